@@ -1,0 +1,123 @@
+"""The one exception tree of Forebay.
+
+    ForebayError
+    ├── ConfigurationError          a wrong URL, setting, file or name; nothing was started
+    │   ├── WorkflowError           a workflow file that cannot run, with its place
+    │   └── SchedulingMetadataError a generator that declares itself wrongly
+    ├── CoordinatorError            the shared state could not be used
+    │   ├── CoordinatorUnavailable  Redis did not answer within the deadline
+    │   ├── CoordinatorFull         Redis is out of memory; what frees still works
+    │   ├── ServerTooOld            the server's version is not supported
+    │   ├── SchemaMismatch          the shard was written by another, incompatible version
+    │   └── MembershipLost          this member was expired: its leases are gone
+    ├── RequestAdmissionError       an acquire that was denied; carries RequestAdmissionDenied
+    ├── TaskAdmissionError          a submit that was refused; carries the reason
+    └── TaskFailed                  a task ended with an exception; carries type and traceback
+
+Every message names the thing, what was expected, and the remedy.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from contracts.requests import RequestAdmissionDenied
+
+
+class ForebayError(Exception):
+    """The root of every error that Forebay raises on purpose."""
+
+
+class ConfigurationError(ForebayError):
+    """A URL, setting, name or file is wrong; nothing was started or changed."""
+
+
+class WorkflowError(ConfigurationError):
+    """A workflow file cannot run; the message names the place and what was expected."""
+
+
+class SchedulingMetadataError(ConfigurationError):
+    """A generator declared a kind, identity or weight that cannot be scheduled.
+
+    Attributes:
+        code: a stable snake_case name of the fault.
+        fallback: metadata to go on with, or None when nothing may be scheduled.
+        diagnostics: JSON-compatible details.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        fallback: Any = None,
+        diagnostics: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.fallback = fallback
+        self.diagnostics = diagnostics or {}
+
+
+class CoordinatorError(ForebayError):
+    """The shared state could not be used."""
+
+
+class CoordinatorUnavailable(CoordinatorError):  # noqa: N818 - normative name of spec 06
+    """Redis did not answer within the call's deadline."""
+
+
+class CoordinatorFull(CoordinatorError):  # noqa: N818 - normative name of spec 06
+    """Redis is out of memory and refuses what takes; what frees still works."""
+
+
+class ServerTooOld(CoordinatorError):  # noqa: N818
+    """The server is older than Redis 7.0 or Valkey 8."""
+
+
+class SchemaMismatch(CoordinatorError):  # noqa: N818
+    """The shard was written by a version that this member cannot speak with."""
+
+
+class MembershipLost(CoordinatorError):  # noqa: N818
+    """This member's heartbeat was overdue: its leases ended as ``member_lost``."""
+
+
+class RequestAdmissionError(ForebayError):
+    """An acquire was denied.
+
+    Attributes:
+        denied: the reason, with when it may change.
+    """
+
+    def __init__(self, denied: RequestAdmissionDenied, message: str) -> None:
+        super().__init__(message)
+        self.denied = denied
+
+
+class TaskAdmissionError(ForebayError):
+    """A submit was refused: an unknown resource, an amount above its limit, a wrong weight.
+
+    Attributes:
+        reason: a stable snake_case name of the refusal.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class TaskFailed(ForebayError):  # noqa: N818 - normative name of spec 04
+    """A task ended with an exception in its worker.
+
+    Attributes:
+        error_type: the qualified name of the exception's class.
+        error_message: its message.
+        traceback_text: its formatted traceback, or "".
+    """
+
+    def __init__(self, error_type: str, error_message: str, traceback_text: str = "") -> None:
+        super().__init__(f"{error_type}: {error_message}")
+        self.error_type = error_type
+        self.error_message = error_message
+        self.traceback_text = traceback_text

@@ -1,0 +1,162 @@
+"""Identities: what is shared, who asks, and how names are bounded (spec 02, *Identity*)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import StrEnum
+
+from contracts.errors import ConfigurationError
+
+MAX_NAME_BYTES = 512
+"""Longest name from outside, in UTF-8 bytes: provider, model, group, task id, run, column."""
+
+MIN_WEIGHT, MAX_WEIGHT = 0.001, 1000.0
+"""Bounds of every fair-queue weight (spec 03, *Order*)."""
+
+
+def check_name(what: str, name: str) -> str:
+    """Return ``name`` if it can be part of a key, else raise.
+
+    Args:
+        what: what the name names, for the message ("provider name").
+        name: any text; braces, spaces, newlines and non-ASCII are fine, keys encode them.
+
+    Raises:
+        ConfigurationError: not a string, empty, or above ``MAX_NAME_BYTES`` bytes.
+    """
+    if not isinstance(name, str) or not name:
+        raise ConfigurationError(f"{what} must be a non-empty string, not {name!r}; name it.")
+    try:
+        length = len(name.encode())
+    except UnicodeEncodeError as error:
+        raise ConfigurationError(
+            f"{what} {name[:40]!r} holds a lone surrogate; use text that UTF-8 can encode."
+        ) from error
+    if length > MAX_NAME_BYTES:
+        raise ConfigurationError(
+            f"{what} {name[:40]!r}... is {length} bytes long, the most is {MAX_NAME_BYTES};"
+            " shorten it."
+        )
+    return name
+
+
+def check_weight(what: str, weight: float) -> float:
+    """Return ``weight`` if a fair queue can use it, else raise ConfigurationError."""
+    if (
+        isinstance(weight, bool)
+        or not isinstance(weight, int | float)
+        or not math.isfinite(weight)
+        or not MIN_WEIGHT <= weight <= MAX_WEIGHT
+    ):
+        raise ConfigurationError(
+            f"{what} has weight {weight!r}, expected a number from {MIN_WEIGHT} to"
+            f" {MAX_WEIGHT:g}; only the ratio of weights matters."
+        )
+    return float(weight)
+
+
+class RequestDomain(StrEnum):
+    """The kinds of provider calls that have windows of their own under one aggregate cap."""
+
+    CHAT = "chat"
+    EMBEDDING = "embedding"
+    IMAGE = "image"
+    HEALTHCHECK = "healthcheck"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderModelKey:
+    """One provider's one model, canonical: what a static cap and a Redis shard belong to."""
+
+    provider_name: str
+    model_id: str
+
+    def __post_init__(self) -> None:
+        check_name("provider name", self.provider_name)
+        check_name("model id", self.model_id)
+
+    def __str__(self) -> str:
+        return f"{self.provider_name}/{self.model_id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestResourceKey:
+    """A provider/model and the domain of the call: what an adaptive window belongs to."""
+
+    provider_model: ProviderModelKey
+    domain: RequestDomain = RequestDomain.CHAT
+
+    def __str__(self) -> str:
+        return f"{self.provider_model}/{self.domain}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestGroupSpec:
+    """Who asks, for the weighted fair queue: a run, a tenant, or by default the resource.
+
+    Attributes:
+        key: the group's name; None stands for the resource itself.
+        weight: its share relative to the other groups of the shard, 0.001..1000; a group's
+            weight is the one set last.
+    """
+
+    key: str | None = None
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.key is not None:
+            check_name("request group", self.key)
+        check_weight(f"request group {self.key!r}", self.weight)
+
+
+class TaskGroupKind(StrEnum):
+    """What kind of resource a group of tasks stands for."""
+
+    LOCAL = "local"
+    MODEL = "model"
+    CUSTOM_MODEL = "custom_model"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskGroupKey:
+    """A group of the task queue.
+
+    Attributes:
+        kind: what the group's tasks use.
+        identity: names from broad to specific, then the flow identity (the output columns).
+    """
+
+    kind: TaskGroupKind
+    identity: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "/".join((self.kind, *self.identity))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskGroupSpec:
+    """A group with its weight and the number of running tasks above which it yields to peers."""
+
+    key: TaskGroupKey
+    weight: float = 1.0
+    admitted_limit: int | None = None
+
+    def __post_init__(self) -> None:
+        check_weight(f"task group {self.key}", self.weight)
+        if self.admitted_limit is not None and self.admitted_limit < 1:
+            raise ConfigurationError(
+                f"task group {self.key} has admitted_limit {self.admitted_limit}, expected at"
+                " least 1; leave it out for none."
+            )
+
+
+SchedulerResourceKey = str
+"""``submission``, ``local``, ``request:<provider>/<model>``, or a name of the user's own."""
+
+SUBMISSION: SchedulerResourceKey = "submission"
+
+
+def request_resource(provider_model: ProviderModelKey) -> SchedulerResourceKey:
+    """Return the scheduler's name of a provider/model: ``request:<provider>/<model>``."""
+    return f"request:{provider_model}"

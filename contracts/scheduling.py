@@ -1,0 +1,73 @@
+"""What a generator declares about itself for the task queue (spec 02, *Metadata*)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from contracts.errors import ConfigurationError, SchedulingMetadataError
+from contracts.identity import TaskGroupKind, check_name
+
+_IDENTITY_PARTS: Final = {
+    TaskGroupKind.LOCAL: ("resource name",),
+    TaskGroupKind.MODEL: ("provider", "canonical model", "generation kind"),
+    TaskGroupKind.CUSTOM_MODEL: ("namespace", "resource", "version"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SchedulingMetadata:
+    """Which resource a generator uses, and how much of the queue it should get.
+
+    It says nothing of queue depth, limits or pressure. The same generator must declare the same
+    each time it is asked, in every process. The default suits a generator that says nothing.
+
+    Attributes:
+        kind: what the generator uses; the plain word is taken too.
+        identity: names from broad to specific, the first of them the kind itself.
+        weight: a positive integer; for a model the effective static cap of its endpoint.
+
+    Raises:
+        SchedulingMetadataError: with code ``unknown_kind``, ``bad_identity`` or ``bad_weight``.
+    """
+
+    kind: TaskGroupKind = TaskGroupKind.LOCAL
+    identity: tuple[str, ...] = ("local", "default")
+    weight: int = 1
+
+    def __post_init__(self) -> None:
+        try:
+            kind = TaskGroupKind(self.kind)
+        except ValueError as error:
+            known = ", ".join(TaskGroupKind)
+            raise SchedulingMetadataError(
+                "unknown_kind", f"scheduling kind {self.kind!r} is unknown; use one of {known}."
+            ) from error
+        object.__setattr__(self, "kind", kind)
+        _check_identity(kind, self.identity)
+        if isinstance(self.weight, bool) or not isinstance(self.weight, int) or self.weight < 1:
+            raise SchedulingMetadataError(
+                "bad_weight",
+                f"scheduling weight {self.weight!r} of {'/'.join(self.identity)} is not a"
+                " positive integer; use 1 where nothing else is known.",
+            )
+
+
+def _check_identity(kind: TaskGroupKind, identity: tuple[str, ...]) -> None:
+    parts = _IDENTITY_PARTS[kind]
+    shape = f"({', '.join((repr(kind.value), *parts))})"
+    if (
+        not isinstance(identity, tuple)
+        or len(identity) != len(parts) + 1
+        or identity[0] != kind.value
+    ):
+        raise SchedulingMetadataError(
+            "bad_identity", f"scheduling identity {identity!r} must be the tuple {shape}."
+        )
+    try:
+        for part, name in zip(parts, identity[1:], strict=True):
+            check_name(part, name)
+    except ConfigurationError as error:
+        raise SchedulingMetadataError(
+            "bad_identity", f"scheduling identity must be the tuple {shape}: {error}"
+        ) from error

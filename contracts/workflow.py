@@ -1,0 +1,342 @@
+"""A workflow: what its file says, and what a run is submitted with (spec 05).
+
+``WorkflowSpec`` is the file. ``Workflow`` is the same after loading: paths absolute, the seed file
+counted and fingerprinted, and each column with its inputs. It crosses to the workers as JSON
+(``model_dump_json`` and ``model_validate_json``) and holds names of keys, never keys.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, ConfigDict, Field
+
+from contracts.errors import ConfigurationError
+from contracts.identity import check_name
+from contracts.settings import Cap, RequestAdmissionTuningConfig, Settings
+
+
+def _bounded_name(name: str) -> str:
+    try:
+        return check_name("name", name)
+    except ConfigurationError as error:
+        raise ValueError(str(error)) from error
+
+
+def _http_address(url: str) -> str:
+    """Return an address without its last slash; the message shows none of it: it may hold a key."""
+    expected = "expected http(s)://host[:port][/path] without user, password, query or fragment"
+    try:
+        parts = urlsplit(url)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        raise ValueError(expected) from None
+    if not usable or "@" in parts.netloc or "?" in url or "#" in url or re.search(r"\s", url):
+        raise ValueError(expected)
+    return url.rstrip("/")
+
+
+def _variable_name(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name):
+        # The text is not shown: it is likely the key itself.
+        raise ValueError(
+            "expected the name of an environment variable such as OPENAI_API_KEY, never the key"
+        )
+    return name
+
+
+Name = Annotated[str, AfterValidator(_bounded_name)]
+PathText = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class WorkflowPart(Settings):
+    """Base of all parts of a workflow: validation errors never print what was written."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+
+class ProviderSpec(WorkflowPart):
+    """Where models are served.
+
+    Attributes:
+        base_url: an OpenAI-compatible address, without its last slash.
+        api_key_env: the name of the environment variable that holds the key; None sends none.
+        kind: the wire format.
+    """
+
+    base_url: Annotated[str, AfterValidator(_http_address)]
+    api_key_env: Annotated[str, AfterValidator(_variable_name)] | None = None
+    kind: Literal["openai"] = "openai"
+
+
+class ModelSpec(WorkflowPart):
+    """A model under an alias; aliases of one provider and model share one window and cap.
+
+    Attributes:
+        provider: a key of ``providers``.
+        model: the provider's own name of the model.
+        max_parallel_requests: the most calls that the whole fleet may have under way.
+        temperature: sampling temperature; None leaves it to the provider.
+        max_tokens: longest answer in tokens; None leaves it to the provider.
+        tuning: how the window moves; None takes the defaults.
+        timeout_seconds: longest wait for the answer of one attempt.
+        max_attempts: attempts of one call, the first included.
+    """
+
+    provider: Name
+    model: Name
+    max_parallel_requests: Cap
+    temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    max_tokens: Cap | None = None
+    tuning: RequestAdmissionTuningConfig | None = None
+    timeout_seconds: Positive = 60.0
+    max_attempts: Annotated[int, Field(ge=1, le=100)] = 4
+
+
+class SeedColumn(WorkflowPart):
+    """The root: columns that are read from a file, which says how many records there are.
+
+    Attributes:
+        names: columns of the file to take, in the order of the output.
+        path: CSV or JSON Lines; relative to the workflow file, absolute once loaded.
+    """
+
+    generator: Literal["seed"]
+    names: Annotated[tuple[Name, ...], Field(min_length=1)]
+    path: PathText
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the columns it makes."""
+        return self.names
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Nothing: a root has no inputs."""
+        return ()
+
+    @property
+    def templates(self) -> Mapping[str, str]:
+        """No templates."""
+        return {}
+
+
+class CellColumn(WorkflowPart):
+    """What columns that are made record by record have in common.
+
+    Attributes:
+        name: the one column it makes.
+        needs: columns it waits for besides those that its templates use.
+    """
+
+    name: Name
+    needs: tuple[Name, ...] = ()
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Name of the column it makes."""
+        return (self.name,)
+
+
+class ExpressionColumn(CellColumn):
+    """A column whose text is a template over other columns of the record."""
+
+    generator: Literal["expression"]
+    template: str
+
+    @property
+    def templates(self) -> Mapping[str, str]:
+        """Field name to template text."""
+        return {"template": self.template}
+
+
+class ChatColumn(CellColumn):
+    """What columns that ask a chat model have in common.
+
+    Attributes:
+        model: a key of ``models``.
+        prompt: template of the user's message.
+        system: template of the system message; None sends none.
+    """
+
+    model: Name
+    prompt: str
+    system: str | None = None
+
+    @property
+    def templates(self) -> Mapping[str, str]:
+        """Field name to template text."""
+        system = {} if self.system is None else {"system": self.system}
+        return {"prompt": self.prompt, **system}
+
+
+class LlmTextColumn(ChatColumn):
+    """A column whose value is the text of a model's answer."""
+
+    generator: Literal["llm_text"]
+
+
+class LlmStructuredColumn(ChatColumn):
+    """A column whose value is the JSON of a model's answer, checked by a JSON Schema.
+
+    Attributes:
+        json_schema: the schema; written ``schema`` in files and in JSON.
+        repair_attempts: how often the model is told what was wrong and asked again.
+    """
+
+    # The field cannot be called schema: pydantic's BaseModel has a method of that name.
+    model_config = ConfigDict(serialize_by_alias=True)
+
+    generator: Literal["llm_structured"]
+    json_schema: dict[str, Any] = Field(alias="schema")
+    repair_attempts: Annotated[int, Field(ge=0, le=10)] = 2
+
+
+ColumnSpec = Annotated[
+    SeedColumn | ExpressionColumn | LlmTextColumn | LlmStructuredColumn,
+    Field(discriminator="generator"),
+]
+
+COLUMN_TYPES: Final[Mapping[str, type[WorkflowPart]]] = {
+    "seed": SeedColumn,
+    "expression": ExpressionColumn,
+    "llm_text": LlmTextColumn,
+    "llm_structured": LlmStructuredColumn,
+}
+"""Generator name to the type of its column."""
+
+
+class OutputSpec(WorkflowPart):
+    """Where the records go: relative to the current directory, absolute once loaded."""
+
+    path: PathText
+
+
+class WorkflowSettings(WorkflowPart):
+    """What the file and the loaded workflow have in common.
+
+    Attributes:
+        name: names the workflow, for people.
+        buffer_size: records per row group.
+        max_concurrent_row_groups: row groups open at a time.
+        max_tries: how often a task is tried before its record is dropped.
+        output: where the records go.
+        providers: by name; empty where no column asks a model.
+        models: by alias.
+    """
+
+    name: Name
+    buffer_size: Annotated[int, Field(ge=1, le=100_000)] = 100
+    max_concurrent_row_groups: Annotated[int, Field(ge=1, le=10_000)] = 4
+    max_tries: Annotated[int, Field(ge=1, le=100)] = 3
+    output: OutputSpec
+    providers: dict[Name, ProviderSpec] = Field(default_factory=dict)
+    models: dict[Name, ModelSpec] = Field(default_factory=dict)
+
+    def static_cap(self, alias: str) -> int:
+        """Return the smallest cap of all aliases of this alias's provider and model (spec 02)."""
+        endpoint = (self.models[alias].provider, self.models[alias].model)
+        return min(
+            model.max_parallel_requests
+            for model in self.models.values()
+            if (model.provider, model.model) == endpoint
+        )
+
+
+class WorkflowSpec(WorkflowSettings):
+    """A workflow file, checked in form but not yet in meaning."""
+
+    columns: Annotated[tuple[ColumnSpec, ...], Field(min_length=1)]
+
+
+class ColumnScope(StrEnum):
+    """What one task of a column makes."""
+
+    ROW_GROUP = "row_group"
+    RECORD = "record"
+
+
+class PlannedColumn(WorkflowPart):
+    """A column with what follows from the whole workflow.
+
+    Attributes:
+        spec: what the file says of it.
+        inputs: columns that must be there before it, in the order of the workflow; empty for a
+            root. A record exists once its seed is read, so a column that uses nothing waits for
+            the seed's first column.
+        depends_on: indices into ``Workflow.columns`` of those that make the inputs, ascending.
+        scope: a root makes its columns for a row group in one task (``from_scratch``), the
+            others make one cell a task.
+    """
+
+    spec: ColumnSpec
+    inputs: tuple[str, ...]
+    depends_on: tuple[int, ...]
+    scope: ColumnScope
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of the columns it makes; also the flow identity of its task group (spec 02)."""
+        return self.spec.outputs
+
+
+class SeedFile(WorkflowPart):
+    """The seed file as it was when the run was submitted, so that a worker notices another one.
+
+    Attributes:
+        path: absolute; the same on every machine of the fleet.
+        size_bytes: its size.
+        sha256: hexadecimal digest of its bytes.
+        records: how many records it holds, at least 1.
+    """
+
+    path: PathText
+    size_bytes: Annotated[int, Field(ge=0)]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    records: Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordRange:
+    """The records ``start .. start + count`` of a run, the last excluded, counted from 0."""
+
+    start: int
+    count: int
+
+
+class Workflow(WorkflowSettings):
+    """A workflow that was checked and can be submitted.
+
+    Attributes:
+        file: absolute path of the file it was read from, for messages.
+        columns: in the order of the file.
+        seed: the file that the records come from.
+    """
+
+    file: str
+    columns: tuple[PlannedColumn, ...]
+    seed: SeedFile
+
+    @property
+    def row_group_count(self) -> int:
+        """Number of row groups; the last may be smaller than ``buffer_size``."""
+        return -(-self.seed.records // self.buffer_size)
+
+    def row_group(self, index: int) -> RecordRange:
+        """Return the records of the row group ``index``, from 0.
+
+        Raises:
+            IndexError: there is no such row group.
+        """
+        if not 0 <= index < self.row_group_count:
+            raise IndexError(
+                f"row group {index} of {self.name!r} does not exist; it has {self.row_group_count}."
+            )
+        start = index * self.buffer_size
+        return RecordRange(start=start, count=min(self.buffer_size, self.seed.records - start))

@@ -1,0 +1,132 @@
+"""A process's connection to one server: what its shards share (spec 06)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import redis.asyncio as aioredis
+from redis.exceptions import NoScriptError, RedisError
+
+from contracts.settings import MemberSettings
+from coordinator.address import EmbeddedAddress, ServerAddress, parse_url
+from coordinator.connections import check_server, connection_error, open_async, open_sync
+from coordinator.embedded import EmbeddedServer
+from coordinator.keys import SHARDS_KEY, ShardKeys
+from coordinator.link import ScriptLink
+from coordinator.membership import Heartbeat
+from coordinator.scripts import script
+from coordinator.wakeups import Subscriber
+
+
+class Coordinator:
+    """One process, one server: opened by ``Coordinator.open``, closed with ``close``.
+
+    Attributes:
+        address: the server.
+        settings: how this process takes part in the fleet.
+        client: for single commands and read-only scripts.
+        heartbeat: keeps the memberships of this process alive.
+        subscriber: the channel on which it is woken.
+    """
+
+    def __init__(self, address: ServerAddress, settings: MemberSettings) -> None:
+        self.address = address
+        self.settings = settings
+        self.client = open_async(address)
+        self._patient = open_async(address, socket_timeout_seconds=None, health_check_seconds=0)
+        self.heartbeat = Heartbeat(open_sync(address), settings)
+        self.subscriber = Subscriber(self._patient)
+        self._process_id = f"{os.getpid():x}{secrets.token_hex(4)}"
+        self._memberships = 0
+        self._embedded: EmbeddedServer | None = None
+
+    @classmethod
+    async def open(cls, url: str, settings: MemberSettings | None = None) -> Self:
+        """Connect to a server and check that it can be used.
+
+        Args:
+            url: ``embedded://``, ``redis://``, ``rediss://`` or ``unix://``.
+            settings: TTL and deadlines; the defaults are safe.
+
+        Raises:
+            ConfigurationError: the URL or the credentials are wrong.
+            CoordinatorUnavailable: nothing answers there.
+            ServerTooOld: the server is older than Redis 7.0 or Valkey 8.
+        """
+        address = parse_url(url)
+        embedded = None
+        if isinstance(address, EmbeddedAddress):
+            embedded = EmbeddedServer(address.data_dir)
+            address = parse_url(await asyncio.to_thread(embedded.start))
+        self = cls(address, settings or MemberSettings())
+        self._embedded = embedded
+        try:
+            await check_server(self.client, address)
+        except BaseException:
+            await self.close()
+            raise
+        return self
+
+    async def close(self) -> None:
+        """Close every connection, and the embedded server if this process started it."""
+        await self.heartbeat.stop()
+        await self.subscriber.close()
+        for client in (self._patient, self.client):
+            await client.aclose()
+        if self._embedded is not None:
+            await asyncio.to_thread(self._embedded.stop)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    def new_member_id(self) -> str:
+        """Return a name that was never used and will never be used again."""
+        self._memberships += 1
+        return f"{self._process_id}-{self._memberships}"
+
+    async def run_id(self) -> str:
+        """Return the server's run id, which changes when it restarts."""
+        info: dict[str, Any] = await self.client.info("server")
+        return str(info["run_id"])
+
+    async def list_shard(self, keys: ShardKeys) -> None:
+        """Put a shard into the index of shards."""
+        await self.client.sadd(SHARDS_KEY, keys.tag)
+
+    async def shards(self) -> list[str]:
+        """Return the tags of all shards that any member ever joined, sorted."""
+        return sorted(tag.decode() for tag in await self.client.smembers(SHARDS_KEY))
+
+    def new_link(self) -> ScriptLink:
+        """Return a connection of its own for a shard's batches."""
+        return ScriptLink(self._patient)
+
+    async def read(self, name: str, keys: Sequence[str], args: Sequence[str | int] = ()) -> bytes:
+        """Run a read-only script and return its reply.
+
+        Raises:
+            CoordinatorError: the server could not be used.
+        """
+        which = script(name)
+        try:
+            try:
+                reply = await self.client.evalsha_ro(which.sha, len(keys), *keys, *args)
+            except NoScriptError:
+                reply = await self.client.eval_ro(which.text, len(keys), *keys, *args)
+        except (RedisError, OSError) as error:
+            raise connection_error(error, self.address, f"running {name}") from error
+        return bytes(reply)
+

@@ -1,0 +1,88 @@
+"""Every key of Forebay, by shard (spec 09, *Keys*). Names from outside are percent-encoded, so none
+can close a hash tag, make a key of another shape, or break a packed value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+from urllib.parse import quote
+
+from contracts.identity import ProviderModelKey, check_name
+
+PREFIX: Final = "fb:"
+SHARDS_KEY: Final = "fb:shards"
+"""Set of the tags of all shards; members add to it on joining."""
+OPERATOR_SCRIPTS_KEY: Final = "fb:scripts"
+"""Hash of the read-only scripts that an operator runs with redis-cli."""
+SCHEMA_VERSION: Final = "1"
+KEEP_UNUSED_SHARD_MS: Final = 7 * 24 * 3600 * 1000
+
+REQUEST_KEYS: Final = (
+    "meta",
+    "config",
+    "aliases",
+    "domain_chat",
+    "domain_embedding",
+    "domain_image",
+    "domain_healthcheck",
+    "leases",
+    "members",
+    "held",
+    "waiters",
+    "line_chat",
+    "line_embedding",
+    "line_image",
+    "line_healthcheck",
+    "fifo",
+    "groups",
+    "idle_groups",
+    "deadlines",
+    "holds",
+    "finished",
+    "batches",
+    "events",
+)
+"""Kinds of key of a request shard, in the order of its scripts' KEYS."""
+
+
+@lru_cache(maxsize=8192)
+def encode(name: str) -> str:
+    """Return ``name`` with everything outside ``[A-Za-z0-9._~-]`` percent-encoded as UTF-8."""
+    return quote(name, safe="")
+
+
+@dataclass(frozen=True, slots=True)
+class ShardKeys:
+    """The keys of one shard.
+
+    Attributes:
+        tag: the hash tag's content, ``rq:<provider>/<model>`` or ``pool:<name>``.
+        kinds: the fixed list of kinds of key.
+    """
+
+    tag: str
+    kinds: tuple[str, ...]
+
+    def __getitem__(self, kind: str) -> str:
+        return f"{PREFIX}{{{self.tag}}}:{kind}"
+
+    @property
+    def all(self) -> list[str]:
+        """Every key, in the order of KEYS."""
+        return [self[kind] for kind in self.kinds]
+
+    def wake_channel(self, member_id: str) -> str:
+        """Return the channel that a member listens on."""
+        return self[f"wake:{member_id}"]
+
+
+def request_shard(provider_model: ProviderModelKey) -> ShardKeys:
+    """Return the keys of a provider/model."""
+    provider, model = encode(provider_model.provider_name), encode(provider_model.model_id)
+    return ShardKeys(f"rq:{provider}/{model}", REQUEST_KEYS)
+
+
+def check_id(what: str, name: str) -> str:
+    """Return an id from outside as it stands in keys and replies: bounded and encoded."""
+    return encode(check_name(what, name))

@@ -1,0 +1,50 @@
+-- Granting and ending leases. A lease is one small string under its id, and one entry of its
+-- member's part of `held`, so that a member's end finds it without a scan.
+local FINISHED_KEPT = 8192
+
+local function parse_lease(text)
+  local part = split(text, '|')
+  return { member = part[1], domain = part[2], group = part[3], acquired_us = tonumber(part[4]),
+    limit = tonumber(part[5]), cuts = tonumber(part[6]), generation = part[8] }
+end
+
+-- Grant; the reply's fields of a grant are returned as text.
+local function grant_lease(id, member, d, group_name)
+  local terms = { int(now_us), int(d.current_limit), int(d.cuts), int(d.effective_max) }
+  redis.call('HSET', K.leases, id, table.concat({ member, d.name, group_name, terms[1], terms[2],
+    terms[3], terms[4], meta.generation }, '|'))
+  redis.call('ZADD', K.held, 0, member .. '\0lease\0' .. id)
+  if meta.max_hold_us > 0 then
+    redis.call('ZADD', K.holds, int(now_us + meta.max_hold_us), id)
+  end
+  d.in_flight = d.in_flight + 1
+  d.granted = d.granted + 1
+  meta.in_flight = meta.in_flight + 1
+  return table.concat(terms, ',')
+end
+
+-- Remember how an id ended: an even score was released, an odd one expired.
+local function remember_finished(id, expired)
+  meta.finished = meta.finished + 1
+  redis.call('ZADD', K.finished, int(meta.finished * 2 + (expired and 1 or 0)), id)
+  if meta.finished % 64 == 0 then
+    redis.call('ZREMRANGEBYRANK', K.finished, 0, -FINISHED_KEPT - 1)
+  end
+end
+
+local function end_lease(id, lease, outcome, retry_after_us)
+  redis.call('HDEL', K.leases, id)
+  redis.call('ZREM', K.held, lease.member .. '\0lease\0' .. id)
+  redis.call('ZREM', K.holds, id)
+  local d = domain(lease.domain)
+  d.in_flight = d.in_flight - 1
+  meta.in_flight = meta.in_flight - 1
+  remember_finished(id, outcome == 'member_lost')
+  on_outcome(d, lease, outcome, retry_after_us)
+end
+
+local function lose_lease(id, lease, why)
+  emit('request_lease_expired', 'lease_id', id, 'member_id', lease.member, 'domain', lease.domain,
+    'reason', why)
+  end_lease(id, lease, 'member_lost', 0)
+end

@@ -1,0 +1,178 @@
+-- The operations of a batch. Each returns its own result as JSON text; ids arrive encoded, so that
+-- none can break a string.
+local function denied(reason, available_us)
+  return '["denied","' .. reason .. '",' .. int(available_us or 0) .. ']'
+end
+
+local function failed(code, detail)
+  return '["error","' .. code .. '","' .. detail .. '"]'
+end
+
+local function granted(id, lease)
+  return '["granted","' .. id .. '",' .. table.concat({ int(lease.acquired_us), int(lease.limit),
+    int(lease.cuts), int(domain(lease.domain).effective_max) }, ',') .. ']'
+end
+
+-- The caller's own lease or waiter of this id, or nil.
+local function own_attempt(id)
+  local text = redis.call('HGET', K.leases, id)
+  local lease = text and parse_lease(text)
+  if lease and lease.member == member_id then
+    return granted(id, lease)
+  end
+  text = meta.waiters > 0 and redis.call('HGET', K.waiters, id)
+  if text and parse_waiter(text).member == member_id then
+    return '["waiting"]'
+  end
+  return nil
+end
+
+-- Whether an id belongs to another attempt. One that expired with its member may be asked for
+-- again: the member that comes back asks under the same id for what it still needs.
+local function used_elsewhere(id)
+  local ended = redis.call('ZSCORE', K.finished, id)
+  if ended and tonumber(ended) % 2 == 1 then
+    redis.call('ZREM', K.finished, id)
+    ended = nil
+  end
+  return ended or redis.call('HEXISTS', K.leases, id) == 1
+    or (meta.waiters > 0 and redis.call('HEXISTS', K.waiters, id) == 1)
+end
+
+local function refused_now(d)
+  if now_us < d.blocked_until_us then
+    return denied('cooldown', d.blocked_until_us)
+  end
+  if d.waiters > 0 or open(d) then
+    return denied('queued_waiters_ahead')
+  end
+  return denied('no_capacity')
+end
+
+local function acquire(id, domain_name, group_name, weight, wait)
+  local own = own_attempt(id)
+  if own then
+    return own
+  end
+  if used_elsewhere(id) then
+    return failed('ATTEMPT_ID_USED', id)
+  end
+  if meta.static_cap == 0 then
+    return denied('hard_policy_denial')
+  end
+  local d, g = domain(domain_name), group(group_name)
+  if not d.born then
+    bear_window(d)
+  end
+  local new_weight = tonumber(weight)
+  if g.weight ~= new_weight then
+    g.weight, g.dirty = new_weight, true
+  end
+  -- After a full settle no waiter can be granted now, so a newcomer that may go goes past nobody.
+  if open(d) and not more_to_grant() then
+    take_turn(g, 1)
+    return '["granted","' .. id .. '",' .. grant_lease(id, member_id, d, group_name) .. ']'
+  end
+  if wait == 'try' then
+    return refused_now(d)
+  end
+  if wait == '0' then
+    return denied('queue_timeout')
+  end
+  add_waiter(id, member_id, d, g, wait ~= '' and now_us + tonumber(wait) or nil)
+  return '["waiting"]'
+end
+
+-- What is known of a lease id that is not a live lease of the caller.
+local function not_a_lease(id, lease, generation)
+  if lease then
+    return '["stale_lease"]'
+  end
+  local ended = redis.call('ZSCORE', K.finished, id)
+  if ended then
+    return tonumber(ended) % 2 == 1 and '["stale_lease"]' or '["duplicate"]'
+  end
+  return generation ~= meta.generation and '["wrong_generation"]' or '["unknown_lease"]'
+end
+
+local function release(id, outcome, retry_after_us, generation)
+  local text = redis.call('HGET', K.leases, id)
+  local lease = text and parse_lease(text)
+  if not lease or lease.member ~= member_id then
+    return not_a_lease(id, lease, generation)
+  end
+  end_lease(id, lease, outcome, tonumber(retry_after_us))
+  grant_waiters()
+  return '["released"]'
+end
+
+-- Take back an acquire, whichever way it went: the waiter leaves, or the lease is given back.
+local function cancel(id)
+  local text = meta.waiters > 0 and redis.call('HGET', K.waiters, id)
+  if text and parse_waiter(text).member == member_id then
+    remove_waiter(id, parse_waiter(text))
+    grant_waiters()
+    return '["cancelled"]'
+  end
+  return release(id, 'local_cancelled', '0', meta.generation)
+end
+
+-- What became of an attempt that its member still waits for.
+local function state(id)
+  return own_attempt(id) or '["unknown"]'
+end
+
+local SETTINGS = { 'multiplicative_decrease_factor', 'additive_increase_step',
+  'successes_until_increase', 'cooldown_us', 'startup_ramp_us', 'max_cooldown_us' }
+
+-- Register an alias with its cap; `tuning` is the settings' values in the order of SETTINGS, then
+-- max_hold_us, then four initial limits and four clamps, each "" where not set.
+local function register(alias, cap, tuning)
+  local values = split(tuning, ',')
+  for i = 1, #SETTINGS do
+    redis.call('HSET', K.config, SETTINGS[i], values[i])
+  end
+  local n = #SETTINGS + 1
+  meta.max_hold_us = tonumber(values[n]) or 0
+  for i = 1, #DOMAINS do
+    local limits = { ['initial_limit:'] = values[n + i], ['max_limit_clamp:'] = values[n + 4 + i] }
+    for prefix, value in pairs(limits) do
+      if value ~= '' then
+        redis.call('HSET', K.config, prefix .. DOMAINS[i], value)
+      else
+        redis.call('HDEL', K.config, prefix .. DOMAINS[i])
+      end
+    end
+  end
+  config = nil
+  local entry = member_id .. '\0' .. alias
+  if redis.call('ZADD', K.aliases, cap, entry) == 1 then
+    redis.call('ZADD', K.held, 0, member_id .. '\0alias\0' .. alias)
+    emit('request_resource_registered', 'alias', alias, 'cap', cap, 'member_id', member_id)
+  end
+  recompute_cap()
+  for i = 1, #DOMAINS do
+    local d = domain(DOMAINS[i])
+    if d.born and ceiling_of(d.name) ~= d.effective_max then
+      recap_window(d)
+    end
+  end
+  grant_waiters()
+  return '["registered",' .. int(meta.static_cap) .. ']'
+end
+
+-- A clean shutdown: everything of this member ends at once, 200 a call.
+local function leave()
+  local left = end_member(member_id, 'left')
+  grant_waiters()
+  return left and '["left"]' or '["leaving"]'
+end
+
+local OPERATIONS = {
+  acquire = { 5, acquire },
+  release = { 4, release },
+  cancel = { 1, cancel },
+  state = { 1, state },
+  register = { 3, register },
+  leave = { 0, leave },
+}

@@ -1,0 +1,136 @@
+-- The weighted fair queue over request groups (spec 03, Order). Each domain has a line of the
+-- groups that wait in it, scored by tag, equal tags by place; `fifo` holds each group's waiters in
+-- order of arrival. Tag and place belong to the group and move in all its lines together.
+local GRANTS_PER_CALL = 64
+local grants_left = GRANTS_PER_CALL
+
+local function line_member(g)
+  return string.format('%016.0f', g.place) .. '\0' .. g.name
+end
+
+local function next_place()
+  meta.places = meta.places + 1
+  return meta.places
+end
+
+local function open(d)
+  return now_us >= d.blocked_until_us and d.in_flight < math.min(d.current_limit, d.effective_max)
+    and meta.in_flight < meta.static_cap
+end
+
+-- A turn was taken: time moves to the tag, the group's tag and place move behind it.
+local function take_turn(g, cost)
+  local tag = g.tag or meta.virtual_time
+  local old_member = line_member(g)
+  meta.virtual_time = math.max(meta.virtual_time, tag)
+  g.tag = meta.virtual_time + cost / g.weight
+  g.place = next_place()
+  g.touched_us, g.dirty = now_us, true
+  if g.waiting > 0 then
+    for i = 1, #DOMAINS do
+      local line = K['line_' .. DOMAINS[i]]
+      if domain(DOMAINS[i]).waiters > 0 and redis.call('ZREM', line, old_member) == 1 then
+        redis.call('ZADD', line, real(g.tag), line_member(g))
+      end
+    end
+  end
+end
+
+local function parse_waiter(text)
+  local part = split(text, '|')
+  return { member = part[1], domain = part[2], group = part[3], arrival = part[4],
+    deadline_us = tonumber(part[5]) }
+end
+
+local function fifo_member(waiter, id)
+  return waiter.domain .. '\0' .. waiter.group .. '\0' .. waiter.arrival .. '\0' .. id
+end
+
+local function first_of(domain_name, group_name)
+  local prefix = domain_name .. '\0' .. group_name
+  local first = redis.call('ZRANGE', K.fifo, '[' .. prefix .. '\0', '(' .. prefix .. '\1', 'BYLEX',
+    'LIMIT', 0, 1)[1]
+  return first and split(first, '\0')[4]
+end
+
+local function add_waiter(id, member, d, g, deadline_us)
+  if g.waiting == 0 then
+    g.tag = g.tag or meta.virtual_time
+    g.place = next_place()
+  end
+  local waiter = { member = member, domain = d.name, group = g.name,
+    arrival = string.format('%016.0f', next_place()) }
+  redis.call('HSET', K.waiters, id, table.concat({ member, d.name, g.name, waiter.arrival,
+    deadline_us and int(deadline_us) or '' }, '|'))
+  redis.call('ZADD', K.fifo, 0, fifo_member(waiter, id))
+  redis.call('ZADD', K.held, 0, member .. '\0waiter\0' .. id)
+  redis.call('ZADD', K['line_' .. d.name], real(g.tag), line_member(g))
+  if deadline_us then
+    redis.call('ZADD', K.deadlines, int(deadline_us), id)
+  end
+  g.waiting, g.touched_us, g.dirty = g.waiting + 1, now_us, true
+  d.waiters = d.waiters + 1
+  meta.waiters = meta.waiters + 1
+  if d.waiters == 1 then
+    emit('request_queue_formed', 'domain', d.name)
+  end
+end
+
+local function remove_waiter(id, waiter)
+  redis.call('HDEL', K.waiters, id)
+  redis.call('ZREM', K.fifo, fifo_member(waiter, id))
+  redis.call('ZREM', K.held, waiter.member .. '\0waiter\0' .. id)
+  if waiter.deadline_us then
+    redis.call('ZREM', K.deadlines, id)
+  end
+  local d, g = domain(waiter.domain), group(waiter.group)
+  g.waiting, g.dirty = g.waiting - 1, true
+  d.waiters = d.waiters - 1
+  meta.waiters = meta.waiters - 1
+  if not first_of(d.name, g.name) then
+    redis.call('ZREM', K['line_' .. d.name], line_member(g))
+  end
+  if d.waiters == 0 then
+    emit('request_queue_drained', 'domain', d.name)
+  end
+end
+
+-- Of the groups whose first waiter may go, the one with the smallest tag, then the earlier place.
+local function next_in_order()
+  local best, best_tag, best_domain
+  for i = 1, #DOMAINS do
+    local d = domain(DOMAINS[i])
+    if d.waiters > 0 and open(d) then
+      local head = redis.call('ZRANGE', K['line_' .. d.name], 0, 0, 'WITHSCORES')
+      local tag = tonumber(head[2])
+      if not best or tag < best_tag or (tag == best_tag and head[1] < best) then
+        best, best_tag, best_domain = head[1], tag, d
+      end
+    end
+  end
+  if best then
+    return best_domain, group(string.sub(best, 18))
+  end
+  return nil
+end
+
+-- Grant to waiters while any may go, at most 64 a call; the rest go in the next call.
+local function grant_waiters()
+  while meta.waiters > 0 and grants_left > 0 do
+    local d, g = next_in_order()
+    if not d then
+      return
+    end
+    local id = first_of(d.name, g.name)
+    local waiter = parse_waiter(redis.call('HGET', K.waiters, id))
+    remove_waiter(id, waiter)
+    take_turn(g, 1)
+    notify(waiter.member, '["granted","' .. id .. '",' .. grant_lease(id, waiter.member, d, g.name) .. ']')
+    grants_left = grants_left - 1
+  end
+end
+
+-- Whether a waiter could still be granted now, had this call not used up its grants.
+local function more_to_grant()
+  return grants_left == 0 and meta.waiters > 0 and next_in_order() ~= nil
+end

@@ -1,0 +1,150 @@
+-- What happened by time alone: members and holds overdue, deadlines past (spec 03, Order; 06,
+-- Members). Bounded work per call; what is left over is done by the next.
+local ENDED_PER_CALL = 200
+local DEADLINES_PER_CALL = 64
+local ended_left = ENDED_PER_CALL
+
+local function recompute_cap()
+  local smallest = redis.call('ZRANGE', K.aliases, 0, 0, 'WITHSCORES')
+  local cap = tonumber(smallest[2]) or 0
+  local override = setting('override_cap', 0)
+  if override > 0 and (cap == 0 or override < cap) then
+    cap = override
+  end
+  if cap == meta.static_cap then
+    return
+  end
+  emit('request_effective_cap_changed', 'from', int(meta.static_cap), 'to', int(cap))
+  meta.static_cap = cap
+  if cap > 0 then
+    for i = 1, #DOMAINS do
+      local d = domain(DOMAINS[i])
+      if d.born then
+        recap_window(d)
+      end
+    end
+  end
+end
+
+-- End what a member holds; true once nothing is left and the member itself is gone.
+local function end_member(member, why)
+  local items = redis.call('ZRANGE', K.held, '[' .. member .. '\0', '(' .. member .. '\1', 'BYLEX',
+    'LIMIT', 0, ended_left)
+  local caps_changed = false
+  for i = 1, #items do
+    local part = split(items[i], '\0')
+    local kind, id = part[2], part[3]
+    if kind == 'lease' then
+      lose_lease(id, parse_lease(redis.call('HGET', K.leases, id)), why)
+    elseif kind == 'waiter' then
+      remove_waiter(id, parse_waiter(redis.call('HGET', K.waiters, id)))
+    else
+      redis.call('ZREM', K.held, items[i])
+      redis.call('ZREM', K.aliases, member .. '\0' .. id)
+      caps_changed = true
+    end
+  end
+  if caps_changed then
+    recompute_cap()
+  end
+  ended_left = ended_left - #items
+  if ended_left <= 0 then
+    return false
+  end
+  redis.call('ZREM', K.members, member)
+  redis.call('HDEL', K.batches, member)
+  emit('member_expired', 'member_id', member, 'reason', why)
+  return true
+end
+
+local function expire_members()
+  while ended_left > 0 do
+    local first = redis.call('ZRANGE', K.members, 0, 0, 'WITHSCORES')
+    if not first[1] or tonumber(first[2]) > now_us then
+      return
+    end
+    end_member(first[1], 'member_lost')
+  end
+end
+
+local function expire_holds()
+  if meta.max_hold_us <= 0 then
+    return
+  end
+  local overdue = redis.call('ZRANGE', K.holds, '-inf', int(now_us), 'BYSCORE', 'LIMIT', 0,
+    ENDED_PER_CALL)
+  for i = 1, #overdue do
+    local lease = parse_lease(redis.call('HGET', K.leases, overdue[i]))
+    lose_lease(overdue[i], lease, 'max_hold')
+    notify(lease.member, '["lost","' .. overdue[i] .. '","max_hold"]')
+  end
+end
+
+local function deny_waiter(id, reason)
+  local waiter = parse_waiter(redis.call('HGET', K.waiters, id))
+  remove_waiter(id, waiter)
+  notify(waiter.member, '["denied","' .. id .. '","' .. reason .. '",0]')
+end
+
+local function expire_deadlines()
+  if meta.waiters == 0 then
+    return
+  end
+  local due = redis.call('ZRANGE', K.deadlines, '-inf', int(now_us), 'BYSCORE', 'LIMIT', 0,
+    DEADLINES_PER_CALL)
+  for i = 1, #due do
+    deny_waiter(due[i], 'queue_timeout')
+  end
+end
+
+-- When the last registration is gone, nobody may wait here any more.
+local function deny_unregistered()
+  if meta.waiters == 0 or meta.static_cap > 0 then
+    return
+  end
+  local first = redis.call('ZRANGE', K.fifo, 0, DEADLINES_PER_CALL - 1)
+  for i = 1, #first do
+    deny_waiter(split(first[i], '\0')[4], 'hard_policy_denial')
+  end
+end
+
+-- At a deadline and a grant of the same instant the grant wins: what is possible now is given.
+local function settle()
+  expire_members()
+  expire_holds()
+  deny_unregistered()
+  grant_waiters()
+  expire_deadlines()
+end
+
+local function earlier(a, b)
+  if b and (not a or b < a) then
+    return b
+  end
+  return a
+end
+
+-- The instant at which time alone may change something for a waiter, or 0 if nobody waits.
+local function next_wake_us()
+  if meta.waiters == 0 then
+    return 0
+  end
+  if more_to_grant() or ended_left <= 0 then
+    return now_us
+  end
+  local wake = tonumber(redis.call('ZRANGE', K.members, 0, 0, 'WITHSCORES')[2])
+  wake = earlier(wake, tonumber(redis.call('ZRANGE', K.deadlines, 0, 0, 'WITHSCORES')[2]))
+  if meta.max_hold_us > 0 then
+    wake = earlier(wake, tonumber(redis.call('ZRANGE', K.holds, 0, 0, 'WITHSCORES')[2]))
+  end
+  for i = 1, #DOMAINS do
+    local d = domain(DOMAINS[i])
+    if d.waiters > 0 then
+      if d.blocked_until_us > now_us then
+        wake = earlier(wake, d.blocked_until_us)
+      end
+      wake = earlier(wake, next_ramp_us(d))
+    end
+  end
+  return wake or 0
+end

@@ -1,0 +1,36 @@
+-- Renew a membership and the life of its shard's keys; nothing else (spec 06, Members).
+--
+-- KEYS
+--   meta      hash    clock
+--   members   zset    member, by expiry in microseconds
+--   others    rest    every other key of the shard
+-- ARGV
+--   member_id string  who beats
+--   ttl_us    integer how long this heartbeat lasts
+--   keep_ms   integer how long an unused shard is kept
+-- Reply
+--   JSON [now_us, members, rank], or [now_us, 0, -1] if the membership is over
+-- Errors
+--   none
+-- Cost
+--   O(log members) and one PEXPIRE per key
+-- Invariant
+--   an expired membership can never come back to life
+-- @bind
+-- @include lib/clock
+-- @include lib/time
+-- @include lib/int
+
+local stored = redis.call('HMGET', K.meta, 'now_us', 'last_us')
+local now_us, read = shard_time(stored[1], stored[2])
+local expiry = redis.call('ZSCORE', K.members, member_id)
+if not expiry or tonumber(expiry) <= now_us then
+  return '[' .. int(now_us) .. ',0,-1]'
+end
+redis.call('HSET', K.meta, 'now_us', int(now_us), 'last_us', int(read))
+redis.call('ZADD', K.members, int(now_us + tonumber(ttl_us)), member_id)
+for i = 1, #KEYS do
+  redis.call('PEXPIRE', KEYS[i], keep_ms)
+end
+return '[' .. int(now_us) .. ',' .. redis.call('ZCARD', K.members) .. ','
+  .. redis.call('ZRANK', K.members, member_id) .. ']'

@@ -1,0 +1,102 @@
+-- One member's operations on a request shard, in order, once.
+--
+-- KEYS
+--   meta               hash    clock, virtual time, generation, static cap, counts
+--   config             hash    tuning, initial limits, clamps, override
+--   aliases            zset    member NUL alias, by cap
+--   domain_chat        hash    the window of chat
+--   domain_embedding   hash    the window of embedding
+--   domain_image       hash    the window of image
+--   domain_healthcheck hash    the window of healthcheck
+--   leases             hash    lease id -> member|domain|group|acquired_us|limit|cuts|effective_max|generation
+--   members            zset    member, by expiry in microseconds
+--   held               zset    member NUL lease, waiter or alias NUL id, by name
+--   waiters            hash    attempt id -> member|domain|group|arrival|deadline_us
+--   line_chat          zset    place NUL group, by tag
+--   line_embedding     zset    place NUL group, by tag
+--   line_image         zset    place NUL group, by tag
+--   line_healthcheck   zset    place NUL group, by tag
+--   fifo               zset    domain NUL group NUL arrival NUL attempt id, by name
+--   groups             hash    group -> weight|tag|place|waiting|touched_us|indexed_us
+--   idle_groups        zset    group, by last turn in microseconds
+--   deadlines          zset    attempt id, by deadline in microseconds
+--   holds              zset    lease id, by longest hold in microseconds
+--   finished           zset    lease id, by order of ending times 2, plus 1 if it expired
+--   batches            hash    member -> number of the last batch, space, its reply
+--   events             stream  transitions, the last 8192
+-- ARGV
+--   member_id          string  who calls
+--   batch_number       integer one more than this member's last
+--   operations         rest    name and arguments of each operation, one after another:
+--                              acquire id domain group weight wait ("" for ever, "try", or microseconds)
+--                              release id outcome retry_after_us generation
+--                              cancel id; state id; register alias cap tuning; leave
+-- Reply
+--   JSON [now_us, next_wake_us, generation, results, notices]: a result per operation
+--   (granted, waiting, denied, error, released, duplicate, stale_lease, wrong_generation,
+--   unknown_lease, cancelled, registered, left, leaving, unknown), and what befell waiters and
+--   leases of the caller (granted, denied, lost). Other members get their notices by channel.
+-- Errors
+--   NOMEMBER the caller is not a member (any more); OLDBATCH a late duplicate
+-- Cost
+--   O(log n) per operation, at most 64 grants, 200 ended leases and 64 deadlines besides
+-- Invariant
+--   in_flight is the number of live leases; no grant above window or cap; nobody passes a waiter
+--   that may go (spec 01, 4 and 5; spec 03, Order)
+-- @bind
+-- @include lib/clock
+-- @include lib/time
+-- @include lib/int
+-- @include lib/real
+-- @include lib/read_hash
+-- @include lib/write_changes
+-- @include lib/split
+-- @include lib/shard
+-- @include lib/requests/ramp
+-- @include lib/requests/state
+-- @include lib/requests/window
+-- @include lib/requests/leases
+-- @include lib/requests/queue
+-- @include lib/requests/settle
+-- @include lib/requests/operations
+
+local number = tonumber(batch_number)
+local repeated = replay(member_id, number)
+if repeated then
+  return repeated
+end
+
+local calls, at = {}, operations
+while at <= #ARGV do
+  local operation = OPERATIONS[ARGV[at]]
+  if not operation or at + operation[1] > #ARGV then
+    return redis.error_reply('BADBATCH operation ' .. tostring(ARGV[at]))
+  end
+  calls[#calls + 1] = { operation, at }
+  at = at + operation[1] + 1
+end
+
+load_meta()
+settle()
+local expiry = redis.call('ZSCORE', K.members, member_id)
+if not expiry or tonumber(expiry) <= now_us then
+  save()
+  publish_notices(meta, '')
+  return redis.error_reply('NOMEMBER ' .. member_id)
+end
+
+local results = {}
+for i = 1, #calls do
+  local operation, from = calls[i][1], calls[i][2]
+  results[i] = operation[2](unpack(ARGV, from + 1, from + operation[1]))
+end
+
+local wake_us = next_wake_us()
+save()
+local reply = '[' .. int(now_us) .. ',' .. int(wake_us) .. ',"' .. meta.generation .. '",['
+  .. table.concat(results, ',') .. '],[' .. table.concat(notices[member_id] or {}, ',') .. ']]'
+if redis.call('ZSCORE', K.members, member_id) then
+  keep_reply(member_id, number, reply)
+end
+publish_notices(meta, member_id)
+return reply

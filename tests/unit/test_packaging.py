@@ -1,0 +1,277 @@
+"""What is shipped beside the code: the distribution, the image, the compose file, the example."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from jinja2 import StrictUndefined, meta
+from jinja2.sandbox import SandboxedEnvironment
+
+REPO = Path(__file__).resolve().parents[2]
+EXAMPLE = REPO / "examples" / "support_triage"
+WORKFLOW_IN_IMAGE = "/app/examples/support_triage/workflow.toml"
+REDIS_URL = "redis://redis:6379"
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    return tomllib.loads(path.read_text(encoding="utf-8"))
+
+
+def listed_packages() -> list[str]:
+    packages: list[str] = read_toml(REPO / "pyproject.toml")["tool"]["setuptools"]["packages"]
+    return packages
+
+
+def top_level_packages() -> list[str]:
+    return [name for name in listed_packages() if "." not in name]
+
+
+def compose_services() -> dict[str, Any]:
+    services: dict[str, Any] = yaml.safe_load((REPO / "docker-compose.yml").read_text())["services"]
+    return services
+
+
+def dockerfile_lines() -> list[str]:
+    return (REPO / "Dockerfile").read_text().splitlines()
+
+
+def seed_rows() -> list[dict[str, str]]:
+    with (EXAMPLE / "messages.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file, strict=True))
+
+
+def workflow() -> dict[str, Any]:
+    return read_toml(EXAMPLE / "workflow.toml")
+
+
+def workflow_column(name: str) -> dict[str, Any]:
+    return next(column for column in workflow()["columns"] if column.get("name") == name)
+
+
+# --- the distribution
+
+
+@pytest.mark.parametrize("name", listed_packages())
+def test_every_listed_package_exists(name: str) -> None:
+    assert (REPO / name.replace(".", "/") / "__init__.py").is_file()
+
+
+def test_no_package_on_disk_is_forgotten_in_the_list() -> None:
+    on_disk = {
+        ".".join(init.parent.relative_to(REPO).parts)
+        for top in top_level_packages()
+        for init in (REPO / top).rglob("__init__.py")
+    }
+    assert on_disk == set(listed_packages())
+
+
+@pytest.mark.parametrize("name", ["contracts", "coordinator", "workers", "forebay"])
+def test_package_resolves_from_this_distribution(name: str) -> None:
+    module = importlib.import_module(name)
+    assert module.__file__ is not None
+    assert Path(module.__file__).resolve() == REPO / name / "__init__.py"
+    # A plain name such as `workers` may be taken by another distribution one day: say so here,
+    # not by an import of the wrong code. Run from a tree that is not installed, nobody claims it.
+    assert set(packages_distributions().get(name, ["forebay"])) == {"forebay"}
+
+
+@pytest.mark.parametrize("name", ["contracts", "coordinator", "workers", "forebay"])
+def test_package_tells_that_it_is_typed(name: str) -> None:
+    assert (REPO / name / "py.typed").is_file()
+
+
+def test_license_is_the_one_that_the_metadata_names() -> None:
+    project = read_toml(REPO / "pyproject.toml")["project"]
+    text = (REPO / "LICENSE").read_text()
+    assert project["license"] == "Apache-2.0"
+    assert "Apache License\n                           Version 2.0, January 2004" in text
+    assert "Copyright Forebay contributors" in text
+    assert "[yyyy]" not in text
+
+
+# --- the image
+
+
+def test_image_installs_every_top_level_package() -> None:
+    copied = [line.split()[1] for line in dockerfile_lines() if line.startswith("COPY ")]
+    admitted = (REPO / ".dockerignore").read_text().split()
+    for name in [*top_level_packages(), "examples"]:
+        assert name in copied
+        assert f"!{name}" in admitted
+
+
+def test_image_runs_forebay_as_another_user_than_root() -> None:
+    final_stage = "\n".join(dockerfile_lines()).rpartition("\nFROM ")[2].splitlines()
+    assert "USER forebay" in final_stage
+    assert final_stage[-1] == 'ENTRYPOINT ["forebay"]'
+
+
+def test_image_keeps_build_tools_out_of_the_final_stage() -> None:
+    final_stage = "\n".join(dockerfile_lines()).rpartition("\nFROM ")[2]
+    assert "pip" not in final_stage
+    assert "apt" not in final_stage
+    assert "COPY --from=build /opt/venv /opt/venv" in final_stage
+
+
+# --- the compose file
+
+
+@pytest.mark.parametrize(
+    ("service", "command"),
+    [
+        ("provider", ["mock-provider", "--host", "0.0.0.0", "--port", "8089"]),
+        ("worker", ["worker", "--url", REDIS_URL]),
+        ("ops", ["snapshot", "--url", REDIS_URL, "--watch"]),
+        ("run", ["run", WORKFLOW_IN_IMAGE, "--url", REDIS_URL]),
+    ],
+)
+def test_service_runs_its_command(service: str, command: list[str]) -> None:
+    assert compose_services()[service]["command"][: len(command)] == command
+
+
+def test_compose_has_these_services_and_no_others() -> None:
+    assert set(compose_services()) == {"redis", "provider", "worker", "ops", "run"}
+
+
+def test_every_forebay_service_uses_the_one_image() -> None:
+    forebay = {name: spec for name, spec in compose_services().items() if name != "redis"}
+    assert {spec["image"] for spec in forebay.values()} == {"forebay:local"}
+    assert [name for name, spec in forebay.items() if "build" in spec] == ["provider"]
+
+
+def test_redis_keeps_its_keys_and_evicts_none() -> None:
+    redis = compose_services()["redis"]
+    command = " ".join(redis["command"])
+    assert "--appendonly yes" in command
+    assert "--maxmemory-policy noeviction" in command
+    assert redis["volumes"] == ["redis-data:/data"]
+    assert "healthcheck" in redis
+
+
+def test_redis_has_no_host_port_and_the_others_are_on_loopback() -> None:
+    services = compose_services()
+    assert "ports" not in services["redis"]
+    ports = [port for spec in services.values() for port in spec.get("ports", [])]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_run_is_started_on_demand_and_finds_four_workers() -> None:
+    services = compose_services()
+    assert services["worker"]["deploy"]["replicas"] == 4
+    assert [name for name, spec in services.items() if "profiles" in spec] == ["run"]
+    assert "worker" in services["run"]["depends_on"]
+
+
+def test_run_and_workers_see_the_same_files_and_the_same_provider() -> None:
+    services = compose_services()
+    address = {"FOREBAY_PROVIDER_LOCAL_BASE_URL": "http://provider:8089/v1"}
+    assert "local" in workflow()["providers"]
+    for name in ("run", "worker"):
+        assert services[name]["environment"] == address
+        assert services[name]["volumes"] == ["out:/app/out"]
+    in_repository = REPO / Path(WORKFLOW_IN_IMAGE).relative_to("/app")
+    assert in_repository == EXAMPLE / "workflow.toml"
+    assert in_repository.is_file()
+
+
+# --- the hooks
+
+
+def test_hooks_need_no_network() -> None:
+    config = yaml.safe_load((REPO / ".pre-commit-config.yaml").read_text())
+    assert [repo["repo"] for repo in config["repos"]] == ["local"]
+    hooks = {hook["id"]: hook for hook in config["repos"][0]["hooks"]}
+    assert set(hooks) == {"ruff-check", "ruff-format", "mypy", "import-linter"}
+    for hook in hooks.values():
+        assert hook["language"] == "system"
+        assert hook["entry"].startswith(".venv/bin/")
+
+
+# --- the example
+
+
+def test_seed_has_at_least_200_distinct_messages() -> None:
+    rows = seed_rows()
+    assert len({row["message"] for row in rows}) == len(rows) >= 200
+    assert [row["ticket_id"] for row in rows] == [f"T-{n:04d}" for n in range(1, len(rows) + 1)]
+    assert {row["channel"] for row in rows} == {"email", "chat", "phone"}
+    assert all(row["customer"] for row in rows)
+    assert all(60 <= len(row["message"]) <= 350 for row in rows)
+
+
+@pytest.mark.parametrize("awkward", [",", '"', "\n", "é", "🎉", "{{"])
+def test_seed_holds_text_that_a_careless_reader_breaks_on(awkward: str) -> None:
+    assert any(awkward in row["message"] for row in seed_rows())
+
+
+def test_workflow_names_the_columns_that_its_seed_file_has() -> None:
+    seed = workflow()["columns"][0]
+    assert seed["generator"] == "seed"
+    assert (EXAMPLE / seed["path"]) == EXAMPLE / "messages.csv"
+    assert seed["names"] == list(seed_rows()[0])
+
+
+def test_workflow_uses_only_models_and_providers_that_it_defines() -> None:
+    document = workflow()
+    aliases = {column["model"] for column in document["columns"] if "model" in column}
+    assert aliases == set(document["models"])
+    assert {model["provider"] for model in document["models"].values()} == set(
+        document["providers"]
+    )
+
+
+def test_aliases_of_the_example_share_one_provider_model() -> None:
+    models = workflow()["models"].values()
+    assert {(model["provider"], model["model"]) for model in models} == {("local", "mock-large")}
+    assert {model["max_parallel_requests"] for model in models} == {32}
+
+
+def test_every_template_asks_only_for_columns_before_it() -> None:
+    environment = SandboxedEnvironment(undefined=StrictUndefined)
+    known: set[str] = set()
+    for column in workflow()["columns"]:
+        template = column.get("prompt", column.get("template", ""))
+        assert meta.find_undeclared_variables(environment.parse(template)) <= known
+        known |= set(column.get("names", [column.get("name")]))
+    assert {"summary", "triage", "route"} < known
+
+
+@pytest.mark.parametrize(
+    ("urgency", "needs_human", "route"),
+    [
+        ("critical", False, "duty-manager"),
+        ("high", True, "desk-billing"),
+        ("low", False, "auto-reply"),
+    ],
+)
+def test_route_follows_from_a_triage_that_the_schema_admits(
+    urgency: str, needs_human: bool, route: str
+) -> None:
+    triage = {
+        "category": "billing",
+        "urgency": urgency,
+        "sentiment": "neutral",
+        "needs_human": needs_human,
+    }
+    jsonschema.validate(triage, workflow_column("triage")["schema"])
+    template = workflow_column("route")["template"]
+    environment = SandboxedEnvironment(undefined=StrictUndefined)
+    assert environment.from_string(template).render(triage=triage) == route
+
+
+@pytest.mark.parametrize(
+    "broken", [{"urgency": "someday"}, {"mood": "grim"}, {"needs_human": "no"}]
+)
+def test_schema_refuses_a_triage_that_no_rule_expects(broken: dict[str, str]) -> None:
+    triage = {"category": "other", "urgency": "low", "sentiment": "neutral", "needs_human": True}
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({**triage, **broken}, workflow_column("triage")["schema"])
