@@ -8,24 +8,15 @@ counted and fingerprinted, and each column with its inputs. It crosses to the wo
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
-from contracts.errors import ConfigurationError
-from contracts.identity import check_name
-from contracts.settings import Cap, RequestAdmissionTuningConfig, Settings
-
-
-def _bounded_name(name: str) -> str:
-    try:
-        return check_name("name", name)
-    except ConfigurationError as error:
-        raise ValueError(str(error)) from error
+from contracts.settings import Cap, RequestAdmissionTuningConfig
+from contracts.workflow_columns import ColumnSpec, Name, PathText, WorkflowPart
 
 
 def _http_address(url: str) -> str:
@@ -50,15 +41,7 @@ def _variable_name(name: str) -> str:
     return name
 
 
-Name = Annotated[str, AfterValidator(_bounded_name)]
-PathText = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-
-
-class WorkflowPart(Settings):
-    """Base of all parts of a workflow: validation errors never print what was written."""
-
-    model_config = ConfigDict(hide_input_in_errors=True)
 
 
 class ProviderSpec(WorkflowPart):
@@ -97,119 +80,6 @@ class ModelSpec(WorkflowPart):
     tuning: RequestAdmissionTuningConfig | None = None
     timeout_seconds: Positive = 60.0
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 4
-
-
-class SeedColumn(WorkflowPart):
-    """The root: columns that are read from a file, which says how many records there are.
-
-    Attributes:
-        names: columns of the file to take, in the order of the output.
-        path: CSV or JSON Lines; relative to the workflow file, absolute once loaded.
-    """
-
-    generator: Literal["seed"]
-    names: Annotated[tuple[Name, ...], Field(min_length=1)]
-    path: PathText
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of the columns it makes."""
-        return self.names
-
-    @property
-    def needs(self) -> tuple[str, ...]:
-        """Nothing: a root has no inputs."""
-        return ()
-
-    @property
-    def templates(self) -> Mapping[str, str]:
-        """No templates."""
-        return {}
-
-
-class CellColumn(WorkflowPart):
-    """What columns that are made record by record have in common.
-
-    Attributes:
-        name: the one column it makes.
-        needs: columns it waits for besides those that its templates use.
-    """
-
-    name: Name
-    needs: tuple[Name, ...] = ()
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Name of the column it makes."""
-        return (self.name,)
-
-
-class ExpressionColumn(CellColumn):
-    """A column whose text is a template over other columns of the record."""
-
-    generator: Literal["expression"]
-    template: str
-
-    @property
-    def templates(self) -> Mapping[str, str]:
-        """Field name to template text."""
-        return {"template": self.template}
-
-
-class ChatColumn(CellColumn):
-    """What columns that ask a chat model have in common.
-
-    Attributes:
-        model: a key of ``models``.
-        prompt: template of the user's message.
-        system: template of the system message; None sends none.
-    """
-
-    model: Name
-    prompt: str
-    system: str | None = None
-
-    @property
-    def templates(self) -> Mapping[str, str]:
-        """Field name to template text."""
-        system = {} if self.system is None else {"system": self.system}
-        return {"prompt": self.prompt, **system}
-
-
-class LlmTextColumn(ChatColumn):
-    """A column whose value is the text of a model's answer."""
-
-    generator: Literal["llm_text"]
-
-
-class LlmStructuredColumn(ChatColumn):
-    """A column whose value is the JSON of a model's answer, checked by a JSON Schema.
-
-    Attributes:
-        json_schema: the schema; written ``schema`` in files and in JSON.
-        repair_attempts: how often the model is told what was wrong and asked again.
-    """
-
-    # The field cannot be called schema: pydantic's BaseModel has a method of that name.
-    model_config = ConfigDict(serialize_by_alias=True)
-
-    generator: Literal["llm_structured"]
-    json_schema: dict[str, Any] = Field(alias="schema")
-    repair_attempts: Annotated[int, Field(ge=0, le=10)] = 2
-
-
-ColumnSpec = Annotated[
-    SeedColumn | ExpressionColumn | LlmTextColumn | LlmStructuredColumn,
-    Field(discriminator="generator"),
-]
-
-COLUMN_TYPES: Final[Mapping[str, type[WorkflowPart]]] = {
-    "seed": SeedColumn,
-    "expression": ExpressionColumn,
-    "llm_text": LlmTextColumn,
-    "llm_structured": LlmStructuredColumn,
-}
-"""Generator name to the type of its column."""
 
 
 class OutputSpec(WorkflowPart):

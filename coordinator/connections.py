@@ -210,6 +210,9 @@ def connection_error(
     Returns:
         The error to raise ``from`` the given one.
     """
+    if isinstance(error.__cause__, redis.RedisError):
+        # on a unix socket redis-py wraps what the server answered to the login
+        error = error.__cause__
     cause = str(error) or type(error).__name__
     match error:
         # the first three are to be told from the ConnectionError and ResponseError they derive from

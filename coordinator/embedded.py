@@ -29,7 +29,7 @@ from coordinator.embedded_files import SOCKET_NAME, find_server_binary, locked, 
 
 LOG_FILE = "server.log"
 _READY_POLL_SECONDS = 0.005
-_STOP_SECONDS = 5.0
+_STOP_SECONDS = 2.0
 _LOG_TAIL_LINES = 8
 
 _WATCHDOG = Path(__file__).with_name("embedded_watchdog.py")
@@ -131,7 +131,7 @@ class EmbeddedServer:
     def stop(self) -> None:
         """Stops the server in good order and removes its socket, and its data if temporary.
 
-        It is asked to end (it then syncs its file) and killed when it does not within 5 s. A
+        It is asked to end (it then syncs its file) and killed when it does not within 2 s. A
         stopped server is left as it is.
         """
         if os.getpid() != self._owner_pid:
@@ -197,10 +197,9 @@ class EmbeddedServer:
         if self._runtime_dir is None:
             self._runtime_dir = make_runtime_dir()
         self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with (
-            locked(self.data_dir, self.url) as lock_fd,
-            (self.data_dir / LOG_FILE).open("ab") as log,
-        ):
+        log_file = self.data_dir / LOG_FILE
+        log_file.touch(mode=0o600)
+        with locked(self.data_dir, self.url) as lock_fd, log_file.open("ab") as log:
             log_start_bytes = log.tell()
             self._watchdog = subprocess.Popen(
                 _watchdog_command(lock_fd, self._disposable_folders(), binary, self._socket_path),

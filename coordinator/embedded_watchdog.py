@@ -23,7 +23,7 @@ import sys
 import threading
 
 # Nothing is lost after it: each write reached the kernel before its reply went out.
-GRACE_SECONDS = 5.0
+GRACE_SECONDS = 2.0
 
 
 def main(arguments: list[str]) -> int:

@@ -45,6 +45,34 @@ REQUEST_KEYS: Final = (
 )
 """Kinds of key of a request shard, in the order of its scripts' KEYS."""
 
+POOL_KEYS: Final = (
+    "meta",
+    "claims",
+    "limits",
+    "ledger",
+    "tasks",
+    "queue",
+    "ready",
+    "signatures",
+    "fifo",
+    "groups",
+    "idle_groups",
+    "delayed",
+    "leases",
+    "members",
+    "held",
+    "idle",
+    "finished",
+    "batches",
+    "events",
+    "runs",
+    "progress",
+    "cells",
+    "row_groups",
+    "checkpoints",
+)
+"""Kinds of key of a task pool, in the order of its scripts' KEYS."""
+
 
 @lru_cache(maxsize=8192)
 def encode(name: str) -> str:
@@ -81,6 +109,11 @@ def request_shard(provider_model: ProviderModelKey) -> ShardKeys:
     """Return the keys of a provider/model."""
     provider, model = encode(provider_model.provider_name), encode(provider_model.model_id)
     return ShardKeys(f"rq:{provider}/{model}", REQUEST_KEYS)
+
+
+def pool_shard(name: str) -> ShardKeys:
+    """Return the keys of a task pool."""
+    return ShardKeys(f"pool:{check_id('pool', name)}", POOL_KEYS)
 
 
 def check_id(what: str, name: str) -> str:

@@ -29,6 +29,11 @@ ENTRY_POINTS: Final = (
     "member/join",
     "member/heartbeat",
     "requests/batch",
+    "requests/snapshot",
+    "requests/audit",
+    "requests/show",
+    "operator/shards",
+    "tasks/batch",
 )
 
 

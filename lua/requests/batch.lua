@@ -44,6 +44,7 @@
 --   in_flight is the number of live leases; no grant above window or cap; nobody passes a waiter
 --   that may go (spec 01, 4 and 5; spec 03, Order)
 -- @bind
+local GROUP_EXTRA = {}
 -- @include lib/clock
 -- @include lib/time
 -- @include lib/int
@@ -54,6 +55,8 @@
 -- @include lib/shard
 -- @include lib/requests/ramp
 -- @include lib/requests/state
+-- @include lib/groups
+-- @include lib/requests/save
 -- @include lib/requests/window
 -- @include lib/requests/leases
 -- @include lib/requests/queue

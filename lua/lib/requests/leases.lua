@@ -5,7 +5,8 @@ local FINISHED_KEPT = 8192
 local function parse_lease(text)
   local part = split(text, '|')
   return { member = part[1], domain = part[2], group = part[3], acquired_us = tonumber(part[4]),
-    limit = tonumber(part[5]), cuts = tonumber(part[6]), generation = part[8] }
+    limit = tonumber(part[5]), cuts = tonumber(part[6]), effective_max = tonumber(part[7]),
+    generation = part[8] }
 end
 
 -- Grant; the reply's fields of a grant are returned as text.

@@ -10,7 +10,7 @@ end
 
 local function granted(id, lease)
   return '["granted","' .. id .. '",' .. table.concat({ int(lease.acquired_us), int(lease.limit),
-    int(lease.cuts), int(domain(lease.domain).effective_max) }, ',') .. ']'
+    int(lease.cuts), int(lease.effective_max) }, ',') .. ']'
 end
 
 -- The caller's own lease or waiter of this id, or nil.
@@ -31,11 +31,7 @@ end
 -- again: the member that comes back asks under the same id for what it still needs.
 local function used_elsewhere(id)
   local ended = redis.call('ZSCORE', K.finished, id)
-  if ended and tonumber(ended) % 2 == 1 then
-    redis.call('ZREM', K.finished, id)
-    ended = nil
-  end
-  return ended or redis.call('HEXISTS', K.leases, id) == 1
+  return ended and tonumber(ended) % 2 == 0 or redis.call('HEXISTS', K.leases, id) == 1
     or (meta.waiters > 0 and redis.call('HEXISTS', K.waiters, id) == 1)
 end
 
@@ -49,7 +45,14 @@ local function refused_now(d)
   return denied('no_capacity')
 end
 
+local function is_member()
+  return redis.call('ZSCORE', K.members, member_id)
+end
+
 local function acquire(id, domain_name, group_name, weight, wait)
+  if not is_member() then
+    return failed('NOMEMBER', member_id)
+  end
   local own = own_attempt(id)
   if own then
     return own
@@ -70,7 +73,7 @@ local function acquire(id, domain_name, group_name, weight, wait)
   end
   -- After a full settle no waiter can be granted now, so a newcomer that may go goes past nobody.
   if open(d) and not more_to_grant() then
-    take_turn(g, 1)
+    advance(g, 1)
     return '["granted","' .. id .. '",' .. grant_lease(id, member_id, d, group_name) .. ']'
   end
   if wait == 'try' then
@@ -128,6 +131,9 @@ local SETTINGS = { 'multiplicative_decrease_factor', 'additive_increase_step',
 -- Register an alias with its cap; `tuning` is the settings' values in the order of SETTINGS, then
 -- max_hold_us, then four initial limits and four clamps, each "" where not set.
 local function register(alias, cap, tuning)
+  if not is_member() then
+    return failed('NOMEMBER', member_id)
+  end
   local values = split(tuning, ',')
   for i = 1, #SETTINGS do
     redis.call('HSET', K.config, SETTINGS[i], values[i])
@@ -164,6 +170,7 @@ end
 -- A clean shutdown: everything of this member ends at once, 200 a call.
 local function leave()
   local left = end_member(member_id, 'left')
+  deny_unregistered()
   grant_waiters()
   return left and '["left"]' or '["leaving"]'
 end

@@ -8,24 +8,15 @@ local function line_member(g)
   return string.format('%016.0f', g.place) .. '\0' .. g.name
 end
 
-local function next_place()
-  meta.places = meta.places + 1
-  return meta.places
-end
-
 local function open(d)
   return now_us >= d.blocked_until_us and d.in_flight < math.min(d.current_limit, d.effective_max)
     and meta.in_flight < meta.static_cap
 end
 
--- A turn was taken: time moves to the tag, the group's tag and place move behind it.
-local function take_turn(g, cost)
-  local tag = g.tag or meta.virtual_time
+-- Grant a turn; the group moves in every line that it stands in.
+local function advance(g, cost)
   local old_member = line_member(g)
-  meta.virtual_time = math.max(meta.virtual_time, tag)
-  g.tag = meta.virtual_time + cost / g.weight
-  g.place = next_place()
-  g.touched_us, g.dirty = now_us, true
+  take_turn(g, cost)
   if g.waiting > 0 then
     for i = 1, #DOMAINS do
       local line = K['line_' .. DOMAINS[i]]
@@ -55,8 +46,7 @@ end
 
 local function add_waiter(id, member, d, g, deadline_us)
   if g.waiting == 0 then
-    g.tag = g.tag or meta.virtual_time
-    g.place = next_place()
+    enter_line(g)
   end
   local waiter = { member = member, domain = d.name, group = g.name,
     arrival = string.format('%016.0f', next_place()) }
@@ -84,7 +74,7 @@ local function remove_waiter(id, waiter)
     redis.call('ZREM', K.deadlines, id)
   end
   local d, g = domain(waiter.domain), group(waiter.group)
-  g.waiting, g.dirty = g.waiting - 1, true
+  g.waiting, g.touched_us, g.dirty = g.waiting - 1, now_us, true
   d.waiters = d.waiters - 1
   meta.waiters = meta.waiters - 1
   if not first_of(d.name, g.name) then
@@ -93,6 +83,13 @@ local function remove_waiter(id, waiter)
   if d.waiters == 0 then
     emit('request_queue_drained', 'domain', d.name)
   end
+end
+
+-- Whether a group's first waiter in `d` came before its first in `other`.
+local function came_before(d, other, group_name)
+  local a = parse_waiter(redis.call('HGET', K.waiters, first_of(d.name, group_name)))
+  local b = parse_waiter(redis.call('HGET', K.waiters, first_of(other.name, group_name)))
+  return a.arrival < b.arrival
 end
 
 -- Of the groups whose first waiter may go, the one with the smallest tag, then the earlier place.
@@ -105,6 +102,8 @@ local function next_in_order()
       local tag = tonumber(head[2])
       if not best or tag < best_tag or (tag == best_tag and head[1] < best) then
         best, best_tag, best_domain = head[1], tag, d
+      elseif head[1] == best and came_before(d, best_domain, string.sub(best, 18)) then
+        best_domain = d
       end
     end
   end
@@ -124,7 +123,7 @@ local function grant_waiters()
     local id = first_of(d.name, g.name)
     local waiter = parse_waiter(redis.call('HGET', K.waiters, id))
     remove_waiter(id, waiter)
-    take_turn(g, 1)
+    advance(g, 1)
     notify(waiter.member, '["granted","' .. id .. '",' .. grant_lease(id, waiter.member, d, g.name) .. ']')
     grants_left = grants_left - 1
   end

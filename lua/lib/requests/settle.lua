@@ -8,7 +8,7 @@ local function recompute_cap()
   local smallest = redis.call('ZRANGE', K.aliases, 0, 0, 'WITHSCORES')
   local cap = tonumber(smallest[2]) or 0
   local override = setting('override_cap', 0)
-  if override > 0 and (cap == 0 or override < cap) then
+  if override > 0 and override < cap then
     cap = override
   end
   if cap == meta.static_cap then
@@ -111,6 +111,9 @@ end
 -- At a deadline and a grant of the same instant the grant wins: what is possible now is given.
 local function settle()
   expire_members()
+  if ended_left <= 0 then
+    grants_left = 0 -- a member whose end goes on in the next call must not be given anything
+  end
   expire_holds()
   deny_unregistered()
   grant_waiters()
@@ -129,7 +132,7 @@ local function next_wake_us()
   if meta.waiters == 0 then
     return 0
   end
-  if more_to_grant() or ended_left <= 0 then
+  if more_to_grant() or ended_left <= 0 or meta.static_cap == 0 then
     return now_us
   end
   local wake = tonumber(redis.call('ZRANGE', K.members, 0, 0, 'WITHSCORES')[2])

@@ -7,13 +7,10 @@ local DOMAIN_FIELDS = { 'current_limit', 'effective_max', 'in_flight', 'waiters'
   'last_outcome', 'ramp_started_us', 'ramp_us', 'ramp_target', 'granted', 'success',
   'rate_limited', 'provider_failure', 'provider_timeout', 'local_cancelled', 'local_timeout',
   'unexpected_exception', 'member_lost' }
-local GROUP_FORGOTTEN_US = 3600 * 1000000
-local GROUP_TOUCH_US = 60 * 1000000
 
 local stored_meta = {}
 local meta = {}
 local stored_domains, domains = {}, {}
-local groups = {}
 local config
 
 local function load_meta()
@@ -55,73 +52,7 @@ local function domain(name)
   return d
 end
 
--- A group of the fair queue: weight, tag, place in line, waiters over all domains, last turn.
-local function group(name)
-  local g = groups[name]
-  if not g then
-    local stored = redis.call('HGET', K.groups, name)
-    if stored then
-      local part = split(stored, '|')
-      g = { name = name, weight = tonumber(part[1]), tag = tonumber(part[2]),
-        place = tonumber(part[3]), waiting = tonumber(part[4]), touched_us = tonumber(part[5]),
-        indexed_us = tonumber(part[6]) }
-      if g.waiting == 0 and g.tag and now_us - g.touched_us > GROUP_FORGOTTEN_US then
-        g.tag = nil
-      end
-    else
-      g = { name = name, weight = 1, place = 0, waiting = 0, touched_us = now_us }
-    end
-    groups[name] = g
-  end
-  return g
-end
-
--- A new group pays for forgetting at most two that had no turn for an hour: memory stays bounded
--- and no call walks the groups.
-local function forget_idle_groups()
-  local old = redis.call('ZRANGE', K.idle_groups, '-inf', int(now_us - GROUP_FORGOTTEN_US),
-    'BYSCORE', 'LIMIT', 0, 2)
-  for i = 1, #old do
-    local g = group(old[i])
-    if g.waiting == 0 and now_us - g.touched_us > GROUP_FORGOTTEN_US then
-      g.forgotten = true
-      redis.call('HDEL', K.groups, g.name)
-      redis.call('ZREM', K.idle_groups, g.name)
-    else
-      redis.call('ZADD', K.idle_groups, int(g.touched_us), g.name)
-    end
-  end
-end
-
-local function write_groups()
-  local changes, n = {}, 0
-  for name, g in pairs(groups) do
-    if g.dirty and not g.forgotten then
-      if not g.indexed_us or g.touched_us - g.indexed_us >= GROUP_TOUCH_US then
-        if not g.indexed_us then
-          forget_idle_groups()
-        end
-        g.indexed_us = g.touched_us
-        redis.call('ZADD', K.idle_groups, int(g.touched_us), name)
-      end
-      changes[n + 1] = name
-      changes[n + 2] = table.concat({ real(g.weight), g.tag and real(g.tag) or '', int(g.place),
-        int(g.waiting), int(g.touched_us), int(g.indexed_us) }, '|')
-      n = n + 2
-    end
-  end
-  if n > 0 then
-    redis.call('HSET', K.groups, unpack(changes))
-  end
-end
-
-local function save()
-  write_groups()
-  for name, d in pairs(domains) do
-    if d.born then
-      write_changes(K['domain_' .. name], DOMAIN_FIELDS, d, stored_domains[name])
-    end
-  end
-  write_events(meta)
-  write_changes(K.meta, META_FIELDS, meta, stored_meta)
+local function next_place()
+  meta.places = meta.places + 1
+  return meta.places
 end

@@ -11,7 +11,8 @@ local function bear_window(d)
   d.current_limit = math.min(setting('initial_limit:' .. d.name, d.effective_max), d.effective_max)
   local ramp_us = setting('startup_ramp_us', 0)
   if ramp_us > 0 then
-    d.ramp_us, d.ramp_started_us, d.ramp_target = ramp_us, now_us, d.current_limit
+    d.ramp_us, d.ramp_started_us = ramp_us, now_us
+    d.ramp_target = setting('initial_limit:' .. d.name, 0)
     d.current_limit = 1
   end
 end

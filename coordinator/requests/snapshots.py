@@ -1,0 +1,200 @@
+"""Looking at request shards without changing them (spec 02, *Requests*; 03: a snapshot reads)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, Protocol
+from urllib.parse import unquote
+
+from contracts.identity import ProviderModelKey, RequestDomain, RequestResourceKey
+from contracts.requests import RequestOutcomeKind
+from contracts.snapshots import (
+    AuditReport,
+    DomainSnapshot,
+    GlobalSnapshot,
+    MemberSnapshot,
+    RegistrationSnapshot,
+    WaitingGroupSnapshot,
+)
+from coordinator.keys import request_shard
+
+MAX_ROWS: Final = 100
+"""Rows of each list in a capture (``lua/requests/snapshot.lua``)."""
+REQUEST_TAG: Final = "rq:"
+
+_SAME_NAME: Final = (
+    "is_used",
+    "effective_max",
+    "current_limit",
+    "in_flight_count",
+    "waiters",
+    "consecutive_rate_limits",
+    "success_streak",
+    "cuts",
+    "granted",
+    "waiting_group_count",
+)
+
+
+class Reader(Protocol):
+    """What looking needs of the process's connection to a server."""
+
+    async def read(self, name: str, keys: Sequence[str], args: Sequence[str | int] = ()) -> bytes:
+        """Run a read-only script and return its reply."""
+        ...
+
+    async def shards(self) -> list[str]:
+        """Return the tags of all shards."""
+        ...
+
+
+class RequestPressureSnapshotProvider:
+    """Shows request shards, each in one instant; writes nothing, not even the shard's clock.
+
+    Every method raises CoordinatorError where the server could not be used.
+
+    Args:
+        coordinator: the process's connection to the server.
+    """
+
+    def __init__(self, coordinator: Reader) -> None:
+        self._coordinator = coordinator
+
+    async def snapshot(self, resource: RequestResourceKey) -> DomainSnapshot:
+        """Return one domain's window; the lists of its groups are left empty."""
+        capture = await self._capture(resource.provider_model, max_rows=0)
+        return capture.domains[resource.domain]
+
+    async def snapshots(self) -> dict[RequestResourceKey, DomainSnapshot]:
+        """Return every window in use, each shard in an instant of its own."""
+        return {
+            domain.resource: domain
+            for shard in (await self.global_snapshots()).values()
+            for domain in shard.domains.values()
+            if domain.is_used
+        }
+
+    async def global_snapshot(self, provider_model: ProviderModelKey) -> GlobalSnapshot:
+        """Return a provider/model; of one that nobody registered, zeros."""
+        return await self._capture(provider_model, max_rows=MAX_ROWS)
+
+    async def global_snapshots(self) -> dict[ProviderModelKey, GlobalSnapshot]:
+        """Return every provider/model that any member ever joined."""
+        keys = [key for tag in await self._coordinator.shards() if (key := provider_model_of(tag))]
+        return {key: await self.global_snapshot(key) for key in keys}
+
+    async def audit(self, provider_model: ProviderModelKey) -> AuditReport:
+        """Work out a shard's books from its leases, waiters and registrations, and compare."""
+        keys = request_shard(provider_model).all
+        return decode_audit(await self._coordinator.read("requests/audit", keys, ["json"]))
+
+    async def _capture(self, provider_model: ProviderModelKey, *, max_rows: int) -> GlobalSnapshot:
+        keys = request_shard(provider_model).all
+        reply = await self._coordinator.read("requests/snapshot", keys, [max_rows])
+        return decode_capture(provider_model, reply)
+
+
+def provider_model_of(tag: str) -> ProviderModelKey | None:
+    """Return whose shard a tag names, or None if it is no request shard's."""
+    if not tag.startswith(REQUEST_TAG):
+        return None
+    provider, _, model = tag.removeprefix(REQUEST_TAG).partition("/")
+    return ProviderModelKey(provider_name=unquote(provider), model_id=unquote(model))
+
+
+def decode_audit(reply: bytes) -> AuditReport:
+    """Return the reply of ``lua/requests/audit.lua`` as a value."""
+    # What differs may be damaged, so bytes that are no text are shown instead of refused.
+    found = json.loads(reply.decode(errors="backslashreplace"))
+    return AuditReport(
+        ok=found["difference_count"] == 0,
+        is_complete=found["is_complete"],
+        difference_count=found["difference_count"],
+        differences=tuple(found["differences"]),
+    )
+
+
+def decode_capture(provider_model: ProviderModelKey, reply: bytes) -> GlobalSnapshot:
+    """Return the reply of ``lua/requests/snapshot.lua`` as a value, names decoded."""
+    capture = json.loads(reply)
+    registrations = tuple(
+        RegistrationSnapshot(
+            alias=unquote(row["alias"]), member_id=row["member_id"], cap=row["cap"]
+        )
+        for row in capture["registrations"]
+    )
+    raw_caps: dict[str, int] = {}
+    for row in registrations:
+        raw_caps.setdefault(row.alias, row.cap)  # the smallest come first
+    return GlobalSnapshot(
+        captured_at=_seconds(capture["captured_us"]),
+        sequence=capture["sequence"],
+        provider_model=provider_model,
+        generation=capture.get("generation"),
+        virtual_time=capture["virtual_time"],
+        static_cap=capture["static_cap"],
+        override_cap=capture["override_cap"] or None,
+        aggregate_in_flight=capture["in_flight"],
+        aggregate_active_lease_count=capture["leases"] - capture["overdue_leases"],
+        waiters=capture["waiters"],
+        aliases=tuple(sorted(raw_caps)),
+        raw_caps=raw_caps,
+        registration_count=capture["registration_count"],
+        registrations=registrations,
+        member_count=capture["member_count"],
+        overdue_member_count=capture["overdue_members"],
+        members=tuple(
+            MemberSnapshot(
+                member_id=row["member_id"],
+                expires_in_seconds=_seconds(row["expires_in_us"]),
+                lease_count=row["lease_count"],
+                waiters=row["waiters"],
+            )
+            for row in capture["members"]
+        ),
+        domains={
+            domain: _decode_domain(
+                RequestResourceKey(provider_model=provider_model, domain=domain),
+                capture,
+                capture["domains"][domain],
+            )
+            for domain in RequestDomain
+        },
+        leak_diagnostics=_nonzero(
+            overdue_leases=capture["overdue_leases"],
+            overdue_holds=capture["overdue_holds"],
+            uncounted_leases=capture["leases"] - capture["in_flight"],
+        ),
+    )
+
+
+def _decode_domain(
+    resource: RequestResourceKey, capture: Mapping[str, Any], window: Mapping[str, Any]
+) -> DomainSnapshot:
+    cooldown_seconds = _seconds(window["cooldown_us"])
+    return DomainSnapshot(
+        captured_at=_seconds(capture["captured_us"]),
+        sequence=capture["sequence"],
+        resource=resource,
+        active_lease_count=window["in_flight_count"] - window["overdue_leases"],
+        blocked_until=_seconds(window["blocked_until_us"]) if cooldown_seconds else None,
+        cooldown_remaining_seconds=cooldown_seconds,
+        rate_limit_ceiling=window["rate_limit_ceiling"] or None,
+        last_outcome=window["last_outcome"] or None,
+        outcomes={kind: window["outcomes"][kind] for kind in RequestOutcomeKind},
+        waiting_groups=tuple(
+            WaitingGroupSnapshot(**row | {"group": unquote(row["group"])})
+            for row in window["waiting_groups"]
+        ),
+        leak_diagnostics=_nonzero(overdue_leases=window["overdue_leases"]),
+        **{name: window[name] for name in _SAME_NAME},
+    )
+
+
+def _seconds(microseconds: str) -> float:
+    return int(microseconds) / 1e6
+
+
+def _nonzero(**counts: int) -> dict[str, int]:
+    return {name: count for name, count in counts.items() if count}

@@ -1,0 +1,63 @@
+"""The plan of a run: what the completion tracker needs of a workflow, and no more (spec 05)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from contracts.tasks import ResolvedTaskScheduling
+from contracts.workflow import ColumnScope, PlannedColumn, Workflow
+from coordinator.keys import encode
+from coordinator.tasks.codec import encode_group, signature
+
+MAX_UNWRITTEN_ROW_GROUPS: Final = 64
+"""Row groups that may wait for their records to be written; then no further one is opened, so that
+a run without a driver does not grow without bound."""
+
+SCOPE_LETTER: Final = {ColumnScope.ROW_GROUP: "g", ColumnScope.RECORD: "r"}
+
+
+def build_plan(workflow: Workflow, scheduling: Sequence[ResolvedTaskScheduling]) -> str:
+    """Return the plan as JSON.
+
+    Args:
+        workflow: the checked workflow.
+        scheduling: group and resources of each column, in the order of the workflow.
+
+    Returns:
+        What ``lua/lib/runs/tracker.lua`` reads: sizes, and per column its name, scope, inputs,
+        outputs, the columns it feeds (counted from 1), group, weight, limit and signature.
+    """
+    plan = {
+        "records": workflow.seed.records,
+        "buffer_size": workflow.buffer_size,
+        "row_groups": workflow.row_group_count,
+        "max_open": workflow.max_concurrent_row_groups,
+        "max_unwritten": MAX_UNWRITTEN_ROW_GROUPS,
+        "columns": [
+            _column(workflow.columns, index, resolved)
+            for index, resolved in enumerate(scheduling)
+        ],
+    }
+    return json.dumps(plan, separators=(",", ":"))
+
+
+def _column(
+    columns: Sequence[PlannedColumn], index: int, resolved: ResolvedTaskScheduling
+) -> Mapping[str, object]:
+    column = columns[index]
+    limit = resolved.group.admitted_limit
+    return {
+        "name": encode(column.outputs[0]),
+        "scope": SCOPE_LETTER[column.scope],
+        "inputs": [encode(name) for name in column.inputs],
+        "outputs": [encode(name) for name in column.outputs],
+        "feeds": [
+            place for place, other in enumerate(columns, 1) if index in other.depends_on
+        ],
+        "group": encode_group(resolved.group.key),
+        "weight": resolved.group.weight,
+        "admitted_limit": "" if limit is None else str(limit),
+        "signature": signature(resolved.resource_request),
+    }

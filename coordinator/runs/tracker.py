@@ -1,0 +1,139 @@
+"""``CompletionTracker``: submitting a run, reading its cells, and writing it out (spec 05).
+
+Which inputs a task still misses is decided in Redis, in the script that finishes a task; this is
+the view of it, and the driver's three orders: submit, written, cancel.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import redis.asyncio as aioredis
+
+from contracts.errors import ConfigurationError
+from contracts.tasks import ResolvedTaskScheduling, RunProgress
+from contracts.workflow import Workflow
+from coordinator.keys import check_id, encode
+from coordinator.runs.plan import build_plan
+from coordinator.tasks import codec
+from coordinator.tasks.controller import TaskAdmissionController
+
+DROPPED = "!"
+"""Name under which a record keeps why it was dropped, in place of a column."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenRecord:
+    """A record of a row group that is through.
+
+    Attributes:
+        number: its place in the run, from 0.
+        values: column -> value, where it is whole.
+        dropped_by: the column that gave it up, else None.
+        reason: why, where it was dropped.
+    """
+
+    number: int
+    values: Mapping[str, Any]
+    dropped_by: str | None = None
+    reason: str | None = None
+
+
+class CompletionTracker:
+    """One pool's runs.
+
+    Args:
+        controller: the pool.
+        client: for reading cells.
+    """
+
+    def __init__(self, controller: TaskAdmissionController, client: aioredis.Redis) -> None:
+        self._controller = controller
+        self._client = client
+        self._keys = controller.keys
+
+    async def submit(
+        self, run_id: str, workflow: Workflow, scheduling: Sequence[ResolvedTaskScheduling]
+    ) -> bool:
+        """Begin a run; its first row groups are queued at once.
+
+        Returns:
+            Whether it is new; False where it is going on already.
+
+        Raises:
+            TaskAdmissionError: a resource that the pool does not have; nothing was queued.
+        """
+        result = await self._controller.ask(
+            "run_submit",
+            check_id("run", run_id),
+            build_plan(workflow, scheduling),
+            workflow.model_dump_json(),
+        )
+        return codec.check_accepted(result, f"run {run_id!r}")
+
+    async def workflow(self, run_id: str) -> Workflow | None:
+        """Return the workflow of a run that is going on, or None."""
+        text = await self._client.hget(self._keys["runs"], f"{encode(run_id)}\0workflow")
+        return None if text is None else Workflow.model_validate_json(text)
+
+    async def collect(self, run_id: str) -> RunProgress | None:
+        """Return where a run stands, and be told of its next row groups; None where it is over."""
+        result = await self._controller.ask("run_collect", encode(run_id))
+        return None if result == ["unknown"] else codec.decode_progress(result)
+
+    async def inputs(
+        self, run_id: str, record: int, columns: Sequence[str]
+    ) -> dict[str, Any] | None:
+        """Return a record's values of some columns, or None where the record was dropped."""
+        row = await self._read(run_id, record, [*columns, DROPPED])
+        if row[-1] is not None:
+            return None
+        values = dict(zip(columns, row[:-1], strict=True))
+        if missing := [name for name, value in values.items() if value is None]:
+            raise ConfigurationError(
+                f"record {record} of run {run_id!r} has no {missing[0]!r} yet; its task must not"
+                " run before. Please report this."
+            )
+        return {name: json.loads(value) for name, value in values.items()}
+
+    async def read_row_group(
+        self, run_id: str, workflow: Workflow, row_group: int
+    ) -> list[WrittenRecord]:
+        """Return the records of a row group that is through, in order."""
+        names = [name for column in workflow.columns for name in column.outputs]
+        first = row_group * workflow.buffer_size
+        last = min(first + workflow.buffer_size, workflow.seed.records)
+        records = []
+        for record in range(first, last):
+            *values, dropped = await self._read(run_id, record, [*names, DROPPED])
+            if dropped is not None:
+                column, _, reason = dropped.decode().partition("\0")
+                records.append(
+                    WrittenRecord(number=record, values={}, dropped_by=column, reason=reason)
+                )
+            else:
+                row = {name: json.loads(v) for name, v in zip(names, values, strict=True)}
+                records.append(WrittenRecord(number=record, values=row))
+        return records
+
+    async def written(self, run_id: str, row_group: int) -> bool:
+        """Say that a row group is on disk: its cells go; return whether the run has ended."""
+        result = await self._controller.ask("run_written", encode(run_id), row_group)
+        return result == ["ended"]
+
+    async def cancel(self, run_id: str) -> bool:
+        """End a run at once; return whether there was one."""
+        return await self._controller.ask("run_cancel", encode(run_id)) == ["cancelled"]
+
+    async def _read(
+        self, run_id: str, record: int, names: Sequence[str]
+    ) -> list[bytes | None]:
+        fields = [
+            f"{encode(run_id)}\0{record}\0{name if name == DROPPED else encode(name)}"
+            for name in names
+        ]
+        values: list[bytes | None] = await self._client.hmget(self._keys["cells"], fields)
+        return values

@@ -1,0 +1,135 @@
+"""Requests and tokens per minute as token buckets, and how their headers say it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from forebay.mock_provider.truth import ProviderTruth
+
+BudgetName = Literal["requests_per_minute", "tokens_per_minute"]
+
+_MINUTE_SECONDS = 60.0
+# Floats that were refilled in many small steps must not miss a whole unit by a rounding error.
+_EPSILON = 1e-9
+
+
+@dataclass(slots=True, kw_only=True)
+class TokenBucket:
+    """A budget per minute: full at the start, refilled evenly, never above its size.
+
+    Time is the caller's (seconds, monotonic), so that a test can have its own clock.
+
+    Attributes:
+        per_minute: the size, and what a minute refills.
+        level: what was left at ``settled_at``.
+        settled_at: when ``level`` was computed, in seconds.
+    """
+
+    per_minute: int
+    level: float
+    settled_at: float
+
+    @classmethod
+    def full(cls, per_minute: int, now: float) -> TokenBucket:
+        """Make a bucket that nothing was taken from yet."""
+        return cls(per_minute=per_minute, level=float(per_minute), settled_at=now)
+
+    def settle(self, now: float) -> None:
+        """Add what time has refilled until ``now``."""
+        if now <= self.settled_at:
+            return
+        refilled = self.level + (now - self.settled_at) * self.per_minute / _MINUTE_SECONDS
+        self.level = min(float(self.per_minute), refilled)
+        self.settled_at = now
+
+    def resize(self, per_minute: int, now: float) -> None:
+        """Change the size; what was spent stays spent, and a smaller bucket holds no more."""
+        self.settle(now)
+        self.per_minute = per_minute
+        self.level = min(self.level, float(per_minute))
+
+    def seconds_until(self, amount: float) -> float:
+        """Return how long until ``amount`` is there; 0 when it is, infinite when it never fits."""
+        if amount > self.per_minute:
+            return math.inf
+        missing = amount - self.level
+        return 0.0 if missing <= _EPSILON else missing * _MINUTE_SECONDS / self.per_minute
+
+    def take(self, amount: float) -> None:
+        """Take ``amount``; the caller has made sure that it is there."""
+        self.level = max(0.0, self.level - amount)
+
+    def header_values(self) -> tuple[str, str, str]:
+        """Return limit, remaining and reset, as OpenAI writes them.
+
+        Reset is the time until the bucket is full again, not until the next unit.
+        """
+        remaining = math.floor(self.level + _EPSILON)
+        reset = format_duration(self.seconds_until(self.per_minute))
+        return str(self.per_minute), str(remaining), reset
+
+
+class Budgets:
+    """The buckets of a provider's truth; a request is charged to all of them or to none."""
+
+    def __init__(self) -> None:
+        self._buckets: dict[BudgetName, TokenBucket] = {}
+
+    def fit(self, truth: ProviderTruth, now: float) -> None:
+        """Make the buckets those of the truth: new ones full, changed ones resized."""
+        for name in get_args(BudgetName):
+            per_minute: int | None = getattr(truth, name)
+            if per_minute is None:
+                self._buckets.pop(name, None)
+            elif name in self._buckets:
+                self._buckets[name].resize(per_minute, now)
+            else:
+                self._buckets[name] = TokenBucket.full(per_minute, now)
+
+    def settle(self, now: float) -> None:
+        """Add to each bucket what time has refilled until ``now``."""
+        for bucket in self._buckets.values():
+            bucket.settle(now)
+
+    def charge(self, tokens: int) -> tuple[BudgetName, TokenBucket, float] | None:
+        """Charge one request and its tokens, if there is room for both.
+
+        Returns:
+            None when charged; else the first bucket without room, by name, and the seconds until
+            it will have room: infinite when the request is larger than the bucket.
+        """
+        costs: dict[BudgetName, int] = {"requests_per_minute": 1, "tokens_per_minute": tokens}
+        for name, bucket in self._buckets.items():
+            seconds = bucket.seconds_until(costs[name])
+            if seconds > 0:
+                return name, bucket, seconds
+        for name, bucket in self._buckets.items():
+            bucket.take(costs[name])
+        return None
+
+    def headers(self) -> list[tuple[bytes, bytes]]:
+        """Return the ``x-ratelimit-*`` headers of the buckets there are, as last settled."""
+        headers: list[tuple[bytes, bytes]] = []
+        for name, bucket in self._buckets.items():
+            unit = name.removesuffix("_per_minute")
+            parts = zip(("limit", "remaining", "reset"), bucket.header_values(), strict=True)
+            headers += [(f"x-ratelimit-{k}-{unit}".encode(), v.encode()) for k, v in parts]
+        return headers
+
+
+def format_duration(seconds: float) -> str:
+    """Write a duration as OpenAI's headers do: ``0s``, ``120ms``, ``8.64s``, ``6m0s``, ``1h0m0s``.
+
+    Rounded up to whole milliseconds: who waits that long does not come too early.
+    """
+    milliseconds = math.ceil(seconds * 1000 - _EPSILON)
+    if 0 < milliseconds < 1000:  # noqa: PLR2004 - a thousand of them are a second
+        return f"{milliseconds}ms"
+    minutes, rest = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{rest / 1000:g}s" if rest % 1000 == 0 else f"{rest / 1000:.3f}".rstrip("0") + "s"
+    if hours:
+        return f"{hours}h{minutes}m{text}"
+    return f"{minutes}m{text}" if minutes else text

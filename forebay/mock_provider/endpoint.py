@@ -1,0 +1,148 @@
+"""Serves one model request over ASGI: decide, take the time it takes, answer.
+
+Plain ASGI rather than Starlette's request and response, because the slot has to be free before
+the last byte is sent, and because a client that leaves must free it at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from dataclasses import replace
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from forebay.mock_provider import responses
+from forebay.mock_provider.calls import InvalidCallError, ModelCall
+from forebay.mock_provider.responses import Headers
+from forebay.mock_provider.state import (
+    CLIENT_LEFT,
+    FAILED,
+    REFUSED,
+    Caller,
+    ProviderState,
+    Refusal,
+    Service,
+)
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+_JSON = b"application/json"
+_KEPT_CHARACTERS = 256
+"""How much of a name that the client chose goes into the log."""
+
+
+class ClientLeftError(Exception):
+    """The client closed the connection before it had its answer."""
+
+
+class ModelEndpoint:
+    """The ASGI app of one limited path."""
+
+    def __init__(
+        self,
+        state: ProviderState,
+        path: str,
+        understand: Callable[[bytes, ProviderState], ModelCall],
+    ) -> None:
+        self._state = state
+        self._path = path
+        self._understand = understand
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve or refuse one request, and see that it is logged exactly once."""
+        state = self._state
+        tag = header_of(scope, b"x-forebay-tag")
+        caller = Caller(
+            path=self._path,
+            arrived_at=state.elapsed_seconds(),
+            tag=_kept(tag.decode("latin-1")) if tag is not None else None,
+        )
+        try:
+            call = self._understand(await _read_body(receive), state)
+        except InvalidCallError as exc:
+            state.note(caller, HTTPStatus.BAD_REQUEST)
+            body = responses.invalid_body(str(exc), param=exc.param)
+            await respond(send, HTTPStatus.BAD_REQUEST, body, state.budget_headers())
+            return
+        except ClientLeftError:
+            state.note(caller, CLIENT_LEFT)
+            return
+        user = _kept(call.user) if call.user is not None else None
+        caller = replace(caller, model=_kept(call.model), user=user)
+        decision = state.admit(caller, tokens=call.total_tokens, digest=call.digest)
+        if isinstance(decision, Refusal):
+            headers = state.budget_headers() + responses.refusal_headers(decision)
+            await respond(send, REFUSED, responses.refusal_body(decision), headers)
+            return
+        # A server may tell by an OSError that the client left while something was sent.
+        with decision as service, contextlib.suppress(ClientLeftError, OSError):
+            await self._serve(service, call, receive, send)
+
+    async def _serve(self, service: Service, call: ModelCall, receive: Receive, send: Send) -> None:
+        headers = self._state.budget_headers()
+        await _wait(receive, service.latency_seconds)
+        if service.fails:
+            body = responses.error_body(
+                "The server had an error while processing your request.", kind="server_error"
+            )
+            service.finish(FAILED)
+            await respond(send, FAILED, body, headers)
+        elif call.events is None:
+            body = call.body()
+            service.finish(HTTPStatus.OK)
+            await respond(send, HTTPStatus.OK, body, headers)
+        else:
+            truth = self._state.truth
+            start = [(b"content-type", b"text/event-stream; charset=utf-8"), *headers]
+            await send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": start})
+            for number, event in enumerate(call.events(truth.stream_chunk_count)):
+                if number:
+                    await _wait(receive, truth.stream_chunk_delay_seconds)
+                await send({"type": "http.response.body", "body": event, "more_body": True})
+            service.finish(HTTPStatus.OK)
+            await send({"type": "http.response.body", "body": responses.STREAM_END})
+
+
+def header_of(scope: Scope, name: bytes) -> bytes | None:
+    """Return the value of a request header by its lower-case name, or None."""
+    for key, value in scope.get("headers", ()):
+        if key == name:
+            return bytes(value)
+    return None
+
+
+async def respond(send: Send, status: int, body: bytes, headers: Headers | None = None) -> None:
+    """Send a whole JSON answer."""
+    length = b"%d" % len(body)
+    start = [(b"content-type", _JSON), (b"content-length", length), *(headers or ())]
+    await send({"type": "http.response.start", "status": int(status), "headers": start})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def _read_body(receive: Receive) -> bytes:
+    parts: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientLeftError
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+async def _wait(receive: Receive, seconds: float) -> None:
+    """Let the time pass, unless the client leaves: then the slot must be free at once."""
+    if seconds <= 0:
+        return
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            raise ClientLeftError
+
+
+def _kept(name: str) -> str:
+    return name[:_KEPT_CHARACTERS]

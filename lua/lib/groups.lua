@@ -1,0 +1,95 @@
+-- Groups of a weighted fair queue, kept as small strings: weight, tag, place in line, how many
+-- wait, last turn, last entry in the index of idle ones; then what GROUP_EXTRA names.
+local GROUP_FORGOTTEN_US = 3600 * 1000000
+local GROUP_TOUCH_US = 60 * 1000000
+local groups = {}
+
+local function is_idle(g)
+  return g.waiting == 0 and (tonumber(g.running) or 0) == 0
+    and now_us - g.touched_us > GROUP_FORGOTTEN_US
+end
+
+local function group(name)
+  local g = groups[name]
+  if g then
+    return g
+  end
+  local stored = redis.call('HGET', K.groups, name)
+  if stored then
+    local part = split(stored, '|')
+    g = { name = name, weight = tonumber(part[1]), tag = tonumber(part[2]),
+      place = tonumber(part[3]), waiting = tonumber(part[4]), touched_us = tonumber(part[5]),
+      indexed_us = tonumber(part[6]) }
+    for i = 1, #GROUP_EXTRA do
+      g[GROUP_EXTRA[i]] = part[6 + i]
+    end
+    if is_idle(g) then
+      g.tag = nil
+    end
+  else
+    g = { name = name, weight = 1, place = 0, waiting = 0, touched_us = now_us }
+  end
+  groups[name] = g
+  return g
+end
+
+-- A new group pays for forgetting at most two that had no turn for an hour: memory stays bounded
+-- and no call walks the groups.
+local function forget_idle_groups()
+  local old = redis.call('ZRANGE', K.idle_groups, '-inf', int(now_us - GROUP_FORGOTTEN_US),
+    'BYSCORE', 'LIMIT', 0, 2)
+  for i = 1, #old do
+    local g = group(old[i])
+    if is_idle(g) and not g.dirty then
+      g.forgotten = true
+      redis.call('HDEL', K.groups, g.name)
+      redis.call('ZREM', K.idle_groups, g.name)
+    else
+      redis.call('ZADD', K.idle_groups, int(g.touched_us), g.name)
+    end
+  end
+end
+
+local function pack_group(g)
+  local part = { real(g.weight), g.tag and real(g.tag) or '', int(g.place), int(g.waiting),
+    int(g.touched_us), int(g.indexed_us) }
+  for i = 1, #GROUP_EXTRA do
+    part[6 + i] = tostring(g[GROUP_EXTRA[i]] or '')
+  end
+  return table.concat(part, '|')
+end
+
+local function write_groups()
+  local changed, is_new = {}, false
+  for _, g in pairs(groups) do
+    if g.dirty then
+      changed[#changed + 1] = g
+      is_new = is_new or not g.indexed_us
+    end
+  end
+  if is_new then
+    forget_idle_groups()
+  end
+  for i = 1, #changed do
+    local g = changed[i]
+    if not g.indexed_us or g.touched_us - g.indexed_us >= GROUP_TOUCH_US then
+      g.indexed_us = g.touched_us
+      redis.call('ZADD', K.idle_groups, int(g.touched_us), g.name)
+    end
+    redis.call('HSET', K.groups, g.name, pack_group(g))
+  end
+end
+
+-- A group that gets its first waiter takes a new place in line, with its kept tag if it has one.
+local function enter_line(g)
+  g.tag = g.tag or meta.virtual_time
+  g.place = next_place()
+end
+
+-- A turn was taken: time moves to the tag, the group's tag and place move behind it.
+local function take_turn(g, cost)
+  meta.virtual_time = math.max(meta.virtual_time, g.tag or meta.virtual_time)
+  g.tag = meta.virtual_time + cost / g.weight
+  g.place = next_place()
+  g.touched_us, g.dirty = now_us, true
+end

@@ -1,0 +1,101 @@
+-- A capture as lines for people. Names stand encoded as in the keys, so none can disturb a terminal.
+local function seconds(us)
+  return string.format('%.3f s', tonumber(us) / 1000000)
+end
+
+-- 0 stands for "none" in what is stored.
+local function or_dash(value)
+  return (value == 0 or value == '') and '-' or value
+end
+
+local function used_domains(c)
+  local names = {}
+  for i = 1, #DOMAINS do
+    if c.domains[DOMAINS[i]].is_used then
+      names[#names + 1] = DOMAINS[i]
+    end
+  end
+  return names
+end
+
+local function add_title(lines, name, c)
+  lines[1] = name .. '  generation ' .. c.generation .. '  clock '
+    .. string.format('%.6f', tonumber(c.captured_us) / 1000000) .. '  sequence ' .. c.sequence
+    .. '  virtual time ' .. string.format('%.6g', c.virtual_time)
+  lines[2] = 'static cap ' .. c.static_cap .. ', override ' .. or_dash(c.override_cap) .. ', in flight '
+    .. c.in_flight .. ', leases ' .. c.leases .. ', waiters ' .. c.waiters .. ', members '
+    .. c.member_count
+  lines[3] = 'overdue: members ' .. c.overdue_members .. ', leases ' .. c.overdue_leases
+    .. ', holds ' .. c.overdue_holds
+end
+
+local function add_windows(lines, c)
+  local rows, names = {}, used_domains(c)
+  for i = 1, #names do
+    local d = c.domains[names[i]]
+    rows[i] = { names[i], d.current_limit, d.effective_max, d.in_flight_count, d.waiters,
+      d.cooldown_us == '0' and '-' or seconds(d.cooldown_us), or_dash(d.rate_limit_ceiling), d.cuts,
+      d.success_streak, d.consecutive_rate_limits, or_dash(d.last_outcome) }
+  end
+  add_table(lines, { 'domain', 'window', 'effective max', 'in flight', 'waiters', 'cooldown',
+    'ceiling', 'cuts', 'streak', 'rate limits in a row', 'last outcome' }, rows, #rows)
+end
+
+local function add_counters(lines, c)
+  local rows, names = {}, used_domains(c)
+  local header = { 'domain', 'granted', unpack(OUTCOMES) }
+  for i = 1, #names do
+    local d = c.domains[names[i]]
+    rows[i] = { names[i], d.granted }
+    for j = 1, #OUTCOMES do
+      rows[i][2 + j] = d.outcomes[OUTCOMES[j]]
+    end
+  end
+  add_table(lines, header, rows, #rows)
+end
+
+local function add_groups(lines, c)
+  for i = 1, #DOMAINS do
+    local d, rows = c.domains[DOMAINS[i]], {}
+    for j = 1, #d.waiting_groups do
+      local g = d.waiting_groups[j]
+      rows[j] = { g.group, g.weight, string.format('%.6g', g.tag), g.waiting }
+    end
+    add_table(lines, { 'group waiting for ' .. DOMAINS[i], 'weight', 'tag', 'waiting' }, rows,
+      d.waiting_group_count)
+  end
+end
+
+local function add_members(lines, c)
+  local rows = {}
+  for i = 1, #c.members do
+    local m = c.members[i]
+    local left = tonumber(m.expires_in_us)
+    rows[i] = { m.member_id, left > 0 and seconds(left) or 'overdue ' .. seconds(-left),
+      m.lease_count, m.waiters }
+  end
+  add_table(lines, { 'member', 'expires in', 'leases', 'waiters' }, rows, c.member_count)
+end
+
+local function add_registrations(lines, c)
+  local rows = {}
+  for i = 1, #c.registrations do
+    local r = c.registrations[i]
+    rows[i] = { r.alias, r.cap, r.member_id }
+  end
+  add_table(lines, { 'alias', 'cap', 'member' }, rows, c.registration_count)
+end
+
+local function capture_lines(name, c)
+  if not c.generation then
+    return { name .. '  nobody has used this shard; list the shards to see those in use' }
+  end
+  local lines = {}
+  add_title(lines, name, c)
+  add_windows(lines, c)
+  add_counters(lines, c)
+  add_groups(lines, c)
+  add_members(lines, c)
+  add_registrations(lines, c)
+  return lines
+end

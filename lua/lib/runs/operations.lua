@@ -1,0 +1,107 @@
+-- The operations of a run's driver: submit, collect what is through, say what was written, cancel.
+
+-- Begin a run, once. The plan was checked by who made it; its resources are checked here, before
+-- anything is queued.
+local function run_submit(run, text, workflow)
+  if redis.call('HEXISTS', K.runs, run) == 1 then
+    return '["known"]'
+  end
+  local plan = cjson.decode(text)
+  for i = 1, #plan.columns do
+    for resource in pairs(amounts_of(plan.columns[i].signature).amounts) do
+      if limit_of(resource) == 0 then
+        return '["refused","unknown_resource","' .. resource .. '"]'
+      end
+    end
+  end
+  redis.call('HSET', K.runs, run, text, run .. '\0workflow', workflow)
+  open_row_groups(run, plan)
+  return '["accepted"]'
+end
+
+-- Progress of a run, and the row groups whose cells wait to be written out. The caller is told of
+-- the next ones by its channel.
+local function run_collect(run)
+  local plan = plan_of(run)
+  if not plan then
+    return '["unknown"]'
+  end
+  redis.call('HSET', K.progress, run .. '\0driver', member_id)
+  local ready = redis.call('ZRANGE', K.checkpoints, '[' .. run .. '\0', '(' .. run .. '\1', 'BYLEX',
+    'LIMIT', 0, 16)
+  for i = 1, #ready do
+    ready[i] = int(tonumber(split(ready[i], '\0')[2]))
+  end
+  return '["progress",' .. table.concat({ counted(run, 'done'), counted(run, 'dropped'),
+    counted(run, 'open'), counted(run, 'written') }, ',') .. ',[' .. table.concat(ready, ',') .. ']]'
+end
+
+local function delete_cells(run, plan, record)
+  local names = { cell(run, record, '#'), cell(run, record, '!') }
+  for index = 1, #plan.columns do
+    for i = 1, #plan.columns[index].outputs do
+      names[#names + 1] = cell(run, record, plan.columns[index].outputs[i])
+    end
+  end
+  redis.call('HDEL', K.cells, unpack(names))
+end
+
+local function end_run(run)
+  redis.call('HDEL', K.runs, run, run .. '\0workflow')
+  plans[run] = false
+  local names = { 'next', 'open', 'unwritten', 'done', 'dropped', 'written', 'driver' }
+  for i = 1, #names do
+    redis.call('HDEL', K.progress, run .. '\0' .. names[i])
+  end
+end
+
+-- A row group's records are on disk: its cells go, and the next row group may come. The last one
+-- ends the run.
+local function run_written(run, row_group)
+  local plan = plan_of(run)
+  local member = run .. '\0' .. string.format('%016.0f', tonumber(row_group))
+  if not plan or redis.call('ZREM', K.checkpoints, member) == 0 then
+    return '["unknown"]'
+  end
+  local first, last = records_of(plan, tonumber(row_group))
+  for record = first, last do
+    delete_cells(run, plan, int(record))
+  end
+  count(run, 'unwritten', -1)
+  if count(run, 'written', 1) == plan.row_groups then
+    end_run(run)
+    return '["ended"]'
+  end
+  open_row_groups(run, plan)
+  return '["written"]'
+end
+
+-- Cancel at once: what waits never starts, what runs ends unheard, finished row groups stay until
+-- they are deleted with the rest.
+local function run_cancel(run)
+  local plan = plan_of(run)
+  if not plan then
+    return '["unknown"]'
+  end
+  for row_group = 0, counted(run, 'next') - 1 do
+    redis.call('HDEL', K.row_groups, run .. '\0' .. int(row_group))
+    redis.call('ZREM', K.checkpoints, run .. '\0' .. string.format('%016.0f', row_group))
+    local first, last = records_of(plan, row_group)
+    for index = 1, #plan.columns do
+      local column = plan.columns[index]
+      local from, to = first, last
+      if column.scope == 'g' then
+        from, to = row_group, row_group
+      end
+      for number = from, to do
+        discard_waiting(run .. ':' .. column.name .. ':' .. column.scope .. int(number))
+      end
+    end
+    for record = first, last do
+      delete_cells(run, plan, int(record))
+    end
+  end
+  end_run(run)
+  emit('cancelled', 'run_id', run)
+  return '["cancelled"]'
+end

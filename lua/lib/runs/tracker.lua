@@ -1,0 +1,174 @@
+-- The completion tracker (spec 05): which cells a run has, which tasks that makes ready, and when a
+-- row group is through. Its state of a run: `runs` the plan, `progress` counts, `cells` values of
+-- open row groups, `row_groups` records that are still missing in each.
+local plans = {}
+
+local function plan_of(run)
+  local plan = plans[run]
+  if plan == nil then
+    local text = redis.call('HGET', K.runs, run)
+    plan = text and cjson.decode(text) or false
+    plans[run] = plan
+  end
+  return plan
+end
+
+local function count(run, name, by)
+  return redis.call('HINCRBY', K.progress, run .. '\0' .. name, by)
+end
+
+local function counted(run, name)
+  return tonumber(redis.call('HGET', K.progress, run .. '\0' .. name)) or 0
+end
+
+local function cell(run, record, name)
+  return run .. '\0' .. record .. '\0' .. name
+end
+
+local function records_of(plan, row_group)
+  local first = row_group * plan.buffer_size
+  return first, math.min(plan.records, first + plan.buffer_size) - 1
+end
+
+local function submit_cell(run, plan, index, number)
+  local column = plan.columns[index]
+  local id = run .. ':' .. column.name .. ':' .. column.scope .. number
+  local g = group(column.group)
+  g.weight, g.admitted_limit, g.dirty = column.weight, column.admitted_limit, true
+  redis.call('ZADD', K.queue, int(math.floor(now_us / 1000)), id)
+  enqueue(id, { group = column.group, arrival = string.format('%016.0f', next_place()),
+    signature = column.signature, run = run, column = index, number = number })
+end
+
+local function tell_driver(run, text)
+  local driver = redis.call('HGET', K.progress, run .. '\0driver')
+  if driver then
+    notify(driver, text)
+  end
+end
+
+-- Admit row groups while fewer than max_open are open and those that wait for their checkpoint to
+-- be written are few: open row groups bound memory, also while nobody writes.
+local function open_row_groups(run, plan)
+  while counted(run, 'open') < plan.max_open and counted(run, 'unwritten') < plan.max_unwritten do
+    local row_group = counted(run, 'next')
+    if row_group >= plan.row_groups then
+      return
+    end
+    count(run, 'next', 1)
+    count(run, 'open', 1)
+    local first, last = records_of(plan, row_group)
+    redis.call('HSET', K.row_groups, run .. '\0' .. row_group, int(last - first + 1))
+    emit('row_group_admitted', 'run_id', run, 'row_group', int(row_group))
+    for index = 1, #plan.columns do
+      if #plan.columns[index].inputs == 0 then
+        if plan.columns[index].scope == 'g' then
+          submit_cell(run, plan, index, int(row_group))
+        else
+          for record = first, last do
+            submit_cell(run, plan, index, int(record))
+          end
+        end
+      end
+    end
+  end
+end
+
+local function close_record(run, plan, record)
+  local row_group = math.floor(tonumber(record) / plan.buffer_size)
+  if redis.call('HINCRBY', K.row_groups, run .. '\0' .. int(row_group), -1) > 0 then
+    return
+  end
+  redis.call('HDEL', K.row_groups, run .. '\0' .. int(row_group))
+  redis.call('ZADD', K.checkpoints, 0, run .. '\0' .. string.format('%016.0f', row_group))
+  count(run, 'open', -1)
+  count(run, 'unwritten', 1)
+  emit('row_group_checkpointed', 'run_id', run, 'row_group', int(row_group))
+  tell_driver(run, '["row_group"]')
+  open_row_groups(run, plan)
+end
+
+local function is_dropped(run, record)
+  return redis.call('HEXISTS', K.cells, cell(run, record, '!')) == 1
+end
+
+local function is_ready(run, column, record)
+  for i = 1, #column.inputs do
+    if redis.call('HEXISTS', K.cells, cell(run, record, column.inputs[i])) == 0 then
+      return false
+    end
+  end
+  return true
+end
+
+-- One more column of a record is there: enqueue what that makes ready, close a whole record.
+local function advance_record(run, plan, index, record)
+  if is_dropped(run, record) then
+    return
+  end
+  local feeds = plan.columns[index].feeds
+  for i = 1, #feeds do
+    local column = plan.columns[feeds[i]]
+    if is_ready(run, column, record) then
+      submit_cell(run, plan, feeds[i], record)
+    end
+  end
+  if redis.call('HINCRBY', K.cells, cell(run, record, '#'), 1) == #plan.columns then
+    count(run, 'done', 1)
+    close_record(run, plan, record)
+  end
+end
+
+-- A record that cannot be finished: its waiting tasks never start, a running one ends unheard.
+local function drop_record(run, plan, record, column_name, reason)
+  if redis.call('HSETNX', K.cells, cell(run, record, '!'), column_name .. '\0' .. reason) == 0 then
+    return
+  end
+  for index = 1, #plan.columns do
+    local column = plan.columns[index]
+    if column.scope == 'r' then
+      discard_waiting(run .. ':' .. column.name .. ':r' .. record)
+    end
+  end
+  count(run, 'dropped', 1)
+  emit('non_retryable_dropped', 'run_id', run, 'record', record, 'column', column_name)
+  close_record(run, plan, record)
+end
+
+-- The records that a task of a run stands for.
+local function each_record(plan, column, number, visit)
+  if column.scope == 'r' then
+    visit(number)
+    return
+  end
+  local first, last = records_of(plan, tonumber(number))
+  for record = first, last do
+    visit(int(record))
+  end
+end
+
+-- Store the values of a finished task (record, name, value, ... in ARGV) and go on from them.
+local function complete_cells(task, from, to)
+  local run, plan = task.run, plan_of(task.run)
+  if not plan then
+    return
+  end
+  for i = from, to, 3 do
+    redis.call('HSET', K.cells, cell(run, ARGV[i], ARGV[i + 1]), ARGV[i + 2])
+  end
+  local index = tonumber(task.column)
+  each_record(plan, plan.columns[index], task.number, function(record)
+    advance_record(run, plan, index, record)
+  end)
+end
+
+local function drop_cells(task, reason)
+  local run, plan = task.run, plan_of(task.run)
+  if not plan then
+    return
+  end
+  local column = plan.columns[tonumber(task.column)]
+  each_record(plan, column, task.number, function(record)
+    drop_record(run, plan, record, column.name, reason)
+  end)
+end

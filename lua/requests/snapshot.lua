@@ -1,0 +1,56 @@
+-- One instant of a request shard as JSON.
+--
+-- KEYS
+--   meta               hash    clock, virtual time, generation, static cap, counts
+--   config             hash    tuning, initial limits, clamps, override
+--   aliases            zset    member NUL alias, by cap
+--   domain_chat        hash    the window of chat
+--   domain_embedding   hash    the window of embedding
+--   domain_image       hash    the window of image
+--   domain_healthcheck hash    the window of healthcheck
+--   leases             hash    lease id -> member|domain|group|acquired_us|limit|cuts|effective_max|generation
+--   members            zset    member, by expiry in microseconds
+--   held               zset    member NUL lease, waiter or alias NUL id, by name
+--   waiters            hash    attempt id -> member|domain|group|arrival|deadline_us
+--   line_chat          zset    place NUL group, by tag
+--   line_embedding     zset    place NUL group, by tag
+--   line_image         zset    place NUL group, by tag
+--   line_healthcheck   zset    place NUL group, by tag
+--   fifo               zset    domain NUL group NUL arrival NUL attempt id, by name
+--   groups             hash    group -> weight|tag|place|waiting|touched_us|indexed_us
+--   idle_groups        zset    group, by last turn in microseconds
+--   deadlines          zset    attempt id, by deadline in microseconds
+--   holds              zset    lease id, by longest hold in microseconds
+--   finished           zset    lease id, by order of ending times 2, plus 1 if it expired
+--   batches            hash    member -> number of the last batch, space, its reply
+--   events             stream  transitions, the last 8192
+-- ARGV
+--   max_rows integer how many rows of each list, 0..100
+-- Reply
+--   JSON object as built in lib/requests/capture; times (*_us) are text of whole microseconds, an
+--   empty list may stand as {}
+-- Errors
+--   none
+-- Cost
+--   O(log n) per row, of at most 100 members, 100 registrations, 100 groups per domain and 1,000
+--   overdue leases
+-- Invariant
+--   changes nothing, the clock neither; a shard that nobody registered stays without a key
+-- @bind
+local GROUP_EXTRA = {}
+-- luacheck: push ignore 211 241
+-- @include lib/clock
+-- @include lib/time
+-- @include lib/int
+-- @include lib/real
+-- @include lib/read_hash
+-- @include lib/split
+-- @include lib/shard
+-- @include lib/requests/ramp
+-- @include lib/requests/state
+-- @include lib/groups
+-- @include lib/requests/window
+-- luacheck: pop
+-- @include lib/requests/capture
+
+return cjson.encode(capture(tonumber(max_rows)))

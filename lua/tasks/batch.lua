@@ -1,0 +1,114 @@
+-- One member's operations on a task pool, in order, once.
+--
+-- KEYS
+--   meta        hash    clock, virtual time, generation, counts
+--   claims      hash    resource NUL holder -> the limit that this holder claims
+--   limits      hash    resource -> limit, the smallest claim
+--   ledger      hash    resource -> amount out on leases
+--   tasks       hash    task id -> state|group|arrival|signature|run|column|number
+--   queue       zset    task id, by available-at in milliseconds: the queue that arq's Job looks at
+--   ready       zset    signature NUL line NUL tag NUL place NUL group, by name
+--   signatures  hash    resource signature -> groups in its lines
+--   fifo        zset    group NUL arrival NUL task id, by name
+--   groups      hash    group -> weight|tag|place|waiting|touched_us|indexed_us|running|admitted_limit|signature|line
+--   idle_groups zset    group, by last turn in microseconds
+--   delayed     zset    task id, by available-at in microseconds
+--   leases      hash    lease id -> member|task id|signature|acquired_us
+--   members     zset    member, by expiry in microseconds
+--   held        zset    member NUL lease NUL lease id, by name
+--   idle        zset    member, by free slots
+--   finished    zset    lease id, by order of ending times 2, plus 1 if it expired
+--   batches     hash    member -> number of the last batch, space, its reply
+--   events      stream  transitions, the last 8192
+--   runs        hash    run id -> its plan as JSON; run id NUL workflow -> the workflow
+--   progress    hash    run NUL name -> count
+--   cells       hash    run NUL record NUL column -> value as JSON; # columns done; ! why dropped
+--   row_groups  hash    run NUL row group -> records that are still missing
+--   checkpoints zset    run NUL row group, whose records wait to be written out
+-- ARGV
+--   member_id    string  who calls
+--   batch_number integer one more than this member's last
+--   operations   rest    name, number of arguments and arguments of each operation, one after another:
+--                        submit id group weight admitted_limit signature delay_us payload ttl_ms
+--                        admit slots in_progress_ms
+--                        finish lease_id result result_ttl_ms keep_in_progress_ms [record name value]...
+--                        drop lease_id reason; retry lease_id delay_us give_back_try
+--                        discard id; claim resource holder limit; leave
+--                        run_submit run plan workflow; run_collect run; run_written run row_group; run_cancel run
+-- Reply
+--   JSON [now_us, next_wake_us, generation, results, notices]: a result per operation (accepted,
+--   known, refused, admitted, released, duplicate, stale_lease, unknown_lease, discarded, unknown,
+--   claimed, left, leaving, progress, written, ended, cancelled), and what the caller should look
+--   at (work, row_group). Other members get their notices by channel.
+-- Errors
+--   NOMEMBER the caller is not a member (any more); OLDBATCH a late duplicate
+-- Cost
+--   O(signatures + log n) per admitted task, O(tasks it frees) per finished one; 200 ended leases,
+--   64 due tasks and 64 wake-ups besides. A pool does not run in cluster mode: arq's keys are
+--   named by the task and not declared.
+-- Invariant
+--   the ledger is the sum over live leases; a task is queued, running or finished, never two of
+--   these (spec 01, 2 to 4)
+-- @bind
+-- @include lib/clock
+-- @include lib/time
+-- @include lib/int
+-- @include lib/real
+-- @include lib/read_hash
+-- @include lib/write_changes
+-- @include lib/split
+-- @include lib/shard
+-- @include lib/tasks/state
+-- @include lib/groups
+-- @include lib/tasks/save
+-- @include lib/tasks/queue
+-- @include lib/tasks/policy
+-- @include lib/tasks/leases
+-- @include lib/tasks/settle
+local first_argument, last_argument = 0, 0
+-- @include lib/runs/tracker
+-- @include lib/runs/operations
+-- @include lib/tasks/operations
+
+local number = tonumber(batch_number)
+local repeated = replay(member_id, number)
+if repeated then
+  return repeated
+end
+
+local calls, at = {}, operations
+while at <= #ARGV do
+  local operation, count_of = OPERATIONS[ARGV[at]], tonumber(ARGV[at + 1])
+  if not operation or not count_of or at + 1 + count_of > #ARGV then
+    return redis.error_reply('BADBATCH operation ' .. tostring(ARGV[at]))
+  end
+  calls[#calls + 1] = { operation, at + 2, at + 1 + count_of }
+  at = at + 2 + count_of
+end
+
+load_meta()
+settle()
+local expiry = redis.call('ZSCORE', K.members, member_id)
+if not expiry or tonumber(expiry) <= now_us then
+  wake_idle()
+  save()
+  publish_notices(meta, '')
+  return redis.error_reply('NOMEMBER ' .. member_id)
+end
+
+local results = {}
+for i = 1, #calls do
+  first_argument, last_argument = calls[i][2], calls[i][3]
+  results[i] = calls[i][1](unpack(ARGV, first_argument, math.min(last_argument, first_argument + 7)))
+end
+
+wake_idle()
+local wake_us = next_wake_us()
+save()
+local reply = '[' .. int(now_us) .. ',' .. int(wake_us) .. ',"' .. meta.generation .. '",['
+  .. table.concat(results, ',') .. '],[' .. table.concat(notices[member_id] or {}, ',') .. ']]'
+if redis.call('ZSCORE', K.members, member_id) then
+  keep_reply(member_id, number, reply)
+end
+publish_notices(meta, member_id)
+return reply

@@ -1,0 +1,26 @@
+"""Fixtures for every test: one real server per session, emptied for each test that uses it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from coordinator.address import parse_url
+from coordinator.connections import open_sync
+from coordinator.embedded import EmbeddedServer
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[EmbeddedServer]:
+    """A real server with temporary data; a test that kills it must use one of its own."""
+    with EmbeddedServer() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_url(server: EmbeddedServer) -> str:
+    """The URL of the session's server, which is empty when the test begins."""
+    with open_sync(parse_url(server.url)) as client:
+        client.flushall()
+    return server.url

@@ -1,0 +1,28 @@
+"""Fixtures of contract tests: the scripts on fakeredis and on a real server, under a test clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import fakeredis
+import pytest
+import redis
+
+from coordinator.address import parse_url
+from coordinator.connections import open_sync
+from tests.support_scripts import ScriptedShard
+
+
+def _client(request: pytest.FixtureRequest) -> redis.Redis:
+    if request.param == "fakeredis":
+        return fakeredis.FakeRedis(version=(7,))
+    return open_sync(parse_url(request.getfixturevalue("redis_url")))
+
+
+@pytest.fixture(params=["fakeredis", "server"])
+def shard(request: pytest.FixtureRequest) -> Iterator[ScriptedShard]:
+    """An empty request shard that nobody joined, on each kind of server."""
+    with _client(request) as client:
+        shard = ScriptedShard(client)
+        yield shard
+        shard.close()

@@ -1,0 +1,109 @@
+"""What an operator with redis-cli alone runs: texts on the server, one key, lines as a reply."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from coordinator.address import parse_url
+from coordinator.connections import open_sync
+from coordinator.coordinator import Coordinator
+from coordinator.keys import OPERATOR_SCRIPTS_KEY, SHARDS_KEY, request_shard
+from coordinator.operators import OPERATOR_RIGHTS, operator_scripts, publish_scripts
+from coordinator.requests.controller import AdaptiveRequestAdmissionController
+from tests.contract.shard_under_clock import LARGE, SERVERS, Shard, make_busy, open_shard
+
+
+@pytest.fixture(params=SERVERS)
+def shard(request: pytest.FixtureRequest) -> Iterator[Shard]:
+    yield from open_shard(request)
+
+
+@pytest.fixture
+def busy(shard: Shard) -> Shard:
+    return make_busy(shard)
+
+
+def test_show_has_a_row_for_each_window_group_member_and_alias(busy: Shard) -> None:
+    lines = busy.show()
+    rows = [line.split() for line in lines]
+
+    assert lines[0].startswith("local/mock%2Flarge%20%7B1%7D  generation born  clock 1795482385.03")
+    assert lines[1] == "static cap 4, override -, in flight 4, leases 4, waiters 3, members 2"
+    assert lines[2] == "overdue: members 0, leases 0, holds 0"
+    assert ["chat", "4", "4", "3", "3", "-", "-", "0", "0", "0", "-"] in rows
+    assert ["chat", "3", *"00000000"] in rows
+    assert ["m1", "15.000", "s", "3", "1"] in rows
+    assert ["slow%20one", "6", "m2"] in rows
+    assert [row[0] for row in rows if row[1:2] == ["2"] and len(row) == 4] == ["run%207"]
+
+
+def run_published(shard: Shard, name: str, *keys: str) -> list[str]:
+    reply = shard.client.eval(operator_scripts()[name], len(keys), *keys)
+    return [line.decode() for line in reply]
+
+
+def test_published_scripts_find_a_shard_by_its_meta_key_alone(busy: Shard) -> None:
+    shown = run_published(busy, "show", busy.keys["meta"])
+
+    assert shown[1] == busy.show()[1]
+    assert run_published(busy, "audit", busy.keys["meta"]) == ["ok"]
+    busy.client.hincrby(busy.keys["domain_chat"], "in_flight", 1)
+    assert run_published(busy, "audit", busy.keys["meta"])[0] == "2 differences"
+
+
+@pytest.mark.parametrize("key", [[], ["fb:{rq:a/b}:leases"], ["fb:{other:a}:meta"], ["shards"]])
+@pytest.mark.parametrize("name", ["show", "audit"])
+def test_published_scripts_say_which_key_they_want(shard: Shard, name: str, key: list[str]) -> None:
+    (line,) = run_published(shard, name, *key)
+
+    assert line.startswith("expected the meta key of a shard")
+
+
+def test_published_list_names_the_key_to_look_at_next(shard: Shard) -> None:
+    assert run_published(shard, "shards", SHARDS_KEY)[0].startswith("no shard")
+    shard.client.sadd(SHARDS_KEY, "rq:b/x", "rq:a/x", "pool:main")
+
+    assert run_published(shard, "shards", SHARDS_KEY) == [
+        "fb:{pool:main}:meta",
+        "fb:{rq:a/x}:meta",
+        "fb:{rq:b/x}:meta",
+    ]
+
+
+async def test_publishing_again_writes_nothing_and_a_change_is_replaced(redis_url: str) -> None:
+    async with await Coordinator.open(redis_url) as coordinator:
+        await publish_scripts(coordinator.client)
+        stored = await coordinator.client.hgetall(OPERATOR_SCRIPTS_KEY)
+        assert {k.decode(): v.decode() for k, v in stored.items()} == operator_scripts()
+
+        await coordinator.client.hset(OPERATOR_SCRIPTS_KEY, "show", "mine")
+        await publish_scripts(coordinator.client)
+        assert await coordinator.client.hget(OPERATOR_SCRIPTS_KEY, "show") == b"mine"
+
+        await coordinator.client.hset(OPERATOR_SCRIPTS_KEY, "digest", "older")
+        await publish_scripts(coordinator.client)
+        assert await coordinator.client.hgetall(OPERATOR_SCRIPTS_KEY) == stored
+
+
+async def test_an_operator_who_may_only_read_can_look_and_can_change_nothing(
+    redis_url: str,
+) -> None:
+    async with await Coordinator.open(redis_url) as coordinator:
+        controller = AdaptiveRequestAdmissionController(coordinator)
+        await controller.register(LARGE, "main", 2)
+        await publish_scripts(coordinator.client)
+        rights = ["reset", "on", ">secret", *OPERATOR_RIGHTS]
+        await coordinator.client.execute_command("ACL", "SETUSER", "operator", *rights)
+        meta = request_shard(LARGE)["meta"]
+        with open_sync(parse_url(redis_url)) as client:
+            client.auth("secret", "operator")
+            for name, key in (("show", meta), ("audit", meta), ("shards", SHARDS_KEY)):
+                assert client.eval_ro(client.hget(OPERATOR_SCRIPTS_KEY, name), 1, key)
+            assert client.xrevrange(request_shard(LARGE)["events"])
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                client.hset(meta, "static_cap", 9)
+        await coordinator.client.execute_command("ACL", "DELUSER", "operator")
+        await controller.close()

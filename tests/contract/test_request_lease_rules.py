@@ -1,0 +1,87 @@
+"""Spec 01, invariant 3, and spec 02, *Requests*: every lease ends once, every id is used once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.support_scripts import (
+    Acquire,
+    Cancel,
+    Register,
+    Release,
+    ScriptedShard,
+    State,
+    granted,
+)
+from tests.support_state import audited
+
+
+def state(shard: ScriptedShard) -> dict[str, Any]:
+    return audited(shard.client, shard.keys)
+
+
+def test_second_release_frees_no_second_slot(shard: ScriptedShard) -> None:
+    shard.open(1)
+    shard.batch("m", Acquire("a"), Acquire("b"), Acquire("c"))
+    reply = shard.batch("m", Release("a"), Release("a"))
+    assert reply.results == [["released"], ["duplicate"]]
+    assert granted(reply.notices) == ["b"]
+    assert state(shard)["in_flight"] == 1
+
+
+def test_foreign_release_is_stale(shard: ScriptedShard) -> None:
+    shard.open(1, "m", "n")
+    shard.batch("m", Acquire("a"))
+    assert shard.ask("n", Release("a")) == ["stale_lease"]
+    assert list(state(shard)["leases"]) == ["a"]
+
+
+def test_foreign_cancel_takes_nothing(shard: ScriptedShard) -> None:
+    shard.open(1, "m", "n")
+    shard.batch("m", Acquire("a"), Acquire("b"))
+    shard.batch("n", Cancel("a"), Cancel("b"))
+    assert (list(state(shard)["leases"]), list(state(shard)["waiters"])) == (["a"], ["b"])
+
+
+@pytest.mark.parametrize(
+    ("generation", "reason"), [("born", "unknown_lease"), ("older", "wrong_generation")]
+)
+def test_release_of_an_id_that_nobody_knows(
+    shard: ScriptedShard, generation: str, reason: str
+) -> None:
+    shard.open(1)
+    assert shard.ask("m", Release("never", generation=generation)) == [reason]
+
+
+def test_asking_twice_under_one_id_holds_one_lease(shard: ScriptedShard) -> None:
+    shard.open(2)
+    first = shard.ask("m", Acquire("a"))
+    assert shard.ask("m", Acquire("a")) == first
+    assert state(shard)["in_flight"] == 1
+
+
+def test_an_attempt_id_is_used_once(shard: ScriptedShard) -> None:
+    shard.open(1, "m", "n")
+    shard.batch("m", Acquire("a"), Acquire("b"), Acquire("c"), Release("a"))
+    for name in ("a", "b", "c"):
+        assert shard.ask("n", Acquire(name)) == ["error", "ATTEMPT_ID_USED", name]
+
+
+def test_a_grant_told_again_keeps_its_terms(shard: ScriptedShard) -> None:
+    shard.open(4)
+    first = shard.ask("m", Acquire("a"))
+    shard.batch("m", Register("alias", 2))
+    assert shard.ask("m", State("a")) == first
+
+
+def test_memory_of_finished_ids_is_bounded(shard: ScriptedShard) -> None:
+    shard.open(1)
+    shard.client.zadd(shard.keys["finished"], {f"old{i}": 2 * i for i in range(1, 8193)})
+    shard.client.hset(shard.keys["meta"], "finished", "8192")
+    for i in range(64):
+        shard.batch("m", Acquire(f"a{i}"), Release(f"a{i}"))
+    assert shard.client.zcard(shard.keys["finished"]) == 8192
+    assert shard.ask("m", Release("a0")) == ["duplicate"]
+    assert shard.ask("m", Release("old1")) == ["unknown_lease"]

@@ -1,0 +1,197 @@
+"""Spec 03, *One shard per provider/model*, *Eligible* and waiting: a pinned case per rule."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from contracts.requests import RequestOutcomeKind as Outcome
+from contracts.settings import RequestAdmissionConfig
+from tests.support_scripts import (
+    CHAT,
+    EMBEDDING,
+    Acquire,
+    Cancel,
+    Leave,
+    Register,
+    Release,
+    ScriptedShard,
+    State,
+    granted,
+)
+from tests.support_state import audited, read_keys
+
+LIMITED = Outcome.RATE_LIMITED
+
+
+def state(shard: ScriptedShard) -> dict[str, Any]:
+    return audited(shard.client, shard.keys)
+
+
+def acquire(shard: ScriptedShard, *ops: Acquire, member: str = "m") -> list[str]:
+    """Ask for each; return how each was answered."""
+    return [result[0] for result in shard.batch(member, *ops).results]
+
+
+# -- registering
+
+
+def test_unregistered_is_denied_at_once_and_leaves_no_state(shard: ScriptedShard) -> None:
+    shard.join("m")
+    shard.batch("m")
+    before = read_keys(shard.client, shard.keys)
+    keys = shard.stored_keys()
+    for wait in (None, "try", 0, 5.0):
+        assert shard.ask("m", Acquire("a", wait=wait)) == ["denied", "hard_policy_denial", 0]
+    assert read_keys(shard.client, shard.keys) == before
+    assert shard.stored_keys() == keys
+
+
+def test_static_cap_is_the_smallest_alias_cap_of_live_members(shard: ScriptedShard) -> None:
+    shard.open(8, "m", "n")
+    assert shard.ask("n", Register("alias", 5)) == ["registered", 5]
+    assert shard.ask("m", Register("other", 6)) == ["registered", 5]
+    shard.heartbeat("m", 60.0)
+    shard.advance(20.0)
+    shard.batch("m")
+    assert state(shard)["static_cap"] == 6
+
+
+def test_registering_again_replaces_the_members_own_cap(shard: ScriptedShard) -> None:
+    shard.open(3)
+    assert shard.ask("m", Register("alias", 9)) == ["registered", 9]
+
+
+def test_lowered_cap_takes_nothing_back(shard: ScriptedShard) -> None:
+    shard.open(4)
+    acquire(shard, *(Acquire(f"a{i}") for i in range(4)))
+    shard.batch("m", Register("alias", 2))
+    assert len(state(shard)["leases"]) == 4
+    assert state(shard)["windows"]["chat"]["current_limit"] == 2
+    assert acquire(shard, Acquire("b")) == ["waiting"]
+    assert [granted(shard.batch("m", Release(f"a{i}")).notices) for i in range(3)] == [
+        [],
+        [],
+        ["b"],
+    ]
+
+
+def test_raised_cap_lifts_an_uncut_window_at_once(shard: ScriptedShard) -> None:
+    shard.open(1)
+    acquire(shard, *(Acquire(f"a{i}") for i in range(3)))
+    assert granted(shard.batch("m", Register("alias", 2)).notices) == ["a1"]
+    assert state(shard)["windows"]["chat"]["current_limit"] == 2
+
+
+def test_raised_cap_leaves_a_cut_window_to_recover(shard: ScriptedShard) -> None:
+    shard.open(4)
+    acquire(shard, Acquire("a"))
+    shard.batch("m", Release("a", LIMITED), Register("alias", 3), Register("alias", 9))
+    assert state(shard)["windows"]["chat"]["current_limit"] == 3
+
+
+def test_override_caps_and_registering_never_touches_it(shard: ScriptedShard) -> None:
+    shard.join("m")
+    shard.client.hset(shard.keys["config"], "override_cap", "3")
+    assert shard.ask("m", Register("alias", 8)) == ["registered", 3]
+    assert shard.ask("m", Register("alias", 2)) == ["registered", 2]
+    assert read_keys(shard.client, shard.keys)["config"]["override_cap"] == "3"
+
+
+def test_override_alone_registers_nothing(shard: ScriptedShard) -> None:
+    shard.client.hset(shard.keys["config"], "override_cap", "3")
+    shard.open(8, "m", "n")
+    shard.batch("m", Leave())
+    assert shard.ask("n", Acquire("a")) == ["denied", "hard_policy_denial", 0]
+
+
+def test_waiters_are_denied_when_the_last_registration_leaves(shard: ScriptedShard) -> None:
+    shard.open(1, "m", "n")
+    acquire(shard, Acquire("a"))
+    acquire(shard, Acquire("b"), member="n")
+    shard.batch("m", Leave())
+    assert shard.pushed == {"n": [["denied", "b", "hard_policy_denial", 0]]}
+
+
+def test_waiters_are_denied_when_the_last_registration_expires(shard: ScriptedShard) -> None:
+    shard.open(1, "m", "n")
+    acquire(shard, Acquire("a"))
+    acquire(shard, Acquire("b"), member="n")
+    shard.heartbeat("n", 60.0)
+    shard.advance(15.0)
+    assert shard.batch("n").notices == [["denied", "b", "hard_policy_denial", 0]]
+
+
+# -- eligible
+
+
+def test_domains_share_the_static_cap_and_have_windows_of_their_own(shard: ScriptedShard) -> None:
+    shard.open(3, config=RequestAdmissionConfig(max_limit_clamps={CHAT: 2}))
+    wanted = [Acquire(f"c{i}", wait="try") for i in range(3)]
+    wanted += [Acquire(f"e{i}", EMBEDDING, wait="try") for i in range(2)]
+    answers = acquire(shard, *wanted)
+    assert answers == ["granted", "granted", "denied", "granted", "denied"]
+    assert state(shard)["in_flight"] == 3
+
+
+def test_domain_is_open_at_exactly_blocked_until(shard: ScriptedShard) -> None:
+    shard.open(4)
+    acquire(shard, Acquire("a"))
+    shard.batch("m", Release("a", LIMITED, 5.0))
+    until_us = shard.server_us + 5_000_000
+    shard.set_clock(until_us - 1)
+    assert shard.ask("m", Acquire("b", wait="try")) == ["denied", "cooldown", until_us]
+    shard.set_clock(until_us)
+    assert acquire(shard, Acquire("c", wait="try")) == ["granted"]
+
+
+def test_clamp_bounds_one_domain_and_never_the_aggregate(shard: ScriptedShard) -> None:
+    shard.open(2, config=RequestAdmissionConfig(max_limit_clamps={CHAT: 50, EMBEDDING: 1}))
+    acquire(shard, Acquire("c"), Acquire("e", EMBEDDING))
+    windows = state(shard)["windows"]
+    assert (windows["chat"]["effective_max"], windows["embedding"]["effective_max"]) == (2, 1)
+
+
+# -- waiting
+
+
+def test_timeout_zero_takes_what_is_free(shard: ScriptedShard) -> None:
+    shard.open(1)
+    assert acquire(shard, Acquire("a", wait=0)) == ["granted"]
+    assert shard.ask("m", Acquire("b", wait=0)) == ["denied", "queue_timeout", 0]
+
+
+def test_waiter_is_gone_at_its_deadline(shard: ScriptedShard) -> None:
+    shard.open(1)
+    acquire(shard, Acquire("a"), Acquire("b", wait=5.0))
+    shard.set_clock(shard.server_us + 4_999_999)
+    assert shard.batch("m").notices == []
+    shard.set_clock(shard.server_us + 1)
+    assert shard.batch("m", State("b")).notices == [["denied", "b", "queue_timeout", 0]]
+    assert state(shard)["waiters"] == {}
+
+
+def test_grant_wins_over_a_deadline_of_the_same_instant(shard: ScriptedShard) -> None:
+    shard.open(1)
+    acquire(shard, Acquire("a"))
+    shard.batch("m", Release("a", LIMITED, 5.0), Acquire("b", wait=5.0))
+    shard.advance(5.0)
+    assert granted(shard.batch("m").notices) == ["b"]
+
+
+def test_cancel_takes_back_a_waiter_or_a_lease(shard: ScriptedShard) -> None:
+    shard.open(1)
+    acquire(shard, Acquire("a"), Acquire("b"), Acquire("c"))
+    assert shard.ask("m", Cancel("b")) == ["cancelled"]
+    reply = shard.batch("m", Cancel("a"))
+    assert (reply.results, granted(reply.notices)) == ([["released"]], ["c"])
+    assert state(shard)["windows"]["chat"]["last_outcome"] == "local_cancelled"
+
+
+def test_lease_held_too_long_ends_as_if_its_member_were_lost(shard: ScriptedShard) -> None:
+    shard.open(1, "m", "n", config=RequestAdmissionConfig(max_hold_seconds=4.0))
+    acquire(shard, Acquire("a"))
+    acquire(shard, Acquire("b"), member="n")
+    shard.advance(4.0)
+    assert granted(shard.batch("n").notices) == ["b"]
+    assert shard.pushed == {"m": [["lost", "a", "max_hold"]]}
+    assert shard.ask("m", Release("a")) == ["stale_lease"]

@@ -1,0 +1,157 @@
+"""An operator with nothing but ``redis-cli``: the documented lines, typed as they stand."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import shutil
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from contracts.identity import ProviderModelKey, RequestGroupSpec, RequestResourceKey
+from contracts.requests import SUCCESS, RequestAdmissionItem
+from coordinator.address import UnixAddress, parse_url
+from coordinator.coordinator import Coordinator
+from coordinator.keys import request_shard
+from coordinator.operators import COMMANDS, publish_scripts
+from coordinator.requests.controller import AdaptiveRequestAdmissionController
+from tests.support import wait_until
+
+MOCK_LARGE = ProviderModelKey(provider_name="local", model_id="mock-large")
+CHAT = RequestResourceKey(provider_model=MOCK_LARGE)
+
+
+class Operator:
+    """A shell on whose PATH ``redis-cli`` talks to the test's server."""
+
+    def __init__(self, folder: Path, url: str) -> None:
+        program = shutil.which("redis-cli")
+        if program is None:
+            pytest.fail("redis-cli is not on PATH; install it: apt-get install redis-tools")
+        address = parse_url(url)
+        assert isinstance(address, UnixAddress)
+        shim = folder / "redis-cli"
+        shim.write_text(f'#!/bin/sh\nexec {program} -s {shlex.quote(address.path)} "$@"\n')
+        shim.chmod(0o755)
+        self._environment = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"}
+
+    def start(self, line: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            ["sh", "-c", line],
+            env=self._environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    async def type(self, line: str) -> list[str]:
+        output, _ = await asyncio.to_thread(self.start(line).communicate, timeout=30)
+        return output.splitlines()
+
+
+@pytest.fixture
+def operator(tmp_path: Path, redis_url: str) -> Operator:
+    return Operator(tmp_path, redis_url)
+
+
+@pytest.fixture
+async def coordinator(redis_url: str) -> AsyncIterator[Coordinator]:
+    async with await Coordinator.open(redis_url) as coordinator:
+        await publish_scripts(coordinator.client)
+        yield coordinator
+
+
+@pytest.fixture
+async def controller(coordinator: Coordinator) -> AsyncIterator[AdaptiveRequestAdmissionController]:
+    controller = AdaptiveRequestAdmissionController(coordinator)
+    await controller.register(MOCK_LARGE, "main", 2)
+    yield controller
+    await controller.close()
+
+
+async def test_each_documented_line_shows_the_truth(
+    operator: Operator, coordinator: Coordinator, controller: AdaptiveRequestAdmissionController
+) -> None:
+    for _ in range(2):
+        await controller.acquire(RequestAdmissionItem(resource=CHAT))
+    group = RequestGroupSpec(key="run-7", weight=3)
+    waiter = asyncio.create_task(
+        controller.acquire(RequestAdmissionItem(resource=CHAT, group=group))
+    )
+    waiters = request_shard(MOCK_LARGE)["waiters"]
+    await wait_until(lambda: _is_there(coordinator, waiters))
+
+    listed = await operator.type(COMMANDS["list the shards"])
+    assert listed == ["fb:{rq:local/mock-large}:meta"]
+
+    shown = await operator.type(COMMANDS["show a shard"])
+    rows = [line.split() for line in shown]
+    assert rows[0][0] == "local/mock-large"
+    assert shown[1] == "static cap 2, override -, in flight 2, leases 2, waiters 1, members 1"
+    assert ["chat", "2", "2", "2", "1", "-", "-", "0", "0", "0", "-"] in rows
+    assert ["run-7", "3", "1"] in [[row[0], row[1], row[-1]] for row in rows if len(row) == 4]
+
+    assert await operator.type(COMMANDS["audit a shard"]) == ["ok"]
+
+    events = await operator.type(COMMANDS["its last 20 events"])
+    assert "request_queue_formed" in events
+
+    waiter.cancel()
+    await asyncio.gather(waiter, return_exceptions=True)
+
+
+async def _is_there(coordinator: Coordinator, key: str) -> bool:
+    return bool(await coordinator.client.exists(key))
+
+
+async def test_audit_says_what_differs(
+    operator: Operator, coordinator: Coordinator, controller: AdaptiveRequestAdmissionController
+) -> None:
+    await controller.acquire(RequestAdmissionItem(resource=CHAT))
+    window = request_shard(MOCK_LARGE)["domain_chat"]
+    await coordinator.client.hincrby(window, "in_flight", 1)
+
+    said = await operator.type(COMMANDS["audit a shard"])
+    await coordinator.client.hincrby(window, "in_flight", -1)
+
+    assert said[0] == "2 differences"
+    assert f"{window} in_flight: expected 1, found 2" in said
+
+
+async def test_the_next_event_is_told_when_it_happens(
+    operator: Operator, coordinator: Coordinator, controller: AdaptiveRequestAdmissionController
+) -> None:
+    async def is_blocked() -> bool:
+        return bool((await coordinator.client.info("clients"))["blocked_clients"])
+
+    following = operator.start(COMMANDS["wait for its next event"])
+    await wait_until(is_blocked)
+    lease = await controller.acquire(RequestAdmissionItem(resource=CHAT))
+    await controller.register(MOCK_LARGE, "main", 1)
+    output, _ = await asyncio.to_thread(following.communicate, timeout=30)
+
+    assert "request_effective_cap_changed" in output.splitlines()
+    assert (await controller.release(lease, SUCCESS)).released
+
+
+async def test_the_lines_can_be_read_off_the_server_itself(
+    operator: Operator, coordinator: Coordinator
+) -> None:
+    told = await operator.type("redis-cli --raw HGET fb:scripts help")
+
+    assert set(COMMANDS.values()) <= set(told)
+
+
+async def test_a_line_typed_for_a_shard_that_nobody_used_says_so_and_leaves_no_key(
+    operator: Operator, coordinator: Coordinator
+) -> None:
+    shown = await operator.type(COMMANDS["show a shard"])
+
+    assert shown == [
+        "local/mock-large  nobody has used this shard; list the shards to see those in use"
+    ]
+    assert await coordinator.client.keys("*") == [b"fb:scripts"]

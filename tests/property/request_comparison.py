@@ -1,0 +1,72 @@
+"""What the reference model says of a shard, in the shape that ``tests.support_state`` reads."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from tests.property.request_model import RequestModel
+from tests.support_scripts import GENERATION
+
+
+def in_order(notices: dict[str, list[list[Any]]]) -> dict[str, list[list[Any]]]:
+    """Grants in their order, then the rest, whose order the spec leaves open."""
+    return {
+        member: [notice for notice in told if notice[0] == "granted"]
+        + sorted(notice for notice in told if notice[0] != "granted")
+        for member, told in notices.items()
+        if told
+    }
+
+
+def subject(event: tuple[str, ...]) -> tuple[str, ...]:
+    """Whom an event is about: the order of events is promised for each domain or lease alone."""
+    _at, kind, *fields = event
+    return ("cap",) if kind == "request_effective_cap_changed" else ("of", fields[0])
+
+
+def expected_state(model: RequestModel) -> dict[str, Any]:
+    return {
+        "static_cap": model.static_cap,
+        "in_flight": model.in_flight(),
+        "virtual_time": model.queue.virtual_time,
+        "windows": {
+            domain.value: {
+                "current_limit": window.limit_at(model.now_us),
+                "effective_max": window.effective_max,
+                "blocked_until_us": window.blocked_until_us,
+                "success_streak": window.streak,
+                "cuts": window.cuts,
+                "rate_limit_ceiling": window.ceiling,
+                "consecutive_rate_limits": window.consecutive,
+                "last_outcome": window.last_outcome,
+                "in_flight": model.in_flight(domain),
+                "waiters": len(model.queue.waiting(domain)),
+            }
+            for domain, window in model.windows.items()
+        },
+        "leases": {
+            name: (lease.member, lease.domain, lease.group, *lease.terms, GENERATION)
+            for name, lease in model.leases.items()
+        },
+        "waiters": {
+            name: (
+                waiter.member,
+                waiter.domain,
+                waiter.group,
+                None if waiter.deadline_us == math.inf else waiter.deadline_us,
+            )
+            for name, waiter in model.queue.waiters.items()
+        },
+        "members": model.members,
+        "caps": {f"{member}/{alias}": cap for (member, alias), cap in model.caps.items()},
+        "groups": {
+            name: (
+                group.weight,
+                model.queue.tag_of(name, model.now_us),
+                model.queue.waiting_of(name),
+            )
+            for name, group in model.queue.groups.items()
+            if model.queue.tag_of(name, model.now_us) is not None
+        },
+    }

@@ -1,0 +1,368 @@
+"""A reference model of one request shard, from spec 03 and 06 alone: plain, slow and obvious.
+
+It keeps no counter: in-flight, waiters and caps are counted anew from leases, waiters and
+registrations each time (spec 01, invariant 4), and choosing walks everybody who waits. It does not
+bound the work of a call, so whoever compares stays below 64 grants and 200 ended leases per call.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from contracts.identity import RequestDomain
+from contracts.requests import RequestOutcomeKind as Outcome
+from contracts.settings import RequestAdmissionConfig
+from tests.property.request_queue_model import FairQueue, Waiter
+from tests.property.request_window_model import Window, to_us
+from tests.support_scripts import (
+    Acquire,
+    Cancel,
+    Leave,
+    Notices,
+    Op,
+    Refused,
+    Register,
+    Release,
+    State,
+)
+
+Result = list[Any]
+
+
+@dataclass(slots=True, kw_only=True)
+class Lease:
+    """A live lease and the terms it was granted on."""
+
+    lease_id: str
+    member: str
+    domain: RequestDomain
+    group: str
+    terms: list[int]
+    cuts: int
+    limit: int
+    held_until_us: float
+
+    @property
+    def granted(self) -> Result:
+        return ["granted", self.lease_id, *self.terms]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelReply:
+    """What a batch answers, and what other members are told."""
+
+    now_us: int
+    results: list[Result]
+    notices: list[Result]
+    pushed: Notices
+
+
+@dataclass(slots=True)
+class RequestModel:
+    """One provider/model as the spec describes it.
+
+    Attributes:
+        server_us: the server's clock, which the test moves.
+        caps: cap of each alias, by member and alias.
+        queue: all who wait, and the groups' places in line.
+        finished: how an id that is no lease any more ended: "released" or "expired".
+        transitions: the events that the spec promises, with time and fields as text.
+    """
+
+    server_us: int
+    generation: str
+    now_us: int = 0
+    last_us: int | None = None
+    config: RequestAdmissionConfig = field(default_factory=RequestAdmissionConfig)
+    members: dict[str, int] = field(default_factory=dict)
+    caps: dict[tuple[str, str], int] = field(default_factory=dict)
+    windows: dict[RequestDomain, Window] = field(default_factory=dict)
+    leases: dict[str, Lease] = field(default_factory=dict)
+    queue: FairQueue = field(default_factory=FairQueue)
+    finished: dict[str, str] = field(default_factory=dict)
+    replies: dict[str, tuple[int, ModelReply]] = field(default_factory=dict)
+    transitions: list[tuple[str, ...]] = field(default_factory=list)
+    told: Notices = field(default_factory=dict)
+
+    # -- counted anew each time
+
+    @property
+    def static_cap(self) -> int:
+        """The smallest registered cap, or 0 where nobody registered."""
+        return min(self.caps.values(), default=0)
+
+    def in_flight(self, domain: RequestDomain | None = None) -> int:
+        """Live leases of a domain, or of all."""
+        return sum(domain in {None, lease.domain} for lease in self.leases.values())
+
+    def may_go(self, domain: RequestDomain) -> bool:
+        """Spec 03, *Eligible*."""
+        window = self.windows[domain]
+        limit = min(window.limit_at(self.now_us), window.effective_max)
+        return (
+            self.now_us >= window.blocked_until_us
+            and self.in_flight(domain) < limit
+            and self.in_flight() < self.static_cap
+        )
+
+    # -- members (spec 06)
+
+    def read_clock(self) -> int:
+        """Return the shard's time: a step back of the server's clock costs nothing."""
+        if self.last_us is None:
+            return self.server_us
+        return self.now_us + max(0, self.server_us - self.last_us)
+
+    def _flow(self) -> None:
+        self.now_us, self.last_us = self.read_clock(), self.server_us
+        for window in self.windows.values():
+            window.end_ramp(self.now_us)
+
+    def join(self, member: str, ttl_us: int) -> Result:
+        self._flow()
+        self.members[member] = self.now_us + ttl_us
+        return [self.now_us, self.generation, len(self.members)]
+
+    def heartbeat(self, member: str, ttl_us: int) -> Result:
+        """Renew a membership that is not over; an overdue one never comes back to life."""
+        now_us = self.read_clock()
+        if self.members.get(member, 0) <= now_us:
+            return [now_us, 0]
+        self._flow()
+        self.members[member] = now_us + ttl_us
+        return [now_us, len(self.members)]
+
+    def _end_member(self, member: str, reason: str) -> None:
+        self.members.pop(member, None)
+        self.replies.pop(member, None)
+        for lease in [lease for lease in self.leases.values() if lease.member == member]:
+            self._lose(lease, reason)
+        for waiter in [waiter for waiter in self.queue.waiters.values() if waiter.member == member]:
+            self._remove(waiter)
+        before = self.static_cap
+        self.caps = {key: cap for key, cap in self.caps.items() if key[0] != member}
+        self._caps_moved(before)
+
+    def _lose(self, lease: Lease, reason: str) -> None:
+        self._say("request_lease_expired", lease.lease_id, lease.member, reason)
+        self._end(lease, Outcome.MEMBER_LOST, None, "expired")
+
+    # -- settling (spec 03, Order)
+
+    def settle(self) -> None:
+        """What time alone did, then what became possible."""
+        self._flow()
+        for member, expiry in sorted(self.members.items(), key=lambda item: (item[1], item[0])):
+            if expiry <= self.now_us:
+                self._end_member(member, "member_lost")
+        if self.config.max_hold_seconds is not None:
+            for lease in list(self.leases.values()):
+                if lease.held_until_us <= self.now_us:
+                    self._lose(lease, "max_hold")
+                    self._tell(lease.member, ["lost", lease.lease_id, "max_hold"])
+        self._deny_unregistered()
+        self._grant_waiters()
+        for waiter in list(self.queue.waiters.values()):
+            if waiter.deadline_us <= self.now_us:
+                self._deny(waiter, "queue_timeout")
+
+    def _deny_unregistered(self) -> None:
+        if self.static_cap == 0:
+            for waiter in list(self.queue.waiters.values()):
+                self._deny(waiter, "hard_policy_denial")
+
+    def _deny(self, waiter: Waiter, reason: str) -> None:
+        self._remove(waiter)
+        self._tell(waiter.member, ["denied", waiter.attempt_id, reason, 0])
+
+    def _remove(self, waiter: Waiter) -> None:
+        self.queue.remove(waiter, self.now_us)
+        if not self.queue.waiting(waiter.domain):
+            self._say("request_queue_drained", waiter.domain)
+
+    def _grant_waiters(self) -> None:
+        """Of those who may go: smallest tag, then earlier place, then first come."""
+        while waiter := self.queue.next(self.may_go):
+            self._remove(waiter)
+            lease = self._grant(waiter.attempt_id, waiter.member, waiter.domain, waiter.group)
+            self._tell(waiter.member, lease.granted)
+
+    def _grant(self, attempt_id: str, member: str, domain: RequestDomain, group: str) -> Lease:
+        self.queue.take_turn(group, self.now_us)
+        window = self.windows[domain]
+        limit = window.limit_at(self.now_us)
+        hold = self.config.max_hold_seconds
+        lease = Lease(
+            lease_id=attempt_id,
+            member=member,
+            domain=domain,
+            group=group,
+            terms=[self.now_us, limit, window.cuts, window.effective_max],
+            cuts=window.cuts,
+            limit=limit,
+            held_until_us=math.inf if hold is None else self.now_us + to_us(hold),
+        )
+        assert self.in_flight(domain) < limit <= window.effective_max
+        assert self.in_flight() < self.static_cap
+        self.leases[attempt_id] = lease
+        return lease
+
+    # -- batches (spec 06, Exactly once)
+
+    def batch(self, member: str, number: int, ops: tuple[Op, ...]) -> ModelReply:
+        """Run a batch once; a repeat is answered from memory.
+
+        Raises:
+            Refused: OLDBATCH or NOMEMBER.
+        """
+        if member in self.replies:
+            last, reply = self.replies[member]
+            if number == last:
+                return reply
+            if number < last:
+                raise Refused("OLDBATCH")
+        self.told = {}
+        self.settle()
+        if member not in self.members:
+            raise Refused("NOMEMBER")
+        results = [self._operate(member, op) for op in ops]
+        own = self.told.pop(member, [])
+        reply = ModelReply(now_us=self.now_us, results=results, notices=own, pushed=self.told)
+        if member in self.members:
+            self.replies[member] = (number, reply)
+        return reply
+
+    def _operate(self, member: str, op: Op) -> Result:
+        if isinstance(op, Acquire | Register) and member not in self.members:
+            return ["error", "NOMEMBER", member]
+        result: Result
+        match op:
+            case Acquire():
+                result = self._acquire(member, op)
+            case Release():
+                result = self._release(member, op)
+            case Cancel():
+                result = self._cancel(member, op.attempt_id)
+            case State():
+                result = self._own(member, op.attempt_id) or ["unknown"]
+            case Register():
+                result = self._register(member, op)
+            case Leave():
+                result = self._leave(member)
+        return result
+
+    def _own(self, member: str, attempt_id: str) -> Result | None:
+        lease, waiter = self.leases.get(attempt_id), self.queue.waiters.get(attempt_id)
+        if lease is not None and lease.member == member:
+            return lease.granted
+        return ["waiting"] if waiter is not None and waiter.member == member else None
+
+    def _acquire(self, member: str, op: Acquire) -> Result:
+        if own := self._own(member, op.attempt_id):
+            return own
+        in_use = op.attempt_id in self.leases or op.attempt_id in self.queue.waiters
+        if in_use or self.finished.get(op.attempt_id) == "released":
+            return ["error", "ATTEMPT_ID_USED", op.attempt_id]
+        if self.static_cap == 0:
+            return ["denied", "hard_policy_denial", 0]
+        if op.domain not in self.windows:
+            self.windows[op.domain] = Window.born(
+                self.config, op.domain, self.static_cap, self.now_us
+            )
+        self.queue.set_weight(op.group, op.weight, self.now_us)
+        # Everybody who may go was granted before, so a newcomer that may go goes past nobody.
+        if self.may_go(op.domain):
+            return self._grant(op.attempt_id, member, op.domain, op.group).granted
+        if op.wait in {"try", 0}:
+            return self._refusal(op)
+        if not self.queue.waiting(op.domain):
+            self._say("request_queue_formed", op.domain)
+        waiter = Waiter(
+            attempt_id=op.attempt_id,
+            member=member,
+            domain=op.domain,
+            group=op.group,
+            deadline_us=math.inf if op.wait is None else self.now_us + to_us(float(op.wait)),
+        )
+        self.queue.add(waiter, self.now_us)
+        return ["waiting"]
+
+    def _refusal(self, op: Acquire) -> Result:
+        window = self.windows[op.domain]
+        if op.wait == 0:
+            return ["denied", "queue_timeout", 0]
+        if self.now_us < window.blocked_until_us:
+            return ["denied", "cooldown", window.blocked_until_us]
+        is_behind = self.queue.waiting(op.domain)
+        return ["denied", "queued_waiters_ahead" if is_behind else "no_capacity", 0]
+
+    def _release(self, member: str, op: Release) -> Result:
+        lease = self.leases.get(op.lease_id)
+        if lease is None:
+            match self.finished.get(op.lease_id):
+                case "released":
+                    return ["duplicate"]
+                case "expired":
+                    return ["stale_lease"]
+                case _:
+                    is_ours = op.generation == self.generation
+                    return ["unknown_lease" if is_ours else "wrong_generation"]
+        if lease.member != member:
+            return ["stale_lease"]
+        self._end(lease, op.outcome, op.retry_after_seconds, "released")
+        self._grant_waiters()
+        return ["released"]
+
+    def _end(self, lease: Lease, outcome: Outcome, hint: float | None, how: str) -> None:
+        del self.leases[lease.lease_id]
+        self.finished.pop(lease.lease_id, None)
+        self.finished[lease.lease_id] = how
+        is_empty = self.in_flight(lease.domain) == 0
+        window = self.windows[lease.domain]
+        said = window.on_outcome(self.config, lease, outcome, hint, self.now_us, is_empty=is_empty)
+        self._say_of_window(lease.domain, said)
+
+    def _cancel(self, member: str, attempt_id: str) -> Result:
+        waiter = self.queue.waiters.get(attempt_id)
+        if waiter is not None and waiter.member == member:
+            self._remove(waiter)
+            return ["cancelled"]
+        return self._release(
+            member, Release(attempt_id, Outcome.LOCAL_CANCELLED, generation=self.generation)
+        )
+
+    def _register(self, member: str, op: Register) -> Result:
+        before = self.static_cap
+        self.caps[member, op.alias], self.config = op.cap, op.config
+        self._caps_moved(before)
+        self._grant_waiters()
+        return ["registered", self.static_cap]
+
+    def _leave(self, member: str) -> Result:
+        self._end_member(member, "left")
+        self._deny_unregistered()
+        self._grant_waiters()
+        return ["left"]
+
+    def _caps_moved(self, before: int) -> None:
+        if before != self.static_cap:
+            self._say("request_effective_cap_changed", before, self.static_cap)
+        if self.static_cap > 0:
+            for domain in [domain for domain in RequestDomain if domain in self.windows]:
+                said = self.windows[domain].on_caps(self.config, domain, self.static_cap)
+                self._say_of_window(domain, said)
+
+    # -- telling
+
+    def _tell(self, member: str, notice: Result) -> None:
+        self.told.setdefault(member, []).append(notice)
+
+    def _say(self, kind: str, *fields: object) -> None:
+        self.transitions.append((str(self.now_us), kind, *map(str, fields)))
+
+    def _say_of_window(self, domain: RequestDomain, said: Iterator[tuple[str, ...]]) -> None:
+        for kind, *fields in said:
+            self._say(kind, domain, *fields)

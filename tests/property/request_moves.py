@@ -1,0 +1,83 @@
+"""What may happen to a request shard in a step of the state machine, and how often."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from hypothesis import strategies as st
+
+from contracts.requests import RequestOutcomeKind as Outcome
+from contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
+from tests.property.request_queue_model import HOUR_US
+from tests.support_scripts import (
+    CHAT,
+    EMBEDDING,
+    GENERATION,
+    Acquire,
+    Cancel,
+    Register,
+    Release,
+    State,
+)
+
+INDEX = st.integers(0, 11)
+TTLS = st.sampled_from([15.0, 60.0])
+GROUPS = st.sampled_from(["a", "b", "c"])
+WEIGHTS = st.sampled_from([1.0, 1.0, 1.0, 2.0, 3.0, 0.1, 1000.0])
+DOMAINS = st.sampled_from([CHAT, CHAT, CHAT, EMBEDDING])
+WAITS = st.sampled_from([None, None, None, None, "try", 0, 0.5, 3.0])
+ASKS = st.builds(Acquire, st.just(""), DOMAINS, GROUPS, WEIGHTS, WAITS)
+HINTS = st.sampled_from([None, None, 0.5, 3.0, 1e4, 0.0, -1.0, math.nan, math.inf])
+ENDS = [kind for kind in Outcome if kind is not Outcome.MEMBER_LOST]
+OUTCOMES = st.sampled_from([Outcome.SUCCESS] * 12 + [Outcome.RATE_LIMITED] * 4 + ENDS)
+CONFIGS = st.builds(
+    RequestAdmissionConfig,
+    tuning=st.builds(
+        RequestAdmissionTuningConfig,
+        multiplicative_decrease_factor=st.sampled_from([0.75, 0.5, 0.01]),
+        additive_increase_step=st.sampled_from([1, 3]),
+        successes_until_increase=st.sampled_from([1, 2, 3]),
+        cooldown_seconds=st.sampled_from([2.0, 0.5, 0.0]),
+        startup_ramp_seconds=st.sampled_from([0.0, 0.0, 10.0]),
+    ),
+    initial_limits=st.dictionaries(DOMAINS, st.sampled_from([1, 2, 4, 20]), max_size=1),
+    max_limit_clamps=st.dictionaries(DOMAINS, st.sampled_from([1, 3, 20]), max_size=1),
+    max_cooldown_seconds=st.sampled_from([300.0, 300.0, 1.0]),
+    max_hold_seconds=st.sampled_from([None, None, 4.0]),
+)
+REGISTRATIONS = st.builds(
+    Register,
+    st.sampled_from(["alias", "alias", "other"]),
+    st.sampled_from([8, 5, 12, 4, 3, 2, 1]),
+    CONFIGS,
+)
+STEPS_US = st.sampled_from([1, 1000, 400_000, 1_000_000, 2_000_000, 4_000_000])
+KNOWN = st.builds("?{}".format, st.integers(0, 30))
+"""An attempt that is known already; which one is settled when the step is taken."""
+OPS = st.one_of(
+    ASKS,
+    st.builds(Acquire, KNOWN, DOMAINS, GROUPS, WEIGHTS, WAITS),
+    st.builds(Release, KNOWN, OUTCOMES, HINTS, st.sampled_from([GENERATION, "older"])),
+    st.builds(Cancel, KNOWN),
+    st.builds(State, KNOWN),
+)
+MOVES: dict[str, tuple[int, st.SearchStrategy[tuple[Any, ...]]]] = {
+    "ask": (6, st.tuples(INDEX, st.lists(ASKS, min_size=1, max_size=4))),
+    "release": (6, st.tuples(st.lists(INDEX, min_size=1, max_size=3), OUTCOMES, HINTS)),
+    "a_mixed_batch": (5, st.tuples(INDEX, st.lists(OPS, min_size=1, max_size=5))),
+    "a_burst_of_rate_limits": (2, st.tuples(INDEX, HINTS)),
+    "a_run_of_successes": (2, st.tuples(INDEX, st.integers(1, 6), DOMAINS)),
+    "an_earlier_batch_comes_again": (1, st.tuples(INDEX, INDEX)),
+    "time_passes": (4, st.tuples(STEPS_US, st.sampled_from([True, True, True, False]), TTLS)),
+    "time_passes_to_an_instant_that_matters": (
+        4,
+        st.tuples(INDEX, st.sampled_from([-1, 0, 1]), INDEX),
+    ),
+    "the_servers_clock_steps_back": (1, st.tuples(st.sampled_from([1, 10**6, HOUR_US]), INDEX)),
+    "an_hour_passes": (1, st.tuples(st.sampled_from([HOUR_US - 1, HOUR_US, HOUR_US + 1]), INDEX)),
+    "join": (2, st.tuples(TTLS, st.one_of(st.none(), REGISTRATIONS))),
+    "register": (2, st.tuples(INDEX, REGISTRATIONS)),
+    "leave": (1, st.tuples(INDEX, st.lists(ASKS, max_size=1))),
+}
+WEIGHTED = [name for name, (weight, _arguments) in MOVES.items() for _ in range(weight)]

@@ -1,0 +1,310 @@
+"""A request shard's scripts under a clock that the test sets, on any synchronous client.
+
+The harness knows no rule of admission: it encodes operations with the production codec, calls the
+composed scripts, decodes replies, and reads the keys as they stand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any, Final, Literal, assert_never
+
+import redis
+from redis.client import PubSub
+from redis.exceptions import ResponseError
+
+from contracts.identity import (
+    ProviderModelKey,
+    RequestDomain,
+    RequestGroupSpec,
+    RequestResourceKey,
+)
+from contracts.requests import (
+    RequestAdmissionItem,
+    RequestAdmissionLease,
+    RequestOutcomeKind,
+    RequestReleaseOutcome,
+)
+from contracts.settings import RequestAdmissionConfig
+from coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, request_shard
+from coordinator.requests import codec
+from coordinator.scripts import Script, compose
+
+CLOCK_KEY: Final = "fb:test:clock"
+START_US: Final = 1_700_000_000_000_000
+GENERATION: Final = "born"
+PROVIDER_MODEL: Final = ProviderModelKey(provider_name="acme", model_id="m")
+FRAGMENTS: Final = {"lib/clock": (Path(__file__).parent / "lua" / "clock.lua").read_text()}
+
+CHAT, EMBEDDING = RequestDomain.CHAT, RequestDomain.EMBEDDING
+
+
+@dataclass(frozen=True, slots=True)
+class Acquire:
+    """Ask for a lease; ``wait`` is a timeout in seconds, None for ever, or "try"."""
+
+    attempt_id: str
+    domain: RequestDomain = CHAT
+    group: str = "g"
+    weight: float = 1.0
+    wait: float | Literal["try"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """Give a lease back."""
+
+    lease_id: str
+    outcome: RequestOutcomeKind = RequestOutcomeKind.SUCCESS
+    retry_after_seconds: float | None = None
+    generation: str = GENERATION
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """Take an acquire back, whichever way it went."""
+
+    attempt_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Ask what became of an attempt."""
+
+    attempt_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    """Register an alias with its cap and the resource's settings."""
+
+    alias: str
+    cap: int
+    config: RequestAdmissionConfig = field(default_factory=RequestAdmissionConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """End the membership."""
+
+
+Op = Acquire | Release | Cancel | State | Register | Leave
+Notices = dict[str, list[list[Any]]]
+
+
+def granted(notices: list[list[Any]]) -> list[str]:
+    """Return the attempts that notices say were granted, in order."""
+    return [notice[1] for notice in notices if notice[0] == "granted"]
+
+
+class Refused(Exception):  # noqa: N818 - an error reply is an answer here
+    """The script answered with an error."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.code, _, self.detail = message.partition(" ")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """The reply of a batch, and what it pushed to other members."""
+
+    now_us: int
+    next_wake_us: int
+    generation: str
+    results: list[list[Any]]
+    notices: list[list[Any]]
+    raw: bytes
+
+
+def encode(op: Op) -> Sequence[str | int | bytes]:
+    """Return an operation's arguments, as production encodes them."""
+    match op:
+        case Acquire():
+            wait = "try" if op.wait == "try" else codec.wait_argument(op.wait)
+            return codec.acquire_args(_item(op), wait)
+        case Release():
+            outcome = RequestReleaseOutcome(
+                kind=op.outcome, retry_after_seconds=op.retry_after_seconds
+            )
+            return codec.release_args(_lease(op), outcome)
+        case Cancel():
+            return ("cancel", op.attempt_id)
+        case State():
+            return ("state", op.attempt_id)
+        case Register():
+            return codec.register_args(op.alias, op.cap, op.config)
+        case Leave():
+            return ("leave",)
+        case _:
+            assert_never(op)
+
+
+def _item(op: Acquire) -> RequestAdmissionItem:
+    return RequestAdmissionItem(
+        resource=RequestResourceKey(provider_model=PROVIDER_MODEL, domain=op.domain),
+        group=RequestGroupSpec(key=op.group, weight=op.weight),
+        attempt_id=op.attempt_id,
+    )
+
+
+def _lease(op: Release) -> RequestAdmissionLease:
+    return RequestAdmissionLease(
+        lease_id=op.lease_id,
+        item=_item(Acquire(op.lease_id)),
+        acquired_at=0.0,
+        limit_at_admission=1,
+        cuts_at_admission=0,
+        effective_max=1,
+        generation=op.generation,
+        member_id="",
+    )
+
+
+@cache
+def composed(name: str, fragments: tuple[tuple[str, str], ...]) -> Script:
+    """Return a script with the tests' fragments in it, composed once."""
+    return compose(name, dict(fragments))
+
+
+class ScriptedShard:
+    """One request shard, driven call by call.
+
+    Attributes:
+        pushed: what the last call published, by member.
+        generation: the shard's, once somebody joined.
+    """
+
+    def __init__(self, client: redis.Redis, fragments: Mapping[str, str] = FRAGMENTS) -> None:
+        self.client = client
+        self.keys = request_shard(PROVIDER_MODEL)
+        self.pushed: Notices = {}
+        self.generation = ""
+        self._fragments = tuple(fragments.items())
+        self._numbers: dict[str, int] = {}
+        self._channel_prefix = self.keys.wake_channel("")
+        self._pubsub: PubSub = client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+        self._pubsub.psubscribe(self._channel_prefix + "*")
+        self._drain()
+        self.set_clock(START_US)
+
+    def close(self) -> None:
+        """Give the subscriber's connection back."""
+        self._pubsub.close()
+
+    def stored_keys(self) -> set[str]:
+        """Return the kinds of key that exist."""
+        return {kind for kind in self.keys.kinds if self.client.exists(self.keys[kind])}
+
+    # -- time
+
+    def set_clock(self, us: int) -> None:
+        """Set the server's clock, backwards too."""
+        self.server_us = us
+        self.client.set(CLOCK_KEY, us)
+
+    def advance(self, seconds: float) -> None:
+        """Move the server's clock."""
+        self.set_clock(self.server_us + round(seconds * 1e6))
+
+    # -- calls
+
+    def join(
+        self, member: str, ttl_seconds: float = 15.0, generation: str = GENERATION
+    ) -> list[Any]:
+        """Make a member; return ``[now_us, generation, members]``."""
+        args = (member, round(ttl_seconds * 1e6), SCHEMA_VERSION, "run", generation)
+        reply: list[Any] = json.loads(self._run("member/join", ["meta", "members"], args))
+        self.generation = reply[1]
+        return reply
+
+    def heartbeat(self, member: str, ttl_seconds: float = 15.0) -> list[int]:
+        """Renew a membership; return ``[now_us, members, rank]``."""
+        others = [kind for kind in self.keys.kinds if kind not in {"meta", "members"}]
+        args = (member, round(ttl_seconds * 1e6), KEEP_UNUSED_SHARD_MS)
+        reply: list[int] = json.loads(
+            self._run("member/heartbeat", ["meta", "members", *others], args)
+        )
+        return reply
+
+    def batch(self, member: str, *ops: Op) -> Reply:
+        """Run a member's next batch.
+
+        Raises:
+            Refused: an error reply.
+        """
+        number = self._numbers.get(member, 0) + 1
+        self._numbers[member] = number
+        return self.call(member, number, *ops)
+
+    def call(self, member: str, number: int, *ops: Op) -> Reply:
+        """Run a batch under a number of the test's choice.
+
+        Raises:
+            Refused: an error reply.
+        """
+        args: list[Any] = [member, number]
+        for op in ops:
+            args += encode(op)
+        raw = self._run("requests/batch", self.keys.kinds, args)
+        now_us, wake_us, generation, results, notices = json.loads(raw)
+        return Reply(
+            now_us=now_us,
+            next_wake_us=wake_us,
+            generation=generation,
+            results=results,
+            notices=notices,
+            raw=raw,
+        )
+
+    def open(self, cap: int, *members: str, config: RequestAdmissionConfig | None = None) -> None:
+        """Make members, by default one called "m"; the first registers the resource."""
+        for member in members or ("m",):
+            self.join(member)
+        register = Register("alias", cap, config or RequestAdmissionConfig())
+        self.batch((members or ("m",))[0], register)
+
+    def beat_all(self, *members: str, ttl_seconds: float = 15.0) -> None:
+        """Renew memberships."""
+        for member in members:
+            self.heartbeat(member, ttl_seconds)
+
+    def ask(self, member: str, op: Op) -> list[Any]:
+        """Run a batch of one operation and return its result."""
+        return self.batch(member, op).results[0]
+
+    def _run(self, name: str, kinds: Sequence[str], args: Sequence[Any]) -> bytes:
+        script = composed(name, self._fragments)
+        keys = [self.keys[kind] for kind in kinds]
+        try:
+            reply: bytes = self._eval(script, keys, args)
+        except ResponseError as error:
+            raise Refused(script.locate(str(error))) from error
+        finally:
+            self.pushed = self._drain()
+        return reply
+
+    def _eval(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        try:
+            return self.client.evalsha(script.sha, len(keys), *keys, *args)
+        except redis.exceptions.NoScriptError:
+            return self.client.eval(script.text, len(keys), *keys, *args)
+
+    def _drain(self) -> Notices:
+        """Return what was published by now: a pong comes after all that was pushed before."""
+        pushed: Notices = {}
+        self._pubsub.ping()
+        while True:
+            message = self._pubsub.get_message(timeout=5.0)
+            if message is None:
+                continue
+            if message["type"] == "pong":
+                return pushed
+            member = message["channel"].decode().removeprefix(self._channel_prefix)
+            generation, notices = json.loads(message["data"])
+            assert generation == self.generation
+            pushed.setdefault(member, []).extend(notices)

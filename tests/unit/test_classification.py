@@ -1,0 +1,332 @@
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import ssl
+import time
+from collections.abc import Iterator
+
+import httpx2
+import openai
+import pytest
+
+from contracts.errors import (
+    CoordinatorFull,
+    CoordinatorUnavailable,
+    MembershipLost,
+    RequestAdmissionError,
+)
+from contracts.identity import ProviderModelKey, RequestResourceKey
+from contracts.requests import (
+    RequestAdmissionDenied,
+    RequestAdmissionItem,
+    RequestDenialReason,
+    RequestOutcomeKind,
+    RequestReleaseOutcome,
+    TokenUsage,
+)
+from workers.classification import (
+    Classifier,
+    DefaultClassifier,
+    classify_exception,
+    classify_response,
+    is_retryable,
+)
+from workers.openai_client import ProviderHTTPError
+from workers.provider_answers import error_code_of, kept_headers
+
+NOW = 1_445_412_480.0  # Wed, 21 Oct 2015 07:28:00 GMT
+KINDS = RequestOutcomeKind
+SECRET = "the prompt and sk-secret"
+
+
+def denied(reason: RequestDenialReason) -> RequestAdmissionError:
+    resource = RequestResourceKey(provider_model=ProviderModelKey(provider_name="p", model_id="m"))
+    item = RequestAdmissionItem(resource=resource)
+    return RequestAdmissionError(RequestAdmissionDenied(item=item, reason=reason), "denied")
+
+
+def answered(status: int, code: str | None = None, **headers: str) -> httpx2.Response:
+    body = {"error": {"message": SECRET, "type": None, "code": code}}
+    return httpx2.Response(
+        status, headers=headers, json=body, request=httpx2.Request("POST", "http://p/v1")
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "retryable"),
+    [
+        (200, KINDS.SUCCESS, False),
+        (299, KINDS.SUCCESS, False),
+        (301, KINDS.PROVIDER_FAILURE, False),
+        (400, KINDS.PROVIDER_FAILURE, False),
+        (401, KINDS.PROVIDER_FAILURE, False),
+        (408, KINDS.PROVIDER_FAILURE, False),
+        (428, KINDS.PROVIDER_FAILURE, False),
+        (429, KINDS.RATE_LIMITED, True),
+        (430, KINDS.PROVIDER_FAILURE, False),
+        (500, KINDS.PROVIDER_FAILURE, True),
+        (502, KINDS.PROVIDER_FAILURE, True),
+        (503, KINDS.RATE_LIMITED, True),
+        (504, KINDS.PROVIDER_FAILURE, True),
+        (529, KINDS.RATE_LIMITED, True),
+        (599, KINDS.PROVIDER_FAILURE, True),
+    ],
+)
+def test_each_status_has_its_outcome(status: int, kind: KINDS, retryable: bool) -> None:
+    outcome = classify_response(status, {}, None, now=NOW)
+    assert (outcome.kind, outcome.provider_status) == (kind, status)
+    assert is_retryable(outcome) is retryable
+
+
+@pytest.mark.parametrize("status", [403, 429, 503])
+@pytest.mark.parametrize("code", ["insufficient_quota", "billing_hard_limit_reached"])
+def test_an_exhausted_account_is_no_overload_and_not_retried(status: int, code: str) -> None:
+    outcome = classify_response(status, {"retry-after": "20"}, code, now=NOW)
+    assert outcome.kind is KINDS.PROVIDER_FAILURE
+    assert outcome.retry_after_seconds is None
+    assert outcome.diagnostics["error_code"] == code
+    assert not is_retryable(outcome)
+
+
+def test_a_provider_that_says_not_to_retry_is_believed() -> None:
+    outcome = classify_response(429, {"X-Should-Retry": "false"}, None, now=NOW)
+    assert outcome.kind is KINDS.RATE_LIMITED
+    assert not is_retryable(outcome)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "7"}, 7.0),
+        ({"Retry-After": " 0.5 "}, 0.5),
+        ({"retry-after-ms": "1500"}, 1.5),
+        ({"Retry-After-Ms": "250", "Retry-After": "1"}, 0.25),
+        ({"retry-after-ms": "soon", "retry-after": "3"}, 3.0),
+        ({"retry-after-ms": "-1", "retry-after": "3"}, 3.0),
+        ({"retry-after-ms": "0", "retry-after": "3"}, 3.0),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:30 GMT"}, 30.0),
+        ({"retry-after": "Wed, 21 Oct 2015 09:28:30 +0200"}, 30.0),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:30 -0000"}, 30.0),
+        ({"retry-after": "Wed Oct 21 07:28:30 2015"}, 30.0),
+        ({"retry-after": "86400"}, 86_400.0),
+    ],
+)
+def test_a_hint_is_read_as_seconds_milliseconds_or_date(
+    headers: dict[str, str], seconds: float
+) -> None:
+    outcome = classify_response(429, headers, None, now=NOW)
+    assert outcome.retry_after_seconds == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "hint",
+    [
+        "",
+        "0",
+        "-3",
+        "nan",
+        "inf",
+        "1e5",
+        "1_0",
+        "٣",
+        "soon",
+        "86401",
+        "9" * 400,
+        "Wed, 21 Oct 2015 07:27:59 GMT",
+        "Wed, 21 Oct 2099 07:28:00 GMT",
+        "Wed, 21 Oct 99999 07:28:00 GMT",
+        "Sat, 01 Jan 0001 00:00:00 +2359",
+        "Mon, 99 Foo 2015 07:28:00 GMT",
+    ],
+)
+def test_a_hint_that_cannot_be_believed_is_ignored(hint: str) -> None:
+    assert classify_response(429, {"retry-after": hint}, None, now=NOW).retry_after_seconds is None
+
+
+@pytest.fixture
+def far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "XXX-05:30")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_from_greenwich")
+@pytest.mark.parametrize("zone", ["", " GMT", " -0000"])
+def test_a_date_without_a_zone_is_utc_wherever_the_process_runs(zone: str) -> None:
+    headers = {"retry-after": f"Wed, 21 Oct 2015 07:28:30{zone}"}
+    assert classify_response(429, headers, None, now=NOW).retry_after_seconds == 30.0
+
+
+@pytest.mark.parametrize("hint", ["", "0", "-3", "nan", "86400001", "soon"])
+def test_a_finer_hint_that_cannot_be_believed_is_ignored(hint: str) -> None:
+    outcome = classify_response(429, {"retry-after-ms": hint}, None, now=NOW)
+    assert outcome.retry_after_seconds is None
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "retryable"),
+    [
+        (httpx2.ConnectError(SECRET), KINDS.PROVIDER_FAILURE, True),
+        (httpx2.ConnectTimeout(SECRET), KINDS.PROVIDER_FAILURE, True),
+        (httpx2.ReadError(SECRET), KINDS.PROVIDER_FAILURE, True),
+        (httpx2.RemoteProtocolError(SECRET), KINDS.PROVIDER_FAILURE, True),
+        (httpx2.ReadTimeout(SECRET), KINDS.PROVIDER_TIMEOUT, True),
+        (httpx2.WriteTimeout(SECRET), KINDS.PROVIDER_TIMEOUT, True),
+        (httpx2.PoolTimeout(SECRET), KINDS.LOCAL_TIMEOUT, True),
+        (httpx2.LocalProtocolError(SECRET), KINDS.UNEXPECTED_EXCEPTION, False),
+        (TimeoutError(SECRET), KINDS.PROVIDER_TIMEOUT, True),
+        (ConnectionResetError(SECRET), KINDS.PROVIDER_FAILURE, True),
+        (socket.gaierror(SECRET), KINDS.PROVIDER_FAILURE, True),
+        (ssl.SSLError(SECRET), KINDS.PROVIDER_FAILURE, True),
+        (FileNotFoundError(SECRET), KINDS.UNEXPECTED_EXCEPTION, False),
+        (ValueError(SECRET), KINDS.UNEXPECTED_EXCEPTION, False),
+        (KeyboardInterrupt(SECRET), KINDS.UNEXPECTED_EXCEPTION, False),
+        (asyncio.CancelledError(SECRET), KINDS.LOCAL_CANCELLED, False),
+        (denied(RequestDenialReason.QUEUE_TIMEOUT), KINDS.LOCAL_TIMEOUT, True),
+        (denied(RequestDenialReason.HARD_POLICY_DENIAL), KINDS.LOCAL_CANCELLED, False),
+        (MembershipLost(SECRET), KINDS.LOCAL_CANCELLED, True),
+        (CoordinatorUnavailable(SECRET), KINDS.LOCAL_CANCELLED, True),
+        (CoordinatorFull(SECRET), KINDS.LOCAL_CANCELLED, True),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
+)
+def test_each_exception_has_its_outcome(error: BaseException, kind: KINDS, retryable: bool) -> None:
+    outcome = classify_exception(error, sent=True, now=NOW)
+    assert outcome.kind is kind
+    assert is_retryable(outcome) is retryable
+    assert outcome.diagnostics["error_type"] == type(error).__qualname__
+    assert SECRET not in repr(outcome)
+
+
+def test_a_deadline_before_the_request_went_out_is_a_local_timeout() -> None:
+    assert classify_exception(TimeoutError(), sent=False, now=NOW).kind is KINDS.LOCAL_TIMEOUT
+
+
+def test_a_connection_error_is_the_providers_even_before_the_request_went_out() -> None:
+    outcome = classify_exception(httpx2.ConnectError("refused"), sent=False, now=NOW)
+    assert outcome.kind is KINDS.PROVIDER_FAILURE
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_cancellation_gives_the_cost_back_only_where_nothing_was_sent(sent: bool) -> None:
+    outcome = classify_exception(asyncio.CancelledError(), sent=sent, now=NOW)
+    assert outcome.usage == (None if sent else TokenUsage())
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        httpx2.HTTPStatusError(
+            SECRET, request=None, response=answered(429, "slow", retry_after="2")
+        ),
+        openai.RateLimitError(SECRET, response=answered(429, "slow"), body=None),
+        ProviderHTTPError(429, {"retry-after": "2"}, "slow"),
+    ],
+    ids=["httpx", "sdk", "own"],
+)
+def test_an_exception_with_an_answer_is_classified_by_it(error: Exception) -> None:
+    outcome = classify_exception(error, sent=True, now=NOW)
+    assert (outcome.kind, outcome.provider_status) == (KINDS.RATE_LIMITED, 429)
+    assert outcome.diagnostics["error_code"] == "slow"
+    assert SECRET not in repr(outcome)
+
+
+def test_the_hint_of_an_sdks_exception_is_read() -> None:
+    response = answered(429, **{"retry-after-ms": "40"})
+    error = openai.RateLimitError("no", response=response, body=None)
+    assert classify_exception(error, sent=True, now=NOW).retry_after_seconds == 0.04
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (openai.APITimeoutError(httpx2.Request("POST", "http://p")), KINDS.PROVIDER_TIMEOUT),
+        (
+            openai.APIConnectionError(request=httpx2.Request("POST", "http://p")),
+            KINDS.PROVIDER_FAILURE,
+        ),
+    ],
+)
+def test_an_sdks_connection_errors_are_known(error: Exception, kind: KINDS) -> None:
+    assert classify_exception(error, sent=True, now=NOW).kind is kind
+
+
+def test_the_body_of_an_answer_that_nobody_read_is_left_alone() -> None:
+    async def stream() -> object:
+        yield b"{}"
+
+    response = httpx2.Response(500, content=stream())
+    error = httpx2.HTTPStatusError("no", request=None, response=response)
+    outcome = classify_exception(error, sent=True, now=NOW)
+    assert (outcome.kind, outcome.provider_status) == (KINDS.PROVIDER_FAILURE, 500)
+
+
+def test_an_unreadable_success_is_a_retryable_failure_of_the_provider() -> None:
+    error = ProviderHTTPError(200, {}, "unreadable_answer")
+    outcome = classify_exception(error, sent=True, now=NOW)
+    assert outcome.kind is KINDS.PROVIDER_FAILURE
+    assert is_retryable(outcome)
+
+
+def test_a_status_that_is_no_http_status_is_not_taken_for_one() -> None:
+    error = ValueError("no")
+    error.status = 7
+    assert classify_exception(error, sent=True, now=NOW).kind is KINDS.UNEXPECTED_EXCEPTION
+
+
+@pytest.mark.parametrize(
+    ("kind", "retryable"),
+    [
+        (KINDS.RATE_LIMITED, True),
+        (KINDS.PROVIDER_TIMEOUT, True),
+        (KINDS.LOCAL_TIMEOUT, True),
+        (KINDS.PROVIDER_FAILURE, True),
+        (KINDS.LOCAL_CANCELLED, False),
+        (KINDS.UNEXPECTED_EXCEPTION, False),
+        (KINDS.SUCCESS, False),
+    ],
+)
+def test_outcomes_that_say_nothing_are_retried_by_their_kind(kind: KINDS, retryable: bool) -> None:
+    assert is_retryable(RequestReleaseOutcome(kind=kind)) is retryable
+
+
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        ({"error": {"code": "rate_limit_exceeded", "type": "requests"}}, "rate_limit_exceeded"),
+        ({"error": {"code": "generic", "type": "insufficient_quota"}}, "insufficient_quota"),
+        ({"type": "error", "error": {"type": "overloaded_error"}}, "overloaded_error"),
+        ({"error": {"code": 429, "status": "RESOURCE_EXHAUSTED"}}, "RESOURCE_EXHAUSTED"),
+        ({"code": "top_level"}, "top_level"),
+        ({"error": {"code": "a text that quotes the prompt"}}, None),
+        ({"error": {"code": "x" * 65}}, None),
+        ({"error": SECRET}, None),
+        ([], None),
+        ("text", None),
+    ],
+)
+def test_only_a_short_identifier_is_read_from_a_body(body: object, code: str | None) -> None:
+    assert error_code_of(json.dumps(body).encode()) == code
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"<html>", b"\xff\xfe", b"[" * 60_000, b'{"error": {"code": "' + b"x" * 70_000]
+)
+def test_a_body_that_is_no_json_has_no_code(body: bytes) -> None:
+    assert error_code_of(body) is None
+
+
+def test_only_headers_of_limits_and_ids_are_kept() -> None:
+    given = {"Retry-After": "1", "X-RateLimit-Limit-Tokens": "9", "Set-Cookie": SECRET}
+    assert kept_headers(given) == {"retry-after": "1", "x-ratelimit-limit-tokens": "9"}
+
+
+def test_the_default_classifier_is_one() -> None:
+    classifier: Classifier = DefaultClassifier()
+    assert classifier.classify_response(200, {}, now=NOW).kind is KINDS.SUCCESS
+    assert classifier.classify_exception(OSError(), sent=True, now=NOW).kind is not KINDS.SUCCESS
+    assert not classifier.is_retryable(RequestReleaseOutcome(kind=KINDS.SUCCESS))

@@ -1,0 +1,253 @@
+"""One lease per outbound attempt, and the retries around attempts (spec 03, *Executor*).
+
+An attempt is acquire, call, classify, release. Every retry is an attempt of its own, with an id
+and a lease of its own, and whatever is waited for between attempts is waited for without a lease
+(spec 01, invariants 1 and 8).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import Any, Generic, Protocol, TypeVar
+
+import structlog
+
+from contracts.errors import MembershipLost
+from contracts.events import RequestEventContext, current_correlation
+from contracts.identity import RequestGroupSpec, RequestResourceKey
+from contracts.requests import (
+    ReleaseResult,
+    RequestAdmissionItem,
+    RequestAdmissionLease,
+    RequestOutcomeKind,
+    RequestReleaseOutcome,
+    TokenUsage,
+    new_attempt_id,
+)
+from workers.classification import NOT_SENT, Classifier, DefaultClassifier
+from workers.retries import RetryBudget, RetryPolicy
+
+T = TypeVar("T")
+
+log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+
+
+class LeaseHolder(Protocol):
+    """What the executor needs of request admission."""
+
+    async def acquire(self, item: RequestAdmissionItem) -> RequestAdmissionLease:
+        """Wait for a lease; as `contracts.requests.RequestAdmissionController.acquire`."""
+        ...
+
+    def release(
+        self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome
+    ) -> Awaitable[ReleaseResult]:
+        """Give a lease back; under way at once, never raises."""
+        ...
+
+    def assert_held(self, lease: RequestAdmissionLease) -> None:
+        """Return if the member's last acknowledged heartbeat is younger than its TTL.
+
+        Raises:
+            MembershipLost: it is not, so the lease may already be someone else's.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelRequest(Generic[T]):
+    """One provider call to be made, as often as it takes.
+
+    Attributes:
+        resource: the window it needs a lease of.
+        call: makes the provider call once; each attempt calls it anew. An answer with a ``usage``
+            of type `TokenUsage` settles the quota.
+        group: who asks.
+        cost: estimated tokens of one attempt, for quotas.
+        queue_wait_timeout_seconds: longest wait of each attempt in the queue.
+        max_attempts: overrides the executor's `RetryPolicy`.
+        event_context: correlation; None captures the caller's.
+    """
+
+    resource: RequestResourceKey
+    call: Callable[[], Awaitable[T]] = field(repr=False)
+    group: RequestGroupSpec = field(default_factory=RequestGroupSpec)
+    cost: int | None = None
+    queue_wait_timeout_seconds: float | None = None
+    max_attempts: int | None = None
+    event_context: RequestEventContext | None = None
+
+
+@dataclass(slots=True)
+class _Trace:
+    """How a failed attempt ended; stays empty when it got no lease."""
+
+    outcome: RequestReleaseOutcome | None = None
+    release: asyncio.Future[ReleaseResult] | None = None
+
+
+class ModelRequestExecutor:
+    """Makes provider calls under leases. One per job or process; `aclose` waits for its releases.
+
+    Args:
+        controller: grants and takes back leases.
+        classifier: reads how attempts ended.
+        retry: how `execute` retries.
+        retry_budget: shared bound of the retries; None is no such bound.
+        clock: Unix time in seconds, for dates in headers.
+        sleep: pauses between attempts.
+        draw: random numbers from 0 to 1, for the jitter.
+    """
+
+    def __init__(
+        self,
+        controller: LeaseHolder,
+        *,
+        classifier: Classifier | None = None,
+        retry: RetryPolicy | None = None,
+        retry_budget: RetryBudget | None = None,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        draw: Callable[[], float] = random.random,
+    ) -> None:
+        self._controller = controller
+        self._classifier: Classifier = classifier or DefaultClassifier()
+        self._retry = retry or RetryPolicy()
+        self._budget = retry_budget
+        self._clock = clock
+        self._sleep = sleep
+        self._draw = draw
+        self._releases: set[asyncio.Future[ReleaseResult]] = set()
+
+    async def execute_attempt(self, request: ModelRequest[T]) -> T:
+        """Make one attempt under one lease and return its answer.
+
+        The lease is given back however the attempt ends; its acknowledgement is not waited for.
+
+        Raises:
+            RequestAdmissionError, CoordinatorError: no lease was to be had; nothing was sent.
+            MembershipLost: the lease may have ended before the call; nothing was sent.
+            BaseException: whatever ``request.call`` raised, the same object.
+        """
+        return await self._attempt(request, _Trace())
+
+    async def execute(self, request: ModelRequest[T]) -> T:
+        """Make attempts until one succeeds, cannot be retried, or the policy is exhausted.
+
+        A denied acquire is not retried here: the caller bounded that wait. Raises as
+        `execute_attempt` does, with the exception of the last attempt.
+        """
+        most = self._retry.max_attempts if request.max_attempts is None else request.max_attempts
+        attempts = 0
+        while True:
+            trace = _Trace()
+            attempts += 1
+            try:
+                answer = await self._attempt(request, trace)
+            except Exception as error:
+                outcome = self._retryable_outcome(error, trace)
+                if outcome is None or attempts >= most or not self._may_spend():
+                    raise
+            else:
+                if self._budget is not None:
+                    self._budget.give_back()
+                return answer
+            await self._pause(attempts, outcome, trace)
+
+    async def aclose(self) -> None:
+        """Wait until every release that is under way has been answered."""
+        while self._releases:
+            await asyncio.wait(self._releases)
+
+    async def _attempt(self, request: ModelRequest[T], trace: _Trace) -> T:
+        lease = await self._controller.acquire(_item_of(request))
+        sent = False
+        try:
+            self._controller.assert_held(lease)
+            sent = True
+            answer = await request.call()
+        except BaseException as error:
+            # Not awaited: a cancelled caller goes at once, and the release needs nobody to wait.
+            trace.outcome = self._classify(error) if sent else NOT_SENT
+            trace.release = self._release(lease, trace.outcome)
+            raise
+        usage = getattr(answer, "usage", None)
+        status = getattr(answer, "status", None)
+        self._release(
+            lease,
+            RequestReleaseOutcome(
+                kind=RequestOutcomeKind.SUCCESS,
+                usage=usage if isinstance(usage, TokenUsage) else None,
+                provider_status=status if isinstance(status, int) else None,
+            ),
+        )
+        return answer
+
+    def _classify(self, error: BaseException) -> RequestReleaseOutcome:
+        try:
+            return self._classifier.classify_exception(error, sent=True, now=self._clock())
+        except Exception as fault:  # noqa: BLE001 - a user's classifier must not cost a lease
+            log.warning("classifier_failed", error_type=type(fault).__qualname__)
+            return RequestReleaseOutcome(kind=RequestOutcomeKind.UNEXPECTED_EXCEPTION)
+
+    def _is_retryable(self, outcome: RequestReleaseOutcome) -> bool:
+        try:
+            return self._classifier.is_retryable(outcome)
+        except Exception as fault:  # noqa: BLE001 - nor hide what the provider's call raised
+            log.warning("classifier_failed", error_type=type(fault).__qualname__)
+            return False
+
+    def _release(
+        self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome
+    ) -> asyncio.Future[ReleaseResult]:
+        release = asyncio.ensure_future(self._controller.release(lease, outcome))
+        # The event loop holds tasks weakly: without this reference one could vanish midway.
+        self._releases.add(release)
+        release.add_done_callback(self._released)
+        return release
+
+    def _released(self, release: asyncio.Future[ReleaseResult]) -> None:
+        self._releases.discard(release)
+        if not release.cancelled() and (fault := release.exception()) is not None:
+            log.error("request_release_raised", error_type=type(fault).__qualname__)
+
+    def _retryable_outcome(self, error: Exception, trace: _Trace) -> RequestReleaseOutcome | None:
+        if trace.outcome is None or trace.outcome is NOT_SENT:
+            # A member that was expired joins anew with the next acquire.
+            return NOT_SENT if isinstance(error, MembershipLost) else None
+        return trace.outcome if self._is_retryable(trace.outcome) else None
+
+    def _may_spend(self) -> bool:
+        return self._budget is None or self._budget.take()
+
+    async def _pause(self, attempts: int, outcome: RequestReleaseOutcome, trace: _Trace) -> None:
+        if trace.release is not None:
+            # The next acquire must find the cooldown that this release sets. asyncio.wait cancels
+            # and raises nothing of the release, whatever befalls this caller.
+            await asyncio.wait({trace.release})
+        seconds = self._retry.pause_seconds(attempts, outcome, self._draw)
+        if seconds > 0:
+            await self._sleep(seconds)
+
+
+def _item_of(request: ModelRequest[Any]) -> RequestAdmissionItem:
+    attempt_id = new_attempt_id()
+    context = request.event_context
+    if context is None:
+        correlation = current_correlation.get()
+        context = RequestEventContext(
+            captured_correlation=correlation,
+            task_execution_id=correlation.task_execution_id if correlation else None,
+        )
+    return RequestAdmissionItem(
+        resource=request.resource,
+        group=request.group,
+        attempt_id=attempt_id,
+        queue_wait_timeout_seconds=request.queue_wait_timeout_seconds,
+        cost=request.cost,
+        event_context=replace(context, request_attempt_id=attempt_id),
+    )

@@ -1,0 +1,96 @@
+"""What a generator is, what it is handed, and how it refuses a record (spec 05)."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from contracts.errors import ForebayError
+from contracts.scheduling import SchedulingMetadata
+from contracts.workflow import RecordRange
+
+MAX_REASON_CHARACTERS: Final = 200
+
+
+class RecordRejected(ForebayError):  # noqa: N818 - an outcome of a record, not a fault of the run
+    """A record cannot be made, and trying again would not help: it is dropped with the reason.
+
+    Attributes:
+        reason: a snake_case code and a short text, at most ``MAX_REASON_CHARACTERS``; never a
+            prompt, an answer or a row value, for it is logged and written to ``dropped.jsonl``.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason[:MAX_REASON_CHARACTERS]
+        super().__init__(self.reason)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChatAnswer:
+    """A model's answer, and its tokens as the provider counted them."""
+
+    text: str
+    input_tokens: int
+    output_tokens: int
+
+
+class ModelCaller(Protocol):
+    """The models of a workflow, each call under admission."""
+
+    async def chat(
+        self,
+        alias: str,
+        messages: list[dict[str, str]],
+        *,
+        response_schema: Mapping[str, Any] | None = None,
+    ) -> ChatAnswer:
+        """Ask the model ``alias``, with a JSON Schema for its answer where one is given.
+
+        Errors after which another try may help pass through the generators unchanged.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerationContext:
+    """What a task is handed besides its inputs."""
+
+    models: ModelCaller
+
+
+class Generator:
+    """Makes the values of a column. Built once per run in a worker, used by many tasks at once."""
+
+    def get_scheduling_metadata(self) -> SchedulingMetadata:
+        """Return what the generator uses; always the same. By default a local resource."""
+        return SchedulingMetadata()
+
+
+class RecordGenerator(Generator, ABC):
+    """Makes the cells of one record."""
+
+    @abstractmethod
+    async def generate(
+        self, inputs: Mapping[str, Any], context: GenerationContext
+    ) -> Mapping[str, Any]:
+        """Return the column's outputs by name.
+
+        Args:
+            inputs: at least the column's inputs by name; left unchanged.
+            context: models to ask.
+
+        Raises:
+            RecordRejected: this record cannot be made.
+        """
+
+
+class RowGroupGenerator(Generator, ABC):
+    """A root: makes its columns for all records of a row group out of their places alone."""
+
+    @abstractmethod
+    async def generate(
+        self, records: RecordRange, context: GenerationContext
+    ) -> list[dict[str, Any]]:
+        """Return the outputs by name, one dict for each record of the range, in order."""

@@ -1,0 +1,50 @@
+"""What generators that ask a chat model have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from contracts.identity import RequestDomain, TaskGroupKind
+from contracts.scheduling import SchedulingMetadata
+from contracts.workflow import Workflow
+from contracts.workflow_columns import ChatColumn
+from workers.generators.base import RecordGenerator
+from workers.generators.templates import RowTemplate
+
+
+class ChatGenerator(RecordGenerator):
+    """Renders the messages of a column, and declares its model."""
+
+    def __init__(self, column: ChatColumn, workflow: Workflow) -> None:
+        self.name = column.name
+        self.alias = column.model
+        self._templates = {
+            role: RowTemplate(field, source)
+            for role, field, source in (
+                ("system", "system", column.system),
+                ("user", "prompt", column.prompt),
+            )
+            if source is not None
+        }
+        model = workflow.models[column.model]
+        self._metadata = SchedulingMetadata(
+            kind=TaskGroupKind.MODEL,
+            identity=("model", model.provider, model.model, RequestDomain.CHAT.value),
+            weight=workflow.static_cap(column.model),
+        )
+
+    def get_scheduling_metadata(self) -> SchedulingMetadata:
+        """Return the endpoint and its static cap: the same for all its aliases (spec 02)."""
+        return self._metadata
+
+    def messages(self, inputs: Mapping[str, Any]) -> list[dict[str, str]]:
+        """Return the system and the user's message for one record.
+
+        Raises:
+            RecordRejected: a template does not fit this record.
+        """
+        return [
+            {"role": role, "content": template.render(inputs)}
+            for role, template in self._templates.items()
+        ]

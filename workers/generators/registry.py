@@ -1,0 +1,40 @@
+"""From a column of a workflow to its generator."""
+
+from __future__ import annotations
+
+from typing import assert_never
+
+from contracts.workflow import PlannedColumn, Workflow
+from contracts.workflow_columns import (
+    ExpressionColumn,
+    LlmStructuredColumn,
+    LlmTextColumn,
+    SeedColumn,
+)
+from workers.generators.base import RecordGenerator, RowGroupGenerator
+from workers.generators.expression import ExpressionGenerator
+from workers.generators.llm_structured import LlmStructuredGenerator
+from workers.generators.llm_text import LlmTextGenerator
+from workers.generators.seed import SeedGenerator
+
+
+def build_generator(
+    column: PlannedColumn, workflow: Workflow
+) -> RecordGenerator | RowGroupGenerator:
+    """Return the generator of a column; build it once per run in a worker, it caches what it can.
+
+    Args:
+        column: one of ``workflow.columns``.
+        workflow: as loaded, so templates and schemas are known to compile.
+    """
+    match column.spec:
+        case SeedColumn() as spec:
+            return SeedGenerator(spec, workflow)
+        case ExpressionColumn() as spec:
+            return ExpressionGenerator(spec)
+        case LlmTextColumn() as spec:
+            return LlmTextGenerator(spec, workflow)
+        case LlmStructuredColumn() as spec:
+            return LlmStructuredGenerator(spec, workflow)
+        case unknown:
+            assert_never(unknown)

@@ -1,0 +1,31 @@
+"""The ``seed`` generator: columns out of a file."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from contracts.workflow import RecordRange, Workflow
+from contracts.workflow_columns import SeedColumn
+from workers.generators.base import GenerationContext, RowGroupGenerator
+from workers.generators.seed_file import SeedReader
+
+
+class SeedGenerator(RowGroupGenerator):
+    """Reads the records of a row group."""
+
+    def __init__(self, column: SeedColumn, workflow: Workflow) -> None:
+        self._reader = SeedReader(workflow.seed, column.names)
+
+    async def generate(
+        self,
+        records: RecordRange,
+        context: GenerationContext,  # noqa: ARG002 - a root asks no model
+    ) -> list[dict[str, Any]]:
+        """Return the records of the range.
+
+        Raises:
+            WorkflowError: the file is not on this machine, or is not the one of the run.
+        """
+        # In a thread: the first read goes through the whole file, and disks can be slow.
+        return await asyncio.to_thread(self._reader.read_records, records)

@@ -1,0 +1,192 @@
+"""The models of a workflow, as generators see them: each call under admission (spec 05)."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import httpx2
+from pydantic import SecretStr
+
+from contracts.errors import ConfigurationError
+from contracts.identity import RequestDomain, RequestGroupSpec, RequestResourceKey
+from contracts.requests import TokenUsage
+from contracts.workflow import ModelSpec, ProviderSpec, WorkflowSettings
+from coordinator.requests.resolver import RequestResourceResolver
+from workers.executor import ModelRequest, ModelRequestExecutor
+from workers.generators.base import ChatAnswer
+from workers.openai_client import OpenAICompatibleClient, ProviderAnswer
+
+_BYTES_PER_TOKEN = 4
+
+
+class ProviderClients:
+    """One client per provider URL and key of a process, so that connections are shared.
+
+    Args:
+        transport: replaces the network; for tests.
+    """
+
+    def __init__(self, *, transport: httpx2.AsyncBaseTransport | None = None) -> None:
+        self._transport = transport
+        self._clients: dict[tuple[str, SecretStr | None], OpenAICompatibleClient] = {}
+
+    def client(self, base_url: str, api_key: SecretStr | None = None) -> OpenAICompatibleClient:
+        """Return the client of a URL and key.
+
+        Raises:
+            ConfigurationError: the URL or the key cannot be used.
+        """
+        identity = (base_url.rstrip("/"), api_key)
+        if identity not in self._clients:
+            self._clients[identity] = OpenAICompatibleClient(
+                base_url, api_key, transport=self._transport
+            )
+        return self._clients[identity]
+
+    async def aclose(self) -> None:
+        """Close every client; a later `client` opens a new one."""
+        clients, self._clients = self._clients, {}
+        for client in clients.values():
+            await client.aclose()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Model:
+    spec: ModelSpec
+    resource: RequestResourceKey
+    client: OpenAICompatibleClient
+
+
+class WorkflowModels:
+    """Implements `workers.generators.base.ModelCaller` for one workflow.
+
+    Args:
+        workflow: its providers and models.
+        executor: makes the attempts; not closed here.
+        clients: of this process; not closed here.
+        resolver: the process's factory of resource keys.
+        group: who asks, for the fair queue: the run, usually.
+        environ: where the keys are.
+
+    Raises:
+        ConfigurationError: a model names no provider, or a provider's key is not set.
+    """
+
+    def __init__(
+        self,
+        workflow: WorkflowSettings,
+        *,
+        executor: ModelRequestExecutor,
+        clients: ProviderClients,
+        resolver: RequestResourceResolver,
+        group: RequestGroupSpec | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> None:
+        environ = os.environ if environ is None else environ
+        self._executor = executor
+        self._group = group or RequestGroupSpec()
+        self._models: dict[str, _Model] = {}
+        for alias, spec in workflow.models.items():
+            provider = workflow.providers.get(spec.provider)
+            if provider is None:
+                raise ConfigurationError(
+                    f"model {alias!r} names provider {spec.provider!r}, expected one of:"
+                    f" {', '.join(workflow.providers) or 'none'}; add it to providers."
+                )
+            self._models[alias] = _Model(
+                spec=spec,
+                resource=resolver.resolve(
+                    spec.provider, spec.model, RequestDomain.CHAT, model_alias=alias
+                ),
+                client=clients.client(provider.base_url, _key_of(spec.provider, provider, environ)),
+            )
+
+    async def chat(
+        self,
+        alias: str,
+        messages: list[dict[str, str]],
+        *,
+        response_schema: Mapping[str, Any] | None = None,
+    ) -> ChatAnswer:
+        """Ask the model ``alias``; tokens are 0 where the provider did not count them.
+
+        Args:
+            alias: a key of the workflow's ``models``.
+            messages: with ``role`` and ``content``.
+            response_schema: JSON Schema of the answer; the provider may still break it.
+
+        Raises:
+            ConfigurationError: there is no such alias.
+            Exception: as `ModelRequestExecutor.execute`.
+        """
+        model = self._models.get(alias)
+        if model is None:
+            raise ConfigurationError(
+                f"model {alias!r} is not one of the workflow's:"
+                f" {', '.join(self._models) or 'none'}; add it to models."
+            )
+        answer = await self._executor.execute(self._request(model, messages, response_schema))
+        usage = answer.usage or TokenUsage()
+        return ChatAnswer(
+            text=answer.text, input_tokens=usage.input_tokens, output_tokens=usage.output_tokens
+        )
+
+    def _request(
+        self,
+        model: _Model,
+        messages: list[dict[str, str]],
+        response_schema: Mapping[str, Any] | None,
+    ) -> ModelRequest[ProviderAnswer]:
+        spec = model.spec
+
+        async def call() -> ProviderAnswer:
+            return await model.client.chat(
+                spec.model,
+                messages,
+                temperature=spec.temperature,
+                max_tokens=spec.max_tokens,
+                response_format=_response_format(response_schema),
+                timeout_seconds=spec.timeout_seconds,
+            )
+
+        return ModelRequest(
+            resource=model.resource,
+            call=call,
+            group=self._group,
+            cost=estimate_tokens(messages) + (spec.max_tokens or 0),
+            max_attempts=spec.max_attempts,
+        )
+
+
+def estimate_tokens(messages: list[dict[str, str]]) -> int:
+    """Return about how many tokens the messages are: four bytes of UTF-8 each, and some for roles.
+
+    A quota is settled by the real number when the lease comes back; this one only has to be near.
+    """
+    per_message = 4
+    size = sum(len(message["content"].encode(errors="replace")) for message in messages)
+    return math.ceil(size / _BYTES_PER_TOKEN) + per_message * len(messages)
+
+
+def _key_of(name: str, provider: ProviderSpec, environ: Mapping[str, str]) -> SecretStr | None:
+    if provider.api_key_env is None:
+        return None
+    key = environ.get(provider.api_key_env, "").strip()
+    if not key:
+        raise ConfigurationError(
+            f"provider {name!r} expects its API key in the environment variable"
+            f" {provider.api_key_env}, which is not set; export it where the workers start."
+        )
+    return SecretStr(key)
+
+
+def _response_format(schema: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    if schema is None:
+        return None
+    # Not "strict": providers then refuse most schemas that a user writes, and answers are
+    # checked by the generator anyway.
+    return {"type": "json_schema", "json_schema": {"name": "answer", "schema": dict(schema)}}

@@ -1,0 +1,292 @@
+"""The OpenAI-compatible chat and embeddings client that runs and generators use (spec 05).
+
+It makes one call and no retry: retries are attempts of their own, each under its own lease, and
+belong to the executor (spec 01, invariant 8). Its connection pool is unbounded, since no transport
+pool size is a capacity control (spec 01, *What it is not*).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Self, TypeVar
+
+import httpx2
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+
+from contracts.errors import ConfigurationError, ForebayError
+from contracts.requests import TokenUsage
+from workers.provider_answers import error_code_of, kept_headers
+
+DEFAULT_TIMEOUT_SECONDS = 120.0
+CONNECT_TIMEOUT_SECONDS = 10.0
+"""Connecting is given up before the whole call is, so that a dead host shows as such."""
+
+UNREADABLE = "unreadable_answer"
+"""Error code of an answer with a good status and a body that is not what was asked for."""
+
+_REMEDIES = {
+    400: "check the request: the model may not support a parameter or the response format",
+    401: "check the key in the environment variable that the provider's api_key_env names",
+    402: "check the account's billing",
+    403: "check the key's permissions for this model",
+    404: "check the provider's base_url and the model's id",
+    413: "shorten the prompt",
+    429: "lower max_parallel_requests or register the account's quotas",
+}
+
+
+class ProviderHTTPError(ForebayError):
+    """A provider answered with something other than the result that was asked for.
+
+    Neither the message nor an attribute holds the body, which could quote the prompt.
+
+    Attributes:
+        status: HTTP status; 2xx when the body could not be read.
+        headers: hints, limits and the request's id, names in lower case.
+        error_code: the body's machine-readable code, or None.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        error_code: str | None = None,
+        *,
+        url: str = "the provider",
+    ) -> None:
+        remedy = _REMEDIES.get(status, "try again later, or ask the provider")
+        code = f" ({error_code})" if error_code else ""
+        super().__init__(f"{url} answered {status}{code} instead of a result; {remedy}.")
+        self.status = status
+        self.headers = kept_headers(headers)
+        self.error_code = error_code
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderAnswer:
+    """A chat completion.
+
+    Attributes:
+        text: the content, "" where the model gave none; kept out of the repr.
+        usage: real tokens, None where the provider did not say.
+        status: HTTP status.
+        headers: hints, limits and the request's id, names in lower case.
+    """
+
+    text: str = field(repr=False)
+    usage: TokenUsage | None
+    status: int
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderEmbeddings:
+    """Vectors in the order of the inputs; the other fields are as in `ProviderAnswer`."""
+
+    vectors: Sequence[Sequence[float]] = field(repr=False)
+    usage: TokenUsage | None
+    status: int
+    headers: Mapping[str, str]
+
+
+class _Wire(BaseModel):
+    # Providers add fields of their own; the input stays out of errors, for it is the answer.
+    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
+
+
+class _Usage(_Wire):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+    def tokens(self) -> TokenUsage:
+        return TokenUsage(
+            input_tokens=max(0, self.prompt_tokens or 0),
+            output_tokens=max(0, self.completion_tokens or 0),
+        )
+
+
+class _Message(_Wire):
+    content: str | None = None
+
+
+class _Choice(_Wire):
+    message: _Message
+
+
+class _ChatCompletion(_Wire):
+    choices: list[_Choice] = Field(min_length=1)
+    usage: _Usage | None = None
+
+
+class _Embedding(_Wire):
+    index: int
+    embedding: list[float]
+
+
+class _Embeddings(_Wire):
+    data: list[_Embedding]
+    usage: _Usage | None = None
+
+
+_WireT = TypeVar("_WireT", bound=_Wire)
+
+
+class OpenAICompatibleClient:
+    """Calls one provider with one key; to be closed with `aclose` or ``async with``.
+
+    Args:
+        base_url: with the version, as in ``https://api.openai.com/v1``; no user, query or fragment.
+        api_key: sent as a bearer token; None for servers without keys.
+        timeout_seconds: bound of a whole call, where the call names none.
+        transport: replaces the network; for tests.
+
+    Raises:
+        ConfigurationError: the URL or the key cannot be used.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: SecretStr | None = None,
+        timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS,
+        *,
+        transport: httpx2.AsyncBaseTransport | None = None,
+    ) -> None:
+        self._base_url = _checked_url(base_url)
+        self._timeout_seconds = timeout_seconds
+        # Not "if api_key": an empty secret is false, and is to be refused, not left out.
+        bearer = None if api_key is None else f"Bearer {_checked_key(api_key)}"
+        self._http = httpx2.AsyncClient(
+            headers=None if bearer is None else {"authorization": bearer},
+            limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
+            transport=transport,
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self._base_url!r})"
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connections; calls that are under way fail."""
+        await self._http.aclose()
+
+    async def chat(
+        self,
+        model: str,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        temperature: float | None = None,
+        max_tokens: int | None = None,
+        response_format: Mapping[str, Any] | None = None,
+        user: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> ProviderAnswer:
+        """Ask for one chat completion; arguments that are None are not sent.
+
+        Raises:
+            ProviderHTTPError: any answer but a readable 2xx.
+            TimeoutError: no full answer within the timeout.
+            httpx2.TransportError: no connection, or a broken one.
+        """
+        body = _without_none(
+            model=model,
+            messages=[dict(message) for message in messages],
+            temperature=temperature,
+            max_tokens=max_tokens,
+            response_format=response_format,
+            user=user,
+        )
+        response = await self._post("/chat/completions", body, timeout_seconds)
+        completion = self._read(_ChatCompletion, response)
+        return ProviderAnswer(
+            text=completion.choices[0].message.content or "",
+            usage=completion.usage.tokens() if completion.usage else None,
+            status=response.status_code,
+            headers=kept_headers(response.headers),
+        )
+
+    async def embed(
+        self, model: str, inputs: Sequence[str], *, timeout_seconds: float | None = None
+    ) -> ProviderEmbeddings:
+        """Ask for one vector per input; raises as `chat` does."""
+        body = {"model": model, "input": list(inputs), "encoding_format": "float"}
+        response = await self._post("/embeddings", body, timeout_seconds)
+        found = self._read(_Embeddings, response)
+        ordered = sorted(found.data, key=lambda item: item.index)
+        if [item.index for item in ordered] != list(range(len(inputs))):
+            raise self._error(response, UNREADABLE)
+        return ProviderEmbeddings(
+            vectors=[item.embedding for item in ordered],
+            usage=found.usage.tokens() if found.usage else None,
+            status=response.status_code,
+            headers=kept_headers(response.headers),
+        )
+
+    async def _post(
+        self, path: str, body: Mapping[str, Any], timeout_seconds: float | None
+    ) -> httpx2.Response:
+        seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
+        connect = httpx2.Timeout(None, connect=min(seconds, CONNECT_TIMEOUT_SECONDS))
+        try:
+            # httpx bounds each read; only this bounds an answer that trickles in.
+            async with asyncio.timeout(seconds):
+                response = await self._http.post(self._base_url + path, json=body, timeout=connect)
+        except TimeoutError as error:
+            raise TimeoutError(
+                f"{self._base_url}{path} did not answer within {seconds:g} s;"
+                " raise the model's timeout_seconds if its answers take longer."
+            ) from error
+        if not response.is_success:
+            raise self._error(response, error_code_of(response.content))
+        return response
+
+    def _read(self, wire: type[_WireT], response: httpx2.Response) -> _WireT:
+        # Not raised from the ValidationError: that holds the body.
+        with suppress(ValidationError):
+            return wire.model_validate_json(response.content)
+        raise self._error(response, UNREADABLE)
+
+    def _error(self, response: httpx2.Response, error_code: str | None) -> ProviderHTTPError:
+        return ProviderHTTPError(
+            response.status_code, response.headers, error_code, url=str(response.request.url)
+        )
+
+
+def _without_none(**fields: Any) -> dict[str, Any]:
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _checked_url(base_url: str) -> str:
+    """Return the URL without a trailing slash; messages show none of it, it may hold a secret."""
+    expected = "expected http:// or https:// with a host, as in https://api.openai.com/v1"
+    try:
+        url = httpx2.URL(base_url)
+    except httpx2.InvalidURL as error:
+        raise ConfigurationError(f"a provider's base_url is no URL, {expected}.") from error
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise ConfigurationError(f"a provider's base_url cannot be called, {expected}.")
+    if url.userinfo or url.query or url.fragment:
+        raise ConfigurationError(
+            f"the base_url of {url.host} holds a user, query or fragment, {expected}; name the"
+            " environment variable that holds the key in api_key_env."
+        )
+    return str(url).rstrip("/")
+
+
+def _checked_key(api_key: SecretStr) -> str:
+    """Return the key if it can be a header; otherwise the HTTP library's error would quote it."""
+    key = api_key.get_secret_value().strip()
+    if not key or not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigurationError(
+            "a provider's API key is empty or holds blanks, control or non-ASCII characters;"
+            " set the environment variable that api_key_env names to the key alone."
+        )
+    return key

@@ -1,0 +1,84 @@
+"""When an attempt is made again, and how many retries a job may spend (spec 03, *Executor*)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from contracts.errors import ConfigurationError
+from contracts.requests import RequestOutcomeKind, RequestReleaseOutcome
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How often and after which pause an attempt is made again.
+
+    Attributes:
+        max_attempts: attempts in all, at least 1.
+        base_seconds: the first pause lies between 0 and this; each further bound is twice as long.
+        cap_seconds: the longest bound of a pause.
+        max_retry_after_seconds: a provider's longer hint is taken as this, the same bound as that
+            of a window's cooldown.
+    """
+
+    max_attempts: int = 4
+    base_seconds: float = 0.5
+    cap_seconds: float = 30.0
+    max_retry_after_seconds: float = 300.0
+
+    def __post_init__(self) -> None:
+        seconds = (self.base_seconds, self.cap_seconds, self.max_retry_after_seconds)
+        if self.max_attempts < 1 or not all(0 <= value < float("inf") for value in seconds):
+            raise ConfigurationError(
+                f"retry policy {self} cannot be followed, expected max_attempts of at least 1 and"
+                " finite seconds of at least 0; max_attempts = 1 turns retries off."
+            )
+
+    def pause_seconds(
+        self, attempts: int, outcome: RequestReleaseOutcome, draw: Callable[[], float]
+    ) -> float:
+        """Return the pause before the next attempt, after ``attempts`` of them.
+
+        None after a rate limit: the attempt waits in the queue for the window's cooldown instead.
+        Otherwise full jitter, and at least the provider's hint.
+
+        Args:
+            attempts: made so far, from 1.
+            outcome: of the last one.
+            draw: returns a random number from 0 to 1.
+        """
+        if outcome.kind is RequestOutcomeKind.RATE_LIMITED:
+            return 0.0
+        bound = min(self.cap_seconds, self.base_seconds * 2.0 ** min(attempts - 1, 64))
+        hint = min(outcome.retry_after_seconds or 0.0, self.max_retry_after_seconds)
+        return max(draw() * bound, hint)
+
+
+class RetryBudget:
+    """Bounds the retries of a whole job, so that a dead provider is not asked by every call.
+
+    Each retry takes one token, each success gives a tenth of one back, up to the first amount.
+
+    Args:
+        tokens: retries that are allowed without any success.
+    """
+
+    def __init__(self, tokens: int) -> None:
+        # In tenths, since ten times 0.1 is not 1.
+        self._full = self._tenths = tokens * 10
+
+    @property
+    def tokens(self) -> float:
+        """Retries that are left, in tenths."""
+        return self._tenths / 10
+
+    def take(self) -> bool:
+        """Take a token for a retry; False when there is none, and then nothing changes."""
+        if self._tenths < 10:  # noqa: PLR2004
+            return False
+        self._tenths -= 10
+        return True
+
+    def give_back(self) -> None:
+        """Note a success."""
+        self._tenths = min(self._full, self._tenths + 1)

@@ -1,0 +1,164 @@
+"""Where in a workflow file something is wrong, in one sentence (spec 05)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from contracts.errors import WorkflowError
+from contracts.settings import RequestAdmissionTuningConfig, Settings
+from contracts.workflow import ModelSpec, OutputSpec, ProviderSpec, WorkflowSpec
+from contracts.workflow_columns import COLUMN_TYPES
+
+Place = tuple[str | int, ...]
+"""Keys and indices from the top of the document: ``("columns", 2, "prompt")``."""
+
+_MOST_OPTIONS: Final = 12
+
+_SENTENCES: Final[Mapping[str, str]] = {
+    "missing": "is missing; add it",
+    "too_short": "is empty; write at least one",
+    "string_too_short": "is empty; write something",
+}
+
+_REMEDIES: Final[Mapping[str, str]] = {
+    "string_type": "put it in quotes",
+    "int_type": "write a whole number without quotes",
+    "float_type": "write a number without quotes",
+    "tuple_type": "write a list in square brackets",
+    "dict_type": "write a table of keys and values",
+    "model_type": "write a table of keys and values",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkflowFile:
+    """A workflow file that was read: its path as it was given, and what it says."""
+
+    path: Path
+    document: Mapping[str, Any]
+
+    def refuse(self, place: Place, problem: str) -> WorkflowError:
+        """Return the error of a place: file, place, the column's name, and what is wrong."""
+        end = "" if problem.endswith((".", "?")) else "."
+        return WorkflowError(f"{self.path}: {self._describe(place)}{problem}{end}")
+
+    def refuse_form(self, error: ValidationError) -> WorkflowError:
+        """Return the first of pydantic's errors as a sentence, and how many more there are.
+
+        An unknown key goes first: most often it is a misspelling of the key that is missing.
+        """
+        faults = error.errors(include_url=False)
+        faults.sort(key=lambda fault: fault["type"] != "extra_forbidden")
+        place, problem = _form_fault(faults[0])
+        more = f" (and {len(faults) - 1} more)." if len(faults) > 1 else ""
+        return self.refuse(place, problem.removesuffix(".") + more)
+
+    def _describe(self, place: Place) -> str:
+        path = "".join(
+            f"[{part}]" if isinstance(part, int) else f".{part}" for part in place
+        ).removeprefix(".")
+        match place:
+            case ("columns", int(index), *_):
+                name = self._column_name(index)
+                return f"{path} (column {name!r}): " if name else f"{path}: "
+            case ():
+                return ""
+            case _:
+                return f"{path}: "
+
+    def _column_name(self, index: int) -> str | None:
+        match self.document:
+            case {"columns": [*columns]} if index < len(columns):
+                match columns[index]:
+                    case {"name": str(name)}:
+                        return name
+        return None
+
+
+def suggestion(name: str, options: Iterable[str]) -> str:
+    """Return what may have been meant instead of ``name``, or what there is to choose from."""
+    known = list(options)
+    close = get_close_matches(name, known, n=1)
+    if close:
+        return f"did you mean {close[0]!r}?"
+    if not known:
+        return "there is none yet, define it first"
+    rest = ", ..." if len(known) > _MOST_OPTIONS else ""
+    return f"use one of {', '.join(known[:_MOST_OPTIONS])}{rest}"
+
+
+def _form_fault(fault: ErrorDetails) -> tuple[Place, str]:
+    """Return the place in the file and what is wrong, without what was written there."""
+    place, context = _without_tag(fault["loc"]), fault.get("ctx", {})
+    match fault["type"]:
+        case "extra_forbidden":
+            remedy = suggestion(str(place[-1]), _known_keys(fault["loc"][:-1]))
+            return place, f"unknown key; {remedy}"
+        case "union_tag_not_found":
+            return (*place, "generator"), f"is missing; use one of {', '.join(COLUMN_TYPES)}"
+        case "union_tag_invalid":
+            tag = str(context["tag"])
+            remedy = suggestion(tag, COLUMN_TYPES)
+            return (*place, "generator"), f"unknown generator {tag!r}; {remedy}"
+        case "value_error":
+            return place, f"{context['error']}"
+        case kind if kind in _SENTENCES:
+            return place, _SENTENCES[kind]
+        case kind:
+            message = fault["msg"].replace("Input should be", "expected")
+            remedy = _REMEDIES.get(kind, "correct it")
+            return place, f"{message}, not {_found(fault['input'])}; {remedy}"
+
+
+def _found(value: Any) -> str:
+    """Name what was found: numbers as they are, anything else by its kind, it may be a secret."""
+    match value:
+        case bool():
+            return str(value).lower()
+        case int() | float():
+            return str(value)
+        case str():
+            return "text" if value else "empty text"
+        case list():
+            return "a list" if value else "an empty list"
+        case dict():
+            return "a table"
+        case _:
+            return "nothing"
+
+
+def _without_tag(location: Place) -> Place:
+    """Drop the generator's name, which pydantic puts behind the index of a column."""
+    match location:
+        case ("columns", int(index), str(), *rest):
+            return ("columns", index, *rest)
+        case _:
+            return tuple(location)
+
+
+def _known_keys(location: Place) -> list[str]:
+    """Return the keys that the table at pydantic's location may have."""
+    known: type[Settings]
+    match location:
+        case ():
+            known = WorkflowSpec
+        case ("output",):
+            known = OutputSpec
+        case ("providers", _):
+            known = ProviderSpec
+        case ("models", _):
+            known = ModelSpec
+        case ("models", _, "tuning"):
+            known = RequestAdmissionTuningConfig
+        case ("columns", int(), str(generator)):
+            known = COLUMN_TYPES[generator]
+        case _:
+            return []
+    return [field.alias or name for name, field in known.model_fields.items()]
