@@ -22,9 +22,9 @@ from redis.exceptions import RedisError
 from contracts.errors import CoordinatorError, CoordinatorUnavailable
 from contracts.settings import MemberSettings
 from coordinator.address import ServerAddress
-from coordinator.keys import SCHEMA_VERSION, ShardKeys
+from coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, ShardKeys
 from coordinator.link import LinkDownError, NotAMemberError, ScriptLink
-from coordinator.membership import Heartbeat, Membership, boot_seconds
+from coordinator.membership import Heartbeat, Membership, boot_seconds, member_keys
 from coordinator.scripts import Script, script
 from coordinator.wakeups import Subscriber
 
@@ -116,9 +116,7 @@ class ShardChannel:
         listener: told of notices, wake-ups and membership.
     """
 
-    def __init__(
-        self, server: Server, keys: ShardKeys, batch: Script, listener: Listener
-    ) -> None:
+    def __init__(self, server: Server, keys: ShardKeys, batch: Script, listener: Listener) -> None:
         self.keys = keys
         self.membership: Membership | None = None
         self._server = server
@@ -271,14 +269,18 @@ class ShardChannel:
     async def _join(self) -> None:
         member_id = self._server.new_member_id()
         ttl = self._server.settings.ttl_seconds
-        await self._server.subscriber.subscribe(
-            self.keys.wake_channel(member_id), self._on_message
-        )
+        await self._server.subscriber.subscribe(self.keys.wake_channel(member_id), self._on_message)
         run_id = await self._server.run_id()
         joined_at = boot_seconds()
-        join_args = (member_id, round(ttl * 1e6), SCHEMA_VERSION, run_id, secrets.token_hex(6))
-        keys = [self.keys["meta"], self.keys["members"]]
-        reply = await self._link.run(script("member/join"), keys, join_args)
+        join_args = (
+            member_id,
+            round(ttl * 1e6),
+            SCHEMA_VERSION,
+            run_id,
+            secrets.token_hex(6),
+            KEEP_UNUSED_SHARD_MS,
+        )
+        reply = await self._link.run(script("member/join"), member_keys(self.keys), join_args)
         await self._server.list_shard(self.keys)
         _now_us, generation, _members = json.loads(reply)
         membership = Membership(

@@ -36,6 +36,12 @@ def boot_seconds() -> float:
     return time.clock_gettime(clock)
 
 
+def member_keys(keys: ShardKeys) -> list[str]:
+    """Return every key of a shard in the order of the KEYS of ``member/join`` and its heartbeat."""
+    first = [keys["meta"], keys["members"], keys["events"]]
+    return [*first, *(key for key in keys.all if key not in first)]
+
+
 @dataclass(slots=True, kw_only=True)
 class Membership:
     """One process's place in one shard, from joining to leaving or expiry.
@@ -128,11 +134,9 @@ class Heartbeat:
 
     def _beat(self, membership: Membership) -> None:
         sent_at = boot_seconds()
-        keys = membership.keys.all
-        ours = [membership.keys["meta"], membership.keys["members"]]
+        keys = member_keys(membership.keys)
         args = [
-            *ours,
-            *(key for key in keys if key not in ours),
+            *keys,
             membership.member_id,
             round(membership.ttl_seconds * 1e6),
             KEEP_UNUSED_SHARD_MS,
@@ -147,7 +151,7 @@ class Heartbeat:
             log.debug("heartbeat_failed", shard=membership.keys.tag, error=type(error).__name__)
             membership.next_beat_at = boot_seconds() + min(1.0, membership.ttl_seconds / 10)
             return
-        _now_us, members, _rank = json.loads(reply)
+        _now_us, members = json.loads(reply)
         if members == 0:
             self.remove(membership)
             with contextlib.suppress(RuntimeError):

@@ -18,7 +18,7 @@ from typing import Final, cast
 
 import redis.asyncio as aioredis
 
-from coordinator.keys import OPERATOR_SCRIPTS_KEY, REQUEST_KEYS, SHARDS_KEY
+from coordinator.keys import OPERATOR_SCRIPTS_KEY, POOL_KEYS, REQUEST_KEYS, SHARDS_KEY
 from coordinator.scripts import script
 
 _SHARD: Final = "fb:{rq:local/mock-large}"
@@ -45,6 +45,7 @@ _DIGEST_FIELD: Final = "digest"
 
 _SHARD_KINDS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "rq": ("requests", REQUEST_KEYS),
+    "pool": ("tasks", POOL_KEYS),
 }
 """By the first part of a tag: where the scripts of this kind of shard lie below ``lua/``, and its
 keys. Each kind has a ``show`` (ARGV: rows of each list) and an ``audit`` (ARGV: ``lines``)."""

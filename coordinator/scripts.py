@@ -34,6 +34,8 @@ ENTRY_POINTS: Final = (
     "requests/show",
     "operator/shards",
     "tasks/batch",
+    "tasks/show",
+    "tasks/audit",
 )
 
 
@@ -164,17 +166,20 @@ def compose(name: str, fragments: Mapping[str, str] | None = None) -> Script:
     done: set[str] = set()
 
     def inline(path: str, body: str, above: tuple[str, ...]) -> None:
-        if path in above:
-            raise ValueError(f"include cycle: {' -> '.join((*above, path))}")
+        chain = (*above, path)
         for number, line in enumerate(body.splitlines(), 1):
             match = INCLUDE.match(line)
             if match is None:
                 bound = header.binding().splitlines() if line == BIND else [line]
                 out.extend(bound)
                 origins.extend([f"lua/{path}.lua:{number}"] * len(bound))
-            elif match.group(1) not in done:
-                done.add(match.group(1))
-                inline(match.group(1), _source(match.group(1), replaced), (*above, path))
+                continue
+            included = match.group(1)
+            if included in chain:
+                raise ValueError(f"include cycle: {' -> '.join((*chain, included))}")
+            if included not in done:
+                done.add(included)
+                inline(included, _source(included, replaced), chain)
 
     inline(name, text, ())
     composed = "\n".join(out) + "\n"

@@ -31,6 +31,7 @@ from contracts.requests import (
 )
 from contracts.settings import RequestAdmissionConfig
 from coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, request_shard
+from coordinator.membership import member_keys
 from coordinator.requests import codec
 from coordinator.scripts import Script, compose
 
@@ -217,18 +218,16 @@ class ScriptedShard:
         self, member: str, ttl_seconds: float = 15.0, generation: str = GENERATION
     ) -> list[Any]:
         """Make a member; return ``[now_us, generation, members]``."""
-        args = (member, round(ttl_seconds * 1e6), SCHEMA_VERSION, "run", generation)
-        reply: list[Any] = json.loads(self._run("member/join", ["meta", "members"], args))
+        ttl_us = round(ttl_seconds * 1e6)
+        args = (member, ttl_us, SCHEMA_VERSION, "run", generation, KEEP_UNUSED_SHARD_MS)
+        reply: list[Any] = json.loads(self.run("member/join", member_keys(self.keys), args))
         self.generation = reply[1]
         return reply
 
     def heartbeat(self, member: str, ttl_seconds: float = 15.0) -> list[int]:
-        """Renew a membership; return ``[now_us, members, rank]``."""
-        others = [kind for kind in self.keys.kinds if kind not in {"meta", "members"}]
+        """Renew a membership; return ``[now_us, members]``."""
         args = (member, round(ttl_seconds * 1e6), KEEP_UNUSED_SHARD_MS)
-        reply: list[int] = json.loads(
-            self._run("member/heartbeat", ["meta", "members", *others], args)
-        )
+        reply: list[int] = json.loads(self.run("member/heartbeat", member_keys(self.keys), args))
         return reply
 
     def batch(self, member: str, *ops: Op) -> Reply:
@@ -250,7 +249,7 @@ class ScriptedShard:
         args: list[Any] = [member, number]
         for op in ops:
             args += encode(op)
-        raw = self._run("requests/batch", self.keys.kinds, args)
+        raw = self.run("requests/batch", self.keys.all, args)
         now_us, wake_us, generation, results, notices = json.loads(raw)
         return Reply(
             now_us=now_us,
@@ -277,9 +276,13 @@ class ScriptedShard:
         """Run a batch of one operation and return its result."""
         return self.batch(member, op).results[0]
 
-    def _run(self, name: str, kinds: Sequence[str], args: Sequence[Any]) -> bytes:
+    def run(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> bytes:
+        """Run a script as it is composed for tests.
+
+        Raises:
+            Refused: an error reply.
+        """
         script = composed(name, self._fragments)
-        keys = [self.keys[kind] for kind in kinds]
         try:
             reply: bytes = self._eval(script, keys, args)
         except ResponseError as error:

@@ -10,10 +10,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import unquote
 
 import redis.asyncio as aioredis
 
 from contracts.errors import ConfigurationError
+from contracts.runs import RunSpec
 from contracts.tasks import ResolvedTaskScheduling, RunProgress
 from contracts.workflow import Workflow
 from coordinator.keys import check_id, encode
@@ -55,9 +57,7 @@ class CompletionTracker:
         self._client = client
         self._keys = controller.keys
 
-    async def submit(
-        self, run_id: str, workflow: Workflow, scheduling: Sequence[ResolvedTaskScheduling]
-    ) -> bool:
+    async def submit(self, run: RunSpec, scheduling: Sequence[ResolvedTaskScheduling]) -> bool:
         """Begin a run; its first row groups are queued at once.
 
         Returns:
@@ -68,16 +68,16 @@ class CompletionTracker:
         """
         result = await self._controller.ask(
             "run_submit",
-            check_id("run", run_id),
-            build_plan(workflow, scheduling),
-            workflow.model_dump_json(),
+            check_id("run", run.run_id),
+            build_plan(run.workflow, scheduling),
+            run.model_dump_json(),
         )
-        return codec.check_accepted(result, f"run {run_id!r}")
+        return codec.check_accepted(result, f"run {run.run_id!r}")
 
-    async def workflow(self, run_id: str) -> Workflow | None:
-        """Return the workflow of a run that is going on, or None."""
+    async def spec(self, run_id: str) -> RunSpec | None:
+        """Return what a run that is going on was submitted with, or None."""
         text = await self._client.hget(self._keys["runs"], f"{encode(run_id)}\0workflow")
-        return None if text is None else Workflow.model_validate_json(text)
+        return None if text is None else RunSpec.model_validate_json(text)
 
     async def collect(self, run_id: str) -> RunProgress | None:
         """Return where a run stands, and be told of its next row groups; None where it is over."""
@@ -112,7 +112,9 @@ class CompletionTracker:
             if dropped is not None:
                 column, _, reason = dropped.decode().partition("\0")
                 records.append(
-                    WrittenRecord(number=record, values={}, dropped_by=column, reason=reason)
+                    WrittenRecord(
+                        number=record, values={}, dropped_by=unquote(column), reason=reason
+                    )
                 )
             else:
                 row = {name: json.loads(v) for name, v in zip(names, values, strict=True)}

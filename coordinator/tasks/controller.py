@@ -37,6 +37,7 @@ class TaskAdmissionController:
     ) -> None:
         self.keys = pool_shard(pool)
         self.changed = asyncio.Event()
+        self.changed.set()  # the first look needs no reason
         self._held: dict[str, TaskAdmissionLease] = {}
         self._on_lease_lost = on_lease_lost or (lambda _lease: None)
         self._loop = asyncio.get_running_loop()

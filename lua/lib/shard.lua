@@ -1,22 +1,8 @@
 -- What both kinds of shard share: its clock, its events, what it tells other members, and the
 -- numbered batches that make a call happen once (spec 06, Exactly once).
-local MAX_EVENTS = 8192
-local now_us = 0
-local events, event_count = {}, 0
+-- @include lib/events
+
 local notices = {}
-
-local function emit(kind, ...)
-  event_count = event_count + 1
-  events[event_count] = { kind, ... }
-end
-
-local function write_events(meta)
-  for i = 1, event_count do
-    meta.sequence = meta.sequence + 1
-    redis.call('XADD', K.events, 'MAXLEN', '~', MAX_EVENTS, '*', 'sequence', int(meta.sequence),
-      'at_us', int(now_us), 'kind', unpack(events[i]))
-  end
-end
 
 -- Note something for a member: it is told in the reply if it is the caller, else by its channel.
 local function notify(member, notice)

@@ -9,7 +9,7 @@
 --   ttl_us    integer how long this heartbeat lasts
 --   keep_ms   integer how long an unused shard is kept
 -- Reply
---   JSON [now_us, members, rank], or [now_us, 0, -1] if the membership is over
+--   JSON [now_us, members], or [now_us, 0] if the membership is over
 -- Errors
 --   none
 -- Cost
@@ -20,17 +20,15 @@
 -- @include lib/clock
 -- @include lib/time
 -- @include lib/int
+-- @include lib/keep_all
 
-local stored = redis.call('HMGET', K.meta, 'now_us', 'last_us')
+local stored = redis.call('HMGET', K.meta, 'now_us', 'last_us', 'schema')
 local now_us, read = shard_time(stored[1], stored[2])
-local expiry = redis.call('ZSCORE', K.members, member_id)
+local expiry = stored[3] and redis.call('ZSCORE', K.members, member_id)
 if not expiry or tonumber(expiry) <= now_us then
-  return '[' .. int(now_us) .. ',0,-1]'
+  return '[' .. int(now_us) .. ',0]'
 end
 redis.call('HSET', K.meta, 'now_us', int(now_us), 'last_us', int(read))
 redis.call('ZADD', K.members, int(now_us + tonumber(ttl_us)), member_id)
-for i = 1, #KEYS do
-  redis.call('PEXPIRE', KEYS[i], keep_ms)
-end
-return '[' .. int(now_us) .. ',' .. redis.call('ZCARD', K.members) .. ','
-  .. redis.call('ZRANK', K.members, member_id) .. ']'
+keep_all(keep_ms)
+return '[' .. int(now_us) .. ',' .. redis.call('ZCARD', K.members) .. ']'

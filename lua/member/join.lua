@@ -3,39 +3,52 @@
 -- KEYS
 --   meta      hash    clock, schema, generation, run id
 --   members   zset    member, by expiry in microseconds
+--   events    stream  transitions, the last 8192
+--   others    rest    every other key of the shard
 -- ARGV
 --   member_id string  a name that was never used before
 --   ttl_us    integer how long a heartbeat lasts
 --   schema    integer the schema version this member speaks
 --   run_id    string  the server's run id
 --   generation string the generation to be born with, random
+--   keep_ms   integer how long an unused shard is kept
 -- Reply
 --   JSON [now_us, generation, members]
 -- Errors
 --   SCHEMA the shard was written with another schema version
 -- Cost
---   O(log members)
+--   O(log members) and one PEXPIRE per key; at birth one UNLINK of every key
 -- Invariant
---   a member that cannot speak the shard's schema changes nothing
+--   a member that cannot speak the shard's schema changes nothing; a shard is born empty
 -- @bind
 -- @include lib/clock
 -- @include lib/time
 -- @include lib/int
 -- @include lib/read_hash
+-- @include lib/events
+-- @include lib/keep_all
 
 local meta = read_hash(K.meta)
 if meta.schema and meta.schema ~= schema then
   return redis.error_reply('SCHEMA ' .. meta.schema)
 end
 if not meta.schema then
-  meta.generation = generation
+  redis.call('UNLINK', unpack(KEYS)) -- what outlived the last generation belongs to nobody
+  meta = { generation = generation }
   redis.call('HSET', K.meta, 'schema', schema, 'generation', generation)
 end
 if meta.run_id ~= run_id then
   redis.call('HSET', K.meta, 'run_id', run_id)
 end
 
-local now_us, read = shard_time(meta.now_us, meta.last_us)
-redis.call('HSET', K.meta, 'now_us', int(now_us), 'last_us', int(read))
-redis.call('ZADD', K.members, int(now_us + tonumber(ttl_us)), member_id)
+local read
+now_us, read = shard_time(meta.now_us, meta.last_us)
+meta.sequence = tonumber(meta.sequence) or 0
+if redis.call('ZADD', K.members, int(now_us + tonumber(ttl_us)), member_id) == 1 then
+  emit('member_joined', 'member_id', member_id)
+end
+write_events(meta)
+redis.call('HSET', K.meta, 'now_us', int(now_us), 'last_us', int(read), 'sequence',
+  int(meta.sequence))
+keep_all(keep_ms)
 return '[' .. int(now_us) .. ',"' .. meta.generation .. '",' .. redis.call('ZCARD', K.members) .. ']'

@@ -37,9 +37,11 @@
 --   unknown_lease, cancelled, registered, left, leaving, unknown), and what befell waiters and
 --   leases of the caller (granted, denied, lost). Other members get their notices by channel.
 -- Errors
---   NOMEMBER the caller is not a member (any more); OLDBATCH a late duplicate
+--   NOMEMBER the caller is not a member (any more); OLDBATCH a late duplicate; BADBATCH an
+--   operation that is not one, lacks arguments, or names no domain or outcome: nothing happened
 -- Cost
---   O(log n) per operation, at most 64 grants, 200 ended leases and 64 deadlines besides
+--   O(log n) per operation, at most 64 grants, 200 ended leases and 64 deadlines besides; one
+--   PEXPIRE per key in a call that made a key or ended a membership
 -- Invariant
 --   in_flight is the number of live leases; no grant above window or cap; nobody passes a waiter
 --   that may go (spec 01, 4 and 5; spec 03, Order)
@@ -53,6 +55,7 @@ local GROUP_EXTRA = {}
 -- @include lib/write_changes
 -- @include lib/split
 -- @include lib/shard
+-- @include lib/keep
 -- @include lib/requests/ramp
 -- @include lib/requests/state
 -- @include lib/groups
@@ -75,15 +78,24 @@ while at <= #ARGV do
   if not operation or at + operation[1] > #ARGV then
     return redis.error_reply('BADBATCH operation ' .. tostring(ARGV[at]))
   end
+  local place, words = operation[3], operation[4]
+  if words and not words[ARGV[at + place]] then
+    return redis.error_reply('BADBATCH ' .. ARGV[at] .. ' ' .. ARGV[at + place])
+  end
   calls[#calls + 1] = { operation, at }
   at = at + operation[1] + 1
 end
 
 load_meta()
+if not meta.generation then
+  return redis.error_reply('NOMEMBER ' .. member_id) -- the shard is gone: nothing may grow here
+end
+local keys_before = count_keys()
 settle()
 local expiry = redis.call('ZSCORE', K.members, member_id)
 if not expiry or tonumber(expiry) <= now_us then
   save()
+  keep_new_keys(keys_before, member_ended)
   publish_notices(meta, '')
   return redis.error_reply('NOMEMBER ' .. member_id)
 end
@@ -101,5 +113,6 @@ local reply = '[' .. int(now_us) .. ',' .. int(wake_us) .. ',"' .. meta.generati
 if redis.call('ZSCORE', K.members, member_id) then
   keep_reply(member_id, number, reply)
 end
+keep_new_keys(keys_before, member_ended)
 publish_notices(meta, member_id)
 return reply

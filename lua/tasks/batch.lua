@@ -63,6 +63,7 @@
 -- @include lib/tasks/save
 -- @include lib/tasks/queue
 -- @include lib/tasks/policy
+-- @include lib/runs/state
 -- @include lib/tasks/leases
 -- @include lib/tasks/settle
 local first_argument, last_argument = 0, 0

@@ -21,7 +21,8 @@ from contracts.settings import RequestAdmissionConfig
 from contracts.snapshots import AuditReport, GlobalSnapshot
 from coordinator.address import parse_url
 from coordinator.connections import open_sync
-from coordinator.keys import request_shard
+from coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, request_shard
+from coordinator.membership import member_keys
 from coordinator.requests import codec
 from coordinator.requests.snapshots import decode_audit, decode_capture
 from coordinator.scripts import compose
@@ -54,8 +55,9 @@ class Shard:
 
     def join(self, member_id: str) -> None:
         text = compose("member/join", {"lib/clock": CLOCK}).text
-        keys = [self.keys["meta"], self.keys["members"]]
-        self.client.eval(text, 2, *keys, member_id, TTL_US, "1", "server", "born")
+        keys = member_keys(self.keys)
+        args = (member_id, TTL_US, SCHEMA_VERSION, "server", "born", KEEP_UNUSED_SHARD_MS)
+        self.client.eval(text, len(keys), *keys, *args)
 
     def batch(self, member_id: str, *operations: codec.Args) -> list[Any]:
         number = self.batches[member_id] = self.batches.get(member_id, 0) + 1

@@ -11,12 +11,14 @@ from coordinator.address import parse_url
 from coordinator.connections import open_sync
 from tests.support_scripts import (
     EMBEDDING,
+    GENERATION,
     Acquire,
     Leave,
     Refused,
     Register,
     Release,
     ScriptedShard,
+    encode,
     granted,
 )
 from tests.support_state import audited, events, transitions
@@ -59,7 +61,7 @@ def test_expired_member_is_told_so_and_never_revived(shard: ScriptedShard) -> No
     shard.open(2)
     shard.batch("m", Acquire("a"))
     shard.advance(TTL)
-    assert shard.heartbeat("m")[1:] == [0, -1]
+    assert shard.heartbeat("m")[1:] == [0]
     with pytest.raises(Refused, match="NOMEMBER"):
         shard.batch("m", Acquire("b"))
     assert state(shard)["leases"] == {}
@@ -160,18 +162,20 @@ def test_many_deadlines_of_one_instant_are_met_without_delay(shard: ScriptedShar
     assert len(told) == 149
 
 
+def test_leaving_member_is_granted_nothing_while_its_end_goes_on(shard: ScriptedShard) -> None:
+    shard.open(250, "n", "m")
+    for i in range(5):
+        shard.batch("m", *(Acquire(f"a{i}-{j}") for j in range(50)))
+    shard.batch("m", Acquire("waits"))
+    assert (shard.ask("m", Leave()), shard.pushed) == (["leaving"], {})
+    assert "waits" not in state(shard)["leases"]
+    assert shard.ask("m", Leave()) == ["left"]
+    assert (state(shard)["leases"], state(shard)["waiters"]) == ({}, {})
+
+
 def test_heartbeat_tells_how_many_members_there_are(shard: ScriptedShard) -> None:
     shard.open(1, "m", "n", "o")
     assert [shard.heartbeat(member)[1] for member in "mno"] == [3, 3, 3]
-
-
-def test_heartbeats_rank_each_member_differently(shard: ScriptedShard) -> None:
-    shard.open(1, "m", "n", "o")
-    ranks = []
-    for member in "mno":
-        shard.advance(1.0)
-        ranks.append(shard.heartbeat(member)[2])
-    assert sorted(ranks) == [0, 1, 2]
 
 
 def test_heartbeat_renews_and_nothing_else(shard: ScriptedShard) -> None:
@@ -274,6 +278,44 @@ def test_shard_whose_last_member_died_leaves_no_endless_key(shard: ScriptedShard
     # the member dies before its next heartbeat, and nobody ever comes here again
     endless = {kind for kind in shard.stored_keys() if shard.client.ttl(shard.keys[kind]) == -1}
     assert endless == set()
+
+
+def test_shard_that_its_last_member_left_keeps_no_endless_key(shard: ScriptedShard) -> None:
+    shard.open(1)
+    shard.batch("m", Acquire("a"))
+    shard.batch("m", Leave())
+    endless = {kind for kind in shard.stored_keys() if shard.client.ttl(shard.keys[kind]) == -1}
+    assert endless == set()
+
+
+def test_late_call_to_a_shard_that_is_gone_makes_no_key(shard: ScriptedShard) -> None:
+    shard.open(1)
+    shard.client.delete(*shard.keys.all)
+    with pytest.raises(Refused, match="NOMEMBER"):
+        shard.batch("m", Acquire("a"))
+    assert shard.heartbeat("m")[1:] == [0]
+    assert shard.stored_keys() == set()
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ("acquire", "b", "video", "g", "1", ""),
+        ("release", "a", "shrug", "0", GENERATION),
+        ("release", "a"),
+        ("steal", "a"),
+    ],
+)
+def test_batch_with_a_wrong_word_changes_nothing(
+    shard: ScriptedShard, wrong: tuple[str, ...]
+) -> None:
+    shard.open(2)
+    shard.batch("m", Acquire("a"))
+    before = state(shard)
+    right = encode(Acquire("c"))
+    with pytest.raises(Refused, match="BADBATCH"):
+        shard.run("requests/batch", shard.keys.all, ("m", 99, *right, *wrong))
+    assert state(shard) == before
 
 
 def test_script_error_names_the_line_of_its_source(redis_url: str) -> None:

@@ -170,14 +170,26 @@ end
 -- A clean shutdown: everything of this member ends at once, 200 a call.
 local function leave()
   local left = end_member(member_id, 'left')
+  if not left then
+    grants_left = 0 -- what is left of the caller waits no more: it must not be given anything
+  end
   deny_unregistered()
   grant_waiters()
   return left and '["left"]' or '["leaving"]'
 end
 
+local IS_DOMAIN = {}
+for i = 1, #DOMAINS do
+  IS_DOMAIN[DOMAINS[i]] = true
+end
+local IS_OUTCOME = { success = true, rate_limited = true, provider_failure = true,
+  provider_timeout = true, local_cancelled = true, local_timeout = true,
+  unexpected_exception = true, member_lost = true }
+
+-- How many arguments, what to do, and which argument must be one of which words.
 local OPERATIONS = {
-  acquire = { 5, acquire },
-  release = { 4, release },
+  acquire = { 5, acquire, 2, IS_DOMAIN },
+  release = { 4, release, 2, IS_OUTCOME },
   cancel = { 1, cancel },
   state = { 1, state },
   register = { 3, register },

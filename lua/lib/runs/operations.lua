@@ -76,6 +76,23 @@ local function run_written(run, row_group)
   return '["written"]'
 end
 
+local function cancel_row_group(run, plan, row_group)
+  local first, last = records_of(plan, row_group)
+  for index = 1, #plan.columns do
+    local column = plan.columns[index]
+    local from, to = first, last
+    if column.scope == 'g' then
+      from, to = row_group, row_group
+    end
+    for number = from, to do
+      discard_waiting(run .. ':' .. column.name .. ':' .. column.scope .. int(number))
+    end
+  end
+  for record = first, last do
+    delete_cells(run, plan, int(record))
+  end
+end
+
 -- Cancel at once: what waits never starts, what runs ends unheard, finished row groups stay until
 -- they are deleted with the rest.
 local function run_cancel(run)
@@ -84,21 +101,11 @@ local function run_cancel(run)
     return '["unknown"]'
   end
   for row_group = 0, counted(run, 'next') - 1 do
-    redis.call('HDEL', K.row_groups, run .. '\0' .. int(row_group))
-    redis.call('ZREM', K.checkpoints, run .. '\0' .. string.format('%016.0f', row_group))
-    local first, last = records_of(plan, row_group)
-    for index = 1, #plan.columns do
-      local column = plan.columns[index]
-      local from, to = first, last
-      if column.scope == 'g' then
-        from, to = row_group, row_group
-      end
-      for number = from, to do
-        discard_waiting(run .. ':' .. column.name .. ':' .. column.scope .. int(number))
-      end
-    end
-    for record = first, last do
-      delete_cells(run, plan, int(record))
+    local open = redis.call('HDEL', K.row_groups, run .. '\0' .. int(row_group))
+    local unwritten = redis.call('ZREM', K.checkpoints,
+      run .. '\0' .. string.format('%016.0f', row_group))
+    if open + unwritten > 0 then
+      cancel_row_group(run, plan, row_group)
     end
   end
   end_run(run)

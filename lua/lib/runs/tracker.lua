@@ -1,38 +1,13 @@
 -- The completion tracker (spec 05): which cells a run has, which tasks that makes ready, and when a
 -- row group is through. Its state of a run: `runs` the plan, `progress` counts, `cells` values of
 -- open row groups, `row_groups` records that are still missing in each.
-local plans = {}
-
-local function plan_of(run)
-  local plan = plans[run]
-  if plan == nil then
-    local text = redis.call('HGET', K.runs, run)
-    plan = text and cjson.decode(text) or false
-    plans[run] = plan
-  end
-  return plan
-end
-
-local function count(run, name, by)
-  return redis.call('HINCRBY', K.progress, run .. '\0' .. name, by)
-end
-
-local function counted(run, name)
-  return tonumber(redis.call('HGET', K.progress, run .. '\0' .. name)) or 0
-end
-
-local function cell(run, record, name)
-  return run .. '\0' .. record .. '\0' .. name
-end
-
-local function records_of(plan, row_group)
-  local first = row_group * plan.buffer_size
-  return first, math.min(plan.records, first + plan.buffer_size) - 1
-end
 
 local function submit_cell(run, plan, index, number)
   local column = plan.columns[index]
   local id = run .. ':' .. column.name .. ':' .. column.scope .. number
+  if redis.call('HEXISTS', K.tasks, id) == 1 then
+    return -- it still runs from before its run was cancelled and begun again: its end counts
+  end
   local g = group(column.group)
   g.weight, g.admitted_limit, g.dirty = column.weight, column.admitted_limit, true
   redis.call('ZADD', K.queue, int(math.floor(now_us / 1000)), id)
@@ -88,10 +63,6 @@ local function close_record(run, plan, record)
   open_row_groups(run, plan)
 end
 
-local function is_dropped(run, record)
-  return redis.call('HEXISTS', K.cells, cell(run, record, '!')) == 1
-end
-
 local function is_ready(run, column, record)
   for i = 1, #column.inputs do
     if redis.call('HEXISTS', K.cells, cell(run, record, column.inputs[i])) == 0 then
@@ -103,9 +74,6 @@ end
 
 -- One more column of a record is there: enqueue what that makes ready, close a whole record.
 local function advance_record(run, plan, index, record)
-  if is_dropped(run, record) then
-    return
-  end
   local feeds = plan.columns[index].feeds
   for i = 1, #feeds do
     local column = plan.columns[feeds[i]]
@@ -121,9 +89,7 @@ end
 
 -- A record that cannot be finished: its waiting tasks never start, a running one ends unheard.
 local function drop_record(run, plan, record, column_name, reason)
-  if redis.call('HSETNX', K.cells, cell(run, record, '!'), column_name .. '\0' .. reason) == 0 then
-    return
-  end
+  redis.call('HSET', K.cells, cell(run, record, '!'), column_name .. '\0' .. reason)
   for index = 1, #plan.columns do
     local column = plan.columns[index]
     if column.scope == 'r' then
@@ -135,16 +101,22 @@ local function drop_record(run, plan, record, column_name, reason)
   close_record(run, plan, record)
 end
 
--- The records that a task of a run stands for.
-local function each_record(plan, column, number, visit)
-  if column.scope == 'r' then
-    visit(number)
-    return
+-- The open records that a task of a run stands for: a task may outlive its record, which was dropped
+-- by another column and perhaps written out since.
+local function open_records(run, plan, column, number)
+  local first, last = tonumber(number), tonumber(number)
+  if column.scope == 'g' then
+    first, last = records_of(plan, first)
   end
-  local first, last = records_of(plan, tonumber(number))
-  for record = first, last do
-    visit(int(record))
+  local records, is_among = {}, {}
+  for i = first, last do
+    local record = int(i)
+    if is_open(run, plan, record) then
+      records[#records + 1] = record
+      is_among[record] = true
+    end
   end
+  return records, is_among
 end
 
 -- Store the values of a finished task (record, name, value, ... in ARGV) and go on from them.
@@ -153,13 +125,16 @@ local function complete_cells(task, from, to)
   if not plan then
     return
   end
-  for i = from, to, 3 do
-    redis.call('HSET', K.cells, cell(run, ARGV[i], ARGV[i + 1]), ARGV[i + 2])
-  end
   local index = tonumber(task.column)
-  each_record(plan, plan.columns[index], task.number, function(record)
-    advance_record(run, plan, index, record)
-  end)
+  local records, is_among = open_records(run, plan, plan.columns[index], task.number)
+  for i = from, to, 3 do
+    if is_among[ARGV[i]] then
+      redis.call('HSET', K.cells, cell(run, ARGV[i], ARGV[i + 1]), ARGV[i + 2])
+    end
+  end
+  for i = 1, #records do
+    advance_record(run, plan, index, records[i])
+  end
 end
 
 local function drop_cells(task, reason)
@@ -168,7 +143,8 @@ local function drop_cells(task, reason)
     return
   end
   local column = plan.columns[tonumber(task.column)]
-  each_record(plan, column, task.number, function(record)
-    drop_record(run, plan, record, column.name, reason)
-  end)
+  local records = open_records(run, plan, column, task.number)
+  for i = 1, #records do
+    drop_record(run, plan, records[i], column.name, reason)
+  end
 end

@@ -2,11 +2,6 @@
 -- exactly while the task runs, the task exists exactly while it is not finished.
 local FINISHED_KEPT = 8192
 
-local function parse_lease(text)
-  local part = split(text, '|')
-  return { member = part[1], task_id = part[2], signature = part[3], acquired_us = part[4] }
-end
-
 local function grant_lease(g, in_progress_ms)
   local id = first_task(g)
   local task = read_task(id)
@@ -48,21 +43,25 @@ local function end_lease(lease_id, lease, expired)
   return task
 end
 
--- A member that died gives its task back to the head of its group: it keeps its arrival.
-local function lose_lease(lease_id, lease, why)
-  emit('task_lease_expired', 'task_id', lease.task_id, 'lease_id', lease_id, 'member_id',
-    lease.member, 'reason', why)
-  local task = end_lease(lease_id, lease, true)
-  redis.call('DEL', 'arq:in-progress:' .. lease.task_id)
-  enqueue(lease.task_id, task)
-end
-
 -- A task is over: what remains of it is its result.
 local function forget_task(id)
   redis.call('HDEL', K.tasks, id)
   redis.call('DEL', 'arq:job:' .. id, 'arq:retry:' .. id)
   redis.call('ZREM', 'arq:abort', id)
   redis.call('ZREM', K.queue, id)
+end
+
+-- A member that died gives its task back to the head of its group: it keeps its arrival.
+local function lose_lease(lease_id, lease, why)
+  emit('task_lease_expired', 'task_id', lease.task_id, 'lease_id', lease_id, 'member_id',
+    lease.member, 'reason', why)
+  local task = end_lease(lease_id, lease, true)
+  redis.call('DEL', 'arq:in-progress:' .. lease.task_id)
+  if is_wanted(task) then
+    enqueue(lease.task_id, task)
+  else
+    forget_task(lease.task_id)
+  end
 end
 
 -- Drop a task that waits; a running one is left to end.

@@ -38,6 +38,7 @@ local function submit(id, group_name, weight, admitted_limit, signature, delay_u
     signature = signature, run = '', column = '', number = '' }
   if available_us > now_us then
     delay(id, task, available_us)
+    line_up(g) -- its admitted limit may have changed
   else
     enqueue(id, task)
   end
@@ -148,7 +149,7 @@ local function retry(lease_id, delay_us, give_back_try)
   end
   redis.call('ZADD', K.queue, int(math.floor(available_us / 1000)), id)
   emit('retry_deferred', 'task_id', id, 'available_at_us', int(available_us))
-  if task.run ~= '' and is_dropped(task.run, task.number) then
+  if not is_wanted(task) then
     forget_task(id)
   elseif available_us > now_us then
     delay(id, task, available_us)

@@ -70,3 +70,8 @@ local function give_back(signature)
     ledger[resource] = ledger[resource] - amount
   end
 end
+
+local function parse_lease(text)
+  local part = split(text, '|')
+  return { member = part[1], task_id = part[2], signature = part[3], acquired_us = part[4] }
+end

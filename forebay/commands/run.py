@@ -1,0 +1,90 @@
+"""`forebay run`: a workflow file goes in, finished records come out."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from contracts.runs import RunSpec
+from contracts.settings import MemberSettings
+from contracts.tasks import RunProgress
+from contracts.workflow import Workflow
+from coordinator.address import EmbeddedAddress, parse_url
+from coordinator.coordinator import Coordinator
+from forebay.runtime import DEFAULT_URL, run_async, server_url, start_worker, stop_workers
+from workers.run_driver import RunDriver, RunSummary
+from workers.workflow_file import load_workflow
+
+
+@click.command("run")
+@click.argument("workflow", type=click.Path(path_type=Path))
+@click.option("--url", default=DEFAULT_URL, show_default=True, help="Server to run on.")
+@click.option("--pool", default="default", show_default=True, help="Task pool.")
+@click.option("--tenant", default="default", show_default=True, help="Whose share it takes.")
+@click.option("--weight", default=1.0, show_default=True, help="That share's weight.")
+@click.option("--workers", type=int, help="Worker processes to start here [2 if embedded, else 0].")
+def run_command(  # noqa: D417 - click arguments
+    workflow: Path, url: str, pool: str, tenant: str, weight: float, workers: int | None
+) -> None:
+    """Run a workflow to its end and write its records.
+
+    With redis:// the run is carried by the workers of the fleet: start some with `forebay worker`.
+    """
+    loaded = load_workflow(workflow, environ=os.environ)
+    run = RunSpec(
+        run_id=f"{loaded.name}-{secrets.token_hex(4)}", tenant=tenant, weight=weight, workflow=loaded
+    )
+    if workers is None:
+        workers = 2 if isinstance(parse_url(url), EmbeddedAddress) else 0
+    with server_url(url) as server:
+        started = [start_worker(server, "--pool", pool) for _ in range(workers)]
+        try:
+            summary = run_async(_drive(server, pool, run))
+        finally:
+            stop_workers(started)
+    click.echo(
+        f"{summary.written} of {summary.records} records written to {summary.output},"
+        f" {summary.dropped} dropped"
+        + (f" (why: {summary.dropped_file})" if summary.dropped_file else "")
+    )
+    sys.exit(3 if summary.dropped else 0)
+
+
+async def _drive(url: str, pool: str, run: RunSpec) -> RunSummary:
+    async with await Coordinator.open(url, MemberSettings()) as coordinator:
+        click.echo(f"run {run.run_id}: {_size(run.workflow)}")
+        progress = _Progress(run.workflow)
+        driver = RunDriver(coordinator, run, pool=pool, on_progress=progress.show)
+        return await driver.drive()
+
+
+def _size(workflow: Workflow) -> str:
+    return f"{workflow.seed.records} records, {len(workflow.columns)} columns"
+
+
+class _Progress:
+    """One line per look, at most one a second; plain, as it may go to a file."""
+
+    def __init__(self, workflow: Workflow) -> None:
+        self._records = workflow.seed.records
+        self._started = time.monotonic()
+        self._shown = -1.0
+
+    def show(self, progress: RunProgress) -> None:
+        now = time.monotonic() - self._started
+        if now - self._shown < 1.0:
+            return
+        self._shown = now
+        done = progress.records_done + progress.records_dropped
+        rate = done / now if now > 0 else 0.0
+        left = f"{(self._records - done) / rate:.0f} s left" if rate > 0 else "no worker yet?"
+        click.echo(
+            f"  {now:5.0f} s  {done}/{self._records} records  {rate:6.1f}/s  {left}"
+            f"  open row groups {progress.row_groups_open}",
+            err=True,
+        )

@@ -1,0 +1,65 @@
+"""What commands share: an event loop, a server for the length of a command, worker processes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib.util
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Coroutine, Iterator, Mapping
+from typing import Any, TypeVar
+
+from coordinator.address import EmbeddedAddress, parse_url
+from coordinator.embedded import EmbeddedServer
+
+T = TypeVar("T")
+
+DEFAULT_URL = "embedded://"
+
+
+def run_async(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine on uvloop where it is installed, else on asyncio's own loop."""
+    if importlib.util.find_spec("uvloop") is not None:
+        import uvloop  # noqa: PLC0415 - an extra
+
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(main)
+    return asyncio.run(main)
+
+
+@contextlib.contextmanager
+def server_url(url: str) -> Iterator[str]:
+    """Start an embedded server for the length of the block, or pass another URL through."""
+    address = parse_url(url)
+    if not isinstance(address, EmbeddedAddress):
+        yield url
+        return
+    with EmbeddedServer(address.data_dir) as server:
+        yield server.url
+
+
+def start_worker(
+    url: str, *arguments: str, environ: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a worker process of this installation."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "forebay", "worker", "--url", url, *arguments],
+        env={**os.environ, **(environ or {})},
+        stdout=subprocess.DEVNULL,
+    )
+
+
+def stop_workers(workers: list[subprocess.Popen[bytes]], grace_seconds: float = 10.0) -> None:
+    """Ask workers to stop, and end those that do not within the grace time."""
+    for worker in workers:
+        if worker.poll() is None:
+            worker.send_signal(signal.SIGTERM)
+    for worker in workers:
+        try:
+            worker.wait(grace_seconds)
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()

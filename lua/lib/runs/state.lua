@@ -1,0 +1,57 @@
+-- A run's plan and counts, and which of its tasks are still wanted.
+local plans = {}
+
+local function plan_of(run)
+  local plan = plans[run]
+  if plan == nil then
+    local text = redis.call('HGET', K.runs, run)
+    plan = text and cjson.decode(text) or false
+    plans[run] = plan
+  end
+  return plan
+end
+
+local function count(run, name, by)
+  return redis.call('HINCRBY', K.progress, run .. '\0' .. name, by)
+end
+
+local function counted(run, name)
+  return tonumber(redis.call('HGET', K.progress, run .. '\0' .. name)) or 0
+end
+
+local function cell(run, record, name)
+  return run .. '\0' .. record .. '\0' .. name
+end
+
+local function records_of(plan, row_group)
+  local first = row_group * plan.buffer_size
+  return first, math.min(plan.records, first + plan.buffer_size) - 1
+end
+
+local function is_dropped(run, record)
+  return redis.call('HEXISTS', K.cells, cell(run, record, '!')) == 1
+end
+
+-- A record is open until it is whole, dropped or its run is over: only then do its tasks count.
+local function is_open(run, plan, record)
+  local row_group = math.floor(tonumber(record) / plan.buffer_size)
+  return redis.call('HEXISTS', K.row_groups, run .. '\0' .. int(row_group)) == 1
+    and not is_dropped(run, record)
+end
+
+-- Whether a task's end can still matter: a task of no run always, one of a run while its record,
+-- or any record of its row group, is open.
+local function is_wanted(task)
+  if task.run == '' then
+    return true
+  end
+  local plan = plan_of(task.run)
+  if not plan then
+    return false
+  end
+  local column = plan.columns[tonumber(task.column)]
+  if column.scope == 'g' then
+    return redis.call('HEXISTS', K.row_groups, task.run .. '\0' .. task.number) == 1
+  end
+  return is_open(task.run, plan, task.number)
+end

@@ -1,0 +1,60 @@
+-- Work out the books of a task pool again and say what differs.
+--
+-- KEYS
+--   meta        hash    clock, virtual time, generation, counts
+--   claims      hash    resource NUL holder -> the limit that this holder claims
+--   limits      hash    resource -> limit, the smallest claim
+--   ledger      hash    resource -> amount out on leases
+--   tasks       hash    task id -> state|group|arrival|signature|run|column|number
+--   queue       zset    task id, by available-at in milliseconds: the queue that arq's Job looks at
+--   ready       zset    signature NUL line NUL tag NUL place NUL group, by name
+--   signatures  hash    resource signature -> groups in its lines
+--   fifo        zset    group NUL arrival NUL task id, by name
+--   groups      hash    group -> weight|tag|place|waiting|touched_us|indexed_us|running|admitted_limit|signature|line
+--   idle_groups zset    group, by last turn in microseconds
+--   delayed     zset    task id, by available-at in microseconds
+--   leases      hash    lease id -> member|task id|signature|acquired_us
+--   members     zset    member, by expiry in microseconds
+--   held        zset    member NUL lease NUL lease id, by name
+--   idle        zset    member, by free slots
+--   finished    zset    lease id, by order of ending times 2, plus 1 if it expired
+--   batches     hash    member -> number of the last batch, space, its reply
+--   events      stream  transitions, the last 8192
+--   runs        hash    run id -> its plan as JSON; run id NUL workflow -> the workflow
+--   progress    hash    run NUL name -> count
+--   cells       hash    run NUL record NUL column -> value as JSON; # columns done; ! why dropped
+--   row_groups  hash    run NUL row group -> records that are still missing
+--   checkpoints zset    run NUL row group, whose records wait to be written out
+-- ARGV
+--   form string lines for people, json for programs
+-- Reply
+--   JSON {entries, is_complete, difference_count, differences}, the list possibly as {}; or an
+--   array of lines, "ok" first if nothing differs. A difference names key, expected and found; at
+--   most 100 are told
+-- Errors
+--   none
+-- Cost
+--   O(n log n) in tasks, leases, groups and members up to 100,000 entries (some tenths of a second);
+--   above that the totals alone are compared, in O(1), and is_complete is false
+-- Invariant
+--   changes nothing, the clock neither
+-- @bind
+-- luacheck: push ignore 211 241
+-- @include lib/clock
+-- @include lib/time
+-- @include lib/int
+-- @include lib/real
+-- @include lib/read_hash
+-- @include lib/split
+-- @include lib/shard
+-- @include lib/tasks/state
+-- @include lib/groups
+-- @include lib/tasks/queue
+-- @include lib/runs/state
+-- luacheck: pop
+-- @include lib/tasks/capture_report
+-- @include lib/tasks/capture_runs
+-- @include lib/tasks/capture_audit
+
+local found = audit()
+return form == 'lines' and audit_lines(found, MAX_ENTRIES) or cjson.encode(found)

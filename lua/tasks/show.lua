@@ -1,0 +1,56 @@
+-- One instant of a task pool as aligned lines, for an operator with redis-cli.
+--
+-- KEYS
+--   meta        hash    clock, virtual time, generation, counts
+--   claims      hash    resource NUL holder -> the limit that this holder claims
+--   limits      hash    resource -> limit, the smallest claim
+--   ledger      hash    resource -> amount out on leases
+--   tasks       hash    task id -> state|group|arrival|signature|run|column|number
+--   queue       zset    task id, by available-at in milliseconds: the queue that arq's Job looks at
+--   ready       zset    signature NUL line NUL tag NUL place NUL group, by name
+--   signatures  hash    resource signature -> groups in its lines
+--   fifo        zset    group NUL arrival NUL task id, by name
+--   groups      hash    group -> weight|tag|place|waiting|touched_us|indexed_us|running|admitted_limit|signature|line
+--   idle_groups zset    group, by last turn in microseconds
+--   delayed     zset    task id, by available-at in microseconds
+--   leases      hash    lease id -> member|task id|signature|acquired_us
+--   members     zset    member, by expiry in microseconds
+--   held        zset    member NUL lease NUL lease id, by name
+--   idle        zset    member, by free slots
+--   finished    zset    lease id, by order of ending times 2, plus 1 if it expired
+--   batches     hash    member -> number of the last batch, space, its reply
+--   events      stream  transitions, the last 8192
+--   runs        hash    run id -> its plan as JSON; run id NUL workflow -> the workflow
+--   progress    hash    run NUL name -> count
+--   cells       hash    run NUL record NUL column -> value as JSON; # columns done; ! why dropped
+--   row_groups  hash    run NUL row group -> records that are still missing
+--   checkpoints zset    run NUL row group, whose records wait to be written out
+-- ARGV
+--   max_rows integer how many rows of each list, 0..100
+-- Reply
+--   array of lines: title, totals, then a table each of resources, what first tasks ask for, groups,
+--   members and runs
+-- Errors
+--   none
+-- Cost
+--   O(log n) per row, of at most 100 groups and members; O(n) in resources, signatures and runs
+-- Invariant
+--   changes nothing, the clock neither
+-- @bind
+-- luacheck: push ignore 211 241
+-- @include lib/clock
+-- @include lib/time
+-- @include lib/int
+-- @include lib/real
+-- @include lib/read_hash
+-- @include lib/split
+-- @include lib/shard
+-- @include lib/tasks/state
+-- @include lib/groups
+-- @include lib/tasks/queue
+-- @include lib/runs/state
+-- luacheck: pop
+-- @include lib/table_lines
+-- @include lib/tasks/capture_text
+
+return capture_lines(string.match(K.meta, '{pool:(.-)}'), tonumber(max_rows))

@@ -1,0 +1,267 @@
+"""An arq worker that starts tasks only under leases (spec 04, *From submit to finish, with arq*).
+
+arq keeps running the job: function look-up, hooks, timeout, abort, ``Retry``, results and cron. What
+is replaced is its polling and start protocol, as the lease gives exclusivity, and the end of a job,
+which is one script.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections.abc import Mapping
+from signal import Signals
+from typing import Any, Final
+
+import structlog
+from arq.connections import ArqRedis
+from arq.constants import job_key_prefix
+from arq.jobs import serialize_job
+from arq.utils import timestamp_ms
+from arq.worker import Retry, Worker, func
+
+from contracts.settings import MemberSettings
+from contracts.tasks import TaskAdmissionLease
+from coordinator.coordinator import Coordinator
+from coordinator.requests.controller import AdaptiveRequestAdmissionController
+from coordinator.runs.tracker import CompletionTracker
+from coordinator.tasks.controller import TaskAdmissionController
+from workers.run_cells import CellsDeferred, CellsDropped, CellsMade, RunCells
+from workers.serialization import dump_job, load_job
+
+CELL_FUNCTION: Final = "forebay_cell"
+CELL_TRIES: Final = 1_000_000
+"""arq's own bound of tries does not count for cells: a run decides with its ``max_tries``."""
+
+log = structlog.get_logger("forebay.worker")
+
+
+async def forebay_cell(ctx: dict[str, Any], *_place: Any) -> None:
+    """Make the cells of one task of a run: the arq function behind every such task."""
+    worker: ForebayWorker = ctx["forebay_worker"]
+    await worker.make_cells(ctx["job_id"], ctx["job_try"])
+
+
+class ForebayWorker(Worker):
+    """``arq.Worker`` on a Forebay pool; takes arq's own settings besides these.
+
+    Args:
+        coordinator: the process's connection to the server; closed by the worker.
+        pool: name of the task pool.
+        functions: arq functions, besides the one that makes cells of runs.
+        environ: keys and addresses of providers.
+        settings: arq's, such as ``max_jobs``, ``on_startup`` or ``cron_jobs``.
+    """
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        *,
+        pool: str = "default",
+        functions: tuple[Any, ...] = (),
+        environ: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> None:
+        self.coordinator = coordinator
+        self.tasks_admission = TaskAdmissionController(
+            coordinator, pool, on_lease_lost=self._on_lease_lost
+        )
+        self.request_admission = AdaptiveRequestAdmissionController(coordinator)
+        tracker = CompletionTracker(self.tasks_admission, coordinator.client)
+        self._cells = RunCells(
+            tracker, self.request_admission, os.environ if environ is None else environ
+        )
+        self._cells_made: dict[str, CellsMade | CellsDropped] = {}
+        self._leases: dict[str, TaskAdmissionLease] = {}
+        self._running: set[asyncio.Task[None]] = set()
+        self._puller: asyncio.Task[None] | None = None
+        self._stopping = False
+        cell = func(forebay_cell, name=CELL_FUNCTION, keep_result=0, max_tries=CELL_TRIES)
+        super().__init__(
+            functions=(*functions, cell),
+            queue_name=self.tasks_admission.keys["queue"],
+            redis_pool=ArqRedis(
+                pool_or_conn=coordinator.client.connection_pool,
+                job_serializer=dump_job,
+                job_deserializer=load_job,
+                default_queue_name=self.tasks_admission.keys["queue"],
+            ),
+            job_serializer=dump_job,
+            job_deserializer=load_job,
+            **settings,
+        )
+        self.allow_pick_jobs = False  # arq's own polling: leases take its place
+        self.ctx["forebay_worker"] = self
+        self.ctx["forebay"] = self.request_admission
+
+    # -- pulling
+
+    async def heart_beat(self) -> None:
+        """Start pulling at the first beat, after ``on_startup``; raise what ended the puller."""
+        if self._puller is None:
+            self._puller = self.loop.create_task(self._pull(), name="forebay-puller")
+        elif self._puller.done() and not self._stopping:
+            self._puller.result()
+        await super().heart_beat()
+
+    async def _pull(self) -> None:
+        """Ask for as many tasks as there are free slots; sleep until there may be more."""
+        while True:
+            await self.tasks_admission.changed.wait()
+            slots = self.max_jobs - len(self._running)
+            if slots <= 0:
+                self.tasks_admission.changed.clear()
+                await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
+                self.tasks_admission.changed.set()
+                continue
+            admission = await self.tasks_admission.admit(
+                slots, in_progress_seconds=self.in_progress_timeout_s
+            )
+            await self._write_cell_jobs(admission.leases)
+            for lease in admission.leases:
+                self._start(lease)
+
+    async def _write_cell_jobs(self, leases: tuple[TaskAdmissionLease, ...]) -> None:
+        """Tasks of a run carry a reference: their arq job is written by who was given them."""
+        cells = [lease for lease in leases if lease.cell is not None]
+        if not cells:
+            return
+        async with self.pool.pipeline(transaction=False) as pipe:
+            for lease in cells:
+                job = serialize_job(
+                    CELL_FUNCTION, (lease.task_id,), {}, None, lease.score, serializer=dump_job
+                )
+                pipe.set(job_key_prefix + lease.task_id, job)
+            await pipe.execute()
+
+    def _start(self, lease: TaskAdmissionLease) -> None:
+        self._leases[lease.task_id] = lease
+        task = self.loop.create_task(self.run_job(lease.task_id, lease.score))
+        self.tasks[lease.task_id] = task
+        self._running.add(task)
+        task.add_done_callback(lambda done: self._slot_is_free(done))
+
+    def _slot_is_free(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self.tasks_admission.changed.set()
+
+    # -- cells of runs
+
+    async def make_cells(self, job_id: str, job_try: int) -> None:
+        """Make one task's cells; what came of it is written when arq ends the job."""
+        lease = self._leases.get(job_id)
+        if lease is None or lease.cell is None:
+            return
+        outcome = await self._cells.make(lease.cell, job_try)
+        if isinstance(outcome, CellsDeferred):
+            raise Retry(defer=outcome.delay_seconds)
+        self._cells_made[job_id] = outcome
+
+    # -- the end of a job: one script
+
+    async def finish_job(
+        self,
+        job_id: str,
+        finish: bool,  # noqa: FBT001 - arq's signature
+        result_data: bytes | None,
+        result_timeout_s: float | None,
+        keep_result_forever: bool,  # noqa: FBT001 - arq's signature
+        incr_score: int | None,
+        keep_in_progress: float | None,
+    ) -> None:
+        """End the lease with its task; with a lost lease nothing is written."""
+        lease = self._leases.pop(job_id, None)
+        made = self._cells_made.pop(job_id, None)
+        if lease is None:
+            return
+        if not finish:
+            delay_ms = lease.score + incr_score - timestamp_ms() if incr_score else 0
+            await self.tasks_admission.retry(
+                lease, delay_seconds=delay_ms / 1000, give_back_try=self._stopping
+            )
+        elif lease.cell is not None and not isinstance(made, CellsMade):
+            reason = made.reason if isinstance(made, CellsDropped) else "task_failed"
+            await self.tasks_admission.drop(lease, reason)
+        else:
+            await self.tasks_admission.finish(
+                lease,
+                result=result_data or b"",
+                result_seconds=None if keep_result_forever else result_timeout_s,
+                keep_in_progress_seconds=keep_in_progress,
+                cells=made.values if isinstance(made, CellsMade) else None,
+            )
+
+    async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:
+        """End a job that could not be started: expired, unknown function, too many tries."""
+        keep_forever = self.keep_result_forever
+        keeps = keep_forever or self.keep_result_s > 0
+        await self.finish_job(
+            job_id,
+            finish=True,
+            result_data=result_data if keeps else None,
+            result_timeout_s=self.keep_result_s,
+            keep_result_forever=keep_forever,
+            incr_score=None,
+            keep_in_progress=None,
+        )
+
+    def _on_lease_lost(self, lease: TaskAdmissionLease) -> None:
+        """Another member may run it now: stop here, and write nothing."""
+        if self._leases.get(lease.task_id) is lease:
+            del self._leases[lease.task_id]
+            job = self.job_tasks.get(lease.task_id)
+            if job is not None:
+                job.cancel()
+        log.warning("task_lease_lost", task_id=lease.task_id)
+
+    # -- stopping
+
+    def handle_sig(self, signum: Signals) -> None:
+        """Give back what runs: an orderly stop costs a task no try."""
+        self._stop_pulling()
+        super().handle_sig(signum)
+
+    def handle_sig_wait_for_completion(self, signum: Signals) -> None:
+        """Let what runs end within the grace time; take nothing new."""
+        self._stop_pulling()
+        super().handle_sig_wait_for_completion(signum)
+
+    def _stop_pulling(self) -> None:
+        self._stopping = True
+        if self._puller is not None:
+            self._puller.cancel()
+
+    async def close(self) -> None:
+        """Give every lease back, leave the fleet, and close the connections."""
+        self._stop_pulling()
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                await super().close()
+        finally:
+            await self._cells.aclose()
+            await self.request_admission.close()
+            await self.tasks_admission.close()
+            await self.coordinator.close()
+
+
+async def open_worker(
+    url: str,
+    *,
+    pool: str = "default",
+    settings: MemberSettings | None = None,
+    **arq_settings: Any,
+) -> ForebayWorker:
+    """Connect and make a worker.
+
+    Args:
+        url: the server.
+        pool: the task pool.
+        settings: how the process takes part in the fleet.
+        arq_settings: what ``ForebayWorker`` and ``arq.Worker`` take.
+
+    Raises:
+        ConfigurationError, CoordinatorError: the server cannot be used.
+    """
+    coordinator = await Coordinator.open(url, settings)
+    return ForebayWorker(coordinator, pool=pool, **arq_settings)

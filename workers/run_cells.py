@@ -1,0 +1,219 @@
+"""Making the cells of runs: what a worker does for one task of a run (spec 05)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+
+from contracts.errors import CoordinatorError, WorkflowError
+from contracts.events import RuntimeCorrelation, current_correlation
+from contracts.identity import RequestGroupSpec
+from contracts.requests import RequestDenialReason
+from contracts.runs import RunSpec
+from contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
+from contracts.tasks import RunCell
+from coordinator.requests.controller import AdaptiveRequestAdmissionController
+from coordinator.requests.resolver import RequestResourceResolver
+from coordinator.runs.tracker import CompletionTracker
+from workers.classification import classify_exception, is_retryable
+from workers.executor import ModelRequestExecutor
+from workers.generators.base import (
+    GenerationContext,
+    RecordGenerator,
+    RecordRejected,
+    RowGroupGenerator,
+)
+from workers.generators.registry import build_generator
+from workers.models import ProviderClients, WorkflowModels
+from workers.workflow_file import apply_environment
+
+RETRY_BASE_SECONDS: Final = 0.5
+RETRY_CAP_SECONDS: Final = 30.0
+
+log = structlog.get_logger("forebay.runs")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellsMade:
+    """Values by record and column, as JSON text."""
+
+    values: Mapping[int, Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellsDropped:
+    """The records cannot be finished; trying again would not help."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellsDeferred:
+    """Something went wrong that another try may mend."""
+
+    delay_seconds: float
+
+
+CellsOutcome = CellsMade | CellsDropped | CellsDeferred
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _PreparedRun:
+    spec: RunSpec
+    generators: tuple[RecordGenerator | RowGroupGenerator, ...]
+    context: GenerationContext
+
+
+class RunCells:
+    """Makes cells in one worker process; prepares each run once.
+
+    Args:
+        tracker: where inputs are read.
+        requests: request admission, through which every model call goes.
+        environ: keys and addresses of providers.
+    """
+
+    def __init__(
+        self,
+        tracker: CompletionTracker,
+        requests: AdaptiveRequestAdmissionController,
+        environ: Mapping[str, str],
+    ) -> None:
+        self._tracker = tracker
+        self._requests = requests
+        self._environ = environ
+        self._executor = ModelRequestExecutor(requests)
+        self._clients = ProviderClients()
+        self._resolver = RequestResourceResolver()
+        self._prepared: dict[str, asyncio.Task[_PreparedRun | None]] = {}
+
+    async def make(self, cell: RunCell, job_try: int) -> CellsOutcome:
+        """Make one task's cells and say how it went; only a cancellation is raised."""
+        try:
+            run = await self._prepare(cell.run_id)
+            if run is None:
+                return CellsDropped(reason="run_ended")
+            token = current_correlation.set(_correlation(run.spec, cell))
+            try:
+                return await self._generate(run, cell)
+            finally:
+                current_correlation.reset(token)
+        except RecordRejected as error:
+            return CellsDropped(reason=error.reason)
+        except Exception as error:  # noqa: BLE001 - a failing cell must never end the worker
+            return await self._failed(cell, job_try, error)
+
+    async def aclose(self) -> None:
+        """Wait for releases under way and close the provider clients."""
+        await self._executor.aclose()
+        await self._clients.aclose()
+
+    async def _generate(self, run: _PreparedRun, cell: RunCell) -> CellsOutcome:
+        workflow = run.spec.workflow
+        column = workflow.columns[cell.column_index - 1]
+        generator = run.generators[cell.column_index - 1]
+        if isinstance(generator, RowGroupGenerator):
+            records = workflow.row_group(cell.number)
+            rows = await generator.generate(records, run.context)
+            return CellsMade(
+                values={
+                    records.start + place: _as_json(row, column.outputs)
+                    for place, row in enumerate(rows)
+                }
+            )
+        inputs = await self._tracker.inputs(cell.run_id, cell.number, column.inputs)
+        if inputs is None:
+            return CellsDropped(reason="record_dropped")
+        row = await generator.generate(inputs, run.context)
+        return CellsMade(values={cell.number: _as_json(row, column.outputs)})
+
+    async def _failed(self, cell: RunCell, job_try: int, error: Exception) -> CellsOutcome:
+        kind = type(error).__name__
+        log.warning(
+            "cell_failed",
+            run_id=cell.run_id,
+            column_index=cell.column_index,
+            number=cell.number,
+            job_try=job_try,
+            error=kind,
+        )
+        if not _may_be_mended(error):
+            return CellsDropped(reason=f"not_retryable: {kind}")
+        prepared = self._prepared.get(cell.run_id)
+        run = prepared.result() if prepared and prepared.done() and not _failed(prepared) else None
+        max_tries = run.spec.workflow.max_tries if run else 3
+        if job_try >= max_tries:
+            return CellsDropped(reason=f"tries_exhausted: {kind} after {job_try} tries")
+        delay = min(RETRY_CAP_SECONDS, RETRY_BASE_SECONDS * 2 ** (job_try - 1))
+        return CellsDeferred(delay_seconds=delay)
+
+    async def _prepare(self, run_id: str) -> _PreparedRun | None:
+        task = self._prepared.get(run_id)
+        if task is None or _failed(task):
+            task = asyncio.get_running_loop().create_task(self._load(run_id))
+            self._prepared[run_id] = task
+        return await asyncio.shield(task)
+
+    async def _load(self, run_id: str) -> _PreparedRun | None:
+        spec = await self._tracker.spec(run_id)
+        if spec is None:
+            return None
+        workflow = apply_environment(spec.workflow, environ=self._environ)
+        spec = spec.model_copy(update={"workflow": workflow})
+        for alias, model in workflow.models.items():
+            resource = self._resolver.resolve(model.provider, model.model, model_alias=alias)
+            await self._requests.register(
+                resource.provider_model,
+                alias,
+                model.max_parallel_requests,
+                RequestAdmissionConfig(tuning=model.tuning or RequestAdmissionTuningConfig()),
+            )
+        models = WorkflowModels(
+            workflow,
+            executor=self._executor,
+            clients=self._clients,
+            resolver=self._resolver,
+            group=RequestGroupSpec(key=spec.tenant, weight=spec.weight),
+            environ=self._environ,
+        )
+        return _PreparedRun(
+            spec=spec,
+            generators=tuple(build_generator(column, workflow) for column in workflow.columns),
+            context=GenerationContext(models=models),
+        )
+
+
+def _failed(task: asyncio.Task[Any]) -> bool:
+    return task.done() and (task.cancelled() or task.exception() is not None)
+
+
+def _may_be_mended(error: Exception) -> bool:
+    """Whether another try may help: also elsewhere, where the seed file can be read."""
+    if isinstance(error, CoordinatorError | WorkflowError):
+        return True
+    denied = getattr(error, "denied", None)
+    if denied is not None:
+        return bool(denied.reason == RequestDenialReason.QUEUE_TIMEOUT)
+    return is_retryable(classify_exception(error, sent=True, now=time.time()))
+
+
+def _correlation(spec: RunSpec, cell: RunCell) -> RuntimeCorrelation:
+    column = spec.workflow.columns[cell.column_index - 1]
+    return RuntimeCorrelation(
+        run_id=spec.run_id,
+        row_group=cell.number // spec.workflow.buffer_size,
+        task_column=column.outputs[0],
+        task_type=column.scope.value,
+    )
+
+
+def _as_json(row: Mapping[str, Any], outputs: tuple[str, ...]) -> dict[str, str]:
+    return {
+        name: json.dumps(row[name], ensure_ascii=False, separators=(",", ":")) for name in outputs
+    }

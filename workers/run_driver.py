@@ -1,0 +1,164 @@
+"""The driver of a run: submits it, writes finished row groups, puts the final file together.
+
+The run itself needs no driver: members carry it on. A driver that dies is followed by another, which
+goes on from the row groups that are on disk (spec 05).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from contracts.runs import RunSpec
+from contracts.tasks import RunProgress
+from coordinator.coordinator import Coordinator
+from coordinator.runs.scheduling import resolve_columns, resource_limits
+from coordinator.runs.tracker import CompletionTracker, WrittenRecord
+from coordinator.tasks.controller import TaskAdmissionController
+from workers.generators.registry import build_generator
+
+SUBMISSION_CAPACITY = 10_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """How a run ended; ``written + dropped == records``.
+
+    Attributes:
+        records: asked for.
+        written: in ``output``.
+        dropped: in ``dropped_file``, each with its reason.
+        output: the final file.
+        dropped_file: JSON Lines, or None where nothing was dropped.
+    """
+
+    records: int
+    written: int
+    dropped: int
+    output: Path
+    dropped_file: Path | None
+
+
+class RunDriver:
+    """Drives one run.
+
+    Args:
+        coordinator: connection to the pool's server; left open.
+        run: what to run.
+        pool: name of the task pool.
+        on_progress: told after each look, with the run's records.
+    """
+
+    def __init__(
+        self,
+        coordinator: Coordinator,
+        run: RunSpec,
+        *,
+        pool: str = "default",
+        on_progress: Callable[[RunProgress], None] | None = None,
+    ) -> None:
+        self._run = run
+        self._controller = TaskAdmissionController(coordinator, pool)
+        self._tracker = CompletionTracker(self._controller, coordinator.client)
+        self._on_progress = on_progress or (lambda _progress: None)
+        self._output = Path(run.workflow.output.path)
+        self._parts = self._output.with_name(f"{self._output.name}.{run.run_id}.parts")
+
+    async def drive(self) -> RunSummary:
+        """Submit the run unless it is going on, and stay until its records are on disk.
+
+        Raises:
+            TaskAdmissionError: the pool refuses it; nothing was queued.
+            CoordinatorError: the server could not be used; the run itself goes on.
+        """
+        run_id = self._run.run_id
+        limits = resource_limits(self._run, SUBMISSION_CAPACITY)
+        await asyncio.to_thread(self._parts.mkdir, parents=True, exist_ok=True)
+        try:
+            for resource, limit in limits.items():
+                await self._controller.set_limit(resource, limit, holder=run_id)
+            scheduling = resolve_columns(
+                self._run,
+                lambda column, workflow: build_generator(
+                    column, workflow
+                ).get_scheduling_metadata(),
+            )
+            await self._tracker.submit(self._run, scheduling)
+            await self._write_until_ended()
+            for resource in limits:
+                await self._controller.drop_limit(resource, holder=run_id)
+            return await asyncio.to_thread(self._assemble)
+        except asyncio.CancelledError:
+            await self._tracker.cancel(run_id)
+            raise
+        finally:
+            await self._controller.close()
+
+    async def _write_until_ended(self) -> None:
+        while True:
+            self._controller.changed.clear()
+            progress = await self._tracker.collect(self._run.run_id)
+            if progress is None:
+                return
+            self._on_progress(progress)
+            for row_group in progress.ready_to_write:
+                records = await self._tracker.read_row_group(
+                    self._run.run_id, self._run.workflow, row_group
+                )
+                await asyncio.to_thread(self._write_part, row_group, records)
+                if await self._tracker.written(self._run.run_id, row_group):
+                    return
+            if not progress.ready_to_write:
+                await self._controller.changed.wait()
+
+    def _write_part(self, row_group: int, records: list[WrittenRecord]) -> None:
+        """Write whole or not at all, so that a driver's death leaves no half row group."""
+        kept = [record.values for record in records if record.dropped_by is None]
+        dropped = [
+            {"record": record.number, "column": record.dropped_by, "reason": record.reason}
+            for record in records
+            if record.dropped_by is not None
+        ]
+        for name, rows in (("records", kept), ("dropped", dropped)):
+            path = self._parts / f"{row_group:08d}.{name}.jsonl"
+            partial = path.with_suffix(".partial")
+            partial.write_text("".join(_json_line(row) for row in rows))
+            partial.replace(path)
+
+    def _assemble(self) -> RunSummary:
+        written = _concatenate(sorted(self._parts.glob("*.records.jsonl")), self._output)
+        dropped_file = self._output.with_name(f"{self._output.stem}.dropped.jsonl")
+        dropped = _concatenate(sorted(self._parts.glob("*.dropped.jsonl")), dropped_file)
+        if not dropped:
+            dropped_file.unlink()
+        shutil.rmtree(self._parts)
+        return RunSummary(
+            records=self._run.workflow.seed.records,
+            written=written,
+            dropped=dropped,
+            output=self._output,
+            dropped_file=dropped_file if dropped else None,
+        )
+
+
+def _json_line(row: Any) -> str:
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _concatenate(parts: list[Path], target: Path) -> int:
+    """Put parts into one file in order, replacing it at once; return the number of lines."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f"{target.name}.partial")
+    lines = 0
+    with partial.open("w") as out:
+        for part in parts:
+            text = part.read_text()
+            lines += text.count("\n")
+            out.write(text)
+    partial.replace(target)
+    return lines
