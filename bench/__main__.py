@@ -65,6 +65,7 @@ def handoff_rows(derived: dict[str, Any]) -> list[Row]:
                 "gap, median / p95",
                 f"{found['gap_median_ms']:.2f} / {found['gap_p95_ms']:.2f} ms",
             ),
+            ("", "handed to another process", f"{found['crossing_share']:.0%}"),
             ("", "hold, median", f"{found['hold_median_ms']:.2f} ms"),
             ("", "Jain's index over waiters", f"{found['jain_index']:.4f}"),
             ("", "most holders", f"{found['max_holders']:.0f}"),
@@ -122,18 +123,26 @@ def show(rows: list[Row], text: str) -> None:
 @click.argument("scenario", type=click.Choice(["handoff", "micro", "all"]), default="all")
 @click.option("--rounds", type=click.IntRange(min=1), default=5, show_default=True)
 @click.option(
+    "--arrival-ms",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="Hand-off: time between two waiters' first calls; 0 is all at once.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("out/bench"),
     show_default=True,
 )
-def main(scenario: str, rounds: int, out: Path) -> None:
+def main(scenario: str, rounds: int, arrival_ms: float, out: Path) -> None:
     """Measure Forebay beside what it is compared with, on a server of its own."""
     where = origin(rounds)
     artifacts = []
     rows: list[Row] = []
     if scenario in {"handoff", "all"}:
-        artifacts.append(handoff.run(handoff.HandoffInputs(rounds=rounds), progress))
+        inputs = handoff.HandoffInputs(rounds=rounds, arrival_seconds=arrival_ms / 1e3)
+        artifacts.append(handoff.run(inputs, progress))
         rows += handoff_rows(artifacts[-1]["derived_metrics"])
     if scenario in {"micro", "all"}:
         artifacts.append(micro.run(micro.MicroInputs(rounds=rounds), progress))

@@ -30,12 +30,24 @@ from coordinator.requests.snapshots import RequestPressureSnapshotProvider
 PROVIDER_MODEL: Final = ProviderModelKey(provider_name="bench", model_id="handoff")
 LIMITERS: Final = ("forebay", "semaphore", "fifo")
 SETTLE_SECONDS: Final = 0.25
-"""Not counted: the first calls of all waiters come at once."""
+"""Not counted, after the last arrival."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HandoffInputs:
-    """What a run of the scenario is given; ``seconds`` is the counted time of each limiter."""
+    """What a run of the scenario is given.
+
+    Attributes:
+        cap: the most holders.
+        waiters: tasks that acquire, hold and release without a pause, over all processes.
+        processes: how many share the waiters.
+        hold_seconds: what each hold sleeps.
+        rounds: how often every limiter has its turn.
+        seconds: the counted time of each turn.
+        arrival_seconds: between two waiters' first calls, which come in turn from each process,
+            so that slots are handed on between processes. With 0 each process's waiters queue en
+            bloc, and fewer slots are (``crossing_share`` says how many).
+    """
 
     cap: int = 8
     waiters: int = 200
@@ -43,6 +55,7 @@ class HandoffInputs:
     hold_seconds: float = 0.005
     rounds: int = 5
     seconds: float = 2.0
+    arrival_seconds: float = 0.001
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +63,13 @@ class Hold:
     """One grant, by CLOCK_MONOTONIC, which the processes of a machine share.
 
     Attributes:
+        process: in which process.
         waiter: whose.
         start: when ``acquire`` had returned.
         end: just before ``release`` was called.
     """
 
+    process: int
     waiter: int
     start: float
     end: float
@@ -65,8 +80,10 @@ class Order:
     """One process's part of one limiter's turn."""
 
     limiter: str
+    process: int
     waiters: range
     hold_seconds: float
+    arrival_seconds: float
     start: float
     end: float
 
@@ -129,14 +146,14 @@ def max_holders(holds: Sequence[Hold]) -> int:
     return most
 
 
-def handoff_gaps(holds: Sequence[Hold], cap: int) -> list[float]:
-    """Return the seconds from each release to the start of the hold that it made room for.
+def handoffs(holds: Sequence[Hold], cap: int) -> list[tuple[Hold, Hold]]:
+    """Return each hold that ended with the one that its release made room for.
 
     Slots are alike, so the n-th release makes room for the (cap + n)-th start.
     """
-    starts = sorted(hold.start for hold in holds)
-    ends = sorted(hold.end for hold in holds)
-    return [start - end for end, start in zip(ends, starts[cap:], strict=False)]
+    by_start = sorted(holds, key=lambda hold: hold.start)
+    by_end = sorted(holds, key=lambda hold: hold.end)
+    return list(zip(by_end, by_start[cap:], strict=False))
 
 
 def summarize(
@@ -145,9 +162,12 @@ def summarize(
     """Return the measures of one limiter's turn; counted is what started in ``start..end``."""
     counted = [hold for hold in holds if start <= hold.start < end]
     grants = Counter(hold.waiter for hold in counted)
-    gaps = handoff_gaps(counted, inputs.cap)
+    pairs = handoffs(counted, inputs.cap)
+    gaps = [after.start - before.end for before, after in pairs]
+    crossing = sum(before.process != after.process for before, after in pairs)
     return {
         "grants_per_second": len(counted) / (end - start),
+        "crossing_share": crossing / len(pairs),
         "gap_median_ms": median(gaps) * 1e3,
         "gap_p95_ms": quantiles(gaps, n=20)[-1] * 1e3,
         "hold_median_ms": median(hold.end - hold.start for hold in counted) * 1e3,
@@ -181,12 +201,13 @@ async def _turn(limiter: Limiter, order: Order) -> list[Hold]:
     holds: list[Hold] = []
 
     async def wait_and_hold(waiter: int) -> None:
-        await asyncio.sleep(order.start - time.monotonic())
+        await asyncio.sleep(order.start + waiter * order.arrival_seconds - time.monotonic())
         while time.monotonic() < order.end:
             token = await limiter.acquire()
             start = time.monotonic()
             await asyncio.sleep(order.hold_seconds)
-            holds.append(Hold(waiter=waiter, start=start, end=time.monotonic()))
+            end = time.monotonic()
+            holds.append(Hold(process=order.process, waiter=waiter, start=start, end=end))
             await limiter.release(token)
 
     await asyncio.gather(*(wait_and_hold(waiter) for waiter in order.waiters))
@@ -245,16 +266,16 @@ def _measure(
     # a semaphore has one process: it gets all the waiters, the others rest
     used = pipes[:1] if limiter == "semaphore" else pipes
     start = time.monotonic() + 0.1
-    counted_from = start + SETTLE_SECONDS
+    counted_from = start + inputs.waiters * inputs.arrival_seconds + SETTLE_SECONDS
     end = counted_from + seconds
-    share = inputs.waiters // len(used)
     for index, pipe in enumerate(used):
-        waiters = range(index * share, (index + 1) * share)
         pipe.send(
             Order(
                 limiter=limiter,
-                waiters=waiters,
+                process=index,
+                waiters=range(index, inputs.waiters, len(used)),
                 hold_seconds=inputs.hold_seconds,
+                arrival_seconds=inputs.arrival_seconds,
                 start=start,
                 end=end,
             )

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, cast
 
 import redis
 import structlog
@@ -138,8 +138,8 @@ class Heartbeat:
         args = [
             *keys,
             membership.member_id,
-            round(membership.ttl_seconds * 1e6),
-            KEEP_UNUSED_SHARD_MS,
+            str(round(membership.ttl_seconds * 1e6)),
+            str(KEEP_UNUSED_SHARD_MS),
         ]
         heartbeat = script("member/heartbeat")
         try:
@@ -151,7 +151,7 @@ class Heartbeat:
             log.debug("heartbeat_failed", shard=membership.keys.tag, error=type(error).__name__)
             membership.next_beat_at = boot_seconds() + min(1.0, membership.ttl_seconds / 10)
             return
-        _now_us, members = json.loads(reply)
+        _now_us, members = json.loads(cast("bytes", reply))
         if members == 0:
             self.remove(membership)
             with contextlib.suppress(RuntimeError):

@@ -25,6 +25,7 @@ class Subscriber:
         self._handlers: dict[bytes, Handler] = {}
         self._confirmed: dict[bytes, asyncio.Event] = {}
         self._reader: asyncio.Task[None] | None = None
+        self._connecting = asyncio.Lock()  # two first subscribers would open two connections
 
     async def subscribe(self, channel: str, handler: Handler) -> None:
         """Listen on a channel; returns once the server has confirmed it.
@@ -35,7 +36,8 @@ class Subscriber:
         name = channel.encode()
         self._handlers[name] = handler
         confirmed = self._confirmed.setdefault(name, asyncio.Event())
-        await self._pubsub.subscribe(channel)
+        async with self._connecting:
+            await self._pubsub.subscribe(channel)
         if self._reader is None:
             self._reader = asyncio.get_running_loop().create_task(
                 self._read(), name="forebay-wakeups"

@@ -201,6 +201,15 @@ class ScriptedShard:
         """Return the kinds of key that exist."""
         return {kind for kind in self.keys.kinds if self.client.exists(self.keys[kind])}
 
+    def endless_keys(self) -> set[str]:
+        """Return the kinds of key that exist and would never expire."""
+        pipe = self.client.pipeline(transaction=False)
+        for key in self.keys.all:
+            pipe.ttl(key)
+        return {
+            kind for kind, ttl in zip(self.keys.kinds, pipe.execute(), strict=True) if ttl == -1
+        }
+
     # -- time
 
     def set_clock(self, us: int) -> None:

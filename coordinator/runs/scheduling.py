@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
-from contracts.identity import SUBMISSION, request_resource
+from contracts.identity import SUBMISSION, TaskGroupKind, request_resource
 from contracts.runs import RunSpec
 from contracts.scheduling import SchedulingMetadata
 from contracts.tasks import ResolvedTaskScheduling
@@ -18,20 +19,26 @@ MetadataOf = Callable[[PlannedColumn, Workflow], SchedulingMetadata]
 def resolve_columns(run: RunSpec, metadata_of: MetadataOf) -> list[ResolvedTaskScheduling]:
     """Return group and resources of each column's tasks, in the order of the workflow.
 
+    A local column takes the largest weight of the run: its tasks go whenever model tasks have no
+    capacity, and with a small weight each would move the pool's virtual time by many turns of a
+    model group, so that tenants' weights would fade to equal turns (docs/adr/0003).
+
     Args:
         run: whose tasks they are.
         metadata_of: what a column's generator declares about itself.
     """
     requests = RequestResourceResolver()
     tasks = TaskSchedulingResolver(run.tenant, run.weight)
+    declared = [metadata_of(column, run.workflow) for column in run.workflow.columns]
+    heaviest = max(metadata.weight for metadata in declared)
     resolved = []
-    for column in run.workflow.columns:
+    for column, metadata in zip(run.workflow.columns, declared, strict=True):
+        if metadata.kind is TaskGroupKind.LOCAL:
+            metadata = replace(metadata, weight=heaviest)  # noqa: PLW2901 - the effective one
         alias = getattr(column.spec, "model", None)
         model = None if alias is None else run.workflow.models[alias]
         resource = None if model is None else requests.resolve(model.provider, model.model)
-        resolved.append(
-            tasks.resolve(metadata_of(column, run.workflow), column.outputs, resource)
-        )
+        resolved.append(tasks.resolve(metadata, column.outputs, resource))
     return resolved
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
-from typing import Final
+from collections.abc import Awaitable
+from typing import Final, cast
 
 from redis.exceptions import RedisError
 
@@ -11,6 +11,7 @@ from contracts.snapshots import AuditReport
 from coordinator.connections import connection_error
 from coordinator.coordinator import Coordinator
 from coordinator.keys import pool_shard
+from coordinator.requests.snapshots import decode_audit
 from coordinator.scripts import script
 
 MAX_ROWS: Final = 100
@@ -37,19 +38,8 @@ async def pool_lines(coordinator: Coordinator, name: str) -> list[str]:
     keys = pool_shard(name).all
     text = script("tasks/show").text
     try:
-        lines: list[bytes] = await coordinator.client.eval_ro(text, len(keys), *keys, MAX_ROWS)
+        reply = coordinator.client.eval_ro(text, len(keys), *keys, str(MAX_ROWS))
+        lines = await cast("Awaitable[list[bytes]]", reply)
     except (RedisError, OSError) as error:
         raise connection_error(error, coordinator.address, "running tasks/show") from error
     return [line.decode() for line in lines]
-
-
-def decode_audit(reply: bytes) -> AuditReport:
-    """Return the reply of ``lua/tasks/audit.lua`` as a value."""
-    # What differs may be damaged, so bytes that are no text are shown instead of refused.
-    found = json.loads(reply.decode(errors="backslashreplace"))
-    return AuditReport(
-        ok=found["difference_count"] == 0,
-        is_complete=found["is_complete"],
-        difference_count=found["difference_count"],
-        differences=tuple(found["differences"]),
-    )

@@ -1,6 +1,6 @@
 -- Let every key of the shard live this long from now.
-local function keep_all(keep_ms)
+local function keep_all(life_ms)
   for i = 1, #KEYS do
-    redis.call('PEXPIRE', KEYS[i], keep_ms)
+    redis.call('PEXPIRE', KEYS[i], life_ms)
   end
 end

@@ -40,8 +40,8 @@
 --   NOMEMBER the caller is not a member (any more); OLDBATCH a late duplicate; BADBATCH an
 --   operation that is not one, lacks arguments, or names no domain or outcome: nothing happened
 -- Cost
---   O(log n) per operation, at most 64 grants, 200 ended leases and 64 deadlines besides; one
---   PEXPIRE per key in a call that made a key or ended a membership
+--   O(log n) per operation, at most 64 grants, 200 ended leases and 64 deadlines besides; a
+--   PTTL per key that the call may have made
 -- Invariant
 --   in_flight is the number of live leases; no grant above window or cap; nobody passes a waiter
 --   that may go (spec 01, 4 and 5; spec 03, Order)
@@ -90,12 +90,10 @@ load_meta()
 if not meta.generation then
   return redis.error_reply('NOMEMBER ' .. member_id) -- the shard is gone: nothing may grow here
 end
-local keys_before = count_keys()
 settle()
 local expiry = redis.call('ZSCORE', K.members, member_id)
 if not expiry or tonumber(expiry) <= now_us then
   save()
-  keep_new_keys(keys_before, member_ended)
   publish_notices(meta, '')
   return redis.error_reply('NOMEMBER ' .. member_id)
 end
@@ -112,7 +110,7 @@ local reply = '[' .. int(now_us) .. ',' .. int(wake_us) .. ',"' .. meta.generati
   .. table.concat(results, ',') .. '],[' .. table.concat(notices[member_id] or {}, ',') .. ']]'
 if redis.call('ZSCORE', K.members, member_id) then
   keep_reply(member_id, number, reply)
+  keep_new_keys({ 'batches' })
 end
-keep_new_keys(keys_before, member_ended)
 publish_notices(meta, member_id)
 return reply

@@ -41,7 +41,8 @@
 --   claimed, left, leaving, progress, written, ended, cancelled), and what the caller should look
 --   at (work, row_group). Other members get their notices by channel.
 -- Errors
---   NOMEMBER the caller is not a member (any more); OLDBATCH a late duplicate
+--   NOMEMBER the caller is not a member (any more); OLDBATCH a late duplicate; BADBATCH operations
+--   that cannot be read
 -- Cost
 --   O(signatures + log n) per admitted task, O(tasks it frees) per finished one; 200 ended leases,
 --   64 due tasks and 64 wake-ups besides. A pool does not run in cluster mode: arq's keys are

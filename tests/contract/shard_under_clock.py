@@ -56,8 +56,8 @@ class Shard:
     def join(self, member_id: str) -> None:
         text = compose("member/join", {"lib/clock": CLOCK}).text
         keys = member_keys(self.keys)
-        args = (member_id, TTL_US, SCHEMA_VERSION, "server", "born", KEEP_UNUSED_SHARD_MS)
-        self.client.eval(text, len(keys), *keys, *args)
+        args = (member_id, str(TTL_US), SCHEMA_VERSION, "server", "born")
+        self.client.eval(text, len(keys), *keys, *args, str(KEEP_UNUSED_SHARD_MS))
 
     def batch(self, member_id: str, *operations: codec.Args) -> list[Any]:
         number = self.batches[member_id] = self.batches.get(member_id, 0) + 1
@@ -100,6 +100,7 @@ class Shard:
 
 def open_shard(request: pytest.FixtureRequest) -> Iterator[Shard]:
     """The body of a fixture whose parameters are ``SERVERS``."""
+    client: redis.Redis
     if request.param == "fakeredis":
         client = fakeredis.FakeRedis(version=(7, 0))
     else:

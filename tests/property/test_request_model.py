@@ -278,6 +278,7 @@ class RequestShardMachine(RuleBasedStateMachine):
     def compare_state(self) -> None:
         found = read_keys(self.shard.client, self.shard.keys)
         audit(found)
+        assert self.shard.endless_keys() == set()
         actual, expected = observable(found), expected_state(self.model)
         # a group that the model has forgotten may still be stored, and has no say
         actual["groups"] = {

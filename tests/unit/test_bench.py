@@ -8,7 +8,11 @@ from bench.handoff import HandoffInputs, Hold
 
 
 def hold(start: float, end: float, waiter: int = 0) -> Hold:
-    return Hold(waiter=waiter, start=start, end=end)
+    return Hold(process=waiter % 2, waiter=waiter, start=start, end=end)
+
+
+def gaps(holds: list[Hold], cap: int) -> list[float]:
+    return [after.start - before.end for before, after in handoff.handoffs(holds, cap)]
 
 
 @pytest.mark.parametrize(
@@ -32,11 +36,11 @@ def test_no_hold_has_no_holder() -> None:
 
 def test_each_release_is_paired_with_the_start_it_made_room_for() -> None:
     holds = [hold(0, 5), hold(0, 3), hold(3.5, 9), hold(5.25, 10)]
-    assert handoff.handoff_gaps(holds, cap=2) == [0.5, 0.25]
+    assert gaps(holds, cap=2) == [0.5, 0.25]
 
 
 def test_a_hold_beyond_the_cap_shows_as_a_negative_gap() -> None:
-    assert handoff.handoff_gaps([hold(0, 5), hold(1, 6)], cap=1) == [-4]
+    assert gaps([hold(0, 5), hold(1, 6)], cap=1) == [-4]
 
 
 def test_only_what_started_in_the_window_is_counted_but_every_holder_is_seen() -> None:
@@ -46,6 +50,7 @@ def test_only_what_started_in_the_window_is_counted_but_every_holder_is_seen() -
     assert found == pytest.approx(
         {
             "grants_per_second": 1.0,
+            "crossing_share": 1.0,
             "gap_median_ms": 500.0,
             "gap_p95_ms": 500.0,
             "hold_median_ms": 500.0,
@@ -64,6 +69,7 @@ def test_a_waiter_that_got_nothing_lowers_the_index() -> None:
 def turn(rate: float, holders: float = 8) -> dict[str, float]:
     return {
         "grants_per_second": rate,
+        "crossing_share": 0.5,
         "gap_median_ms": 1.0,
         "gap_p95_ms": 2.0,
         "hold_median_ms": 5.0,

@@ -156,6 +156,7 @@ local function register(alias, cap, tuning)
     redis.call('ZADD', K.held, 0, member_id .. '\0alias\0' .. alias)
     emit('request_resource_registered', 'alias', alias, 'cap', cap, 'member_id', member_id)
   end
+  keep_new_keys({ 'config', 'aliases' })
   recompute_cap()
   for i = 1, #DOMAINS do
     local d = domain(DOMAINS[i])

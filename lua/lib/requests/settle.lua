@@ -3,7 +3,6 @@
 local ENDED_PER_CALL = 200
 local DEADLINES_PER_CALL = 64
 local ended_left = ENDED_PER_CALL
-local member_ended = false
 
 local function recompute_cap()
   local smallest = redis.call('ZRANGE', K.aliases, 0, 0, 'WITHSCORES')
@@ -52,7 +51,6 @@ local function end_member(member, why)
   if ended_left <= 0 then
     return false
   end
-  member_ended = true
   redis.call('ZREM', K.members, member)
   redis.call('HDEL', K.batches, member)
   emit('member_expired', 'member_id', member, 'reason', why)

@@ -8,10 +8,9 @@ local function run_submit(run, text, workflow)
   end
   local plan = cjson.decode(text)
   for i = 1, #plan.columns do
-    for resource in pairs(amounts_of(plan.columns[i].signature).amounts) do
-      if limit_of(resource) == 0 then
-        return '["refused","unknown_resource","' .. resource .. '"]'
-      end
+    local refusal = never_fits(plan.columns[i].signature)
+    if refusal then
+      return refusal
     end
   end
   redis.call('HSET', K.runs, run, text, run .. '\0workflow', workflow)

@@ -41,12 +41,12 @@ end
 
 -- Counts by name, where none and 0 are the same.
 local function expect_counts(kind, expected, found)
-  for name, count in pairs(expected) do
-    expect(kind, name, count, tonumber(found[name]) or 0)
+  for name, amount in pairs(expected) do
+    expect(kind, name, amount, tonumber(found[name]) or 0)
   end
-  for name, count in pairs(found) do
+  for name, amount in pairs(found) do
     if not expected[name] then
-      expect(kind, name, 0, tonumber(count))
+      expect(kind, name, 0, tonumber(amount))
     end
   end
 end

@@ -1,21 +1,5 @@
 -- The operations of a batch. Each returns its own result as JSON text; ids, names and signatures
 -- arrive encoded, so that none can break a string.
-local function refused(reason, detail)
-  return '["refused","' .. reason .. '","' .. detail .. '"]'
-end
-
--- What a task asks for and could never get, as a refusal; or nil.
-local function never_fits(signature)
-  for resource, amount in pairs(amounts_of(signature).amounts) do
-    if limit_of(resource) == 0 then
-      return refused('unknown_resource', resource)
-    elseif amount > limit_of(resource) then
-      return refused('never_fits', resource)
-    end
-  end
-  return nil
-end
-
 local function submit(id, group_name, weight, admitted_limit, signature, delay_us, payload, ttl_ms)
   if redis.call('HEXISTS', K.tasks, id) == 1
     or redis.call('EXISTS', 'arq:result:' .. id, 'arq:in-progress:' .. id) > 0 then
@@ -159,8 +143,16 @@ local function retry(lease_id, delay_us, give_back_try)
   return '["released"]'
 end
 
+-- Of a run it gives up the record with it: nobody else would ever make that cell.
 local function discard(id)
-  return discard_waiting(id) and '["discarded"]' or '["unknown"]'
+  local task = read_task(id)
+  if not discard_waiting(id) then
+    return '["unknown"]'
+  end
+  if task.run ~= '' then
+    drop_cells(task, 'discarded')
+  end
+  return '["discarded"]'
 end
 
 -- A limit counts as the smallest that its holders claim; one with no claim is 0.

@@ -51,3 +51,19 @@ local function select_next()
   end
   return best and group(best.group), reasons
 end
+
+local function refused(reason, detail)
+  return '["refused","' .. reason .. '","' .. detail .. '"]'
+end
+
+-- What a task asks for and could never get, as a refusal; or nil.
+local function never_fits(signature)
+  for resource, amount in pairs(amounts_of(signature).amounts) do
+    if limit_of(resource) == 0 then
+      return refused('unknown_resource', resource)
+    elseif amount > limit_of(resource) then
+      return refused('never_fits', resource)
+    end
+  end
+  return nil
+end

@@ -1,0 +1,103 @@
+"""`forebay demo`: the whole thing in under a minute, with nothing to set up."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from forebay.demo.plot import draw
+from forebay.demo.scenario import CAPACITY, TENANTS, WORKERS, Demo, Observations
+from forebay.demo.summary import DemoSummary, summarize
+from forebay.runtime import run_async
+
+
+@click.command("demo")
+@click.option(
+    "--out",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("out/demo"),
+    show_default=True,
+    help="Folder for records and plot.",
+)
+def demo_command(out: Path) -> None:
+    """Run three tenants on four workers against a provider with a hidden limit; survive trouble."""
+    out.mkdir(parents=True, exist_ok=True)
+    weights = ", ".join(f"{tenant} {weight:g}" for tenant, weight in TENANTS.items())
+    click.echo(
+        f"{WORKERS} worker processes, a provider that takes {CAPACITY} calls at once (and tells"
+        f" nobody),\n3 tenants with weights {weights}; half way the capacity drops and a worker is"
+        " killed.\n"
+    )
+    live = _LiveLine()
+    seen = Demo(out, live.show).run(run_async)
+    live.end()
+    summary = summarize(seen)
+    plot = out / "window.png"
+    draw(seen, plot)
+    _print(summary, seen, out, plot)
+    sys.exit(0 if summary.ok else 1)
+
+
+class _LiveLine:
+    """Rate, window, in flight, 429s, waiting: one line that moves, or a line a second."""
+
+    def __init__(self) -> None:
+        self._is_terminal = sys.stdout.isatty()
+        self._shown_at = -1.0
+        self._noted = 0
+
+    def show(self, seen: Observations) -> None:
+        for at, note in seen.notes[self._noted :]:
+            self._noted += 1
+            click.echo(f"{self._start()}{at:5.1f} s  -- {note}")
+        look = seen.looks[-1]
+        if look.at - self._shown_at < (0.1 if self._is_terminal else 1.0):
+            return
+        self._shown_at = look.at
+        past = next((old for old in seen.looks if old.at >= look.at - 2.0), look)
+        span = look.at - past.at
+        rate = (look.succeeded - past.succeeded) / span if span > 0 else 0.0
+        line = (
+            f"{look.at:5.1f} s  {look.succeeded:4d}/{2 * seen.records} calls  {rate:5.1f}/s"
+            f"  window {look.window:3d}  in flight {look.in_flight:3d}"
+            f"  429s {look.rate_limited:3d}  waiting {look.waiting:3d}"
+        )
+        click.echo(f"{self._start()}{line}", nl=not self._is_terminal)
+
+    def end(self) -> None:
+        if self._is_terminal:
+            click.echo()
+
+    def _start(self) -> str:
+        return "\r\x1b[K" if self._is_terminal else ""
+
+
+def _print(summary: DemoSummary, seen: Observations, out: Path, plot: Path) -> None:
+    freed = summary.freed_after_seconds
+    lines = [
+        "",
+        f"records    {summary.written} of {summary.records} written, {summary.dropped} dropped,"
+        f" {summary.lost} lost, {summary.doubled} doubled, in {summary.seconds:.1f} s",
+        f"goodput    {summary.goodput_ratio:.1%} of what the hidden capacity allowed",
+        f"429s       {summary.refused} of {summary.attempts} attempts"
+        f" ({summary.refused_rate:.1%})",
+        "shares     "
+        + ", ".join(
+            f"{s.tenant} {s.share:.1%} (weight {s.fair_share:.1%})" for s in summary.shares
+        )
+        + " of the records done while all had work",
+        "drop       " + "; ".join(f"{note} at {at:.1f} s" for at, note in seen.notes[:2])
+        + ": the window followed, no record was lost",
+        "SIGKILL    one worker of four"
+        + (
+            f"; its leases and tasks were the others' again after {freed:.1f} s"
+            if freed is not None
+            else "; its membership did not end before the demo did"
+        ),
+        f"left over  {summary.leases_left} leases, {summary.waiters_left} waiters; audit: "
+        + ("ok" if not summary.audit_differences else "; ".join(summary.audit_differences)),
+        f"files      {out}/{{{','.join(TENANTS)}}}.jsonl and {plot}",
+    ]
+    click.echo("\n".join(lines))

@@ -1,0 +1,261 @@
+"""The demo: four workers, three tenants, a provider whose capacity drops, and a worker that dies.
+
+Nothing is simulated: a real server, real processes, a real HTTP provider that refuses above a limit
+which nobody but it knows.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from contracts.errors import ConfigurationError
+from contracts.identity import ProviderModelKey, RequestDomain
+from contracts.requests import RequestOutcomeKind
+from contracts.runs import RunSpec
+from contracts.settings import MemberSettings, RequestAdmissionTuningConfig
+from contracts.snapshots import AuditReport, GlobalSnapshot
+from contracts.workflow import Workflow
+from coordinator.coordinator import Coordinator
+from coordinator.embedded import EmbeddedServer
+from coordinator.keys import pool_shard
+from coordinator.requests.resolver import RequestResourceResolver
+from coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from coordinator.tasks.snapshots import audit_pool
+from forebay.mock_provider.log import RequestRecord, TruthRecord
+from forebay.mock_provider.server import MockProviderServer
+from forebay.mock_provider.truth import ProviderTruth
+from forebay.runtime import start_worker, stop_workers
+from workers.run_driver import RunDriver, RunSummary
+from workers.workflow_file import load_workflow
+
+TENANTS: Final = {"atlas": 3.0, "borealis": 2.0, "cumulus": 1.0}
+WORKERS: Final = 4
+SLOTS_PER_WORKER: Final = 12
+TTL_SECONDS: Final = 2.0
+CAPACITY: Final = 24
+DROPPED_CAPACITY: Final = 12
+DROP_AT: Final = 0.4
+"""Share of the records that are done when the capacity drops; it stays down for a while."""
+DROPPED_FOR_SECONDS: Final = 5.0
+KILL_AT: Final = 0.65
+LOOK_SECONDS: Final = 0.1
+WORKFLOW: Final = (
+    Path(__file__).parent.parent.parent / "examples" / "support_triage" / "workflow.toml"
+)
+PROVIDER: Final = ProviderTruth(
+    concurrency=CAPACITY, latency_median_seconds=0.5, latency_sigma=0.25, retry_after_seconds=0.15
+)
+TUNING: Final = RequestAdmissionTuningConfig(
+    multiplicative_decrease_factor=0.9, successes_until_increase=12, cooldown_seconds=0.2
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What one look at the shard showed, for the live line and the plot."""
+
+    at: float
+    window: int
+    in_flight: int
+    waiting: int
+    rate_limited: int
+    succeeded: int
+    records_done: dict[str, int]
+
+
+@dataclass(slots=True, kw_only=True)
+class Observations:
+    """All that the demo saw.
+
+    Attributes:
+        looks: every tenth of a second; times are seconds since the provider started.
+        summaries: how each tenant's run ended.
+        finished_at: when each tenant's run ended.
+        notes: what was done to the fleet, and when.
+        killed_at: when the worker was killed.
+        freed_at: when its membership was over, so that its leases and tasks were others' again.
+        requests: what the provider saw.
+        truths: what the provider could do, and since when.
+        final: the shard at the end.
+        audits: of the request shard and of the pool.
+    """
+
+    looks: list[Look] = field(default_factory=list)
+    summaries: dict[str, RunSummary] = field(default_factory=dict)
+    finished_at: dict[str, float] = field(default_factory=dict)
+    notes: list[tuple[float, str]] = field(default_factory=list)
+    killed_at: float | None = None
+    freed_at: float | None = None
+    requests: list[RequestRecord] = field(default_factory=list)
+    truths: list[TruthRecord] = field(default_factory=list)
+    final: GlobalSnapshot | None = None
+    audits: list[AuditReport] = field(default_factory=list)
+    records: int = 0
+
+
+class Demo:
+    """Runs the scenario once.
+
+    Args:
+        folder: where output files go.
+        on_look: told of each look while it runs.
+    """
+
+    def __init__(self, folder: Path, on_look: Callable[[Observations], None]) -> None:
+        self._folder = folder
+        self._on_look = on_look
+        self._seen = Observations()
+        self._workers: list[subprocess.Popen[bytes]] = []
+
+    def run(self, run_async: Callable[..., None]) -> Observations:
+        """Run it to the end and return what was seen."""
+        if not WORKFLOW.exists():
+            raise ConfigurationError(
+                f"the demo needs {WORKFLOW}, which comes with the source; run it in a checkout."
+            )
+        with MockProviderServer(PROVIDER, seed=7) as provider, EmbeddedServer() as server:
+            address = {"FOREBAY_PROVIDER_LOCAL_BASE_URL": provider.base_url}
+            self._workers = [
+                start_worker(
+                    server.url,
+                    *("--slots", str(SLOTS_PER_WORKER), "--ttl", str(TTL_SECONDS)),
+                    environ=address,
+                )
+                for _ in range(WORKERS)
+            ]
+            try:
+                run_async(self._main(server.url, provider, {**os.environ, **address}))
+            finally:
+                stop_workers(self._workers)
+        return self._seen
+
+    async def _main(self, url: str, provider: MockProviderServer, environ: dict[str, str]) -> None:
+        workflow = await asyncio.to_thread(load_workflow, WORKFLOW, environ=environ)
+        models = {
+            alias: model.model_copy(update={"tuning": TUNING})
+            for alias, model in workflow.models.items()
+        }
+        workflow = workflow.model_copy(update={"models": models})
+        self._seen.records = workflow.seed.records * len(TENANTS)
+        async with await Coordinator.open(url, MemberSettings()) as coordinator:
+            await self._workers_ready(coordinator)
+            self._started = time.monotonic() - provider.state.elapsed_seconds()
+            events = asyncio.create_task(self._disturb(provider))
+            looking = asyncio.create_task(self._look_on(coordinator, workflow))
+            await asyncio.gather(
+                *(
+                    self._drive(coordinator, workflow, tenant, weight)
+                    for tenant, weight in TENANTS.items()
+                )
+            )
+            looking.cancel()
+            events.cancel()
+            await self._conclude(coordinator, workflow, provider)
+
+    def _now(self) -> float:
+        return time.monotonic() - self._started
+
+    async def _workers_ready(self, coordinator: Coordinator) -> None:
+        """The tenants start together, once every worker is a member of the pool."""
+        deadline = time.monotonic() + 30.0
+        while time.monotonic() < deadline:
+            if await coordinator.client.zcard(pool_shard("default")["members"]) >= WORKERS:
+                return
+            if any(worker.poll() is not None for worker in self._workers):
+                break
+            await asyncio.sleep(0.02)
+        raise ConfigurationError("the demo's workers did not start; run it again with --debug.")
+
+    async def _drive(
+        self, coordinator: Coordinator, workflow: Workflow, tenant: str, weight: float
+    ) -> None:
+        output = workflow.output.model_copy(update={"path": str(self._folder / f"{tenant}.jsonl")})
+        run = RunSpec(
+            run_id=f"demo-{tenant}",
+            tenant=tenant,
+            weight=weight,
+            workflow=workflow.model_copy(update={"output": output}),
+        )
+        self._seen.summaries[tenant] = await RunDriver(coordinator, run).drive()
+        self._seen.finished_at[tenant] = self._now()
+
+    async def _disturb(self, provider: MockProviderServer) -> None:
+        await self._until_done(DROP_AT)
+        await asyncio.to_thread(provider.change_truth, concurrency=DROPPED_CAPACITY)
+        self._seen.notes.append((self._now(), f"capacity {CAPACITY} -> {DROPPED_CAPACITY}"))
+        await asyncio.sleep(DROPPED_FOR_SECONDS)
+        await asyncio.to_thread(provider.change_truth, concurrency=CAPACITY)
+        self._seen.notes.append((self._now(), f"capacity {DROPPED_CAPACITY} -> {CAPACITY}"))
+        await self._until_done(KILL_AT)
+        self._workers[0].send_signal(signal.SIGKILL)
+        self._seen.killed_at = self._now()
+        self._seen.notes.append((self._seen.killed_at, "SIGKILL of one worker"))
+
+    async def _until_done(self, share: float) -> None:
+        while self._succeeded() < share * 2 * self._seen.records:
+            await asyncio.sleep(LOOK_SECONDS)
+
+    def _succeeded(self) -> int:
+        return self._seen.looks[-1].succeeded if self._seen.looks else 0
+
+    async def _look_on(self, coordinator: Coordinator, workflow: Workflow) -> None:
+        pressure = RequestPressureSnapshotProvider(coordinator)
+        while True:
+            shard = await pressure.global_snapshot(_provider_model(workflow))
+            chat = shard.domains[RequestDomain.CHAT]
+            self._seen.looks.append(
+                Look(
+                    at=self._now(),
+                    window=chat.current_limit,
+                    in_flight=chat.in_flight_count,
+                    waiting=chat.waiters,
+                    rate_limited=chat.outcomes.get(RequestOutcomeKind.RATE_LIMITED, 0),
+                    succeeded=chat.outcomes.get(RequestOutcomeKind.SUCCESS, 0),
+                    records_done=await _records_done(coordinator),
+                )
+            )
+            if self._seen.killed_at and not self._seen.freed_at and shard.member_count < WORKERS:
+                self._seen.freed_at = self._now()
+            self._on_look(self._seen)
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _conclude(
+        self, coordinator: Coordinator, workflow: Workflow, provider: MockProviderServer
+    ) -> None:
+        pressure = RequestPressureSnapshotProvider(coordinator)
+        key = _provider_model(workflow)
+        deadline = time.monotonic() + 5.0
+        while time.monotonic() < deadline:  # the last releases are under way
+            self._seen.final = await pressure.global_snapshot(key)
+            if self._seen.final.aggregate_in_flight == 0:
+                break
+            await asyncio.sleep(LOOK_SECONDS)
+        self._seen.audits = [
+            await pressure.audit(key),
+            await audit_pool(coordinator, "default"),
+        ]
+        for _index, record in provider.state.log.since(0):
+            if isinstance(record, RequestRecord):
+                self._seen.requests.append(record)
+            else:
+                self._seen.truths.append(record)
+
+
+async def _records_done(coordinator: Coordinator) -> dict[str, int]:
+    """Return each tenant's whole records so far; a run that has ended counts no more."""
+    names = [f"demo-{tenant}\0done" for tenant in TENANTS]
+    counts = await coordinator.client.hmget(pool_shard("default")["progress"], names)
+    return {tenant: int(n or 0) for tenant, n in zip(TENANTS, counts, strict=True)}
+
+
+def _provider_model(workflow: Workflow) -> ProviderModelKey:
+    model = next(iter(workflow.models.values()))
+    return RequestResourceResolver().resolve(model.provider, model.model).provider_model

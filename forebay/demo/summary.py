@@ -1,0 +1,150 @@
+"""What the demo's observations come to; pure functions over what was seen."""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from itertools import pairwise
+
+from forebay.demo.scenario import TENANTS, WORKFLOW, Observations
+
+SERVED = 200
+REFUSED = 429
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TenantShare:
+    """What a tenant got while every tenant had work, against its weight."""
+
+    tenant: str
+    weight: float
+    records: int
+    share: float
+    fair_share: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoSummary:
+    """The figures of one demo.
+
+    Attributes:
+        written, dropped, lost, doubled: records, over all tenants.
+        attempts, refused: what the provider saw.
+        refused_rate: refused attempts of all attempts.
+        goodput_ratio: slot-seconds of served answers over those that the hidden capacity had, from
+            the first request to the last answer.
+        seconds: that long.
+        shares: per tenant, while all had work.
+        leases_left, waiters_left: at the end.
+        audit_differences: over both audits.
+        freed_after_seconds: from the SIGKILL until the dead worker's membership was over.
+    """
+
+    records: int
+    written: int
+    dropped: int
+    lost: int
+    doubled: int
+    attempts: int
+    refused: int
+    refused_rate: float
+    goodput_ratio: float
+    seconds: float
+    shares: tuple[TenantShare, ...]
+    leases_left: int
+    waiters_left: int
+    audit_differences: tuple[str, ...]
+    freed_after_seconds: float | None
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing was lost, doubled or leaked."""
+        return not (
+            self.lost
+            or self.doubled
+            or self.leases_left
+            or self.waiters_left
+            or self.audit_differences
+        )
+
+
+def capacity_steps(seen: Observations, end: float) -> list[tuple[float, float, int]]:
+    """Return the hidden capacity over time: from, until, concurrency."""
+    changes = [
+        (truth.at, int(truth.changes["concurrency"]))
+        for truth in seen.truths
+        if truth.changes.get("concurrency") is not None
+    ]
+    times = [at for at, _capacity in changes] + [end]
+    return [
+        (start, stop, capacity)
+        for (start, stop), (_at, capacity) in zip(pairwise(times), changes, strict=True)
+    ]
+
+
+def goodput(seen: Observations) -> tuple[float, float]:
+    """Return slot-seconds served over slot-seconds there were, and the seconds that took."""
+    served = [record for record in seen.requests if record.status == SERVED]
+    start = min(record.arrived_at for record in seen.requests)
+    end = max(record.finished_at for record in served)
+    used = sum(record.finished_at - record.arrived_at for record in served)
+    available = sum(
+        capacity * max(0.0, min(stop, end) - max(begin, start))
+        for begin, stop, capacity in capacity_steps(seen, end)
+    )
+    return used / available, end - start
+
+
+def tenant_shares(seen: Observations) -> tuple[TenantShare, ...]:
+    """Return what each tenant had got just before the first of them was through."""
+    first_end = min(seen.finished_at.values())
+    before = [look for look in seen.looks if look.at < first_end]
+    done = max((look.records_done for look in before), key=lambda counts: sum(counts.values()))
+    total, weights = sum(done.values()) or 1, sum(TENANTS.values())
+    return tuple(
+        TenantShare(
+            tenant=tenant,
+            weight=weight,
+            records=done[tenant],
+            share=done[tenant] / total,
+            fair_share=weight / weights,
+        )
+        for tenant, weight in TENANTS.items()
+    )
+
+
+def summarize(seen: Observations) -> DemoSummary:
+    """Work the figures out of what was seen; records are counted in the files themselves."""
+    assert seen.final is not None
+    with WORKFLOW.with_name("messages.csv").open(newline="") as file:
+        expected = {row["ticket_id"] for row in csv.DictReader(file)}
+    lost = doubled = written = dropped = 0
+    for summary in seen.summaries.values():
+        ids = [
+            json.loads(line)["ticket_id"] for line in summary.output.read_text().splitlines() if line
+        ]
+        written += len(ids)
+        dropped += summary.dropped
+        doubled += len(ids) - len(set(ids))
+        lost += len(expected - set(ids)) - summary.dropped
+    refused = sum(record.status == REFUSED for record in seen.requests)
+    ratio, seconds = goodput(seen)
+    killed, freed = seen.killed_at, seen.freed_at
+    return DemoSummary(
+        records=seen.records,
+        written=written,
+        dropped=dropped,
+        lost=lost,
+        doubled=doubled,
+        attempts=len(seen.requests),
+        refused=refused,
+        refused_rate=refused / max(1, len(seen.requests)),
+        goodput_ratio=ratio,
+        seconds=seconds,
+        shares=tenant_shares(seen),
+        leases_left=seen.final.aggregate_in_flight,
+        waiters_left=seen.final.waiters,
+        audit_differences=tuple(d for audit in seen.audits for d in audit.differences),
+        freed_after_seconds=freed - killed if killed and freed else None,
+    )

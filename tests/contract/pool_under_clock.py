@@ -1,0 +1,152 @@
+"""A task pool whose clock stands still, on fakeredis and on a real server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import fakeredis
+import pytest
+import redis
+
+from contracts.snapshots import AuditReport
+from coordinator.address import parse_url
+from coordinator.connections import open_sync
+from coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, pool_shard
+from coordinator.membership import member_keys
+from coordinator.requests.snapshots import decode_audit
+from coordinator.scripts import compose
+from tests.contract.shard_under_clock import CLOCK, CLOCK_KEY, SECOND_US, START_US, TTL_US
+
+START_MS = START_US // 1000
+ONE = "submission=1"
+MODEL = "request:p/m=1,submission=1"
+OTHER = "request:p/other=1,submission=1"
+LIMITS = {"submission": 100, "request:p/m": 4, "request:p/other": 4}
+
+
+class Pool:
+    """One pool under a clock that stands still until it is moved."""
+
+    def __init__(self, client: Any) -> None:
+        self.client = client
+        self.keys = pool_shard("main")
+        self.batches: dict[str, int] = {}
+        self.next_wake_us = 0
+        self.notices: list[Any] = []
+        self._listener = self.client.pubsub(ignore_subscribe_messages=True)
+        client.set(CLOCK_KEY, START_US)
+
+    def close(self) -> None:
+        self._listener.close()
+
+    def pass_time(self, seconds: float) -> None:
+        self.client.incrby(CLOCK_KEY, round(seconds * SECOND_US))
+
+    def run(self, name: str, *args: Any, fragments: dict[str, str] | None = None) -> Any:
+        script = compose(name, {"lib/clock": CLOCK} | (fragments or {}))
+        try:
+            return self.client.eval(script.text, len(self.keys.all), *self.keys.all, *args)
+        except redis.ResponseError as error:
+            raise redis.ResponseError(script.locate(str(error))) from error
+
+    def join(self, *member_ids: str) -> None:
+        text = compose("member/join", {"lib/clock": CLOCK}).text
+        keys = member_keys(self.keys)
+        for member_id in member_ids:
+            args = (member_id, TTL_US, SCHEMA_VERSION, "server", "born", KEEP_UNUSED_SHARD_MS)
+            self.client.eval(text, len(keys), *keys, *args)
+
+    def ask(self, member_id: str, name: str, *args: Any) -> list[Any]:
+        """Run one operation as a batch of its own and return its result."""
+        number = self.batches[member_id] = self.batches.get(member_id, 0) + 1
+        reply = json.loads(self.run("tasks/batch", member_id, number, name, len(args), *args))
+        _now, self.next_wake_us, _generation, results, self.notices = reply
+        result: list[Any] = results[0]
+        return result
+
+    def open(self, *member_ids: str, **limits: int) -> None:
+        """Make members; the first one sets limits, by default those of LIMITS."""
+        self.join(*member_ids)
+        for resource, limit in (LIMITS | limits).items():
+            self.ask(member_ids[0], "claim", resource, "pool", limit)
+
+    def submit(
+        self,
+        task_id: str,
+        group: str = "g",
+        asks: str = ONE,
+        *,
+        weight: float = 1,
+        limit: object = "",
+        delay_us: int = 0,
+        by: str = "m",
+    ) -> list[Any]:
+        return self.ask(by, "submit", task_id, group, weight, limit, asks, delay_us, b"payload", "")
+
+    def admit(self, slots: int = 1, by: str = "m") -> list[str]:
+        """Return the ids of the leases that were granted."""
+        return [lease[0] for lease in self.ask(by, "admit", slots, 60_000)[1]]
+
+    def finish(self, lease_id: str, *cells: Any, by: str = "m", result: bytes = b"done") -> str:
+        return str(self.ask(by, "finish", lease_id, result, 5000, "", *cells)[0])
+
+    def listen(self, member_id: str) -> None:
+        self._listener.subscribe(self.keys.wake_channel(member_id))
+        self.heard()
+
+    def heard(self) -> list[Any]:
+        """Return what members were told by channel: a pong comes after all that was said before."""
+        told = []
+        self._listener.ping()
+        while (message := self._listener.get_message(timeout=5)) is None or (
+            message["type"] != "pong"
+        ):
+            if message is not None:
+                told.append(json.loads(message["data"])[1])
+        return told
+
+    def arq(self, task_id: str) -> set[str]:
+        """Return which of arq's keys a task has."""
+        kinds = ("job", "in-progress", "retry", "result")
+        found = {kind for kind in kinds if self.client.exists(f"arq:{kind}:{task_id}")}
+        queued = self.client.zscore(self.keys["queue"], task_id)
+        return found | ({"queue"} if queued is not None else set())
+
+    def count(self, name: str) -> int:
+        return int(self.client.hget(self.keys["meta"], name) or 0)
+
+    def audit(self, fragments: dict[str, str] | None = None) -> AuditReport:
+        return decode_audit(self.run("tasks/audit", "json", fragments=fragments))
+
+    def show(self) -> list[str]:
+        return [line.decode() for line in self.run("tasks/show", 100)]
+
+
+def task_of(lease_id: str) -> str:
+    return lease_id.rsplit("~", 1)[0]
+
+
+def tasks_of(lease_ids: list[str]) -> list[str]:
+    return [task_of(lease_id) for lease_id in lease_ids]
+
+
+def open_pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
+    """The body of a fixture whose parameters are ``SERVERS``."""
+    client: redis.Redis
+    if request.param == "fakeredis":
+        client = fakeredis.FakeRedis(version=(7, 0))
+    else:
+        client = open_sync(parse_url(request.getfixturevalue("redis_url")))
+    with client:
+        pool = Pool(client)
+        yield pool
+        pool.close()
+
+
+def honest_pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
+    """The same, for tests that must leave books that agree."""
+    for pool in open_pool(request):
+        yield pool
+        assert pool.audit().differences == ()

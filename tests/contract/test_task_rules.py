@@ -1,0 +1,290 @@
+"""Rules of task admission, each on fakeredis and on a real server (spec 04)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from tests.contract.pool_under_clock import (
+    MODEL,
+    OTHER,
+    START_MS,
+    Pool,
+    honest_pool,
+    task_of,
+    tasks_of,
+)
+from tests.contract.shard_under_clock import SECOND_US, SERVERS, START_US
+
+
+@pytest.fixture(params=SERVERS)
+def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
+    yield from honest_pool(request)
+
+
+# -- submitting
+
+
+def test_submitting_again_adds_nothing_while_queued_running_or_with_a_result(pool: Pool) -> None:
+    pool.open("m")
+    assert pool.submit("t") == ["accepted"]
+    assert pool.submit("t") == ["known"]
+    (lease,) = pool.admit(5)
+    assert pool.submit("t") == ["known"]
+    pool.finish(lease)
+    assert pool.submit("t") == ["known"]
+
+    assert (pool.count("queued"), pool.count("running")) == (0, 0)
+
+
+def test_unknown_resource_and_too_large_an_amount_are_refused_with_nothing_queued(
+    pool: Pool,
+) -> None:
+    pool.open("m")
+
+    assert pool.submit("a", asks="gpu=1") == ["refused", "unknown_resource", "gpu"]
+    assert pool.submit("b", asks="submission=101") == ["refused", "never_fits", "submission"]
+    assert pool.arq("a") == pool.arq("b") == set()
+    assert pool.admit(5) == []
+
+
+def test_discarded_task_that_comes_again_is_new_at_the_tail(pool: Pool) -> None:
+    pool.open("m")
+    for task_id in ("a", "b"):
+        pool.submit(task_id)
+    assert pool.ask("m", "discard", "a") == ["discarded"]
+    assert pool.arq("a") == set()
+    assert pool.ask("m", "discard", "a") == ["unknown"]
+    pool.submit("a")
+
+    assert tasks_of(pool.admit(5)) == ["b", "a"]
+
+
+# -- order and policy
+
+
+def test_groups_are_served_by_weight(pool: Pool) -> None:
+    pool.open("m")
+    for weight in (3, 2, 1):
+        for i in range(20):
+            pool.submit(f"w{weight}-{i}", f"w{weight}", weight=weight)
+    served = Counter(task_of(lease).split("-")[0] for lease in pool.admit(24))
+
+    assert served == {"w3": 12, "w2": 8, "w1": 4}
+
+
+def test_group_at_its_limit_yields_to_a_peer_and_goes_beyond_without_one(pool: Pool) -> None:
+    pool.open("m")
+    for i in range(4):
+        pool.submit(f"a{i}", "a", MODEL, limit=1, weight=100)
+    assert tasks_of(pool.admit(1)) == ["a0"]
+    pool.submit("b0", "b", MODEL, limit=1)
+
+    assert tasks_of(pool.admit(1)) == ["b0"]
+    assert tasks_of(pool.admit(1)) == ["a1"]
+
+
+def test_capped_group_is_not_pressed_by_a_group_of_another_resource(pool: Pool) -> None:
+    pool.open("m")
+    pool.submit("b0", "b", OTHER, weight=0.001)
+    pool.admit(1)
+    for i in range(3):
+        pool.submit(f"a{i}", "a", MODEL, limit=1, weight=100)
+    pool.submit("b1", "b", OTHER, weight=0.001)
+
+    assert tasks_of(pool.admit(1)) == ["a0"]
+    assert tasks_of(pool.admit(1)) == ["a1"]
+
+
+def test_blocked_group_is_passed_over_and_the_reply_says_why(pool: Pool) -> None:
+    pool.open("m")
+    for i in range(6):
+        pool.submit(f"a{i}", "a", MODEL)
+    pool.submit("b0", "b", OTHER)
+    _word, leases, queued, reasons = pool.ask("m", "admit", 9, 60_000)
+
+    assert {lease[1] for lease in leases} == {"a0", "a1", "a2", "a3", "b0"}
+    assert (queued, reasons) == (2, {"no_capacity": 1})
+
+
+# -- how a lease ends
+
+
+def test_tasks_of_a_dead_member_return_to_the_head_of_their_groups(pool: Pool) -> None:
+    pool.open("m")
+    for i in range(4):
+        pool.submit(f"t{i}")
+    lost = pool.admit(2)
+    pool.client.set("arq:retry:t0", 1)
+    pool.pass_time(16)
+    pool.join("n")
+
+    assert tasks_of(pool.admit(9, by="n")) == ["t0", "t1", "t2", "t3"]
+    assert pool.client.get("arq:retry:t0") == b"1"
+    assert pool.client.hget(pool.keys["ledger"], "submission") == b"4"
+    assert pool.finish(lost[0], by="n") == "stale_lease"
+
+
+def test_finish_with_a_lost_lease_writes_nothing(pool: Pool) -> None:
+    pool.open("m")
+    pool.submit("t")
+    (lease,) = pool.admit(1)
+    pool.pass_time(16)
+    pool.join("n")
+    pool.admit(1, by="n")
+    with pytest.raises(redis.ResponseError, match="NOMEMBER"):
+        pool.finish(lease)
+    pool.join("again")
+
+    assert pool.finish(lease, by="again") == "stale_lease"
+    assert pool.arq("t") == {"job", "in-progress", "queue"}
+
+
+def test_second_finish_is_a_duplicate_and_an_invented_lease_is_unknown(pool: Pool) -> None:
+    pool.open("m")
+    pool.submit("t")
+    (lease,) = pool.admit(1)
+
+    assert pool.finish(lease) == "released"
+    assert pool.finish(lease, result=b"other") == "duplicate"
+    assert pool.client.get("arq:result:t") == b"done"
+    assert pool.finish("t~99") == "unknown_lease"
+
+
+def test_retry_comes_back_at_its_time_and_not_before(pool: Pool) -> None:
+    pool.open("m")
+    pool.submit("t")
+    (lease,) = pool.admit(1)
+    assert pool.ask("m", "retry", lease, 5 * SECOND_US, 0) == ["released"]
+    assert pool.next_wake_us == START_US + 5 * SECOND_US
+    pool.pass_time(4.999999)
+    assert pool.admit(1) == []
+    pool.pass_time(0.000001)
+
+    assert tasks_of(pool.admit(1)) == ["t"]
+
+
+def test_delayed_task_waits_and_its_group_takes_the_limit_that_it_brings(pool: Pool) -> None:
+    pool.open("m")
+    pool.submit("a", limit=5)
+    pool.admit(1)
+    pool.submit("b", limit=5)
+    pool.submit("c", limit=1, delay_us=SECOND_US)
+
+    assert pool.count("delayed") == 1
+    assert pool.audit().differences == ()
+    pool.pass_time(1)
+    assert tasks_of(pool.admit(5)) == ["b", "c"]
+
+
+def test_leaving_gives_tasks_back_at_once(pool: Pool) -> None:
+    pool.open("m", "n")
+    pool.submit("t")
+    pool.admit(1)
+    assert pool.ask("m", "leave") == ["left"]
+
+    assert "in-progress" not in pool.arq("t")
+    assert tasks_of(pool.admit(1, by="n")) == ["t"]
+
+
+# -- who is woken
+
+
+def test_idle_member_is_woken_by_a_submit(pool: Pool) -> None:
+    pool.open("m", "idle")
+    pool.listen("idle")
+    pool.admit(1, by="idle")
+    pool.submit("t")
+
+    assert pool.heard() == [[["work"]]]
+
+
+def test_idle_member_is_woken_by_a_finish_that_makes_room(pool: Pool) -> None:
+    pool.open("m", "idle", submission=1)
+    pool.listen("idle")
+    pool.submit("a")
+    (lease,) = pool.admit(1)
+    pool.submit("b")
+    pool.admit(1, by="idle")
+    assert pool.heard() == []
+    pool.finish(lease)
+
+    assert len(pool.heard()) == 1
+
+
+def test_idle_member_is_woken_by_a_raised_limit(pool: Pool) -> None:
+    pool.open("m", "idle", submission=1)
+    pool.listen("idle")
+    for task_id in ("a", "b"):
+        pool.submit(task_id)
+    pool.admit(1)
+    pool.admit(1, by="idle")
+    assert pool.heard() == []
+    pool.ask("m", "claim", "submission", "pool", 2)
+
+    assert len(pool.heard()) == 1
+
+
+def test_lowered_limit_takes_nothing_away_and_the_smallest_claim_counts(pool: Pool) -> None:
+    pool.open("m", submission=3)
+    for i in range(3):
+        pool.submit(f"t{i}")
+    leases = pool.admit(2)
+
+    assert pool.ask("m", "claim", "submission", "run", 1) == ["claimed", 1]
+    assert pool.count("running") == 2
+    assert pool.admit(1) == []
+    for lease in leases:
+        assert pool.finish(lease) == "released"
+    assert pool.ask("m", "claim", "submission", "run", "") == ["claimed", 3]
+    assert len(pool.admit(1)) == 1
+
+
+# -- arq's keys over a job's life (spec 10)
+
+
+def test_arqs_keys_follow_a_jobs_life(pool: Pool) -> None:
+    pool.open("m")
+    pool.submit("t")
+    assert pool.arq("t") == {"job", "queue"}
+    assert pool.client.zscore(pool.keys["queue"], "t") == START_MS
+    assert pool.client.ttl("arq:job:t") == -1
+
+    (lease,) = pool.admit(1)
+    pool.client.incr("arq:retry:t")
+    assert pool.arq("t") == {"job", "queue", "in-progress", "retry"}
+
+    pool.ask("m", "retry", lease, SECOND_US, 0)
+    assert pool.arq("t") == {"job", "queue", "retry"}
+    assert pool.client.zscore(pool.keys["queue"], "t") == START_MS + 1000
+
+    pool.pass_time(1)
+    (lease,) = pool.admit(1)
+    pool.client.zadd("arq:abort", {"t": 1})
+    pool.finish(lease)
+    assert pool.arq("t") == {"result"}
+    assert 0 < pool.client.pttl("arq:result:t") <= 5000
+    assert not pool.client.exists("arq:abort")
+
+
+def test_try_is_given_back_when_asked(pool: Pool) -> None:
+    pool.open("m")
+    pool.submit("t")
+    (lease,) = pool.admit(1)
+    pool.client.incr("arq:retry:t")
+    pool.ask("m", "retry", lease, 0, 1)
+
+    assert pool.client.get("arq:retry:t") == b"0"
+
+
+def test_cron_job_keeps_its_mark_and_is_not_submitted_again(pool: Pool) -> None:
+    pool.open("m")
+    pool.submit("t")
+    (lease,) = pool.admit(1)
+    pool.ask("m", "finish", lease, b"", "", 60_000)
+
+    assert pool.arq("t") == {"in-progress"}
+    assert pool.submit("t") == ["known"]
