@@ -158,7 +158,6 @@ class ResolvedTaskScheduling:
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
 
 
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunProgress:
     """Where a run stands.

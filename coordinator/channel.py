@@ -192,7 +192,7 @@ class ShardChannel:
                 await self._send()
 
     async def _send(self) -> None:
-        assert self.membership is not None
+        assert self.membership is not None  # noqa: S101 - for mypy; the flusher joined
         self._number += 1
         args: list[Any] = [self.membership.member_id, self._number]
         for operation in self._under_way:

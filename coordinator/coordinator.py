@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
 
-import redis.asyncio as aioredis
 from redis.exceptions import NoScriptError, RedisError
 
 from contracts.settings import MemberSettings
@@ -37,7 +36,9 @@ class Coordinator:
     def __init__(self, address: ServerAddress, settings: MemberSettings) -> None:
         self.address = address
         self.settings = settings
-        self.client = open_async(address)
+        # Any: redis-py 5 declares one return type for its blocking and its async client, which
+        # cannot be awaited for mypy. Whoever takes a client's attribute does the same.
+        self.client: Any = open_async(address)
         self._patient = open_async(address, socket_timeout_seconds=None, health_check_seconds=0)
         self.heartbeat = Heartbeat(open_sync(address), settings)
         self.subscriber = Subscriber(self._patient)
@@ -129,4 +130,3 @@ class Coordinator:
         except (RedisError, OSError) as error:
             raise connection_error(error, self.address, f"running {name}") from error
         return bytes(reply)
-

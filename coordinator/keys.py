@@ -1,5 +1,8 @@
-"""Every key of Forebay, by shard (spec 09, *Keys*). Names from outside are percent-encoded, so none
-can close a hash tag, make a key of another shape, or break a packed value."""
+"""Every key of Forebay, by shard (spec 09, *Keys*).
+
+Names from outside are percent-encoded, so none can close a hash tag, make a key of another shape,
+or break a packed value.
+"""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class ScriptLink:
     """
 
     def __init__(self, client: aioredis.Redis) -> None:
-        self._pool = client.connection_pool
+        self._pool: Any = client.connection_pool  # making a connection has no types
         self._connection: Any = None
 
     async def run(self, script: Script, keys: Sequence[str], args: Sequence[str | int]) -> bytes:

@@ -1,5 +1,7 @@
-"""The subscriber: one connection per process and server on which members are woken (spec 06,
-*Wake-ups*). A message is a hint; the state of the shard is the truth."""
+"""The subscriber: one connection per process and server, on which members are woken.
+
+A message is a hint; the state of the shard is the truth (spec 06, *Wake-ups*).
+"""
 
 from __future__ import annotations
 
@@ -7,6 +9,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable
+from typing import Any
 
 import redis.asyncio as aioredis
 import structlog
@@ -21,7 +24,8 @@ class Subscriber:
     """Hands each channel's messages to its handler, and reconnects by itself."""
 
     def __init__(self, client: aioredis.Redis) -> None:
-        self._pubsub = client.pubsub(ignore_subscribe_messages=False)
+        # Any: parts of redis-py's PubSub have no types
+        self._pubsub: Any = client.pubsub(ignore_subscribe_messages=False)
         self._handlers: dict[bytes, Handler] = {}
         self._confirmed: dict[bytes, asyncio.Event] = {}
         self._reader: asyncio.Task[None] | None = None

@@ -51,7 +51,7 @@ class _LazyCommands(click.Group):
 @click.option("--debug", is_flag=True, help="Show tracebacks and debug logs.")
 @click.version_option(package_name="forebay")
 @click.pass_context
-def cli(ctx: click.Context, debug: bool) -> None:  # noqa: FBT001
+def cli(ctx: click.Context, debug: bool) -> None:
     """Share the capacity of model providers over many processes, fairly, through Redis."""
     ctx.obj = debug
     structlog.configure(

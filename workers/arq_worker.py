@@ -1,8 +1,8 @@
 """An arq worker that starts tasks only under leases (spec 04, *From submit to finish, with arq*).
 
-arq keeps running the job: function look-up, hooks, timeout, abort, ``Retry``, results and cron. What
-is replaced is its polling and start protocol, as the lease gives exclusivity, and the end of a job,
-which is one script.
+arq keeps running the job: function look-up, hooks, timeout, abort, ``Retry``, results and cron.
+What is replaced is its polling and start protocol, as the lease gives exclusivity, and the end of a
+job, which is one script.
 """
 
 from __future__ import annotations
@@ -140,7 +140,7 @@ class ForebayWorker(Worker):
         task = self.loop.create_task(self.run_job(lease.task_id, lease.score))
         self.tasks[lease.task_id] = task
         self._running.add(task)
-        task.add_done_callback(lambda done: self._slot_is_free(done))
+        task.add_done_callback(self._slot_is_free)
 
     def _slot_is_free(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -163,10 +163,10 @@ class ForebayWorker(Worker):
     async def finish_job(
         self,
         job_id: str,
-        finish: bool,  # noqa: FBT001 - arq's signature
+        finish: bool,  # arq's signature
         result_data: bytes | None,
         result_timeout_s: float | None,
-        keep_result_forever: bool,  # noqa: FBT001 - arq's signature
+        keep_result_forever: bool,
         incr_score: int | None,
         keep_in_progress: float | None,
     ) -> None:

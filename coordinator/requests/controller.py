@@ -1,4 +1,4 @@
-"""``AdaptiveRequestAdmissionController``: leases for provider calls, shared by the fleet (spec 03)."""
+"""``AdaptiveRequestAdmissionController``: leases for provider calls, fleet-wide (spec 03)."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ from contracts.settings import RequestAdmissionConfig
 from coordinator.channel import Server
 from coordinator.requests.codec import wait_argument
 from coordinator.requests.shard import Attempt, RequestShard, require_lease
+
+_LARGEST_CAP = 1_000_000_000
 
 
 class AdaptiveRequestAdmissionController:
@@ -65,7 +67,7 @@ class AdaptiveRequestAdmissionController:
             CoordinatorError: the shared state could not be used.
         """
         cap = max_parallel_requests
-        if isinstance(cap, bool) or not isinstance(cap, int) or not 1 <= cap <= 1_000_000_000:
+        if isinstance(cap, bool) or not isinstance(cap, int) or not 1 <= cap <= _LARGEST_CAP:
             raise ConfigurationError(
                 f"max_parallel_requests of {provider_model} is {cap!r}, expected a whole number"
                 " from 1 to 1000000000."
@@ -116,11 +118,7 @@ class AdaptiveRequestAdmissionController:
         """
         shard = self._shards.get(lease.item.resource.provider_model)
         membership = shard.channel.membership if shard else None
-        if (
-            membership is None
-            or membership.member_id != lease.member_id
-            or not membership.is_held
-        ):
+        if membership is None or membership.member_id != lease.member_id or not membership.is_held:
             raise MembershipLost(
                 f"the lease {lease.lease_id} of {lease.item.resource} is lost, as this process's"
                 " heartbeat is older than its TTL; nothing was sent, acquire again."

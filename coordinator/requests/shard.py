@@ -87,7 +87,7 @@ class RequestShard:
         """Put an attempt on its way; its future is told the decision."""
         args = codec.acquire_args(item, wait)
         attempt_id = args[1]
-        assert isinstance(attempt_id, str)
+        assert isinstance(attempt_id, str)  # noqa: S101 - for mypy; arguments are str or int
         if attempt_id in self._attempts:
             raise ConfigurationError(
                 f"attempt id {item.attempt_id!r} is asked for already; make one per attempt."
@@ -131,9 +131,7 @@ class RequestShard:
         membership = self.channel.membership
         if membership is None or attempt.future.done():
             return
-        lease = codec.decode_lease(
-            attempt.item, terms, membership.generation, membership.member_id
-        )
+        lease = codec.decode_lease(attempt.item, terms, membership.generation, membership.member_id)
         self.held[lease.lease_id] = lease
         self._decide(attempt, lease)
 
@@ -238,9 +236,11 @@ class RequestShard:
         self.channel.submit(
             Operation(
                 ("state", attempt.args[1]),
-                lambda result: None
-                if isinstance(result, CoordinatorError)
-                else self._answered(attempt, result),
+                lambda result: (
+                    None
+                    if isinstance(result, CoordinatorError)
+                    else self._answered(attempt, result)
+                ),
             )
         )
 

@@ -36,8 +36,7 @@ def build_plan(workflow: Workflow, scheduling: Sequence[ResolvedTaskScheduling])
         "max_open": workflow.max_concurrent_row_groups,
         "max_unwritten": MAX_UNWRITTEN_ROW_GROUPS,
         "columns": [
-            _column(workflow.columns, index, resolved)
-            for index, resolved in enumerate(scheduling)
+            _column(workflow.columns, index, resolved) for index, resolved in enumerate(scheduling)
         ],
     }
     return json.dumps(plan, separators=(",", ":"))
@@ -53,9 +52,7 @@ def _column(
         "scope": SCOPE_LETTER[column.scope],
         "inputs": [encode(name) for name in column.inputs],
         "outputs": [encode(name) for name in column.outputs],
-        "feeds": [
-            place for place, other in enumerate(columns, 1) if index in other.depends_on
-        ],
+        "feeds": [place for place, other in enumerate(columns, 1) if index in other.depends_on],
         "group": encode_group(resolved.group.key),
         "weight": resolved.group.weight,
         "admitted_limit": "" if limit is None else str(limit),

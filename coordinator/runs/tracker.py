@@ -54,7 +54,7 @@ class CompletionTracker:
 
     def __init__(self, controller: TaskAdmissionController, client: aioredis.Redis) -> None:
         self._controller = controller
-        self._client = client
+        self._client: Any = client  # see Coordinator.client
         self._keys = controller.keys
 
     async def submit(self, run: RunSpec, scheduling: Sequence[ResolvedTaskScheduling]) -> bool:
@@ -130,12 +130,11 @@ class CompletionTracker:
         """End a run at once; return whether there was one."""
         return await self._controller.ask("run_cancel", encode(run_id)) == ["cancelled"]
 
-    async def _read(
-        self, run_id: str, record: int, names: Sequence[str]
-    ) -> list[bytes | None]:
+    async def _read(self, run_id: str, record: int, names: Sequence[str]) -> list[Any]:
+        """Return each value as bytes, or None where there is none."""
         fields = [
             f"{encode(run_id)}\0{record}\0{name if name == DROPPED else encode(name)}"
             for name in names
         ]
-        values: list[bytes | None] = await self._client.hmget(self._keys["cells"], fields)
+        values: list[Any] = await self._client.hmget(self._keys["cells"], fields)
         return values

@@ -106,9 +106,7 @@ def decode_admission(terms: Sequence[Any], generation: str, member_id: str) -> A
     counted = {TaskDenialReason(reason): int(n) for reason, n in dict(reasons).items()}
     return Admission(
         leases=tuple(_decode_lease(lease, generation, member_id) for lease in leases),
-        blocked=TaskAdmissionBlockSummary(queued_count=queued, reasons=counted)
-        if queued
-        else None,
+        blocked=TaskAdmissionBlockSummary(queued_count=queued, reasons=counted) if queued else None,
     )
 
 

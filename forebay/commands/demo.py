@@ -78,17 +78,17 @@ def _print(summary: DemoSummary, seen: Observations, out: Path, plot: Path) -> N
     freed = summary.freed_after_seconds
     lines = [
         "",
-        f"records    {summary.written} of {summary.records} written, {summary.dropped} dropped,"
-        f" {summary.lost} lost, {summary.doubled} doubled, in {summary.seconds:.1f} s",
+        (
+            f"records    {summary.written} of {summary.records} written, {summary.dropped} dropped,"
+            f" {summary.lost} lost, {summary.doubled} doubled, in {summary.seconds:.1f} s"
+        ),
         f"goodput    {summary.goodput_ratio:.1%} of what the hidden capacity allowed",
-        f"429s       {summary.refused} of {summary.attempts} attempts"
-        f" ({summary.refused_rate:.1%})",
+        f"429s       {summary.refused} of {summary.attempts} attempts ({summary.refused_rate:.1%})",
         "shares     "
-        + ", ".join(
-            f"{s.tenant} {s.share:.1%} (weight {s.fair_share:.1%})" for s in summary.shares
-        )
+        + ", ".join(f"{s.tenant} {s.share:.1%} (weight {s.fair_share:.1%})" for s in summary.shares)
         + " of the records done while all had work",
-        "drop       " + "; ".join(f"{note} at {at:.1f} s" for at, note in seen.notes[:2])
+        "drop       "
+        + "; ".join(f"{note} at {at:.1f} s" for at, note in seen.notes[:2])
         + ": the window followed, no record was lost",
         "SIGKILL    one worker of four"
         + (

@@ -28,7 +28,7 @@ from workers.workflow_file import load_workflow
 @click.option("--tenant", default="default", show_default=True, help="Whose share it takes.")
 @click.option("--weight", default=1.0, show_default=True, help="That share's weight.")
 @click.option("--workers", type=int, help="Worker processes to start here [2 if embedded, else 0].")
-def run_command(  # noqa: D417 - click arguments
+def run_command(
     workflow: Path, url: str, pool: str, tenant: str, weight: float, workers: int | None
 ) -> None:
     """Run a workflow to its end and write its records.
@@ -37,7 +37,10 @@ def run_command(  # noqa: D417 - click arguments
     """
     loaded = load_workflow(workflow, environ=os.environ)
     run = RunSpec(
-        run_id=f"{loaded.name}-{secrets.token_hex(4)}", tenant=tenant, weight=weight, workflow=loaded
+        run_id=f"{loaded.name}-{secrets.token_hex(4)}",
+        tenant=tenant,
+        weight=weight,
+        workflow=loaded,
     )
     if workers is None:
         workers = 2 if isinstance(parse_url(url), EmbeddedAddress) else 0

@@ -15,7 +15,7 @@ from forebay.runtime import run_async
 @click.option("--url", required=True, help="Server: redis://, rediss:// or unix://.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document a provider/model.")
 @click.option("--watch", is_flag=True, help="Again every second until stopped.")
-def snapshot_command(url: str, as_json: bool, watch: bool) -> None:  # noqa: FBT001
+def snapshot_command(url: str, as_json: bool, watch: bool) -> None:
     """Print windows, leases, waiters and members of every provider/model."""
     run_async(_show(url, as_json=as_json, watch=watch))
 

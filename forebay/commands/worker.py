@@ -15,7 +15,9 @@ from workers.arq_worker import open_worker
 @click.command("worker")
 @click.option("--url", required=True, help="Server: redis://, rediss:// or unix://.")
 @click.option("--pool", default="default", show_default=True, help="Task pool to work for.")
-@click.option("--slots", default=32, show_default=True, type=click.IntRange(1), help="Tasks at once.")
+@click.option(
+    "--slots", default=32, show_default=True, type=click.IntRange(1), help="Tasks at once."
+)
 @click.option("--ttl", default=15.0, show_default=True, help="Membership TTL in seconds.")
 @click.option("--grace", default=0, show_default=True, help="Seconds to finish tasks on SIGTERM.")
 def worker_command(url: str, pool: str, slots: int, ttl: float, grace: int) -> None:

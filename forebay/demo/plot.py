@@ -10,7 +10,7 @@ from forebay.demo.scenario import Observations
 from forebay.demo.summary import capacity_steps
 
 mpl.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402 - after the backend is chosen
+from matplotlib import pyplot as plt  # after the backend is chosen
 
 
 def draw(seen: Observations, path: Path) -> None:

@@ -200,7 +200,7 @@ class Demo:
         self._seen.notes.append((self._seen.killed_at, "SIGKILL of one worker"))
 
     async def _until_done(self, share: float) -> None:
-        while self._succeeded() < share * 2 * self._seen.records:
+        while self._succeeded() < share * 2 * self._seen.records:  # noqa: ASYNC110 - looks are timed
             await asyncio.sleep(LOOK_SECONDS)
 
     def _succeeded(self) -> int:

@@ -116,13 +116,15 @@ def tenant_shares(seen: Observations) -> tuple[TenantShare, ...]:
 
 def summarize(seen: Observations) -> DemoSummary:
     """Work the figures out of what was seen; records are counted in the files themselves."""
-    assert seen.final is not None
+    assert seen.final is not None  # noqa: S101 - for mypy; the scenario concluded
     with WORKFLOW.with_name("messages.csv").open(newline="") as file:
         expected = {row["ticket_id"] for row in csv.DictReader(file)}
     lost = doubled = written = dropped = 0
     for summary in seen.summaries.values():
         ids = [
-            json.loads(line)["ticket_id"] for line in summary.output.read_text().splitlines() if line
+            json.loads(line)["ticket_id"]
+            for line in summary.output.read_text().splitlines()
+            if line
         ]
         written += len(ids)
         dropped += summary.dropped

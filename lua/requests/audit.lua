@@ -51,8 +51,7 @@ local GROUP_EXTRA = {}
 -- @include lib/requests/state
 -- @include lib/groups
 -- @include lib/requests/window
--- @include lib/requests/leases
--- @include lib/requests/queue
+-- @include lib/requests/records
 -- luacheck: pop
 -- @include lib/requests/capture_audit
 

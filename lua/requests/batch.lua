@@ -61,6 +61,7 @@ local GROUP_EXTRA = {}
 -- @include lib/groups
 -- @include lib/requests/save
 -- @include lib/requests/window
+-- @include lib/requests/records
 -- @include lib/requests/leases
 -- @include lib/requests/queue
 -- @include lib/requests/settle
@@ -110,7 +111,10 @@ local reply = '[' .. int(now_us) .. ',' .. int(wake_us) .. ',"' .. meta.generati
   .. table.concat(results, ',') .. '],[' .. table.concat(notices[member_id] or {}, ',') .. ']]'
 if redis.call('ZSCORE', K.members, member_id) then
   keep_reply(member_id, number, reply)
-  keep_new_keys({ 'batches' })
+  if number == 1 then
+    may_be_new('batches')
+    keep_new_keys()
+  end
 end
 publish_notices(meta, member_id)
 return reply

@@ -2,20 +2,17 @@
 -- member's part of `held`, so that a member's end finds it without a scan.
 local FINISHED_KEPT = 8192
 
-local function parse_lease(text)
-  local part = split(text, '|')
-  return { member = part[1], domain = part[2], group = part[3], acquired_us = tonumber(part[4]),
-    limit = tonumber(part[5]), cuts = tonumber(part[6]), effective_max = tonumber(part[7]),
-    generation = part[8] }
-end
-
 -- Grant; the reply's fields of a grant are returned as text.
 local function grant_lease(id, member, d, group_name)
   local terms = { int(now_us), int(d.current_limit), int(d.cuts), int(d.effective_max) }
   redis.call('HSET', K.leases, id, table.concat({ member, d.name, group_name, terms[1], terms[2],
     terms[3], terms[4], meta.generation }, '|'))
   redis.call('ZADD', K.held, 0, member .. '\0lease\0' .. id)
+  if meta.in_flight == 0 then
+    may_be_new('leases')
+  end
   if meta.max_hold_us > 0 then
+    may_be_new('holds')
     redis.call('ZADD', K.holds, int(now_us + meta.max_hold_us), id)
   end
   d.in_flight = d.in_flight + 1
@@ -27,6 +24,7 @@ end
 -- Remember how an id ended: an even score was released, an odd one expired.
 local function remember_finished(id, expired)
   meta.finished = meta.finished + 1
+  may_be_new('finished')
   redis.call('ZADD', K.finished, int(meta.finished * 2 + (expired and 1 or 0)), id)
   if meta.finished % 64 == 0 then
     redis.call('ZREMRANGEBYRANK', K.finished, 0, -FINISHED_KEPT - 1)

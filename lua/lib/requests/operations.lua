@@ -156,7 +156,9 @@ local function register(alias, cap, tuning)
     redis.call('ZADD', K.held, 0, member_id .. '\0alias\0' .. alias)
     emit('request_resource_registered', 'alias', alias, 'cap', cap, 'member_id', member_id)
   end
-  keep_new_keys({ 'config', 'aliases' })
+  may_be_new('config')
+  may_be_new('aliases')
+  may_be_new('held')
   recompute_cap()
   for i = 1, #DOMAINS do
     local d = domain(DOMAINS[i])

@@ -4,10 +4,6 @@
 local GRANTS_PER_CALL = 64
 local grants_left = GRANTS_PER_CALL
 
-local function line_member(g)
-  return string.format('%016.0f', g.place) .. '\0' .. g.name
-end
-
 local function open(d)
   return now_us >= d.blocked_until_us and d.in_flight < math.min(d.current_limit, d.effective_max)
     and meta.in_flight < meta.static_cap
@@ -21,20 +17,11 @@ local function advance(g, cost)
     for i = 1, #DOMAINS do
       local line = K['line_' .. DOMAINS[i]]
       if domain(DOMAINS[i]).waiters > 0 and redis.call('ZREM', line, old_member) == 1 then
+        may_be_new('line_' .. DOMAINS[i])
         redis.call('ZADD', line, real(g.tag), line_member(g))
       end
     end
   end
-end
-
-local function parse_waiter(text)
-  local part = split(text, '|')
-  return { member = part[1], domain = part[2], group = part[3], arrival = part[4],
-    deadline_us = tonumber(part[5]) }
-end
-
-local function fifo_member(waiter, id)
-  return waiter.domain .. '\0' .. waiter.group .. '\0' .. waiter.arrival .. '\0' .. id
 end
 
 local function first_of(domain_name, group_name)
@@ -55,7 +42,13 @@ local function add_waiter(id, member, d, g, deadline_us)
   redis.call('ZADD', K.fifo, 0, fifo_member(waiter, id))
   redis.call('ZADD', K.held, 0, member .. '\0waiter\0' .. id)
   redis.call('ZADD', K['line_' .. d.name], real(g.tag), line_member(g))
+  if meta.waiters == 0 then
+    may_be_new('waiters')
+    may_be_new('fifo')
+  end
+  may_be_new('line_' .. d.name)
   if deadline_us then
+    may_be_new('deadlines')
     redis.call('ZADD', K.deadlines, int(deadline_us), id)
   end
   g.waiting, g.touched_us, g.dirty = g.waiting + 1, now_us, true
