@@ -18,6 +18,7 @@ from coordinator.embedded import EmbeddedServer
 from coordinator.keys import SHARDS_KEY, ShardKeys
 from coordinator.link import ScriptLink
 from coordinator.membership import Heartbeat
+from coordinator.operators import publish_scripts
 from coordinator.scripts import script
 from coordinator.wakeups import Subscriber
 
@@ -104,8 +105,9 @@ class Coordinator:
         return str(info["run_id"])
 
     async def list_shard(self, keys: ShardKeys) -> None:
-        """Put a shard into the index of shards."""
+        """Put a shard into the index, and the operators' scripts where redis-cli finds them."""
         await self.client.sadd(SHARDS_KEY, keys.tag)
+        await publish_scripts(self.client)
 
     async def shards(self) -> list[str]:
         """Return the tags of all shards that any member ever joined, sorted."""

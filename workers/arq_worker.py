@@ -15,24 +15,28 @@ from signal import Signals
 from typing import Any, Final
 
 import structlog
-from arq.connections import ArqRedis
 from arq.constants import job_key_prefix
 from arq.jobs import serialize_job
 from arq.utils import timestamp_ms
 from arq.worker import Retry, Worker, func
 
+from contracts.identity import SUBMISSION
 from contracts.settings import MemberSettings
 from contracts.tasks import TaskAdmissionLease
 from coordinator.coordinator import Coordinator
 from coordinator.requests.controller import AdaptiveRequestAdmissionController
 from coordinator.runs.tracker import CompletionTracker
 from coordinator.tasks.controller import TaskAdmissionController
+from workers.arq_redis import ForebayArqRedis
 from workers.run_cells import CellsDeferred, CellsDropped, CellsMade, RunCells
 from workers.serialization import dump_job, load_job
 
 CELL_FUNCTION: Final = "forebay_cell"
 CELL_TRIES: Final = 1_000_000
 """arq's own bound of tries does not count for cells: a run decides with its ``max_tries``."""
+
+SUBMISSION_CAPACITY: Final = 10_000
+"""Tasks that may run at once in a pool where nobody claims less; slots of workers bound it."""
 
 log = structlog.get_logger("forebay.worker")
 
@@ -81,12 +85,7 @@ class ForebayWorker(Worker):
         super().__init__(
             functions=(*functions, cell),
             queue_name=self.tasks_admission.keys["queue"],
-            redis_pool=ArqRedis(
-                pool_or_conn=coordinator.client.connection_pool,
-                job_serializer=dump_job,
-                job_deserializer=load_job,
-                default_queue_name=self.tasks_admission.keys["queue"],
-            ),
+            redis_pool=ForebayArqRedis(self.tasks_admission, coordinator.client.connection_pool),
             job_serializer=dump_job,
             job_deserializer=load_job,
             **settings,
@@ -107,6 +106,7 @@ class ForebayWorker(Worker):
 
     async def _pull(self) -> None:
         """Ask for as many tasks as there are free slots; sleep until there may be more."""
+        await self.tasks_admission.set_limit(SUBMISSION, SUBMISSION_CAPACITY, holder="workers")
         while True:
             await self.tasks_admission.changed.wait()
             slots = self.max_jobs - len(self._running)
