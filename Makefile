@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: setup demo test check bench lint types lua docs clean property-long
+.PHONY: help setup demo test check bench lint types lua clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,13 +13,17 @@ help:
 	@echo "make test   the tests, against real servers"
 	@echo "make check  what CI runs: lint, types, lua, test"
 	@echo "make bench  figures, beside the raw cost"
+	@echo "make clean  removes all that these made, the virtual environment too"
 
 setup: $(STAMP)
 
 $(STAMP): pyproject.toml
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	@echo "installing into $(VENV) ..."
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is not Python 3.11 or newer; name one: make PYTHON=python3.12 ..."; exit 1; }
+	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
+		{ echo "$(PYTHON) makes no virtual environments; on Debian: apt-get install python3-venv"; exit 1; }
+	@echo "installing into $(VENV), a minute or so ..."
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[dev]'
 	@touch $(STAMP)
 
 demo: setup

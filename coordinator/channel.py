@@ -59,11 +59,11 @@ class Operation:
         args: its name and arguments, as they stand in the script's ARGV.
         done: told its result, or the error that ended the caller's wait, once.
         frees: whether it gives back; what frees is repeated until acknowledged.
-        undo: what to send if it took something after its caller had given up.
+        late: told the result if it came after its caller had given up, to give back what it took.
         since: loop time when it was submitted.
     """
 
-    __slots__ = ("args", "done", "frees", "given_up", "since", "undo")
+    __slots__ = ("args", "done", "frees", "given_up", "late", "since")
 
     def __init__(
         self,
@@ -71,12 +71,12 @@ class Operation:
         done: Done,
         *,
         frees: bool = False,
-        undo: tuple[str | int | bytes, ...] | None = None,
+        late: Callable[[Result], None] | None = None,
     ) -> None:
         self.args = args
         self.done = done
         self.frees = frees
-        self.undo = undo
+        self.late = late
         self.given_up = False
         self.since = 0.0
 
@@ -130,6 +130,7 @@ class ShardChannel:
         self._loop = asyncio.get_running_loop()
         self._key_list = keys.all
         self._overdue: asyncio.TimerHandle | None = None
+        self._dropping: asyncio.Task[None] | None = None
         self._unavailable = False
         self._expired_by_heartbeat = False
         self._flusher = self._loop.create_task(self._flush(), name=f"forebay-{keys.tag}")
@@ -144,7 +145,12 @@ class ShardChannel:
             )
         self._wanted.set()
 
-    def ask(self, *args: str | int | bytes, frees: bool = False) -> asyncio.Future[Result]:
+    def ask(
+        self,
+        *args: str | int | bytes,
+        frees: bool = False,
+        late: Callable[[Result], None] | None = None,
+    ) -> asyncio.Future[Result]:
         """Submit an operation and return its result as a future."""
         future: asyncio.Future[Result] = self._loop.create_future()
 
@@ -156,15 +162,19 @@ class ShardChannel:
             else:
                 future.set_result(result)
 
-        self.submit(Operation(args, done, frees=frees))
+        self.submit(Operation(args, done, frees=frees, late=late))
         return future
 
-    async def close(self) -> None:
-        """Leave the shard at once, as far as the server can be reached, and close."""
+    async def close(self, leave: tuple[str | int | bytes, ...] = ("leave",)) -> None:
+        """Leave the shard at once, as far as the server can be reached, and close.
+
+        Args:
+            leave: the operation that leaves, as it stands in the ARGV of this shard's script.
+        """
         membership = self.membership
         with contextlib.suppress(CoordinatorError):
             while self.membership is not None and self.membership is membership:
-                if await self.ask("leave", frees=True) == ["left"]:
+                if await self.ask(*leave, frees=True) == ["left"]:
                     break
         self._flusher.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -220,8 +230,8 @@ class ShardChannel:
                 operation.done(CoordinatorError(f"{result[1]}: {result[2]}"))
             else:
                 operation.done(result)
-        elif operation.undo is not None and result[0] in {"granted", "waiting"}:
-            self.submit(Operation(operation.undo, _ignore, frees=True))
+        elif operation.late is not None:
+            operation.late(result)
 
     def _finish(self, error: CoordinatorError) -> None:
         under_way, self._under_way = self._under_way, []
@@ -260,6 +270,7 @@ class ShardChannel:
                 await self._join()
             except CoordinatorError as error:
                 self._give_up(error, self._queue)
+                self._queue.clear()  # without a membership nothing is left to free
                 return
             except (LinkDownError, RedisError, OSError) as error:
                 self._note_unavailable(error)
@@ -270,6 +281,20 @@ class ShardChannel:
         member_id = self._server.new_member_id()
         ttl = self._server.settings.ttl_seconds
         await self._server.subscriber.subscribe(self.keys.wake_channel(member_id), self._on_message)
+        try:
+            membership = await self._enter(member_id, ttl)
+        except BaseException:
+            await self._server.subscriber.unsubscribe(self.keys.wake_channel(member_id))
+            raise
+        self._number = 0
+        self.membership = membership
+        self._server.heartbeat.add(membership)
+        first = self._listener.on_joined(membership)
+        for operation in first:
+            operation.since = self._loop.time()
+        self._queue.extendleft(reversed(first))
+
+    async def _enter(self, member_id: str, ttl: float) -> Membership:
         run_id = await self._server.run_id()
         joined_at = boot_seconds()
         join_args = (
@@ -283,7 +308,7 @@ class ShardChannel:
         reply = await self._link.run(script("member/join"), member_keys(self.keys), join_args)
         await self._server.list_shard(self.keys)
         _now_us, generation, _members = json.loads(reply)
-        membership = Membership(
+        return Membership(
             member_id=member_id,
             generation=generation,
             keys=self.keys,
@@ -291,13 +316,6 @@ class ShardChannel:
             acknowledged_at=joined_at,
             on_expired=self._on_expired,
         )
-        self._number = 0
-        self.membership = membership
-        self._server.heartbeat.add(membership)
-        first = self._listener.on_joined(membership)
-        for operation in first:
-            operation.since = self._loop.time()
-        self._queue.extendleft(reversed(first))
 
     def _requeue_lost(self) -> None:
         """Sort a batch that met the end of the membership: what frees has nothing left to free."""
@@ -334,8 +352,7 @@ class ShardChannel:
             )
             self._give_up(error, overdue)
             # A reply that is this late may never come: the repeat goes over a new connection.
-            drop = self._loop.create_task(self._link.drop())
-            drop.add_done_callback(lambda _: None)
+            self._dropping = self._loop.create_task(self._link.drop())
         ages = [now - op.since for op in waiting if not op.given_up]
         self._overdue = None
         if ages:
@@ -362,7 +379,3 @@ class ShardChannel:
         if self._unavailable:
             self._unavailable = False
             log.info("coordinator_available", server=str(self._server.address), shard=self.keys.tag)
-
-
-def _ignore(_result: Result | CoordinatorError) -> None:
-    """Nobody waits for this result."""

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Final
 
 import lua
+from coordinator.script_linking import link
 
 INCLUDE = re.compile(r"^-- @include (\S+)$")
 BIND: Final = "-- @bind"
@@ -81,14 +82,16 @@ class Script:
 
     Attributes:
         name: the entry point, such as ``requests/batch``.
-        text: what the server runs.
+        source: the fragments put together, which luacheck reads.
+        text: the same linked, which the server runs.
         sha: its SHA-1, the name under which the server caches it.
         header: its contract.
         origins: file and line of each line of ``text``.
     """
 
     name: str
-    text: str
+    source: str = field(repr=False)
+    text: str = field(repr=False)
     sha: str
     header: Header
     origins: tuple[str, ...] = field(repr=False)
@@ -182,11 +185,13 @@ def compose(name: str, fragments: Mapping[str, str] | None = None) -> Script:
                 inline(included, _source(included, replaced), chain)
 
     inline(name, text, ())
-    composed = "\n".join(out) + "\n"
+    source = "\n".join(out) + "\n"
+    linked = link(source)
     return Script(
         name=name,
-        text=composed,
-        sha=hashlib.sha1(composed.encode(), usedforsecurity=False).hexdigest(),
+        source=source,
+        text=linked,
+        sha=hashlib.sha1(linked.encode(), usedforsecurity=False).hexdigest(),
         header=header,
         origins=tuple(origins),
     )
@@ -206,7 +211,7 @@ def luacheck() -> int:
         return 2
     with tempfile.TemporaryDirectory() as folder:
         for name in ENTRY_POINTS:
-            (Path(folder) / (name.replace("/", "_") + ".lua")).write_text(compose(name).text)
+            (Path(folder) / (name.replace("/", "_") + ".lua")).write_text(compose(name).source)
         return subprocess.run(
             [program, "--std", "lua51", "--globals", "redis", "KEYS", "ARGV", "cjson",
              "--max-line-length", "140", "--quiet", folder],

@@ -1,4 +1,4 @@
-"""``enqueue_job`` through the fair queue: what ``ctx["redis"]`` and cron jobs of arq call (spec 04)."""
+"""``enqueue_job`` through the fair queue: what ``ctx["redis"]`` and arq's cron jobs call (spec 04)."""
 
 from __future__ import annotations
 

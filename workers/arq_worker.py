@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Mapping
+from contextvars import ContextVar, copy_context
 from signal import Signals
 from typing import Any, Final
 
@@ -19,7 +20,9 @@ from arq.constants import job_key_prefix
 from arq.jobs import serialize_job
 from arq.utils import timestamp_ms
 from arq.worker import Retry, Worker, func
+from redis.exceptions import RedisError
 
+from contracts.errors import CoordinatorUnavailable
 from contracts.identity import SUBMISSION
 from contracts.settings import MemberSettings
 from contracts.tasks import TaskAdmissionLease
@@ -38,13 +41,16 @@ CELL_TRIES: Final = 1_000_000
 SUBMISSION_CAPACITY: Final = 10_000
 """Tasks that may run at once in a pool where nobody claims less; slots of workers bound it."""
 
+_lease_of_job: ContextVar[TaskAdmissionLease] = ContextVar("forebay_lease_of_job")
+"""The admission under which a job runs: its id may be admitted again while it still unwinds."""
+
 log = structlog.get_logger("forebay.worker")
 
 
 async def forebay_cell(ctx: dict[str, Any], *_place: Any) -> None:
     """Make the cells of one task of a run: the arq function behind every such task."""
     worker: ForebayWorker = ctx["forebay_worker"]
-    await worker.make_cells(ctx["job_id"], ctx["job_try"])
+    await worker.make_cells(ctx["job_try"])
 
 
 class ForebayWorker(Worker):
@@ -77,7 +83,6 @@ class ForebayWorker(Worker):
             tracker, self.request_admission, os.environ if environ is None else environ
         )
         self._cells_made: dict[str, CellsMade | CellsDropped] = {}
-        self._leases: dict[str, TaskAdmissionLease] = {}
         self._running: set[asyncio.Task[None]] = set()
         self._puller: asyncio.Task[None] | None = None
         self._stopping = False
@@ -111,15 +116,26 @@ class ForebayWorker(Worker):
             await self.tasks_admission.changed.wait()
             slots = self.max_jobs - len(self._running)
             if slots <= 0:
-                self.tasks_admission.changed.clear()
-                await asyncio.wait(self._running, return_when=asyncio.FIRST_COMPLETED)
-                self.tasks_admission.changed.set()
+                self.tasks_admission.changed.clear()  # a slot that gets free sets it
                 continue
-            admission = await self.tasks_admission.admit(
-                slots, in_progress_seconds=self.in_progress_timeout_s
-            )
-            await self._write_cell_jobs(admission.leases)
-            for lease in admission.leases:
+            try:
+                admission = await self.tasks_admission.admit(
+                    slots, in_progress_seconds=self.in_progress_timeout_s
+                )
+            except CoordinatorUnavailable:
+                self.tasks_admission.changed.set()  # the channel goes on trying; so do we
+                continue
+            await self._take(admission.leases)
+
+    async def _take(self, leases: tuple[TaskAdmissionLease, ...]) -> None:
+        try:
+            await self._write_cell_jobs(leases)
+        except (RedisError, OSError):
+            for lease in leases:
+                self.tasks_admission.retry(lease)
+            return
+        for lease in leases:
+            if self.tasks_admission.is_held(lease):
                 self._start(lease)
 
     async def _write_cell_jobs(self, leases: tuple[TaskAdmissionLease, ...]) -> None:
@@ -136,8 +152,9 @@ class ForebayWorker(Worker):
             await pipe.execute()
 
     def _start(self, lease: TaskAdmissionLease) -> None:
-        self._leases[lease.task_id] = lease
-        task = self.loop.create_task(self.run_job(lease.task_id, lease.score))
+        context = copy_context()
+        context.run(_lease_of_job.set, lease)
+        task = self.loop.create_task(self.run_job(lease.task_id, lease.score), context=context)
         self.tasks[lease.task_id] = task
         self._running.add(task)
         task.add_done_callback(self._slot_is_free)
@@ -148,21 +165,21 @@ class ForebayWorker(Worker):
 
     # -- cells of runs
 
-    async def make_cells(self, job_id: str, job_try: int) -> None:
+    async def make_cells(self, job_try: int) -> None:
         """Make one task's cells; what came of it is written when arq ends the job."""
-        lease = self._leases.get(job_id)
-        if lease is None or lease.cell is None:
+        lease = _lease_of_job.get()
+        if lease.cell is None:
             return
         outcome = await self._cells.make(lease.cell, job_try)
         if isinstance(outcome, CellsDeferred):
             raise Retry(defer=outcome.delay_seconds)
-        self._cells_made[job_id] = outcome
+        self._cells_made[lease.lease_id] = outcome
 
     # -- the end of a job: one script
 
     async def finish_job(
         self,
-        job_id: str,
+        job_id: str,  # noqa: ARG002 - arq's signature; the lease says which job
         finish: bool,  # arq's signature
         result_data: bytes | None,
         result_timeout_s: float | None,
@@ -171,9 +188,9 @@ class ForebayWorker(Worker):
         keep_in_progress: float | None,
     ) -> None:
         """End the lease with its task; with a lost lease nothing is written."""
-        lease = self._leases.pop(job_id, None)
-        made = self._cells_made.pop(job_id, None)
-        if lease is None:
+        lease = _lease_of_job.get()
+        made = self._cells_made.pop(lease.lease_id, None)
+        if not self.tasks_admission.is_held(lease):
             return
         if not finish:
             delay_ms = lease.score + incr_score - timestamp_ms() if incr_score else 0
@@ -208,11 +225,9 @@ class ForebayWorker(Worker):
 
     def _on_lease_lost(self, lease: TaskAdmissionLease) -> None:
         """Another member may run it now: stop here, and write nothing."""
-        if self._leases.get(lease.task_id) is lease:
-            del self._leases[lease.task_id]
-            job = self.job_tasks.get(lease.task_id)
-            if job is not None:
-                job.cancel()
+        job = self.job_tasks.get(lease.task_id)
+        if job is not None:
+            job.cancel()
         log.warning("task_lease_lost", task_id=lease.task_id)
 
     # -- stopping
@@ -235,6 +250,9 @@ class ForebayWorker(Worker):
     async def close(self) -> None:
         """Give every lease back, leave the fleet, and close the connections."""
         self._stop_pulling()
+        if not self._handle_signals:
+            self.handle_sig(Signals.SIGUSR1)
+        await self._end_jobs()
         try:
             with contextlib.suppress(asyncio.CancelledError):
                 await super().close()
@@ -243,6 +261,19 @@ class ForebayWorker(Worker):
             await self.request_admission.close()
             await self.tasks_admission.close()
             await self.coordinator.close()
+
+    async def _end_jobs(self) -> None:
+        """Wait until every job has ended and its lease is on its way back.
+
+        arq's own close raises at the first job that was cancelled before it began, and a job whose
+        cancellation was swallowed while its payload was read would begin all the same.
+        """
+        while self._running:
+            for job in list(self.job_tasks.values()):
+                if not job.cancelling():
+                    job.cancel()
+            await asyncio.wait(self._running, timeout=0.1)
+        self.tasks.clear()
 
 
 async def open_worker(

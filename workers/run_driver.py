@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,14 +90,19 @@ class RunDriver:
             )
             await self._tracker.submit(self._run, scheduling)
             await self._write_until_ended()
-            for resource in limits:
-                await self._controller.drop_limit(resource, holder=run_id)
+            await self._drop_claims(limits)
             return await asyncio.to_thread(self._assemble)
         except asyncio.CancelledError:
             await self._tracker.cancel(run_id)
+            await self._drop_claims(limits)
             raise
         finally:
             await self._controller.close()
+
+    async def _drop_claims(self, limits: Iterable[str]) -> None:
+        """The smallest claim counts: one that outlives its run would throttle the pool."""
+        for resource in limits:
+            await self._controller.drop_limit(resource, holder=self._run.run_id)
 
     async def _write_until_ended(self) -> None:
         while True:

@@ -102,9 +102,16 @@ class RequestShard:
             Operation(
                 attempt.args,
                 lambda result: self._answered(attempt, result),
-                undo=("cancel", attempt.args[1]),
+                late=lambda result: self._answered_late(attempt, result),
             )
         )
+
+    def _answered_late(self, attempt: Attempt, result: Result) -> None:
+        """Nobody waits any more: give back what it took."""
+        if result[0] in {"granted", "waiting"}:
+            self.channel.submit(
+                Operation(("cancel", attempt.args[1]), lambda _result: None, frees=True)
+            )
 
     def _answered(self, attempt: Attempt, result: Result | CoordinatorError) -> None:
         if isinstance(result, CoordinatorError):

@@ -106,9 +106,12 @@ class CompletionTracker:
         names = [name for column in workflow.columns for name in column.outputs]
         first = row_group * workflow.buffer_size
         last = min(first + workflow.buffer_size, workflow.seed.records)
+        async with self._client.pipeline(transaction=False) as pipe:
+            for record in range(first, last):
+                pipe.hmget(self._keys["cells"], _fields(run_id, record, [*names, DROPPED]))
+            rows = await pipe.execute()
         records = []
-        for record in range(first, last):
-            *values, dropped = await self._read(run_id, record, [*names, DROPPED])
+        for record, (*values, dropped) in enumerate(rows, first):
             if dropped is not None:
                 column, _, reason = dropped.decode().partition("\0")
                 records.append(
@@ -132,9 +135,11 @@ class CompletionTracker:
 
     async def _read(self, run_id: str, record: int, names: Sequence[str]) -> list[Any]:
         """Return each value as bytes, or None where there is none."""
-        fields = [
-            f"{encode(run_id)}\0{record}\0{name if name == DROPPED else encode(name)}"
-            for name in names
-        ]
+        fields = _fields(run_id, record, names)
         values: list[Any] = await self._client.hmget(self._keys["cells"], fields)
         return values
+
+
+def _fields(run_id: str, record: int, names: Sequence[str]) -> list[str]:
+    run = encode(run_id)
+    return [f"{run}\0{record}\0{n if n == DROPPED else encode(n)}" for n in names]

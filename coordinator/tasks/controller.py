@@ -43,8 +43,6 @@ class TaskAdmissionController:
         self._loop = asyncio.get_running_loop()
         self._wake: asyncio.TimerHandle | None = None
         self._recheck_seconds = server.settings.recheck_seconds
-        self._is_idle = False
-        self._claims: dict[tuple[str, str], int] = {}
         self.channel = ShardChannel(server, self.keys, script("tasks/batch"), self)
 
     async def set_limit(self, resource: str, limit: int, *, holder: str = "pool") -> int:
@@ -98,15 +96,22 @@ class TaskAdmissionController:
         Where fewer come, this member is woken (``changed`` is set) once there may be more.
         """
         self.changed.clear()
-        result = await self.ask("admit", slots, max(1, round(in_progress_seconds * 1000)))
+        args = codec.operation("admit", slots, max(1, round(in_progress_seconds * 1000)))
+        admission = self._admission(await self.channel.ask(*args, late=self._admitted_late))
+        for lease in admission.leases:
+            self._held[lease.lease_id] = lease
+        return admission
+
+    def _admission(self, result: Result) -> Admission:
         membership = self.channel.membership
         if membership is None:  # expired meanwhile: what was granted has gone back to the queue
             return Admission(leases=(), blocked=None)
-        admission = codec.decode_admission(result, membership.generation, membership.member_id)
-        for lease in admission.leases:
-            self._held[lease.lease_id] = lease
-        self._is_idle = len(admission.leases) < slots
-        return admission
+        return codec.decode_admission(result, membership.generation, membership.member_id)
+
+    def _admitted_late(self, result: Result) -> None:
+        """The caller has given up: its tasks go back at once, as nobody runs them."""
+        for lease in self._admission(result).leases:
+            self.retry(lease, give_back_try=False)
 
     def finish(
         self,
@@ -156,6 +161,10 @@ class TaskAdmissionController:
             lease, codec.operation("retry", lease.lease_id, delay_us, int(give_back_try))
         )
 
+    def is_held(self, lease: TaskAdmissionLease) -> bool:
+        """Whether the lease is this process's, as far as it knows."""
+        return lease.lease_id in self._held
+
     async def discard(self, task_id: str) -> bool:
         """Drop a task that waits; False where it runs or is unknown."""
         return await self.ask("discard", encode(task_id)) == ["discarded"]
@@ -172,7 +181,7 @@ class TaskAdmissionController:
         """Leave the pool: tasks that still run go back to the queue."""
         if self._wake is not None:
             self._wake.cancel()
-        await self.channel.close()
+        await self.channel.close(codec.operation("leave"))
 
     def _ask(self, args: codec.Args) -> asyncio.Future[Result]:
         return self.channel.ask(*args)
@@ -182,6 +191,8 @@ class TaskAdmissionController:
         self._held.pop(lease.lease_id, None)
 
         def done(result: Result | CoordinatorError) -> None:
+            if future.done():
+                return
             if isinstance(result, CoordinatorError):
                 future.set_result(
                     ReleaseResult(
@@ -190,7 +201,7 @@ class TaskAdmissionController:
                         diagnostics={"error": str(result)},
                     )
                 )
-            elif not future.done():
+            else:
                 future.set_result(codec.decode_release(result))
 
         self.channel.submit(Operation(args, done, frees=True))
