@@ -1,7 +1,7 @@
 """The command line: `forebay COMMAND`. Errors are one sentence with a remedy.
 
-Exit codes: 0 done; 1 a Forebay error, said in one sentence; 2 wrong usage; 3 a run that dropped
-records; 130 interrupted.
+Exit codes: 0 done; 1 an error, said in one sentence, or Ctrl-C; 2 wrong usage; 3 a run that dropped
+records.
 """
 
 from __future__ import annotations

@@ -62,14 +62,18 @@ def read_records(path: Path) -> list[dict[str, object]]:
 def load_run(provider: MockProviderServer, output: Path, run_id: str) -> RunSpec:
     workflow = load_workflow(WORKFLOW, environ=provider_address(provider))
     target = workflow.output.model_copy(update={"path": str(output)})
-    return RunSpec(run_id=run_id, tenant="default", workflow=workflow.model_copy(update={"output": target}))
+    return RunSpec(
+        run_id=run_id, tenant="default", workflow=workflow.model_copy(update={"output": target})
+    )
 
 
 def remains(url: str) -> dict[str, object]:
     """Return what a finished run must not leave: its tasks, cells, leases and arq's keys."""
     with open_sync(parse_url(url)) as client:
         kept = {kind: 1 for kind in (*OF_TASKS, *OF_RUNS) if client.exists(POOL[kind])}
-        kept |= {f"request {kind}": 1 for kind in ("leases", "waiters") if client.exists(SHARD[kind])}
+        kept |= {
+            f"request {kind}": 1 for kind in ("leases", "waiters") if client.exists(SHARD[kind])
+        }
         kept |= {key.decode(): 1 for key in client.scan_iter("arq:*")}
         return kept | {
             claim.decode(): limit

@@ -44,6 +44,9 @@ SUBMISSION_CAPACITY: Final = 10_000
 _lease_of_job: ContextVar[TaskAdmissionLease] = ContextVar("forebay_lease_of_job")
 """The admission under which a job runs: its id may be admitted again while it still unwinds."""
 
+CANCEL_AGAIN_SECONDS: Final = 0.5
+"""How long a cancelled job may clean up before it is cancelled again."""
+
 log = structlog.get_logger("forebay.worker")
 
 
@@ -265,14 +268,13 @@ class ForebayWorker(Worker):
     async def _end_jobs(self) -> None:
         """Wait until every job has ended and its lease is on its way back.
 
-        arq's own close raises at the first job that was cancelled before it began, and a job whose
-        cancellation was swallowed while its payload was read would begin all the same.
+        arq's own close raises at the first job that was cancelled before it began. A cancellation
+        can be lost in a library that the job is waiting in, so it is repeated.
         """
         while self._running:
             for job in list(self.job_tasks.values()):
-                if not job.cancelling():
-                    job.cancel()
-            await asyncio.wait(self._running, timeout=0.1)
+                job.cancel()
+            await asyncio.wait(self._running, timeout=CANCEL_AGAIN_SECONDS)
         self.tasks.clear()
 
 

@@ -135,7 +135,7 @@ class RunCells:
 
     async def _failed(self, cell: RunCell, job_try: int, error: Exception) -> CellsOutcome:
         kind = type(error).__name__
-        log.warning(
+        log.info(
             "cell_failed",
             run_id=cell.run_id,
             column_index=cell.column_index,

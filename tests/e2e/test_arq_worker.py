@@ -1,4 +1,4 @@
-"""arq functions on a Forebay pool: jobs, results, retries and hooks keep arq's meaning (spec 04)."""
+"""arq functions on a Forebay pool: jobs, results, retries and hooks keep arq's sense (spec 04)."""
 
 from __future__ import annotations
 

@@ -116,7 +116,8 @@ async def test_an_orderly_stop_gives_tasks_back_without_costing_a_try(fleet):
     (worker,) = fleet.start(1)
     driving = asyncio.create_task(fleet.drive())
     await wait_until(
-        lambda: fleet.provider.state.counters.in_flight > 0 and any(fleet.tries().values()), timeout=10.0
+        lambda: fleet.provider.state.counters.in_flight > 0 and any(fleet.tries().values()),
+        timeout=10.0,
     )
     worker.send_signal(signal.SIGTERM)
     assert await asyncio.to_thread(worker.wait, 10.0) == 0
