@@ -131,12 +131,16 @@ class ShardChannel:
         self._key_list = keys.all
         self._overdue: asyncio.TimerHandle | None = None
         self._dropping: asyncio.Task[None] | None = None
+        self._closed = False
         self._unavailable = False
         self._expired_by_heartbeat = False
         self._flusher = self._loop.create_task(self._flush(), name=f"forebay-{keys.tag}")
 
     def submit(self, operation: Operation) -> None:
         """Send an operation with the next call; its ``done`` is told the result."""
+        if self._closed:
+            operation.done(CoordinatorUnavailable("the coordinator was closed; open another."))
+            return
         operation.since = self._loop.time()
         self._queue.append(operation)
         if self._overdue is None:
@@ -184,7 +188,9 @@ class ShardChannel:
         if membership is not None:
             self._server.heartbeat.remove(membership)
             await self._server.subscriber.unsubscribe(self.keys.wake_channel(membership.member_id))
-        self._give_up(CoordinatorUnavailable("the coordinator was closed; open another."), [])
+        self._closed = True
+        closed = CoordinatorUnavailable("the coordinator was closed; open another.")
+        self._give_up(closed, [*self._under_way, *self._queue])
         await self._link.drop()
 
     # -- the flusher: the only task that talks to the shard
@@ -360,6 +366,8 @@ class ShardChannel:
 
     def _give_up(self, error: CoordinatorError, operations: Sequence[Operation]) -> None:
         for operation in list(operations):
+            if operation.given_up:
+                continue
             operation.given_up = True
             operation.done(error)
             if not operation.frees and operation in self._queue:

@@ -13,6 +13,7 @@ from typing import Final
 
 import click
 import structlog
+from pydantic import ValidationError
 
 from contracts.errors import ForebayError
 
@@ -67,6 +68,13 @@ def main() -> None:
     debug = "--debug" in sys.argv
     try:
         cli(standalone_mode=not debug)
+    except ValidationError as error:
+        if debug:
+            raise
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"])
+        click.echo(f"Error: {place}: {first['msg']}; correct the option.", err=True)
+        sys.exit(1)
     except ForebayError as error:
         if debug:
             raise

@@ -44,9 +44,13 @@ def server_url(url: str) -> Iterator[str]:
 def start_worker(
     url: str, *arguments: str, environ: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start a worker process of this installation."""
+    """Start a worker process of this installation; it ends with this process, however that ends.
+
+    Its standard input is a pipe that nobody writes to: when this process is gone, it closes.
+    """
     return subprocess.Popen(
-        [sys.executable, "-m", "forebay", "worker", "--url", url, *arguments],
+        [sys.executable, "-m", "forebay", "worker", "--lifeline", "--url", url, *arguments],
+        stdin=subprocess.PIPE,
         env={**os.environ, **(environ or {})},
         stdout=subprocess.DEVNULL,
     )
@@ -58,6 +62,8 @@ def stop_workers(workers: list[subprocess.Popen[bytes]], grace_seconds: float = 
         if worker.poll() is None:
             worker.send_signal(signal.SIGTERM)
     for worker in workers:
+        if worker.stdin is not None:
+            worker.stdin.close()
         try:
             worker.wait(grace_seconds)
         except subprocess.TimeoutExpired:

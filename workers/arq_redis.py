@@ -1,4 +1,4 @@
-"""``enqueue_job`` through the fair queue: what ``ctx["redis"]`` and arq's cron jobs call (spec 04)."""
+"""``enqueue_job`` through the fair queue, for ``ctx["redis"]`` and arq's cron jobs (spec 04)."""
 
 from __future__ import annotations
 

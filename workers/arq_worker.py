@@ -110,7 +110,8 @@ class ForebayWorker(Worker):
             self._puller = self.loop.create_task(self._pull(), name="forebay-puller")
         elif self._puller.done() and not self._stopping:
             self._puller.result()
-        await super().heart_beat()
+        with contextlib.suppress(RedisError, OSError):  # the next beat comes soon
+            await super().heart_beat()
 
     async def _pull(self) -> None:
         """Ask for as many tasks as there are free slots; sleep until there may be more."""
@@ -126,7 +127,7 @@ class ForebayWorker(Worker):
                     slots, in_progress_seconds=self.in_progress_timeout_s
                 )
             except CoordinatorUnavailable:
-                self.tasks_admission.changed.set()  # the channel goes on trying; so do we
+                self.tasks_admission.changed.set()  # it took its deadline to fail: ask again
                 continue
             await self._take(admission.leases)
 
@@ -157,10 +158,19 @@ class ForebayWorker(Worker):
     def _start(self, lease: TaskAdmissionLease) -> None:
         context = copy_context()
         context.run(_lease_of_job.set, lease)
-        task = self.loop.create_task(self.run_job(lease.task_id, lease.score), context=context)
+        task = self.loop.create_task(self._run(lease), context=context)
         self.tasks[lease.task_id] = task
         self._running.add(task)
         task.add_done_callback(self._slot_is_free)
+
+    async def _run(self, lease: TaskAdmissionLease) -> None:
+        """Let arq run the job; a server that is away is no fault of the job, nor of the worker."""
+        try:
+            await self.run_job(lease.task_id, lease.score)
+        except (RedisError, OSError) as error:
+            log.warning("job_put_back", task_id=lease.task_id, error=type(error).__name__)
+            if self.tasks_admission.is_held(lease):
+                await self.tasks_admission.retry(lease)
 
     def _slot_is_free(self, task: asyncio.Task[None]) -> None:
         self._running.discard(task)
@@ -257,7 +267,7 @@ class ForebayWorker(Worker):
             self.handle_sig(Signals.SIGUSR1)
         await self._end_jobs()
         try:
-            with contextlib.suppress(asyncio.CancelledError):
+            with contextlib.suppress(asyncio.CancelledError, RedisError, OSError):
                 await super().close()
         finally:
             await self._cells.aclose()

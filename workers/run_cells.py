@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import structlog
+from redis.exceptions import RedisError
 
 from contracts.errors import CoordinatorError, WorkflowError
 from contracts.events import RuntimeCorrelation, current_correlation
@@ -195,7 +196,7 @@ def _failed(task: asyncio.Task[Any]) -> bool:
 
 def _may_be_mended(error: Exception) -> bool:
     """Whether another try may help: also elsewhere, where the seed file can be read."""
-    if isinstance(error, CoordinatorError | WorkflowError):
+    if isinstance(error, CoordinatorError | WorkflowError | RedisError):
         return True
     denied = getattr(error, "denied", None)
     if denied is not None:

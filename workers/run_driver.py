@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from redis.exceptions import RedisError
+
+from contracts.errors import ConfigurationError, CoordinatorUnavailable
 from contracts.runs import RunSpec
 from contracts.tasks import RunProgress
 from coordinator.coordinator import Coordinator
@@ -23,6 +26,7 @@ from coordinator.tasks.controller import TaskAdmissionController
 from workers.generators.registry import build_generator
 
 SUBMISSION_CAPACITY = 10_000
+RECHECK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,7 +82,13 @@ class RunDriver:
         """
         run_id = self._run.run_id
         limits = resource_limits(self._run, SUBMISSION_CAPACITY)
-        await asyncio.to_thread(self._parts.mkdir, parents=True, exist_ok=True)
+        try:
+            await asyncio.to_thread(self._parts.mkdir, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the output folder {self._parts.parent} cannot be written ({error.strerror});"
+                " expected a folder of your own; change output.path of the workflow."
+            ) from error
         try:
             for resource, limit in limits.items():
                 await self._controller.set_limit(resource, limit, holder=run_id)
@@ -107,9 +117,21 @@ class RunDriver:
     async def _write_until_ended(self) -> None:
         while True:
             self._controller.changed.clear()
+            try:
+                if await self._write_what_is_ready():
+                    return
+            except (CoordinatorUnavailable, RedisError):
+                # The run goes on without its driver, and the driver waits for the server.
+                await asyncio.sleep(RECHECK_SECONDS)
+                continue
+            await self._controller.changed.wait()
+
+    async def _write_what_is_ready(self) -> bool:
+        """Write every row group that is through; return whether the run has ended."""
+        while True:
             progress = await self._tracker.collect(self._run.run_id)
             if progress is None:
-                return
+                return True
             self._on_progress(progress)
             for row_group in progress.ready_to_write:
                 records = await self._tracker.read_row_group(
@@ -117,9 +139,9 @@ class RunDriver:
                 )
                 await asyncio.to_thread(self._write_part, row_group, records)
                 if await self._tracker.written(self._run.run_id, row_group):
-                    return
+                    return True
             if not progress.ready_to_write:
-                await self._controller.changed.wait()
+                return False
 
     def _write_part(self, row_group: int, records: list[WrittenRecord]) -> None:
         """Write whole or not at all, so that a driver's death leaves no half row group."""

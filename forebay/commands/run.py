@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import secrets
+import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
 
 import click
 
+from contracts.errors import CoordinatorError
 from contracts.runs import RunSpec
 from contracts.settings import MemberSettings
 from contracts.tasks import RunProgress
@@ -27,7 +31,11 @@ from workers.workflow_file import load_workflow
 @click.option("--pool", default="default", show_default=True, help="Task pool.")
 @click.option("--tenant", default="default", show_default=True, help="Whose share it takes.")
 @click.option("--weight", default=1.0, show_default=True, help="That share's weight.")
-@click.option("--workers", type=int, help="Worker processes to start here [2 if embedded, else 0].")
+@click.option(
+    "--workers",
+    type=click.IntRange(0),
+    help="Worker processes to start here [2 if embedded, else 0].",
+)
 def run_command(
     workflow: Path, url: str, pool: str, tenant: str, weight: float, workers: int | None
 ) -> None:
@@ -46,8 +54,9 @@ def run_command(
         workers = 2 if isinstance(parse_url(url), EmbeddedAddress) else 0
     with server_url(url) as server:
         started = [start_worker(server, "--pool", pool) for _ in range(workers)]
+        signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         try:
-            summary = run_async(_drive(server, pool, run))
+            summary = run_async(_drive_while_worked(server, pool, run, started))
         finally:
             stop_workers(started)
     click.echo(
@@ -56,6 +65,25 @@ def run_command(
         + (f" (why: {summary.dropped_file})" if summary.dropped_file else "")
     )
     sys.exit(3 if summary.dropped else 0)
+
+
+async def _drive_while_worked(
+    url: str, pool: str, run: RunSpec, workers: list[subprocess.Popen[bytes]]
+) -> RunSummary:
+    """Drive the run, unless every worker that was started for it has ended."""
+    driving = asyncio.create_task(_drive(url, pool, run))
+    try:
+        while not driving.done():
+            await asyncio.wait([driving], timeout=0.5)
+            if workers and not driving.done() and all(w.poll() is not None for w in workers):
+                raise CoordinatorError(
+                    f"all {len(workers)} workers of run {run.run_id} have ended; expected them to"
+                    " outlive it; run it again, with --debug for what they say."
+                )
+        return driving.result()
+    finally:
+        driving.cancel()
+        await asyncio.wait([driving])
 
 
 async def _drive(url: str, pool: str, run: RunSpec) -> RunSummary:

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
+import sys
+import threading
 
 import click
 
@@ -19,11 +23,27 @@ from workers.arq_worker import open_worker
     "--slots", default=32, show_default=True, type=click.IntRange(1), help="Tasks at once."
 )
 @click.option("--ttl", default=15.0, show_default=True, help="Membership TTL in seconds.")
-@click.option("--grace", default=0, show_default=True, help="Seconds to finish tasks on SIGTERM.")
-def worker_command(url: str, pool: str, slots: int, ttl: float, grace: int) -> None:
+@click.option(
+    "--grace",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0),
+    help="Seconds to finish tasks on SIGTERM.",
+)
+@click.option("--lifeline", is_flag=True, hidden=True, help="Stop when standard input closes.")
+def worker_command(
+    url: str, pool: str, slots: int, ttl: float, grace: int, lifeline: bool
+) -> None:
     """Run tasks of a pool until stopped; start as many of these as you like, anywhere."""
+    if lifeline:
+        threading.Thread(target=_stop_with_parent, daemon=True).start()
     logging.getLogger("arq").setLevel(logging.CRITICAL)
     run_async(_work(url, pool, slots, ttl, grace))
+
+
+def _stop_with_parent() -> None:
+    os.read(sys.stdin.fileno(), 1)
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def _work(url: str, pool: str, slots: int, ttl: float, grace: int) -> None:

@@ -62,6 +62,7 @@
 -- @include lib/tasks/state
 -- @include lib/groups
 -- @include lib/tasks/save
+-- @include lib/tasks/limits
 -- @include lib/tasks/queue
 -- @include lib/tasks/policy
 -- @include lib/runs/state

@@ -155,29 +155,6 @@ local function discard(id)
   return '["discarded"]'
 end
 
--- A limit counts as the smallest that its holders claim; one with no claim is 0.
-local function claim(resource, holder, limit)
-  if limit == '' then
-    redis.call('HDEL', K.claims, resource .. '\0' .. holder)
-  else
-    redis.call('HSET', K.claims, resource .. '\0' .. holder, limit)
-  end
-  local smallest
-  for name, value in pairs(read_hash(K.claims)) do
-    if split(name, '\0')[1] == resource then
-      smallest = math.min(smallest or tonumber(value), tonumber(value))
-    end
-  end
-  if smallest then
-    redis.call('HSET', K.limits, resource, int(smallest))
-    limits[resource] = int(smallest)
-  else
-    redis.call('HDEL', K.limits, resource)
-    limits[resource] = nil
-  end
-  return '["claimed",' .. int(smallest or 0) .. ']'
-end
-
 -- A clean shutdown: the tasks of this member go back at once, 200 a call.
 local function leave()
   return end_member(member_id, 'left') and '["left"]' or '["leaving"]'
