@@ -28,6 +28,8 @@ from coordinator.requests import codec
 from coordinator.scripts import script
 
 SHORTEST_WAKE_SECONDS: Final = 0.001
+NO_ATTEMPT: Final = "-"
+"""An id that no attempt has: asking for its state only settles the shard."""
 
 LeaseLost = Callable[[RequestAdmissionLease, str], None]
 
@@ -70,6 +72,7 @@ class RequestShard:
         self._loop = asyncio.get_running_loop()
         self._wake: asyncio.TimerHandle | None = None
         self._recheck: asyncio.TimerHandle | None = None
+        self._sweep: asyncio.TimerHandle | None = None
         self.channel = ShardChannel(
             server, request_shard(provider_model), script("requests/batch"), self
         )
@@ -210,13 +213,25 @@ class RequestShard:
         if seconds is not None and self._waiting:
             self._wake = self._loop.call_later(max(SHORTEST_WAKE_SECONDS, seconds), self._look)
 
-    def on_joined(self, membership: Membership) -> list[Operation]:  # noqa: ARG002
+    def on_joined(self, membership: Membership) -> list[Operation]:
         """Register again, and ask again for what this member waited for."""
+        self._sweep_later(membership)
         for attempt in list(self._attempts.values()):
             if attempt.is_waiting:
                 self._stop_waiting(attempt)
                 self._submit(attempt)
         return [Operation(args, lambda _result: None) for args in self._registrations.values()]
+
+    def _sweep_later(self, membership: Membership) -> None:
+        """On a quiet shard nobody's call would end a dead member: each live one looks at times."""
+        if self._sweep is not None:
+            self._sweep.cancel()
+
+        def sweep() -> None:
+            self.channel.submit(Operation(("state", NO_ATTEMPT), lambda _result: None))
+            self._sweep_later(membership)
+
+        self._sweep = self._loop.call_later(membership.ttl_seconds / 3, sweep)
 
     def on_lost(self, membership: Membership) -> None:  # noqa: ARG002
         """Everything held under the last membership has been given to others."""
@@ -269,7 +284,7 @@ class RequestShard:
 
     async def close(self) -> None:
         """Deny this member's own waiters with ``shutdown`` and leave the shard."""
-        for timer in (self._wake, self._recheck):
+        for timer in (self._wake, self._recheck, self._sweep):
             if timer is not None:
                 timer.cancel()
         for attempt in list(self._attempts.values()):

@@ -31,9 +31,7 @@ from workers.arq_worker import open_worker
     help="Seconds to finish tasks on SIGTERM.",
 )
 @click.option("--lifeline", is_flag=True, hidden=True, help="Stop when standard input closes.")
-def worker_command(
-    url: str, pool: str, slots: int, ttl: float, grace: int, lifeline: bool
-) -> None:
+def worker_command(url: str, pool: str, slots: int, ttl: float, grace: int, lifeline: bool) -> None:
     """Run tasks of a pool until stopped; start as many of these as you like, anywhere."""
     if lifeline:
         threading.Thread(target=_stop_with_parent, daemon=True).start()
