@@ -87,9 +87,7 @@ def _print(summary: DemoSummary, seen: Observations, out: Path, plot: Path) -> N
         "shares     "
         + ", ".join(f"{s.tenant} {s.share:.1%} (weight {s.fair_share:.1%})" for s in summary.shares)
         + " of the records done while all had work",
-        "drop       "
-        + "; ".join(f"{note} at {at:.1f} s" for at, note in seen.notes[:2])
-        + ": the window followed, no record was lost",
+        f"drop       {_drop(seen)}; {summary.lost} records lost",
         "SIGKILL    one worker of four"
         + (
             f"; its leases and tasks were the others' again after {freed:.1f} s"
@@ -101,3 +99,15 @@ def _print(summary: DemoSummary, seen: Observations, out: Path, plot: Path) -> N
         f"files      {out}/{{{','.join(TENANTS)}}}.jsonl and {plot}",
     ]
     click.echo("\n".join(lines))
+
+
+def _drop(seen: Observations) -> str:
+    """Say when the capacity fell and came back, and what the window did, as it was seen."""
+    (fell_at, fell), (back_at, back) = seen.notes[:2]
+    before = [look.window for look in seen.looks if look.at < fell_at]
+    during = [look.window for look in seen.looks if fell_at <= look.at < back_at]
+    after = [look.window for look in seen.looks if look.at >= back_at]
+    return (
+        f"{fell} at {fell_at:.1f} s: window {before[-1]} -> {min(during)};"
+        f" {back} at {back_at:.1f} s: window back to {max(after)}"
+    )
