@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any, Final, TypeVar
 
 from contracts.errors import ConfigurationError
 
@@ -13,6 +13,19 @@ MAX_NAME_BYTES = 512
 
 MIN_WEIGHT, MAX_WEIGHT = 0.001, 1000.0
 """Bounds of every fair-queue weight (spec 03, *Order*)."""
+
+_LONGEST_SHOWN: Final = 80
+
+E = TypeVar("E", bound=StrEnum)
+
+
+def shown(value: object) -> str:
+    """Return a value as an error message shows it: never long, and never an error of its own."""
+    try:
+        text = repr(value)
+    except Exception:  # noqa: BLE001 - integers of 4,300 digits and foreign classes refuse
+        text = f"something of type {type(value).__name__}"
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
 
 
 def check_name(what: str, name: str) -> str:
@@ -26,9 +39,9 @@ def check_name(what: str, name: str) -> str:
         ConfigurationError: not a string, empty, or above ``MAX_NAME_BYTES`` bytes.
     """
     if not isinstance(name, str) or not name:
-        raise ConfigurationError(f"{what} must be a non-empty string, not {name!r}; name it.")
+        raise ConfigurationError(f"{what} must be a non-empty string, not {shown(name)}; name it.")
     try:
-        length = len(name.encode())
+        length = len(name) if name.isascii() else len(name.encode())
     except UnicodeEncodeError as error:
         raise ConfigurationError(
             f"{what} {name[:40]!r} holds a lone surrogate; use text that UTF-8 can encode."
@@ -42,18 +55,47 @@ def check_name(what: str, name: str) -> str:
 
 
 def check_weight(what: str, weight: float) -> float:
-    """Return ``weight`` if a fair queue can use it, else raise ConfigurationError."""
+    """Return ``weight`` as a float if a fair queue can use it, else raise ConfigurationError."""
     if (
         isinstance(weight, bool)
         or not isinstance(weight, int | float)
-        or not math.isfinite(weight)
         or not MIN_WEIGHT <= weight <= MAX_WEIGHT
     ):
         raise ConfigurationError(
-            f"{what} has weight {weight!r}, expected a number from {MIN_WEIGHT} to"
+            f"{what} has weight {shown(weight)}, expected a number from {MIN_WEIGHT} to"
             f" {MAX_WEIGHT:g}; only the ratio of weights matters."
         )
     return float(weight)
+
+
+def check_choice(what: str, value: Any, choices: type[E]) -> E:
+    """Return the member of ``choices`` that ``value`` is or names, else raise.
+
+    Args:
+        what: what was chosen, for the message ("request domain").
+        value: a member, or its text.
+        choices: the names that the spec allows.
+
+    Raises:
+        ConfigurationError: none of them.
+    """
+    try:
+        return choices(value)
+    except ValueError as error:
+        raise ConfigurationError(
+            f"{what} is {shown(value)}, expected one of {', '.join(choices)}; use"
+            f" {choices.__name__}."
+        ) from error
+
+
+def check_type(what: str, value: object, kind: type) -> None:
+    """Refuse a value of another class than the contract names.
+
+    Raises:
+        ConfigurationError: not a ``kind``.
+    """
+    if not isinstance(value, kind):
+        raise ConfigurationError(f"{what} is {shown(value)}, expected {kind.__name__}; pass one.")
 
 
 class RequestDomain(StrEnum):
@@ -82,10 +124,21 @@ class ProviderModelKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestResourceKey:
-    """A provider/model and the domain of the call: what an adaptive window belongs to."""
+    """A provider/model and the domain of the call: what an adaptive window belongs to.
+
+    Attributes:
+        provider_model: the canonical provider/model.
+        domain: the kind of call; its text ("chat") is taken as well.
+    """
 
     provider_model: ProviderModelKey
     domain: RequestDomain = RequestDomain.CHAT
+
+    def __post_init__(self) -> None:
+        check_type("provider_model of a request resource", self.provider_model, ProviderModelKey)
+        if type(self.domain) is not RequestDomain:
+            domain = check_choice("request domain", self.domain, RequestDomain)
+            object.__setattr__(self, "domain", domain)
 
     def __str__(self) -> str:
         return f"{self.provider_model}/{self.domain}"
@@ -107,7 +160,9 @@ class RequestGroupSpec:
     def __post_init__(self) -> None:
         if self.key is not None:
             check_name("request group", self.key)
-        check_weight(f"request group {self.key!r}", self.weight)
+        # A plain float, so that a subclass cannot choose how it is written into a script's ARGV.
+        weight = check_weight(f"request group {self.key!r}", self.weight)
+        object.__setattr__(self, "weight", weight)
 
 
 class TaskGroupKind(StrEnum):

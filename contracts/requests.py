@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
+from contracts.errors import ConfigurationError
 from contracts.events import RequestEventContext
-from contracts.identity import RequestGroupSpec, RequestResourceKey
+from contracts.identity import (
+    RequestGroupSpec,
+    RequestResourceKey,
+    check_choice,
+    check_name,
+    check_type,
+    shown,
+)
 
 
 class RequestDenialReason(StrEnum):
@@ -53,6 +61,37 @@ class ReleaseReason(StrEnum):
     DEFERRED = "deferred"
 
 
+MAX_COST: Final = 1_000_000_000
+"""Largest estimate of an attempt in tokens: no budget is as large."""
+
+
+_OF_THE_RESOURCE: Final = RequestGroupSpec()
+"""The group of an item that names none, made once: items are made for every call."""
+
+
+def _check_number(what: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise ConfigurationError(
+            f"{what} is {shown(value)}, expected a number of seconds or None; convert it."
+        )
+
+
+def _check_wait(seconds: float) -> None:
+    _check_number("queue_wait_timeout_seconds", seconds)
+    if not seconds >= 0:  # not "<": NaN is below nothing
+        raise ConfigurationError(
+            f"queue_wait_timeout_seconds is {shown(seconds)}, expected a number from 0 on; use 0 to"
+            " take only what is free now, None to wait for ever."
+        )
+
+
+def _check_tokens(what: str, count: object) -> None:
+    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
+        raise ConfigurationError(
+            f"{what} is {shown(count)}, expected a whole number of tokens from 0 on; round it."
+        )
+
+
 def new_attempt_id() -> str:
     """Return a fresh attempt id: 32 hexadecimal characters."""
     return uuid.uuid4().hex
@@ -67,17 +106,36 @@ class RequestAdmissionItem:
         group: who asks, for the fair queue.
         attempt_id: the idempotency key, made by the caller; it becomes the lease id.
         queue_wait_timeout_seconds: longest wait; 0 takes only what is free now, None waits for
-            ever (or for the controller's default).
-        cost: estimated tokens of the attempt, for quotas; None counts as 0.
+            ever (or for the controller's default), infinity for ever; more than a year is a year.
+        cost: estimated tokens of the attempt, for quotas, 0..10^9; None counts as 0.
         event_context: correlation captured when the item was made.
+
+    Raises:
+        ConfigurationError: a value that cannot be asked with; nothing was sent.
     """
 
     resource: RequestResourceKey
-    group: RequestGroupSpec = field(default_factory=RequestGroupSpec)
+    group: RequestGroupSpec = _OF_THE_RESOURCE
     attempt_id: str = field(default_factory=new_attempt_id)
     queue_wait_timeout_seconds: float | None = None
     cost: int | None = None
     event_context: RequestEventContext | None = None
+
+    def __post_init__(self) -> None:
+        check_type("resource of a request", self.resource, RequestResourceKey)
+        check_type("group of a request", self.group, RequestGroupSpec)
+        check_name("attempt id", self.attempt_id)
+        if self.queue_wait_timeout_seconds is not None:
+            _check_wait(self.queue_wait_timeout_seconds)
+        if self.cost is not None:
+            _check_tokens("cost", self.cost)
+            if self.cost > MAX_COST:
+                raise ConfigurationError(
+                    f"cost is {shown(self.cost)}, expected at most {MAX_COST} tokens; split the"
+                    " request."
+                )
+        if self.event_context is not None:
+            check_type("event_context of a request", self.event_context, RequestEventContext)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +152,9 @@ class RequestAdmissionLease:
         effective_max: the window's ceiling by caps and clamps at that instant.
         generation: the shard's generation.
         member_id: the member that holds it.
+
+    Raises:
+        ConfigurationError: an id or item with which no release could be sent.
     """
 
     lease_id: str
@@ -104,6 +165,11 @@ class RequestAdmissionLease:
     effective_max: int
     generation: str
     member_id: str
+
+    def __post_init__(self) -> None:
+        check_type("item of a lease", self.item, RequestAdmissionItem)
+        check_name("lease id", self.lease_id)
+        check_name("generation of a lease", self.generation)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,23 +198,35 @@ RequestAdmissionDecision = RequestAdmissionLease | RequestAdmissionDenied
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TokenUsage:
-    """Real tokens of an attempt, as the provider reported them."""
+    """Real tokens of an attempt, as the provider reported them; any whole number from 0 on.
+
+    Raises:
+        ConfigurationError: a count that is none.
+    """
 
     input_tokens: int = 0
     output_tokens: int = 0
 
+    def __post_init__(self) -> None:
+        _check_tokens("input_tokens", self.input_tokens)
+        _check_tokens("output_tokens", self.output_tokens)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestReleaseOutcome:
-    """How an attempt ended.
+    """How an attempt ended; what cannot be released is refused here, as releasing never raises.
 
     Attributes:
-        kind: its effect on the window.
+        kind: its effect on the window, its text ("success") is taken as well; never
+            ``member_lost``, which the system alone writes.
         retry_after_seconds: the provider's hint with a ``rate_limited``; ignored unless finite
             and positive, clamped to the resource's ``max_cooldown_seconds``.
         provider_status: HTTP status, where there was one.
         usage: real tokens, settles the quota.
         diagnostics: JSON-compatible details; never a prompt, completion or body.
+
+    Raises:
+        ConfigurationError: a value of the wrong type, or ``member_lost``.
     """
 
     kind: RequestOutcomeKind
@@ -156,6 +234,23 @@ class RequestReleaseOutcome:
     provider_status: int | None = None
     usage: TokenUsage | None = None
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if type(self.kind) is not RequestOutcomeKind:
+            kind = check_choice("outcome kind", self.kind, RequestOutcomeKind)
+            object.__setattr__(self, "kind", kind)
+        if self.kind is RequestOutcomeKind.MEMBER_LOST:
+            raise ConfigurationError(
+                "outcome kind is member_lost, which the system alone writes when a member's"
+                " heartbeat is overdue; use local_cancelled for an attempt that was given up."
+            )
+        if self.retry_after_seconds is not None:
+            _check_number("retry_after_seconds", self.retry_after_seconds)
+        if self.provider_status is not None:
+            check_type("provider_status", self.provider_status, int)
+        if self.usage is not None:
+            check_type("usage of an outcome", self.usage, TokenUsage)
+        check_type("diagnostics of an outcome", self.diagnostics, Mapping)
 
 
 SUCCESS = RequestReleaseOutcome(kind=RequestOutcomeKind.SUCCESS)
@@ -168,6 +263,10 @@ class ReleaseResult:
     released: bool
     reason: ReleaseReason
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
+
+
+ClassifyException = Callable[[Exception], RequestReleaseOutcome]
+"""Reads from what a provider call raised how its attempt ended; sees no cancellation."""
 
 
 class RequestAdmissionController(Protocol):
@@ -183,6 +282,14 @@ class RequestAdmissionController(Protocol):
         Raises:
             RequestAdmissionError: denied; carries the reason.
             CoordinatorError: the shared state could not be used.
+        """
+        ...
+
+    def acquire_sync(self, item: RequestAdmissionItem) -> RequestAdmissionLease:
+        """Do as ``acquire``, blocking a thread in which no event loop runs.
+
+        Raises:
+            ConfigurationError: an event loop runs in this thread.
         """
         ...
 

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
-from contracts.identity import RequestDomain
+from contracts.errors import ConfigurationError
+from contracts.identity import RequestDomain, shown
 
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Cap = Annotated[int, Field(ge=1, le=1_000_000_000)]
+LONGEST_SECONDS: Final = 366 * 24 * 3600.0
+"""Above any sensible span; added to a server's clock it keeps every microsecond in a double."""
+SHORTEST_SECONDS: Final = 0.001
+"""Below it, a span that must not be 0 could round to no microsecond at all, which means "off"."""
+
+Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
+"""Strict: neither "3" nor True is a number."""
+Seconds = Annotated[Number, Field(ge=0, le=LONGEST_SECONDS)]
+PositiveSeconds = Annotated[Number, Field(ge=SHORTEST_SECONDS, le=LONGEST_SECONDS)]
+Cap = Annotated[int, Field(strict=True, ge=1, le=1_000_000_000)]
+
+
+def _fault(settings_name: str, fault: ErrorDetails) -> str:
+    """Return one field's fault as part of a sentence: its name, its value, what was expected."""
+    place = ".".join(map(str, (settings_name, *fault["loc"])))
+    value = "" if fault["type"] == "extra_forbidden" else f" is {shown(fault['input'])}"
+    return f"{place}{value}: {fault['msg'][:1].lower()}{fault['msg'][1:]}"
 
 
 class Settings(BaseModel):
@@ -18,7 +35,33 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class RequestAdmissionTuningConfig(Settings):
+class GivenSettings(Settings):
+    """Base of settings that a user's code makes by calling them.
+
+    Where they are read instead, from JSON or as part of a file's model, pydantic's own error comes
+    through, for its reader to tell the place in that file.
+
+    Raises:
+        ConfigurationError: names each refused field, its value and what was expected.
+    """
+
+    # The cause of the error shows no values: an unknown field may be a URL with a password.
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    def __init__(self, /, **fields: Any) -> None:
+        try:
+            super().__init__(**fields)
+        except ValidationError as error:
+            faults = [_fault(type(self).__name__, fault) for fault in error.errors()]
+            raise ConfigurationError(
+                f"{'; '.join(faults)}; correct it, or leave it out for its default."
+            ) from error
+
+    # As on pydantic's own: models that contain these validate them without calling __init__.
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+
+class RequestAdmissionTuningConfig(GivenSettings):
     """How a window moves.
 
     Attributes:
@@ -29,14 +72,14 @@ class RequestAdmissionTuningConfig(Settings):
         startup_ramp_seconds: a new window climbs from 1 for this long; 0 starts at its target.
     """
 
-    multiplicative_decrease_factor: Annotated[float, Field(gt=0, lt=1)] = 0.75
-    additive_increase_step: Annotated[int, Field(ge=1)] = 1
-    successes_until_increase: Annotated[int, Field(ge=1)] = 25
+    multiplicative_decrease_factor: Annotated[Number, Field(gt=0, lt=1)] = 0.75
+    additive_increase_step: Cap = 1
+    successes_until_increase: Cap = 25
     cooldown_seconds: Seconds = 2.0
     startup_ramp_seconds: Seconds = 0.0
 
 
-class RequestAdmissionConfig(Settings):
+class RequestAdmissionConfig(GivenSettings):
     """What a registration may say of a provider/model besides its cap.
 
     Attributes:
@@ -52,11 +95,11 @@ class RequestAdmissionConfig(Settings):
     initial_limits: dict[RequestDomain, Cap] = Field(default_factory=dict)
     max_limit_clamps: dict[RequestDomain, Cap] = Field(default_factory=dict)
     default_queue_wait_timeout_seconds: Seconds | None = None
-    max_cooldown_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 300.0
-    max_hold_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    max_cooldown_seconds: PositiveSeconds = 300.0
+    max_hold_seconds: PositiveSeconds | None = None
 
 
-class MemberSettings(Settings):
+class MemberSettings(GivenSettings):
     """How a process takes part in the fleet (spec 06).
 
     Attributes:
@@ -67,7 +110,7 @@ class MemberSettings(Settings):
         loop_stall_seconds: heartbeats stop when the event loop has not turned for this long.
     """
 
-    ttl_seconds: Annotated[float, Field(ge=0.1, le=3600)] = 15.0
-    call_timeout_seconds: Annotated[float, Field(gt=0, le=600)] = 5.0
-    recheck_seconds: Annotated[float, Field(gt=0, le=60)] = 1.0
-    loop_stall_seconds: Annotated[float, Field(gt=0)] = 300.0
+    ttl_seconds: Annotated[Number, Field(ge=0.1, le=3600)] = 15.0
+    call_timeout_seconds: Annotated[Number, Field(ge=SHORTEST_SECONDS, le=600)] = 5.0
+    recheck_seconds: Annotated[Number, Field(ge=SHORTEST_SECONDS, le=60)] = 1.0
+    loop_stall_seconds: PositiveSeconds = 300.0
