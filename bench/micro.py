@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
-from statistics import median
-from typing import Any, Final
+from statistics import fmean, median
+from typing import Final, NamedTuple
 
-from bench import InvariantBrokenError, loop_name, new_event_loop
-from bench.raw import RawPair
+from bench.figures import Figure, Iterations, in_unit, medians, of_rounds, p95, ratios
+from bench.harness import (
+    STARTUP_SECONDS,
+    Fleet,
+    Orders,
+    Outcome,
+    Progress,
+    final_snapshots,
+    repeat,
+    rotated,
+)
+from bench.raw import RawPair, open_raw
 from contracts.identity import ProviderModelKey, RequestResourceKey
 from contracts.requests import SUCCESS, RequestAdmissionItem
 from coordinator.coordinator import Coordinator
 from coordinator.embedded import EmbeddedServer
 from coordinator.requests.controller import AdaptiveRequestAdmissionController
-from coordinator.requests.snapshots import RequestPressureSnapshotProvider
 
 PROVIDER_MODEL: Final = ProviderModelKey(provider_name="bench", model_id="micro")
 CAP: Final = 1000
@@ -25,65 +34,73 @@ CAP: Final = 1000
 Pair = Callable[[], Awaitable[None]]
 
 
+class Load(NamedTuple):
+    """How many processes, and attempts in flight in each."""
+
+    processes: int
+    in_flight: int
+
+    def __str__(self) -> str:
+        return f"{self.processes}x{self.in_flight}"
+
+
+ALONE: Final = Load(1, 1)
+LOADS: Final = (ALONE, Load(1, 64), Load(1, 256), Load(2, 64), Load(4, 64))
+LIMITERS: Final = ("forebay", "raw")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MicroInputs:
-    """What a run of the scenario is given, in pairs of acquire and release."""
+class Inputs:
+    """What a run of the scenario is given.
+
+    Attributes:
+        rounds: how often every load is put on Forebay and on the raw pair.
+        seconds: the counted time of each turn.
+        warm_up_seconds: of each turn, before it.
+    """
 
     rounds: int = 5
-    alone_pairs: int = 1000
-    in_flight_pairs: int = 8192
+    seconds: float = 1.0
+    warm_up_seconds: float = 0.25
 
 
-def derive(iterations: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return the medians over the rounds, and Forebay relative to raw by round."""
-    derived = {name: median(round_[name] for round_ in iterations) for name in iterations[0]}
-
-    def ratio(one: str, other: str) -> float:
-        return median(round_[one] / round_[other] for round_ in iterations)
-
-    return derived | {
-        "alone_time_to_raw": ratio("forebay_alone_ms", "raw_alone_ms"),
-        "64_rate_to_raw": ratio("forebay_64_pairs_per_second", "raw_64_pairs_per_second"),
-        "256_rate_to_raw": ratio("forebay_256_pairs_per_second", "raw_64_pairs_per_second"),
-    }
+FULL: Final = Inputs()
+SMOKE: Final = Inputs(rounds=1, seconds=0.1, warm_up_seconds=0.02)
 
 
-async def _pairs_per_second(pair: Pair, tasks: int, pairs: int) -> float:
-    async def repeat() -> None:
-        for _ in range(pairs // tasks):
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    """One process's part of one turn: repeat pairs, by CLOCK_MONOTONIC."""
+
+    limiter: str
+    in_flight: int
+    start: float
+    counted_from: float
+    end: float
+
+
+async def _turn(pair: Pair, order: Order) -> list[float]:
+    """Return how long each pair took that ended in the counted time, in seconds."""
+    durations: list[float] = []
+
+    async def repeat_pair() -> None:
+        while (began := time.monotonic()) < order.end:
             await pair()
+            if order.counted_from <= (ended := time.monotonic()) < order.end:
+                durations.append(ended - began)
 
-    start = time.perf_counter()
-    await asyncio.gather(*(repeat() for _ in range(tasks)))
-    return pairs // tasks * tasks / (time.perf_counter() - start)
-
-
-async def _round(forebay: Pair, raw: Pair, inputs: MicroInputs, number: int) -> dict[str, float]:
-    cases = [
-        ("forebay_alone", forebay, 1),
-        ("raw_alone", raw, 1),
-        ("forebay_64", forebay, 64),
-        ("raw_64", raw, 64),
-        ("forebay_256", forebay, 256),
-    ]
-    found: dict[str, float] = {}
-    # every other round backwards: neither is always measured after the other
-    for name, pair, tasks in cases if number % 2 else reversed(cases):
-        pairs = inputs.alone_pairs if tasks == 1 else inputs.in_flight_pairs
-        rate = await _pairs_per_second(pair, tasks, pairs)
-        if tasks == 1:
-            found[f"{name}_ms"] = 1e3 / rate
-        else:
-            found[f"{name}_pairs_per_second"] = rate
-    return found
+    await asyncio.sleep(order.start - time.monotonic())
+    await asyncio.gather(*(repeat_pair() for _ in range(order.in_flight)))
+    return durations
 
 
-async def _measure(url: str, inputs: MicroInputs, progress: Callable[[str], None]) -> Any:
+async def _serve(orders: Orders, url: str) -> None:
     async with await Coordinator.open(url) as coordinator:
         controller = AdaptiveRequestAdmissionController(coordinator)
         await controller.register(PROVIDER_MODEL, "bench", CAP)
         resource = RequestResourceKey(provider_model=PROVIDER_MODEL)
-        scripts = RawPair(coordinator.client)
+        client = open_raw(coordinator.address)
+        scripts = RawPair(client, CAP)
         await scripts.load()
 
         async def forebay() -> None:
@@ -93,40 +110,105 @@ async def _measure(url: str, inputs: MicroInputs, progress: Callable[[str], None
         async def raw() -> None:
             await scripts.release(await scripts.acquire())
 
-        await _round(forebay, raw, MicroInputs(alone_pairs=100, in_flight_pairs=1024), 0)  # warm-up
-        iterations = []
-        for number in range(inputs.rounds):
-            found = await _round(forebay, raw, inputs, number)
-            iterations.append(found)
-            progress(
-                f"micro round {number + 1}/{inputs.rounds}: alone {found['forebay_alone_ms']:.2f}"
-                f" ms (raw {found['raw_alone_ms']:.2f} ms),"
-                f" 64 in flight {found['forebay_64_pairs_per_second']:.0f}/s"
-                f" (raw {found['raw_64_pairs_per_second']:.0f}/s)"
-            )
-        audit = await RequestPressureSnapshotProvider(coordinator).audit(PROVIDER_MODEL)
+        pairs: dict[str, Pair] = {"forebay": forebay, "raw": raw}
+        async for order in orders:
+            orders.answer(await _turn(pairs[order.limiter], order))
+        await client.aclose()
         await controller.close()
-    return iterations, audit.model_dump(mode="json")
 
 
-def run(inputs: MicroInputs, progress: Callable[[str], None]) -> dict[str, Any]:
-    """Run the scenario on an embedded server, in this process, and return its artifact.
+def _measure(fleet: Fleet, limiter: str, load: Load, inputs: Inputs) -> dict[str, float]:
+    start = time.monotonic() + STARTUP_SECONDS
+    counted_from = start + inputs.warm_up_seconds
+    order = Order(
+        limiter=limiter,
+        in_flight=load.in_flight,
+        start=start,
+        counted_from=counted_from,
+        end=counted_from + inputs.seconds,
+    )
+    answers = fleet.ask(dict.fromkeys(range(load.processes), order))
+    durations = [duration for answer in answers for duration in answer]
+    return {
+        f"{limiter}.{load}.pairs_per_second": len(durations) / inputs.seconds,
+        f"{limiter}.{load}.mean_ms": fmean(durations) * 1e3,
+        f"{limiter}.{load}.p50_ms": median(durations) * 1e3,
+        f"{limiter}.{load}.p95_ms": p95(durations) * 1e3,
+    }
+
+
+def _round(fleet: Fleet, inputs: Inputs, number: int) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for load in rotated(LOADS, number):
+        # next to each other, so that a slow moment of the machine meets both
+        for limiter in rotated(LIMITERS, number):
+            found |= _measure(fleet, limiter, load, inputs)
+    return found
+
+
+def _rate_figure(found: Iterations, load: Load) -> Figure:
+    raw = medians(found)[f"raw.{load}.pairs_per_second"]
+    process = "process" if load.processes == 1 else "processes"
+    return Figure(
+        name=f"{load.in_flight} in flight in {load.processes} {process}",
+        rounds=of_rounds(found, f"forebay.{load}.pairs_per_second"),
+        unit="pairs/s",
+        beside=f"raw {in_unit(raw, 'pairs/s')}",
+    )
+
+
+def figures(found: Iterations) -> list[Figure]:
+    """Return what issue 3 asks of a call."""
+    middle = medians(found)
+
+    def alone(measure: str, aim: float | None) -> Figure:
+        forebay, raw = f"forebay.{ALONE}.{measure}", f"raw.{ALONE}.{measure}"
+        return Figure(
+            name=f"pair alone, {measure.removesuffix('_ms')}, in raw pairs",
+            rounds=ratios(found, forebay, raw),
+            aim=aim,
+            beside=f"{in_unit(middle[forebay], 'ms')} / raw {in_unit(middle[raw], 'ms')}",
+        )
+
+    def rate(name: str, one: str, other: str, aim: float | None) -> Figure:
+        one, other = f"{one}.pairs_per_second", f"{other}.pairs_per_second"
+        return Figure(
+            name=name,
+            rounds=ratios(found, one, other),
+            aim=aim,
+            is_floor=True,
+            beside=f"{in_unit(middle[one], 'pairs/s')} / {in_unit(middle[other], 'pairs/s')}",
+        )
+
+    return [
+        alone("mean_ms", 1.4),
+        alone("p50_ms", None),
+        alone("p95_ms", None),
+        *(_rate_figure(found, load) for load in LOADS[1:]),
+        rate("64 in flight in 1 process, to raw", "forebay.1x64", "raw.1x64", 2.5),
+        rate("256 in flight, to raw with 64", "forebay.1x256", "raw.1x64", None),
+        rate("256 in flight, to 64", "forebay.1x256", "forebay.1x64", 1.0),
+        rate("2 processes, to 1", "forebay.2x64", "forebay.1x64", 1.0),
+        rate("4 processes, to 1", "forebay.4x64", "forebay.1x64", None),
+    ]
+
+
+def run(inputs: Inputs, progress: Progress) -> Outcome:
+    """Run the scenario on an embedded server.
 
     Raises:
-        InvariantBrokenError: the books do not agree afterwards.
+        InvariantBrokenError: something was left behind.
     """
-    with EmbeddedServer() as server, asyncio.Runner(loop_factory=new_event_loop) as runner:
-        iterations, audit = runner.run(_measure(server.url, inputs, progress))
-    if not audit["ok"]:
-        raise InvariantBrokenError(
-            f"the books of {PROVIDER_MODEL} do not agree: {audit}; expected no difference; this is"
-            " a defect, please report it."
-        )
-    return {
-        "scenario_id": "micro",
-        "scenario_version": 1,
-        "inputs": asdict(inputs) | {"cap": CAP, "loop": loop_name()},
-        "iterations": iterations,
-        "derived_metrics": derive(iterations),
-        "final_request_snapshot": {"audit": audit},
-    }
+    with EmbeddedServer() as server:
+        processes = max(load.processes for load in LOADS)
+        with Fleet(processes, _serve, server.url) as fleet:
+            iterations = repeat(
+                "micro", inputs.rounds, lambda number: _round(fleet, inputs, number), progress
+            )
+        snapshots = final_snapshots(server.url, PROVIDER_MODEL)
+    return Outcome(
+        inputs=asdict(inputs) | {"cap": CAP, "loads": [str(load) for load in LOADS]},
+        iterations=iterations,
+        figures=figures(iterations),
+        final_request_snapshots=snapshots,
+    )
