@@ -77,9 +77,15 @@ POOL_KEYS: Final = (
 """Kinds of key of a task pool, in the order of its scripts' KEYS."""
 
 
-@lru_cache(maxsize=8192)
 def encode(name: str) -> str:
     """Return ``name`` with everything outside ``[A-Za-z0-9._~-]`` percent-encoded as UTF-8."""
+    if name.isascii() and name.isalnum():
+        return name  # most ids are, and each is met once: not worth a place in a cache
+    return _quote(name)
+
+
+@lru_cache(maxsize=8192)
+def _quote(name: str) -> str:
     return quote(name, safe="")
 
 

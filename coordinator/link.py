@@ -5,20 +5,29 @@ Callers own no connection: cancelling one never cancels a command (spec 06, *Exa
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import redis.asyncio as aioredis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import (
-    NoScriptError,
     OutOfMemoryError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
 )
 
 from contracts.errors import CoordinatorError, CoordinatorFull, SchemaMismatch
 from coordinator.scripts import Script
+from coordinator.wire import Wire, command, open_wire, pack
+
+_NAME_AND_COUNT: Final = 3
+_NOT_FOUND: Final = "Function not found"
+
+
+Arguments = Sequence[str | int | bytes]
+Answered = Callable[[bytes | Exception], None]
 
 
 class LinkDownError(Exception):
@@ -33,6 +42,11 @@ def refusal(script: Script, error: ResponseError) -> Exception:
     """Return the typed exception for a script's error reply: the one place that reads its code."""
     message = str(error)
     code, _, detail = message.partition(" ")
+    if isinstance(error, OutOfMemoryError):
+        return CoordinatorFull(
+            "the server is out of memory and refuses new work; raise its maxmemory or free some."
+            " What frees still works."
+        )
     match code:
         case "NOMEMBER":
             return NotAMemberError(detail)
@@ -41,15 +55,32 @@ def refusal(script: Script, error: ResponseError) -> Exception:
                 f"the shard has schema version {detail}, which this version of forebay cannot"
                 " speak; upgrade the older members, or use another server."
             )
-        case "OOM":
-            return CoordinatorFull(
-                "the server is out of memory and refuses new work; raise its maxmemory or free"
-                " some. What frees still works."
-            )
         case _:
             return CoordinatorError(
                 f"script {script.name} failed: {script.locate(message)}; please report this."
             )
+
+
+class BoundScript:
+    """A script with its keys, packed once.
+
+    Args:
+        script: what is run, as a function that the server keeps (ADR 0006).
+        keys: its KEYS.
+    """
+
+    def __init__(self, script: Script, keys: Sequence[str]) -> None:
+        self.script = script
+        self._count = _NAME_AND_COUNT + len(keys)
+        self._head = pack(("FCALL", script.function, len(keys), *keys))
+
+    def call(self, arguments: Arguments) -> bytes:
+        """Return a call as it travels."""
+        return b"*%d\r\n%b%b" % (self._count + len(arguments), self._head, pack(arguments))
+
+    def load(self) -> bytes:
+        """Return the command that brings the function to a server that does not know it."""
+        return command("FUNCTION", "LOAD", "REPLACE", self.script.library)
 
 
 class ScriptLink:
@@ -61,51 +92,94 @@ class ScriptLink:
     """
 
     def __init__(self, client: aioredis.Redis) -> None:
-        self._pool: Any = client.connection_pool  # making a connection has no types
-        self._connection: Any = None
+        self._client = client
+        self._wire: Wire | None = None
+        self._under_way: tuple[BoundScript, Arguments, Answered] | None = None
+        self._is_loading = False
 
-    async def run(self, script: Script, keys: Sequence[str], args: Sequence[str | int]) -> bytes:
+    @property
+    def is_up(self) -> bool:
+        """Whether there is a connection to send over."""
+        return self._wire is not None
+
+    async def connect(self) -> None:
+        """Open the connection, where there is none.
+
+        Raises:
+            LinkDownError: the server could not be reached, or refused the login.
+        """
+        if self._wire is None:
+            try:
+                self._wire = await open_wire(self._client, self._on_reply, self._on_lost)
+            except (RedisError, OSError) as error:
+                raise LinkDownError(str(error)) from error
+
+    def send(self, call: BoundScript, arguments: Arguments, answered: Answered) -> None:
+        """Send one call, after the one before has been answered.
+
+        Args:
+            call: the script.
+            arguments: its ARGV.
+            answered: told, once, the reply, or a LinkDownError after which a numbered call may be
+                repeated, or what the script refused with: a NotAMemberError or CoordinatorError.
+        """
+        if self._wire is None:
+            answered(LinkDownError("the connection is not open"))
+            return
+        self._under_way = (call, arguments, answered)
+        self._wire.write(call.call(arguments))
+
+    async def run(self, script: Script, keys: Sequence[str], arguments: Arguments) -> bytes:
         """Run a script and return its reply.
 
         Raises:
-            LinkDownError: the connection broke; the call may be repeated if it is numbered.
+            LinkDownError: the connection broke.
             NotAMemberError, CoordinatorError: the script refused.
         """
-        try:
-            if self._connection is None:
-                connection = self._pool.make_connection()
-                await connection.connect()
-                self._connection = connection
-            try:
-                return await self._call("EVALSHA", script.sha, keys, args)
-            except NoScriptError:
-                return await self._call("EVAL", script.text, keys, args)
-        except OutOfMemoryError as error:
-            raise refusal(script, ResponseError("OOM")) from error
-        except ResponseError as error:
-            raise refusal(script, error) from error
-        except (RedisError, OSError) as error:
-            await self.drop()
-            raise LinkDownError(str(error)) from error
-        except BaseException:
-            # Cancelled half way through a reply: the connection cannot be used for another call.
-            await self.drop()
-            raise
+        reply: asyncio.Future[bytes | Exception] = asyncio.get_running_loop().create_future()
 
-    async def _call(
-        self, command: str, which: str, keys: Sequence[str], args: Sequence[str | int]
-    ) -> bytes:
-        connection = self._connection
-        if connection is None:
-            raise RedisConnectionError("dropped")
-        await connection.send_packed_command(
-            connection.pack_command(command, which, len(keys), *keys, *args), check_health=False
-        )
-        reply: bytes = await connection.read_response()
-        return reply
+        def answered(answer: bytes | Exception) -> None:
+            if not reply.done():
+                reply.set_result(answer)
 
-    async def drop(self) -> None:
-        """Close the connection; the next call opens another."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            await connection.disconnect(nowait=True)
+        self.send(BoundScript(script, keys), arguments, answered)
+        answer = await reply
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def drop(self) -> None:
+        """Close the connection; a call under way is answered with a LinkDownError."""
+        self._on_lost(RedisConnectionError("the connection was dropped"))
+
+    def _answer(self, answer: bytes | Exception) -> None:
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way[2](answer)
+
+    def _on_reply(self, reply: Any) -> None:
+        if self._under_way is None or self._wire is None:
+            self._on_lost(RedisConnectionError(f"unexpected {reply!r:.100}"))
+            return
+        call, arguments, _answered = self._under_way
+        if self._is_loading and isinstance(reply, bytes):
+            self._is_loading = False
+            self._wire.write(call.call(arguments))
+        elif isinstance(reply, bytes):
+            self._answer(reply)
+        elif isinstance(reply, ResponseError) and str(reply) == _NOT_FOUND:
+            self._is_loading = True
+            self._wire.write(call.load())
+        elif isinstance(reply, ResponseError) and not isinstance(reply, ReadOnlyError):
+            self._is_loading = False
+            self._answer(refusal(call.script, reply))
+        else:
+            # The server is loading, or no longer the primary: another connection may do better.
+            self._on_lost(RedisConnectionError(str(reply)))
+
+    def _on_lost(self, error: Exception) -> None:
+        wire, self._wire = self._wire, None
+        self._is_loading = False
+        if wire is not None:
+            wire.close()
+        self._answer(LinkDownError(str(error)))

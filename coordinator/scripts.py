@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 import lua
-from coordinator.script_linking import link
+from coordinator.script_linking import as_library, link
 
 INCLUDE = re.compile(r"^-- @include (\S+)$")
 BIND: Final = "-- @bind"
@@ -30,6 +30,7 @@ ENTRY_POINTS: Final = (
     "member/join",
     "member/heartbeat",
     "requests/batch",
+    "requests/operate",
     "requests/snapshot",
     "requests/audit",
     "requests/show",
@@ -83,8 +84,10 @@ class Script:
     Attributes:
         name: the entry point, such as ``requests/batch``.
         source: the fragments put together, which luacheck reads.
-        text: the same linked, which the server runs.
+        text: the same linked, which a server evaluates.
         sha: its SHA-1, the name under which the server caches it.
+        function: the name under which the server keeps it as a function; another text has another.
+        library: the text that makes it one.
         header: its contract.
         origins: file and line of each line of ``text``.
     """
@@ -93,6 +96,8 @@ class Script:
     source: str = field(repr=False)
     text: str = field(repr=False)
     sha: str
+    function: str
+    library: str = field(repr=False)
     header: Header
     origins: tuple[str, ...] = field(repr=False)
 
@@ -103,7 +108,7 @@ class Script:
             line = int(match.group(1))
             return self.origins[line - 1] if 0 < line <= len(self.origins) else match.group(0)
 
-        return re.sub(r"user_script:(\d+)", origin, message)
+        return re.sub(r"user_(?:script|function):(\d+)", origin, message)
 
 
 def parse_header(text: str) -> Header:
@@ -166,6 +171,7 @@ def compose(name: str, fragments: Mapping[str, str] | None = None) -> Script:
     header = parse_header(text)
     out: list[str] = []
     origins: list[str] = []
+    body_at = 0  # where the includes of the entry point end
     done: set[str] = set()
 
     def inline(path: str, body: str, above: tuple[str, ...]) -> None:
@@ -183,15 +189,22 @@ def compose(name: str, fragments: Mapping[str, str] | None = None) -> Script:
             if included not in done:
                 done.add(included)
                 inline(included, _source(included, replaced), chain)
+            if not above:
+                nonlocal body_at
+                body_at = len(out)
 
     inline(name, text, ())
     source = "\n".join(out) + "\n"
     linked = link(source)
+    sha = hashlib.sha1(linked.encode(), usedforsecurity=False).hexdigest()
+    function = f"forebay_{sha}"
     return Script(
         name=name,
         source=source,
         text=linked,
-        sha=hashlib.sha1(linked.encode(), usedforsecurity=False).hexdigest(),
+        sha=sha,
+        function=function,
+        library=as_library(linked, body_at, function),
         header=header,
         origins=tuple(origins),
     )

@@ -7,84 +7,115 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import redis.asyncio as aioredis
 import structlog
+from redis.backoff import EqualJitterBackoff
 from redis.exceptions import RedisError
 
-Handler = Callable[[bytes], None]
+from coordinator.wire import Wire, command, open_wire
 
 log = structlog.get_logger("forebay.wakeups")
 
 
+@dataclass(slots=True, kw_only=True)
+class _Listener:
+    on_message: Callable[[bytes], None]
+    on_resumed: Callable[[], None]
+    confirmed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class Subscriber:
-    """Hands each channel's messages to its handler, and reconnects by itself."""
+    """Hands each channel's messages to its listener, and reconnects by itself.
+
+    Args:
+        client: whose pool makes the connection.
+    """
 
     def __init__(self, client: aioredis.Redis) -> None:
-        # Any: parts of redis-py's PubSub have no types
-        self._pubsub: Any = client.pubsub(ignore_subscribe_messages=False)
-        self._handlers: dict[bytes, Handler] = {}
-        self._confirmed: dict[bytes, asyncio.Event] = {}
-        self._reader: asyncio.Task[None] | None = None
+        self._client = client
+        self._listeners: dict[bytes, _Listener] = {}
+        self._wire: Wire | None = None
+        self._reconnecting: asyncio.Task[None] | None = None
+        self._failures = 0
         self._connecting = asyncio.Lock()  # two first subscribers would open two connections
 
-    async def subscribe(self, channel: str, handler: Handler) -> None:
+    async def subscribe(
+        self, channel: str, on_message: Callable[[bytes], None], on_resumed: Callable[[], None]
+    ) -> None:
         """Listen on a channel; returns once the server has confirmed it.
+
+        Args:
+            channel: its name.
+            on_message: told each message.
+            on_resumed: told when listening goes on after a gap, in which messages may be lost.
 
         Raises:
             RedisError, OSError: the server could not be reached.
         """
-        name = channel.encode()
-        self._handlers[name] = handler
-        confirmed = self._confirmed.setdefault(name, asyncio.Event())
-        async with self._connecting:
-            await self._pubsub.subscribe(channel)
-        if self._reader is None:
-            self._reader = asyncio.get_running_loop().create_task(
-                self._read(), name="forebay-wakeups"
-            )
-        await confirmed.wait()
+        listener = _Listener(on_message=on_message, on_resumed=on_resumed)
+        self._listeners[channel.encode()] = listener
+        if self._wire is not None:
+            self._wire.write(command("SUBSCRIBE", channel))
+        else:
+            await self._connect()
+        await listener.confirmed.wait()
 
-    async def unsubscribe(self, channel: str) -> None:
+    def unsubscribe(self, channel: str) -> None:
         """Stop listening on a channel."""
-        self._handlers.pop(channel.encode(), None)
-        self._confirmed.pop(channel.encode(), None)
-        with contextlib.suppress(RedisError, OSError):
-            await self._pubsub.unsubscribe(channel)
+        if self._listeners.pop(channel.encode(), None) and self._wire is not None:
+            self._wire.write(command("UNSUBSCRIBE", channel))
 
     async def close(self) -> None:
         """Stop listening."""
-        if self._reader is not None:
-            self._reader.cancel()
+        if self._reconnecting is not None:
+            self._reconnecting.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._reader
-        await self._pubsub.aclose()
+                await self._reconnecting
+        if self._wire is not None:
+            self._wire.close()
+            self._wire = None
 
-    async def _read(self) -> None:
-        pause = 0.0
-        while True:
-            try:
-                message = await self._pubsub.parse_response(block=True)
-                pause = 0.0
-            except (RedisError, OSError) as error:
-                pause = min(1.0, max(0.05, pause * 2))
-                log.debug("subscriber_reconnects", error=type(error).__name__)
-                await asyncio.sleep(pause * (0.5 + random.random() / 2))  # noqa: S311
-                with contextlib.suppress(RedisError, OSError):
-                    await self._pubsub.connect()
-                continue
-            if message is None:
-                continue
-            self._deliver(message)
+    async def _connect(self) -> None:
+        async with self._connecting:
+            if self._wire is None:
+                self._wire = await open_wire(self._client, self._on_message, self._on_lost)
+                if self._listeners:
+                    self._wire.write(command("SUBSCRIBE", *self._listeners))
 
-    def _deliver(self, message: list[bytes]) -> None:
-        kind, channel = message[0], message[1]
+    def _on_message(self, message: Any) -> None:
+        if not isinstance(message, list):  # an error reply, such as a channel that ACL forbids
+            log.warning("subscriber_refused", error=str(message)[:200])
+            return
+        kind, channel, payload = message
+        listener = self._listeners.get(channel)
+        if listener is None:
+            return
         if kind == b"message":
-            handler = self._handlers.get(channel)
-            if handler is not None:
-                handler(message[2])
-        elif kind == b"subscribe" and channel in self._confirmed:
-            self._confirmed[channel].set()
+            listener.on_message(payload)
+        elif kind == b"subscribe":
+            self._failures = 0
+            if listener.confirmed.is_set():
+                listener.on_resumed()
+            listener.confirmed.set()
+
+    def _on_lost(self, error: Exception) -> None:
+        self._wire = None
+        log.debug("subscriber_reconnects", error=type(error).__name__)
+        if self._reconnecting is None or self._reconnecting.done():
+            self._reconnecting = asyncio.get_running_loop().create_task(
+                self._reconnect(), name="forebay-wakeups"
+            )
+
+    async def _reconnect(self) -> None:
+        backoff = EqualJitterBackoff(cap=1.0, base=0.02)
+        while self._wire is None:
+            self._failures += 1
+            if self._failures > 1:
+                await asyncio.sleep(backoff.compute(self._failures - 1))
+            with contextlib.suppress(RedisError, OSError):
+                await self._connect()
+                return

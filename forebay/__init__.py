@@ -1,15 +1,24 @@
 """Forebay: many worker processes share the capacity of model providers through Redis.
 
-Two lines hold a provider's limit over the whole fleet::
+Two lines hold a provider's limit over the whole fleet, once this process has said what it is::
+
+    chat = forebay.RequestResourceKey(
+        provider_model=forebay.ProviderModelKey(provider_name="openai", model_id="gpt-5")
+    )
 
     async with forebay.connect("redis://localhost") as requests:
-        lease = await requests.acquire(forebay.RequestAdmissionItem(resource=resource))
+        await requests.register(chat.provider_model, "mine", max_parallel_requests=8)
+        async with requests.attempt(forebay.RequestAdmissionItem(resource=chat)):
+            ...  # one provider call; its exception, if any, moves the limit
+
+The same for synchronous programs and their threads, here with a decorator::
+
+    with forebay.connect("redis://localhost") as requests:
+        requests.register(chat.provider_model, "mine", max_parallel_requests=8)
+        answer = requests.limited(chat)(call)("a prompt")
 """
 
 from __future__ import annotations
-
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 
 from contracts.errors import (
     ConfigurationError,
@@ -39,45 +48,24 @@ from contracts.requests import (
     RequestDenialReason,
     RequestOutcomeKind,
     RequestReleaseOutcome,
+    TokenUsage,
 )
 from contracts.settings import (
     MemberSettings,
     RequestAdmissionConfig,
     RequestAdmissionTuningConfig,
 )
-from coordinator.coordinator import Coordinator
+from coordinator.requests.attempts import RequestAttempt
+from coordinator.requests.blocking import BlockingRequestAdmissionController
 from coordinator.requests.controller import AdaptiveRequestAdmissionController
-
-
-@asynccontextmanager
-async def connect(
-    url: str = "embedded://", settings: MemberSettings | None = None
-) -> AsyncIterator[AdaptiveRequestAdmissionController]:
-    """Connect this process to a server and give it request admission.
-
-    Args:
-        url: ``embedded://``, ``redis://``, ``rediss://`` or ``unix://``.
-        settings: TTL and deadlines; the defaults are safe.
-
-    Yields:
-        The controller: ``register`` a provider/model, then ``acquire`` and ``release``.
-
-    Raises:
-        ConfigurationError, CoordinatorError: the server cannot be used.
-    """
-    coordinator = await Coordinator.open(url, settings)
-    controller = AdaptiveRequestAdmissionController(coordinator)
-    try:
-        yield controller
-    finally:
-        await controller.close()
-        await coordinator.close()
-
+from forebay.connecting import Connection, connect
 
 __all__ = [
     "SUCCESS",
     "AdaptiveRequestAdmissionController",
+    "BlockingRequestAdmissionController",
     "ConfigurationError",
+    "Connection",
     "CoordinatorError",
     "CoordinatorFull",
     "CoordinatorUnavailable",
@@ -93,6 +81,7 @@ __all__ = [
     "RequestAdmissionItem",
     "RequestAdmissionLease",
     "RequestAdmissionTuningConfig",
+    "RequestAttempt",
     "RequestDenialReason",
     "RequestDomain",
     "RequestGroupSpec",
@@ -101,6 +90,7 @@ __all__ = [
     "RequestResourceKey",
     "TaskAdmissionError",
     "TaskFailed",
+    "TokenUsage",
     "WorkflowError",
     "connect",
 ]

@@ -20,6 +20,7 @@ from contracts.errors import ForebayError
 COMMANDS: Final = {
     "demo": "forebay.commands.demo:demo_command",
     "mock-provider": "forebay.commands.mock_provider:mock_provider_command",
+    "reset": "forebay.commands.reset:reset_command",
     "run": "forebay.commands.run:run_command",
     "snapshot": "forebay.commands.snapshot:snapshot_command",
     "worker": "forebay.commands.worker:worker_command",

@@ -269,6 +269,16 @@ class ScriptedShard:
             raw=raw,
         )
 
+    def operate(self, operation: str, subject: str = "", schema: str = SCHEMA_VERSION) -> list[int]:
+        """Do an operator's operation; return ``[now_us, next_wake_us, value]``.
+
+        Raises:
+            Refused: an error reply.
+        """
+        args = (schema, operation, subject)
+        reply: list[int] = json.loads(self.run("requests/operate", self.keys.all, args))
+        return reply
+
     def open(self, cap: int, *members: str, config: RequestAdmissionConfig | None = None) -> None:
         """Make members, by default one called "m"; the first registers the resource."""
         for member in members or ("m",):

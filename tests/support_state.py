@@ -22,16 +22,20 @@ WINDOW_FIELDS: Final = (
 )
 TRANSITIONS: Final = {
     "request_effective_cap_changed": ("from", "to"),
-    "request_limit_increased": ("domain", "from", "to"),
-    "request_limit_decreased": ("domain", "from", "to"),
+    "request_limit_increased": ("domain", "from", "to", "reason"),
+    "request_limit_decreased": ("domain", "from", "to", "reason"),
+    "request_window_reset": ("domain", "from", "to"),
+    "request_cooldown_reset": ("domain", "left_us"),
     "request_rate_limited": ("domain", "blocked_until_us"),
     "request_soft_ceiling_recovered": ("domain",),
     "request_fully_recovered": ("domain",),
     "request_queue_formed": ("domain",),
     "request_queue_drained": ("domain",),
     "request_lease_expired": ("lease_id", "member_id", "reason"),
+    "request_release_diagnostic": ("domain", "lease_id", "code"),
 }
-"""The events that the spec promises of the window and the queue, with the fields it names."""
+"""The events that the spec promises of the window, the queue and releases, with what they name;
+a field that an event lacks counts as empty."""
 
 Hash = Mapping[str, str]
 
@@ -68,7 +72,7 @@ def read_keys(client: redis.Redis, keys: ShardKeys) -> dict[str, Any]:
 
 
 def _lease(packed: str) -> tuple[Any, ...]:
-    member, domain, group, *terms, generation = packed.split("|")
+    member, domain, group, *terms, generation, _hold = packed.split("|")
     return (member, domain, group, *map(int, terms), generation)
 
 
@@ -114,6 +118,12 @@ def observable(found: Mapping[str, Any]) -> dict[str, Any]:
         "caps": {name.replace("\0", "/"): int(cap) for name, cap in found["aliases"].items()},
         "groups": {name: _group(packed) for name, packed in found["groups"].items()},
     }
+
+
+def stored_limits(found: Mapping[str, Any]) -> dict[str, int]:
+    """Return the limit of each window as it is written down, climbing or not."""
+    windows = {domain.value: found[f"domain_{domain}"] for domain in RequestDomain}
+    return {name: int(stored["current_limit"]) for name, stored in windows.items() if stored}
 
 
 def audit(found: Mapping[str, Any]) -> None:
@@ -169,5 +179,6 @@ def transitions(
     for name, fields in events(client, keys, after):
         after = f"({name}"
         if wanted := TRANSITIONS.get(fields["kind"]):
-            promised.append((fields["at_us"], fields["kind"], *(fields[key] for key in wanted)))
+            said = (fields.get(key, "") for key in wanted)
+            promised.append((fields["at_us"], fields["kind"], *said))
     return promised, after

@@ -72,10 +72,10 @@ def register_args(alias: str, cap: int, config: RequestAdmissionConfig) -> Args:
     values: list[str] = [
         repr(tuning.multiplicative_decrease_factor),
         str(tuning.additive_increase_step),
-        str(tuning.successes_until_increase),
         str(round(tuning.cooldown_seconds * 1e6)),
         str(round(tuning.startup_ramp_seconds * 1e6)),
         str(round(config.max_cooldown_seconds * 1e6)),
+        str(tuning.successes_until_increase),
         "" if hold is None else str(round(hold * 1e6)),
     ]
     for limits in (config.initial_limits, config.max_limit_clamps):
@@ -101,11 +101,12 @@ def decode_lease(
 
 
 def decode_denial(item: RequestAdmissionItem, terms: Sequence[Any]) -> RequestAdmissionDenied:
-    """Return the denial that ``["denied", reason, available_us]`` describes."""
-    available_us = terms[-1]
+    """Return the denial that ``[.., reason, available_us, retry_after_us]`` describes."""
+    reason, available_us, retry_after_us = terms[-3:]
     return RequestAdmissionDenied(
         item=item,
-        reason=RequestDenialReason(terms[-2]),
+        reason=RequestDenialReason(reason),
+        retry_after_seconds=retry_after_us / 1e6 if available_us else None,
         available_at=available_us / 1e6 if available_us else None,
     )
 

@@ -4,33 +4,52 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from typing import Final, ParamSpec, TypeVar
 
-from contracts.errors import ConfigurationError, MembershipLost
-from contracts.identity import ProviderModelKey
+from contracts.errors import ConfigurationError, CoordinatorUnavailable, MembershipLost
+from contracts.identity import ProviderModelKey, RequestGroupSpec, RequestResourceKey
 from contracts.requests import (
+    ClassifyException,
+    ReleaseReason,
     ReleaseResult,
     RequestAdmissionDecision,
+    RequestAdmissionDenied,
     RequestAdmissionItem,
     RequestAdmissionLease,
+    RequestDenialReason,
+    RequestOutcomeKind,
     RequestReleaseOutcome,
 )
 from contracts.settings import RequestAdmissionConfig
-from coordinator.channel import Server
+from coordinator.joining import Server
+from coordinator.requests.attempts import RequestAttempt, classify_by_kind, limited
 from coordinator.requests.codec import wait_argument
 from coordinator.requests.shard import Attempt, RequestShard, require_lease
+from coordinator.requests.threads import LoopCaller, LoopEndedError
 
-_LARGEST_CAP = 1_000_000_000
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_LARGEST_CAP: Final = 1_000_000_000
+_NOT_USED: Final = RequestReleaseOutcome(kind=RequestOutcomeKind.LOCAL_CANCELLED)
 
 
 class AdaptiveRequestAdmissionController:
     """Grants and takes back request leases; one per process and server.
 
-    Every method belongs to the event loop in which the controller was made.
+    Every method belongs to the event loop in which the controller was made, but ``acquire_sync``
+    and ``release_sync`` are for other threads, ``attempt`` and ``limited`` for both. Once closed,
+    it denies with ``shutdown``.
 
     Args:
         server: the process's connection to the server.
         on_lease_lost: called with each lease that ended without being released, and why, so that
-            long work can stop.
+            long work can stop; on the event loop, so it must not block.
+        classify: reads the outcome of an attempt from an exception; cancellation is not its to
+            judge.
+
+    Attributes:
+        caller: runs the controller's methods for other threads.
     """
 
     def __init__(
@@ -38,9 +57,13 @@ class AdaptiveRequestAdmissionController:
         server: Server,
         *,
         on_lease_lost: Callable[[RequestAdmissionLease, str], None] | None = None,
+        classify: ClassifyException = classify_by_kind,
     ) -> None:
+        self.caller = LoopCaller()
         self._server = server
         self._on_lease_lost = on_lease_lost or (lambda _lease, _why: None)
+        self._classify = classify
+        self._is_closed = False
         self._shards: dict[ProviderModelKey, RequestShard] = {}
         self._default_waits: dict[ProviderModelKey, float | None] = {}
 
@@ -66,6 +89,8 @@ class AdaptiveRequestAdmissionController:
             ConfigurationError: a cap below 1 or above 10^9, or a wrong name.
             CoordinatorError: the shared state could not be used.
         """
+        if self._is_closed:
+            raise CoordinatorUnavailable("the controller was closed; connect anew.")
         cap = max_parallel_requests
         if isinstance(cap, bool) or not isinstance(cap, int) or not 1 <= cap <= _LARGEST_CAP:
             raise ConfigurationError(
@@ -99,6 +124,98 @@ class AdaptiveRequestAdmissionController:
             timeout = self._default_waits.get(item.resource.provider_model)
         return require_lease(await self._ask(item, wait_argument(timeout)))
 
+    def acquire_sync(self, item: RequestAdmissionItem) -> RequestAdmissionLease:
+        """Do as ``acquire``, blocking a thread in which no event loop runs.
+
+        An interruption (`KeyboardInterrupt`) cancels it and re-raises; a grant that crosses the
+        interruption is given back as ``local_cancelled``.
+
+        Raises:
+            ConfigurationError: an event loop runs in this thread, or this is a forked child.
+            RequestAdmissionError: denied; ``shutdown`` too if the loop has ended.
+            CoordinatorError: the shared state could not be used.
+        """
+        try:
+            return self.caller.call(
+                lambda: self.acquire(item),
+                instead="`await acquire(item)` or `async with attempt(item)`",
+                undo=self.return_unused,
+            )
+        except LoopEndedError:
+            return require_lease(shut_down(item))
+
+    def release_sync(
+        self,
+        lease: RequestAdmissionLease,
+        outcome: RequestReleaseOutcome,
+        *,
+        timeout_seconds: float | None = None,
+    ) -> ReleaseResult:
+        """Do as ``release``, blocking a thread until it is acknowledged.
+
+        Args:
+            lease: what is given back.
+            outcome: how the attempt ended.
+            timeout_seconds: longest time this thread is blocked; None waits for the
+                acknowledgement or the end of the membership.
+
+        Returns:
+            What it did; past the timeout, or where the loop has ended, the reason is ``deferred``.
+
+        Raises:
+            ConfigurationError: an event loop runs in this thread, or this is a forked child.
+        """
+        try:
+            return self.caller.call(
+                lambda: self.release(lease, outcome),
+                instead="`release(lease, outcome)`",
+                timeout_seconds=timeout_seconds,
+            )
+        except (TimeoutError, LoopEndedError) as late:
+            return ReleaseResult(
+                released=False, reason=ReleaseReason.DEFERRED, diagnostics={"error": str(late)}
+            )
+
+    def attempt(self, item: RequestAdmissionItem) -> RequestAttempt:
+        """Return a block that acquires ``item``, and releases with the outcome of what it runs.
+
+        ``async with`` on this loop, ``with`` in other threads; see `RequestAttempt`.
+        """
+        return RequestAttempt(item, self, self.caller, self._classify)
+
+    def limited(
+        self,
+        resource: RequestResourceKey,
+        *,
+        group: RequestGroupSpec | None = None,
+        queue_wait_timeout_seconds: float | None = None,
+        cost: int | None = None,
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Decorate a function, async or not, that makes one provider call each time it is called.
+
+        Each call is an attempt with an item of its own. A function that is not async blocks its
+        thread while it waits, so it is for threads in which no event loop runs. Generator functions
+        are refused when decorated.
+
+        Args:
+            resource: what the calls need a lease of.
+            group: who asks.
+            queue_wait_timeout_seconds: longest wait of each call.
+            cost: estimated tokens of each call, for quotas.
+        """
+        item = RequestAdmissionItem(
+            resource=resource,
+            group=group or RequestGroupSpec(),
+            queue_wait_timeout_seconds=queue_wait_timeout_seconds,
+            cost=cost,
+        )
+        return limited(self.attempt, item)
+
+    def return_unused(self, decision: RequestAdmissionDecision) -> None:
+        """Give back, as ``local_cancelled``, what was granted to a caller who is gone."""
+        if isinstance(decision, RequestAdmissionLease):
+            self.release(decision, _NOT_USED)
+
     def release(
         self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome
     ) -> Awaitable[ReleaseResult]:
@@ -108,6 +225,13 @@ class AdaptiveRequestAdmissionController:
             At once, an awaitable that is already under way and is repeated until acknowledged;
             it never raises. Not awaiting it is fine.
         """
+        if self._is_closed:
+            future: asyncio.Future[ReleaseResult] = asyncio.get_running_loop().create_future()
+            left = {"error": "the controller was closed before, which gave its leases back."}
+            future.set_result(
+                ReleaseResult(released=False, reason=ReleaseReason.STALE_LEASE, diagnostics=left)
+            )
+            return future
         return self._shard(lease.item.resource.provider_model).release(lease, outcome)
 
     def assert_held(self, lease: RequestAdmissionLease) -> None:
@@ -126,6 +250,7 @@ class AdaptiveRequestAdmissionController:
 
     async def close(self) -> None:
         """Deny this process's own waiters with ``shutdown`` and leave every shard."""
+        self._is_closed = True
         shards, self._shards = list(self._shards.values()), {}
         await asyncio.gather(*(shard.close() for shard in shards))
 
@@ -137,6 +262,8 @@ class AdaptiveRequestAdmissionController:
         return shard
 
     async def _ask(self, item: RequestAdmissionItem, wait: str) -> RequestAdmissionDecision:
+        if self._is_closed:
+            return shut_down(item)
         shard = self._shard(item.resource.provider_model)
         attempt = shard.ask(item, wait)
         try:
@@ -144,6 +271,11 @@ class AdaptiveRequestAdmissionController:
         except asyncio.CancelledError:
             await _give_back(shard, attempt)
             raise
+
+
+def shut_down(item: RequestAdmissionItem) -> RequestAdmissionDenied:
+    """Return what is decided once the controller or its loop has ended."""
+    return RequestAdmissionDenied(item=item, reason=RequestDenialReason.SHUTDOWN)
 
 
 async def _give_back(shard: RequestShard, attempt: Attempt) -> None:

@@ -11,7 +11,6 @@ import structlog
 from contracts.errors import ConfigurationError, CoordinatorError, RequestAdmissionError
 from contracts.identity import ProviderModelKey
 from contracts.requests import (
-    ReleaseReason,
     ReleaseResult,
     RequestAdmissionDecision,
     RequestAdmissionDenied,
@@ -21,9 +20,11 @@ from contracts.requests import (
     RequestReleaseOutcome,
 )
 from contracts.settings import RequestAdmissionConfig
-from coordinator.channel import Operation, Result, Server, ShardChannel
+from coordinator.channel import ShardChannel
+from coordinator.joining import Server
 from coordinator.keys import encode, request_shard
 from coordinator.membership import Membership
+from coordinator.operations import Args, Operation, Release, Result
 from coordinator.requests import codec
 from coordinator.scripts import script
 
@@ -36,19 +37,53 @@ LeaseLost = Callable[[RequestAdmissionLease, str], None]
 log = structlog.get_logger("forebay.requests")
 
 
-class Attempt:
-    """One attempt that asked and has no answer yet."""
+class Attempt(Operation):
+    """One attempt that asked and has no answer yet.
 
-    __slots__ = ("args", "asked_at", "future", "is_waiting", "item")
+    Attributes:
+        future: told the decision.
+        is_waiting: whether it stands in the queue, as far as this process knows.
+        asked_at: loop time when it first asked.
+    """
 
-    def __init__(
-        self, item: RequestAdmissionItem, args: codec.Args, loop: asyncio.AbstractEventLoop
-    ) -> None:
+    __slots__ = ("_shard", "asked_at", "future", "is_waiting", "item")
+
+    def __init__(self, item: RequestAdmissionItem, args: Args, shard: RequestShard) -> None:
+        super().__init__(args)
         self.item = item
-        self.args = args
-        self.future: asyncio.Future[RequestAdmissionDecision] = loop.create_future()
+        self.future: asyncio.Future[RequestAdmissionDecision] = shard.loop.create_future()
         self.is_waiting = False
-        self.asked_at = loop.time()
+        self.asked_at = shard.loop.time()
+        self._shard = shard
+
+    @property
+    def encoded_id(self) -> str:
+        """The attempt id as it stands in keys and replies."""
+        return str(self.args[1])
+
+    def done(self, result: Result | CoordinatorError) -> None:
+        """Take the shard's answer to the question."""
+        self._shard.answered(self, result)
+
+    def late(self, result: Result) -> None:
+        """Nobody waits any more: give back what it took."""
+        if result[0] in {"granted", "waiting"}:
+            self._shard.channel.submit(Operation(("cancel", self.args[1]), frees=True))
+
+
+class Recheck(Operation):
+    """Asks what became of an attempt: the truth, should a wake-up have been lost."""
+
+    __slots__ = ("_attempt",)
+
+    def __init__(self, attempt: Attempt) -> None:
+        super().__init__(("state", attempt.args[1]))
+        self._attempt = attempt
+
+    def done(self, result: Result | CoordinatorError) -> None:
+        """Take the shard's answer; where it cannot be reached, the attempt goes on waiting."""
+        if not isinstance(result, CoordinatorError):
+            self._attempt.done(result)
 
 
 class RequestShard:
@@ -64,12 +99,12 @@ class RequestShard:
         self, server: Server, provider_model: ProviderModelKey, on_lease_lost: LeaseLost
     ) -> None:
         self.held: dict[str, RequestAdmissionLease] = {}
+        self.loop = asyncio.get_running_loop()
         self._attempts: dict[str, Attempt] = {}
         self._waiting = 0
-        self._registrations: dict[str, codec.Args] = {}
+        self._registrations: dict[str, Args] = {}
         self._on_lease_lost = on_lease_lost
         self._recheck_seconds = server.settings.recheck_seconds
-        self._loop = asyncio.get_running_loop()
         self._wake: asyncio.TimerHandle | None = None
         self._recheck: asyncio.TimerHandle | None = None
         self._sweep: asyncio.TimerHandle | None = None
@@ -88,54 +123,36 @@ class RequestShard:
 
     def ask(self, item: RequestAdmissionItem, wait: str) -> Attempt:
         """Put an attempt on its way; its future is told the decision."""
-        args = codec.acquire_args(item, wait)
-        attempt_id = args[1]
-        assert isinstance(attempt_id, str)  # noqa: S101 - for mypy; arguments are str or int
-        if attempt_id in self._attempts:
+        attempt = Attempt(item, codec.acquire_args(item, wait), self)
+        if attempt.encoded_id in self._attempts:
             raise ConfigurationError(
                 f"attempt id {item.attempt_id!r} is asked for already; make one per attempt."
             )
-        attempt = Attempt(item, args, self._loop)
-        self._attempts[attempt_id] = attempt
-        self._submit(attempt)
+        self._attempts[attempt.encoded_id] = attempt
+        self.channel.submit(attempt)
         return attempt
 
-    def _submit(self, attempt: Attempt) -> None:
-        self.channel.submit(
-            Operation(
-                attempt.args,
-                lambda result: self._answered(attempt, result),
-                late=lambda result: self._answered_late(attempt, result),
-            )
-        )
-
-    def _answered_late(self, attempt: Attempt, result: Result) -> None:
-        """Nobody waits any more: give back what it took."""
-        if result[0] in {"granted", "waiting"}:
-            self.channel.submit(
-                Operation(("cancel", attempt.args[1]), lambda _result: None, frees=True)
-            )
-
-    def _answered(self, attempt: Attempt, result: Result | CoordinatorError) -> None:
+    def answered(self, attempt: Attempt, result: Result | CoordinatorError) -> None:
+        """Take what the shard says of an attempt."""
         if isinstance(result, CoordinatorError):
             self._forget(attempt)
             if not attempt.future.done():
                 attempt.future.set_exception(result)
             return
         match result[0]:
+            case "granted":
+                self._granted(attempt, result)
             case "waiting":
-                if not attempt.is_waiting and attempt.args[1] in self._attempts:
+                if not attempt.is_waiting and attempt.encoded_id in self._attempts:
                     attempt.is_waiting = True
                     self._waiting += 1
                     self._keep_rechecking()
-            case "granted":
-                self._granted(attempt, result)
             case "denied":
                 self._decide(attempt, codec.decode_denial(attempt.item, result))
             case "unknown" if not attempt.future.done():
                 # The waiter vanished with the server's memory of it: ask again.
                 self._stop_waiting(attempt)
-                self._submit(attempt)
+                self.channel.submit(attempt)
 
     def _granted(self, attempt: Attempt, terms: Sequence[Any]) -> None:
         membership = self.channel.membership
@@ -151,7 +168,7 @@ class RequestShard:
             attempt.future.set_result(decision)
 
     def _forget(self, attempt: Attempt) -> None:
-        self._attempts.pop(str(attempt.args[1]), None)
+        self._attempts.pop(attempt.encoded_id, None)
         self._stop_waiting(attempt)
 
     def _stop_waiting(self, attempt: Attempt) -> None:
@@ -171,24 +188,10 @@ class RequestShard:
         self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome
     ) -> asyncio.Future[ReleaseResult]:
         """Give a lease back; under way at once and repeated until acknowledged."""
-        future: asyncio.Future[ReleaseResult] = self._loop.create_future()
         self.held.pop(lease.lease_id, None)
-
-        def done(result: Result | CoordinatorError) -> None:
-            if future.done():
-                return
-            if isinstance(result, CoordinatorError):
-                deferred = ReleaseResult(
-                    released=False,
-                    reason=ReleaseReason.DEFERRED,
-                    diagnostics={"error": str(result)},
-                )
-                future.set_result(deferred)
-            else:
-                future.set_result(codec.decode_release(result))
-
-        self.channel.submit(Operation(codec.release_args(lease, outcome), done, frees=True))
-        return future
+        release = Release(codec.release_args(lease, outcome), self.loop)
+        self.channel.submit(release)
+        return release.future
 
     # -- what the shard tells
 
@@ -203,7 +206,7 @@ class RequestShard:
             elif kind == "granted":
                 self._granted(attempt, terms)
             else:
-                self._decide(attempt, codec.decode_denial(attempt.item, terms))
+                self._decide(attempt, codec.decode_denial(attempt.item, [kind, *terms]))
 
     def on_next_wake(self, seconds: float | None) -> None:
         """Look again at the instant at which time alone may have changed something."""
@@ -211,7 +214,7 @@ class RequestShard:
             self._wake.cancel()
             self._wake = None
         if seconds is not None and self._waiting:
-            self._wake = self._loop.call_later(max(SHORTEST_WAKE_SECONDS, seconds), self._look)
+            self._wake = self.loop.call_later(max(SHORTEST_WAKE_SECONDS, seconds), self._look)
 
     def on_joined(self, membership: Membership) -> list[Operation]:
         """Register again, and ask again for what this member waited for."""
@@ -219,8 +222,8 @@ class RequestShard:
         for attempt in list(self._attempts.values()):
             if attempt.is_waiting:
                 self._stop_waiting(attempt)
-                self._submit(attempt)
-        return [Operation(args, lambda _result: None) for args in self._registrations.values()]
+                self.channel.submit(attempt)
+        return [Operation(args) for args in self._registrations.values()]
 
     def _sweep_later(self, membership: Membership) -> None:
         """On a quiet shard nobody's call would end a dead member: each live one looks at times."""
@@ -228,56 +231,53 @@ class RequestShard:
             self._sweep.cancel()
 
         def sweep() -> None:
-            self.channel.submit(Operation(("state", NO_ATTEMPT), lambda _result: None))
+            self.channel.submit(Operation(("state", NO_ATTEMPT)))
             self._sweep_later(membership)
 
-        self._sweep = self._loop.call_later(membership.ttl_seconds / 3, sweep)
+        self._sweep = self.loop.call_later(membership.ttl_seconds / 3, sweep)
 
     def on_lost(self, membership: Membership) -> None:  # noqa: ARG002
         """Everything held under the last membership has been given to others."""
         for lease_id in list(self.held):
             self._lost(encode(lease_id), "member_lost")
 
-    def _lost(self, attempt_id: str, why: str) -> None:
+    def _lost(self, encoded_id: str, why: str) -> None:
         for lease_id, lease in list(self.held.items()):
-            if lease_id == attempt_id or encode(lease_id) == attempt_id:
+            if encode(lease_id) == encoded_id:
                 del self.held[lease_id]
                 log.warning("request_lease_lost", lease_id=lease_id, reason=why)
-                self._on_lease_lost(lease, why)
+                try:
+                    self._on_lease_lost(lease, why)
+                except Exception as error:  # noqa: BLE001 - the caller's code; others wait to be told
+                    log.error("on_lease_lost_raised", error_type=type(error).__qualname__)  # noqa: TRY400
 
     # -- looking again: a lost wake-up costs at most the recheck interval
+
+    def on_resumed(self) -> None:
+        """Ask for the truth of everything that waits."""
+        for attempt in list(self._attempts.values()):
+            if attempt.is_waiting:
+                self.channel.submit(Recheck(attempt))
 
     def _look(self) -> None:
         self._wake = None
         for attempt in self._attempts.values():
             if attempt.is_waiting:
-                self._ask_state(attempt)
+                self.channel.submit(Recheck(attempt))
                 return
-
-    def _ask_state(self, attempt: Attempt) -> None:
-        self.channel.submit(
-            Operation(
-                ("state", attempt.args[1]),
-                lambda result: (
-                    None
-                    if isinstance(result, CoordinatorError)
-                    else self._answered(attempt, result)
-                ),
-            )
-        )
 
     def _keep_rechecking(self) -> None:
         if self._recheck is None:
-            self._recheck = self._loop.call_later(self._recheck_seconds, self._recheck_all)
+            self._recheck = self.loop.call_later(self._recheck_seconds, self._recheck_all)
 
     def _recheck_all(self) -> None:
         self._recheck = None
         if not self._waiting:
             return
-        old = self._loop.time() - self._recheck_seconds
+        old = self.loop.time() - self._recheck_seconds
         for attempt in list(self._attempts.values()):
             if attempt.is_waiting and attempt.asked_at <= old:
-                self._ask_state(attempt)
+                self.channel.submit(Recheck(attempt))
         self._keep_rechecking()
 
     # -- ending

@@ -8,7 +8,6 @@ from urllib.parse import quote, unquote
 
 from contracts.errors import TaskAdmissionError
 from contracts.identity import TaskGroupKey
-from contracts.requests import ReleaseReason, ReleaseResult
 from contracts.tasks import (
     Admission,
     RunCell,
@@ -20,8 +19,7 @@ from contracts.tasks import (
     TaskDenialReason,
 )
 from coordinator.keys import check_id, encode
-
-Args = tuple[str | int | bytes, ...]
+from coordinator.operations import Args
 
 RESOURCE_SAFE: Final = ":/"
 """Kept readable in resource names besides letters, digits and ``._-~``."""
@@ -125,12 +123,6 @@ def _decode_lease(terms: Sequence[str], generation: str, member_id: str) -> Task
         if run
         else None,
     )
-
-
-def decode_release(terms: Sequence[Any]) -> ReleaseResult:
-    """Return what ``[reason]`` says of the end of a lease."""
-    reason = ReleaseReason(terms[0])
-    return ReleaseResult(released=reason is ReleaseReason.RELEASED, reason=reason)
 
 
 def cell_values(values: Mapping[int, Mapping[str, str]]) -> list[str | int]:

@@ -6,16 +6,34 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
-from contracts.errors import ConfigurationError, CoordinatorError
-from contracts.requests import ReleaseReason, ReleaseResult
+from contracts.errors import ConfigurationError
+from contracts.requests import ReleaseResult
 from contracts.tasks import Admission, SchedulableTask, TaskAdmissionLease
-from coordinator.channel import Operation, Result, Server, ShardChannel
+from coordinator.channel import ShardChannel
+from coordinator.joining import Server
 from coordinator.keys import check_id, encode, pool_shard
 from coordinator.membership import Membership
+from coordinator.operations import Args, Operation, Question, Release, Result
 from coordinator.scripts import script
 from coordinator.tasks import codec
 
 MAX_PAYLOAD_BYTES: Final = 8 * 1024 * 1024
+
+
+class _Admit(Question):
+    """A question whose late answer holds leases that nobody waits for."""
+
+    __slots__ = ("_give_back",)
+
+    def __init__(
+        self, args: Args, loop: asyncio.AbstractEventLoop, give_back: Callable[[Result], None]
+    ) -> None:
+        super().__init__(args, loop)
+        self._give_back = give_back
+
+    def late(self, result: Result) -> None:
+        """Give back what was admitted."""
+        self._give_back(result)
 
 
 class TaskAdmissionController:
@@ -97,7 +115,9 @@ class TaskAdmissionController:
         """
         self.changed.clear()
         args = codec.operation("admit", slots, max(1, round(in_progress_seconds * 1000)))
-        admission = self._admission(await self.channel.ask(*args, late=self._admitted_late))
+        question = _Admit(args, self._loop, self._admitted_late)
+        self.channel.submit(question)
+        admission = self._admission(await question.future)
         for lease in admission.leases:
             self._held[lease.lease_id] = lease
         return admission
@@ -183,29 +203,14 @@ class TaskAdmissionController:
             self._wake.cancel()
         await self.channel.close(codec.operation("leave"))
 
-    def _ask(self, args: codec.Args) -> asyncio.Future[Result]:
+    def _ask(self, args: Args) -> asyncio.Future[Result]:
         return self.channel.ask(*args)
 
-    def _end(self, lease: TaskAdmissionLease, args: codec.Args) -> asyncio.Future[ReleaseResult]:
-        future: asyncio.Future[ReleaseResult] = self._loop.create_future()
+    def _end(self, lease: TaskAdmissionLease, args: Args) -> asyncio.Future[ReleaseResult]:
         self._held.pop(lease.lease_id, None)
-
-        def done(result: Result | CoordinatorError) -> None:
-            if future.done():
-                return
-            if isinstance(result, CoordinatorError):
-                future.set_result(
-                    ReleaseResult(
-                        released=False,
-                        reason=ReleaseReason.DEFERRED,
-                        diagnostics={"error": str(result)},
-                    )
-                )
-            else:
-                future.set_result(codec.decode_release(result))
-
-        self.channel.submit(Operation(args, done, frees=True))
-        return future
+        release = Release(args, self._loop)
+        self.channel.submit(release)
+        return release.future
 
     # -- what the shard tells
 
@@ -233,3 +238,7 @@ class TaskAdmissionController:
         lost, self._held = self._held, {}
         for lease in lost.values():
             self._on_lease_lost(lease)
+
+    def on_resumed(self) -> None:
+        """A wake-up may have been lost: look."""
+        self.changed.set()

@@ -13,8 +13,8 @@ local function keep_new_keys()
   end
   local left_ms = redis.call('PTTL', K.meta)
   for name in pairs(made) do
-    if left_ms > 0 and redis.call('PTTL', K[name]) == -1 then
-      redis.call('PEXPIRE', K[name], left_ms)
+    if left_ms > 0 then
+      redis.call('PEXPIRE', K[name], left_ms, 'NX')
     end
   end
 end

@@ -1,16 +1,11 @@
--- Write those of `fields` whose value in `values` differs from what `stored` held as text.
-local function write_changes(key, fields, values, stored)
-  local changes, n = {}, 0
-  for i = 1, #fields do
-    local field = fields[i]
-    local value = values[field]
-    if type(value) == 'number' then
-      if tonumber(stored[field]) ~= value then
-        changes[n + 1], changes[n + 2] = field, real(value)
-        n = n + 2
-      end
-    elseif stored[field] ~= value then
-      changes[n + 1], changes[n + 2] = field, value
+-- Write the first `numbers` of `fields` whose numbers differ from those that `stored` lists, and what
+-- `changes` holds already, as field and value in turn.
+local function write_changes(key, fields, numbers, values, stored, changes)
+  local n = #changes
+  for i = 1, numbers do
+    local value = values[fields[i]]
+    if stored[i] ~= value then
+      changes[n + 1], changes[n + 2] = fields[i], real(value)
       n = n + 2
     end
   end

@@ -8,7 +8,7 @@
 --   domain_embedding   hash    the window of embedding
 --   domain_image       hash    the window of image
 --   domain_healthcheck hash    the window of healthcheck
---   leases             hash    lease id -> member|domain|group|acquired_us|limit|cuts|effective_max|generation
+--   leases             hash    lease id -> member|domain|group|acquired_us|limit|cuts|effective_max|generation|hold
 --   members            zset    member, by expiry in microseconds
 --   held               zset    member NUL lease, waiter or alias NUL id, by name
 --   waiters            hash    attempt id -> member|domain|group|arrival|deadline_us
@@ -45,6 +45,7 @@ local GROUP_EXTRA = {}
 -- @include lib/int
 -- @include lib/real
 -- @include lib/read_hash
+-- @include lib/read_numbers
 -- @include lib/split
 -- @include lib/shard
 -- @include lib/requests/ramp

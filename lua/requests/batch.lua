@@ -8,7 +8,7 @@
 --   domain_embedding   hash    the window of embedding
 --   domain_image       hash    the window of image
 --   domain_healthcheck hash    the window of healthcheck
---   leases             hash    lease id -> member|domain|group|acquired_us|limit|cuts|effective_max|generation
+--   leases             hash    lease id -> member|domain|group|acquired_us|limit|cuts|effective_max|generation|hold
 --   members            zset    member, by expiry in microseconds
 --   held               zset    member NUL lease, waiter or alias NUL id, by name
 --   waiters            hash    attempt id -> member|domain|group|arrival|deadline_us
@@ -51,7 +51,7 @@ local GROUP_EXTRA = {}
 -- @include lib/time
 -- @include lib/int
 -- @include lib/real
--- @include lib/read_hash
+-- @include lib/read_numbers
 -- @include lib/write_changes
 -- @include lib/split
 -- @include lib/shard
@@ -109,7 +109,7 @@ local wake_us = next_wake_us()
 save()
 local reply = '[' .. int(now_us) .. ',' .. int(wake_us) .. ',"' .. meta.generation .. '",['
   .. table.concat(results, ',') .. '],[' .. table.concat(notices[member_id] or {}, ',') .. ']]'
-if redis.call('ZSCORE', K.members, member_id) then
+if not has_left then
   keep_reply(member_id, number, reply)
   if number == 1 then
     may_be_new('batches')

@@ -56,6 +56,7 @@
 -- @include lib/int
 -- @include lib/real
 -- @include lib/read_hash
+-- @include lib/read_numbers
 -- @include lib/write_changes
 -- @include lib/split
 -- @include lib/shard

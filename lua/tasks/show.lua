@@ -43,6 +43,7 @@
 -- @include lib/int
 -- @include lib/real
 -- @include lib/read_hash
+-- @include lib/read_numbers
 -- @include lib/split
 -- @include lib/shard
 -- @include lib/tasks/state

@@ -65,6 +65,13 @@ def test_audit_and_snapshot_agree_after_every_step_of_a_long_life(shard: Shard) 
             assert view.waiters == sum(g.waiting for g in view.waiting_groups)
 
 
+def test_audit_agrees_with_an_override_of_a_resource_that_nobody_registered(shard: Shard) -> None:
+    shard.join("m1")
+    shard.client.hset(shard.keys["config"], "override_cap", 3)
+
+    assert shard.audit().differences == ()
+
+
 DAMAGES: dict[str, tuple[tuple[Any, ...], str]] = {
     "a slot that leaked": (("HINCRBY", "domain_chat", "in_flight", 1), "domain_chat"),
     "a wrong sum of slots": (("HINCRBY", "meta", "in_flight", 1), "meta"),

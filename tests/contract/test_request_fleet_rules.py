@@ -238,4 +238,4 @@ def test_servers_clock_stepping_back_costs_nothing(shard: ScriptedShard) -> None
     shard.advance(4.0)
     assert shard.batch("m").now_us == now_us + 4_000_000
     shard.advance(1.0)
-    assert shard.batch("m").notices == [["denied", "b", "queue_timeout", 0]]
+    assert shard.batch("m").notices == [["denied", "b", "queue_timeout", 0, 0]]

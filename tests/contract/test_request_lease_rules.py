@@ -15,7 +15,7 @@ from tests.support_scripts import (
     State,
     granted,
 )
-from tests.support_state import audited
+from tests.support_state import audited, events
 
 
 def state(shard: ScriptedShard) -> dict[str, Any]:
@@ -85,3 +85,29 @@ def test_memory_of_finished_ids_is_bounded(shard: ScriptedShard) -> None:
     assert shard.client.zcard(shard.keys["finished"]) == 8192
     assert shard.ask("m", Release("a0")) == ["duplicate"]
     assert shard.ask("m", Release("old1")) == ["unknown_lease"]
+
+
+def test_release_that_ends_nothing_is_told(shard: ScriptedShard) -> None:
+    shard.open(2, "m", "n")
+    shard.batch("m", Acquire("a"), Release("a"), Acquire("b"))
+    shard.batch("m", Release("a"), Release("never"), Release("never", generation="older"))
+    shard.batch("n", Release("b"))
+    said = [fields for _name, fields in events(shard.client, shard.keys)]
+    told = [
+        (fields["lease_id"], fields["code"], fields["member_id"], fields["outcome"])
+        for fields in said
+        if fields["kind"] == "request_release_diagnostic"
+    ]
+    assert told == [
+        ("a", "duplicate", "m", "success"),
+        ("never", "unknown_lease", "m", "success"),
+        ("never", "wrong_generation", "m", "success"),
+        ("b", "stale_lease", "n", "success"),
+    ]
+
+
+def test_taking_back_an_acquire_that_was_denied_is_no_fault(shard: ScriptedShard) -> None:
+    shard.open(1)
+    shard.batch("m", Acquire("a"), Acquire("b", wait="try"), Cancel("b"))
+    kinds = [fields["kind"] for _name, fields in events(shard.client, shard.keys)]
+    assert "request_release_diagnostic" not in kinds

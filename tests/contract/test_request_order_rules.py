@@ -64,6 +64,24 @@ def test_equal_tags_go_by_earlier_place(shard: ScriptedShard) -> None:
     assert drain(shard, "first", 6) == ["c0", "a0", "b0", "c1", "a1", "b1"]
 
 
+def test_group_that_left_the_line_takes_a_new_place(shard: ScriptedShard) -> None:
+    shard.open(1)
+    acquire(shard, Acquire("first", group="x"))
+    acquire(shard, *(Acquire(f"{g}0", group=g) for g in "cab"))
+    shard.batch("m", Cancel("c0"), Acquire("c1", group="c"))
+    assert drain(shard, "first", 3) == ["a0", "b0", "c1"]
+
+
+def test_virtual_time_follows_the_tag_and_never_goes_back(shard: ScriptedShard) -> None:
+    shard.open(9)
+    seen = []
+    for i, (group, weight) in enumerate([("x", 1.0), ("g", 0.5), ("g", 0.5), ("x", 1.0)]):
+        acquire(shard, Acquire(f"a{i}", group=group, weight=weight))
+        after = state(shard)
+        seen.append((after["virtual_time"], after["groups"][group][1]))
+    assert seen == [(0.0, 1.0), (0.0, 2.0), (2.0, 4.0), (2.0, 3.0)]
+
+
 def test_kept_tag_saves_at_most_one_turn(shard: ScriptedShard) -> None:
     shard.open(1)
     acquire(shard, Acquire("o", group="old"))
@@ -120,14 +138,29 @@ def test_domains_of_one_group_share_its_tag(shard: ScriptedShard) -> None:
 def test_try_acquire_never_overtakes(shard: ScriptedShard) -> None:
     shard.open(2, config=RequestAdmissionConfig(max_limit_clamps={CHAT: 1}))
     acquire(shard, Acquire("a"), Acquire("b"))
-    assert shard.ask("m", Acquire("c", wait="try")) == ["denied", "queued_waiters_ahead", 0]
+    assert shard.ask("m", Acquire("c", wait="try")) == ["denied", "queued_waiters_ahead", 0, 0]
     assert granted(shard.batch("m", Release("a"), Acquire("d", wait="try")).notices) == ["b"]
 
 
 def test_try_acquire_without_room_and_waiters_is_no_capacity(shard: ScriptedShard) -> None:
     shard.open(1)
     acquire(shard, Acquire("a"))
-    assert shard.ask("m", Acquire("b", wait="try")) == ["denied", "no_capacity", 0]
+    assert shard.ask("m", Acquire("b", wait="try")) == ["denied", "no_capacity", 0, 0]
+
+
+def test_waiters_of_another_domain_are_not_ahead_of_try_acquire(shard: ScriptedShard) -> None:
+    shard.open(1)
+    acquire(shard, Acquire("a"), Acquire("waits", EMBEDDING))
+    assert shard.ask("m", Acquire("b", wait="try")) == ["denied", "no_capacity", 0, 0]
+
+
+def test_try_acquire_behind_waiters_of_a_cooldown_is_told_of_the_cooldown(
+    shard: ScriptedShard,
+) -> None:
+    shard.open(2)
+    acquire(shard, Acquire("a"))
+    shard.batch("m", Release("a", LIMITED), Acquire("waits"))
+    assert shard.ask("m", Acquire("b", wait="try"))[:2] == ["denied", "cooldown"]
 
 
 def test_waiter_of_a_cooling_domain_holds_up_nobody_of_another(shard: ScriptedShard) -> None:
@@ -142,7 +175,7 @@ def test_at_most_64_grants_a_call_and_nobody_slips_in_between(shard: ScriptedSha
     ids = [f"w{i:03}" for i in range(150)]
     acquire(shard, Acquire("a"), *map(Acquire, ids))
     reply = shard.batch("m", Register("alias", 200), Acquire("late", wait="try"))
-    assert reply.results[1] == ["denied", "queued_waiters_ahead", 0]
+    assert reply.results[1] == ["denied", "queued_waiters_ahead", 0, 0]
     assert reply.next_wake_us == reply.now_us
     rest = [granted(shard.batch("m").notices) for _ in range(3)]
     assert [granted(reply.notices), *rest] == [ids[:64], ids[64:128], ids[128:], []]

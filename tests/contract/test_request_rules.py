@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from contracts.requests import RequestOutcomeKind as Outcome
 from contracts.settings import RequestAdmissionConfig
 from tests.support_scripts import (
@@ -18,7 +20,7 @@ from tests.support_scripts import (
     State,
     granted,
 )
-from tests.support_state import audited, read_keys
+from tests.support_state import audited, read_keys, transitions
 
 LIMITED = Outcome.RATE_LIMITED
 
@@ -41,7 +43,7 @@ def test_unregistered_is_denied_at_once_and_leaves_no_state(shard: ScriptedShard
     before = read_keys(shard.client, shard.keys)
     keys = shard.stored_keys()
     for wait in (None, "try", 0, 5.0):
-        assert shard.ask("m", Acquire("a", wait=wait)) == ["denied", "hard_policy_denial", 0]
+        assert shard.ask("m", Acquire("a", wait=wait)) == ["denied", "hard_policy_denial", 0, 0]
     assert read_keys(shard.client, shard.keys) == before
     assert shard.stored_keys() == keys
 
@@ -75,6 +77,16 @@ def test_lowered_cap_takes_nothing_back(shard: ScriptedShard) -> None:
     ]
 
 
+def test_moved_static_cap_is_told_and_one_that_stays_is_not(shard: ScriptedShard) -> None:
+    shard.open(8)
+    for cap in (8, 5, 5, 9):
+        shard.batch("m", Register("alias", cap))
+    shard.batch("m", Register("other", 20))
+    said = [event[1:] for event in transitions(shard.client, shard.keys)[0]]
+    caps = [("0", "8"), ("8", "5"), ("5", "9")]
+    assert said == [("request_effective_cap_changed", *moved) for moved in caps]
+
+
 def test_raised_cap_lifts_an_uncut_window_at_once(shard: ScriptedShard) -> None:
     shard.open(1)
     acquire(shard, *(Acquire(f"a{i}") for i in range(3)))
@@ -101,7 +113,7 @@ def test_override_alone_registers_nothing(shard: ScriptedShard) -> None:
     shard.client.hset(shard.keys["config"], "override_cap", "3")
     shard.open(8, "m", "n")
     shard.batch("m", Leave())
-    assert shard.ask("n", Acquire("a")) == ["denied", "hard_policy_denial", 0]
+    assert shard.ask("n", Acquire("a")) == ["denied", "hard_policy_denial", 0, 0]
 
 
 def test_waiters_are_denied_when_the_last_registration_leaves(shard: ScriptedShard) -> None:
@@ -109,7 +121,7 @@ def test_waiters_are_denied_when_the_last_registration_leaves(shard: ScriptedSha
     acquire(shard, Acquire("a"))
     acquire(shard, Acquire("b"), member="n")
     shard.batch("m", Leave())
-    assert shard.pushed == {"n": [["denied", "b", "hard_policy_denial", 0]]}
+    assert shard.pushed == {"n": [["denied", "b", "hard_policy_denial", 0, 0]]}
 
 
 def test_waiters_are_denied_when_the_last_registration_expires(shard: ScriptedShard) -> None:
@@ -118,7 +130,7 @@ def test_waiters_are_denied_when_the_last_registration_expires(shard: ScriptedSh
     acquire(shard, Acquire("b"), member="n")
     shard.heartbeat("n", 60.0)
     shard.advance(15.0)
-    assert shard.batch("n").notices == [["denied", "b", "hard_policy_denial", 0]]
+    assert shard.batch("n").notices == [["denied", "b", "hard_policy_denial", 0, 0]]
 
 
 # -- eligible
@@ -139,7 +151,7 @@ def test_domain_is_open_at_exactly_blocked_until(shard: ScriptedShard) -> None:
     shard.batch("m", Release("a", LIMITED, 5.0))
     until_us = shard.server_us + 5_000_000
     shard.set_clock(until_us - 1)
-    assert shard.ask("m", Acquire("b", wait="try")) == ["denied", "cooldown", until_us]
+    assert shard.ask("m", Acquire("b", wait="try")) == ["denied", "cooldown", until_us, 1]
     shard.set_clock(until_us)
     assert acquire(shard, Acquire("c", wait="try")) == ["granted"]
 
@@ -151,13 +163,37 @@ def test_clamp_bounds_one_domain_and_never_the_aggregate(shard: ScriptedShard) -
     assert (windows["chat"]["effective_max"], windows["embedding"]["effective_max"]) == (2, 1)
 
 
+@pytest.mark.parametrize(
+    ("cap", "clamp", "expected"), [(4, 9, 4), (9, 4, 4), (1, 9, 1), (9, 1, 1), (1, 1, 1)]
+)
+def test_effective_max_is_the_smaller_of_cap_and_clamp_and_never_below_one(
+    shard: ScriptedShard, cap: int, clamp: int, expected: int
+) -> None:
+    shard.open(cap, config=RequestAdmissionConfig(max_limit_clamps={CHAT: clamp}))
+    shard.batch("m", Acquire("a"), Release("a", LIMITED))
+    seen = state(shard)["windows"]["chat"]
+    assert seen["effective_max"] == expected
+    assert seen["current_limit"] == max(1, int(expected * 0.75))
+
+
+def test_moved_clamp_moves_its_window_at_once(shard: ScriptedShard) -> None:
+    shard.open(8)
+    acquire(shard, *(Acquire(f"a{i}") for i in range(6)))
+    limits = []
+    for clamp in (3, 5):
+        config = RequestAdmissionConfig(max_limit_clamps={CHAT: clamp})
+        shard.batch("m", Register("alias", 8, config))
+        limits.append(state(shard)["windows"]["chat"]["current_limit"])
+    assert (limits, state(shard)["static_cap"]) == ([3, 5], 8)
+
+
 # -- waiting
 
 
 def test_timeout_zero_takes_what_is_free(shard: ScriptedShard) -> None:
     shard.open(1)
     assert acquire(shard, Acquire("a", wait=0)) == ["granted"]
-    assert shard.ask("m", Acquire("b", wait=0)) == ["denied", "queue_timeout", 0]
+    assert shard.ask("m", Acquire("b", wait=0)) == ["denied", "queue_timeout", 0, 0]
 
 
 def test_waiter_is_gone_at_its_deadline(shard: ScriptedShard) -> None:
@@ -166,7 +202,7 @@ def test_waiter_is_gone_at_its_deadline(shard: ScriptedShard) -> None:
     shard.set_clock(shard.server_us + 4_999_999)
     assert shard.batch("m").notices == []
     shard.set_clock(shard.server_us + 1)
-    assert shard.batch("m", State("b")).notices == [["denied", "b", "queue_timeout", 0]]
+    assert shard.batch("m", State("b")).notices == [["denied", "b", "queue_timeout", 0, 0]]
     assert state(shard)["waiters"] == {}
 
 
@@ -195,3 +231,61 @@ def test_lease_held_too_long_ends_as_if_its_member_were_lost(shard: ScriptedShar
     assert granted(shard.batch("n").notices) == ["b"]
     assert shard.pushed == {"m": [["lost", "a", "max_hold"]]}
     assert shard.ask("m", Release("a")) == ["stale_lease"]
+
+
+def test_hold_that_was_too_long_is_told_with_its_holder(shard: ScriptedShard) -> None:
+    shard.open(1, "m", "n", config=RequestAdmissionConfig(max_hold_seconds=4.0))
+    acquire(shard, Acquire("a"))
+    shard.advance(4.0)
+    shard.batch("n")
+    said = [event[1:] for event in transitions(shard.client, shard.keys)[0]]
+    assert said == [
+        ("request_effective_cap_changed", "0", "1"),
+        ("request_lease_expired", "a", "m", "max_hold"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("waits", "expected"),
+    [
+        ((None, None), 60.0),  # the cooldown is over
+        ((None, 7.0), 7.0),  # a deadline
+        ((None, 99.0), 60.0),
+    ],
+)
+def test_reply_names_the_next_instant_at_which_time_alone_may_help(
+    shard: ScriptedShard, waits: tuple[float | None, ...], expected: float
+) -> None:
+    shard.open(4)
+    shard.heartbeat("m", 600.0)
+    acquire(shard, Acquire("a"))
+    shard.batch("m", Release("a", LIMITED, 60.0))
+    reply = shard.batch("m", *(Acquire(f"w{i}", wait=wait) for i, wait in enumerate(waits)))
+    assert reply.next_wake_us == reply.now_us + round(expected * 1e6)
+
+
+def test_reply_names_the_instant_at_which_a_silent_member_is_expired(shard: ScriptedShard) -> None:
+    shard.open(1, "n", "m")
+    shard.heartbeat("n", 60.0)
+    acquire(shard, Acquire("a"))
+    reply = shard.batch("n", Acquire("b"))
+    assert reply.next_wake_us == reply.now_us + 15_000_000
+
+
+def test_reply_names_no_instant_while_nobody_waits(shard: ScriptedShard) -> None:
+    shard.open(1)
+    assert shard.batch("m", Acquire("a")).next_wake_us == 0
+
+
+def test_denial_in_a_cooldown_says_when_asking_again_may_help(shard: ScriptedShard) -> None:
+    shard.open(4)
+    shard.heartbeat("m", 99.0)
+    acquire(shard, Acquire("a"))
+    shard.batch("m", Release("a", LIMITED, 60.0), Acquire("w", wait=20.0))
+    until_us = shard.server_us + 60_000_000
+    shard.advance(10.0)
+    left = [until_us, 50_000_000]
+    assert shard.ask("m", Acquire("b", wait="try")) == ["denied", "cooldown", *left]
+    assert shard.ask("m", Acquire("c", wait=0)) == ["denied", "queue_timeout", *left]
+    shard.advance(10.0)
+    assert shard.batch("m").notices == [["denied", "w", "queue_timeout", until_us, 40_000_000]]

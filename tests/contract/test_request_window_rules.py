@@ -9,14 +9,17 @@ import pytest
 
 from contracts.requests import RequestOutcomeKind as Outcome
 from contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
+from coordinator.keys import KEEP_UNUSED_SHARD_MS
 from tests.support_scripts import (
     CHAT,
     EMBEDDING,
     Acquire,
+    Leave,
     Register,
     Release,
     ScriptedShard,
     State,
+    granted,
 )
 from tests.support_state import audited, events, transitions
 
@@ -62,7 +65,7 @@ def succeed(shard: ScriptedShard, times: int) -> None:
 def moves(shard: ScriptedShard) -> list[tuple[str, ...]]:
     """Return how the window moved, in order: the event and its limits."""
     promised, _ = transitions(shard.client, shard.keys)
-    return [(kind, *rest[1:]) for _at, kind, *rest in promised if kind in MOVES]
+    return [(kind, *rest[1:3]) for _at, kind, *rest in promised if kind in MOVES]
 
 
 # -- birth
@@ -206,7 +209,73 @@ def test_long_retry_after_never_hides_later_growth(shard: ScriptedShard) -> None
     assert window(shard)["current_limit"] == 7
 
 
+def test_ceiling_is_the_limit_that_the_lease_was_admitted_under(shard: ScriptedShard) -> None:
+    shard.open(8)
+    take(shard, "a")
+    shard.batch("m", Register("alias", 5), Release("a", LIMITED))
+    assert (window(shard)["rate_limit_ceiling"], window(shard)["current_limit"]) == (8, 3)
+
+
+def test_ceiling_is_noted_by_the_first_cut_alone(shard: ScriptedShard) -> None:
+    shard.open(8, config=configured(cooldown_seconds=0.0))
+    seen = []
+    for name in "abc":
+        take(shard, name)
+        shard.batch("m", Release(name, LIMITED))
+        seen.append((window(shard)["current_limit"], window(shard)["rate_limit_ceiling"]))
+    assert seen == [(6, 8), (4, 8), (3, 8)]
+
+
+def test_what_was_learned_is_kept_for_a_restarted_fleet(shard: ScriptedShard) -> None:
+    shard.open(8)
+    take(shard, "a")
+    shard.batch("m", Release("a", LIMITED), Leave())
+    for kind in shard.stored_keys():  # for 7 days, of which this test may take an hour
+        kept_ms = shard.client.pttl(shard.keys[kind])
+        assert KEEP_UNUSED_SHARD_MS - 3_600_000 < kept_ms <= KEEP_UNUSED_SHARD_MS
+    shard.advance(6 * 24 * 3600.0)
+    shard.join("n")
+    shard.batch("n", Register("alias", 8))
+    assert window(shard)["current_limit"] == 6
+    assert window(shard)["rate_limit_ceiling"] == 8
+
+
 # -- a success
+
+
+def test_window_that_grows_grants_in_the_same_call(shard: ScriptedShard) -> None:
+    shard.open(8, config=configured(1, successes_until_increase=1))
+    take(shard, "a")
+    shard.batch("m", Acquire("b"), Acquire("c"), Acquire("d"))
+    assert granted(shard.batch("m", Release("a")).notices) == ["b", "c"]
+
+
+def test_success_outside_a_cooldown_ends_a_row_of_rate_limits(shard: ScriptedShard) -> None:
+    shard.open(8, config=configured(cooldown_seconds=1.0))
+    take(shard, "a", "b", "c")
+    shard.batch("m", Release("a", LIMITED), Release("b"))
+    assert window(shard)["consecutive_rate_limits"] == 1
+    shard.advance(1.0)
+    take(shard, "d")
+    shard.batch("m", Release("c"))
+    assert window(shard)["consecutive_rate_limits"] == 0
+
+
+def test_success_in_a_cooldown_that_empties_the_domain_ends_the_row(shard: ScriptedShard) -> None:
+    shard.open(8)
+    take(shard, "a", "b")
+    shard.batch("m", Release("a", LIMITED), Release("b"))
+    assert window(shard)["consecutive_rate_limits"] == 0
+    assert window(shard)["success_streak"] == 0
+
+
+def test_lost_member_that_leaves_the_domain_empty_ends_no_row(shard: ScriptedShard) -> None:
+    shard.open(8, "n", "m", config=configured(cooldown_seconds=0.0))
+    take(shard, "a", "b")
+    shard.batch("m", Release("a", LIMITED), Leave())
+    seen = window(shard)
+    assert (seen["in_flight"], seen["consecutive_rate_limits"]) == (0, 1)
+    assert (seen["current_limit"], seen["last_outcome"]) == (6, "member_lost")
 
 
 def test_window_grows_by_a_step_after_a_full_streak_and_no_further(shard: ScriptedShard) -> None:
@@ -299,3 +368,41 @@ def test_domains_cool_down_on_their_own(shard: ScriptedShard) -> None:
     shard.batch("m", Acquire("e", EMBEDDING), Release("a", LIMITED))
     windows = audited(shard.client, shard.keys)["windows"]
     assert (windows["embedding"]["blocked_until_us"], windows["embedding"]["cuts"]) == (0, 0)
+
+
+def test_each_429_is_told_with_the_end_of_the_cooldown(shard: ScriptedShard) -> None:
+    shard.open(8)
+    take(shard, "a", "b")
+    shard.batch("m", Release("a", LIMITED, 9.0), Release("b", LIMITED))
+    promised, _ = transitions(shard.client, shard.keys)
+    said = [event[1:] for event in promised if event[1] == "request_rate_limited"]
+    assert said == [("request_rate_limited", "chat", str(shard.server_us + 9_000_000))] * 2
+
+
+def test_steps_of_a_ramp_are_told_by_the_call_that_sees_them(shard: ScriptedShard) -> None:
+    shard.open(9, config=configured(5, startup_ramp_seconds=8.0))
+    take(shard, "a")
+    shard.advance(1.0)
+    shard.batch("m", Acquire("nothing moved", wait="try"))
+    shard.advance(3.0)
+    shard.run("requests/snapshot", shard.keys.all, (0,))
+    assert moves(shard) == []
+    take(shard, "b")
+    shard.heartbeat("m")
+    shard.advance(10.0)
+    take(shard, "c")
+    take(shard, "d")
+    assert moves(shard) == [
+        ("request_limit_increased", "1", "3"),
+        ("request_limit_increased", "3", "5"),
+    ]
+
+
+def test_cap_that_moves_a_ramp_is_told_as_such(shard: ScriptedShard) -> None:
+    ramp = configured(startup_ramp_seconds=8.0)
+    shard.open(9, config=ramp)
+    take(shard, "a")
+    shard.advance(4.0)
+    shard.batch("m", Register("alias", 5, ramp))
+    said = [event[2:] for event in transitions(shard.client, shard.keys)[0]]
+    assert said[-2:] == [("chat", "1", "5", "ramp"), ("chat", "5", "3", "cap")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from contracts.identity import RequestDomain
 from tests.property.request_model import RequestModel
 from tests.support_scripts import GENERATION
 
@@ -23,6 +24,31 @@ def subject(event: tuple[str, ...]) -> tuple[str, ...]:
     """Whom an event is about: the order of events is promised for each domain or lease alone."""
     _at, kind, *fields = event
     return ("cap",) if kind == "request_effective_cap_changed" else ("of", fields[0])
+
+
+def without_ramp(said: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Leave out the steps of ramps: they are told when a call happens to see them."""
+    return [event for event in said if event[-1] != "ramp"]
+
+
+def follow_limits(
+    limits: dict[str, int], said: list[tuple[str, ...]], model: RequestModel
+) -> dict[str, int]:
+    """Return each window's limit as the events tell it, from where they told it last.
+
+    No event may begin elsewhere than the one before ended, and what is told last is the truth.
+    """
+    told = dict(limits)
+    for _at, kind, domain, *rest in said:
+        if kind in {"request_limit_increased", "request_limit_decreased"}:
+            before, after = int(rest[0]), int(rest[1])
+            assert told.get(domain, before) == before
+            assert (after > before) == (kind == "request_limit_increased")
+            told[domain] = after
+    for domain in RequestDomain:
+        if told.get(domain) != limits.get(domain):
+            assert told[domain] == model.windows[domain].limit_at(model.now_us)
+    return told
 
 
 def expected_state(model: RequestModel) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from contracts.identity import RequestDomain
 from contracts.requests import RequestOutcomeKind as Outcome
 from contracts.settings import RequestAdmissionConfig
 from tests.property.request_queue_model import FairQueue, Waiter
-from tests.property.request_window_model import Window, to_us
+from tests.property.request_window_model import Window, ceiling_of, to_us
 from tests.support_scripts import (
     Acquire,
     Cancel,
@@ -67,6 +67,7 @@ class RequestModel:
     Attributes:
         server_us: the server's clock, which the test moves.
         caps: cap of each alias, by member and alias.
+        override: the operator's bound of the static cap.
         queue: all who wait, and the groups' places in line.
         finished: how an id that is no lease any more ended: "released" or "expired".
         transitions: the events that the spec promises, with time and fields as text.
@@ -79,6 +80,7 @@ class RequestModel:
     config: RequestAdmissionConfig = field(default_factory=RequestAdmissionConfig)
     members: dict[str, int] = field(default_factory=dict)
     caps: dict[tuple[str, str], int] = field(default_factory=dict)
+    override: int | None = None
     windows: dict[RequestDomain, Window] = field(default_factory=dict)
     leases: dict[str, Lease] = field(default_factory=dict)
     queue: FairQueue = field(default_factory=FairQueue)
@@ -91,7 +93,9 @@ class RequestModel:
 
     @property
     def static_cap(self) -> int:
-        """The smallest registered cap, or 0 where nobody registered."""
+        """The smallest of the registered caps and the override; 0 where nobody registered."""
+        if self.caps and self.override is not None:
+            return min(self.override, *self.caps.values())
         return min(self.caps.values(), default=0)
 
     def in_flight(self, domain: RequestDomain | None = None) -> int:
@@ -176,7 +180,13 @@ class RequestModel:
 
     def _deny(self, waiter: Waiter, reason: str) -> None:
         self._remove(waiter)
-        self._tell(waiter.member, ["denied", waiter.attempt_id, reason, 0])
+        may_help = self._may_help(waiter.domain) if reason == "queue_timeout" else [0, 0]
+        self._tell(waiter.member, ["denied", waiter.attempt_id, reason, *may_help])
+
+    def _may_help(self, domain: RequestDomain) -> list[int]:
+        """When asking again may help, as an instant and from now: a cooldown ends."""
+        until_us = self.windows[domain].blocked_until_us
+        return [until_us, until_us - self.now_us] if until_us > self.now_us else [0, 0]
 
     def _remove(self, waiter: Waiter) -> None:
         self.queue.remove(waiter, self.now_us)
@@ -267,11 +277,10 @@ class RequestModel:
         if in_use or self.finished.get(op.attempt_id) == "released":
             return ["error", "ATTEMPT_ID_USED", op.attempt_id]
         if self.static_cap == 0:
-            return ["denied", "hard_policy_denial", 0]
+            return ["denied", "hard_policy_denial", 0, 0]
         if op.domain not in self.windows:
-            self.windows[op.domain] = Window.born(
-                self.config, op.domain, self.static_cap, self.now_us
-            )
+            known = ceiling_of(self.config, op.domain, self.static_cap)
+            self.windows[op.domain] = Window.born(self.config, op.domain, known, self.now_us)
         self.queue.set_weight(op.group, op.weight, self.now_us)
         # Everybody who may go was granted before, so a newcomer that may go goes past nobody.
         if self.may_go(op.domain):
@@ -291,15 +300,22 @@ class RequestModel:
         return ["waiting"]
 
     def _refusal(self, op: Acquire) -> Result:
-        window = self.windows[op.domain]
+        may_help = self._may_help(op.domain)
         if op.wait == 0:
-            return ["denied", "queue_timeout", 0]
-        if self.now_us < window.blocked_until_us:
-            return ["denied", "cooldown", window.blocked_until_us]
-        is_behind = self.queue.waiting(op.domain)
-        return ["denied", "queued_waiters_ahead" if is_behind else "no_capacity", 0]
+            reason = "queue_timeout"
+        elif may_help != [0, 0]:
+            reason = "cooldown"
+        else:
+            reason = "queued_waiters_ahead" if self.queue.waiting(op.domain) else "no_capacity"
+        return ["denied", reason, *may_help]
 
     def _release(self, member: str, op: Release) -> Result:
+        result = self._give_back(member, op)
+        if result != ["released"]:
+            self._say("request_release_diagnostic", "", op.lease_id, *result)
+        return result
+
+    def _give_back(self, member: str, op: Release) -> Result:
         lease = self.leases.get(op.lease_id)
         if lease is None:
             match self.finished.get(op.lease_id):
@@ -330,7 +346,7 @@ class RequestModel:
         if waiter is not None and waiter.member == member:
             self._remove(waiter)
             return ["cancelled"]
-        return self._release(
+        return self._give_back(
             member, Release(attempt_id, Outcome.LOCAL_CANCELLED, generation=self.generation)
         )
 
@@ -352,8 +368,44 @@ class RequestModel:
             self._say("request_effective_cap_changed", before, self.static_cap)
         if self.static_cap > 0:
             for domain in [domain for domain in RequestDomain if domain in self.windows]:
-                said = self.windows[domain].on_caps(self.config, domain, self.static_cap)
+                window = self.windows[domain]
+                said = window.on_caps(self.config, domain, self.static_cap, self.now_us)
                 self._say_of_window(domain, said)
+
+    # -- what an operator does (spec 03 and 07)
+
+    def operate(self, operation: str, subject: str) -> tuple[int, Notices]:
+        """Return the value that the operation answers with, and what members are told."""
+        self.told = {}
+        self.settle()
+        value = 0
+        match operation:
+            case "reset_window":
+                value = self._reset_window(RequestDomain(subject))
+            case "reset_cooldown":
+                value = self._reset_cooldown(RequestDomain(subject))
+            case "override_cap":
+                before, self.override = self.static_cap, int(subject or 0) or None
+                self._caps_moved(before)
+                value = self.static_cap
+        self._grant_waiters()
+        return value, self.told
+
+    def _reset_window(self, domain: RequestDomain) -> int:
+        if domain not in self.windows:
+            return 0
+        window = self.windows[domain]
+        said = window.reset(self.config, domain, self.static_cap, self.now_us)
+        self._say_of_window(domain, said)
+        return window.limit_at(self.now_us)
+
+    def _reset_cooldown(self, domain: RequestDomain) -> int:
+        window = self.windows.get(domain)
+        if window is None or window.blocked_until_us <= self.now_us:
+            return 0
+        left_us, window.blocked_until_us = window.blocked_until_us - self.now_us, self.now_us
+        self._say("request_cooldown_reset", domain, left_us)
+        return left_us
 
     # -- telling
 

@@ -53,6 +53,8 @@ REGISTRATIONS = st.builds(
     CONFIGS,
 )
 STEPS_US = st.sampled_from([1, 1000, 400_000, 1_000_000, 2_000_000, 4_000_000])
+OPERATIONS = ["reset_window", "reset_cooldown", "override_cap", "override_cap", "settle"]
+OVERRIDES = st.sampled_from(["", "", "0", "1", "2", "4", "20"])
 KNOWN = st.builds("?{}".format, st.integers(0, 30))
 """An attempt that is known already; which one is settled when the step is taken."""
 OPS = st.one_of(
@@ -77,6 +79,7 @@ MOVES: dict[str, tuple[int, st.SearchStrategy[tuple[Any, ...]]]] = {
     "the_servers_clock_steps_back": (1, st.tuples(st.sampled_from([1, 10**6, HOUR_US]), INDEX)),
     "an_hour_passes": (1, st.tuples(st.sampled_from([HOUR_US - 1, HOUR_US, HOUR_US + 1]), INDEX)),
     "join": (2, st.tuples(TTLS, st.one_of(st.none(), REGISTRATIONS))),
+    "operate": (2, st.tuples(st.sampled_from(OPERATIONS), DOMAINS, OVERRIDES)),
     "register": (2, st.tuples(INDEX, REGISTRATIONS)),
     "leave": (1, st.tuples(INDEX, st.lists(ASKS, max_size=1))),
 }

@@ -40,6 +40,13 @@ def ceiling_of(config: RequestAdmissionConfig, domain: RequestDomain, static_cap
     return max(1, min(static_cap, config.max_limit_clamps.get(domain, static_cap)))
 
 
+def said_of_move(before: int, after: int, reason: str) -> Iterator[Said]:
+    """Say that a limit moved, if it did."""
+    if after != before:
+        kind = "increased" if after > before else "decreased"
+        yield f"request_limit_{kind}", before, after, reason
+
+
 @dataclass(slots=True, kw_only=True)
 class Window:
     """A domain's window.
@@ -65,11 +72,11 @@ class Window:
 
     @classmethod
     def born(
-        cls, config: RequestAdmissionConfig, domain: RequestDomain, static_cap: int, now_us: int
+        cls, config: RequestAdmissionConfig, domain: RequestDomain, effective_max: int, now_us: int
     ) -> Self:
         """At a domain's first acquire, at the initial limit clamped to 1..effective_max."""
         window = cls(
-            effective_max=ceiling_of(config, domain, static_cap),
+            effective_max=effective_max,
             initial=config.initial_limits.get(domain),
             limit=1,
             born_us=now_us,
@@ -97,22 +104,35 @@ class Window:
         if self.ramp_us and now_us - self.born_us >= self.ramp_us:
             self.ramp_us, self.limit = 0, self.target
 
-    def _move(self, limit: int) -> Iterator[Said]:
-        if limit != self.limit:
-            kind = "increased" if limit > self.limit else "decreased"
-            yield f"request_limit_{kind}", self.limit, limit
+    def _move(self, limit: int, reason: str) -> Iterator[Said]:
+        yield from said_of_move(self.limit, limit, reason)
         self.limit = limit
 
+    def reset(
+        self, config: RequestAdmissionConfig, domain: RequestDomain, static_cap: int, now_us: int
+    ) -> Iterator[Said]:
+        """Born anew, but for the cooldown; no lease admitted before cuts it."""
+        before = self.limit_at(now_us)
+        known = ceiling_of(config, domain, static_cap) if static_cap else self.effective_max
+        new = Window.born(config, domain, known, now_us)
+        self.effective_max, self.initial = new.effective_max, new.initial
+        self.limit, self.born_us, self.ramp_us = new.limit, new.born_us, new.ramp_us
+        self.streak, self.ceiling, self.consecutive = 0, 0, 0
+        self.cuts += 1
+        after = self.limit_at(now_us)
+        yield "request_window_reset", before, after
+        yield from said_of_move(before, after, "reset")
+
     def on_caps(
-        self, config: RequestAdmissionConfig, domain: RequestDomain, static_cap: int
+        self, config: RequestAdmissionConfig, domain: RequestDomain, static_cap: int, now_us: int
     ) -> Iterator[Said]:
         """Lowering lowers at once; raising lifts one at its old maximum that was never cut."""
         old, new = self.effective_max, ceiling_of(config, domain, static_cap)
-        self.effective_max = new
+        before, self.effective_max = self.limit_at(now_us), new
         if self.ramp_us:
-            return
-        if new < self.limit or (new > old == self.limit and not self.ceiling):
-            yield from self._move(new)
+            yield from said_of_move(before, self.limit_at(now_us), "cap")
+        elif new < self.limit or (new > old == self.limit and not self.ceiling):
+            yield from self._move(new, "cap")
 
     def on_outcome(
         self,
@@ -128,8 +148,10 @@ class Window:
         self.last_outcome = outcome.value
         if outcome is Outcome.RATE_LIMITED:
             yield from self._on_rate_limited(config, lease, hint_seconds, now_us)
-        elif outcome is Outcome.SUCCESS and now_us >= self.blocked_until_us and not self.ramp_us:
-            yield from self._on_success(config)
+        elif outcome is Outcome.SUCCESS and now_us >= self.blocked_until_us:
+            self.consecutive = 0
+            if not self.ramp_us:
+                yield from self._on_success(config)
         if is_empty and outcome not in KEEPS_CONSECUTIVE:
             self.consecutive = 0
 
@@ -145,18 +167,19 @@ class Window:
         usable = hint_seconds is not None and math.isfinite(hint_seconds) and hint_seconds > 0
         pause = hint_seconds if usable else None
         pause = config.tuning.cooldown_seconds if pause is None else pause
-        pause = min(pause, config.max_cooldown_seconds)
+        if pause > config.max_cooldown_seconds:
+            pause = config.max_cooldown_seconds
+            yield "request_release_diagnostic", "", "cooldown_clamped"
         self.blocked_until_us = max(self.blocked_until_us, now_us + to_us(pause))
         yield "request_rate_limited", self.blocked_until_us
-        self.limit, self.ramp_us = self.limit_at(now_us), 0
         if lease.cuts == self.cuts:
+            self.limit, self.ramp_us = self.limit_at(now_us), 0
             self.cuts += 1
             self.ceiling = self.ceiling or lease.limit
             factor = config.tuning.multiplicative_decrease_factor
-            yield from self._move(max(1, math.floor(self.limit * factor)))
+            yield from self._move(max(1, math.floor(self.limit * factor)), "rate_limited")
 
     def _on_success(self, config: RequestAdmissionConfig) -> Iterator[Said]:
-        self.consecutive = 0
         self.streak += 1
         if self.streak < config.tuning.successes_until_increase:
             return
@@ -165,7 +188,7 @@ class Window:
         after = min(self.effective_max, before + config.tuning.additive_increase_step)
         if after <= before:
             return
-        yield from self._move(after)
+        yield from self._move(after, "success")
         if before < self.ceiling <= after:
             yield ("request_soft_ceiling_recovered",)
         if self.ceiling and after == self.effective_max:

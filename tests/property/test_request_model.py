@@ -1,14 +1,12 @@
 """The request shard's scripts against the reference model, step by step, on both servers.
 
-``FOREBAY_PROPERTY=long`` runs 10,000 examples, other ones each time. A failure is told as it was
-found; ``FOREBAY_PROPERTY=shrink`` looks for the shortest history that fails, which takes minutes.
+A failure is told as it was found; see `tests.property.modes` for longer looks.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-import os
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +26,14 @@ from contracts.identity import RequestDomain
 from contracts.requests import RequestOutcomeKind as Outcome
 from coordinator.address import parse_url
 from coordinator.connections import open_sync
-from tests.property.request_comparison import expected_state, in_order, subject
+from tests.property.modes import LONG, MODE, Progress
+from tests.property.request_comparison import (
+    expected_state,
+    follow_limits,
+    in_order,
+    subject,
+    without_ramp,
+)
 from tests.property.request_model import Lease, ModelReply, RequestModel
 from tests.property.request_moves import MOVES, REGISTRATIONS, WEIGHTED
 from tests.support_scripts import (
@@ -45,11 +50,9 @@ from tests.support_scripts import (
     ScriptedShard,
     State,
 )
-from tests.support_state import audit, observable, read_keys, transitions
+from tests.support_state import audit, observable, read_keys, stored_limits, transitions
 
 MOST_MEMBERS = 3
-MODE = os.environ.get("FOREBAY_PROPERTY", "ci")
-LONG = MODE == "long"
 
 settings.register_profile(
     "request-model-shrink",
@@ -81,6 +84,7 @@ class RequestShardMachine(RuleBasedStateMachine):
         self.attempts: list[str] = ["never"]
         self.sent: dict[str, list[tuple[tuple[Op, ...], bytes]]] = {}
         self.events_after = "-"
+        self.limits: dict[str, int] = {}
 
     def teardown(self) -> None:
         self.shard.close()
@@ -116,6 +120,16 @@ class RequestShardMachine(RuleBasedStateMachine):
 
     def leave(self, pick: int, rest: list[Acquire]) -> None:
         self.step(self.a_member(pick), Leave(), *map(self.named, rest))
+
+    def operate(self, operation: str, domain: RequestDomain, cap: str) -> None:
+        subject = cap if operation == "override_cap" else domain.value
+        subject = "" if operation == "settle" else subject
+        value, told = self.model.operate(operation, subject)
+        now_us, wake_us, answered = self.shard.operate(operation, subject)
+        assert (now_us, answered) == (self.model.now_us, value)
+        assert in_order(self.shard.pushed) == in_order(told)
+        self.check_wake(wake_us)
+        self.compare_state()
 
     # -- time
 
@@ -289,13 +303,20 @@ class RequestShardMachine(RuleBasedStateMachine):
                 window["current_limit"] = None
         assert actual == expected
         said, self.events_after = transitions(self.shard.client, self.shard.keys, self.events_after)
-        assert sorted(said, key=subject) == sorted(self.model.transitions, key=subject)
+        promised = sorted(self.model.transitions, key=subject)
+        assert sorted(without_ramp(said), key=subject) == promised
         self.model.transitions.clear()
+        told = follow_limits(self.limits, said, self.model)
+        self.limits = stored_limits(found)
+        assert self.limits == self.limits | told
 
 
-def explore(client: redis.Redis, examples: int) -> None:
+def explore(what: str, client: redis.Redis, examples: int) -> None:
+    progress = Progress(what, examples)
+
     class OnThisClient(RequestShardMachine):
         def __init__(self) -> None:
+            progress.example()
             super().__init__(client)
 
     run_state_machine_as_test(
@@ -306,9 +327,9 @@ def explore(client: redis.Redis, examples: int) -> None:
 
 def test_the_scripts_do_what_the_model_does_on_a_real_server(redis_url: str) -> None:
     with open_sync(parse_url(redis_url)) as client:
-        explore(client, examples=10_000 if LONG else 250)
+        explore("real server", client, examples=10_000 if LONG else 250)
 
 
 def test_the_scripts_do_what_the_model_does_on_fakeredis() -> None:
     with fakeredis.FakeRedis(version=(7,)) as client:
-        explore(client, examples=1_000 if LONG else 60)
+        explore("fakeredis", client, examples=1_000 if LONG else 200)

@@ -49,11 +49,13 @@ local function capture_domain(name, rows, overdue)
   local d = domain(name)
   local is_used = d.born
   if not is_used and meta.static_cap > 0 then
-    bear_window(d) -- in memory only: what the first acquire would find
+    bear_window(d, ceiling_of(name)) -- in memory only: what the first acquire would find
   end
-  local outcomes = {}
+  local counts = redis.call('HMGET', K['domain_' .. name], unpack(OUTCOMES))
+  local outcomes, granted = {}, d.in_flight -- each lease is live or ended with one outcome
   for i = 1, #OUTCOMES do
-    outcomes[OUTCOMES[i]] = d[OUTCOMES[i]]
+    outcomes[OUTCOMES[i]] = tonumber(counts[i]) or 0
+    granted = granted + outcomes[OUTCOMES[i]]
   end
   return {
     is_used = is_used,
@@ -69,7 +71,7 @@ local function capture_domain(name, rows, overdue)
     last_outcome = d.last_outcome,
     success_streak = d.success_streak,
     cuts = d.cuts,
-    granted = d.granted,
+    granted = granted,
     outcomes = outcomes,
     waiting_group_count = redis.call('ZCARD', K['line_' .. name]),
     waiting_groups = capture_groups(name, rows),

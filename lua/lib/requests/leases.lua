@@ -5,18 +5,18 @@ local FINISHED_KEPT = 8192
 -- Grant; the reply's fields of a grant are returned as text.
 local function grant_lease(id, member, d, group_name)
   local terms = { int(now_us), int(d.current_limit), int(d.cuts), int(d.effective_max) }
+  local has_hold = meta.max_hold_us > 0
   redis.call('HSET', K.leases, id, table.concat({ member, d.name, group_name, terms[1], terms[2],
-    terms[3], terms[4], meta.generation }, '|'))
+    terms[3], terms[4], meta.generation, has_hold and 'hold' or '' }, '|'))
   redis.call('ZADD', K.held, 0, member .. '\0lease\0' .. id)
   if meta.in_flight == 0 then
     may_be_new('leases')
   end
-  if meta.max_hold_us > 0 then
+  if has_hold then
     may_be_new('holds')
     redis.call('ZADD', K.holds, int(now_us + meta.max_hold_us), id)
   end
   d.in_flight = d.in_flight + 1
-  d.granted = d.granted + 1
   meta.in_flight = meta.in_flight + 1
   return table.concat(terms, ',')
 end
@@ -24,7 +24,9 @@ end
 -- Remember how an id ended: an even score was released, an odd one expired.
 local function remember_finished(id, expired)
   meta.finished = meta.finished + 1
-  may_be_new('finished')
+  if meta.finished == 1 then
+    may_be_new('finished')
+  end
   redis.call('ZADD', K.finished, int(meta.finished * 2 + (expired and 1 or 0)), id)
   if meta.finished % 64 == 0 then
     redis.call('ZREMRANGEBYRANK', K.finished, 0, -FINISHED_KEPT - 1)
@@ -34,7 +36,9 @@ end
 local function end_lease(id, lease, outcome, retry_after_us)
   redis.call('HDEL', K.leases, id)
   redis.call('ZREM', K.held, lease.member .. '\0lease\0' .. id)
-  redis.call('ZREM', K.holds, id)
+  if lease.has_hold then
+    redis.call('ZREM', K.holds, id)
+  end
   local d = domain(lease.domain)
   d.in_flight = d.in_flight - 1
   meta.in_flight = meta.in_flight - 1

@@ -1,7 +1,9 @@
 -- The operations of a batch. Each returns its own result as JSON text; ids arrive encoded, so that
 -- none can break a string.
-local function denied(reason, available_us)
-  return '["denied","' .. reason .. '",' .. int(available_us or 0) .. ']'
+local has_left = false -- whether the caller's membership ended in this batch
+
+local function denied(reason, d)
+  return '["denied","' .. reason .. '",' .. may_help(d) .. ']'
 end
 
 local function failed(code, detail)
@@ -13,31 +15,33 @@ local function granted(id, lease)
     int(lease.cuts), int(lease.effective_max) }, ',') .. ']'
 end
 
--- The caller's own lease or waiter of this id, or nil.
-local function own_attempt(id)
+-- The result of an attempt that the caller holds or waits for, false if its id is another's, nil
+-- if there is none.
+local function known_attempt(id)
   local text = redis.call('HGET', K.leases, id)
-  local lease = text and parse_lease(text)
-  if lease and lease.member == member_id then
-    return granted(id, lease)
+  if text then
+    local lease = parse_lease(text)
+    return lease.member == member_id and granted(id, lease)
   end
   text = meta.waiters > 0 and redis.call('HGET', K.waiters, id)
-  if text and parse_waiter(text).member == member_id then
-    return '["waiting"]'
+  if text then
+    return parse_waiter(text).member == member_id and '["waiting"]'
   end
   return nil
 end
 
--- Whether an id belongs to another attempt. One that expired with its member may be asked for
--- again: the member that comes back asks under the same id for what it still needs.
-local function used_elsewhere(id)
+-- Whether an id was released. One that expired with its member may be asked for again: the member
+-- that comes back asks under the same id for what it still needs.
+local function is_released(id)
   local ended = redis.call('ZSCORE', K.finished, id)
-  return ended and tonumber(ended) % 2 == 0 or redis.call('HEXISTS', K.leases, id) == 1
-    or (meta.waiters > 0 and redis.call('HEXISTS', K.waiters, id) == 1)
+  return ended and tonumber(ended) % 2 == 0
 end
 
+-- Why `try_acquire` gets nothing. Where somebody waits in its domain, that is what is in its way:
+-- what becomes free goes to the waiters.
 local function refused_now(d)
   if now_us < d.blocked_until_us then
-    return denied('cooldown', d.blocked_until_us)
+    return denied('cooldown', d)
   end
   if d.waiters > 0 or open(d) then
     return denied('queued_waiters_ahead')
@@ -45,19 +49,15 @@ local function refused_now(d)
   return denied('no_capacity')
 end
 
-local function is_member()
-  return redis.call('ZSCORE', K.members, member_id)
-end
-
 local function acquire(id, domain_name, group_name, weight, wait)
-  if not is_member() then
+  if has_left then
     return failed('NOMEMBER', member_id)
   end
-  local own = own_attempt(id)
-  if own then
-    return own
+  local known = known_attempt(id)
+  if known then
+    return known
   end
-  if used_elsewhere(id) then
+  if known == false or is_released(id) then
     return failed('ATTEMPT_ID_USED', id)
   end
   if meta.static_cap == 0 then
@@ -65,7 +65,7 @@ local function acquire(id, domain_name, group_name, weight, wait)
   end
   local d, g = domain(domain_name), group(group_name)
   if not d.born then
-    bear_window(d)
+    bear_window(d, ceiling_of(domain_name))
   end
   local new_weight = tonumber(weight)
   if g.weight ~= new_weight then
@@ -80,7 +80,7 @@ local function acquire(id, domain_name, group_name, weight, wait)
     return refused_now(d)
   end
   if wait == '0' then
-    return denied('queue_timeout')
+    return denied('queue_timeout', d)
   end
   add_waiter(id, member_id, d, g, wait ~= '' and now_us + tonumber(wait) or nil)
   return '["waiting"]'
@@ -98,11 +98,17 @@ local function not_a_lease(id, lease, generation)
   return generation ~= meta.generation and '["wrong_generation"]' or '["unknown_lease"]'
 end
 
-local function release(id, outcome, retry_after_us, generation)
+-- A release that ends nothing is told; taking back an acquire that was denied is no fault.
+local function release(id, outcome, retry_after_us, generation, is_cancel)
   local text = redis.call('HGET', K.leases, id)
   local lease = text and parse_lease(text)
   if not lease or lease.member ~= member_id then
-    return not_a_lease(id, lease, generation)
+    local result = not_a_lease(id, lease, generation)
+    if not is_cancel then
+      emit('request_release_diagnostic', 'code', string.sub(result, 3, -3), 'lease_id', id,
+        'member_id', member_id, 'outcome', outcome)
+    end
+    return result
   end
   end_lease(id, lease, outcome, tonumber(retry_after_us))
   grant_waiters()
@@ -117,28 +123,30 @@ local function cancel(id)
     grant_waiters()
     return '["cancelled"]'
   end
-  return release(id, 'local_cancelled', '0', meta.generation)
+  return release(id, 'local_cancelled', '0', meta.generation, true)
 end
 
 -- What became of an attempt that its member still waits for.
 local function state(id)
-  return own_attempt(id) or '["unknown"]'
+  return known_attempt(id) or '["unknown"]'
 end
 
-local SETTINGS = { 'multiplicative_decrease_factor', 'additive_increase_step',
-  'successes_until_increase', 'cooldown_us', 'startup_ramp_us', 'max_cooldown_us' }
+local SETTINGS = { 'multiplicative_decrease_factor', 'additive_increase_step', 'cooldown_us',
+  'startup_ramp_us', 'max_cooldown_us' }
 
 -- Register an alias with its cap; `tuning` is the settings' values in the order of SETTINGS, then
--- max_hold_us, then four initial limits and four clamps, each "" where not set.
+-- successes_until_increase and max_hold_us, then four initial limits and four clamps, each "" where not set.
 local function register(alias, cap, tuning)
-  if not is_member() then
+  if has_left then
     return failed('NOMEMBER', member_id)
   end
   local values = split(tuning, ',')
   for i = 1, #SETTINGS do
     redis.call('HSET', K.config, SETTINGS[i], values[i])
   end
-  local n = #SETTINGS + 1
+  -- What most calls need stands in the hash that all of them read.
+  local n = #SETTINGS + 2
+  meta.successes_until_increase = tonumber(values[n - 1])
   meta.max_hold_us = tonumber(values[n]) or 0
   for i = 1, #DOMAINS do
     local limits = { ['initial_limit:'] = values[n + i], ['max_limit_clamp:'] = values[n + 4 + i] }
@@ -173,6 +181,7 @@ end
 -- A clean shutdown: everything of this member ends at once, 200 a call.
 local function leave()
   local left = end_member(member_id, 'left')
+  has_left = has_left or left
   if not left then
     grants_left = 0 -- what is left of the caller waits no more: it must not be given anything
   end

@@ -2,7 +2,16 @@
 -- groups that wait in it, scored by tag, equal tags by place; `fifo` holds each group's waiters in
 -- order of arrival. Tag and place belong to the group and move in all its lines together.
 local GRANTS_PER_CALL = 64
+local ARRIVAL_AND_ZEROS = 18 -- between a group's name and an id in `fifo`
 local grants_left = GRANTS_PER_CALL
+local first_deadline_us -- of a waiter, or earlier: an early look does no harm
+
+local function earlier(a, b)
+  if b and (not a or b < a) then
+    return b
+  end
+  return a
+end
 
 local function open(d)
   return now_us >= d.blocked_until_us and d.in_flight < math.min(d.current_limit, d.effective_max)
@@ -14,21 +23,22 @@ local function advance(g, cost)
   local old_member = line_member(g)
   take_turn(g, cost)
   if g.waiting > 0 then
-    for i = 1, #DOMAINS do
-      local line = K['line_' .. DOMAINS[i]]
-      if domain(DOMAINS[i]).waiters > 0 and redis.call('ZREM', line, old_member) == 1 then
-        may_be_new('line_' .. DOMAINS[i])
-        redis.call('ZADD', line, real(g.tag), line_member(g))
+    for name in waiting_domains() do
+      local line = K['line_' .. name]
+      if redis.call('ZSCORE', line, old_member) then
+        redis.call('ZADD', line, real(g.tag), line_member(g)) -- first, so that the key goes on
+        redis.call('ZREM', line, old_member)
       end
     end
   end
 end
 
+-- The id of a group's first waiter in a domain, nil for none, and whether another follows.
 local function first_of(domain_name, group_name)
   local prefix = domain_name .. '\0' .. group_name
   local first = redis.call('ZRANGE', K.fifo, '[' .. prefix .. '\0', '(' .. prefix .. '\1', 'BYLEX',
-    'LIMIT', 0, 1)[1]
-  return first and split(first, '\0')[4]
+    'LIMIT', 0, 2)
+  return first[1] and string.sub(first[1], #prefix + ARRIVAL_AND_ZEROS + 1), first[2] ~= nil
 end
 
 local function add_waiter(id, member, d, g, deadline_us)
@@ -46,20 +56,23 @@ local function add_waiter(id, member, d, g, deadline_us)
     may_be_new('waiters')
     may_be_new('fifo')
   end
-  may_be_new('line_' .. d.name)
   if deadline_us then
     may_be_new('deadlines')
     redis.call('ZADD', K.deadlines, int(deadline_us), id)
+    first_deadline_us = earlier(first_deadline_us, deadline_us)
   end
   g.waiting, g.touched_us, g.dirty = g.waiting + 1, now_us, true
   d.waiters = d.waiters + 1
   meta.waiters = meta.waiters + 1
   if d.waiters == 1 then
+    meta.lines = meta.lines .. d.name .. ' '
+    may_be_new('line_' .. d.name)
     emit('request_queue_formed', 'domain', d.name)
   end
 end
 
-local function remove_waiter(id, waiter)
+-- `others` says whether more of its group wait in its domain, where the caller has looked.
+local function remove_waiter(id, waiter, others)
   redis.call('HDEL', K.waiters, id)
   redis.call('ZREM', K.fifo, fifo_member(waiter, id))
   redis.call('ZREM', K.held, waiter.member .. '\0waiter\0' .. id)
@@ -70,27 +83,32 @@ local function remove_waiter(id, waiter)
   g.waiting, g.touched_us, g.dirty = g.waiting - 1, now_us, true
   d.waiters = d.waiters - 1
   meta.waiters = meta.waiters - 1
-  if not first_of(d.name, g.name) then
+  if others == nil then
+    others = first_of(d.name, g.name) ~= nil
+  end
+  if not others then
     redis.call('ZREM', K['line_' .. d.name], line_member(g))
   end
   if d.waiters == 0 then
+    meta.lines = string.gsub(meta.lines, d.name .. ' ', '')
     emit('request_queue_drained', 'domain', d.name)
   end
 end
 
 -- Whether a group's first waiter in `d` came before its first in `other`.
 local function came_before(d, other, group_name)
-  local a = parse_waiter(redis.call('HGET', K.waiters, first_of(d.name, group_name)))
-  local b = parse_waiter(redis.call('HGET', K.waiters, first_of(other.name, group_name)))
+  local first, other_first = first_of(d.name, group_name), (first_of(other.name, group_name))
+  local a = parse_waiter(redis.call('HGET', K.waiters, first))
+  local b = parse_waiter(redis.call('HGET', K.waiters, other_first))
   return a.arrival < b.arrival
 end
 
 -- Of the groups whose first waiter may go, the one with the smallest tag, then the earlier place.
 local function next_in_order()
   local best, best_tag, best_domain
-  for i = 1, #DOMAINS do
-    local d = domain(DOMAINS[i])
-    if d.waiters > 0 and open(d) then
+  for name in waiting_domains() do
+    local d = domain(name)
+    if open(d) then
       local head = redis.call('ZRANGE', K['line_' .. d.name], 0, 0, 'WITHSCORES')
       local tag = tonumber(head[2])
       if not best or tag < best_tag or (tag == best_tag and head[1] < best) then
@@ -113,9 +131,9 @@ local function grant_waiters()
     if not d then
       return
     end
-    local id = first_of(d.name, g.name)
+    local id, others = first_of(d.name, g.name)
     local waiter = parse_waiter(redis.call('HGET', K.waiters, id))
-    remove_waiter(id, waiter)
+    remove_waiter(id, waiter, others)
     advance(g, 1)
     notify(waiter.member, '["granted","' .. id .. '",' .. grant_lease(id, waiter.member, d, g.name) .. ']')
     grants_left = grants_left - 1

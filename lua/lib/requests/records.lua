@@ -1,15 +1,20 @@
 -- How leases, waiters and places in line are written down.
+local WAITER = '([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)'
+local LEASE = WAITER .. '|([^|]*)|([^|]*)|([^|]*)|(%a*)'
+
 local function parse_lease(text)
-  local part = split(text, '|')
-  return { member = part[1], domain = part[2], group = part[3], acquired_us = tonumber(part[4]),
-    limit = tonumber(part[5]), cuts = tonumber(part[6]), effective_max = tonumber(part[7]),
-    generation = part[8] }
+  local member, domain_name, group_name, acquired_us, limit, cuts, effective_max, generation, hold =
+    string.match(text, LEASE)
+  return { member = member, domain = domain_name, group = group_name,
+    acquired_us = tonumber(acquired_us), limit = tonumber(limit), cuts = tonumber(cuts),
+    effective_max = tonumber(effective_max), generation = generation,
+    has_hold = hold == 'hold' }
 end
 
 local function parse_waiter(text)
-  local part = split(text, '|')
-  return { member = part[1], domain = part[2], group = part[3], arrival = part[4],
-    deadline_us = tonumber(part[5]) }
+  local member, domain_name, group_name, arrival, deadline_us = string.match(text, WAITER)
+  return { member = member, domain = domain_name, group = group_name, arrival = arrival,
+    deadline_us = tonumber(deadline_us) }
 end
 
 local function line_member(g)

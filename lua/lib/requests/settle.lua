@@ -3,6 +3,7 @@
 local ENDED_PER_CALL = 200
 local DEADLINES_PER_CALL = 64
 local ended_left = ENDED_PER_CALL
+local first_expiry_us -- of a member, or earlier
 
 local function recompute_cap()
   local smallest = redis.call('ZRANGE', K.aliases, 0, 0, 'WITHSCORES')
@@ -60,7 +61,8 @@ end
 local function expire_members()
   while ended_left > 0 do
     local first = redis.call('ZRANGE', K.members, 0, 0, 'WITHSCORES')
-    if not first[1] or tonumber(first[2]) > now_us then
+    first_expiry_us = tonumber(first[2])
+    if not first_expiry_us or first_expiry_us > now_us then
       return
     end
     end_member(first[1], 'member_lost')
@@ -80,20 +82,32 @@ local function expire_holds()
   end
 end
 
+-- When asking again may help, as an instant and from now; zeros if that is not known.
+local function may_help(d)
+  if d and now_us < d.blocked_until_us then
+    return int(d.blocked_until_us) .. ',' .. int(d.blocked_until_us - now_us)
+  end
+  return '0,0'
+end
+
 local function deny_waiter(id, reason)
   local waiter = parse_waiter(redis.call('HGET', K.waiters, id))
   remove_waiter(id, waiter)
-  notify(waiter.member, '["denied","' .. id .. '","' .. reason .. '",0]')
+  local d = reason == 'queue_timeout' and domain(waiter.domain)
+  notify(waiter.member, '["denied","' .. id .. '","' .. reason .. '",' .. may_help(d) .. ']')
 end
 
 local function expire_deadlines()
   if meta.waiters == 0 then
     return
   end
-  local due = redis.call('ZRANGE', K.deadlines, '-inf', int(now_us), 'BYSCORE', 'LIMIT', 0,
-    DEADLINES_PER_CALL)
-  for i = 1, #due do
-    deny_waiter(due[i], 'queue_timeout')
+  for _ = 0, DEADLINES_PER_CALL do
+    local first = redis.call('ZRANGE', K.deadlines, 0, 0, 'WITHSCORES')
+    first_deadline_us = tonumber(first[2])
+    if not first_deadline_us or first_deadline_us > now_us then
+      return
+    end
+    deny_waiter(first[1], 'queue_timeout')
   end
 end
 
@@ -120,13 +134,6 @@ local function settle()
   expire_deadlines()
 end
 
-local function earlier(a, b)
-  if b and (not a or b < a) then
-    return b
-  end
-  return a
-end
-
 -- The instant at which time alone may change something for a waiter, or 0 if nobody waits.
 local function next_wake_us()
   if meta.waiters == 0 then
@@ -135,19 +142,16 @@ local function next_wake_us()
   if more_to_grant() or ended_left <= 0 or meta.static_cap == 0 then
     return now_us
   end
-  local wake = tonumber(redis.call('ZRANGE', K.members, 0, 0, 'WITHSCORES')[2])
-  wake = earlier(wake, tonumber(redis.call('ZRANGE', K.deadlines, 0, 0, 'WITHSCORES')[2]))
+  local wake = earlier(first_expiry_us, first_deadline_us)
   if meta.max_hold_us > 0 then
     wake = earlier(wake, tonumber(redis.call('ZRANGE', K.holds, 0, 0, 'WITHSCORES')[2]))
   end
-  for i = 1, #DOMAINS do
-    local d = domain(DOMAINS[i])
-    if d.waiters > 0 then
-      if d.blocked_until_us > now_us then
-        wake = earlier(wake, d.blocked_until_us)
-      end
-      wake = earlier(wake, next_ramp_us(d))
+  for name in waiting_domains() do
+    local d = domain(name)
+    if d.blocked_until_us > now_us then
+      wake = earlier(wake, d.blocked_until_us)
     end
+    wake = earlier(wake, next_ramp_us(d))
   end
   return wake or 0
 end

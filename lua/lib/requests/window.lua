@@ -5,9 +5,9 @@ local function ceiling_of(name)
 end
 
 -- A window is born at its domain's first acquire on a registered resource.
-local function bear_window(d)
+local function bear_window(d, effective_max)
   d.born = true
-  d.effective_max = ceiling_of(d.name)
+  d.effective_max = effective_max
   d.current_limit = math.min(setting('initial_limit:' .. d.name, d.effective_max), d.effective_max)
   local ramp_us = setting('startup_ramp_us', 0)
   if ramp_us > 0 then
@@ -17,22 +17,13 @@ local function bear_window(d)
   end
 end
 
-local function set_limit(d, limit, reason)
-  if limit == d.current_limit then
-    return
-  end
-  local kind = limit > d.current_limit and 'request_limit_increased' or 'request_limit_decreased'
-  emit(kind, 'domain', d.name, 'from', int(d.current_limit), 'to', int(limit), 'reason', reason)
-  d.current_limit = limit
-end
-
 -- The static cap or a clamp moved: lowering lowers the window at once; raising lifts only one that
 -- stood at its old maximum and was never cut.
 local function recap_window(d)
   local old, new = d.effective_max, ceiling_of(d.name)
   d.effective_max = new
   if d.ramp_us > 0 then
-    climb_ramp(d)
+    climb_ramp(d, 'cap')
   elseif new < old then
     set_limit(d, math.min(d.current_limit, new), 'cap')
   elseif new > old and d.current_limit == old and d.rate_limit_ceiling == 0 then
@@ -51,7 +42,8 @@ local function cool_down(d, retry_after_us)
   d.blocked_until_us = math.max(d.blocked_until_us, now_us + pause)
 end
 
--- One cut per congestion event: only a lease that was admitted since the last cut cuts again.
+-- One cut per congestion event: only a lease that was admitted since the last cut (or reset) cuts
+-- again, and only a cut ends a ramp.
 local function on_rate_limited(d, lease, retry_after_us)
   d.consecutive_rate_limits = d.consecutive_rate_limits + 1
   d.success_streak = 0
@@ -78,7 +70,7 @@ local function on_success(d)
     return
   end
   d.success_streak = d.success_streak + 1
-  if d.success_streak < setting('successes_until_increase', 25) then
+  if d.success_streak < meta.successes_until_increase then
     return
   end
   d.success_streak = 0
@@ -102,7 +94,7 @@ local LOCAL_OUTCOMES = { rate_limited = true, local_cancelled = true, local_time
 
 -- An attempt of this domain ended; its lease has already been taken off `in_flight`.
 local function on_outcome(d, lease, outcome, retry_after_us)
-  d[outcome] = d[outcome] + 1
+  d.ended[outcome] = (d.ended[outcome] or 0) + 1
   d.last_outcome = outcome
   if outcome == 'rate_limited' then
     on_rate_limited(d, lease, retry_after_us)

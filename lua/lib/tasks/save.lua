@@ -7,5 +7,5 @@ local function save()
     end
   end
   write_events(meta)
-  write_changes(K.meta, META_FIELDS, meta, stored_meta)
+  write_changes(K.meta, META_FIELDS, META_NUMBERS, meta, stored_meta, {})
 end

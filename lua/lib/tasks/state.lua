@@ -1,19 +1,21 @@
 -- State of a task pool for the length of one call: read once, changed in memory, written once.
 local META_FIELDS = { 'now_us', 'last_us', 'virtual_time', 'places', 'sequence', 'queued',
-  'delayed', 'running', 'admissions', 'finished' }
+  'delayed', 'running', 'admissions', 'finished', 'generation' }
+local META_NUMBERS = 10
 local GROUP_EXTRA = { 'running', 'admitted_limit', 'signature', 'line' }
 
-local stored_meta, meta = {}, {}
+local stored_meta
+local meta = {}
 local limits, ledger, stored_ledger
 local signatures = {}
 
 local function load_meta()
-  stored_meta = read_hash(K.meta)
-  for i = 1, #META_FIELDS do
-    meta[META_FIELDS[i]] = tonumber(stored_meta[META_FIELDS[i]]) or 0
+  stored_meta = read_numbers(K.meta, META_FIELDS, META_NUMBERS)
+  for i = 1, META_NUMBERS do
+    meta[META_FIELDS[i]] = stored_meta[i] or 0
   end
-  meta.generation = stored_meta.generation
-  now_us, meta.last_us = shard_time(stored_meta.now_us, stored_meta.last_us)
+  meta.generation = stored_meta[META_NUMBERS + 1] or nil
+  now_us, meta.last_us = shard_time(stored_meta[1], stored_meta[2])
   meta.now_us = now_us
   limits = read_hash(K.limits)
   stored_ledger = read_hash(K.ledger)

@@ -1,0 +1,94 @@
+"""Becoming a member of a shard (spec 06, *Members*)."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable
+from typing import Protocol
+
+from contracts.settings import MemberSettings
+from coordinator.address import ServerAddress
+from coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, ShardKeys
+from coordinator.link import ScriptLink
+from coordinator.membership import Heartbeat, Membership, boot_seconds, member_keys
+from coordinator.scripts import script
+from coordinator.wakeups import Subscriber
+
+
+class Server(Protocol):
+    """What a channel needs of the process's connection to a server."""
+
+    address: ServerAddress
+    settings: MemberSettings
+    heartbeat: Heartbeat
+    subscriber: Subscriber
+
+    def new_member_id(self) -> str:
+        """Return a name that was never used and will never be used again."""
+        ...
+
+    async def run_id(self) -> str:
+        """Return the server's run id."""
+        ...
+
+    async def list_shard(self, keys: ShardKeys) -> None:
+        """Put the shard into the index of shards."""
+        ...
+
+    def new_link(self) -> ScriptLink:
+        """Return a connection of its own."""
+        ...
+
+
+async def join(
+    server: Server,
+    link: ScriptLink,
+    keys: ShardKeys,
+    *,
+    on_message: Callable[[bytes], None],
+    on_resumed: Callable[[], None],
+    on_expired: Callable[[Membership], None],
+) -> Membership:
+    """Make this process a member of a shard under a new name; it listens before it joins.
+
+    Args:
+        server: the process's connection.
+        link: an open connection, on which the batches of this membership will travel.
+        keys: the shard.
+        on_message: told what is published to the member.
+        on_resumed: told when messages may have been lost.
+        on_expired: told once, from the heartbeat's thread, when the membership is over.
+
+    Raises:
+        LinkDownError, RedisError, OSError: the server could not be reached; on the server a member
+            may have been left that nobody renews.
+        CoordinatorError: the shard refused, such as one of another schema version.
+    """
+    member_id = server.new_member_id()
+    channel = keys.wake_channel(member_id)
+    try:
+        await server.subscriber.subscribe(channel, on_message, on_resumed)
+        joined_at = boot_seconds()
+        arguments = (
+            member_id,
+            round(server.settings.ttl_seconds * 1e6),
+            SCHEMA_VERSION,
+            await server.run_id(),
+            secrets.token_hex(6),
+            KEEP_UNUSED_SHARD_MS,
+        )
+        reply = await link.run(script("member/join"), member_keys(keys), arguments)
+        await server.list_shard(keys)
+    except BaseException:
+        server.subscriber.unsubscribe(channel)
+        raise
+    _now_us, generation, _members = json.loads(reply)
+    return Membership(
+        member_id=member_id,
+        generation=generation,
+        keys=keys,
+        ttl_seconds=server.settings.ttl_seconds,
+        acknowledged_at=joined_at,
+        on_expired=on_expired,
+    )

@@ -1,0 +1,86 @@
+"""What travels in a batch: one operation each, and what becomes of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from contracts.errors import CoordinatorError
+from contracts.requests import ReleaseReason, ReleaseResult
+
+Result = list[Any]
+Args = tuple[str | int | bytes, ...]
+
+
+class Operation:
+    """One operation on its way; as such, nobody waits for what becomes of it.
+
+    Args:
+        args: its name and arguments, as they stand in the script's ARGV.
+        frees: whether it gives back; what frees is repeated until acknowledged.
+
+    Attributes:
+        given_up: whether its caller was told an error already.
+        since: loop time when it was submitted.
+    """
+
+    __slots__ = ("args", "frees", "given_up", "since")
+
+    def __init__(self, args: Args, *, frees: bool = False) -> None:
+        self.args = args
+        self.frees = frees
+        self.given_up = False
+        self.since = 0.0
+
+    def done(self, result: Result | CoordinatorError) -> None:
+        """Tell its result, or the error that ended its caller's wait; called once."""
+
+    def late(self, result: Result) -> None:
+        """Tell a result that came after ``done`` was told an error: what it took goes back."""
+
+
+class Question(Operation):
+    """An operation whose result is awaited."""
+
+    __slots__ = ("future",)
+
+    def __init__(self, args: Args, loop: asyncio.AbstractEventLoop, *, frees: bool = False) -> None:
+        super().__init__(args, frees=frees)
+        self.future: asyncio.Future[Result] = loop.create_future()
+
+    def done(self, result: Result | CoordinatorError) -> None:
+        """Resolve the future."""
+        if self.future.done():
+            return
+        if isinstance(result, CoordinatorError):
+            self.future.set_exception(result)
+        else:
+            self.future.set_result(result)
+
+
+class Release(Operation):
+    """An operation that ends a lease of either layer; it never raises (spec 02, 06).
+
+    Attributes:
+        future: what it did; ``deferred`` where it was not acknowledged in time, and still will be.
+    """
+
+    __slots__ = ("future",)
+
+    def __init__(self, args: Args, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(args, frees=True)
+        self.future: asyncio.Future[ReleaseResult] = loop.create_future()
+
+    def done(self, result: Result | CoordinatorError) -> None:
+        """Resolve the future."""
+        if self.future.done():
+            return
+        if isinstance(result, CoordinatorError):
+            reason, diagnostics = ReleaseReason.DEFERRED, {"error": str(result)}
+        else:
+            reason, diagnostics = ReleaseReason(result[0]), {}
+        self.future.set_result(
+            ReleaseResult(
+                released=reason is ReleaseReason.RELEASED, reason=reason, diagnostics=diagnostics
+            )
+        )

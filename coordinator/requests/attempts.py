@@ -1,0 +1,237 @@
+"""One attempt as a block or a decorated call: acquire, run, read the outcome, release (spec 03)."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, ParamSpec, Self, TypeVar, cast
+
+import structlog
+
+from contracts.errors import ConfigurationError
+from contracts.identity import check_type
+from contracts.requests import (
+    SUCCESS,
+    ClassifyException,
+    RequestAdmissionController,
+    RequestAdmissionItem,
+    RequestAdmissionLease,
+    RequestOutcomeKind,
+    RequestReleaseOutcome,
+    new_attempt_id,
+)
+from coordinator.requests.threads import LoopCaller
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+log = structlog.get_logger("forebay.requests")
+
+
+def classify_by_kind(error: Exception) -> RequestReleaseOutcome:
+    """Classify what a call raised without knowing any HTTP library.
+
+    `forebay.connect` passes a classifier that does know them
+    (``workers.classification.classify_exception``).
+    """
+    kind = RequestOutcomeKind.UNEXPECTED_EXCEPTION
+    if isinstance(error, TimeoutError):
+        kind = RequestOutcomeKind.PROVIDER_TIMEOUT
+    elif isinstance(error, ConnectionError):
+        kind = RequestOutcomeKind.PROVIDER_FAILURE
+    return RequestReleaseOutcome(kind=kind, diagnostics=_type_of(error))
+
+
+def outcome_of(error: BaseException, classify: ClassifyException) -> RequestReleaseOutcome:
+    """Read from what a block raised how its attempt ended; never raises.
+
+    What is no `Exception` (cancellation, `GeneratorExit`, `KeyboardInterrupt`, `SystemExit`) ended
+    the attempt from outside and is ``local_cancelled``. The rest is the classifier's to say; one
+    that fails costs no lease and hides nothing: ``unexpected_exception``.
+    """
+    if not isinstance(error, Exception):
+        return RequestReleaseOutcome(
+            kind=RequestOutcomeKind.LOCAL_CANCELLED, diagnostics=_type_of(error)
+        )
+    try:
+        outcome = classify(error)
+        check_type("the classifier's outcome", outcome, RequestReleaseOutcome)
+    except Exception as fault:  # noqa: BLE001 - a user's classifier
+        log.warning("classifier_failed", error_type=type(fault).__qualname__)
+        return RequestReleaseOutcome(
+            kind=RequestOutcomeKind.UNEXPECTED_EXCEPTION, diagnostics=_type_of(error)
+        )
+    return outcome
+
+
+def _type_of(error: BaseException) -> dict[str, Any]:
+    return {"error_type": type(error).__qualname__}
+
+
+class RequestAttempt:
+    """One provider call under one lease.
+
+    ``async with`` on the controller's event loop, ``with`` in threads where none runs. Entering
+    acquires; leaving releases, once, however the block ends. The outcome is the one set in the
+    block (``outcome``, ``rate_limited``), else ``success``, else what the controller's classifier
+    reads from the exception, which goes on unchanged. The release is under way when the block is
+    left and is not waited for: nobody pays a round trip, and this process's next acquire of the
+    same provider/model is decided after it.
+
+    Raises:
+        RequestAdmissionError: on entering, denied; carries the reason.
+        CoordinatorError: on entering, the shared state could not be used.
+        ConfigurationError: on entering a second time, ``with`` where an event loop runs, or
+            ``async with`` on a loop that is not the controller's.
+
+    Attributes:
+        item: what is asked.
+    """
+
+    __slots__ = ("_caller", "_classify", "_controller", "_is_used", "_lease", "_outcome", "item")
+
+    def __init__(
+        self,
+        item: RequestAdmissionItem,
+        controller: RequestAdmissionController,
+        caller: LoopCaller,
+        classify: ClassifyException,
+    ) -> None:
+        self.item = item
+        self._controller = controller
+        self._caller = caller
+        self._classify = classify
+        self._is_used = False
+        self._lease: RequestAdmissionLease | None = None
+        self._outcome: RequestReleaseOutcome | None = None
+
+    @property
+    def lease(self) -> RequestAdmissionLease:
+        """The lease under which the block runs.
+
+        Raises:
+            ConfigurationError: the block was not entered.
+        """
+        if self._lease is None:
+            raise ConfigurationError(
+                f"the attempt {self.item.attempt_id} has no lease yet; enter it with `async with`"
+                " or `with` first."
+            )
+        return self._lease
+
+    @property
+    def outcome(self) -> RequestReleaseOutcome | None:
+        """How the attempt ended, where the block says so itself; it wins over any exception."""
+        return self._outcome
+
+    @outcome.setter
+    def outcome(self, outcome: RequestReleaseOutcome) -> None:
+        check_type("the attempt's outcome", outcome, RequestReleaseOutcome)
+        self._outcome = outcome
+
+    def rate_limited(
+        self, *, retry_after_seconds: float | None = None, provider_status: int | None = 429
+    ) -> None:
+        """Say that the provider refused for its rate limit: the window is cut and cools down.
+
+        Args:
+            retry_after_seconds: the provider's hint; None takes the resource's own cooldown.
+            provider_status: the HTTP status.
+        """
+        self.outcome = RequestReleaseOutcome(
+            kind=RequestOutcomeKind.RATE_LIMITED,
+            retry_after_seconds=retry_after_seconds,
+            provider_status=provider_status,
+        )
+
+    async def __aenter__(self) -> Self:
+        self._caller.require_own_loop()
+        self._use()
+        self._lease = await self._controller.acquire(self.item)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._release(error)
+
+    def __enter__(self) -> Self:
+        self._use()
+        self._lease = self._controller.acquire_sync(self.item)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._release(error)
+
+    def _use(self) -> None:
+        if self._is_used:
+            raise ConfigurationError(
+                f"the attempt {self.item.attempt_id} was entered before; make one per provider"
+                " call, with an item of its own: requests.attempt(RequestAdmissionItem(...))."
+            )
+        self._is_used = True
+
+    def _release(self, error: BaseException | None) -> None:
+        outcome = self._outcome
+        if outcome is None:
+            outcome = SUCCESS if error is None else outcome_of(error, self._classify)
+        # A generator may be closed by any thread, so where this runs is looked up, not known.
+        self._caller.send(self._controller.release, self.lease, outcome)
+
+
+def limited(
+    attempt: Callable[[RequestAdmissionItem], RequestAttempt], item: RequestAdmissionItem
+) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Return a decorator that runs each call as an attempt of its own.
+
+    Args:
+        attempt: makes the attempt; async functions enter it with ``async with``, others ``with``.
+        item: what each call asks, under a fresh attempt id.
+
+    Raises:
+        ConfigurationError: when decorating a generator function. Its lease would be held between
+            the caller's steps, so where it begins and ends is for the generator to say.
+    """
+
+    def fresh() -> RequestAttempt:
+        return attempt(replace(item, attempt_id=new_attempt_id()))
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        if _is(inspect.isgeneratorfunction, function) or _is(inspect.isasyncgenfunction, function):
+            raise ConfigurationError(
+                f"{function!r} is a generator function, which `limited` does not take; enter"
+                " requests.attempt(item) inside it, around what is streamed."
+            )
+        if _is(inspect.iscoroutinefunction, function):
+
+            @functools.wraps(function)
+            async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:
+                async with fresh():
+                    return await cast("Awaitable[Any]", function(*args, **kwargs))
+
+            return cast("Callable[P, R]", call_async)
+
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            with fresh():
+                return function(*args, **kwargs)
+
+        return call
+
+    return decorate
+
+
+def _is(kind: Callable[[Any], bool], function: Callable[..., Any]) -> bool:
+    """Whether a function, or the ``__call__`` of a callable object, is of this kind."""
+    return kind(function) or kind(type(function).__call__)

@@ -1,0 +1,94 @@
+"""``BlockingRequestAdmissionController``: the face of request admission for threads (spec 02)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, ParamSpec, TypeVar
+
+from contracts.identity import ProviderModelKey, RequestGroupSpec, RequestResourceKey
+from contracts.requests import (
+    ReleaseResult,
+    RequestAdmissionDecision,
+    RequestAdmissionItem,
+    RequestAdmissionLease,
+    RequestReleaseOutcome,
+)
+from contracts.settings import RequestAdmissionConfig
+from coordinator.requests.attempts import RequestAttempt
+from coordinator.requests.controller import AdaptiveRequestAdmissionController, shut_down
+from coordinator.requests.threads import LoopEndedError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_CONNECT_ON_LOOP: Final = "`async with forebay.connect(...)`"
+
+
+class BlockingRequestAdmissionController:
+    """What `AdaptiveRequestAdmissionController` does, for synchronous programs and their threads.
+
+    Every method may be called from any thread in which no event loop runs, blocks that thread, and
+    runs the controller's own method on its loop. Where an event loop runs, each raises a
+    `ConfigurationError`.
+
+    Args:
+        controller: the controller, whose loop runs in another thread.
+    """
+
+    def __init__(self, controller: AdaptiveRequestAdmissionController) -> None:
+        self._controller = controller
+
+    def register(
+        self,
+        provider_model: ProviderModelKey,
+        alias: str,
+        max_parallel_requests: int,
+        config: RequestAdmissionConfig | None = None,
+    ) -> int:
+        """Make a provider/model known: `AdaptiveRequestAdmissionController.register`."""
+        return self._controller.caller.call(
+            lambda: self._controller.register(provider_model, alias, max_parallel_requests, config),
+            instead=_CONNECT_ON_LOOP,
+        )
+
+    def try_acquire(self, item: RequestAdmissionItem) -> RequestAdmissionDecision:
+        """Decide at once: `AdaptiveRequestAdmissionController.try_acquire`."""
+        try:
+            return self._controller.caller.call(
+                lambda: self._controller.try_acquire(item),
+                instead=_CONNECT_ON_LOOP,
+                undo=self._controller.return_unused,
+            )
+        except LoopEndedError:
+            return shut_down(item)
+
+    def acquire(self, item: RequestAdmissionItem) -> RequestAdmissionLease:
+        """Wait in the fair queue: `AdaptiveRequestAdmissionController.acquire_sync`."""
+        return self._controller.acquire_sync(item)
+
+    def release(
+        self,
+        lease: RequestAdmissionLease,
+        outcome: RequestReleaseOutcome,
+        *,
+        timeout_seconds: float | None = None,
+    ) -> ReleaseResult:
+        """Give a lease back: `AdaptiveRequestAdmissionController.release_sync`."""
+        return self._controller.release_sync(lease, outcome, timeout_seconds=timeout_seconds)
+
+    def attempt(self, item: RequestAdmissionItem) -> RequestAttempt:
+        """Make one provider call, as a ``with`` block: `RequestAttempt`."""
+        return self._controller.attempt(item)
+
+    def limited(
+        self,
+        resource: RequestResourceKey,
+        *,
+        group: RequestGroupSpec | None = None,
+        queue_wait_timeout_seconds: float | None = None,
+        cost: int | None = None,
+    ) -> Callable[[Callable[P, R]], Callable[P, R]]:
+        """Decorate a function, not an async one: `AdaptiveRequestAdmissionController.limited`."""
+        return self._controller.limited(
+            resource, group=group, queue_wait_timeout_seconds=queue_wait_timeout_seconds, cost=cost
+        )

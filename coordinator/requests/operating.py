@@ -1,0 +1,126 @@
+"""What an operator may do to a request shard: ``lua/requests/operate.lua`` (spec 03; 07).
+
+Nobody has to be a member for it, and each may be done again without harm.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final, Protocol
+
+from redis.exceptions import NoPermissionError, NoScriptError, RedisError, ResponseError
+
+from contracts.errors import ConfigurationError
+from contracts.identity import ProviderModelKey, RequestResourceKey, shown
+from coordinator.address import ServerAddress
+from coordinator.connections import connection_error
+from coordinator.keys import SCHEMA_VERSION, request_shard
+from coordinator.link import refusal
+from coordinator.scripts import script
+
+LARGEST_CAP: Final = 1_000_000_000
+
+
+class Operable(Protocol):
+    """What operating needs of the process's connection to a server.
+
+    Attributes:
+        address: the server, named in errors.
+        client: for single commands.
+    """
+
+    address: ServerAddress
+    client: Any
+
+
+async def reset_window(coordinator: Operable, resource: RequestResourceKey) -> int:
+    """Let a domain's window be born anew: initial limit, ramp, no ceiling, no streak.
+
+    What was learned of the provider is forgotten. Leases stay out, and a rate limit of one that was
+    admitted before cuts nothing any more; it still cools down. A cooldown stays as it is.
+
+    Returns:
+        The window's limit now; 0 if the domain was never used, so that there was nothing to reset.
+
+    Raises:
+        ConfigurationError: nobody ever used the provider/model on this server.
+        CoordinatorError: the server could not be used, or another version wrote the shard.
+    """
+    return await _operate(
+        coordinator, resource.provider_model, "reset_window", resource.domain.value
+    )
+
+
+async def reset_cooldown(coordinator: Operable, resource: RequestResourceKey) -> float:
+    """Open a domain now; its waiters are granted what is free, in the same script.
+
+    Returns:
+        Seconds that were left of the cooldown; 0.0 if the domain was open.
+
+    Raises:
+        ConfigurationError: nobody ever used the provider/model on this server.
+        CoordinatorError: the server could not be used, or another version wrote the shard.
+    """
+    left_us = await _operate(
+        coordinator, resource.provider_model, "reset_cooldown", resource.domain.value
+    )
+    return left_us / 1e6
+
+
+async def set_override_cap(
+    coordinator: Operable, provider_model: ProviderModelKey, cap: int | None
+) -> int:
+    """Bound a provider/model's static cap from above, whatever members register; None takes it off.
+
+    Lowering lowers the windows at once and takes no lease back; raising grants at once.
+
+    Returns:
+        The static cap now: the smallest of the alias caps and the override, 0 while nobody has
+        registered the provider/model.
+
+    Raises:
+        ConfigurationError: no whole number from 1 to 10^9, or nobody ever used the provider/model
+            on this server.
+        CoordinatorError: the server could not be used, or another version wrote the shard.
+    """
+    if cap is not None and not (isinstance(cap, int) and 1 <= cap <= LARGEST_CAP):
+        raise ConfigurationError(
+            f"the override cap of {provider_model} is {shown(cap)}, expected a whole number from 1"
+            f" to {LARGEST_CAP:,}; give one, or None to take the override off."
+        )
+    return await _operate(coordinator, provider_model, "override_cap", "" if cap is None else cap)
+
+
+async def _operate(
+    coordinator: Operable, provider_model: ProviderModelKey, operation: str, subject: str | int
+) -> int:
+    now_us, wake_us, value = await _call(coordinator, provider_model, operation, subject)
+    while 0 < wake_us <= now_us:  # more became possible than one call grants
+        now_us, wake_us, _ = await _call(coordinator, provider_model, "settle", "")
+    return value
+
+
+async def _call(
+    coordinator: Operable, provider_model: ProviderModelKey, operation: str, subject: str | int
+) -> tuple[int, int, int]:
+    operate = script("requests/operate")
+    keys = request_shard(provider_model).all
+    args = [*keys, SCHEMA_VERSION, operation, subject]
+    try:
+        try:
+            reply = await coordinator.client.evalsha(operate.sha, len(keys), *args)
+        except NoScriptError:
+            reply = await coordinator.client.eval(operate.text, len(keys), *args)
+    except NoPermissionError as error:
+        raise connection_error(error, coordinator.address, f"asking for {operation}") from error
+    except ResponseError as error:
+        if str(error).startswith("NOSHARD"):
+            raise ConfigurationError(
+                f"{provider_model} was never used on the server at {coordinator.address}; expected"
+                " one that `forebay snapshot` lists; correct the names or the URL."
+            ) from error
+        raise refusal(operate, error) from error
+    except (RedisError, OSError) as error:
+        raise connection_error(error, coordinator.address, f"asking for {operation}") from error
+    now_us, wake_us, value = json.loads(reply)
+    return now_us, wake_us, value

@@ -1,0 +1,173 @@
+"""Calls into one event loop from other threads: the bridge under every blocking face."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import functools
+import math
+import os
+import time
+from collections.abc import Awaitable, Callable
+from typing import Final, ParamSpec, TypeVar
+
+from contracts.errors import ConfigurationError, CoordinatorUnavailable
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_LOOK_SECONDS: Final = 1.0
+"""How often a blocked thread looks whether the loop that owes it an answer still runs."""
+
+
+class LoopEndedError(CoordinatorUnavailable):
+    """The loop that should have answered has ended, and its connection with it."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "the event loop of this connection has ended; connect anew, and leave the block of"
+            " forebay.connect only when its threads are done."
+        )
+
+
+def refuse_to_block_a_loop(what: str, instead: str) -> None:
+    """Raise unless this thread is free to block.
+
+    Raises:
+        ConfigurationError: an event loop runs in this thread and would stand still meanwhile.
+    """
+    with contextlib.suppress(RuntimeError):
+        asyncio.get_running_loop()
+        raise ConfigurationError(
+            f"{what} would block the event loop that runs in this thread; use {instead} here, or"
+            f" call it in a thread of its own (asyncio.to_thread)."
+        )
+
+
+class LoopCaller:
+    """Runs what belongs to one event loop on behalf of other threads.
+
+    Made on that loop, in the process that runs it; neither can be changed later.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._process_id = os.getpid()
+
+    def require_own_loop(self) -> None:
+        """Raise unless this is the loop itself.
+
+        Raises:
+            ConfigurationError: another event loop runs here.
+        """
+        if asyncio.get_running_loop() is not self._loop:
+            raise ConfigurationError(
+                "`async with` runs on another event loop than its forebay.connect; connect with"
+                " `async with` on this loop, or use `with` in a thread (asyncio.to_thread)."
+            )
+
+    def call(
+        self,
+        make: Callable[[], Awaitable[T]],
+        *,
+        instead: str,
+        undo: Callable[[T], object] | None = None,
+        timeout_seconds: float | None = None,
+    ) -> T:
+        """Run an awaitable on the loop, block until it is done, and return its result.
+
+        Args:
+            make: makes the awaitable, on the loop and in the caller's context variables.
+            instead: what to use on an event loop, for the message of the refusal.
+            undo: with it, a caller who is interrupted (`KeyboardInterrupt`) cancels the awaitable,
+                and a result that crosses the interruption is handed to ``undo``, on the loop.
+                Without it, what was begun goes on without its caller.
+            timeout_seconds: longest time this thread is blocked; the awaitable goes on.
+
+        Raises:
+            ConfigurationError: called where an event loop runs, or in a forked child.
+            CoordinatorUnavailable: the loop has ended, or ends meanwhile (`LoopEndedError`).
+            TimeoutError: past ``timeout_seconds``.
+            BaseException: whatever the awaitable raised, the same object.
+        """
+        refuse_to_block_a_loop("a blocking call", instead)
+        self._require_same_process()
+        self._require_running()
+        reply: concurrent.futures.Future[T] = concurrent.futures.Future()
+        answer = _answer(reply, make, undo)
+        try:
+            under_way = asyncio.run_coroutine_threadsafe(answer, self._loop)
+        except RuntimeError:
+            answer.close()
+            raise LoopEndedError from None
+        try:
+            self._wait(reply, timeout_seconds)
+        except BaseException:
+            if undo is not None:
+                if reply.cancel():
+                    under_way.cancel()
+                elif reply.exception() is None:
+                    self.send(undo, reply.result())
+            raise
+        return reply.result()
+
+    def send(self, callback: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Run a callback on the loop: at once on the loop itself, else as its next turn.
+
+        Does nothing where the loop has ended, nor in a forked child, whose copy of it never turns.
+        """
+        try:
+            is_here = asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            is_here = False
+        if is_here:
+            callback(*args, **kwargs)
+        else:
+            with contextlib.suppress(RuntimeError):  # closed
+                self._loop.call_soon_threadsafe(functools.partial(callback, *args, **kwargs))
+
+    def _wait(self, reply: concurrent.futures.Future[T], timeout_seconds: float | None) -> None:
+        """Block until the reply is there; a loop that ends without a word is noticed as well."""
+        ends_at = math.inf if timeout_seconds is None else time.monotonic() + timeout_seconds
+        while True:
+            pause = min(_LOOK_SECONDS, max(0.0, ends_at - time.monotonic()))
+            if concurrent.futures.wait([reply], timeout=pause).done:
+                return
+            if time.monotonic() >= ends_at:
+                raise TimeoutError(f"no answer within {timeout_seconds:g} s; it is under way.")
+            self._require_running()
+
+    def _require_same_process(self) -> None:
+        if os.getpid() != self._process_id:
+            raise ConfigurationError(
+                "this process was forked from the one that connected, and a forked child is no"
+                " member; call forebay.connect in the child."
+            )
+
+    def _require_running(self) -> None:
+        if not self._loop.is_running():
+            raise LoopEndedError
+
+
+async def _answer(
+    reply: concurrent.futures.Future[T],
+    make: Callable[[], Awaitable[T]],
+    undo: Callable[[T], object] | None,
+) -> None:
+    """Hand over what came of an awaitable, or undo it if nobody waits for it any more."""
+    try:
+        result = await make()
+    except asyncio.CancelledError:
+        # The loop ends; a caller who gave up has cancelled the reply and hears nothing.
+        if reply.set_running_or_notify_cancel():
+            reply.set_exception(LoopEndedError())
+        raise
+    except Exception as error:  # noqa: BLE001 - the caller's thread raises it
+        if reply.set_running_or_notify_cancel():
+            reply.set_exception(error)
+    else:
+        if reply.set_running_or_notify_cancel():
+            reply.set_result(result)
+        elif undo is not None:
+            undo(result)

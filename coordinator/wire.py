@@ -1,0 +1,108 @@
+"""A connection's bytes: commands out, replies and messages in, with no task in between.
+
+redis-py opens the connection, with its login, TLS and settings; from then on its streams would cost
+more than the server does, so the transport is handed to a protocol of our own (ADR 0005).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import hiredis
+import redis.asyncio as aioredis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import InvalidResponse, RedisError
+
+_NOT_YET: Final = object()
+
+
+def pack(arguments: Iterable[str | int | bytes]) -> bytes:
+    """Return arguments as they travel, without the count that opens a command."""
+    parts = []
+    for argument in arguments:
+        raw = argument if isinstance(argument, bytes) else str(argument).encode()
+        parts.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
+    return b"".join(parts)
+
+
+def command(*arguments: str | int | bytes) -> bytes:
+    """Return a whole command as it travels."""
+    return b"*%d\r\n%b" % (len(arguments), pack(arguments))
+
+
+class Wire(asyncio.Protocol):
+    """One open connection.
+
+    Args:
+        connection: redis-py's, connected; closed with the wire.
+        on_message: told each reply or message; an error reply comes as redis-py's exception.
+        on_lost: told once when the connection ends, unless by ``close``.
+    """
+
+    def __init__(
+        self,
+        connection: Any,
+        on_message: Callable[[Any], None],
+        on_lost: Callable[[Exception], None],
+    ) -> None:
+        self._connection = connection
+        self._on_message = on_message
+        self._on_lost = on_lost
+        self._is_open = True
+        self._reader = hiredis.Reader(
+            protocolError=InvalidResponse,
+            replyError=type(connection._parser).parse_error,  # noqa: SLF001 - see open_wire
+            notEnoughData=_NOT_YET,
+        )
+        # redis-py keeps the transport private; tests/contract/test_wire.py notices a change.
+        self._transport: asyncio.Transport = connection._writer.transport  # noqa: SLF001
+        self._transport.set_protocol(self)
+
+    def write(self, data: bytes) -> None:
+        """Send; what cannot be sent ends the connection, which ``on_lost`` tells."""
+        self._transport.write(data)
+
+    def close(self) -> None:
+        """Close at once; nothing is told any more."""
+        self._is_open = False
+        self._transport.abort()
+        self._connection._close()  # noqa: SLF001 - disconnect() would need to be awaited
+
+    def data_received(self, data: bytes) -> None:
+        """Tell what has come whole (asyncio calls this)."""
+        self._reader.feed(data)
+        while self._is_open:
+            try:
+                message = self._reader.gets()
+            except RedisError as error:
+                self._end(error)
+                return
+            if message is _NOT_YET:
+                return
+            self._on_message(message)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell that the other side is gone (asyncio calls this)."""
+        self._end(exc or RedisConnectionError("the server closed the connection"))
+
+    def _end(self, error: Exception) -> None:
+        if self._is_open:
+            self.close()
+            self._on_lost(error)
+
+
+async def open_wire(
+    client: aioredis.Redis,
+    on_message: Callable[[Any], None],
+    on_lost: Callable[[Exception], None],
+) -> Wire:
+    """Open a connection of a client's pool that nobody else uses.
+
+    Raises:
+        RedisError, OSError: the server could not be reached, or refused the login.
+    """
+    connection: Any = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+    await connection.connect()
+    return Wire(connection, on_message, on_lost)

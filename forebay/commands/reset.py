@@ -1,0 +1,49 @@
+"""`forebay reset`: forget what was learned of a provider/model, or end a cooldown."""
+
+from __future__ import annotations
+
+import click
+
+from contracts.identity import ProviderModelKey, RequestDomain, RequestResourceKey
+from coordinator.coordinator import Coordinator
+from coordinator.requests.operating import reset_cooldown, reset_window
+from forebay.runtime import run_async
+
+
+@click.command("reset")
+@click.argument("provider")
+@click.argument("model")
+@click.option("--url", required=True, help="Server: redis://, rediss:// or unix://.")
+@click.option(
+    "--domain",
+    type=click.Choice([domain.value for domain in RequestDomain]),
+    default=RequestDomain.CHAT.value,
+    show_default=True,
+    help="Whose window or cooldown.",
+)
+@click.option("--window", "what", flag_value="window", help="The window alone: it is born anew.")
+@click.option("--cooldown", "what", flag_value="cooldown", help="The cooldown alone: it ends now.")
+def reset_command(provider: str, model: str, url: str, domain: str, what: str | None) -> None:
+    """Let a window be born anew and end its cooldown, or one of the two.
+
+    PROVIDER and MODEL are as `forebay snapshot` shows them. Leases stay out; a rate limit of one
+    that is out now cuts nothing, but it cools down again.
+    """
+    resource = RequestResourceKey(
+        provider_model=ProviderModelKey(provider_name=provider, model_id=model),
+        domain=RequestDomain(domain),
+    )
+    run_async(_reset(url, resource, what))
+
+
+async def _reset(url: str, resource: RequestResourceKey, what: str | None) -> None:
+    async with await Coordinator.open(url) as coordinator:
+        # The window first: what the end of the cooldown grants is granted under the new one.
+        if what != "cooldown":
+            limit = await reset_window(coordinator, resource)
+            now = f"now {limit}" if limit else "never used, nothing to reset"
+            click.echo(f"{resource}  window {now}")
+        if what != "window":
+            seconds = await reset_cooldown(coordinator, resource)
+            ended = f"ended {seconds:.1f} s early" if seconds else "none"
+            click.echo(f"{resource}  cooldown {ended}")

@@ -1,0 +1,149 @@
+"""``connect``: request admission for a program, async or not, as one block."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from types import TracebackType
+
+from contracts.errors import ConfigurationError
+from contracts.requests import ClassifyException, RequestAdmissionLease, RequestReleaseOutcome
+from contracts.settings import MemberSettings
+from coordinator.coordinator import Coordinator
+from coordinator.requests.blocking import BlockingRequestAdmissionController
+from coordinator.requests.controller import AdaptiveRequestAdmissionController
+from coordinator.requests.threads import refuse_to_block_a_loop
+from forebay.runtime import DEFAULT_URL, run_async
+from workers.classification import classify_exception
+
+LeaseLost = Callable[[RequestAdmissionLease, str], None]
+
+
+def classify_sent(error: Exception) -> RequestReleaseOutcome:
+    """Classify what a provider call raised, HTTP libraries' and SDKs' exceptions too."""
+    return classify_exception(error, sent=True, now=time.time())
+
+
+def connect(
+    url: str = DEFAULT_URL,
+    settings: MemberSettings | None = None,
+    *,
+    classify: ClassifyException = classify_sent,
+    on_lease_lost: LeaseLost | None = None,
+) -> Connection:
+    """Connect this process to a server and give it request admission, for the length of a block.
+
+    ``async with`` gives an `AdaptiveRequestAdmissionController` on the running event loop; ``with``
+    gives a `BlockingRequestAdmissionController`, for synchronous programs and their threads, on an
+    event loop in a thread of its own. Leaving the block denies whoever still waits with
+    ``shutdown``, gives every lease back and leaves the fleet.
+
+    Args:
+        url: ``embedded://``, ``redis://``, ``rediss://`` or ``unix://``.
+        settings: TTL and deadlines; the defaults are safe.
+        classify: reads from an exception how an attempt ended; the default knows statuses and
+            hints of ``httpx`` and the SDKs on it, timeouts and connection errors.
+        on_lease_lost: called with each lease that ended without being released, and why; on the
+            event loop, so with ``with`` in Forebay's own thread.
+
+    Raises:
+        ConfigurationError: on entering, the URL or the credentials are wrong, ``with`` where an
+            event loop runs, or a second time; also in a forked child, which must connect anew.
+        CoordinatorError: on entering, the server cannot be used.
+    """
+    return Connection(_admission(url, settings, classify, on_lease_lost))
+
+
+@asynccontextmanager
+async def _admission(
+    url: str,
+    settings: MemberSettings | None,
+    classify: ClassifyException,
+    on_lease_lost: LeaseLost | None,
+) -> AsyncIterator[AdaptiveRequestAdmissionController]:
+    async with await Coordinator.open(url, settings) as coordinator:
+        controller = AdaptiveRequestAdmissionController(
+            coordinator, classify=classify, on_lease_lost=on_lease_lost
+        )
+        try:
+            yield controller
+        finally:
+            await controller.close()
+
+
+class Connection:
+    """What `connect` returns: a block to be entered once, with ``async with`` or with ``with``.
+
+    Args:
+        admission: the block on an event loop.
+    """
+
+    def __init__(
+        self, admission: AbstractAsyncContextManager[AdaptiveRequestAdmissionController]
+    ) -> None:
+        self._admission = admission
+        self._is_used = False
+        self._process_id = os.getpid()
+        self._thread = threading.Thread(target=self._run, name="forebay-loop", daemon=True)
+        self._opened: Future[AdaptiveRequestAdmissionController] = Future()
+        self._left: Future[None] = Future()
+        self._closed: Future[None] = Future()
+
+    async def __aenter__(self) -> AdaptiveRequestAdmissionController:
+        self._use()
+        return await self._admission.__aenter__()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._admission.__aexit__(kind, error, traceback)
+
+    def __enter__(self) -> BlockingRequestAdmissionController:
+        refuse_to_block_a_loop("`with forebay.connect(...)`", "`async with forebay.connect(...)`")
+        self._use()
+        self._thread.start()
+        try:
+            return BlockingRequestAdmissionController(self._opened.result())
+        except BaseException:
+            self._left.set_result(None)  # interrupted: what opens meanwhile closes by itself
+            raise
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if os.getpid() != self._process_id:
+            return  # a forked child: neither the loop nor the membership is its own
+        self._left.set_result(None)
+        self._thread.join()
+        self._closed.result()
+
+    def _use(self) -> None:
+        if self._is_used:
+            raise ConfigurationError(
+                "this connection was entered before; call forebay.connect again for another."
+            )
+        self._is_used = True
+
+    def _run(self) -> None:
+        try:
+            run_async(self._hold_open())
+        except BaseException as error:  # noqa: BLE001 - raised where the program waits for it
+            (self._closed if self._opened.done() else self._opened).set_exception(error)
+        else:
+            self._closed.set_result(None)
+
+    async def _hold_open(self) -> None:
+        async with self._admission as controller:
+            self._opened.set_result(controller)
+            await asyncio.wrap_future(self._left)

@@ -1,0 +1,146 @@
+-- One operation of an operator on a request shard; nobody has to be a member for it.
+--
+-- KEYS
+--   meta               hash    clock, virtual time, generation, static cap, counts
+--   config             hash    tuning, initial limits, clamps, override
+--   aliases            zset    member NUL alias, by cap
+--   domain_chat        hash    the window of chat
+--   domain_embedding   hash    the window of embedding
+--   domain_image       hash    the window of image
+--   domain_healthcheck hash    the window of healthcheck
+--   leases             hash    lease id -> member|domain|group|acquired_us|limit|cuts|effective_max|generation|hold
+--   members            zset    member, by expiry in microseconds
+--   held               zset    member NUL lease, waiter or alias NUL id, by name
+--   waiters            hash    attempt id -> member|domain|group|arrival|deadline_us
+--   line_chat          zset    place NUL group, by tag
+--   line_embedding     zset    place NUL group, by tag
+--   line_image         zset    place NUL group, by tag
+--   line_healthcheck   zset    place NUL group, by tag
+--   fifo               zset    domain NUL group NUL arrival NUL attempt id, by name
+--   groups             hash    group -> weight|tag|place|waiting|touched_us|indexed_us
+--   idle_groups        zset    group, by last turn in microseconds
+--   deadlines          zset    attempt id, by deadline in microseconds
+--   holds              zset    lease id, by longest hold in microseconds
+--   finished           zset    lease id, by order of ending times 2, plus 1 if it expired
+--   batches            hash    member -> number of the last batch, space, its reply
+--   events             stream  transitions, the last 8192
+-- ARGV
+--   schema    string what schema version the operator speaks
+--   operation string reset_window, reset_cooldown, override_cap, or settle, which does nothing
+--                    but what every operation does first
+--   subject   string the domain; for override_cap the cap, "" or 0 for none; else ""
+-- Reply
+--   JSON [now_us, next_wake_us, value]: the window's limit (0 if it is not born), what was left of
+--   the cooldown in microseconds, the static cap, or 0. While next_wake_us is neither 0 nor above
+--   now_us, one call did not do all: settle goes on
+-- Errors
+--   SCHEMA the shard was written with another schema version; NOSHARD nobody has used it; BADCALL
+--   an operation that is not one, or not a domain or cap: nothing happened, no key was made
+-- Cost
+--   O(log n), at most 64 grants, 200 ended leases and 64 deadlines besides
+-- Invariant
+--   as requests/batch; done twice it leaves what it leaves done once (but for the number of cuts),
+--   so it needs no number
+-- @bind
+local GROUP_EXTRA = {}
+-- luacheck: push ignore 211
+-- @include lib/clock
+-- @include lib/time
+-- @include lib/int
+-- @include lib/real
+-- @include lib/read_numbers
+-- @include lib/write_changes
+-- @include lib/split
+-- @include lib/shard
+-- @include lib/keep
+-- @include lib/requests/ramp
+-- @include lib/requests/state
+-- @include lib/groups
+-- @include lib/requests/save
+-- @include lib/requests/window
+-- @include lib/requests/records
+-- @include lib/requests/leases
+-- @include lib/requests/queue
+-- @include lib/requests/settle
+-- luacheck: pop
+
+-- A window is born anew under the present settings, as if its domain had never been used: initial
+-- limit, ramp, no ceiling, no streak. Its number of cuts goes on by one, so a 429 of a lease that
+-- was admitted before cools down and cuts nothing. The cooldown stays: it is reset on its own.
+-- Where nobody is registered now, the last known caps stand in for the present ones.
+local function reset_window(name)
+  local d = domain(name)
+  if not d.born then
+    return 0
+  end
+  local before = d.current_limit
+  d.ramp_us, d.rate_limit_ceiling, d.success_streak, d.consecutive_rate_limits = 0, 0, 0, 0
+  d.cuts = d.cuts + 1
+  bear_window(d, meta.static_cap > 0 and ceiling_of(name) or d.effective_max)
+  emit('request_window_reset', 'domain', name, 'from', int(before), 'to', int(d.current_limit))
+  local born_at = d.current_limit
+  d.current_limit = before
+  set_limit(d, born_at, 'reset')
+  return born_at
+end
+
+local function reset_cooldown(name)
+  local d = domain(name)
+  local left_us = math.max(0, d.blocked_until_us - now_us)
+  if left_us > 0 then
+    d.blocked_until_us = now_us
+    emit('request_cooldown_reset', 'domain', name, 'left_us', int(left_us))
+  end
+  return left_us
+end
+
+local function override_cap(cap)
+  if (tonumber(cap) or 0) > 0 then
+    redis.call('HSET', K.config, 'override_cap', cap)
+    may_be_new('config')
+  else
+    redis.call('HDEL', K.config, 'override_cap')
+  end
+  config = nil
+  recompute_cap()
+  return meta.static_cap
+end
+
+local function is_domain(name)
+  return K['domain_' .. name] ~= nil
+end
+
+local function is_cap(text)
+  return text == '' or (string.match(text, '^%d+$') and #text <= 10)
+end
+
+local function is_empty(text)
+  return text == ''
+end
+
+-- What to do, and what its subject must be.
+local OPERATIONS = {
+  reset_window = { reset_window, is_domain },
+  reset_cooldown = { reset_cooldown, is_domain },
+  override_cap = { override_cap, is_cap },
+  settle = { function() return 0 end, is_empty },
+}
+
+local chosen = OPERATIONS[operation]
+if not chosen or not chosen[2](subject) then
+  return redis.error_reply('BADCALL ' .. operation .. ' ' .. subject)
+end
+load_meta()
+if not meta.generation then
+  return redis.error_reply('NOSHARD ' .. K.meta)
+end
+if meta.schema ~= schema then
+  return redis.error_reply('SCHEMA ' .. meta.schema)
+end
+settle()
+local value = chosen[1](subject)
+grant_waiters()
+local wake_us = next_wake_us()
+save()
+publish_notices(meta, '')
+return '[' .. int(now_us) .. ',' .. int(wake_us) .. ',' .. int(value) .. ']'
