@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check bench lint types lua clean
+.PHONY: help setup demo test check property-long bench lint types lua clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make test   the tests, against real servers"
 	@echo "make check  what CI runs: lint, types, lua, test"
 	@echo "make bench  figures, beside the raw cost"
+	@echo "make property-long  10,000 random histories of a shard against its model"
 	@echo "make clean  removes all that these made, the virtual environment too"
 
 setup: $(STAMP)
@@ -44,6 +45,9 @@ lua: setup
 	@$(BIN)/python -m coordinator.scripts check
 
 check: lint types lua test
+
+property-long: setup
+	@FOREBAY_PROPERTY=long $(BIN)/python -m pytest -s tests/property
 
 bench: setup
 	@$(BIN)/python -m bench

@@ -18,7 +18,7 @@ import structlog
 from redis.backoff import EqualJitterBackoff
 from redis.exceptions import RedisError
 
-from contracts.errors import CoordinatorError, CoordinatorUnavailable
+from contracts.errors import CoordinatorError, CoordinatorFull, CoordinatorUnavailable
 from coordinator.joining import Server, join
 from coordinator.keys import ShardKeys
 from coordinator.link import BoundScript, LinkDownError, NotAMemberError
@@ -27,6 +27,8 @@ from coordinator.operations import Args, Operation, Question, Result
 from coordinator.scripts import Script
 
 OPERATIONS_PER_CALL: Final = 64
+RESULTS_PER_TURN: Final = 16
+"""Half a call or less, so that the server and this process work at the same time."""
 
 log = structlog.get_logger("forebay.channel")
 
@@ -140,8 +142,6 @@ class ShardChannel:
         if self._is_expired or (self._queue and not self._is_whole):
             self._repair()
         elif self._queue:
-            count = min(len(self._queue), OPERATIONS_PER_CALL)
-            self._under_way = [self._queue.popleft() for _ in range(count)]
             self._send_next()
 
     @property
@@ -150,51 +150,69 @@ class ShardChannel:
 
     def _send_next(self) -> None:
         assert self.membership is not None  # noqa: S101 - for mypy; whoever calls looked
+        count = min(len(self._queue), OPERATIONS_PER_CALL)
+        self._under_way = [self._queue.popleft() for _ in range(count)]
         self._number += 1
         self._arguments = [self.membership.member_id, self._number]
         for operation in self._under_way:
             self._arguments += operation.args
-        self._link.send(self._batch, self._arguments, self._answered)
+        self._send()
+
+    def _send(self) -> None:
+        is_freeing = all(operation.frees for operation in self._under_way)
+        self._link.send(self._batch, self._arguments, self._answered, is_freeing=is_freeing)
 
     def _answered(self, answer: bytes | Exception) -> None:
         if not isinstance(answer, LinkDownError):
             self._failures = 0
             self._note_available()
+        under_way, self._under_way = self._under_way, []
         match answer:
             case bytes():
-                self._deliver(answer)
+                if self._queue and self._is_whole and not self._is_expired:
+                    self._send_next()  # the server works while this reply is told
+                self._deliver(answer, under_way)
             case LinkDownError():
+                self._under_way = under_way
                 self._note_unavailable(answer)
                 self._failures += 1
                 self._repair()
             case NotAMemberError():
-                self._requeue_lost()
+                self._requeue_lost(under_way)
                 self._is_expired = True
                 self._repair()
+            case CoordinatorFull() if any(operation.frees for operation in under_way):
+                # Nothing was carried out. What frees goes on alone, as it is taken in any case.
+                self._give_up(answer, [operation for operation in under_way if not operation.frees])
+                self._queue.extendleft(reversed([op for op in under_way if op.frees]))
             case CoordinatorError():
-                under_way, self._under_way = self._under_way, []
                 self._give_up(answer, under_way)
             case _:
                 raise answer
         self._flush_soon()
 
-    def _deliver(self, reply: bytes) -> None:
+    def _deliver(self, reply: bytes, under_way: Sequence[Operation]) -> None:
         now_us, wake_us, generation, results, notices = json.loads(reply)
-        under_way, self._under_way = self._under_way, []
         if notices:
             self._listener.on_notices(generation, notices)
-        for operation, result in zip(under_way, results, strict=True):
+        self._listener.on_next_wake((wake_us - now_us) / 1e6 if wake_us else None)
+        self._tell(list(zip(under_way, results, strict=True)))
+
+    def _tell(self, told: list[tuple[Operation, Result]]) -> None:
+        """Tell results, a part of them in a turn of the loop: what it brings up can go already."""
+        for operation, result in told[:RESULTS_PER_TURN]:
             if operation.given_up:
                 operation.late(result)
             elif result[0] == "error":
                 operation.done(CoordinatorError(f"{result[1]}: {result[2]}"))
             else:
                 operation.done(result)
-        self._listener.on_next_wake((wake_us - now_us) / 1e6 if wake_us else None)
+        if len(told) > RESULTS_PER_TURN:
+            self._flush_soon()
+            self._loop.call_soon(self._tell, told[RESULTS_PER_TURN:])
 
-    def _requeue_lost(self) -> None:
+    def _requeue_lost(self, under_way: Sequence[Operation]) -> None:
         """Sort a batch that met the end of the membership: what frees has nothing left to free."""
-        under_way, self._under_way = self._under_way, []
         again = []
         for operation in under_way:
             if operation.given_up:
@@ -239,7 +257,7 @@ class ShardChannel:
         self._repairing = None
         if self._under_way:
             # The same number: if the server has acted already, it answers from its memory.
-            self._link.send(self._batch, self._arguments, self._answered)
+            self._send()
         else:
             self._flush_soon()
 

@@ -19,11 +19,10 @@ from redis.exceptions import (
 )
 
 from contracts.errors import CoordinatorError, CoordinatorFull, SchemaMismatch
-from coordinator.scripts import Script
+from coordinator.scripts import FUNCTION_NOT_FOUND, Script
 from coordinator.wire import Wire, command, open_wire, pack
 
 _NAME_AND_COUNT: Final = 3
-_NOT_FOUND: Final = "Function not found"
 
 
 Arguments = Sequence[str | int | bytes]
@@ -72,11 +71,13 @@ class BoundScript:
     def __init__(self, script: Script, keys: Sequence[str]) -> None:
         self.script = script
         self._count = _NAME_AND_COUNT + len(keys)
-        self._head = pack(("FCALL", script.function, len(keys), *keys))
+        self._taking = pack(("FCALL", script.function, len(keys), *keys))
+        self._freeing = pack(("FCALL", script.freeing_function, len(keys), *keys))
 
-    def call(self, arguments: Arguments) -> bytes:
-        """Return a call as it travels."""
-        return b"*%d\r\n%b%b" % (self._count + len(arguments), self._head, pack(arguments))
+    def call(self, arguments: Arguments, *, is_freeing: bool) -> bytes:
+        """Return a call as it travels; one that only frees runs in a server without memory too."""
+        head = self._freeing if is_freeing else self._taking
+        return b"*%d\r\n%b%b" % (self._count + len(arguments), head, pack(arguments))
 
     def load(self) -> bytes:
         """Return the command that brings the function to a server that does not know it."""
@@ -94,7 +95,7 @@ class ScriptLink:
     def __init__(self, client: aioredis.Redis) -> None:
         self._client = client
         self._wire: Wire | None = None
-        self._under_way: tuple[BoundScript, Arguments, Answered] | None = None
+        self._under_way: tuple[BoundScript, bytes, Answered] | None = None
         self._is_loading = False
 
     @property
@@ -114,7 +115,14 @@ class ScriptLink:
             except (RedisError, OSError) as error:
                 raise LinkDownError(str(error)) from error
 
-    def send(self, call: BoundScript, arguments: Arguments, answered: Answered) -> None:
+    def send(
+        self,
+        call: BoundScript,
+        arguments: Arguments,
+        answered: Answered,
+        *,
+        is_freeing: bool = False,
+    ) -> None:
         """Send one call, after the one before has been answered.
 
         Args:
@@ -122,12 +130,14 @@ class ScriptLink:
             arguments: its ARGV.
             answered: told, once, the reply, or a LinkDownError after which a numbered call may be
                 repeated, or what the script refused with: a NotAMemberError or CoordinatorError.
+            is_freeing: whether it only gives back.
         """
         if self._wire is None:
             answered(LinkDownError("the connection is not open"))
             return
-        self._under_way = (call, arguments, answered)
-        self._wire.write(call.call(arguments))
+        packed = call.call(arguments, is_freeing=is_freeing)
+        self._under_way = (call, packed, answered)
+        self._wire.write(packed)
 
     async def run(self, script: Script, keys: Sequence[str], arguments: Arguments) -> bytes:
         """Run a script and return its reply.
@@ -161,13 +171,13 @@ class ScriptLink:
         if self._under_way is None or self._wire is None:
             self._on_lost(RedisConnectionError(f"unexpected {reply!r:.100}"))
             return
-        call, arguments, _answered = self._under_way
+        call, packed, _answered = self._under_way
         if self._is_loading and isinstance(reply, bytes):
             self._is_loading = False
-            self._wire.write(call.call(arguments))
+            self._wire.write(packed)
         elif isinstance(reply, bytes):
             self._answer(reply)
-        elif isinstance(reply, ResponseError) and str(reply) == _NOT_FOUND:
+        elif isinstance(reply, ResponseError) and str(reply) == FUNCTION_NOT_FOUND:
             self._is_loading = True
             self._wire.write(call.load())
         elif isinstance(reply, ResponseError) and not isinstance(reply, ReadOnlyError):

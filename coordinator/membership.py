@@ -14,15 +14,15 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Final, cast
+from typing import Any, Final, cast
 
 import redis
 import structlog
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from contracts.settings import MemberSettings
 from coordinator.keys import KEEP_UNUSED_SHARD_MS, ShardKeys
-from coordinator.scripts import script
+from coordinator.scripts import FUNCTION_NOT_FOUND, script
 
 MEMBERS_PER_SECOND: Final = 1000
 """Heartbeats per second that a shard is asked to serve at most."""
@@ -135,7 +135,7 @@ class Heartbeat:
     def _beat(self, membership: Membership) -> None:
         sent_at = boot_seconds()
         keys = member_keys(membership.keys)
-        args = [
+        args: list[Any] = [
             *keys,
             membership.member_id,
             str(round(membership.ttl_seconds * 1e6)),
@@ -144,9 +144,12 @@ class Heartbeat:
         heartbeat = script("member/heartbeat")
         try:
             try:
-                reply = self._client.evalsha(heartbeat.sha, len(keys), *args)
-            except NoScriptError:
-                reply = self._client.eval(heartbeat.text, len(keys), *args)
+                reply = self._client.fcall(heartbeat.freeing_function, len(keys), *args)
+            except ResponseError as error:
+                if str(error) != FUNCTION_NOT_FOUND:
+                    raise
+                self._client.function_load(heartbeat.library, replace=True)
+                reply = self._client.fcall(heartbeat.freeing_function, len(keys), *args)
         except (RedisError, OSError) as error:
             log.debug("heartbeat_failed", shard=membership.keys.tag, error=type(error).__name__)
             membership.next_beat_at = boot_seconds() + min(1.0, membership.ttl_seconds / 10)

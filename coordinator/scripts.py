@@ -26,6 +26,8 @@ from coordinator.script_linking import as_library, link
 INCLUDE = re.compile(r"^-- @include (\S+)$")
 BIND: Final = "-- @bind"
 SECTIONS: Final = ("KEYS", "ARGV", "Reply", "Errors", "Cost", "Invariant")
+FUNCTION_NOT_FOUND: Final = "Function not found"
+"""A server's answer to a call of a function that it was not given yet."""
 ENTRY_POINTS: Final = (
     "member/join",
     "member/heartbeat",
@@ -100,6 +102,11 @@ class Script:
     library: str = field(repr=False)
     header: Header
     origins: tuple[str, ...] = field(repr=False)
+
+    @property
+    def freeing_function(self) -> str:
+        """The same function for a server that is out of memory: for what only gives back."""
+        return f"{self.function}_freeing"
 
     def locate(self, message: str) -> str:
         """Return a server's error message with its line mapped back to the source file."""

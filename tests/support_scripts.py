@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal, assert_never
 
+import fakeredis
 import redis
 from redis.client import PubSub
 from redis.exceptions import ResponseError
@@ -33,7 +34,7 @@ from contracts.settings import RequestAdmissionConfig
 from coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, request_shard
 from coordinator.membership import member_keys
 from coordinator.requests import codec
-from coordinator.scripts import Script, compose
+from coordinator.scripts import FUNCTION_NOT_FOUND, Script, compose
 
 CLOCK_KEY: Final = "fb:test:clock"
 START_US: Final = 1_700_000_000_000_000
@@ -311,10 +312,16 @@ class ScriptedShard:
         return reply
 
     def _eval(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        try:
-            return self.client.evalsha(script.sha, len(keys), *keys, *args)
-        except redis.exceptions.NoScriptError:
+        """Call it as production does; fakeredis has no functions, so it evaluates the text."""
+        if isinstance(self.client, fakeredis.FakeRedis):
             return self.client.eval(script.text, len(keys), *keys, *args)
+        try:
+            return self.client.fcall(script.function, len(keys), *keys, *args)
+        except ResponseError as error:
+            if str(error) != FUNCTION_NOT_FOUND:
+                raise
+            self.client.function_load(script.library, replace=True)
+            return self.client.fcall(script.function, len(keys), *keys, *args)
 
     def _drain(self) -> Notices:
         """Return what was published by now: a pong comes after all that was pushed before."""

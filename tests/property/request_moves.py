@@ -21,6 +21,7 @@ from tests.support_scripts import (
     State,
 )
 
+MOSTLY = st.sampled_from([True, True, True, False])
 INDEX = st.integers(0, 11)
 TTLS = st.sampled_from([15.0, 60.0])
 GROUPS = st.sampled_from(["a", "b", "c"])
@@ -39,7 +40,7 @@ CONFIGS = st.builds(
         additive_increase_step=st.sampled_from([1, 3]),
         successes_until_increase=st.sampled_from([1, 2, 3]),
         cooldown_seconds=st.sampled_from([2.0, 0.5, 0.0]),
-        startup_ramp_seconds=st.sampled_from([0.0, 0.0, 10.0]),
+        startup_ramp_seconds=st.sampled_from([0.0, 10.0, 0.0, 3.0]),
     ),
     initial_limits=st.dictionaries(DOMAINS, st.sampled_from([1, 2, 4, 20]), max_size=1),
     max_limit_clamps=st.dictionaries(DOMAINS, st.sampled_from([1, 3, 20]), max_size=1),
@@ -49,7 +50,7 @@ CONFIGS = st.builds(
 REGISTRATIONS = st.builds(
     Register,
     st.sampled_from(["alias", "alias", "other"]),
-    st.sampled_from([8, 5, 12, 4, 3, 2, 1]),
+    st.sampled_from([5, 8, 4, 12, 3, 2, 1]),
     CONFIGS,
 )
 STEPS_US = st.sampled_from([1, 1000, 400_000, 1_000_000, 2_000_000, 4_000_000])
@@ -65,21 +66,25 @@ OPS = st.one_of(
     st.builds(State, KNOWN),
 )
 MOVES: dict[str, tuple[int, st.SearchStrategy[tuple[Any, ...]]]] = {
-    "ask": (6, st.tuples(INDEX, st.lists(ASKS, min_size=1, max_size=4))),
-    "release": (6, st.tuples(st.lists(INDEX, min_size=1, max_size=3), OUTCOMES, HINTS)),
+    "ask": (9, st.tuples(INDEX, st.lists(ASKS, min_size=1, max_size=6))),
+    "release": (7, st.tuples(st.lists(INDEX, min_size=1, max_size=3), OUTCOMES, HINTS)),
     "a_mixed_batch": (5, st.tuples(INDEX, st.lists(OPS, min_size=1, max_size=5))),
     "a_burst_of_rate_limits": (2, st.tuples(INDEX, HINTS)),
     "a_run_of_successes": (2, st.tuples(INDEX, st.integers(1, 6), DOMAINS)),
     "an_earlier_batch_comes_again": (1, st.tuples(INDEX, INDEX)),
-    "time_passes": (4, st.tuples(STEPS_US, st.sampled_from([True, True, True, False]), TTLS)),
+    "time_passes": (4, st.tuples(STEPS_US, MOSTLY, TTLS)),
     "time_passes_to_an_instant_that_matters": (
         4,
         st.tuples(INDEX, st.sampled_from([-1, 0, 1]), INDEX),
     ),
+    "traffic_while_time_passes": (
+        3,
+        st.tuples(st.sampled_from([300_000, 800_000, 2_500_000]), st.integers(1, 6), DOMAINS),
+    ),
     "the_servers_clock_steps_back": (1, st.tuples(st.sampled_from([1, 10**6, HOUR_US]), INDEX)),
     "an_hour_passes": (1, st.tuples(st.sampled_from([HOUR_US - 1, HOUR_US, HOUR_US + 1]), INDEX)),
     "join": (2, st.tuples(TTLS, st.one_of(st.none(), REGISTRATIONS))),
-    "operate": (2, st.tuples(st.sampled_from(OPERATIONS), DOMAINS, OVERRIDES)),
+    "operate": (3, st.tuples(st.sampled_from(OPERATIONS), DOMAINS, OVERRIDES)),
     "register": (2, st.tuples(INDEX, REGISTRATIONS)),
     "leave": (1, st.tuples(INDEX, st.lists(ASKS, max_size=1))),
 }

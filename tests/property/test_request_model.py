@@ -35,7 +35,7 @@ from tests.property.request_comparison import (
     without_ramp,
 )
 from tests.property.request_model import Lease, ModelReply, RequestModel
-from tests.property.request_moves import MOVES, REGISTRATIONS, WEIGHTED
+from tests.property.request_moves import MOSTLY, MOVES, REGISTRATIONS, WEIGHTED
 from tests.support_scripts import (
     GENERATION,
     START_US,
@@ -93,6 +93,8 @@ class RequestShardMachine(RuleBasedStateMachine):
     # a shard without traffic is of no interest.
     @rule(name=st.sampled_from(WEIGHTED), data=st.data())
     def move(self, name: str, data: st.DataObject) -> None:
+        if not self.model.caps and name != "join" and data.draw(MOSTLY, "somebody comes"):
+            self.join(60.0, data.draw(REGISTRATIONS))  # nothing happens where nobody registered
         getattr(self, name)(*data.draw(MOVES[name][1], name))
 
     # -- members
@@ -152,6 +154,14 @@ class RequestShardMachine(RuleBasedStateMachine):
             at = ahead[pick % min(4, len(ahead))] + delta
             self.set_clock(model.server_us + max(0, at - now_us))
             self.step(self.a_member(then))
+
+    def traffic_while_time_passes(self, us: int, rounds: int, domain: RequestDomain) -> None:
+        for _ in range(rounds):
+            self.time_passes(us, beats=True, ttl=60.0)
+            self.step(self.a_member(rounds), self.named(Acquire("", domain, wait="try")))
+            held = [lease for lease in self.model.leases.values() if lease.domain is domain]
+            if held:
+                self.step(held[0].member, Release(held[0].lease_id))
 
     def the_servers_clock_steps_back(self, us: int, then: int) -> None:
         self.set_clock(self.model.server_us - us)

@@ -165,7 +165,7 @@ def explore(client: redis.Redis, examples: int, fragments: dict[str, str] = FRAG
     @settings(
         max_examples=examples,
         deadline=None,
-        derandomize=not LONG,
+        derandomize=fragments is not FRAGMENTS or not LONG,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
     )
@@ -267,4 +267,4 @@ def test_a_queue_with_this_fault_breaks_the_bound(redis_url: str, fault: str) ->
     source = (files(lua) / f"{path}.lua").read_text()
     assert right in source
     with open_sync(parse_url(redis_url)) as client, pytest.raises(AssertionError, match="went"):
-        explore(client, 200, FRAGMENTS | {path: source.replace(right, wrong)})
+        explore(client, 400, FRAGMENTS | {path: source.replace(right, wrong)})
