@@ -57,6 +57,9 @@ def as_library(linked: str, body_at: int, name: str) -> str:
         linked: what `link` returned.
         body_at: the line, from 0, at which the entry point's own statements begin.
         name: of the library, different for each text.
+
+    Raises:
+        ValueError: a variable of the top level is declared in a way that this cannot read.
     """
     lines = linked.split("\n")
     assignments = _declare_once(lines, body_at)
@@ -82,8 +85,12 @@ def _declare_once(lines: list[str], end: int) -> list[str]:
     """Turn variables of the top level into bare declarations; return what sets them in a call."""
     assignments = []
     for start in range(end):
-        match = _VARIABLES.match(lines[start])
-        if match is None or _is_constant(match["names"]):
+        if not lines[start].startswith("local "):
+            continue
+        match = _VARIABLES.match(_without_comments([lines[start]]))
+        if match is None:
+            raise ValueError(f"not a declaration that a library can make anew: {lines[start]}")
+        if _is_constant(match["names"]):
             continue
         stop = start + 1
         while stop < end and lines[stop][:1] in {" ", "}"}:
