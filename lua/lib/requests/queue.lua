@@ -25,7 +25,7 @@ local function advance(g, cost)
   if g.waiting > 0 then
     for name in waiting_domains() do
       local line = K['line_' .. name]
-      if redis.call('ZSCORE', line, old_member) then
+      if name .. ' ' == meta.lines or redis.call('ZSCORE', line, old_member) then
         redis.call('ZADD', line, real(g.tag), line_member(g)) -- first, so that the key goes on
         redis.call('ZREM', line, old_member)
       end
@@ -51,7 +51,10 @@ local function add_waiter(id, member, d, g, deadline_us)
     deadline_us and int(deadline_us) or '' }, '|'))
   redis.call('ZADD', K.fifo, 0, fifo_member(waiter, id))
   redis.call('ZADD', K.held, 0, member .. '\0waiter\0' .. id)
-  redis.call('ZADD', K['line_' .. d.name], real(g.tag), line_member(g))
+  -- A group that waits stands in line already, unless it waits in another domain.
+  if g.waiting == 0 or meta.lines ~= d.name .. ' ' then
+    redis.call('ZADD', K['line_' .. d.name], real(g.tag), line_member(g))
+  end
   if meta.waiters == 0 then
     may_be_new('waiters')
     may_be_new('fifo')
