@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from contracts.errors import CoordinatorError, CoordinatorFull, CoordinatorUnavailable
 from coordinator.joining import Server, join
 from coordinator.keys import ShardKeys
-from coordinator.link import BoundScript, LinkDownError, NotAMemberError
+from coordinator.link import BoundScript, LinkDownError, NotAMemberError, refused_operation
 from coordinator.membership import Membership
 from coordinator.operations import Args, Operation, Question, Result
 from coordinator.scripts import Script
@@ -78,6 +78,7 @@ class ShardChannel:
         self._repairing: asyncio.Task[None] | None = None
         self._overdue: asyncio.TimerHandle | None = None
         self._closed = False
+        self._is_leaving = False
         self._is_unavailable = False
         self._is_expired = False
         self._failures = 0
@@ -85,7 +86,7 @@ class ShardChannel:
     def submit(self, operation: Operation) -> None:
         """Send an operation with the next call; it is told its result."""
         if self._closed:
-            operation.done(CoordinatorUnavailable("the coordinator was closed; open another."))
+            operation.done(CoordinatorUnavailable("the coordinator was closed; connect anew."))
             return
         operation.since = self._loop.time()
         self._queue.append(operation)
@@ -109,6 +110,7 @@ class ShardChannel:
             leave: the operation that leaves, as it stands in the ARGV of this shard's script.
         """
         membership = self.membership
+        self._is_leaving = True
         with contextlib.suppress(CoordinatorError):
             while self.membership is not None and self.membership is membership:
                 if await self.ask(*leave, frees=True) == ["left"]:
@@ -122,7 +124,7 @@ class ShardChannel:
             self._overdue.cancel()
         if membership is not None:
             self._part(membership)
-        closed = CoordinatorUnavailable("the coordinator was closed; open another.")
+        closed = CoordinatorUnavailable("the coordinator was closed; connect anew.")
         self._give_up(closed, [*self._under_way, *self._queue])
         self._under_way = []
         self._link.drop()
@@ -179,8 +181,11 @@ class ShardChannel:
                 self._repair()
             case NotAMemberError():
                 self._requeue_lost(under_way)
-                self._is_expired = True
-                self._repair()
+                if self._is_leaving:
+                    self.membership = None  # it has left, though the reply was lost
+                else:
+                    self._is_expired = True
+                    self._repair()
             case CoordinatorFull() if any(operation.frees for operation in under_way):
                 # Nothing was carried out. What frees goes on alone, as it is taken in any case.
                 self._give_up(answer, [operation for operation in under_way if not operation.frees])
@@ -204,7 +209,7 @@ class ShardChannel:
             if operation.given_up:
                 operation.late(result)
             elif result[0] == "error":
-                operation.done(CoordinatorError(f"{result[1]}: {result[2]}"))
+                operation.done(refused_operation(result[1], result[2]))
             else:
                 operation.done(result)
         if len(told) > RESULTS_PER_TURN:

@@ -104,6 +104,18 @@ class Coordinator:
         info: dict[str, Any] = await self.client.info("server")
         return str(info["run_id"])
 
+    async def is_registered(self, keys: ShardKeys) -> bool:
+        """Return whether any member has registered a request shard's provider/model.
+
+        Raises:
+            CoordinatorError: the server could not be used.
+        """
+        try:
+            async with asyncio.timeout(self.settings.call_timeout_seconds):
+                return bool(await self.client.exists(keys["aliases"]))
+        except (RedisError, OSError) as error:
+            raise connection_error(error, self.address, f"looking for {keys.tag}") from error
+
     async def list_shard(self, keys: ShardKeys) -> None:
         """Put a shard into the index, and the operators' scripts where redis-cli finds them."""
         await self.client.sadd(SHARDS_KEY, keys.tag)

@@ -32,6 +32,10 @@ class Server(Protocol):
         """Return the server's run id."""
         ...
 
+    async def is_registered(self, keys: ShardKeys) -> bool:
+        """Return whether any member has registered a request shard's provider/model."""
+        ...
+
     async def list_shard(self, keys: ShardKeys) -> None:
         """Put the shard into the index of shards."""
         ...

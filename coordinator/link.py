@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Final
+from urllib.parse import unquote
 
 import redis.asyncio as aioredis
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -18,11 +19,18 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from contracts.errors import CoordinatorError, CoordinatorFull, SchemaMismatch
+from contracts.errors import (
+    ConfigurationError,
+    CoordinatorError,
+    CoordinatorFull,
+    ForebayError,
+    SchemaMismatch,
+)
 from coordinator.scripts import FUNCTION_NOT_FOUND, Script
 from coordinator.wire import Wire, command, open_wire, pack
 
 _NAME_AND_COUNT: Final = 3
+_PASSING: Final = frozenset({"TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "ASK", "MOVED"})
 
 
 Arguments = Sequence[str | int | bytes]
@@ -35,6 +43,11 @@ class LinkDownError(Exception):
 
 class NotAMemberError(Exception):
     """The shard does not know this member, or no longer."""
+
+
+def is_passing(error: ResponseError) -> bool:
+    """Whether an error reply tells of a state that passes, such as a failover (spec 06)."""
+    return isinstance(error, ReadOnlyError) or str(error).partition(" ")[0] in _PASSING
 
 
 def refusal(script: Script, error: ResponseError) -> Exception:
@@ -58,6 +71,16 @@ def refusal(script: Script, error: ResponseError) -> Exception:
             return CoordinatorError(
                 f"script {script.name} failed: {script.locate(message)}; please report this."
             )
+
+
+def refused_operation(code: str, detail: str) -> ForebayError:
+    """Return the typed exception for one operation of a batch that was refused."""
+    if code == "ATTEMPT_ID_USED":
+        return ConfigurationError(
+            f"attempt id {unquote(detail)!r} was used before; make one per attempt, or leave it"
+            " out: RequestAdmissionItem makes its own."
+        )
+    return CoordinatorError(f"the shard refused an operation: {code} {detail}; please report this.")
 
 
 class BoundScript:
@@ -180,12 +203,11 @@ class ScriptLink:
         elif isinstance(reply, ResponseError) and str(reply) == FUNCTION_NOT_FOUND:
             self._is_loading = True
             self._wire.write(call.load())
-        elif isinstance(reply, ResponseError) and not isinstance(reply, ReadOnlyError):
+        elif isinstance(reply, ResponseError) and not is_passing(reply):
             self._is_loading = False
             self._answer(refusal(call.script, reply))
         else:
-            # The server is loading, or no longer the primary: another connection may do better.
-            self._on_lost(RedisConnectionError(str(reply)))
+            self._on_lost(RedisConnectionError(str(reply)))  # another connection may do better
 
     def _on_lost(self, error: Exception) -> None:
         wire, self._wire = self._wire, None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from contracts.errors import CoordinatorError
+from contracts.errors import ForebayError
 from contracts.requests import ReleaseReason, ReleaseResult
 
 Result = list[Any]
@@ -32,7 +32,7 @@ class Operation:
         self.given_up = False
         self.since = 0.0
 
-    def done(self, result: Result | CoordinatorError) -> None:
+    def done(self, result: Result | ForebayError) -> None:
         """Tell its result, or the error that ended its caller's wait; called once."""
 
     def late(self, result: Result) -> None:
@@ -48,11 +48,11 @@ class Question(Operation):
         super().__init__(args, frees=frees)
         self.future: asyncio.Future[Result] = loop.create_future()
 
-    def done(self, result: Result | CoordinatorError) -> None:
+    def done(self, result: Result | ForebayError) -> None:
         """Resolve the future."""
         if self.future.done():
             return
-        if isinstance(result, CoordinatorError):
+        if isinstance(result, ForebayError):
             self.future.set_exception(result)
         else:
             self.future.set_result(result)
@@ -71,11 +71,11 @@ class Release(Operation):
         super().__init__(args, frees=True)
         self.future: asyncio.Future[ReleaseResult] = loop.create_future()
 
-    def done(self, result: Result | CoordinatorError) -> None:
+    def done(self, result: Result | ForebayError) -> None:
         """Resolve the future."""
         if self.future.done():
             return
-        if isinstance(result, CoordinatorError):
+        if isinstance(result, ForebayError):
             reason, diagnostics = ReleaseReason.DEFERRED, {"error": str(result)}
         else:
             reason, diagnostics = ReleaseReason(result[0]), {}

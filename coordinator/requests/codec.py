@@ -9,8 +9,6 @@ from typing import Any, Final
 from contracts.errors import ConfigurationError
 from contracts.identity import RequestDomain
 from contracts.requests import (
-    ReleaseReason,
-    ReleaseResult,
     RequestAdmissionDenied,
     RequestAdmissionItem,
     RequestAdmissionLease,
@@ -19,8 +17,7 @@ from contracts.requests import (
 )
 from contracts.settings import RequestAdmissionConfig
 from coordinator.keys import check_id, encode
-
-Args = tuple[str | int | bytes, ...]
+from coordinator.operations import Args
 
 LONGEST_WAIT_SECONDS: Final = 366 * 24 * 3600.0
 LONGEST_HINT_SECONDS: Final = 1e9
@@ -60,7 +57,7 @@ def acquire_args(item: RequestAdmissionItem, wait: str) -> Args:
 def release_args(lease: RequestAdmissionLease, outcome: RequestReleaseOutcome) -> Args:
     """Return the operation that gives ``lease`` back with ``outcome``."""
     hint = outcome.retry_after_seconds
-    usable = hint is not None and math.isfinite(hint) and hint > 0
+    usable = hint is not None and 0 < hint < math.inf  # a whole number of any size too
     hint_us = round(min(hint or 0.0, LONGEST_HINT_SECONDS) * 1e6) if usable else 0
     return ("release", encode(lease.lease_id), outcome.kind.value, hint_us, lease.generation)
 
@@ -111,12 +108,6 @@ def decode_denial(item: RequestAdmissionItem, terms: Sequence[Any]) -> RequestAd
     )
 
 
-def decode_release(terms: Sequence[Any]) -> ReleaseResult:
-    """Return what ``[reason]`` says of a release."""
-    reason = ReleaseReason(terms[0])
-    return ReleaseResult(released=reason is ReleaseReason.RELEASED, reason=reason)
-
-
 def denial_message(denied: RequestAdmissionDenied) -> str:
     """Return one sentence: what was refused, why, and what helps."""
     resource = denied.item.resource
@@ -128,11 +119,12 @@ def denial_message(denied: RequestAdmissionDenied) -> str:
             )
         case RequestDenialReason.QUEUE_TIMEOUT:
             waited = denied.item.queue_wait_timeout_seconds
+            within = "its resource's default wait" if waited is None else f"{waited:g} s"
             return (
-                f"no lease for {resource} within {waited} s; raise queue_wait_timeout_seconds, the"
+                f"no lease for {resource} within {within}; raise queue_wait_timeout_seconds, the"
                 " cap, or the group's weight."
             )
         case RequestDenialReason.SHUTDOWN:
-            return f"the controller was closed while waiting for {resource}; open another."
+            return f"the controller was closed while waiting for {resource}; connect anew."
         case _:
             return f"no lease for {resource}: {denied.reason}; use acquire() to wait for one."

@@ -3,11 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, Protocol, TypeVar
 
-from contracts.errors import ConfigurationError, CoordinatorUnavailable, MembershipLost
-from contracts.identity import ProviderModelKey, RequestGroupSpec, RequestResourceKey
+from contracts.errors import (
+    ConfigurationError,
+    CoordinatorError,
+    CoordinatorUnavailable,
+    MembershipLost,
+)
+from contracts.identity import (
+    ProviderModelKey,
+    RequestGroupSpec,
+    RequestResourceKey,
+    check_type,
+    shown,
+)
 from contracts.requests import (
     ClassifyException,
     ReleaseReason,
@@ -22,9 +34,11 @@ from contracts.requests import (
 )
 from contracts.settings import RequestAdmissionConfig
 from coordinator.joining import Server
+from coordinator.keys import request_shard
 from coordinator.requests.attempts import RequestAttempt, classify_by_kind, limited
 from coordinator.requests.codec import wait_argument
 from coordinator.requests.shard import Attempt, RequestShard, require_lease
+from coordinator.requests.snapshots import Reader, RequestPressureSnapshotProvider
 from coordinator.requests.threads import LoopCaller, LoopEndedError
 
 P = ParamSpec("P")
@@ -32,6 +46,10 @@ R = TypeVar("R")
 
 _LARGEST_CAP: Final = 1_000_000_000
 _NOT_USED: Final = RequestReleaseOutcome(kind=RequestOutcomeKind.LOCAL_CANCELLED)
+
+
+class RequestServer(Server, Reader, Protocol):
+    """What request admission needs of the process's connection to a server."""
 
 
 class AdaptiveRequestAdmissionController:
@@ -50,21 +68,24 @@ class AdaptiveRequestAdmissionController:
 
     Attributes:
         caller: runs the controller's methods for other threads.
+        pressure: shows windows, leases and waiters, and changes nothing.
     """
 
     def __init__(
         self,
-        server: Server,
+        server: RequestServer,
         *,
         on_lease_lost: Callable[[RequestAdmissionLease, str], None] | None = None,
         classify: ClassifyException = classify_by_kind,
     ) -> None:
         self.caller = LoopCaller()
+        self.pressure = RequestPressureSnapshotProvider(server)
         self._server = server
         self._on_lease_lost = on_lease_lost or (lambda _lease, _why: None)
         self._classify = classify
         self._is_closed = False
         self._shards: dict[ProviderModelKey, RequestShard] = {}
+        self._unjoined: set[asyncio.Future[ReleaseResult]] = set()
         self._default_waits: dict[ProviderModelKey, float | None] = {}
 
     async def register(
@@ -91,15 +112,18 @@ class AdaptiveRequestAdmissionController:
         """
         if self._is_closed:
             raise CoordinatorUnavailable("the controller was closed; connect anew.")
+        check_type("provider_model", provider_model, ProviderModelKey)
         cap = max_parallel_requests
         if isinstance(cap, bool) or not isinstance(cap, int) or not 1 <= cap <= _LARGEST_CAP:
             raise ConfigurationError(
-                f"max_parallel_requests of {provider_model} is {cap!r}, expected a whole number"
-                " from 1 to 1000000000."
+                f"max_parallel_requests of {provider_model} is {shown(cap)}, expected a whole"
+                " number from 1 to 1000000000; lower or raise it."
             )
-        config = config or RequestAdmissionConfig()
+        config = RequestAdmissionConfig() if config is None else config
+        check_type("config", config, RequestAdmissionConfig)
+        static_cap = await self._shard(provider_model).register(alias, cap, config)
         self._default_waits[provider_model] = config.default_queue_wait_timeout_seconds
-        return await self._shard(provider_model).register(alias, cap, config)
+        return static_cap
 
     async def try_acquire(self, item: RequestAdmissionItem) -> RequestAdmissionDecision:
         """Decide at once; never waits and never goes past a waiter.
@@ -107,6 +131,7 @@ class AdaptiveRequestAdmissionController:
         Raises:
             CoordinatorError: the shared state could not be used.
         """
+        check_type("item", item, RequestAdmissionItem)
         return await self._ask(item, "try")
 
     async def acquire(self, item: RequestAdmissionItem) -> RequestAdmissionLease:
@@ -117,8 +142,10 @@ class AdaptiveRequestAdmissionController:
 
         Raises:
             RequestAdmissionError: denied, by its deadline or a hard rule; carries the reason.
+            ConfigurationError: not an item, or its attempt id was used before.
             CoordinatorError: the shared state could not be used.
         """
+        check_type("item", item, RequestAdmissionItem)
         timeout = item.queue_wait_timeout_seconds
         if timeout is None:
             timeout = self._default_waits.get(item.resource.provider_model)
@@ -224,7 +251,12 @@ class AdaptiveRequestAdmissionController:
         Returns:
             At once, an awaitable that is already under way and is repeated until acknowledged;
             it never raises. Not awaiting it is fine.
+
+        Raises:
+            ConfigurationError: not a lease and an outcome; a release itself never raises.
         """
+        check_type("lease", lease, RequestAdmissionLease)
+        check_type("outcome", outcome, RequestReleaseOutcome)
         if self._is_closed:
             future: asyncio.Future[ReleaseResult] = asyncio.get_running_loop().create_future()
             left = {"error": "the controller was closed before, which gave its leases back."}
@@ -232,7 +264,23 @@ class AdaptiveRequestAdmissionController:
                 ReleaseResult(released=False, reason=ReleaseReason.STALE_LEASE, diagnostics=left)
             )
             return future
-        return self._shard(lease.item.resource.provider_model).release(lease, outcome)
+        shard = self._shards.get(lease.item.resource.provider_model)
+        if shard is None:
+            release = asyncio.ensure_future(self._release_unjoined(lease, outcome))
+            self._unjoined.add(release)  # the loop alone would let it be collected midway
+            release.add_done_callback(self._unjoined.discard)
+            return release
+        return shard.release(lease, outcome)
+
+    async def _release_unjoined(
+        self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome
+    ) -> ReleaseResult:
+        """Release what another process acquired; where nobody can hold anything, join nothing."""
+        provider_model = lease.item.resource.provider_model
+        with contextlib.suppress(CoordinatorError):  # the release goes on trying
+            if not await self._server.is_registered(request_shard(provider_model)):
+                return ReleaseResult(released=False, reason=ReleaseReason.UNKNOWN_LEASE)
+        return await self._shard(provider_model).release(lease, outcome)
 
     def assert_held(self, lease: RequestAdmissionLease) -> None:
         """Check, before bytes go out, that the lease cannot have been given to another meanwhile.
@@ -264,7 +312,13 @@ class AdaptiveRequestAdmissionController:
     async def _ask(self, item: RequestAdmissionItem, wait: str) -> RequestAdmissionDecision:
         if self._is_closed:
             return shut_down(item)
-        shard = self._shard(item.resource.provider_model)
+        provider_model = item.resource.provider_model
+        if provider_model not in self._shards and not await self._server.is_registered(
+            request_shard(provider_model)
+        ):
+            # Decided without joining: an unregistered resource leaves no state behind.
+            return RequestAdmissionDenied(item=item, reason=RequestDenialReason.HARD_POLICY_DENIAL)
+        shard = self._shard(provider_model)
         attempt = shard.ask(item, wait)
         try:
             return await attempt.future

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import structlog
 
-from contracts.errors import ConfigurationError, CoordinatorError, RequestAdmissionError
+from contracts.errors import ConfigurationError, ForebayError, RequestAdmissionError
 from contracts.identity import ProviderModelKey
 from contracts.requests import (
     ReleaseResult,
@@ -42,11 +42,12 @@ class Attempt(Operation):
 
     Attributes:
         future: told the decision.
+        asker: the task that asked.
         is_waiting: whether it stands in the queue, as far as this process knows.
         asked_at: loop time when it first asked.
     """
 
-    __slots__ = ("_shard", "asked_at", "future", "is_waiting", "item")
+    __slots__ = ("_shard", "asked_at", "asker", "future", "is_waiting", "item")
 
     def __init__(self, item: RequestAdmissionItem, args: Args, shard: RequestShard) -> None:
         super().__init__(args)
@@ -54,6 +55,7 @@ class Attempt(Operation):
         self.future: asyncio.Future[RequestAdmissionDecision] = shard.loop.create_future()
         self.is_waiting = False
         self.asked_at = shard.loop.time()
+        self.asker = asyncio.current_task(shard.loop)
         self._shard = shard
 
     @property
@@ -61,7 +63,7 @@ class Attempt(Operation):
         """The attempt id as it stands in keys and replies."""
         return str(self.args[1])
 
-    def done(self, result: Result | CoordinatorError) -> None:
+    def done(self, result: Result | ForebayError) -> None:
         """Take the shard's answer to the question."""
         self._shard.answered(self, result)
 
@@ -80,9 +82,9 @@ class Recheck(Operation):
         super().__init__(("state", attempt.args[1]))
         self._attempt = attempt
 
-    def done(self, result: Result | CoordinatorError) -> None:
+    def done(self, result: Result | ForebayError) -> None:
         """Take the shard's answer; where it cannot be reached, the attempt goes on waiting."""
-        if not isinstance(result, CoordinatorError):
+        if not isinstance(result, ForebayError):
             self._attempt.done(result)
 
 
@@ -99,6 +101,9 @@ class RequestShard:
         self, server: Server, provider_model: ProviderModelKey, on_lease_lost: LeaseLost
     ) -> None:
         self.held: dict[str, RequestAdmissionLease] = {}
+        self._holders: dict[str, asyncio.Task[Any]] = {}  # by lease, until one has been warned
+        self._holding: set[asyncio.Task[Any]] = set()
+        self._has_warned = False
         self.loop = asyncio.get_running_loop()
         self._attempts: dict[str, Attempt] = {}
         self._waiting = 0
@@ -128,13 +133,20 @@ class RequestShard:
             raise ConfigurationError(
                 f"attempt id {item.attempt_id!r} is asked for already; make one per attempt."
             )
+        if attempt.asker in self._holding and not self._has_warned:
+            self._has_warned = True
+            log.warning(
+                "request_lease_nested",
+                resource=str(item.resource),
+                hint="a task that holds a lease and asks for another can deadlock at small caps",
+            )
         self._attempts[attempt.encoded_id] = attempt
         self.channel.submit(attempt)
         return attempt
 
-    def answered(self, attempt: Attempt, result: Result | CoordinatorError) -> None:
+    def answered(self, attempt: Attempt, result: Result | ForebayError) -> None:
         """Take what the shard says of an attempt."""
-        if isinstance(result, CoordinatorError):
+        if isinstance(result, ForebayError):
             self._forget(attempt)
             if not attempt.future.done():
                 attempt.future.set_exception(result)
@@ -160,6 +172,9 @@ class RequestShard:
             return
         lease = codec.decode_lease(attempt.item, terms, membership.generation, membership.member_id)
         self.held[lease.lease_id] = lease
+        if attempt.asker is not None and not self._has_warned:
+            self._holders[lease.lease_id] = attempt.asker
+            self._holding.add(attempt.asker)
         self._decide(attempt, lease)
 
     def _decide(self, attempt: Attempt, decision: RequestAdmissionDecision) -> None:
@@ -179,8 +194,13 @@ class RequestShard:
     def take_back(self, attempt: Attempt) -> asyncio.Future[Result]:
         """Cancel an attempt, whichever way it went: waiter gone, or lease given back."""
         self._forget(attempt)
-        self.held.pop(attempt.item.attempt_id, None)
+        self._let_go(attempt.item.attempt_id)
         return self.channel.ask("cancel", attempt.args[1], frees=True)
+
+    def _let_go(self, lease_id: str) -> None:
+        self.held.pop(lease_id, None)
+        if lease_id in self._holders:
+            self._holding.discard(self._holders.pop(lease_id))
 
     # -- releasing
 
@@ -188,7 +208,7 @@ class RequestShard:
         self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome
     ) -> asyncio.Future[ReleaseResult]:
         """Give a lease back; under way at once and repeated until acknowledged."""
-        self.held.pop(lease.lease_id, None)
+        self._let_go(lease.lease_id)
         release = Release(codec.release_args(lease, outcome), self.loop)
         self.channel.submit(release)
         return release.future
@@ -244,7 +264,7 @@ class RequestShard:
     def _lost(self, encoded_id: str, why: str) -> None:
         for lease_id, lease in list(self.held.items()):
             if encode(lease_id) == encoded_id:
-                del self.held[lease_id]
+                self._let_go(lease_id)
                 log.warning("request_lease_lost", lease_id=lease_id, reason=why)
                 try:
                     self._on_lease_lost(lease, why)

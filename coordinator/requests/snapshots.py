@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 from urllib.parse import unquote
 
-from contracts.identity import ProviderModelKey, RequestDomain, RequestResourceKey
+from contracts.identity import ProviderModelKey, RequestDomain, RequestResourceKey, check_type
 from contracts.requests import RequestOutcomeKind
 from contracts.snapshots import (
     AuditReport,
@@ -63,6 +63,7 @@ class RequestPressureSnapshotProvider:
 
     async def snapshot(self, resource: RequestResourceKey) -> DomainSnapshot:
         """Return one domain's window; the lists of its groups are left empty."""
+        check_type("resource", resource, RequestResourceKey)
         capture = await self._capture(resource.provider_model, max_rows=0)
         return capture.domains[resource.domain]
 
@@ -90,6 +91,7 @@ class RequestPressureSnapshotProvider:
         return decode_audit(await self._coordinator.read("requests/audit", keys, ["json"]))
 
     async def _capture(self, provider_model: ProviderModelKey, *, max_rows: int) -> GlobalSnapshot:
+        check_type("provider_model", provider_model, ProviderModelKey)
         keys = request_shard(provider_model).all
         reply = await self._coordinator.read("requests/snapshot", keys, [max_rows])
         return decode_capture(provider_model, reply)

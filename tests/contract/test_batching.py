@@ -8,7 +8,7 @@ import random
 import pytest
 
 import forebay
-from contracts.errors import CoordinatorError
+from contracts.errors import ConfigurationError
 from forebay import ReleaseReason, RequestDenialReason
 from tests.support_proxy import Fault
 from tests.support_scene import CAP, MODEL, Scene, item, open_scene, settings, soon
@@ -141,7 +141,7 @@ async def test_each_operation_of_a_call_has_its_own_result_and_its_own_error(sce
         )
     )
     assert len(calls.words()) == 1
-    assert isinstance(reused, CoordinatorError)
+    assert isinstance(reused, ConfigurationError)
     assert used.attempt_id in str(reused)
     assert granted.lease_id == good.attempt_id
     assert released.reason is ReleaseReason.RELEASED

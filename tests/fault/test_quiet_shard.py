@@ -22,8 +22,8 @@ async def hold():
     async with forebay.connect(sys.argv[1], SETTINGS) as requests:
         await requests.register(MODEL, "holder", 4)
         resource = forebay.RequestResourceKey(provider_model=MODEL)
-        for _ in range(4):
-            await requests.acquire(forebay.RequestAdmissionItem(resource=resource))
+        items = [forebay.RequestAdmissionItem(resource=resource) for _ in range(4)]
+        await asyncio.gather(*map(requests.acquire, items))
         print("held", flush=True)
         await asyncio.Event().wait()
 asyncio.run(hold())
