@@ -18,10 +18,15 @@ import structlog
 from redis.backoff import EqualJitterBackoff
 from redis.exceptions import RedisError
 
-from contracts.errors import CoordinatorError, CoordinatorFull, CoordinatorUnavailable
-from coordinator.joining import Server, join
+from contracts.errors import (
+    CoordinatorError,
+    CoordinatorFull,
+    CoordinatorUnavailable,
+    ForebayError,
+)
+from coordinator.joining import JOIN, Server, join
 from coordinator.keys import ShardKeys
-from coordinator.link import BoundScript, LinkDownError, NotAMemberError, refused_operation
+from coordinator.link import Call, LinkDownError, NotAMemberError, refused_operation
 from coordinator.membership import Membership
 from coordinator.operations import Args, Operation, Question, Result
 from coordinator.scripts import Script
@@ -66,12 +71,12 @@ class ShardChannel:
         self.keys = keys
         self.membership: Membership | None = None
         self._server = server
-        self._batch = BoundScript(batch, keys.all)
+        self._batch = batch
+        self._key_list = keys.all
         self._listener = listener
-        self._link = server.new_link()
+        self._link = server.new_link(JOIN, batch)
         self._queue: deque[Operation] = deque()
         self._under_way: list[Operation] = []
-        self._arguments: list[str | int | bytes] = []
         self._number = 0
         self._loop = asyncio.get_running_loop()
         self._is_flush_due = False
@@ -126,10 +131,10 @@ class ShardChannel:
             self._part(membership)
         closed = CoordinatorUnavailable("the coordinator was closed; connect anew.")
         self._give_up(closed, [*self._under_way, *self._queue])
-        self._under_way = []
+        self._under_way.clear()
         self._link.drop()
 
-    # -- one call at a time
+    # -- calls
 
     def _flush_soon(self) -> None:
         """Send at the end of this turn of the loop: what it brings up travels together."""
@@ -148,60 +153,66 @@ class ShardChannel:
 
     @property
     def _is_whole(self) -> bool:
-        return self.membership is not None and self._link.is_up
+        return self.membership is not None and self._link.is_up and not self._is_expired
 
     def _send_next(self) -> None:
-        assert self.membership is not None  # noqa: S101 - for mypy; whoever calls looked
         count = min(len(self._queue), OPERATIONS_PER_CALL)
-        self._under_way = [self._queue.popleft() for _ in range(count)]
+        self._send_new([self._queue.popleft() for _ in range(count)])
+
+    def _send_new(self, operations: list[Operation]) -> None:
+        self._under_way = operations
         self._number += 1
-        self._arguments = [self.membership.member_id, self._number]
-        for operation in self._under_way:
-            self._arguments += operation.args
         self._send()
 
     def _send(self) -> None:
-        is_freeing = all(operation.frees for operation in self._under_way)
-        self._link.send(self._batch, self._arguments, self._answered, is_freeing=is_freeing)
+        assert self.membership is not None  # noqa: S101 - for mypy; whoever calls looked
+        arguments: list[str | int | bytes] = [self.membership.member_id, self._number]
+        for operation in self._under_way:
+            arguments += operation.args
+        call = Call(
+            script=self._batch,
+            keys=self._key_list,
+            arguments=arguments,
+            is_freeing=all(operation.frees for operation in self._under_way),
+        )
+        self._link.send(call, self._answered)
 
     def _answered(self, answer: bytes | Exception) -> None:
-        if not isinstance(answer, LinkDownError):
-            self._failures = 0
-            self._note_available()
-        under_way, self._under_way = self._under_way, []
+        if isinstance(answer, LinkDownError):
+            self._note_unavailable(answer)
+            self._failures += 1
+            self._repair()
+            return
+        self._failures = 0
+        self._note_available()
+        operations, self._under_way = self._under_way, []
         match answer:
             case bytes():
-                if self._queue and self._is_whole and not self._is_expired:
+                if self._queue and self._is_whole:
                     self._send_next()  # the server works while this reply is told
-                self._deliver(answer, under_way)
-            case LinkDownError():
-                self._under_way = under_way
-                self._note_unavailable(answer)
-                self._failures += 1
-                self._repair()
+                self._deliver(answer, operations)
             case NotAMemberError():
-                self._requeue_lost(under_way)
+                self._requeue_lost(operations)
                 if self._is_leaving:
                     self.membership = None  # it has left, though the reply was lost
                 else:
                     self._is_expired = True
-                    self._repair()
-            case CoordinatorFull() if any(operation.frees for operation in under_way):
+            case CoordinatorFull() if frees := [op for op in operations if op.frees]:
                 # Nothing was carried out. What frees goes on alone, as it is taken in any case.
-                self._give_up(answer, [operation for operation in under_way if not operation.frees])
-                self._queue.extendleft(reversed([op for op in under_way if op.frees]))
+                self._give_up(answer, [op for op in operations if not op.frees])
+                self._send_new(frees)
             case CoordinatorError():
-                self._give_up(answer, under_way)
+                self._give_up(answer, operations)
             case _:
                 raise answer
         self._flush_soon()
 
-    def _deliver(self, reply: bytes, under_way: Sequence[Operation]) -> None:
+    def _deliver(self, reply: bytes, operations: Sequence[Operation]) -> None:
         now_us, wake_us, generation, results, notices = json.loads(reply)
         if notices:
             self._listener.on_notices(generation, notices)
         self._listener.on_next_wake((wake_us - now_us) / 1e6 if wake_us else None)
-        self._tell(list(zip(under_way, results, strict=True)))
+        self._tell(list(zip(operations, results, strict=True)))
 
     def _tell(self, told: list[tuple[Operation, Result]]) -> None:
         """Tell results, a part of them in a turn of the loop: what it brings up can go already."""
@@ -216,10 +227,10 @@ class ShardChannel:
             self._flush_soon()
             self._loop.call_soon(self._tell, told[RESULTS_PER_TURN:])
 
-    def _requeue_lost(self, under_way: Sequence[Operation]) -> None:
-        """Sort a batch that met the end of the membership: what frees has nothing left to free."""
+    def _requeue_lost(self, operations: Sequence[Operation]) -> None:
+        """Sort what met the end of the membership: what frees has nothing left to free."""
         again = []
-        for operation in under_way:
+        for operation in operations:
             if operation.given_up:
                 continue
             if operation.frees:
@@ -247,7 +258,7 @@ class ShardChannel:
                     await self._link.connect()
                     if not self._under_way and (self._is_expired or self.membership is None):
                         await self._rejoin()
-            except CoordinatorError as error:
+            except ForebayError as error:
                 self._give_up(error, self._queue)
                 self._queue.clear()  # without a membership nothing is left to free
                 break
@@ -323,14 +334,12 @@ class ShardChannel:
             # A reply that is this late may never come: the repeat goes over a new connection.
             self._link.drop()
 
-    def _give_up(self, error: CoordinatorError, operations: Sequence[Operation]) -> None:
+    def _give_up(self, error: ForebayError, operations: Sequence[Operation]) -> None:
         for operation in list(operations):
-            if operation.given_up:
-                continue
-            operation.given_up = True
-            operation.done(error)
-            if not operation.frees and operation in self._queue:
-                self._queue.remove(operation)
+            if not operation.given_up:
+                operation.given_up = True
+                operation.done(error)
+        self._queue = deque(op for op in self._queue if op.frees or not op.given_up)
 
     def _note_unavailable(self, error: Exception) -> None:
         if not self._is_unavailable:

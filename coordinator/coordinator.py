@@ -19,7 +19,7 @@ from coordinator.keys import SHARDS_KEY, ShardKeys
 from coordinator.link import ScriptLink
 from coordinator.membership import Heartbeat
 from coordinator.operators import publish_scripts
-from coordinator.scripts import script
+from coordinator.scripts import Script, script
 from coordinator.wakeups import Subscriber
 
 
@@ -125,9 +125,9 @@ class Coordinator:
         """Return the tags of all shards that any member ever joined, sorted."""
         return sorted(tag.decode() for tag in await self.client.smembers(SHARDS_KEY))
 
-    def new_link(self) -> ScriptLink:
-        """Return a connection of its own for a shard's batches."""
-        return ScriptLink(self._patient)
+    def new_link(self, *scripts: Script) -> ScriptLink:
+        """Return a connection of its own that runs these scripts."""
+        return ScriptLink(self._patient, scripts)
 
     async def read(self, name: str, keys: Sequence[str], args: Sequence[str | int] = ()) -> bytes:
         """Run a read-only script and return its reply.

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 from contracts.settings import MemberSettings
 from coordinator.address import ServerAddress
 from coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, ShardKeys
-from coordinator.link import ScriptLink
+from coordinator.link import Call, ScriptLink
 from coordinator.membership import Heartbeat, Membership, boot_seconds, member_keys
-from coordinator.scripts import script
+from coordinator.scripts import Script, script
 from coordinator.wakeups import Subscriber
+
+JOIN: Final = script("member/join")
 
 
 class Server(Protocol):
@@ -40,8 +42,8 @@ class Server(Protocol):
         """Put the shard into the index of shards."""
         ...
 
-    def new_link(self) -> ScriptLink:
-        """Return a connection of its own."""
+    def new_link(self, *scripts: Script) -> ScriptLink:
+        """Return a connection of its own that runs these scripts."""
         ...
 
 
@@ -82,7 +84,8 @@ async def join(
             secrets.token_hex(6),
             KEEP_UNUSED_SHARD_MS,
         )
-        reply = await link.run(script("member/join"), member_keys(keys), arguments)
+        call = Call(script=JOIN, keys=member_keys(keys), arguments=arguments)
+        reply = await link.run(call)
         await server.list_shard(keys)
     except BaseException:
         server.subscriber.unsubscribe(channel)

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import unquote
 
 import redis.asyncio as aioredis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import (
+    NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
@@ -27,13 +29,11 @@ from contracts.errors import (
     SchemaMismatch,
 )
 from coordinator.scripts import FUNCTION_NOT_FOUND, Script
-from coordinator.wire import Wire, command, open_wire, pack
+from coordinator.wire import Wire, open_wire
 
-_NAME_AND_COUNT: Final = 3
 _PASSING: Final = frozenset({"TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "ASK", "MOVED"})
 
 
-Arguments = Sequence[str | int | bytes]
 Answered = Callable[[bytes | Exception], None]
 
 
@@ -46,8 +46,15 @@ class NotAMemberError(Exception):
 
 
 def is_passing(error: ResponseError) -> bool:
-    """Whether an error reply tells of a state that passes, such as a failover (spec 06)."""
-    return isinstance(error, ReadOnlyError) or str(error).partition(" ")[0] in _PASSING
+    """Whether an error reply tells of a state that passes (spec 06).
+
+    A failover, a slot that moves, functions that somebody flushed.
+    """
+    return (
+        isinstance(error, ReadOnlyError)
+        or str(error) == FUNCTION_NOT_FOUND
+        or str(error).partition(" ")[0] in _PASSING
+    )
 
 
 def refusal(script: Script, error: ResponseError) -> Exception:
@@ -83,28 +90,21 @@ def refused_operation(code: str, detail: str) -> ForebayError:
     return CoordinatorError(f"the shard refused an operation: {code} {detail}; please report this.")
 
 
-class BoundScript:
-    """A script with its keys, packed once.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call of a script, as a function that the server keeps (ADR 0006).
 
-    Args:
-        script: what is run, as a function that the server keeps (ADR 0006).
+    Attributes:
+        script: what is run.
         keys: its KEYS.
+        arguments: its ARGV.
+        is_freeing: whether it only gives back, and so runs in a server without memory too.
     """
 
-    def __init__(self, script: Script, keys: Sequence[str]) -> None:
-        self.script = script
-        self._count = _NAME_AND_COUNT + len(keys)
-        self._taking = pack(("FCALL", script.function, len(keys), *keys))
-        self._freeing = pack(("FCALL", script.freeing_function, len(keys), *keys))
-
-    def call(self, arguments: Arguments, *, is_freeing: bool) -> bytes:
-        """Return a call as it travels; one that only frees runs in a server without memory too."""
-        head = self._freeing if is_freeing else self._taking
-        return b"*%d\r\n%b%b" % (self._count + len(arguments), head, pack(arguments))
-
-    def load(self) -> bytes:
-        """Return the command that brings the function to a server that does not know it."""
-        return command("FUNCTION", "LOAD", "REPLACE", self.script.library)
+    script: Script
+    keys: Sequence[str]
+    arguments: Sequence[str | int | bytes]
+    is_freeing: bool = False
 
 
 class ScriptLink:
@@ -113,13 +113,14 @@ class ScriptLink:
     Args:
         client: whose pool makes the connection; without a socket timeout, as the caller bounds
             each call.
+        scripts: what will be run.
     """
 
-    def __init__(self, client: aioredis.Redis) -> None:
-        self._client = client
+    def __init__(self, client: aioredis.Redis, scripts: Sequence[Script]) -> None:
+        self._client: Any = client  # its types mix the blocking and the async client
+        self._scripts = scripts
         self._wire: Wire | None = None
-        self._under_way: tuple[BoundScript, bytes, Answered] | None = None
-        self._is_loading = False
+        self._under_way: tuple[Script, Answered] | None = None
 
     @property
     def is_up(self) -> bool:
@@ -127,42 +128,44 @@ class ScriptLink:
         return self._wire is not None
 
     async def connect(self) -> None:
-        """Open the connection, where there is none.
+        """Open the connection, where there is none, to a server that knows the scripts.
 
         Raises:
             LinkDownError: the server could not be reached, or refused the login.
+            ConfigurationError: its user may not load functions.
         """
-        if self._wire is None:
-            try:
-                self._wire = await open_wire(self._client, self._on_reply, self._on_lost)
-            except (RedisError, OSError) as error:
-                raise LinkDownError(str(error)) from error
+        if self._wire is not None:
+            return
+        try:
+            for script in self._scripts:
+                if not await self._client.function_list(library=script.function):
+                    await self._client.function_load(script.library, replace=True)
+            self._wire = await open_wire(self._client, self._on_reply, self._on_lost)
+        except NoPermissionError as error:
+            raise ConfigurationError(
+                f"the server forbids this user to load functions ({error}); grant it"
+                " +fcall +function|load +function|list."
+            ) from error
+        except (RedisError, OSError) as error:
+            raise LinkDownError(str(error)) from error
 
-    def send(
-        self,
-        call: BoundScript,
-        arguments: Arguments,
-        answered: Answered,
-        *,
-        is_freeing: bool = False,
-    ) -> None:
+    def send(self, call: Call, answered: Answered) -> None:
         """Send one call, after the one before has been answered.
 
         Args:
-            call: the script.
-            arguments: its ARGV.
+            call: what is run.
             answered: told, once, the reply, or a LinkDownError after which a numbered call may be
                 repeated, or what the script refused with: a NotAMemberError or CoordinatorError.
-            is_freeing: whether it only gives back.
         """
         if self._wire is None:
             answered(LinkDownError("the connection is not open"))
             return
-        packed = call.call(arguments, is_freeing=is_freeing)
-        self._under_way = (call, packed, answered)
-        self._wire.write(packed)
+        script = call.script
+        function = script.freeing_function if call.is_freeing else script.function
+        self._under_way = (script, answered)
+        self._wire.write("FCALL", function, len(call.keys), *call.keys, *call.arguments)
 
-    async def run(self, script: Script, keys: Sequence[str], arguments: Arguments) -> bytes:
+    async def run(self, call: Call) -> bytes:
         """Run a script and return its reply.
 
         Raises:
@@ -175,7 +178,7 @@ class ScriptLink:
             if not reply.done():
                 reply.set_result(answer)
 
-        self.send(BoundScript(script, keys), arguments, answered)
+        self.send(call, answered)
         answer = await reply
         if isinstance(answer, Exception):
             raise answer
@@ -185,33 +188,21 @@ class ScriptLink:
         """Close the connection; a call under way is answered with a LinkDownError."""
         self._on_lost(RedisConnectionError("the connection was dropped"))
 
-    def _answer(self, answer: bytes | Exception) -> None:
-        under_way, self._under_way = self._under_way, None
-        if under_way is not None:
-            under_way[2](answer)
-
     def _on_reply(self, reply: Any) -> None:
-        if self._under_way is None or self._wire is None:
-            self._on_lost(RedisConnectionError(f"unexpected {reply!r:.100}"))
+        is_answer = isinstance(reply, bytes) or (
+            isinstance(reply, ResponseError) and not is_passing(reply)
+        )
+        if not is_answer or self._under_way is None:
+            # Another connection may do better, as it may find another primary, or load the scripts.
+            self._on_lost(RedisConnectionError(f"{reply!r:.200}"))
             return
-        call, packed, _answered = self._under_way
-        if self._is_loading and isinstance(reply, bytes):
-            self._is_loading = False
-            self._wire.write(packed)
-        elif isinstance(reply, bytes):
-            self._answer(reply)
-        elif isinstance(reply, ResponseError) and str(reply) == FUNCTION_NOT_FOUND:
-            self._is_loading = True
-            self._wire.write(call.load())
-        elif isinstance(reply, ResponseError) and not is_passing(reply):
-            self._is_loading = False
-            self._answer(refusal(call.script, reply))
-        else:
-            self._on_lost(RedisConnectionError(str(reply)))  # another connection may do better
+        (script, answered), self._under_way = self._under_way, None
+        answered(reply if isinstance(reply, bytes) else refusal(script, reply))
 
     def _on_lost(self, error: Exception) -> None:
         wire, self._wire = self._wire, None
-        self._is_loading = False
         if wire is not None:
             wire.close()
-        self._answer(LinkDownError(str(error)))
+        under_way, self._under_way = self._under_way, None
+        if under_way is not None:
+            under_way[1](LinkDownError(str(error)))

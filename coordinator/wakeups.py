@@ -16,7 +16,7 @@ import structlog
 from redis.backoff import EqualJitterBackoff
 from redis.exceptions import RedisError
 
-from coordinator.wire import Wire, command, open_wire
+from coordinator.wire import Wire, open_wire
 
 log = structlog.get_logger("forebay.wakeups")
 
@@ -59,7 +59,7 @@ class Subscriber:
         listener = _Listener(on_message=on_message, on_resumed=on_resumed)
         self._listeners[channel.encode()] = listener
         if self._wire is not None:
-            self._wire.write(command("SUBSCRIBE", channel))
+            self._wire.write("SUBSCRIBE", channel)
         else:
             await self._connect()
         await listener.confirmed.wait()
@@ -67,7 +67,7 @@ class Subscriber:
     def unsubscribe(self, channel: str) -> None:
         """Stop listening on a channel."""
         if self._listeners.pop(channel.encode(), None) and self._wire is not None:
-            self._wire.write(command("UNSUBSCRIBE", channel))
+            self._wire.write("UNSUBSCRIBE", channel)
 
     async def close(self) -> None:
         """Stop listening."""
@@ -84,7 +84,7 @@ class Subscriber:
             if self._wire is None:
                 self._wire = await open_wire(self._client, self._on_message, self._on_lost)
                 if self._listeners:
-                    self._wire.write(command("SUBSCRIBE", *self._listeners))
+                    self._wire.write("SUBSCRIBE", *self._listeners)
 
     def _on_message(self, message: Any) -> None:
         if not isinstance(message, list):  # an error reply, such as a channel that ACL forbids

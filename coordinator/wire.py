@@ -7,29 +7,16 @@ more than the server does, so the transport is handed to a protocol of our own (
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Final
 
 import hiredis
 import redis.asyncio as aioredis
+from redis._parsers import BaseParser
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import InvalidResponse, RedisError
 
 _NOT_YET: Final = object()
-
-
-def pack(arguments: Iterable[str | int | bytes]) -> bytes:
-    """Return arguments as they travel, without the count that opens a command."""
-    parts = []
-    for argument in arguments:
-        raw = argument if isinstance(argument, bytes) else str(argument).encode()
-        parts.append(b"$%d\r\n%b\r\n" % (len(raw), raw))
-    return b"".join(parts)
-
-
-def command(*arguments: str | int | bytes) -> bytes:
-    """Return a whole command as it travels."""
-    return b"*%d\r\n%b" % (len(arguments), pack(arguments))
 
 
 class Wire(asyncio.Protocol):
@@ -53,16 +40,16 @@ class Wire(asyncio.Protocol):
         self._is_open = True
         self._reader = hiredis.Reader(
             protocolError=InvalidResponse,
-            replyError=type(connection._parser).parse_error,  # noqa: SLF001 - see open_wire
+            replyError=BaseParser.parse_error,
             notEnoughData=_NOT_YET,
         )
         # redis-py keeps the transport private; tests/contract/test_wire.py notices a change.
         self._transport: asyncio.Transport = connection._writer.transport  # noqa: SLF001
         self._transport.set_protocol(self)
 
-    def write(self, data: bytes) -> None:
-        """Send; what cannot be sent ends the connection, which ``on_lost`` tells."""
-        self._transport.write(data)
+    def write(self, *command: str | int | bytes) -> None:
+        """Send a command; what cannot be sent ends the connection, which ``on_lost`` tells."""
+        self._transport.write(hiredis.pack_command(command))  # type: ignore[arg-type] # its stub takes one
 
     def close(self) -> None:
         """Close at once; nothing is told any more."""

@@ -171,9 +171,9 @@ class RequestShard:
         if membership is None or attempt.future.done():
             return
         lease = codec.decode_lease(attempt.item, terms, membership.generation, membership.member_id)
-        self.held[lease.lease_id] = lease
+        self.held[attempt.encoded_id] = lease
         if attempt.asker is not None and not self._has_warned:
-            self._holders[lease.lease_id] = attempt.asker
+            self._holders[attempt.encoded_id] = attempt.asker
             self._holding.add(attempt.asker)
         self._decide(attempt, lease)
 
@@ -194,13 +194,13 @@ class RequestShard:
     def take_back(self, attempt: Attempt) -> asyncio.Future[Result]:
         """Cancel an attempt, whichever way it went: waiter gone, or lease given back."""
         self._forget(attempt)
-        self._let_go(attempt.item.attempt_id)
+        self._let_go(attempt.encoded_id)
         return self.channel.ask("cancel", attempt.args[1], frees=True)
 
-    def _let_go(self, lease_id: str) -> None:
-        self.held.pop(lease_id, None)
-        if lease_id in self._holders:
-            self._holding.discard(self._holders.pop(lease_id))
+    def _let_go(self, encoded_id: str) -> None:
+        self.held.pop(encoded_id, None)
+        if encoded_id in self._holders:
+            self._holding.discard(self._holders.pop(encoded_id))
 
     # -- releasing
 
@@ -208,7 +208,7 @@ class RequestShard:
         self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome
     ) -> asyncio.Future[ReleaseResult]:
         """Give a lease back; under way at once and repeated until acknowledged."""
-        self._let_go(lease.lease_id)
+        self._let_go(encode(lease.lease_id))
         release = Release(codec.release_args(lease, outcome), self.loop)
         self.channel.submit(release)
         return release.future
@@ -258,18 +258,19 @@ class RequestShard:
 
     def on_lost(self, membership: Membership) -> None:  # noqa: ARG002
         """Everything held under the last membership has been given to others."""
-        for lease_id in list(self.held):
-            self._lost(encode(lease_id), "member_lost")
+        for encoded_id in list(self.held):
+            self._lost(encoded_id, "member_lost")
 
     def _lost(self, encoded_id: str, why: str) -> None:
-        for lease_id, lease in list(self.held.items()):
-            if encode(lease_id) == encoded_id:
-                self._let_go(lease_id)
-                log.warning("request_lease_lost", lease_id=lease_id, reason=why)
-                try:
-                    self._on_lease_lost(lease, why)
-                except Exception as error:  # noqa: BLE001 - the caller's code; others wait to be told
-                    log.error("on_lease_lost_raised", error_type=type(error).__qualname__)  # noqa: TRY400
+        lease = self.held.get(encoded_id)
+        if lease is None:
+            return
+        self._let_go(encoded_id)
+        log.warning("request_lease_lost", lease_id=lease.lease_id, reason=why)
+        try:
+            self._on_lease_lost(lease, why)
+        except Exception as error:  # noqa: BLE001 - the caller's code; others wait to be told
+            log.error("on_lease_lost_raised", error_type=type(error).__qualname__)  # noqa: TRY400
 
     # -- looking again: a lost wake-up costs at most the recheck interval
 

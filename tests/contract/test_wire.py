@@ -11,7 +11,7 @@ from redis.exceptions import ResponseError
 
 from coordinator.address import parse_url
 from coordinator.connections import open_async
-from coordinator.wire import Wire, command, open_wire
+from coordinator.wire import Wire, open_wire
 from tests.support import wait_until
 
 
@@ -36,8 +36,8 @@ def test_replies_come_whole_and_in_order_on_either_loop(loop: str, redis_url: st
         client, heard = open_async(parse_url(redis_url)), Heard()
         wire = await open_wire(client, heard.messages.append, heard.lost.append)
         large = "x" * 300_000  # more than one read
-        wire.write(command("SET", "k", large) + command("GET", "k") + command("GET", "nothing"))
-        wire.write(command("NO-SUCH"))
+        for command in (("SET", "k", large), ("GET", "k"), ("GET", "nothing"), ("NO-SUCH",)):
+            wire.write(*command)
         messages = await heard.until(4)
         wire.close()
         await client.aclose()
@@ -60,7 +60,7 @@ def test_replies_come_whole_and_in_order_on_either_loop(loop: str, redis_url: st
 async def test_the_end_of_the_connection_is_told_once(redis_url: str) -> None:
     client, heard = open_async(parse_url(redis_url)), Heard()
     wire = await open_wire(client, heard.messages.append, heard.lost.append)
-    wire.write(command("QUIT"))
+    wire.write("QUIT")
 
     async def is_lost() -> bool:
         return bool(heard.lost)
@@ -76,9 +76,9 @@ async def test_a_closed_wire_tells_nothing_more(redis_url: str) -> None:
     wire = await open_wire(client, heard.messages.append, heard.lost.append)
     other: list[Any] = []
     second: Wire = await open_wire(client, other.append, heard.lost.append)
-    wire.write(command("PING"))
+    wire.write("PING")
     wire.close()
-    second.write(command("PING"))
+    second.write("PING")
 
     async def has_come() -> bool:
         return other == [b"PONG"]
