@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Final
 
 import lua
-from coordinator.script_linking import as_library, link
+from coordinator.script_library import as_library
 
 INCLUDE = re.compile(r"^-- @include (\S+)$")
 BIND: Final = "-- @bind"
@@ -85,28 +85,34 @@ class Script:
 
     Attributes:
         name: the entry point, such as ``requests/batch``.
-        source: the fragments put together, which luacheck reads.
-        text: the same linked, which a server evaluates.
-        sha: its SHA-1, the name under which the server caches it.
-        function: the name under which the server keeps it as a function; another text has another.
-        library: the text that makes it one.
+        text: the fragments put together.
+        sha: its SHA-1, the name under which a server caches what it evaluates.
         header: its contract.
         origins: file and line of each line of ``text``.
+        body_at: the line, from 0, at which the entry point's own statements begin.
     """
 
     name: str
-    source: str = field(repr=False)
     text: str = field(repr=False)
     sha: str
-    function: str
-    library: str = field(repr=False)
     header: Header
     origins: tuple[str, ...] = field(repr=False)
+    body_at: int
+
+    @property
+    def function(self) -> str:
+        """The name under which a server keeps it as a function; another text has another."""
+        return f"forebay_{self.sha}"
 
     @property
     def freeing_function(self) -> str:
         """The same function for a server that is out of memory: for what only gives back."""
         return f"{self.function}_freeing"
+
+    @property
+    def library(self) -> str:
+        """The text that makes it a function of a server."""
+        return as_library(self.text, self.body_at, self.function)
 
     def locate(self, message: str) -> str:
         """Return a server's error message with its line mapped back to the source file."""
@@ -174,8 +180,8 @@ def compose(name: str, fragments: Mapping[str, str] | None = None) -> Script:
         ValueError: an include cycle, or a header that is not whole.
     """
     replaced = fragments or {}
-    text = _source(name, replaced)
-    header = parse_header(text)
+    entry_point = _source(name, replaced)
+    header = parse_header(entry_point)
     out: list[str] = []
     origins: list[str] = []
     body_at = 0  # where the includes of the entry point end
@@ -200,20 +206,15 @@ def compose(name: str, fragments: Mapping[str, str] | None = None) -> Script:
                 nonlocal body_at
                 body_at = len(out)
 
-    inline(name, text, ())
-    source = "\n".join(out) + "\n"
-    linked = link(source)
-    sha = hashlib.sha1(linked.encode(), usedforsecurity=False).hexdigest()
-    function = f"forebay_{sha}"
+    inline(name, entry_point, ())
+    text = "\n".join(out) + "\n"
     return Script(
         name=name,
-        source=source,
-        text=linked,
-        sha=sha,
-        function=function,
-        library=as_library(linked, body_at, function),
+        text=text,
+        sha=hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(),
         header=header,
         origins=tuple(origins),
+        body_at=body_at,
     )
 
 
@@ -231,7 +232,7 @@ def luacheck() -> int:
         return 2
     with tempfile.TemporaryDirectory() as folder:
         for name in ENTRY_POINTS:
-            (Path(folder) / (name.replace("/", "_") + ".lua")).write_text(compose(name).source)
+            (Path(folder) / (name.replace("/", "_") + ".lua")).write_text(compose(name).text)
         return subprocess.run(
             [program, "--std", "lua51", "--globals", "redis", "KEYS", "ARGV", "cjson",
              "--max-line-length", "140", "--quiet", folder],

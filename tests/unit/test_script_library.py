@@ -1,10 +1,10 @@
-"""Linking: functions into one table, and a text into a library that forgets between calls."""
+"""A script as a library: declared once, forgetting everything between calls."""
 
 from __future__ import annotations
 
 import pytest
 
-from coordinator.script_linking import as_library, link
+from coordinator.script_library import as_library
 from coordinator.scripts import ENTRY_POINTS, compose
 
 SOURCE = """\
@@ -30,17 +30,9 @@ return count
 """
 
 
-def test_functions_become_fields_and_lines_keep_their_numbers() -> None:
-    linked = link(SOURCE).split("\n")
-    assert len(linked) == len(SOURCE.split("\n"))
-    assert "function F.add(name)" in linked
-    assert "F.add('x')" in linked
-
-
 def test_variables_are_set_anew_in_each_call_and_constants_once() -> None:
-    linked = link(SOURCE)
-    library = as_library(linked, SOURCE.split("\n").index("add('x')"), "forebay_x").split("\n")
-    main = next(line for line in library if line.startswith("function F.main("))
+    library = as_library(SOURCE, SOURCE.split("\n").index("add('x')"), "forebay_x").split("\n")
+    main = next(line for line in library if line.startswith("local function main("))
     assert library[0] == "#!lua name=forebay_x"
     assert "local LIMIT = 3" in library
     assert "local seen, count" in library
@@ -51,14 +43,14 @@ def test_variables_are_set_anew_in_each_call_and_constants_once() -> None:
         "rows = { 1, 2, };",
     ):
         assert assignment in main
-    assert main.endswith("F.add('x')")
+    assert main.endswith("add('x')")
     assert len(library) == len(SOURCE.split("\n")) + 5
 
 
 def test_a_declaration_that_cannot_be_set_anew_is_refused() -> None:
     source = SOURCE.replace("local later", "local later,more")
     with pytest.raises(ValueError, match="not a declaration"):
-        as_library(link(source), source.split("\n").index("add('x')"), "forebay_x")
+        as_library(source, source.split("\n").index("add('x')"), "forebay_x")
 
 
 @pytest.mark.parametrize("name", ENTRY_POINTS)
