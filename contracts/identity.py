@@ -68,6 +68,19 @@ def check_weight(what: str, weight: float) -> float:
     return float(weight)
 
 
+def check_cap(what: str, cap: int, largest: int) -> int:
+    """Return ``cap`` if it is a whole number from 1 to ``largest``, else raise.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    if isinstance(cap, bool) or not isinstance(cap, int) or not 1 <= cap <= largest:
+        raise ConfigurationError(
+            f"{what} is {shown(cap)}, expected a whole number from 1 to {largest}; give one."
+        )
+    return cap
+
+
 def check_choice(what: str, value: Any, choices: type[E]) -> E:
     """Return the member of ``choices`` that ``value`` is or names, else raise.
 

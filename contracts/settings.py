@@ -19,7 +19,8 @@ Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 """Strict: neither "3" nor True is a number."""
 Seconds = Annotated[Number, Field(ge=0, le=LONGEST_SECONDS)]
 PositiveSeconds = Annotated[Number, Field(ge=SHORTEST_SECONDS, le=LONGEST_SECONDS)]
-Cap = Annotated[int, Field(strict=True, ge=1, le=1_000_000_000)]
+LARGEST_CAP: Final = 1_000_000_000
+Cap = Annotated[int, Field(strict=True, ge=1, le=LARGEST_CAP)]
 
 
 def _fault(settings_name: str, fault: ErrorDetails) -> str:

@@ -29,7 +29,7 @@ class Coordinator:
     Attributes:
         address: the server.
         settings: how this process takes part in the fleet.
-        client: for single commands and read-only scripts.
+        client: for whatever is not a shard's batch: single commands, looking, operating.
         heartbeat: keeps the memberships of this process alive.
         subscriber: the channel on which it is woken.
     """

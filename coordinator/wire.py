@@ -43,7 +43,7 @@ class Wire(asyncio.Protocol):
             replyError=BaseParser.parse_error,
             notEnoughData=_NOT_YET,
         )
-        # redis-py keeps the transport private; tests/contract/test_wire.py notices a change.
+        # redis-py keeps it private (ADR 0005); tests/contract/test_wire.py notices a change.
         self._transport: asyncio.Transport = connection._writer.transport  # noqa: SLF001
         self._transport.set_protocol(self)
 

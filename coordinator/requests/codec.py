@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
-from contracts.errors import ConfigurationError
 from contracts.identity import RequestDomain
 from contracts.requests import (
     RequestAdmissionDenied,
@@ -15,29 +14,19 @@ from contracts.requests import (
     RequestDenialReason,
     RequestReleaseOutcome,
 )
-from contracts.settings import RequestAdmissionConfig
+from contracts.settings import LONGEST_SECONDS, RequestAdmissionConfig
 from coordinator.keys import check_id, encode
 from coordinator.operations import Args
 
-LONGEST_WAIT_SECONDS: Final = 366 * 24 * 3600.0
 LONGEST_HINT_SECONDS: Final = 1e9
 """A longer hint is as good as this one: it is clamped to ``max_cooldown_seconds`` anyway."""
 
 
 def wait_argument(timeout_seconds: float | None) -> str:
-    """Return a wait in microseconds as the script wants it; "" waits for ever.
-
-    Raises:
-        ConfigurationError: negative or not a number.
-    """
+    """Return a wait, from 0 on, in microseconds as the script wants it; "" waits for ever."""
     if timeout_seconds is None or timeout_seconds == math.inf:
         return ""
-    if not timeout_seconds >= 0:
-        raise ConfigurationError(
-            f"queue_wait_timeout_seconds is {timeout_seconds!r}, expected a number from 0 on;"
-            " use 0 to take only what is free now, None to wait for ever."
-        )
-    return str(round(min(timeout_seconds, LONGEST_WAIT_SECONDS) * 1e6))
+    return str(round(min(timeout_seconds, LONGEST_SECONDS) * 1e6))
 
 
 def acquire_args(item: RequestAdmissionItem, wait: str) -> Args:
@@ -46,7 +35,7 @@ def acquire_args(item: RequestAdmissionItem, wait: str) -> Args:
     group = item.group.key if item.group.key is not None else str(resource)
     return (
         "acquire",
-        check_id("attempt id", item.attempt_id),
+        encode(item.attempt_id),
         resource.domain.value,
         encode(group),
         repr(item.group.weight),

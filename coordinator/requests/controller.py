@@ -8,7 +8,6 @@ from collections.abc import Awaitable, Callable
 from typing import Final, ParamSpec, Protocol, TypeVar
 
 from contracts.errors import (
-    ConfigurationError,
     CoordinatorError,
     CoordinatorUnavailable,
     MembershipLost,
@@ -17,8 +16,8 @@ from contracts.identity import (
     ProviderModelKey,
     RequestGroupSpec,
     RequestResourceKey,
+    check_cap,
     check_type,
-    shown,
 )
 from contracts.requests import (
     ClassifyException,
@@ -32,7 +31,7 @@ from contracts.requests import (
     RequestOutcomeKind,
     RequestReleaseOutcome,
 )
-from contracts.settings import RequestAdmissionConfig
+from contracts.settings import LARGEST_CAP, RequestAdmissionConfig
 from coordinator.joining import Server
 from coordinator.keys import request_shard
 from coordinator.requests.attempts import RequestAttempt, classify_by_kind, limited
@@ -44,7 +43,6 @@ from coordinator.requests.threads import LoopCaller, LoopEndedError
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_LARGEST_CAP: Final = 1_000_000_000
 _NOT_USED: Final = RequestReleaseOutcome(kind=RequestOutcomeKind.LOCAL_CANCELLED)
 
 
@@ -113,12 +111,9 @@ class AdaptiveRequestAdmissionController:
         if self._is_closed:
             raise CoordinatorUnavailable("the controller was closed; connect anew.")
         check_type("provider_model", provider_model, ProviderModelKey)
-        cap = max_parallel_requests
-        if isinstance(cap, bool) or not isinstance(cap, int) or not 1 <= cap <= _LARGEST_CAP:
-            raise ConfigurationError(
-                f"max_parallel_requests of {provider_model} is {shown(cap)}, expected a whole"
-                " number from 1 to 1000000000; lower or raise it."
-            )
+        cap = check_cap(
+            f"max_parallel_requests of {provider_model}", max_parallel_requests, LARGEST_CAP
+        )
         config = RequestAdmissionConfig() if config is None else config
         check_type("config", config, RequestAdmissionConfig)
         static_cap = await self._shard(provider_model).register(alias, cap, config)

@@ -6,19 +6,18 @@ Nobody has to be a member for it, and each may be done again without harm.
 from __future__ import annotations
 
 import json
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 from redis.exceptions import NoPermissionError, NoScriptError, RedisError, ResponseError
 
 from contracts.errors import ConfigurationError
-from contracts.identity import ProviderModelKey, RequestResourceKey, shown
+from contracts.identity import ProviderModelKey, RequestResourceKey, check_cap
+from contracts.settings import LARGEST_CAP
 from coordinator.address import ServerAddress
 from coordinator.connections import connection_error
 from coordinator.keys import SCHEMA_VERSION, request_shard
 from coordinator.link import refusal
 from coordinator.scripts import script
-
-LARGEST_CAP: Final = 1_000_000_000
 
 
 class Operable(Protocol):
@@ -83,11 +82,8 @@ async def set_override_cap(
             on this server.
         CoordinatorError: the server could not be used, or another version wrote the shard.
     """
-    if cap is not None and not (isinstance(cap, int) and 1 <= cap <= LARGEST_CAP):
-        raise ConfigurationError(
-            f"the override cap of {provider_model} is {shown(cap)}, expected a whole number from 1"
-            f" to {LARGEST_CAP:,}; give one, or None to take the override off."
-        )
+    if cap is not None:
+        check_cap(f"the override cap of {provider_model}", cap, LARGEST_CAP)
     return await _operate(coordinator, provider_model, "override_cap", "" if cap is None else cap)
 
 

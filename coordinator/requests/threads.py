@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import contextlib
-import functools
 import math
 import os
 import time
 from collections.abc import Awaitable, Callable
-from typing import Final, ParamSpec, TypeVar
+from typing import Final, TypeVar, TypeVarTuple
 
 from contracts.errors import ConfigurationError, CoordinatorUnavailable
 
-P = ParamSpec("P")
+Ts = TypeVarTuple("Ts")
 T = TypeVar("T")
 
 _LOOK_SECONDS: Final = 1.0
@@ -112,7 +111,7 @@ class LoopCaller:
             raise
         return reply.result()
 
-    def send(self, callback: Callable[P, object], *args: P.args, **kwargs: P.kwargs) -> None:
+    def send(self, callback: Callable[[*Ts], object], *args: *Ts) -> None:
         """Run a callback on the loop: at once on the loop itself, else as its next turn.
 
         Does nothing where the loop has ended, nor in a forked child, whose copy of it never turns.
@@ -122,10 +121,10 @@ class LoopCaller:
         except RuntimeError:
             is_here = False
         if is_here:
-            callback(*args, **kwargs)
+            callback(*args)
         else:
             with contextlib.suppress(RuntimeError):  # closed
-                self._loop.call_soon_threadsafe(functools.partial(callback, *args, **kwargs))
+                self._loop.call_soon_threadsafe(callback, *args)
 
     def _wait(self, reply: concurrent.futures.Future[T], timeout_seconds: float | None) -> None:
         """Block until the reply is there; a loop that ends without a word is noticed as well."""

@@ -40,8 +40,8 @@
 --   NOMEMBER the caller is not a member (any more); OLDBATCH a late duplicate; BADBATCH an
 --   operation that is not one, lacks arguments, or names no domain or outcome: nothing happened
 -- Cost
---   O(log n) per operation, at most 64 grants, 200 ended leases and 64 deadlines besides; a
---   PTTL per key that the call may have made
+--   O(log n) per operation, at most 64 grants, 200 ended leases and 64 deadlines besides; one
+--   PTTL, and a PEXPIRE per key that the call may have made
 -- Invariant
 --   in_flight is the number of live leases; no grant above window or cap; nobody passes a waiter
 --   that may go (spec 01, 4 and 5; spec 03, Order)

@@ -91,6 +91,9 @@ while at <= #ARGV do
 end
 
 load_meta()
+if not meta.generation then
+  return redis.error_reply('NOMEMBER ' .. member_id) -- the shard is gone: nothing may grow here
+end
 settle()
 local expiry = redis.call('ZSCORE', K.members, member_id)
 if not expiry or tonumber(expiry) <= now_us then
