@@ -24,7 +24,7 @@ from contracts.errors import (
     CoordinatorUnavailable,
     ForebayError,
 )
-from coordinator.joining import JOIN, Server, join
+from coordinator.joining import MEMBER_SCRIPTS, Server, join
 from coordinator.keys import ShardKeys
 from coordinator.link import Call, LinkDownError, NotAMemberError, refused_operation
 from coordinator.membership import Membership
@@ -34,6 +34,8 @@ from coordinator.scripts import Script
 OPERATIONS_PER_CALL: Final = 64
 RESULTS_PER_TURN: Final = 16
 """Half a call or less, so that the server and this process work at the same time."""
+
+CLOSED: Final = "the coordinator was closed; connect anew."
 
 log = structlog.get_logger("forebay.channel")
 
@@ -74,7 +76,7 @@ class ShardChannel:
         self._batch = batch
         self._key_list = keys.all
         self._listener = listener
-        self._link = server.new_link(JOIN, batch)
+        self._link = server.new_link(*MEMBER_SCRIPTS, batch)
         self._queue: deque[Operation] = deque()
         self._under_way: list[Operation] = []
         self._number = 0
@@ -87,11 +89,12 @@ class ShardChannel:
         self._is_unavailable = False
         self._is_expired = False
         self._failures = 0
+        self._last_error = ""
 
     def submit(self, operation: Operation) -> None:
         """Send an operation with the next call; it is told its result."""
         if self._closed:
-            operation.done(CoordinatorUnavailable("the coordinator was closed; connect anew."))
+            operation.done(CoordinatorUnavailable(CLOSED))
             return
         operation.since = self._loop.time()
         self._queue.append(operation)
@@ -129,7 +132,7 @@ class ShardChannel:
             self._overdue.cancel()
         if membership is not None:
             self._part(membership)
-        closed = CoordinatorUnavailable("the coordinator was closed; connect anew.")
+        closed = CoordinatorUnavailable(CLOSED)
         self._give_up(closed, [*self._under_way, *self._queue])
         self._under_way.clear()
         self._link.drop()
@@ -160,6 +163,8 @@ class ShardChannel:
         self._send_new([self._queue.popleft() for _ in range(count)])
 
     def _send_new(self, operations: list[Operation]) -> None:
+        for operation in operations:
+            operation.sent_as = self.membership
         self._under_way = operations
         self._number += 1
         self._send()
@@ -173,7 +178,7 @@ class ShardChannel:
             script=self._batch,
             keys=self._key_list,
             arguments=arguments,
-            is_freeing=all(operation.frees for operation in self._under_way),
+            is_freeing=not any(operation.takes for operation in self._under_way),
         )
         self._link.send(call, self._answered)
 
@@ -197,11 +202,12 @@ class ShardChannel:
                     self.membership = None  # it has left, though the reply was lost
                 else:
                     self._is_expired = True
-            case CoordinatorFull() if frees := [op for op in operations if op.frees]:
+            case CoordinatorFull():
                 # Nothing was carried out. What frees goes on alone, as it is taken in any case.
-                self._give_up(answer, [op for op in operations if not op.frees])
-                self._send_new(frees)
-            case CoordinatorError():
+                self._give_up(answer, [op for op in operations if op.takes])
+                if others := [op for op in operations if not op.takes]:
+                    self._send_new(others)
+            case ForebayError():
                 self._give_up(answer, operations)
             case _:
                 raise answer
@@ -231,11 +237,9 @@ class ShardChannel:
         """Sort what met the end of the membership: what frees has nothing left to free."""
         again = []
         for operation in operations:
-            if operation.given_up:
-                continue
-            if operation.frees:
+            if operation.frees and not operation.given_up:
                 operation.done(["stale_lease"])
-            else:
+            elif not operation.frees and operation.is_wanted:
                 again.append(operation)
         self._queue.extendleft(reversed(again))
 
@@ -257,6 +261,8 @@ class ShardChannel:
                 async with asyncio.timeout(self._server.settings.call_timeout_seconds):
                     await self._link.connect()
                     if not self._under_way and (self._is_expired or self.membership is None):
+                        if self._is_leaving:
+                            raise CoordinatorUnavailable(CLOSED)
                         await self._rejoin()
             except ForebayError as error:
                 self._give_up(error, self._queue)
@@ -305,7 +311,7 @@ class ShardChannel:
         self._server.subscriber.unsubscribe(self.keys.wake_channel(membership.member_id))
 
     def _on_expired(self, membership: Membership) -> None:
-        if self.membership is membership:
+        if self.membership is membership and not self._is_leaving:
             self._is_expired = True
             self._flush_soon()
 
@@ -322,8 +328,8 @@ class ShardChannel:
         overdue = [op for op in waiting if now - op.since >= timeout]
         if overdue:
             error = CoordinatorUnavailable(
-                f"{self._server.address} did not answer within {timeout:g} s; is it running and"
-                " reachable? Forebay goes on trying to reach it."
+                f"{self._server.address} did not answer within {timeout:g} s{self._last_error};"
+                " is it running and reachable? Forebay goes on trying to reach it."
             )
             self._give_up(error, overdue)
         ages = [now - op.since for op in waiting if not op.given_up]
@@ -342,6 +348,7 @@ class ShardChannel:
         self._queue = deque(op for op in self._queue if op.frees or not op.given_up)
 
     def _note_unavailable(self, error: Exception) -> None:
+        self._last_error = f" ({error!s:.200})" if str(error) else ""
         if not self._is_unavailable:
             self._is_unavailable = True
             log.warning(

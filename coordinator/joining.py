@@ -16,6 +16,8 @@ from coordinator.scripts import Script, script
 from coordinator.wakeups import Subscriber
 
 JOIN: Final = script("member/join")
+MEMBER_SCRIPTS: Final = (JOIN, script("member/heartbeat"))
+"""What a link must bring to a server before anybody can be a member there for long."""
 
 
 class Server(Protocol):

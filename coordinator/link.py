@@ -31,7 +31,12 @@ from contracts.errors import (
 from coordinator.scripts import FUNCTION_NOT_FOUND, Script
 from coordinator.wire import Wire, open_wire
 
-_PASSING: Final = frozenset({"TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "ASK", "MOVED"})
+_PASSING: Final = frozenset(
+    {
+        *("TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "ASK", "MOVED"),
+        *("NOREPLICAS", "MISCONF", "BUSY"),
+    }
+)
 
 
 Answered = Callable[[bytes | Exception], None]
@@ -48,7 +53,8 @@ class NotAMemberError(Exception):
 def is_passing(error: ResponseError) -> bool:
     """Whether an error reply tells of a state that passes (spec 06).
 
-    A failover, a slot that moves, functions that somebody flushed.
+    A failover, a slot that moves, a replica or a disk that is away, a script that runs too long,
+    functions that somebody flushed.
     """
     return (
         isinstance(error, ReadOnlyError)
@@ -61,6 +67,8 @@ def refusal(script: Script, error: ResponseError) -> Exception:
     """Return the typed exception for a script's error reply: the one place that reads its code."""
     message = str(error)
     code, _, detail = message.partition(" ")
+    if isinstance(error, NoPermissionError):
+        return _forbidden(error)
     if isinstance(error, OutOfMemoryError):
         return CoordinatorFull(
             "the server is out of memory and refuses new work; raise its maxmemory or free some."
@@ -78,6 +86,14 @@ def refusal(script: Script, error: ResponseError) -> Exception:
             return CoordinatorError(
                 f"script {script.name} failed: {script.locate(message)}; please report this."
             )
+
+
+def _forbidden(error: NoPermissionError) -> ConfigurationError:
+    return ConfigurationError(
+        f"the server forbids this user what a member needs ({error}); grant it ~fb:* &fb:* +@read"
+        " +@write +@pubsub +info +time +fcall +function|load +function|list -keys, or name another"
+        " user in the URL."
+    )
 
 
 def refused_operation(code: str, detail: str) -> ForebayError:
@@ -142,10 +158,7 @@ class ScriptLink:
                     await self._client.function_load(script.library, replace=True)
             self._wire = await open_wire(self._client, self._on_reply, self._on_lost)
         except NoPermissionError as error:
-            raise ConfigurationError(
-                f"the server forbids this user to load functions ({error}); grant it"
-                " +fcall +function|load +function|list."
-            ) from error
+            raise _forbidden(error) from error
         except (RedisError, OSError) as error:
             raise LinkDownError(str(error)) from error
 

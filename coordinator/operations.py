@@ -7,6 +7,7 @@ from typing import Any
 
 from contracts.errors import ForebayError
 from contracts.requests import ReleaseReason, ReleaseResult
+from coordinator.membership import Membership
 
 Result = list[Any]
 Args = tuple[str | int | bytes, ...]
@@ -18,19 +19,28 @@ class Operation:
     Args:
         args: its name and arguments, as they stand in the script's ARGV.
         frees: whether it gives back; what frees is repeated until acknowledged.
+        takes: whether it may need memory of the server; what frees does not.
 
     Attributes:
         given_up: whether its caller was told an error already.
+        sent_as: the membership under which it was last sent.
         since: loop time when it was submitted.
     """
 
-    __slots__ = ("args", "frees", "given_up", "since")
+    __slots__ = ("args", "frees", "given_up", "sent_as", "since", "takes")
 
-    def __init__(self, args: Args, *, frees: bool = False) -> None:
+    def __init__(self, args: Args, *, frees: bool = False, takes: bool = True) -> None:
         self.args = args
         self.frees = frees
+        self.takes = takes and not frees
         self.given_up = False
+        self.sent_as: Membership | None = None
         self.since = 0.0
+
+    @property
+    def is_wanted(self) -> bool:
+        """Whether it is worth sending again under another membership."""
+        return not self.given_up
 
     def done(self, result: Result | ForebayError) -> None:
         """Tell its result, or the error that ended its caller's wait; called once."""

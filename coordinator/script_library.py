@@ -31,8 +31,11 @@ def as_library(source: str, body_at: int, name: str) -> str:
         name: of the library, different for each text.
 
     Raises:
-        ValueError: a variable of the top level is declared in a way that this cannot read.
+        ValueError: it includes nothing, or a variable of the top level is declared in a way that
+            this cannot read.
     """
+    if body_at <= _INPUTS_LINE:
+        raise ValueError(f"{name} includes nothing, so it is no function")
     lines = source.split("\n")
     assignments = _declare_once(lines, body_at)
     lines[0] = f"#!lua name={name}"

@@ -14,8 +14,10 @@ from typing import Any
 import redis.asyncio as aioredis
 import structlog
 from redis.backoff import EqualJitterBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
+from contracts.errors import ConfigurationError
 from coordinator.wire import Wire, open_wire
 
 log = structlog.get_logger("forebay.wakeups")
@@ -25,7 +27,9 @@ log = structlog.get_logger("forebay.wakeups")
 class _Listener:
     on_message: Callable[[bytes], None]
     on_resumed: Callable[[], None]
-    confirmed: asyncio.Event = field(default_factory=asyncio.Event)
+    confirmed: asyncio.Future[None] = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
 
 
 class Subscriber:
@@ -55,6 +59,7 @@ class Subscriber:
 
         Raises:
             RedisError, OSError: the server could not be reached.
+            ConfigurationError: its user may not listen on the channel.
         """
         listener = _Listener(on_message=on_message, on_resumed=on_resumed)
         self._listeners[channel.encode()] = listener
@@ -62,7 +67,11 @@ class Subscriber:
             self._wire.write("SUBSCRIBE", channel)
         else:
             await self._connect()
-        await listener.confirmed.wait()
+        try:
+            await listener.confirmed
+        except asyncio.CancelledError:
+            self._drop()  # nothing came: the next try takes another connection
+            raise
 
     def unsubscribe(self, channel: str) -> None:
         """Stop listening on a channel."""
@@ -75,9 +84,15 @@ class Subscriber:
             self._reconnecting.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._reconnecting
-        if self._wire is not None:
-            self._wire.close()
-            self._wire = None
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close()
+
+    def _drop(self) -> None:
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close()
+            self._on_lost(RedisConnectionError("the subscriber's connection was dropped"))
 
     async def _connect(self) -> None:
         async with self._connecting:
@@ -89,6 +104,14 @@ class Subscriber:
     def _on_message(self, message: Any) -> None:
         if not isinstance(message, list):  # an error reply, such as a channel that ACL forbids
             log.warning("subscriber_refused", error=str(message)[:200])
+            for refused in self._listeners.values():
+                if not refused.confirmed.done():
+                    refused.confirmed.set_exception(
+                        ConfigurationError(
+                            f"the server refused to let this user listen ({message}); grant it"
+                            " &fb:* +@pubsub, or name another user in the URL."
+                        )
+                    )
             return
         kind, channel, payload = message
         listener = self._listeners.get(channel)
@@ -98,9 +121,10 @@ class Subscriber:
             listener.on_message(payload)
         elif kind == b"subscribe":
             self._failures = 0
-            if listener.confirmed.is_set():
+            if listener.confirmed.done():
                 listener.on_resumed()
-            listener.confirmed.set()
+            else:
+                listener.confirmed.set_result(None)
 
     def _on_lost(self, error: Exception) -> None:
         self._wire = None

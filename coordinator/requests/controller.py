@@ -34,15 +34,17 @@ from contracts.requests import (
 from contracts.settings import LARGEST_CAP, RequestAdmissionConfig
 from coordinator.joining import Server
 from coordinator.keys import request_shard
+from coordinator.requests.asking import Attempt
 from coordinator.requests.attempts import RequestAttempt, classify_by_kind, limited
 from coordinator.requests.codec import wait_argument
-from coordinator.requests.shard import Attempt, RequestShard, require_lease
+from coordinator.requests.shard import RequestShard, require_lease
 from coordinator.requests.snapshots import Reader, RequestPressureSnapshotProvider
 from coordinator.requests.threads import LoopCaller, LoopEndedError
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+LONGEST_CANCEL_SECONDS: Final = 1.0
 _NOT_USED: Final = RequestReleaseOutcome(kind=RequestOutcomeKind.LOCAL_CANCELLED)
 
 
@@ -275,6 +277,8 @@ class AdaptiveRequestAdmissionController:
         with contextlib.suppress(CoordinatorError):  # the release goes on trying
             if not await self._server.is_registered(request_shard(provider_model)):
                 return ReleaseResult(released=False, reason=ReleaseReason.UNKNOWN_LEASE)
+        if self._is_closed:  # meanwhile
+            return ReleaseResult(released=False, reason=ReleaseReason.STALE_LEASE)
         return await self._shard(provider_model).release(lease, outcome)
 
     def assert_held(self, lease: RequestAdmissionLease) -> None:
@@ -313,6 +317,8 @@ class AdaptiveRequestAdmissionController:
         ):
             # Decided without joining: an unregistered resource leaves no state behind.
             return RequestAdmissionDenied(item=item, reason=RequestDenialReason.HARD_POLICY_DENIAL)
+        if self._is_closed:  # meanwhile
+            return shut_down(item)
         shard = self._shard(provider_model)
         attempt = shard.ask(item, wait)
         try:
@@ -328,7 +334,11 @@ def shut_down(item: RequestAdmissionItem) -> RequestAdmissionDenied:
 
 
 async def _give_back(shard: RequestShard, attempt: Attempt) -> None:
-    """Take an attempt back before its cancellation goes on; the order is under way in any case."""
+    """Take an attempt back before its cancellation goes on; the order is under way in any case.
+
+    A server that says nothing holds the cancellation up for a moment only: the order is repeated
+    until it is acknowledged.
+    """
     taken_back = shard.take_back(attempt)
     taken_back.add_done_callback(lambda done: done.cancelled() or done.exception())
-    await asyncio.wait([taken_back])
+    await asyncio.wait([taken_back], timeout=LONGEST_CANCEL_SECONDS)

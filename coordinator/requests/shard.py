@@ -26,6 +26,7 @@ from coordinator.keys import encode, request_shard
 from coordinator.membership import Membership
 from coordinator.operations import Args, Operation, Release, Result
 from coordinator.requests import codec
+from coordinator.requests.asking import Attempt, Recheck, Registration
 from coordinator.scripts import script
 
 SHORTEST_WAKE_SECONDS: Final = 0.001
@@ -35,57 +36,6 @@ NO_ATTEMPT: Final = "-"
 LeaseLost = Callable[[RequestAdmissionLease, str], None]
 
 log = structlog.get_logger("forebay.requests")
-
-
-class Attempt(Operation):
-    """One attempt that asked and has no answer yet.
-
-    Attributes:
-        future: told the decision.
-        asker: the task that asked.
-        is_waiting: whether it stands in the queue, as far as this process knows.
-        asked_at: loop time when it first asked.
-    """
-
-    __slots__ = ("_shard", "asked_at", "asker", "future", "is_waiting", "item")
-
-    def __init__(self, item: RequestAdmissionItem, args: Args, shard: RequestShard) -> None:
-        super().__init__(args)
-        self.item = item
-        self.future: asyncio.Future[RequestAdmissionDecision] = shard.loop.create_future()
-        self.is_waiting = False
-        self.asked_at = shard.loop.time()
-        self.asker = asyncio.current_task(shard.loop)
-        self._shard = shard
-
-    @property
-    def encoded_id(self) -> str:
-        """The attempt id as it stands in keys and replies."""
-        return str(self.args[1])
-
-    def done(self, result: Result | ForebayError) -> None:
-        """Take the shard's answer to the question."""
-        self._shard.answered(self, result)
-
-    def late(self, result: Result) -> None:
-        """Nobody waits any more: give back what it took."""
-        if result[0] in {"granted", "waiting"}:
-            self._shard.channel.submit(Operation(("cancel", self.args[1]), frees=True))
-
-
-class Recheck(Operation):
-    """Asks what became of an attempt: the truth, should a wake-up have been lost."""
-
-    __slots__ = ("_attempt",)
-
-    def __init__(self, attempt: Attempt) -> None:
-        super().__init__(("state", attempt.args[1]))
-        self._attempt = attempt
-
-    def done(self, result: Result | ForebayError) -> None:
-        """Take the shard's answer; where it cannot be reached, the attempt goes on waiting."""
-        if not isinstance(result, ForebayError):
-            self._attempt.done(result)
 
 
 class RequestShard:
@@ -108,6 +58,7 @@ class RequestShard:
         self._attempts: dict[str, Attempt] = {}
         self._waiting = 0
         self._registrations: dict[str, Args] = {}
+        self._is_closed = False
         self._on_lease_lost = on_lease_lost
         self._recheck_seconds = server.settings.recheck_seconds
         self._wake: asyncio.TimerHandle | None = None
@@ -120,9 +71,19 @@ class RequestShard:
     async def register(self, alias: str, cap: int, config: RequestAdmissionConfig) -> int:
         """Register an alias for as long as this process is a member; return the static cap."""
         args = codec.register_args(alias, cap, config)
-        self._registrations[alias] = args
         result = await self.channel.ask(*args)
+        self._registrations[alias] = args
         return int(result[1])
+
+    def _register_again(self, args: Args) -> None:
+        """Try once more what was refused, such as by a server without memory."""
+
+        def submit() -> None:
+            if args in self._registrations.values():
+                self.channel.submit(Registration(args, self._register_again))
+
+        if not self._is_closed:
+            self.loop.call_later(self._recheck_seconds, submit)
 
     # -- asking
 
@@ -144,38 +105,70 @@ class RequestShard:
         self.channel.submit(attempt)
         return attempt
 
-    def answered(self, attempt: Attempt, result: Result | ForebayError) -> None:
-        """Take what the shard says of an attempt."""
-        if isinstance(result, ForebayError):
-            self._forget(attempt)
-            if not attempt.future.done():
-                attempt.future.set_exception(result)
-            return
+    def answered(self, attempt: Attempt, result: Result, sent_as: Membership | None) -> None:
+        """Take what the shard says of an attempt, under the membership that asked."""
         match result[0]:
-            case "granted":
-                self._granted(attempt, result)
-            case "waiting":
-                if not attempt.is_waiting and attempt.encoded_id in self._attempts:
-                    attempt.is_waiting = True
-                    self._waiting += 1
-                    self._keep_rechecking()
             case "denied":
                 self._decide(attempt, codec.decode_denial(attempt.item, result))
-            case "unknown" if not attempt.future.done():
-                # The waiter vanished with the server's memory of it: ask again.
-                self._stop_waiting(attempt)
-                self.channel.submit(attempt)
+            case "granted" | "waiting" if attempt.future.done():
+                self.unwanted(attempt)
+            case "granted" | "waiting" if sent_as is not self.channel.membership:
+                self._ask_again(attempt)  # what it got has gone with that membership
+            case "granted":
+                self._grant(attempt, result)
+            case "waiting":
+                self._note_waiting(attempt)
+            case "unknown":
+                self._ask_again(attempt)  # the waiter vanished with the server's memory of it
 
-    def _granted(self, attempt: Attempt, terms: Sequence[Any]) -> None:
-        membership = self.channel.membership
-        if membership is None or attempt.future.done():
+    def failed(self, attempt: Attempt, error: ForebayError) -> None:
+        """Tell an attempt's caller that the shard could not be asked; what it took goes back."""
+        if attempt.future.done():
             return
+        was_waiting = attempt.is_waiting
+        self._forget(attempt)
+        attempt.future.set_exception(error)
+        if was_waiting:
+            self.unwanted(attempt)
+
+    def unwanted(self, attempt: Attempt) -> None:
+        """Give back what an attempt took that nobody waits for."""
+        if attempt.encoded_id not in self._attempts:  # else it was asked anew under its id
+            self._return(attempt.encoded_id)
+
+    def _return(self, encoded_id: str) -> None:
+        if encoded_id not in self.held:
+            self.channel.submit(Operation(("cancel", encoded_id), frees=True))
+
+    def _ask_again(self, attempt: Attempt) -> None:
+        if attempt.future.done():
+            return
+        self._stop_waiting(attempt)
+        now = self.loop.time()
+        if attempt.deadline is not None and now >= attempt.deadline:
+            self._deny(attempt, RequestDenialReason.QUEUE_TIMEOUT)
+        else:
+            attempt.shorten(now)
+            self.channel.submit(attempt)
+
+    def _note_waiting(self, attempt: Attempt) -> None:
+        if not attempt.is_waiting:
+            attempt.is_waiting = True
+            self._waiting += 1
+            self._keep_rechecking()
+
+    def _grant(self, attempt: Attempt, terms: Sequence[Any]) -> None:
+        membership = self.channel.membership
+        assert membership is not None  # noqa: S101 - for mypy; whoever tells a grant is a member
         lease = codec.decode_lease(attempt.item, terms, membership.generation, membership.member_id)
         self.held[attempt.encoded_id] = lease
         if attempt.asker is not None and not self._has_warned:
             self._holders[attempt.encoded_id] = attempt.asker
             self._holding.add(attempt.asker)
         self._decide(attempt, lease)
+
+    def _deny(self, attempt: Attempt, reason: RequestDenialReason) -> None:
+        self._decide(attempt, RequestAdmissionDenied(item=attempt.item, reason=reason))
 
     def _decide(self, attempt: Attempt, decision: RequestAdmissionDecision) -> None:
         self._forget(attempt)
@@ -217,14 +210,15 @@ class RequestShard:
 
     def on_notices(self, generation: str, notices: Sequence[list[Any]]) -> None:  # noqa: ARG002
         """Deliver grants, denials and losses to whom they concern."""
-        for kind, attempt_id, *terms in notices:
-            attempt = self._attempts.get(attempt_id)
+        for kind, encoded_id, *terms in notices:
+            attempt = self._attempts.get(encoded_id)
             if kind == "lost":
-                self._lost(attempt_id, str(terms[0]))
-            elif attempt is None:
-                continue  # cancelled meanwhile: its cancel operation gives the lease back
+                self._lost(encoded_id, str(terms[0]))
+            elif attempt is None or attempt.future.done():
+                if kind == "granted":
+                    self._return(encoded_id)  # nobody waits for it any more
             elif kind == "granted":
-                self._granted(attempt, terms)
+                self._grant(attempt, terms)
             else:
                 self._decide(attempt, codec.decode_denial(attempt.item, [kind, *terms]))
 
@@ -241,9 +235,9 @@ class RequestShard:
         self._sweep_later(membership)
         for attempt in list(self._attempts.values()):
             if attempt.is_waiting:
-                self._stop_waiting(attempt)
-                self.channel.submit(attempt)
-        return [Operation(args) for args in self._registrations.values()]
+                self._ask_again(attempt)
+        again = self._register_again
+        return [Registration(args, again) for args in self._registrations.values()]
 
     def _sweep_later(self, membership: Membership) -> None:
         """On a quiet shard nobody's call would end a dead member: each live one looks at times."""
@@ -251,7 +245,7 @@ class RequestShard:
             self._sweep.cancel()
 
         def sweep() -> None:
-            self.channel.submit(Operation(("state", NO_ATTEMPT)))
+            self.channel.submit(Operation(("state", NO_ATTEMPT), takes=False))
             self._sweep_later(membership)
 
         self._sweep = self.loop.call_later(membership.ttl_seconds / 3, sweep)
@@ -277,15 +271,17 @@ class RequestShard:
     def on_resumed(self) -> None:
         """Ask for the truth of everything that waits."""
         for attempt in list(self._attempts.values()):
-            if attempt.is_waiting:
-                self.channel.submit(Recheck(attempt))
+            self._recheck_one(attempt)
+
+    def _recheck_one(self, attempt: Attempt) -> None:
+        if attempt.is_waiting and not attempt.is_rechecked:
+            self.channel.submit(Recheck(attempt, self))
 
     def _look(self) -> None:
         self._wake = None
-        for attempt in self._attempts.values():
-            if attempt.is_waiting:
-                self.channel.submit(Recheck(attempt))
-                return
+        waiting = next((a for a in self._attempts.values() if a.is_waiting), None)
+        if waiting is not None:
+            self._recheck_one(waiting)
 
     def _keep_rechecking(self) -> None:
         if self._recheck is None:
@@ -295,22 +291,28 @@ class RequestShard:
         self._recheck = None
         if not self._waiting:
             return
-        old = self.loop.time() - self._recheck_seconds
+        before = self.loop.time() - self._recheck_seconds
         for attempt in list(self._attempts.values()):
-            if attempt.is_waiting and attempt.asked_at <= old:
-                self.channel.submit(Recheck(attempt))
+            if not attempt.is_waiting or attempt.asked_at > before:
+                continue
+            if attempt.deadline is not None and attempt.deadline <= before:
+                # The shard should have said so; it is away, or its word was lost.
+                self._deny(attempt, RequestDenialReason.QUEUE_TIMEOUT)
+                self.unwanted(attempt)
+            else:
+                self._recheck_one(attempt)
         self._keep_rechecking()
 
     # -- ending
 
     async def close(self) -> None:
         """Deny this member's own waiters with ``shutdown`` and leave the shard."""
+        self._is_closed = True
         for timer in (self._wake, self._recheck, self._sweep):
             if timer is not None:
                 timer.cancel()
         for attempt in list(self._attempts.values()):
-            denied = RequestAdmissionDenied(item=attempt.item, reason=RequestDenialReason.SHUTDOWN)
-            self._decide(attempt, denied)
+            self._deny(attempt, RequestDenialReason.SHUTDOWN)
         await self.channel.close()
 
 

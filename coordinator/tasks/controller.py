@@ -26,14 +26,17 @@ class _Admit(Question):
     __slots__ = ("_give_back",)
 
     def __init__(
-        self, args: Args, loop: asyncio.AbstractEventLoop, give_back: Callable[[Result], None]
+        self,
+        args: Args,
+        loop: asyncio.AbstractEventLoop,
+        give_back: Callable[[Result, Membership | None], None],
     ) -> None:
         super().__init__(args, loop)
         self._give_back = give_back
 
     def late(self, result: Result) -> None:
         """Give back what was admitted."""
-        self._give_back(result)
+        self._give_back(result, self.sent_as)
 
 
 class TaskAdmissionController:
@@ -117,20 +120,20 @@ class TaskAdmissionController:
         args = codec.operation("admit", slots, max(1, round(in_progress_seconds * 1000)))
         question = _Admit(args, self._loop, self._admitted_late)
         self.channel.submit(question)
-        admission = self._admission(await question.future)
+        admission = self._admission(await question.future, question.sent_as)
         for lease in admission.leases:
             self._held[lease.lease_id] = lease
         return admission
 
-    def _admission(self, result: Result) -> Admission:
-        membership = self.channel.membership
-        if membership is None:  # expired meanwhile: what was granted has gone back to the queue
+    def _admission(self, result: Result, membership: Membership | None) -> Admission:
+        if membership is None or membership is not self.channel.membership:
+            # It has ended meanwhile: what was granted has gone back to the queue.
             return Admission(leases=(), blocked=None)
         return codec.decode_admission(result, membership.generation, membership.member_id)
 
-    def _admitted_late(self, result: Result) -> None:
+    def _admitted_late(self, result: Result, membership: Membership | None) -> None:
         """The caller has given up: its tasks go back at once, as nobody runs them."""
-        for lease in self._admission(result).leases:
+        for lease in self._admission(result, membership).leases:
             self.retry(lease, give_back_try=False)
 
     def finish(
