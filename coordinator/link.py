@@ -91,8 +91,8 @@ def refusal(script: Script, error: ResponseError) -> Exception:
 def _forbidden(error: NoPermissionError) -> ConfigurationError:
     return ConfigurationError(
         f"the server forbids this user what a member needs ({error}); grant it ~fb:* &fb:* +@read"
-        " +@write +@pubsub +info +time +fcall +function|load +function|list -keys, or name another"
-        " user in the URL."
+        " +@write +@pubsub -@dangerous +info +time +fcall +function|load +function|list +evalsha_ro"
+        " +eval_ro -function|flush -function|delete, or name another user in the URL."
     )
 
 

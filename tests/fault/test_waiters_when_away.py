@@ -148,6 +148,7 @@ async def test_a_user_with_the_told_rights_is_a_whole_member_and_reaches_no_othe
             await when(observer, lambda seen: seen.waiters == 1)
         assert (await soon(requests.release(held, forebay.SUCCESS))).released
         lease = await soon(waiting)
+        assert (await requests.pressure.audit(MODEL)).ok
         assert (await soon(requests.release(lease, forebay.SUCCESS))).released
     with open_sync(parse_url(url)) as member:
         for command in (
@@ -155,6 +156,8 @@ async def test_a_user_with_the_told_rights_is_a_whole_member_and_reaches_no_othe
             ("SET", "elsewhere", "1"),
             ("PUBLISH", "elsewhere", "1"),
             ("KEYS", "*"),
+            ("FLUSHALL",),
+            ("FUNCTION", "FLUSH"),
             ("SUBSCRIBE", "elsewhere"),
             ("CONFIG", "GET", "*"),
         ):
