@@ -21,7 +21,18 @@ from contracts.identity import (
 
 
 class RequestDenialReason(StrEnum):
-    """Why no lease was given."""
+    """Why no lease was given.
+
+    Attributes:
+        NO_CAPACITY: every slot of the window or of the static cap is held (``try_acquire``).
+        COOLDOWN: the domain pauses after a rate limit (``try_acquire``).
+        QUOTA: a budget has no room for the cost now (``try_acquire``).
+        QUEUED_WAITERS_AHEAD: somebody waits who comes first (``try_acquire``).
+        QUEUE_TIMEOUT: the wait ended before a slot came.
+        CANCELLATION: the wait was cancelled.
+        SHUTDOWN: the controller was closed.
+        HARD_POLICY_DENIAL: it could never be granted, such as on an unregistered resource.
+    """
 
     NO_CAPACITY = "no_capacity"
     COOLDOWN = "cooldown"
@@ -51,7 +62,16 @@ class RequestOutcomeKind(StrEnum):
 
 
 class ReleaseReason(StrEnum):
-    """What a release found."""
+    """What a release found.
+
+    Attributes:
+        RELEASED: the lease, which is free now; once per lease.
+        DUPLICATE: it had been released before.
+        STALE_LEASE: it had ended otherwise, or is another member's.
+        WRONG_GENERATION: nothing of that name, which an older state of the server granted.
+        UNKNOWN_LEASE: nothing of that name.
+        DEFERRED: no answer within the caller's own deadline; the release goes on by itself.
+    """
 
     RELEASED = "released"
     DUPLICATE = "duplicate"

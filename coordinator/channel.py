@@ -14,7 +14,6 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any, Final, Protocol
 
-import structlog
 from redis.backoff import EqualJitterBackoff
 from redis.exceptions import RedisError
 
@@ -27,6 +26,7 @@ from contracts.errors import (
 from coordinator.joining import MEMBER_SCRIPTS, Server, join
 from coordinator.keys import ShardKeys
 from coordinator.link import Call, LinkDownError, NotAMemberError, refused_operation
+from coordinator.logs import Logger
 from coordinator.membership import Membership
 from coordinator.operations import Args, Operation, Question, Result
 from coordinator.scripts import Script
@@ -35,9 +35,12 @@ OPERATIONS_PER_CALL: Final = 64
 RESULTS_PER_TURN: Final = 16
 """Half a call or less, so that the server and this process work at the same time."""
 
+CLOCK_SLACK_SECONDS: Final = 0.001
+"""Timers may fire a clock tick early."""
+
 CLOSED: Final = "the coordinator was closed; connect anew."
 
-log = structlog.get_logger("forebay.channel")
+log = Logger("forebay.channel")
 
 
 class Listener(Protocol):
@@ -53,7 +56,7 @@ class Listener(Protocol):
         """A membership begins: what must come before everything else, such as registering."""
 
     def on_lost(self, membership: Membership) -> None:
-        """A membership is over: what it held has been given to others."""
+        """A membership is over, as may be said twice: what it held is, or will be, others'."""
 
     def on_resumed(self) -> None:
         """Wake-ups may have been lost: ask for what is waited for."""
@@ -84,6 +87,7 @@ class ShardChannel:
         self._is_flush_due = False
         self._repairing: asyncio.Task[None] | None = None
         self._overdue: asyncio.TimerHandle | None = None
+        self._watching: asyncio.TimerHandle | None = None
         self._closed = False
         self._is_leaving = False
         self._is_unavailable = False
@@ -128,8 +132,9 @@ class ShardChannel:
             self._repairing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._repairing
-        if self._overdue is not None:
-            self._overdue.cancel()
+        for timer in (self._overdue, self._watching):
+            if timer is not None:
+                timer.cancel()
         if membership is not None:
             self._part(membership)
         closed = CoordinatorUnavailable(CLOSED)
@@ -301,6 +306,7 @@ class ShardChannel:
         )
         self._number = 0
         self._server.heartbeat.add(self.membership)
+        self._watch(self.membership)
         first = self._listener.on_joined(self.membership)
         for operation in first:
             operation.since = self._loop.time()
@@ -310,9 +316,26 @@ class ShardChannel:
         self._server.heartbeat.remove(membership)
         self._server.subscriber.unsubscribe(self.keys.wake_channel(membership.member_id))
 
+    def _watch(self, membership: Membership) -> None:
+        """Notice on time that no heartbeat was acknowledged for a TTL, however silent the server.
+
+        The shard may not have ended the membership yet, but will: nobody renews it any more.
+        """
+        if self._watching is not None:
+            self._watching.cancel()
+        if membership.is_held:
+            self._watching = self._loop.call_later(
+                membership.remaining_seconds + CLOCK_SLACK_SECONDS, self._watch, membership
+            )
+        else:
+            self._watching = None
+            self._server.heartbeat.remove(membership)
+            self._on_expired(membership)
+
     def _on_expired(self, membership: Membership) -> None:
         if self.membership is membership and not self._is_leaving:
             self._is_expired = True
+            self._listener.on_lost(membership)
             self._flush_soon()
 
     def _on_message(self, payload: bytes) -> None:

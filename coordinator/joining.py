@@ -66,7 +66,7 @@ async def join(
         keys: the shard.
         on_message: told what is published to the member.
         on_resumed: told when messages may have been lost.
-        on_expired: told once, from the heartbeat's thread, when the membership is over.
+        on_expired: told once, on this loop, when the membership is over.
 
     Raises:
         LinkDownError, RedisError, OSError: the server could not be reached; on the server a member

@@ -17,17 +17,17 @@ from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 import redis
-import structlog
 from redis.exceptions import RedisError, ResponseError
 
 from contracts.settings import MemberSettings
 from coordinator.keys import KEEP_UNUSED_SHARD_MS, ShardKeys
+from coordinator.logs import Logger
 from coordinator.scripts import FUNCTION_NOT_FOUND, script
 
 MEMBERS_PER_SECOND: Final = 1000
 """Heartbeats per second that a shard is asked to serve at most."""
 
-log = structlog.get_logger("forebay.membership")
+log = Logger("forebay.membership")
 
 
 def boot_seconds() -> float:
@@ -52,7 +52,7 @@ class Membership:
         ttl_seconds: how long a heartbeat lasts; grows with the number of members.
         acknowledged_at: when the last acknowledged heartbeat was sent, in ``boot_seconds``.
         next_beat_at: when the next one is due.
-        on_expired: told once, from the heartbeat's thread, when the shard says it is over.
+        on_expired: told once, on the loop, when the shard says it is over.
     """
 
     member_id: str
@@ -64,9 +64,14 @@ class Membership:
     next_beat_at: float = field(default=0.0)
 
     @property
+    def remaining_seconds(self) -> float:
+        """How long the last acknowledged heartbeat lasts from now."""
+        return self.acknowledged_at + self.ttl_seconds - boot_seconds()
+
+    @property
     def is_held(self) -> bool:
         """Whether the last acknowledged heartbeat is younger than the TTL."""
-        return boot_seconds() - self.acknowledged_at < self.ttl_seconds
+        return self.remaining_seconds > 0
 
 
 class Heartbeat:

@@ -12,15 +12,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import redis.asyncio as aioredis
-import structlog
 from redis.backoff import EqualJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from contracts.errors import ConfigurationError
+from coordinator.logs import Logger
 from coordinator.wire import Wire, open_wire
 
-log = structlog.get_logger("forebay.wakeups")
+log = Logger("forebay.wakeups")
 
 
 @dataclass(slots=True, kw_only=True)

@@ -20,6 +20,8 @@ The same for synchronous programs and their threads, here with a decorator::
 
 from __future__ import annotations
 
+from importlib import metadata
+
 from contracts.errors import (
     ConfigurationError,
     CoordinatorError,
@@ -32,6 +34,7 @@ from contracts.errors import (
     TaskFailed,
     WorkflowError,
 )
+from contracts.events import RequestEventContext
 from contracts.identity import (
     ProviderModelKey,
     RequestDomain,
@@ -40,8 +43,10 @@ from contracts.identity import (
 )
 from contracts.requests import (
     SUCCESS,
+    ClassifyException,
     ReleaseReason,
     ReleaseResult,
+    RequestAdmissionDecision,
     RequestAdmissionDenied,
     RequestAdmissionItem,
     RequestAdmissionLease,
@@ -58,24 +63,29 @@ from contracts.settings import (
 from coordinator.requests.attempts import RequestAttempt
 from coordinator.requests.blocking import BlockingRequestAdmissionController
 from coordinator.requests.controller import AdaptiveRequestAdmissionController
-from forebay.connecting import Connection, connect
+from forebay.connecting import Connection, LeaseLost, connect
+
+__version__ = metadata.version("forebay")
 
 __all__ = [
     "SUCCESS",
     "AdaptiveRequestAdmissionController",
     "BlockingRequestAdmissionController",
+    "ClassifyException",
     "ConfigurationError",
     "Connection",
     "CoordinatorError",
     "CoordinatorFull",
     "CoordinatorUnavailable",
     "ForebayError",
+    "LeaseLost",
     "MemberSettings",
     "MembershipLost",
     "ProviderModelKey",
     "ReleaseReason",
     "ReleaseResult",
     "RequestAdmissionConfig",
+    "RequestAdmissionDecision",
     "RequestAdmissionDenied",
     "RequestAdmissionError",
     "RequestAdmissionItem",
@@ -84,6 +94,7 @@ __all__ = [
     "RequestAttempt",
     "RequestDenialReason",
     "RequestDomain",
+    "RequestEventContext",
     "RequestGroupSpec",
     "RequestOutcomeKind",
     "RequestReleaseOutcome",
@@ -92,5 +103,6 @@ __all__ = [
     "TaskFailed",
     "TokenUsage",
     "WorkflowError",
+    "__version__",
     "connect",
 ]

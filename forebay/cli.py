@@ -18,13 +18,14 @@ from pydantic import ValidationError
 from contracts.errors import ForebayError
 
 COMMANDS: Final = {
-    "demo": "forebay.commands.demo:demo_command",
-    "mock-provider": "forebay.commands.mock_provider:mock_provider_command",
-    "reset": "forebay.commands.reset:reset_command",
-    "run": "forebay.commands.run:run_command",
-    "snapshot": "forebay.commands.snapshot:snapshot_command",
-    "worker": "forebay.commands.worker:worker_command",
+    "demo": ("forebay.commands.demo:demo_command", "demo"),
+    "mock-provider": ("forebay.commands.mock_provider:mock_provider_command", "mock"),
+    "reset": ("forebay.commands.reset:reset_command", ""),
+    "run": ("forebay.commands.run:run_command", "run"),
+    "snapshot": ("forebay.commands.snapshot:snapshot_command", ""),
+    "worker": ("forebay.commands.worker:worker_command", "run"),
 }
+"""Where each command lies, and the extra that it needs."""
 
 
 class _LazyCommands(click.Group):
@@ -38,15 +39,29 @@ class _LazyCommands(click.Group):
         """Import one command."""
         if cmd_name not in COMMANDS:
             return None
-        module, _, name = COMMANDS[cmd_name].partition(":")
+        place, extra = COMMANDS[cmd_name]
+        module, _, name = place.partition(":")
         try:
             command: click.Command = getattr(importlib.import_module(module), name)
         except ModuleNotFoundError as error:
-            raise click.ClickException(
-                f"{cmd_name} needs {error.name}, which is not installed:"
-                " pip install 'forebay[demo]'"
-            ) from error
+            return _command_without_extra(cmd_name, str(error.name), extra)
         return command
+
+
+def _command_without_extra(name: str, missing: str, extra: str) -> click.Command:
+    """Return a command that says what to install; the help of the others still works."""
+    remedy = f"needs pip install 'forebay[{extra}]'"
+
+    def refuse() -> None:
+        raise click.ClickException(f"{name} {remedy}: {missing} is not installed.")
+
+    return click.Command(
+        name,
+        callback=refuse,
+        help=f"{remedy}.",
+        add_help_option=False,
+        context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+    )
 
 
 @click.group(cls=_LazyCommands, context_settings={"help_option_names": ["-h", "--help"]})

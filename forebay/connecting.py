@@ -12,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 
 from contracts.errors import ConfigurationError
+from contracts.identity import check_type, shown
 from contracts.requests import ClassifyException, RequestAdmissionLease, RequestReleaseOutcome
 from contracts.settings import MemberSettings
 from coordinator.coordinator import Coordinator
@@ -52,7 +53,7 @@ def connect(
             event loop, so with ``with`` in Forebay's own thread.
 
     Raises:
-        ConfigurationError: on entering, the URL or the credentials are wrong, ``with`` where an
+        ConfigurationError: on entering, an argument or the credentials are wrong, ``with`` where an
             event loop runs, or a second time; also in a forked child, which must connect anew.
         CoordinatorError: on entering, the server cannot be used.
     """
@@ -66,6 +67,12 @@ async def _admission(
     classify: ClassifyException,
     on_lease_lost: LeaseLost | None,
 ) -> AsyncIterator[AdaptiveRequestAdmissionController]:
+    check_type("url", url, str)
+    if settings is not None:
+        check_type("settings", settings, MemberSettings)
+    for what, given in (("classify", classify), ("on_lease_lost", on_lease_lost)):
+        if given is not None and not callable(given):
+            raise ConfigurationError(f"{what} is {shown(given)}, expected a function; pass one.")
     async with await Coordinator.open(url, settings) as coordinator:
         controller = AdaptiveRequestAdmissionController(
             coordinator, classify=classify, on_lease_lost=on_lease_lost

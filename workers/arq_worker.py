@@ -15,7 +15,6 @@ from contextvars import ContextVar, copy_context
 from signal import Signals
 from typing import Any, Final
 
-import structlog
 from arq.constants import job_key_prefix
 from arq.jobs import serialize_job
 from arq.utils import timestamp_ms
@@ -27,6 +26,7 @@ from contracts.identity import SUBMISSION
 from contracts.settings import MemberSettings
 from contracts.tasks import TaskAdmissionLease
 from coordinator.coordinator import Coordinator
+from coordinator.logs import Logger
 from coordinator.requests.controller import AdaptiveRequestAdmissionController
 from coordinator.runs.tracker import CompletionTracker
 from coordinator.tasks.controller import TaskAdmissionController
@@ -47,7 +47,7 @@ _lease_of_job: ContextVar[TaskAdmissionLease] = ContextVar("forebay_lease_of_job
 CANCEL_AGAIN_SECONDS: Final = 0.5
 """How long a cancelled job may clean up before it is cancelled again."""
 
-log = structlog.get_logger("forebay.worker")
+log = Logger("forebay.worker")
 
 
 async def forebay_cell(ctx: dict[str, Any], *_place: Any) -> None:

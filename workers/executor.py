@@ -14,8 +14,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
-import structlog
-
 from contracts.errors import MembershipLost
 from contracts.events import RequestEventContext, current_correlation
 from contracts.identity import RequestGroupSpec, RequestResourceKey
@@ -28,12 +26,13 @@ from contracts.requests import (
     TokenUsage,
     new_attempt_id,
 )
+from coordinator.logs import Logger
 from workers.classification import NOT_SENT, Classifier, DefaultClassifier
 from workers.retries import RetryBudget, RetryPolicy
 
 T = TypeVar("T")
 
-log: structlog.stdlib.BoundLogger = structlog.get_logger(__name__)
+log = Logger("forebay.executor")
 
 
 class LeaseHolder(Protocol):

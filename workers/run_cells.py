@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-import structlog
 from redis.exceptions import RedisError
 
 from contracts.errors import CoordinatorError, WorkflowError
@@ -19,6 +18,7 @@ from contracts.requests import RequestDenialReason
 from contracts.runs import RunSpec
 from contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
 from contracts.tasks import RunCell
+from coordinator.logs import Logger
 from coordinator.requests.controller import AdaptiveRequestAdmissionController
 from coordinator.requests.resolver import RequestResourceResolver
 from coordinator.runs.tracker import CompletionTracker
@@ -37,7 +37,7 @@ from workers.workflow_file import apply_environment
 RETRY_BASE_SECONDS: Final = 0.5
 RETRY_CAP_SECONDS: Final = 30.0
 
-log = structlog.get_logger("forebay.runs")
+log = Logger("forebay.runs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,10 +9,8 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar, cast
 
-import structlog
-
 from contracts.errors import ConfigurationError
-from contracts.identity import check_type
+from contracts.identity import check_type, shown
 from contracts.requests import (
     SUCCESS,
     ClassifyException,
@@ -23,12 +21,13 @@ from contracts.requests import (
     RequestReleaseOutcome,
     new_attempt_id,
 )
+from coordinator.logs import Logger
 from coordinator.requests.threads import LoopCaller
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-log = structlog.get_logger("forebay.requests")
+log = Logger("forebay.requests")
 
 
 def classify_by_kind(error: Exception) -> RequestReleaseOutcome:
@@ -91,7 +90,16 @@ class RequestAttempt:
         item: what is asked.
     """
 
-    __slots__ = ("_caller", "_classify", "_controller", "_is_used", "_lease", "_outcome", "item")
+    __slots__ = (
+        "_caller",
+        "_classify",
+        "_controller",
+        "_is_left",
+        "_is_used",
+        "_lease",
+        "_outcome",
+        "item",
+    )
 
     def __init__(
         self,
@@ -100,11 +108,13 @@ class RequestAttempt:
         caller: LoopCaller,
         classify: ClassifyException,
     ) -> None:
+        check_type("item", item, RequestAdmissionItem)
         self.item = item
         self._controller = controller
         self._caller = caller
         self._classify = classify
         self._is_used = False
+        self._is_left = False
         self._lease: RequestAdmissionLease | None = None
         self._outcome: RequestReleaseOutcome | None = None
 
@@ -124,12 +134,21 @@ class RequestAttempt:
 
     @property
     def outcome(self) -> RequestReleaseOutcome | None:
-        """How the attempt ended, where the block says so itself; it wins over any exception."""
+        """How the attempt ended, where the block says so itself; it wins over any exception.
+
+        Raises:
+            ConfigurationError: set outside the block, or to something else.
+        """
         return self._outcome
 
     @outcome.setter
     def outcome(self, outcome: RequestReleaseOutcome) -> None:
         check_type("the attempt's outcome", outcome, RequestReleaseOutcome)
+        if self._lease is None or self._is_left:
+            raise ConfigurationError(
+                f"the outcome of attempt {self.item.attempt_id} was set outside its block, where it"
+                " changes nothing; set it inside."
+            )
         self._outcome = outcome
 
     def rate_limited(
@@ -183,6 +202,7 @@ class RequestAttempt:
         self._is_used = True
 
     def _release(self, error: BaseException | None) -> None:
+        self._is_left = True
         outcome = self._outcome
         if outcome is None:
             outcome = SUCCESS if error is None else outcome_of(error, self._classify)
@@ -191,29 +211,43 @@ class RequestAttempt:
 
 
 def limited(
-    attempt: Callable[[RequestAdmissionItem], RequestAttempt], item: RequestAdmissionItem
+    attempt: Callable[[RequestAdmissionItem], RequestAttempt],
+    item: RequestAdmissionItem,
+    *,
+    takes_async: bool = True,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Return a decorator that runs each call as an attempt of its own.
 
     Args:
         attempt: makes the attempt; async functions enter it with ``async with``, others ``with``.
         item: what each call asks, under a fresh attempt id.
+        takes_async: whether an event loop is there that could run async functions.
 
     Raises:
-        ConfigurationError: when decorating a generator function. Its lease would be held between
-            the caller's steps, so where it begins and ends is for the generator to say.
+        ConfigurationError: when decorating what is no function, an async one that nothing could
+            run, or a generator function. Its lease would be held between the caller's steps, so
+            where it begins and ends is for the generator to say.
     """
 
     def fresh() -> RequestAttempt:
         return attempt(replace(item, attempt_id=new_attempt_id()))
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        if not callable(function):
+            raise ConfigurationError(
+                f"`limited` was given {shown(function)}, expected a function; decorate one."
+            )
         if _is(inspect.isgeneratorfunction, function) or _is(inspect.isasyncgenfunction, function):
             raise ConfigurationError(
                 f"{function!r} is a generator function, which `limited` does not take; enter"
                 " requests.attempt(item) inside it, around what is streamed."
             )
         if _is(inspect.iscoroutinefunction, function):
+            if not takes_async:
+                raise ConfigurationError(
+                    f"{function!r} is async, and `with forebay.connect(...)` is for programs"
+                    " without an event loop; use `async with forebay.connect(...)`."
+                )
 
             @functools.wraps(function)
             async def call_async(*args: P.args, **kwargs: P.kwargs) -> Any:

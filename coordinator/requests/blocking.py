@@ -14,7 +14,7 @@ from contracts.requests import (
     RequestReleaseOutcome,
 )
 from contracts.settings import RequestAdmissionConfig
-from coordinator.requests.attempts import RequestAttempt
+from coordinator.requests.attempts import RequestAttempt, limited
 from coordinator.requests.controller import AdaptiveRequestAdmissionController, shut_down
 from coordinator.requests.threads import LoopEndedError
 
@@ -89,6 +89,10 @@ class BlockingRequestAdmissionController:
         cost: int | None = None,
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Decorate a function, not an async one: `AdaptiveRequestAdmissionController.limited`."""
-        return self._controller.limited(
-            resource, group=group, queue_wait_timeout_seconds=queue_wait_timeout_seconds, cost=cost
+        item = RequestAdmissionItem(
+            resource=resource,
+            group=group or RequestGroupSpec(),
+            queue_wait_timeout_seconds=queue_wait_timeout_seconds,
+            cost=cost,
         )
+        return limited(self.attempt, item, takes_async=False)

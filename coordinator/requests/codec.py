@@ -104,7 +104,7 @@ def denial_message(denied: RequestAdmissionDenied) -> str:
         case RequestDenialReason.HARD_POLICY_DENIAL:
             return (
                 f"{resource} is not registered, so nothing may be sent to it; call"
-                " register(provider, model, alias, max_parallel_requests) first."
+                " register(provider_model, alias, max_parallel_requests) first."
             )
         case RequestDenialReason.QUEUE_TIMEOUT:
             waited = denied.item.queue_wait_timeout_seconds
@@ -114,6 +114,6 @@ def denial_message(denied: RequestAdmissionDenied) -> str:
                 " cap, or the group's weight."
             )
         case RequestDenialReason.SHUTDOWN:
-            return f"the controller was closed while waiting for {resource}; connect anew."
+            return f"the controller was closed, so there is no lease for {resource}; connect anew."
         case _:
             return f"no lease for {resource}: {denied.reason}; use acquire() to wait for one."

@@ -110,6 +110,7 @@ class AdaptiveRequestAdmissionController:
             ConfigurationError: a cap below 1 or above 10^9, or a wrong name.
             CoordinatorError: the shared state could not be used.
         """
+        self.caller.require_own_loop()
         if self._is_closed:
             raise CoordinatorUnavailable("the controller was closed; connect anew.")
         check_type("provider_model", provider_model, ProviderModelKey)
@@ -184,7 +185,8 @@ class AdaptiveRequestAdmissionController:
                 acknowledgement or the end of the membership.
 
         Returns:
-            What it did; past the timeout, or where the loop has ended, the reason is ``deferred``.
+            What it did; past the timeout the reason is ``deferred``, after the controller was
+            closed ``stale_lease``.
 
         Raises:
             ConfigurationError: an event loop runs in this thread, or this is a forked child.
@@ -196,6 +198,8 @@ class AdaptiveRequestAdmissionController:
                 timeout_seconds=timeout_seconds,
             )
         except (TimeoutError, LoopEndedError) as late:
+            if self._is_closed:
+                return _left_before()
             return ReleaseResult(
                 released=False, reason=ReleaseReason.DEFERRED, diagnostics={"error": str(late)}
             )
@@ -254,12 +258,10 @@ class AdaptiveRequestAdmissionController:
         """
         check_type("lease", lease, RequestAdmissionLease)
         check_type("outcome", outcome, RequestReleaseOutcome)
+        self.caller.require_own_loop()
         if self._is_closed:
             future: asyncio.Future[ReleaseResult] = asyncio.get_running_loop().create_future()
-            left = {"error": "the controller was closed before, which gave its leases back."}
-            future.set_result(
-                ReleaseResult(released=False, reason=ReleaseReason.STALE_LEASE, diagnostics=left)
-            )
+            future.set_result(_left_before())
             return future
         shard = self._shards.get(lease.item.resource.provider_model)
         if shard is None:
@@ -292,7 +294,7 @@ class AdaptiveRequestAdmissionController:
         if membership is None or membership.member_id != lease.member_id or not membership.is_held:
             raise MembershipLost(
                 f"the lease {lease.lease_id} of {lease.item.resource} is lost, as this process's"
-                " heartbeat is older than its TTL; nothing was sent, acquire again."
+                " heartbeat is older than its TTL; send nothing under it, acquire again."
             )
 
     async def close(self) -> None:
@@ -309,6 +311,7 @@ class AdaptiveRequestAdmissionController:
         return shard
 
     async def _ask(self, item: RequestAdmissionItem, wait: str) -> RequestAdmissionDecision:
+        self.caller.require_own_loop()
         if self._is_closed:
             return shut_down(item)
         provider_model = item.resource.provider_model
@@ -331,6 +334,11 @@ class AdaptiveRequestAdmissionController:
 def shut_down(item: RequestAdmissionItem) -> RequestAdmissionDenied:
     """Return what is decided once the controller or its loop has ended."""
     return RequestAdmissionDenied(item=item, reason=RequestDenialReason.SHUTDOWN)
+
+
+def _left_before() -> ReleaseResult:
+    left = {"error": "the controller was closed before, which gave its leases back."}
+    return ReleaseResult(released=False, reason=ReleaseReason.STALE_LEASE, diagnostics=left)
 
 
 async def _give_back(shard: RequestShard, attempt: Attempt) -> None:

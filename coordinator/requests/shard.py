@@ -6,8 +6,6 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-import structlog
-
 from contracts.errors import ConfigurationError, ForebayError, RequestAdmissionError
 from contracts.identity import ProviderModelKey
 from contracts.requests import (
@@ -23,6 +21,7 @@ from contracts.settings import RequestAdmissionConfig
 from coordinator.channel import ShardChannel
 from coordinator.joining import Server
 from coordinator.keys import encode, request_shard
+from coordinator.logs import Logger
 from coordinator.membership import Membership
 from coordinator.operations import Args, Operation, Release, Result
 from coordinator.requests import codec
@@ -35,7 +34,7 @@ NO_ATTEMPT: Final = "-"
 
 LeaseLost = Callable[[RequestAdmissionLease, str], None]
 
-log = structlog.get_logger("forebay.requests")
+log = Logger("forebay.requests")
 
 
 class RequestShard:
@@ -227,7 +226,7 @@ class RequestShard:
         if self._wake is not None:
             self._wake.cancel()
             self._wake = None
-        if seconds is not None and self._waiting:
+        if seconds is not None and self._attempts:  # one of them may be about to hear that it waits
             self._wake = self.loop.call_later(max(SHORTEST_WAKE_SECONDS, seconds), self._look)
 
     def on_joined(self, membership: Membership) -> list[Operation]:

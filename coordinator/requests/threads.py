@@ -53,17 +53,23 @@ class LoopCaller:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._process_id = os.getpid()
+        self._under_way: set[asyncio.Task[None]] = set()
 
     def require_own_loop(self) -> None:
         """Raise unless this is the loop itself.
 
         Raises:
-            ConfigurationError: another event loop runs here.
+            ConfigurationError: another event loop runs here, or none.
         """
-        if asyncio.get_running_loop() is not self._loop:
+        try:
+            is_own = asyncio.get_running_loop() is self._loop
+        except RuntimeError:
+            is_own = False
+        if not is_own:
             raise ConfigurationError(
-                "`async with` runs on another event loop than its forebay.connect; connect with"
-                " `async with` on this loop, or use `with` in a thread (asyncio.to_thread)."
+                "this was called off the event loop on which forebay.connect was entered; connect"
+                " with `async with` on this loop too, or use acquire_sync, release_sync and"
+                " `with attempt(item)` in a thread in which no loop runs."
             )
 
     def call(
@@ -94,20 +100,13 @@ class LoopCaller:
         self._require_same_process()
         self._require_running()
         reply: concurrent.futures.Future[T] = concurrent.futures.Future()
-        answer = _answer(reply, make, undo)
         try:
-            under_way = asyncio.run_coroutine_threadsafe(answer, self._loop)
-        except RuntimeError:
-            answer.close()
-            raise LoopEndedError from None
-        try:
+            # An interrupt may strike anywhere in here, so the reply is all that it needs.
+            self._begin_soon(reply, make, undo)
             self._wait(reply, timeout_seconds)
         except BaseException:
-            if undo is not None:
-                if reply.cancel():
-                    under_way.cancel()
-                elif reply.exception() is None:
-                    self.send(undo, reply.result())
+            if undo is not None and not reply.cancel() and reply.exception() is None:
+                self.send(undo, reply.result())
             raise
         return reply.result()
 
@@ -125,6 +124,27 @@ class LoopCaller:
         else:
             with contextlib.suppress(RuntimeError):  # closed
                 self._loop.call_soon_threadsafe(callback, *args)
+
+    def _begin_soon(
+        self,
+        reply: concurrent.futures.Future[T],
+        make: Callable[[], Awaitable[T]],
+        undo: Callable[[T], object] | None,
+    ) -> None:
+        """Start the awaitable as the loop's next turn; to cancel the reply is to cancel it."""
+
+        def begin() -> None:
+            task = self._loop.create_task(_answer(reply, make, undo))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+            reply.add_done_callback(
+                lambda reply: self.send(task.cancel) if reply.cancelled() else None
+            )
+
+        try:
+            self._loop.call_soon_threadsafe(begin)
+        except RuntimeError:  # closed
+            raise LoopEndedError from None
 
     def _wait(self, reply: concurrent.futures.Future[T], timeout_seconds: float | None) -> None:
         """Block until the reply is there; a loop that ends without a word is noticed as well."""

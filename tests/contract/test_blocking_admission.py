@@ -158,7 +158,7 @@ def test_leaving_the_block_denies_waiting_threads_with_shutdown(redis_url: str) 
     denied = requests.try_acquire(item())
     assert isinstance(denied, forebay.RequestAdmissionDenied)
     assert denied.reason is Reason.SHUTDOWN
-    assert requests.release(held, forebay.SUCCESS).reason is forebay.ReleaseReason.DEFERRED
+    assert requests.release(held, forebay.SUCCESS).reason is forebay.ReleaseReason.STALE_LEASE
     with pytest.raises(forebay.CoordinatorUnavailable, match="connect anew"):
         requests.register(MODEL, "mine", 1)
     assert "forebay-loop" not in {thread.name for thread in threading.enumerate()}

@@ -16,8 +16,10 @@ from contracts.requests import (
     RequestAdmissionItem,
     RequestAdmissionLease,
     RequestDenialReason,
+    RequestOutcomeKind,
+    RequestReleaseOutcome,
 )
-from contracts.settings import RequestAdmissionConfig
+from contracts.settings import MemberSettings, RequestAdmissionConfig
 from coordinator.coordinator import Coordinator
 from coordinator.requests.controller import AdaptiveRequestAdmissionController
 
@@ -55,6 +57,26 @@ async def test_asking_for_what_nobody_registered_leaves_no_key_behind(redis_url:
         assert not isinstance(tried, RequestAdmissionLease)
         assert released.reason is ReleaseReason.UNKNOWN_LEASE
         assert await coordinator.client.keys("*") == []
+
+
+@pytest.mark.parametrize("what", ["deadline", "cooldown"])
+async def test_time_alone_ends_a_lone_wait_without_a_recheck(redis_url: str, what: str) -> None:
+    settings = MemberSettings(ttl_seconds=3600.0, recheck_seconds=60.0, call_timeout_seconds=60.0)
+    async with await Coordinator.open(redis_url, settings) as coordinator, asyncio.timeout(20.0):
+        controller = AdaptiveRequestAdmissionController(coordinator)
+        await controller.register(MODEL, "mine", 1)
+        held = await controller.acquire(item())
+        if what == "deadline":
+            with pytest.raises(RequestAdmissionError) as denied:
+                await controller.acquire(item(queue_wait_timeout_seconds=0.05))
+            assert denied.value.denied.reason is RequestDenialReason.QUEUE_TIMEOUT
+        else:
+            hint = RequestReleaseOutcome(
+                kind=RequestOutcomeKind.RATE_LIMITED, retry_after_seconds=0.05
+            )
+            await controller.release(held, hint)
+            await controller.acquire(item())
+        await controller.close()
 
 
 async def test_a_resource_that_another_process_registered_needs_no_registration_here(

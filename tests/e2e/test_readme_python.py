@@ -15,10 +15,10 @@ PROGRAMS = re.findall(r"```python\n(.*?)```\s+prints `([^`]+)`", README, re.DOTA
 
 
 def test_every_program_of_the_readme_says_what_it_prints() -> None:
-    assert len(PROGRAMS) == README.count("```python") == 2
+    assert len(PROGRAMS) == README.count("```python") == 3
 
 
-@pytest.mark.parametrize(("program", "printed"), PROGRAMS, ids=["asyncio", "threads"])
+@pytest.mark.parametrize(("program", "printed"), PROGRAMS, ids=["asyncio", "threads", "by hand"])
 def test_a_program_of_the_readme_prints_what_it_says(
     program: str, printed: str, redis_url: str
 ) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,6 +57,26 @@ async def test_a_waiter_ends_when_the_server_is_away(
         await come_back(scene)
         await scene.until(waiters=0)
         await scene.release_all()
+
+
+async def test_a_lease_is_told_lost_while_the_server_is_still_away() -> None:
+    lost: list[str] = []
+    brief = forebay.MemberSettings(ttl_seconds=0.5, call_timeout_seconds=0.3)
+    with EmbeddedServer() as server:
+        async with forebay.connect(
+            server.url, brief, on_lease_lost=lambda lease, _why: lost.append(lease.lease_id)
+        ) as requests:
+            await requests.register(MODEL, "mine", 1)
+            lease = await requests.acquire(item())
+            with open_sync(parse_url(server.url)) as client:
+                process = client.info("server")["process_id"]
+            os.kill(process, signal.SIGSTOP)
+            try:
+                await wait_until(lambda: lost == [lease.lease_id])
+                with pytest.raises(forebay.MembershipLost):
+                    requests.assert_held(lease)
+            finally:
+                os.kill(process, signal.SIGCONT)
 
 
 async def test_a_silent_server_holds_a_cancellation_up_for_a_moment_only(redis_url: str) -> None:

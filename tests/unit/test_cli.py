@@ -1,0 +1,39 @@
+"""The command line where extras are missing."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+import structlog
+from click.testing import CliRunner
+
+from forebay.cli import cli
+
+
+@pytest.fixture(autouse=True)
+def _without_extras(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in ("jinja2", "matplotlib", "uvicorn"):
+        monkeypatch.setitem(sys.modules, name, None)
+    for name in list(sys.modules):
+        if name.startswith(("forebay.commands", "forebay.demo", "forebay.mock", "workers")):
+            monkeypatch.delitem(sys.modules, name)
+    yield
+    structlog.reset_defaults()  # which the command line had configured
+
+
+def test_help_works_and_says_what_is_missing() -> None:
+    shown = CliRunner().invoke(cli, ["--help"])
+    assert shown.exit_code == 0
+    assert "pip install 'forebay[run]'" in shown.output
+    assert "reset" in shown.output
+
+
+@pytest.mark.parametrize(
+    ("command", "extra"), [("run", "run"), ("worker", "run"), ("demo", "demo")]
+)
+def test_command_names_its_own_extra(command: str, extra: str) -> None:
+    shown = CliRunner().invoke(cli, [command, "--whatever", "x"])
+    assert shown.exit_code == 1
+    assert f"pip install 'forebay[{extra}]'" in shown.output
