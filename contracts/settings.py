@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from contracts.errors import ConfigurationError
 from contracts.identity import RequestDomain, shown
+from contracts.quotas import MAX_BUDGET, QuotaBudget
 
 LONGEST_SECONDS: Final = 366 * 24 * 3600.0
 """Above any sensible span; added to a server's clock it keeps every microsecond in a double."""
@@ -21,6 +22,7 @@ Seconds = Annotated[Number, Field(ge=0, le=LONGEST_SECONDS)]
 PositiveSeconds = Annotated[Number, Field(ge=SHORTEST_SECONDS, le=LONGEST_SECONDS)]
 LARGEST_CAP: Final = 1_000_000_000
 Cap = Annotated[int, Field(strict=True, ge=1, le=LARGEST_CAP)]
+Budget = Annotated[int, Field(strict=True, ge=1, le=MAX_BUDGET)]
 
 
 def _fault(settings_name: str, fault: ErrorDetails) -> str:
@@ -80,6 +82,34 @@ class RequestAdmissionTuningConfig(GivenSettings):
     startup_ramp_seconds: Seconds = 0.0
 
 
+class RequestQuotas(GivenSettings):
+    """What a provider allows an account over time, besides what may be in flight (spec 03).
+
+    Each is a token bucket that starts full and refills evenly; headers of answers may lower it,
+    never raise it above what stands here. None is no bound, until headers state one.
+
+    Attributes:
+        requests_per_minute: attempts.
+        tokens_per_minute: tokens of attempts, by their ``cost`` until their real usage is known.
+        requests_per_day: attempts, in 86,400 s.
+        tokens_per_day: tokens, in 86,400 s.
+        bursts: what may go at once of a budget; default, and at most, the budget itself.
+    """
+
+    requests_per_minute: Budget | None = None
+    tokens_per_minute: Budget | None = None
+    requests_per_day: Budget | None = None
+    tokens_per_day: Budget | None = None
+    bursts: dict[QuotaBudget, Budget] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _bursts_are_of_budgets(self) -> Self:
+        for budget in self.bursts:
+            if getattr(self, budget) is None:
+                raise ValueError(f"bursts names {budget}, which has no limit; give it one")
+        return self
+
+
 class RequestAdmissionConfig(GivenSettings):
     """What a registration may say of a provider/model besides its cap.
 
@@ -90,6 +120,9 @@ class RequestAdmissionConfig(GivenSettings):
         default_queue_wait_timeout_seconds: wait of items that name none; None waits for ever.
         max_cooldown_seconds: a provider's longest hint that is believed.
         max_hold_seconds: a lease kept longer ends as if its member were lost; None is off.
+        quotas: what the provider allows over time.
+        fair_by: what a turn in the fair queue costs its group: ``requests``, 1 each, or
+            ``tokens``, the attempt's cost, settled by its real usage.
     """
 
     tuning: RequestAdmissionTuningConfig = RequestAdmissionTuningConfig()
@@ -98,6 +131,8 @@ class RequestAdmissionConfig(GivenSettings):
     default_queue_wait_timeout_seconds: Seconds | None = None
     max_cooldown_seconds: PositiveSeconds = 300.0
     max_hold_seconds: PositiveSeconds | None = None
+    quotas: RequestQuotas = RequestQuotas()
+    fair_by: Literal["requests", "tokens"] = "requests"
 
 
 class MemberSettings(GivenSettings):
