@@ -6,9 +6,12 @@ each comes with the count of all its rows.
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict
 
 from contracts.identity import ProviderModelKey, RequestDomain, RequestResourceKey
+from contracts.quotas import QuotaBudget
 from contracts.requests import RequestOutcomeKind
 
 
@@ -110,6 +113,26 @@ class DomainSnapshot(Snapshot):
     leak_diagnostics: dict[str, int]
 
 
+class BudgetSnapshot(Snapshot):
+    """One quota of a provider/model at one instant (spec 03, *Quotas*).
+
+    Attributes:
+        budget: which one.
+        limit: what is in force, per its period.
+        burst: what may go at once.
+        level: what is left; below 0 in debt.
+        registered: the limit that was registered; None where headers alone stated one.
+        learned: the lower limit that headers stated; None where the registered one is in force.
+    """
+
+    budget: QuotaBudget
+    limit: int
+    burst: int
+    level: float
+    registered: int | None
+    learned: int | None
+
+
 class GlobalSnapshot(Snapshot):
     """One provider/model at one instant.
 
@@ -131,6 +154,8 @@ class GlobalSnapshot(Snapshot):
         member_count: members, overdue ones too.
         overdue_member_count: those whose heartbeat is overdue.
         members: the first to expire, at most 100.
+        budgets: the quotas in force.
+        fair_by: what a turn in the fair queue costs, ``requests`` or ``tokens``.
         domains: the windows.
         leak_diagnostics: what is out of order, by name; empty when nothing is.
     """
@@ -152,6 +177,8 @@ class GlobalSnapshot(Snapshot):
     member_count: int
     overdue_member_count: int
     members: tuple[MemberSnapshot, ...]
+    budgets: tuple[BudgetSnapshot, ...]
+    fair_by: Literal["requests", "tokens"]
     domains: dict[RequestDomain, DomainSnapshot]
     leak_diagnostics: dict[str, int]
 

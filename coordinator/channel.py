@@ -94,6 +94,7 @@ class ShardChannel:
         self._is_expired = False
         self._failures = 0
         self._last_error = ""
+        self._clock_ahead_us: float | None = None
 
     def submit(self, operation: Operation) -> None:
         """Send an operation with the next call; it is told its result."""
@@ -108,6 +109,13 @@ class ShardChannel:
             )
         if not self._under_way:
             self._flush_soon()
+
+    @property
+    def server_now_us(self) -> int | None:
+        """About the shard's time, as of its last reply; None before the first."""
+        if self._clock_ahead_us is None:
+            return None
+        return round(self._loop.time() * 1e6 + self._clock_ahead_us)
 
     def ask(self, *args: str | int | bytes, frees: bool = False) -> asyncio.Future[Result]:
         """Submit an operation and return its result as a future."""
@@ -220,6 +228,7 @@ class ShardChannel:
 
     def _deliver(self, reply: bytes, operations: Sequence[Operation]) -> None:
         now_us, wake_us, generation, results, notices = json.loads(reply)
+        self._clock_ahead_us = now_us - self._loop.time() * 1e6
         if notices:
             self._listener.on_notices(generation, notices)
         self._listener.on_next_wake((wake_us - now_us) / 1e6 if wake_us else None)

@@ -42,6 +42,7 @@ REQUEST_KEYS: Final = (
     "idle_groups",
     "deadlines",
     "holds",
+    "budgets",
     "finished",
     "batches",
     "events",

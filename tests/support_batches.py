@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 ARGUMENT_COUNTS: Final = {
-    "acquire": 5,
-    "release": 4,
+    "acquire": 6,
+    "release": 5,
     "cancel": 1,
     "state": 1,
     "register": 3,
+    "learn": 4,
     "leave": 0,
 }
 Reply = Any

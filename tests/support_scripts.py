@@ -24,11 +24,13 @@ from contracts.identity import (
     RequestGroupSpec,
     RequestResourceKey,
 )
+from contracts.quotas import QuotaReading
 from contracts.requests import (
     RequestAdmissionItem,
     RequestAdmissionLease,
     RequestOutcomeKind,
     RequestReleaseOutcome,
+    TokenUsage,
 )
 from contracts.settings import RequestAdmissionConfig
 from coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, request_shard
@@ -54,6 +56,7 @@ class Acquire:
     group: str = "g"
     weight: float = 1.0
     wait: float | Literal["try"] | None = None
+    cost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ class Release:
     outcome: RequestOutcomeKind = RequestOutcomeKind.SUCCESS
     retry_after_seconds: float | None = None
     generation: str = GENERATION
+    used: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,11 +94,19 @@ class Register:
 
 
 @dataclass(frozen=True, slots=True)
+class Learn:
+    """Tell what headers said of a budget that arrived at an instant of the shard's clock."""
+
+    reading: QuotaReading
+    at_us: int
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """End the membership."""
 
 
-Op = Acquire | Release | Cancel | State | Register | Leave
+Op = Acquire | Release | Cancel | State | Register | Learn | Leave
 Notices = dict[str, list[list[Any]]]
 
 
@@ -123,7 +135,7 @@ class Reply:
     raw: bytes
 
 
-def encode(op: Op) -> Sequence[str | int | bytes]:
+def encode(op: Op) -> Sequence[str | int | bytes]:  # noqa: PLR0911 - one per operation
     """Return an operation's arguments, as production encodes them."""
     match op:
         case Acquire():
@@ -131,7 +143,9 @@ def encode(op: Op) -> Sequence[str | int | bytes]:
             return codec.acquire_args(_item(op), wait)
         case Release():
             outcome = RequestReleaseOutcome(
-                kind=op.outcome, retry_after_seconds=op.retry_after_seconds
+                kind=op.outcome,
+                retry_after_seconds=op.retry_after_seconds,
+                usage=None if op.used is None else TokenUsage(input_tokens=op.used),
             )
             return codec.release_args(_lease(op), outcome)
         case Cancel():
@@ -140,6 +154,8 @@ def encode(op: Op) -> Sequence[str | int | bytes]:
             return ("state", op.attempt_id)
         case Register():
             return codec.register_args(op.alias, op.cap, op.config)
+        case Learn():
+            return codec.learn_args(op.reading, op.at_us)
         case Leave():
             return ("leave",)
         case _:
@@ -151,6 +167,7 @@ def _item(op: Acquire) -> RequestAdmissionItem:
         resource=RequestResourceKey(provider_model=PROVIDER_MODEL, domain=op.domain),
         group=RequestGroupSpec(key=op.group, weight=op.weight),
         attempt_id=op.attempt_id,
+        cost=op.cost,
     )
 
 

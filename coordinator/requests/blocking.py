@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, ParamSpec, TypeVar
 
 from contracts.identity import ProviderModelKey, RequestGroupSpec, RequestResourceKey
+from contracts.quotas import QuotaReading
 from contracts.requests import (
     ReleaseResult,
     RequestAdmissionDecision,
@@ -75,6 +76,10 @@ class BlockingRequestAdmissionController:
     ) -> ReleaseResult:
         """Give a lease back: `AdaptiveRequestAdmissionController.release_sync`."""
         return self._controller.release_sync(lease, outcome, timeout_seconds=timeout_seconds)
+
+    def learn(self, lease: RequestAdmissionLease, readings: Sequence[QuotaReading]) -> None:
+        """Tell what an answer's headers said: `AdaptiveRequestAdmissionController.learn`."""
+        self._controller.learn(lease, readings)
 
     def attempt(self, item: RequestAdmissionItem) -> RequestAttempt:
         """Make one provider call, as a ``with`` block: `RequestAttempt`."""

@@ -7,17 +7,20 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from contracts.identity import RequestDomain
+from contracts.quotas import MAX_BUDGET, QuotaBudget, QuotaReading
 from contracts.requests import (
     RequestAdmissionDenied,
     RequestAdmissionItem,
     RequestAdmissionLease,
     RequestDenialReason,
+    RequestOutcomeKind,
     RequestReleaseOutcome,
 )
 from contracts.settings import LONGEST_SECONDS, RequestAdmissionConfig
 from coordinator.keys import check_id, encode
 from coordinator.operations import Args
 
+_LOCAL: Final = frozenset({RequestOutcomeKind.LOCAL_CANCELLED, RequestOutcomeKind.LOCAL_TIMEOUT})
 LONGEST_HINT_SECONDS: Final = 1e9
 """A longer hint is as good as this one: it is clamped to ``max_cooldown_seconds`` anyway."""
 
@@ -39,6 +42,7 @@ def acquire_args(item: RequestAdmissionItem, wait: str) -> Args:
         resource.domain.value,
         encode(group),
         repr(item.group.weight),
+        item.cost or 0,
         wait,
     )
 
@@ -48,7 +52,22 @@ def release_args(lease: RequestAdmissionLease, outcome: RequestReleaseOutcome) -
     hint = outcome.retry_after_seconds
     usable = hint is not None and 0 < hint < math.inf  # a whole number of any size too
     hint_us = round(min(hint or 0.0, LONGEST_HINT_SECONDS) * 1e6) if usable else 0
-    return ("release", encode(lease.lease_id), outcome.kind.value, hint_us, lease.generation)
+    used = _used(outcome)
+    return ("release", encode(lease.lease_id), outcome.kind.value, hint_us, lease.generation, used)
+
+
+def _used(outcome: RequestReleaseOutcome) -> str:
+    """Return the real tokens; "unsent" where a local end says that no byte went out."""
+    if outcome.usage is None:
+        return ""
+    tokens = outcome.usage.input_tokens + outcome.usage.output_tokens
+    return "unsent" if tokens == 0 and outcome.kind in _LOCAL else str(min(tokens, MAX_BUDGET))
+
+
+def learn_args(reading: QuotaReading, at_us: int) -> Args:
+    """Return the operation that tells a shard what an answer's headers said of a budget."""
+    limit, remaining = ("" if n is None else n for n in (reading.limit, reading.remaining))
+    return ("learn", reading.budget.value, limit, remaining, at_us)
 
 
 def register_args(alias: str, cap: int, config: RequestAdmissionConfig) -> Args:
@@ -66,6 +85,10 @@ def register_args(alias: str, cap: int, config: RequestAdmissionConfig) -> Args:
     ]
     for limits in (config.initial_limits, config.max_limit_clamps):
         values += [str(limits.get(domain, "")) for domain in RequestDomain]
+    limits_of_budgets = [getattr(config.quotas, budget) for budget in QuotaBudget]
+    bursts = [config.quotas.bursts.get(budget) for budget in QuotaBudget]
+    values += ["" if n is None else str(n) for n in (*limits_of_budgets, *bursts)]
+    values.append(config.fair_by)
     return ("register", check_id("alias", alias), cap, ",".join(values))
 
 
@@ -87,13 +110,17 @@ def decode_lease(
 
 
 def decode_denial(item: RequestAdmissionItem, terms: Sequence[Any]) -> RequestAdmissionDenied:
-    """Return the denial that ``[.., reason, available_us, retry_after_us]`` describes."""
-    reason, available_us, retry_after_us = terms[-3:]
+    """Return the denial that ``["denied", reason, available_us, retry_after_us]`` describes.
+
+    A ``never_fits`` and the budget may follow.
+    """
+    _denied, reason, available_us, retry_after_us, *why = terms
     return RequestAdmissionDenied(
         item=item,
         reason=RequestDenialReason(reason),
         retry_after_seconds=retry_after_us / 1e6 if available_us else None,
         available_at=available_us / 1e6 if available_us else None,
+        diagnostics={"code": why[0], "budget": why[1]} if why else {},
     )
 
 
@@ -101,6 +128,12 @@ def denial_message(denied: RequestAdmissionDenied) -> str:
     """Return one sentence: what was refused, why, and what helps."""
     resource = denied.item.resource
     match denied.reason:
+        case RequestDenialReason.HARD_POLICY_DENIAL if denied.diagnostics:
+            return (
+                f"a cost of {denied.item.cost} tokens never fits the burst of"
+                f" {denied.diagnostics['budget']} of {resource}; split the request, lower its"
+                " estimate, or register a larger budget."
+            )
         case RequestDenialReason.HARD_POLICY_DENIAL:
             return (
                 f"{resource} is not registered, so nothing may be sent to it; call"

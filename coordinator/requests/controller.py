@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, ParamSpec, Protocol, TypeVar
 
 from contracts.errors import (
@@ -19,6 +19,7 @@ from contracts.identity import (
     check_cap,
     check_type,
 )
+from contracts.quotas import QuotaReading
 from contracts.requests import (
     ClassifyException,
     ReleaseReason,
@@ -282,6 +283,19 @@ class AdaptiveRequestAdmissionController:
         if self._is_closed:  # meanwhile
             return ReleaseResult(released=False, reason=ReleaseReason.STALE_LEASE)
         return await self._shard(provider_model).release(lease, outcome)
+
+    def learn(self, lease: RequestAdmissionLease, readings: Sequence[QuotaReading]) -> None:
+        """Tell the shard what the headers of an answer under this lease said of its budgets.
+
+        May be called from any thread, as soon as the headers are there; returns at once and is not
+        waited for. Readings only ever lower what was registered (spec 03, *Quotas*).
+        """
+        self.caller.send(self._learn, lease.item.resource.provider_model, readings)
+
+    def _learn(self, provider_model: ProviderModelKey, readings: Sequence[QuotaReading]) -> None:
+        shard = self._shards.get(provider_model)
+        if shard is not None:
+            shard.learn(readings)
 
     def assert_held(self, lease: RequestAdmissionLease) -> None:
         """Check, before bytes go out, that the lease cannot have been given to another meanwhile.

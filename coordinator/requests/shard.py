@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from contracts.errors import ConfigurationError, ForebayError, RequestAdmissionError
 from contracts.identity import ProviderModelKey
+from contracts.quotas import QuotaReading
 from contracts.requests import (
     ReleaseResult,
     RequestAdmissionDecision,
@@ -204,6 +205,13 @@ class RequestShard:
         release = Release(codec.release_args(lease, outcome), self.loop)
         self.channel.submit(release)
         return release.future
+
+    def learn(self, readings: Sequence[QuotaReading]) -> None:
+        """Tell what headers said that arrived just now; lost if the server is away."""
+        at_us = self.channel.server_now_us
+        if at_us is not None:
+            for reading in readings:
+                self.channel.submit(Operation(codec.learn_args(reading, at_us)))
 
     # -- what the shard tells
 

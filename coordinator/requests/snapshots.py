@@ -11,6 +11,7 @@ from contracts.identity import ProviderModelKey, RequestDomain, RequestResourceK
 from contracts.requests import RequestOutcomeKind
 from contracts.snapshots import (
     AuditReport,
+    BudgetSnapshot,
     DomainSnapshot,
     GlobalSnapshot,
     MemberSnapshot,
@@ -97,6 +98,17 @@ class RequestPressureSnapshotProvider:
         return decode_capture(provider_model, reply)
 
 
+def _budget(row: dict[str, Any]) -> BudgetSnapshot:
+    return BudgetSnapshot(
+        budget=row["budget"],
+        limit=row["limit"],
+        burst=row["burst"],
+        level=float(row["level"]),
+        registered=row["registered"] or None,
+        learned=row["learned"] or None,
+    )
+
+
 def provider_model_of(tag: str) -> ProviderModelKey | None:
     """Return whose shard a tag names, or None if it is no request shard's."""
     if not tag.startswith(REQUEST_TAG):
@@ -155,6 +167,8 @@ def decode_capture(provider_model: ProviderModelKey, reply: bytes) -> GlobalSnap
             )
             for row in capture["members"]
         ),
+        budgets=tuple(map(_budget, capture["budgets"])),
+        fair_by="tokens" if capture["token_fair"] else "requests",
         domains={
             domain: _decode_domain(
                 RequestResourceKey(provider_model=provider_model, domain=domain),

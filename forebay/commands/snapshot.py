@@ -35,6 +35,11 @@ async def _show(url: str, *, as_json: bool, watch: bool) -> None:
                     f"{key}  cap {shard.static_cap}  in flight {shard.aggregate_in_flight}"
                     f"  waiting {shard.waiters}  members {shard.member_count}"
                 )
+                for quota in shard.budgets:
+                    click.echo(
+                        f"  {quota.budget}  left {quota.level:.0f} of {quota.burst}"
+                        f"  limit {quota.limit}{' (headers)' if quota.learned else ''}"
+                    )
                 for domain, window in shard.domains.items():
                     if window.is_used:
                         click.echo(

@@ -8,10 +8,10 @@
 --   domain_embedding   hash    the window of embedding
 --   domain_image       hash    the window of image
 --   domain_healthcheck hash    the window of healthcheck
---   leases             hash    lease id -> member|domain|group|acquired_us|limit|cuts|effective_max|generation|hold
+--   leases             hash    lease id -> member|domain|group|acquired_us|limit|cuts|effective_max|generation|hold|cost
 --   members            zset    member, by expiry in microseconds
 --   held               zset    member NUL lease, waiter or alias NUL id, by name
---   waiters            hash    attempt id -> member|domain|group|arrival|deadline_us
+--   waiters            hash    attempt id -> member|domain|group|arrival|deadline_us|cost
 --   line_chat          zset    place NUL group, by tag
 --   line_embedding     zset    place NUL group, by tag
 --   line_image         zset    place NUL group, by tag
@@ -21,6 +21,7 @@
 --   idle_groups        zset    group, by last turn in microseconds
 --   deadlines          zset    attempt id, by deadline in microseconds
 --   holds              zset    lease id, by longest hold in microseconds
+--   budgets            hash    budget -> registered|burst|learned|level|at_us|remaining|remaining_at_us|heard_us
 --   finished           zset    lease id, by order of ending times 2, plus 1 if it expired
 --   batches            hash    member -> number of the last batch, space, its reply
 --   events             stream  transitions, the last 8192
@@ -28,17 +29,20 @@
 --   member_id          string  who calls
 --   batch_number       integer one more than this member's last
 --   operations         rest    name and arguments of each operation, one after another:
---                              acquire id domain group weight wait ("" for ever, "try", or microseconds)
---                              release id outcome retry_after_us generation
+--                              acquire id domain group weight cost wait ("" for ever, "try", or
+--                              microseconds)
+--                              release id outcome retry_after_us generation used ("", "unsent", or tokens)
 --                              cancel id; state id; register alias cap tuning; leave
+--                              learn budget limit remaining at_us ("" for what was not said)
 -- Reply
 --   JSON [now_us, next_wake_us, generation, results, notices]: a result per operation
 --   (granted, waiting, denied, error, released, duplicate, stale_lease, wrong_generation,
---   unknown_lease, cancelled, registered, left, leaving, unknown), and what befell waiters and
+--   unknown_lease, cancelled, registered, learned, left, leaving, unknown), and what befell waiters and
 --   leases of the caller (granted, denied, lost). Other members get their notices by channel.
 -- Errors
 --   NOMEMBER the caller is not a member (any more); OLDBATCH a late duplicate; BADBATCH an
---   operation that is not one, lacks arguments, or names no domain or outcome: nothing happened
+--   operation that is not one, lacks arguments, or names no domain, outcome or budget: nothing
+--   happened
 -- Cost
 --   O(log n) per operation, at most 64 grants, 200 ended leases and 64 deadlines besides; one
 --   PTTL, and a PEXPIRE per key that the call may have made
@@ -58,10 +62,13 @@ local GROUP_EXTRA = {}
 -- @include lib/keep
 -- @include lib/requests/ramp
 -- @include lib/requests/state
+-- @include lib/requests/budgets
+-- @include lib/requests/draws
 -- @include lib/groups
 -- @include lib/requests/save
 -- @include lib/requests/window
 -- @include lib/requests/records
+-- @include lib/requests/turns
 -- @include lib/requests/leases
 -- @include lib/requests/queue
 -- @include lib/requests/settle

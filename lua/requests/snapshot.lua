@@ -8,10 +8,10 @@
 --   domain_embedding   hash    the window of embedding
 --   domain_image       hash    the window of image
 --   domain_healthcheck hash    the window of healthcheck
---   leases             hash    lease id -> member|domain|group|acquired_us|limit|cuts|effective_max|generation|hold
+--   leases             hash    lease id -> member|domain|group|acquired_us|limit|cuts|effective_max|generation|hold|cost
 --   members            zset    member, by expiry in microseconds
 --   held               zset    member NUL lease, waiter or alias NUL id, by name
---   waiters            hash    attempt id -> member|domain|group|arrival|deadline_us
+--   waiters            hash    attempt id -> member|domain|group|arrival|deadline_us|cost
 --   line_chat          zset    place NUL group, by tag
 --   line_embedding     zset    place NUL group, by tag
 --   line_image         zset    place NUL group, by tag
@@ -21,6 +21,7 @@
 --   idle_groups        zset    group, by last turn in microseconds
 --   deadlines          zset    attempt id, by deadline in microseconds
 --   holds              zset    lease id, by longest hold in microseconds
+--   budgets            hash    budget -> registered|burst|learned|level|at_us|remaining|remaining_at_us|heard_us
 --   finished           zset    lease id, by order of ending times 2, plus 1 if it expired
 --   batches            hash    member -> number of the last batch, space, its reply
 --   events             stream  transitions, the last 8192
@@ -48,6 +49,7 @@ local GROUP_EXTRA = {}
 -- @include lib/shard
 -- @include lib/requests/ramp
 -- @include lib/requests/state
+-- @include lib/requests/budgets
 -- @include lib/groups
 -- @include lib/requests/window
 -- luacheck: pop

@@ -84,8 +84,8 @@ def test_late_call_to_a_shard_that_is_gone_makes_no_key(shard: ScriptedShard) ->
 @pytest.mark.parametrize(
     "wrong",
     [
-        ("acquire", "b", "video", "g", "1", ""),
-        ("release", "a", "shrug", "0", GENERATION),
+        ("acquire", "b", "video", "g", "1", "0", ""),
+        ("release", "a", "shrug", "0", GENERATION, ""),
         ("release", "a"),
         ("steal", "a"),
     ],

@@ -72,7 +72,7 @@ def test_snapshot_survives_the_round_trip_to_json(busy: Shard) -> None:
 
 def test_times_keep_their_microseconds(busy: Shard) -> None:
     busy.pass_time(0.000_001)
-    busy.batch("m1", ("release", "a1", "rate_limited", 30 * SECOND_US, "born"))
+    busy.batch("m1", ("release", "a1", "rate_limited", 30 * SECOND_US, "born", ""))
     busy.pass_time(1)
     seen = busy.snapshot()
     chat = seen.domains[RequestDomain.CHAT]
@@ -86,7 +86,7 @@ def test_times_keep_their_microseconds(busy: Shard) -> None:
 
 
 def test_a_cooldown_is_over_at_its_very_end(busy: Shard) -> None:
-    busy.batch("m1", ("release", "a1", "rate_limited", 3 * SECOND_US, "born"))
+    busy.batch("m1", ("release", "a1", "rate_limited", 3 * SECOND_US, "born", ""))
     busy.pass_time(3)
 
     assert busy.snapshot().domains[RequestDomain.CHAT].blocked_until is None

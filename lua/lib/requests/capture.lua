@@ -99,6 +99,19 @@ local function capture_registrations(rows)
   return list
 end
 
+local function capture_budgets()
+  local list, found = {}, all_buckets()
+  for number = 1, #BUDGETS do
+    local bucket = found[number]
+    if bucket then
+      list[#list + 1] = { budget = BUDGETS[number], limit = limit_of(bucket),
+        burst = burst_of(bucket), level = real(level_now(bucket)), registered = bucket.registered,
+        learned = bucket.learned }
+    end
+  end
+  return list
+end
+
 local function capture(rows)
   load_meta()
   local overdue, by_name = capture_overdue(), {}
@@ -122,6 +135,8 @@ local function capture(rows)
     members = capture_members(rows),
     registration_count = redis.call('ZCARD', K.aliases),
     registrations = capture_registrations(rows),
+    budgets = capture_budgets(),
+    token_fair = meta.token_fair > 0,
     domains = by_name,
   }
 end

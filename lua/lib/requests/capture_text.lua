@@ -41,6 +41,16 @@ local function add_windows(lines, c)
     'ceiling', 'cuts', 'streak', 'rate limits in a row', 'last outcome' }, rows, #rows)
 end
 
+local function add_budgets(lines, c)
+  local rows = {}
+  for i = 1, #c.budgets do
+    local b = c.budgets[i]
+    rows[i] = { b.budget, b.limit, b.burst, string.format('%.1f', tonumber(b.level)),
+      or_dash(b.registered), or_dash(b.learned) }
+  end
+  add_table(lines, { 'budget', 'limit', 'burst', 'left', 'registered', 'learned' }, rows, #rows)
+end
+
 local function add_counters(lines, c)
   local rows, names = {}, used_domains(c)
   local header = { 'domain', 'granted', unpack(OUTCOMES) }
@@ -93,6 +103,7 @@ local function capture_lines(name, c)
   local lines = {}
   add_title(lines, name, c)
   add_windows(lines, c)
+  add_budgets(lines, c)
   add_counters(lines, c)
   add_groups(lines, c)
   add_members(lines, c)

@@ -3,11 +3,14 @@
 local FINISHED_KEPT = 8192
 
 -- Grant; the reply's fields of a grant are returned as text.
-local function grant_lease(id, member, d, group_name)
+local function grant_lease(id, member, d, group_name, cost)
+  if meta.budgets > 0 then
+    draw_on_budgets(cost)
+  end
   local terms = { int(now_us), int(d.current_limit), int(d.cuts), int(d.effective_max) }
   local has_hold = meta.max_hold_us > 0
   redis.call('HSET', K.leases, id, table.concat({ member, d.name, group_name, terms[1], terms[2],
-    terms[3], terms[4], meta.generation, has_hold and 'hold' or '' }, '|'))
+    terms[3], terms[4], meta.generation, has_hold and 'hold' or '' }, '|') .. cost_text(cost))
   redis.call('ZADD', K.held, 0, member .. '\0lease\0' .. id)
   if meta.in_flight == 0 then
     may_be_new('leases')
@@ -33,7 +36,17 @@ local function remember_finished(id, expired)
   end
 end
 
-local function end_lease(id, lease, outcome, retry_after_us)
+-- What an attempt really used settles its budgets and, fair by tokens, its group's turn.
+local function settle_cost(lease, used, is_unsent)
+  if meta.budgets > 0 then
+    settle_draw(lease.cost, used, is_unsent)
+  end
+  if meta.token_fair > 0 then
+    settle_turn(group(lease.group), (math.max(1, used) - math.max(1, lease.cost)))
+  end
+end
+
+local function end_lease(id, lease, outcome, retry_after_us, used)
   redis.call('HDEL', K.leases, id)
   redis.call('ZREM', K.held, lease.member .. '\0lease\0' .. id)
   if lease.has_hold then
@@ -43,11 +56,14 @@ local function end_lease(id, lease, outcome, retry_after_us)
   d.in_flight = d.in_flight - 1
   meta.in_flight = meta.in_flight - 1
   remember_finished(id, outcome == 'member_lost')
+  if used ~= '' then
+    settle_cost(lease, used == 'unsent' and 0 or tonumber(used), used == 'unsent')
+  end
   on_outcome(d, lease, outcome, retry_after_us)
 end
 
 local function lose_lease(id, lease, why)
   emit('request_lease_expired', 'lease_id', id, 'member_id', lease.member, 'domain', lease.domain,
     'reason', why)
-  end_lease(id, lease, 'member_lost', 0)
+  end_lease(id, lease, 'member_lost', 0, '')
 end

@@ -6,6 +6,10 @@ local function denied(reason, d)
   return '["denied","' .. reason .. '",' .. may_help(d) .. ']'
 end
 
+local function denied_until(reason, us)
+  return '["denied","' .. reason .. '",' .. int(us) .. ',' .. int(us - now_us) .. ']'
+end
+
 local function failed(code, detail)
   return '["error","' .. code .. '","' .. detail .. '"]'
 end
@@ -39,17 +43,19 @@ end
 
 -- Why `try_acquire` gets nothing. Where somebody waits in its domain, that is what is in its way:
 -- what becomes free goes to the waiters.
-local function refused_now(d)
+local function refused_now(d, cost)
   if now_us < d.blocked_until_us then
     return denied('cooldown', d)
-  end
-  if d.waiters > 0 or open(d) then
+  elseif d.waiters > 0 then
     return denied('queued_waiters_ahead')
+  elseif not open(d) then
+    return denied('no_capacity')
   end
-  return denied('no_capacity')
+  local until_us = meta.budgets > 0 and lacks_until_us(cost)
+  return until_us and denied_until('quota', until_us) or denied('queued_waiters_ahead')
 end
 
-local function acquire(id, domain_name, group_name, weight, wait)
+local function acquire(id, domain_name, group_name, weight, cost_given, wait)
   if has_left then
     return failed('NOMEMBER', member_id)
   end
@@ -63,6 +69,11 @@ local function acquire(id, domain_name, group_name, weight, wait)
   if meta.static_cap == 0 then
     return denied('hard_policy_denial')
   end
+  local cost = tonumber(cost_given)
+  local too_small = meta.budgets > 0 and never_fits(cost)
+  if too_small then
+    return '["denied","hard_policy_denial",0,0,"never_fits","' .. too_small .. '"]'
+  end
   local d, g = domain(domain_name), group(group_name)
   if not d.born then
     bear_window(d, ceiling_of(domain_name))
@@ -72,17 +83,17 @@ local function acquire(id, domain_name, group_name, weight, wait)
     g.weight, g.dirty = new_weight, true
   end
   -- After a full settle no waiter can be granted now, so a newcomer that may go goes past nobody.
-  if open(d) and not more_to_grant() then
-    advance(g, 1)
-    return '["granted","' .. id .. '",' .. grant_lease(id, member_id, d, group_name) .. ']'
+  if not more_to_grant() and may_go_at_once(d, g, cost) then
+    advance(g, turn_cost(cost))
+    return '["granted","' .. id .. '",' .. grant_lease(id, member_id, d, group_name, cost) .. ']'
   end
   if wait == 'try' then
-    return refused_now(d)
+    return refused_now(d, cost)
   end
   if wait == '0' then
     return denied('queue_timeout', d)
   end
-  add_waiter(id, member_id, d, g, wait ~= '' and now_us + tonumber(wait) or nil)
+  add_waiter(id, member_id, d, g, cost, wait ~= '' and now_us + tonumber(wait) or nil)
   return '["waiting"]'
 end
 
@@ -99,7 +110,7 @@ local function not_a_lease(id, lease, generation)
 end
 
 -- A release that ends nothing is told; taking back an acquire that was denied is no fault.
-local function release(id, outcome, retry_after_us, generation, is_cancel)
+local function release(id, outcome, retry_after_us, generation, used, is_cancel)
   local text = redis.call('HGET', K.leases, id)
   local lease = text and parse_lease(text)
   if not lease or lease.member ~= member_id then
@@ -110,7 +121,7 @@ local function release(id, outcome, retry_after_us, generation, is_cancel)
     end
     return result
   end
-  end_lease(id, lease, outcome, tonumber(retry_after_us))
+  end_lease(id, lease, outcome, tonumber(retry_after_us), used)
   grant_waiters()
   return '["released"]'
 end
@@ -123,7 +134,7 @@ local function cancel(id)
     grant_waiters()
     return '["cancelled"]'
   end
-  return release(id, 'local_cancelled', '0', meta.generation, true)
+  return release(id, 'local_cancelled', '0', meta.generation, 'unsent', true)
 end
 
 -- What became of an attempt that its member still waits for.
@@ -135,7 +146,8 @@ local SETTINGS = { 'multiplicative_decrease_factor', 'additive_increase_step', '
   'startup_ramp_us', 'max_cooldown_us' }
 
 -- Register an alias with its cap; `tuning` is the settings' values in the order of SETTINGS, then
--- successes_until_increase and max_hold_us, then four initial limits and four clamps, each "" where not set.
+-- successes_until_increase and max_hold_us, then four initial limits and four clamps, then the limits
+-- of the four budgets and their bursts, each "" where not set, then what is fair.
 local function register(alias, cap, tuning)
   if has_left then
     return failed('NOMEMBER', member_id)
@@ -158,6 +170,10 @@ local function register(alias, cap, tuning)
       end
     end
   end
+  for i = 1, #BUDGETS do
+    register_budget(i, tonumber(values[n + 8 + i]) or 0, tonumber(values[n + 12 + i]) or 0)
+  end
+  meta.token_fair = values[n + 17] == 'tokens' and 1 or 0
   config = nil
   local entry = member_id .. '\0' .. alias
   if redis.call('ZADD', K.aliases, cap, entry) == 1 then
@@ -178,6 +194,17 @@ local function register(alias, cap, tuning)
   return '["registered",' .. int(meta.static_cap) .. ']'
 end
 
+-- What an answer's headers said of a budget.
+local function learn(budget, limit, remaining, at_us)
+  for i = 1, #BUDGETS do
+    if BUDGETS[i] == budget then
+      learn_budget(i, tonumber(limit), tonumber(remaining), tonumber(at_us))
+    end
+  end
+  grant_waiters()
+  return '["learned"]'
+end
+
 -- A clean shutdown: everything of this member ends at once, 200 a call.
 local function leave()
   local left = end_member(member_id, 'left')
@@ -190,6 +217,10 @@ local function leave()
   return left and '["left"]' or '["leaving"]'
 end
 
+local IS_BUDGET = {}
+for i = 1, #BUDGETS do
+  IS_BUDGET[BUDGETS[i]] = true
+end
 local IS_DOMAIN = {}
 for i = 1, #DOMAINS do
   IS_DOMAIN[DOMAINS[i]] = true
@@ -200,8 +231,9 @@ local IS_OUTCOME = { success = true, rate_limited = true, provider_failure = tru
 
 -- How many arguments, what to do, and which argument must be one of which words.
 local OPERATIONS = {
-  acquire = { 5, acquire, 2, IS_DOMAIN },
-  release = { 4, release, 2, IS_OUTCOME },
+  acquire = { 6, acquire, 2, IS_DOMAIN },
+  release = { 5, release, 2, IS_OUTCOME },
+  learn = { 4, learn, 1, IS_BUDGET },
   cancel = { 1, cancel },
   state = { 1, state },
   register = { 3, register },

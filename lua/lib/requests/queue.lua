@@ -18,21 +18,6 @@ local function open(d)
     and meta.in_flight < meta.static_cap
 end
 
--- Grant a turn; the group moves in every line that it stands in.
-local function advance(g, cost)
-  local old_member = line_member(g)
-  take_turn(g, cost)
-  if g.waiting > 0 then
-    for name in waiting_domains() do
-      local line = K['line_' .. name]
-      if name .. ' ' == meta.lines or redis.call('ZSCORE', line, old_member) then
-        redis.call('ZADD', line, real(g.tag), line_member(g)) -- first, so that the key goes on
-        redis.call('ZREM', line, old_member)
-      end
-    end
-  end
-end
-
 -- The id of a group's first waiter in a domain, nil for none, and whether another follows.
 local function first_of(domain_name, group_name)
   local prefix = domain_name .. '\0' .. group_name
@@ -41,14 +26,14 @@ local function first_of(domain_name, group_name)
   return first[1] and string.sub(first[1], #prefix + ARRIVAL_AND_ZEROS + 1), first[2] ~= nil
 end
 
-local function add_waiter(id, member, d, g, deadline_us)
+local function add_waiter(id, member, d, g, cost, deadline_us)
   if g.waiting == 0 then
     enter_line(g)
   end
   local waiter = { member = member, domain = d.name, group = g.name,
     arrival = string.format('%016.0f', next_place()) }
   redis.call('HSET', K.waiters, id, table.concat({ member, d.name, g.name, waiter.arrival,
-    deadline_us and int(deadline_us) or '' }, '|'))
+    deadline_us and int(deadline_us) or '' }, '|') .. cost_text(cost))
   redis.call('ZADD', K.fifo, 0, fifo_member(waiter, id))
   redis.call('ZADD', K.held, 0, member .. '\0waiter\0' .. id)
   -- A group that waits stands in line already, unless it waits in another domain.
@@ -106,8 +91,75 @@ local function came_before(d, other, group_name)
   return a.arrival < b.arrival
 end
 
+-- The first waiters of the lines of open domains, in order; `newcomer` is one more, behind equal tags.
+local function heads_in_order(newcomer)
+  local heads = { newcomer }
+  for name in waiting_domains() do
+    local d = domain(name)
+    if open(d) then
+      local head = redis.call('ZRANGE', K['line_' .. name], 0, 0, 'WITHSCORES')
+      local group_name = string.sub(head[1], 18)
+      local waiter = parse_waiter(redis.call('HGET', K.waiters, (first_of(name, group_name))))
+      heads[#heads + 1] = { domain = d, tag = tonumber(head[2]), place = head[1],
+        arrival = waiter.arrival, cost = waiter.cost }
+    end
+  end
+  table.sort(heads, function(a, b)
+    if a.tag ~= b.tag then
+      return a.tag < b.tag
+    elseif a.place ~= b.place then
+      return a.place < b.place
+    end
+    return a.arrival < b.arrival
+  end)
+  return heads
+end
+
+-- The first that lacks no quota. What others before it lack is kept for them: nobody behind draws
+-- from it, and nobody of their domain passes them.
+local function first_with_quota(heads)
+  local reserved, held = {}, {}
+  for i = 1, #heads do
+    local head = heads[i]
+    local may_go = not held[head.domain.name]
+    for number, bucket in pairs(may_go and all_buckets() or {}) do
+      local draw = draw_of(bucket, head.cost)
+      if ready_us(bucket, draw) > now_us then
+        reserved[number], may_go = true, false
+      elseif draw > 0 and reserved[number] then
+        may_go = false
+      end
+    end
+    if may_go then
+      return head
+    end
+    held[head.domain.name] = true
+  end
+  return nil
+end
+
+-- Whether a newcomer may go, all waiters that may having gone.
+local function may_go_at_once(d, g, cost)
+  if not open(d) then
+    return false
+  elseif meta.budgets == 0 then
+    return true
+  elseif first_of(d.name, g.name) then
+    return false
+  end
+  local newcomer = { domain = d, tag = g.tag or meta.virtual_time, place = '~', cost = cost }
+  return first_with_quota(heads_in_order(newcomer)) == newcomer
+end
+
 -- Of the groups whose first waiter may go, the one with the smallest tag, then the earlier place.
 local function next_in_order()
+  if meta.budgets > 0 then
+    local head = first_with_quota(heads_in_order())
+    if head then
+      return head.domain, group(string.sub(head.place, 18))
+    end
+    return nil
+  end
   local best, best_tag, best_domain
   for name in waiting_domains() do
     local d = domain(name)
@@ -137,8 +189,9 @@ local function grant_waiters()
     local id, others = first_of(d.name, g.name)
     local waiter = parse_waiter(redis.call('HGET', K.waiters, id))
     remove_waiter(id, waiter, others)
-    advance(g, 1)
-    notify(waiter.member, '["granted","' .. id .. '",' .. grant_lease(id, waiter.member, d, g.name) .. ']')
+    advance(g, turn_cost(waiter.cost))
+    notify(waiter.member, '["granted","' .. id .. '",'
+      .. grant_lease(id, waiter.member, d, g.name, waiter.cost) .. ']')
     grants_left = grants_left - 1
   end
 end

@@ -23,6 +23,7 @@ local function save()
       end
     end
   end
+  write_budgets()
   write_events(meta)
   local changes = {}
   if meta.lines ~= (meta.stored[META_NUMBERS + 3] or '') then

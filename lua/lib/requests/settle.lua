@@ -153,5 +153,10 @@ local function next_wake_us()
     end
     wake = earlier(wake, next_ramp_us(d))
   end
+  if meta.budgets > 0 then
+    for _, head in ipairs(heads_in_order()) do
+      wake = earlier(wake, lacks_until_us(head.cost))
+    end
+  end
   return wake or 0
 end
