@@ -72,12 +72,13 @@ def read_keys(client: redis.Redis, keys: ShardKeys) -> dict[str, Any]:
 
 
 def _lease(packed: str) -> tuple[Any, ...]:
-    member, domain, group, *terms, generation, _hold = packed.split("|")
+    member, domain, group, *rest = packed.split("|")
+    *terms, generation = rest[:5]  # then its hold, and its cost if it has one
     return (member, domain, group, *map(int, terms), generation)
 
 
 def _waiter(packed: str) -> tuple[Any, ...]:
-    member, domain, group, _arrival, deadline = packed.split("|")
+    member, domain, group, _arrival, deadline, *_cost = packed.split("|")
     return (member, domain, group, int(deadline) if deadline else None)
 
 

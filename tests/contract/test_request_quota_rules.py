@@ -1,0 +1,341 @@
+"""Spec 03, *Quotas*, and docs/adr/0007: a pinned case per rule."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from contracts.quotas import QuotaBudget, QuotaReading
+from contracts.requests import RequestOutcomeKind as Outcome
+from contracts.settings import RequestAdmissionConfig, RequestQuotas
+from tests.support_scripts import (
+    CHAT,
+    EMBEDDING,
+    START_US,
+    Acquire,
+    Cancel,
+    Learn,
+    Register,
+    Release,
+    ScriptedShard,
+    granted,
+)
+from tests.support_state import audited
+
+RPM, TPM = QuotaBudget.REQUESTS_PER_MINUTE, QuotaBudget.TOKENS_PER_MINUTE
+SECOND_US = 1_000_000
+
+
+def config(**quotas: Any) -> RequestAdmissionConfig:
+    return RequestAdmissionConfig(quotas=RequestQuotas(**quotas))
+
+
+def opened(shard: ScriptedShard, **quotas: Any) -> ScriptedShard:
+    shard.join("m", ttl_seconds=3600)
+    shard.batch("m", Register("alias", 100, config(**quotas)))
+    return shard
+
+
+def levels(shard: ScriptedShard) -> dict[str, float]:
+    """Look at what is left of each budget, after an audit that agrees."""
+    audited(shard.client, shard.keys)
+    capture = json.loads(shard.run("requests/snapshot", shard.keys.all, [0]))
+    return {row["budget"]: float(row["level"]) for row in capture["budgets"]}
+
+
+def limits(shard: ScriptedShard) -> dict[str, int]:
+    capture = json.loads(shard.run("requests/snapshot", shard.keys.all, [0]))
+    return {row["budget"]: row["limit"] for row in capture["budgets"]}
+
+
+def answers(shard: ScriptedShard, *ops: Acquire) -> list[str]:
+    return [result[0] for result in shard.batch("m", *ops).results]
+
+
+def events(shard: ScriptedShard, kind: str) -> list[dict[str, str]]:
+    found = []
+    for _id, fields in shard.client.xrange(shard.keys["events"]):
+        event = {name.decode(): value.decode() for name, value in fields.items()}
+        if event.get("kind") == kind:
+            found.append(event)
+    return found
+
+
+# -- draws
+
+
+def test_a_budget_starts_full_and_bounds_what_goes_at_once(shard: ScriptedShard) -> None:
+    opened(shard, requests_per_minute=3)
+    assert (
+        answers(shard, *(Acquire(f"a{i}") for i in range(5))) == ["granted"] * 3 + ["waiting"] * 2
+    )
+
+
+def test_a_burst_is_less_than_a_budget(shard: ScriptedShard) -> None:
+    opened(shard, requests_per_minute=60, bursts={RPM: 2})
+    assert answers(shard, *(Acquire(f"a{i}") for i in range(3))) == ["granted"] * 2 + ["waiting"]
+
+
+def test_a_waiter_for_quota_is_woken_at_the_exact_instant(shard: ScriptedShard) -> None:
+    opened(shard, requests_per_minute=60, bursts={RPM: 1})
+    reply = shard.batch("m", Acquire("a"), Acquire("b"), Acquire("c"))
+    assert reply.next_wake_us == START_US + SECOND_US
+    shard.advance(0.999999)
+    assert granted(shard.batch("m").notices) == []
+    shard.advance(0.000001)
+    reply = shard.batch("m")
+    assert granted(reply.notices) == ["b"]
+    assert reply.next_wake_us == START_US + 2 * SECOND_US
+
+
+def test_looking_does_not_move_the_instant(shard: ScriptedShard) -> None:
+    opened(shard, tokens_per_minute=7)
+    shard.batch("m", Acquire("a", cost=7))
+    wakes = {shard.batch("m", Acquire("b", cost=3)).next_wake_us}
+    for _ in range(5):
+        shard.advance(0.7)
+        wakes.add(shard.batch("m").next_wake_us)
+    assert len(wakes) == 1
+
+
+def test_all_budgets_are_charged_or_none(shard: ScriptedShard) -> None:
+    opened(shard, requests_per_minute=10, tokens_per_minute=100, tokens_per_day=1000)
+    assert answers(shard, Acquire("a", cost=70), Acquire("b", cost=70)) == ["granted", "waiting"]
+    assert levels(shard) == {
+        "requests_per_minute": 9,
+        "tokens_per_minute": 30,
+        "tokens_per_day": 930,
+    }
+
+
+def test_what_never_fits_is_denied_at_once(shard: ScriptedShard) -> None:
+    opened(shard, tokens_per_minute=100, bursts={TPM: 50})
+    assert shard.ask("m", Acquire("a", cost=51)) == [
+        *("denied", "hard_policy_denial", 0, 0, "never_fits", "tokens_per_minute")
+    ]
+    assert shard.ask("m", Acquire("b", cost=50))[0] == "granted"
+
+
+def test_what_only_headers_made_too_large_goes_when_the_bucket_is_full(
+    shard: ScriptedShard,
+) -> None:
+    opened(shard, tokens_per_minute=100)
+    shard.batch("m", Learn(QuotaReading(budget=TPM, limit=60), START_US))
+    shard.batch("m", Acquire("small", cost=30))
+    assert answers(shard, Acquire("large", cost=90)) == ["waiting"]
+    shard.advance(30)
+    assert granted(shard.batch("m").notices) == ["large"]
+    assert levels(shard) == {"tokens_per_minute": -30}
+
+
+def test_try_says_quota_and_when(shard: ScriptedShard) -> None:
+    opened(shard, requests_per_minute=60, tokens_per_minute=60, bursts={RPM: 1})
+    shard.batch("m", Acquire("a", cost=60))
+    assert shard.ask("m", Acquire("b", cost=10, wait="try")) == [
+        *("denied", "quota", START_US + 10 * SECOND_US, 10 * SECOND_US)
+    ]
+
+
+# -- order
+
+
+def test_nobody_draws_from_what_the_next_in_order_lacks(shard: ScriptedShard) -> None:
+    opened(shard, tokens_per_minute=60)
+    shard.batch("m", Acquire("a", cost=60, group="first"))
+    shard.advance(20)
+    shard.batch("m", Acquire("large", cost=50, group="large"))
+    assert answers(shard, Acquire("small", EMBEDDING, cost=5, group="small")) == ["waiting"]
+    assert shard.ask("m", Acquire("try", EMBEDDING, cost=5, group="other", wait="try"))[1] == (
+        "queued_waiters_ahead"
+    )
+    shard.advance(30)
+    assert granted(shard.batch("m").notices) == ["large"]
+
+
+def test_who_draws_nothing_of_it_goes_in_another_domain(shard: ScriptedShard) -> None:
+    opened(shard, tokens_per_minute=60)
+    shard.batch("m", Acquire("a", cost=60), Acquire("large", cost=50))
+    assert answers(shard, Acquire("free", EMBEDDING, group="other")) == ["granted"]
+
+
+def test_a_group_with_a_smaller_tag_goes_before_who_lacks_quota(shard: ScriptedShard) -> None:
+    opened(shard, tokens_per_minute=60)
+    shard.batch("m", *(Acquire(f"a{i}", group="busy", cost=15) for i in range(3)))
+    assert answers(shard, Acquire("large", group="busy", cost=50)) == ["waiting"]
+    assert answers(shard, Acquire("small", group="new", cost=5)) == ["granted"]
+
+
+def test_a_newcomer_stands_behind_its_own_group(shard: ScriptedShard) -> None:
+    opened(shard, tokens_per_minute=60)
+    shard.batch("m", Acquire("a", cost=40), Acquire("large", cost=50))
+    assert answers(shard, Acquire("small", cost=1)) == ["waiting"]
+
+
+# -- settlement
+
+
+@pytest.mark.parametrize(
+    ("outcome", "used", "left"),
+    [
+        (Outcome.SUCCESS, 10, {"requests_per_minute": 9, "tokens_per_minute": 90}),
+        (Outcome.SUCCESS, 300, {"requests_per_minute": 9, "tokens_per_minute": -200}),
+        (Outcome.SUCCESS, None, {"requests_per_minute": 9, "tokens_per_minute": 60}),
+        (Outcome.PROVIDER_FAILURE, None, {"requests_per_minute": 9, "tokens_per_minute": 60}),
+        (Outcome.SUCCESS, 0, {"requests_per_minute": 9, "tokens_per_minute": 100}),
+        (Outcome.LOCAL_CANCELLED, 0, {"requests_per_minute": 10, "tokens_per_minute": 100}),
+        (Outcome.LOCAL_CANCELLED, None, {"requests_per_minute": 9, "tokens_per_minute": 60}),
+    ],
+)
+def test_a_release_settles_by_usage(
+    shard: ScriptedShard, outcome: Outcome, used: int | None, left: dict[str, float]
+) -> None:
+    opened(shard, requests_per_minute=10, tokens_per_minute=100)
+    shard.batch("m", Acquire("a", cost=40))
+    shard.batch("m", Release("a", outcome, used=used))
+    assert levels(shard) == left
+
+
+def test_a_member_lost_gives_nothing_back(shard: ScriptedShard) -> None:
+    shard.open(4, "m", "lost", config=config(tokens_per_minute=100, tokens_per_day=100))
+    shard.batch("lost", Acquire("a", cost=40))
+    shard.advance(10)
+    shard.heartbeat("m")
+    shard.advance(10)
+    shard.batch("m")
+    assert levels(shard)["tokens_per_day"] == pytest.approx(60 + 20 * 100 / 86400)
+
+
+def test_a_cancelled_grant_gives_all_back(shard: ScriptedShard) -> None:
+    opened(shard, requests_per_minute=10, tokens_per_minute=100)
+    shard.batch("m", Acquire("a", cost=40))
+    shard.batch("m", Cancel("a"))
+    assert levels(shard) == {"requests_per_minute": 10, "tokens_per_minute": 100}
+
+
+# -- headers
+
+
+def test_what_is_left_at_the_provider_lowers_the_level_and_never_raises_it(
+    shard: ScriptedShard,
+) -> None:
+    opened(shard, requests_per_minute=10)
+    shard.batch("m", Learn(QuotaReading(budget=RPM, remaining=4), START_US))
+    assert levels(shard) == {"requests_per_minute": 4}
+    shard.batch("m", Learn(QuotaReading(budget=RPM, remaining=9), START_US))
+    assert levels(shard) == {"requests_per_minute": 4}
+    (told,) = events(shard, "quota_adjusted")
+    assert (told["budget"], told["level"], told["from"]) == ("requests_per_minute", "4", "10")
+
+
+def test_an_older_reading_changes_nothing(shard: ScriptedShard) -> None:
+    opened(shard, requests_per_minute=10)
+    shard.batch("m", Learn(QuotaReading(budget=RPM, remaining=4), START_US))
+    shard.batch("m", Learn(QuotaReading(budget=RPM, remaining=1), START_US - 1))
+    assert levels(shard) == {"requests_per_minute": 4}
+
+
+def test_a_reading_from_the_future_is_one_of_now(shard: ScriptedShard) -> None:
+    opened(shard, requests_per_minute=60)
+    shard.batch("m", Learn(QuotaReading(budget=RPM, remaining=4), START_US + 10**9))
+    shard.advance(1)
+    shard.batch("m", Learn(QuotaReading(budget=RPM, remaining=2), START_US + SECOND_US))
+    assert levels(shard) == {"requests_per_minute": 2}
+
+
+def test_a_lower_limit_holds_until_headers_rise_again(shard: ScriptedShard) -> None:
+    opened(shard, requests_per_minute=10)
+    seen = []
+    for limit in (6, 8, 10, 5, 50):
+        shard.batch("m", Learn(QuotaReading(budget=RPM, limit=limit), START_US))
+        seen.append(limits(shard)["requests_per_minute"])
+    assert seen == [6, 8, 10, 5, 10]
+    assert levels(shard) == {"requests_per_minute": 5}
+
+
+def test_a_limit_that_nobody_registered_is_learned(shard: ScriptedShard) -> None:
+    opened(shard)
+    assert levels(shard) == {}
+    shard.batch("m", Learn(QuotaReading(budget=RPM, remaining=3), START_US))
+    assert levels(shard) == {}  # of nothing known, nothing is left
+    shard.batch("m", Learn(QuotaReading(budget=RPM, limit=10, remaining=2), START_US))
+    assert answers(shard, *(Acquire(f"a{i}") for i in range(3))) == [
+        *("granted", "granted", "waiting")
+    ]
+
+
+def test_giving_back_lifts_no_level_above_what_the_provider_said(shard: ScriptedShard) -> None:
+    opened(shard, tokens_per_minute=60)
+    shard.batch("m", Acquire("a", cost=50))
+    shard.batch("m", Learn(QuotaReading(budget=TPM, remaining=5), START_US))
+    shard.advance(2)
+    shard.batch("m", Release("a", used=0))
+    assert levels(shard) == {"tokens_per_minute": 7}
+
+
+def test_a_learned_refill_wakes_waiters(shard: ScriptedShard) -> None:
+    opened(shard, requests_per_minute=60)
+    shard.batch("m", Learn(QuotaReading(budget=RPM, remaining=0), START_US))
+    assert shard.batch("m", Acquire("a")).next_wake_us == START_US + SECOND_US
+
+
+# -- registering
+
+
+def test_registering_again_replaces_the_budgets(shard: ScriptedShard) -> None:
+    opened(shard, requests_per_minute=10, tokens_per_minute=100)
+    shard.batch("m", Acquire("a", cost=30))
+    shard.batch("m", Register("alias", 100, config(tokens_per_minute=50)))
+    assert levels(shard) == {"tokens_per_minute": 50}
+    shard.batch("m", Register("alias", 100, config()))
+    assert levels(shard) == {}
+    assert "budgets" not in shard.stored_keys()
+
+
+def test_registering_the_same_again_changes_nothing(shard: ScriptedShard) -> None:
+    opened(shard, requests_per_minute=10)
+    shard.batch("m", Acquire("a"))
+    shard.batch("m", Register("alias", 100, config(requests_per_minute=10)))
+    assert levels(shard) == {"requests_per_minute": 9}
+
+
+def test_a_raised_budget_refills_at_its_new_rate(shard: ScriptedShard) -> None:
+    opened(shard, requests_per_minute=60, bursts={RPM: 1})
+    shard.batch("m", Acquire("a"), Acquire("b"))
+    reply = shard.batch("m", Register("alias", 100, config(requests_per_minute=600)))
+    assert reply.next_wake_us == START_US + SECOND_US // 10
+
+
+# -- fair by tokens
+
+
+def test_fair_by_tokens_heavy_prompts_pay_for_themselves(shard: ScriptedShard) -> None:
+    shard.open(1, config=RequestAdmissionConfig(fair_by="tokens"))
+    shard.batch("m", Acquire("first", group="x"))
+    shard.batch("m", *(Acquire(f"h{i}", group="heavy", cost=30) for i in range(3)))
+    shard.batch("m", *(Acquire(f"l{i}", group="light", cost=10) for i in range(9)))
+    order, lease = [], "first"
+    for _ in range(8):
+        (lease,) = granted(shard.batch("m", Release(lease)).notices)
+        order.append(lease[0])
+    assert [order[:4].count("h"), order[4:].count("h")] == [1, 1]
+
+
+def test_fair_by_tokens_is_settled_by_the_real_usage(shard: ScriptedShard) -> None:
+    shard.open(1, config=RequestAdmissionConfig(fair_by="tokens"))
+    shard.batch("m", Acquire("a", group="liar", cost=1), Acquire("b", group="liar", cost=1))
+    shard.batch("m", *(Acquire(f"c{i}", group="honest", cost=10) for i in range(4)))
+    order, lease = [], "a"
+    for used in (35, 10, 10, 10, 10):
+        (lease,) = granted(shard.batch("m", Release(lease, used=used)).notices)
+        order.append(lease)
+    assert order == ["c0", "c1", "c2", "c3", "b"]
+
+
+def test_a_settled_turn_moves_the_group_in_every_line(shard: ScriptedShard) -> None:
+    shard.open(1, config=RequestAdmissionConfig(fair_by="tokens"))
+    shard.batch("m", Acquire("a", group="g", cost=1))
+    shard.batch("m", Acquire("b", CHAT, group="g", cost=1), Acquire("c", EMBEDDING, group="g"))
+    shard.batch("m", Release("a", used=100))
+    audited(shard.client, shard.keys)
