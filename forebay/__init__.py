@@ -41,6 +41,7 @@ from contracts.identity import (
     RequestGroupSpec,
     RequestResourceKey,
 )
+from contracts.quotas import QuotaBudget, QuotaReading
 from contracts.requests import (
     SUCCESS,
     ClassifyException,
@@ -59,6 +60,7 @@ from contracts.settings import (
     MemberSettings,
     RequestAdmissionConfig,
     RequestAdmissionTuningConfig,
+    RequestQuotas,
 )
 from coordinator.requests.attempts import RequestAttempt
 from coordinator.requests.blocking import BlockingRequestAdmissionController
@@ -82,6 +84,8 @@ __all__ = [
     "MemberSettings",
     "MembershipLost",
     "ProviderModelKey",
+    "QuotaBudget",
+    "QuotaReading",
     "ReleaseReason",
     "ReleaseResult",
     "RequestAdmissionConfig",
@@ -97,6 +101,7 @@ __all__ = [
     "RequestEventContext",
     "RequestGroupSpec",
     "RequestOutcomeKind",
+    "RequestQuotas",
     "RequestReleaseOutcome",
     "RequestResourceKey",
     "TaskAdmissionError",
