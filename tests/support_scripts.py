@@ -44,7 +44,7 @@ GENERATION: Final = "born"
 PROVIDER_MODEL: Final = ProviderModelKey(provider_name="acme", model_id="m")
 FRAGMENTS: Final = {"lib/clock": (Path(__file__).parent / "lua" / "clock.lua").read_text()}
 
-CHAT, EMBEDDING = RequestDomain.CHAT, RequestDomain.EMBEDDING
+CHAT, EMBEDDING, IMAGE = RequestDomain.CHAT, RequestDomain.EMBEDDING, RequestDomain.IMAGE
 
 
 @dataclass(frozen=True, slots=True)

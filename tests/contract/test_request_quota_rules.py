@@ -13,6 +13,7 @@ from contracts.settings import RequestAdmissionConfig, RequestQuotas
 from tests.support_scripts import (
     CHAT,
     EMBEDDING,
+    IMAGE,
     START_US,
     Acquire,
     Cancel,
@@ -173,6 +174,28 @@ def test_a_newcomer_stands_behind_its_own_group(shard: ScriptedShard) -> None:
     assert answers(shard, Acquire("small", cost=1)) == ["waiting"]
 
 
+def test_what_a_waiter_kept_until_its_deadline_is_the_next_ones_at_once(
+    shard: ScriptedShard,
+) -> None:
+    opened(shard, tokens_per_minute=60)
+    shard.batch("m", Acquire("a", cost=60), Acquire("large", cost=60, wait=2.0))
+    shard.batch("m", Acquire("small", cost=1))
+    shard.advance(2)
+    reply = shard.batch("m")
+    assert [notice[1] for notice in reply.notices] == ["large", "small"]
+    assert granted(reply.notices) == ["small"]
+
+
+def test_the_end_of_a_newcomers_turn_may_be_anothers_chance(shard: ScriptedShard) -> None:
+    opened(shard, tokens_per_minute=60, bursts={TPM: 20})
+    shard.batch("m", Acquire("a", group="early", cost=15), Acquire("b", group="late"))
+    assert answers(
+        shard, Acquire("large", group="early", cost=20), Acquire("small", EMBEDDING, "late", cost=3)
+    ) == ["waiting", "waiting"]
+    reply = shard.batch("m", Acquire("free", IMAGE, group="early"))
+    assert (reply.results[0][0], granted(reply.notices)) == ("granted", ["small"])
+
+
 # -- settlement
 
 
@@ -291,6 +314,15 @@ def test_registering_again_replaces_the_budgets(shard: ScriptedShard) -> None:
     shard.batch("m", Register("alias", 100, config()))
     assert levels(shard) == {}
     assert "budgets" not in shard.stored_keys()
+
+
+def test_a_budget_that_is_registered_no_more_bounds_nobody_from_then_on(
+    shard: ScriptedShard,
+) -> None:
+    opened(shard, requests_per_minute=1)
+    shard.batch("m", *(Acquire(f"a{i}") for i in range(3)))
+    assert granted(shard.batch("m", Register("alias", 100, config())).notices) == ["a1", "a2"]
+    assert levels(shard) == {}
 
 
 def test_registering_the_same_again_changes_nothing(shard: ScriptedShard) -> None:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import redis
+
 from contracts.identity import RequestDomain
+from coordinator.keys import ShardKeys
 from tests.property.request_model import RequestModel
 from tests.support_scripts import GENERATION
+from tests.support_state import events
 
 
 def in_order(notices: dict[str, list[list[Any]]]) -> dict[str, list[list[Any]]]:
@@ -96,3 +100,29 @@ def expected_state(model: RequestModel) -> dict[str, Any]:
             if model.queue.tag_of(name, model.now_us) is not None
         },
     }
+
+
+def expected_budgets(model: RequestModel) -> list[dict[str, Any]]:
+    """Return the list ``budgets`` of a snapshot, with levels as of now."""
+    now_us = model.read_clock()
+    return [
+        {
+            "budget": bucket.budget.value,
+            "limit": bucket.limit,
+            "burst": bucket.burst,
+            "level": bucket.level_at(now_us),
+            "registered": bucket.registered or 0,
+            "learned": bucket.learned or 0,
+        }
+        for bucket in model.quotas.in_force()
+    ]
+
+
+def corrections(client: redis.Redis, keys: ShardKeys, after: str) -> list[tuple[str, ...]]:
+    """Return the events of corrected quotas after an entry: time, budget, limit in force."""
+    told = [fields for _name, fields in events(client, keys, after)]
+    return [
+        (fields["at_us"], fields["budget"], fields["limit"])
+        for fields in told
+        if fields["kind"] == "quota_adjusted"
+    ]

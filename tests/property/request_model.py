@@ -1,25 +1,24 @@
-"""A reference model of one request shard, from spec 03 and 06 alone: plain, slow and obvious.
+"""A reference model of one request shard, from spec 03, 06 and ADR 0007: plain, slow and obvious.
 
-It keeps no counter: in-flight, waiters and caps are counted anew from leases, waiters and
-registrations each time (spec 01, invariant 4), and choosing walks everybody who waits. It does not
-bound the work of a call, so whoever compares stays below 64 grants and 200 ended leases per call.
+It does not bound the work of a call, so whoever compares stays below 64 grants and 200 ended
+leases per call.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from contracts.identity import RequestDomain
 from contracts.requests import RequestOutcomeKind as Outcome
-from contracts.settings import RequestAdmissionConfig
-from tests.property.request_queue_model import FairQueue, Waiter
+from tests.property.request_queue_model import Waiter
+from tests.property.request_state_model import Lease, ModelReply, ModelState, Result
 from tests.property.request_window_model import Window, ceiling_of, to_us
 from tests.support_scripts import (
     Acquire,
     Cancel,
+    Learn,
     Leave,
     Notices,
     Op,
@@ -29,96 +28,14 @@ from tests.support_scripts import (
     State,
 )
 
-Result = list[Any]
-
-
-@dataclass(slots=True, kw_only=True)
-class Lease:
-    """A live lease and the terms it was granted on."""
-
-    lease_id: str
-    member: str
-    domain: RequestDomain
-    group: str
-    terms: list[int]
-    cuts: int
-    limit: int
-    held_until_us: float
-
-    @property
-    def granted(self) -> Result:
-        return ["granted", self.lease_id, *self.terms]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelReply:
-    """What a batch answers, and what other members are told."""
-
-    now_us: int
-    results: list[Result]
-    notices: list[Result]
-    pushed: Notices
+LOCAL = {Outcome.LOCAL_CANCELLED, Outcome.LOCAL_TIMEOUT}
 
 
 @dataclass(slots=True)
-class RequestModel:
-    """One provider/model as the spec describes it.
-
-    Attributes:
-        server_us: the server's clock, which the test moves.
-        caps: cap of each alias, by member and alias.
-        override: the operator's bound of the static cap.
-        queue: all who wait, and the groups' places in line.
-        finished: how an id that is no lease any more ended: "released" or "expired".
-        transitions: the events that the spec promises, with time and fields as text.
-    """
-
-    server_us: int
-    generation: str
-    now_us: int = 0
-    last_us: int | None = None
-    config: RequestAdmissionConfig = field(default_factory=RequestAdmissionConfig)
-    members: dict[str, int] = field(default_factory=dict)
-    caps: dict[tuple[str, str], int] = field(default_factory=dict)
-    override: int | None = None
-    windows: dict[RequestDomain, Window] = field(default_factory=dict)
-    leases: dict[str, Lease] = field(default_factory=dict)
-    queue: FairQueue = field(default_factory=FairQueue)
-    finished: dict[str, str] = field(default_factory=dict)
-    replies: dict[str, tuple[int, ModelReply]] = field(default_factory=dict)
-    transitions: list[tuple[str, ...]] = field(default_factory=list)
-    told: Notices = field(default_factory=dict)
-
-    # -- counted anew each time
-
-    @property
-    def static_cap(self) -> int:
-        """The smallest of the registered caps and the override; 0 where nobody registered."""
-        if self.caps and self.override is not None:
-            return min(self.override, *self.caps.values())
-        return min(self.caps.values(), default=0)
-
-    def in_flight(self, domain: RequestDomain | None = None) -> int:
-        """Live leases of a domain, or of all."""
-        return sum(domain in {None, lease.domain} for lease in self.leases.values())
-
-    def may_go(self, domain: RequestDomain) -> bool:
-        """Spec 03, *Eligible*."""
-        window = self.windows[domain]
-        limit = min(window.limit_at(self.now_us), window.effective_max)
-        return (
-            self.now_us >= window.blocked_until_us
-            and self.in_flight(domain) < limit
-            and self.in_flight() < self.static_cap
-        )
+class RequestModel(ModelState):
+    """One provider/model as the spec describes it."""
 
     # -- members (spec 06)
-
-    def read_clock(self) -> int:
-        """Return the shard's time: a step back of the server's clock costs nothing."""
-        if self.last_us is None:
-            return self.server_us
-        return self.now_us + max(0, self.server_us - self.last_us)
 
     def _flow(self) -> None:
         self.now_us, self.last_us = self.read_clock(), self.server_us
@@ -151,7 +68,7 @@ class RequestModel:
         self._caps_moved(before)
 
     def _lose(self, lease: Lease, reason: str) -> None:
-        self._say("request_lease_expired", lease.lease_id, lease.member, reason)
+        self.say("request_lease_expired", lease.lease_id, lease.member, reason)
         self._end(lease, Outcome.MEMBER_LOST, None, "expired")
 
     # -- settling (spec 03, Order)
@@ -166,12 +83,13 @@ class RequestModel:
             for lease in list(self.leases.values()):
                 if lease.held_until_us <= self.now_us:
                     self._lose(lease, "max_hold")
-                    self._tell(lease.member, ["lost", lease.lease_id, "max_hold"])
+                    self.tell(lease.member, ["lost", lease.lease_id, "max_hold"])
         self._deny_unregistered()
         self._grant_waiters()
         for waiter in list(self.queue.waiters.values()):
             if waiter.deadline_us <= self.now_us:
                 self._deny(waiter, "queue_timeout")
+        self._grant_waiters()  # who was denied may have kept a quota
 
     def _deny_unregistered(self) -> None:
         if self.static_cap == 0:
@@ -181,7 +99,7 @@ class RequestModel:
     def _deny(self, waiter: Waiter, reason: str) -> None:
         self._remove(waiter)
         may_help = self._may_help(waiter.domain) if reason == "queue_timeout" else [0, 0]
-        self._tell(waiter.member, ["denied", waiter.attempt_id, reason, *may_help])
+        self.tell(waiter.member, ["denied", waiter.attempt_id, reason, *may_help])
 
     def _may_help(self, domain: RequestDomain) -> list[int]:
         """When asking again may help, as an instant and from now: a cooldown ends."""
@@ -191,17 +109,22 @@ class RequestModel:
     def _remove(self, waiter: Waiter) -> None:
         self.queue.remove(waiter, self.now_us)
         if not self.queue.waiting(waiter.domain):
-            self._say("request_queue_drained", waiter.domain)
+            self.say("request_queue_drained", waiter.domain)
 
     def _grant_waiters(self) -> None:
-        """Of those who may go: smallest tag, then earlier place, then first come."""
-        while waiter := self.queue.next(self.may_go):
+        """Grant until no head of a line may go."""
+        while waiter := self.first_able():
             self._remove(waiter)
-            lease = self._grant(waiter.attempt_id, waiter.member, waiter.domain, waiter.group)
-            self._tell(waiter.member, lease.granted)
+            lease = self._grant(
+                waiter.attempt_id, waiter.member, waiter.domain, waiter.group, waiter.cost
+            )
+            self.tell(waiter.member, lease.granted)
 
-    def _grant(self, attempt_id: str, member: str, domain: RequestDomain, group: str) -> Lease:
-        self.queue.take_turn(group, self.now_us)
+    def _grant(
+        self, attempt_id: str, member: str, domain: RequestDomain, group: str, cost: int
+    ) -> Lease:
+        self.queue.take_turn(group, self.turn(cost), self.now_us)
+        self.quotas.draw(cost, self.now_us)
         window = self.windows[domain]
         limit = window.limit_at(self.now_us)
         hold = self.config.max_hold_seconds
@@ -214,6 +137,7 @@ class RequestModel:
             cuts=window.cuts,
             limit=limit,
             held_until_us=math.inf if hold is None else self.now_us + to_us(hold),
+            cost=cost,
         )
         assert self.in_flight(domain) < limit <= window.effective_max
         assert self.in_flight() < self.static_cap
@@ -257,62 +181,74 @@ class RequestModel:
             case Cancel():
                 result = self._cancel(member, op.attempt_id)
             case State():
-                result = self._own(member, op.attempt_id) or ["unknown"]
+                result = self.own(member, op.attempt_id) or ["unknown"]
             case Register():
                 result = self._register(member, op)
+            case Learn():
+                result = self._learn(op)
             case Leave():
                 result = self._leave(member)
         return result
 
-    def _own(self, member: str, attempt_id: str) -> Result | None:
-        lease, waiter = self.leases.get(attempt_id), self.queue.waiters.get(attempt_id)
-        if lease is not None and lease.member == member:
-            return lease.granted
-        return ["waiting"] if waiter is not None and waiter.member == member else None
-
     def _acquire(self, member: str, op: Acquire) -> Result:
-        if own := self._own(member, op.attempt_id):
+        if own := self.own(member, op.attempt_id):
             return own
         in_use = op.attempt_id in self.leases or op.attempt_id in self.queue.waiters
         if in_use or self.finished.get(op.attempt_id) == "released":
             return ["error", "ATTEMPT_ID_USED", op.attempt_id]
         if self.static_cap == 0:
             return ["denied", "hard_policy_denial", 0, 0]
+        if budget := self.quotas.never_fits(op.cost):
+            return ["denied", "hard_policy_denial", 0, 0, "never_fits", budget.value]
+        return self._admit(member, op)
+
+    def _admit(self, member: str, op: Acquire) -> Result:
+        """Grant, deny, or let wait one that may ask."""
         if op.domain not in self.windows:
             known = ceiling_of(self.config, op.domain, self.static_cap)
             self.windows[op.domain] = Window.born(self.config, op.domain, known, self.now_us)
         self.queue.set_weight(op.group, op.weight, self.now_us)
-        # Everybody who may go was granted before, so a newcomer that may go goes past nobody.
-        if self.may_go(op.domain):
-            return self._grant(op.attempt_id, member, op.domain, op.group).granted
+        # Everybody who may go was granted before, so who may pass goes past nobody who may.
+        if self.may_pass(op):
+            result = self._grant(op.attempt_id, member, op.domain, op.group, op.cost).granted
+            self._grant_waiters()  # its group's turn is over: another may be first now
+            return result
         if op.wait in {"try", 0}:
             return self._refusal(op)
         if not self.queue.waiting(op.domain):
-            self._say("request_queue_formed", op.domain)
+            self.say("request_queue_formed", op.domain)
         waiter = Waiter(
             attempt_id=op.attempt_id,
             member=member,
             domain=op.domain,
             group=op.group,
             deadline_us=math.inf if op.wait is None else self.now_us + to_us(float(op.wait)),
+            cost=op.cost,
         )
         self.queue.add(waiter, self.now_us)
+        self._grant_waiters()  # a group that waits elsewhere may stand before equal tags here
         return ["waiting"]
 
     def _refusal(self, op: Acquire) -> Result:
-        may_help = self._may_help(op.domain)
+        may_help, lacks = self._may_help(op.domain), self.quotas.lacks(op.cost, self.now_us)
+        is_open = self.may_go(op.domain)
         if op.wait == 0:
             reason = "queue_timeout"
         elif may_help != [0, 0]:
             reason = "cooldown"
+        elif self.queue.waiting(op.domain) or (is_open and not lacks):
+            reason = "queued_waiters_ahead"
+        elif is_open:
+            at_us = max(lacks.values())
+            reason, may_help = "quota", [at_us, at_us - self.now_us]
         else:
-            reason = "queued_waiters_ahead" if self.queue.waiting(op.domain) else "no_capacity"
+            reason = "no_capacity"
         return ["denied", reason, *may_help]
 
     def _release(self, member: str, op: Release) -> Result:
         result = self._give_back(member, op)
         if result != ["released"]:
-            self._say("request_release_diagnostic", "", op.lease_id, *result)
+            self.say("request_release_diagnostic", "", op.lease_id, *result)
         return result
 
     def _give_back(self, member: str, op: Release) -> Result:
@@ -329,6 +265,11 @@ class RequestModel:
         if lease.member != member:
             return ["stale_lease"]
         self._end(lease, op.outcome, op.retry_after_seconds, "released")
+        if op.used is not None:
+            unsent = op.used == 0 and op.outcome in LOCAL
+            self.quotas.settle(lease.cost, op.used, self.now_us, unsent=unsent)
+            difference = self.turn(op.used) - self.turn(lease.cost)
+            self.queue.settle_turn(lease.group, difference, self.now_us)
         self._grant_waiters()
         return ["released"]
 
@@ -345,17 +286,26 @@ class RequestModel:
         waiter = self.queue.waiters.get(attempt_id)
         if waiter is not None and waiter.member == member:
             self._remove(waiter)
+            self._grant_waiters()  # it may have kept a quota
             return ["cancelled"]
-        return self._give_back(
-            member, Release(attempt_id, Outcome.LOCAL_CANCELLED, generation=self.generation)
-        )
+        outcome, generation = Outcome.LOCAL_CANCELLED, self.generation
+        return self._give_back(member, Release(attempt_id, outcome, generation=generation, used=0))
 
     def _register(self, member: str, op: Register) -> Result:
         before = self.static_cap
         self.caps[member, op.alias], self.config = op.cap, op.config
+        self.quotas.register(op.config.quotas, self.now_us)
         self._caps_moved(before)
         self._grant_waiters()
         return ["registered", self.static_cap]
+
+    def _learn(self, op: Learn) -> Result:
+        if self.quotas.learn(op.reading, op.at_us, self.now_us):
+            budget = op.reading.budget
+            limit = self.quotas.buckets[budget].limit
+            self.corrections.append((str(self.now_us), budget.value, str(limit)))
+        self._grant_waiters()
+        return ["learned"]
 
     def _leave(self, member: str) -> Result:
         self._end_member(member, "left")
@@ -365,7 +315,7 @@ class RequestModel:
 
     def _caps_moved(self, before: int) -> None:
         if before != self.static_cap:
-            self._say("request_effective_cap_changed", before, self.static_cap)
+            self.say("request_effective_cap_changed", before, self.static_cap)
         if self.static_cap > 0:
             for domain in [domain for domain in RequestDomain if domain in self.windows]:
                 window = self.windows[domain]
@@ -404,17 +354,9 @@ class RequestModel:
         if window is None or window.blocked_until_us <= self.now_us:
             return 0
         left_us, window.blocked_until_us = window.blocked_until_us - self.now_us, self.now_us
-        self._say("request_cooldown_reset", domain, left_us)
+        self.say("request_cooldown_reset", domain, left_us)
         return left_us
-
-    # -- telling
-
-    def _tell(self, member: str, notice: Result) -> None:
-        self.told.setdefault(member, []).append(notice)
-
-    def _say(self, kind: str, *fields: object) -> None:
-        self.transitions.append((str(self.now_us), kind, *map(str, fields)))
 
     def _say_of_window(self, domain: RequestDomain, said: Iterator[tuple[str, ...]]) -> None:
         for kind, *fields in said:
-            self._say(kind, domain, *fields)
+            self.say(kind, domain, *fields)

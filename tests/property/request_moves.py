@@ -7,15 +7,23 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from contracts.identity import RequestDomain
+from contracts.quotas import QuotaBudget, QuotaReading
 from contracts.requests import RequestOutcomeKind as Outcome
-from contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
+from contracts.settings import (
+    RequestAdmissionConfig,
+    RequestAdmissionTuningConfig,
+    RequestQuotas,
+)
 from tests.property.request_queue_model import HOUR_US
 from tests.support_scripts import (
     CHAT,
     EMBEDDING,
     GENERATION,
+    START_US,
     Acquire,
     Cancel,
+    Learn,
     Register,
     Release,
     State,
@@ -26,12 +34,55 @@ INDEX = st.integers(0, 11)
 TTLS = st.sampled_from([15.0, 60.0])
 GROUPS = st.sampled_from(["a", "b", "c"])
 WEIGHTS = st.sampled_from([1.0, 1.0, 1.0, 2.0, 3.0, 0.1, 1000.0])
-DOMAINS = st.sampled_from([CHAT, CHAT, CHAT, EMBEDDING])
+DOMAINS = st.sampled_from([CHAT, CHAT, CHAT, EMBEDDING, EMBEDDING, RequestDomain.IMAGE])
 WAITS = st.sampled_from([None, None, None, None, "try", 0, 0.5, 3.0])
-ASKS = st.builds(Acquire, st.just(""), DOMAINS, GROUPS, WEIGHTS, WAITS)
+COSTS = st.sampled_from([0, 0, 1, 3, 7, 7, 20, 45])
+ASKS = st.builds(Acquire, st.just(""), DOMAINS, GROUPS, WEIGHTS, WAITS, COSTS)
 HINTS = st.sampled_from([None, None, 0.5, 3.0, 1e4, 0.0, -1.0, math.nan, math.inf])
 ENDS = [kind for kind in Outcome if kind is not Outcome.MEMBER_LOST]
 OUTCOMES = st.sampled_from([Outcome.SUCCESS] * 12 + [Outcome.RATE_LIMITED] * 4 + ENDS)
+USED = st.sampled_from([None, None, 0, 0, 1, 5, 7, 30, 200])
+LIMITS = {
+    QuotaBudget.REQUESTS_PER_MINUTE: [60, 97, 7, 2],
+    QuotaBudget.TOKENS_PER_MINUTE: [600, 311, 40, 7],
+    QuotaBudget.REQUESTS_PER_DAY: [86_400, 100_003, 11],
+    QuotaBudget.TOKENS_PER_DAY: [864_000, 1_000_003, 50, 10**12],
+}
+"""About one request and ten tokens a second, so that they bind; and some that hardly refill."""
+BURSTS = {budget: [3, 2, 5, None, 1] for budget in LIMITS} | {
+    QuotaBudget.TOKENS_PER_MINUTE: [20, 45, 8, None],
+    QuotaBudget.TOKENS_PER_DAY: [25, 60, 7, None],
+}
+
+
+def _quotas(bounds: dict[QuotaBudget, tuple[int, int | None]]) -> RequestQuotas:
+    limits: dict[str, Any] = {budget.value: limit for budget, (limit, _burst) in bounds.items()}
+    bursts = {budget: burst for budget, (_limit, burst) in bounds.items() if burst is not None}
+    return RequestQuotas(bursts=bursts, **limits)
+
+
+def _bounds(*budgets: QuotaBudget) -> st.SearchStrategy[RequestQuotas]:
+    each = {
+        budget: st.tuples(st.sampled_from(LIMITS[budget]), st.sampled_from(BURSTS[budget]))
+        for budget in budgets
+    }
+    return st.fixed_dictionaries({}, optional=each).map(_quotas)
+
+
+# Requests hold up all alike; who passes whom is of interest where only tokens are bounded.
+QUOTAS = st.one_of(
+    st.just(RequestQuotas()),
+    _bounds(*QuotaBudget),
+    _bounds(QuotaBudget.TOKENS_PER_MINUTE, QuotaBudget.TOKENS_PER_DAY),
+)
+READINGS = st.sampled_from(QuotaBudget).flatmap(
+    lambda budget: st.builds(
+        QuotaReading,
+        budget=st.just(budget),
+        limit=st.sampled_from([None, None, 30, *LIMITS[budget], 10**12]),
+        remaining=st.sampled_from([None, 0, 1, 2, 4, 10, 18, 1000]),
+    )
+)
 CONFIGS = st.builds(
     RequestAdmissionConfig,
     tuning=st.builds(
@@ -46,6 +97,8 @@ CONFIGS = st.builds(
     max_limit_clamps=st.dictionaries(DOMAINS, st.sampled_from([1, 3, 20]), max_size=1),
     max_cooldown_seconds=st.sampled_from([300.0, 300.0, 1.0]),
     max_hold_seconds=st.sampled_from([None, None, 4.0]),
+    quotas=QUOTAS,
+    fair_by=st.sampled_from(["requests", "requests", "tokens"]),
 )
 REGISTRATIONS = st.builds(
     Register,
@@ -60,14 +113,15 @@ KNOWN = st.builds("?{}".format, st.integers(0, 30))
 """An attempt that is known already; which one is settled when the step is taken."""
 OPS = st.one_of(
     ASKS,
-    st.builds(Acquire, KNOWN, DOMAINS, GROUPS, WEIGHTS, WAITS),
-    st.builds(Release, KNOWN, OUTCOMES, HINTS, st.sampled_from([GENERATION, "older"])),
+    st.builds(Acquire, KNOWN, DOMAINS, GROUPS, WEIGHTS, WAITS, COSTS),
+    st.builds(Release, KNOWN, OUTCOMES, HINTS, st.sampled_from([GENERATION, "older"]), USED),
+    st.builds(Learn, READINGS, st.sampled_from([0, START_US, START_US + 1, 2 * START_US])),
     st.builds(Cancel, KNOWN),
     st.builds(State, KNOWN),
 )
 MOVES: dict[str, tuple[int, st.SearchStrategy[tuple[Any, ...]]]] = {
     "ask": (9, st.tuples(INDEX, st.lists(ASKS, min_size=1, max_size=6))),
-    "release": (7, st.tuples(st.lists(INDEX, min_size=1, max_size=3), OUTCOMES, HINTS)),
+    "release": (7, st.tuples(st.lists(INDEX, min_size=1, max_size=3), OUTCOMES, HINTS, USED)),
     "a_mixed_batch": (5, st.tuples(INDEX, st.lists(OPS, min_size=1, max_size=5))),
     "a_burst_of_rate_limits": (2, st.tuples(INDEX, HINTS)),
     "a_run_of_successes": (2, st.tuples(INDEX, st.integers(1, 6), DOMAINS)),
@@ -76,6 +130,15 @@ MOVES: dict[str, tuple[int, st.SearchStrategy[tuple[Any, ...]]]] = {
     "time_passes_to_an_instant_that_matters": (
         4,
         st.tuples(INDEX, st.sampled_from([-1, 0, 1]), INDEX),
+    ),
+    "time_passes_to_the_next_wake": (3, st.tuples(st.sampled_from([-1, 0, 0, 1]), INDEX)),
+    "headers_arrive": (
+        2,
+        st.tuples(
+            INDEX,
+            st.lists(READINGS, min_size=1, max_size=3),
+            st.sampled_from([0, 0, 1, 700_000, 5_000_000, -2_000_000]),
+        ),
     ),
     "traffic_while_time_passes": (
         3,
@@ -86,6 +149,7 @@ MOVES: dict[str, tuple[int, st.SearchStrategy[tuple[Any, ...]]]] = {
     "join": (2, st.tuples(TTLS, st.one_of(st.none(), REGISTRATIONS))),
     "operate": (3, st.tuples(st.sampled_from(OPERATIONS), DOMAINS, OVERRIDES)),
     "register": (2, st.tuples(INDEX, REGISTRATIONS)),
+    "give_up": (2, st.tuples(INDEX)),
     "leave": (1, st.tuples(INDEX, st.lists(ASKS, max_size=1))),
 }
 WEIGHTED = [name for name, (weight, _arguments) in MOVES.items() for _ in range(weight)]

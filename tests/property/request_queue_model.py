@@ -1,4 +1,7 @@
-"""A reference model of the fair queue, from spec 03, *Order*, alone: choosing walks everybody."""
+"""A reference model of the fair queue, from spec 03, *Order*, alone: choosing walks everybody.
+
+What a quota has to do with it (reservations, turns by tokens) is from ADR 0007.
+"""
 
 from __future__ import annotations
 
@@ -20,6 +23,7 @@ class Waiter:
     domain: RequestDomain
     group: str
     deadline_us: float
+    cost: int = 0
     arrival: int = 0
 
 
@@ -78,22 +82,41 @@ class FairQueue:
         del self.waiters[waiter.attempt_id]
         self.groups[waiter.group].idle_since_us = now_us
 
-    def next(self, may_go: Callable[[RequestDomain], bool]) -> Waiter | None:
-        """Of those who may go: smallest tag, then earlier place, then first come."""
-        able = [waiter for waiter in self.waiters.values() if may_go(waiter.domain)]
-        return min(able, key=self._order, default=None)
+    def heads(self, is_open: Callable[[RequestDomain], bool]) -> list[Waiter]:
+        """The first of each open domain's line: smallest tag, earlier place, first come."""
+        lines = [line for domain in RequestDomain if (line := self.waiting(domain))]
+        heads = [min(line, key=self._order) for line in lines if is_open(line[0].domain)]
+        return sorted(heads, key=self._order)
+
+    def heads_before(
+        self, name: str, domain: RequestDomain, heads: list[Waiter], now_us: int
+    ) -> list[Waiter] | None:
+        """Return the heads that a newcomer stands behind; None if one is of its own line."""
+        tag = self.tag_of(name, now_us) if name in self.groups else None
+        tag = self.virtual_time if tag is None else tag
+        before = [head for head in heads if self._order(head)[0] <= tag]
+        in_line = [waiter.group for waiter in self.waiting(domain)]
+        is_behind = name in in_line or any(head.domain is domain for head in before)
+        return None if is_behind else before
 
     def _order(self, waiter: Waiter) -> tuple[float, int, int]:
         group = self.groups[waiter.group]
         assert group.tag is not None
         return (group.tag, group.place, waiter.arrival)
 
-    def take_turn(self, name: str, now_us: int) -> None:
+    def take_turn(self, name: str, cost: int, now_us: int) -> None:
         """A grant: V moves to the tag, the group's tag and place move behind it."""
         group, tag = self.groups[name], self.tag_of(name, now_us)
         self.virtual_time = max(self.virtual_time, self.virtual_time if tag is None else tag)
-        group.tag = self.virtual_time + 1 / group.weight
+        group.tag = self.virtual_time + cost / group.weight
         group.place, group.idle_since_us = self._next_place(), now_us
+
+    def settle_turn(self, name: str, difference: int, now_us: int) -> None:
+        """A turn cost more or less than was thought; a forgotten group is left alone."""
+        group = self.groups[name]
+        if self.tag_of(name, now_us) is not None:
+            assert group.tag is not None
+            group.tag += difference / group.weight
 
     def _next_place(self) -> int:
         self.places += 1

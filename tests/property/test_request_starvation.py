@@ -3,6 +3,9 @@
 While the k-th waiter of a group of weight w may go, each other group of weight u is granted at most
 1 + floor(k*u/w) times before it. This is checked from grants and releases alone, without the
 reference model: at each grant the waiters that it passed are those that might have gone instead.
+
+A waiter that lacks only quota keeps what it lacks (ADR 0007), so where all draw on one budget of
+tokens the same bound holds for those that wait for it, however large they and small the others are.
 """
 
 from __future__ import annotations
@@ -22,8 +25,13 @@ from hypothesis import strategies as st
 
 import lua
 from contracts.identity import RequestDomain
+from contracts.quotas import QuotaBudget
 from contracts.requests import RequestOutcomeKind as Outcome
-from contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
+from contracts.settings import (
+    RequestAdmissionConfig,
+    RequestAdmissionTuningConfig,
+    RequestQuotas,
+)
 from coordinator.address import parse_url
 from coordinator.connections import open_sync
 from tests.property.modes import LONG, Progress
@@ -44,14 +52,25 @@ DOMAINS: Final = (CHAT, RequestDomain.EMBEDDING, RequestDomain.IMAGE)
 WEIGHTS = st.one_of(st.integers(1, 10).map(float), st.sampled_from([0.001, 0.25, 0.5, 2.5, 1000.0]))
 ENDS = st.sampled_from([Outcome.SUCCESS] * 16 + [Outcome.PROVIDER_FAILURE, Outcome.RATE_LIMITED])
 INDEX = st.integers(0, 63)
-ASKS = st.tuples(st.just("ask"), st.sampled_from(GROUPS), st.sampled_from([*DOMAINS, CHAT]))
+BURST: Final = 20
+NO_QUOTAS: Final = RequestQuotas()
+TEN_TOKENS_A_SECOND: Final = RequestQuotas(
+    tokens_per_minute=600, bursts={QuotaBudget.TOKENS_PER_MINUTE: BURST}
+)
+COSTS = st.sampled_from([1, 1, 2, 3, BURST])
+ASKS = st.tuples(
+    st.just("ask"),
+    st.sampled_from(GROUPS),
+    st.tuples(st.sampled_from([*DOMAINS, CHAT]), COSTS),
+)
+PASS_TIME = st.tuples(st.just("pass_time"), st.sampled_from([400, 1000, 2000]), st.none())
 MOVES = st.one_of(
     ASKS,
     st.tuples(st.just("come_back"), INDEX, ENDS),
     st.tuples(st.just("keep_coming_back"), INDEX, st.integers(2, 9)),
     st.tuples(st.just("release"), INDEX, ENDS),
     st.tuples(st.just("cancel"), INDEX, st.none()),
-    st.tuples(st.just("pass_time"), st.sampled_from([400, 1000, 2000]), st.none()),
+    PASS_TIME,
 )
 
 
@@ -60,12 +79,14 @@ class Waiter:
     """One who waits, and what happened since it might first have gone at every grant.
 
     Attributes:
+        cost: what it draws from a quota of tokens, where there is one.
         k: its place among its group's waiters when that began; 0 before it began.
         passed_by: grants to each other group since.
     """
 
     group: str
     domain: RequestDomain
+    cost: int
     k: int = 0
     passed_by: Counter[str] = field(default_factory=Counter)
 
@@ -79,6 +100,7 @@ class Watch:
         cap: int,
         clamps: dict[RequestDomain, int],
         weights: dict[str, float],
+        quotas: RequestQuotas,
     ) -> None:
         self.shard = shard
         self.cap = cap
@@ -87,16 +109,18 @@ class Watch:
         self.waiters: dict[str, Waiter] = {}
         self.leases: dict[str, Waiter] = {}
         self.contests = 0
+        self.contests_of_large_ones = 0
         tuning = RequestAdmissionTuningConfig(successes_until_increase=2, cooldown_seconds=1.0)
         shard.join("m", 3600.0)
-        shard.open(cap, "m", config=RequestAdmissionConfig(tuning=tuning, max_limit_clamps=clamps))
+        config = RequestAdmissionConfig(tuning=tuning, max_limit_clamps=clamps, quotas=quotas)
+        shard.open(cap, "m", config=config)
         shard.heartbeat("m", 3600.0)
 
-    def ask(self, group: str, domain: RequestDomain) -> None:
+    def ask(self, group: str, domain: RequestDomain, cost: int) -> None:
         name = f"{group}{self.asked}"
         self.asked += 1
-        asker = Waiter(group, domain)
-        result = self.call(Acquire(name, domain, group, self.weights[group]))
+        asker = Waiter(group, domain, cost)
+        result = self.call(Acquire(name, domain, group, self.weights[group], cost=cost))
         if result[0] == "granted":
             self.granted(name, asker)
         else:
@@ -109,7 +133,7 @@ class Watch:
         name = list(self.leases)[pick % len(self.leases)]
         lease = self.leases[name]
         if is_back:
-            self.ask(lease.group, lease.domain)
+            self.ask(lease.group, lease.domain, 1)
         self.end(Release(name, outcome), name)
 
     def end(self, op: Release | Cancel, name: str) -> None:
@@ -126,6 +150,7 @@ class Watch:
         return reply.results[0] if reply.results else []
 
     def may_go(self, domain: RequestDomain) -> bool:
+        """Whether it is open; quotas say only when its next goes, not who."""
         window = self.windows[domain.value]
         busy = sum(lease.domain is domain for lease in self.leases.values())
         limit = min(window["current_limit"], window["effective_max"])
@@ -148,6 +173,7 @@ class Watch:
                 waiter.passed_by[taker.group] += 1
                 self.check_bound(waiter, taker.group)
                 self.contests += 1
+                self.contests_of_large_ones += waiter.cost == BURST
         self.leases[name] = taker
 
     def check_bound(self, waiter: Waiter, group: str) -> None:
@@ -157,9 +183,15 @@ class Watch:
         assert count <= most, f"{group} went {count} times before {waiter}, weights {self.weights}"
 
 
-def explore(client: redis.Redis, examples: int, fragments: dict[str, str] = FRAGMENTS) -> int:
-    """Run histories; return how often a waiter was passed by another group."""
+def explore(
+    client: redis.Redis,
+    examples: int,
+    fragments: dict[str, str] = FRAGMENTS,
+    quotas: RequestQuotas = NO_QUOTAS,
+) -> int:
+    """Run histories; return how often a waiter, with quotas a large one, was passed by others."""
     contests = 0
+    moves_of = MOVES if quotas is NO_QUOTAS else st.one_of(MOVES, PASS_TIME)
     progress = Progress("starvation", examples)
 
     @settings(
@@ -176,7 +208,7 @@ def explore(client: redis.Redis, examples: int, fragments: dict[str, str] = FRAG
         moves=st.builds(
             list.__add__,
             st.lists(ASKS, min_size=8, max_size=24),
-            st.lists(MOVES, min_size=20, max_size=80),
+            st.lists(moves_of, min_size=20, max_size=80),
         ),
     )
     def history(
@@ -189,11 +221,11 @@ def explore(client: redis.Redis, examples: int, fragments: dict[str, str] = FRAG
         progress.example()
         client.flushall()
         shard = ScriptedShard(client, fragments)
-        watch = Watch(shard, cap, clamps, weights)
+        watch = Watch(shard, cap, clamps, weights, quotas)
         for move in moves:
             take(watch, *move)
         shard.close()
-        contests += watch.contests
+        contests += watch.contests if quotas is NO_QUOTAS else watch.contests_of_large_ones
 
     history()
     return contests
@@ -202,7 +234,7 @@ def explore(client: redis.Redis, examples: int, fragments: dict[str, str] = FRAG
 def take(watch: Watch, move: str, what: Any, how: Any) -> None:
     match move:
         case "ask":
-            watch.ask(what, how)
+            watch.ask(what, *how)
         case "release" | "come_back":
             watch.release(what, how, is_back=move == "come_back")
         case "keep_coming_back":
@@ -229,6 +261,12 @@ def client(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
 def test_no_waiter_is_passed_more_often_than_its_weight_allows(client: redis.Redis) -> None:
     few = 40 if isinstance(client, fakeredis.FakeRedis) else 250
     assert explore(client, examples=20 * few if LONG else few) > 10 * few
+
+
+def test_small_ones_pass_one_as_large_as_the_burst_no_more_often(client: redis.Redis) -> None:
+    few = 40 if isinstance(client, fakeredis.FakeRedis) else 150
+    passed = explore(client, 20 * few if LONG else few, quotas=TEN_TOKENS_A_SECOND)
+    assert passed > 2 * few
 
 
 BROKEN: Final = {
@@ -268,3 +306,12 @@ def test_a_queue_with_this_fault_breaks_the_bound(redis_url: str, fault: str) ->
     assert right in source
     with open_sync(parse_url(redis_url)) as client, pytest.raises(AssertionError, match="went"):
         explore(client, 400, FRAGMENTS | {path: source.replace(right, wrong)})
+
+
+def test_a_queue_that_keeps_no_quota_for_its_next_breaks_the_bound(redis_url: str) -> None:
+    path, right, wrong = "lib/requests/queue", "reserved[number] then", "false then"
+    source = (files(lua) / f"{path}.lua").read_text()
+    assert right in source
+    broken = FRAGMENTS | {path: source.replace(right, wrong)}
+    with open_sync(parse_url(redis_url)) as client, pytest.raises(AssertionError, match="went"):
+        explore(client, 400, broken, TEN_TOKENS_A_SECOND)

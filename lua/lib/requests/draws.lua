@@ -65,6 +65,12 @@ local function register_budget(number, limit, burst)
   if bucket.registered == limit and bucket.burst == burst then
     return
   end
+  if limit == 0 and bucket.learned == 0 then
+    redis.call('HDEL', K.budgets, BUDGETS[number])
+    buckets[number] = nil
+    meta.budgets = meta.budgets - 1
+    return
+  end
   settle_bucket(bucket)
   bucket.registered, bucket.burst = limit, burst
   if limit > 0 and bucket.learned >= limit then
@@ -109,10 +115,7 @@ end
 
 local function write_budgets()
   for number, bucket in pairs(buckets or {}) do
-    if bucket.dirty and limit_of(bucket) == 0 then
-      redis.call('HDEL', K.budgets, BUDGETS[number])
-      meta.budgets = meta.budgets - 1
-    elseif bucket.dirty then
+    if bucket.dirty then
       local part = {}
       for i = 1, #BUDGET_FIELDS do
         part[i] = real(bucket[BUDGET_FIELDS[i]])

@@ -85,7 +85,11 @@ local function acquire(id, domain_name, group_name, weight, cost_given, wait)
   -- After a full settle no waiter can be granted now, so a newcomer that may go goes past nobody.
   if not more_to_grant() and may_go_at_once(d, g, cost) then
     advance(g, turn_cost(cost))
-    return '["granted","' .. id .. '",' .. grant_lease(id, member_id, d, group_name, cost) .. ']'
+    local terms = grant_lease(id, member_id, d, group_name, cost)
+    if meta.budgets > 0 then
+      grant_waiters() -- its group's turn is over: one that was behind its reservation may be first
+    end
+    return '["granted","' .. id .. '",' .. terms .. ']'
   end
   if wait == 'try' then
     return refused_now(d, cost)
@@ -94,6 +98,9 @@ local function acquire(id, domain_name, group_name, weight, cost_given, wait)
     return denied('queue_timeout', d)
   end
   add_waiter(id, member_id, d, g, cost, wait ~= '' and now_us + tonumber(wait) or nil)
+  if meta.budgets > 0 then
+    grant_waiters() -- a group that waits elsewhere may stand before equal tags here
+  end
   return '["waiting"]'
 end
 

@@ -147,7 +147,8 @@ local function may_go_at_once(d, g, cost)
   elseif first_of(d.name, g.name) then
     return false
   end
-  local newcomer = { domain = d, tag = g.tag or meta.virtual_time, place = '~', cost = cost }
+  local newcomer = { domain = d, tag = g.tag or meta.virtual_time, place = '~', arrival = '',
+    cost = cost }
   return first_with_quota(heads_in_order(newcomer)) == newcomer
 end
 

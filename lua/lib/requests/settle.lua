@@ -132,6 +132,9 @@ local function settle()
   deny_unregistered()
   grant_waiters()
   expire_deadlines()
+  if meta.budgets > 0 then
+    grant_waiters() -- who was denied may have kept a quota
+  end
 end
 
 -- The instant at which time alone may change something for a waiter, or 0 if nobody waits.
