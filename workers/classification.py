@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 from contracts.errors import (
@@ -25,10 +26,13 @@ from contracts.requests import (
     RequestReleaseOutcome,
     TokenUsage,
 )
-from workers.provider_answers import BILLING_CODES, error_code_of, retry_after_seconds
+from workers.answer_bodies import BILLING_CODES, OVERLOAD_CODES
+from workers.provider_answers import answer_of, lowered_headers, retry_after_seconds
 
 _OVERLOAD = frozenset({429, 503, 529})
-_HTTP_PACKAGES = frozenset({"httpx", "httpx2", "openai", "anthropic"})
+_HTTP_PACKAGES = frozenset(
+    {"aiohttp", "anthropic", "httpx", "httpx2", "openai", "requests", "urllib"}
+)
 _KIND_BY_CLASS = {
     "PoolTimeout": RequestOutcomeKind.LOCAL_TIMEOUT,
     "ConnectTimeout": RequestOutcomeKind.PROVIDER_FAILURE,
@@ -38,6 +42,14 @@ _KIND_BY_CLASS = {
     "RemoteProtocolError": RequestOutcomeKind.PROVIDER_FAILURE,
     "APITimeoutError": RequestOutcomeKind.PROVIDER_TIMEOUT,
     "APIConnectionError": RequestOutcomeKind.PROVIDER_FAILURE,
+    "Timeout": RequestOutcomeKind.PROVIDER_TIMEOUT,  # requests
+    "ConnectionError": RequestOutcomeKind.PROVIDER_FAILURE,
+    "ChunkedEncodingError": RequestOutcomeKind.PROVIDER_FAILURE,
+    "ConnectionTimeoutError": RequestOutcomeKind.PROVIDER_FAILURE,  # aiohttp
+    "ServerTimeoutError": RequestOutcomeKind.PROVIDER_TIMEOUT,
+    "ClientConnectionError": RequestOutcomeKind.PROVIDER_FAILURE,
+    "ClientPayloadError": RequestOutcomeKind.PROVIDER_FAILURE,
+    "URLError": RequestOutcomeKind.PROVIDER_FAILURE,
 }
 
 NOT_SENT = RequestReleaseOutcome(
@@ -85,24 +97,30 @@ def classify_response(
     Args:
         status: HTTP status.
         headers: response headers; names in any case.
-        body_error_code: what `error_code_of` read from the body of an error.
+        body_error_code: the code of the error in the body; in an answer with a good status it
+            tells of a failure within the stream.
         now: Unix time in seconds, for a ``retry-after`` that is a date.
 
     Returns:
-        2xx ``success``; 429, 503 and 529 ``rate_limited``, with the provider's hint; everything
-        else, and an exhausted account whatever its status, ``provider_failure``.
+        2xx without a code ``success``; 429, 503, 529 and codes of overload ``rate_limited``, with
+        the provider's hint; everything else, and an exhausted account whatever its status,
+        ``provider_failure``.
     """
-    if 200 <= status < 300:  # noqa: PLR2004
+    is_good = 200 <= status < 300  # noqa: PLR2004
+    if is_good and body_error_code is None:
         return RequestReleaseOutcome(kind=RequestOutcomeKind.SUCCESS, provider_status=status)
-    lowered = {name.lower(): value for name, value in headers.items()}
+    lowered = lowered_headers(headers)
     diagnostics: dict[str, Any] = {}
     if body_error_code is not None:
         diagnostics["error_code"] = body_error_code
     billing = body_error_code in BILLING_CODES
-    # OpenAI's word for "the same request will fail again", which its own SDK respects.
+    # "false" is OpenAI's word for "the same request will fail again", which its own SDK respects.
     if billing or lowered.get("x-should-retry") == "false":
         diagnostics["retryable"] = False
-    overloaded = status in _OVERLOAD and not billing
+    elif is_good:
+        # The request was accepted, so it is not the request that is wrong.
+        diagnostics["retryable"] = True
+    overloaded = not billing and (status in _OVERLOAD or body_error_code in OVERLOAD_CODES)
     return RequestReleaseOutcome(
         kind=RequestOutcomeKind.RATE_LIMITED if overloaded else RequestOutcomeKind.PROVIDER_FAILURE,
         retry_after_seconds=None if billing else retry_after_seconds(lowered, now),
@@ -111,7 +129,17 @@ def classify_response(
     )
 
 
-def classify_exception(error: BaseException, *, sent: bool, now: float) -> RequestReleaseOutcome:
+ClassifyResponse = Callable[..., RequestReleaseOutcome]
+"""Called as `classify_response` is."""
+
+
+def classify_exception(
+    error: BaseException,
+    *,
+    sent: bool,
+    now: float,
+    classify_answer: ClassifyResponse = classify_response,
+) -> RequestReleaseOutcome:
     """Classify what a call raised.
 
     Args:
@@ -119,11 +147,14 @@ def classify_exception(error: BaseException, *, sent: bool, now: float) -> Reque
             and the SDKs on it) is classified by that answer.
         sent: whether bytes of the request may have gone out.
         now: Unix time in seconds.
+        classify_answer: classifies the answer that an exception carries.
 
     Returns:
         Connection errors ``provider_failure``; a timeout ``provider_timeout`` once the request was
         sent, else ``local_timeout``, as is a queue's timeout; cancellation, and what kept the
-        attempt from being sent at all, ``local_cancelled``; the rest ``unexpected_exception``.
+        attempt from being sent at all, ``local_cancelled``; the rest ``unexpected_exception``. A
+        local outcome of which it is sure that no byte went out has a usage of zero, which gives
+        the whole cost back to the quotas.
     """
     diagnostics: dict[str, Any] = {"error_type": type(error).__qualname__}
     if isinstance(error, asyncio.CancelledError):
@@ -132,9 +163,10 @@ def classify_exception(error: BaseException, *, sent: bool, now: float) -> Reque
             usage=None if sent else TokenUsage(),
             diagnostics=diagnostics | {"retryable": False},
         )
-    answer = _answer_of(error)
+    answer = answer_of(error)
     if answer is not None:
-        return _classify_answered(*answer, diagnostics=diagnostics, now=now)
+        outcome = classify_answer(answer.status, answer.headers, answer.error_code, now=now)
+        return _raised(outcome, diagnostics)
     if isinstance(error, MembershipLost | CoordinatorUnavailable | CoordinatorFull):
         return RequestReleaseOutcome(
             kind=NOT_SENT.kind,
@@ -154,7 +186,11 @@ def classify_exception(error: BaseException, *, sent: bool, now: float) -> Reque
     kind = _kind_by_class(error)
     if kind is RequestOutcomeKind.PROVIDER_TIMEOUT and not sent:
         kind = RequestOutcomeKind.LOCAL_TIMEOUT
-    return RequestReleaseOutcome(kind=kind, diagnostics=diagnostics)
+    # A local timeout here is one before the first byte: no connection was to be had in time.
+    unsent = kind is RequestOutcomeKind.LOCAL_TIMEOUT
+    return RequestReleaseOutcome(
+        kind=kind, usage=TokenUsage() if unsent else None, diagnostics=diagnostics
+    )
 
 
 def is_retryable(outcome: RequestReleaseOutcome) -> bool:
@@ -176,55 +212,43 @@ def is_retryable(outcome: RequestReleaseOutcome) -> bool:
 
 
 class DefaultClassifier:
-    """The rules of this module, as a `Classifier`."""
+    """The rules of this module, as a `Classifier`; a subclass changes what it overrides.
 
-    classify_response = staticmethod(classify_response)
-    classify_exception = staticmethod(classify_exception)
-    is_retryable = staticmethod(is_retryable)
+    What ``classify_response`` says of an answer holds for exceptions that carry one, too.
+    """
+
+    def classify_response(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        body_error_code: str | None = None,
+        *,
+        now: float,
+    ) -> RequestReleaseOutcome:
+        """Classify an answer: `classify_response`."""
+        return classify_response(status, headers, body_error_code, now=now)
+
+    def classify_exception(
+        self, error: BaseException, *, sent: bool, now: float
+    ) -> RequestReleaseOutcome:
+        """Classify what a call raised: `classify_exception`."""
+        return classify_exception(error, sent=sent, now=now, classify_answer=self.classify_response)
+
+    def is_retryable(self, outcome: RequestReleaseOutcome) -> bool:
+        """Say whether another attempt may end better: `is_retryable`."""
+        return is_retryable(outcome)
 
 
-def _classify_answered(
-    status: int,
-    headers: Mapping[str, str],
-    error_code: str | None,
-    *,
-    diagnostics: dict[str, Any],
-    now: float,
-) -> RequestReleaseOutcome:
-    outcome = classify_response(status, headers, error_code, now=now)
-    kind = outcome.kind
-    if kind is RequestOutcomeKind.SUCCESS:
+def _raised(outcome: RequestReleaseOutcome, diagnostics: dict[str, Any]) -> RequestReleaseOutcome:
+    """Return the outcome of an exception from the outcome of the answer that it carries."""
+    if outcome.kind is RequestOutcomeKind.SUCCESS:
         # A 2xx that raised is an answer nobody could read; the next one may be readable.
-        kind = RequestOutcomeKind.PROVIDER_FAILURE
-        diagnostics = diagnostics | {"error_code": error_code, "retryable": True}
-    return RequestReleaseOutcome(
-        kind=kind,
-        retry_after_seconds=outcome.retry_after_seconds,
-        provider_status=status,
-        diagnostics={**diagnostics, **outcome.diagnostics},
-    )
-
-
-def _answer_of(error: BaseException) -> tuple[int, Mapping[str, str], str | None] | None:
-    """Return status, headers and error code of the answer that an exception carries, if any."""
-    response = getattr(error, "response", None)
-    source = error if response is None else response
-    status = getattr(source, "status_code", getattr(source, "status", None))
-    if not isinstance(status, int) or not 100 <= status <= 599:  # noqa: PLR2004
-        return None
-    headers = getattr(source, "headers", None)
-    code = getattr(error, "error_code", None)
-    if not isinstance(code, str):
-        code = _code_in(response)
-    return status, headers if isinstance(headers, Mapping) else {}, code
-
-
-def _code_in(response: Any) -> str | None:
-    try:
-        content = getattr(response, "content", b"")
-    except RuntimeError:  # httpx's ResponseNotRead: a stream that nobody has read
-        return None
-    return error_code_of(content) if isinstance(content, bytes) else None
+        return replace(
+            outcome,
+            kind=RequestOutcomeKind.PROVIDER_FAILURE,
+            diagnostics={**diagnostics, **outcome.diagnostics, "retryable": True},
+        )
+    return replace(outcome, diagnostics={**diagnostics, **outcome.diagnostics})
 
 
 def _kind_by_class(error: BaseException) -> RequestOutcomeKind:

@@ -10,29 +10,36 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 from contracts.errors import MembershipLost
 from contracts.events import RequestEventContext, current_correlation
-from contracts.identity import RequestGroupSpec, RequestResourceKey
+from contracts.identity import RequestGroupSpec, RequestResourceKey, check_type
+from contracts.quotas import QuotaReading
 from contracts.requests import (
+    SUCCESS,
     ReleaseResult,
     RequestAdmissionItem,
     RequestAdmissionLease,
     RequestOutcomeKind,
     RequestReleaseOutcome,
-    TokenUsage,
     new_attempt_id,
 )
 from coordinator.logs import Logger
+from workers.answer_bodies import token_usage
 from workers.classification import NOT_SENT, Classifier, DefaultClassifier
-from workers.retries import RetryBudget, RetryPolicy
+from workers.provider_answers import Answered, answer_of, quota_readings
+from workers.retries import RetryBudget, RetryPolicy, check_max_attempts
 
 T = TypeVar("T")
 
 log = Logger("forebay.executor")
+
+in_executor: ContextVar[bool] = ContextVar("in_executor", default=False)
+"""True within ``ModelRequest.call``: a transport below warns of retries that multiply by it."""
 
 
 class LeaseHolder(Protocol):
@@ -56,6 +63,10 @@ class LeaseHolder(Protocol):
         """
         ...
 
+    def learn(self, lease: RequestAdmissionLease, readings: Sequence[QuotaReading]) -> None:
+        """Take what an answer's headers say of the account's quotas; returns at once."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelRequest(Generic[T]):
@@ -63,13 +74,18 @@ class ModelRequest(Generic[T]):
 
     Attributes:
         resource: the window it needs a lease of.
-        call: makes the provider call once; each attempt calls it anew. An answer with a ``usage``
-            of type `TokenUsage` settles the quota.
+        call: makes the provider call once; each attempt calls it anew. Of what it returns, a
+            ``usage`` (a `TokenUsage`, or as the SDKs and APIs have it) settles the quota; a numeric
+            ``status`` or ``status_code``, ``headers`` and an ``error_code``, where they are there,
+            are classified as an exception's would be.
         group: who asks.
         cost: estimated tokens of one attempt, for quotas.
         queue_wait_timeout_seconds: longest wait of each attempt in the queue.
         max_attempts: overrides the executor's `RetryPolicy`.
         event_context: correlation; None captures the caller's.
+
+    Raises:
+        ConfigurationError: ``max_attempts`` is below 1.
     """
 
     resource: RequestResourceKey
@@ -80,10 +96,14 @@ class ModelRequest(Generic[T]):
     max_attempts: int | None = None
     event_context: RequestEventContext | None = None
 
+    def __post_init__(self) -> None:
+        if self.max_attempts is not None:
+            check_max_attempts(self.max_attempts)
+
 
 @dataclass(slots=True)
 class _Trace:
-    """How a failed attempt ended; stays empty when it got no lease."""
+    """How an attempt ended; stays empty when it got no lease."""
 
     outcome: RequestReleaseOutcome | None = None
     release: asyncio.Future[ReleaseResult] | None = None
@@ -137,8 +157,8 @@ class ModelRequestExecutor:
     async def execute(self, request: ModelRequest[T]) -> T:
         """Make attempts until one succeeds, cannot be retried, or the policy is exhausted.
 
-        A denied acquire is not retried here: the caller bounded that wait. Raises as
-        `execute_attempt` does, with the exception of the last attempt.
+        A denied acquire is not retried here: the caller bounded that wait. Returns or raises as
+        `execute_attempt` does, with the answer or the exception of the last attempt.
         """
         most = self._retry.max_attempts if request.max_attempts is None else request.max_attempts
         attempts = 0
@@ -152,9 +172,9 @@ class ModelRequestExecutor:
                 if outcome is None or attempts >= most or not self._may_spend():
                     raise
             else:
-                if self._budget is not None:
-                    self._budget.give_back()
-                return answer
+                outcome = self._retryable_answer(trace)
+                if outcome is None or attempts >= most or not self._may_spend():
+                    return answer
             await self._pause(attempts, outcome, trace)
 
     async def aclose(self) -> None:
@@ -165,33 +185,55 @@ class ModelRequestExecutor:
     async def _attempt(self, request: ModelRequest[T], trace: _Trace) -> T:
         lease = await self._controller.acquire(_item_of(request))
         sent = False
+        token = in_executor.set(True)
         try:
             self._controller.assert_held(lease)
             sent = True
             answer = await request.call()
         except BaseException as error:
             # Not awaited: a cancelled caller goes at once, and the release needs nobody to wait.
-            trace.outcome = self._classify(error) if sent else NOT_SENT
+            trace.outcome = self._classify(lease, error) if sent else NOT_SENT
             trace.release = self._release(lease, trace.outcome)
             raise
-        usage = getattr(answer, "usage", None)
-        status = getattr(answer, "status", None)
-        self._release(
-            lease,
-            RequestReleaseOutcome(
-                kind=RequestOutcomeKind.SUCCESS,
-                usage=usage if isinstance(usage, TokenUsage) else None,
-                provider_status=status if isinstance(status, int) else None,
-            ),
-        )
+        finally:
+            in_executor.reset(token)
+        trace.outcome = self._classify_answer(lease, answer)
+        trace.release = self._release(lease, trace.outcome)
         return answer
 
-    def _classify(self, error: BaseException) -> RequestReleaseOutcome:
-        try:
-            return self._classifier.classify_exception(error, sent=True, now=self._clock())
-        except Exception as fault:  # noqa: BLE001 - a user's classifier must not cost a lease
-            log.warning("classifier_failed", error_type=type(fault).__qualname__)
-            return RequestReleaseOutcome(kind=RequestOutcomeKind.UNEXPECTED_EXCEPTION)
+    def _classify(
+        self, lease: RequestAdmissionLease, error: BaseException
+    ) -> RequestReleaseOutcome:
+        def classify() -> RequestReleaseOutcome:
+            now = self._clock()
+            self._learn(lease, answer_of(error), now)
+            return self._classifier.classify_exception(error, sent=True, now=now)
+
+        return _checked(classify)
+
+    def _classify_answer(
+        self, lease: RequestAdmissionLease, answer: object
+    ) -> RequestReleaseOutcome:
+        """Classify what the call returned; an answer without a status is a success."""
+
+        def classify() -> RequestReleaseOutcome:
+            now = self._clock()
+            found = answer_of(answer)
+            self._learn(lease, found, now)
+            outcome = SUCCESS
+            if found is not None:
+                outcome = self._classifier.classify_response(
+                    found.status, found.headers, found.error_code, now=now
+                )
+            usage = token_usage(getattr(answer, "usage", None))
+            return outcome if usage is None else replace(outcome, usage=usage)
+
+        return _checked(classify)
+
+    def _learn(self, lease: RequestAdmissionLease, found: Answered | None, now: float) -> None:
+        readings = quota_readings(found.headers, now) if found is not None else []
+        if readings:
+            self._controller.learn(lease, readings)
 
     def _is_retryable(self, outcome: RequestReleaseOutcome) -> bool:
         try:
@@ -220,6 +262,14 @@ class ModelRequestExecutor:
             return NOT_SENT if isinstance(error, MembershipLost) else None
         return trace.outcome if self._is_retryable(trace.outcome) else None
 
+    def _retryable_answer(self, trace: _Trace) -> RequestReleaseOutcome | None:
+        """Return the outcome of an answer that is to be asked for again; notes successes."""
+        if trace.outcome is None or trace.outcome.kind is RequestOutcomeKind.SUCCESS:
+            if self._budget is not None:
+                self._budget.give_back()
+            return None
+        return trace.outcome if self._is_retryable(trace.outcome) else None
+
     def _may_spend(self) -> bool:
         return self._budget is None or self._budget.take()
 
@@ -231,6 +281,16 @@ class ModelRequestExecutor:
         seconds = self._retry.pause_seconds(attempts, outcome, self._draw)
         if seconds > 0:
             await self._sleep(seconds)
+
+
+def _checked(classify: Callable[[], RequestReleaseOutcome]) -> RequestReleaseOutcome:
+    try:
+        outcome = classify()
+        check_type("the classifier's outcome", outcome, RequestReleaseOutcome)
+    except Exception as fault:  # noqa: BLE001 - a user's classifier must not cost a lease
+        log.warning("classifier_failed", error_type=type(fault).__qualname__)
+        return RequestReleaseOutcome(kind=RequestOutcomeKind.UNEXPECTED_EXCEPTION)
+    return outcome
 
 
 def _item_of(request: ModelRequest[Any]) -> RequestAdmissionItem:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,9 +17,9 @@ from contracts.workflow import ModelSpec, ProviderSpec, WorkflowSettings
 from coordinator.requests.resolver import RequestResourceResolver
 from workers.executor import ModelRequest, ModelRequestExecutor
 from workers.generators.base import ChatAnswer
-from workers.openai_client import OpenAICompatibleClient, ProviderAnswer
-
-_BYTES_PER_TOKEN = 4
+from workers.openai_answers import ProviderAnswer
+from workers.openai_client import OpenAICompatibleClient
+from workers.token_estimate import CharacterEstimator, TokenEstimator
 
 
 class ProviderClients:
@@ -71,6 +70,7 @@ class WorkflowModels:
         resolver: the process's factory of resource keys.
         group: who asks, for the fair queue: the run, usually.
         environ: where the keys are.
+        estimator: says what a call will cost; default `CharacterEstimator`.
 
     Raises:
         ConfigurationError: a model names no provider, or a provider's key is not set.
@@ -85,10 +85,12 @@ class WorkflowModels:
         resolver: RequestResourceResolver,
         group: RequestGroupSpec | None = None,
         environ: Mapping[str, str] | None = None,
+        estimator: TokenEstimator | None = None,
     ) -> None:
         environ = os.environ if environ is None else environ
         self._executor = executor
         self._group = group or RequestGroupSpec()
+        self._estimator: TokenEstimator = estimator or CharacterEstimator()
         self._models: dict[str, _Model] = {}
         for alias, spec in workflow.models.items():
             provider = workflow.providers.get(spec.provider)
@@ -157,19 +159,9 @@ class WorkflowModels:
             resource=model.resource,
             call=call,
             group=self._group,
-            cost=estimate_tokens(messages) + (spec.max_tokens or 0),
+            cost=self._estimator.estimate({"messages": messages, "max_tokens": spec.max_tokens}),
             max_attempts=spec.max_attempts,
         )
-
-
-def estimate_tokens(messages: list[dict[str, str]]) -> int:
-    """Return about how many tokens the messages are: four bytes of UTF-8 each, and some for roles.
-
-    A quota is settled by the real number when the lease comes back; this one only has to be near.
-    """
-    per_message = 4
-    size = sum(len(message["content"].encode(errors="replace")) for message in messages)
-    return math.ceil(size / _BYTES_PER_TOKEN) + per_message * len(messages)
 
 
 def _key_of(name: str, provider: ProviderSpec, environ: Mapping[str, str]) -> SecretStr | None:

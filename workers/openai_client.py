@@ -1,4 +1,4 @@
-"""The OpenAI-compatible chat and embeddings client that runs and generators use (spec 05).
+"""The OpenAI-compatible client that runs and generators use, a method per domain (spec 05).
 
 It makes one call and no retry: retries are attempts of their own, each under its own lease, and
 belong to the executor (spec 01, invariant 8). Its connection pool is unbounded, since no transport
@@ -10,128 +10,32 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import Any, Self, TypeVar
 
 import httpx2
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import SecretStr, ValidationError
 
-from contracts.errors import ConfigurationError, ForebayError
-from contracts.requests import TokenUsage
-from workers.provider_answers import error_code_of, kept_headers
+from contracts.errors import ConfigurationError
+from workers.answer_bodies import AnswerReader, error_code_of, token_usage
+from workers.openai_answers import (
+    UNREADABLE,
+    ChatCompletion,
+    Embeddings,
+    Images,
+    ProviderAnswer,
+    ProviderEmbeddings,
+    ProviderHealth,
+    ProviderHTTPError,
+    ProviderImages,
+    Wire,
+)
+from workers.provider_answers import kept_headers
+
+_WireT = TypeVar("_WireT", bound=Wire)
 
 DEFAULT_TIMEOUT_SECONDS = 120.0
 CONNECT_TIMEOUT_SECONDS = 10.0
 """Connecting is given up before the whole call is, so that a dead host shows as such."""
-
-UNREADABLE = "unreadable_answer"
-"""Error code of an answer with a good status and a body that is not what was asked for."""
-
-_REMEDIES = {
-    400: "check the request: the model may not support a parameter or the response format",
-    401: "check the key in the environment variable that the provider's api_key_env names",
-    402: "check the account's billing",
-    403: "check the key's permissions for this model",
-    404: "check the provider's base_url and the model's id",
-    413: "shorten the prompt",
-    429: "lower max_parallel_requests or register the account's quotas",
-}
-
-
-class ProviderHTTPError(ForebayError):
-    """A provider answered with something other than the result that was asked for.
-
-    Neither the message nor an attribute holds the body, which could quote the prompt.
-
-    Attributes:
-        status: HTTP status; 2xx when the body could not be read.
-        headers: hints, limits and the request's id, names in lower case.
-        error_code: the body's machine-readable code, or None.
-    """
-
-    def __init__(
-        self,
-        status: int,
-        headers: Mapping[str, str],
-        error_code: str | None = None,
-        *,
-        url: str = "the provider",
-    ) -> None:
-        remedy = _REMEDIES.get(status, "try again later, or ask the provider")
-        code = f" ({error_code})" if error_code else ""
-        super().__init__(f"{url} answered {status}{code} instead of a result; {remedy}.")
-        self.status = status
-        self.headers = kept_headers(headers)
-        self.error_code = error_code
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderAnswer:
-    """A chat completion.
-
-    Attributes:
-        text: the content, "" where the model gave none; kept out of the repr.
-        usage: real tokens, None where the provider did not say.
-        status: HTTP status.
-        headers: hints, limits and the request's id, names in lower case.
-    """
-
-    text: str = field(repr=False)
-    usage: TokenUsage | None
-    status: int
-    headers: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderEmbeddings:
-    """Vectors in the order of the inputs; the other fields are as in `ProviderAnswer`."""
-
-    vectors: Sequence[Sequence[float]] = field(repr=False)
-    usage: TokenUsage | None
-    status: int
-    headers: Mapping[str, str]
-
-
-class _Wire(BaseModel):
-    # Providers add fields of their own; the input stays out of errors, for it is the answer.
-    model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)
-
-
-class _Usage(_Wire):
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-
-    def tokens(self) -> TokenUsage:
-        return TokenUsage(
-            input_tokens=max(0, self.prompt_tokens or 0),
-            output_tokens=max(0, self.completion_tokens or 0),
-        )
-
-
-class _Message(_Wire):
-    content: str | None = None
-
-
-class _Choice(_Wire):
-    message: _Message
-
-
-class _ChatCompletion(_Wire):
-    choices: list[_Choice] = Field(min_length=1)
-    usage: _Usage | None = None
-
-
-class _Embedding(_Wire):
-    index: int
-    embedding: list[float]
-
-
-class _Embeddings(_Wire):
-    data: list[_Embedding]
-    usage: _Usage | None = None
-
-
-_WireT = TypeVar("_WireT", bound=_Wire)
 
 
 class OpenAICompatibleClient:
@@ -205,10 +109,10 @@ class OpenAICompatibleClient:
             user=user,
         )
         response = await self._post("/chat/completions", body, timeout_seconds)
-        completion = self._read(_ChatCompletion, response)
+        completion = self._read(ChatCompletion, response)
         return ProviderAnswer(
             text=completion.choices[0].message.content or "",
-            usage=completion.usage.tokens() if completion.usage else None,
+            usage=token_usage(completion.usage),
             status=response.status_code,
             headers=kept_headers(response.headers),
         )
@@ -219,26 +123,72 @@ class OpenAICompatibleClient:
         """Ask for one vector per input; raises as `chat` does."""
         body = {"model": model, "input": list(inputs), "encoding_format": "float"}
         response = await self._post("/embeddings", body, timeout_seconds)
-        found = self._read(_Embeddings, response)
+        found = self._read(Embeddings, response)
         ordered = sorted(found.data, key=lambda item: item.index)
         if [item.index for item in ordered] != list(range(len(inputs))):
             raise self._error(response, UNREADABLE)
         return ProviderEmbeddings(
             vectors=[item.embedding for item in ordered],
-            usage=found.usage.tokens() if found.usage else None,
+            usage=token_usage(found.usage),
             status=response.status_code,
             headers=kept_headers(response.headers),
         )
 
+    async def generate_images(
+        self,
+        model: str,
+        prompt: str,
+        *,
+        n: int | None = None,
+        size: str | None = None,
+        response_format: str | None = None,
+        user: str | None = None,
+        timeout_seconds: float | None = None,
+    ) -> ProviderImages:
+        """Ask for images of a prompt; arguments that are None are not sent; raises as `chat`."""
+        body = _without_none(
+            model=model, prompt=prompt, n=n, size=size, response_format=response_format, user=user
+        )
+        response = await self._post("/images/generations", body, timeout_seconds)
+        found = self._read(Images, response)
+        images = [image.url or image.b64_json or "" for image in found.data]
+        if "" in images:
+            raise self._error(response, UNREADABLE)
+        return ProviderImages(
+            images=images,
+            usage=token_usage(found.usage),
+            status=response.status_code,
+            headers=kept_headers(response.headers),
+        )
+
+    async def check_health(self, *, timeout_seconds: float | None = None) -> ProviderHealth:
+        """Ask for the list of models, which costs no tokens: is it there, does it know the key.
+
+        Raises as `chat` does.
+        """
+        response = await self._send("GET", "/models", None, timeout_seconds)
+        return ProviderHealth(status=response.status_code, headers=kept_headers(response.headers))
+
     async def _post(
         self, path: str, body: Mapping[str, Any], timeout_seconds: float | None
+    ) -> httpx2.Response:
+        return await self._send("POST", path, body, timeout_seconds)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None,
+        timeout_seconds: float | None,
     ) -> httpx2.Response:
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         connect = httpx2.Timeout(None, connect=min(seconds, CONNECT_TIMEOUT_SECONDS))
         try:
             # httpx bounds each read; only this bounds an answer that trickles in.
             async with asyncio.timeout(seconds):
-                response = await self._http.post(self._base_url + path, json=body, timeout=connect)
+                response = await self._http.request(
+                    method, self._base_url + path, json=body, timeout=connect
+                )
         except TimeoutError as error:
             raise TimeoutError(
                 f"{self._base_url}{path} did not answer within {seconds:g} s;"
@@ -252,7 +202,10 @@ class OpenAICompatibleClient:
         # Not raised from the ValidationError: that holds the body.
         with suppress(ValidationError):
             return wire.model_validate_json(response.content)
-        raise self._error(response, UNREADABLE)
+        # Some providers tell an overload or a fault in a body under a good status.
+        reader = AnswerReader("application/json", "")
+        reader.feed(response.content)
+        raise self._error(response, reader.error_code or UNREADABLE)
 
     def _error(self, response: httpx2.Response, error_code: str | None) -> ProviderHTTPError:
         return ProviderHTTPError(

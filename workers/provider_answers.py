@@ -1,32 +1,23 @@
-"""What an answer says besides its content: when to come back, what went wrong, what is left."""
+"""What an answer's headers say besides its content: when to come back, and what is left.
+
+What its body says is read in `workers.answer_bodies`.
+"""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Mapping
-from datetime import UTC
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
+from typing import Any, Final
 
-BILLING_CODES = frozenset(
-    {
-        "access_terminated",
-        "account_deactivated",
-        "billing_error",
-        "billing_hard_limit_reached",
-        "billing_not_active",
-        "credit_balance_too_low",
-        "insufficient_balance",
-        "insufficient_quota",
-    }
-)
-"""Error codes of an exhausted account: waiting does not help, so they are no overload."""
+from contracts.quotas import MAX_BUDGET, QuotaBudget, QuotaReading
+from workers.answer_bodies import error_code_in, error_code_of
 
 LONGEST_HINT_SECONDS = 86_400.0
 """A ``retry-after`` beyond a day is taken for a mistake and ignored."""
 
-_LONGEST_ERROR_BODY = 65_536
-_CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 _KEPT_HEADERS = (
     "retry-after",
@@ -36,6 +27,87 @@ _KEPT_HEADERS = (
     "x-request-id",
     "request-id",
 )
+
+_QUOTA_HEADERS: Final = {
+    name: (is_anthropic, unit, field)
+    for unit in ("requests", "tokens")
+    for field in ("limit", "remaining", "reset")
+    for is_anthropic, name in (
+        (False, f"x-ratelimit-{field}-{unit}"),
+        (True, f"anthropic-ratelimit-{unit}-{field}"),
+    )
+}
+_BUDGETS: Final = {
+    ("requests", False): QuotaBudget.REQUESTS_PER_MINUTE,
+    ("requests", True): QuotaBudget.REQUESTS_PER_DAY,
+    ("tokens", False): QuotaBudget.TOKENS_PER_MINUTE,
+    ("tokens", True): QuotaBudget.TOKENS_PER_DAY,
+}
+_FULL_MINUTE_SECONDS = 75.0
+"""A minute's budget is full within a minute, and some debt."""
+_FAR_DATE_SECONDS = 600.0
+"""As the one above for a reset that is a date: this machine's clock may be minutes off."""
+_DAILY_FROM_SECONDS = 600.0
+_LONGEST_PERIOD_SECONDS = 2 * 86_400.0
+_LONGEST_DURATION = 40
+_UNIT_SECONDS: Final = {
+    "d": 86_400.0,
+    "h": 3600.0,
+    "m": 60.0,
+    "s": 1.0,
+    "ms": 1e-3,
+    "us": 1e-6,
+    "\u00b5s": 1e-6,
+    "ns": 1e-9,
+}
+_DURATION_PART = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|us|\u00b5s|ns|[dhms])")
+_DURATION = re.compile(rf"(?:{_DURATION_PART.pattern})+")
+_WHOLE = re.compile(r"[0-9]{1,13}")
+
+_TOLD_IN_A_STREAM = 200
+"""The status under which an SDK raises an error that has no response: one told within a stream."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """What is known of an answer.
+
+    Attributes:
+        status: HTTP status.
+        headers: all of them, names in lower case; kept out of the repr.
+        error_code: the short code of the error in the body, or None.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    error_code: str | None
+
+
+def answer_of(source: object) -> Answered | None:
+    """Return what an answer, or an exception that carries one, says of itself; None if nothing.
+
+    Knows the responses and exceptions of httpx, requests, aiohttp, urllib and of the SDKs, and
+    whatever else has a numeric ``status_code`` or ``status``. Reads nothing from the network and
+    never raises.
+    """
+    response = _attribute(source, "response")
+    carrier = source if response is None else response
+    status = _attribute(carrier, "status_code")
+    if status is None:
+        status = _attribute(carrier, "status")
+    body = _attribute(source, "body") if isinstance(source, BaseException) else None
+    if status is None and isinstance(body, Mapping):
+        status = _TOLD_IN_A_STREAM
+    if type(status) is not int or not 100 <= status <= 599:  # noqa: PLR2004
+        return None
+    code = _attribute(source, "error_code")
+    if not isinstance(code, str):
+        code = error_code_in(body)
+    if code is None and status >= 400:  # noqa: PLR2004 - a good body may be long
+        code = _code_in(carrier)
+    return Answered(
+        status=status, headers=lowered_headers(_attribute(carrier, "headers")), error_code=code
+    )
 
 
 def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -63,24 +135,113 @@ def retry_after_seconds(headers: Mapping[str, str], now: float) -> float | None:
     return next((h for h in hints if h is not None and 0 < h <= LONGEST_HINT_SECONDS), None)
 
 
-def error_code_of(body: bytes) -> str | None:
-    """Return the machine-readable code of a provider's error body, or None.
+def quota_readings(headers: Mapping[str, str], now: float) -> list[QuotaReading]:
+    """Return what the headers say of the account's budgets; what makes no sense is ignored.
 
-    Reads ``error.code``, ``error.type`` and ``error.status``, a billing code first. Only a short
-    identifier is returned: free text could quote the prompt.
+    Knows ``x-ratelimit-*`` (OpenAI and the many like it) and ``anthropic-ratelimit-*``, for
+    requests and for tokens. No header says whether it means a minute or a day; the reset does, as
+    `_is_daily` infers. Where in doubt it is a minute: a day's limit taken for a minute's bounds
+    nothing, but a minute's limit taken for a day's would starve the fleet (spec 03, *Quotas*).
+
+    Args:
+        headers: names in any case.
+        now: Unix time in seconds, for a reset that is a date.
     """
-    if len(body) > _LONGEST_ERROR_BODY:
-        return None
+    stated: dict[tuple[bool, str], dict[str, str]] = {}
+    for name, value in headers.items():
+        place = _QUOTA_HEADERS.get(name.lower())
+        if place is not None:
+            stated.setdefault(place[:2], {})[place[2]] = value
+    readings = []
+    for (is_anthropic, unit), fields in stated.items():
+        limit = _count(fields.get("limit"), 1)
+        remaining = _count(fields.get("remaining"), 0)
+        if limit is None and remaining is None:
+            continue
+        reset = fields.get("reset", "")
+        if is_anthropic:
+            is_daily = _is_daily(limit, remaining, _seconds_until(reset, now), _FAR_DATE_SECONDS)
+        else:
+            is_daily = _is_daily(limit, remaining, _duration(reset), _FULL_MINUTE_SECONDS)
+        budget = _BUDGETS[unit, is_daily]
+        readings.append(QuotaReading(budget=budget, limit=limit, remaining=remaining))
+    return readings
+
+
+def lowered_headers(headers: Any) -> dict[str, str]:
+    """Return headers by their lower-case names, {} for what are none.
+
+    Takes any mapping, and urllib's ``email.message.Message``, which is none.
+    """
+    items = getattr(headers, "items", None)
+    if not callable(items):
+        return {}
+    pairs: Iterator[tuple[Any, Any]] = iter(items())
+    return {
+        name.lower(): value
+        for name, value in pairs
+        if isinstance(name, str) and isinstance(value, str)
+    }
+
+
+def _attribute(source: object, name: str) -> Any:
+    """Return an attribute, None if there is none; those of foreign objects may raise anything."""
     try:
-        document = json.loads(body)
-    except (ValueError, RecursionError):
+        return getattr(source, name, None)
+    except Exception:  # noqa: BLE001 - httpx's unread streams, urllib's half-made errors
         return None
-    fault = document.get("error", document) if isinstance(document, dict) else None
-    if not isinstance(fault, dict):
+
+
+def _code_in(response: object) -> str | None:
+    # requests would read the rest from the network here, and block the event loop.
+    if _attribute(response, "_content_consumed") is False:
         return None
-    named = (fault.get(name) for name in ("code", "type", "status"))
-    codes = [code for code in named if isinstance(code, str) and _CODE.fullmatch(code)]
-    return next((code for code in codes if code in BILLING_CODES), codes[0] if codes else None)
+    content = _attribute(response, "content")
+    return error_code_of(content) if isinstance(content, bytes) else None
+
+
+def _is_daily(
+    limit: int | None, remaining: int | None, reset: float | None, least_seconds: float
+) -> bool:
+    """Say whether a budget is a day's, by its reset: the seconds until it is full.
+
+    A period lasts about ``reset / used share``. That is noise while next to nothing is used, so
+    the reset itself must be longer than a minute's budget can have, and the period at most about
+    a day; a day's budget passes both long before it binds.
+    """
+    if reset is None or reset <= least_seconds:
+        return False
+    if limit is None or remaining is None:
+        return reset > _DAILY_FROM_SECONDS
+    if remaining >= limit:
+        return False
+    return _DAILY_FROM_SECONDS < reset * limit / (limit - remaining) <= _LONGEST_PERIOD_SECONDS
+
+
+def _count(text: Any, least: int) -> int | None:
+    if not isinstance(text, str) or not _WHOLE.fullmatch(text.strip()):
+        return None
+    value = int(text)
+    return value if least <= value <= MAX_BUDGET else None
+
+
+def _duration(text: Any) -> float | None:
+    """Return the seconds of ``6m0s``, ``120ms``, ``1h2m3.5s`` or ``12.5``."""
+    if not isinstance(text, str) or len(text) > _LONGEST_DURATION:
+        return None
+    if not _DURATION.fullmatch(text.strip()):
+        return _decimal(text)
+    parts = _DURATION_PART.findall(text)
+    return sum(float(number) * _UNIT_SECONDS[unit] for number, unit in parts)
+
+
+def _seconds_until(text: Any, now: float) -> float | None:
+    """Return the seconds until an instant as of RFC 3339."""
+    try:
+        date = datetime.fromisoformat(text.strip())
+        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        return None
 
 
 def _seconds_or_date(text: str, now: float) -> float | None:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from contracts.errors import ConfigurationError
+from contracts.identity import shown
 from contracts.requests import RequestOutcomeKind, RequestReleaseOutcome
 
 
@@ -27,12 +28,15 @@ class RetryPolicy:
     max_retry_after_seconds: float = 300.0
 
     def __post_init__(self) -> None:
-        seconds = (self.base_seconds, self.cap_seconds, self.max_retry_after_seconds)
-        if self.max_attempts < 1 or not all(0 <= value < float("inf") for value in seconds):
-            raise ConfigurationError(
-                f"retry policy {self} cannot be followed, expected max_attempts of at least 1 and"
-                " finite seconds of at least 0; max_attempts = 1 turns retries off."
-            )
+        check_max_attempts(self.max_attempts)
+        for name in ("base_seconds", "cap_seconds", "max_retry_after_seconds"):
+            value = getattr(self, name)
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not 0 <= value < float("inf"):
+                raise ConfigurationError(
+                    f"{name} of a retry policy is {shown(value)}, expected finite seconds of at"
+                    " least 0; max_attempts = 1 turns retries off."
+                )
 
     def pause_seconds(
         self, attempts: int, outcome: RequestReleaseOutcome, draw: Callable[[], float]
@@ -54,16 +58,37 @@ class RetryPolicy:
         return max(draw() * bound, hint)
 
 
+def check_max_attempts(value: object) -> None:
+    """Refuse a number of attempts that cannot be made.
+
+    Raises:
+        ConfigurationError: not a whole number from 1 on.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ConfigurationError(
+            f"max_attempts is {shown(value)}, expected a whole number from 1 on; 1 turns retries"
+            " off."
+        )
+
+
 class RetryBudget:
     """Bounds the retries of a whole job, so that a dead provider is not asked by every call.
 
     Each retry takes one token, each success gives a tenth of one back, up to the first amount.
 
     Args:
-        tokens: retries that are allowed without any success.
+        tokens: retries that are allowed without any success; 0 allows none.
+
+    Raises:
+        ConfigurationError: not a whole number from 0 on.
     """
 
     def __init__(self, tokens: int) -> None:
+        if isinstance(tokens, bool) or not isinstance(tokens, int) or tokens < 0:
+            raise ConfigurationError(
+                f"retry budget is {shown(tokens)}, expected a whole number of retries from 0 on;"
+                " pass retry_budget=None for no such bound."
+            )
         # In tenths, since ten times 0.1 is not 1.
         self._full = self._tenths = tokens * 10
 

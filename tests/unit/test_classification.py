@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import email.message
+import io
 import json
 import socket
 import ssl
 import time
+import urllib.error
 from collections.abc import Iterator
 
 import httpx2
@@ -26,6 +29,7 @@ from contracts.requests import (
     RequestReleaseOutcome,
     TokenUsage,
 )
+from workers.answer_bodies import error_code_of
 from workers.classification import (
     Classifier,
     DefaultClassifier,
@@ -33,8 +37,8 @@ from workers.classification import (
     classify_response,
     is_retryable,
 )
-from workers.openai_client import ProviderHTTPError
-from workers.provider_answers import error_code_of, kept_headers
+from workers.openai_answers import ProviderHTTPError
+from workers.provider_answers import kept_headers
 
 NOW = 1_445_412_480.0  # Wed, 21 Oct 2015 07:28:00 GMT
 KINDS = RequestOutcomeKind
@@ -211,6 +215,20 @@ def test_a_connection_error_is_the_providers_even_before_the_request_went_out() 
     assert outcome.kind is KINDS.PROVIDER_FAILURE
 
 
+@pytest.mark.parametrize(
+    ("error", "sent"), [(TimeoutError(), False), (httpx2.PoolTimeout("full"), True)]
+)
+def test_a_timeout_before_any_byte_gives_the_whole_cost_back(error: Exception, sent: bool) -> None:
+    assert classify_exception(error, sent=sent, now=NOW).usage == TokenUsage()
+
+
+@pytest.mark.parametrize(
+    "error", [TimeoutError(), httpx2.ReadTimeout("slow"), httpx2.ConnectError("refused")]
+)
+def test_what_may_have_been_sent_gives_no_cost_back(error: Exception) -> None:
+    assert classify_exception(error, sent=True, now=NOW).usage is None
+
+
 @pytest.mark.parametrize("sent", [True, False])
 def test_cancellation_gives_the_cost_back_only_where_nothing_was_sent(sent: bool) -> None:
     outcome = classify_exception(asyncio.CancelledError(), sent=sent, now=NOW)
@@ -239,6 +257,104 @@ def test_the_hint_of_an_sdks_exception_is_read() -> None:
     response = answered(429, **{"retry-after-ms": "40"})
     error = openai.RateLimitError("no", response=response, body=None)
     assert classify_exception(error, sent=True, now=NOW).retry_after_seconds == 0.04
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind", "retryable"),
+    [
+        (200, "overloaded_error", KINDS.RATE_LIMITED, True),
+        (200, "rate_limit_exceeded", KINDS.RATE_LIMITED, True),
+        (200, "429", KINDS.RATE_LIMITED, True),
+        (500, "overloaded_error", KINDS.RATE_LIMITED, True),
+        (200, "server_error", KINDS.PROVIDER_FAILURE, True),
+        (200, "insufficient_quota", KINDS.PROVIDER_FAILURE, False),
+        (400, "server_error", KINDS.PROVIDER_FAILURE, False),
+    ],
+)
+def test_a_code_in_the_body_says_more_than_the_status(
+    status: int, code: str, kind: KINDS, retryable: bool
+) -> None:
+    outcome = classify_response(status, {}, code, now=NOW)
+    assert (outcome.kind, outcome.diagnostics["error_code"]) == (kind, code)
+    assert is_retryable(outcome) is retryable
+
+
+def test_an_error_that_an_sdk_raises_within_a_stream_is_classified_by_its_code() -> None:
+    body = {"message": SECRET, "type": "server_error", "code": "rate_limit_exceeded"}
+    error = openai.APIError(SECRET, httpx2.Request("POST", "http://p"), body=body)
+    outcome = classify_exception(error, sent=True, now=NOW)
+    assert outcome.kind is KINDS.RATE_LIMITED
+    assert SECRET not in repr(outcome)
+    # Anthropic's SDK raises it with the stream's own answer, whose body was consumed.
+    answer = httpx2.Response(200, headers={"retry-after": "3"}, stream=httpx2.ByteStream(b""))
+    body = {"type": "error", "error": {"type": "overloaded_error", "message": SECRET}}
+    error = openai.APIStatusError(SECRET, response=_with_request(answer), body=body)
+    outcome = classify_exception(error, sent=True, now=NOW)
+    assert (outcome.kind, outcome.retry_after_seconds) == (KINDS.RATE_LIMITED, 3.0)
+
+
+def _with_request(response: httpx2.Response) -> httpx2.Response:
+    response.request = httpx2.Request("POST", "http://p")
+    return response
+
+
+def test_an_answer_that_a_subclass_classifies_otherwise_is_so_in_exceptions_too() -> None:
+    class Own(DefaultClassifier):
+        def classify_response(
+            self, status: int, headers: object, body_error_code: str | None = None, *, now: float
+        ) -> RequestReleaseOutcome:
+            assert body_error_code == "too_busy"
+            return RequestReleaseOutcome(kind=KINDS.RATE_LIMITED, provider_status=status)
+
+    error = ProviderHTTPError(200, {}, "too_busy")
+    outcome = Own().classify_exception(error, sent=True, now=NOW)
+    assert (outcome.kind, outcome.provider_status) == (KINDS.RATE_LIMITED, 200)
+
+
+def _foreign(package: str, *names: str) -> type[Exception]:
+    """Make a class as a library that is not installed here has it, last name first in its mro."""
+    made: type[Exception] = OSError
+    for name in names:
+        made = type(name, (made,), {"__module__": f"{package}.exceptions"})
+    return made
+
+
+@pytest.mark.parametrize(
+    ("cls", "kind"),
+    [
+        (_foreign("requests", "RequestException", "ConnectionError"), KINDS.PROVIDER_FAILURE),
+        (
+            _foreign("requests", "RequestException", "Timeout", "ReadTimeout"),
+            KINDS.PROVIDER_TIMEOUT,
+        ),
+        (_foreign("requests", "Timeout", "ConnectTimeout"), KINDS.PROVIDER_FAILURE),
+        (
+            _foreign("aiohttp", "ClientConnectionError", "ServerTimeoutError"),
+            KINDS.PROVIDER_TIMEOUT,
+        ),
+        (_foreign("aiohttp", "ClientConnectionError", "ClientOSError"), KINDS.PROVIDER_FAILURE),
+        (_foreign("aiohttp", "ClientPayloadError"), KINDS.PROVIDER_FAILURE),
+        (_foreign("mine", "ConnectionError"), KINDS.UNEXPECTED_EXCEPTION),
+        (urllib.error.URLError, KINDS.PROVIDER_FAILURE),
+    ],
+)
+def test_connection_errors_of_other_libraries_are_known(cls: type[Exception], kind: KINDS) -> None:
+    assert classify_exception(cls("no"), sent=True, now=NOW).kind is kind
+
+
+def test_the_hint_of_urllibs_error_is_read() -> None:
+    headers = email.message.Message()
+    headers["Retry-After"] = "7"
+    with urllib.error.HTTPError("http://p", 429, "no", headers, io.BytesIO()) as error:
+        outcome = classify_exception(error, sent=True, now=NOW)
+    assert (outcome.kind, outcome.retry_after_seconds) == (KINDS.RATE_LIMITED, 7.0)
+
+
+def test_the_hint_of_aiohttps_error_is_read() -> None:
+    error = OSError("ClientResponseError")
+    error.status, error.headers = 503, {"Retry-After": "7"}
+    outcome = classify_exception(error, sent=True, now=NOW)
+    assert (outcome.kind, outcome.retry_after_seconds) == (KINDS.RATE_LIMITED, 7.0)
 
 
 @pytest.mark.parametrize(

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import weakref
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from types import SimpleNamespace
 
+import httpx2
 import pytest
 
 from contracts.errors import (
@@ -14,7 +17,13 @@ from contracts.errors import (
     RequestAdmissionError,
 )
 from contracts.events import RequestEventContext, RuntimeCorrelation, current_correlation
-from contracts.identity import ProviderModelKey, RequestGroupSpec, RequestResourceKey
+from contracts.identity import (
+    ProviderModelKey,
+    RequestDomain,
+    RequestGroupSpec,
+    RequestResourceKey,
+)
+from contracts.quotas import QuotaBudget, QuotaReading
 from contracts.requests import (
     ReleaseReason,
     ReleaseResult,
@@ -28,8 +37,9 @@ from contracts.requests import (
 )
 from tests.support import wait_until
 from workers.classification import DefaultClassifier
-from workers.executor import ModelRequest, ModelRequestExecutor
-from workers.openai_client import ProviderAnswer, ProviderHTTPError
+from workers.executor import ModelRequest, ModelRequestExecutor, in_executor
+from workers.openai_answers import ProviderAnswer, ProviderHTTPError
+from workers.openai_client import OpenAICompatibleClient
 from workers.retries import RetryBudget, RetryPolicy
 
 KINDS = RequestOutcomeKind
@@ -37,6 +47,14 @@ RESOURCE = RequestResourceKey(provider_model=ProviderModelKey(provider_name="p",
 RATE_LIMIT = ProviderHTTPError(429, {"retry-after": "9"})
 OUTAGE = ProviderHTTPError(500, {})
 REFUSAL = ProviderHTTPError(400, {})
+
+
+ANSWERS = {
+    RequestDomain.CHAT: {"choices": [{"message": {"content": "x"}}]},
+    RequestDomain.EMBEDDING: {"data": [{"index": 0, "embedding": [1.0]}]},
+    RequestDomain.IMAGE: {"data": [{"url": "http://p/1"}]},
+    RequestDomain.HEALTHCHECK: {"data": []},
+}
 
 
 class FakeAdmission:
@@ -49,6 +67,8 @@ class FakeAdmission:
         self.live: set[str] = set()
         self.acquire_errors: list[Exception] = []
         self.held_errors: list[Exception] = []
+        self.readings: list[QuotaReading] = []
+        self.learn_errors: list[Exception] = []
         self.acknowledge: Callable[[], Awaitable[object]] | None = None
 
     async def acquire(self, item: RequestAdmissionItem) -> RequestAdmissionLease:
@@ -82,6 +102,13 @@ class FakeAdmission:
             await self.acknowledge()
         self.steps.append("acknowledged")
         return ReleaseResult(released=True, reason=ReleaseReason.RELEASED)
+
+    def learn(self, lease: RequestAdmissionLease, readings: Sequence[QuotaReading]) -> None:
+        assert lease.lease_id in self.live
+        self.steps.append("learn")
+        self.readings += readings
+        if self.learn_errors:
+            raise self.learn_errors.pop(0)
 
     def assert_held(self, lease: RequestAdmissionLease) -> None:
         assert lease.lease_id in self.live
@@ -180,6 +207,201 @@ async def test_usage_and_status_of_an_answer_go_into_the_outcome(
     assert await make().execute(ModelRequest(resource=RESOURCE, call=call)) is answer
     assert admission.outcomes[0].usage == usage
     assert admission.outcomes[0].provider_status == 200
+
+
+async def test_the_usage_of_an_sdks_answer_goes_into_the_outcome(
+    admission: FakeAdmission, make: Make
+) -> None:
+    async def call() -> SimpleNamespace:
+        usage = SimpleNamespace(prompt_tokens=3, completion_tokens=4, total_tokens=7)
+        return SimpleNamespace(usage=usage, status="completed")
+
+    await make().execute(ModelRequest(resource=RESOURCE, call=call))
+    (outcome,) = admission.outcomes
+    assert outcome.kind is KINDS.SUCCESS
+    assert outcome.usage == TokenUsage(input_tokens=3, output_tokens=4)
+
+
+async def test_an_answer_that_was_not_raised_is_classified_and_retried(
+    admission: FakeAdmission, make: Make
+) -> None:
+    answers = [httpx2.Response(429, headers={"retry-after": "9"}), httpx2.Response(200)]
+    last = answers[-1]
+
+    async def call() -> httpx2.Response:
+        return answers.pop(0)
+
+    assert await make().execute(ModelRequest(resource=RESOURCE, call=call)) is last
+    first, second = admission.outcomes
+    assert (first.kind, first.retry_after_seconds) == (KINDS.RATE_LIMITED, 9.0)
+    assert second.kind is KINDS.SUCCESS
+
+
+async def test_the_last_answer_is_returned_when_the_retries_are_spent(
+    admission: FakeAdmission, make: Make
+) -> None:
+    made: list[httpx2.Response] = []
+
+    async def call() -> httpx2.Response:
+        made.append(httpx2.Response(503))
+        return made[-1]
+
+    budget = RetryBudget(1)
+    executor = make(retry_budget=budget)
+    assert await executor.execute(ModelRequest(resource=RESOURCE, call=call)) is made[-1]
+    assert len(made) == 2
+    assert budget.tokens == 0
+
+
+class Busy(DefaultClassifier):
+    """Knows a provider that says it is busy in the body of a 200."""
+
+    def classify_response(
+        self,
+        status: int,
+        headers: Mapping[str, str],
+        body_error_code: str | None = None,
+        *,
+        now: float,
+    ) -> RequestReleaseOutcome:
+        if body_error_code == "too_busy":
+            return RequestReleaseOutcome(kind=KINDS.RATE_LIMITED, provider_status=status)
+        return super().classify_response(status, headers, body_error_code, now=now)
+
+
+@pytest.mark.parametrize("is_raised", [True, False])
+async def test_a_users_classifier_reads_an_overload_from_the_body_of_a_200(
+    admission: FakeAdmission, make: Make, is_raised: bool
+) -> None:
+    endings: list[object] = [SimpleNamespace(status=200, headers={}, error_code="too_busy"), "good"]
+    if is_raised:
+        endings[0] = ProviderHTTPError(200, {}, "too_busy")
+
+    async def call() -> object:
+        ending = endings.pop(0)
+        if isinstance(ending, Exception):
+            raise ending
+        return ending
+
+    executor = make(classifier=Busy())
+    assert await executor.execute(ModelRequest(resource=RESOURCE, call=call)) == "good"
+    assert [outcome.kind for outcome in admission.outcomes] == [KINDS.RATE_LIMITED, KINDS.SUCCESS]
+
+
+async def test_an_answers_headers_teach_the_quotas_before_its_lease_goes_back(
+    admission: FakeAdmission, make: Make
+) -> None:
+    headers = {"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "0"}
+    calls = Calls(admission, ProviderHTTPError(429, headers))
+
+    async def call() -> ProviderAnswer:
+        await calls()
+        return ProviderAnswer(text="hello", usage=None, status=200, headers=headers)
+
+    await make().execute(ModelRequest(resource=RESOURCE, call=call))
+    reading = QuotaReading(budget=QuotaBudget.REQUESTS_PER_MINUTE, limit=60, remaining=0)
+    assert admission.readings == [reading, reading]
+    assert admission.steps == [
+        *("acquire", "call", "learn", "release rate_limited", "acknowledged"),
+        *("acquire", "call", "learn", "release success"),
+    ]
+
+
+async def test_headers_without_quotas_teach_nothing(admission: FakeAdmission, make: Make) -> None:
+    await make().execute(ModelRequest(resource=RESOURCE, call=Calls(admission, RATE_LIMIT)))
+    assert "learn" not in admission.steps
+
+
+async def test_a_call_can_tell_that_it_runs_under_the_executor(
+    admission: FakeAdmission, make: Make
+) -> None:
+    seen: list[bool] = []
+
+    async def call() -> None:
+        seen.append(in_executor.get())
+        raise RATE_LIMIT
+
+    with pytest.raises(ProviderHTTPError):
+        await make().execute(ModelRequest(resource=RESOURCE, call=call, max_attempts=2))
+    assert seen == [True, True]
+    assert not in_executor.get()
+
+
+class Thorny:
+    """An answer whose attributes raise."""
+
+    def __getattr__(self, name: str) -> object:
+        raise KeyError(name)
+
+
+async def test_an_answer_that_cannot_be_read_costs_no_lease(
+    admission: FakeAdmission, make: Make
+) -> None:
+    answer = Thorny()
+
+    async def call() -> Thorny:
+        return answer
+
+    assert await make().execute(ModelRequest(resource=RESOURCE, call=call)) is answer
+    assert admission.outcomes[0].kind is KINDS.UNEXPECTED_EXCEPTION
+
+
+async def test_learning_that_fails_costs_no_lease(admission: FakeAdmission, make: Make) -> None:
+    admission.learn_errors = [RuntimeError("against the contract")]
+    answer = httpx2.Response(200, headers={"x-ratelimit-limit-tokens": "5"})
+
+    async def call() -> httpx2.Response:
+        return answer
+
+    assert await make().execute(ModelRequest(resource=RESOURCE, call=call)) is answer
+    assert len(admission.outcomes) == 1
+
+
+async def test_a_classifier_that_returns_nothing_costs_no_lease(
+    admission: FakeAdmission, make: Make
+) -> None:
+    class Silent(DefaultClassifier):
+        def classify_exception(self, *_: object, **__: object) -> None:
+            return None
+
+    with pytest.raises(ProviderHTTPError) as caught:
+        await make(classifier=Silent()).execute(
+            ModelRequest(resource=RESOURCE, call=Calls(admission, OUTAGE))
+        )
+    assert caught.value is OUTAGE
+    assert admission.outcomes[0].kind is KINDS.UNEXPECTED_EXCEPTION
+
+
+def test_a_request_shows_nothing_of_its_call() -> None:
+    prompt = "a prompt of a customer"
+    request = ModelRequest(resource=RESOURCE, call=functools.partial(Calls, prompt))
+    assert prompt not in repr(request)
+
+
+@pytest.mark.parametrize("domain", list(RequestDomain))
+async def test_each_domain_is_asked_for_under_its_own_resource(
+    admission: FakeAdmission, make: Make, domain: RequestDomain
+) -> None:
+    resource = RequestResourceKey(provider_model=RESOURCE.provider_model, domain=domain)
+    called: list[str] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        called.append(request.url.path)
+        return httpx2.Response(200, json=ANSWERS[domain])
+
+    client = OpenAICompatibleClient("http://p/v1", transport=httpx2.MockTransport(handler))
+    calls = {
+        RequestDomain.CHAT: lambda: client.chat("m", []),
+        RequestDomain.EMBEDDING: lambda: client.embed("m", ["a"]),
+        RequestDomain.IMAGE: lambda: client.generate_images("m", "p"),
+        RequestDomain.HEALTHCHECK: client.check_health,
+    }
+    async with client:
+        await make().execute(ModelRequest(resource=resource, call=calls[domain]))
+    assert admission.items[0].resource.domain is domain
+    (outcome,) = admission.outcomes
+    assert (outcome.kind, outcome.provider_status) == (KINDS.SUCCESS, 200)
+    assert len(called) == 1
 
 
 async def test_the_correlation_is_captured_when_the_item_is_made(
@@ -520,6 +742,18 @@ async def test_ten_successes_give_one_retry_back(admission: FakeAdmission, make:
 def test_a_retry_policy_that_cannot_be_followed_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigurationError, match="turns retries off"):
         RetryPolicy(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 1.5, True, "3"])
+def test_a_request_with_attempts_that_cannot_be_made_is_refused(wrong: object) -> None:
+    with pytest.raises(ConfigurationError, match="max_attempts"):
+        ModelRequest(resource=RESOURCE, call=Calls, max_attempts=wrong)
+
+
+@pytest.mark.parametrize("wrong", [-1, 1.5, True, None])
+def test_a_retry_budget_that_is_no_number_is_refused(wrong: object) -> None:
+    with pytest.raises(ConfigurationError, match="retry budget"):
+        RetryBudget(wrong)
 
 
 def test_a_late_attempt_does_not_overflow_its_backoff() -> None:

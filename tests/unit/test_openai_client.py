@@ -12,7 +12,8 @@ from pydantic import SecretStr
 from contracts.errors import ConfigurationError
 from contracts.requests import RequestOutcomeKind, TokenUsage
 from workers.classification import classify_exception
-from workers.openai_client import OpenAICompatibleClient, ProviderHTTPError
+from workers.openai_answers import ProviderHTTPError
+from workers.openai_client import OpenAICompatibleClient
 
 KEY = "sk-secret"
 PROMPT = "a prompt of a customer"
@@ -78,7 +79,8 @@ async def test_without_a_key_no_authorization_is_sent() -> None:
 @pytest.mark.parametrize(
     ("usage", "read"),
     [
-        ({}, TokenUsage()),
+        ({}, None),
+        ({"prompt_tokens": "three"}, None),
         ({"prompt_tokens": 2, "completion_tokens": None}, TokenUsage(input_tokens=2)),
         ({"prompt_tokens": -2, "completion_tokens": 1}, TokenUsage(output_tokens=1)),
         (None, None),
@@ -107,6 +109,62 @@ async def test_embeddings_come_in_the_order_of_the_inputs() -> None:
         assert answer.usage == TokenUsage(input_tokens=4)
         with pytest.raises(ProviderHTTPError, match="unreadable_answer"):
             await provider.embed("m", ["a", "b", "c"])
+
+
+@pytest.mark.parametrize("name", ["url", "b64_json"])
+async def test_images_come_as_they_were_asked_for(name: str) -> None:
+    seen: list[httpx2.Request] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request)
+        usage = {"input_tokens": 4, "output_tokens": 9}
+        return httpx2.Response(200, json={"data": [{name: "one"}, {name: "two"}], "usage": usage})
+
+    async with client(handler) as provider:
+        answer = await provider.generate_images("m", PROMPT, n=2, size="64x64")
+    assert (answer.images, answer.status) == (["one", "two"], 200)
+    assert answer.usage == TokenUsage(input_tokens=4, output_tokens=9)
+    assert "one" not in repr(answer)
+    (request,) = seen
+    assert str(request.url) == f"{URL}/images/generations"
+    assert json.loads(request.content) == {"model": "m", "prompt": PROMPT, "n": 2, "size": "64x64"}
+
+
+@pytest.mark.parametrize("data", [[], [{}], [{"url": "one"}, {"url": None}]])
+async def test_an_answer_without_its_images_is_unreadable(data: object) -> None:
+    async with answering(200, {"data": data}) as provider:
+        with pytest.raises(ProviderHTTPError, match="unreadable_answer"):
+            await provider.generate_images("m", PROMPT)
+
+
+async def test_a_healthcheck_asks_for_the_models_with_the_key() -> None:
+    seen: list[httpx2.Request] = []
+
+    def handler(request: httpx2.Request) -> httpx2.Response:
+        seen.append(request)
+        return httpx2.Response(200, json={"data": []}, headers={"x-request-id": "r"})
+
+    async with client(handler) as provider:
+        health = await provider.check_health()
+    assert (health.status, health.headers) == (200, {"x-request-id": "r"})
+    (request,) = seen
+    assert (request.method, str(request.url), request.content) == ("GET", f"{URL}/models", b"")
+    assert request.headers["authorization"] == f"Bearer {KEY}"
+
+
+async def test_a_healthcheck_that_is_refused_says_so() -> None:
+    async with answering(401, {}) as provider:
+        with pytest.raises(ProviderHTTPError, match="answered 401"):
+            await provider.check_health()
+
+
+async def test_an_error_under_a_good_status_keeps_its_code() -> None:
+    document = {"error": {"type": "overloaded_error", "message": PROMPT}}
+    async with answering(200, document) as provider:
+        with pytest.raises(ProviderHTTPError, match=r"200 \(overloaded_error\)") as caught:
+            await provider.chat("m", MESSAGES)
+    outcome = classify_exception(caught.value, sent=True, now=0.0)
+    assert outcome.kind is RequestOutcomeKind.RATE_LIMITED
 
 
 async def test_an_error_shows_status_code_and_remedy_but_neither_body_nor_key() -> None:

@@ -22,8 +22,9 @@ from coordinator.requests.resolver import RequestResourceResolver
 from forebay.mock_provider.app import create_app
 from workers.executor import ModelRequestExecutor
 from workers.generators.base import ChatAnswer, ModelCaller
-from workers.models import ProviderClients, WorkflowModels, estimate_tokens
-from workers.openai_client import ProviderHTTPError
+from workers.models import ProviderClients, WorkflowModels
+from workers.openai_answers import ProviderHTTPError
+from workers.token_estimate import CharacterEstimator
 
 URL = "http://mock/v1"
 KEY = "sk-secret"
@@ -107,7 +108,7 @@ async def test_a_call_goes_to_the_aliass_model_under_a_lease_of_the_run() -> Non
     (item,) = house.admission.items
     assert str(item.resource) == "local/mock/chat"
     assert item.group == RequestGroupSpec(key="run-1", weight=2.0)
-    assert item.cost == estimate_tokens(MESSAGES) + 50
+    assert item.cost == CharacterEstimator().estimate({"messages": MESSAGES}) + 50
     (outcome,) = house.admission.outcomes
     assert outcome.usage == TokenUsage(
         input_tokens=answer.input_tokens, output_tokens=answer.output_tokens
@@ -190,9 +191,3 @@ def test_a_model_of_no_provider_is_refused() -> None:
             resolver=RequestResourceResolver(),
             environ={},
         )
-
-
-def test_the_estimate_counts_bytes_and_bears_any_text() -> None:
-    assert estimate_tokens([{"role": "user", "content": "x" * 40}]) == 14
-    assert estimate_tokens([{"role": "user", "content": "\ud800"}]) == 5
-    assert estimate_tokens([]) == 0

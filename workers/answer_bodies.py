@@ -1,0 +1,286 @@
+"""What the body of an answer says besides its content: tokens used, and what went wrong.
+
+Only counts and short identifiers come out of here, never text: it could quote a prompt.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import zlib
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from contracts.quotas import MAX_BUDGET
+from contracts.requests import TokenUsage
+
+BILLING_CODES: Final = frozenset(
+    {
+        "access_terminated",
+        "account_deactivated",
+        "billing_error",
+        "billing_hard_limit_reached",
+        "billing_not_active",
+        "credit_balance_too_low",
+        "insufficient_balance",
+        "insufficient_quota",
+    }
+)
+"""Error codes of an exhausted account: waiting does not help, so they are no overload."""
+
+OVERLOAD_CODES: Final = frozenset(
+    {
+        "429",
+        "503",
+        "529",
+        "RESOURCE_EXHAUSTED",
+        "overloaded_error",
+        "rate_limit_error",
+        "rate_limit_exceeded",
+        "slow_down",
+    }
+)
+"""Error codes that mean overload even in an answer with a good status, as within a stream."""
+
+UNNAMED_ERROR: Final = "unnamed_error"
+"""Error code of an error inside an answer with a good status that gave itself no code."""
+
+MOST_PARSED_BYTES: Final = 1_048_576
+"""A longer JSON body, or line of a stream, is passed over."""
+MOST_INFLATED_BYTES: Final = 16 * MOST_PARSED_BYTES
+"""A compressed body is read up to here: a few bytes can stand for gigabytes."""
+
+_INFLATED_STEP = 65_536
+_LONGEST_ERROR_BODY = 65_536
+_CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_HTTP_STATUSES = range(100, 600)
+# A usage or error that is not null: OpenAI puts "usage":null into every chunk but the last. A quote
+# within the model's text is escaped, so no text can look like one of these keys.
+_TELLING = re.compile(rb'"(?:usage|error)"\s*:\s*[^n\s]|"type"\s*:\s*"error"')
+
+
+def error_code_of(body: bytes) -> str | None:
+    """Return the machine-readable code of a provider's error body, or None.
+
+    As `error_code_in`; a body above 64 kB has none.
+    """
+    if len(body) > _LONGEST_ERROR_BODY:
+        return None
+    try:
+        return error_code_in(json.loads(body))
+    except (ValueError, RecursionError):
+        return None
+
+
+def error_code_in(document: Any) -> str | None:
+    """Return the machine-readable code of an error document, or None.
+
+    Reads ``error.code``, ``error.type`` and ``error.status``, or the same without ``error``; a
+    billing code first, a number only where nothing else is given. Only a short identifier is
+    returned: free text could quote the prompt.
+    """
+    if isinstance(document, list) and len(document) == 1:  # Google wraps its errors so
+        document = document[0]
+    fault = document.get("error", document) if isinstance(document, Mapping) else None
+    if not isinstance(fault, Mapping):
+        return None
+    named = [fault.get(name) for name in ("code", "type", "status")]
+    codes = [code for code in named if isinstance(code, str) and _CODE.fullmatch(code)]
+    codes += [str(code) for code in named if type(code) is int and code in _HTTP_STATUSES]
+    return next((code for code in codes if code in BILLING_CODES), codes[0] if codes else None)
+
+
+def token_usage(reported: Any) -> TokenUsage | None:
+    """Return the counts of a ``usage``, a JSON object or an SDK's model of one; None without any.
+
+    Knows ``prompt_tokens`` and ``completion_tokens`` (OpenAI) and ``input_tokens`` and
+    ``output_tokens`` (OpenAI's responses, Anthropic). What is no count is as if not given.
+    """
+    if reported is None or isinstance(reported, TokenUsage):
+        return reported
+    return _usage(*_counts(reported))
+
+
+class AnswerReader:
+    """Watches a body as it passes for its usage and its error; keeps 1 MB of it at most.
+
+    Understands JSON and server-sent events, of OpenAI's two APIs and of Anthropic's; plain, gzip or
+    deflate. Anything else, and anything broken, is given up quietly: nothing here raises.
+
+    Args:
+        content_type: the answer's header, "" if it has none (then JSON is tried).
+        content_encoding: the answer's header, "" if it has none.
+    """
+
+    __slots__ = (
+        "_error_code",
+        "_inflate",
+        "_inflated",
+        "_input",
+        "_is_error_event",
+        "_is_json",
+        "_is_skipping",
+        "_is_watching",
+        "_kept",
+        "_usage",
+    )
+
+    def __init__(self, content_type: str, content_encoding: str) -> None:
+        kind = content_type.partition(";")[0].strip().lower()
+        encoding = content_encoding.strip().lower()
+        self._is_json = not kind or kind.endswith("json")
+        self._is_watching = (self._is_json or kind == "text/event-stream") and (
+            encoding in {"", "identity", "gzip", "x-gzip", "deflate"}
+        )
+        self._inflate: Any = None
+        if encoding not in {"", "identity"}:
+            # 32: finds out by itself whether the header is gzip's or zlib's.
+            self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
+        self._inflated = 0
+        self._kept = bytearray()
+        self._is_skipping = False
+        self._is_error_event = False
+        self._input: int | None = None
+        self._usage: TokenUsage | None = None
+        self._error_code: str | None = None
+
+    @property
+    def usage(self) -> TokenUsage | None:
+        """What the answer said it used; None until it has said so."""
+        self._read_json()
+        return self._usage
+
+    @property
+    def error_code(self) -> str | None:
+        """The short code of the error in the body, `UNNAMED_ERROR` where it has none; else None."""
+        self._read_json()
+        return self._error_code
+
+    def feed(self, chunk: bytes) -> None:
+        """Look at the next bytes of the body, as they came over the wire; never raises."""
+        if not self._is_watching:
+            return
+        try:
+            for part in self._plain(chunk):
+                if self._is_json:
+                    self._keep(part)
+                else:
+                    self._take_events(part)
+        except Exception:  # noqa: BLE001 - a watcher must not harm what it watches
+            self._give_up()
+
+    def _plain(self, chunk: bytes) -> Iterator[bytes]:
+        if self._inflate is None:
+            yield chunk
+            return
+        rest = chunk
+        while rest and self._is_watching:
+            try:
+                part = self._inflate.decompress(rest, _INFLATED_STEP)
+            except zlib.error:
+                if self._inflated:
+                    raise
+                # Some servers send deflate without zlib's header.
+                self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+                part = self._inflate.decompress(rest, _INFLATED_STEP)
+            rest = self._inflate.unconsumed_tail
+            self._inflated += len(part)
+            if self._inflated > MOST_INFLATED_BYTES:
+                self._give_up()
+                return
+            yield part
+
+    def _give_up(self) -> None:
+        self._is_watching = False
+        self._kept.clear()
+
+    def _keep(self, part: bytes) -> None:
+        if len(self._kept) + len(part) > MOST_PARSED_BYTES:
+            self._give_up()
+        else:
+            self._kept += part
+
+    def _read_json(self) -> None:
+        # Kept until it is whole: asked for too early, it is no JSON yet.
+        if self._is_json and self._kept and self._note(bytes(self._kept)):
+            self._kept.clear()
+
+    def _take_events(self, part: bytes) -> None:
+        cut = max(part.rfind(b"\n"), part.rfind(b"\r"))
+        if cut < 0:
+            if not self._is_skipping:
+                self._kept += part
+        else:
+            lines = bytes(self._kept) + part[: cut + 1]
+            if self._is_skipping:
+                lines = b"".join(lines.splitlines(keepends=True)[1:])
+            self._is_skipping = False
+            self._kept = bytearray(part[cut + 1 :])
+            # Almost every part of a stream is content alone; these searches are all it costs.
+            if self._is_error_event or b'"usage"' in lines or b"error" in lines:
+                self._read_lines(lines)
+        if len(self._kept) > MOST_PARSED_BYTES:
+            self._is_skipping = True
+            self._kept.clear()
+
+    def _read_lines(self, lines: bytes) -> None:
+        for line in lines.splitlines():
+            if line.startswith(b"event:"):
+                self._is_error_event = line[6:].strip() == b"error"
+            elif line.startswith(b"data:"):
+                if self._is_error_event or _TELLING.search(line):
+                    self._note(line[5:])
+                self._is_error_event = False
+
+    def _note(self, text: bytes) -> bool:
+        """Take what a JSON document tells; return whether it was one."""
+        try:
+            document = json.loads(text)
+        except (ValueError, RecursionError):
+            return False
+        if isinstance(document, list) and len(document) == 1:
+            document = document[0]
+        if not isinstance(document, dict):
+            return True
+        inner = document.get("response")  # OpenAI's responses API wraps its own so
+        told = document if not isinstance(inner, dict) else inner
+        if told.get("error") or document.get("type") == "error" or self._is_error_event:
+            source = told if told.get("error") else {**document, "type": None}
+            self._error_code = error_code_in(source) or UNNAMED_ERROR
+        start = document.get("message")
+        if isinstance(start, dict):
+            # Anthropic's message_start: the input, and an output that has only begun, so it is no
+            # usage of the attempt before message_delta has told the output.
+            self._input = _counts(start.get("usage"))[0]
+        counted = _counts(told.get("usage"))
+        if counted != (None, None):
+            self._input = counted[0] if counted[0] is not None else self._input
+            self._usage = _usage(self._input, counted[1])
+        return True
+
+
+def _usage(input_tokens: int | None, output_tokens: int | None) -> TokenUsage | None:
+    if input_tokens is None and output_tokens is None:
+        return None
+    return TokenUsage(input_tokens=input_tokens or 0, output_tokens=output_tokens or 0)
+
+
+def _counts(reported: Any) -> tuple[int | None, int | None]:
+    """Return the input and output tokens of a ``usage``, None where it does not say."""
+    input_tokens = _count(reported, "prompt_tokens", "input_tokens")
+    # Anthropic counts what it writes to its cache apart, and bounds it like other input.
+    cached = _count(reported, "cache_creation_input_tokens")
+    if input_tokens is not None:
+        input_tokens += cached or 0
+    return input_tokens, _count(reported, "completion_tokens", "output_tokens")
+
+
+def _count(reported: Any, *names: str) -> int | None:
+    for name in names:
+        if isinstance(reported, Mapping):
+            value = reported.get(name)
+        else:
+            value = getattr(reported, name, None)
+        if type(value) is int and 0 <= value <= MAX_BUDGET:
+            return value
+    return None
