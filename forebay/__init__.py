@@ -66,6 +66,7 @@ from coordinator.requests.attempts import RequestAttempt
 from coordinator.requests.blocking import BlockingRequestAdmissionController
 from coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.connecting import Connection, LeaseLost, connect
+from forebay.transports import http_client, transport
 
 __version__ = metadata.version("forebay")
 
@@ -110,4 +111,6 @@ __all__ = [
     "WorkflowError",
     "__version__",
     "connect",
+    "http_client",
+    "transport",
 ]

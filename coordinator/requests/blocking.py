@@ -77,6 +77,10 @@ class BlockingRequestAdmissionController:
         """Give a lease back: `AdaptiveRequestAdmissionController.release_sync`."""
         return self._controller.release_sync(lease, outcome, timeout_seconds=timeout_seconds)
 
+    def assert_held(self, lease: RequestAdmissionLease) -> None:
+        """Check before bytes go out: `AdaptiveRequestAdmissionController.assert_held`."""
+        self._controller.assert_held(lease)
+
     def learn(self, lease: RequestAdmissionLease, readings: Sequence[QuotaReading]) -> None:
         """Tell what an answer's headers said: `AdaptiveRequestAdmissionController.learn`."""
         self._controller.learn(lease, readings)

@@ -1,0 +1,173 @@
+"""Making transports and clients of ``httpx`` or ``httpx2``, whichever is asked for."""
+
+from __future__ import annotations
+
+import importlib
+import ipaddress
+import urllib.request
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any, Final
+
+from contracts.errors import ConfigurationError
+from contracts.identity import shown
+from contracts.settings import MemberSettings
+from coordinator.requests.blocking import BlockingRequestAdmissionController
+from forebay.transports.admission import (
+    AsyncAdmission,
+    BlockingAdmission,
+    Controller,
+    Registration,
+)
+from forebay.transports.core import Asking
+from forebay.transports.exchange import Rules
+
+LIBRARIES: Final = ("httpx2", "httpx")
+
+
+def loaded(library: str) -> tuple[ModuleType, ModuleType]:
+    """Import an HTTP library and the transports for it.
+
+    Raises:
+        ConfigurationError: another library, or it is not installed.
+    """
+    if library not in LIBRARIES:
+        raise ConfigurationError(
+            f"library is {shown(library)}, expected one of {', '.join(LIBRARIES)}; name the one"
+            " that your SDK is built on."
+        )
+    try:
+        module = importlib.import_module(library)
+    except ImportError as error:
+        raise ConfigurationError(
+            f"a transport for {library} expects it to be installed, and it is not; run pip install"
+            f" 'forebay[{library}]', or choose another library."
+        ) from error
+    return module, importlib.import_module(f"forebay.transports.on_{library}")
+
+
+def library_of(inner: object) -> str:
+    """Return the library that a transport belongs to.
+
+    Raises:
+        ConfigurationError: to none that is known.
+    """
+    for cls in type(inner).__mro__:
+        library = cls.__module__.partition(".")[0]
+        if library in LIBRARIES:
+            return library
+    raise ConfigurationError(
+        f"inner is an object of type {type(inner).__name__}, expected a transport of"
+        f" {' or '.join(LIBRARIES)}; pass one, or leave it out."
+    )
+
+
+class Factory:
+    """Makes transports that share one admission, and clients with them.
+
+    Args:
+        requests: a controller, or the URL of a server.
+        is_sync: whether they are for threads.
+        library: whose they are.
+        registration: how each provider/model is registered; None leaves that to the program.
+        rules: how requests are treated.
+        settings: how the process takes part in the fleet; for a URL.
+
+    Raises:
+        ConfigurationError: the library is not installed, or the controller is of the other kind.
+    """
+
+    def __init__(
+        self,
+        requests: Controller | str,
+        *,
+        is_sync: bool,
+        library: str,
+        registration: Registration | None,
+        rules: Rules,
+        settings: MemberSettings | None = None,
+    ) -> None:
+        self._is_sync = is_sync
+        self._library, self._classes = loaded(library)
+        self._asking = Asking(rules)
+        self._admission: AsyncAdmission | BlockingAdmission
+        if not isinstance(requests, str) and is_sync != isinstance(
+            requests, BlockingRequestAdmissionController
+        ):
+            raise ConfigurationError(
+                f"sync is {is_sync} with a {type(requests).__name__}, which is of the other kind;"
+                " leave sync out."
+            )
+        if is_sync:
+            self._admission = BlockingAdmission(requests, registration, settings)  # type: ignore[arg-type]
+        else:
+            self._admission = AsyncAdmission(requests, registration, settings)  # type: ignore[arg-type]
+
+    def transport(self, inner: Any = None, **options: Any) -> Any:
+        """Return a transport around ``inner``, default the library's own with these options."""
+        if inner is None:
+            # No transport pool size is a capacity control (spec 01, *What it is not*).
+            limits = self._library.Limits(max_connections=None, max_keepalive_connections=None)
+            make = (
+                self._library.HTTPTransport if self._is_sync else self._library.AsyncHTTPTransport
+            )
+            inner = make(limits=limits, **options)
+        cls = self._classes.SyncTransport if self._is_sync else self._classes.AsyncTransport
+        return cls(inner, self._admission, self._asking)
+
+    def client(self, inner: Any, options: Mapping[str, Any]) -> Any:
+        """Return a client; without an ``inner``, through the proxies that the environment names.
+
+        Raises:
+            ConfigurationError: options that the client does not know, or that this sets itself.
+        """
+        taken = {"transport", "mounts", "limits"} & options.keys()
+        if taken:
+            raise ConfigurationError(
+                f"client_options names {', '.join(sorted(taken))}, which http_client sets itself;"
+                " pass a transport as inner, or make the client with forebay.transport(...)."
+            )
+        mounts = None
+        if inner is None and options.get("trust_env", True):
+            # A client that is given a transport no longer looks at the environment by itself.
+            mounts = proxy_mounts(lambda url: self.transport(proxy=url))
+        make = self._library.Client if self._is_sync else self._library.AsyncClient
+        given = {"follow_redirects": True, **options}  # as the SDKs' own default clients have it
+        try:
+            return make(transport=self.transport(inner), mounts=mounts, **given)
+        except TypeError as error:
+            raise ConfigurationError(
+                f"client_options do not suit {self._library.__name__}.{make.__name__}: {error};"
+                " correct them."
+            ) from error
+
+
+def proxy_mounts(make: Callable[[str], Any]) -> dict[str, Any]:
+    """Return transports by URL pattern for the proxies that the environment names.
+
+    Args:
+        make: makes a transport through the proxy of this URL.
+    """
+    found = urllib.request.getproxies()
+    exempt = [host.strip() for host in found.get("no", "").split(",") if host.strip()]
+    if "*" in exempt:
+        return {}
+    mounts: dict[str, Any] = {}
+    for scheme in ("http", "https", "all"):
+        url = found.get(scheme)
+        if url:
+            mounts[f"{scheme}://"] = make(url if "://" in url else f"http://{url}")
+    if mounts:
+        mounts.update((_pattern(host), None) for host in exempt)
+    return mounts
+
+
+def _pattern(host: str) -> str:
+    """Return the pattern of a host that is exempt from proxies, of all below it if a name."""
+    if "://" in host:
+        return host
+    try:
+        address = ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return f"all://{host}" if host.lower() == "localhost" else f"all://*{host}"
+    return f"all://{host}" if address.version == 4 else f"all://[{address}]"  # noqa: PLR2004

@@ -1,0 +1,165 @@
+"""The transports themselves, apart from the library they are for (spec 03, *Transport*).
+
+httpx and httpx2 have the same interface; `on_httpx` and `on_httpx2` add its classes to these.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+from typing import Any, ClassVar
+
+from contracts.events import RequestEventContext, current_correlation
+from contracts.requests import RequestAdmissionItem
+from coordinator.logs import Logger
+from forebay.transports.admission import AsyncAdmission, BlockingAdmission, current_group
+from forebay.transports.exchange import Exchange, Rules
+from forebay.transports.identity import view_of
+from workers.executor import in_executor
+
+log = Logger("forebay.transports")
+
+_RETRY_HEADER = "x-stainless-retry-count"
+
+
+class Asking:
+    """What a transport asks for a request.
+
+    Args:
+        rules: how requests are treated.
+    """
+
+    def __init__(self, rules: Rules) -> None:
+        self.rules = rules
+        self._has_warned = False
+
+    def item_of(self, request: Any) -> RequestAdmissionItem | None:
+        """Return what a request needs a lease of, None if it needs none.
+
+        Raises:
+            ConfigurationError: the request names something that no key can hold.
+        """
+        rules = self.rules
+        view = view_of(request)
+        resource = rules.resolve(view)
+        if resource is None:
+            return None
+        if in_executor.get():
+            self._warn_of_retries(request)
+        item = RequestAdmissionItem(
+            resource=resource,
+            group=current_group.get() or rules.group,
+            queue_wait_timeout_seconds=rules.queue_wait_timeout_seconds,
+            cost=None if view.body is None else rules.estimator.estimate(view.body),
+        )
+        correlation = current_correlation.get()
+        if correlation is None:
+            return item
+        context = RequestEventContext(
+            captured_correlation=correlation,
+            task_execution_id=correlation.task_execution_id,
+            request_attempt_id=item.attempt_id,
+        )
+        return replace(item, event_context=context)
+
+    def _warn_of_retries(self, request: Any) -> None:
+        if not self._has_warned and request.headers.get(_RETRY_HEADER, "0") != "0":
+            self._has_warned = True
+            log.warning(
+                "retries_multiply",
+                reason="the SDK retries within ModelRequestExecutor, which retries as well",
+                remedy="make the SDK's client with max_retries=0",
+            )
+
+
+class AsyncAdmitted:
+    """A transport on an event loop: each attempt is one lease.
+
+    Args:
+        inner: sends the requests.
+        admission: gives the controller.
+        asking: what is asked for each request.
+    """
+
+    body_class: ClassVar[Any]
+
+    def __init__(self, inner: Any, admission: AsyncAdmission, asking: Asking) -> None:
+        self._inner = inner
+        self._admission = admission
+        self._asking = asking
+
+    async def handle_async_request(self, request: Any) -> Any:
+        """Send a request under a lease, which its answer's body then holds.
+
+        Raises:
+            RequestAdmissionError: no lease was to be had; nothing was sent.
+            CoordinatorError: the shared state could not be used; nothing was sent.
+            BaseException: whatever the inner transport raised, the same object.
+        """
+        item = self._asking.item_of(request)
+        if item is None:
+            return await self._inner.handle_async_request(request)
+        controller = await self._admission.ready(item.resource.provider_model)
+        exchange = Exchange(controller, item, self._asking.rules)
+        await exchange.attempt.__aenter__()
+        try:
+            exchange.before_sending()
+            response = await self._inner.handle_async_request(request)
+            exchange.answered(response)
+        except BaseException as error:
+            exchange.failed(error)
+            raise
+        if not exchange.is_over:
+            response.stream = self.body_class(response.stream, exchange)
+        return response
+
+    async def aclose(self) -> None:
+        """Close the inner transport, and the connection to the server if this made it."""
+        try:
+            await self._inner.aclose()
+        finally:
+            await self._admission.aclose()
+
+
+class BlockingAdmitted:
+    """A transport in threads; for the rest see `AsyncAdmitted`."""
+
+    body_class: ClassVar[Any]
+
+    def __init__(self, inner: Any, admission: BlockingAdmission, asking: Asking) -> None:
+        self._inner = inner
+        self._admission = admission
+        self._asking = asking
+        self._dropped: deque[Any] = deque()
+
+    def handle_request(self, request: Any) -> Any:
+        """Send a request under a lease: `AsyncAdmitted.handle_async_request`."""
+        self._close_dropped()
+        item = self._asking.item_of(request)
+        if item is None:
+            return self._inner.handle_request(request)
+        controller = self._admission.ready(item.resource.provider_model)
+        exchange = Exchange(controller, item, self._asking.rules)
+        exchange.attempt.__enter__()
+        try:
+            exchange.before_sending()
+            response = self._inner.handle_request(request)
+            exchange.answered(response)
+        except BaseException as error:
+            exchange.failed(error)
+            raise
+        if not exchange.is_over:
+            response.stream = self.body_class(response.stream, exchange, self._dropped)
+        return response
+
+    def close(self) -> None:
+        """Close the inner transport, and the connection to the server if this made it."""
+        try:
+            self._close_dropped()
+            self._inner.close()
+        finally:
+            self._admission.close()
+
+    def _close_dropped(self) -> None:
+        while self._dropped:
+            self._dropped.popleft().close()

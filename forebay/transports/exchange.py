@@ -1,0 +1,258 @@
+"""One HTTP attempt under its lease: what is seen of it, and when it is over (spec 03)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal, Protocol
+
+from contracts.errors import ConfigurationError
+from contracts.identity import RequestGroupSpec, RequestResourceKey, check_type, shown
+from contracts.quotas import QuotaReading
+from contracts.requests import (
+    RequestAdmissionItem,
+    RequestAdmissionLease,
+    RequestOutcomeKind,
+    RequestReleaseOutcome,
+)
+from coordinator.logs import Logger
+from coordinator.requests.attempts import RequestAttempt, outcome_of
+from forebay.transports.identity import HttpResolver, Resolve
+from workers.answer_bodies import AnswerReader
+from workers.classification import Classifier, DefaultClassifier
+from workers.provider_answers import quota_readings
+from workers.token_estimate import CharacterEstimator, TokenEstimator
+
+log = Logger("forebay.transports")
+
+ReleaseAt = Literal["end", "headers"]
+_RELEASES: Final = ("end", "headers")
+
+_FIRST_ERROR_STATUS: Final = 400
+_NO_CONTENT: Final = 204
+_LAST_EVENTS: Final = (b"[DONE]", b"message_stop", b"response.completed")
+
+
+class Admission(Protocol):
+    """What both faces of request admission have, as far as it is needed here."""
+
+    def attempt(self, item: RequestAdmissionItem) -> RequestAttempt:
+        """Return a block that acquires and releases."""
+        ...
+
+    def assert_held(self, lease: RequestAdmissionLease) -> None:
+        """Raise `MembershipLost` if the lease may have ended."""
+        ...
+
+    def learn(self, lease: RequestAdmissionLease, readings: list[QuotaReading]) -> None:
+        """Tell what an answer's headers said of the quotas."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """How a transport treats requests.
+
+    Attributes:
+        resolve: names the window of a request, None for those that need no lease.
+        classifier: reads how attempts ended.
+        estimator: says what a request will cost in tokens, for quotas.
+        group: who asks, where `current_group` does not say.
+        queue_wait_timeout_seconds: longest wait of each attempt in the queue; None takes the
+            resource's default.
+        release_at: ``end`` holds a lease until the answer's body is read, closed or dropped;
+            ``headers`` until a good answer has begun. One of them, or one by resource.
+        clock: Unix time in seconds, for dates in headers.
+
+    Raises:
+        ConfigurationError: a value of the wrong kind.
+    """
+
+    resolve: Resolve = field(default_factory=HttpResolver)
+    classifier: Classifier = field(default_factory=DefaultClassifier)
+    estimator: TokenEstimator = field(default_factory=CharacterEstimator)
+    group: RequestGroupSpec = field(default_factory=RequestGroupSpec)
+    queue_wait_timeout_seconds: float | None = None
+    release_at: ReleaseAt | Mapping[RequestResourceKey, ReleaseAt] = "end"
+    clock: Callable[[], float] = time.time
+
+    def __post_init__(self) -> None:
+        if not callable(self.resolve):
+            raise ConfigurationError(
+                f"resolve is {shown(self.resolve)}, expected a function of a RequestView; pass one."
+            )
+        check_type("group of a transport", self.group, RequestGroupSpec)
+        by_resource = isinstance(self.release_at, Mapping)
+        given = self.release_at.values() if by_resource else [self.release_at]  # type: ignore[union-attr]
+        for moment in given:
+            if moment not in _RELEASES:
+                raise ConfigurationError(
+                    f"release_at is {shown(moment)}, expected 'end' or 'headers'; use one of them,"
+                    " or a mapping of resources to them."
+                )
+
+    def releases_at_headers(self, resource: RequestResourceKey) -> bool:
+        """Whether a lease of this resource ends when a good answer has begun."""
+        moment = self.release_at
+        if isinstance(moment, Mapping):
+            moment = moment.get(resource, "end")
+        return moment == "headers"
+
+
+class Exchange:
+    """One attempt: a lease, a request, an answer whose bytes are watched as they pass.
+
+    Whatever happens to it, its lease is given back exactly once. None of its methods blocks or
+    raises, and all may be called from any thread.
+
+    Args:
+        admission: the controller.
+        item: what is asked.
+        rules: how it is treated.
+
+    Attributes:
+        attempt: acquires and releases.
+        is_over: whether the lease was given back.
+    """
+
+    __slots__ = (
+        "_admission",
+        "_headers",
+        "_is_last_event_seen",
+        "_is_sent",
+        "_is_stream",
+        "_reader",
+        "_rules",
+        "_status",
+        "attempt",
+        "is_over",
+    )
+
+    def __init__(self, admission: Admission, item: RequestAdmissionItem, rules: Rules) -> None:
+        self.attempt = admission.attempt(item)
+        self.is_over = False
+        self._admission = admission
+        self._rules = rules
+        self._status: int | None = None
+        self._headers: Mapping[str, str] = {}
+        self._reader: AnswerReader | None = None
+        self._is_sent = False
+        self._is_stream = False
+        self._is_last_event_seen = False
+
+    def before_sending(self) -> None:
+        """Check that the lease is still held; from now on bytes may have gone out.
+
+        Raises:
+            MembershipLost: it may not be; nothing may be sent.
+        """
+        self._admission.assert_held(self.attempt.lease)
+        self._is_sent = True
+
+    def answered(self, response: Any) -> None:
+        """Take the status and headers of an answer, whose body is still to come."""
+        headers: Mapping[str, str] = response.headers
+        self._status = status = response.status_code
+        self._headers = headers
+        try:
+            readings = quota_readings(headers, self._rules.clock())
+            if readings:
+                self._admission.learn(self.attempt.lease, readings)
+        except Exception as error:  # noqa: BLE001 - a hint less is no reason to lose an answer
+            log.warning("quota_headers_ignored", error_type=type(error).__qualname__)
+        kind = headers.get("content-type", "")
+        self._is_stream = kind.startswith("text/event-stream")
+        if response.is_closed:  # made in memory, and decoded there
+            self._reader = AnswerReader(kind, "")
+            self._reader.feed(response.content)
+            self.ended()
+            return
+        self._reader = AnswerReader(kind, headers.get("content-encoding", ""))
+        is_good = status < _FIRST_ERROR_STATUS
+        if (
+            status == _NO_CONTENT
+            or headers.get("content-length") == "0"
+            or (is_good and self._rules.releases_at_headers(self.attempt.item.resource))
+        ):
+            self.ended()
+
+    def saw(self, chunk: bytes) -> None:
+        """Look at the next bytes of the body."""
+        if self.is_over:
+            return
+        if self._reader is not None:
+            self._reader.feed(chunk)
+        if self._is_stream and not self._is_last_event_seen:
+            self._is_last_event_seen = any(event in chunk for event in _LAST_EVENTS)
+
+    def ended(self) -> None:
+        """The body was read to its end."""
+        if not self.is_over:
+            self._release(self._outcome_of_answer())
+
+    def closed(self) -> None:
+        """The body was closed or dropped, before its end if that was not told before."""
+        if self.is_over:
+            return
+        if self._is_told:
+            self._release(self._outcome_of_answer())
+        else:
+            outcome = RequestReleaseOutcome(
+                kind=RequestOutcomeKind.LOCAL_CANCELLED, provider_status=self._status
+            )
+            self._release(self._with_usage(outcome))
+
+    def failed(self, error: BaseException) -> None:
+        """Sending or reading raised."""
+        if self.is_over:
+            return
+        if self._is_told:
+            self._release(self._outcome_of_answer())
+        else:
+            self._release(self._with_usage(outcome_of(error, self._classify)))
+
+    @property
+    def _is_told(self) -> bool:
+        """Whether the answer says how the attempt ended, although its end was not read."""
+        if self._status is None:
+            return False
+        return (
+            self._status >= _FIRST_ERROR_STATUS
+            or self._is_last_event_seen
+            or self._error_code is not None
+        )
+
+    @property
+    def _error_code(self) -> str | None:
+        return None if self._reader is None else self._reader.error_code
+
+    def _classify(self, error: Exception) -> RequestReleaseOutcome:
+        return self._rules.classifier.classify_exception(
+            error, sent=self._is_sent, now=self._rules.clock()
+        )
+
+    def _outcome_of_answer(self) -> RequestReleaseOutcome:
+        try:
+            outcome = self._rules.classifier.classify_response(
+                self._status or 0,
+                self._headers,
+                self._error_code,
+                now=self._rules.clock(),
+            )
+            check_type("the classifier's outcome", outcome, RequestReleaseOutcome)
+        except Exception as fault:  # noqa: BLE001 - a user's classifier must not cost a lease
+            log.warning("classifier_failed", error_type=type(fault).__qualname__)
+            outcome = RequestReleaseOutcome(
+                kind=RequestOutcomeKind.UNEXPECTED_EXCEPTION, provider_status=self._status
+            )
+        return self._with_usage(outcome)
+
+    def _with_usage(self, outcome: RequestReleaseOutcome) -> RequestReleaseOutcome:
+        usage = None if self._reader is None else self._reader.usage
+        return outcome if usage is None else replace(outcome, usage=usage)
+
+    def _release(self, outcome: RequestReleaseOutcome) -> None:
+        self.is_over = True
+        self.attempt.outcome = outcome
+        self.attempt.__exit__(None, None, None)

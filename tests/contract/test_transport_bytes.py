@@ -1,0 +1,109 @@
+"""A response's bytes pass through untouched, whatever they are (spec 03, *Transport*)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gzip
+import json
+import os
+import zlib
+from typing import Any
+
+import pytest
+
+import forebay
+from tests.support_exchange import exchanging
+from tests.support_raw_provider import (
+    Asked,
+    RawProvider,
+    Reply,
+    begun_stream,
+    chunk,
+    completion,
+    events,
+    whole,
+)
+
+BARE = ["httpx2-async", "httpx2-sync", "httpx-async", "httpx-sync"]
+SQUEEZED = {
+    "identity": lambda data: data,
+    "gzip": gzip.compress,
+    "deflate": zlib.compress,
+    "deflate without its header": lambda data: zlib.compress(data, wbits=-zlib.MAX_WBITS),
+}
+TOKENS = forebay.RequestAdmissionConfig(quotas=forebay.RequestQuotas(tokens_per_day=100_000))
+NOISE = os.urandom(300_000)
+
+
+async def raw_bytes(name: str, client: Any, url: str) -> tuple[bytes, int]:
+    """Return a body as it came over the wire, and the status."""
+    request = client.build_request("POST", f"{url}/chat/completions", json={"model": "m"})
+
+    def read() -> tuple[bytes, int]:
+        with contextlib.closing(client.send(request, stream=True)) as response:
+            return b"".join(response.iter_raw()), response.status_code
+
+    if name.endswith("-sync"):
+        return await asyncio.to_thread(read)
+    response = await client.send(request, stream=True)
+    body = b"".join([part async for part in response.aiter_raw()])
+    await response.aclose()
+    return body, response.status_code
+
+
+async def passed(name: str, redis_url: str, sent: bytes, body: bytes) -> float:
+    """Send an answer through a transport; it must arrive to the last byte, as a success.
+
+    Returns:
+        What is left of 100,000 tokens a day after it was settled.
+    """
+
+    async def answer(_asked: Asked, reply: Reply) -> None:
+        await reply.send(sent)
+
+    with RawProvider(answer) as provider:
+        async with exchanging(name, redis_url, provider, config=TOKENS) as exchanges:
+            found = await raw_bytes(name, exchanges.driver.client, provider.base_url)
+            await exchanges.when(in_flight=0)
+            level = await exchanges.level(forebay.QuotaBudget.TOKENS_PER_DAY)
+        assert found == (body, 200)
+        assert exchanges.outcomes == {"success": 1}
+        return level
+
+
+@pytest.mark.parametrize("name", BARE)
+@pytest.mark.parametrize("encoding", SQUEEZED)
+@pytest.mark.parametrize("chunked", [False, True], ids=["whole", "chunked"])
+async def test_a_compressed_answer_is_read_as_it_passes(
+    redis_url: str, name: str, encoding: str, chunked: bool
+) -> None:
+    asked = Asked(method="POST", path="/v1/chat/completions", headers={}, body=b"{}")
+    body = SQUEEZED[encoding](
+        b"".join(events(asked)) if chunked else json.dumps(completion(asked)).encode()
+    )
+    header = {} if encoding == "identity" else {"content-encoding": encoding.split(maxsplit=1)[0]}
+    if chunked:
+        pieces = [body[at : at + 11] for at in range(0, len(body), 11)]
+        sent = begun_stream(header) + b"".join(map(chunk, [*pieces, b""]))
+    else:
+        sent = whole(body, headers=header)
+    assert await passed(name, redis_url, sent, body) == pytest.approx(100_000 - 11, abs=1)
+
+
+@pytest.mark.parametrize("name", BARE)
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"content-type": "application/octet-stream"},
+        {"content-type": "application/json"},
+        {"content-type": "application/json", "content-encoding": "gzip"},
+        {"content-type": "text/event-stream", "content-encoding": "br"},
+    ],
+    ids=["binary", "no JSON", "no gzip", "brotli"],
+)
+async def test_what_cannot_be_read_passes_all_the_same(
+    redis_url: str, name: str, headers: dict[str, str]
+) -> None:
+    sent = whole(NOISE, headers=headers)
+    assert await passed(name, redis_url, sent, NOISE) == pytest.approx(100_000, abs=1)

@@ -1,0 +1,288 @@
+"""``forebay.http_client`` and ``forebay.transport`` as a program meets them."""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+from collections.abc import Iterator
+from typing import Any
+
+import anthropic
+import httpx
+import httpx2
+import openai
+import pytest
+
+import forebay
+from coordinator.coordinator import Coordinator
+from forebay.transports import HttpResolver, asking_as
+from tests.contract.chat_domain import CHAT, MODEL, counts, is_idle, see, when
+from tests.support import wait_until
+from tests.support_drivers import API_KEY, driver
+from tests.support_exchange import exchanging
+from tests.support_raw_provider import WORDS, RawProvider, refuses, stalls
+from workers.executor import ModelRequest, ModelRequestExecutor
+
+SENTENCE = "".join(WORDS)
+
+
+@pytest.fixture
+def provider() -> Iterator[RawProvider]:
+    with RawProvider() as provider:
+        yield provider
+
+
+def named(provider: RawProvider) -> HttpResolver:
+    return HttpResolver({provider.host: MODEL.provider_name})
+
+
+async def outcomes(redis_url: str) -> dict[str, int]:
+    async with await Coordinator.open(redis_url) as coordinator:
+        return counts(await when(coordinator, is_idle))
+
+
+# -- one changed line
+
+
+async def test_a_url_is_enough_to_join_register_and_leave(
+    redis_url: str, provider: RawProvider
+) -> None:
+    async with openai.AsyncOpenAI(
+        api_key=API_KEY,
+        base_url=provider.base_url,
+        http_client=forebay.http_client(
+            redis_url, max_parallel_requests=2, resolve=named(provider)
+        ),
+    ) as client:
+        made = driver("openai-async", client._client, provider.base_url)
+        assert await asyncio.gather(*(made.chat() for _ in range(6))) == [SENTENCE] * 6
+        async with await Coordinator.open(redis_url) as coordinator:
+            seen = await when(coordinator, is_idle)
+            assert seen.effective_max == 2
+    assert await outcomes(redis_url) == {"success": 6}
+
+
+def test_a_client_for_threads_joins_by_itself(redis_url: str, provider: RawProvider) -> None:
+    with forebay.http_client(
+        redis_url, max_parallel_requests=2, sync=True, resolve=named(provider)
+    ) as client:
+        answer = client.post(f"{provider.base_url}/chat/completions", json={"model": "m"})
+        assert answer.status_code == 200
+    assert counts(see(redis_url, is_idle)) == {"success": 1}
+
+
+def test_each_event_loop_joins_anew(redis_url: str, provider: RawProvider) -> None:
+    client = forebay.http_client(redis_url, max_parallel_requests=2, resolve=named(provider))
+
+    async def ask() -> int:
+        answer = await client.post(f"{provider.base_url}/chat/completions", json={"model": "m"})
+        await client._transport._inner.aclose()  # its connections belong to this loop
+        return answer.status_code
+
+    assert [asyncio.run(ask()) for _ in range(2)] == [200, 200]
+    assert counts(see(redis_url, is_idle)) == {"success": 2}
+
+
+def _ask_in_a_child(client: httpx2.Client, url: str, told: Any) -> None:
+    told.put(client.post(f"{url}/chat/completions", json={"model": "m"}).status_code)
+    client.close()
+
+
+def test_a_forked_child_joins_anew(redis_url: str, provider: RawProvider) -> None:
+    with forebay.http_client(
+        redis_url, max_parallel_requests=2, sync=True, resolve=named(provider)
+    ) as client:
+        assert client.post(f"{provider.base_url}/chat/completions", json={"model": "m"}).is_success
+        fork = multiprocessing.get_context("fork")
+        told: Any = fork.SimpleQueue()
+        child = fork.Process(target=_ask_in_a_child, args=(client, provider.base_url, told))
+        child.start()
+        child.join(20)
+        assert (child.exitcode, told.get()) == (0, 200)
+        assert client.post(f"{provider.base_url}/chat/completions", json={"model": "m"}).is_success
+    assert counts(see(redis_url, is_idle)) == {"success": 3}
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+async def test_a_transport_of_ones_own_is_wrapped(
+    redis_url: str, provider: RawProvider, library: Any
+) -> None:
+    seen = []
+
+    def answer(request: Any) -> Any:
+        seen.append(request.url.path)
+        return library.Response(200, json={"usage": {"prompt_tokens": 1, "completion_tokens": 1}})
+
+    async with forebay.connect(redis_url) as requests:
+        wrapped = forebay.transport(
+            requests,
+            inner=library.MockTransport(answer),
+            max_parallel_requests=1,
+            resolve=named(provider),
+        )
+        async with library.AsyncClient(transport=wrapped) as client:
+            url = f"{provider.base_url}/chat/completions"
+            assert (await client.post(url, json={"model": "m"})).is_success
+    assert seen == ["/v1/chat/completions"]
+    assert await outcomes(redis_url) == {"success": 1}
+
+
+async def test_what_calls_no_model_passes_without_a_lease(
+    redis_url: str, provider: RawProvider
+) -> None:
+    async with exchanging("httpx2-async", redis_url, provider) as exchanges:
+        await exchanges.driver.client.post(f"{provider.base_url}/files", json={"model": "m"})
+    assert exchanges.outcomes == {}
+
+
+async def test_who_asks_is_named_by_the_block(redis_url: str, provider: RawProvider) -> None:
+    provider.behaviour = stalls
+    async with exchanging("openai-async", redis_url, provider, cap=1) as exchanges:
+        first = asyncio.create_task(exchanges.driver.chat())
+        await wait_until(lambda: provider.asked)
+        with asking_as(forebay.RequestGroupSpec(key="atlas", weight=3.0)):
+            second = asyncio.create_task(exchanges.driver.chat())
+        await exchanges.when_waiting(1)
+        shard = await exchanges.requests.pressure.global_snapshot(MODEL)
+        waiting = shard.domains[CHAT.domain].waiting_groups
+        assert [(group.group, group.weight) for group in waiting] == [("atlas", 3.0)]
+        first.cancel()
+        second.cancel()
+        await asyncio.gather(first, second, return_exceptions=True)
+
+
+# -- denials
+
+
+@pytest.mark.parametrize("name", ["openai-async", "openai-sync", "httpx2-async", "httpx-sync"])
+async def test_a_denial_reaches_the_caller_as_it_is_and_sends_nothing(
+    redis_url: str, provider: RawProvider, name: str
+) -> None:
+    async with exchanging(
+        name, redis_url, provider, cap=1, queue_wait_timeout_seconds=0.05
+    ) as exchanges:
+        lease = (
+            await asyncio.to_thread(exchanges.requests.acquire, _item())
+            if name.endswith("-sync")
+            else await exchanges.requests.acquire(_item())
+        )
+        with pytest.raises(forebay.RequestAdmissionError) as raised:
+            await exchanges.driver.chat()
+        assert raised.value.denied.reason is forebay.RequestDenialReason.QUEUE_TIMEOUT
+        if name.endswith("-sync"):
+            await asyncio.to_thread(exchanges.requests.release, lease, forebay.SUCCESS)
+        else:
+            await exchanges.requests.release(lease, forebay.SUCCESS)
+    assert provider.asked == []
+
+
+async def test_anthropics_sdk_wraps_a_denial_and_keeps_it_as_the_cause(
+    redis_url: str, provider: RawProvider
+) -> None:
+    async with exchanging(
+        "anthropic-async", redis_url, provider, cap=1, queue_wait_timeout_seconds=0.05
+    ) as exchanges:
+        lease = await exchanges.requests.acquire(_item())
+        with pytest.raises(anthropic.APIConnectionError) as raised:
+            await exchanges.driver.chat()
+        assert isinstance(raised.value.__cause__, forebay.RequestAdmissionError)
+        await exchanges.requests.release(lease, forebay.SUCCESS)
+    assert provider.asked == []
+
+
+async def test_a_model_that_nobody_registered_is_denied_at_once(
+    redis_url: str, provider: RawProvider
+) -> None:
+    async with exchanging("openai-async", redis_url, provider) as exchanges:
+        with pytest.raises(forebay.RequestAdmissionError, match="register"):
+            await exchanges.driver.client.chat.completions.create(model="other", messages=[])
+    assert provider.asked == []
+
+
+async def test_a_lease_that_may_be_lost_sends_nothing(
+    redis_url: str, provider: RawProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with exchanging("openai-async", redis_url, provider) as exchanges:
+
+        def lost(_lease: forebay.RequestAdmissionLease) -> None:
+            raise forebay.MembershipLost("the heartbeat is overdue")
+
+        monkeypatch.setattr(exchanges.requests, "assert_held", lost)
+        with pytest.raises(forebay.MembershipLost):
+            await exchanges.driver.chat()
+    assert provider.asked == []
+    assert exchanges.outcomes == {"local_cancelled": 1}
+
+
+# -- with the executor
+
+
+async def test_retries_that_multiply_are_warned_of_once(
+    redis_url: str, provider: RawProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    provider.behaviour = refuses(status=500, code="server_error", retry_after_ms="1")
+    async with exchanging("openai-async", redis_url, provider, max_retries=2) as exchanges:
+        executor = ModelRequestExecutor(exchanges.requests)
+        request = ModelRequest(resource=OTHER, call=exchanges.driver.chat, max_attempts=1)
+        await exchanges.requests.register(OTHER.provider_model, "outer", 4)
+        with pytest.raises(openai.InternalServerError):
+            await executor.execute(request)
+        await executor.aclose()
+    assert caplog.text.count("retries_multiply") == 1
+
+
+OTHER = forebay.RequestResourceKey(
+    provider_model=forebay.ProviderModelKey(provider_name="p", model_id="outer")
+)
+
+
+def _item() -> forebay.RequestAdmissionItem:
+    return forebay.RequestAdmissionItem(resource=CHAT)
+
+
+# -- misuse
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (forebay.http_client, "max_parallel_requests"),
+        (lambda url: forebay.http_client(7, max_parallel_requests=1), "expected what"),
+        (lambda url: forebay.http_client(url, max_parallel_requests=0), "whole number"),
+        (
+            lambda url: forebay.http_client(url, max_parallel_requests=1, library="aiohttp"),
+            "library",
+        ),
+        (
+            lambda url: forebay.http_client(
+                url, max_parallel_requests=1, client_options={"limits": None}
+            ),
+            "limits",
+        ),
+        (
+            lambda url: forebay.http_client(
+                url, max_parallel_requests=1, client_options={"colour": 1}
+            ),
+            "client_options",
+        ),
+        (
+            lambda url: forebay.http_client(url, max_parallel_requests=1, release_at="later"),
+            "release_at",
+        ),
+        (lambda url: forebay.http_client(url, max_parallel_requests=1, resolve=7), "resolve"),
+        (forebay.transport, "forebay.connect"),
+    ],
+)
+def test_a_wrong_argument_is_refused_where_it_is_given(make: Any, says: str) -> None:
+    with pytest.raises(forebay.ConfigurationError, match=says):
+        make("redis://127.0.0.1:1")
+
+
+async def test_a_server_that_is_away_is_a_typed_error(provider: RawProvider) -> None:
+    settings = forebay.MemberSettings(call_timeout_seconds=0.2)
+    async with forebay.http_client(
+        "redis://127.0.0.1:1", max_parallel_requests=1, settings=settings
+    ) as client:
+        with pytest.raises(forebay.CoordinatorUnavailable, match=r"127\.0\.0\.1:1"):
+            await client.post(f"{provider.base_url}/chat/completions", json={"model": "m"})
+    assert provider.asked == []

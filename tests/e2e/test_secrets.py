@@ -1,0 +1,192 @@
+"""No secret, prompt or completion in a log, event, key, message or repr (spec 01, invariant 9).
+
+Everything that the server is told is watched while SDKs and the executor call a provider in every
+way that ends differently; what they log and what their objects show is searched as well.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import threading
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+import forebay
+from coordinator.address import parse_url
+from coordinator.connections import open_sync
+from tests.contract.chat_domain import CHAT
+from tests.support import wait_until
+from tests.support_drivers import API_KEY
+from tests.support_exchange import Exchanges, exchanging
+from tests.support_raw_provider import (
+    PROMPT,
+    Asked,
+    RawProvider,
+    Reply,
+    answers,
+    begun_stream,
+    chunk,
+    completion,
+    events,
+    refuses,
+    stalls,
+    tells_overload_within,
+    whole,
+)
+from workers.executor import ModelRequest, ModelRequestExecutor
+from workers.openai_client import OpenAICompatibleClient
+
+COMPLETION = "a completion that nobody else may see"
+SECRETS = (API_KEY, PROMPT, COMPLETION)
+OURS = ("forebay", "coordinator", "workers", "contracts")
+DRIVERS = ("openai-async", "anthropic-async", "openai-sync", "httpx-async")
+
+
+def told(text: str) -> list[str]:
+    """Return the secrets that a text holds."""
+    return [secret for secret in SECRETS if secret in text]
+
+
+def shown() -> str:
+    """Return what every object of ours shows of itself."""
+    reprs = []
+    for found in gc.get_objects():
+        module = getattr(type(found), "__module__", None)
+        if isinstance(module, str) and module.partition(".")[0] in OURS:
+            reprs.append(repr(found))
+    assert len(reprs) > 20
+    return "\n".join(reprs)
+
+
+@contextlib.contextmanager
+def watching(url: str) -> Iterator[list[str]]:
+    """Collect every command that the server runs, those of scripts too."""
+    seen: list[str] = []
+    begun = threading.Event()
+
+    def watch() -> None:
+        with open_sync(parse_url(url)) as client, client.monitor() as monitor:
+            begun.set()
+            while True:
+                command = monitor.next_command()["command"]
+                if "the end" in command:
+                    return
+                seen.append(command)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    assert begun.wait(10)
+    try:
+        yield seen
+    finally:
+        with open_sync(parse_url(url)) as client:
+            client.echo("the end")
+        thread.join(10)
+        assert not thread.is_alive()
+
+
+async def says(asked: Asked, reply: Reply) -> None:
+    await reply.send(whole(completion(asked, COMPLETION)))
+
+
+async def tells_overload(asked: Asked, reply: Reply) -> None:
+    parts = [*events(asked)[:4], tells_overload_within(asked), b""]
+    await reply.send(begun_stream() + b"".join(map(chunk, parts)))
+
+
+async def breaks(_asked: Asked, reply: Reply) -> None:
+    reply.writer.transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def failing() -> AsyncIterator[None]:
+    """Run a block that must raise; what it raises may tell what its caller knows, we may not."""
+    with pytest.raises(Exception) as raised:  # noqa: PT011 - each SDK has its own
+        yield
+    error: BaseException | None = raised.value
+    while error is not None:
+        if type(error).__module__.partition(".")[0] in OURS:
+            assert told(f"{error} {error!r} {vars(error)}") == []
+        error = error.__cause__ or error.__context__
+
+
+async def call_in_every_way(exchanges: Exchanges) -> None:
+    provider, driver = exchanges.provider, exchanges.driver
+    provider.behaviour = says
+    assert await driver.chat() == COMPLETION
+    for behaviour in (
+        refuses(retry_after_ms="1"),
+        refuses(status=500, code="server_error"),
+        refuses(status=400, code=PROMPT),
+        breaks,
+    ):
+        provider.behaviour = behaviour
+        async with failing():
+            await driver.chat()
+    provider.behaviour = answers
+    await (await driver.stream()).rest()
+    provider.behaviour = tells_overload
+    with contextlib.suppress(Exception):
+        await (await driver.stream()).rest()
+    provider.behaviour = stalls
+    async with failing():
+        await driver.chat(timeout=0.05)
+    if not driver.is_sync:
+        call = asyncio.create_task(driver.chat())
+        before = len(provider.asked)
+        await wait_until(lambda: len(provider.asked) > before)
+        assert told(shown()) == []
+        call.cancel()
+        await asyncio.gather(call, return_exceptions=True)
+
+
+async def execute_in_every_way(exchanges: Exchanges) -> None:
+    provider = exchanges.provider
+    messages: list[Any] = [{"role": "user", "content": PROMPT}]
+    executor = ModelRequestExecutor(exchanges.requests)
+    async with OpenAICompatibleClient(provider.base_url, SecretStr(API_KEY)) as client:
+        request = ModelRequest(
+            resource=CHAT, call=lambda: client.chat("m", messages), max_attempts=1
+        )
+        provider.behaviour = says
+        answer = await executor.execute(request)
+        assert answer.text == COMPLETION
+        assert told(repr((answer, request, client, executor))) == []
+        for behaviour in (refuses(), refuses(status=400, code=PROMPT), breaks):
+            provider.behaviour = behaviour
+            async with failing():
+                await executor.execute(request)
+    await executor.aclose()
+
+
+@pytest.mark.parametrize("name", DRIVERS)
+async def test_no_secret_is_told_to_anybody(
+    redis_url: str,
+    name: str,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    caplog.set_level("DEBUG", logger="forebay")
+    tuning = forebay.RequestAdmissionTuningConfig(cooldown_seconds=0.01)
+    config = forebay.RequestAdmissionConfig(
+        tuning=tuning, quotas=forebay.RequestQuotas(tokens_per_minute=1_000_000)
+    )
+    with watching(redis_url) as commands, RawProvider() as provider:
+        async with exchanging(name, redis_url, provider, config=config) as exchanges:
+            await call_in_every_way(exchanges)
+            if not exchanges.driver.is_sync:
+                await execute_in_every_way(exchanges)
+            assert told(shown()) == []
+        assert exchanges.outcomes["success"] >= 2
+        assert API_KEY in str(provider.asked[0].headers)
+        assert PROMPT.encode() in provider.asked[0].body
+    assert any("rate_limited" in command for command in commands)
+    assert told("\n".join(commands)) == []
+    assert told(caplog.text) == []
+    written = capfd.readouterr()
+    assert told(written.out + written.err) == []
