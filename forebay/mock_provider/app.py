@@ -1,4 +1,4 @@
-"""The mock provider as an ASGI app: OpenAI's endpoints, and those that show its hidden side."""
+"""The mock provider as an ASGI app: vendors' endpoints, and those that show its hidden side."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from contracts.errors import ConfigurationError
-from forebay.mock_provider import responses
+from forebay.mock_provider import anthropic_api, responses
 from forebay.mock_provider.calls import understand_chat, understand_embeddings
-from forebay.mock_provider.endpoint import ModelEndpoint, header_of, respond
+from forebay.mock_provider.endpoint import Dialect, ModelEndpoint, header_of, respond
 from forebay.mock_provider.state import Caller, ProviderState
 from forebay.mock_provider.truth import ProviderTruth
 
@@ -42,23 +42,32 @@ def create_app(
 ) -> Starlette:
     """Make the mock provider's ASGI app; its state is ``app.state.provider``.
 
-    ``POST /v1/chat/completions`` and ``POST /v1/embeddings`` are limited by the truth;
-    ``GET /v1/models`` and ``GET /healthz`` are not. ``GET /truth`` shows truth and counters,
-    ``POST /truth`` changes the truth, and ``GET /log?since=N`` lists what was seen from record N.
+    ``POST /v1/chat/completions``, ``/v1/embeddings`` and Anthropic's ``/v1/messages`` are limited
+    by the truth; ``GET /v1/models`` and ``GET /healthz`` are not. ``GET /truth`` shows truth and
+    counters, ``POST /truth`` changes the truth, and ``GET /log?since=N`` lists what was seen from
+    record N.
 
     Args:
         truth: what the provider can take; no limits when not given.
         seed: makes answers, latencies and errors the same in each run.
-        api_key: when given, everything but ``/healthz`` wants it as a bearer token.
+        api_key: when given, everything but ``/healthz`` wants it.
         state: a state of the caller's own, instead of ``truth`` and ``seed``.
     """
     provider = state or ProviderState(truth or ProviderTruth(), seed=seed)
-    chat, embeddings = "/v1/chat/completions", "/v1/embeddings"
+    chat, embeddings, messages = "/v1/chat/completions", "/v1/embeddings", "/v1/messages"
+    claude = Dialect(
+        error_body=anthropic_api.error_body, budget_headers=anthropic_api.budget_headers
+    )
     routes = [
         Route(chat, ModelEndpoint(provider, chat, understand_chat), methods=["POST"]),
         Route(
             embeddings,
             ModelEndpoint(provider, embeddings, understand_embeddings),
+            methods=["POST"],
+        ),
+        Route(
+            messages,
+            ModelEndpoint(provider, messages, anthropic_api.understand_messages, claude),
             methods=["POST"],
         ),
         Route("/v1/models", _models, methods=["GET"]),
@@ -78,17 +87,22 @@ def create_app(
 
 
 class RequireKey:
-    """ASGI middleware that wants ``Authorization: Bearer KEY``, as providers do."""
+    """ASGI middleware that wants the key as a bearer token, or as ``x-api-key``."""
 
     def __init__(self, app: ASGIApp, *, api_key: str, provider: ProviderState) -> None:
         self._app = app
-        self._expected = b"Bearer " + api_key.encode()
+        self._key = api_key.encode()
         self._provider = provider
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401 and log that."""
-        given = header_of(scope, b"authorization") or b""
-        allowed = scope.get("path") == _OPEN_PATH or hmac.compare_digest(given, self._expected)
+        bearer = header_of(scope, b"authorization") or b""
+        given = header_of(scope, b"x-api-key") or b""
+        allowed = (
+            scope.get("path") == _OPEN_PATH
+            or hmac.compare_digest(bearer, b"Bearer " + self._key)
+            or hmac.compare_digest(given, self._key)
+        )
         if scope["type"] != "http" or allowed:
             await self._app(scope, receive, send)
             return
@@ -96,7 +110,6 @@ class RequireKey:
         self._provider.note(caller, HTTPStatus.UNAUTHORIZED)
         body = responses.error_body(
             "Incorrect API key; send the mock provider's key as 'Authorization: Bearer KEY'.",
-            kind="invalid_request_error",
             code="invalid_api_key",
         )
         await respond(send, HTTPStatus.UNAUTHORIZED, body)
@@ -144,11 +157,11 @@ async def _change_truth(request: Request) -> Response:
         changes = None
     if not isinstance(changes, dict):
         message = 'expected a JSON object of fields to change, such as {"concurrency": 8}'
-        return _json(responses.invalid_body(message), 400)
+        return _json(responses.error_body(message), 400)
     try:
         _provider_of(request).change_truth(changes)
     except ConfigurationError as exc:
-        return _json(responses.invalid_body(str(exc)), 400)
+        return _json(responses.error_body(str(exc)), 400)
     return await _show_truth(request)
 
 
@@ -156,7 +169,7 @@ async def _show_log(request: Request) -> Response:
     asked = request.query_params.get("since", "0")
     if not asked.isascii() or not asked.isdigit():
         message = "since: expected the index of a record, a whole number from 0"
-        return _json(responses.invalid_body(message, param="since"), 400)
+        return _json(responses.error_body(message, param="since"), 400)
     records = _provider_of(request).log.since(int(asked))
     return _json(responses.encode([{"index": n, **asdict(record)} for n, record in records]))
 
@@ -166,4 +179,4 @@ async def _no_such_thing(request: Request, exc: Exception) -> Response:
     if not isinstance(exc, HTTPException):
         raise exc
     message = f"{exc.detail}: {request.method} {request.url.path}"
-    return _json(responses.invalid_body(message), exc.status_code, exc.headers)
+    return _json(responses.error_body(message), exc.status_code, exc.headers)

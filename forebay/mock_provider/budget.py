@@ -1,4 +1,4 @@
-"""Requests and tokens per minute as token buckets, and how their headers say it."""
+"""Requests and tokens per minute as token buckets."""
 
 from __future__ import annotations
 
@@ -13,6 +13,23 @@ BudgetName = Literal["requests_per_minute", "tokens_per_minute"]
 _MINUTE_SECONDS = 60.0
 # Floats that were refilled in many small steps must not miss a whole unit by a rounding error.
 _EPSILON = 1e-9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BudgetLeft:
+    """What an answer's headers tell of a budget; each API words it in its own way.
+
+    Attributes:
+        unit: ``requests`` or ``tokens``.
+        limit: the size, for a minute.
+        remaining: whole units that are there.
+        full_in_seconds: until it is full again, not until the next unit.
+    """
+
+    unit: str
+    limit: int
+    remaining: int
+    full_in_seconds: float
 
 
 @dataclass(slots=True, kw_only=True)
@@ -61,14 +78,14 @@ class TokenBucket:
         """Take ``amount``; the caller has made sure that it is there."""
         self.level = max(0.0, self.level - amount)
 
-    def header_values(self) -> tuple[str, str, str]:
-        """Return limit, remaining and reset, as OpenAI writes them.
-
-        Reset is the time until the bucket is full again, not until the next unit.
-        """
-        remaining = math.floor(self.level + _EPSILON)
-        reset = format_duration(self.seconds_until(self.per_minute))
-        return str(self.per_minute), str(remaining), reset
+    def left(self, unit: str) -> BudgetLeft:
+        """Return what an answer tells of it."""
+        return BudgetLeft(
+            unit=unit,
+            limit=self.per_minute,
+            remaining=math.floor(self.level + _EPSILON),
+            full_in_seconds=self.seconds_until(self.per_minute),
+        )
 
 
 class Budgets:
@@ -109,27 +126,8 @@ class Budgets:
             bucket.take(costs[name])
         return None
 
-    def headers(self) -> list[tuple[bytes, bytes]]:
-        """Return the ``x-ratelimit-*`` headers of the buckets there are, as last settled."""
-        headers: list[tuple[bytes, bytes]] = []
-        for name, bucket in self._buckets.items():
-            unit = name.removesuffix("_per_minute")
-            parts = zip(("limit", "remaining", "reset"), bucket.header_values(), strict=True)
-            headers += [(f"x-ratelimit-{k}-{unit}".encode(), v.encode()) for k, v in parts]
-        return headers
-
-
-def format_duration(seconds: float) -> str:
-    """Write a duration as OpenAI's headers do: ``0s``, ``120ms``, ``8.64s``, ``6m0s``, ``1h0m0s``.
-
-    Rounded up to whole milliseconds: who waits that long does not come too early.
-    """
-    milliseconds = math.ceil(seconds * 1000 - _EPSILON)
-    if 0 < milliseconds < 1000:  # noqa: PLR2004 - a thousand of them are a second
-        return f"{milliseconds}ms"
-    minutes, rest = divmod(milliseconds, 60_000)
-    hours, minutes = divmod(minutes, 60)
-    text = f"{rest / 1000:g}s" if rest % 1000 == 0 else f"{rest / 1000:.3f}".rstrip("0") + "s"
-    if hours:
-        return f"{hours}h{minutes}m{text}"
-    return f"{minutes}m{text}" if minutes else text
+    def left(self) -> list[BudgetLeft]:
+        """Return what an answer tells of the buckets there are, as last settled."""
+        return [
+            bucket.left(name.removesuffix("_per_minute")) for name, bucket in self._buckets.items()
+        ]

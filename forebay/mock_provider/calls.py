@@ -37,6 +37,7 @@ class ModelCall:
         total_tokens: prompt and completion tokens.
         body: encodes the answer as one body.
         events: encodes it as a number of streamed pieces; None when no stream was asked for.
+        last_event: ends such a stream.
     """
 
     model: str
@@ -45,6 +46,7 @@ class ModelCall:
     total_tokens: int
     body: Callable[[], bytes]
     events: Callable[[int], Iterator[bytes]] | None = None
+    last_event: bytes = responses.STREAM_END
 
 
 def understand_chat(body: bytes, state: ProviderState) -> ModelCall:
@@ -58,7 +60,7 @@ def understand_chat(body: bytes, state: ProviderState) -> ModelCall:
         rate = state.truth.invalid_json_rate
         answer = answer_chat(request, seed=state.seed, invalid_json_rate=rate)
     except ValidationError as exc:
-        raise _invalid(exc) from exc
+        raise invalid_call(exc) from exc
     except SchemaNotSupportedError as exc:
         message = f"response_format: {exc}; leave that out of the schema"
         raise InvalidCallError(message, "response_format") from exc
@@ -83,7 +85,7 @@ def understand_embeddings(body: bytes, state: ProviderState) -> ModelCall:
     try:
         request = EmbeddingRequest.model_validate_json(body)
     except ValidationError as exc:
-        raise _invalid(exc) from exc
+        raise invalid_call(exc) from exc
     dimensions = state.truth.embedding_dimensions
     return ModelCall(
         model=request.model,
@@ -96,7 +98,7 @@ def understand_embeddings(body: bytes, state: ProviderState) -> ModelCall:
     )
 
 
-def _invalid(error: ValidationError) -> InvalidCallError:
+def invalid_call(error: ValidationError) -> InvalidCallError:
     """Name the first fault, as providers do."""
     fault = error.errors(include_url=False, include_input=False)[0]
     param = ".".join(str(part) for part in fault["loc"])

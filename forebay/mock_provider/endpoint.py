@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, Protocol
 
 from forebay.mock_provider import responses
+from forebay.mock_provider.budget import BudgetLeft
 from forebay.mock_provider.calls import InvalidCallError, ModelCall
 from forebay.mock_provider.responses import Headers
 from forebay.mock_provider.state import (
@@ -38,6 +39,32 @@ class ClientLeftError(Exception):
     """The client closed the connection before it had its answer."""
 
 
+class ErrorBody(Protocol):
+    """Encodes an error in the shape of one API."""
+
+    def __call__(
+        self,
+        message: str,
+        *,
+        kind: str = "invalid_request_error",
+        code: str | None = None,
+        param: str | None = None,
+    ) -> bytes:
+        """Return the body."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dialect:
+    """How an API words what does not depend on the call."""
+
+    error_body: ErrorBody
+    budget_headers: Callable[[Sequence[BudgetLeft]], Headers]
+
+
+OPENAI: Final = Dialect(error_body=responses.error_body, budget_headers=responses.budget_headers)
+
+
 class ModelEndpoint:
     """The ASGI app of one limited path."""
 
@@ -46,10 +73,12 @@ class ModelEndpoint:
         state: ProviderState,
         path: str,
         understand: Callable[[bytes, ProviderState], ModelCall],
+        dialect: Dialect = OPENAI,
     ) -> None:
         self._state = state
         self._path = path
         self._understand = understand
+        self._dialect = dialect
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve or refuse one request, and see that it is logged exactly once."""
@@ -64,8 +93,8 @@ class ModelEndpoint:
             call = self._understand(await _read_body(receive), state)
         except InvalidCallError as exc:
             state.note(caller, HTTPStatus.BAD_REQUEST)
-            body = responses.invalid_body(str(exc), param=exc.param)
-            await respond(send, HTTPStatus.BAD_REQUEST, body, state.budget_headers())
+            body = self._dialect.error_body(str(exc), param=exc.param)
+            await respond(send, HTTPStatus.BAD_REQUEST, body, self._budget_headers())
             return
         except ClientLeftError:
             state.note(caller, CLIENT_LEFT)
@@ -74,18 +103,21 @@ class ModelEndpoint:
         caller = replace(caller, model=_kept(call.model), user=user)
         decision = state.admit(caller, tokens=call.total_tokens, digest=call.digest)
         if isinstance(decision, Refusal):
-            headers = state.budget_headers() + responses.refusal_headers(decision)
-            await respond(send, REFUSED, responses.refusal_body(decision), headers)
+            body = self._dialect.error_body(
+                decision.message, kind="rate_limit_error", code="rate_limit_exceeded"
+            )
+            headers = self._budget_headers() + responses.refusal_headers(decision)
+            await respond(send, REFUSED, body, headers)
             return
         # A server may tell by an OSError that the client left while something was sent.
         with decision as service, contextlib.suppress(ClientLeftError, OSError):
             await self._serve(service, call, receive, send)
 
     async def _serve(self, service: Service, call: ModelCall, receive: Receive, send: Send) -> None:
-        headers = self._state.budget_headers()
+        headers = self._budget_headers()
         await _wait(receive, service.latency_seconds)
         if service.fails:
-            body = responses.error_body(
+            body = self._dialect.error_body(
                 "The server had an error while processing your request.", kind="server_error"
             )
             service.finish(FAILED)
@@ -103,7 +135,10 @@ class ModelEndpoint:
                     await _wait(receive, truth.stream_chunk_delay_seconds)
                 await send({"type": "http.response.body", "body": event, "more_body": True})
             service.finish(HTTPStatus.OK)
-            await send({"type": "http.response.body", "body": responses.STREAM_END})
+            await send({"type": "http.response.body", "body": call.last_event})
+
+    def _budget_headers(self) -> Headers:
+        return self._dialect.budget_headers(self._state.budgets_left())
 
 
 def header_of(scope: Scope, name: bytes) -> bytes | None:

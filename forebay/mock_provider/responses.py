@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from forebay.mock_provider.answers import ChatAnswer, split_text
+from forebay.mock_provider.budget import BudgetLeft
 from forebay.mock_provider.state import Refusal
 from forebay.mock_provider.wire import ChatRequest, EmbeddingRequest
 
@@ -30,21 +31,27 @@ def encode(value: Any) -> bytes:
 
 
 def error_body(
-    message: str, *, kind: str, code: str | None = None, param: str | None = None
+    message: str,
+    *,
+    kind: str = "invalid_request_error",
+    code: str | None = None,
+    param: str | None = None,
 ) -> bytes:
-    """Encode an error as OpenAI does."""
+    """Encode an error as OpenAI does; by default that of a request that cannot be understood."""
     fault = {"message": message, "type": kind, "param": param, "code": code}
     return encode({"error": fault})
 
 
-def invalid_body(message: str, *, param: str | None = None) -> bytes:
-    """Encode the error of a request that cannot be understood."""
-    return error_body(message, kind="invalid_request_error", param=param)
-
-
-def refusal_body(refusal: Refusal) -> bytes:
-    """Encode the error of a refused request."""
-    return error_body(refusal.message, kind="rate_limit_error", code="rate_limit_exceeded")
+def budget_headers(left: Sequence[BudgetLeft]) -> Headers:
+    """Return the ``x-ratelimit-*`` headers, as OpenAI writes them."""
+    headers: Headers = []
+    for budget in left:
+        values = (budget.limit, budget.remaining, format_duration(budget.full_in_seconds))
+        headers += [
+            (f"x-ratelimit-{name}-{budget.unit}".encode(), str(value).encode())
+            for name, value in zip(("limit", "remaining", "reset"), values, strict=True)
+        ]
+    return headers
 
 
 def refusal_headers(refusal: Refusal) -> Headers:
@@ -139,6 +146,22 @@ def models_body() -> bytes:
         for name in MODELS
     ]
     return encode({"object": "list", "data": models})
+
+
+def format_duration(seconds: float) -> str:
+    """Write a duration as OpenAI's headers do: ``0s``, ``120ms``, ``8.64s``, ``6m0s``, ``1h0m0s``.
+
+    Rounded up to whole milliseconds: who waits that long does not come too early.
+    """
+    milliseconds = math.ceil(seconds * 1000 - 1e-9)
+    if 0 < milliseconds < 1000:  # noqa: PLR2004 - a thousand of them are a second
+        return f"{milliseconds}ms"
+    minutes, rest = divmod(milliseconds, 60_000)
+    hours, minutes = divmod(minutes, 60)
+    text = f"{rest / 1000:g}s" if rest % 1000 == 0 else f"{rest / 1000:.3f}".rstrip("0") + "s"
+    if hours:
+        return f"{hours}h{minutes}m{text}"
+    return f"{minutes}m{text}" if minutes else text
 
 
 def _base64(vector: Sequence[float]) -> str:

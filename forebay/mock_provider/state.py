@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from forebay.mock_provider.budget import BudgetName, Budgets
+from forebay.mock_provider.budget import BudgetLeft, BudgetName, Budgets
 from forebay.mock_provider.draws import ServiceDraws
 from forebay.mock_provider.log import ProviderLog, RequestRecord, TruthRecord
 from forebay.mock_provider.truth import ProviderTruth
@@ -256,10 +256,10 @@ class ProviderState:
             )
         )
 
-    def budget_headers(self) -> list[tuple[bytes, bytes]]:
-        """Return the ``x-ratelimit-*`` headers of the budgets there are, as of now."""
+    def budgets_left(self) -> list[BudgetLeft]:
+        """Return what an answer tells of the budgets there are, as of now."""
         self.settle()
-        return self._budgets.headers()
+        return self._budgets.left()
 
     def _refuse_or_charge(self, tokens: int) -> Refusal | None:
         limit = self.truth.concurrency

@@ -10,8 +10,10 @@ import signal
 import socket
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import anthropic
 import httpx2
 import openai
 import pydantic
@@ -52,6 +54,10 @@ def sdk(provider, **fields):
     )
 
 
+def claude(provider):
+    return anthropic.AsyncAnthropic(base_url=provider.root_url, api_key="any", max_retries=0)
+
+
 def statuses(provider):
     records = [record for _, record in provider.state.log.since()]
     return [record.status for record in records if isinstance(record, RequestRecord)]
@@ -80,6 +86,40 @@ async def test_the_sdk_streams_the_same_answer(serve):
     assert "".join(filter(None, pieces)) == whole.choices[0].message.content
     assert len([piece for piece in pieces if piece]) == 4
     assert chunks[-1].usage == whole.usage
+
+
+async def test_anthropics_sdk_gets_the_same_answer_whole_and_streamed(serve):
+    provider = serve(tokens_per_minute=6000, stream_chunk_count=4)
+    async with claude(provider) as client:
+        fields = {"model": "any", "max_tokens": 100, "messages": messages(), "system": "be brief"}
+        raw = await client.messages.with_raw_response.create(**fields)
+        whole = await raw.parse()
+        async with client.messages.stream(**fields) as stream:
+            pieces = [piece async for piece in stream.text_stream]
+            streamed = await stream.get_final_message()
+    assert "".join(pieces) == whole.content[0].text
+    assert len(pieces) == 4
+    assert streamed.usage == whole.usage
+    assert whole.usage.input_tokens > 0
+    assert raw.headers["anthropic-ratelimit-tokens-limit"] == "6000"
+    reset = datetime.fromisoformat(raw.headers["anthropic-ratelimit-tokens-reset"])
+    assert reset > datetime.now(UTC) - timedelta(seconds=5)
+
+
+@pytest.mark.parametrize(
+    ("truth", "raised"),
+    [
+        ({"concurrency": 0}, anthropic.RateLimitError),
+        ({"error_rate": 1.0}, anthropic.InternalServerError),
+    ],
+)
+async def test_anthropics_sdk_knows_a_refusal_and_a_failure(serve, truth, raised):
+    async with claude(serve(**truth)) as client:
+        with pytest.raises(raised) as error:
+            await client.messages.create(model="any", max_tokens=9, messages=messages())
+        with pytest.raises(anthropic.BadRequestError):
+            await client.messages.create(model="any", max_tokens=0, messages=messages())
+    assert error.value.type in {"rate_limit_error", "api_error"}
 
 
 async def test_the_sdk_gets_embeddings(serve):
