@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check property-long bench lint types lua clean
+.PHONY: help setup demo test check property-long bench lint types lua clean e2e-providers e2e-sdks
 .DEFAULT_GOAL := help
 
 help:
@@ -14,6 +14,8 @@ help:
 	@echo "make check  what CI runs: lint, types, lua, test"
 	@echo "make bench  figures, beside the raw cost"
 	@echo "make property-long  10,000 random histories of a shard against its model"
+	@echo "make e2e-providers  against LiteLLM, nginx and a provider with three hidden limits; 40 minutes"
+	@echo "make e2e-sdks  the transports below older SDKs, LiteLLM and pydantic-ai, each installed apart"
 	@echo "make clean  removes all that these made, the virtual environment too"
 
 setup: $(STAMP)
@@ -48,6 +50,29 @@ check: lint types lua test
 
 property-long: setup
 	@FOREBAY_PROPERTY=long $(BIN)/python -m pytest -s tests/property
+
+# Each in an environment of its own: they ask for other versions of what is installed here.
+e2e-providers: setup $(VENV)/apart/litellm-proxy
+	@$(BIN)/python -m tests.providers --litellm $(VENV)/apart/litellm-proxy/bin/litellm
+
+SDKS := openai-1 openai-2 litellm pydantic-ai
+TESTING := -e '.[embedded,httpx,mock,uvloop]' 'pytest>=8.3' 'pytest-asyncio>=1.0,<2' 'fakeredis[lua]>=2.26'
+e2e-sdks: setup $(SDKS:%=$(VENV)/apart/%)
+	@$(VENV)/apart/openai-1/bin/python -m pytest tests/contract/test_transports.py -k openai
+	@$(VENV)/apart/openai-2/bin/python -m pytest tests/contract/test_transports.py -k openai
+	@$(VENV)/apart/litellm/bin/python -m pytest tests/sdks/litellm_calls.py
+	@$(VENV)/apart/pydantic-ai/bin/python -m pytest tests/sdks/pydantic_ai_calls.py
+
+$(VENV)/apart/litellm-proxy: PACKAGES = 'litellm[proxy]>=1.80,<2'
+$(VENV)/apart/openai-1: PACKAGES = $(TESTING) 'openai>=1.50,<2'
+$(VENV)/apart/openai-2: PACKAGES = $(TESTING) 'openai>=2,<3'
+$(VENV)/apart/litellm: PACKAGES = $(TESTING) 'litellm>=1.80,<2'
+$(VENV)/apart/pydantic-ai: PACKAGES = $(TESTING) 'pydantic-ai-slim[openai]>=1,<3'
+$(VENV)/apart/%: pyproject.toml
+	@echo "installing $* into $@ ..."
+	@rm -rf $@ && $(PYTHON) -m venv $@
+	@$@/bin/python -m pip install -qq --disable-pip-version-check $(PACKAGES)
+	@touch $@
 
 bench: setup
 	@$(BIN)/python -m bench

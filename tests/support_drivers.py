@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import importlib.util
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
-
-import anthropic
-import httpx
-import httpx2
-import openai
 
 import forebay
 from forebay.transports import HttpResolver
@@ -18,6 +15,12 @@ from tests.contract.chat_domain import MODEL
 from tests.support_raw_provider import PROMPT, RawProvider
 
 API_KEY = "sk-secret-of-the-test"
+CALLERS = {
+    name: importlib.import_module(name)
+    for name in ("openai", "anthropic", "httpx2", "httpx")
+    if importlib.util.find_spec(name)
+}
+"""The SDKs and HTTP libraries that are here: all four, but where one SDK is installed apart."""
 
 Read = Callable[[], Awaitable[str]]
 
@@ -50,7 +53,7 @@ class Driver:
 
     @property
     def library(self) -> str:
-        return "httpx" if self.name.startswith("httpx-") else "httpx2"
+        return library_of(self.name)
 
     async def do(self, function: Callable[[], Any]) -> Any:
         """Run one step where this driver runs: on the loop, or in a thread."""
@@ -116,18 +119,22 @@ def _text(part: Any) -> str:
     return getattr(delta, "text", "") or ""
 
 
-DRIVERS = [
-    f"{caller}-{face}"
-    for caller in ("openai", "anthropic", "httpx2", "httpx")
-    for face in ("async", "sync")
-]
+DRIVERS = [f"{caller}-{face}" for caller in CALLERS for face in ("async", "sync")]
+
+
+def library_of(name: str) -> str:
+    """Return the HTTP library below a driver; OpenAI's SDK changed its own with 3.0."""
+    caller = name.partition("-")[0]
+    is_old = caller == "openai" and int(CALLERS[caller].__version__.partition(".")[0]) < 3
+    return "httpx" if caller == "httpx" or is_old else "httpx2"
 
 
 def driver(name: str, http_client: Any, base_url: str, max_retries: int = 0) -> Driver:
     """Make a driver whose requests go through ``http_client``."""
     caller, face = name.split("-")
+    sdk = CALLERS[caller]
     if caller == "openai":
-        cls = openai.OpenAI if face == "sync" else openai.AsyncOpenAI
+        cls = sdk.OpenAI if face == "sync" else sdk.AsyncOpenAI
         client = cls(
             api_key=API_KEY, base_url=base_url, max_retries=max_retries, http_client=http_client
         )
@@ -137,7 +144,7 @@ def driver(name: str, http_client: Any, base_url: str, max_retries: int = 0) -> 
             return client.chat.completions.create(model="m", messages=messages, **fields)
 
     elif caller == "anthropic":
-        cls = anthropic.Anthropic if face == "sync" else anthropic.AsyncAnthropic
+        cls = sdk.Anthropic if face == "sync" else sdk.AsyncAnthropic
         client = cls(
             api_key=API_KEY,
             base_url=base_url.removesuffix("/v1"),
@@ -169,23 +176,29 @@ def driver(name: str, http_client: Any, base_url: str, max_retries: int = 0) -> 
     return Driver(name=name, call=call, client=client)
 
 
-STATUS_ERRORS = (
-    openai.APIStatusError,
-    anthropic.APIStatusError,
-    httpx.HTTPStatusError,
-    httpx2.HTTPStatusError,
+def _errors(**names: str) -> tuple[type[Exception], ...]:
+    return tuple(
+        getattr(CALLERS[caller], name) for caller, name in names.items() if caller in CALLERS
+    )
+
+
+STATUS_ERRORS = _errors(
+    openai="APIStatusError",
+    anthropic="APIStatusError",
+    httpx="HTTPStatusError",
+    httpx2="HTTPStatusError",
 )
-TIMEOUTS = (
-    openai.APITimeoutError,
-    anthropic.APITimeoutError,
-    httpx.TimeoutException,
-    httpx2.TimeoutException,
+TIMEOUTS = _errors(
+    openai="APITimeoutError",
+    anthropic="APITimeoutError",
+    httpx="TimeoutException",
+    httpx2="TimeoutException",
 )
-CONNECTION_ERRORS = (
-    openai.APIConnectionError,
-    anthropic.APIConnectionError,
-    httpx.ConnectError,
-    httpx2.ConnectError,
+CONNECTION_ERRORS = _errors(
+    openai="APIConnectionError",
+    anthropic="APIConnectionError",
+    httpx="ConnectError",
+    httpx2="ConnectError",
 )
 
 
@@ -199,7 +212,7 @@ def client_for(
     options.setdefault("resolve", HttpResolver(providers={provider.host: MODEL.provider_name}))
     return forebay.http_client(
         requests,
-        library="httpx" if name.startswith("httpx-") else "httpx2",
+        library=library_of(name),
         sync=name.endswith("-sync"),
         **options,
     )

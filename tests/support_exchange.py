@@ -35,6 +35,10 @@ class Exchanges:
     coordinator: Coordinator
     outcomes: dict[str, int]
 
+    async def ended(self) -> dict[str, int]:
+        """Return how the leases ended, once none is out."""
+        return counts(await when(self.coordinator, is_idle, CHAT))
+
     async def level(self, budget: forebay.QuotaBudget) -> float:
         """Return what is left of a quota."""
         shard = await RequestPressureSnapshotProvider(self.coordinator).global_snapshot(MODEL)
@@ -84,18 +88,18 @@ async def exchanging(
             requests = await connection.__aenter__()
             await requests.register(MODEL, "mine", cap, config)
         client = client_for(name, requests, provider, **options)
-        calling = driver(name, client, provider.base_url, max_retries)
+        exchanges = Exchanges(
+            driver=driver(name, client, provider.base_url, max_retries),
+            requests=requests,
+            provider=provider,
+            coordinator=coordinator,
+            outcomes=outcomes,
+        )
         try:
-            yield Exchanges(
-                driver=calling,
-                requests=requests,
-                provider=provider,
-                coordinator=coordinator,
-                outcomes=outcomes,
-            )
-            outcomes |= counts(await when(coordinator, is_idle, CHAT))
+            yield exchanges
+            outcomes |= await exchanges.ended()
         finally:
-            await calling.aclose()
+            await exchanges.driver.aclose()
             if is_sync:
                 await asyncio.to_thread(connection.__exit__, None, None, None)
             else:

@@ -234,10 +234,10 @@ def events(asked: Asked) -> list[bytes]:
             "object": "chat.completion.chunk",
             "created": 1,
             "model": "m",
-            "choices": [{"index": 0, "delta": {"content": word}, "finish_reason": None}],
+            "choices": [{"index": 0, "delta": delta, "finish_reason": end}],
             "usage": None,
         }
-        for word in WORDS
+        for delta, end in [*(({"content": word}, None) for word in WORDS), ({}, "stop")]
     ]
     usage = {"prompt_tokens": 7, "completion_tokens": 4, "total_tokens": 11}
     parts.append({**parts[0], "choices": [], "usage": usage})

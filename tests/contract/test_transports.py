@@ -13,7 +13,14 @@ import pytest
 
 import forebay
 from tests.support import wait_until
-from tests.support_drivers import CONNECTION_ERRORS, DRIVERS, STATUS_ERRORS, TIMEOUTS
+from tests.support_drivers import (
+    CALLERS,
+    CONNECTION_ERRORS,
+    DRIVERS,
+    STATUS_ERRORS,
+    TIMEOUTS,
+    library_of,
+)
 from tests.support_exchange import exchanging
 from tests.support_raw_provider import (
     WORDS,
@@ -55,6 +62,11 @@ def quick() -> forebay.RequestAdmissionConfig:
     """A cooldown that a test can wait for."""
     tuning = forebay.RequestAdmissionTuningConfig(cooldown_seconds=0.05)
     return forebay.RequestAdmissionConfig(tuning=tuning)
+
+
+def test_all_that_may_call_is_here() -> None:
+    assert set(CALLERS) == {"openai", "anthropic", "httpx2", "httpx"}
+    assert library_of("openai-sync") == library_of("anthropic-sync") == "httpx2"
 
 
 # -- answers

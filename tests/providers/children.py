@@ -1,0 +1,204 @@
+"""Providers as child processes: started, waited for, counted by their own logs, stopped."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, Protocol
+
+from bench.harness import InvariantBrokenError
+from contracts.errors import ConfigurationError
+
+START_SECONDS: Final = 120.0
+STOP_SECONDS: Final = 20.0
+POLL_SECONDS: Final = 0.1
+
+_HERE = Path(__file__).parent
+_LISTENING = "listening on "
+
+
+def free_port() -> int:
+    """Return a port of the loopback that nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def find_nginx() -> str:
+    """Return nginx' path.
+
+    Raises:
+        ConfigurationError: it is not installed.
+    """
+    # Debian has it in a folder that is on root's PATH alone.
+    found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
+    if found is None:
+        raise ConfigurationError(
+            "nginx is not installed, expected it on PATH or in /usr/sbin, as one of the providers"
+            " that nobody here wrote; on Debian: apt-get install nginx-light."
+        )
+    return found
+
+
+def find_litellm(path: Path) -> str:
+    """Return the LiteLLM proxy's path.
+
+    Raises:
+        ConfigurationError: it is not installed there.
+    """
+    if not path.is_file():
+        raise ConfigurationError(
+            f"{path} is missing, expected the LiteLLM proxy in a virtual environment of its own;"
+            " run make e2e-providers, which makes one, or there pip install 'litellm[proxy]'."
+        )
+    return str(path.absolute())
+
+
+class Counting(Protocol):
+    """A provider's own count of its answers, by status."""
+
+    def begin(self) -> None:
+        """Count from here on."""
+        ...
+
+    def since(self, total: int) -> Counter[int]:
+        """Return the answers since `begin`, of which ``total`` are expected."""
+        ...
+
+
+class LogCounts:
+    """The answers that a provider's own log tells of.
+
+    Args:
+        log: the file.
+        line: matches the line of an answer; its group is the status.
+    """
+
+    def __init__(self, log: Path, line: str) -> None:
+        self._log = log
+        self._line = re.compile(line, re.MULTILINE)
+        self._counted: Counter[int] = Counter()
+
+    def begin(self) -> None:
+        """Count from here on."""
+        self._counted = self._all()
+
+    def since(self, total: int) -> Counter[int]:
+        """Return the answers since `begin`, once there are ``total`` or ten seconds are over."""
+        deadline = time.monotonic() + 10
+        while (found := self._all() - self._counted).total() < total:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(POLL_SECONDS)
+        return found
+
+    def _all(self) -> Counter[int]:
+        text = self._log.read_text(errors="replace")
+        return Counter(int(found[1]) for found in self._line.finditer(text))
+
+
+@contextlib.contextmanager
+def child(command: Sequence[str], output: Path, **environment: str) -> Iterator[None]:
+    """Run a command for the length of the block, its output in a file."""
+    env = {"PATH": "/usr/bin:/bin", "HOME": str(output.parent), **environment}
+    with (
+        output.open("wb") as sink,
+        subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, env=env) as process,
+    ):
+        try:
+            yield
+            if process.poll() is not None:
+                raise InvariantBrokenError(
+                    f"{command[0]} ended with {process.returncode} during the run, expected it to"
+                    f" serve until its end; its last words: {_tail(output)}"
+                )
+        finally:
+            process.terminate()
+            try:
+                process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+@contextlib.contextmanager
+def mock_provider(folder: Path, *options: str) -> Iterator[str]:
+    """Run ``forebay mock-provider`` with these options; yield its base URL."""
+    output = folder / "mock-provider.out"
+    command = [sys.executable, "-m", "forebay", "mock-provider", *options]
+    with child(command, output, PYTHONPATH=str(_HERE.parents[1]), PYTHONUNBUFFERED="1"):
+        yield _wait_for_line(output).removeprefix(_LISTENING)
+
+
+@contextlib.contextmanager
+def nginx(folder: Path, upstream_url: str) -> Iterator[tuple[str, Counting]]:
+    """Run nginx with ``nginx.conf`` in front of a provider; yield base URL and counts."""
+    port = free_port()
+    upstream = upstream_url.removeprefix("http://").partition("/")[0]
+    values = {"FOLDER": str(folder), "PORT": str(port), "UPSTREAM": upstream}
+    text = (_HERE / "nginx.conf").read_text()
+    for name, value in values.items():
+        text = text.replace(f"@{name}@", value)
+    config = folder / "nginx.conf"
+    config.write_text(text)
+    command = [find_nginx(), "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(config)]
+    with child(command, folder / "nginx.out"):
+        _wait_for_answer(f"http://127.0.0.1:{port}/healthz", folder / "error.log")
+        yield f"http://127.0.0.1:{port}/v1", LogCounts(folder / "access.log", r"^(\d{3}) /v1/")
+
+
+@contextlib.contextmanager
+def litellm_proxy(folder: Path, program: Path) -> Iterator[tuple[str, Counting]]:
+    """Run a LiteLLM proxy with ``litellm.yaml``; yield base URL and counts."""
+    port = free_port()
+    output = folder / "litellm.out"
+    command = [
+        find_litellm(program),
+        *("--config", str(_HERE / "litellm.yaml"), "--host", "127.0.0.1", "--port", str(port)),
+    ]
+    # It would fetch prices from the network, which none of this needs.
+    with child(command, output, LITELLM_LOCAL_MODEL_COST_MAP="True", PYTHONUNBUFFERED="1"):
+        _wait_for_answer(f"http://127.0.0.1:{port}/health/liveliness", output)
+        line = r'"POST /v1/chat/completions HTTP/1\.1" (\d{3})'
+        yield f"http://127.0.0.1:{port}/v1", LogCounts(output, line)
+
+
+def _wait_for_line(output: Path) -> str:
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        for line in output.read_text().splitlines():
+            if line.startswith(_LISTENING):
+                return line
+        time.sleep(POLL_SECONDS)
+    raise _late(output)
+
+
+def _wait_for_answer(url: str, output: Path) -> None:
+    deadline = time.monotonic() + START_SECONDS
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    while time.monotonic() < deadline:
+        with contextlib.suppress(OSError), opener.open(url, timeout=START_SECONDS):
+            return
+        time.sleep(POLL_SECONDS)
+    raise _late(output)
+
+
+def _late(output: Path) -> ConfigurationError:
+    return ConfigurationError(
+        f"a provider did not answer within {START_SECONDS:g} s, expected it to; its last words, in"
+        f" {output}: {_tail(output)}"
+    )
+
+
+def _tail(output: Path) -> str:
+    text = output.read_text(errors="replace") if output.exists() else ""
+    return " | ".join(text.splitlines()[-8:]) or "none"

@@ -1,0 +1,140 @@
+"""Hidden RPM, TPM and concurrency limits, all active: how much of the tightest one is reached.
+
+``python -m tests.providers.hidden_limits`` runs it alone. The mock provider's answers carry
+``x-ratelimit-*`` headers for its two budgets, as OpenAI's do; nobody is told anything else.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import urllib.request
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from forebay import RequestAdmissionConfig, RequestQuotas
+from tests.providers import children
+from tests.providers.books import Limit, Row, compare, table
+from tests.providers.load import HTTP_OK, HTTP_TOO_MANY, Load, Way
+
+SECONDS: Final = 150.0
+MINUTE_SECONDS: Final = 60.0
+LATENCY_SECONDS: Final = 0.5
+LATENCY_SIGMA: Final = 0.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truth:
+    """The limits that are hidden.
+
+    Attributes:
+        name: which of them is the tightest.
+        concurrency: calls at once.
+        requests_per_minute: calls a minute.
+        tokens_per_minute: tokens a minute.
+    """
+
+    name: str
+    concurrency: int
+    requests_per_minute: int
+    tokens_per_minute: int
+
+
+TRUTHS: Final = {
+    truth.name: truth
+    for truth in (
+        Truth(name="tpm", concurrency=16, requests_per_minute=900, tokens_per_minute=18_000),
+        Truth(name="rpm", concurrency=16, requests_per_minute=600, tokens_per_minute=24_000),
+        Truth(name="concurrency", concurrency=4, requests_per_minute=900, tokens_per_minute=27_000),
+    )
+}
+
+
+class TruthCounts:
+    """The mock provider's own counters."""
+
+    def __init__(self, base_url: str) -> None:
+        self._url = base_url.removesuffix("/v1") + "/truth"
+        self._counted: Counter[int] = Counter()
+
+    def begin(self) -> None:
+        """Count from here on."""
+        self._counted = self._all()
+
+    def since(self, total: int) -> Counter[int]:
+        """Return the answers since `begin`; they are counted before they are sent."""
+        return self._all() - self._counted
+
+    def _all(self) -> Counter[int]:
+        counters = _get_json(self._url)["counters"]
+        failed = counters["errors"] + counters["abandoned"] + counters["invalid"]
+        return Counter({HTTP_OK: counters["ok"], HTTP_TOO_MANY: counters["refused"], 0: failed})
+
+
+def hidden_limits(truth: Truth, seconds: float = SECONDS) -> list[Row]:
+    """Call the mock provider under hidden limits; the figures are of what follows a minute."""
+    options = (
+        *("--concurrency", str(truth.concurrency), "--rpm", str(truth.requests_per_minute)),
+        *("--tpm", str(truth.tokens_per_minute), "--latency", str(LATENCY_SECONDS)),
+        *("--sigma", str(LATENCY_SIGMA)),
+    )
+    rows: list[Row] = []
+    with (
+        tempfile.TemporaryDirectory(prefix="providers-") as name,
+        children.mock_provider(Path(name), *options) as base_url,
+    ):
+        load = Load(base_url=base_url, seconds=seconds)
+        tokens = _tokens_per_call(load)
+        limit = _tightest(truth, tokens)
+        ways = [
+            Way(name="bare"),
+            Way(name="Forebay, told nothing", max_parallel_requests=64),
+            Way(
+                name="Forebay, told",
+                max_parallel_requests=truth.concurrency,
+                config=RequestAdmissionConfig(
+                    quotas=RequestQuotas(
+                        requests_per_minute=truth.requests_per_minute,
+                        tokens_per_minute=truth.tokens_per_minute,
+                    )
+                ),
+            ),
+        ]
+        rows += compare(f"hidden limits, {truth.name}", load, limit, ways, TruthCounts(base_url))
+    return rows
+
+
+def _tightest(truth: Truth, tokens_per_call: int) -> Limit:
+    limits = {
+        "concurrency": truth.concurrency / LATENCY_SECONDS,
+        "rpm": truth.requests_per_minute / MINUTE_SECONDS,
+        "tpm": truth.tokens_per_minute / tokens_per_call / MINUTE_SECONDS,
+    }
+    name = min(limits, key=limits.__getitem__)
+    return Limit(name=name, calls_per_second=limits[name], settled_after=MINUTE_SECONDS)
+
+
+def _tokens_per_call(load: Load) -> int:
+    """Ask once; the mock provider's answers to one prompt are all the same."""
+    body = {
+        "model": load.model,
+        "messages": [{"role": "user", "content": load.prompt}],
+        "max_tokens": load.max_tokens,
+    }
+    answer = _get_json(f"{load.base_url}/chat/completions", json.dumps(body).encode())
+    tokens: int = answer["usage"]["total_tokens"]
+    return tokens
+
+
+def _get_json(url: str, body: bytes | None = None) -> Any:
+    request = urllib.request.Request(url, body, {"content-type": "application/json"})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=children.START_SECONDS) as response:
+        return json.load(response)
+
+
+if __name__ == "__main__":
+    print(table([row for name in sys.argv[1:] or TRUTHS for row in hidden_limits(TRUTHS[name])]))
