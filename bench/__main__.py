@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from bench import handoff, many_waiters, memory, micro, recovery, report
+from bench import handoff, many_waiters, memory, micro, recovery, report, transport
 from bench.harness import new_event_loop
 
 SCENARIOS = {
@@ -16,6 +16,7 @@ SCENARIOS = {
     "recovery": recovery,
     "many_waiters": many_waiters,
     "memory": memory,
+    "transport": transport,
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -54,7 +53,3 @@ class QuotaReading:
                 f"remaining of {self.budget} is {shown(left)}, expected a whole number from 0 to"
                 f" {MAX_BUDGET}; give one, or None."
             )
-
-
-ReadQuotas = Callable[[Mapping[str, str], float], Sequence[QuotaReading]]
-"""Reads an answer's headers (names in lower case) at a Unix time in seconds."""
