@@ -54,12 +54,14 @@ class RawProvider:
         asked: every request it saw.
         behaviour: answers; may be replaced between requests.
         hung_up: how many clients left while they were answered.
+        connected: how many connections were opened.
     """
 
     def __init__(self, behaviour: Behaviour | None = None) -> None:
         self.behaviour: Behaviour = behaviour or answers
         self.asked: list[Asked] = []
         self.hung_up = 0
+        self.connected = 0
         self.base_url = ""
         self._loop = asyncio.new_event_loop()
         self._started = threading.Event()
@@ -114,6 +116,7 @@ class RawProvider:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         self._handlers.add(task)
+        self.connected += 1
         try:
             with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
                 while True:

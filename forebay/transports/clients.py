@@ -6,6 +6,7 @@ import importlib
 import ipaddress
 import urllib.request
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import ModuleType
 from typing import Any, Final
 
@@ -21,8 +22,13 @@ from forebay.transports.admission import (
 )
 from forebay.transports.core import Asking
 from forebay.transports.exchange import Rules
+from forebay.transports.lanes import Lanes, ManyLanes, OneLane
 
 LIBRARIES: Final = ("httpx2", "httpx")
+
+_OWN_OPTIONS: Final = frozenset({"transport", "mounts", "limits"})
+_TRUST_OPTIONS: Final = frozenset({"verify", "cert", "trust_env"})
+_TRANSPORT_OPTIONS: Final = frozenset({"verify", "cert", "http1", "http2", "proxy"})
 
 
 def loaded(library: str) -> tuple[ModuleType, ModuleType]:
@@ -105,15 +111,21 @@ class Factory:
 
     def transport(self, inner: Any = None, **options: Any) -> Any:
         """Return a transport around ``inner``, default the library's own with these options."""
-        if inner is None:
-            # No transport pool size is a capacity control (spec 01, *What it is not*).
-            limits = self._library.Limits(max_connections=None, max_keepalive_connections=None)
-            make = (
-                self._library.HTTPTransport if self._is_sync else self._library.AsyncHTTPTransport
-            )
-            inner = make(limits=limits, **options)
         cls = self._classes.SyncTransport if self._is_sync else self._classes.AsyncTransport
-        return cls(inner, self._admission, self._asking)
+        lanes = self._own_lanes(**options) if inner is None else OneLane(inner)
+        return cls(lanes, self._admission, self._asking)
+
+    def _own_lanes(self, **options: Any) -> Lanes:
+        library = self._library
+        make = library.HTTPTransport if self._is_sync else library.AsyncHTTPTransport
+        # No transport pool size is a capacity control (spec 01, *What it is not*).
+        options["limits"] = library.Limits(max_connections=None, max_keepalive_connections=None)
+        if options.get("http2"):  # one connection carries many requests at the same time
+            return OneLane(make(**options))
+        # Reading the certificates takes longer than most requests: once for all lanes.
+        trust = {name: options.pop(name) for name in _TRUST_OPTIONS if name in options}
+        options["verify"] = library.create_ssl_context(**trust)
+        return ManyLanes(partial(make, **options))
 
     def client(self, inner: Any, options: Mapping[str, Any]) -> Any:
         """Return a client; without an ``inner``, through the proxies that the environment names.
@@ -121,20 +133,29 @@ class Factory:
         Raises:
             ConfigurationError: options that the client does not know, or that this sets itself.
         """
-        taken = {"transport", "mounts", "limits"} & options.keys()
+        taken = _OWN_OPTIONS & options.keys()
+        if inner is not None:
+            taken |= _TRANSPORT_OPTIONS & options.keys()
         if taken:
             raise ConfigurationError(
-                f"client_options names {', '.join(sorted(taken))}, which http_client sets itself;"
+                f"client_options names {', '.join(sorted(taken))}, which http_client or inner sets;"
                 " pass a transport as inner, or make the client with forebay.transport(...)."
             )
+        # A client that is given a transport does with neither these nor the environment's proxies
+        # what it does for its own.
+        for_transport = {name: options[name] for name in _TRANSPORT_OPTIONS & options.keys()}
+        for_client = {name: options[name] for name in options.keys() - _TRANSPORT_OPTIONS}
+        trusts_env = options.get("trust_env", True)
         mounts = None
-        if inner is None and options.get("trust_env", True):
-            # A client that is given a transport no longer looks at the environment by itself.
-            mounts = proxy_mounts(lambda url: self.transport(proxy=url))
+        if inner is None and trusts_env and "proxy" not in options:
+            mounts = proxy_mounts(lambda url: self.transport(**for_transport, proxy=url))
+        if not trusts_env:
+            for_transport["trust_env"] = False
         make = self._library.Client if self._is_sync else self._library.AsyncClient
-        given = {"follow_redirects": True, **options}  # as the SDKs' own default clients have it
+        for_client.setdefault("follow_redirects", True)  # as the SDKs' own clients have it
         try:
-            return make(transport=self.transport(inner), mounts=mounts, **given)
+            transport = self.transport(inner, **for_transport)
+            return make(transport=transport, mounts=mounts, **for_client)
         except TypeError as error:
             raise ConfigurationError(
                 f"client_options do not suit {self._library.__name__}.{make.__name__}: {error};"

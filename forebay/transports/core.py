@@ -15,6 +15,7 @@ from coordinator.logs import Logger
 from forebay.transports.admission import AsyncAdmission, BlockingAdmission, current_group
 from forebay.transports.exchange import Exchange, Rules
 from forebay.transports.identity import view_of
+from forebay.transports.lanes import Lanes
 from workers.executor import in_executor
 
 log = Logger("forebay.transports")
@@ -76,15 +77,15 @@ class AsyncAdmitted:
     """A transport on an event loop: each attempt is one lease.
 
     Args:
-        inner: sends the requests.
+        lanes: give the transports that send the requests.
         admission: gives the controller.
         asking: what is asked for each request.
     """
 
     body_class: ClassVar[Any]
 
-    def __init__(self, inner: Any, admission: AsyncAdmission, asking: Asking) -> None:
-        self._inner = inner
+    def __init__(self, lanes: Lanes, admission: AsyncAdmission, asking: Asking) -> None:
+        self._lanes = lanes
         self._admission = admission
         self._asking = asking
 
@@ -98,25 +99,30 @@ class AsyncAdmitted:
         """
         item = self._asking.item_of(request)
         if item is None:
-            return await self._inner.handle_async_request(request)
+            return await self._lanes.shared().handle_async_request(request)
         controller = await self._admission.ready(item.resource.provider_model)
+        if (unused := self._lanes.unused()) is not None:
+            await unused.aclose()
         exchange = Exchange(controller, item, self._asking.rules)
         await exchange.attempt.__aenter__()
         try:
-            exchange.before_sending()
-            response = await self._inner.handle_async_request(request)
+            lane = exchange.before_sending(self._lanes)
+            response = await lane.handle_async_request(request)
             exchange.answered(response)
         except BaseException as error:
             exchange.failed(error)
             raise
-        if not exchange.is_over:
+        if exchange.is_over:
+            exchange.closed()  # nobody watches the rest
+        else:
             response.stream = self.body_class(response.stream, exchange)
         return response
 
     async def aclose(self) -> None:
-        """Close the inner transport, and the connection to the server if this made it."""
+        """Close the inner transports, and the connection to the server if this made it."""
         try:
-            await self._inner.aclose()
+            for lane in self._lanes.all():
+                await lane.aclose()
         finally:
             await self._admission.aclose()
 
@@ -126,8 +132,8 @@ class BlockingAdmitted:
 
     body_class: ClassVar[Any]
 
-    def __init__(self, inner: Any, admission: BlockingAdmission, asking: Asking) -> None:
-        self._inner = inner
+    def __init__(self, lanes: Lanes, admission: BlockingAdmission, asking: Asking) -> None:
+        self._lanes = lanes
         self._admission = admission
         self._asking = asking
         self._dropped: deque[Any] = deque()
@@ -137,26 +143,31 @@ class BlockingAdmitted:
         self._close_dropped()
         item = self._asking.item_of(request)
         if item is None:
-            return self._inner.handle_request(request)
+            return self._lanes.shared().handle_request(request)
         controller = self._admission.ready(item.resource.provider_model)
+        if (unused := self._lanes.unused()) is not None:
+            unused.close()
         exchange = Exchange(controller, item, self._asking.rules)
         exchange.attempt.__enter__()
         try:
-            exchange.before_sending()
-            response = self._inner.handle_request(request)
+            lane = exchange.before_sending(self._lanes)
+            response = lane.handle_request(request)
             exchange.answered(response)
         except BaseException as error:
             exchange.failed(error)
             raise
-        if not exchange.is_over:
+        if exchange.is_over:
+            exchange.closed()  # as in AsyncAdmitted
+        else:
             response.stream = self.body_class(response.stream, exchange, self._dropped)
         return response
 
     def close(self) -> None:
-        """Close the inner transport, and the connection to the server if this made it."""
+        """Close the inner transports, and the connection to the server if this made it."""
         try:
             self._close_dropped()
-            self._inner.close()
+            for lane in self._lanes.all():
+                lane.close()
         finally:
             self._admission.close()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, Literal, Protocol
 
 from contracts.errors import ConfigurationError
@@ -19,6 +20,7 @@ from contracts.requests import (
 from coordinator.logs import Logger
 from coordinator.requests.attempts import RequestAttempt, outcome_of
 from forebay.transports.identity import HttpResolver, Resolve
+from forebay.transports.lanes import Lanes
 from workers.answer_bodies import AnswerReader
 from workers.classification import Classifier, DefaultClassifier
 from workers.provider_answers import quota_readings
@@ -118,6 +120,7 @@ class Exchange:
 
     __slots__ = (
         "_admission",
+        "_give_back_lane",
         "_headers",
         "_is_last_event_seen",
         "_is_sent",
@@ -140,15 +143,21 @@ class Exchange:
         self._is_sent = False
         self._is_stream = False
         self._is_last_event_seen = False
+        self._give_back_lane: Callable[[], None] | None = None
 
-    def before_sending(self) -> None:
-        """Check that the lease is still held; from now on bytes may have gone out.
+    def before_sending(self, lanes: Lanes) -> Any:
+        """Check that the lease is still held, and return the transport to send with.
+
+        From now on bytes may have gone out.
 
         Raises:
             MembershipLost: it may not be; nothing may be sent.
         """
         self._admission.assert_held(self.attempt.lease)
+        lane = lanes.take()
+        self._give_back_lane = partial(lanes.give_back, lane)
         self._is_sent = True
+        return lane
 
     def answered(self, response: Any) -> None:
         """Take the status and headers of an answer, whose body is still to come."""
@@ -193,6 +202,7 @@ class Exchange:
 
     def closed(self) -> None:
         """The body was closed or dropped, before its end if that was not told before."""
+        self._part_with_lane()
         if self.is_over:
             return
         if self._is_told:
@@ -205,12 +215,23 @@ class Exchange:
 
     def failed(self, error: BaseException) -> None:
         """Sending or reading raised."""
+        self._part_with_lane()
         if self.is_over:
             return
         if self._is_told:
             self._release(self._outcome_of_answer())
         else:
             self._release(self._with_usage(outcome_of(error, self._classify)))
+
+    def _part_with_lane(self) -> None:
+        give_back, self._give_back_lane = self._give_back_lane, None
+        if give_back is not None:
+            give_back()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing is left to be closed, so that another request may have the transport."""
+        return self._give_back_lane is None
 
     @property
     def _is_told(self) -> bool:

@@ -49,7 +49,7 @@ class AsyncBody:
         await _close(self._inner, self._exchange)
 
     def __del__(self) -> None:
-        if self._exchange.is_over:
+        if self._exchange.is_closed:
             return
         # Not here: garbage is collected in the middle of anything, and in any thread.
         try:
@@ -111,7 +111,7 @@ class SyncBody:
             self._exchange.closed()
 
     def __del__(self) -> None:
-        if self._exchange.is_over:
+        if self._exchange.is_closed:
             return
         # Closing takes locks that this very thread may hold while garbage is collected.
         self._dropped.append(self._inner)

@@ -76,7 +76,8 @@ def test_each_event_loop_joins_anew(redis_url: str, provider: RawProvider) -> No
 
     async def ask() -> int:
         answer = await client.post(f"{provider.base_url}/chat/completions", json={"model": "m"})
-        await client._transport._inner.aclose()  # its connections belong to this loop
+        for lane in client._transport._lanes.all():
+            await lane.aclose()  # its connections belong to this loop
         return answer.status_code
 
     assert [asyncio.run(ask()) for _ in range(2)] == [200, 200]
@@ -149,6 +150,52 @@ async def test_who_asks_is_named_by_the_block(redis_url: str, provider: RawProvi
         first.cancel()
         second.cancel()
         await asyncio.gather(first, second, return_exceptions=True)
+
+
+# -- connections
+
+
+@pytest.mark.parametrize("library", ["httpx", "httpx2"])
+@pytest.mark.parametrize("told_by", ["option", "environment"])
+async def test_a_proxy_is_gone_through_under_leases(
+    redis_url: str,
+    provider: RawProvider,
+    library: Any,
+    told_by: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    proxy = provider.base_url.removesuffix("/v1")
+    options = {}
+    if told_by == "option":
+        options = {"proxy": proxy}
+    else:
+        monkeypatch.setenv("http_proxy", proxy)
+        monkeypatch.setenv("no_proxy", "")
+    async with forebay.http_client(
+        redis_url,
+        max_parallel_requests=2,
+        library=library,
+        client_options=options,
+        resolve=HttpResolver({"model.example": MODEL.provider_name}),
+    ) as client:
+        url = "http://model.example/v1/chat/completions"
+        assert (await client.post(url, json={"model": "m"})).is_success
+    assert [asked.path for asked in provider.asked] == [url]
+    assert await outcomes(redis_url) == {"success": 1}
+
+
+@pytest.mark.parametrize("name", ["openai-async", "openai-sync", "httpx-async"])
+async def test_a_connection_is_used_again_and_none_more_than_calls_at_once(
+    redis_url: str, provider: RawProvider, name: str
+) -> None:
+    async with exchanging(name, redis_url, provider) as exchanges:
+        for _ in range(5):
+            await exchanges.driver.chat()
+        assert provider.connected == 1
+        for _ in range(5):
+            await asyncio.gather(*(exchanges.driver.chat() for _ in range(4)))
+        assert provider.connected <= 4
+    assert exchanges.outcomes == {"success": 25}
 
 
 # -- denials
@@ -264,6 +311,15 @@ def _item() -> forebay.RequestAdmissionItem:
                 url, max_parallel_requests=1, client_options={"colour": 1}
             ),
             "client_options",
+        ),
+        (
+            lambda url: forebay.http_client(
+                url,
+                max_parallel_requests=1,
+                inner=httpx2.AsyncHTTPTransport(),
+                client_options={"verify": False},
+            ),
+            "verify",
         ),
         (
             lambda url: forebay.http_client(url, max_parallel_requests=1, release_at="later"),

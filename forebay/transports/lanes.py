@@ -1,0 +1,124 @@
+"""Which of the library's own transports sends a request (ADR 0008).
+
+A connection pool looks at each of its connections whenever a request comes or ends, and asks the
+kernel about those that are idle. A request that waits for its lease leaves a connection idle, so
+below leases a pool of 64 spends a fifth of an SDK's time on looking. A lane is a transport that
+sends one request at a time: its pool has one connection.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+UNUSED_SECONDS: Final = 5.0
+"""A lane that was not used for this long is closed; httpx keeps an idle connection as long."""
+
+
+class Lanes(Protocol):
+    """Gives each request a transport to send it, and takes it back."""
+
+    def take(self) -> Any:
+        """Return a transport for one request."""
+        ...
+
+    def give_back(self, lane: Any) -> None:
+        """Note that a request's answer was closed; may be called from any thread."""
+        ...
+
+    def shared(self) -> Any:
+        """Return a transport for a request of which nobody will tell when it ends."""
+        ...
+
+    def unused(self) -> Any | None:
+        """Return a transport that nobody has used for long, for the caller to close."""
+        ...
+
+    def all(self) -> list[Any]:
+        """Return every transport that is not closed yet."""
+        ...
+
+
+class OneLane:
+    """One transport for all requests at the same time.
+
+    Args:
+        transport: sends them.
+    """
+
+    def __init__(self, transport: Any) -> None:
+        self._transport = transport
+
+    def take(self) -> Any:
+        """Return it."""
+        return self._transport
+
+    def give_back(self, lane: Any) -> None:
+        """Nothing is to be done."""
+
+    def shared(self) -> Any:
+        """Return it."""
+        return self._transport
+
+    def unused(self) -> Any | None:
+        """None: it is always used."""
+        return None
+
+    def all(self) -> list[Any]:
+        """Return it."""
+        return [self._transport]
+
+
+class ManyLanes:
+    """As many transports as there are requests at the same time; the last one used goes first.
+
+    Args:
+        make: makes a transport.
+        clock: seconds that only grow.
+    """
+
+    def __init__(
+        self, make: Callable[[], Any], clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._make = make
+        self._clock = clock
+        self._lock = threading.RLock()  # a body that is garbage gives back from within any call
+        self._free: deque[tuple[Any, float]] = deque()
+        self._open: set[Any] = set()
+
+    def take(self) -> Any:
+        """Return a transport that sends nothing now."""
+        with self._lock:
+            if self._free:
+                return self._free.pop()[0]
+            lane = self._make()
+            self._open.add(lane)
+            return lane
+
+    def give_back(self, lane: Any) -> None:
+        """Let the next request have it."""
+        with self._lock:
+            self._free.append((lane, self._clock()))
+
+    def shared(self) -> Any:
+        """Return one that the next request may have as well: its pool is unbounded."""
+        lane = self.take()
+        self.give_back(lane)
+        return lane
+
+    def unused(self) -> Any | None:
+        """Return the transport that nobody has used for the longest, if that is long."""
+        with self._lock:
+            if not self._free or self._clock() - self._free[0][1] < UNUSED_SECONDS:
+                return None
+            lane = self._free.popleft()[0]
+            self._open.discard(lane)
+            return lane
+
+    def all(self) -> list[Any]:
+        """Return every transport that was made and not handed out to be closed."""
+        with self._lock:
+            return list(self._open)

@@ -1,0 +1,84 @@
+"""Which transport sends a request (docs/adr/0008)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from forebay.transports.clients import proxy_mounts
+from forebay.transports.lanes import UNUSED_SECONDS, ManyLanes, OneLane
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_lane_sends_one_request_at_a_time_and_the_last_used_goes_first() -> None:
+    lanes = ManyLanes(object)
+    first, second = lanes.take(), lanes.take()
+    assert first is not second
+    lanes.give_back(second)
+    lanes.give_back(first)
+    assert [lanes.take(), lanes.take()] == [first, second]
+    assert set(lanes.all()) == {first, second}
+
+
+def test_a_lane_that_nobody_used_for_long_is_handed_out_once_to_be_closed() -> None:
+    clock = Clock()
+    lanes = ManyLanes(object, clock)
+    busy, idle = lanes.take(), lanes.take()
+    lanes.give_back(idle)
+    assert lanes.unused() is None
+    clock.now += UNUSED_SECONDS
+    assert lanes.unused() is idle
+    assert lanes.unused() is None
+    assert lanes.all() == [busy]
+    lanes.give_back(busy)
+    assert lanes.take() is busy
+
+
+def test_a_shared_lane_stays_free() -> None:
+    lanes = ManyLanes(object)
+    assert lanes.shared() is lanes.take()
+
+
+def test_one_lane_is_for_all() -> None:
+    transport = object()
+    lanes = OneLane(transport)
+    assert {lanes.take(), lanes.take(), lanes.shared()} == {transport}
+    lanes.give_back(transport)
+    assert (lanes.unused(), lanes.all()) == (None, [transport])
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, {}),
+        ({"HTTPS_PROXY": "http://p:1"}, {"https://": "http://p:1"}),
+        ({"ALL_PROXY": "p:1"}, {"all://": "http://p:1"}),
+        (
+            {"HTTP_PROXY": "http://p:1", "NO_PROXY": "a.example, 10.0.0.1,localhost, ::1"},
+            {
+                "http://": "http://p:1",
+                "all://*a.example": None,
+                "all://10.0.0.1": None,
+                "all://localhost": None,
+                "all://[::1]": None,
+            },
+        ),
+        ({"HTTP_PROXY": "http://p:1", "NO_PROXY": "*"}, {}),
+    ],
+)
+def test_the_proxies_of_the_environment_are_used(
+    monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], expected: dict[str, Any]
+) -> None:
+    for scheme in ("http", "https", "all", "no"):
+        monkeypatch.delenv(f"{scheme}_proxy", raising=False)
+        monkeypatch.delenv(f"{scheme}_proxy".upper(), raising=False)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    assert proxy_mounts(lambda url: url) == expected
