@@ -66,7 +66,16 @@ from coordinator.requests.attempts import RequestAttempt
 from coordinator.requests.blocking import BlockingRequestAdmissionController
 from coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.connecting import Connection, LeaseLost, connect
-from forebay.transports import http_client, transport
+from forebay.transports import HttpResolver, RequestView, asking_as, http_client, transport
+from workers.classification import Classifier, DefaultClassifier
+from workers.executor import ModelRequest, ModelRequestExecutor
+from workers.retries import RetryBudget, RetryPolicy
+from workers.token_estimate import (
+    CharacterEstimator,
+    TiktokenEstimator,
+    TokenEstimator,
+    best_estimator,
+)
 
 __version__ = metadata.version("forebay")
 
@@ -74,16 +83,22 @@ __all__ = [
     "SUCCESS",
     "AdaptiveRequestAdmissionController",
     "BlockingRequestAdmissionController",
+    "CharacterEstimator",
+    "Classifier",
     "ClassifyException",
     "ConfigurationError",
     "Connection",
     "CoordinatorError",
     "CoordinatorFull",
     "CoordinatorUnavailable",
+    "DefaultClassifier",
     "ForebayError",
+    "HttpResolver",
     "LeaseLost",
     "MemberSettings",
     "MembershipLost",
+    "ModelRequest",
+    "ModelRequestExecutor",
     "ProviderModelKey",
     "QuotaBudget",
     "QuotaReading",
@@ -105,11 +120,18 @@ __all__ = [
     "RequestQuotas",
     "RequestReleaseOutcome",
     "RequestResourceKey",
+    "RequestView",
+    "RetryBudget",
+    "RetryPolicy",
     "TaskAdmissionError",
     "TaskFailed",
+    "TiktokenEstimator",
+    "TokenEstimator",
     "TokenUsage",
     "WorkflowError",
     "__version__",
+    "asking_as",
+    "best_estimator",
     "connect",
     "http_client",
     "transport",
