@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import structlog
 
 from coordinator.address import parse_url
 from coordinator.connections import open_sync
 from coordinator.embedded import EmbeddedServer
+
+
+@pytest.fixture(autouse=True)
+def _own_logging() -> Iterator[None]:
+    """Undo what a test configured: it decides where everybody's logs go."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

@@ -12,6 +12,7 @@ import httpx
 import httpx2
 import openai
 import pytest
+from structlog.testing import capture_logs
 
 import forebay
 from coordinator.coordinator import Coordinator
@@ -265,17 +266,17 @@ async def test_a_lease_that_may_be_lost_sends_nothing(
 
 
 async def test_retries_that_multiply_are_warned_of_once(
-    redis_url: str, provider: RawProvider, caplog: pytest.LogCaptureFixture
+    redis_url: str, provider: RawProvider
 ) -> None:
     provider.behaviour = refuses(status=500, code="server_error", retry_after_ms="1")
     async with exchanging("openai-async", redis_url, provider, max_retries=2) as exchanges:
         executor = ModelRequestExecutor(exchanges.requests)
         request = ModelRequest(resource=OTHER, call=exchanges.driver.chat, max_attempts=1)
         await exchanges.requests.register(OTHER.provider_model, "outer", 4)
-        with pytest.raises(openai.InternalServerError):
+        with capture_logs() as logs, pytest.raises(openai.InternalServerError):
             await executor.execute(request)
         await executor.aclose()
-    assert caplog.text.count("retries_multiply") == 1
+    assert [log["event"] for log in logs].count("retries_multiply") == 1
 
 
 OTHER = forebay.RequestResourceKey(
