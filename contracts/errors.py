@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from contracts.requests import RequestAdmissionDenied
+    from contracts.tasks import TaskAdmissionDenied
 
 
 class ForebayError(Exception):
@@ -96,15 +97,20 @@ class RequestAdmissionError(ForebayError):
 
 
 class TaskAdmissionError(ForebayError):
-    """A submit was refused: an unknown resource, an amount above its limit, a wrong weight.
+    """A submit was refused; nothing of it was queued.
 
     Attributes:
-        reason: a stable snake_case name of the refusal.
+        reason: a stable snake_case name of the refusal: ``unknown_resource``, ``never_fits``,
+            ``unknown_function``, ``shutdown``, ``payload_too_large``, ``duplicate_id``.
+        denied: the task and the rule that said no; None where a run was refused.
     """
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(
+        self, reason: str, message: str, denied: TaskAdmissionDenied | None = None
+    ) -> None:
         super().__init__(message)
         self.reason = reason
+        self.denied = denied
 
 
 class TaskFailed(ForebayError):  # noqa: N818 - normative name of spec 04

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from pydantic import Field
@@ -26,3 +27,22 @@ class RunSpec(Settings):
     tenant: Name
     weight: Annotated[float, Field(ge=MIN_WEIGHT, le=MAX_WEIGHT)] = 1.0
     workflow: Workflow
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunProgress:
+    """Where a run stands.
+
+    Attributes:
+        records_done: whole records, all columns there.
+        records_dropped: records given up with a reason.
+        row_groups_open: row groups that have records missing.
+        row_groups_written: row groups whose records are on disk.
+        ready_to_write: row groups that are through and wait to be written out, in order.
+    """
+
+    records_done: int
+    records_dropped: int
+    row_groups_open: int
+    row_groups_written: int
+    ready_to_write: tuple[int, ...]

@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
 
 from contracts.errors import ConfigurationError, SchedulingMetadataError
-from contracts.identity import TaskGroupKind, check_name
+from contracts.identity import (
+    RequestResourceKey,
+    TaskGroupKind,
+    TaskGroupSpec,
+    check_cap,
+    check_name,
+    check_type,
+)
+from contracts.settings import LARGEST_CAP
+from contracts.tasks import SchedulerResourceRequest
 
 _IDENTITY_PARTS: Final = {
     TaskGroupKind.LOCAL: ("resource name",),
@@ -71,3 +81,55 @@ def _check_identity(kind: TaskGroupKind, identity: tuple[str, ...]) -> None:
         raise SchedulingMetadataError(
             "bad_identity", f"scheduling identity must be the tuple {shape}: {error}"
         ) from error
+
+
+class DeclaresScheduling(Protocol):
+    """Whatever generates, as far as the task queue is concerned."""
+
+    def get_scheduling_metadata(self) -> SchedulingMetadata:
+        """Return what the generator uses; always the same.
+
+        Raises:
+            SchedulingMetadataError: it cannot say; with a ``fallback`` that is used instead.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelEndpoint:
+    """A provider/model that a generator calls, under one of its aliases.
+
+    Attributes:
+        resource: its canonical key, from the `RequestResourceResolver`.
+        static_cap: requests at once under this alias; of several aliases the smallest counts.
+        alias: what the user calls it; for diagnosis only.
+
+    Raises:
+        ConfigurationError: no such key, or a cap out of range.
+    """
+
+    resource: RequestResourceKey
+    static_cap: int = 1
+    alias: str = ""
+
+    def __post_init__(self) -> None:
+        check_type("resource of an endpoint", self.resource, RequestResourceKey)
+        check_cap(f"static_cap of {self.resource}", self.static_cap, LARGEST_CAP)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ResolvedTaskScheduling:
+    """What the resolver makes of a generator's metadata.
+
+    Attributes:
+        group: fair-queue group with weight and admitted limit.
+        resource_request: ledger amounts.
+        request_resource: the provider/model domain, where there is one and no more.
+        diagnostics: what the resolver had to assume: ``assumed`` a kind, a ``fallback`` by the code
+            of the error and its ``reason``; and the ``aliases`` of what is called.
+    """
+
+    group: TaskGroupSpec
+    resource_request: SchedulerResourceRequest
+    request_resource: RequestResourceKey | None = None
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)

@@ -14,11 +14,16 @@ from contracts.identity import (
     SchedulerResourceKey,
     TaskGroupSpec,
     check_name,
+    check_type,
+    shown,
 )
+
+Amounts = Mapping[SchedulerResourceKey, int]
+"""Units by resource."""
 
 
 class TaskDenialReason(StrEnum):
-    """Why a ready task may not start."""
+    """Why a ready task may not start, or a new one is not taken."""
 
     NO_CAPACITY = "no_capacity"
     GROUP_CAP = "group_cap"
@@ -36,17 +41,25 @@ class SchedulerResourceRequest:
 
     Attributes:
         amounts: resource -> units, each at least 1.
+
+    Raises:
+        ConfigurationError: nothing is asked for, a wrong name, or an amount below 1.
     """
 
-    amounts: Mapping[SchedulerResourceKey, int] = field(default_factory=lambda: {SUBMISSION: 1})
+    amounts: Amounts = field(default_factory=lambda: {SUBMISSION: 1})
 
     def __post_init__(self) -> None:
+        if not self.amounts:
+            raise ConfigurationError(
+                "a task asks for no resource at all, expected at least one unit of"
+                f" {SUBMISSION!r}; leave the request out for that."
+            )
         for resource, amount in self.amounts.items():
             check_name("resource", resource)
             if isinstance(amount, bool) or not isinstance(amount, int) or amount < 1:
                 raise ConfigurationError(
-                    f"resource {resource!r} is asked for with amount {amount!r}, expected a whole"
-                    " number from 1 on; leave out what is not needed."
+                    f"resource {resource!r} is asked for with amount {shown(amount)}, expected a"
+                    " whole number from 1 on; leave out what is not needed."
                 )
 
 
@@ -60,17 +73,31 @@ class SchedulableTask:
         group: its fair-queue group.
         resource_request: what it needs from the ledger.
         request_resource: the provider/model domain that it will ask most, as a hint.
+        function: the function that runs it; refused where live workers serve others and not this
+            one. None asks nobody.
+        first_try: what its first try counts as, from 1.
         delay_seconds: not before this long from now.
         expires_seconds: after which the payload is dropped; None keeps it while it is queued.
     """
 
     task_id: str
-    payload: bytes
+    payload: bytes = field(repr=False)
     group: TaskGroupSpec
     resource_request: SchedulerResourceRequest = field(default_factory=SchedulerResourceRequest)
     request_resource: RequestResourceKey | None = None
+    function: str | None = None
+    first_try: int = 1
     delay_seconds: float = 0.0
     expires_seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        check_name("task id", self.task_id)
+        check_type(f"group of task {self.task_id!r}", self.group, TaskGroupSpec)
+        check_type(
+            f"resource_request of task {self.task_id!r}",
+            self.resource_request,
+            SchedulerResourceRequest,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,30 +116,111 @@ class RunCell:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AdmittedTask:
+    """What the queue held of a task that is admitted.
+
+    Attributes:
+        task_id: the task.
+        group: its group, as it stands in keys.
+        payload: the arq job; None for a cell, and where the reply that brought it was lost.
+        available_ms: since when it might have run, server time in milliseconds: arq's score.
+        job_try: which try this is, from 1.
+        is_aborted: whether arq was asked to abort it while it waited.
+        cell: for a task of a run, which cell.
+    """
+
+    task_id: str
+    group: str
+    payload: bytes | None = field(repr=False)
+    available_ms: int
+    job_try: int
+    is_aborted: bool
+    cell: RunCell | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskAdmissionLease:
     """The right to run one task now; no code of it runs before this exists.
 
     Attributes:
         lease_id: names this admission of the task, so that a finish cannot hit a later one.
-        task_id: the task.
-        group: its group, as it stands in keys.
+        item: the task.
         resources: amounts taken from the ledger.
         acquired_at: server time in seconds.
         generation: the shard's generation.
         member_id: the member that holds it.
-        score: available-at in milliseconds, as arq's ``run_job`` wants it.
-        cell: for a task of a run, which cell.
     """
 
     lease_id: str
-    task_id: str
-    group: str
-    resources: Mapping[SchedulerResourceKey, int]
+    item: AdmittedTask
+    resources: Amounts
     acquired_at: float
     generation: str
     member_id: str
-    score: int
-    cell: RunCell | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskCompleted:
+    """A task is over.
+
+    Attributes:
+        result: arq's serialised result, empty for none.
+        result_seconds: how long it is kept; None for ever.
+        keep_in_progress_seconds: how long arq's in-progress mark stays (cron jobs).
+        cells: for a task of a run, what it made: record -> column -> value as JSON text.
+    """
+
+    result: bytes = field(default=b"", repr=False)
+    result_seconds: float | None = None
+    keep_in_progress_seconds: float | None = None
+    cells: Mapping[int, Mapping[str, str]] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskDeferred:
+    """A task goes back into the queue, in its old place among its group's.
+
+    Attributes:
+        delay_seconds: not before this long from now.
+        gives_back_try: whether this admission counts as no try (an orderly stop).
+    """
+
+    delay_seconds: float = 0.0
+    gives_back_try: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskDropped:
+    """A task of a run that cannot succeed: its records are dropped.
+
+    Attributes:
+        reason: a code and a short text, never a value.
+    """
+
+    reason: str
+
+
+TaskOutcome = TaskCompleted | TaskDeferred | TaskDropped
+"""How an admission ended."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskAdmissionDenied:
+    """A task that may not start, or is not taken, and why.
+
+    Attributes:
+        item: the task.
+        reason: the rule that said no.
+        available_at: server time in seconds at which it may change; None if unknown.
+        snapshot: a capture of the pool, where one was at hand.
+        diagnostics: JSON-compatible details, such as ``code`` and ``resource``.
+    """
+
+    item: SchedulableTask
+    reason: TaskDenialReason
+    available_at: float | None = None
+    snapshot: Mapping[str, Any] | None = None
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,11 +229,17 @@ class TaskAdmissionBlockSummary:
 
     Attributes:
         queued_count: ready tasks.
-        reasons: denial reasons, counted by resource signature.
+        reasons: denial reasons, with how many groups each holds back; ``never_fits`` and ``paused``
+            count tasks.
+        available_at: server time in seconds at which time alone may change something; None where
+            only a finish, a limit or an operator can.
+        diagnostics: JSON-compatible details.
     """
 
     queued_count: int
     reasons: Mapping[TaskDenialReason, int]
+    available_at: float | None = None
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,44 +248,12 @@ class Admission:
 
     Attributes:
         leases: tasks to start now.
-        blocked: set where fewer were given than asked for.
+        blocked: set where fewer were given than asked for and some are queued.
+        expired: ids of tasks whose turn came and whose payload had expired; they are gone.
+        writes_all_events: whether the pool writes down what befalls each task.
     """
 
     leases: tuple[TaskAdmissionLease, ...]
     blocked: TaskAdmissionBlockSummary | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ResolvedTaskScheduling:
-    """What the resolver makes of a generator's metadata.
-
-    Attributes:
-        group: fair-queue group with weight and admitted limit.
-        resource_request: ledger amounts.
-        request_resource: the provider/model domain, where there is one.
-        diagnostics: what the resolver had to assume.
-    """
-
-    group: TaskGroupSpec
-    resource_request: SchedulerResourceRequest
-    request_resource: RequestResourceKey | None = None
-    diagnostics: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunProgress:
-    """Where a run stands.
-
-    Attributes:
-        records_done: whole records, all columns there.
-        records_dropped: records given up with a reason.
-        row_groups_open: row groups that have records missing.
-        row_groups_written: row groups whose records are on disk.
-        ready_to_write: row groups that are through and wait to be written out, in order.
-    """
-
-    records_done: int
-    records_dropped: int
-    row_groups_open: int
-    row_groups_written: int
-    ready_to_write: tuple[int, ...]
+    expired: tuple[str, ...] = ()
+    writes_all_events: bool = False

@@ -25,7 +25,7 @@ from contracts.errors import (
 )
 from coordinator.joining import MEMBER_SCRIPTS, Server, join
 from coordinator.keys import ShardKeys
-from coordinator.link import Call, LinkDownError, NotAMemberError, refused_operation
+from coordinator.link import Answer, Call, LinkDownError, NotAMemberError, refused_operation
 from coordinator.logs import Logger
 from coordinator.membership import Membership
 from coordinator.operations import Args, Operation, Question, Result
@@ -178,6 +178,7 @@ class ShardChannel:
     def _send_new(self, operations: list[Operation]) -> None:
         for operation in operations:
             operation.sent_as = self.membership
+            operation.prepare()
         self._under_way = operations
         self._number += 1
         self._send()
@@ -195,7 +196,7 @@ class ShardChannel:
         )
         self._link.send(call, self._answered)
 
-    def _answered(self, answer: bytes | Exception) -> None:
+    def _answered(self, answer: Answer) -> None:
         if isinstance(answer, LinkDownError):
             self._note_unavailable(answer)
             self._failures += 1
@@ -205,10 +206,11 @@ class ShardChannel:
         self._note_available()
         operations, self._under_way = self._under_way, []
         match answer:
-            case bytes():
+            case bytes() | list():
                 if self._queue and self._is_whole:
                     self._send_next()  # the server works while this reply is told
-                self._deliver(answer, operations)
+                text, *payloads = answer if isinstance(answer, list) else [answer]
+                self._deliver(text, payloads, operations)
             case NotAMemberError():
                 self._requeue_lost(operations)
                 if self._is_leaving:
@@ -226,8 +228,13 @@ class ShardChannel:
                 raise answer
         self._flush_soon()
 
-    def _deliver(self, reply: bytes, operations: Sequence[Operation]) -> None:
+    def _deliver(
+        self, reply: bytes, payloads: list[bytes], operations: Sequence[Operation]
+    ) -> None:
         now_us, wake_us, generation, results, notices = json.loads(reply)
+        if payloads:
+            for operation in operations:
+                operation.payloads = payloads
         self._clock_ahead_us = now_us - self._loop.time() * 1e6
         if notices:
             self._listener.on_notices(generation, notices)

@@ -39,7 +39,9 @@ _PASSING: Final = frozenset(
 )
 
 
-Answered = Callable[[bytes | Exception], None]
+Answer = bytes | list[bytes] | Exception
+"""A reply, alone or followed by payloads that it speaks of; or why there is none."""
+Answered = Callable[[Answer], None]
 
 
 class LinkDownError(Exception):
@@ -185,9 +187,9 @@ class ScriptLink:
             LinkDownError: the connection broke.
             NotAMemberError, CoordinatorError: the script refused.
         """
-        reply: asyncio.Future[bytes | Exception] = asyncio.get_running_loop().create_future()
+        reply: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
-        def answered(answer: bytes | Exception) -> None:
+        def answered(answer: Answer) -> None:
             if not reply.done():
                 reply.set_result(answer)
 
@@ -195,14 +197,14 @@ class ScriptLink:
         answer = await reply
         if isinstance(answer, Exception):
             raise answer
-        return answer
+        return answer[0] if isinstance(answer, list) else answer
 
     def drop(self) -> None:
         """Close the connection; a call under way is answered with a LinkDownError."""
         self._on_lost(RedisConnectionError("the connection was dropped"))
 
     def _on_reply(self, reply: Any) -> None:
-        is_answer = isinstance(reply, bytes) or (
+        is_answer = isinstance(reply, bytes | list) or (
             isinstance(reply, ResponseError) and not is_passing(reply)
         )
         if not is_answer or self._under_way is None:
@@ -210,7 +212,7 @@ class ScriptLink:
             self._on_lost(RedisConnectionError(f"{reply!r:.200}"))
             return
         (script, answered), self._under_way = self._under_way, None
-        answered(reply if isinstance(reply, bytes) else refusal(script, reply))
+        answered(refusal(script, reply) if isinstance(reply, ResponseError) else reply)
 
     def _on_lost(self, error: Exception) -> None:
         wire, self._wire = self._wire, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from contracts.errors import ForebayError
@@ -23,19 +24,24 @@ class Operation:
 
     Attributes:
         given_up: whether its caller was told an error already.
+        payloads: what the reply of its call carried beside the results, which speak of it by index.
         sent_as: the membership under which it was last sent.
         since: loop time when it was submitted.
     """
 
-    __slots__ = ("args", "frees", "given_up", "sent_as", "since", "takes")
+    __slots__ = ("args", "frees", "given_up", "payloads", "sent_as", "since", "takes")
 
     def __init__(self, args: Args, *, frees: bool = False, takes: bool = True) -> None:
         self.args = args
         self.frees = frees
         self.takes = takes and not frees
         self.given_up = False
+        self.payloads: Sequence[bytes] = ()
         self.sent_as: Membership | None = None
         self.since = 0.0
+
+    def prepare(self) -> None:
+        """Settle its arguments, just before it is sent under a number for the first time."""
 
     @property
     def is_wanted(self) -> bool:

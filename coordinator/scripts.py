@@ -38,6 +38,7 @@ ENTRY_POINTS: Final = (
     "requests/show",
     "operator/shards",
     "tasks/batch",
+    "tasks/snapshot",
     "tasks/show",
     "tasks/audit",
 )

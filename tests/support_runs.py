@@ -27,7 +27,7 @@ COLUMNS = ["ticket_id", "customer", "channel", "message", "summary", "triage", "
 POOL = pool_shard("default")
 PROVIDER_MODEL = RequestResourceResolver().resolve("local", "mock-large").provider_model
 SHARD = request_shard(PROVIDER_MODEL)
-OF_TASKS = ("tasks", "queue", "ready", "delayed", "leases", "held")
+OF_TASKS = ("tasks", "queue", "ready", "delayed", "leases")
 OF_RUNS = ("runs", "progress", "cells", "row_groups", "checkpoints")
 
 
@@ -71,6 +71,9 @@ def remains(url: str) -> dict[str, object]:
     """Return what a finished run must not leave: its tasks, cells, leases and arq's keys."""
     with open_sync(parse_url(url)) as client:
         kept = {kind: 1 for kind in (*OF_TASKS, *OF_RUNS) if client.exists(POOL[kind])}
+        kept |= {
+            name.decode(): 1 for name in client.zrange(POOL["held"], 0, -1) if b"\0lease\0" in name
+        }
         kept |= {
             f"request {kind}": 1 for kind in ("leases", "waiters") if client.exists(SHARD[kind])
         }

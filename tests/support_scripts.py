@@ -190,6 +190,19 @@ def composed(name: str, fragments: tuple[tuple[str, str], ...]) -> Script:
     return compose(name, dict(fragments))
 
 
+def evaluate(client: redis.Redis, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
+    """Call a script as production does; fakeredis has no functions, so it evaluates the text."""
+    if isinstance(client, fakeredis.FakeRedis):
+        return client.eval(script.text, len(keys), *keys, *args)
+    try:
+        return client.fcall(script.function, len(keys), *keys, *args)
+    except ResponseError as error:
+        if str(error) != FUNCTION_NOT_FOUND:
+            raise
+        client.function_load(script.library, replace=True)
+        return client.fcall(script.function, len(keys), *keys, *args)
+
+
 class ScriptedShard:
     """One request shard, driven call by call.
 
@@ -321,24 +334,12 @@ class ScriptedShard:
         """
         script = composed(name, self._fragments)
         try:
-            reply: bytes = self._eval(script, keys, args)
+            reply: bytes = evaluate(self.client, script, keys, args)
         except ResponseError as error:
             raise Refused(script.locate(str(error))) from error
         finally:
             self.pushed = self._drain()
         return reply
-
-    def _eval(self, script: Script, keys: Sequence[str], args: Sequence[Any]) -> Any:
-        """Call it as production does; fakeredis has no functions, so it evaluates the text."""
-        if isinstance(self.client, fakeredis.FakeRedis):
-            return self.client.eval(script.text, len(keys), *keys, *args)
-        try:
-            return self.client.fcall(script.function, len(keys), *keys, *args)
-        except ResponseError as error:
-            if str(error) != FUNCTION_NOT_FOUND:
-                raise
-            self.client.function_load(script.library, replace=True)
-            return self.client.fcall(script.function, len(keys), *keys, *args)
 
     def _drain(self) -> Notices:
         """Return what was published by now: a pong comes after all that was pushed before."""

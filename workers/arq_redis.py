@@ -1,25 +1,77 @@
-"""``enqueue_job`` through the fair queue, for ``ctx["redis"]`` and arq's cron jobs (spec 04)."""
+"""``enqueue_job`` through the fair queue: programs, ``ctx["redis"]``, arq's cron jobs (spec 04)."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any, Final
+from typing import Any, Final, Self
 from uuid import uuid4
 
 from arq.connections import ArqRedis
-from arq.jobs import Job, serialize_job
+from arq.jobs import Job, SerializationError, serialize_job
 from arq.utils import timestamp_ms
 
 from contracts.errors import ConfigurationError
-from contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpec
+from contracts.identity import SUBMISSION, TaskGroupKey, TaskGroupKind, TaskGroupSpec
+from contracts.settings import MemberSettings
 from contracts.tasks import SchedulableTask, SchedulerResourceRequest
+from coordinator.coordinator import Coordinator
 from coordinator.tasks.controller import TaskAdmissionController
-from workers.serialization import dump_job, load_job
+from workers.serialization import JSON, JobSerializer, SerializerName, serializer_of
 
-DEFAULT_GROUP: Final = TaskGroupSpec(
-    key=TaskGroupKey(kind=TaskGroupKind.LOCAL, identity=("default",))
-)
+DEFAULT_GROUP: Final = "default"
+_ONE_SUBMISSION: Final = SchedulerResourceRequest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What arq's ``run_job`` asks the server for first, as the admission brought it already.
+
+    Attributes:
+        payload: the job.
+        job_try: which try this is.
+        is_aborted: whether it is to be aborted.
+    """
+
+    payload: bytes | None
+    job_try: int
+    is_aborted: bool
+
+
+opening_of_job: ContextVar[Opening | None] = ContextVar("forebay_opening_of_job", default=None)
+"""Set around ``run_job``; its first pipeline takes it."""
+
+
+class _OpeningPipeline:
+    """Stands for the pipeline with which ``run_job`` begins; it asks nobody."""
+
+    def __init__(self, opening: Opening) -> None:
+        self._opening = opening
+        self._answers: list[Any] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return
+
+    def get(self, _key: str) -> None:
+        self._answers.append(self._opening.payload)
+
+    def incr(self, _key: str) -> None:
+        self._answers.append(self._opening.job_try)
+
+    def expire(self, _key: str, _seconds: int) -> None:
+        self._answers.append(True)
+
+    def zrem(self, _key: str, _job_id: str) -> None:
+        self._answers.append(int(self._opening.is_aborted))
+
+    async def execute(self) -> list[Any]:
+        return self._answers
 
 
 class ForebayArqRedis(ArqRedis):
@@ -28,16 +80,31 @@ class ForebayArqRedis(ArqRedis):
     Args:
         controller: the pool.
         connection_pool: where single commands go.
+        serializer: of jobs and results.
     """
 
-    def __init__(self, controller: TaskAdmissionController, connection_pool: Any) -> None:
+    def __init__(
+        self,
+        controller: TaskAdmissionController,
+        connection_pool: Any,
+        serializer: JobSerializer = JSON,
+    ) -> None:
         super().__init__(
             pool_or_conn=connection_pool,
-            job_serializer=dump_job,
-            job_deserializer=load_job,
+            job_serializer=serializer.dump,
+            job_deserializer=serializer.load,
             default_queue_name=controller.keys["queue"],
         )
         self._controller = controller
+        self._serializer = serializer
+
+    def pipeline(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a pipeline; to ``run_job``'s first one the answers are known."""
+        opening = opening_of_job.get()
+        if opening is None:
+            return super().pipeline(*args, **kwargs)
+        opening_of_job.set(None)
+        return _OpeningPipeline(opening)
 
     async def enqueue_job(
         self,
@@ -49,24 +116,34 @@ class ForebayArqRedis(ArqRedis):
         _defer_by: float | timedelta | None = None,
         _expires: float | timedelta | None = None,
         _job_try: int | None = None,
-        _group: TaskGroupSpec = DEFAULT_GROUP,
-        _resources: SchedulerResourceRequest | None = None,
+        _group: TaskGroupSpec | str = DEFAULT_GROUP,
+        _weight: float = 1.0,
+        _resources: SchedulerResourceRequest | Mapping[str, int] | None = None,
         **kwargs: Any,
     ) -> Job | None:
         """Submit a job; as arq's own, with a group and resources besides.
+
+        Args:
+            function: its name, as the workers know it.
+            args: its arguments, as the serializer can hold them.
+            kwargs: its arguments by name.
+            _group: whose share of the pool it takes: a name, or a group of the resolver's.
+            _weight: of a group that is named here.
+            _resources: units it needs at once, besides the one ``submission`` that it takes unless
+                that is named too.
 
         Returns:
             The job, or None where its id is queued, running or has a result.
 
         Raises:
-            TaskAdmissionError: its resources are unknown or above their limits.
-            ConfigurationError: both kinds of defer, another queue, or arguments that JSON cannot
-                hold.
+            TaskAdmissionError: it was refused and nothing was queued; see `FairTaskQueue.submit`.
+            ConfigurationError: both kinds of defer, another queue, or arguments that the serializer
+                cannot hold.
         """
         if _queue_name not in {None, self.default_queue_name}:
             raise ConfigurationError(
                 f"queue {_queue_name!r} is not this pool's ({self.default_queue_name}); submit to"
-                " another pool through its own controller."
+                " another pool through its own connection: forebay.create_pool(url, pool=...)."
             )
         if _defer_until and _defer_by:
             raise ConfigurationError("use either _defer_until or _defer_by, not both.")
@@ -74,22 +151,106 @@ class ForebayArqRedis(ArqRedis):
         if _defer_until is not None:
             delay = _defer_until.timestamp() - time.time()
         job_id = _job_id or uuid4().hex
-        payload = serialize_job(
-            function, args, kwargs, _job_try, timestamp_ms(), serializer=dump_job
-        )
-        is_new = await self._controller.submit(
+        is_new = await self._controller.queue.submit(
             SchedulableTask(
                 task_id=job_id,
-                payload=payload,
-                group=_group,
-                resource_request=_resources or SchedulerResourceRequest(),
+                payload=self._payload(function, args, kwargs, _job_try),
+                group=_group_of(_group, _weight),
+                resource_request=_request_of(_resources),
+                function=function,
+                first_try=_job_try or 1,
                 delay_seconds=max(0.0, delay),
                 expires_seconds=_seconds(_expires),
             )
         )
         if not is_new:
             return None
-        return Job(job_id, self, _queue_name=self.default_queue_name, _deserializer=load_job)
+        return Job(
+            job_id,
+            self,
+            _queue_name=self.default_queue_name,
+            _deserializer=self._serializer.load,
+        )
+
+    def _payload(
+        self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], job_try: int | None
+    ) -> bytes:
+        try:
+            return serialize_job(
+                function, args, kwargs, job_try, timestamp_ms(), serializer=self._serializer.dump
+            )
+        except SerializationError as error:
+            raise ConfigurationError(
+                f"the arguments of job {function!r} are no {self._serializer.name} values, expected"
+                " texts, numbers, booleans, None, lists and dicts; convert them."
+            ) from error
+
+
+class JobPool(ForebayArqRedis):
+    """A program's connection to a pool, for submitting; to be closed with ``aclose``.
+
+    Args:
+        coordinator: closed with it.
+        pool: the pool's name.
+        serializer: of jobs and results.
+    """
+
+    def __init__(
+        self, coordinator: Coordinator, pool: str, serializer: JobSerializer = JSON
+    ) -> None:
+        self._coordinator = coordinator
+        self.tasks = TaskAdmissionController(coordinator, pool)
+        super().__init__(self.tasks, coordinator.client.connection_pool, serializer)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self, close_connection_pool: bool | None = None) -> None:  # noqa: ARG002
+        """Leave the fleet and close the connections."""
+        await self.tasks.close()
+        await self._coordinator.close()
+
+
+async def create_pool(
+    url: str,
+    *,
+    pool: str = "default",
+    serializer: SerializerName = "json",
+    settings: MemberSettings | None = None,
+) -> JobPool:
+    """Connect a program to a task pool; what it gives is used as arq's ``create_pool``'s is.
+
+    Args:
+        url: ``embedded://``, ``redis://``, ``rediss://`` or ``unix://``.
+        pool: the pool's name.
+        serializer: of the pool's jobs and results.
+        settings: how the process takes part in the fleet.
+
+    Raises:
+        ConfigurationError, CoordinatorError: the server cannot be used.
+    """
+    chosen = serializer_of(serializer)
+    return JobPool(await Coordinator.open(url, settings), pool, chosen)
+
+
+def _group_of(group: TaskGroupSpec | str, weight: float) -> TaskGroupSpec:
+    if isinstance(group, TaskGroupSpec):
+        return group
+    key = TaskGroupKey(kind=TaskGroupKind.LOCAL, identity=(group,))
+    return TaskGroupSpec(key=key, weight=weight)
+
+
+def _request_of(
+    resources: SchedulerResourceRequest | Mapping[str, int] | None,
+) -> SchedulerResourceRequest:
+    if resources is None:
+        return _ONE_SUBMISSION
+    if isinstance(resources, SchedulerResourceRequest):
+        return resources
+    return SchedulerResourceRequest(amounts={SUBMISSION: 1, **resources})
 
 
 def _seconds(duration: float | timedelta | None) -> float | None:

@@ -15,24 +15,31 @@ from contextvars import ContextVar, copy_context
 from signal import Signals
 from typing import Any, Final
 
-from arq.constants import job_key_prefix
-from arq.jobs import serialize_job
+from arq.constants import abort_jobs_ss, job_key_prefix, result_key_prefix
+from arq.jobs import serialize_job, serialize_result
 from arq.utils import timestamp_ms
-from arq.worker import Retry, Worker, func
+from arq.worker import JobExecutionFailed, Retry, Worker, func
 from redis.exceptions import RedisError
 
-from contracts.errors import CoordinatorUnavailable
 from contracts.identity import SUBMISSION
 from contracts.settings import MemberSettings
-from contracts.tasks import TaskAdmissionLease
+from contracts.tasks import (
+    TaskAdmissionLease,
+    TaskCompleted,
+    TaskDeferred,
+    TaskDropped,
+    TaskOutcome,
+)
 from coordinator.coordinator import Coordinator
 from coordinator.logs import Logger
 from coordinator.requests.controller import AdaptiveRequestAdmissionController
 from coordinator.runs.tracker import CompletionTracker
 from coordinator.tasks.controller import TaskAdmissionController
-from workers.arq_redis import ForebayArqRedis
+from coordinator.tasks.puller import TaskPuller
+from workers.arq_redis import ForebayArqRedis, Opening, opening_of_job
+from workers.pressure import RequestPressureHints
 from workers.run_cells import CellsDeferred, CellsDropped, CellsMade, RunCells
-from workers.serialization import dump_job, load_job
+from workers.serialization import SerializerName, serializer_of
 
 CELL_FUNCTION: Final = "forebay_cell"
 CELL_TRIES: Final = 1_000_000
@@ -63,6 +70,7 @@ class ForebayWorker(Worker):
         coordinator: the process's connection to the server; closed by the worker.
         pool: name of the task pool.
         functions: arq functions, besides the one that makes cells of runs.
+        serializer: of the pool's jobs and results.
         environ: keys and addresses of providers.
         settings: arq's, such as ``max_jobs``, ``on_startup`` or ``cron_jobs``.
     """
@@ -73,12 +81,19 @@ class ForebayWorker(Worker):
         *,
         pool: str = "default",
         functions: tuple[Any, ...] = (),
+        serializer: SerializerName = "json",
         environ: Mapping[str, str] | None = None,
         **settings: Any,
     ) -> None:
         self.coordinator = coordinator
+        self._serializer = serializer_of(serializer)
+        cell = func(forebay_cell, name=CELL_FUNCTION, keep_result=0, max_tries=CELL_TRIES)
+        runs = [func(function) for function in functions] + [cell]
         self.tasks_admission = TaskAdmissionController(
-            coordinator, pool, on_lease_lost=self._on_lease_lost
+            coordinator,
+            pool,
+            functions=[one.name for one in (*runs, *(settings.get("cron_jobs") or ()))],
+            on_lease_lost=self._on_lease_lost,
         )
         self.request_admission = AdaptiveRequestAdmissionController(coordinator)
         tracker = CompletionTracker(self.tasks_admission, coordinator.client)
@@ -86,16 +101,22 @@ class ForebayWorker(Worker):
             tracker, self.request_admission, os.environ if environ is None else environ
         )
         self._cells_made: dict[str, CellsMade | CellsDropped] = {}
+        self._hints = RequestPressureHints(
+            self.request_admission.pressure, self.request_admission.known
+        )
         self._running: set[asyncio.Task[None]] = set()
-        self._puller: asyncio.Task[None] | None = None
+        self._ending: set[str] = set()
+        self._ended: dict[str, list[str]] = {"finished": [], "given_back": []}
+        self._puller: TaskPuller | None = None
         self._stopping = False
-        cell = func(forebay_cell, name=CELL_FUNCTION, keep_result=0, max_tries=CELL_TRIES)
         super().__init__(
-            functions=(*functions, cell),
+            functions=runs,
             queue_name=self.tasks_admission.keys["queue"],
-            redis_pool=ForebayArqRedis(self.tasks_admission, coordinator.client.connection_pool),
-            job_serializer=dump_job,
-            job_deserializer=load_job,
+            redis_pool=ForebayArqRedis(
+                self.tasks_admission, coordinator.client.connection_pool, self._serializer
+            ),
+            job_serializer=self._serializer.dump,
+            job_deserializer=self._serializer.load,
             **settings,
         )
         self.allow_pick_jobs = False  # arq's own polling: leases take its place
@@ -105,85 +126,144 @@ class ForebayWorker(Worker):
     # -- pulling
 
     async def heart_beat(self) -> None:
-        """Start pulling at the first beat, after ``on_startup``; raise what ended the puller."""
+        """Start pulling at the first beat, after ``on_startup``; look at aborts and hints."""
         if self._puller is None:
-            self._puller = self.loop.create_task(self._pull(), name="forebay-puller")
-        elif self._puller.done() and not self._stopping:
-            self._puller.result()
+            await self.tasks_admission.set_limit(SUBMISSION, SUBMISSION_CAPACITY, holder="workers")
+            self._puller = TaskPuller(
+                self.tasks_admission,
+                free_slots=self._free_slots,
+                start=self._start,
+                expired=self._note_expired,
+                in_progress_seconds=self.in_progress_timeout_s,
+                under_pressure=lambda: self._hints.resources,
+            )
+            self._puller.look()
         with contextlib.suppress(RedisError, OSError):  # the next beat comes soon
             await super().heart_beat()
+            if self.allow_abort_jobs:
+                await self._discard_aborted()
+        await self._hints.refresh()
 
-    async def _pull(self) -> None:
-        """Ask for as many tasks as there are free slots; sleep until there may be more."""
-        await self.tasks_admission.set_limit(SUBMISSION, SUBMISSION_CAPACITY, holder="workers")
-        while True:
-            await self.tasks_admission.changed.wait()
-            slots = self.max_jobs - len(self._running)
-            if slots <= 0:
-                self.tasks_admission.changed.clear()  # a slot that gets free sets it
-                continue
-            try:
-                admission = await self.tasks_admission.admit(
-                    slots, in_progress_seconds=self.in_progress_timeout_s
-                )
-            except CoordinatorUnavailable:
-                self.tasks_admission.changed.set()  # it took its deadline to fail: ask again
-                continue
-            await self._take(admission.leases)
-
-    async def _take(self, leases: tuple[TaskAdmissionLease, ...]) -> None:
-        try:
-            await self._write_cell_jobs(leases)
-        except (RedisError, OSError):
-            for lease in leases:
-                self.tasks_admission.retry(lease)
-            return
-        for lease in leases:
-            if self.tasks_admission.is_held(lease):
-                self._start(lease)
-
-    async def _write_cell_jobs(self, leases: tuple[TaskAdmissionLease, ...]) -> None:
-        """Tasks of a run carry a reference: their arq job is written by who was given them."""
-        cells = [lease for lease in leases if lease.cell is not None]
-        if not cells:
-            return
-        async with self.pool.pipeline(transaction=False) as pipe:
-            for lease in cells:
-                job = serialize_job(
-                    CELL_FUNCTION, (lease.task_id,), {}, None, lease.score, serializer=dump_job
-                )
-                pipe.set(job_key_prefix + lease.task_id, job)
-            await pipe.execute()
+    def _free_slots(self) -> int:
+        """How many more may start: a job whose end is on its way has left its slot."""
+        if self._stopping:
+            return 0
+        free = self.max_jobs - len(self._running) + len(self._ending)
+        if self.burst and self.max_burst_jobs >= 0:
+            started = self.jobs_complete + self.jobs_failed + self.jobs_retried + len(self._running)
+            free = min(free, self.max_burst_jobs - started)
+        return free
 
     def _start(self, lease: TaskAdmissionLease) -> None:
         context = copy_context()
         context.run(_lease_of_job.set, lease)
         task = self.loop.create_task(self._run(lease), context=context)
-        self.tasks[lease.task_id] = task
+        self.tasks[lease.item.task_id] = task
         self._running.add(task)
-        task.add_done_callback(self._slot_is_free)
+        task.add_done_callback(lambda task: self._slot_is_free(task, lease))
 
     async def _run(self, lease: TaskAdmissionLease) -> None:
         """Let arq run the job; a server that is away is no fault of the job, nor of the worker."""
+        item = lease.item
+        self.tasks_admission.say("worker_spawned", lease)
         try:
-            await self.run_job(lease.task_id, lease.score)
+            opening_of_job.set(
+                Opening(
+                    payload=await self._payload_of(lease),
+                    job_try=item.job_try,
+                    is_aborted=item.is_aborted,
+                )
+            )
+            await self.run_job(item.task_id, item.available_ms)
         except (RedisError, OSError) as error:
-            log.warning("job_put_back", task_id=lease.task_id, error=type(error).__name__)
+            log.warning("job_put_back", task_id=item.task_id, error=type(error).__name__)
             if self.tasks_admission.is_held(lease):
-                await self.tasks_admission.retry(lease)
+                await self.tasks_admission.finish(lease, TaskDeferred())
 
-    def _slot_is_free(self, task: asyncio.Task[None]) -> None:
+    async def _payload_of(self, lease: TaskAdmissionLease) -> bytes | None:
+        """Return the job; a cell carries a reference, and its job is made here."""
+        item = lease.item
+        if item.cell is not None:
+            return serialize_job(
+                CELL_FUNCTION,
+                (item.task_id,),
+                {},
+                None,
+                item.available_ms,
+                serializer=self._serializer.dump,
+            )
+        if item.payload is not None:
+            return item.payload
+        # The reply that brought it was lost, and its repeat tells of the lease alone.
+        payload: bytes | None = await self.pool.get(job_key_prefix + item.task_id)
+        return payload
+
+    def _slot_is_free(self, task: asyncio.Task[None], lease: TaskAdmissionLease) -> None:
         self._running.discard(task)
-        self.tasks_admission.changed.set()
+        self._ending.discard(lease.lease_id)
+        is_kept = self.tasks.get(lease.item.task_id) is task
+        if is_kept and not task.cancelled() and task.exception() is None:
+            del self.tasks[lease.item.task_id]  # arq looks at those that failed, and raises
+        if self._puller is not None:
+            self._puller.look()
+
+    # -- jobs that are never run
+
+    async def _discard_aborted(self) -> None:
+        """Drop jobs that are to be aborted and have not started; arq cancels those that have."""
+        for found in await self.pool.zrange(abort_jobs_ss, 0, -1):
+            job_id = found.decode()
+            if job_id in self.job_tasks or job_id in self.tasks:
+                continue
+            result, seconds = self._result_of(job_id, asyncio.CancelledError())
+            await self.tasks_admission.queue.abort(job_id, result=result, result_seconds=seconds)
+
+    def _note_expired(self, job_id: str) -> None:
+        """Leave the result that arq leaves of a job whose payload expired in the queue."""
+        self.jobs_failed += 1
+        log.warning("job_expired", task_id=job_id)
+        result, seconds = self._result_of(job_id, JobExecutionFailed("job expired"))
+        if result:
+            # arq keeps what is in `tasks`, and looks how it ended.
+            self.tasks[f"{job_id} expired"] = self.loop.create_task(
+                self._leave_result(job_id, result, seconds)
+            )
+
+    async def _leave_result(self, job_id: str, result: bytes, seconds: float | None) -> None:
+        kept_ms = None if seconds is None else round(seconds * 1000)
+        with contextlib.suppress(RedisError, OSError):
+            await self.pool.set(result_key_prefix + job_id, result, px=kept_ms)
+
+    def _result_of(self, job_id: str, error: BaseException) -> tuple[bytes, float | None]:
+        """Return the result of a job that never ran, and how long it is kept; b"" for not."""
+        if not self.keep_result_forever and self.keep_result_s <= 0:
+            return b"", None
+        now_ms = timestamp_ms()
+        result = serialize_result(
+            function="<unknown>",
+            args=(),
+            kwargs={},
+            job_try=1,
+            enqueue_time_ms=now_ms,
+            success=False,
+            result=error,
+            start_ms=now_ms,
+            finished_ms=now_ms,
+            ref=job_id,
+            serializer=self._serializer.dump,
+            queue_name=self.queue_name,
+            job_id=job_id,
+        )
+        return result or b"", None if self.keep_result_forever else self.keep_result_s
 
     # -- cells of runs
 
     async def make_cells(self, job_try: int) -> None:
         """Make one task's cells; what came of it is written when arq ends the job."""
         lease = _lease_of_job.get()
-        if lease.cell is None:
+        if lease.item.cell is None:
             return
-        outcome = await self._cells.make(lease.cell, job_try)
+        outcome = await self._cells.make(lease.item.cell, job_try)
         if isinstance(outcome, CellsDeferred):
             raise Retry(defer=outcome.delay_seconds)
         self._cells_made[lease.lease_id] = outcome
@@ -205,25 +285,24 @@ class ForebayWorker(Worker):
         made = self._cells_made.pop(lease.lease_id, None)
         if not self.tasks_admission.is_held(lease):
             return
+        outcome: TaskOutcome
         if not finish:
-            delay_ms = lease.score + incr_score - timestamp_ms() if incr_score else 0
-            await self.tasks_admission.retry(
-                lease, delay_seconds=delay_ms / 1000, give_back_try=self._stopping
-            )
-        elif lease.cell is not None and not isinstance(made, CellsMade):
-            reason = made.reason if isinstance(made, CellsDropped) else "task_failed"
-            await self.tasks_admission.drop(lease, reason)
-        else:
-            await self.tasks_admission.finish(
-                lease,
+            delay_ms = lease.item.available_ms + incr_score - timestamp_ms() if incr_score else 0
+            outcome = TaskDeferred(delay_seconds=delay_ms / 1000, gives_back_try=self._stopping)
+        elif lease.item.cell is None or isinstance(made, CellsMade):
+            outcome = TaskCompleted(
                 result=result_data or b"",
                 result_seconds=None if keep_result_forever else result_timeout_s,
                 keep_in_progress_seconds=keep_in_progress,
-                cells=made.values if isinstance(made, CellsMade) else None,
+                cells=made.values if isinstance(made, CellsMade) else {},
             )
+        else:
+            reason = made.reason if isinstance(made, CellsDropped) else "task_failed"
+            outcome = TaskDropped(reason=reason)
+        await self._end(lease, outcome)
 
     async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:
-        """End a job that could not be started: expired, unknown function, too many tries."""
+        """End a job that could not be started: unknown function, too many tries, aborted."""
         keep_forever = self.keep_result_forever
         keeps = keep_forever or self.keep_result_s > 0
         await self.finish_job(
@@ -236,12 +315,24 @@ class ForebayWorker(Worker):
             keep_in_progress=None,
         )
 
+    async def _end(self, lease: TaskAdmissionLease, outcome: TaskOutcome) -> None:
+        """End a lease; unless a hook still follows, the ask for a successor travels with it."""
+        if self._stopping:
+            is_deferred = isinstance(outcome, TaskDeferred)
+            self._ended["given_back" if is_deferred else "finished"].append(lease.item.task_id)
+        ending = self.tasks_admission.finish(lease, outcome)
+        if self.after_job_end is None:
+            self._ending.add(lease.lease_id)
+            if self._puller is not None:
+                self._puller.look()
+        await ending
+
     def _on_lease_lost(self, lease: TaskAdmissionLease) -> None:
         """Another member may run it now: stop here, and write nothing."""
-        job = self.job_tasks.get(lease.task_id)
+        job = self.job_tasks.get(lease.item.task_id)
         if job is not None:
             job.cancel()
-        log.warning("task_lease_lost", task_id=lease.task_id)
+        log.warning("task_lease_lost", task_id=lease.item.task_id)
 
     # -- stopping
 
@@ -258,14 +349,15 @@ class ForebayWorker(Worker):
     def _stop_pulling(self) -> None:
         self._stopping = True
         if self._puller is not None:
-            self._puller.cancel()
+            self._puller.stop()
 
     async def close(self) -> None:
-        """Give every lease back, leave the fleet, and close the connections."""
+        """Give every lease back, leave the fleet, say what ended how, close the connections."""
         self._stop_pulling()
         if not self._handle_signals:
             self.handle_sig(Signals.SIGUSR1)
         await self._end_jobs()
+        log.info("worker_drained", **self._ended)
         try:
             with contextlib.suppress(asyncio.CancelledError, RedisError, OSError):
                 await super().close()

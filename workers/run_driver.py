@@ -17,8 +17,7 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from contracts.errors import ConfigurationError, CoordinatorUnavailable
-from contracts.runs import RunSpec
-from contracts.tasks import RunProgress
+from contracts.runs import RunProgress, RunSpec
 from coordinator.coordinator import Coordinator
 from coordinator.runs.scheduling import resolve_columns, resource_limits
 from coordinator.runs.tracker import CompletionTracker, WrittenRecord
@@ -68,6 +67,8 @@ class RunDriver:
     ) -> None:
         self._run = run
         self._controller = TaskAdmissionController(coordinator, pool)
+        self._changed = asyncio.Event()
+        self._controller.watch(self._changed.set)
         self._tracker = CompletionTracker(self._controller, coordinator.client)
         self._on_progress = on_progress or (lambda _progress: None)
         self._output = Path(run.workflow.output.path)
@@ -92,12 +93,7 @@ class RunDriver:
         try:
             for resource, limit in limits.items():
                 await self._controller.set_limit(resource, limit, holder=run_id)
-            scheduling = resolve_columns(
-                self._run,
-                lambda column, workflow: build_generator(
-                    column, workflow
-                ).get_scheduling_metadata(),
-            )
+            scheduling = resolve_columns(self._run, build_generator)
             await self._tracker.submit(self._run, scheduling)
             await self._write_until_ended()
             await self._drop_claims(limits)
@@ -116,7 +112,7 @@ class RunDriver:
 
     async def _write_until_ended(self) -> None:
         while True:
-            self._controller.changed.clear()
+            self._changed.clear()
             try:
                 if await self._write_what_is_ready():
                     return
@@ -124,7 +120,7 @@ class RunDriver:
                 # The run goes on without its driver, and the driver waits for the server.
                 await asyncio.sleep(RECHECK_SECONDS)
                 continue
-            await self._controller.changed.wait()
+            await self._changed.wait()
 
     async def _write_what_is_ready(self) -> bool:
         """Write every row group that is through; return whether the run has ended."""

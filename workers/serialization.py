@@ -1,4 +1,4 @@
-"""Payloads and results of arq jobs as JSON, never pickle (spec 04).
+"""Payloads and results of arq jobs as JSON or msgpack, never pickle (spec 04).
 
 An exception is kept as type, message and traceback; reading it back gives ``TaskFailed``, except
 for a cancellation, which arq must see as itself.
@@ -7,13 +7,36 @@ for a cancellation, which arq must see as itself.
 from __future__ import annotations
 
 import asyncio
+import importlib
 import json
 import traceback
-from typing import Any, Final
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Literal
 
 from contracts.errors import ConfigurationError, TaskFailed
+from contracts.identity import shown
+
+SerializerName = Literal["json", "msgpack"]
 
 _ERROR: Final = "__forebay_error__"
+_PICKLE: Final = b"\x80"
+"""How every pickle since 2003 begins; no arq job is the empty map that this is in msgpack."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSerializer:
+    """How jobs and results are written and read.
+
+    Attributes:
+        name: ``json`` or ``msgpack``; all of a pool must use the same.
+        dump: writes; a value that it has no form for is a TypeError.
+        load: reads what ``dump`` wrote; anything else, a pickle above all, is a ConfigurationError.
+    """
+
+    name: SerializerName
+    dump: Callable[[Any], bytes]
+    load: Callable[[bytes], Any]
 
 
 def _encode(value: Any) -> Any:
@@ -34,13 +57,17 @@ def _decode(value: dict[str, Any]) -> Any:
     return TaskFailed(value[_ERROR], value["message"], value["traceback"])
 
 
+_to_json = json.JSONEncoder(default=_encode, separators=(",", ":")).encode
+_from_json = json.JSONDecoder(object_hook=_decode).decode
+
+
 def dump_job(value: Any) -> bytes:
     """Return a job or result as JSON; arguments must be JSON values.
 
     Raises:
         TypeError: a value that JSON has no form for.
     """
-    return json.dumps(value, default=_encode, separators=(",", ":")).encode()
+    return _to_json(value).encode()
 
 
 def load_job(payload: bytes) -> Any:
@@ -50,9 +77,50 @@ def load_job(payload: bytes) -> Any:
         ConfigurationError: the payload is not JSON, such as a pickle of plain arq.
     """
     try:
-        return json.loads(payload, object_hook=_decode)
-    except (ValueError, UnicodeDecodeError) as error:
+        return _from_json(payload.decode())
+    except ValueError as error:
+        raise _unreadable("JSON") from error
+
+
+JSON: Final = JobSerializer(name="json", dump=dump_job, load=load_job)
+
+
+def serializer_of(name: str) -> JobSerializer:
+    """Return the serializer of a name.
+
+    Raises:
+        ConfigurationError: there is none of this name, or msgpack is not installed.
+    """
+    if name == "json":
+        return JSON
+    if name != "msgpack":
         raise ConfigurationError(
-            "a job's payload is not JSON; jobs must be enqueued through Forebay, which never reads"
-            " pickles."
+            f"serializer is {shown(name)}, expected 'json' or 'msgpack'; use one of them."
+        )
+    try:
+        msgpack = importlib.import_module("msgpack")
+    except ImportError as error:
+        raise ConfigurationError(
+            "serializer 'msgpack' expects msgpack to be installed, and it is not; run pip install"
+            " 'forebay[msgpack]', or use 'json'."
         ) from error
+
+    def dump(value: Any) -> bytes:
+        return bytes(msgpack.packb(value, default=_encode))
+
+    def load(payload: bytes) -> Any:
+        if payload.startswith(_PICKLE):
+            raise _unreadable("msgpack")
+        try:
+            return msgpack.unpackb(payload, object_hook=_decode)
+        except (ValueError, msgpack.exceptions.UnpackException) as error:
+            raise _unreadable("msgpack") from error
+
+    return JobSerializer(name="msgpack", dump=dump, load=load)
+
+
+def _unreadable(expected: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"a job's payload is not {expected}; jobs must be enqueued through Forebay with this pool's"
+        " serializer. Pickles are never read."
+    )

@@ -89,6 +89,10 @@ class AdaptiveRequestAdmissionController:
         self._unjoined: set[asyncio.Future[ReleaseResult]] = set()
         self._default_waits: dict[ProviderModelKey, float | None] = {}
 
+    def known(self) -> list[ProviderModelKey]:
+        """Return the provider/models that this process has used or registered."""
+        return list(self._shards)
+
     async def register(
         self,
         provider_model: ProviderModelKey,

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from contracts.tasks import ResolvedTaskScheduling
+from contracts.scheduling import ResolvedTaskScheduling
 from contracts.workflow import ColumnScope, PlannedColumn, Workflow
 from coordinator.keys import encode
 from coordinator.tasks.codec import encode_group, signature

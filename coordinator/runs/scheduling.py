@@ -7,16 +7,15 @@ from dataclasses import replace
 
 from contracts.identity import SUBMISSION, TaskGroupKind, request_resource
 from contracts.runs import RunSpec
-from contracts.scheduling import SchedulingMetadata
-from contracts.tasks import ResolvedTaskScheduling
+from contracts.scheduling import DeclaresScheduling, ModelEndpoint, ResolvedTaskScheduling
 from contracts.workflow import PlannedColumn, Workflow
 from coordinator.requests.resolver import RequestResourceResolver
 from coordinator.tasks.resolver import TaskSchedulingResolver
 
-MetadataOf = Callable[[PlannedColumn, Workflow], SchedulingMetadata]
+GeneratorOf = Callable[[PlannedColumn, Workflow], DeclaresScheduling]
 
 
-def resolve_columns(run: RunSpec, metadata_of: MetadataOf) -> list[ResolvedTaskScheduling]:
+def resolve_columns(run: RunSpec, generator_of: GeneratorOf) -> list[ResolvedTaskScheduling]:
     """Return group and resources of each column's tasks, in the order of the workflow.
 
     A local column takes the largest weight of the run: its tasks go whenever model tasks have no
@@ -25,21 +24,41 @@ def resolve_columns(run: RunSpec, metadata_of: MetadataOf) -> list[ResolvedTaskS
 
     Args:
         run: whose tasks they are.
-        metadata_of: what a column's generator declares about itself.
+        generator_of: makes a column's generator, which is asked what it declares.
     """
     requests = RequestResourceResolver()
     tasks = TaskSchedulingResolver(run.tenant, run.weight)
-    declared = [metadata_of(column, run.workflow) for column in run.workflow.columns]
-    heaviest = max(metadata.weight for metadata in declared)
-    resolved = []
-    for column, metadata in zip(run.workflow.columns, declared, strict=True):
-        if metadata.kind is TaskGroupKind.LOCAL:
-            metadata = replace(metadata, weight=heaviest)  # noqa: PLW2901 - the effective one
-        alias = getattr(column.spec, "model", None)
-        model = None if alias is None else run.workflow.models[alias]
-        resource = None if model is None else requests.resolve(model.provider, model.model)
-        resolved.append(tasks.resolve(metadata, column.outputs, resource))
-    return resolved
+    resolved = [
+        tasks.resolve(
+            generator_of(column, run.workflow),
+            column.outputs,
+            _endpoints(run.workflow, column, requests),
+        )
+        for column in run.workflow.columns
+    ]
+    heaviest = max(scheduling.group.weight for scheduling in resolved)
+    return [
+        replace(scheduling, group=replace(scheduling.group, weight=heaviest))
+        if scheduling.group.key.kind is TaskGroupKind.LOCAL
+        else scheduling
+        for scheduling in resolved
+    ]
+
+
+def _endpoints(
+    workflow: Workflow, column: PlannedColumn, requests: RequestResourceResolver
+) -> list[ModelEndpoint]:
+    alias = getattr(column.spec, "model", None)
+    if alias is None:
+        return []
+    model = workflow.models[alias]
+    return [
+        ModelEndpoint(
+            resource=requests.resolve(model.provider, model.model, model_alias=alias),
+            static_cap=workflow.static_cap(alias),
+            alias=alias,
+        )
+    ]
 
 
 def resource_limits(run: RunSpec, submission_capacity: int) -> dict[str, int]:

@@ -15,8 +15,8 @@ from urllib.parse import unquote
 import redis.asyncio as aioredis
 
 from contracts.errors import ConfigurationError
-from contracts.runs import RunSpec
-from contracts.tasks import ResolvedTaskScheduling, RunProgress
+from contracts.runs import RunProgress, RunSpec
+from contracts.scheduling import ResolvedTaskScheduling
 from contracts.workflow import Workflow
 from coordinator.keys import check_id, encode
 from coordinator.runs.plan import build_plan

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, assert_never
 from urllib.parse import quote, unquote
 
-from contracts.errors import TaskAdmissionError
+from contracts.errors import CoordinatorError, TaskAdmissionError
 from contracts.identity import TaskGroupKey
+from contracts.runs import RunProgress
+from contracts.task_policies import TaskAdmissionConfig
 from contracts.tasks import (
     Admission,
+    AdmittedTask,
     RunCell,
-    RunProgress,
     SchedulableTask,
     SchedulerResourceRequest,
     TaskAdmissionBlockSummary,
+    TaskAdmissionDenied,
     TaskAdmissionLease,
+    TaskCompleted,
+    TaskDeferred,
     TaskDenialReason,
+    TaskDropped,
+    TaskOutcome,
 )
 from coordinator.keys import check_id, encode
 from coordinator.operations import Args
@@ -50,7 +57,7 @@ def signature(request: SchedulerResourceRequest) -> str:
 
 def parse_signature(text: str) -> dict[str, int]:
     """Return the amounts that a signature stands for."""
-    pairs = (item.rsplit("=", 1) for item in text.split(","))
+    pairs = (item.rsplit("=", 1) for item in text.split(",") if item)
     return {unquote(name): int(amount) for name, amount in pairs}
 
 
@@ -60,68 +67,181 @@ def submit_args(task: SchedulableTask) -> Args:
     expires = task.expires_seconds
     return operation(
         "submit",
-        check_id("task id", task.task_id),
+        encode(task.task_id),
         encode_group(task.group.key),
         repr(task.group.weight),
         "" if limit is None else limit,
         signature(task.resource_request),
         round(max(0.0, task.delay_seconds) * 1e6),
         task.payload,
-        "" if expires is None else max(1, round(expires * 1000)),
+        "" if expires is None else milliseconds(expires),
+        "" if task.function is None else check_id("function", task.function),
+        task.first_try - 1,
     )
 
 
-def check_accepted(terms: Sequence[Any], what: str) -> bool:
+def milliseconds(seconds: float) -> int:
+    """Return a span that the server can expire by: at least one millisecond."""
+    return max(1, round(seconds * 1000))
+
+
+def outcome_args(lease_id: str, outcome: TaskOutcome) -> Args:
+    """Return the operation that ends a lease."""
+    match outcome:
+        case TaskCompleted():
+            kept, mark = outcome.result_seconds, outcome.keep_in_progress_seconds
+            return operation(
+                "finish",
+                lease_id,
+                outcome.result,
+                "" if kept is None else milliseconds(kept),
+                "" if mark is None else milliseconds(mark),
+                *cell_values(outcome.cells),
+            )
+        case TaskDeferred():
+            delay_us = round(max(0.0, outcome.delay_seconds) * 1e6)
+            return operation("retry", lease_id, delay_us, int(outcome.gives_back_try))
+        case TaskDropped():
+            return operation("drop", lease_id, outcome.reason)
+        case _:
+            assert_never(outcome)
+
+
+def admit_args(slots: int, in_progress_seconds: float, under_pressure: Iterable[str]) -> Args:
+    """Return the operation that asks for tasks.
+
+    Args:
+        slots: how many at most.
+        in_progress_seconds: how long arq's in-progress mark lives.
+        under_pressure: resources whose provider has no room now.
+    """
+    hints = ",".join(sorted(map(encode_resource, under_pressure)))
+    return operation("admit", slots, milliseconds(in_progress_seconds), hints)
+
+
+def configure_args(config: TaskAdmissionConfig) -> Args:
+    """Return the operation that sets a pool's policy."""
+    events = "full" if config.events == "full" else ""
+    reserve_us = round(config.reserve_after_seconds * 1e6)
+    if config.borrow is None:
+        return operation("configure", "", reserve_us, events)
+    borrow = config.borrow
+    fields: dict[str, str | int] = {
+        "share_rounding": borrow.share_rounding,
+        "ceiling_reserve": borrow.ceiling_reserve,
+    }
+    if borrow.default_ceiling is not None:
+        fields["ceiling"] = borrow.default_ceiling
+    for ceiling in borrow.ceilings:
+        place = f"{encode_group(ceiling.group)}\0{encode_resource(ceiling.resource)}"
+        fields[f"ceiling:{place}"] = ceiling.units
+    pairs = [part for pair in fields.items() for part in pair]
+    return operation("configure", "borrow", reserve_us, events, *pairs)
+
+
+def check_accepted(terms: Sequence[Any], what: str, item: SchedulableTask | None = None) -> bool:
     """Return whether it was new; raise if it was refused.
 
+    Args:
+        terms: the result of a submit.
+        what: what was submitted, for the message.
+        item: the task, where it is one.
+
     Raises:
-        TaskAdmissionError: it asks for an unknown resource, or for more than its limit.
+        TaskAdmissionError: it was refused.
     """
     match terms:
         case ["accepted"]:
             return True
         case ["known"]:
             return False
-        case ["refused", "unknown_resource", resource]:
-            raise TaskAdmissionError(
-                "unknown_resource",
-                f"{what} asks for resource {unquote(resource)!r}, which this pool does not have;"
-                " set a limit for it first (set_limit), or ask for another.",
+        case ["refused", str(code), str(detail)]:
+            reason, says = _refusal(code, unquote(detail))
+            denied = None
+            if item is not None:
+                diagnostics = {"code": code, "detail": unquote(detail)}
+                denied = TaskAdmissionDenied(item=item, reason=reason, diagnostics=diagnostics)
+            raise TaskAdmissionError(code, f"{what} {says}", denied)
+        case _:
+            raise CoordinatorError(f"{what} was answered with {terms!r}; please report this.")
+
+
+def _refusal(code: str, detail: str) -> tuple[TaskDenialReason, str]:
+    """Return the rule of a refusal and the rest of a sentence about it."""
+    match code:
+        case "unknown_resource":
+            return TaskDenialReason.NEVER_FITS, (
+                f"asks for resource {detail!r}, which this pool does not have; set a limit for it"
+                " first (set_limit), or ask for another."
             )
-        case ["refused", reason, resource]:
-            raise TaskAdmissionError(
-                str(reason),
-                f"{what} asks for more of {unquote(resource)!r} than its limit; ask for less or"
-                " raise the limit.",
+        case "never_fits":
+            return TaskDenialReason.NEVER_FITS, (
+                f"asks for more of {detail!r} than its limit; ask for less or raise the limit."
+            )
+        case "unknown_function":
+            return TaskDenialReason.POLICY_DENIAL, (
+                f"wants function {detail!r}, which no worker of this pool runs, expected one that"
+                " the live workers were started with; correct the name, or start such a worker."
             )
         case _:
-            raise TaskAdmissionError("unexpected", f"{what} was answered with {terms!r}.")
+            return TaskDenialReason.SHUTDOWN, (
+                "was not taken, as the pool is draining; submit to another pool, or open it again."
+            )
 
 
-def decode_admission(terms: Sequence[Any], generation: str, member_id: str) -> Admission:
-    """Return what ``["admitted", leases, queued, reasons]`` says."""
-    _word, leases, queued, reasons = terms
-    counted = {TaskDenialReason(reason): int(n) for reason, n in dict(reasons).items()}
+def decode_reasons(counted: Mapping[str, int] | Sequence[Any]) -> dict[TaskDenialReason, int]:
+    """Return denial reasons with their counts; Lua writes an empty table as a list."""
+    return {TaskDenialReason(reason): int(count) for reason, count in dict(counted).items()}
+
+
+def decode_admission(
+    terms: Sequence[Any], payloads: Sequence[bytes], generation: str, member_id: str
+) -> Admission:
+    """Return what ``["admitted", leases, queued, reasons, expired, events]`` says.
+
+    Args:
+        terms: the result.
+        payloads: what the reply carried, of which leases name their own; empty where it is a
+            repeat's.
+        generation: the shard's.
+        member_id: who was given the leases.
+    """
+    _word, leases, queued, reasons, expired, events = terms
+    blocked = None
+    if queued:
+        blocked = TaskAdmissionBlockSummary(queued_count=queued, reasons=decode_reasons(reasons))
     return Admission(
-        leases=tuple(_decode_lease(lease, generation, member_id) for lease in leases),
-        blocked=TaskAdmissionBlockSummary(queued_count=queued, reasons=counted) if queued else None,
+        leases=tuple(_decode_lease(lease, payloads, generation, member_id) for lease in leases),
+        blocked=blocked,
+        expired=tuple(map(unquote, expired)),
+        writes_all_events=events == "full",
     )
 
 
-def _decode_lease(terms: Sequence[str], generation: str, member_id: str) -> TaskAdmissionLease:
-    lease_id, task_id, group, amounts, acquired_us, score, run, column, number = terms
+def _decode_lease(
+    terms: Sequence[str], payloads: Sequence[bytes], generation: str, member_id: str
+) -> TaskAdmissionLease:
+    lease_id, task_id, group, amounts, acquired_us, *rest = terms
+    score, tries, aborted, index, run, column, number = rest
+    cell = None
+    if run:
+        cell = RunCell(run_id=unquote(run), column_index=int(column), number=int(number))
+    place = int(index) - 1
     return TaskAdmissionLease(
         lease_id=lease_id,
-        task_id=unquote(task_id),
-        group=group,
+        item=AdmittedTask(
+            task_id=unquote(task_id) if "%" in task_id else task_id,
+            group=group,
+            payload=payloads[place] if 0 <= place < len(payloads) else None,
+            available_ms=int(score),
+            job_try=int(tries),
+            is_aborted=aborted == "1",
+            cell=cell,
+        ),
         resources=parse_signature(amounts),
         acquired_at=int(acquired_us) / 1e6,
         generation=generation,
         member_id=member_id,
-        score=int(float(score)),
-        cell=RunCell(run_id=unquote(run), column_index=int(column), number=int(number))
-        if run
-        else None,
     )
 
 

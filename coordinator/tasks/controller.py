@@ -1,73 +1,126 @@
-"""``TaskAdmissionController``: one task pool of the fleet (spec 04)."""
+"""``TaskAdmissionController``: ledger and leases of one task pool of the fleet (spec 04)."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Literal, Protocol
 
 from contracts.errors import ConfigurationError
+from contracts.identity import SUBMISSION, check_type
 from contracts.requests import ReleaseResult
-from contracts.tasks import Admission, SchedulableTask, TaskAdmissionLease
+from contracts.task_policies import TaskAdmissionConfig, TaskAdmissionView
+from contracts.tasks import (
+    Admission,
+    TaskAdmissionBlockSummary,
+    TaskAdmissionLease,
+    TaskDeferred,
+    TaskOutcome,
+)
 from coordinator.channel import ShardChannel
 from coordinator.joining import Server
-from coordinator.keys import check_id, encode, pool_shard
+from coordinator.keys import check_id, pool_shard
 from coordinator.membership import Membership
 from coordinator.operations import Args, Operation, Question, Release, Result
 from coordinator.scripts import script
 from coordinator.tasks import codec
+from coordinator.tasks.queue import FairTaskQueue
+from coordinator.tasks.snapshots import PoolReader, Reader
 
-MAX_PAYLOAD_BYTES: Final = 8 * 1024 * 1024
+
+class PoolServer(Server, Reader, Protocol):
+    """The process's connection to a pool's server."""
+
+
+PoolState = Literal["open", "paused", "draining"]
 
 
 class _Admit(Question):
     """A question whose late answer holds leases that nobody waits for."""
 
-    __slots__ = ("_give_back",)
+    __slots__ = ("_return_late",)
 
     def __init__(
         self,
         args: Args,
         loop: asyncio.AbstractEventLoop,
-        give_back: Callable[[Result, Membership | None], None],
+        return_late: Callable[[Result, Membership | None], None],
     ) -> None:
         super().__init__(args, loop)
-        self._give_back = give_back
+        self._return_late = return_late
+
+    def done(self, result: Any) -> None:
+        """Resolve the future, or give back what nobody waits for any more."""
+        if self.future.cancelled() and isinstance(result, list):
+            self._return_late(result, self.sent_as)
+        super().done(result)
 
     def late(self, result: Result) -> None:
         """Give back what was admitted."""
-        self._give_back(result, self.sent_as)
+        self._return_late(result, self.sent_as)
 
 
 class TaskAdmissionController:
-    """Submits, admits and finishes tasks of one pool; belongs to one event loop.
+    """Admits and finishes tasks of one pool; belongs to one event loop.
 
     Args:
         server: the process's connection to the pool's server, which is outside cluster mode.
         pool: the pool's name.
+        functions: what this process's workers run; told to the pool, so that a submit of a function
+            that nobody runs is refused.
         on_lease_lost: told of each lease that ended without being finished, so that its task's
             code can be stopped: another member is free to run it.
+
+    Attributes:
+        keys: of the pool.
+        queue: what goes into it.
+        channel: the one way of this process to change it.
     """
 
     def __init__(
         self,
-        server: Server,
+        server: PoolServer,
         pool: str = "default",
         *,
+        functions: Sequence[str] = (),
         on_lease_lost: Callable[[TaskAdmissionLease], None] | None = None,
     ) -> None:
         self.keys = pool_shard(pool)
-        self.changed = asyncio.Event()
-        self.changed.set()  # the first look needs no reason
+        self.recheck_seconds = server.settings.recheck_seconds
+        self._functions = [check_id("function", name) for name in functions]
         self._held: dict[str, TaskAdmissionLease] = {}
+        self._writes_all_events = False
         self._on_lease_lost = on_lease_lost or (lambda _lease: None)
         self._loop = asyncio.get_running_loop()
+        self._watchers: list[Callable[[], None]] = []
         self._wake: asyncio.TimerHandle | None = None
-        self._recheck_seconds = server.settings.recheck_seconds
         self.channel = ShardChannel(server, self.keys, script("tasks/batch"), self)
+        self._reader = PoolReader(server, self.keys)
+        self.queue = FairTaskQueue(self.channel, self._reader)
+
+    def watch(self, on_change: Callable[[], None]) -> None:
+        """Call a function whenever there may be something new: work, room, a row group."""
+        self._watchers.append(on_change)
+
+    # -- what the pool admits by
+
+    async def configure(self, config: TaskAdmissionConfig) -> None:
+        """Set limits, policy and reservation of the pool, for all its members, from now on.
+
+        Raises:
+            ConfigurationError: another type.
+            CoordinatorError: the shared state could not be used.
+        """
+        check_type("config of a pool", config, TaskAdmissionConfig)
+        limits = {**config.resource_limits, SUBMISSION: config.submission_capacity}
+        for resource, limit in limits.items():
+            await self.set_limit(resource, limit, holder="config")
+        await self.channel.ask(*codec.configure_args(config))
 
     async def set_limit(self, resource: str, limit: int, *, holder: str = "pool") -> int:
         """Claim a limit for a resource; the smallest claim of all holders counts.
+
+        Lowering takes nothing from leases that are out; queued tasks that ask for more are parked.
 
         Args:
             resource: ``submission``, ``local``, ``request:<provider>/<model>`` or the user's own.
@@ -77,9 +130,10 @@ class TaskAdmissionController:
         Returns:
             The limit now in force.
         """
-        if limit < 1:
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
             raise ConfigurationError(
-                f"the limit of resource {resource!r} is {limit}, expected at least 1."
+                f"the limit of resource {resource!r} is {limit!r}, expected a whole number from 1"
+                " on; drop_limit takes a claim back."
             )
         return await self._claim(resource, holder, limit)
 
@@ -87,110 +141,100 @@ class TaskAdmissionController:
         """Take back a holder's claim; return the limit now in force, 0 for none."""
         return await self._claim(resource, holder, "")
 
+    async def set_state(self, state: PoolState) -> None:
+        """Pause, drain or open the pool for all its members.
+
+        A paused pool admits nothing; what runs goes on. A draining one takes no new tasks
+        (``shutdown``) and goes on with those that it has.
+
+        Raises:
+            ConfigurationError: no such state.
+        """
+        words: dict[PoolState, str] = {"open": "", "paused": "paused", "draining": "draining"}
+        if state not in words:
+            raise ConfigurationError(
+                f"the state of a pool is {state!r}, expected one of {', '.join(words)}; use one."
+            )
+        await self.ask("set_state", words[state])
+
     async def _claim(self, resource: str, holder: str, limit: int | str) -> int:
         name = codec.encode_resource(resource)
         result = await self.ask("claim", name, check_id("holder", holder), limit)
         return int(result[1])
 
-    async def submit(self, task: SchedulableTask) -> bool:
-        """Put a task into the fair queue, once.
+    # -- leases
 
-        Returns:
-            Whether it is new; False where its id is queued, running or has a result.
-
-        Raises:
-            TaskAdmissionError: its resources are unknown or above their limits.
-            ConfigurationError: a wrong name, or a payload that is too large.
-            CoordinatorError: the shared state could not be used.
-        """
-        if len(task.payload) > MAX_PAYLOAD_BYTES:
-            raise ConfigurationError(
-                f"the payload of task {task.task_id!r} has {len(task.payload)} bytes, the most is"
-                f" {MAX_PAYLOAD_BYTES}; store it elsewhere and pass a reference."
-            )
-        result = await self._ask(codec.submit_args(task))
-        return codec.check_accepted(result, f"task {task.task_id!r}")
-
-    async def admit(self, slots: int, *, in_progress_seconds: float) -> Admission:
+    async def admit(
+        self, slots: int, *, in_progress_seconds: float = 60.0, under_pressure: Iterable[str] = ()
+    ) -> Admission:
         """Select, acquire and commit up to ``slots`` tasks in one script.
 
-        Where fewer come, this member is woken (``changed`` is set) once there may be more.
-        """
-        self.changed.clear()
-        args = codec.operation("admit", slots, max(1, round(in_progress_seconds * 1000)))
-        question = _Admit(args, self._loop, self._admitted_late)
-        self.channel.submit(question)
-        admission = self._admission(await question.future, question.sent_as)
-        for lease in admission.leases:
-            self._held[lease.lease_id] = lease
-        return admission
-
-    def _admission(self, result: Result, membership: Membership | None) -> Admission:
-        if membership is None or membership is not self.channel.membership:
-            # It has ended meanwhile: what was granted has gone back to the queue.
-            return Admission(leases=(), blocked=None)
-        return codec.decode_admission(result, membership.generation, membership.member_id)
-
-    def _admitted_late(self, result: Result, membership: Membership | None) -> None:
-        """The caller has given up: its tasks go back at once, as nobody runs them."""
-        for lease in self._admission(result, membership).leases:
-            self.retry(lease, give_back_try=False)
-
-    def finish(
-        self,
-        lease: TaskAdmissionLease,
-        *,
-        result: bytes = b"",
-        result_seconds: float | None = None,
-        keep_in_progress_seconds: float | None = None,
-        cells: Mapping[int, Mapping[str, str]] | None = None,
-    ) -> asyncio.Future[ReleaseResult]:
-        """End a lease for good: result, arq's keys, ledger and what became ready, in one script.
+        Where fewer come, this member is told by ``watch`` once there may be more.
 
         Args:
-            lease: the admission that ends; with a lost lease nothing is written.
-            result: arq's serialised result, empty for none.
-            result_seconds: how long it is kept; None for ever.
-            keep_in_progress_seconds: how long arq's in-progress mark stays (cron jobs).
-            cells: for a task of a run, the values it made as JSON text.
+            slots: how many at most.
+            in_progress_seconds: how long arq's in-progress mark lives.
+            under_pressure: resources whose provider has no room now; tasks that ask for them are
+                admitted only where there are no others.
+        """
+        args = codec.admit_args(slots, in_progress_seconds, under_pressure)
+        question = _Admit(args, self._loop, self.return_late)
+        self.channel.submit(question)
+        result = await question.future
+        return self.take_admission(result, question.payloads, question.sent_as)
+
+    def finish(
+        self, lease: TaskAdmissionLease, outcome: TaskOutcome
+    ) -> asyncio.Future[ReleaseResult]:
+        """End a lease: result, arq's keys, ledger and what became ready, in one script.
+
+        With a lost lease nothing is written.
 
         Returns:
             At once, a future under way; it never raises.
         """
-        return self._end(
-            lease,
-            codec.operation(
-                "finish",
-                lease.lease_id,
-                result,
-                "" if result_seconds is None else max(1, round(result_seconds * 1000)),
-                ""
-                if keep_in_progress_seconds is None
-                else max(1, round(keep_in_progress_seconds * 1000)),
-                *codec.cell_values(cells or {}),
-            ),
-        )
+        self._held.pop(lease.lease_id, None)
+        release = Release(codec.outcome_args(lease.lease_id, outcome), self._loop)
+        self.channel.submit(release)
+        return release.future
 
-    def drop(self, lease: TaskAdmissionLease, reason: str) -> asyncio.Future[ReleaseResult]:
-        """End a lease of a run's task that cannot succeed: its record is dropped with a reason."""
-        return self._end(lease, codec.operation("drop", lease.lease_id, reason))
-
-    def retry(
-        self, lease: TaskAdmissionLease, *, delay_seconds: float = 0.0, give_back_try: bool = False
-    ) -> asyncio.Future[ReleaseResult]:
-        """End a lease and put its task back, available after ``delay_seconds``, in one step."""
-        delay_us = round(max(0.0, delay_seconds) * 1e6)
-        return self._end(
-            lease, codec.operation("retry", lease.lease_id, delay_us, int(give_back_try))
-        )
+    def return_unstarted(self, lease: TaskAdmissionLease) -> None:
+        """Give a task back of which no code ran: it counts as no try."""
+        self.finish(lease, TaskDeferred(gives_back_try=True))
 
     def is_held(self, lease: TaskAdmissionLease) -> bool:
         """Whether the lease is this process's, as far as it knows."""
         return lease.lease_id in self._held
 
-    async def discard(self, task_id: str) -> bool:
-        """Drop a task that waits; False where it runs or is unknown."""
-        return await self.ask("discard", encode(task_id)) == ["discarded"]
+    def take_admission(
+        self, result: Result, payloads: Sequence[bytes], membership: Membership | None
+    ) -> Admission:
+        """Return what an ``admit`` granted; from now on its leases are this process's."""
+        if membership is None or membership is not self.channel.membership:
+            # It has ended meanwhile: what was granted has gone back to the queue.
+            return Admission(leases=(), blocked=None)
+        admission = codec.decode_admission(
+            result, payloads, membership.generation, membership.member_id
+        )
+        self._writes_all_events = admission.writes_all_events
+        for lease in admission.leases:
+            self._held[lease.lease_id] = lease
+        return admission
+
+    def return_late(self, result: Result, membership: Membership | None) -> None:
+        """Give back what an ``admit`` granted to a caller who has given up."""
+        for lease in self.take_admission(result, (), membership).leases:
+            self.return_unstarted(lease)
+
+    # -- looking
+
+    async def view(self) -> TaskAdmissionView:
+        """Look at limits, ledger and debts; changes nothing."""
+        return (await self._reader.snapshot()).admission
+
+    async def explain_blocked(self) -> TaskAdmissionBlockSummary:
+        """Say why ready tasks are not admitted now: how many, which reasons, when it may change."""
+        return (await self._reader.snapshot()).blocked
 
     async def ask(self, name: str, *args: str | int | bytes) -> Result:
         """Run one operation of the pool and return its result.
@@ -198,7 +242,14 @@ class TaskAdmissionController:
         Raises:
             CoordinatorError: the shared state could not be used.
         """
-        return await self._ask(codec.operation(name, *args))
+        return await self.channel.ask(*codec.operation(name, *args))
+
+    def say(self, kind: str, lease: TaskAdmissionLease) -> None:
+        """Tell what happens to a task in its worker, where the pool writes down that much."""
+        if not self._writes_all_events:
+            return
+        task_id = check_id("task id", lease.item.task_id)
+        self.channel.submit(Operation(codec.operation("say", kind, task_id, lease.lease_id)))
 
     async def close(self) -> None:
         """Leave the pool: tasks that still run go back to the queue."""
@@ -206,35 +257,32 @@ class TaskAdmissionController:
             self._wake.cancel()
         await self.channel.close(codec.operation("leave"))
 
-    def _ask(self, args: Args) -> asyncio.Future[Result]:
-        return self.channel.ask(*args)
-
-    def _end(self, lease: TaskAdmissionLease, args: Args) -> asyncio.Future[ReleaseResult]:
-        self._held.pop(lease.lease_id, None)
-        release = Release(args, self._loop)
-        self.channel.submit(release)
-        return release.future
-
     # -- what the shard tells
 
+    def _changed(self) -> None:
+        for on_change in self._watchers:
+            on_change()
+
     def on_notices(self, generation: str, notices: Sequence[list[Any]]) -> None:  # noqa: ARG002
-        """There is work, or a row group is through: look again."""
+        """There is work, or a row group is through."""
         if notices:
-            self.changed.set()
+            self._changed()
 
     def on_next_wake(self, seconds: float | None) -> None:
         """Look again when time alone may have changed something, and each recheck interval."""
         if self._wake is not None:
             self._wake.cancel()
-        pause = self._recheck_seconds
+        pause = self.recheck_seconds
         if seconds is not None:
             pause = min(pause, max(0.001, seconds))
-        self._wake = self._loop.call_later(pause, self.changed.set)
+        self._wake = self._loop.call_later(pause, self._changed)
 
     def on_joined(self, membership: Membership) -> list[Operation]:  # noqa: ARG002
-        """Nothing is registered with a pool; its limits outlive its members."""
-        self.changed.set()
-        return []
+        """Say what this process runs; limits outlive their members."""
+        self._loop.call_soon(self._changed)
+        if not self._functions:
+            return []
+        return [Operation(codec.operation("serve", *self._functions))]
 
     def on_lost(self, membership: Membership) -> None:  # noqa: ARG002
         """Every task that runs here has gone back to the queue."""
@@ -243,5 +291,5 @@ class TaskAdmissionController:
             self._on_lease_lost(lease)
 
     def on_resumed(self) -> None:
-        """A wake-up may have been lost: look."""
-        self.changed.set()
+        """A wake-up may have been lost."""
+        self._changed()

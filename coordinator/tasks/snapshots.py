@@ -2,20 +2,191 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
-from typing import Final, cast
+import json
+from collections import Counter
+from collections.abc import Awaitable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, cast
+from urllib.parse import unquote
 
 from redis.exceptions import RedisError
 
+from contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpec
 from contracts.snapshots import AuditReport
+from contracts.task_policies import MOST_CONSIDERED, QueueView, TaskAdmissionView
+from contracts.tasks import Amounts, TaskAdmissionBlockSummary
 from coordinator.connections import connection_error
 from coordinator.coordinator import Coordinator
-from coordinator.keys import pool_shard
+from coordinator.keys import ShardKeys, pool_shard
 from coordinator.requests.snapshots import decode_audit
 from coordinator.scripts import script
+from coordinator.tasks import codec
 
 MAX_ROWS: Final = 100
-"""Rows of each list that is shown (``lua/tasks/show.lua``)."""
+"""Rows of each list that is shown (``lua/tasks/show.lua``, ``snapshot.lua``)."""
+
+
+class Reader(Protocol):
+    """What is needed of the process's connection to a server."""
+
+    async def read(self, name: str, keys: Sequence[str], args: Sequence[str | int] = ()) -> bytes:
+        """Run a read-only script and return its reply."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSnapshot:
+    """One instant of a pool.
+
+    Attributes:
+        captured_at: server time in seconds; 0 where nobody has used the pool.
+        state: ``open``, ``paused`` or ``draining``.
+        policy: ``strict`` or ``borrow``.
+        running: tasks that run.
+        delayed: tasks whose time has not come.
+        parked: tasks that ask for more than a limit.
+        queue: what waits, of the first 100 groups.
+        admission: limits, ledger and policy state.
+        blocked: why ready tasks are not admitted now.
+        is_complete: whether every ready task of these groups was counted in the demand.
+    """
+
+    captured_at: float
+    state: str
+    policy: str
+    running: int
+    delayed: int
+    parked: int
+    queue: QueueView
+    admission: TaskAdmissionView
+    blocked: TaskAdmissionBlockSummary
+    is_complete: bool
+
+
+class PoolReader:
+    """Looks at one pool.
+
+    Args:
+        reader: the process's connection to the server.
+        keys: of the pool.
+    """
+
+    def __init__(self, reader: Reader, keys: ShardKeys) -> None:
+        self._reader = reader
+        self._keys = keys
+
+    async def snapshot(self) -> PoolSnapshot:
+        """Return one instant of the pool; writes nothing.
+
+        Raises:
+            CoordinatorError: the server could not be used.
+        """
+        reply = await self._reader.read("tasks/snapshot", self._keys.all, [MAX_ROWS])
+        return decode_snapshot(json.loads(reply))
+
+
+def decode_snapshot(capture: Mapping[str, Any]) -> PoolSnapshot:
+    """Return what a capture says; pure."""
+    if not capture["generation"]:
+        capture = _NOBODYS
+    rows = list(capture["groups"])
+    limits, leased = _by_resource(capture["limits"]), _by_resource(capture["leased"])
+    kept = _by_resource(capture["kept"])
+    due_us = capture["due_us"]
+    return PoolSnapshot(
+        captured_at=int(capture["now_us"]) / 1e6,
+        state=capture["state"] or "open",
+        policy=capture["policy"] or "strict",
+        running=capture["running"],
+        delayed=capture["delayed"],
+        parked=capture["parked"],
+        queue=_queue_view(capture["queued"], rows),
+        admission=_admission_view(limits, leased, kept, rows),
+        blocked=TaskAdmissionBlockSummary(
+            queued_count=capture["queued"],
+            reasons=codec.decode_reasons(capture["reasons"]),
+            available_at=float(due_us) / 1e6 if due_us else None,
+            diagnostics={"delayed": capture["delayed"], "parked": capture["parked"]},
+        ),
+        is_complete=capture["is_complete"],
+    )
+
+
+_NOBODYS: Final[Mapping[str, Any]] = {
+    "generation": "",
+    "now_us": "0",
+    "state": "",
+    "policy": "",
+    **dict.fromkeys(("queued", "delayed", "parked", "running"), 0),
+    **dict.fromkeys(("limits", "leased", "kept", "groups", "reasons"), ()),
+    "is_complete": True,
+    "due_us": "",
+}
+
+
+def _by_resource(amounts: Any) -> dict[str, int]:
+    return {unquote(name): int(float(amount)) for name, amount in dict(amounts).items()}
+
+
+def group_of(name: str) -> TaskGroupKey:
+    """Return the group of a name as it stands in keys."""
+    kind, *identity = map(unquote, name.split("/"))
+    return TaskGroupKey(kind=TaskGroupKind(kind), identity=tuple(identity))
+
+
+def _spec_of(row: Mapping[str, Any]) -> TaskGroupSpec:
+    limit = row["admitted_limit"]
+    return TaskGroupSpec(
+        key=group_of(row["name"]),
+        weight=row["weight"],
+        admitted_limit=int(limit) if limit else None,
+    )
+
+
+def _demand(row: Mapping[str, Any]) -> Counter[str]:
+    demand: Counter[str] = Counter()
+    for signature, count in dict(row["demand"]).items():
+        for resource, amount in codec.parse_signature(signature).items():
+            demand[resource] += amount * count
+    return demand
+
+
+def _queue_view(queued: int, rows: Sequence[Mapping[str, Any]]) -> QueueView:
+    waiting = {str(group_of(row["name"])): row for row in rows if row["waiting"]}
+    firsts = {name: codec.parse_signature(row["signature"]) for name, row in waiting.items()}
+    fitting = [name for name, row in waiting.items() if row["fits"]]
+    peer_demand = Counter(resource for name in fitting for resource in firsts[name])
+    return QueueView(
+        queued_total=queued,
+        queued_by_group={name: row["waiting"] for name, row in waiting.items()},
+        demand_by_group={name: _demand(row) for name, row in waiting.items()},
+        groups={name: _spec_of(row) for name, row in waiting.items()},
+        first_candidates=firsts,
+        considered=tuple(fitting[:MOST_CONSIDERED]),
+        peer_demand=peer_demand,
+    )
+
+
+def _admission_view(
+    limits: dict[str, int],
+    leased: dict[str, int],
+    kept: dict[str, int],
+    rows: Sequence[Mapping[str, Any]],
+) -> TaskAdmissionView:
+    def by_group(field: str) -> dict[str, Amounts]:
+        return {str(group_of(row["name"])): codec.parse_signature(row[field]) for row in rows}
+
+    return TaskAdmissionView(
+        limits=limits,
+        available={
+            name: max(0, limit - leased.get(name, 0) - kept.get(name, 0))
+            for name, limit in limits.items()
+        },
+        leased=leased,
+        leased_by_group=by_group("out"),
+        running_by_group={str(group_of(row["name"])): row["running"] for row in rows},
+        debt_by_group=by_group("debt"),
+    )
 
 
 async def audit_pool(coordinator: Coordinator, name: str) -> AuditReport:

@@ -14,9 +14,8 @@ from pathlib import Path
 import click
 
 from contracts.errors import CoordinatorError
-from contracts.runs import RunSpec
+from contracts.runs import RunProgress, RunSpec
 from contracts.settings import MemberSettings
-from contracts.tasks import RunProgress
 from contracts.workflow import Workflow
 from coordinator.address import EmbeddedAddress, parse_url
 from coordinator.coordinator import Coordinator

@@ -5,7 +5,7 @@ local GROUP_TOUCH_US = 60 * 1000000
 local groups = {}
 
 local function is_idle(g)
-  return g.waiting == 0 and (tonumber(g.running) or 0) == 0
+  return g.waiting == 0 and (tonumber(g.running) or 0) == 0 and (tonumber(g.away) or 0) == 0
     and now_us - g.touched_us > GROUP_FORGOTTEN_US
 end
 

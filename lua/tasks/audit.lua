@@ -1,21 +1,24 @@
 -- Work out the books of a task pool again and say what differs.
 --
 -- KEYS
---   meta        hash    clock, virtual time, generation, counts
+--   meta        hash    clock, virtual time, generation, counts, state, policy, who stands first
 --   claims      hash    resource NUL holder -> the limit that this holder claims
 --   limits      hash    resource -> limit, the smallest claim
 --   ledger      hash    resource -> amount out on leases
---   tasks       hash    task id -> state|group|arrival|signature|run|column|number
+--   config      hash    settings of the policy that borrows
+--   tasks       hash    task id -> group|arrival|signature|score|tries|run|column|number
 --   queue       zset    task id, by available-at in milliseconds: the queue that arq's Job looks at
 --   ready       zset    signature NUL line NUL tag NUL place NUL group, by name
---   signatures  hash    resource signature -> groups in its lines
+--   signatures  hash    resource signature -> groups in its open line|in its capped line|their weight
 --   fifo        zset    group NUL arrival NUL task id, by name
---   groups      hash    group -> weight|tag|place|waiting|touched_us|indexed_us|running|admitted_limit|signature|line
+--   groups      hash    group -> weight|tag|place|waiting|touched_us|indexed_us|running|away|admitted_limit|head|signature|line|out|debt
 --   idle_groups zset    group, by last turn in microseconds
 --   delayed     zset    task id, by available-at in microseconds
---   leases      hash    lease id -> member|task id|signature|acquired_us
+--   parked      zset    signature NUL arrival NUL task id, by name: asks for more than a limit
+--   leases      hash    lease id -> member|task id|group|signature|acquired_us|cell
 --   members     zset    member, by expiry in microseconds
---   held        zset    member NUL lease NUL lease id, by name
+--   held        zset    member NUL lease or function NUL id, by name
+--   functions   hash    function -> members that run it
 --   idle        zset    member, by free slots
 --   finished    zset    lease id, by order of ending times 2, plus 1 if it expired
 --   batches     hash    member -> number of the last batch, space, its reply
@@ -48,9 +51,12 @@
 -- @include lib/read_numbers
 -- @include lib/split
 -- @include lib/shard
+-- @include lib/keep
 -- @include lib/tasks/state
 -- @include lib/groups
+-- @include lib/tasks/lines
 -- @include lib/tasks/queue
+-- @include lib/tasks/amounts
 -- @include lib/runs/state
 -- luacheck: pop
 -- @include lib/tasks/capture_report

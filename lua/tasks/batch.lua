@@ -1,21 +1,24 @@
 -- One member's operations on a task pool, in order, once.
 --
 -- KEYS
---   meta        hash    clock, virtual time, generation, counts
+--   meta        hash    clock, virtual time, generation, counts, state, policy, who stands first
 --   claims      hash    resource NUL holder -> the limit that this holder claims
 --   limits      hash    resource -> limit, the smallest claim
 --   ledger      hash    resource -> amount out on leases
---   tasks       hash    task id -> state|group|arrival|signature|run|column|number
+--   config      hash    settings of the policy that borrows
+--   tasks       hash    task id -> group|arrival|signature|score|tries|run|column|number
 --   queue       zset    task id, by available-at in milliseconds: the queue that arq's Job looks at
 --   ready       zset    signature NUL line NUL tag NUL place NUL group, by name
---   signatures  hash    resource signature -> groups in its lines
+--   signatures  hash    resource signature -> groups in its open line|in its capped line|their weight
 --   fifo        zset    group NUL arrival NUL task id, by name
---   groups      hash    group -> weight|tag|place|waiting|touched_us|indexed_us|running|admitted_limit|signature|line
+--   groups      hash    group -> weight|tag|place|waiting|touched_us|indexed_us|running|away|admitted_limit|head|signature|line|out|debt
 --   idle_groups zset    group, by last turn in microseconds
 --   delayed     zset    task id, by available-at in microseconds
---   leases      hash    lease id -> member|task id|signature|acquired_us
+--   parked      zset    signature NUL arrival NUL task id, by name: asks for more than a limit
+--   leases      hash    lease id -> member|task id|group|signature|acquired_us|cell
 --   members     zset    member, by expiry in microseconds
---   held        zset    member NUL lease NUL lease id, by name
+--   held        zset    member NUL lease or function NUL id, by name
+--   functions   hash    function -> members that run it
 --   idle        zset    member, by free slots
 --   finished    zset    lease id, by order of ending times 2, plus 1 if it expired
 --   batches     hash    member -> number of the last batch, space, its reply
@@ -29,28 +32,34 @@
 --   member_id    string  who calls
 --   batch_number integer one more than this member's last
 --   operations   rest    name, number of arguments and arguments of each operation, one after another:
---                        submit id group weight admitted_limit signature delay_us payload ttl_ms
---                        admit slots in_progress_ms
+--                        submit id group weight admitted_limit signature delay_us payload ttl_ms function tries
+--                        admit slots in_progress_ms resources_under_pressure
 --                        finish lease_id result result_ttl_ms keep_in_progress_ms [record name value]...
 --                        drop lease_id reason; retry lease_id delay_us give_back_try
---                        discard id; claim resource holder limit; leave
+--                        discard id result result_ttl_ms; claim resource holder limit; serve function...
+--                        say kind task_id lease_id; set_state state; leave
+--                        configure policy reserve_after_us events [field value]...
 --                        run_submit run plan workflow; run_collect run; run_written run row_group; run_cancel run
 -- Reply
 --   JSON [now_us, next_wake_us, generation, results, notices]: a result per operation (accepted,
 --   known, refused, admitted, released, duplicate, stale_lease, unknown_lease, discarded, unknown,
---   claimed, left, leaving, progress, written, ended, cancelled), and what the caller should look
---   at (work, row_group). Other members get their notices by channel.
+--   claimed, served, said, set, left, leaving, progress, written, ended, cancelled), and what the caller
+--   should look at (work, row_group). Other members get their notices by channel. If tasks were
+--   admitted, an array: that JSON, then payloads, of which each lease names its own from 1, a cell
+--   none (0); a repeated batch is answered with the JSON alone.
 -- Errors
 --   NOMEMBER the caller is not a member (any more); OLDBATCH a late duplicate; BADBATCH operations
 --   that cannot be read
 -- Cost
---   O(signatures + log n) per admitted task, O(tasks it frees) per finished one; 200 ended leases,
---   64 due tasks and 64 wake-ups besides. A pool does not run in cluster mode: arq's keys are
---   named by the task and not declared.
+--   O(signatures + log n) per admitted task, with the policy that borrows of at most 32 heads besides;
+--   O(tasks it frees) per finished one; 200 ended leases, 64 due tasks, 64 parked or brought back
+--   and 64 wake-ups besides; one PTTL, and a PEXPIRE per key that the call may have made. A pool
+--   does not run in cluster mode: arq's keys are named by the task and not declared.
 -- Invariant
 --   the ledger is the sum over live leases; a task is queued, running or finished, never two of
 --   these (spec 01, 2 to 4)
 -- @bind
+local OPERATIONS = {}
 -- @include lib/clock
 -- @include lib/time
 -- @include lib/int
@@ -60,12 +69,17 @@
 -- @include lib/write_changes
 -- @include lib/split
 -- @include lib/shard
+-- @include lib/keep
 -- @include lib/tasks/state
 -- @include lib/groups
+-- @include lib/tasks/lines
 -- @include lib/tasks/save
--- @include lib/tasks/limits
 -- @include lib/tasks/queue
--- @include lib/tasks/policy
+-- @include lib/tasks/limits
+-- @include lib/tasks/asks
+-- @include lib/tasks/amounts
+-- @include lib/tasks/borrow
+-- @include lib/tasks/select
 -- @include lib/runs/state
 -- @include lib/tasks/leases
 -- @include lib/tasks/settle
@@ -91,14 +105,16 @@ while at <= #ARGV do
 end
 
 load_meta()
-if not meta.generation then
+load_lines()
+if meta.generation == '' then
   return redis.error_reply('NOMEMBER ' .. member_id) -- the shard is gone: nothing may grow here
 end
 settle()
 local expiry = redis.call('ZSCORE', K.members, member_id)
 if not expiry or tonumber(expiry) <= now_us then
-  wake_idle()
+  settle_after()
   save()
+  keep_new_keys()
   publish_notices(meta, '')
   return redis.error_reply('NOMEMBER ' .. member_id)
 end
@@ -106,16 +122,24 @@ end
 local results = {}
 for i = 1, #calls do
   first_argument, last_argument = calls[i][2], calls[i][3]
-  results[i] = calls[i][1](unpack(ARGV, first_argument, math.min(last_argument, first_argument + 7)))
+  results[i] = calls[i][1](unpack(ARGV, first_argument, math.min(last_argument, first_argument + 9)))
 end
 
-wake_idle()
+settle_after()
 local wake_us = next_wake_us()
 save()
 local reply = '[' .. int(now_us) .. ',' .. int(wake_us) .. ',"' .. meta.generation .. '",['
   .. table.concat(results, ',') .. '],[' .. table.concat(notices[member_id] or {}, ',') .. ']]'
 if redis.call('ZSCORE', K.members, member_id) then
   keep_reply(member_id, number, reply)
+  if number == 1 then
+    may_be_new('batches')
+  end
 end
+keep_new_keys()
 publish_notices(meta, member_id)
-return reply
+if #payloads == 0 then
+  return reply
+end
+table.insert(payloads, 1, reply)
+return payloads

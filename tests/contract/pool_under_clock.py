@@ -16,8 +16,8 @@ from coordinator.connections import open_sync
 from coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, pool_shard
 from coordinator.membership import member_keys
 from coordinator.requests.snapshots import decode_audit
-from coordinator.scripts import compose
 from tests.contract.shard_under_clock import CLOCK, CLOCK_KEY, SECOND_US, START_US, TTL_US
+from tests.support_scripts import composed, evaluate
 
 START_MS = START_US // 1000
 ONE = "submission=1"
@@ -35,6 +35,7 @@ class Pool:
         self.batches: dict[str, int] = {}
         self.next_wake_us = 0
         self.notices: list[Any] = []
+        self.payloads: list[bytes] = []
         self._listener = self.client.pubsub(ignore_subscribe_messages=True)
         client.set(CLOCK_KEY, START_US)
 
@@ -45,26 +46,38 @@ class Pool:
         self.client.incrby(CLOCK_KEY, round(seconds * SECOND_US))
 
     def run(self, name: str, *args: Any, fragments: dict[str, str] | None = None) -> Any:
-        script = compose(name, {"lib/clock": CLOCK} | (fragments or {}))
+        return self._run(name, self.keys.all, args, {"lib/clock": CLOCK} | (fragments or {}))
+
+    def _run(
+        self, name: str, keys: list[str], args: tuple[Any, ...], fragments: dict[str, str]
+    ) -> Any:
+        script = composed(name, tuple(fragments.items()))
         try:
-            return self.client.eval(script.text, len(self.keys.all), *self.keys.all, *args)
+            return evaluate(self.client, script, keys, args)
         except redis.ResponseError as error:
             raise redis.ResponseError(script.locate(str(error))) from error
 
-    def join(self, *member_ids: str) -> None:
-        text = compose("member/join", {"lib/clock": CLOCK}).text
-        keys = member_keys(self.keys)
+    def join(self, *member_ids: str, ttl_us: int = TTL_US) -> None:
         for member_id in member_ids:
-            args = (member_id, TTL_US, SCHEMA_VERSION, "server", "born", KEEP_UNUSED_SHARD_MS)
-            self.client.eval(text, len(keys), *keys, *args)
+            args = (member_id, ttl_us, SCHEMA_VERSION, "server", "born", KEEP_UNUSED_SHARD_MS)
+            self._run("member/join", member_keys(self.keys), args, {"lib/clock": CLOCK})
+
+    def beat(self, member_id: str, ttl_us: int = TTL_US) -> None:
+        args = (member_id, ttl_us, KEEP_UNUSED_SHARD_MS)
+        self._run("member/heartbeat", member_keys(self.keys), args, {"lib/clock": CLOCK})
 
     def ask(self, member_id: str, name: str, *args: Any) -> list[Any]:
         """Run one operation as a batch of its own and return its result."""
+        return self.ask_all(member_id, (name, *args))[0]
+
+    def ask_all(self, member_id: str, *operations: tuple[Any, ...]) -> list[list[Any]]:
+        """Run operations as one batch and return their results."""
         number = self.batches[member_id] = self.batches.get(member_id, 0) + 1
-        reply = json.loads(self.run("tasks/batch", member_id, number, name, len(args), *args))
-        _now, self.next_wake_us, _generation, results, self.notices = reply
-        result: list[Any] = results[0]
-        return result
+        argv = [part for name, *args in operations for part in (name, len(args), *args)]
+        reply = self.run("tasks/batch", member_id, number, *argv)
+        text, *self.payloads = reply if isinstance(reply, list) else [reply]
+        _now, self.next_wake_us, _generation, results, self.notices = json.loads(text)
+        return list(results)
 
     def open(self, *member_ids: str, **limits: int) -> None:
         """Make members; the first one sets limits, by default those of LIMITS."""
@@ -81,13 +94,24 @@ class Pool:
         weight: float = 1,
         limit: object = "",
         delay_us: int = 0,
+        function: str = "",
+        ttl_ms: object = "",
         by: str = "m",
     ) -> list[Any]:
-        return self.ask(by, "submit", task_id, group, weight, limit, asks, delay_us, b"payload", "")
+        payload = f"payload of {task_id}".encode()
+        args = (task_id, group, weight, limit, asks, delay_us, payload, ttl_ms, function, 0)
+        return self.ask(by, "submit", *args)
 
-    def admit(self, slots: int = 1, by: str = "m") -> list[str]:
+    def admit(self, slots: int = 1, by: str = "m", hints: str = "") -> list[str]:
         """Return the ids of the leases that were granted."""
-        return [lease[0] for lease in self.ask(by, "admit", slots, 60_000)[1]]
+        return [lease[0] for lease in self.ask(by, "admit", slots, 60_000, hints)[1]]
+
+    def discard(self, task_id: str, by: str = "m") -> list[Any]:
+        return self.ask(by, "discard", task_id, b"", "")
+
+    def configure(self, policy: str = "", reserve_after_us: int = 0, **settings: Any) -> None:
+        fields = [part for pair in settings.items() for part in pair]
+        self.ask("m", "configure", policy, reserve_after_us, "", *fields)
 
     def finish(self, lease_id: str, *cells: Any, by: str = "m", result: bytes = b"done") -> str:
         return str(self.ask(by, "finish", lease_id, result, 5000, "", *cells)[0])
@@ -96,15 +120,37 @@ class Pool:
         self._listener.subscribe(self.keys.wake_channel(member_id))
         self.heard()
 
+    def listen_to_all(self) -> None:
+        self._listener.psubscribe(self.keys.wake_channel("*"))
+        self.heard()
+
+    def woken(self) -> list[str]:
+        """Return the members that were told of work by channel since the last look."""
+        before = len(self.keys.wake_channel(""))
+        return [channel[before:] for channel, told in self._messages() if ["work"] in told]
+
+    def endless_keys(self) -> set[str]:
+        """Return the kinds of key that exist and would never expire."""
+        pipe = self.client.pipeline(transaction=False)
+        for key in self.keys.all:
+            pipe.ttl(key)
+        return {
+            kind for kind, ttl in zip(self.keys.kinds, pipe.execute(), strict=True) if ttl == -1
+        }
+
     def heard(self) -> list[Any]:
-        """Return what members were told by channel: a pong comes after all that was said before."""
+        """Return what members were told by channel since the last look."""
+        return [told for _channel, told in self._messages()]
+
+    def _messages(self) -> list[tuple[str, list[Any]]]:
+        """Return what was published: a pong comes after all that was said before."""
         told = []
         self._listener.ping()
         while (message := self._listener.get_message(timeout=5)) is None or (
             message["type"] != "pong"
         ):
             if message is not None:
-                told.append(json.loads(message["data"])[1])
+                told.append((message["channel"].decode(), json.loads(message["data"])[1]))
         return told
 
     def arq(self, task_id: str) -> set[str]:

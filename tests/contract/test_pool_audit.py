@@ -35,7 +35,7 @@ def busy(pool: Pool) -> Pool:
     pool.submit("b0", "b", OTHER, weight=2)
     assert len(pool.admit(2)) == 2
     pool.submit("later", "b", weight=2, delay_us=9_000_000)
-    pool.ask("n", "admit", 0, 1000)
+    pool.ask("n", "admit", 0, 1000, "")
     pool.ask("m", "run_submit", "run", plan(), "{}")
     return pool
 
@@ -63,7 +63,7 @@ def test_audit_agrees_after_every_step_of_a_long_life(pool: Pool) -> None:
             elif chance.random() < 0.3:
                 pool.ask(member, "retry", lease, chance.choice([0, 500_000]), 0)
         if chance.random() < 0.3:
-            pool.ask(member, "discard", f"t{chance.randrange(asked)}")
+            pool.discard(f"t{chance.randrange(asked)}", by=member)
         pool.ask(member, "claim", "request:p/m", "pool", chance.randrange(1, 6))
         if step % 20 == 19:
             members.append(f"m{step}")
@@ -83,14 +83,21 @@ DAMAGES: dict[str, tuple[tuple[Any, ...], str]] = {
     "a lost lease": (("HDEL", "leases", "a0~1"), "tasks"),
     "an unreadable lease": (("HSET", "leases", "a0~1", "?"), "leases"),
     "a lease of no task": (("HDEL", "tasks", "a0"), "tasks"),
-    "a lease of another signature": (("HSET", "leases", "a0~1", "m|a0|submission=1|5"), "leases"),
+    "a lease of another signature": (
+        ("HSET", "leases", "a0~1", "m|a0|a|submission=1|5|"),
+        "leases",
+    ),
     "a lease that its member's end would not find": (("ZREM", "held", "m\0lease\0a0~1"), "held"),
     "an entry that nothing backs": (("ZADD", "held", 0, "m\0lease\0ghost"), "held"),
     "a holder that is no member": (("ZREM", "members", "m"), "members"),
-    "an unreadable task": (("HSET", "tasks", "a1", "ready|a"), "tasks"),
-    "a task in two states": (("ZADD", "delayed", 5, "a1"), "delayed"),
+    "an unreadable task": (("HSET", "tasks", "a1", "a|1"), "tasks"),
+    "a task in two places": (("ZADD", "delayed", 5, "a1"), "tasks"),
     "a task out of its queue": (("ZREMRANGEBYRANK", "fifo", 0, 0), "fifo"),
-    "a delayed task that was forgotten": (("ZREM", "delayed", "later"), "delayed"),
+    "a delayed task that was forgotten": (("ZREM", "delayed", "later"), "tasks"),
+    "a delayed task of nobody": (("ZADD", "delayed", 5, "ghost"), "delayed"),
+    "a parked task of nobody": (("ZADD", "parked", 0, "s\x001\0ghost"), "parked"),
+    "a wrong count of parked tasks": (("HINCRBY", "meta", "parked", 1), "meta"),
+    "a function that nobody runs": (("HSET", "functions", "f", 1), "functions"),
     "a task that arq cannot see": (("ZREM", "queue", "a1"), "queue"),
     "an id that arq sees and nobody runs": (("ZADD", "queue", 5, "ghost"), "queue"),
     "a group out of line": (("ZREMRANGEBYRANK", "ready", 0, 0), "ready"),
@@ -98,10 +105,11 @@ DAMAGES: dict[str, tuple[tuple[Any, ...], str]] = {
         ("ZADD", "ready", 0, "x\0open\x001\x001\0g"),
         "ready",
     ),
-    "a wrong count of lines": (("HINCRBY", "signatures", MODEL, 1), "signatures"),
+    "a wrong count of lines": (("HSET", "signatures", MODEL, "2|0|2000000"), "signatures"),
+    "lines of nobody": (("HSET", "signatures", "gpu=1", "1|0|1000000"), "signatures"),
     "a group that is unknown": (("HDEL", "groups", "b"), "groups"),
     "an unreadable group": (("HSET", "groups", "a", "1|"), "groups"),
-    "a group with wrong counts": (("HSET", "groups", "b", "1|1|1|7|1|1|7|||"), "groups"),
+    "a group with wrong counts": (("HSET", "groups", "b", "1|1|1|7|1|1|7|0||||||"), "groups"),
     "a group that would never be forgotten": (("ZREM", "idle_groups", "a"), "idle_groups"),
     "a lease both live and finished": (("ZADD", "finished", 2, "a0~1"), "finished"),
     "a limit that nobody claims": (("HSET", "limits", "gpu", 5), "limits"),
@@ -152,11 +160,14 @@ def test_show_has_a_row_for_each_resource_ask_group_member_and_run(busy: Pool) -
     rows = [line.split() for line in lines]
 
     assert lines[0].startswith("main  generation born  clock 1795482385.03")
-    assert lines[1] == ("queued 4, delayed 1, running 2, groups waiting 2, members 2, idle 0")
+    assert lines[1] == (
+        "queued 4, delayed 1, parked 0, running 2, groups waiting 2, members 2, idle 0"
+    )
+    assert lines[2] == "policy strict, state open"
     assert ["request:p/m", "4", "1"] in rows
-    assert [MODEL, "1", "yes"] in rows
-    assert ["a", "1", "1", "3", "1", "1", "capped"] in rows
-    assert ["b", "2", "0.5", "0", "1", "-", "-"] in rows
+    assert [MODEL, "0", "1", "yes"] in rows
+    assert ["a", "1", "1", "3", "1", "1", "capped", "-"] in rows
+    assert ["b", "2", "0.5", "0", "1", "-", "-", "-"] in rows
     assert ["m", "15.000", "s", "2", "0.000", "s", "-"] in rows
     assert ["run", "4", "0", "0", "2", "1", "0", "0"] in rows
 
@@ -173,7 +184,7 @@ def test_published_scripts_look_at_a_pool_by_its_meta_key_alone(busy: Pool) -> N
         return reply
 
     assert published("audit") == [b"ok"]
-    assert published("show")[1].startswith(b"queued 4, delayed 1, running 2")
+    assert published("show")[1].startswith(b"queued 4, delayed 1, parked 0, running 2")
 
 
 async def test_program_looks_at_a_pool_without_writing(redis_url: str) -> None:

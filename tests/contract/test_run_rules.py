@@ -186,7 +186,7 @@ def test_root_is_tried_again_though_a_record_of_its_number_was_dropped(pool: Poo
 def test_cell_that_is_discarded_by_hand_drops_its_record_and_the_run_goes_on(pool: Pool) -> None:
     begin(pool)
     work(pool)
-    assert pool.ask("m", "discard", "run:left:r0") == ["discarded"]
+    assert pool.discard("run:left:r0") == ["discarded"]
     drain(pool)
 
     assert progress(pool)[:2] == [3, 1]

@@ -55,9 +55,9 @@ def test_discarded_task_that_comes_again_is_new_at_the_tail(pool: Pool) -> None:
     pool.open("m")
     for task_id in ("a", "b"):
         pool.submit(task_id)
-    assert pool.ask("m", "discard", "a") == ["discarded"]
+    assert pool.discard("a") == ["discarded"]
     assert pool.arq("a") == set()
-    assert pool.ask("m", "discard", "a") == ["unknown"]
+    assert pool.discard("a") == ["unknown"]
     pool.submit("a")
 
     assert tasks_of(pool.admit(5)) == ["b", "a"]
@@ -104,10 +104,11 @@ def test_blocked_group_is_passed_over_and_the_reply_says_why(pool: Pool) -> None
     for i in range(6):
         pool.submit(f"a{i}", "a", MODEL)
     pool.submit("b0", "b", OTHER)
-    _word, leases, queued, reasons = pool.ask("m", "admit", 9, 60_000)
+    _word, leases, queued, reasons, _expired, _events = pool.ask("m", "admit", 9, 60_000, "")
 
     assert {lease[1] for lease in leases} == {"a0", "a1", "a2", "a3", "b0"}
     assert (queued, reasons) == (2, {"no_capacity": 1})
+    assert pool.payloads == [f"payload of {lease[1]}".encode() for lease in leases]
 
 
 # -- how a lease ends
@@ -118,12 +119,16 @@ def test_tasks_of_a_dead_member_return_to_the_head_of_their_groups(pool: Pool) -
     for i in range(4):
         pool.submit(f"t{i}")
     lost = pool.admit(2)
-    pool.client.set("arq:retry:t0", 1)
     pool.pass_time(16)
     pool.join("n")
+    _word, leases, *_rest = pool.ask("n", "admit", 9, 60_000, "")
 
-    assert tasks_of(pool.admit(9, by="n")) == ["t0", "t1", "t2", "t3"]
-    assert pool.client.get("arq:retry:t0") == b"1"
+    assert [(lease[1], lease[6]) for lease in leases] == [
+        ("t0", "2"),
+        ("t1", "2"),
+        ("t2", "1"),
+        ("t3", "1"),
+    ]
     assert pool.client.hget(pool.keys["ledger"], "submission") == b"4"
     assert pool.finish(lost[0], by="n") == "stale_lease"
 
@@ -254,11 +259,10 @@ def test_arqs_keys_follow_a_jobs_life(pool: Pool) -> None:
     assert pool.client.ttl("arq:job:t") == -1
 
     (lease,) = pool.admit(1)
-    pool.client.incr("arq:retry:t")
-    assert pool.arq("t") == {"job", "queue", "in-progress", "retry"}
+    assert pool.arq("t") == {"job", "queue", "in-progress"}
 
     pool.ask("m", "retry", lease, SECOND_US, 0)
-    assert pool.arq("t") == {"job", "queue", "retry"}
+    assert pool.arq("t") == {"job", "queue"}
     assert pool.client.zscore(pool.keys["queue"], "t") == START_MS + 1000
 
     pool.pass_time(1)
@@ -270,14 +274,17 @@ def test_arqs_keys_follow_a_jobs_life(pool: Pool) -> None:
     assert not pool.client.exists("arq:abort")
 
 
-def test_try_is_given_back_when_asked(pool: Pool) -> None:
+@pytest.mark.parametrize(("give_back", "next_try"), [(1, "1"), (0, "2")])
+def test_try_is_given_back_when_asked(pool: Pool, give_back: int, next_try: str) -> None:
     pool.open("m")
     pool.submit("t")
     (lease,) = pool.admit(1)
-    pool.client.incr("arq:retry:t")
-    pool.ask("m", "retry", lease, 0, 1)
+    pool.ask("m", "retry", lease, 0, give_back)
+    _word, ((*_terms, tries, _aborted, _index, _run, _column, _number),), *_rest = pool.ask(
+        "m", "admit", 1, 60_000, ""
+    )
 
-    assert pool.client.get("arq:retry:t") == b"0"
+    assert tries == next_try
 
 
 def test_cron_job_keeps_its_mark_and_is_not_submitted_again(pool: Pool) -> None:

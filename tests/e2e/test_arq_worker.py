@@ -92,7 +92,7 @@ class Bench:
         task = SchedulableTask(
             task_id=job_id or function, payload=payload, group=GROUP, delay_seconds=delay_seconds
         )
-        assert await self.worker.tasks_admission.submit(task)
+        assert await self.worker.tasks_admission.queue.submit(task)
         return self.job(task.task_id)
 
     def job(self, job_id):

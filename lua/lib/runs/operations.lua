@@ -2,7 +2,7 @@
 
 -- Begin a run, once. The plan was checked by who made it; its resources are checked here, before
 -- anything is queued.
-local function run_submit(run, text, workflow)
+function OPERATIONS.run_submit(run, text, workflow)
   if redis.call('HEXISTS', K.runs, run) == 1 then
     return '["known"]'
   end
@@ -13,6 +13,7 @@ local function run_submit(run, text, workflow)
       return refusal
     end
   end
+  may_be_new('runs')
   redis.call('HSET', K.runs, run, text, run .. '\0workflow', workflow)
   open_row_groups(run, plan)
   return '["accepted"]'
@@ -20,7 +21,7 @@ end
 
 -- Progress of a run, and the row groups whose cells wait to be written out. The caller is told of
 -- the next ones by its channel.
-local function run_collect(run)
+function OPERATIONS.run_collect(run)
   local plan = plan_of(run)
   if not plan then
     return '["unknown"]'
@@ -57,7 +58,7 @@ end
 
 -- A row group's records are on disk: its cells go, and the next row group may come. The last one
 -- ends the run.
-local function run_written(run, row_group)
+function OPERATIONS.run_written(run, row_group)
   local plan = plan_of(run)
   local member = run .. '\0' .. string.format('%016.0f', tonumber(row_group))
   if not plan or redis.call('ZREM', K.checkpoints, member) == 0 then
@@ -95,7 +96,7 @@ end
 
 -- Cancel at once: what waits never starts, what runs ends unheard, finished row groups stay until
 -- they are deleted with the rest.
-local function run_cancel(run)
+function OPERATIONS.run_cancel(run)
   local plan = plan_of(run)
   if not plan then
     return '["unknown"]'

@@ -9,10 +9,16 @@ local function submit_cell(run, plan, index, number)
     return -- it still runs from before its run was cancelled and begun again: its end counts
   end
   local g = group(column.group)
-  g.weight, g.admitted_limit, g.dirty = column.weight, column.admitted_limit, true
-  redis.call('ZADD', K.queue, int(math.floor(now_us / 1000)), id)
-  enqueue(id, { group = column.group, arrival = string.format('%016.0f', next_place()),
-    signature = column.signature, run = run, column = index, number = number })
+  set_weight(g, column.weight)
+  if g.admitted_limit ~= column.admitted_limit then
+    g.admitted_limit, g.dirty = column.admitted_limit, true
+    change_lines(g)
+  end
+  local task = { group = column.group, arrival = next_arrival(), signature = column.signature,
+    score = int(math.floor(now_us / 1000)), tries = 0, run = run, column = int(index),
+    number = number }
+  write_task(id, task)
+  enqueue(id, task)
 end
 
 local function tell_driver(run, text)
@@ -33,6 +39,8 @@ local function open_row_groups(run, plan)
     count(run, 'next', 1)
     count(run, 'open', 1)
     local first, last = records_of(plan, row_group)
+    may_be_new('row_groups')
+    may_be_new('progress')
     redis.call('HSET', K.row_groups, run .. '\0' .. row_group, int(last - first + 1))
     emit('row_group_admitted', 'run_id', run, 'row_group', int(row_group))
     for index = 1, #plan.columns do
@@ -55,6 +63,7 @@ local function close_record(run, plan, record)
     return
   end
   redis.call('HDEL', K.row_groups, run .. '\0' .. int(row_group))
+  may_be_new('checkpoints')
   redis.call('ZADD', K.checkpoints, 0, run .. '\0' .. string.format('%016.0f', row_group))
   count(run, 'open', -1)
   count(run, 'unwritten', 1)
@@ -89,6 +98,7 @@ end
 
 -- A record that cannot be finished: its waiting tasks never start, a running one ends unheard.
 local function drop_record(run, plan, record, column_name, reason)
+  may_be_new('cells')
   redis.call('HSET', K.cells, cell(run, record, '!'), column_name .. '\0' .. reason)
   for index = 1, #plan.columns do
     local column = plan.columns[index]
@@ -127,6 +137,7 @@ local function complete_cells(task, from, to)
   end
   local index = tonumber(task.column)
   local records, is_among = open_records(run, plan, plan.columns[index], task.number)
+  may_be_new('cells')
   for i = from, to, 3 do
     if is_among[ARGV[i]] then
       redis.call('HSET', K.cells, cell(run, ARGV[i], ARGV[i + 1]), ARGV[i + 2])

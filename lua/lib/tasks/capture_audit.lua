@@ -1,32 +1,39 @@
 -- The books of a task pool, worked out again from its tasks and leases, and compared with what is
 -- stored.
 local MAX_ENTRIES = 100000
-local books = { ledger = {}, held = {}, fifo = {}, delayed = {}, leased = {}, waiting = {},
-  running = {}, first = {}, ready = {}, signatures = {} }
-local STATES = { ready = true, delayed = true, running = true }
+local books = { ledger = {}, held = {}, fifo = {}, delayed = {}, parked = {}, leased = {}, waiting = {},
+  running = {}, away = {}, first = {}, ready = {}, lines = {}, out = {}, functions = {} }
 
 local function add(counts, name, amount)
   counts[name] = (counts[name] or 0) + amount
+end
+
+local function book_lease(id, lease)
+  books.held[lease.member .. '\0lease\0' .. id] = true
+  if books.leased[lease.task_id] then
+    differs('leases', lease.task_id, 'one lease', 'another')
+  end
+  books.leased[lease.task_id] = lease
+  add(books.running, lease.group, 1)
+  local out = books.out[lease.group] or {}
+  books.out[lease.group] = out
+  for resource, amount in pairs(amounts_of(lease.signature).amounts) do
+    add(books.ledger, resource, amount)
+    add(out, resource, amount)
+  end
+  if not books.members[lease.member] then
+    differs('members', lease.member .. ' of lease ' .. id, 'present', 'absent')
+  end
 end
 
 local function book_leases()
   local finished = read_names('finished')
   for id, text in pairs(read_hash(K.leases)) do
     local lease = parse_lease(text)
-    if not lease.acquired_us then
-      differs('leases', id, 'member|task id|signature|acquired_us', text)
+    if lease.acquired_us then
+      book_lease(id, lease)
     else
-      books.held[lease.member .. '\0lease\0' .. id] = true
-      if books.leased[lease.task_id] then
-        differs('leases', lease.task_id, 'one lease', 'another')
-      end
-      books.leased[lease.task_id] = lease
-      for resource, amount in pairs(amounts_of(lease.signature).amounts) do
-        add(books.ledger, resource, amount)
-      end
-      if not books.members[lease.member] then
-        differs('members', lease.member .. ' of lease ' .. id, 'present', 'absent')
-      end
+      differs('leases', id, 'member|task id|group|signature|acquired_us|cell', text)
     end
     if finished[id] then
       differs('finished', id, 'absent while its lease is live', 'present')
@@ -40,29 +47,42 @@ local function book_waiting(id, task)
   add(books.waiting, task.group, 1)
   local first = books.first[task.group]
   if not first or member < first.member then
-    books.first[task.group] = { member = member, signature = task.signature }
+    books.first[task.group] = { member = member, id = id, signature = task.signature }
+  end
+end
+
+-- A task is in one place: ready, delayed, parked or on a lease.
+local function book_task(id, task, found)
+  local lease = books.leased[id]
+  local places = (found.fifo[fifo_member(id, task)] and 1 or 0) + (found.delayed[id] and 1 or 0)
+    + (found.parked[parked_member(id, task)] and 1 or 0) + (lease and 1 or 0)
+  expect('tasks', 'places of ' .. id, 1, places)
+  if lease then
+    expect('leases', 'signature of ' .. id, task.signature, lease.signature)
+    expect('leases', 'group of ' .. id, task.group, lease.group)
+  elseif found.delayed[id] then
+    books.delayed[id] = true
+    add(books.away, task.group, 1)
+  elseif found.parked[parked_member(id, task)] then
+    books.parked[parked_member(id, task)] = true
+    add(books.away, task.group, 1)
+  else
+    book_waiting(id, task)
+  end
+  if not books.groups[task.group] then
+    differs('groups', task.group, 'present as it has tasks', 'absent')
   end
 end
 
 local function book_tasks()
+  local found = { fifo = read_names('fifo'), delayed = read_names('delayed'),
+    parked = read_names('parked') }
   for id, text in pairs(books.tasks) do
     local task = parse_task(text)
-    if not task.number or not STATES[task.state] then
-      differs('tasks', id, 'state|group|arrival|signature|run|column|number', text)
-    elseif task.state == 'ready' then
-      book_waiting(id, task)
-    elseif task.state == 'delayed' then
-      books.delayed[id] = true
+    if task.number then
+      book_task(id, task, found)
     else
-      add(books.running, task.group, 1)
-    end
-    local lease = books.leased[id]
-    expect('tasks', 'lease of ' .. id, task.state == 'running', lease ~= nil)
-    if lease then
-      expect('leases', 'signature of ' .. id, task.signature, lease.signature)
-    end
-    if task.group and not books.groups[task.group] then
-      differs('groups', task.group, 'present as it has tasks', 'absent')
+      differs('tasks', id, 'group|arrival|signature|score|tries|run|column|number', text)
     end
   end
   for id in pairs(books.leased) do
@@ -70,40 +90,89 @@ local function book_tasks()
       differs('tasks', id, 'present as it has a lease', 'absent')
     end
   end
+  for kind, names in pairs(found) do
+    expect_names(kind, books[kind], names)
+  end
+end
+
+local function book_line(g)
+  local line = books.lines[g.signature] or { open = 0, capped = 0, weight = 0 }
+  books.lines[g.signature] = line
+  if line[g.line] then
+    line[g.line] = line[g.line] + 1
+    line.weight = line.weight + millionths(g.weight)
+  end
 end
 
 -- Each group's counts, and its place in line: that of its first task's signature, by its limit.
+local function book_group(name)
+  local g, first = group(name), books.first[name]
+  local running, limit = tonumber(g.running) or 0, tonumber(g.admitted_limit)
+  expect('groups', 'waiting of ' .. name, books.waiting[name] or 0, g.waiting)
+  expect('groups', 'running of ' .. name, books.running[name] or 0, running)
+  expect('groups', 'away of ' .. name, books.away[name] or 0, tonumber(g.away) or 0)
+  expect('groups', 'first task of ' .. name, first and first.id or '', g.head)
+  expect('groups', 'line of ' .. name,
+    not first and '' or limit and running >= limit and 'capped' or 'open', g.line)
+  if meta.policy == 'borrow' then
+    expect('groups', 'out of ' .. name, pack_amounts(books.out[name] or {}), g.out)
+  end
+  if first then
+    expect('groups', 'signature of ' .. name, first.signature, g.signature)
+    if g.tag and g.line ~= '' then
+      books.ready[line_member(g)] = true
+    end
+    book_line(g)
+  end
+end
+
 local function book_groups()
   for name, text in pairs(books.groups) do
-    if not string.find(text, '^[^|]+|[^|]*|%d+|%d+|%d+|%d+|[^|]*|[^|]*|[^|]*|[^|]*$') then
-      differs('groups', name, 'ten values between |', text)
+    if #split(text, '|') == 6 + #GROUP_EXTRA and tonumber(split(text, '|')[4]) then
+      book_group(name)
     else
-      local g, first = group(name), books.first[name]
-      local running, limit = tonumber(g.running) or 0, tonumber(g.admitted_limit)
-      expect('groups', 'waiting of ' .. name, books.waiting[name] or 0, g.waiting)
-      expect('groups', 'running of ' .. name, books.running[name] or 0, running)
-      expect('groups', 'line of ' .. name,
-        not first and '' or limit and running >= limit and 'capped' or 'open', g.line)
-      if first then
-        expect('groups', 'signature of ' .. name, first.signature, g.signature)
-        if g.tag and g.line ~= '' then
-          books.ready[line_member(g)] = true
-        end
-        add(books.signatures, first.signature, 1)
-      end
+      differs('groups', name, 6 + #GROUP_EXTRA .. ' values between |', text)
     end
   end
+  local found = read_hash(K.signatures)
+  for signature, line in pairs(books.lines) do
+    expect('signatures', signature,
+      int(line.open) .. '|' .. int(line.capped) .. '|' .. int(line.weight), found[signature])
+  end
+  for signature, text in pairs(found) do
+    if not books.lines[signature] then
+      differs('signatures', signature, 'absent', text)
+    end
+  end
+end
+
+local function book_functions(held)
+  for name in pairs(held) do
+    local part = split(name, '\0')
+    if part[2] == 'function' and books.members[part[1]] then
+      books.held[name] = true
+      add(books.functions, part[3], 1)
+    end
+  end
+  expect_counts('functions', books.functions, read_hash(K.functions))
+  expect_names('held', books.held, held)
 end
 
 -- What takes the same time whatever the pool holds.
 local function audit_totals()
   local leases, queued = redis.call('HLEN', K.leases), redis.call('ZCARD', K.fifo)
-  local delayed, tasks = redis.call('ZCARD', K.delayed), redis.call('HLEN', K.tasks)
+  local delayed, parked = redis.call('ZCARD', K.delayed), redis.call('ZCARD', K.parked)
+  local tasks, functions = redis.call('HLEN', K.tasks), 0
+  local served = redis.call('HVALS', K.functions)
+  for i = 1, #served do
+    functions = functions + tonumber(served[i])
+  end
   expect('meta', 'running', leases, meta.running)
   expect('meta', 'queued', queued, meta.queued)
   expect('meta', 'delayed', delayed, meta.delayed)
-  expect('held', 'count', leases, redis.call('ZCARD', K.held))
-  expect('tasks', 'count', leases + queued + delayed, tasks)
+  expect('meta', 'parked', parked, meta.parked)
+  expect('held', 'count', leases + functions, redis.call('ZCARD', K.held))
+  expect('tasks', 'count', leases + queued + delayed + parked, tasks)
   expect('queue', 'count', tasks, redis.call('ZCARD', K.queue))
 end
 
@@ -133,10 +202,7 @@ local function audit_entries()
   book_groups()
   audit_limits()
   expect_counts('ledger', books.ledger, ledger)
-  expect_counts('signatures', books.signatures, read_hash(K.signatures))
-  expect_names('held', books.held, read_names('held'))
-  expect_names('fifo', books.fifo, read_names('fifo'))
-  expect_names('delayed', books.delayed, read_names('delayed'))
+  book_functions(read_names('held'))
   expect_names('ready', books.ready, read_names('ready'))
   expect_names('queue', books.tasks, read_names('queue'))
   expect_names('idle_groups', books.groups, read_names('idle_groups'))

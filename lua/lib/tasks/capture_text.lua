@@ -22,10 +22,15 @@ local function add_title(lines, name)
   lines[1] = name .. '  generation ' .. meta.generation .. '  clock '
     .. string.format('%.6f', now_us / 1000000) .. '  sequence ' .. int(meta.sequence)
     .. '  virtual time ' .. string.format('%.6g', meta.virtual_time)
-  lines[2] = 'queued ' .. int(meta.queued) .. ', delayed ' .. int(meta.delayed) .. ', running '
+  lines[2] = 'queued ' .. int(meta.queued) .. ', delayed ' .. int(meta.delayed) .. ', parked '
+    .. int(meta.parked) .. ', running '
     .. int(meta.running) .. ', groups waiting ' .. redis.call('ZCARD', K.ready) .. ', members '
     .. redis.call('ZCARD', K.members) .. ', idle ' .. redis.call('ZCARD', K.idle)
-  lines[3] = 'overdue: members ' .. redis.call('ZCOUNT', K.members, '-inf', int(now_us))
+  lines[3] = 'policy ' .. (meta.policy == '' and 'strict' or meta.policy) .. ', state '
+    .. (meta.state == '' and 'open' or meta.state)
+    .. (meta.first_task ~= '' and ', first and not fitting for ' .. seconds(now_us - meta.first_since_us)
+      .. ': ' .. meta.first_task or '')
+  lines[4] = 'overdue: members ' .. redis.call('ZCOUNT', K.members, '-inf', int(now_us))
     .. ', delayed ' .. redis.call('ZCOUNT', K.delayed, '-inf', int(now_us))
 end
 
@@ -56,15 +61,16 @@ local function add_asked(lines, rows)
   local first, total = first_names(names, rows)
   local list = {}
   for i = 1, #first do
-    list[i] = { first[i], stored[first[i]], fits(first[i]) and 'yes' or 'no' }
+    local part = split(stored[first[i]], '|')
+    list[i] = { first[i], part[1], part[2], fits(first[i]) and 'yes' or 'no' }
   end
-  add_table(lines, { 'first tasks ask for', 'groups', 'fits now' }, list, total)
+  add_table(lines, { 'first tasks ask for', 'groups', 'at their limit', 'fits now' }, list, total)
 end
 
 local function group_row(name)
   local g = group(name)
   return { name, g.weight, g.tag and string.format('%.6g', g.tag) or '-', int(g.waiting),
-    g.running ~= '' and g.running or 0, or_dash(g.admitted_limit), or_dash(g.line) }
+    g.running ~= '' and g.running or 0, or_dash(g.admitted_limit), or_dash(g.line), or_dash(g.debt) }
 end
 
 -- Groups that wait, in the order of their lines; then those that only run, the latest first.
@@ -83,14 +89,14 @@ local function add_groups(lines, rows)
       total = total + 1
     end
   end
-  add_table(lines, { 'group', 'weight', 'tag', 'waiting', 'running', 'admitted limit', 'line' },
+  add_table(lines, { 'group', 'weight', 'tag', 'waiting', 'running', 'admitted limit', 'line', 'debt' },
     list, total)
 end
 
 -- Members by expiry, so those overdue come first; and how old the eldest of a few leases is.
 local function eldest_lease(member)
-  local items = redis.call('ZRANGE', K.held, '[' .. member .. '\0', '(' .. member .. '\1', 'BYLEX',
-    'LIMIT', 0, 10)
+  local items = redis.call('ZRANGE', K.held, '[' .. member .. '\0lease\0',
+    '(' .. member .. '\0lease\1', 'BYLEX', 'LIMIT', 0, 10)
   local eldest
   for i = 1, #items do
     local text = redis.call('HGET', K.leases, split(items[i], '\0')[3])
@@ -108,7 +114,7 @@ local function add_members(lines, rows)
   for i = 1, #stored, 2 do
     local member, left = stored[i], tonumber(stored[i + 1]) - now_us
     list[#list + 1] = { member, left > 0 and seconds(left) or 'overdue ' .. seconds(-left),
-      redis.call('ZLEXCOUNT', K.held, '[' .. member .. '\0', '(' .. member .. '\1'),
+      redis.call('ZLEXCOUNT', K.held, '[' .. member .. '\0lease\0', '(' .. member .. '\0lease\1'),
       eldest_lease(member), or_dash(redis.call('ZSCORE', K.idle, member) or nil) }
   end
   add_table(lines, { 'member', 'expires in', 'leases', 'eldest of 10', 'free slots told' }, list,
@@ -136,7 +142,7 @@ end
 
 local function capture_lines(name, rows)
   load_meta()
-  if not meta.generation then
+  if meta.generation == '' then
     return { name .. '  nobody has used this pool; list the shards to see those in use' }
   end
   local lines = {}

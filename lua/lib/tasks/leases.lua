@@ -1,80 +1,110 @@
 -- Task leases, and arq's keys over a task's life (spec 10, Keys over a job's life): the lease exists
 -- exactly while the task runs, the task exists exactly while it is not finished.
 local FINISHED_KEPT = 8192
+local payloads = {} -- of the tasks that this call admits, in order
+local expired = {} -- tasks whose payload was gone when their turn came
+local are_aborts_pending -- whether somebody has asked arq to abort a job
 
-local function grant_lease(g, in_progress_ms)
-  local id = first_task(g)
-  local task = read_task(id)
-  dequeue(id, task)
-  g.running = (tonumber(g.running) or 0) + 1
-  take_turn(g, 1)
-  line_up(g)
-  take(task.signature)
-  task.state = 'running'
-  write_task(id, task)
-  meta.running = meta.running + 1
-  meta.admissions = meta.admissions + 1
-  local lease_id = id .. '~' .. int(meta.admissions)
-  redis.call('HSET', K.leases, lease_id, table.concat({ member_id, id, task.signature, int(now_us) },
-    '|'))
-  redis.call('ZADD', K.held, 0, member_id .. '\0lease\0' .. lease_id)
-  redis.call('SET', 'arq:in-progress:' .. id, '1', 'PX', in_progress_ms)
-  local score = redis.call('ZSCORE', K.queue, id)
-  emit('task_lease_acquired', 'task_id', id, 'lease_id', lease_id, 'member_id', member_id)
-  return '["' .. table.concat({ lease_id, id, task.group, task.signature, int(now_us), score or '0',
-    task.run, task.column, task.number }, '","') .. '"]'
+-- Whether a job is to be aborted; asking takes the request back.
+local function take_abort(id)
+  if are_aborts_pending == nil then
+    are_aborts_pending = redis.call('EXISTS', 'arq:abort') == 1
+  end
+  return are_aborts_pending and redis.call('ZREM', 'arq:abort', id) == 1
 end
 
-local function end_lease(lease_id, lease, expired)
+-- A task is over: what remains of it is its result.
+local function forget_task(id)
+  known_tasks[id] = false
+  redis.call('HDEL', K.tasks, id)
+  redis.call('ZREM', K.queue, id)
+  redis.call('DEL', 'arq:job:' .. id)
+  take_abort(id)
+end
+
+-- Grant the first task of a group; nil where its payload has expired, and then it is gone.
+local function grant_lease(head, in_progress_ms)
+  local g = group(head.group)
+  local id, task = take_head(g)
+  local is_cell = task.run ~= ''
+  local payload = not is_cell and redis.call('GET', 'arq:job:' .. id)
+  if not is_cell and not payload then
+    stand(g)
+    forget_task(id)
+    expired[#expired + 1] = '"' .. id .. '"'
+    return nil
+  end
+  g.running = (tonumber(g.running) or 0) + 1
+  take_turn(g, 1)
+  stand(g)
+  take(task.signature)
+  on_acquire(g, head)
+  meta.running, meta.admissions = meta.running + 1, meta.admissions + 1
+  local lease_id = id .. '~' .. int(meta.admissions)
+  may_be_new('leases')
+  redis.call('HSET', K.leases, lease_id, table.concat({ member_id, id, task.group, task.signature,
+    int(now_us), is_cell and 'cell' or '' }, '|'))
+  may_be_new('held')
+  redis.call('ZADD', K.held, 0, member_id .. '\0lease\0' .. lease_id)
+  redis.call('SET', 'arq:in-progress:' .. id, '1', 'PX', in_progress_ms)
+  emit_task('task_lease_acquired', 'task_id', id, 'lease_id', lease_id, 'member_id', member_id)
+  local index = 0
+  if payload then
+    index = #payloads + 1
+    payloads[index] = payload
+  end
+  return '["' .. table.concat({ lease_id, id, task.group, task.signature, int(now_us), task.score,
+    int(task.tries + 1), take_abort(id) and '1' or '0', int(index), task.run, task.column, task.number },
+    '","') .. '"]'
+end
+
+local function end_lease(lease_id, lease, is_lost)
   redis.call('HDEL', K.leases, lease_id)
   redis.call('ZREM', K.held, lease.member .. '\0lease\0' .. lease_id)
   meta.finished = meta.finished + 1
-  redis.call('ZADD', K.finished, int(meta.finished * 2 + (expired and 1 or 0)), lease_id)
+  may_be_new('finished')
+  redis.call('ZADD', K.finished, int(meta.finished * 2 + (is_lost and 1 or 0)), lease_id)
   if meta.finished % 64 == 0 then
     redis.call('ZREMRANGEBYRANK', K.finished, 0, -FINISHED_KEPT - 1)
   end
   give_back(lease.signature)
   meta.running = meta.running - 1
-  local task = read_task(lease.task_id)
-  local g = group(task.group)
-  leave_line(g)
+  local g = group(lease.group)
   g.running, g.touched_us, g.dirty = g.running - 1, now_us, true
-  line_up(g)
-  return task
+  on_release(g, lease.signature)
+  change_lines(g)
 end
 
--- A task is over: what remains of it is its result.
-local function forget_task(id)
-  redis.call('HDEL', K.tasks, id)
-  redis.call('DEL', 'arq:job:' .. id, 'arq:retry:' .. id)
-  redis.call('ZREM', 'arq:abort', id)
-  redis.call('ZREM', K.queue, id)
+-- Put a task back, for now or for later; of a run only while it still counts.
+local function put_back(id, task, available_us, tries)
+  if not is_wanted(task) then
+    forget_task(id)
+    return
+  end
+  task.tries, task.score = tries, int(math.floor(available_us / 1000))
+  write_task(id, task)
+  if available_us > now_us then
+    delay(id, task, available_us)
+  else
+    enqueue(id, task)
+  end
 end
 
--- A member that died gives its task back to the head of its group: it keeps its arrival.
+-- A member that died gives its task back to the head of its group, counted as a try.
 local function lose_lease(lease_id, lease, why)
   emit('task_lease_expired', 'task_id', lease.task_id, 'lease_id', lease_id, 'member_id',
     lease.member, 'reason', why)
-  local task = end_lease(lease_id, lease, true)
+  end_lease(lease_id, lease, true)
   redis.call('DEL', 'arq:in-progress:' .. lease.task_id)
-  if is_wanted(task) then
-    enqueue(lease.task_id, task)
-  else
-    forget_task(lease.task_id)
-  end
+  local task = read_task(lease.task_id)
+  put_back(lease.task_id, task, now_us, task.tries + 1)
 end
 
 -- Drop a task that waits; a running one is left to end.
 local function discard_waiting(id)
   local task = read_task(id)
-  if not task or task.state == 'running' then
+  if not task or not remove_waiting(id, task) then
     return false
-  end
-  if task.state == 'ready' then
-    line_up(dequeue(id, task))
-  else
-    redis.call('ZREM', K.delayed, id)
-    meta.delayed = meta.delayed - 1
   end
   forget_task(id)
   return true

@@ -1,5 +1,11 @@
+-- Limits of resources, and tasks that ask for more than one (spec 04, The ledger).
+local MOVED_PER_CALL = 64
+local moves_left = MOVED_PER_CALL
+
 -- A limit counts as the smallest that its holders claim; one with no claim is 0.
 local function claim(resource, holder, limit)
+  may_be_new('claims')
+  may_be_new('limits')
   if limit == '' then
     redis.call('HDEL', K.claims, resource .. '\0' .. holder)
   else
@@ -20,6 +26,7 @@ local function claim(resource, holder, limit)
   end
   return '["claimed",' .. int(smallest or 0) .. ']'
 end
+OPERATIONS.claim = claim
 
 -- A claim must not outlive who made it: it would hold the limit down for everybody.
 local function drop_claims(holder)
@@ -28,6 +35,68 @@ local function drop_claims(holder)
     local part = split(names[i], '\0')
     if part[2] == holder then
       claim(part[1], holder, '')
+    end
+  end
+end
+
+local function refused(reason, detail)
+  return '["refused","' .. reason .. '","' .. detail .. '"]'
+end
+
+-- What a task asks for and could never get, as a refusal; or nil.
+local function never_fits(signature)
+  local asked = amounts_of(signature)
+  for i = 1, #asked.names do
+    local resource = asked.names[i]
+    if limit_of(resource) == 0 then
+      return refused('unknown_resource', resource)
+    elseif asked.amounts[resource] > limit_of(resource) then
+      return refused('never_fits', resource)
+    end
+  end
+  return nil
+end
+
+local function stuck_signatures()
+  local stuck = {}
+  for signature, line in pairs(waiting_lines) do
+    if line.open + line.capped > 0 and exceeds_limits(signature) then
+      stuck[#stuck + 1] = signature
+    end
+  end
+  return stuck
+end
+
+-- Park first tasks that ask for more than a limit which was lowered; behind them may be more.
+local function park_what_never_fits()
+  local stuck = stuck_signatures()
+  while #stuck > 0 and moves_left > 0 do
+    for i = 1, #stuck do
+      local line = waiting_lines[stuck[i]]
+      while moves_left > 0 and line.open + line.capped > 0 do
+        park(group((head_of(stuck[i], 'open') or head_of(stuck[i], 'capped')).group))
+        moves_left = moves_left - 1
+      end
+    end
+    stuck = stuck_signatures()
+  end
+end
+
+-- Bring back what a raised limit allows; each kind of ask is looked at once.
+local function unpark()
+  local from = '-'
+  while meta.parked > 0 and moves_left > 0 do
+    local first = redis.call('ZRANGE', K.parked, from, '+', 'BYLEX', 'LIMIT', 0, 1)[1]
+    if not first then
+      return
+    end
+    local part = split(first, '\0')
+    if exceeds_limits(part[1]) then
+      from = '(' .. part[1] .. '\1'
+    else
+      redis.call('ZREM', K.parked, first)
+      meta.parked, moves_left = meta.parked - 1, moves_left - 1
+      come_back(part[3])
     end
   end
 end

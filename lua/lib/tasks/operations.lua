@@ -1,30 +1,57 @@
 -- The operations of a batch. Each returns its own result as JSON text; ids, names and signatures
 -- arrive encoded, so that none can break a string.
-local function submit(id, group_name, weight, admitted_limit, signature, delay_us, payload, ttl_ms)
-  if redis.call('HEXISTS', K.tasks, id) == 1
-    or redis.call('EXISTS', 'arq:result:' .. id, 'arq:in-progress:' .. id) > 0 then
+local function is_known(id)
+  return redis.call('HEXISTS', K.tasks, id) == 1
+    or redis.call('EXISTS', 'arq:result:' .. id, 'arq:in-progress:' .. id) > 0
+end
+
+-- A function that no live worker serves, while some serve others: no worker could run it.
+local function is_unknown_function(name)
+  return name ~= '' and redis.call('HEXISTS', K.functions, name) == 0
+    and redis.call('HLEN', K.functions) > 0
+end
+
+-- Why a new task is not taken, as a result; or nil.
+local function refusal_of(signature, function_name)
+  if meta.state == 'draining' then
+    return refused('shutdown', '')
+  elseif is_unknown_function(function_name) then
+    return refused('unknown_function', function_name)
+  end
+  return never_fits(signature)
+end
+
+function OPERATIONS.submit(id, group_name, weight, admitted_limit, signature, delay_us, payload, ttl_ms,
+  function_name, tries)
+  if is_known(id) then
     return '["known"]'
   end
-  local refusal = never_fits(signature)
+  local refusal = refusal_of(signature, function_name)
   if refusal then
     return refusal
   end
   local g = group(group_name)
-  g.weight, g.admitted_limit, g.dirty = tonumber(weight), admitted_limit, true
+  set_weight(g, tonumber(weight))
+  if g.admitted_limit ~= admitted_limit then
+    g.admitted_limit, g.dirty = admitted_limit, true
+    change_lines(g)
+  end
   if ttl_ms == '' then
     redis.call('SET', 'arq:job:' .. id, payload)
   else
     redis.call('SET', 'arq:job:' .. id, payload, 'PX', ttl_ms)
   end
+  take_abort(id) -- one that was meant for an earlier job of this id
   local available_us = now_us + tonumber(delay_us)
-  redis.call('ZADD', K.queue, int(math.floor(available_us / 1000)), id)
-  local task = { group = group_name, arrival = string.format('%016.0f', next_place()),
-    signature = signature, run = '', column = '', number = '' }
+  local score = int(math.floor(available_us / 1000))
+  local task = { group = group_name, arrival = next_arrival(), signature = signature, score = score,
+    tries = tonumber(tries), run = '', column = '', number = '' }
+  write_task(id, task)
   if available_us > now_us then
     delay(id, task, available_us)
-    line_up(g) -- its admitted limit may have changed
   else
     enqueue(id, task)
+    emit_task('ready_enqueued', 'task_id', id, 'group', group_name)
   end
   return '["accepted"]'
 end
@@ -39,23 +66,29 @@ local function block_summary()
 end
 
 -- Select, acquire and commit, at most `slots` times. A member that got less is idle: it is woken.
-local function admit(slots, in_progress_ms)
+function OPERATIONS.admit(slots, in_progress_ms, resources_under_pressure)
   local leases, free = {}, tonumber(slots)
+  expired = {}
+  hint(resources_under_pressure)
   while free > 0 do
-    local g = select_next()
-    if not g then
+    local head = select_next()
+    if not head then
       break
     end
-    leases[#leases + 1] = grant_lease(g, in_progress_ms)
-    free = free - 1
+    local lease = grant_lease(head, in_progress_ms)
+    if lease then
+      leases[#leases + 1] = lease
+      free = free - 1
+    end
   end
   if free > 0 then
+    may_be_new('idle')
     redis.call('ZADD', K.idle, int(free), member_id)
   else
     redis.call('ZREM', K.idle, member_id)
   end
   return '["admitted",[' .. table.concat(leases, ',') .. '],' .. int(meta.queued) .. ','
-    .. (free > 0 and block_summary() or '{}') .. ']'
+    .. (free > 0 and block_summary() or '{}') .. ',[' .. table.concat(expired, ',') .. '],"' .. meta.events .. '"]'
 end
 
 -- The caller's live lease, or what is known of the id instead.
@@ -72,105 +105,130 @@ local function own_lease(lease_id)
   return nil, ended and '["duplicate"]' or '["unknown_lease"]'
 end
 
-local function end_task(lease_id, lease)
-  local task = end_lease(lease_id, lease, false)
-  forget_task(lease.task_id)
-  return task
+local function write_result(id, result, ttl_ms)
+  if result ~= '' then
+    if ttl_ms == '' then
+      redis.call('SET', 'arq:result:' .. id, result)
+    else
+      redis.call('SET', 'arq:result:' .. id, result, 'PX', ttl_ms)
+    end
+  end
 end
 
 -- Values of cells follow the four arguments; they are read from ARGV, as they may be thousands.
-local function finish(lease_id, result, result_ttl_ms, keep_in_progress_ms)
+function OPERATIONS.finish(lease_id, result, result_ttl_ms, keep_in_progress_ms)
   local lease, unknown = own_lease(lease_id)
   if not lease then
     return unknown
   end
   local id = lease.task_id
-  local task = end_task(lease_id, lease)
-  if result ~= '' then
-    if result_ttl_ms == '' then
-      redis.call('SET', 'arq:result:' .. id, result)
-    else
-      redis.call('SET', 'arq:result:' .. id, result, 'PX', result_ttl_ms)
-    end
-  end
+  local task = lease.is_cell and read_task(id)
+  end_lease(lease_id, lease, false)
+  forget_task(id)
+  write_result(id, result, result_ttl_ms)
   if keep_in_progress_ms == '' then
     redis.call('DEL', 'arq:in-progress:' .. id)
   else
     redis.call('PEXPIRE', 'arq:in-progress:' .. id, keep_in_progress_ms)
   end
-  if task.run ~= '' then
+  emit_task('task_lease_released', 'task_id', id, 'lease_id', lease_id, 'outcome', 'completed')
+  if task then
     complete_cells(task, first_argument + 4, last_argument)
   end
   return '["released"]'
 end
 
 -- The task of a run that cannot succeed: its record is dropped with a reason.
-local function drop(lease_id, reason)
+function OPERATIONS.drop(lease_id, reason)
   local lease, unknown = own_lease(lease_id)
   if not lease then
     return unknown
   end
-  local task = end_task(lease_id, lease)
+  local task = lease.is_cell and read_task(lease.task_id)
+  end_lease(lease_id, lease, false)
+  forget_task(lease.task_id)
   redis.call('DEL', 'arq:in-progress:' .. lease.task_id)
-  if task.run ~= '' then
+  emit_task('task_lease_released', 'task_id', lease.task_id, 'lease_id', lease_id, 'outcome', 'dropped')
+  if task then
     drop_cells(task, reason)
   end
   return '["released"]'
 end
 
 -- End the lease and put the task back in one step, with the try given back where it was not one.
-local function retry(lease_id, delay_us, give_back_try)
+function OPERATIONS.retry(lease_id, delay_us, give_back_try)
   local lease, unknown = own_lease(lease_id)
   if not lease then
     return unknown
   end
   local id, available_us = lease.task_id, now_us + tonumber(delay_us)
-  local task = end_lease(lease_id, lease, false)
+  end_lease(lease_id, lease, false)
   redis.call('DEL', 'arq:in-progress:' .. id)
-  if give_back_try == '1' then
-    redis.call('DECR', 'arq:retry:' .. id)
-    redis.call('PEXPIRE', 'arq:retry:' .. id, 88400000)
-  end
-  redis.call('ZADD', K.queue, int(math.floor(available_us / 1000)), id)
-  emit('retry_deferred', 'task_id', id, 'available_at_us', int(available_us))
-  if not is_wanted(task) then
-    forget_task(id)
-  elseif available_us > now_us then
-    delay(id, task, available_us)
-  else
-    enqueue(id, task)
-  end
+  emit_task('retry_deferred', 'task_id', id, 'lease_id', lease_id, 'available_at_us', int(available_us))
+  local task = read_task(id)
+  put_back(id, task, available_us, task.tries + (give_back_try == '1' and 0 or 1))
   return '["released"]'
 end
 
--- Of a run it gives up the record with it: nobody else would ever make that cell.
-local function discard(id)
+-- Of a run it gives up the record with it: nobody else would ever make that cell. A result may be
+-- left, as of an aborted job.
+function OPERATIONS.discard(id, result, result_ttl_ms)
   local task = read_task(id)
   if not discard_waiting(id) then
     return '["unknown"]'
   end
+  write_result(id, result, result_ttl_ms)
+  emit_task('cancelled', 'task_id', id)
   if task.run ~= '' then
     drop_cells(task, 'discarded')
   end
   return '["discarded"]'
 end
 
--- A clean shutdown: the tasks of this member go back at once, 200 a call.
-local function leave()
-  return end_member(member_id, 'left') and '["left"]' or '["leaving"]'
+-- The caller's workers run these functions.
+function OPERATIONS.serve()
+  may_be_new('held')
+  may_be_new('functions')
+  for i = first_argument, last_argument do
+    if redis.call('ZADD', K.held, 0, member_id .. '\0function\0' .. ARGV[i]) == 1 then
+      redis.call('HINCRBY', K.functions, ARGV[i], 1)
+    end
+  end
+  return '["served"]'
 end
 
-local OPERATIONS = {
-  submit = submit,
-  admit = admit,
-  finish = finish,
-  drop = drop,
-  retry = retry,
-  discard = discard,
-  claim = claim,
-  leave = leave,
-  run_submit = run_submit,
-  run_collect = run_collect,
-  run_written = run_written,
-  run_cancel = run_cancel,
-}
+-- Something that happened to a task in its worker, for a pool that writes down that much.
+function OPERATIONS.say(kind, task_id, lease_id)
+  emit_task(kind, 'task_id', task_id, 'lease_id', lease_id, 'member_id', member_id)
+  return '["said"]'
+end
+
+-- Pause, drain or open the pool again.
+function OPERATIONS.set_state(state)
+  if meta.state ~= state then
+    emit('pool_state_changed', 'from', meta.state, 'to', state)
+    meta.state = state
+  end
+  return '["set"]'
+end
+
+-- The policy and what is written down; its settings follow as field and value in turn.
+function OPERATIONS.configure(policy, reserve_after_us, events_kept)
+  meta.reserve_after_us, meta.events = tonumber(reserve_after_us), events_kept
+  redis.call('DEL', K.config)
+  may_be_new('config')
+  for i = first_argument + 3, last_argument, 2 do
+    redis.call('HSET', K.config, ARGV[i], ARGV[i + 1])
+  end
+  borrowing = nil
+  if meta.policy ~= policy then
+    meta.policy = policy
+    recount_out()
+  end
+  return '["set"]'
+end
+
+-- A clean shutdown: the tasks of this member go back at once, 200 a call.
+function OPERATIONS.leave()
+  return end_member(member_id, 'left') and '["left"]' or '["leaving"]'
+end

@@ -1,40 +1,34 @@
--- The fair queue of ready tasks (spec 04, The queue). A group stands in the line of its first
--- task's resource signature: in the `open` line while it runs fewer tasks than its admitted limit,
--- else in the `capped` one. So what fits is tested once per signature, and peer pressure is a look
--- at the heads of lines, never a scan of groups.
-local heads = {}
-
-local function line_member(g)
-  return g.signature .. '\0' .. g.line .. '\0' .. string.format('%024.9f', g.tag) .. '\0'
-    .. string.format('%016.0f', g.place) .. '\0' .. g.name
-end
-
-local function leave_line(g)
-  if (g.line or '') == '' then
-    return
-  end
-  redis.call('ZREM', K.ready, line_member(g))
-  heads[g.signature] = nil
-  if redis.call('HINCRBY', K.signatures, g.signature, -1) == 0 then
-    redis.call('HDEL', K.signatures, g.signature)
-  end
-  g.line, g.dirty = '', true
-end
+-- The fair queue of ready tasks (spec 04, The queue). A task is ready where `fifo` has it, delayed or
+-- parked where those do, else it runs: no state is written down that this says already.
+local known_tasks = {} -- what was read or written of tasks in this call
 
 local function parse_task(text)
   local part = split(text, '|')
-  return { state = part[1], group = part[2], arrival = part[3], signature = part[4],
-    run = part[5], column = part[6], number = part[7] }
-end
-
-local function write_task(id, task)
-  redis.call('HSET', K.tasks, id, table.concat({ task.state, task.group, task.arrival,
-    task.signature, task.run, task.column, task.number }, '|'))
+  return { group = part[1], arrival = part[2], signature = part[3], score = part[4],
+    tries = tonumber(part[5]), run = part[6], column = part[7], number = part[8] }
 end
 
 local function read_task(id)
-  local text = redis.call('HGET', K.tasks, id)
-  return text and parse_task(text)
+  local task = known_tasks[id]
+  if task == nil then
+    local text = redis.call('HGET', K.tasks, id)
+    task = text and parse_task(text) or false
+    known_tasks[id] = task
+  end
+  return task
+end
+
+local function write_task(id, task)
+  known_tasks[id] = task
+  may_be_new('tasks')
+  redis.call('HSET', K.tasks, id, table.concat({ task.group, task.arrival, task.signature, task.score,
+    int(task.tries), task.run, task.column, task.number }, '|'))
+  may_be_new('queue')
+  redis.call('ZADD', K.queue, task.score, id)
+end
+
+local function next_arrival()
+  return string.format('%016.0f', next_place())
 end
 
 local function fifo_member(id, task)
@@ -47,68 +41,96 @@ local function first_task(g)
   return first and split(first, '\0')[3]
 end
 
--- Stand where the group belongs now: its first task, tag, place or running count changed.
-local function line_up(g)
-  leave_line(g)
-  local first = g.waiting > 0 and first_task(g)
-  if not first then
-    return
+-- Stand in line with the task that is first now.
+local function stand(g)
+  g.head = g.waiting > 0 and first_task(g) or ''
+  if g.head ~= '' then
+    line_up(g, read_task(g.head).signature)
   end
-  local limit = tonumber(g.admitted_limit)
-  g.signature = read_task(first).signature
-  g.line = (limit and (tonumber(g.running) or 0) >= limit) and 'capped' or 'open'
-  g.dirty = true
-  redis.call('ZADD', K.ready, 0, line_member(g))
-  redis.call('HINCRBY', K.signatures, g.signature, 1)
-  heads[g.signature] = nil
 end
 
+-- A task that comes back takes its old place among those of its group.
 local function enqueue(id, task)
   local g = group(task.group)
-  task.state = 'ready'
-  write_task(id, task)
+  may_be_new('fifo')
   redis.call('ZADD', K.fifo, 0, fifo_member(id, task))
-  leave_line(g)
-  if g.waiting == 0 then
-    enter_line(g)
-  end
   g.waiting, g.touched_us, g.dirty = g.waiting + 1, now_us, true
   meta.queued = meta.queued + 1
-  line_up(g)
+  if g.waiting == 1 then
+    enter_line(g)
+  elseif task.arrival > read_task(g.head).arrival then
+    return
+  end
+  leave_line(g)
+  g.head = id
+  line_up(g, task.signature)
 end
 
-local function dequeue(id, task)
-  local g = group(task.group)
+-- Take a group's first task out; the group stands nowhere until it is told to.
+local function take_head(g)
+  local id = g.head
+  local task = read_task(id)
   redis.call('ZREM', K.fifo, fifo_member(id, task))
   leave_line(g)
   g.waiting, g.dirty = g.waiting - 1, true
   meta.queued = meta.queued - 1
-  return g
+  if id == meta.first_task then
+    meta.first_task, meta.first_signature, meta.first_since_us = '', '', 0
+  end
+  return id, task
+end
+
+-- A group is not forgotten while tasks of it wait elsewhere.
+local function count_away(g, by)
+  g.away, g.touched_us, g.dirty = (tonumber(g.away) or 0) + by, now_us, true
 end
 
 local function delay(id, task, available_us)
-  task.state = 'delayed'
-  write_task(id, task)
+  may_be_new('delayed')
   redis.call('ZADD', K.delayed, int(available_us), id)
   meta.delayed = meta.delayed + 1
+  count_away(group(task.group), 1)
 end
 
-local function head_of(signature, line)
-  local known = heads[signature]
-  if not known then
-    known = {}
-    heads[signature] = known
+-- A task that was delayed or parked is ready.
+local function come_back(id)
+  local task = read_task(id)
+  count_away(group(task.group), -1)
+  enqueue(id, task)
+end
+
+local function parked_member(id, task)
+  return task.signature .. '\0' .. task.arrival .. '\0' .. id
+end
+
+-- A task that asks for more than a limit can never go: its group goes on behind it.
+local function park(g)
+  local id, task = take_head(g)
+  may_be_new('parked')
+  redis.call('ZADD', K.parked, 0, parked_member(id, task))
+  meta.parked = meta.parked + 1
+  count_away(g, 1)
+  stand(g)
+  emit_task('admission_denied', 'task_id', id, 'reason', 'never_fits')
+end
+
+-- Take a task out that waits, wherever it does; false where it runs.
+local function remove_waiting(id, task)
+  local g = group(task.group)
+  if g.head == id then
+    take_head(g)
+    stand(g)
+  elseif redis.call('ZREM', K.fifo, fifo_member(id, task)) == 1 then
+    g.waiting, g.dirty = g.waiting - 1, true
+    meta.queued = meta.queued - 1
+  elseif redis.call('ZREM', K.delayed, id) == 1 then
+    meta.delayed = meta.delayed - 1
+    count_away(g, -1)
+  elseif redis.call('ZREM', K.parked, parked_member(id, task)) == 1 then
+    meta.parked = meta.parked - 1
+    count_away(g, -1)
+  else
+    return false
   end
-  if known[line] == nil then
-    local prefix = signature .. '\0' .. line
-    local first = redis.call('ZRANGE', K.ready, '[' .. prefix .. '\0', '(' .. prefix .. '\1',
-      'BYLEX', 'LIMIT', 0, 1)[1]
-    if first then
-      local part = split(first, '\0')
-      known[line] = { order = part[3] .. part[4], group = part[5] }
-    else
-      known[line] = false
-    end
-  end
-  return known[line]
+  return true
 end

@@ -4,12 +4,23 @@ local DUE_PER_CALL = 64
 local WOKEN_PER_CALL = 64
 local ended_left = ENDED_PER_CALL
 
+local function end_function(name)
+  if redis.call('HINCRBY', K.functions, name, -1) <= 0 then
+    redis.call('HDEL', K.functions, name)
+  end
+end
+
 local function end_member(member, why)
   local items = redis.call('ZRANGE', K.held, '[' .. member .. '\0', '(' .. member .. '\1', 'BYLEX',
     'LIMIT', 0, ended_left)
   for i = 1, #items do
-    local id = split(items[i], '\0')[3]
-    lose_lease(id, parse_lease(redis.call('HGET', K.leases, id)), why)
+    local part = split(items[i], '\0')
+    if part[2] == 'lease' then
+      lose_lease(part[3], parse_lease(redis.call('HGET', K.leases, part[3])), why)
+    else
+      redis.call('ZREM', K.held, items[i])
+      end_function(part[3])
+    end
   end
   ended_left = ended_left - #items
   if ended_left <= 0 then
@@ -41,19 +52,21 @@ local function enqueue_due()
   for i = 1, #due do
     redis.call('ZREM', K.delayed, due[i])
     meta.delayed = meta.delayed - 1
-    enqueue(due[i], read_task(due[i]))
+    come_back(due[i])
   end
 end
 
 local function settle()
   expire_members()
   enqueue_due()
+  park_what_never_fits()
+  unpark()
 end
 
 -- Wake as many idle members as the ready tasks need; each asks for what it can take, and the one
 -- that takes less than there is wakes the next.
 local function wake_idle()
-  if meta.queued == 0 or not select_next() then
+  if meta.queued == 0 or redis.call('ZCARD', K.idle) == 0 or not select_next() then
     return
   end
   local idle = redis.call('ZRANGE', K.idle, '+inf', '(0', 'BYSCORE', 'REV', 'LIMIT', 0,
@@ -69,18 +82,25 @@ local function wake_idle()
   end
 end
 
+-- The last look of a call: who stands first without fitting, and who has something to do.
+local function settle_after()
+  park_what_never_fits()
+  unpark()
+  note_first()
+  wake_idle()
+end
+
 -- The instant at which time alone may change something for this pool, or 0.
 local function next_wake_us()
-  if meta.queued + meta.delayed + meta.running == 0 then
+  if meta.queued + meta.delayed + meta.running + meta.parked == 0 then
     return 0
+  elseif ended_left <= 0 or moves_left <= 0 then
+    return now_us
   end
   local wake = tonumber(redis.call('ZRANGE', K.members, 0, 0, 'WITHSCORES')[2]) or 0
-  local due = tonumber(redis.call('ZRANGE', K.delayed, 0, 0, 'WITHSCORES')[2])
+  local due = meta.delayed > 0 and tonumber(redis.call('ZRANGE', K.delayed, 0, 0, 'WITHSCORES')[2])
   if due and (wake == 0 or due < wake) then
     wake = due
-  end
-  if ended_left <= 0 then
-    wake = now_us
   end
   return wake
 end

@@ -1,8 +1,10 @@
 -- State of a task pool for the length of one call: read once, changed in memory, written once.
 local META_FIELDS = { 'now_us', 'last_us', 'virtual_time', 'places', 'sequence', 'queued',
-  'delayed', 'running', 'admissions', 'finished', 'generation' }
-local META_NUMBERS = 10
-local GROUP_EXTRA = { 'running', 'admitted_limit', 'signature', 'line' }
+  'delayed', 'parked', 'running', 'admissions', 'finished', 'reserve_after_us', 'first_since_us',
+  'generation', 'state', 'policy', 'events', 'first_task', 'first_signature' }
+local META_NUMBERS = 13
+local META_TEXTS = 6
+local GROUP_EXTRA = { 'running', 'away', 'admitted_limit', 'head', 'signature', 'line', 'out', 'debt' }
 
 local stored_meta
 local meta = {}
@@ -14,7 +16,9 @@ local function load_meta()
   for i = 1, META_NUMBERS do
     meta[META_FIELDS[i]] = stored_meta[i] or 0
   end
-  meta.generation = stored_meta[META_NUMBERS + 1] or nil
+  for i = META_NUMBERS + 1, META_NUMBERS + META_TEXTS do
+    meta[META_FIELDS[i]] = stored_meta[i] or ''
+  end
   now_us, meta.last_us = shard_time(stored_meta[1], stored_meta[2])
   meta.now_us = now_us
   limits = read_hash(K.limits)
@@ -30,17 +34,26 @@ local function next_place()
   return meta.places
 end
 
--- A resource signature, such as "request:p/m=1,submission=1": what a task needs all at once.
+-- Tell what befell one task, where the pool is told to write down that much.
+local function emit_task(...)
+  if meta.events == 'full' then
+    emit(...)
+  end
+end
+
+-- A resource signature, such as "request:p/m=1,submission=1": what a task needs all at once. Its
+-- pressing resources are those on which groups press each other: all but `submission`, or that alone.
 local function amounts_of(signature)
   local parsed = signatures[signature]
   if not parsed then
-    parsed = { typed = {}, amounts = {} }
+    parsed = { names = {}, pressing = {}, amounts = {} }
     local items = split(signature, ',')
     for i = 1, #items do
       local part = split(items[i], '=')
+      parsed.names[i] = part[1]
       parsed.amounts[part[1]] = tonumber(part[2])
-      if part[1] ~= 'submission' then
-        parsed.typed[#parsed.typed + 1] = part[1]
+      if part[1] ~= 'submission' or #items == 1 then
+        parsed.pressing[#parsed.pressing + 1] = part[1]
       end
     end
     signatures[signature] = parsed
@@ -52,13 +65,27 @@ local function limit_of(resource)
   return tonumber(limits[resource]) or 0
 end
 
+-- What is left of a resource; below 0 where its limit was lowered under what is out.
+local function left_of(resource)
+  return limit_of(resource) - (ledger[resource] or 0)
+end
+
 local function fits(signature)
   for resource, amount in pairs(amounts_of(signature).amounts) do
-    if (ledger[resource] or 0) + amount > limit_of(resource) then
+    if amount > left_of(resource) then
       return false
     end
   end
   return true
+end
+
+local function exceeds_limits(signature)
+  for resource, amount in pairs(amounts_of(signature).amounts) do
+    if amount > limit_of(resource) then
+      return true
+    end
+  end
+  return false
 end
 
 local function take(signature)
@@ -75,5 +102,6 @@ end
 
 local function parse_lease(text)
   local part = split(text, '|')
-  return { member = part[1], task_id = part[2], signature = part[3], acquired_us = part[4] }
+  return { member = part[1], task_id = part[2], group = part[3], signature = part[4],
+    acquired_us = part[5], is_cell = part[6] == 'cell' }
 end

@@ -1,0 +1,154 @@
+"""What a task admission policy sees, says and is set to (spec 02 and 04, *Policies*)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field
+
+from contracts.identity import (
+    SchedulerResourceKey,
+    TaskGroupKey,
+    TaskGroupKind,
+    TaskGroupSpec,
+)
+from contracts.settings import Cap, GivenSettings, PositiveSeconds
+from contracts.tasks import Amounts, TaskDenialReason
+
+Units = Annotated[int, Field(strict=True, ge=0)]
+MOST_CONSIDERED: Final = 32
+"""First tasks that a policy evaluates for each task that is admitted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class QueueView:
+    """What waits in a pool, as a policy sees it.
+
+    Attributes:
+        queued_total: ready tasks.
+        queued_by_group: ready tasks of each group.
+        demand_by_group: what the ready tasks of each group ask for, together.
+        groups: weight and limit of each group that waits, by name.
+        first_candidates: what the first task of each group asks for.
+        considered: the groups whose first tasks fit and are looked at, in order: at most 32.
+        peer_demand: how many groups' first tasks fit now and want a resource.
+    """
+
+    queued_total: int
+    queued_by_group: Mapping[str, int]
+    demand_by_group: Mapping[str, Amounts]
+    groups: Mapping[str, TaskGroupSpec]
+    first_candidates: Mapping[str, Amounts]
+    considered: tuple[str, ...]
+    peer_demand: Amounts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskAdmissionView:
+    """A pool's ledger and policy state, as a policy sees it.
+
+    Attributes:
+        limits: of each resource.
+        available: what may be taken of each resource now, beside what is kept for who has stood
+            first without fitting.
+        leased: what is out of each resource.
+        leased_by_group: what each group has out.
+        running_by_group: tasks that each group runs.
+        debt_by_group: what each group owes, under the policy that borrows.
+    """
+
+    limits: Amounts
+    available: Amounts
+    leased: Amounts
+    leased_by_group: Mapping[str, Amounts]
+    running_by_group: Mapping[str, int]
+    debt_by_group: Mapping[str, Amounts]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskAdmissionPolicyDecision:
+    """What a policy says of one candidate.
+
+    Attributes:
+        allowed: whether it may start.
+        reason: why not.
+        available_at: when that may change; None if unknown.
+        diagnostics: JSON-compatible details; of an allowed one, ``borrowed`` by resource.
+    """
+
+    allowed: bool
+    reason: TaskDenialReason | None = None
+    available_at: float | None = None
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyStateDelta:
+    """What a lease that begins or ends changes in a policy's state.
+
+    Attributes:
+        debt_by_group: what is added to each group's debts; what would fall below 0 ends at 0.
+        counters: diagnostic counts.
+    """
+
+    debt_by_group: Mapping[str, Amounts] = field(default_factory=dict)
+    counters: Mapping[str, int] = field(default_factory=dict)
+
+
+class DebtCeiling(GivenSettings):
+    """The most that one group may owe of one resource.
+
+    Attributes:
+        kind: of the group's key.
+        identity: of the group's key.
+        resource: which.
+        units: how many.
+    """
+
+    kind: TaskGroupKind
+    identity: tuple[str, ...]
+    resource: SchedulerResourceKey
+    units: Units
+
+    @property
+    def group(self) -> TaskGroupKey:
+        """The group's key."""
+        return TaskGroupKey(kind=self.kind, identity=self.identity)
+
+
+class BoundedBorrowTaskAdmissionPolicyConfig(GivenSettings):
+    """How much a group may have out beyond its share while nobody presses.
+
+    Attributes:
+        share_rounding: how a share that is no whole number is rounded; never below 1.
+        ceilings: the most that single groups may owe of a resource.
+        default_ceiling: of everybody else; None makes it dynamic: the limit, less the reserve, less
+            the group's share.
+        ceiling_reserve: units of each limit that a dynamic ceiling leaves alone.
+    """
+
+    share_rounding: Literal["up", "down"] = "up"
+    ceilings: tuple[DebtCeiling, ...] = ()
+    default_ceiling: Units | None = None
+    ceiling_reserve: Units = 0
+
+
+class TaskAdmissionConfig(GivenSettings):
+    """What a pool admits by.
+
+    Attributes:
+        submission_capacity: tasks that may run at once in the whole pool.
+        resource_limits: units of each other resource.
+        borrow: the policy that borrows; None is the strict one.
+        reserve_after_seconds: how long a task stands first without fitting before what comes free
+            of its resources is kept for it.
+        events: ``full`` writes down what befalls each task as well, not transitions alone.
+    """
+
+    submission_capacity: Cap = 10_000
+    resource_limits: dict[SchedulerResourceKey, Cap] = Field(default_factory=dict)
+    borrow: BoundedBorrowTaskAdmissionPolicyConfig | None = None
+    reserve_after_seconds: PositiveSeconds = 5.0
+    events: Literal["transitions", "full"] = "transitions"

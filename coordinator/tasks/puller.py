@@ -1,0 +1,124 @@
+"""``TaskPuller``: keeps a process's slots filled with admitted tasks (spec 04); knows no arq.
+
+It asks for as many tasks as there are free slots when the call leaves, so that the tasks which end
+in a turn of the event loop and the ask for their successors travel in one call. Where fewer come
+than asked for it is silent until it is woken: nothing polls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+
+from contracts.errors import ForebayError
+from contracts.tasks import Admission, TaskAdmissionLease
+from coordinator.operations import Args, Operation, Result
+from coordinator.tasks import codec
+from coordinator.tasks.controller import TaskAdmissionController
+
+
+class TaskPuller:
+    """Asks one pool for tasks.
+
+    Args:
+        controller: the pool.
+        free_slots: how many tasks may start now, besides those that were asked for.
+        start: starts an admitted task; called once for each lease.
+        expired: told the id of each task whose payload was gone when its turn came.
+        in_progress_seconds: how long arq's in-progress mark of a task lives.
+        under_pressure: resources whose provider has no room now; tasks that ask for them are taken
+            only where there are no others.
+    """
+
+    def __init__(
+        self,
+        controller: TaskAdmissionController,
+        *,
+        free_slots: Callable[[], int],
+        start: Callable[[TaskAdmissionLease], None],
+        expired: Callable[[str], None],
+        in_progress_seconds: float,
+        under_pressure: Callable[[], Iterable[str]] = tuple,
+    ) -> None:
+        self._controller = controller
+        self._free_slots = free_slots
+        self._start = start
+        self._expired = expired
+        self._in_progress_seconds = in_progress_seconds
+        self._under_pressure = under_pressure
+        self._loop = asyncio.get_running_loop()
+        self._asked = 0
+        self._next: _Ask | None = None
+        self._may_be_work = True
+        self._is_stopped = False
+        controller.watch(self._on_change)
+
+    def look(self) -> None:
+        """Ask, if a slot is free and there may be work; call it when a slot gets free."""
+        if self._is_stopped or self._next is not None or not self._may_be_work:
+            return
+        if self._free_slots() > self._asked:
+            self._next = _Ask(self, self._controller)
+            self._controller.channel.submit(self._next)
+
+    def stop(self) -> None:
+        """Ask for nothing any more; what comes still of an earlier ask goes back."""
+        self._is_stopped = True
+
+    def _on_change(self) -> None:
+        self._may_be_work = True
+        self.look()
+
+    def _prepare(self, before: int) -> int:
+        """Settle how many to ask for, as the call leaves; ``before`` were asked for in vain."""
+        self._next = None
+        self._asked -= before
+        slots = 0 if self._is_stopped else max(0, self._free_slots() - self._asked)
+        self._asked += slots
+        return slots
+
+    def _admit_args(self, slots: int) -> Args:
+        return codec.admit_args(slots, self._in_progress_seconds, self._under_pressure())
+
+    def _answered(self, slots: int, admission: Admission) -> None:
+        self._asked -= slots
+        self._may_be_work = len(admission.leases) == slots
+        for lease in admission.leases:
+            if self._is_stopped:
+                self._controller.return_unstarted(lease)
+            else:
+                self._start(lease)
+        for task_id in admission.expired:
+            self._expired(task_id)
+        self.look()
+
+    def _failed(self, slots: int) -> None:
+        """The server is away or full: ask again after a while, or when something changes."""
+        self._asked -= slots
+        self._loop.call_later(self._controller.recheck_seconds, self._on_change)
+
+
+class _Ask(Operation):
+    """One ask for tasks."""
+
+    __slots__ = ("_controller", "_puller", "_slots")
+
+    def __init__(self, puller: TaskPuller, controller: TaskAdmissionController) -> None:
+        super().__init__(())
+        self._puller = puller
+        self._controller = controller
+        self._slots = 0
+
+    def prepare(self) -> None:
+        self._slots = self._puller._prepare(self._slots)  # noqa: SLF001 - the two are one thing
+        self.args = self._puller._admit_args(self._slots)  # noqa: SLF001
+
+    def done(self, result: Result | ForebayError) -> None:
+        if isinstance(result, ForebayError):
+            self._puller._failed(self._slots)  # noqa: SLF001
+        else:
+            admission = self._controller.take_admission(result, self.payloads, self.sent_as)
+            self._puller._answered(self._slots, admission)  # noqa: SLF001
+
+    def late(self, result: Result) -> None:
+        self._controller.return_late(result, self.sent_as)

@@ -1,0 +1,130 @@
+"""``FairTaskQueue``: what goes into one pool's queue, and out of it unstarted (spec 02, 04)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+from contracts.errors import ConfigurationError, TaskAdmissionError
+from contracts.identity import check_type
+from contracts.task_policies import QueueView
+from contracts.tasks import SchedulableTask, TaskAdmissionDenied, TaskDenialReason
+from coordinator.channel import ShardChannel
+from coordinator.keys import check_id
+from coordinator.tasks import codec
+from coordinator.tasks.snapshots import PoolReader
+
+MAX_PAYLOAD_BYTES: Final = 8 * 1024 * 1024
+
+
+class FairTaskQueue:
+    """Membership and order of the ready tasks of one pool; which may go is not decided here.
+
+    Args:
+        channel: the pool's.
+        reader: looks at the pool.
+    """
+
+    def __init__(self, channel: ShardChannel, reader: PoolReader) -> None:
+        self._channel = channel
+        self._reader = reader
+
+    async def submit(self, task: SchedulableTask) -> bool:
+        """Put a task into the queue, once.
+
+        Returns:
+            Whether it is new; False where its id is queued, running or has a result.
+
+        Raises:
+            TaskAdmissionError: it was refused and nothing was queued: a resource that is unknown or
+                asked for above its limit, a function that no live worker runs, a payload that is
+                too large, a pool that is draining.
+            ConfigurationError: a wrong name.
+            CoordinatorError: the shared state could not be used.
+        """
+        _check_payload(task)
+        result = await self._channel.ask(*codec.submit_args(task))
+        return codec.check_accepted(result, f"task {task.task_id!r}", task)
+
+    async def enqueue(self, items: Iterable[SchedulableTask]) -> list[str]:
+        """Put tasks into the queue, each once, in one or few calls.
+
+        Returns:
+            The ids that were accepted: new ones, and those that are known already.
+
+        Raises:
+            TaskAdmissionError: an id stands twice in ``items`` or a payload is too large, and
+                nothing was queued; or the first one that the pool refused, the others being queued.
+            ConfigurationError, CoordinatorError: as `submit`.
+        """
+        tasks = list(items)
+        _check_distinct(tasks)
+        for task in tasks:
+            check_type("an item of the queue", task, SchedulableTask)
+            _check_payload(task)
+        asked = [(task, self._channel.ask(*codec.submit_args(task))) for task in tasks]
+        accepted, refused = [], None
+        for task, answer in asked:
+            try:
+                codec.check_accepted(await answer, f"task {task.task_id!r}", task)
+            except TaskAdmissionError as error:
+                refused = refused or error
+            else:
+                accepted.append(task.task_id)
+        if refused is not None:
+            raise refused
+        return accepted
+
+    async def discard(self, task_id: str) -> bool:
+        """Drop a task that waits; False where it runs or is unknown."""
+        return await self.abort(task_id)
+
+    async def abort(
+        self, task_id: str, *, result: bytes = b"", result_seconds: float | None = None
+    ) -> bool:
+        """Drop a task that waits and leave a result, as of a job that was aborted.
+
+        Args:
+            task_id: the task.
+            result: arq's serialised result, empty for none.
+            result_seconds: how long it is kept; None for ever.
+        """
+        kept = "" if result_seconds is None else codec.milliseconds(result_seconds)
+        args = codec.operation("discard", check_id("task id", task_id), result, kept)
+        return await self._channel.ask(*args) == ["discarded"]
+
+    async def view(self) -> QueueView:
+        """Look at what waits; changes nothing.
+
+        Raises:
+            CoordinatorError: the server could not be used.
+        """
+        return (await self._reader.snapshot()).queue
+
+
+def _check_payload(task: SchedulableTask) -> None:
+    if not isinstance(task.payload, bytes):
+        raise ConfigurationError(
+            f"the payload of task {task.task_id!r} is of type {type(task.payload).__name__},"
+            " expected bytes; serialise it."
+        )
+    if len(task.payload) > MAX_PAYLOAD_BYTES:
+        raise TaskAdmissionError(
+            "payload_too_large",
+            f"the payload of task {task.task_id!r} has {len(task.payload)} bytes, the most is"
+            f" {MAX_PAYLOAD_BYTES}; store it elsewhere and pass a reference.",
+            TaskAdmissionDenied(item=task, reason=TaskDenialReason.POLICY_DENIAL),
+        )
+
+
+def _check_distinct(tasks: list[SchedulableTask]) -> None:
+    seen: set[str] = set()
+    for task in tasks:
+        if task.task_id in seen:
+            raise TaskAdmissionError(
+                "duplicate_id",
+                f"task id {task.task_id!r} stands twice in one call, expected each once, as the"
+                " second would be dropped silently; give each task an id of its own.",
+                TaskAdmissionDenied(item=task, reason=TaskDenialReason.POLICY_DENIAL),
+            )
+        seen.add(task.task_id)

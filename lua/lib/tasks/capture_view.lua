@@ -1,0 +1,71 @@
+-- What waits in a pool and why it does, for programs: the queue and the ledger of one instant.
+local TASKS_COUNTED = 1000 -- of all groups together; a demand beyond them is told as incomplete
+
+-- The first groups that wait, in order.
+local function waiting_heads(rows)
+  local list = {}
+  for signature in pairs(waiting_lines) do
+    for i = 1, #LINES do
+      local found = heads_of(signature, LINES[i], rows)
+      for j = 1, #found do
+        list[#list + 1] = found[j]
+      end
+    end
+  end
+  table.sort(list, function(a, b) return a.order < b.order end)
+  for i = #list, rows + 1, -1 do
+    list[i] = nil
+  end
+  return list
+end
+
+-- How many of a group's ready tasks ask for what, of its first ones.
+local function demand_of(g, most)
+  local counts, found = {}, redis.call('ZRANGE', K.fifo, '[' .. g.name .. '\0', '(' .. g.name .. '\1',
+    'BYLEX', 'LIMIT', 0, most)
+  for i = 1, #found do
+    local signature = read_task(split(found[i], '\0')[3]).signature
+    counts[signature] = (counts[signature] or 0) + 1
+  end
+  return counts, #found
+end
+
+local function view_of(g)
+  return { name = g.name, weight = g.weight, admitted_limit = g.admitted_limit or '',
+    waiting = g.waiting, running = tonumber(g.running) or 0, out = g.out or '', debt = g.debt or '',
+    signature = g.signature or '' }
+end
+
+local function capture_groups(rows)
+  local list, heads_found, left = {}, waiting_heads(rows), TASKS_COUNTED
+  for i = 1, #heads_found do
+    local g = group(heads_found[i].group)
+    local row, demand, counted = view_of(g), demand_of(g, left)
+    row.demand, left = demand, left - counted
+    row.fits = fits(g.signature)
+    list[i] = row
+  end
+  local recent = redis.call('ZRANGE', K.idle_groups, 0, rows - 1, 'REV')
+  for i = 1, #recent do
+    local g = group(recent[i])
+    if #list < rows and g.waiting == 0 and (tonumber(g.running) or 0) > 0 then
+      list[#list + 1] = view_of(g)
+    end
+  end
+  return list, left > 0
+end
+
+local function capture_view(rows)
+  load_meta()
+  if meta.generation == '' then
+    return { generation = '' }
+  end
+  load_lines()
+  local list, is_complete = capture_groups(rows)
+  local _, reasons = select_next()
+  local due = meta.delayed > 0 and redis.call('ZRANGE', K.delayed, 0, 0, 'WITHSCORES')[2]
+  return { generation = meta.generation, now_us = int(now_us), state = meta.state,
+    policy = meta.policy, queued = meta.queued, delayed = meta.delayed, parked = meta.parked,
+    running = meta.running, limits = limits, leased = ledger, kept = reservation() or {},
+    groups = list, is_complete = is_complete, reasons = reasons, due_us = due or '' }
+end

@@ -1,0 +1,122 @@
+-- Lines of groups (spec 04, The queue; docs/adr/0009). A group that waits stands in the line of its
+-- first task's resource signature: the `open` one while it runs fewer tasks than its admitted limit or
+-- has none, else the `capped` one. So what fits is asked once per signature, and pressure is a look
+-- at heads of lines, never a scan of groups.
+local LINES = { 'open', 'capped' }
+local waiting_lines -- signature -> how many groups stand in each of its lines, and what they weigh
+local stored_lines
+local heads = {}
+
+local function load_lines()
+  waiting_lines, stored_lines = {}, read_hash(K.signatures)
+  for signature, text in pairs(stored_lines) do
+    local part = split(text, '|')
+    waiting_lines[signature] = { open = tonumber(part[1]), capped = tonumber(part[2]),
+      weight = tonumber(part[3]) }
+  end
+end
+
+local function write_lines()
+  for signature, line in pairs(waiting_lines) do
+    if line.open + line.capped == 0 then
+      if stored_lines[signature] then
+        redis.call('HDEL', K.signatures, signature)
+      end
+    else
+      local text = int(line.open) .. '|' .. int(line.capped) .. '|' .. int(line.weight)
+      if text ~= stored_lines[signature] then
+        may_be_new('signatures')
+        redis.call('HSET', K.signatures, signature, text)
+      end
+    end
+  end
+end
+
+-- Weights are summed in millionths, so that sums are exact.
+local function millionths(weight)
+  return math.floor(weight * 1000000 + 0.5)
+end
+
+local function line_member(g)
+  return g.signature .. '\0' .. g.line .. '\0' .. string.format('%024.9f', g.tag) .. '\0'
+    .. string.format('%016.0f', g.place) .. '\0' .. g.name
+end
+
+local function count_in_line(g, by)
+  local line = waiting_lines[g.signature]
+  if not line then
+    line = { open = 0, capped = 0, weight = 0 }
+    waiting_lines[g.signature] = line
+  end
+  line[g.line] = line[g.line] + by
+  line.weight = line.weight + by * millionths(g.weight)
+  heads[g.signature] = nil
+end
+
+local function leave_line(g)
+  if (g.line or '') == '' then
+    return
+  end
+  redis.call('ZREM', K.ready, line_member(g))
+  count_in_line(g, -1)
+  g.line, g.dirty = '', true
+end
+
+local function is_capped(g)
+  local limit = tonumber(g.admitted_limit)
+  return limit and (tonumber(g.running) or 0) >= limit
+end
+
+-- Stand where the group belongs by its first task, tag and place; it stood nowhere.
+local function line_up(g, signature)
+  g.signature, g.line, g.dirty = signature, is_capped(g) and 'capped' or 'open', true
+  may_be_new('ready')
+  redis.call('ZADD', K.ready, 0, line_member(g))
+  count_in_line(g, 1)
+end
+
+-- Stand where the group belongs after its running tasks or its limit changed.
+local function change_lines(g)
+  if (g.line or '') ~= '' and g.line ~= (is_capped(g) and 'capped' or 'open') then
+    leave_line(g)
+    line_up(g, g.signature)
+  end
+end
+
+local function set_weight(g, weight)
+  if weight ~= g.weight then
+    if (g.line or '') ~= '' then
+      local line = waiting_lines[g.signature]
+      line.weight = line.weight + millionths(weight) - millionths(g.weight)
+    end
+    g.weight, g.dirty = weight, true
+  end
+end
+
+-- The first `most` groups of a line, with their order; kept while the line is unchanged.
+local function heads_of(signature, line, most)
+  local known = heads[signature]
+  if not known then
+    known = {}
+    heads[signature] = known
+  end
+  local list = known[line]
+  if not list or (list.asked_for < most and #list == list.asked_for) then
+    list = { asked_for = most }
+    if waiting_lines[signature][line] > 0 then
+      local prefix = signature .. '\0' .. line
+      local found = redis.call('ZRANGE', K.ready, '[' .. prefix .. '\0', '(' .. prefix .. '\1', 'BYLEX',
+        'LIMIT', 0, most)
+      for i = 1, #found do
+        local part = split(found[i], '\0')
+        list[i] = { order = part[3] .. part[4], group = part[5], signature = signature }
+      end
+    end
+    known[line] = list
+  end
+  return list
+end
+
+local function head_of(signature, line)
+  return heads_of(signature, line, 1)[1]
+end

@@ -1,0 +1,64 @@
+-- One instant of a task pool for programs: what waits, what is out, and why nothing goes.
+--
+-- KEYS
+--   meta        hash    clock, virtual time, generation, counts, state, policy, who stands first
+--   claims      hash    resource NUL holder -> the limit that this holder claims
+--   limits      hash    resource -> limit, the smallest claim
+--   ledger      hash    resource -> amount out on leases
+--   config      hash    settings of the policy that borrows
+--   tasks       hash    task id -> group|arrival|signature|score|tries|run|column|number
+--   queue       zset    task id, by available-at in milliseconds: the queue that arq's Job looks at
+--   ready       zset    signature NUL line NUL tag NUL place NUL group, by name
+--   signatures  hash    resource signature -> groups in its open line|in its capped line|their weight
+--   fifo        zset    group NUL arrival NUL task id, by name
+--   groups      hash    group -> weight|tag|place|waiting|touched_us|indexed_us|running|away|admitted_limit|head|signature|line|out|debt
+--   idle_groups zset    group, by last turn in microseconds
+--   delayed     zset    task id, by available-at in microseconds
+--   parked      zset    signature NUL arrival NUL task id, by name: asks for more than a limit
+--   leases      hash    lease id -> member|task id|group|signature|acquired_us|cell
+--   members     zset    member, by expiry in microseconds
+--   held        zset    member NUL lease or function NUL id, by name
+--   functions   hash    function -> members that run it
+--   idle        zset    member, by free slots
+--   finished    zset    lease id, by order of ending times 2, plus 1 if it expired
+--   batches     hash    member -> number of the last batch, space, its reply
+--   events      stream  transitions, the last 8192
+--   runs        hash    run id -> its plan as JSON; run id NUL workflow -> the workflow
+--   progress    hash    run NUL name -> count
+--   cells       hash    run NUL record NUL column -> value as JSON; # columns done; ! why dropped
+--   row_groups  hash    run NUL row group -> records that are still missing
+--   checkpoints zset    run NUL row group, whose records wait to be written out
+-- ARGV
+--   max_rows integer how many groups, 0..100
+-- Reply
+--   JSON {generation, now_us, state, policy, queued, delayed, parked, running, limits, leased, kept,
+--   groups, is_complete, reasons, due_us}; a pool that nobody used has generation "" alone
+-- Errors
+--   none
+-- Cost
+--   O(log n) per row, and at most 1,000 tasks; O(n) in resources and signatures
+-- Invariant
+--   changes nothing, the clock neither
+-- @bind
+-- luacheck: push ignore 211 241
+-- @include lib/clock
+-- @include lib/time
+-- @include lib/int
+-- @include lib/real
+-- @include lib/read_hash
+-- @include lib/read_numbers
+-- @include lib/split
+-- @include lib/shard
+-- @include lib/keep
+-- @include lib/tasks/state
+-- @include lib/groups
+-- @include lib/tasks/lines
+-- @include lib/tasks/queue
+-- @include lib/tasks/asks
+-- @include lib/tasks/amounts
+-- @include lib/tasks/borrow
+-- @include lib/tasks/select
+-- luacheck: pop
+-- @include lib/tasks/capture_view
+
+return cjson.encode(capture_view(tonumber(max_rows)))

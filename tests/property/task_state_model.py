@@ -1,0 +1,197 @@
+"""The state of the reference model of a task pool, and who may go in it: plain, slow and obvious.
+
+From spec 04 and ADR 0009 alone. It keeps no ledger and no lines: what is out, who waits and who is
+first are worked out anew from tasks and leases each time; the policies are those of
+``coordinator.tasks.policies``, which document the rules and never decide in production.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpec
+from contracts.task_policies import MOST_CONSIDERED, QueueView, TaskAdmissionView
+from contracts.tasks import Amounts, SchedulableTask, SchedulerResourceRequest
+from coordinator.tasks.policies import StrictFairTaskAdmissionPolicy, TaskAdmissionPolicy, fits
+
+HOUR_US: Final = 3600 * 1_000_000
+RESERVE_AFTER_US: Final = 5_000_000
+
+Place = Literal["ready", "delayed", "parked", "running"]
+
+
+def group_key(name: str) -> TaskGroupKey:
+    return TaskGroupKey(kind=TaskGroupKind.LOCAL, identity=(name,))
+
+
+def full_name(name: str) -> str:
+    return str(group_key(name))
+
+
+@dataclass(slots=True, kw_only=True)
+class Task:
+    """A task that is not finished."""
+
+    task_id: str
+    group: str
+    amounts: Amounts
+    arrival: int
+    place: Place
+    score: int
+    tries: int = 0
+    available_us: int = 0
+    has_payload: bool = True
+
+    @property
+    def signature(self) -> str:
+        return ",".join(f"{name}={amount}" for name, amount in sorted(self.amounts.items()))
+
+
+@dataclass(slots=True)
+class Group:
+    """A group's weight, limit and place in line; no tag before its first turn."""
+
+    weight: float = 1.0
+    limit: int | None = None
+    tag: float | None = None
+    place: int = 0
+    touched_us: int = 0
+    debt: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(slots=True, kw_only=True)
+class Lease:
+    """A task that runs."""
+
+    lease_id: str
+    member: str
+    task: Task
+
+
+@dataclass(slots=True)
+class PoolState:
+    """What a pool holds, and what follows from it at an instant.
+
+    Attributes:
+        server_us: the server's clock, which the test moves.
+        limits: of each resource.
+        state: "" for open, "paused" or "draining".
+        policy: that decides.
+        first: the task that stands first without fitting, and since when.
+    """
+
+    server_us: int
+    now_us: int = 0
+    last_us: int | None = None
+    virtual_time: float = 0.0
+    places: int = 0
+    admissions: int = 0
+    limits: dict[str, int] = field(default_factory=dict)
+    members: dict[str, int] = field(default_factory=dict)
+    tasks: dict[str, Task] = field(default_factory=dict)
+    groups: dict[str, Group] = field(default_factory=dict)
+    leases: dict[str, Lease] = field(default_factory=dict)
+    finished: dict[str, str] = field(default_factory=dict)
+    idle: dict[str, int] = field(default_factory=dict)
+    state: str = ""
+    policy: TaskAdmissionPolicy = field(default_factory=StrictFairTaskAdmissionPolicy)
+    reserve_after_us: int = RESERVE_AFTER_US
+    first: tuple[str, int] | None = None
+
+    # -- worked out anew
+
+    def tasks_at(self, place: Place) -> list[Task]:
+        """Tasks in one place, in order of arrival."""
+        found = [task for task in self.tasks.values() if task.place == place]
+        return sorted(found, key=lambda task: task.arrival)
+
+    def ready_of(self, group: str) -> list[Task]:
+        return [task for task in self.tasks_at("ready") if task.group == group]
+
+    def running_of(self, group: str) -> list[Task]:
+        return [lease.task for lease in self.leases.values() if lease.task.group == group]
+
+    def out(self) -> Counter[str]:
+        return sum((Counter(lease.task.amounts) for lease in self.leases.values()), Counter())
+
+    def heads(self) -> list[Task]:
+        """The first task of each group that waits, in order."""
+        heads = {task.group: task for task in reversed(self.tasks_at("ready"))}
+        return sorted(heads.values(), key=lambda task: self._order(task.group))
+
+    def _order(self, name: str) -> tuple[str, int]:
+        group = self.groups[name]
+        assert group.tag is not None
+        return (f"{group.tag:024.9f}", group.place)
+
+    def spec(self, name: str) -> TaskGroupSpec:
+        group = self.groups[name]
+        return TaskGroupSpec(key=group_key(name), weight=group.weight, admitted_limit=group.limit)
+
+    def exceeds_limits(self, amounts: Amounts) -> bool:
+        return any(amount > self.limits.get(name, 0) for name, amount in amounts.items())
+
+    def left(self) -> dict[str, int]:
+        out = self.out()
+        return {name: limit - out[name] for name, limit in self.limits.items()}
+
+    def kept(self) -> Amounts:
+        """What is kept for who has stood first without fitting for long."""
+        if self.first is None:
+            return {}
+        task_id, since_us = self.first
+        amounts = self.tasks[task_id].amounts
+        is_long = self.now_us - since_us >= self.reserve_after_us
+        return amounts if is_long and not fits(amounts, self.left()) else {}
+
+    def available(self) -> dict[str, int]:
+        kept = self.kept()
+        return {name: left - kept.get(name, 0) for name, left in self.left().items()}
+
+    def is_idle(self, name: str) -> bool:
+        """Whether a group is forgotten: nothing of it for more than an hour."""
+        is_busy = any(task.group == name for task in self.tasks.values())
+        return not is_busy and self.now_us - self.groups[name].touched_us > HOUR_US
+
+    # -- what a policy sees
+
+    def queue_view(self) -> QueueView:
+        heads = self.heads()
+        available = self.available()
+        fitting = [task for task in heads if fits(task.amounts, available)]
+        ready = self.tasks_at("ready")
+        return QueueView(
+            queued_total=len(ready),
+            queued_by_group=Counter(full_name(task.group) for task in ready),
+            demand_by_group={},
+            groups={full_name(task.group): self.spec(task.group) for task in heads},
+            first_candidates={full_name(task.group): task.amounts for task in heads},
+            considered=tuple(full_name(task.group) for task in fitting[:MOST_CONSIDERED]),
+            peer_demand={},
+        )
+
+    def admission_view(self) -> TaskAdmissionView:
+        names = {*self.groups}
+        return TaskAdmissionView(
+            limits=self.limits,
+            available=self.available(),
+            leased=self.out(),
+            leased_by_group={
+                full_name(name): sum(
+                    (Counter(task.amounts) for task in self.running_of(name)), Counter()
+                )
+                for name in names
+            },
+            running_by_group={full_name(name): len(self.running_of(name)) for name in names},
+            debt_by_group={full_name(name): self.groups[name].debt for name in names},
+        )
+
+    def item(self, task: Task) -> SchedulableTask:
+        return SchedulableTask(
+            task_id=task.task_id,
+            payload=b"",
+            group=self.spec(task.group),
+            resource_request=SchedulerResourceRequest(amounts=task.amounts),
+        )

@@ -1,0 +1,326 @@
+"""The pool's script against the reference model, step by step, on both servers (spec 04)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import fakeredis
+import pytest
+import redis
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    rule,
+    run_state_machine_as_test,
+)
+
+from contracts.task_policies import (
+    BoundedBorrowTaskAdmissionPolicyConfig,
+    TaskAdmissionConfig,
+)
+from contracts.tasks import Amounts
+from coordinator.address import parse_url
+from coordinator.connections import open_sync
+from coordinator.tasks import codec
+from coordinator.tasks.policies import (
+    BoundedBorrowTaskAdmissionPolicy,
+    StrictFairTaskAdmissionPolicy,
+)
+from tests.contract.pool_under_clock import Pool
+from tests.contract.shard_under_clock import START_US
+from tests.property.modes import LONG, MODE, Progress
+from tests.property.task_comparison import expected_state, observed_state
+from tests.property.task_model import PoolModel
+from tests.property.task_moves import MOVES, RESOURCES, WEIGHTED
+from tests.property.task_state_model import HOUR_US
+
+MOST_MEMBERS = 3
+
+settings.register_profile(
+    "task-model-shrink",
+    stateful_step_count=50,
+    deadline=None,
+    derandomize=True,
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+)
+settings.register_profile(
+    "task-model-long", settings.get_profile("task-model-shrink"), derandomize=False
+)
+settings.register_profile(
+    "task-model-ci",
+    settings.get_profile("task-model-shrink"),
+    phases=[Phase.explicit, Phase.generate],
+)
+
+
+class TaskPoolMachine(RuleBasedStateMachine):
+    """Several members use one pool; the model is told the same and must answer the same."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        super().__init__()
+        client.flushall()
+        self.pool = Pool(client)
+        self.pool.listen_to_all()
+        self.model = PoolModel(server_us=START_US)
+        self.member_names: list[str] = []
+        self.asked = 0
+        self.lease_ids: list[str] = []
+
+    def teardown(self) -> None:
+        self.pool.close()
+
+    @initialize()
+    def begin(self) -> None:
+        self.join(60_000_000)
+        for resource, limits in RESOURCES.items():
+            self.set_limit(0, (resource, limits[0]))
+
+    # One rule draws every move: separate rules are switched off at random for whole examples.
+    @rule(name=st.sampled_from(WEIGHTED), data=st.data())
+    def move(self, name: str, data: st.DataObject) -> None:
+        getattr(self, name)(*data.draw(MOVES[name][1], name))
+
+    # -- picking
+
+    def a_member(self, pick: int) -> str:
+        live = list(self.model.members)
+        return live[pick % len(live)] if live and pick < 3 else self.member_names[-1]
+
+    def a_lease(self, pick: int) -> Any:
+        leases = list(self.model.leases.values())
+        return leases[pick % len(leases)] if leases else None
+
+    def a_task(self, pick: int) -> str:
+        known = [*self.model.tasks, f"t{pick}"]
+        return known[pick % len(known)]
+
+    # -- a batch, and what must be the same after it
+
+    def batch(self, member: str, *steps: tuple[tuple[Any, ...], Any]) -> None:
+        """Run operations; each comes with what the model does and answers instead."""
+        self.model.begin()
+        operations = [operation for operation, _expected in steps]
+        if member not in self.model.members:
+            with pytest.raises(redis.ResponseError, match="NOMEMBER"):
+                self.pool.ask_all(member, *operations)
+            woken = self.model.end()
+            assert sorted(self.pool.woken()) == sorted(woken)
+            self.compare()
+            return
+        results = self.pool.ask_all(member, *operations)
+        expected = [expect() for _operation, expect in steps]
+        woken = self.model.end()
+        assert [self.seen(result) for result in results] == expected
+        own = [member] if ["work"] in self.pool.notices else []
+        assert sorted(self.pool.woken() + own) == sorted(woken)
+        assert self.pool.next_wake_us == self.model.next_wake_us
+        self.compare()
+
+    def seen(self, result: list[Any]) -> Any:
+        """Return what of a result the model knows."""
+        if result[0] != "admitted":
+            return result
+        _word, leases, queued, _reasons, expired, _events = result
+        for lease in leases:
+            payload = self.pool.payloads[int(lease[8]) - 1]
+            assert payload == f"payload of {lease[1]}".encode()
+        terms = [[lease[0], lease[1], *lease[3:7]] for lease in leases]
+        return (terms, queued, expired)
+
+    def compare(self) -> None:
+        report = self.pool.audit()
+        assert report.differences == ()
+        assert observed_state(self.pool, self.model) == expected_state(self.model)
+        assert self.pool.endless_keys() == set()
+
+    # -- moves
+
+    def join(self, ttl_us: int) -> None:
+        if len(self.model.members) < MOST_MEMBERS:
+            self.member_names.append(f"m{len(self.member_names)}")
+            self.pool.join(self.member_names[-1], ttl_us=ttl_us)
+            self.model.join(self.member_names[-1], ttl_us)
+
+    def submit(self, pick: int, tasks: list[tuple[str, float, int | None, Amounts, int]]) -> None:
+        steps = []
+        for group, weight, limit, amounts, delay_us in tasks:
+            self.asked += 1
+            steps.append(self.submission(f"t{self.asked}", group, weight, limit, amounts, delay_us))
+        self.batch(self.a_member(pick), *steps)
+
+    def submission(
+        self,
+        task_id: str,
+        group: str,
+        weight: float,
+        limit: int | None,
+        amounts: Amounts,
+        delay_us: int,
+    ) -> tuple[tuple[Any, ...], Any]:
+        asks = ",".join(f"{name}={amount}" for name, amount in sorted(amounts.items()))
+        operation = (
+            "submit",
+            task_id,
+            f"local/{group}",
+            weight,
+            "" if limit is None else limit,
+            asks,
+            delay_us,
+            f"payload of {task_id}",
+            "",
+            "",
+            0,
+        )
+        return operation, lambda: self.model.submit(
+            task_id, group, weight, limit, amounts, delay_us
+        )
+
+    def submit_again(self, pick: int, task: int) -> None:
+        if task_id := next(iter(self.model.tasks), None):
+            known = self.model.tasks[task_id]
+            step = self.submission(task_id, known.group, 1.0, None, known.amounts, task)
+            self.batch(self.a_member(pick), step)
+
+    def admission(self, member: str, slots: int, hints: tuple[str, ...]) -> Any:
+        operation = ("admit", slots, 60_000, ",".join(hints))
+
+        def expect() -> Any:
+            leases, expired = self.model.admit(member, slots, set(hints))
+            self.lease_ids += [lease[0] for lease in leases]
+            return (leases, len(self.model.tasks_at("ready")), expired)
+
+        return operation, expect
+
+    def admit(self, pick: int, slots: int, hints: tuple[str, ...]) -> None:
+        member = self.a_member(pick)
+        self.batch(member, self.admission(member, slots, hints))
+
+    def end(self, member: str, lease_id: str) -> Any:
+        return ("finish", lease_id, b"", "", ""), lambda: self.model.finish(member, lease_id)
+
+    def finish(self, picks: list[int]) -> None:
+        if lease := self.a_lease(picks[0]):
+            leases = [self.a_lease(pick) for pick in picks]
+            self.batch(lease.member, *(self.end(lease.member, one.lease_id) for one in leases))
+
+    def finish_and_admit(self, pick: int, slots: int) -> None:
+        if lease := self.a_lease(pick):
+            steps = [self.end(lease.member, lease.lease_id)]
+            self.batch(lease.member, *steps, self.admission(lease.member, slots, ()))
+
+    def finish_of_another(self, pick: int, which: int) -> None:
+        known = [*self.lease_ids[-6:], "never~1"]
+        member = self.a_member(pick)
+        self.batch(member, self.end(member, known[which % len(known)]))
+
+    def retry(self, pick: int, delay_us: int, gives_back: bool) -> None:
+        if lease := self.a_lease(pick):
+            operation = ("retry", lease.lease_id, delay_us, int(gives_back))
+            self.batch(
+                lease.member,
+                (
+                    operation,
+                    lambda: self.model.retry(
+                        lease.member, lease.lease_id, delay_us, gives_back=gives_back
+                    ),
+                ),
+            )
+
+    def discard(self, pick: int, task: int) -> None:
+        task_id = self.a_task(task)
+        operation = ("discard", task_id, b"", "")
+        self.batch(self.a_member(pick), (operation, lambda: self.model.discard(task_id)))
+
+    def payload_expires(self, pick: int) -> None:
+        task = self.model.tasks.get(self.a_task(pick))
+        if task is not None and task.place != "running":
+            task.has_payload = False
+            self.pool.client.delete(f"arq:job:{task.task_id}")
+
+    def set_limit(self, pick: int, limit: tuple[str, int]) -> None:
+        operation = ("claim", limit[0], "pool", limit[1])
+        self.batch(self.a_member(pick), (operation, lambda: self.model.claim(*limit)))
+
+    def configure(
+        self, pick: int, borrow: BoundedBorrowTaskAdmissionPolicyConfig | None, reserve_us: int
+    ) -> None:
+        config = TaskAdmissionConfig(
+            borrow=borrow, reserve_after_seconds=max(0.001, reserve_us / 1e6)
+        )
+        name, _count, *args = codec.configure_args(config)
+        policy = (
+            StrictFairTaskAdmissionPolicy()
+            if borrow is None
+            else BoundedBorrowTaskAdmissionPolicy(borrow)
+        )
+        reserve_after_us = round(config.reserve_after_seconds * 1e6)
+        expect = lambda: self.model.configure(policy, reserve_after_us)  # noqa: E731
+        self.batch(self.a_member(pick), ((name, *args), expect))
+
+    def set_state(self, pick: int, state: str) -> None:
+        def expect() -> Any:
+            self.model.state = state
+            return ["set"]
+
+        self.batch(self.a_member(pick), (("set_state", state), expect))
+
+    def time_passes(self, us: int, beats: bool, ttl_us: int, then: int) -> None:
+        self.model.server_us += us
+        self.pool.pass_time(us / 1e6)
+        for member in [*self.model.members] if beats else []:
+            self.pool.beat(member, ttl_us)
+            self.model.heartbeat(member, ttl_us)
+        self.batch(self.a_member(then))
+
+    def an_hour_passes(self, delta: int, then: int) -> None:
+        for member in list(self.model.members):
+            self.pool.beat(member, 3 * HOUR_US)
+            self.model.heartbeat(member, 3 * HOUR_US)
+        self.time_passes(HOUR_US + delta, beats=False, ttl_us=0, then=then)
+
+    def the_servers_clock_steps_back(self, us: int, then: int) -> None:
+        self.model.server_us -= us
+        self.pool.pass_time(-us / 1e6)
+        self.batch(self.a_member(then))
+
+    def leave(self, pick: int) -> None:
+        member = self.a_member(pick)
+        self.batch(member, (("leave",), lambda: self.model.leave(member)))
+
+    def the_last_batch_comes_again(self, pick: int) -> None:
+        member = self.a_member(pick)
+        kept = self.pool.client.hget(self.pool.keys["batches"], member)
+        if member in self.model.members and kept is not None:
+            number, _, reply = kept.partition(b" ")
+            repeated = self.pool.run("tasks/batch", member, int(number), "leave", 0)
+            assert json.loads(repeated) == json.loads(reply)
+            assert self.pool.woken() == []
+            self.compare()
+
+
+def explore(what: str, client: redis.Redis, examples: int) -> None:
+    progress = Progress(what, examples)
+
+    class OnThisClient(TaskPoolMachine):
+        def __init__(self) -> None:
+            progress.example()
+            super().__init__(client)
+
+    run_state_machine_as_test(
+        OnThisClient,
+        settings=settings(settings.get_profile(f"task-model-{MODE}"), max_examples=examples),
+    )
+
+
+def test_the_pool_does_what_the_model_does_on_a_real_server(redis_url: str) -> None:
+    with open_sync(parse_url(redis_url)) as client:
+        explore("pool on a real server", client, examples=10_000 if LONG else 150)
+
+
+def test_the_pool_does_what_the_model_does_on_fakeredis() -> None:
+    with fakeredis.FakeRedis(version=(7, 0)) as client:
+        explore("pool on fakeredis", client, examples=1_000 if LONG else 100)

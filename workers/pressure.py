@@ -1,0 +1,74 @@
+"""Which providers have no room now, as a hint for task admission (spec 04, *Policies*)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Final, Protocol
+
+from contracts.errors import CoordinatorError
+from contracts.identity import ProviderModelKey, SchedulerResourceKey, request_resource
+from contracts.snapshots import DomainSnapshot, GlobalSnapshot
+
+REFRESH_SECONDS: Final = 1.0
+"""Hints are at most this old, and a refresh."""
+
+
+class Pressure(Protocol):
+    """What is looked at: `RequestPressureSnapshotProvider`."""
+
+    async def global_snapshot(self, provider_model: ProviderModelKey) -> GlobalSnapshot:
+        """Return one instant of a provider/model."""
+        ...
+
+
+def is_under_pressure(domain: DomainSnapshot) -> bool:
+    """Whether a domain cools down, or has waiters and no room."""
+    has_room = domain.in_flight_count < min(domain.current_limit, domain.effective_max)
+    return domain.cooldown_remaining_seconds > 0 or (domain.waiters > 0 and not has_room)
+
+
+class RequestPressureHints:
+    """Read-only hints of the provider/models that a process uses.
+
+    Args:
+        pressure: shows their windows.
+        known: the provider/models.
+        clock: seconds that only grow.
+    """
+
+    def __init__(
+        self,
+        pressure: Pressure,
+        known: Callable[[], Iterable[ProviderModelKey]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pressure = pressure
+        self._known = known
+        self._clock = clock
+        self._read_at = float("-inf")
+        self._resources: frozenset[SchedulerResourceKey] = frozenset()
+
+    @property
+    def resources(self) -> frozenset[SchedulerResourceKey]:
+        """Scheduler resources whose provider had no room; none where the hints are too old."""
+        is_fresh = self._clock() - self._read_at <= 2 * REFRESH_SECONDS
+        return self._resources if is_fresh else frozenset()
+
+    async def refresh(self) -> None:
+        """Look again, at most once a second; where the server is away there are no hints.
+
+        With one provider/model there is nobody to prefer, so nobody is asked.
+        """
+        known = list(self._known())
+        if len(known) < 2 or self._clock() - self._read_at < REFRESH_SECONDS:  # noqa: PLR2004
+            return
+        found = set()
+        try:
+            for provider_model in known:
+                shard = await self._pressure.global_snapshot(provider_model)
+                if any(map(is_under_pressure, shard.domains.values())):
+                    found.add(request_resource(provider_model))
+        except CoordinatorError:
+            found = set()
+        self._resources, self._read_at = frozenset(found), self._clock()
