@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from bench import handoff, many_waiters, memory, micro, recovery, report, transport
+from bench import handoff, jobs, many_waiters, memory, micro, recovery, report, transport
 from bench.harness import new_event_loop
 
 SCENARIOS = {
@@ -17,6 +17,7 @@ SCENARIOS = {
     "many_waiters": many_waiters,
     "memory": memory,
     "transport": transport,
+    "jobs": jobs,
 }
 
 

@@ -41,12 +41,14 @@ class Outcome:
         iterations: the measures of each round, by name.
         figures: what is said of them.
         final_request_snapshots: the shards at the end, by provider/model.
+        final_task_snapshots: the pools at the end, by name.
     """
 
     inputs: dict[str, Any]
     iterations: Iterations
     figures: Sequence[Figure]
-    final_request_snapshots: dict[str, Any]
+    final_request_snapshots: dict[str, Any] | None = None
+    final_task_snapshots: dict[str, Any] | None = None
 
 
 # -- the loop: uvloop on both sides of every ratio, or no measurement

@@ -75,7 +75,7 @@ def artifact(where: Mapping[str, Any], scenario: str, outcome: Outcome) -> dict[
             "medians": medians(outcome.iterations),
             "figures": {figure.name: figure.as_json() for figure in outcome.figures},
         },
-        "final_task_snapshot": None,
+        "final_task_snapshot": outcome.final_task_snapshots,
         "final_request_snapshot": outcome.final_request_snapshots,
         "output_hashes": None,
     }

@@ -1,0 +1,240 @@
+"""Jobs: no-op jobs a second and submit to start, beside arq, saq and taskiq-redis (issue 5).
+
+Each round gives every library its turn on the same server, with one and with two worker processes,
+one after the other in a rotating order. Jobs are submitted first; the time from the first job's
+start to the last one's counts, as the jobs note it themselves, so no start-up is in it.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any, Final
+
+import redis
+
+from bench.figures import Figure, Iterations, in_unit, medians, of_rounds, p95, ratios
+from bench.harness import Fleet, InvariantBrokenError, Outcome, Progress, repeat, rotated
+from bench.jobs_libraries import CONCURRENCY, libraries
+from bench.jobs_processes import Count, Start, Stop, Submit, serve
+from bench.jobs_queue import check_books, cycles, queued_bytes
+from coordinator.embedded import EmbeddedServer
+
+WORKERS: Final = (1, 2)
+SUBMITTER: Final = max(WORKERS)
+"""The process that submits; those before it work."""
+LOOK_SECONDS: Final = 0.05
+DEADLINE_SECONDS: Final = 120.0
+AIMS: Final = {1: 3.0, 2: 5.0}
+"""Times arq's jobs a second, by workers."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inputs:
+    """What a run of the scenario is given.
+
+    Attributes:
+        jobs: of each turn.
+        rounds: how often each library has its turn.
+        singles: submits to an idle worker, one at a time.
+        pause_seconds: between two of these.
+        queued: tasks whose memory is counted.
+        groups: of the two queues whose admit cycles are compared.
+        cycles: of each.
+    """
+
+    jobs: int = 5_000
+    rounds: int = 5
+    singles: int = 200
+    pause_seconds: float = 0.02
+    queued: int = 100_000
+    groups: tuple[int, int] = (8, 10_000)
+    cycles: int = 1_000
+
+
+FULL: Final = Inputs()
+SMOKE: Final = Inputs(jobs=200, rounds=1, singles=10, queued=500, groups=(8, 100), cycles=20)
+
+
+class _Turns:
+    """One server, its worker processes and the one that submits.
+
+    Attributes:
+        snapshot: the pool when its jobs had ended last.
+    """
+
+    def __init__(self, fleet: Fleet, client: Any, url: str) -> None:
+        self._url = url
+        self._fleet = fleet
+        self._client = client
+        self.snapshot: dict[str, Any] = {}
+
+    def rate(self, library: str, workers: int, jobs: int) -> float:
+        """Return jobs a second, from the first start to the last."""
+        self._client.flushall()
+        self._fleet.ask({SUBMITTER: Submit(library=library, count=jobs)})
+        numbers = range(workers)
+        self._fleet.ask({number: Start(library=library) for number in numbers})
+        starts = self._ended(library, numbers, jobs)
+        return (jobs - 1) / (max(starts) - min(starts))
+
+    def latencies(self, library: str, inputs: Inputs) -> list[float]:
+        """Return each single submit's seconds to the start of its job, on an idle worker."""
+        self._client.flushall()
+        self._fleet.ask({0: Start(library=library)})
+        order = Submit(library=library, count=inputs.singles, pause_seconds=inputs.pause_seconds)
+        (submitted,) = self._fleet.ask({SUBMITTER: order})
+        starts = self._ended(library, range(1), inputs.singles)
+        starts.sort()
+        return [starts[bisect_left(starts, at)] - at for at in submitted]
+
+    def _ended(self, library: str, numbers: Sequence[int], jobs: int) -> list[float]:
+        """Wait until each job has started and left its result, end the workers, return starts."""
+        self._wait_for(lambda: sum(self._fleet.ask({n: Count() for n in numbers})), jobs, library)
+        pattern = libraries()[library].result_keys
+        if pattern is not None:
+            self._wait_for(lambda: self._results(library, pattern), jobs, library)
+        starts = [at for answer in self._fleet.ask({n: Stop() for n in numbers}) for at in answer]
+        if library == "forebay":  # the others promise no more than once or more
+            if len(starts) != jobs:
+                raise InvariantBrokenError(
+                    f"{len(starts)} jobs were started, expected each of {jobs} once; this is a"
+                    " defect, please report it."
+                )
+            self.snapshot = check_books(self._url)
+        return starts
+
+    def _results(self, library: str, pattern: str) -> int:
+        keys = list(self._client.scan_iter(pattern, count=10_000))
+        if library != "saq":
+            return len(keys)
+        # a job and its result are one key: it is over when its queue says so
+        return len(keys) - int(self._client.zcard("saq:default:incomplete") or 0)
+
+    def _wait_for(self, count: Any, expected: int, library: str) -> None:
+        deadline = time.monotonic() + DEADLINE_SECONDS
+        while count() < expected:
+            if time.monotonic() > deadline:
+                raise InvariantBrokenError(
+                    f"{library} did not end {expected} jobs within {DEADLINE_SECONDS:g} s."
+                )
+            time.sleep(LOOK_SECONDS)
+
+
+def _round(turns: _Turns, inputs: Inputs, number: int) -> dict[str, float]:
+    found = {}
+    for library in rotated(list(libraries()), number):
+        for workers in WORKERS:
+            rate = turns.rate(library, workers, inputs.jobs)
+            found[f"{library}.{workers}_workers.jobs_per_second"] = rate
+        latencies = turns.latencies(library, inputs)
+        found[f"{library}.submit_to_start_median_ms"] = median(latencies) * 1e3
+        found[f"{library}.submit_to_start_p95_ms"] = p95(latencies) * 1e3
+    return found
+
+
+def _peers(found: Iterations) -> list[str]:
+    names = [name.partition(".")[0] for name in found[0] if name.endswith("median_ms")]
+    return [name for name in libraries() if name in names and name != "forebay"]
+
+
+def _rates(found: Iterations, workers: int) -> list[Figure]:
+    middle = medians(found)
+    ours = f"forebay.{workers}_workers.jobs_per_second"
+    plural = "workers" if workers > 1 else "worker"
+    rows = []
+    for peer in _peers(found):
+        theirs = f"{peer}.{workers}_workers.jobs_per_second"
+        rows.append(
+            Figure(
+                name=f"no-op jobs, {workers} {plural}, to {SAID[peer]}",
+                rounds=ratios(found, ours, theirs),
+                aim=AIMS[workers] if peer == "arq" else 1.0,
+                is_floor=True,
+                beside=f"{in_unit(middle[ours], '/s')} / {in_unit(middle[theirs], '/s')}",
+            )
+        )
+    return rows
+
+
+def _latencies(found: Iterations) -> list[Figure]:
+    middle = medians(found)
+    ours = "forebay.submit_to_start_median_ms"
+    rows = []
+    for peer in _peers(found):
+        theirs = f"{peer}.submit_to_start_median_ms"
+        rows.append(
+            Figure(
+                name=f"submit to start on an idle worker, median, to {SAID[peer]}",
+                rounds=ratios(found, ours, theirs),
+                aim=0.9 if peer == "saq" else None,
+                beside=f"{in_unit(middle[ours], 'ms')} / {in_unit(middle[theirs], 'ms')}",
+            )
+        )
+    return rows
+
+
+SAID: Final = {
+    "arq": "arq (poll 10 ms)",
+    "saq": "saq",
+    "taskiq": "taskiq-redis (stores no result)",
+    "taskiq_results": "taskiq-redis (stores results)",
+}
+
+
+def figures(inputs: Inputs, found: Iterations) -> list[Figure]:
+    """Return what issue 5 asks of jobs."""
+    few, many = (f"{groups}_groups.admit_p95_ms" for groups in inputs.groups)
+    middle = medians(found)
+    return [
+        *(figure for workers in WORKERS for figure in _rates(found, workers)),
+        *_latencies(found),
+        Figure(
+            name=f"p95 of an admit cycle, {inputs.groups[1]} groups to {inputs.groups[0]}",
+            rounds=ratios(found, many, few),
+            aim=1.3,
+            beside=f"{in_unit(middle[many], 'ms')} / {in_unit(middle[few], 'ms')}",
+        ),
+        Figure(
+            name="queued task, beyond its payload: growth of used_memory",
+            rounds=of_rounds(found, "queued_task_bytes"),
+            unit="bytes",
+            aim=1000,
+        ),
+    ]
+
+
+def run(inputs: Inputs, progress: Progress) -> Outcome:
+    """Run the scenario on embedded servers.
+
+    Raises:
+        InvariantBrokenError: a job ran twice or never, or something was left behind.
+    """
+    for missing in sorted(set(SAID) - set(libraries())):
+        progress(f"jobs: {SAID[missing]} is not installed: pip install 'forebay[bench]'")
+    with (
+        EmbeddedServer() as server,
+        redis.Redis.from_url(server.url) as client,
+        Fleet(SUBMITTER + 1, serve, server.url) as fleet,
+    ):
+        turns = _Turns(fleet, client, server.url)
+
+        def measure(number: int) -> dict[str, float]:
+            found = _round(turns, inputs, number)
+            client.flushall()
+            found |= cycles(server.url, rotated(inputs.groups, number), inputs.cycles)
+            if number == 0:  # bytes do not drift
+                found["queued_task_bytes"] = queued_bytes(inputs.queued)
+            return found
+
+        iterations = repeat("jobs", inputs.rounds, measure, progress)
+
+    return Outcome(
+        inputs=asdict(inputs) | {"concurrency": CONCURRENCY},
+        iterations=iterations,
+        figures=figures(inputs, iterations),
+        final_task_snapshots={"default": turns.snapshot},
+    )
