@@ -40,6 +40,9 @@ from contracts.identity import (
     RequestDomain,
     RequestGroupSpec,
     RequestResourceKey,
+    TaskGroupKey,
+    TaskGroupKind,
+    TaskGroupSpec,
 )
 from contracts.quotas import QuotaBudget, QuotaReading
 from contracts.requests import (
@@ -62,11 +65,19 @@ from contracts.settings import (
     RequestAdmissionTuningConfig,
     RequestQuotas,
 )
+from contracts.task_policies import (
+    BoundedBorrowTaskAdmissionPolicyConfig,
+    DebtCeiling,
+    TaskAdmissionConfig,
+)
+from contracts.tasks import SchedulerResourceRequest
 from coordinator.requests.attempts import RequestAttempt
 from coordinator.requests.blocking import BlockingRequestAdmissionController
 from coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.connecting import Connection, LeaseLost, connect
 from forebay.transports import HttpResolver, RequestView, asking_as, http_client, transport
+from workers.arq_redis import JobPool, create_pool
+from workers.arq_worker import ForebayWorker, open_worker, settings_of
 from workers.classification import Classifier, DefaultClassifier
 from workers.executor import ModelRequest, ModelRequestExecutor
 from workers.retries import RetryBudget, RetryPolicy
@@ -83,6 +94,7 @@ __all__ = [
     "SUCCESS",
     "AdaptiveRequestAdmissionController",
     "BlockingRequestAdmissionController",
+    "BoundedBorrowTaskAdmissionPolicyConfig",
     "CharacterEstimator",
     "Classifier",
     "ClassifyException",
@@ -91,9 +103,12 @@ __all__ = [
     "CoordinatorError",
     "CoordinatorFull",
     "CoordinatorUnavailable",
+    "DebtCeiling",
     "DefaultClassifier",
     "ForebayError",
+    "ForebayWorker",
     "HttpResolver",
+    "JobPool",
     "LeaseLost",
     "MemberSettings",
     "MembershipLost",
@@ -123,8 +138,13 @@ __all__ = [
     "RequestView",
     "RetryBudget",
     "RetryPolicy",
+    "SchedulerResourceRequest",
+    "TaskAdmissionConfig",
     "TaskAdmissionError",
     "TaskFailed",
+    "TaskGroupKey",
+    "TaskGroupKind",
+    "TaskGroupSpec",
     "TiktokenEstimator",
     "TokenEstimator",
     "TokenUsage",
@@ -133,6 +153,9 @@ __all__ = [
     "asking_as",
     "best_estimator",
     "connect",
+    "create_pool",
     "http_client",
+    "open_worker",
+    "settings_of",
     "transport",
 ]

@@ -19,11 +19,14 @@ from contracts.errors import ForebayError
 
 COMMANDS: Final = {
     "demo": ("forebay.commands.demo:demo_command", "demo"),
+    "drain": ("forebay.commands.pool_state:drain_command", ""),
     "mock-provider": ("forebay.commands.mock_provider:mock_provider_command", "mock"),
+    "pause": ("forebay.commands.pool_state:pause_command", ""),
     "reset": ("forebay.commands.reset:reset_command", ""),
+    "resume-pool": ("forebay.commands.pool_state:resume_command", ""),
     "run": ("forebay.commands.run:run_command", "run"),
     "snapshot": ("forebay.commands.snapshot:snapshot_command", ""),
-    "worker": ("forebay.commands.worker:worker_command", "run"),
+    "worker": ("forebay.commands.worker:worker_command", ""),
 }
 """Where each command lies, and the extra that it needs."""
 

@@ -46,10 +46,12 @@ def start_worker(
 ) -> subprocess.Popen[bytes]:
     """Start a worker process of this installation; it ends with this process, however that ends.
 
-    Its standard input is a pipe that nobody writes to: when this process is gone, it closes.
+    Its standard input is a pipe that nobody writes to: when this process is gone, it closes. Told
+    to stop it gives its tasks back at once, unless ``arguments`` say otherwise.
     """
+    own = ("--lifeline", "--grace", "0")
     return subprocess.Popen(
-        [sys.executable, "-m", "forebay", "worker", "--lifeline", "--url", url, *arguments],
+        [sys.executable, "-m", "forebay", "worker", "--url", url, *own, *arguments],
         stdin=subprocess.PIPE,
         env={**os.environ, **(environ or {})},
         stdout=subprocess.DEVNULL,

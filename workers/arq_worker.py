@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import ContextVar, copy_context
 from signal import Signals
 from typing import Any, Final
@@ -18,10 +17,10 @@ from typing import Any, Final
 from arq.constants import abort_jobs_ss, job_key_prefix, result_key_prefix
 from arq.jobs import serialize_job, serialize_result
 from arq.utils import timestamp_ms
-from arq.worker import JobExecutionFailed, Retry, Worker, func
+from arq.worker import JobExecutionFailed, Retry, Worker, func, get_kwargs
 from redis.exceptions import RedisError
 
-from contracts.identity import SUBMISSION
+from contracts.errors import ConfigurationError
 from contracts.settings import MemberSettings
 from contracts.tasks import (
     TaskAdmissionLease,
@@ -37,16 +36,19 @@ from coordinator.runs.tracker import CompletionTracker
 from coordinator.tasks.controller import TaskAdmissionController
 from coordinator.tasks.puller import TaskPuller
 from workers.arq_redis import ForebayArqRedis, Opening, opening_of_job
+from workers.cells import CellMaker, CellsDeferred, CellsDropped, CellsMade, MakeCellMaker
 from workers.pressure import RequestPressureHints
-from workers.run_cells import CellsDeferred, CellsDropped, CellsMade, RunCells
 from workers.serialization import SerializerName, serializer_of
 
 CELL_FUNCTION: Final = "forebay_cell"
+_SERIALIZERS: Final = {"job_serializer", "job_deserializer"}
+_POOLS_TO_SAY: Final = {"redis_settings", "redis_pool", "queue_name", "queue_read_limit"}
+
+PUT_BACK_SECONDS: Final = 30.0
+"""After which a cell that this worker cannot make may be admitted again."""
+
 CELL_TRIES: Final = 1_000_000
 """arq's own bound of tries does not count for cells: a run decides with its ``max_tries``."""
-
-SUBMISSION_CAPACITY: Final = 10_000
-"""Tasks that may run at once in a pool where nobody claims less; slots of workers bound it."""
 
 _lease_of_job: ContextVar[TaskAdmissionLease] = ContextVar("forebay_lease_of_job")
 """The admission under which a job runs: its id may be admitted again while it still unwinds."""
@@ -69,9 +71,9 @@ class ForebayWorker(Worker):
     Args:
         coordinator: the process's connection to the server; closed by the worker.
         pool: name of the task pool.
-        functions: arq functions, besides the one that makes cells of runs.
+        functions: arq functions.
         serializer: of the pool's jobs and results.
-        environ: keys and addresses of providers.
+        cells: makes what makes the cells of runs; without it tasks of runs are put back.
         settings: arq's, such as ``max_jobs``, ``on_startup`` or ``cron_jobs``.
     """
 
@@ -80,9 +82,9 @@ class ForebayWorker(Worker):
         coordinator: Coordinator,
         *,
         pool: str = "default",
-        functions: tuple[Any, ...] = (),
+        functions: Sequence[Any] = (),
         serializer: SerializerName = "json",
-        environ: Mapping[str, str] | None = None,
+        cells: MakeCellMaker | None = None,
         **settings: Any,
     ) -> None:
         self.coordinator = coordinator
@@ -97,9 +99,7 @@ class ForebayWorker(Worker):
         )
         self.request_admission = AdaptiveRequestAdmissionController(coordinator)
         tracker = CompletionTracker(self.tasks_admission, coordinator.client)
-        self._cells = RunCells(
-            tracker, self.request_admission, os.environ if environ is None else environ
-        )
+        self._cells: CellMaker | None = cells and cells(tracker, self.request_admission)
         self._cells_made: dict[str, CellsMade | CellsDropped] = {}
         self._hints = RequestPressureHints(
             self.request_admission.pressure, self.request_admission.known
@@ -123,12 +123,16 @@ class ForebayWorker(Worker):
         self.ctx["forebay_worker"] = self
         self.ctx["forebay"] = self.request_admission
 
+    @property
+    def drained(self) -> Mapping[str, Sequence[str]]:
+        """Ids of the tasks that ended since the stop began: ``finished`` and ``given_back``."""
+        return self._ended
+
     # -- pulling
 
     async def heart_beat(self) -> None:
         """Start pulling at the first beat, after ``on_startup``; look at aborts and hints."""
         if self._puller is None:
-            await self.tasks_admission.set_limit(SUBMISSION, SUBMISSION_CAPACITY, holder="workers")
             self._puller = TaskPuller(
                 self.tasks_admission,
                 free_slots=self._free_slots,
@@ -263,6 +267,14 @@ class ForebayWorker(Worker):
         lease = _lease_of_job.get()
         if lease.item.cell is None:
             return
+        if self._cells is None:
+            log.error(
+                "cell_put_back",
+                task_id=lease.item.task_id,
+                reason="this worker makes no cells of runs",
+                remedy="give runs and jobs pools of their own, or start it as `forebay worker`",
+            )
+            raise Retry(defer=PUT_BACK_SECONDS)
         outcome = await self._cells.make(lease.item.cell, job_try)
         if isinstance(outcome, CellsDeferred):
             raise Retry(defer=outcome.delay_seconds)
@@ -362,7 +374,8 @@ class ForebayWorker(Worker):
             with contextlib.suppress(asyncio.CancelledError, RedisError, OSError):
                 await super().close()
         finally:
-            await self._cells.aclose()
+            if self._cells is not None:
+                await self._cells.aclose()
             await self.request_admission.close()
             await self.tasks_admission.close()
             await self.coordinator.close()
@@ -384,19 +397,42 @@ async def open_worker(
     url: str,
     *,
     pool: str = "default",
-    settings: MemberSettings | None = None,
-    **arq_settings: Any,
+    member: MemberSettings | None = None,
+    **settings: Any,
 ) -> ForebayWorker:
-    """Connect and make a worker.
+    """Connect and make a worker; ``await worker.async_run()`` runs it.
 
     Args:
-        url: the server.
+        url: the server: ``redis://``, ``rediss://`` or ``unix://``.
         pool: the task pool.
-        settings: how the process takes part in the fleet.
-        arq_settings: what ``ForebayWorker`` and ``arq.Worker`` take.
+        member: how the process takes part in the fleet.
+        settings: what ``ForebayWorker`` and ``arq.Worker`` take; of arq's settings class what
+            `settings_of` returns.
 
     Raises:
         ConfigurationError, CoordinatorError: the server cannot be used.
     """
-    coordinator = await Coordinator.open(url, settings)
-    return ForebayWorker(coordinator, pool=pool, **arq_settings)
+    coordinator = await Coordinator.open(url, member)
+    try:
+        return ForebayWorker(coordinator, pool=pool, **settings)
+    except BaseException:
+        await coordinator.close()
+        raise
+
+
+def settings_of(settings_class: Any) -> dict[str, Any]:
+    """Return what of an arq settings class a worker of a pool takes.
+
+    Its Redis address and queue are the pool's to say and are left out.
+
+    Raises:
+        ConfigurationError: it names serializers of its own.
+    """
+    found: dict[str, Any] = get_kwargs(settings_class)
+    if own := found.keys() & _SERIALIZERS:
+        raise ConfigurationError(
+            f"{settings_class.__name__} sets {', '.join(sorted(own))}, which a pool does not take:"
+            " jobs are JSON or msgpack, never pickle; leave them out and name a serializer:"
+            " serializer='msgpack'."
+        )
+    return {name: value for name, value in found.items() if name not in _POOLS_TO_SAY}

@@ -22,6 +22,7 @@ from coordinator.logs import Logger
 from coordinator.requests.controller import AdaptiveRequestAdmissionController
 from coordinator.requests.resolver import RequestResourceResolver
 from coordinator.runs.tracker import CompletionTracker
+from workers.cells import CellsDeferred, CellsDropped, CellsMade, CellsOutcome
 from workers.classification import classify_exception, is_retryable
 from workers.executor import ModelRequestExecutor
 from workers.generators.base import (
@@ -38,30 +39,6 @@ RETRY_BASE_SECONDS: Final = 0.5
 RETRY_CAP_SECONDS: Final = 30.0
 
 log = Logger("forebay.runs")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CellsMade:
-    """Values by record and column, as JSON text."""
-
-    values: Mapping[int, Mapping[str, str]]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CellsDropped:
-    """The records cannot be finished; trying again would not help."""
-
-    reason: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CellsDeferred:
-    """Something went wrong that another try may mend."""
-
-    delay_seconds: float
-
-
-CellsOutcome = CellsMade | CellsDropped | CellsDeferred
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -24,7 +24,6 @@ from coordinator.runs.tracker import CompletionTracker, WrittenRecord
 from coordinator.tasks.controller import TaskAdmissionController
 from workers.generators.registry import build_generator
 
-SUBMISSION_CAPACITY = 10_000
 RECHECK_SECONDS = 1.0
 
 
@@ -82,7 +81,7 @@ class RunDriver:
             CoordinatorError: the server could not be used; the run itself goes on.
         """
         run_id = self._run.run_id
-        limits = resource_limits(self._run, SUBMISSION_CAPACITY)
+        limits = resource_limits(self._run)
         try:
             await asyncio.to_thread(self._parts.mkdir, parents=True, exist_ok=True)
         except OSError as error:

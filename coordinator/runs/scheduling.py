@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from contracts.identity import SUBMISSION, TaskGroupKind, request_resource
+from contracts.identity import TaskGroupKind, request_resource
 from contracts.runs import RunSpec
 from contracts.scheduling import DeclaresScheduling, ModelEndpoint, ResolvedTaskScheduling
 from contracts.workflow import PlannedColumn, Workflow
@@ -61,10 +61,10 @@ def _endpoints(
     ]
 
 
-def resource_limits(run: RunSpec, submission_capacity: int) -> dict[str, int]:
+def resource_limits(run: RunSpec) -> dict[str, int]:
     """Return the limits a run brings along: the static cap of each of its provider/models."""
     requests = RequestResourceResolver()
-    limits = {SUBMISSION: submission_capacity}
+    limits = {}
     for alias, model in run.workflow.models.items():
         resource = requests.resolve(model.provider, model.model)
         limits[request_resource(resource.provider_model)] = run.workflow.static_cap(alias)

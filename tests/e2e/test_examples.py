@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -108,6 +109,21 @@ async def test_workers_of_an_arq_application_share_one_limit(
         assert printed(submit) == "40 results"
     assert_nobody_was_refused(provider, 40)
     await assert_no_lease_is_left(redis_url, provider, 40)
+
+
+async def test_a_late_tenant_of_an_arq_application_waits_for_no_flood(
+    redis_url: str, provider: MockProviderServer
+) -> None:
+    worker = ["-m", "forebay", "worker", "app.WorkerSettings", "--url", redis_url, "--pool", "app"]
+    with (
+        started("fair_arq", worker, redis_url, provider),
+        started("fair_arq", ["submit.py"], redis_url, provider) as submit,
+    ):
+        told = re.fullmatch(
+            r"late is done, all 10 jobs, after (\d+) of flood's 200", printed(submit)
+        )
+    assert told is not None
+    assert int(told[1]) < 100
 
 
 @pytest.mark.parametrize("example", ["openai_sdk", "anthropic_sdk", "plain_arq"])

@@ -30,9 +30,12 @@ def test_help_works_and_says_what_is_missing() -> None:
     assert "reset" in shown.output
 
 
-@pytest.mark.parametrize(
-    ("command", "extra"), [("run", "run"), ("worker", "run"), ("demo", "demo")]
-)
+def test_worker_of_an_arq_application_needs_no_extra() -> None:
+    shown = CliRunner().invoke(cli, ["worker", "--help"])
+    assert shown.exit_code == 0, shown.output
+
+
+@pytest.mark.parametrize(("command", "extra"), [("run", "run"), ("demo", "demo")])
 def test_command_names_its_own_extra(command: str, extra: str) -> None:
     shown = CliRunner().invoke(cli, [command, "--whatever", "x"])
     assert shown.exit_code == 1

@@ -183,6 +183,7 @@ local function audit_limits()
     local resource, claimed = split(name, '\0')[1], tonumber(value)
     smallest[resource] = math.min(smallest[resource] or claimed, claimed)
   end
+  smallest.submission = smallest.submission or tonumber(UNCLAIMED_SUBMISSIONS)
   expect_counts('limits', smallest, limits)
 end
 

@@ -2,7 +2,8 @@
 local MOVED_PER_CALL = 64
 local moves_left = MOVED_PER_CALL
 
--- A limit counts as the smallest that its holders claim; one with no claim is 0.
+-- A limit counts as the smallest that its holders claim; without a claim it is 0, but for the limit
+-- of tasks as such.
 local function claim(resource, holder, limit)
   may_be_new('claims')
   may_be_new('limits')
@@ -22,9 +23,9 @@ local function claim(resource, holder, limit)
     limits[resource] = int(smallest)
   else
     redis.call('HDEL', K.limits, resource)
-    limits[resource] = nil
+    limits[resource] = resource == 'submission' and UNCLAIMED_SUBMISSIONS or nil
   end
-  return '["claimed",' .. int(smallest or 0) .. ']'
+  return '["claimed",' .. int(limit_of(resource)) .. ']'
 end
 OPERATIONS.claim = claim
 

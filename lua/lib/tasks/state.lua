@@ -6,6 +6,8 @@ local META_NUMBERS = 13
 local META_TEXTS = 6
 local GROUP_EXTRA = { 'running', 'away', 'admitted_limit', 'head', 'signature', 'line', 'out', 'debt' }
 
+local UNCLAIMED_SUBMISSIONS = '10000' -- tasks at once in a pool where nobody claims a limit of them
+
 local stored_meta
 local meta = {}
 local limits, ledger, stored_ledger
@@ -22,6 +24,7 @@ local function load_meta()
   now_us, meta.last_us = shard_time(stored_meta[1], stored_meta[2])
   meta.now_us = now_us
   limits = read_hash(K.limits)
+  limits.submission = limits.submission or UNCLAIMED_SUBMISSIONS
   stored_ledger = read_hash(K.ledger)
   ledger = {}
   for resource, amount in pairs(stored_ledger) do

@@ -1,0 +1,58 @@
+"""`forebay pause`, `resume-pool` and `drain`: what a task pool lets in and lets go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from coordinator.coordinator import Coordinator
+from coordinator.keys import pool_shard
+from coordinator.tasks.controller import PoolState, TaskAdmissionController
+from coordinator.tasks.snapshots import PoolReader
+from forebay.runtime import run_async
+
+
+def _of_a_pool(command: Callable[..., None]) -> Callable[..., None]:
+    command = click.option("--url", required=True, help="Server: redis://, rediss:// or unix://.")(
+        command
+    )
+    return click.option("--pool", default="default", show_default=True, help="Which task pool.")(
+        command
+    )
+
+
+@click.command("pause")
+@_of_a_pool
+def pause_command(**which: Any) -> None:
+    """Start no more tasks of a pool; what runs goes on, what is submitted waits."""
+    run_async(_set_state("paused", **which))
+
+
+@click.command("resume-pool")
+@_of_a_pool
+def resume_command(**which: Any) -> None:
+    """Let a paused or draining pool go on."""
+    run_async(_set_state("open", **which))
+
+
+@click.command("drain")
+@_of_a_pool
+def drain_command(**which: Any) -> None:
+    """Take no new tasks into a pool; those that it has are still run."""
+    run_async(_set_state("draining", **which))
+
+
+async def _set_state(state: PoolState, url: str, pool: str) -> None:
+    async with await Coordinator.open(url) as coordinator:
+        controller = TaskAdmissionController(coordinator, pool)
+        try:
+            await controller.set_state(state)
+        finally:
+            await controller.close()
+        found = await PoolReader(coordinator, pool_shard(pool)).snapshot()
+    click.echo(
+        f"pool {pool} is {found.state}: {found.running} running, {found.queue.queued_total} queued,"
+        f" {found.delayed} delayed, {found.parked} parked"
+    )

@@ -1,0 +1,132 @@
+"""`forebay worker` with an arq application, and the commands that stop and go its pool."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from contracts.errors import TaskAdmissionError
+from coordinator.coordinator import Coordinator
+from coordinator.keys import pool_shard
+from coordinator.tasks.snapshots import PoolReader
+from forebay.cli import cli
+from tests.support import wait_until
+from workers.arq_redis import create_pool
+
+ROOT = Path(__file__).parents[2]
+APP = """
+import asyncio
+
+async def double(ctx, number):
+    return 2 * number
+
+async def stay(ctx):
+    await asyncio.sleep(3600)
+
+class WorkerSettings:
+    functions = (double, stay)
+    job_completion_wait = 0
+
+class Pickling:
+    functions = (double,)
+    job_serializer = print
+"""
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    (tmp_path / "app.py").write_text(APP)
+    return tmp_path
+
+
+@contextlib.contextmanager
+def worker(
+    app: Path, redis_url: str, settings: str = "app.WorkerSettings"
+) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "forebay", "worker", settings, "--url", redis_url]
+    with subprocess.Popen(
+        command,
+        cwd=app,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def pool_command(name: str, redis_url: str) -> str:
+    shown = CliRunner().invoke(cli, [name, "--url", redis_url])
+    assert shown.exit_code == 0, shown.output
+    return shown.output.strip()
+
+
+async def snapshot(redis_url: str):
+    async with await Coordinator.open(redis_url) as coordinator:
+        return await PoolReader(coordinator, pool_shard("default")).snapshot()
+
+
+async def test_a_paused_pool_starts_nothing_and_a_draining_one_takes_nothing(app, redis_url):
+    with worker(app, redis_url):
+        async with await create_pool(redis_url) as pool:
+            assert await (await pool.enqueue_job("double", 2)).result(timeout=20) == 4
+            said = await asyncio.to_thread(pool_command, "pause", redis_url)
+            assert said == "pool default is paused: 0 running, 0 queued, 0 delayed, 0 parked"
+            job = await pool.enqueue_job("double", 3)
+            assert (await pool.tasks.explain_blocked()).reasons == {"paused": 1}
+
+            said = await asyncio.to_thread(pool_command, "resume-pool", redis_url)
+            assert said.startswith("pool default is open: ")
+            assert await job.result(timeout=20) == 6
+
+            said = await asyncio.to_thread(pool_command, "drain", redis_url)
+            assert said.startswith("pool default is draining: ")
+            with pytest.raises(TaskAdmissionError, match="draining"):
+                await pool.enqueue_job("double", 4)
+
+
+async def test_a_stopped_worker_says_what_it_gave_back(app, redis_url):
+    async with await create_pool(redis_url) as pool:
+        await pool.enqueue_job("stay", _job_id="long")
+
+        async def runs():
+            return (await snapshot(redis_url)).running == 1
+
+        with worker(app, redis_url) as process:
+            await wait_until(runs, timeout=20)
+            process.send_signal(signal.SIGTERM)
+            out, err = process.communicate(timeout=20)
+    assert process.returncode == 0, err
+    assert out.splitlines()[-1] == (
+        "stopped; of the tasks that ran then: 0 finished, 1 given back (long)"
+    )
+    found = await snapshot(redis_url)
+    assert (found.running, found.queue.queued_total) == (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ("app.Missing", "cannot be imported"),
+        ("nowhere.WorkerSettings", "from the folder that holds app.py"),
+        ("app.Pickling", "sets job_serializer, which a pool does not take"),
+    ],
+)
+def test_settings_that_cannot_be_used_are_told_in_one_sentence(app, redis_url, settings, said):
+    with worker(app, redis_url, settings) as process:
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert said in err
+    assert len(err.strip().splitlines()) == 1

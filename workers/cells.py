@@ -1,0 +1,51 @@
+"""What may come of one task of a run, and who makes it (spec 05); knows no generator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from contracts.tasks import RunCell
+from coordinator.requests.controller import AdaptiveRequestAdmissionController
+from coordinator.runs.tracker import CompletionTracker
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellsMade:
+    """Values by record and column, as JSON text."""
+
+    values: Mapping[int, Mapping[str, str]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellsDropped:
+    """The records cannot be finished; trying again would not help."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CellsDeferred:
+    """Something went wrong that another try may mend."""
+
+    delay_seconds: float
+
+
+CellsOutcome = CellsMade | CellsDropped | CellsDeferred
+
+
+class CellMaker(Protocol):
+    """Makes the cells of runs in one worker process."""
+
+    async def make(self, cell: RunCell, job_try: int) -> CellsOutcome:
+        """Make one task's cells and say how it went; only a cancellation is raised."""
+        ...
+
+    async def aclose(self) -> None:
+        """Wait for releases under way and close the provider clients."""
+        ...
+
+
+MakeCellMaker = Callable[[CompletionTracker, AdaptiveRequestAdmissionController], CellMaker]
+"""Makes one for a worker's pool and request admission."""
