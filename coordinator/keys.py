@@ -69,6 +69,7 @@ POOL_KEYS: Final = (
     "held",
     "functions",
     "idle",
+    "pushes",
     "finished",
     "batches",
     "events",

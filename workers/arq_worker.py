@@ -140,6 +140,7 @@ class ForebayWorker(Worker):
                 expired=self._note_expired,
                 in_progress_seconds=self.in_progress_timeout_s,
                 under_pressure=lambda: self._hints.resources,
+                takes_pushes=not self.burst,
             )
             self._puller.look()
         with contextlib.suppress(RedisError, OSError):  # the next beat comes soon

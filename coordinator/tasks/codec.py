@@ -107,16 +107,20 @@ def outcome_args(lease_id: str, outcome: TaskOutcome) -> Args:
             assert_never(outcome)
 
 
-def admit_args(slots: int, in_progress_seconds: float, under_pressure: Iterable[str]) -> Args:
+def admit_args(
+    slots: int, in_progress_seconds: float, under_pressure: Iterable[str], seen: int | None = None
+) -> Args:
     """Return the operation that asks for tasks.
 
     Args:
         slots: how many at most.
         in_progress_seconds: how long arq's in-progress mark lives.
         under_pressure: resources whose provider has no room now.
+        seen: number of the last task that was pushed to this member; None if it takes no pushes.
     """
     hints = ",".join(sorted(map(encode_resource, under_pressure)))
-    return operation("admit", slots, milliseconds(in_progress_seconds), hints)
+    mark = milliseconds(in_progress_seconds)
+    return operation("admit", slots, mark, hints, "" if seen is None else seen)
 
 
 def configure_args(config: TaskAdmissionConfig) -> Args:
@@ -195,9 +199,14 @@ def decode_reasons(counted: Mapping[str, int] | Sequence[Any]) -> dict[TaskDenia
 
 
 def decode_admission(
-    terms: Sequence[Any], payloads: Sequence[bytes], generation: str, member_id: str
+    terms: Sequence[Any],
+    payloads: Sequence[bytes],
+    generation: str,
+    member_id: str,
+    *,
+    seen: int = 0,
 ) -> Admission:
-    """Return what ``["admitted", leases, queued, reasons, expired, events]`` says.
+    """Return what ``["admitted", leases, pushed, queued, reasons, expired, events]`` says.
 
     Args:
         terms: the result.
@@ -205,22 +214,25 @@ def decode_admission(
             repeat's.
         generation: the shard's.
         member_id: who was given the leases.
+        seen: number of the last pushed task that is known; those up to it are left out.
     """
-    _word, leases, queued, reasons, expired, events = terms
+    _word, leases, pushed, queued, reasons, expired, events = terms
     blocked = None
     if queued:
         blocked = TaskAdmissionBlockSummary(queued_count=queued, reasons=decode_reasons(reasons))
+    given = [terms for number, terms in pushed if number > seen] + leases
     return Admission(
-        leases=tuple(_decode_lease(lease, payloads, generation, member_id) for lease in leases),
+        leases=tuple(decode_lease(lease, payloads, generation, member_id) for lease in given),
         blocked=blocked,
         expired=tuple(map(unquote, expired)),
         writes_all_events=events == "full",
     )
 
 
-def _decode_lease(
+def decode_lease(
     terms: Sequence[str], payloads: Sequence[bytes], generation: str, member_id: str
 ) -> TaskAdmissionLease:
+    """Return a lease of its terms, with the payload that it names by its place from 1."""
     lease_id, task_id, group, amounts, acquired_us, *rest = terms
     score, tries, aborted, index, run, column, number = rest
     cell = None

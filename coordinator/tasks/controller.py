@@ -90,6 +90,8 @@ class TaskAdmissionController:
         self._functions = [check_id("function", name) for name in functions]
         self._held: dict[str, TaskAdmissionLease] = {}
         self._writes_all_events = False
+        self._start_pushed: Callable[[TaskAdmissionLease], None] | None = None
+        self._pushes_seen = 0
         self._on_lease_lost = on_lease_lost or (lambda _lease: None)
         self._loop = asyncio.get_running_loop()
         self._watchers: list[Callable[[], None]] = []
@@ -214,12 +216,48 @@ class TaskAdmissionController:
             # It has ended meanwhile: what was granted has gone back to the queue.
             return Admission(leases=(), blocked=None)
         admission = codec.decode_admission(
-            result, payloads, membership.generation, membership.member_id
+            result,
+            payloads,
+            membership.generation,
+            membership.member_id,
+            seen=self._pushes_seen,
         )
+        self._pushes_seen = max([self._pushes_seen, *(number for number, _terms in result[2])])
         self._writes_all_events = admission.writes_all_events
         for lease in admission.leases:
             self._held[lease.lease_id] = lease
         return admission
+
+    def accept_pushes(self, start: Callable[[TaskAdmissionLease], None]) -> None:
+        """Take tasks unasked, while this member is idle; each of its asks must then say `seen`.
+
+        Args:
+            start: told the lease of each.
+        """
+        self._start_pushed = start
+
+    @property
+    def seen(self) -> int | None:
+        """Number of the last task that was pushed to this member; None if it takes none."""
+        return None if self._start_pushed is None else self._pushes_seen
+
+    def _take_pushed(self, number: int, terms: Sequence[str], payload: str | None) -> None:
+        membership = self.channel.membership
+        if membership is None or self._start_pushed is None or number <= self._pushes_seen:
+            return
+        if number > self._pushes_seen + 1:
+            self._changed()  # one before it was lost: the next ask is told both
+            return
+        self._pushes_seen = number
+        payloads = () if payload is None else (payload.encode(),)
+        lease = codec.decode_lease(
+            (*terms[:8], str(len(payloads)), *terms[9:]),
+            payloads,
+            membership.generation,
+            membership.member_id,
+        )
+        self._held[lease.lease_id] = lease
+        self._start_pushed(lease)
 
     def return_late(self, result: Result, membership: Membership | None) -> None:
         """Give back what an ``admit`` granted to a caller who has given up."""
@@ -264,8 +302,14 @@ class TaskAdmissionController:
             on_change()
 
     def on_notices(self, generation: str, notices: Sequence[list[Any]]) -> None:  # noqa: ARG002
-        """There is work, or a row group is through."""
-        if notices:
+        """There is work, a task to start, or a row group that is through."""
+        has_changed = False
+        for kind, *terms in notices:
+            if kind == "task":
+                self._take_pushed(*terms)
+            else:
+                has_changed = True
+        if has_changed:
             self._changed()
 
     def on_next_wake(self, seconds: float | None) -> None:
@@ -279,6 +323,7 @@ class TaskAdmissionController:
 
     def on_joined(self, membership: Membership) -> list[Operation]:  # noqa: ARG002
         """Say what this process runs; limits outlive their members."""
+        self._pushes_seen = 0
         self._loop.call_soon(self._changed)
         if not self._functions:
             return []

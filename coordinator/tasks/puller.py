@@ -8,6 +8,7 @@ than asked for it is silent until it is woken: nothing polls.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterable
 
 from contracts.errors import ForebayError
@@ -28,6 +29,7 @@ class TaskPuller:
         in_progress_seconds: how long arq's in-progress mark of a task lives.
         under_pressure: resources whose provider has no room now; tasks that ask for them are taken
             only where there are no others.
+        takes_pushes: whether a lone task may come unasked while this process is idle.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class TaskPuller:
         expired: Callable[[str], None],
         in_progress_seconds: float,
         under_pressure: Callable[[], Iterable[str]] = tuple,
+        takes_pushes: bool = True,
     ) -> None:
         self._controller = controller
         self._free_slots = free_slots
@@ -48,13 +51,18 @@ class TaskPuller:
         self._under_pressure = under_pressure
         self._loop = asyncio.get_running_loop()
         self._asked = 0
+        self._pushed: deque[TaskAdmissionLease] = deque()
         self._next: _Ask | None = None
         self._may_be_work = True
         self._is_stopped = False
         controller.watch(self._on_change)
+        if takes_pushes:
+            controller.accept_pushes(self._take_pushed)
 
     def look(self) -> None:
         """Ask, if a slot is free and there may be work; call it when a slot gets free."""
+        while self._pushed and self._free_slots() > 0:
+            self._start(self._pushed.popleft())
         if self._is_stopped or self._next is not None or not self._may_be_work:
             return
         if self._free_slots() > self._asked:
@@ -62,8 +70,24 @@ class TaskPuller:
             self._controller.channel.submit(self._next)
 
     def stop(self) -> None:
-        """Ask for nothing any more; what comes still of an earlier ask goes back."""
+        """Ask for nothing any more, and be idle no more; what comes still goes back."""
+        if self._is_stopped:
+            return
         self._is_stopped = True
+        while self._pushed:
+            self._controller.return_unstarted(self._pushed.popleft())
+        if self._next is None:
+            self._next = _Ask(self, self._controller)
+            self._controller.channel.submit(self._next)
+
+    def _take_pushed(self, lease: TaskAdmissionLease) -> None:
+        """Start it; the pool may think a slot free whose job is over but for its last hook."""
+        if self._is_stopped:
+            self._controller.return_unstarted(lease)
+        elif self._free_slots() > 0:
+            self._start(lease)
+        else:
+            self._pushed.append(lease)
 
     def _on_change(self) -> None:
         self._may_be_work = True
@@ -78,7 +102,9 @@ class TaskPuller:
         return slots
 
     def _admit_args(self, slots: int) -> Args:
-        return codec.admit_args(slots, self._in_progress_seconds, self._under_pressure())
+        return codec.admit_args(
+            slots, self._in_progress_seconds, self._under_pressure(), self._controller.seen
+        )
 
     def _answered(self, slots: int, admission: Admission) -> None:
         self._asked -= slots

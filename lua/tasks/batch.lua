@@ -20,6 +20,7 @@
 --   held        zset    member NUL lease or function NUL id, by name
 --   functions   hash    function -> members that run it
 --   idle        zset    member, by free slots
+--   pushes      hash    member -> tasks given to it unasked|in_progress_ms|lease ids of which it may not know
 --   finished    zset    lease id, by order of ending times 2, plus 1 if it expired
 --   batches     hash    member -> number of the last batch, space, its reply
 --   events      stream  transitions, the last 8192
@@ -33,7 +34,7 @@
 --   batch_number integer one more than this member's last
 --   operations   rest    name, number of arguments and arguments of each operation, one after another:
 --                        submit id group weight admitted_limit signature delay_us payload ttl_ms function tries
---                        admit slots in_progress_ms resources_under_pressure
+--                        admit slots in_progress_ms resources_under_pressure seen
 --                        finish lease_id result result_ttl_ms keep_in_progress_ms [record name value]...
 --                        drop lease_id reason; retry lease_id delay_us give_back_try
 --                        discard id result result_ttl_ms; claim resource holder limit; serve function...
@@ -44,7 +45,7 @@
 --   JSON [now_us, next_wake_us, generation, results, notices]: a result per operation (accepted,
 --   known, refused, admitted, released, duplicate, stale_lease, unknown_lease, discarded, unknown,
 --   claimed, served, said, set, left, leaving, progress, written, ended, cancelled), and what the caller
---   should look at (work, row_group). Other members get their notices by channel. If tasks were
+--   should look at (work, task, row_group). Other members get their notices by channel. If tasks were
 --   admitted, an array: that JSON, then payloads, of which each lease names its own from 1, a cell
 --   none (0); a repeated batch is answered with the JSON alone.
 -- Errors
@@ -82,6 +83,7 @@ local OPERATIONS = {}
 -- @include lib/tasks/select
 -- @include lib/runs/state
 -- @include lib/tasks/leases
+-- @include lib/tasks/pushes
 -- @include lib/tasks/settle
 local first_argument, last_argument = 0, 0
 -- @include lib/runs/tracker

@@ -20,6 +20,7 @@
 --   held        zset    member NUL lease or function NUL id, by name
 --   functions   hash    function -> members that run it
 --   idle        zset    member, by free slots
+--   pushes      hash    member -> tasks given to it unasked|in_progress_ms|lease ids of which it may not know
 --   finished    zset    lease id, by order of ending times 2, plus 1 if it expired
 --   batches     hash    member -> number of the last batch, space, its reply
 --   events      stream  transitions, the last 8192

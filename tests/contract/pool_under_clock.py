@@ -104,7 +104,7 @@ class Pool:
 
     def admit(self, slots: int = 1, by: str = "m", hints: str = "") -> list[str]:
         """Return the ids of the leases that were granted."""
-        return [lease[0] for lease in self.ask(by, "admit", slots, 60_000, hints)[1]]
+        return [lease[0] for lease in self.ask(by, "admit", slots, 60_000, hints, "")[1]]
 
     def discard(self, task_id: str, by: str = "m") -> list[Any]:
         return self.ask(by, "discard", task_id, b"", "")
@@ -126,8 +126,15 @@ class Pool:
 
     def woken(self) -> list[str]:
         """Return the members that were told of work by channel since the last look."""
+        return [member for member, told in self.told().items() if ["work"] in told]
+
+    def told(self) -> dict[str, list[Any]]:
+        """Return what each member was told by channel since the last look."""
         before = len(self.keys.wake_channel(""))
-        return [channel[before:] for channel, told in self._messages() if ["work"] in told]
+        told: dict[str, list[Any]] = {}
+        for channel, notices in self._messages():
+            told.setdefault(channel[before:], []).extend(notices)
+        return told
 
     def endless_keys(self) -> set[str]:
         """Return the kinds of key that exist and would never expire."""

@@ -104,7 +104,7 @@ def test_blocked_group_is_passed_over_and_the_reply_says_why(pool: Pool) -> None
     for i in range(6):
         pool.submit(f"a{i}", "a", MODEL)
     pool.submit("b0", "b", OTHER)
-    _word, leases, queued, reasons, _expired, _events = pool.ask("m", "admit", 9, 60_000, "")
+    _word, leases, _pushed, queued, reasons, *_rest = pool.ask("m", "admit", 9, 60_000, "", "")
 
     assert {lease[1] for lease in leases} == {"a0", "a1", "a2", "a3", "b0"}
     assert (queued, reasons) == (2, {"no_capacity": 1})
@@ -121,7 +121,7 @@ def test_tasks_of_a_dead_member_return_to_the_head_of_their_groups(pool: Pool) -
     lost = pool.admit(2)
     pool.pass_time(16)
     pool.join("n")
-    _word, leases, *_rest = pool.ask("n", "admit", 9, 60_000, "")
+    _word, leases, *_rest = pool.ask("n", "admit", 9, 60_000, "", "")
 
     assert [(lease[1], lease[6]) for lease in leases] == [
         ("t0", "2"),
@@ -281,7 +281,7 @@ def test_try_is_given_back_when_asked(pool: Pool, give_back: int, next_try: str)
     (lease,) = pool.admit(1)
     pool.ask("m", "retry", lease, 0, give_back)
     _word, ((*_terms, tries, _aborted, _index, _run, _column, _number),), *_rest = pool.ask(
-        "m", "admit", 1, 60_000, ""
+        "m", "admit", 1, 60_000, "", ""
     )
 
     assert tries == next_try

@@ -55,6 +55,13 @@ def observed_state(pool: Pool, model: PoolModel) -> dict[str, Any]:
         "idle": {
             n.decode(): int(s) for n, s in client.zrange(keys["idle"], 0, -1, withscores=True)
         },
+        "pushes": {
+            member: (
+                int(text.split("|")[0]),
+                [name for name in text.split("|")[2].split(",") if name],
+            )
+            for member, text in _text(client.hgetall(keys["pushes"])).items()
+        },
         "in_progress": sorted(key.decode() for key in client.scan_iter("arq:in-progress:*")),
     }
 
@@ -93,6 +100,7 @@ def expected_state(model: PoolModel) -> dict[str, Any]:
             lease.lease_id: (lease.member, lease.task.task_id) for lease in model.leases.values()
         },
         "idle": model.idle,
+        "pushes": {name: (pushes.count, pushes.unseen) for name, pushes in model.pushes.items()},
         "in_progress": sorted(
             f"arq:in-progress:{lease.task.task_id}" for lease in model.leases.values()
         ),

@@ -30,6 +30,7 @@ ASKS = st.sampled_from(
 DELAYS_US = st.sampled_from([0, 0, 0, 0, 700_000, 3_000_000])
 SUBMITS = st.tuples(GROUPS, WEIGHTS, GROUP_LIMITS, ASKS, DELAYS_US)
 SLOTS = st.sampled_from([1, 1, 2, 3, 5, 0])
+MISSED = st.sampled_from([0, 0, 0, 1, 2])
 HINTS = st.sampled_from([(), (), (), ("request:p/m",), ("gpu",)])
 STEPS_US = st.sampled_from([1, 1000, 400_000, 1_000_000, 2_500_000, 4_999_999, 5_000_000])
 TTLS_US = st.sampled_from([15_000_000, 60_000_000])
@@ -58,7 +59,7 @@ RESERVES_US = st.sampled_from([5_000_000, 5_000_000, 1_000_000, 1])
 MOVES: dict[str, tuple[int, st.SearchStrategy[tuple[Any, ...]]]] = {
     "submit": (10, st.tuples(MEMBERS, st.lists(SUBMITS, min_size=1, max_size=5))),
     "submit_again": (1, st.tuples(MEMBERS, INDEX)),
-    "admit": (9, st.tuples(MEMBERS, SLOTS, HINTS)),
+    "admit": (9, st.tuples(MEMBERS, SLOTS, HINTS, MISSED)),
     "finish": (6, st.tuples(st.lists(INDEX, min_size=1, max_size=3))),
     "finish_and_admit": (4, st.tuples(INDEX, SLOTS)),
     "finish_of_another": (1, st.tuples(MEMBERS, INDEX)),

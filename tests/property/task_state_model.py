@@ -68,6 +68,29 @@ class Lease:
     lease_id: str
     member: str
     task: Task
+    acquired_us: int
+
+    @property
+    def terms(self) -> list[str]:
+        """What its member is told of it."""
+        task = self.task
+        score, tries = str(task.score), str(task.tries + 1)
+        return [
+            self.lease_id,
+            task.task_id,
+            task.signature,
+            str(self.acquired_us),
+            score,
+            tries,
+        ]
+
+
+@dataclass(slots=True)
+class Pushes:
+    """Tasks that a member was given unasked: how many, and which it may not know of."""
+
+    count: int = 0
+    unseen: list[str] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -95,6 +118,7 @@ class PoolState:
     leases: dict[str, Lease] = field(default_factory=dict)
     finished: dict[str, str] = field(default_factory=dict)
     idle: dict[str, int] = field(default_factory=dict)
+    pushes: dict[str, Pushes] = field(default_factory=dict)
     state: str = ""
     policy: TaskAdmissionPolicy = field(default_factory=StrictFairTaskAdmissionPolicy)
     reserve_after_us: int = RESERVE_AFTER_US

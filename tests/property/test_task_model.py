@@ -57,6 +57,11 @@ settings.register_profile(
 )
 
 
+def terms_of(lease: list[str]) -> list[str]:
+    """Return what the model knows of a lease."""
+    return [*lease[:2], *lease[3:7]]
+
+
 class TaskPoolMachine(RuleBasedStateMachine):
     """Several members use one pool; the model is told the same and must answer the same."""
 
@@ -107,16 +112,14 @@ class TaskPoolMachine(RuleBasedStateMachine):
         if member not in self.model.members:
             with pytest.raises(redis.ResponseError, match="NOMEMBER"):
                 self.pool.ask_all(member, *operations)
-            woken = self.model.end()
-            assert sorted(self.pool.woken()) == sorted(woken)
+            self.compare_told(self.model.end(), {})
             self.compare()
             return
         results = self.pool.ask_all(member, *operations)
         expected = [expect() for _operation, expect in steps]
-        woken = self.model.end()
+        told = self.model.end()
         assert [self.seen(result) for result in results] == expected
-        own = [member] if ["work"] in self.pool.notices else []
-        assert sorted(self.pool.woken() + own) == sorted(woken)
+        self.compare_told(told, {member: self.pool.notices})
         assert self.pool.next_wake_us == self.model.next_wake_us
         self.compare()
 
@@ -124,12 +127,25 @@ class TaskPoolMachine(RuleBasedStateMachine):
         """Return what of a result the model knows."""
         if result[0] != "admitted":
             return result
-        _word, leases, queued, _reasons, expired, _events = result
-        for lease in leases:
+        _word, leases, pushed, queued, _reasons, expired, _events = result
+        for lease in [*leases, *(lease for _number, lease in pushed)]:
             payload = self.pool.payloads[int(lease[8]) - 1]
             assert payload == f"payload of {lease[1]}".encode()
-        terms = [[lease[0], lease[1], *lease[3:7]] for lease in leases]
-        return (terms, queued, expired)
+        again = [[number, terms_of(lease)] for number, lease in pushed]
+        return ([terms_of(lease) for lease in leases], again, queued, expired)
+
+    def compare_told(self, expected: dict[str, Any], own: dict[str, list[Any]]) -> None:
+        """What members are told: the caller in its reply, the others by channel."""
+        told = {}
+        for member, notices in {**self.pool.told(), **own}.items():
+            for notice in notices:
+                assert member not in told
+                told[member] = notice
+                if notice[0] == "task":
+                    _word, number, lease, payload = notice
+                    assert payload == f"payload of {lease[1]}"
+                    told[member] = ["task", number, terms_of(lease)]
+        assert told == expected
 
     def compare(self) -> None:
         report = self.pool.audit()
@@ -185,19 +201,28 @@ class TaskPoolMachine(RuleBasedStateMachine):
             step = self.submission(task_id, known.group, 1.0, None, known.amounts, task)
             self.batch(self.a_member(pick), step)
 
-    def admission(self, member: str, slots: int, hints: tuple[str, ...]) -> Any:
-        operation = ("admit", slots, 60_000, ",".join(hints))
+    def admission(self, member: str, slots: int, hints: tuple[str, ...], missed: int) -> Any:
+        seen = self.seen_by(member, missed)
+        operation = ("admit", slots, 60_000, ",".join(hints), "" if seen is None else seen)
 
         def expect() -> Any:
-            leases, expired = self.model.admit(member, slots, set(hints))
+            leases, unseen, expired = self.model.admit(member, slots, set(hints), seen)
             self.lease_ids += [lease[0] for lease in leases]
-            return (leases, len(self.model.tasks_at("ready")), expired)
+            return (leases, unseen, len(self.model.tasks_at("ready")), expired)
 
         return operation, expect
 
-    def admit(self, pick: int, slots: int, hints: tuple[str, ...]) -> None:
+    def seen_by(self, member: str, missed: int) -> int | None:
+        """Number of the last push that a member knows of, having missed some; two take pushes."""
+        if member == "m0":
+            return None
+        pushes = self.model.pushes.get(member)
+        count, unseen = (pushes.count, len(pushes.unseen)) if pushes else (0, 0)
+        return count - min(missed, unseen)
+
+    def admit(self, pick: int, slots: int, hints: tuple[str, ...], missed: int) -> None:
         member = self.a_member(pick)
-        self.batch(member, self.admission(member, slots, hints))
+        self.batch(member, self.admission(member, slots, hints, missed))
 
     def end(self, member: str, lease_id: str) -> Any:
         return ("finish", lease_id, b"", "", ""), lambda: self.model.finish(member, lease_id)
@@ -210,7 +235,7 @@ class TaskPoolMachine(RuleBasedStateMachine):
     def finish_and_admit(self, pick: int, slots: int) -> None:
         if lease := self.a_lease(pick):
             steps = [self.end(lease.member, lease.lease_id)]
-            self.batch(lease.member, *steps, self.admission(lease.member, slots, ()))
+            self.batch(lease.member, *steps, self.admission(lease.member, slots, (), 0))
 
     def finish_of_another(self, pick: int, which: int) -> None:
         known = [*self.lease_ids[-6:], "never~1"]

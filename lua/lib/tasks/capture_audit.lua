@@ -208,6 +208,7 @@ local function audit_entries()
   expect_names('queue', books.tasks, read_names('queue'))
   expect_names('idle_groups', books.groups, read_names('idle_groups'))
   expect_members('idle', redis.call('ZRANGE', K.idle, 0, -1))
+  expect_members('pushes', redis.call('HKEYS', K.pushes))
   expect_members('batches', redis.call('HKEYS', K.batches))
 end
 

@@ -25,7 +25,7 @@ local function add_title(lines, name)
   lines[2] = 'queued ' .. int(meta.queued) .. ', delayed ' .. int(meta.delayed) .. ', parked '
     .. int(meta.parked) .. ', running '
     .. int(meta.running) .. ', groups waiting ' .. redis.call('ZCARD', K.ready) .. ', members '
-    .. redis.call('ZCARD', K.members) .. ', idle ' .. redis.call('ZCARD', K.idle)
+    .. redis.call('ZCARD', K.members) .. ', idle ' .. redis.call('ZCOUNT', K.idle, '(0', '+inf')
   lines[3] = 'policy ' .. (meta.policy == '' and 'strict' or meta.policy) .. ', state '
     .. (meta.state == '' and 'open' or meta.state)
     .. (meta.first_task ~= '' and ', first and not fitting for ' .. seconds(now_us - meta.first_since_us)

@@ -22,8 +22,23 @@ local function forget_task(id)
   take_abort(id)
 end
 
--- Grant the first task of a group; nil where its payload has expired, and then it is gone.
-local function grant_lease(head, in_progress_ms)
+local function lease_text(lease_id, id, task, acquired_us, is_aborted, payload_index)
+  return '["' .. table.concat({ lease_id, id, task.group, task.signature, acquired_us, task.score,
+    int(task.tries + 1), is_aborted and '1' or '0', int(payload_index), task.run, task.column,
+    task.number }, '","') .. '"]'
+end
+
+-- The place in the reply, from 1, of a payload that goes with it; 0 for none.
+local function place_of(payload)
+  if not payload then
+    return 0
+  end
+  payloads[#payloads + 1] = payload
+  return #payloads
+end
+
+-- Grant the first task of a group to a member; nil where its payload has expired, and then it is gone.
+local function grant_lease(head, member, in_progress_ms)
   local g = group(head.group)
   local id, task = take_head(g)
   local is_cell = task.run ~= ''
@@ -42,20 +57,13 @@ local function grant_lease(head, in_progress_ms)
   meta.running, meta.admissions = meta.running + 1, meta.admissions + 1
   local lease_id = id .. '~' .. int(meta.admissions)
   may_be_new('leases')
-  redis.call('HSET', K.leases, lease_id, table.concat({ member_id, id, task.group, task.signature,
+  redis.call('HSET', K.leases, lease_id, table.concat({ member, id, task.group, task.signature,
     int(now_us), is_cell and 'cell' or '' }, '|'))
   may_be_new('held')
-  redis.call('ZADD', K.held, 0, member_id .. '\0lease\0' .. lease_id)
+  redis.call('ZADD', K.held, 0, member .. '\0lease\0' .. lease_id)
   redis.call('SET', 'arq:in-progress:' .. id, '1', 'PX', in_progress_ms)
-  emit_task('task_lease_acquired', 'task_id', id, 'lease_id', lease_id, 'member_id', member_id)
-  local index = 0
-  if payload then
-    index = #payloads + 1
-    payloads[index] = payload
-  end
-  return '["' .. table.concat({ lease_id, id, task.group, task.signature, int(now_us), task.score,
-    int(task.tries + 1), take_abort(id) and '1' or '0', int(index), task.run, task.column, task.number },
-    '","') .. '"]'
+  emit_task('task_lease_acquired', 'task_id', id, 'lease_id', lease_id, 'member_id', member)
+  return { id = id, lease_id = lease_id, task = task, payload = payload }
 end
 
 local function end_lease(lease_id, lease, is_lost)
@@ -71,6 +79,9 @@ local function end_lease(lease_id, lease, is_lost)
   meta.running = meta.running - 1
   local g = group(lease.group)
   g.running, g.touched_us, g.dirty = g.running - 1, now_us, true
+  if not is_lost and redis.call('ZSCORE', K.idle, lease.member) then
+    redis.call('ZINCRBY', K.idle, 1, lease.member)
+  end
   on_release(g, lease.signature)
   change_lines(g)
 end

@@ -65,9 +65,11 @@ local function block_summary()
   return '{' .. table.concat(list, ',') .. '}'
 end
 
--- Select, acquire and commit, at most `slots` times. A member that got less is idle: it is woken.
-function OPERATIONS.admit(slots, in_progress_ms, resources_under_pressure)
-  local leases, free = {}, tonumber(slots)
+-- Select, acquire and commit, at most `slots` times. A member that got less is idle: it is woken, or
+-- given a task; `seen` is the number of the last one that it was given so, or empty if it takes none.
+function OPERATIONS.admit(slots, in_progress_ms, resources_under_pressure, seen)
+  local unseen = seen == '' and {} or PUSHES.unseen(seen, in_progress_ms)
+  local leases, free = {}, tonumber(slots) - #unseen
   expired = {}
   hint(resources_under_pressure)
   while free > 0 do
@@ -75,9 +77,10 @@ function OPERATIONS.admit(slots, in_progress_ms, resources_under_pressure)
     if not head then
       break
     end
-    local lease = grant_lease(head, in_progress_ms)
+    local lease = grant_lease(head, member_id, in_progress_ms)
     if lease then
-      leases[#leases + 1] = lease
+      leases[#leases + 1] = lease_text(lease.lease_id, lease.id, lease.task, int(now_us),
+        take_abort(lease.id), place_of(lease.payload))
       free = free - 1
     end
   end
@@ -87,8 +90,9 @@ function OPERATIONS.admit(slots, in_progress_ms, resources_under_pressure)
   else
     redis.call('ZREM', K.idle, member_id)
   end
-  return '["admitted",[' .. table.concat(leases, ',') .. '],' .. int(meta.queued) .. ','
-    .. (free > 0 and block_summary() or '{}') .. ',[' .. table.concat(expired, ',') .. '],"' .. meta.events .. '"]'
+  return '["admitted",[' .. table.concat(leases, ',') .. '],[' .. table.concat(unseen, ',') .. '],'
+    .. int(meta.queued) .. ',' .. (free > 0 and block_summary() or '{}') .. ',['
+    .. table.concat(expired, ',') .. '],"' .. meta.events .. '"]'
 end
 
 -- The caller's live lease, or what is known of the id instead.

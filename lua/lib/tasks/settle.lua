@@ -29,6 +29,7 @@ local function end_member(member, why)
   redis.call('ZREM', K.members, member)
   redis.call('ZREM', K.idle, member)
   redis.call('HDEL', K.batches, member)
+  redis.call('HDEL', K.pushes, member)
   emit('member_expired', 'member_id', member, 'reason', why)
   return true
 end
@@ -63,14 +64,21 @@ local function settle()
   unpark()
 end
 
--- Wake as many idle members as the ready tasks need; each asks for what it can take, and the one
--- that takes less than there is wakes the next.
+-- Push the only ready task to an idle member; else wake as many as the ready tasks need: each asks for
+-- what it can take, and the one that takes less than there is wakes the next.
 local function wake_idle()
-  if meta.queued == 0 or redis.call('ZCARD', K.idle) == 0 or not select_next() then
+  if meta.queued == 0 or redis.call('ZCARD', K.idle) == 0 then
+    return
+  end
+  local head = select_next()
+  if not head then
     return
   end
   local idle = redis.call('ZRANGE', K.idle, '+inf', '(0', 'BYSCORE', 'REV', 'LIMIT', 0,
     WOKEN_PER_CALL, 'WITHSCORES')
+  if meta.queued == 1 and idle[1] and PUSHES.push(head, idle[1], tonumber(idle[2])) then
+    return
+  end
   local wanted = meta.queued
   for i = 1, #idle, 2 do
     if wanted <= 0 then

@@ -1,0 +1,213 @@
+"""The queue of the reference model: what time does, who goes, who is told (spec 04, ADR 0009)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from contracts.task_policies import PolicyStateDelta, TaskAdmissionPolicyDecision
+from coordinator.tasks.policies import BoundedBorrowTaskAdmissionPolicy, fits
+from tests.property.task_state_model import Group, Lease, PoolState, Task, full_name
+
+Result = list[Any]
+Notice = list[Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Granted:
+    """A task that is to go, and what its policy said."""
+
+    task: Task
+    decision: TaskAdmissionPolicyDecision
+
+
+@dataclass(slots=True)
+class PoolQueue(PoolState):
+    """A pool without the operations that callers ask for."""
+
+    # -- time and members (spec 06)
+
+    def read_clock(self) -> int:
+        if self.last_us is None:
+            return self.server_us
+        return self.now_us + max(0, self.server_us - self.last_us)
+
+    def _flow(self) -> None:
+        self.now_us, self.last_us = self.read_clock(), self.server_us
+
+    def join(self, member: str, ttl_us: int) -> None:
+        self._flow()
+        self.members[member] = self.now_us + ttl_us
+
+    def heartbeat(self, member: str, ttl_us: int) -> None:
+        if self.members.get(member, 0) > self.read_clock():
+            self._flow()
+            self.members[member] = self.now_us + ttl_us
+
+    def _end_member(self, member: str) -> None:
+        self.members.pop(member, None)
+        self.idle.pop(member, None)
+        self.pushes.pop(member, None)
+        held = [lease for lease in self.leases.values() if lease.member == member]
+        for lease in sorted(held, key=lambda lease: lease.lease_id):
+            self._end(lease, "expired")
+            self._put_back(lease.task, self.now_us, lease.task.tries + 1)
+
+    def begin(self) -> None:
+        """What time alone did."""
+        self._flow()
+        for member, expiry in sorted(self.members.items(), key=lambda item: (item[1], item[0])):
+            if expiry <= self.now_us:
+                self._end_member(member)
+        due = [task for task in self.tasks_at("delayed") if task.available_us <= self.now_us]
+        for task in sorted(due, key=lambda task: (task.available_us, task.task_id)):
+            self._enqueue(task)
+        self._park_and_unpark()
+
+    def end(self) -> dict[str, Notice]:
+        """What became possible by a call; returns what members are told."""
+        self._park_and_unpark()
+        self._note_first()
+        return self._wake_idle()
+
+    # -- the queue
+
+    def _group(self, name: str) -> Group:
+        group = self.groups.setdefault(name, Group(touched_us=self.now_us))
+        if self.is_idle(name):
+            group.tag = None
+        return group
+
+    def _next_place(self) -> int:
+        self.places += 1
+        return self.places
+
+    def _enqueue(self, task: Task) -> None:
+        group, is_first = self._group(task.group), not self.ready_of(task.group)
+        task.place = "ready"
+        group.touched_us = self.now_us
+        if is_first:
+            group.tag = self.virtual_time if group.tag is None else group.tag
+            group.place = self._next_place()
+
+    def _put_back(self, task: Task, available_us: int, tries: int) -> None:
+        task.tries, task.score, task.available_us = tries, available_us // 1000, available_us
+        if available_us > self.now_us:
+            task.place = "delayed"
+            self._group(task.group).touched_us = self.now_us
+        else:
+            self._enqueue(task)
+
+    def _park_and_unpark(self) -> None:
+        while stuck := [task for task in self.heads() if self.exceeds_limits(task.amounts)]:
+            for task in stuck:
+                self._is_first_no_more(task)
+                task.place = "parked"
+                self._group(task.group).touched_us = self.now_us
+        parked = [t for t in self.tasks_at("parked") if not self.exceeds_limits(t.amounts)]
+        for task in sorted(parked, key=lambda t: (t.signature, t.arrival)):
+            self._enqueue(task)
+
+    # -- who goes
+
+    def _choose(self, hints: set[str]) -> Granted | None:
+        """The first in order that fits and that the policy lets go; hinted ones last."""
+        if self.state == "paused":
+            return None
+        queue, admission = self.queue_view(), self.admission_view()
+        allowed = []
+        for task in self.heads():
+            if full_name(task.group) in queue.considered or not self._borrows:
+                if not fits(task.amounts, admission.available):
+                    continue
+                decision = self.policy.evaluate(self.item(task), queue, admission)
+                if decision.allowed:
+                    allowed.append(Granted(task=task, decision=decision))
+        first = [granted for granted in allowed if not hints & granted.task.amounts.keys()]
+        return next(iter([*first, *allowed]), None)
+
+    @property
+    def _borrows(self) -> bool:
+        return isinstance(self.policy, BoundedBorrowTaskAdmissionPolicy)
+
+    def _apply(self, delta: PolicyStateDelta) -> None:
+        for name, group in self.groups.items():
+            for resource, amount in delta.debt_by_group.get(full_name(name), {}).items():
+                group.debt[resource] = max(0, group.debt[resource] + amount)
+
+    def _note_first(self) -> None:
+        below = [
+            task
+            for task in self.heads()
+            if (limit := self.groups[task.group].limit) is None
+            or len(self.running_of(task.group)) < limit
+        ]
+        first = below[0] if below and self.state != "paused" else None
+        if first is not None:
+            owes = any(self.groups[first.group].debt[name] for name in first.amounts)
+            if fits(first.amounts, self.left()) or owes:
+                first = None
+        if first is None:
+            self.first = None
+        elif self.first is None or self.first[0] != first.task_id:
+            self.first = (first.task_id, self.now_us)
+
+    def _is_first_no_more(self, task: Task) -> None:
+        if self.first is not None and self.first[0] == task.task_id:
+            self.first = None
+
+    def _wake_idle(self) -> dict[str, Notice]:
+        wanted = len(self.tasks_at("ready"))
+        granted = self._choose(set())
+        if granted is None:
+            return {}
+        ranked = sorted(self.idle.items(), key=lambda item: (item[1], item[0]), reverse=True)
+        free = [(member, slots) for member, slots in ranked if slots > 0]
+        if wanted == 1 and free and free[0][0] in self.pushes and granted.task.has_payload:
+            return self._push(granted, free[0][0])
+        woken: dict[str, Notice] = {}
+        for member, slots in free:
+            if wanted > 0:
+                woken[member] = ["work"]
+                del self.idle[member]
+                wanted -= slots
+        return woken
+
+    def _push(self, granted: Granted, member: str) -> dict[str, Notice]:
+        """The only ready task goes to an idle member with the word that wakes it."""
+        self._is_first_no_more(granted.task)
+        lease = self._grant(member, granted)
+        self.idle[member] -= 1
+        pushes = self.pushes[member]
+        pushes.count += 1
+        pushes.unseen.append(lease.lease_id)
+        return {member: ["task", pushes.count, lease.terms]}
+
+    # -- leases
+
+    def _grant(self, member: str, granted: Granted) -> Lease:
+        task = granted.task
+        delta = self.policy.on_acquire(self.item(task), granted.decision)
+        group = self._group(task.group)
+        self.virtual_time = max(self.virtual_time, group.tag or 0.0)
+        group.tag = self.virtual_time + 1 / group.weight
+        group.place, group.touched_us = self._next_place(), self.now_us
+        task.place = "running"
+        self.admissions += 1
+        lease = Lease(
+            lease_id=f"{task.task_id}~{self.admissions}",
+            member=member,
+            task=task,
+            acquired_us=self.now_us,
+        )
+        self.leases[lease.lease_id] = lease
+        self._apply(delta)
+        return lease
+
+    def _end(self, lease: Lease, how: str) -> None:
+        del self.leases[lease.lease_id]
+        self.finished[lease.lease_id] = how
+        if how == "released" and lease.member in self.idle:
+            self.idle[lease.member] += 1
+        self._group(lease.task.group).touched_us = self.now_us
+        self._apply(self.policy.on_release(self.item(lease.task)))
