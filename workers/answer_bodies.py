@@ -56,7 +56,12 @@ _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _HTTP_STATUSES = range(100, 600)
 # A usage or error that is not null: OpenAI puts "usage":null into every chunk but the last. A quote
 # within the model's text is escaped, so no text can look like one of these keys.
-_TELLING = re.compile(rb'"(?:usage|error)"\s*:\s*[^n\s]|"type"\s*:\s*"error"')
+_TELLING = re.compile(
+    rb'"(?:usage|error)"\s*:\s*[^n\s]|"type"\s*:\s*"(?:error|message_stop|response\.completed)"'
+)
+_LAST_DATA = b"[DONE]"
+_LAST_TYPES = ("message_stop", "response.completed")
+_TELLING_WORDS = (b'"usage"', b"error", _LAST_DATA, b"message_stop", b"response.completed")
 
 
 def error_code_of(body: bytes) -> str | None:
@@ -102,7 +107,7 @@ def token_usage(reported: Any) -> TokenUsage | None:
 
 
 class AnswerReader:
-    """Watches a body as it passes for its usage and its error; keeps 1 MB of it at most.
+    """Watches a body as it passes for its usage, its error and its end; keeps 1 MB of it at most.
 
     Understands JSON and server-sent events, of OpenAI's two APIs and of Anthropic's; plain, gzip or
     deflate. Anything else, and anything broken, is given up quietly: nothing here raises.
@@ -114,6 +119,7 @@ class AnswerReader:
 
     __slots__ = (
         "_error_code",
+        "_has_ended",
         "_inflate",
         "_inflated",
         "_input",
@@ -143,6 +149,12 @@ class AnswerReader:
         self._input: int | None = None
         self._usage: TokenUsage | None = None
         self._error_code: str | None = None
+        self._has_ended = False
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the last event of a stream was seen: ``data: [DONE]``, or one of that type."""
+        return self._has_ended
 
     @property
     def usage(self) -> TokenUsage | None:
@@ -217,7 +229,7 @@ class AnswerReader:
             self._is_skipping = False
             self._kept = bytearray(part[cut + 1 :])
             # Almost every part of a stream is content alone; these searches are all it costs.
-            if self._is_error_event or b'"usage"' in lines or b"error" in lines:
+            if self._is_error_event or any(word in lines for word in _TELLING_WORDS):
                 self._read_lines(lines)
         if len(self._kept) > MOST_PARSED_BYTES:
             self._is_skipping = True
@@ -228,7 +240,9 @@ class AnswerReader:
             if line.startswith(b"event:"):
                 self._is_error_event = line[6:].strip() == b"error"
             elif line.startswith(b"data:"):
-                if self._is_error_event or _TELLING.search(line):
+                if line[5:].strip() == _LAST_DATA:
+                    self._has_ended = True
+                elif self._is_error_event or _TELLING.search(line):
                     self._note(line[5:])
                 self._is_error_event = False
 
@@ -242,9 +256,11 @@ class AnswerReader:
             document = document[0]
         if not isinstance(document, dict):
             return True
+        kind = document.get("type")
+        self._has_ended |= kind in _LAST_TYPES
         inner = document.get("response")  # OpenAI's responses API wraps its own so
         told = document if not isinstance(inner, dict) else inner
-        if told.get("error") or document.get("type") == "error" or self._is_error_event:
+        if told.get("error") or kind == "error" or self._is_error_event:
             source = told if told.get("error") else {**document, "type": None}
             self._error_code = error_code_in(source) or UNNAMED_ERROR
         start = document.get("message")

@@ -33,7 +33,6 @@ _RELEASES: Final = ("end", "headers")
 
 _FIRST_ERROR_STATUS: Final = 400
 _NO_CONTENT: Final = 204
-_LAST_EVENTS: Final = (b"[DONE]", b"message_stop", b"response.completed")
 
 
 class Admission(Protocol):
@@ -122,9 +121,7 @@ class Exchange:
         "_admission",
         "_give_back_lane",
         "_headers",
-        "_is_last_event_seen",
         "_is_sent",
-        "_is_stream",
         "_reader",
         "_rules",
         "_status",
@@ -141,8 +138,6 @@ class Exchange:
         self._headers: Mapping[str, str] = {}
         self._reader: AnswerReader | None = None
         self._is_sent = False
-        self._is_stream = False
-        self._is_last_event_seen = False
         self._give_back_lane: Callable[[], None] | None = None
 
     def before_sending(self, lanes: Lanes) -> Any:
@@ -171,7 +166,6 @@ class Exchange:
         except Exception as error:  # noqa: BLE001 - a hint less is no reason to lose an answer
             log.warning("quota_headers_ignored", error_type=type(error).__qualname__)
         kind = headers.get("content-type", "")
-        self._is_stream = kind.startswith("text/event-stream")
         if response.is_closed:  # made in memory, and decoded there
             self._reader = AnswerReader(kind, "")
             self._reader.feed(response.content)
@@ -188,12 +182,8 @@ class Exchange:
 
     def saw(self, chunk: bytes) -> None:
         """Look at the next bytes of the body."""
-        if self.is_over:
-            return
-        if self._reader is not None:
+        if not self.is_over and self._reader is not None:
             self._reader.feed(chunk)
-        if self._is_stream and not self._is_last_event_seen:
-            self._is_last_event_seen = any(event in chunk for event in _LAST_EVENTS)
 
     def ended(self) -> None:
         """The body was read to its end."""
@@ -236,12 +226,12 @@ class Exchange:
     @property
     def _is_told(self) -> bool:
         """Whether the answer says how the attempt ended, although its end was not read."""
-        if self._status is None:
+        if self._status is None or self._reader is None:
             return False
         return (
             self._status >= _FIRST_ERROR_STATUS
-            or self._is_last_event_seen
-            or self._error_code is not None
+            or self._reader.has_ended
+            or self._reader.error_code is not None
         )
 
     @property

@@ -34,22 +34,33 @@ SQUEEZED = {
 }
 TOKENS = forebay.RequestAdmissionConfig(quotas=forebay.RequestQuotas(tokens_per_day=100_000))
 NOISE = os.urandom(300_000)
+ASKED = Asked(method="POST", path="/v1/chat/completions", headers={}, body=b"{}")
+LAST = b"data: [DONE]\n\n"
+QUOTED = b'data: {"choices":[{"delta":{"content":"[DONE] message_stop"}}]}\n\n'
 
 
-async def raw_bytes(name: str, client: Any, url: str) -> tuple[bytes, int]:
-    """Return a body as it came over the wire, and the status."""
+async def raw_bytes(name: str, client: Any, url: str, most: int | None = None) -> tuple[bytes, int]:
+    """Return a body as it came over the wire, all or ``most`` bytes of it, and the status."""
     request = client.build_request("POST", f"{url}/chat/completions", json={"model": "m"})
+    body = bytearray()
 
     def read() -> tuple[bytes, int]:
         with contextlib.closing(client.send(request, stream=True)) as response:
-            return b"".join(response.iter_raw()), response.status_code
+            for part in response.iter_raw():
+                body.extend(part)
+                if len(body) == most:
+                    break
+            return bytes(body), response.status_code
 
     if name.endswith("-sync"):
         return await asyncio.to_thread(read)
     response = await client.send(request, stream=True)
-    body = b"".join([part async for part in response.aiter_raw()])
+    async for part in response.aiter_raw():
+        body.extend(part)
+        if len(body) == most:
+            break
     await response.aclose()
-    return body, response.status_code
+    return bytes(body), response.status_code
 
 
 async def passed(name: str, redis_url: str, sent: bytes, body: bytes) -> float:
@@ -78,9 +89,8 @@ async def passed(name: str, redis_url: str, sent: bytes, body: bytes) -> float:
 async def test_a_compressed_answer_is_read_as_it_passes(
     redis_url: str, name: str, encoding: str, chunked: bool
 ) -> None:
-    asked = Asked(method="POST", path="/v1/chat/completions", headers={}, body=b"{}")
     body = SQUEEZED[encoding](
-        b"".join(events(asked)) if chunked else json.dumps(completion(asked)).encode()
+        b"".join(events(ASKED)) if chunked else json.dumps(completion(ASKED)).encode()
     )
     header = {} if encoding == "identity" else {"content-encoding": encoding.split(maxsplit=1)[0]}
     if chunked:
@@ -107,3 +117,31 @@ async def test_what_cannot_be_read_passes_all_the_same(
 ) -> None:
     sent = whole(NOISE, headers=headers)
     assert await passed(name, redis_url, sent, NOISE) == pytest.approx(100_000, abs=1)
+
+
+@pytest.mark.parametrize("name", BARE)
+@pytest.mark.parametrize(
+    ("pieces", "encoding", "outcome"),
+    [
+        ([*events(ASKED)[:-1], LAST[:9], LAST[9:]], "identity", "success"),
+        ([gzip.compress(b"".join(events(ASKED)))], "gzip", "success"),
+        ([*events(ASKED)[:2], QUOTED], "identity", "local_cancelled"),
+    ],
+    ids=["cut", "gzip", "quoted"],
+)
+async def test_a_stream_that_is_closed_after_its_last_event_alone_is_a_success(
+    redis_url: str, name: str, pieces: list[bytes], encoding: str, outcome: str
+) -> None:
+    async def answer(_asked: Asked, reply: Reply) -> None:
+        await reply.send(begun_stream({"content-encoding": encoding}))
+        for piece in pieces:
+            await reply.send(chunk(piece))
+        await reply.goes_on.wait()
+
+    with RawProvider(answer) as provider:
+        async with exchanging(name, redis_url, provider) as exchanges:
+            sent = b"".join(pieces)
+            found = await raw_bytes(name, exchanges.driver.client, provider.base_url, len(sent))
+            assert found == (sent, 200)
+            await exchanges.when(in_flight=0)
+    assert exchanges.outcomes == {outcome: 1}

@@ -133,6 +133,28 @@ def test_a_stream_is_read_however_it_is_cut(stream: bytes, cuts: list[int]) -> N
         reader.feed(stream[start:end])
     assert reader.usage == USED
     assert reader.error_code is None
+    assert reader.has_ended
+
+
+@pytest.mark.parametrize("stream", STREAMS, ids=["openai", "anthropic", "responses"])
+def test_a_stream_has_ended_with_its_last_event_and_not_before(stream: bytes) -> None:
+    assert read(stream.rstrip(), EVENTS).has_ended is False
+    assert read(stream, EVENTS).has_ended
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        events({"choices": [{"delta": {"content": "data: [DONE]\n\ndata: [DONE]"}}]}),
+        events({"delta": {"text": 'what "type": "message_stop" and [DONE] mean'}}),
+        events({"type": "response.output_text.delta", "delta": "response.completed"}),
+        events({"type": "content_block_start", "content_block": {"type": "message_stop"}}),
+        events({"type": ["message_stop"]}),
+        b": [DONE]\n\n",
+    ],
+)
+def test_a_text_that_quotes_an_end_is_none(body: bytes) -> None:
+    assert read(body, EVENTS).has_ended is False
 
 
 @pytest.mark.parametrize("end", ["\n\n", "\r\n\r\n", "\r\r"])
@@ -205,7 +227,8 @@ def raw_deflate(body: bytes) -> bytes:
     ("kind", "body"), [(JSON, json.dumps(CHAT).encode()), (EVENTS, OPENAI_STREAM)]
 )
 def test_a_compressed_body_is_read(encoding: str, pack: object, kind: str, body: bytes) -> None:
-    assert read(pack(body), kind, encoding).usage == USED
+    reader = read(pack(body), kind, encoding)
+    assert (reader.usage, reader.has_ended) == (USED, kind == EVENTS)
 
 
 @pytest.mark.parametrize(
