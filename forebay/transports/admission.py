@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 from contracts.errors import ConfigurationError
 from contracts.identity import ProviderModelKey, RequestGroupSpec, check_cap, check_type
@@ -16,6 +17,9 @@ from contracts.settings import LARGEST_CAP, MemberSettings, RequestAdmissionConf
 from coordinator.requests.blocking import BlockingRequestAdmissionController
 from coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.connecting import Connection, connect
+
+LockT = TypeVar("LockT")
+ControllerT = TypeVar("ControllerT")
 
 Controller = AdaptiveRequestAdmissionController | BlockingRequestAdmissionController
 
@@ -58,6 +62,36 @@ class Registration:
         check_type("config of a transport", self.config, RequestAdmissionConfig)
 
 
+@dataclass(slots=True)
+class _Joined(Generic[LockT, ControllerT]):
+    """What an admission has on one event loop, or in one process.
+
+    Attributes:
+        lock: held while it connects, registers or leaves.
+        controller: None before it has connected.
+        connection: made for the controller, to be left; None where that was given.
+        registered: what the controller was told of.
+    """
+
+    lock: LockT
+    controller: ControllerT | None = None
+    connection: Connection | None = None
+    registered: set[ProviderModelKey] = field(default_factory=set)
+
+    def ready(
+        self, provider_model: ProviderModelKey, registration: Registration | None
+    ) -> ControllerT | None:
+        """Return the controller if a provider/model needs no registering any more."""
+        is_registered = registration is None or provider_model in self.registered
+        return self.controller if is_registered else None
+
+    def forget(self) -> Connection | None:
+        """Begin anew; return the connection that is to be left."""
+        connection, self.connection = self.connection, None
+        self.controller, self.registered = None, set()
+        return connection
+
+
 class AsyncAdmission:
     """Gives the controller of the running event loop.
 
@@ -79,10 +113,8 @@ class AsyncAdmission:
         self._registration = registration
         self._settings = settings
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._lock = asyncio.Lock()
-        self._connection: Connection | None = None
-        self._controller: AdaptiveRequestAdmissionController | None = None
-        self._registered: set[ProviderModelKey] = set()
+        self._joined: _Joined[asyncio.Lock, AdaptiveRequestAdmissionController]
+        self._joined = _Joined(asyncio.Lock())
 
     async def ready(self, provider_model: ProviderModelKey) -> AdaptiveRequestAdmissionController:
         """Return a controller that may be asked for a provider/model.
@@ -91,44 +123,39 @@ class AsyncAdmission:
             ConfigurationError, CoordinatorError: connecting or registering failed.
         """
         loop = asyncio.get_running_loop()
-        controller = self._controller
-        if (
-            controller is not None
-            and loop is self._loop
-            and (self._registration is None or provider_model in self._registered)
-        ):
-            return controller
         if loop is not self._loop:
-            self._loop, self._lock = loop, asyncio.Lock()
-            self._controller, self._registered = None, set()
-            await self._leave()
-        async with self._lock:
-            if self._controller is None:
-                self._controller = await self._connected()
-            controller = self._controller
-            if self._registration is not None and provider_model not in self._registered:
-                chosen = self._registration
+            earlier, self._joined, self._loop = self._joined, _Joined(asyncio.Lock()), loop
+            await self._leave(earlier)
+        joined, chosen = self._joined, self._registration
+        ready = joined.ready(provider_model, chosen)
+        if ready is not None:
+            return ready
+        async with joined.lock:
+            if joined.controller is None:
+                joined.controller, joined.connection = await self._connected()
+            controller = joined.controller
+            if chosen is not None and provider_model not in joined.registered:
                 await controller.register(
                     provider_model, chosen.alias, chosen.max_parallel_requests, chosen.config
                 )
-                self._registered.add(provider_model)
+                joined.registered.add(provider_model)
         return controller
 
     async def aclose(self) -> None:
         """Leave the fleet, if this made the connection."""
-        self._controller, self._loop = None, None
-        await self._leave()
+        async with self._joined.lock:
+            await self._leave(self._joined)
 
-    async def _connected(self) -> AdaptiveRequestAdmissionController:
+    async def _connected(self) -> tuple[AdaptiveRequestAdmissionController, Connection | None]:
         if not isinstance(self._requests, str):
-            return self._requests
+            return self._requests, None
         connection = connect(self._requests, self._settings)
-        controller = await connection.__aenter__()
-        self._connection = connection
-        return controller
+        return await connection.__aenter__(), connection
 
-    async def _leave(self) -> None:
-        connection, self._connection = self._connection, None
+    async def _leave(
+        self, joined: _Joined[asyncio.Lock, AdaptiveRequestAdmissionController]
+    ) -> None:
+        connection = joined.forget()
         if connection is not None:
             await connection.__aexit__(None, None, None)
 
@@ -145,44 +172,47 @@ class BlockingAdmission:
         self._requests = requests
         self._registration = registration
         self._settings = settings
-        self._process_id = 0
-        self._lock = threading.Lock()
-        self._connection: Connection | None = None
-        self._controller: BlockingRequestAdmissionController | None = None
-        self._registered: set[ProviderModelKey] = set()
+        self._joined_by_process: dict[
+            int, _Joined[threading.Lock, BlockingRequestAdmissionController]
+        ] = {}
 
     def ready(self, provider_model: ProviderModelKey) -> BlockingRequestAdmissionController:
         """Return a controller that may be asked for a provider/model: `AsyncAdmission.ready`."""
-        if os.getpid() != self._process_id:  # the first time, and in a forked child
-            self._process_id, self._lock = os.getpid(), threading.Lock()
-            self._connection, self._controller, self._registered = None, None, set()
-        with self._lock:
-            if self._controller is None:
-                self._controller = self._connected()
-            controller = self._controller
-            if self._registration is not None and provider_model not in self._registered:
-                chosen = self._registration
+        joined, chosen = self._joined_here(), self._registration
+        ready = joined.ready(provider_model, chosen)
+        if ready is not None:
+            return ready
+        with joined.lock:
+            if joined.controller is None:
+                joined.controller, joined.connection = self._connected()
+            controller = joined.controller
+            if chosen is not None and provider_model not in joined.registered:
                 controller.register(
                     provider_model, chosen.alias, chosen.max_parallel_requests, chosen.config
                 )
-                self._registered.add(provider_model)
+                joined.registered.add(provider_model)
         return controller
 
     def close(self) -> None:
         """Leave the fleet, if this made the connection."""
-        with self._lock:
-            connection, self._connection = self._connection, None
-            self._controller, self._process_id = None, 0
-        if connection is not None:
-            connection.__exit__(None, None, None)
+        joined = self._joined_here()
+        with joined.lock:
+            connection = joined.forget()
+            if connection is not None:
+                connection.__exit__(None, None, None)
 
-    def _connected(self) -> BlockingRequestAdmissionController:
+    def _joined_here(self) -> _Joined[threading.Lock, BlockingRequestAdmissionController]:
+        process_id = os.getpid()  # a forked child has joined nothing
+        if process_id not in self._joined_by_process:
+            # One step: threads that come here at the same time all get the same.
+            self._joined_by_process.setdefault(process_id, _Joined(threading.Lock()))
+        return self._joined_by_process[process_id]
+
+    def _connected(self) -> tuple[BlockingRequestAdmissionController, Connection | None]:
         if not isinstance(self._requests, str):
-            return self._requests
+            return self._requests, None
         connection = connect(self._requests, self._settings)
-        controller = connection.__enter__()
-        self._connection = connection
-        return controller
+        return connection.__enter__(), connection
 
 
 def check_requests(requests: object) -> None:
