@@ -20,21 +20,21 @@ from coordinator.requests.blocking import BlockingRequestAdmissionController
 from coordinator.requests.controller import AdaptiveRequestAdmissionController
 from coordinator.requests.threads import refuse_to_block_a_loop
 from forebay.runtime import DEFAULT_URL, run_async
-from workers.classification import classify_exception
+from workers.classification import DefaultClassifier
 
 LeaseLost = Callable[[RequestAdmissionLease, str], None]
 
 
-def classify_sent(error: Exception) -> RequestReleaseOutcome:
+def classify_raised(error: Exception) -> RequestReleaseOutcome:
     """Classify what a provider call raised, HTTP libraries' and SDKs' exceptions too."""
-    return classify_exception(error, sent=True, now=time.time())
+    return DefaultClassifier().classify_exception(error, now=time.time())
 
 
 def connect(
     url: str = DEFAULT_URL,
     settings: MemberSettings | None = None,
     *,
-    classify: ClassifyException = classify_sent,
+    classify: ClassifyException = classify_raised,
     on_lease_lost: LeaseLost | None = None,
 ) -> Connection:
     """Connect this process to a server and give it request admission, for the length of a block.

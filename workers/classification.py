@@ -1,6 +1,6 @@
 """How an attempt ended, read from a response or an exception (spec 03, *Executor and transport*).
 
-Pure functions: no clock, no I/O and no HTTP library. Exceptions of ``httpx``, ``httpx2`` and of the
+Pure rules: no clock, no I/O and no HTTP library. Exceptions of ``httpx``, ``httpx2`` and of the
 SDKs built on them are known by name, so that a program needs none of them to classify the others.
 What comes out carries statuses, short codes and class names, never a body, a prompt or a key.
 """
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -74,10 +74,8 @@ class Classifier(Protocol):
         """Classify an answer; ``now`` is the Unix time in seconds, for dates in headers."""
         ...
 
-    def classify_exception(
-        self, error: BaseException, *, sent: bool, now: float
-    ) -> RequestReleaseOutcome:
-        """Classify what the call raised; ``sent`` says whether the request may have gone out."""
+    def classify_exception(self, error: BaseException, *, now: float) -> RequestReleaseOutcome:
+        """Classify what the call raised; bytes of the request may have gone out."""
         ...
 
     def is_retryable(self, outcome: RequestReleaseOutcome) -> bool:
@@ -85,136 +83,10 @@ class Classifier(Protocol):
         ...
 
 
-def classify_response(
-    status: int,
-    headers: Mapping[str, str],
-    body_error_code: str | None = None,
-    *,
-    now: float,
-) -> RequestReleaseOutcome:
-    """Classify a provider's answer.
-
-    Args:
-        status: HTTP status.
-        headers: response headers; names in any case.
-        body_error_code: the code of the error in the body; in an answer with a good status it
-            tells of a failure within the stream.
-        now: Unix time in seconds, for a ``retry-after`` that is a date.
-
-    Returns:
-        2xx without a code ``success``; 429, 503, 529 and codes of overload ``rate_limited``, with
-        the provider's hint; everything else, and an exhausted account whatever its status,
-        ``provider_failure``.
-    """
-    is_good = 200 <= status < 300  # noqa: PLR2004
-    if is_good and body_error_code is None:
-        return RequestReleaseOutcome(kind=RequestOutcomeKind.SUCCESS, provider_status=status)
-    lowered = lowered_headers(headers)
-    diagnostics: dict[str, Any] = {}
-    if body_error_code is not None:
-        diagnostics["error_code"] = body_error_code
-    billing = body_error_code in BILLING_CODES
-    # "false" is OpenAI's word for "the same request will fail again", which its own SDK respects.
-    if billing or lowered.get("x-should-retry") == "false":
-        diagnostics["retryable"] = False
-    elif is_good:
-        # The request was accepted, so it is not the request that is wrong.
-        diagnostics["retryable"] = True
-    overloaded = not billing and (status in _OVERLOAD or body_error_code in OVERLOAD_CODES)
-    return RequestReleaseOutcome(
-        kind=RequestOutcomeKind.RATE_LIMITED if overloaded else RequestOutcomeKind.PROVIDER_FAILURE,
-        retry_after_seconds=None if billing else retry_after_seconds(lowered, now),
-        provider_status=status,
-        diagnostics=diagnostics,
-    )
-
-
-ClassifyResponse = Callable[..., RequestReleaseOutcome]
-"""Called as `classify_response` is."""
-
-
-def classify_exception(
-    error: BaseException,
-    *,
-    sent: bool,
-    now: float,
-    classify_answer: ClassifyResponse = classify_response,
-) -> RequestReleaseOutcome:
-    """Classify what a call raised.
-
-    Args:
-        error: any exception; one that carries an answer (``status``, or ``response`` as in httpx
-            and the SDKs on it) is classified by that answer.
-        sent: whether bytes of the request may have gone out.
-        now: Unix time in seconds.
-        classify_answer: classifies the answer that an exception carries.
-
-    Returns:
-        Connection errors ``provider_failure``; a timeout ``provider_timeout`` once the request was
-        sent, else ``local_timeout``, as is a queue's timeout; cancellation, and what kept the
-        attempt from being sent at all, ``local_cancelled``; the rest ``unexpected_exception``. A
-        local outcome of which it is sure that no byte went out has a usage of zero, which gives
-        the whole cost back to the quotas.
-    """
-    diagnostics: dict[str, Any] = {"error_type": type(error).__qualname__}
-    if isinstance(error, asyncio.CancelledError):
-        return RequestReleaseOutcome(
-            kind=RequestOutcomeKind.LOCAL_CANCELLED,
-            usage=None if sent else TokenUsage(),
-            diagnostics=diagnostics | {"retryable": False},
-        )
-    answer = answer_of(error)
-    if answer is not None:
-        outcome = classify_answer(answer.status, answer.headers, answer.error_code, now=now)
-        return _raised(outcome, diagnostics)
-    if isinstance(error, MembershipLost | CoordinatorUnavailable | CoordinatorFull):
-        return RequestReleaseOutcome(
-            kind=NOT_SENT.kind,
-            usage=NOT_SENT.usage,
-            diagnostics={**diagnostics, **NOT_SENT.diagnostics},
-        )
-    if isinstance(error, RequestAdmissionError):
-        reason = error.denied.reason
-        timed_out = reason is RequestDenialReason.QUEUE_TIMEOUT
-        return RequestReleaseOutcome(
-            kind=RequestOutcomeKind.LOCAL_TIMEOUT
-            if timed_out
-            else RequestOutcomeKind.LOCAL_CANCELLED,
-            usage=TokenUsage(),
-            diagnostics=diagnostics | {"reason": str(reason), "retryable": timed_out},
-        )
-    kind = _kind_by_class(error)
-    if kind is RequestOutcomeKind.PROVIDER_TIMEOUT and not sent:
-        kind = RequestOutcomeKind.LOCAL_TIMEOUT
-    # A local timeout here is one before the first byte: no connection was to be had in time.
-    unsent = kind is RequestOutcomeKind.LOCAL_TIMEOUT
-    return RequestReleaseOutcome(
-        kind=kind, usage=TokenUsage() if unsent else None, diagnostics=diagnostics
-    )
-
-
-def is_retryable(outcome: RequestReleaseOutcome) -> bool:
-    """Say whether another attempt may end better.
-
-    Overload, timeouts, connection errors and 5xx may; other statuses, cancellations and
-    exceptions nobody foresaw may not. ``diagnostics["retryable"]`` overrides the rule by kind.
-    """
-    stated = outcome.diagnostics.get("retryable")
-    if isinstance(stated, bool):
-        return stated
-    if outcome.kind is RequestOutcomeKind.PROVIDER_FAILURE:
-        return outcome.provider_status is None or outcome.provider_status >= 500  # noqa: PLR2004
-    return outcome.kind in {
-        RequestOutcomeKind.RATE_LIMITED,
-        RequestOutcomeKind.PROVIDER_TIMEOUT,
-        RequestOutcomeKind.LOCAL_TIMEOUT,
-    }
-
-
 class DefaultClassifier:
-    """The rules of this module, as a `Classifier`; a subclass changes what it overrides.
+    """The rules of spec 03, as a `Classifier`; a subclass changes what it overrides.
 
-    What ``classify_response`` says of an answer holds for exceptions that carry one, too.
+    What `classify_response` says of an answer holds for exceptions that carry one, too.
     """
 
     def classify_response(
@@ -225,18 +97,107 @@ class DefaultClassifier:
         *,
         now: float,
     ) -> RequestReleaseOutcome:
-        """Classify an answer: `classify_response`."""
-        return classify_response(status, headers, body_error_code, now=now)
+        """Classify a provider's answer.
 
-    def classify_exception(
-        self, error: BaseException, *, sent: bool, now: float
-    ) -> RequestReleaseOutcome:
-        """Classify what a call raised: `classify_exception`."""
-        return classify_exception(error, sent=sent, now=now, classify_answer=self.classify_response)
+        Args:
+            status: HTTP status.
+            headers: response headers; names in any case.
+            body_error_code: the code of the error in the body; in an answer with a good status it
+                tells of a failure within the stream.
+            now: Unix time in seconds, for a ``retry-after`` that is a date.
+
+        Returns:
+            2xx without a code ``success``; 429, 503, 529 and codes of overload ``rate_limited``,
+            with the provider's hint; everything else, and an exhausted account whatever its status,
+            ``provider_failure``.
+        """
+        is_good = 200 <= status < 300  # noqa: PLR2004
+        if is_good and body_error_code is None:
+            return RequestReleaseOutcome(kind=RequestOutcomeKind.SUCCESS, provider_status=status)
+        lowered = lowered_headers(headers)
+        diagnostics: dict[str, Any] = {}
+        if body_error_code is not None:
+            diagnostics["error_code"] = body_error_code
+        billing = body_error_code in BILLING_CODES
+        # "false" is OpenAI's word for "the same request will fail again", which its own SDK
+        # respects.
+        if billing or lowered.get("x-should-retry") == "false":
+            diagnostics["retryable"] = False
+        elif is_good:
+            # The request was accepted, so it is not the request that is wrong.
+            diagnostics["retryable"] = True
+        overloaded = not billing and (status in _OVERLOAD or body_error_code in OVERLOAD_CODES)
+        return RequestReleaseOutcome(
+            kind=RequestOutcomeKind.RATE_LIMITED
+            if overloaded
+            else RequestOutcomeKind.PROVIDER_FAILURE,
+            retry_after_seconds=None if billing else retry_after_seconds(lowered, now),
+            provider_status=status,
+            diagnostics=diagnostics,
+        )
+
+    def classify_exception(self, error: BaseException, *, now: float) -> RequestReleaseOutcome:
+        """Classify what a call raised.
+
+        Args:
+            error: any exception; one that carries an answer (``status``, or ``response`` as in
+                httpx and the SDKs on it) is classified by that answer.
+            now: Unix time in seconds.
+
+        Returns:
+            Connection errors ``provider_failure``; a timeout ``provider_timeout``; no connection in
+            time and a queue's timeout ``local_timeout``; cancellation, and what kept the attempt
+            from being sent at all, ``local_cancelled``; the rest ``unexpected_exception``. An
+            outcome of which it is sure that no byte went out has a usage of zero, which gives the
+            whole cost back to the quotas.
+        """
+        diagnostics: dict[str, Any] = {"error_type": type(error).__qualname__}
+        if isinstance(error, asyncio.CancelledError):
+            return RequestReleaseOutcome(
+                kind=RequestOutcomeKind.LOCAL_CANCELLED,
+                diagnostics=diagnostics | {"retryable": False},
+            )
+        answer = answer_of(error)
+        if answer is not None:
+            outcome = self.classify_response(
+                answer.status, answer.headers, answer.error_code, now=now
+            )
+            return _raised(outcome, diagnostics)
+        if isinstance(error, MembershipLost | CoordinatorUnavailable | CoordinatorFull):
+            return replace(NOT_SENT, diagnostics={**diagnostics, **NOT_SENT.diagnostics})
+        if isinstance(error, RequestAdmissionError):
+            reason = error.denied.reason
+            timed_out = reason is RequestDenialReason.QUEUE_TIMEOUT
+            return RequestReleaseOutcome(
+                kind=RequestOutcomeKind.LOCAL_TIMEOUT
+                if timed_out
+                else RequestOutcomeKind.LOCAL_CANCELLED,
+                usage=TokenUsage(),
+                diagnostics=diagnostics | {"reason": str(reason), "retryable": timed_out},
+            )
+        kind = _kind_by_class(error)
+        # A local timeout here is one before the first byte: no connection was to be had in time.
+        unsent = kind is RequestOutcomeKind.LOCAL_TIMEOUT
+        return RequestReleaseOutcome(
+            kind=kind, usage=TokenUsage() if unsent else None, diagnostics=diagnostics
+        )
 
     def is_retryable(self, outcome: RequestReleaseOutcome) -> bool:
-        """Say whether another attempt may end better: `is_retryable`."""
-        return is_retryable(outcome)
+        """Say whether another attempt may end better.
+
+        Overload, timeouts, connection errors and 5xx may; other statuses, cancellations and
+        exceptions nobody foresaw may not. ``diagnostics["retryable"]`` overrides the rule by kind.
+        """
+        stated = outcome.diagnostics.get("retryable")
+        if isinstance(stated, bool):
+            return stated
+        if outcome.kind is RequestOutcomeKind.PROVIDER_FAILURE:
+            return outcome.provider_status is None or outcome.provider_status >= 500  # noqa: PLR2004
+        return outcome.kind in {
+            RequestOutcomeKind.RATE_LIMITED,
+            RequestOutcomeKind.PROVIDER_TIMEOUT,
+            RequestOutcomeKind.LOCAL_TIMEOUT,
+        }
 
 
 def _raised(outcome: RequestReleaseOutcome, diagnostics: dict[str, Any]) -> RequestReleaseOutcome:

@@ -207,7 +207,7 @@ class ModelRequestExecutor:
         def classify() -> RequestReleaseOutcome:
             now = self._clock()
             self._learn(lease, answer_of(error), now)
-            return self._classifier.classify_exception(error, sent=True, now=now)
+            return self._classifier.classify_exception(error, now=now)
 
         return _checked(classify)
 

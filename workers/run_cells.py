@@ -23,7 +23,7 @@ from coordinator.requests.controller import AdaptiveRequestAdmissionController
 from coordinator.requests.resolver import RequestResourceResolver
 from coordinator.runs.tracker import CompletionTracker
 from workers.cells import CellsDeferred, CellsDropped, CellsMade, CellsOutcome
-from workers.classification import classify_exception, is_retryable
+from workers.classification import DefaultClassifier
 from workers.executor import ModelRequestExecutor
 from workers.generators.base import (
     GenerationContext,
@@ -178,7 +178,8 @@ def _may_be_mended(error: Exception) -> bool:
     denied = getattr(error, "denied", None)
     if denied is not None:
         return bool(denied.reason == RequestDenialReason.QUEUE_TIMEOUT)
-    return is_retryable(classify_exception(error, sent=True, now=time.time()))
+    classifier = DefaultClassifier()
+    return classifier.is_retryable(classifier.classify_exception(error, now=time.time()))
 
 
 def _correlation(spec: RunSpec, cell: RunCell) -> RuntimeCorrelation:

@@ -22,7 +22,7 @@ from coordinator.requests.attempts import RequestAttempt, outcome_of
 from forebay.transports.identity import HttpResolver, Resolve
 from forebay.transports.lanes import Lanes
 from workers.answer_bodies import AnswerReader
-from workers.classification import Classifier, DefaultClassifier
+from workers.classification import NOT_SENT, Classifier, DefaultClassifier
 from workers.provider_answers import quota_readings
 from workers.token_estimate import CharacterEstimator, TokenEstimator
 
@@ -204,11 +204,13 @@ class Exchange:
             self._release(self._with_usage(outcome))
 
     def failed(self, error: BaseException) -> None:
-        """Sending or reading raised."""
+        """What came before sending, sending or reading raised."""
         self._part_with_lane()
         if self.is_over:
             return
-        if self._is_told:
+        if not self._is_sent:
+            self._release(NOT_SENT)
+        elif self._is_told:
             self._release(self._outcome_of_answer())
         else:
             self._release(self._with_usage(outcome_of(error, self._classify)))
@@ -239,9 +241,7 @@ class Exchange:
         return None if self._reader is None else self._reader.error_code
 
     def _classify(self, error: Exception) -> RequestReleaseOutcome:
-        return self._rules.classifier.classify_exception(
-            error, sent=self._is_sent, now=self._rules.clock()
-        )
+        return self._rules.classifier.classify_exception(error, now=self._rules.clock())
 
     def _outcome_of_answer(self) -> RequestReleaseOutcome:
         try:

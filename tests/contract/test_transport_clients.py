@@ -19,7 +19,7 @@ from coordinator.coordinator import Coordinator
 from forebay.transports import HttpResolver, asking_as
 from tests.contract.chat_domain import CHAT, MODEL, counts, is_idle, see, when
 from tests.support import wait_until
-from tests.support_drivers import API_KEY, driver
+from tests.support_drivers import API_KEY, Driver, driver
 from tests.support_exchange import exchanging
 from tests.support_raw_provider import WORDS, RawProvider, refuses, stalls
 from workers.executor import ModelRequest, ModelRequestExecutor
@@ -247,19 +247,39 @@ async def test_a_model_that_nobody_registered_is_denied_at_once(
     assert provider.asked == []
 
 
-async def test_a_lease_that_may_be_lost_sends_nothing(
-    redis_url: str, provider: RawProvider, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", ["openai-async", "httpx-sync"])
+@pytest.mark.parametrize("what_fails", ["the lease", "the transport"])
+async def test_what_could_not_be_sent_gives_its_whole_cost_back(
+    redis_url: str,
+    provider: RawProvider,
+    name: str,
+    what_fails: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with exchanging("openai-async", redis_url, provider) as exchanges:
+    def fails(*_: object) -> None:
+        raise forebay.MembershipLost("overdue") if what_fails == "the lease" else OSError("no file")
 
-        def lost(_lease: forebay.RequestAdmissionLease) -> None:
-            raise forebay.MembershipLost("the heartbeat is overdue")
-
-        monkeypatch.setattr(exchanges.requests, "assert_held", lost)
-        with pytest.raises(forebay.MembershipLost):
+    quotas = forebay.RequestQuotas(requests_per_day=100, tokens_per_day=100_000)
+    config = forebay.RequestAdmissionConfig(quotas=quotas)
+    async with exchanging(name, redis_url, provider, config=config) as exchanges:
+        where: Any = exchanges.requests
+        method = "assert_held"
+        if what_fails == "the transport":
+            where, method = transport_of(exchanges.driver)._lanes, "take"
+        monkeypatch.setattr(where, method, fails)
+        with pytest.raises((forebay.MembershipLost, OSError, openai.APIConnectionError)):
             await exchanges.driver.chat()
+        await exchanges.when(in_flight=0)
+        for budget, whole in (("requests_per_day", 100), ("tokens_per_day", 100_000)):
+            left = await exchanges.level(forebay.QuotaBudget(budget))
+            assert left == pytest.approx(whole, abs=0.9)
     assert provider.asked == []
     assert exchanges.outcomes == {"local_cancelled": 1}
+
+
+def transport_of(driver: Driver) -> Any:
+    http_client = driver.client if driver.name.startswith("httpx") else driver.client._client
+    return http_client._transport
 
 
 # -- with the executor

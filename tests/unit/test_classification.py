@@ -30,18 +30,13 @@ from contracts.requests import (
     TokenUsage,
 )
 from workers.answer_bodies import error_code_of
-from workers.classification import (
-    Classifier,
-    DefaultClassifier,
-    classify_exception,
-    classify_response,
-    is_retryable,
-)
+from workers.classification import Classifier, DefaultClassifier
 from workers.openai_answers import ProviderHTTPError
 from workers.provider_answers import kept_headers
 
 NOW = 1_445_412_480.0  # Wed, 21 Oct 2015 07:28:00 GMT
 KINDS = RequestOutcomeKind
+CLASSIFIER: Classifier = DefaultClassifier()
 SECRET = "the prompt and sk-secret"
 
 
@@ -79,25 +74,25 @@ def answered(status: int, code: str | None = None, **headers: str) -> httpx2.Res
     ],
 )
 def test_each_status_has_its_outcome(status: int, kind: KINDS, retryable: bool) -> None:
-    outcome = classify_response(status, {}, None, now=NOW)
+    outcome = CLASSIFIER.classify_response(status, {}, None, now=NOW)
     assert (outcome.kind, outcome.provider_status) == (kind, status)
-    assert is_retryable(outcome) is retryable
+    assert CLASSIFIER.is_retryable(outcome) is retryable
 
 
 @pytest.mark.parametrize("status", [403, 429, 503])
 @pytest.mark.parametrize("code", ["insufficient_quota", "billing_hard_limit_reached"])
 def test_an_exhausted_account_is_no_overload_and_not_retried(status: int, code: str) -> None:
-    outcome = classify_response(status, {"retry-after": "20"}, code, now=NOW)
+    outcome = CLASSIFIER.classify_response(status, {"retry-after": "20"}, code, now=NOW)
     assert outcome.kind is KINDS.PROVIDER_FAILURE
     assert outcome.retry_after_seconds is None
     assert outcome.diagnostics["error_code"] == code
-    assert not is_retryable(outcome)
+    assert not CLASSIFIER.is_retryable(outcome)
 
 
 def test_a_provider_that_says_not_to_retry_is_believed() -> None:
-    outcome = classify_response(429, {"X-Should-Retry": "false"}, None, now=NOW)
+    outcome = CLASSIFIER.classify_response(429, {"X-Should-Retry": "false"}, None, now=NOW)
     assert outcome.kind is KINDS.RATE_LIMITED
-    assert not is_retryable(outcome)
+    assert not CLASSIFIER.is_retryable(outcome)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +115,7 @@ def test_a_provider_that_says_not_to_retry_is_believed() -> None:
 def test_a_hint_is_read_as_seconds_milliseconds_or_date(
     headers: dict[str, str], seconds: float
 ) -> None:
-    outcome = classify_response(429, headers, None, now=NOW)
+    outcome = CLASSIFIER.classify_response(429, headers, None, now=NOW)
     assert outcome.retry_after_seconds == pytest.approx(seconds)
 
 
@@ -146,7 +141,10 @@ def test_a_hint_is_read_as_seconds_milliseconds_or_date(
     ],
 )
 def test_a_hint_that_cannot_be_believed_is_ignored(hint: str) -> None:
-    assert classify_response(429, {"retry-after": hint}, None, now=NOW).retry_after_seconds is None
+    assert (
+        CLASSIFIER.classify_response(429, {"retry-after": hint}, None, now=NOW).retry_after_seconds
+        is None
+    )
 
 
 @pytest.fixture
@@ -162,12 +160,12 @@ def far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.parametrize("zone", ["", " GMT", " -0000"])
 def test_a_date_without_a_zone_is_utc_wherever_the_process_runs(zone: str) -> None:
     headers = {"retry-after": f"Wed, 21 Oct 2015 07:28:30{zone}"}
-    assert classify_response(429, headers, None, now=NOW).retry_after_seconds == 30.0
+    assert CLASSIFIER.classify_response(429, headers, None, now=NOW).retry_after_seconds == 30.0
 
 
 @pytest.mark.parametrize("hint", ["", "0", "-3", "nan", "86400001", "soon"])
 def test_a_finer_hint_that_cannot_be_believed_is_ignored(hint: str) -> None:
-    outcome = classify_response(429, {"retry-after-ms": hint}, None, now=NOW)
+    outcome = CLASSIFIER.classify_response(429, {"retry-after-ms": hint}, None, now=NOW)
     assert outcome.retry_after_seconds is None
 
 
@@ -199,40 +197,29 @@ def test_a_finer_hint_that_cannot_be_believed_is_ignored(hint: str) -> None:
     ids=lambda value: type(value).__name__ if isinstance(value, BaseException) else None,
 )
 def test_each_exception_has_its_outcome(error: BaseException, kind: KINDS, retryable: bool) -> None:
-    outcome = classify_exception(error, sent=True, now=NOW)
+    outcome = CLASSIFIER.classify_exception(error, now=NOW)
     assert outcome.kind is kind
-    assert is_retryable(outcome) is retryable
+    assert CLASSIFIER.is_retryable(outcome) is retryable
     assert outcome.diagnostics["error_type"] == type(error).__qualname__
     assert SECRET not in repr(outcome)
 
 
-def test_a_deadline_before_the_request_went_out_is_a_local_timeout() -> None:
-    assert classify_exception(TimeoutError(), sent=False, now=NOW).kind is KINDS.LOCAL_TIMEOUT
-
-
-def test_a_connection_error_is_the_providers_even_before_the_request_went_out() -> None:
-    outcome = classify_exception(httpx2.ConnectError("refused"), sent=False, now=NOW)
-    assert outcome.kind is KINDS.PROVIDER_FAILURE
+def test_no_connection_in_time_gives_the_whole_cost_back() -> None:
+    error = httpx2.PoolTimeout("full")
+    assert CLASSIFIER.classify_exception(error, now=NOW).usage == TokenUsage()
 
 
 @pytest.mark.parametrize(
-    ("error", "sent"), [(TimeoutError(), False), (httpx2.PoolTimeout("full"), True)]
-)
-def test_a_timeout_before_any_byte_gives_the_whole_cost_back(error: Exception, sent: bool) -> None:
-    assert classify_exception(error, sent=sent, now=NOW).usage == TokenUsage()
-
-
-@pytest.mark.parametrize(
-    "error", [TimeoutError(), httpx2.ReadTimeout("slow"), httpx2.ConnectError("refused")]
+    "error",
+    [
+        TimeoutError(),
+        httpx2.ReadTimeout("slow"),
+        httpx2.ConnectError("refused"),
+        asyncio.CancelledError(),
+    ],
 )
 def test_what_may_have_been_sent_gives_no_cost_back(error: Exception) -> None:
-    assert classify_exception(error, sent=True, now=NOW).usage is None
-
-
-@pytest.mark.parametrize("sent", [True, False])
-def test_cancellation_gives_the_cost_back_only_where_nothing_was_sent(sent: bool) -> None:
-    outcome = classify_exception(asyncio.CancelledError(), sent=sent, now=NOW)
-    assert outcome.usage == (None if sent else TokenUsage())
+    assert CLASSIFIER.classify_exception(error, now=NOW).usage is None
 
 
 @pytest.mark.parametrize(
@@ -247,7 +234,7 @@ def test_cancellation_gives_the_cost_back_only_where_nothing_was_sent(sent: bool
     ids=["httpx", "sdk", "own"],
 )
 def test_an_exception_with_an_answer_is_classified_by_it(error: Exception) -> None:
-    outcome = classify_exception(error, sent=True, now=NOW)
+    outcome = CLASSIFIER.classify_exception(error, now=NOW)
     assert (outcome.kind, outcome.provider_status) == (KINDS.RATE_LIMITED, 429)
     assert outcome.diagnostics["error_code"] == "slow"
     assert SECRET not in repr(outcome)
@@ -256,7 +243,7 @@ def test_an_exception_with_an_answer_is_classified_by_it(error: Exception) -> No
 def test_the_hint_of_an_sdks_exception_is_read() -> None:
     response = answered(429, **{"retry-after-ms": "40"})
     error = openai.RateLimitError("no", response=response, body=None)
-    assert classify_exception(error, sent=True, now=NOW).retry_after_seconds == 0.04
+    assert CLASSIFIER.classify_exception(error, now=NOW).retry_after_seconds == 0.04
 
 
 @pytest.mark.parametrize(
@@ -274,22 +261,22 @@ def test_the_hint_of_an_sdks_exception_is_read() -> None:
 def test_a_code_in_the_body_says_more_than_the_status(
     status: int, code: str, kind: KINDS, retryable: bool
 ) -> None:
-    outcome = classify_response(status, {}, code, now=NOW)
+    outcome = CLASSIFIER.classify_response(status, {}, code, now=NOW)
     assert (outcome.kind, outcome.diagnostics["error_code"]) == (kind, code)
-    assert is_retryable(outcome) is retryable
+    assert CLASSIFIER.is_retryable(outcome) is retryable
 
 
 def test_an_error_that_an_sdk_raises_within_a_stream_is_classified_by_its_code() -> None:
     body = {"message": SECRET, "type": "server_error", "code": "rate_limit_exceeded"}
     error = openai.APIError(SECRET, httpx2.Request("POST", "http://p"), body=body)
-    outcome = classify_exception(error, sent=True, now=NOW)
+    outcome = CLASSIFIER.classify_exception(error, now=NOW)
     assert outcome.kind is KINDS.RATE_LIMITED
     assert SECRET not in repr(outcome)
     # Anthropic's SDK raises it with the stream's own answer, whose body was consumed.
     answer = httpx2.Response(200, headers={"retry-after": "3"}, stream=httpx2.ByteStream(b""))
     body = {"type": "error", "error": {"type": "overloaded_error", "message": SECRET}}
     error = openai.APIStatusError(SECRET, response=_with_request(answer), body=body)
-    outcome = classify_exception(error, sent=True, now=NOW)
+    outcome = CLASSIFIER.classify_exception(error, now=NOW)
     assert (outcome.kind, outcome.retry_after_seconds) == (KINDS.RATE_LIMITED, 3.0)
 
 
@@ -307,7 +294,7 @@ def test_an_answer_that_a_subclass_classifies_otherwise_is_so_in_exceptions_too(
             return RequestReleaseOutcome(kind=KINDS.RATE_LIMITED, provider_status=status)
 
     error = ProviderHTTPError(200, {}, "too_busy")
-    outcome = Own().classify_exception(error, sent=True, now=NOW)
+    outcome = Own().classify_exception(error, now=NOW)
     assert (outcome.kind, outcome.provider_status) == (KINDS.RATE_LIMITED, 200)
 
 
@@ -339,21 +326,21 @@ def _foreign(package: str, *names: str) -> type[Exception]:
     ],
 )
 def test_connection_errors_of_other_libraries_are_known(cls: type[Exception], kind: KINDS) -> None:
-    assert classify_exception(cls("no"), sent=True, now=NOW).kind is kind
+    assert CLASSIFIER.classify_exception(cls("no"), now=NOW).kind is kind
 
 
 def test_the_hint_of_urllibs_error_is_read() -> None:
     headers = email.message.Message()
     headers["Retry-After"] = "7"
     with urllib.error.HTTPError("http://p", 429, "no", headers, io.BytesIO()) as error:
-        outcome = classify_exception(error, sent=True, now=NOW)
+        outcome = CLASSIFIER.classify_exception(error, now=NOW)
     assert (outcome.kind, outcome.retry_after_seconds) == (KINDS.RATE_LIMITED, 7.0)
 
 
 def test_the_hint_of_aiohttps_error_is_read() -> None:
     error = OSError("ClientResponseError")
     error.status, error.headers = 503, {"Retry-After": "7"}
-    outcome = classify_exception(error, sent=True, now=NOW)
+    outcome = CLASSIFIER.classify_exception(error, now=NOW)
     assert (outcome.kind, outcome.retry_after_seconds) == (KINDS.RATE_LIMITED, 7.0)
 
 
@@ -368,7 +355,7 @@ def test_the_hint_of_aiohttps_error_is_read() -> None:
     ],
 )
 def test_an_sdks_connection_errors_are_known(error: Exception, kind: KINDS) -> None:
-    assert classify_exception(error, sent=True, now=NOW).kind is kind
+    assert CLASSIFIER.classify_exception(error, now=NOW).kind is kind
 
 
 def test_the_body_of_an_answer_that_nobody_read_is_left_alone() -> None:
@@ -377,21 +364,21 @@ def test_the_body_of_an_answer_that_nobody_read_is_left_alone() -> None:
 
     response = httpx2.Response(500, content=stream())
     error = httpx2.HTTPStatusError("no", request=None, response=response)
-    outcome = classify_exception(error, sent=True, now=NOW)
+    outcome = CLASSIFIER.classify_exception(error, now=NOW)
     assert (outcome.kind, outcome.provider_status) == (KINDS.PROVIDER_FAILURE, 500)
 
 
 def test_an_unreadable_success_is_a_retryable_failure_of_the_provider() -> None:
     error = ProviderHTTPError(200, {}, "unreadable_answer")
-    outcome = classify_exception(error, sent=True, now=NOW)
+    outcome = CLASSIFIER.classify_exception(error, now=NOW)
     assert outcome.kind is KINDS.PROVIDER_FAILURE
-    assert is_retryable(outcome)
+    assert CLASSIFIER.is_retryable(outcome)
 
 
 def test_a_status_that_is_no_http_status_is_not_taken_for_one() -> None:
     error = ValueError("no")
     error.status = 7
-    assert classify_exception(error, sent=True, now=NOW).kind is KINDS.UNEXPECTED_EXCEPTION
+    assert CLASSIFIER.classify_exception(error, now=NOW).kind is KINDS.UNEXPECTED_EXCEPTION
 
 
 @pytest.mark.parametrize(
@@ -407,7 +394,7 @@ def test_a_status_that_is_no_http_status_is_not_taken_for_one() -> None:
     ],
 )
 def test_outcomes_that_say_nothing_are_retried_by_their_kind(kind: KINDS, retryable: bool) -> None:
-    assert is_retryable(RequestReleaseOutcome(kind=kind)) is retryable
+    assert CLASSIFIER.is_retryable(RequestReleaseOutcome(kind=kind)) is retryable
 
 
 @pytest.mark.parametrize(
@@ -439,10 +426,3 @@ def test_a_body_that_is_no_json_has_no_code(body: bytes) -> None:
 def test_only_headers_of_limits_and_ids_are_kept() -> None:
     given = {"Retry-After": "1", "X-RateLimit-Limit-Tokens": "9", "Set-Cookie": SECRET}
     assert kept_headers(given) == {"retry-after": "1", "x-ratelimit-limit-tokens": "9"}
-
-
-def test_the_default_classifier_is_one() -> None:
-    classifier: Classifier = DefaultClassifier()
-    assert classifier.classify_response(200, {}, now=NOW).kind is KINDS.SUCCESS
-    assert classifier.classify_exception(OSError(), sent=True, now=NOW).kind is not KINDS.SUCCESS
-    assert not classifier.is_retryable(RequestReleaseOutcome(kind=KINDS.SUCCESS))

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from contracts.errors import ConfigurationError
 from contracts.requests import RequestOutcomeKind, TokenUsage
-from workers.classification import classify_exception
+from workers.classification import DefaultClassifier
 from workers.openai_answers import ProviderHTTPError
 from workers.openai_client import OpenAICompatibleClient
 
@@ -163,7 +163,7 @@ async def test_an_error_under_a_good_status_keeps_its_code() -> None:
     async with answering(200, document) as provider:
         with pytest.raises(ProviderHTTPError, match=r"200 \(overloaded_error\)") as caught:
             await provider.chat("m", MESSAGES)
-    outcome = classify_exception(caught.value, sent=True, now=0.0)
+    outcome = DefaultClassifier().classify_exception(caught.value, now=0.0)
     assert outcome.kind is RequestOutcomeKind.RATE_LIMITED
 
 
@@ -208,7 +208,7 @@ async def test_an_answer_that_does_not_come_is_a_timeout_of_the_provider() -> No
     async with client(never) as provider:
         with pytest.raises(TimeoutError, match="timeout_seconds") as caught:
             await provider.chat("m", MESSAGES, timeout_seconds=0.0)
-    outcome = classify_exception(caught.value, sent=True, now=0.0)
+    outcome = DefaultClassifier().classify_exception(caught.value, now=0.0)
     assert outcome.kind is RequestOutcomeKind.PROVIDER_TIMEOUT
 
 
