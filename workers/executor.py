@@ -17,7 +17,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from contracts.errors import MembershipLost
 from contracts.events import RequestEventContext, current_correlation
-from contracts.identity import RequestGroupSpec, RequestResourceKey, check_type
+from contracts.identity import RequestGroupSpec, RequestResourceKey
 from contracts.quotas import QuotaReading
 from contracts.requests import (
     SUCCESS,
@@ -29,6 +29,7 @@ from contracts.requests import (
     new_attempt_id,
 )
 from coordinator.logs import Logger
+from coordinator.requests.attempts import classified
 from workers.answer_bodies import token_usage
 from workers.classification import NOT_SENT, Classifier, DefaultClassifier
 from workers.provider_answers import Answered, answer_of, quota_readings
@@ -209,7 +210,7 @@ class ModelRequestExecutor:
             self._learn(lease, answer_of(error), now)
             return self._classifier.classify_exception(error, now=now)
 
-        return _checked(classify)
+        return classified(classify, error=error)
 
     def _classify_answer(
         self, lease: RequestAdmissionLease, answer: object
@@ -228,7 +229,7 @@ class ModelRequestExecutor:
             usage = token_usage(getattr(answer, "usage", None))
             return outcome if usage is None else replace(outcome, usage=usage)
 
-        return _checked(classify)
+        return classified(classify)
 
     def _learn(self, lease: RequestAdmissionLease, found: Answered | None, now: float) -> None:
         readings = quota_readings(found.headers, now) if found is not None else []
@@ -281,16 +282,6 @@ class ModelRequestExecutor:
         seconds = self._retry.pause_seconds(attempts, outcome, self._draw)
         if seconds > 0:
             await self._sleep(seconds)
-
-
-def _checked(classify: Callable[[], RequestReleaseOutcome]) -> RequestReleaseOutcome:
-    try:
-        outcome = classify()
-        check_type("the classifier's outcome", outcome, RequestReleaseOutcome)
-    except Exception as fault:  # noqa: BLE001 - a user's classifier must not cost a lease
-        log.warning("classifier_failed", error_type=type(fault).__qualname__)
-        return RequestReleaseOutcome(kind=RequestOutcomeKind.UNEXPECTED_EXCEPTION)
-    return outcome
 
 
 def _item_of(request: ModelRequest[Any]) -> RequestAdmissionItem:

@@ -48,20 +48,40 @@ def outcome_of(error: BaseException, classify: ClassifyException) -> RequestRele
     """Read from what a block raised how its attempt ended; never raises.
 
     What is no `Exception` (cancellation, `GeneratorExit`, `KeyboardInterrupt`, `SystemExit`) ended
-    the attempt from outside and is ``local_cancelled``. The rest is the classifier's to say; one
-    that fails costs no lease and hides nothing: ``unexpected_exception``.
+    the attempt from outside and is ``local_cancelled``. The rest is the classifier's to say.
     """
     if not isinstance(error, Exception):
         return RequestReleaseOutcome(
             kind=RequestOutcomeKind.LOCAL_CANCELLED, diagnostics=_type_of(error)
         )
+    return classified(lambda: classify(error), error=error)
+
+
+def classified(
+    classify: Callable[[], RequestReleaseOutcome],
+    *,
+    error: BaseException | None = None,
+    provider_status: int | None = None,
+) -> RequestReleaseOutcome:
+    """Return what a classifier says of an attempt; never raises.
+
+    A classifier is the user's: one that fails, or says something else, costs no lease and hides
+    nothing. The attempt is then an ``unexpected_exception``.
+
+    Args:
+        classify: asks the classifier.
+        error: what the attempt raised, if it did.
+        provider_status: of the attempt's answer, where one came.
+    """
     try:
-        outcome = classify(error)
+        outcome = classify()
         check_type("the classifier's outcome", outcome, RequestReleaseOutcome)
-    except Exception as fault:  # noqa: BLE001 - a user's classifier
+    except Exception as fault:  # noqa: BLE001 - as said above
         log.warning("classifier_failed", error_type=type(fault).__qualname__)
         return RequestReleaseOutcome(
-            kind=RequestOutcomeKind.UNEXPECTED_EXCEPTION, diagnostics=_type_of(error)
+            kind=RequestOutcomeKind.UNEXPECTED_EXCEPTION,
+            provider_status=provider_status,
+            diagnostics={} if error is None else _type_of(error),
         )
     return outcome
 

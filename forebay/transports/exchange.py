@@ -18,7 +18,7 @@ from contracts.requests import (
     RequestReleaseOutcome,
 )
 from coordinator.logs import Logger
-from coordinator.requests.attempts import RequestAttempt, outcome_of
+from coordinator.requests.attempts import RequestAttempt, classified, outcome_of
 from forebay.transports.identity import HttpResolver, Resolve
 from forebay.transports.lanes import Lanes
 from workers.answer_bodies import AnswerReader
@@ -244,19 +244,14 @@ class Exchange:
         return self._rules.classifier.classify_exception(error, now=self._rules.clock())
 
     def _outcome_of_answer(self) -> RequestReleaseOutcome:
-        try:
-            outcome = self._rules.classifier.classify_response(
-                self._status or 0,
-                self._headers,
-                self._error_code,
-                now=self._rules.clock(),
+        rules = self._rules
+
+        def classify() -> RequestReleaseOutcome:
+            return rules.classifier.classify_response(
+                self._status or 0, self._headers, self._error_code, now=rules.clock()
             )
-            check_type("the classifier's outcome", outcome, RequestReleaseOutcome)
-        except Exception as fault:  # noqa: BLE001 - a user's classifier must not cost a lease
-            log.warning("classifier_failed", error_type=type(fault).__qualname__)
-            outcome = RequestReleaseOutcome(
-                kind=RequestOutcomeKind.UNEXPECTED_EXCEPTION, provider_status=self._status
-            )
+
+        outcome = classified(classify, provider_status=self._status)
         return self._with_usage(outcome)
 
     def _with_usage(self, outcome: RequestReleaseOutcome) -> RequestReleaseOutcome:

@@ -683,6 +683,7 @@ async def test_a_classifier_that_fails_costs_no_lease_and_hides_no_error(
         )
     assert caught.value is OUTAGE
     assert admission.outcomes[0].kind is KINDS.UNEXPECTED_EXCEPTION
+    assert admission.outcomes[0].diagnostics == {"error_type": "ProviderHTTPError"}
 
 
 async def test_the_classifier_can_be_replaced(admission: FakeAdmission, make: Make) -> None:
