@@ -6,7 +6,7 @@ import importlib
 import ipaddress
 import urllib.request
 from collections.abc import Callable, Mapping
-from functools import partial
+from functools import cache, partial
 from types import ModuleType
 from typing import Any, Final
 
@@ -20,9 +20,10 @@ from forebay.transports.admission import (
     Controller,
     Registration,
 )
-from forebay.transports.core import Asking
+from forebay.transports.core import Asking, AsyncAdmitted, BlockingAdmitted
 from forebay.transports.exchange import Rules
 from forebay.transports.lanes import Lanes, ManyLanes, OneLane
+from forebay.transports.streams import AsyncBody, SyncBody
 
 LIBRARIES: Final = ("httpx2", "httpx")
 
@@ -31,8 +32,8 @@ _TRUST_OPTIONS: Final = frozenset({"verify", "cert", "trust_env"})
 _TRANSPORT_OPTIONS: Final = frozenset({"verify", "cert", "http1", "http2", "proxy"})
 
 
-def loaded(library: str) -> tuple[ModuleType, ModuleType]:
-    """Import an HTTP library and the transports for it.
+def loaded(library: str) -> ModuleType:
+    """Import an HTTP library.
 
     Raises:
         ConfigurationError: another library, or it is not installed.
@@ -43,13 +44,24 @@ def loaded(library: str) -> tuple[ModuleType, ModuleType]:
             " that your SDK is built on."
         )
     try:
-        module = importlib.import_module(library)
+        return importlib.import_module(library)
     except ImportError as error:
         raise ConfigurationError(
             f"a transport for {library} expects it to be installed, and it is not; run pip install"
             f" 'forebay[{library}]', or choose another library."
         ) from error
-    return module, importlib.import_module(f"forebay.transports.on_{library}")
+
+
+@cache
+def transport_class(library: ModuleType, *, is_sync: bool) -> Any:
+    """Return the class of transports for a library, made of its own base classes."""
+    if is_sync:
+        stream = type("SyncStream", (SyncBody, library.SyncByteStream), {})
+        bases: tuple[type, ...] = (BlockingAdmitted, library.BaseTransport)
+        return type("SyncTransport", bases, {"body_class": stream})
+    stream = type("AsyncStream", (AsyncBody, library.AsyncByteStream), {})
+    bases = (AsyncAdmitted, library.AsyncBaseTransport)
+    return type("AsyncTransport", bases, {"body_class": stream})
 
 
 def library_of(inner: object) -> str:
@@ -94,7 +106,7 @@ class Factory:
         settings: MemberSettings | None = None,
     ) -> None:
         self._is_sync = is_sync
-        self._library, self._classes = loaded(library)
+        self._library = loaded(library)
         self._asking = Asking(rules)
         self._admission: AsyncAdmission | BlockingAdmission
         if not isinstance(requests, str) and is_sync != isinstance(
@@ -111,8 +123,8 @@ class Factory:
 
     def transport(self, inner: Any = None, **options: Any) -> Any:
         """Return a transport around ``inner``, default the library's own with these options."""
-        cls = self._classes.SyncTransport if self._is_sync else self._classes.AsyncTransport
         lanes = self._own_lanes(**options) if inner is None else OneLane(inner)
+        cls = transport_class(self._library, is_sync=self._is_sync)
         return cls(lanes, self._admission, self._asking)
 
     def _own_lanes(self, **options: Any) -> Lanes:

@@ -1,6 +1,6 @@
 """The transports themselves, apart from the library they are for (spec 03, *Transport*).
 
-httpx and httpx2 have the same interface; `on_httpx` and `on_httpx2` add its classes to these.
+httpx and httpx2 have the same interface; `clients` adds the library's base classes to these.
 """
 
 from __future__ import annotations
