@@ -19,7 +19,7 @@ from workers.executor import ModelRequest, ModelRequestExecutor
 from workers.generators.base import ChatAnswer
 from workers.openai_answers import ProviderAnswer
 from workers.openai_client import OpenAICompatibleClient
-from workers.token_estimate import CharacterEstimator, TokenEstimator
+from workers.token_estimate import CharacterEstimator
 
 
 class ProviderClients:
@@ -70,7 +70,6 @@ class WorkflowModels:
         resolver: the process's factory of resource keys.
         group: who asks, for the fair queue: the run, usually.
         environ: where the keys are.
-        estimator: says what a call will cost; default `CharacterEstimator`.
 
     Raises:
         ConfigurationError: a model names no provider, or a provider's key is not set.
@@ -85,12 +84,11 @@ class WorkflowModels:
         resolver: RequestResourceResolver,
         group: RequestGroupSpec | None = None,
         environ: Mapping[str, str] | None = None,
-        estimator: TokenEstimator | None = None,
     ) -> None:
         environ = os.environ if environ is None else environ
         self._executor = executor
         self._group = group or RequestGroupSpec()
-        self._estimator: TokenEstimator = estimator or CharacterEstimator()
+        self._estimator = CharacterEstimator()
         self._models: dict[str, _Model] = {}
         for alias, spec in workflow.models.items():
             provider = workflow.providers.get(spec.provider)

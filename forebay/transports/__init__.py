@@ -27,7 +27,7 @@ from contracts.settings import MemberSettings, RequestAdmissionConfig
 from coordinator.requests.blocking import BlockingRequestAdmissionController
 from coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.transports.admission import (
-    Registration,
+    RegisterAs,
     asking_as,
     check_requests,
     current_group,
@@ -138,9 +138,9 @@ def transport(
         )
     factory = Factory(
         requests,
-        is_sync=isinstance(requests, BlockingRequestAdmissionController),
+        is_blocking=isinstance(requests, BlockingRequestAdmissionController),
         library=library or ("httpx2" if inner is None else library_of(inner)),
-        registration=_registration(max_parallel_requests, config),
+        register_as=_register_as(max_parallel_requests, config),
         rules=Rules(**options),
     )
     return factory.transport(inner)
@@ -242,18 +242,18 @@ def http_client(
         sync = isinstance(requests, BlockingRequestAdmissionController)
     factory = Factory(
         requests,
-        is_sync=sync,
+        is_blocking=sync,
         library=library,
-        registration=_registration(max_parallel_requests, config),
+        register_as=_register_as(max_parallel_requests, config),
         rules=Rules(**options),
         settings=settings,
     )
     return factory.client(inner, client_options or {})
 
 
-def _registration(
+def _register_as(
     max_parallel_requests: int | None, config: RequestAdmissionConfig | None
-) -> Registration | None:
+) -> RegisterAs | None:
     if max_parallel_requests is None:
         if config is not None:
             raise ConfigurationError(
@@ -261,6 +261,6 @@ def _registration(
                 " nothing; give both, or neither."
             )
         return None
-    return Registration(
+    return RegisterAs(
         max_parallel_requests=max_parallel_requests, config=config or RequestAdmissionConfig()
     )

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
 
 from contracts.errors import ConfigurationError
 from contracts.identity import ProviderModelKey, RequestGroupSpec, check_cap, check_type
@@ -20,6 +20,8 @@ from forebay.connecting import Connection, connect
 
 LockT = TypeVar("LockT")
 ControllerT = TypeVar("ControllerT")
+
+_ALIAS: Final = "http"
 
 Controller = AdaptiveRequestAdmissionController | BlockingRequestAdmissionController
 
@@ -41,21 +43,19 @@ def asking_as(group: RequestGroupSpec) -> Iterator[None]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Registration:
+class RegisterAs:
     """What a transport registers each provider/model with before it first asks for it.
 
     Attributes:
         max_parallel_requests: the cap of each.
         config: tuning, clamps, quotas of each.
-        alias: under which name.
 
     Raises:
         ConfigurationError: a cap below 1 or above 10^9, or another config.
     """
 
     max_parallel_requests: int
-    config: RequestAdmissionConfig = field(default_factory=RequestAdmissionConfig)
-    alias: str = "http"
+    config: RequestAdmissionConfig
 
     def __post_init__(self) -> None:
         check_cap("max_parallel_requests of a transport", self.max_parallel_requests, LARGEST_CAP)
@@ -79,10 +79,10 @@ class _Joined(Generic[LockT, ControllerT]):
     registered: set[ProviderModelKey] = field(default_factory=set)
 
     def ready(
-        self, provider_model: ProviderModelKey, registration: Registration | None
+        self, provider_model: ProviderModelKey, register_as: RegisterAs | None
     ) -> ControllerT | None:
         """Return the controller if a provider/model needs no registering any more."""
-        is_registered = registration is None or provider_model in self.registered
+        is_registered = register_as is None or provider_model in self.registered
         return self.controller if is_registered else None
 
     def forget(self) -> Connection | None:
@@ -98,7 +98,7 @@ class AsyncAdmission:
     Args:
         requests: a controller, or the URL of a server to connect to when first needed, anew on
             each new event loop.
-        registration: how each provider/model is registered when first asked for; None leaves
+        register_as: how each provider/model is registered when first asked for; None leaves
             registering to the program.
         settings: how the process takes part in the fleet; for a URL.
     """
@@ -106,11 +106,11 @@ class AsyncAdmission:
     def __init__(
         self,
         requests: AdaptiveRequestAdmissionController | str,
-        registration: Registration | None,
+        register_as: RegisterAs | None,
         settings: MemberSettings | None = None,
     ) -> None:
         self._requests = requests
-        self._registration = registration
+        self._register_as = register_as
         self._settings = settings
         self._loop: asyncio.AbstractEventLoop | None = None
         self._joined: _Joined[asyncio.Lock, AdaptiveRequestAdmissionController]
@@ -126,17 +126,17 @@ class AsyncAdmission:
         if loop is not self._loop:
             earlier, self._joined, self._loop = self._joined, _Joined(asyncio.Lock()), loop
             await self._leave(earlier)
-        joined, chosen = self._joined, self._registration
-        ready = joined.ready(provider_model, chosen)
+        joined, register_as = self._joined, self._register_as
+        ready = joined.ready(provider_model, register_as)
         if ready is not None:
             return ready
         async with joined.lock:
             if joined.controller is None:
                 joined.controller, joined.connection = await self._connected()
             controller = joined.controller
-            if chosen is not None and provider_model not in joined.registered:
+            if register_as is not None and provider_model not in joined.registered:
                 await controller.register(
-                    provider_model, chosen.alias, chosen.max_parallel_requests, chosen.config
+                    provider_model, _ALIAS, register_as.max_parallel_requests, register_as.config
                 )
                 joined.registered.add(provider_model)
         return controller
@@ -166,11 +166,11 @@ class BlockingAdmission:
     def __init__(
         self,
         requests: BlockingRequestAdmissionController | str,
-        registration: Registration | None,
+        register_as: RegisterAs | None,
         settings: MemberSettings | None = None,
     ) -> None:
         self._requests = requests
-        self._registration = registration
+        self._register_as = register_as
         self._settings = settings
         self._joined_by_process: dict[
             int, _Joined[threading.Lock, BlockingRequestAdmissionController]
@@ -178,17 +178,17 @@ class BlockingAdmission:
 
     def ready(self, provider_model: ProviderModelKey) -> BlockingRequestAdmissionController:
         """Return a controller that may be asked for a provider/model: `AsyncAdmission.ready`."""
-        joined, chosen = self._joined_here(), self._registration
-        ready = joined.ready(provider_model, chosen)
+        joined, register_as = self._joined_here(), self._register_as
+        ready = joined.ready(provider_model, register_as)
         if ready is not None:
             return ready
         with joined.lock:
             if joined.controller is None:
                 joined.controller, joined.connection = self._connected()
             controller = joined.controller
-            if chosen is not None and provider_model not in joined.registered:
+            if register_as is not None and provider_model not in joined.registered:
                 controller.register(
-                    provider_model, chosen.alias, chosen.max_parallel_requests, chosen.config
+                    provider_model, _ALIAS, register_as.max_parallel_requests, register_as.config
                 )
                 joined.registered.add(provider_model)
         return controller

@@ -18,12 +18,12 @@ from forebay.transports.admission import (
     AsyncAdmission,
     BlockingAdmission,
     Controller,
-    Registration,
+    RegisterAs,
 )
 from forebay.transports.core import Asking, AsyncAdmitted, BlockingAdmitted
 from forebay.transports.exchange import Rules
 from forebay.transports.lanes import Lanes, ManyLanes, OneLane
-from forebay.transports.streams import AsyncBody, SyncBody
+from forebay.transports.streams import AsyncBody, BlockingBody
 
 LIBRARIES: Final = ("httpx2", "httpx")
 
@@ -53,12 +53,12 @@ def loaded(library: str) -> ModuleType:
 
 
 @cache
-def transport_class(library: ModuleType, *, is_sync: bool) -> Any:
+def transport_class(library: ModuleType, *, is_blocking: bool) -> Any:
     """Return the class of transports for a library, made of its own base classes."""
-    if is_sync:
-        stream = type("SyncStream", (SyncBody, library.SyncByteStream), {})
+    if is_blocking:
+        stream = type("BlockingStream", (BlockingBody, library.SyncByteStream), {})
         bases: tuple[type, ...] = (BlockingAdmitted, library.BaseTransport)
-        return type("SyncTransport", bases, {"body_class": stream})
+        return type("BlockingTransport", bases, {"body_class": stream})
     stream = type("AsyncStream", (AsyncBody, library.AsyncByteStream), {})
     bases = (AsyncAdmitted, library.AsyncBaseTransport)
     return type("AsyncTransport", bases, {"body_class": stream})
@@ -85,9 +85,9 @@ class Factory:
 
     Args:
         requests: a controller, or the URL of a server.
-        is_sync: whether they are for threads.
+        is_blocking: whether they are for threads.
         library: whose they are.
-        registration: how each provider/model is registered; None leaves that to the program.
+        register_as: how each provider/model is registered; None leaves that to the program.
         rules: how requests are treated.
         settings: how the process takes part in the fleet; for a URL.
 
@@ -99,37 +99,37 @@ class Factory:
         self,
         requests: Controller | str,
         *,
-        is_sync: bool,
+        is_blocking: bool,
         library: str,
-        registration: Registration | None,
+        register_as: RegisterAs | None,
         rules: Rules,
         settings: MemberSettings | None = None,
     ) -> None:
-        self._is_sync = is_sync
+        self._is_blocking = is_blocking
         self._library = loaded(library)
         self._asking = Asking(rules)
         self._admission: AsyncAdmission | BlockingAdmission
-        if not isinstance(requests, str) and is_sync != isinstance(
+        if not isinstance(requests, str) and is_blocking != isinstance(
             requests, BlockingRequestAdmissionController
         ):
             raise ConfigurationError(
-                f"sync is {is_sync} with a {type(requests).__name__}, which is of the other kind;"
-                " leave sync out."
+                f"sync is {is_blocking} with a {type(requests).__name__}, which is of the other"
+                " kind; leave sync out."
             )
-        if is_sync:
-            self._admission = BlockingAdmission(requests, registration, settings)  # type: ignore[arg-type]
+        if is_blocking:
+            self._admission = BlockingAdmission(requests, register_as, settings)  # type: ignore[arg-type]
         else:
-            self._admission = AsyncAdmission(requests, registration, settings)  # type: ignore[arg-type]
+            self._admission = AsyncAdmission(requests, register_as, settings)  # type: ignore[arg-type]
 
     def transport(self, inner: Any = None, **options: Any) -> Any:
         """Return a transport around ``inner``, default the library's own with these options."""
         lanes = self._own_lanes(**options) if inner is None else OneLane(inner)
-        cls = transport_class(self._library, is_sync=self._is_sync)
+        cls = transport_class(self._library, is_blocking=self._is_blocking)
         return cls(lanes, self._admission, self._asking)
 
     def _own_lanes(self, **options: Any) -> Lanes:
         library = self._library
-        make = library.HTTPTransport if self._is_sync else library.AsyncHTTPTransport
+        make = library.HTTPTransport if self._is_blocking else library.AsyncHTTPTransport
         # No transport pool size is a capacity control (spec 01, *What it is not*).
         options["limits"] = library.Limits(max_connections=None, max_keepalive_connections=None)
         if options.get("http2"):  # one connection carries many requests at the same time
@@ -163,7 +163,7 @@ class Factory:
             mounts = proxy_mounts(lambda url: self.transport(**for_transport, proxy=url))
         if not trusts_env:
             for_transport["trust_env"] = False
-        make = self._library.Client if self._is_sync else self._library.AsyncClient
+        make = self._library.Client if self._is_blocking else self._library.AsyncClient
         for_client.setdefault("follow_redirects", True)  # as the SDKs' own clients have it
         try:
             transport = self.transport(inner, **for_transport)

@@ -6,19 +6,14 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 from contracts.errors import ConfigurationError
 from contracts.identity import RequestGroupSpec, RequestResourceKey, check_type, shown
-from contracts.quotas import QuotaReading
-from contracts.requests import (
-    RequestAdmissionItem,
-    RequestAdmissionLease,
-    RequestOutcomeKind,
-    RequestReleaseOutcome,
-)
+from contracts.requests import RequestAdmissionItem, RequestOutcomeKind, RequestReleaseOutcome
 from coordinator.logs import Logger
-from coordinator.requests.attempts import RequestAttempt, classified, outcome_of
+from coordinator.requests.attempts import classified, outcome_of
+from forebay.transports.admission import Controller
 from forebay.transports.identity import HttpResolver, Resolve
 from forebay.transports.lanes import Lanes
 from workers.answer_bodies import AnswerReader
@@ -35,22 +30,6 @@ _FIRST_ERROR_STATUS: Final = 400
 _NO_CONTENT: Final = 204
 
 
-class Admission(Protocol):
-    """What both faces of request admission have, as far as it is needed here."""
-
-    def attempt(self, item: RequestAdmissionItem) -> RequestAttempt:
-        """Return a block that acquires and releases."""
-        ...
-
-    def assert_held(self, lease: RequestAdmissionLease) -> None:
-        """Raise `MembershipLost` if the lease may have ended."""
-        ...
-
-    def learn(self, lease: RequestAdmissionLease, readings: list[QuotaReading]) -> None:
-        """Tell what an answer's headers said of the quotas."""
-        ...
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
     """How a transport treats requests.
@@ -64,7 +43,6 @@ class Rules:
             resource's default.
         release_at: ``end`` holds a lease until the answer's body is read, closed or dropped;
             ``headers`` until a good answer has begun. One of them, or one by resource.
-        clock: Unix time in seconds, for dates in headers.
 
     Raises:
         ConfigurationError: a value of the wrong kind.
@@ -76,7 +54,6 @@ class Rules:
     group: RequestGroupSpec = field(default_factory=RequestGroupSpec)
     queue_wait_timeout_seconds: float | None = None
     release_at: ReleaseAt | Mapping[RequestResourceKey, ReleaseAt] = "end"
-    clock: Callable[[], float] = time.time
 
     def __post_init__(self) -> None:
         if not callable(self.resolve):
@@ -108,7 +85,7 @@ class Exchange:
     raises, and all may be called from any thread.
 
     Args:
-        admission: the controller.
+        controller: grants the lease and takes it back.
         item: what is asked.
         rules: how it is treated.
 
@@ -118,7 +95,7 @@ class Exchange:
     """
 
     __slots__ = (
-        "_admission",
+        "_controller",
         "_give_back_lane",
         "_headers",
         "_is_sent",
@@ -129,10 +106,10 @@ class Exchange:
         "is_over",
     )
 
-    def __init__(self, admission: Admission, item: RequestAdmissionItem, rules: Rules) -> None:
-        self.attempt = admission.attempt(item)
+    def __init__(self, controller: Controller, item: RequestAdmissionItem, rules: Rules) -> None:
+        self.attempt = controller.attempt(item)
         self.is_over = False
-        self._admission = admission
+        self._controller = controller
         self._rules = rules
         self._status: int | None = None
         self._headers: Mapping[str, str] = {}
@@ -148,7 +125,7 @@ class Exchange:
         Raises:
             MembershipLost: it may not be; nothing may be sent.
         """
-        self._admission.assert_held(self.attempt.lease)
+        self._controller.assert_held(self.attempt.lease)
         lane = lanes.take()
         self._give_back_lane = partial(lanes.give_back, lane)
         self._is_sent = True
@@ -160,9 +137,9 @@ class Exchange:
         self._status = status = response.status_code
         self._headers = headers
         try:
-            readings = quota_readings(headers, self._rules.clock())
+            readings = quota_readings(headers, time.time())
             if readings:
-                self._admission.learn(self.attempt.lease, readings)
+                self._controller.learn(self.attempt.lease, readings)
         except Exception as error:  # noqa: BLE001 - a hint less is no reason to lose an answer
             log.warning("quota_headers_ignored", error_type=type(error).__qualname__)
         kind = headers.get("content-type", "")
@@ -241,14 +218,12 @@ class Exchange:
         return None if self._reader is None else self._reader.error_code
 
     def _classify(self, error: Exception) -> RequestReleaseOutcome:
-        return self._rules.classifier.classify_exception(error, now=self._rules.clock())
+        return self._rules.classifier.classify_exception(error, now=time.time())
 
     def _outcome_of_answer(self) -> RequestReleaseOutcome:
-        rules = self._rules
-
         def classify() -> RequestReleaseOutcome:
-            return rules.classifier.classify_response(
-                self._status or 0, self._headers, self._error_code, now=rules.clock()
+            return self._rules.classifier.classify_response(
+                self._status or 0, self._headers, self._error_code, now=time.time()
             )
 
         outcome = classified(classify, provider_status=self._status)

@@ -69,18 +69,12 @@ class HttpResolver:
         providers: by host (``gateway.example:8080``, as in the URL), the provider's name; goes
             before the guess, which is ``openai`` or ``anthropic`` for their own hosts and else the
             host itself.
-        resources: the factory of request identity.
 
     Raises:
         ConfigurationError: ``providers`` is no mapping of texts.
     """
 
-    def __init__(
-        self,
-        providers: Mapping[str, str] | None = None,
-        *,
-        resources: RequestResourceResolver | None = None,
-    ) -> None:
+    def __init__(self, providers: Mapping[str, str] | None = None) -> None:
         check_type("providers of an HttpResolver", providers or {}, Mapping)
         for host, name in (providers or {}).items():
             if not isinstance(host, str) or not isinstance(name, str) or not name.strip():
@@ -90,7 +84,7 @@ class HttpResolver:
                 )
         mapped = {host.lower(): name for host, name in (providers or {}).items()}
         self._providers = {**_PROVIDERS, **mapped}
-        self._resources = resources or RequestResourceResolver()
+        self._resources = RequestResourceResolver()
 
     def __call__(self, view: RequestView) -> RequestResourceKey | None:
         """Return the window of a request, None if it needs no lease.

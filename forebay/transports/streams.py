@@ -76,7 +76,7 @@ async def _close_quietly(inner: Any, exchange: Exchange) -> None:
         await _close(inner, exchange)
 
 
-class SyncBody:
+class BlockingBody:
     """The body of one answer in a thread.
 
     Args:

@@ -11,7 +11,7 @@ import pytest
 
 import forebay
 from forebay.transports import admission
-from forebay.transports.admission import BlockingAdmission, Registration
+from forebay.transports.admission import BlockingAdmission, RegisterAs
 from tests.contract.chat_domain import MODEL
 
 THREADS = 8
@@ -81,7 +81,10 @@ def test_a_model_that_is_registered_does_not_wait_for_one_that_is_being(joins: J
             assert goes_on.wait(10)
 
     joins.controller = SimpleNamespace(register=register)
-    asked = BlockingAdmission("redis://nowhere", Registration(max_parallel_requests=1))
+    asked = BlockingAdmission(
+        "redis://nowhere",
+        RegisterAs(max_parallel_requests=1, config=forebay.RequestAdmissionConfig()),
+    )
     asked.ready(MODEL)
     with ThreadPoolExecutor(2) as threads:
         other = threads.submit(asked.ready, OTHER)
