@@ -32,3 +32,13 @@ class RequestEventContext:
     captured_correlation: RuntimeCorrelation | None = None
     task_execution_id: str | None = None
     request_attempt_id: str | None = None
+
+
+def captured_context(attempt_id: str) -> RequestEventContext:
+    """Return the context of an attempt that is asked for here and now."""
+    correlation = current_correlation.get()
+    return RequestEventContext(
+        captured_correlation=correlation,
+        task_execution_id=correlation.task_execution_id if correlation else None,
+        request_attempt_id=attempt_id,
+    )

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 from contracts.errors import MembershipLost
-from contracts.events import RequestEventContext, current_correlation
+from contracts.events import RequestEventContext, captured_context
 from contracts.identity import RequestGroupSpec, RequestResourceKey
 from contracts.quotas import QuotaReading
 from contracts.requests import (
@@ -286,18 +286,14 @@ class ModelRequestExecutor:
 
 def _item_of(request: ModelRequest[Any]) -> RequestAdmissionItem:
     attempt_id = new_attempt_id()
-    context = request.event_context
-    if context is None:
-        correlation = current_correlation.get()
-        context = RequestEventContext(
-            captured_correlation=correlation,
-            task_execution_id=correlation.task_execution_id if correlation else None,
-        )
+    given = request.event_context
     return RequestAdmissionItem(
         resource=request.resource,
         group=request.group,
         attempt_id=attempt_id,
         queue_wait_timeout_seconds=request.queue_wait_timeout_seconds,
         cost=request.cost,
-        event_context=replace(context, request_attempt_id=attempt_id),
+        event_context=replace(given, request_attempt_id=attempt_id)
+        if given
+        else captured_context(attempt_id),
     )

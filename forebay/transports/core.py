@@ -6,11 +6,10 @@ httpx and httpx2 have the same interface; `clients` adds the library's base clas
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
 from typing import Any, ClassVar
 
-from contracts.events import RequestEventContext, current_correlation
-from contracts.requests import RequestAdmissionItem
+from contracts.events import captured_context
+from contracts.requests import RequestAdmissionItem, new_attempt_id
 from coordinator.logs import Logger
 from forebay.transports.admission import AsyncAdmission, BlockingAdmission, current_group
 from forebay.transports.exchange import Exchange, Rules
@@ -47,21 +46,15 @@ class Asking:
             return None
         if in_executor.get():
             self._warn_of_retries(request)
-        item = RequestAdmissionItem(
+        attempt_id = new_attempt_id()
+        return RequestAdmissionItem(
             resource=resource,
             group=current_group.get() or rules.group,
+            attempt_id=attempt_id,
             queue_wait_timeout_seconds=rules.queue_wait_timeout_seconds,
             cost=None if view.body is None else rules.estimator.estimate(view.body),
+            event_context=captured_context(attempt_id),
         )
-        correlation = current_correlation.get()
-        if correlation is None:
-            return item
-        context = RequestEventContext(
-            captured_correlation=correlation,
-            task_execution_id=correlation.task_execution_id,
-            request_attempt_id=item.attempt_id,
-        )
-        return replace(item, event_context=context)
 
     def _warn_of_retries(self, request: Any) -> None:
         if not self._has_warned and request.headers.get(_RETRY_HEADER, "0") != "0":
