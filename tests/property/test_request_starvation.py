@@ -295,7 +295,7 @@ BROKEN: Final = {
         "math.max(meta.virtual_time, g.tag or meta.virtual_time)",
         "meta.virtual_time",
     ),
-    "the largest tag first": ("lib/requests/queue", "tag < best_tag", "tag > best_tag"),
+    "the largest tag first": ("lib/requests/queue", "a.tag < b.tag", "a.tag > b.tag"),
 }
 
 

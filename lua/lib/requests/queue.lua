@@ -83,25 +83,25 @@ local function remove_waiter(id, waiter, others)
   end
 end
 
--- Whether a group's first waiter in `d` came before its first in `other`.
-local function came_before(d, other, group_name)
-  local first, other_first = first_of(d.name, group_name), (first_of(other.name, group_name))
-  local a = parse_waiter(redis.call('HGET', K.waiters, first))
-  local b = parse_waiter(redis.call('HGET', K.waiters, other_first))
-  return a.arrival < b.arrival
+-- The waiter of a head, read when it is first asked for; then also its `id` and its `others`.
+local function waiter_of(head)
+  if not head.waiter then
+    head.id, head.others = first_of(head.domain.name, head.group)
+    head.waiter = parse_waiter(redis.call('HGET', K.waiters, head.id))
+  end
+  return head.waiter
 end
 
--- The first waiters of the lines of open domains, in order; `newcomer` is one more, behind equal tags.
+-- The first waiters of the lines of open domains, in order: the smallest tag, then the earlier place;
+-- of one group, who came first. `newcomer` is one more, behind equal tags.
 local function heads_in_order(newcomer)
   local heads = { newcomer }
   for name in waiting_domains() do
     local d = domain(name)
     if open(d) then
-      local head = redis.call('ZRANGE', K['line_' .. name], 0, 0, 'WITHSCORES')
-      local group_name = string.sub(head[1], 18)
-      local waiter = parse_waiter(redis.call('HGET', K.waiters, (first_of(name, group_name))))
-      heads[#heads + 1] = { domain = d, tag = tonumber(head[2]), place = head[1],
-        arrival = waiter.arrival, cost = waiter.cost }
+      local first = redis.call('ZRANGE', K['line_' .. name], 0, 0, 'WITHSCORES')
+      heads[#heads + 1] = { domain = d, group = string.sub(first[1], 18), tag = tonumber(first[2]),
+        place = first[1] }
     end
   end
   table.sort(heads, function(a, b)
@@ -110,7 +110,7 @@ local function heads_in_order(newcomer)
     elseif a.place ~= b.place then
       return a.place < b.place
     end
-    return a.arrival < b.arrival
+    return waiter_of(a).arrival < waiter_of(b).arrival
   end)
   return heads
 end
@@ -118,12 +118,15 @@ end
 -- The first that lacks no quota. What others before it lack is kept for them: nobody behind draws
 -- from it, and nobody of their domain passes them.
 local function first_with_quota(heads)
+  if meta.budgets == 0 then
+    return heads[1]
+  end
   local reserved, held = {}, {}
   for i = 1, #heads do
     local head = heads[i]
     local may_go = not held[head.domain.name]
     for number, bucket in pairs(may_go and all_buckets() or {}) do
-      local draw = draw_of(bucket, head.cost)
+      local draw = draw_of(bucket, waiter_of(head).cost)
       if ready_us(bucket, draw) > now_us then
         reserved[number], may_go = true, false
       elseif draw > 0 and reserved[number] then
@@ -147,57 +150,28 @@ local function may_go_at_once(d, g, cost)
   elseif first_of(d.name, g.name) then
     return false
   end
-  local newcomer = { domain = d, tag = g.tag or meta.virtual_time, place = '~', arrival = '',
-    cost = cost }
+  local newcomer = { domain = d, tag = g.tag or meta.virtual_time, place = '~',
+    waiter = { cost = cost, arrival = '' } }
   return first_with_quota(heads_in_order(newcomer)) == newcomer
-end
-
--- Of the groups whose first waiter may go, the one with the smallest tag, then the earlier place.
-local function next_in_order()
-  if meta.budgets > 0 then
-    local head = first_with_quota(heads_in_order())
-    if head then
-      return head.domain, group(string.sub(head.place, 18))
-    end
-    return nil
-  end
-  local best, best_tag, best_domain
-  for name in waiting_domains() do
-    local d = domain(name)
-    if open(d) then
-      local head = redis.call('ZRANGE', K['line_' .. d.name], 0, 0, 'WITHSCORES')
-      local tag = tonumber(head[2])
-      if not best or tag < best_tag or (tag == best_tag and head[1] < best) then
-        best, best_tag, best_domain = head[1], tag, d
-      elseif head[1] == best and came_before(d, best_domain, string.sub(best, 18)) then
-        best_domain = d
-      end
-    end
-  end
-  if best then
-    return best_domain, group(string.sub(best, 18))
-  end
-  return nil
 end
 
 -- Grant to waiters while any may go, at most 64 a call; the rest go in the next call.
 local function grant_waiters()
   while meta.waiters > 0 and grants_left > 0 do
-    local d, g = next_in_order()
-    if not d then
+    local head = first_with_quota(heads_in_order())
+    if not head then
       return
     end
-    local id, others = first_of(d.name, g.name)
-    local waiter = parse_waiter(redis.call('HGET', K.waiters, id))
-    remove_waiter(id, waiter, others)
-    advance(g, turn_cost(waiter.cost))
+    local waiter, id = waiter_of(head), head.id
+    remove_waiter(id, waiter, head.others)
+    advance(group(head.group), turn_cost(waiter.cost))
     notify(waiter.member, '["granted","' .. id .. '",'
-      .. grant_lease(id, waiter.member, d, g.name, waiter.cost) .. ']')
+      .. grant_lease(id, waiter.member, head.domain, head.group, waiter.cost) .. ']')
     grants_left = grants_left - 1
   end
 end
 
 -- Whether a waiter could still be granted now, had this call not used up its grants.
 local function more_to_grant()
-  return grants_left == 0 and meta.waiters > 0 and next_in_order() ~= nil
+  return grants_left == 0 and meta.waiters > 0 and first_with_quota(heads_in_order()) ~= nil
 end

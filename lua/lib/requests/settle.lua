@@ -158,7 +158,7 @@ local function next_wake_us()
   end
   if meta.budgets > 0 then
     for _, head in ipairs(heads_in_order()) do
-      wake = earlier(wake, lacks_until_us(head.cost))
+      wake = earlier(wake, lacks_until_us(waiter_of(head).cost))
     end
   end
   return wake or 0
