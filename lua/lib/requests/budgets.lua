@@ -41,9 +41,13 @@ local function level_now(bucket)
   return math.min(burst_of(bucket), bucket.level + refill)
 end
 
+local function is_of_tokens(bucket)
+  return bucket.number % 2 == 0
+end
+
 -- What an attempt takes from a budget: one request, or its tokens.
 local function draw_of(bucket, cost)
-  return bucket.number % 2 == 1 and 1 or cost
+  return is_of_tokens(bucket) and cost or 1
 end
 
 -- When a budget has room for a draw. What is larger than the burst goes when the bucket is full.
@@ -71,13 +75,13 @@ end
 -- The budget of tokens that could never hold a cost, nil if there is none. Only what was registered
 -- counts: a limit that headers lowered may rise again.
 local function never_fits(cost)
-  for number, bucket in pairs(all_buckets()) do
+  for _, bucket in pairs(all_buckets()) do
     local most = bucket.registered
     if bucket.burst > 0 then
       most = math.min(most, bucket.burst)
     end
-    if number % 2 == 0 and most > 0 and cost > most then
-      return BUDGETS[number]
+    if is_of_tokens(bucket) and most > 0 and cost > most then
+      return BUDGETS[bucket.number]
     end
   end
   return nil

@@ -38,7 +38,7 @@ end
 local function settle_draw(cost, used, is_unsent)
   for _, bucket in pairs(all_buckets()) do
     local amount = is_unsent and 1 or 0
-    if draw_of(bucket, 2) == 2 then
+    if is_of_tokens(bucket) then
       amount = cost - used
     end
     if amount ~= 0 then

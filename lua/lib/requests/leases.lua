@@ -42,7 +42,7 @@ local function settle_cost(lease, used, is_unsent)
     settle_draw(lease.cost, used, is_unsent)
   end
   if meta.token_fair > 0 then
-    settle_turn(group(lease.group), (math.max(1, used) - math.max(1, lease.cost)))
+    settle_turn(group(lease.group), turn_cost(used) - turn_cost(lease.cost))
   end
 end
 

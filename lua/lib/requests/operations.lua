@@ -201,13 +201,14 @@ local function register(alias, cap, tuning)
   return '["registered",' .. int(meta.static_cap) .. ']'
 end
 
+local NUMBER_OF = {}
+for i = 1, #BUDGETS do
+  NUMBER_OF[BUDGETS[i]] = i
+end
+
 -- What an answer's headers said of a budget.
 local function learn(budget, limit, remaining, at_us)
-  for i = 1, #BUDGETS do
-    if BUDGETS[i] == budget then
-      learn_budget(i, tonumber(limit), tonumber(remaining), tonumber(at_us))
-    end
-  end
+  learn_budget(NUMBER_OF[budget], tonumber(limit), tonumber(remaining), tonumber(at_us))
   grant_waiters()
   return '["learned"]'
 end
@@ -224,10 +225,6 @@ local function leave()
   return left and '["left"]' or '["leaving"]'
 end
 
-local IS_BUDGET = {}
-for i = 1, #BUDGETS do
-  IS_BUDGET[BUDGETS[i]] = true
-end
 local IS_DOMAIN = {}
 for i = 1, #DOMAINS do
   IS_DOMAIN[DOMAINS[i]] = true
@@ -240,7 +237,7 @@ local IS_OUTCOME = { success = true, rate_limited = true, provider_failure = tru
 local OPERATIONS = {
   acquire = { 6, acquire, 2, IS_DOMAIN },
   release = { 5, release, 2, IS_OUTCOME },
-  learn = { 4, learn, 1, IS_BUDGET },
+  learn = { 4, learn, 1, NUMBER_OF },
   cancel = { 1, cancel },
   state = { 1, state },
   register = { 3, register },
