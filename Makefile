@@ -53,7 +53,7 @@ property-long: setup
 
 # Each in an environment of its own: they ask for other versions of what is installed here.
 e2e-providers: setup $(VENV)/apart/litellm-proxy
-	@$(BIN)/python -m tests.providers --litellm $(VENV)/apart/litellm-proxy/bin/litellm
+	@$(BIN)/python -m tests.providers
 
 SDKS := openai-1 openai-2 litellm pydantic-ai
 TESTING := -e '.[embedded,httpx,mock,uvloop]' 'pytest>=8.3' 'pytest-asyncio>=1.0,<2' 'fakeredis[lua]>=2.26'

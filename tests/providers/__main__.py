@@ -15,7 +15,7 @@ from tests.providers.books import Row, table
 from tests.providers.hidden_limits import TRUTHS, hidden_limits
 from tests.providers.scenarios import litellm, nginx
 
-DEFAULT_LITELLM: Final = Path(".venv/providers/bin/litellm")
+DEFAULT_LITELLM: Final = Path(".venv/apart/litellm-proxy/bin/litellm")
 
 
 def main() -> int:

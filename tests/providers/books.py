@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -159,8 +158,3 @@ def _expect(holds: bool, row: Row, found: str) -> None:
         raise InvariantBrokenError(
             f"{row.provider}, {row.way}: found {found}; expected otherwise, please report it."
         )
-
-
-def next_minute() -> None:
-    """Wait for the next minute of the clock, where a provider's limits are counted by it."""
-    time.sleep(60.5 - time.time() % 60)

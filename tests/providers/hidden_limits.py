@@ -1,13 +1,12 @@
 """Hidden RPM, TPM and concurrency limits, all active: how much of the tightest one is reached.
 
-``python -m tests.providers.hidden_limits`` runs it alone. The mock provider's answers carry
+``python -m tests.providers hidden-limits`` runs it alone. The mock provider's answers carry
 ``x-ratelimit-*`` headers for its two budgets, as OpenAI's do; nobody is told anything else.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
 import urllib.request
 from collections import Counter
@@ -17,8 +16,9 @@ from typing import Any, Final
 
 from forebay import RequestAdmissionConfig, RequestQuotas
 from tests.providers import children
-from tests.providers.books import Limit, Row, compare, table
+from tests.providers.books import Limit, Row, compare
 from tests.providers.load import HTTP_OK, HTTP_TOO_MANY, Load, Way
+from tests.providers.scenarios import BARE, UNTOLD
 
 SECONDS: Final = 150.0
 MINUTE_SECONDS: Final = 60.0
@@ -90,8 +90,8 @@ def hidden_limits(truth: Truth, seconds: float = SECONDS) -> list[Row]:
         tokens = _tokens_per_call(load)
         limit = _tightest(truth, tokens)
         ways = [
-            Way(name="bare"),
-            Way(name="Forebay, told nothing", max_parallel_requests=64),
+            BARE,
+            UNTOLD,
             Way(
                 name="Forebay, told",
                 max_parallel_requests=truth.concurrency,
@@ -134,7 +134,3 @@ def _get_json(url: str, body: bytes | None = None) -> Any:
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=children.START_SECONDS) as response:
         return json.load(response)
-
-
-if __name__ == "__main__":
-    print(table([row for name in sys.argv[1:] or TRUTHS for row in hidden_limits(TRUTHS[name])]))

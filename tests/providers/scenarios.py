@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import tempfile
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from forebay import RequestAdmissionConfig, RequestQuotas
 from tests.providers import children
-from tests.providers.books import Limit, Row, compare, next_minute
+from tests.providers.books import Limit, Row, compare
 from tests.providers.load import Load, Way
 
 BARE: Final = Way(name="bare")
@@ -89,6 +90,11 @@ def litellm(program: Path, seconds: float = 60.0, minutes: int = 2) -> list[Row]
             Limit(name="tpm", calls_per_second=rate, settled_after=60.0),
             [BARE, UNTOLD, _LITELLM_MINUTE_TOLD],
             counts,
-            before=next_minute,
+            before=_next_minute,
         )
         return rows
+
+
+def _next_minute() -> None:
+    """Wait for the next minute of the clock, by which LiteLLM counts."""
+    time.sleep(60.5 - time.time() % 60)
