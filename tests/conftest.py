@@ -10,6 +10,7 @@ import structlog
 from coordinator.address import parse_url
 from coordinator.connections import open_sync
 from coordinator.embedded import EmbeddedServer
+from tests.support_raw_provider import RawProvider
 
 
 @pytest.fixture(autouse=True)
@@ -32,3 +33,10 @@ def redis_url(server: EmbeddedServer) -> str:
     with open_sync(parse_url(server.url)) as client:
         client.flushall()
     return server.url
+
+
+@pytest.fixture
+def provider() -> Iterator[RawProvider]:
+    """A provider that answers byte for byte as a test says, well if it says nothing."""
+    with RawProvider() as provider:
+        yield provider

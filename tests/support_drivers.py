@@ -51,10 +51,6 @@ class Driver:
     def is_sync(self) -> bool:
         return self.name.endswith("-sync")
 
-    @property
-    def library(self) -> str:
-        return library_of(self.name)
-
     async def do(self, function: Callable[[], Any]) -> Any:
         """Run one step where this driver runs: on the loop, or in a thread."""
         if self.is_sync:
@@ -96,9 +92,7 @@ class Driver:
             return "".join([_text(part) async for part in source])
 
         async def close() -> None:
-            closes = "close" if self.is_sync or self.name.startswith("openai") else "aclose"
-            if not is_bare and not self.is_sync:
-                closes = "close"
+            closes = "aclose" if is_bare and not self.is_sync else "close"
             await self.do(getattr(kept[0], closes))
 
         return Streamed(kept=kept, rest=rest, one=one, close=close)

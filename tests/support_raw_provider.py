@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 WORDS = ["So", " it", " is", "."]
+SENTENCE = "".join(WORDS)
 PROMPT = "a prompt that nobody else may see"
 
 
@@ -173,7 +174,7 @@ def _head(status: int, fields: Mapping[str, str]) -> bytes:
     return f"HTTP/1.1 {status} X\r\n{lines}\r\n".encode()
 
 
-def completion(asked: Asked, text: str = "".join(WORDS)) -> dict[str, Any]:
+def completion(asked: Asked, text: str = SENTENCE) -> dict[str, Any]:
     """A whole answer in the shape of the API that was asked."""
     if asked.is_anthropic:
         return {
@@ -279,9 +280,9 @@ def refuses(status: int = 429, code: str = "rate_limit_exceeded", **headers: str
     return refuse
 
 
-def tells_overload_within(_asked: Asked) -> bytes:
+def tells_overload_within(asked: Asked) -> bytes:
     """An overload told within a stream with a good status."""
-    if _asked.is_anthropic:
+    if asked.is_anthropic:
         fault = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
         return b"event: error\ndata: %b\n\n" % json.dumps(fault).encode()
     fault = {"error": {"code": "rate_limit_exceeded", "message": "slow down"}}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
-from collections.abc import Iterator
 from typing import Any
 
 import anthropic
@@ -21,16 +20,8 @@ from tests.contract.chat_domain import CHAT, MODEL, counts, is_idle, see, when
 from tests.support import wait_until
 from tests.support_drivers import API_KEY, Driver, driver
 from tests.support_exchange import exchanging
-from tests.support_raw_provider import WORDS, RawProvider, refuses, stalls
+from tests.support_raw_provider import SENTENCE, RawProvider, refuses, stalls
 from workers.executor import ModelRequest, ModelRequestExecutor
-
-SENTENCE = "".join(WORDS)
-
-
-@pytest.fixture
-def provider() -> Iterator[RawProvider]:
-    with RawProvider() as provider:
-        yield provider
 
 
 def named(provider: RawProvider) -> HttpResolver:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator
 
 import pytest
 
@@ -25,6 +24,7 @@ from tests.support_drivers import (
 )
 from tests.support_exchange import exchanging
 from tests.support_raw_provider import (
+    SENTENCE,
     WORDS,
     Asked,
     RawProvider,
@@ -41,19 +41,12 @@ from tests.support_raw_provider import (
     whole,
 )
 
-SENTENCE = "".join(WORDS)
 TPD = forebay.QuotaBudget.TOKENS_PER_DAY
 ASYNC_DRIVERS = [name for name in DRIVERS if name.endswith("-async")]
 BARE = [name for name in DRIVERS if name.startswith("httpx")]
 SDKS = [name for name in DRIVERS if name not in BARE]
 
 every_driver = pytest.mark.parametrize("name", DRIVERS)
-
-
-@pytest.fixture
-def provider() -> Iterator[RawProvider]:
-    with RawProvider() as provider:
-        yield provider
 
 
 def a_day_of_tokens(tokens: int = 100_000) -> forebay.RequestAdmissionConfig:

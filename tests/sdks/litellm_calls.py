@@ -6,7 +6,7 @@ Run by ``make e2e-sdks`` where LiteLLM is installed, apart from what this projec
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import litellm
@@ -17,7 +17,7 @@ from tests.support_drivers import API_KEY
 from tests.support_exchange import Exchanges, exchanging
 from tests.support_raw_provider import (
     PROMPT,
-    WORDS,
+    SENTENCE,
     Asked,
     RawProvider,
     Reply,
@@ -27,15 +27,7 @@ from tests.support_raw_provider import (
     stalls_midway,
 )
 
-SENTENCE = "".join(WORDS)
-
 pytestmark = pytest.mark.filterwarnings("ignore")  # LiteLLM has some of its own
-
-
-@pytest.fixture
-def provider() -> Iterator[RawProvider]:
-    with RawProvider() as provider:
-        yield provider
 
 
 @pytest.fixture

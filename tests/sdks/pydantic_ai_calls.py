@@ -6,7 +6,7 @@ Run by ``make e2e-sdks`` where pydantic-ai is installed, apart from what this pr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 from pydantic_ai import Agent
@@ -17,15 +17,7 @@ from pydantic_ai.providers.openai import OpenAIProvider
 from tests.support import wait_until
 from tests.support_drivers import API_KEY
 from tests.support_exchange import Exchanges, exchanging
-from tests.support_raw_provider import PROMPT, WORDS, RawProvider, refuses, stalls
-
-SENTENCE = "".join(WORDS)
-
-
-@pytest.fixture
-def provider() -> Iterator[RawProvider]:
-    with RawProvider() as provider:
-        yield provider
+from tests.support_raw_provider import PROMPT, SENTENCE, RawProvider, refuses, stalls
 
 
 @pytest.fixture
