@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import ipaddress
-import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache, partial
 from types import ModuleType
 from typing import Any, Final
@@ -23,6 +21,7 @@ from forebay.transports.admission import (
 from forebay.transports.core import Asking, AsyncAdmitted, BlockingAdmitted
 from forebay.transports.exchange import Rules
 from forebay.transports.lanes import Lanes, ManyLanes, OneLane
+from forebay.transports.proxies import proxy_mounts
 from forebay.transports.streams import AsyncBody, BlockingBody
 
 LIBRARIES: Final = ("httpx2", "httpx")
@@ -173,34 +172,3 @@ class Factory:
                 f"client_options do not suit {self._library.__name__}.{make.__name__}: {error};"
                 " correct them."
             ) from error
-
-
-def proxy_mounts(make: Callable[[str], Any]) -> dict[str, Any]:
-    """Return transports by URL pattern for the proxies that the environment names.
-
-    Args:
-        make: makes a transport through the proxy of this URL.
-    """
-    found = urllib.request.getproxies()
-    exempt = [host.strip() for host in found.get("no", "").split(",") if host.strip()]
-    if "*" in exempt:
-        return {}
-    mounts: dict[str, Any] = {}
-    for scheme in ("http", "https", "all"):
-        url = found.get(scheme)
-        if url:
-            mounts[f"{scheme}://"] = make(url if "://" in url else f"http://{url}")
-    if mounts:
-        mounts.update((_pattern(host), None) for host in exempt)
-    return mounts
-
-
-def _pattern(host: str) -> str:
-    """Return the pattern of a host that is exempt from proxies, of all below it if a name."""
-    if "://" in host:
-        return host
-    try:
-        address = ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return f"all://{host}" if host.lower() == "localhost" else f"all://*{host}"
-    return f"all://{host}" if address.version == 4 else f"all://[{address}]"  # noqa: PLR2004
