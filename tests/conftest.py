@@ -10,6 +10,7 @@ import structlog
 from coordinator.address import parse_url
 from coordinator.connections import open_sync
 from coordinator.embedded import EmbeddedServer
+from tests.support_answers import answers
 from tests.support_raw_provider import RawProvider
 
 
@@ -38,5 +39,5 @@ def redis_url(server: EmbeddedServer) -> str:
 @pytest.fixture
 def provider() -> Iterator[RawProvider]:
     """A provider that answers byte for byte as a test says, well if it says nothing."""
-    with RawProvider() as provider:
+    with RawProvider(answers) as provider:
         yield provider

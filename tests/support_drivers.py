@@ -12,7 +12,8 @@ from typing import Any
 import forebay
 from forebay.transports import HttpResolver
 from tests.contract.chat_domain import MODEL
-from tests.support_raw_provider import PROMPT, RawProvider
+from tests.support_answers import PROMPT
+from tests.support_raw_provider import RawProvider
 
 API_KEY = "sk-secret-of-the-test"
 CALLERS = {

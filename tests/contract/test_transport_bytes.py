@@ -13,17 +13,9 @@ from typing import Any
 import pytest
 
 import forebay
+from tests.support_answers import completion, events
 from tests.support_exchange import exchanging
-from tests.support_raw_provider import (
-    Asked,
-    RawProvider,
-    Reply,
-    begun_stream,
-    chunk,
-    completion,
-    events,
-    whole,
-)
+from tests.support_raw_provider import Asked, RawProvider, Reply, begun_stream, chunk, whole
 
 BARE = ["httpx2-async", "httpx2-sync", "httpx-async", "httpx-sync"]
 SQUEEZED = {

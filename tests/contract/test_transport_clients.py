@@ -18,9 +18,10 @@ from coordinator.coordinator import Coordinator
 from forebay.transports import HttpResolver, asking_as
 from tests.contract.chat_domain import CHAT, MODEL, counts, is_idle, see, when
 from tests.support import wait_until
+from tests.support_answers import SENTENCE, refuses, stalls
 from tests.support_drivers import API_KEY, Driver, driver
 from tests.support_exchange import exchanging
-from tests.support_raw_provider import SENTENCE, RawProvider, refuses, stalls
+from tests.support_raw_provider import RawProvider
 from workers.executor import ModelRequest, ModelRequestExecutor
 
 

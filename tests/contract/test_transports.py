@@ -14,6 +14,17 @@ import forebay
 from contracts.snapshots import DomainSnapshot
 from tests.contract.chat_domain import when
 from tests.support import wait_until
+from tests.support_answers import (
+    SENTENCE,
+    WORDS,
+    answers,
+    completion,
+    events,
+    refuses,
+    stalls,
+    stalls_midway,
+    tells_overload_within,
+)
 from tests.support_drivers import (
     CALLERS,
     CONNECTION_ERRORS,
@@ -23,23 +34,7 @@ from tests.support_drivers import (
     library_of,
 )
 from tests.support_exchange import exchanging
-from tests.support_raw_provider import (
-    SENTENCE,
-    WORDS,
-    Asked,
-    RawProvider,
-    Reply,
-    answers,
-    begun_stream,
-    chunk,
-    completion,
-    events,
-    refuses,
-    stalls,
-    stalls_midway,
-    tells_overload_within,
-    whole,
-)
+from tests.support_raw_provider import Asked, RawProvider, Reply, begun_stream, chunk, whole
 
 TPD = forebay.QuotaBudget.TOKENS_PER_DAY
 ASYNC_DRIVERS = [name for name in DRIVERS if name.endswith("-async")]

@@ -21,23 +21,18 @@ from coordinator.address import parse_url
 from coordinator.connections import open_sync
 from tests.contract.chat_domain import CHAT
 from tests.support import wait_until
-from tests.support_drivers import API_KEY
-from tests.support_exchange import Exchanges, exchanging
-from tests.support_raw_provider import (
+from tests.support_answers import (
     PROMPT,
-    Asked,
-    RawProvider,
-    Reply,
     answers,
-    begun_stream,
-    chunk,
     completion,
     events,
     refuses,
     stalls,
     tells_overload_within,
-    whole,
 )
+from tests.support_drivers import API_KEY
+from tests.support_exchange import Exchanges, exchanging
+from tests.support_raw_provider import Asked, RawProvider, Reply, begun_stream, chunk, whole
 from workers.executor import ModelRequest, ModelRequestExecutor
 from workers.openai_client import OpenAICompatibleClient
 
@@ -176,7 +171,7 @@ async def test_no_secret_is_told_to_anybody(
     config = forebay.RequestAdmissionConfig(
         tuning=tuning, quotas=forebay.RequestQuotas(tokens_per_minute=1_000_000)
     )
-    with watching(redis_url) as commands, RawProvider() as provider:
+    with watching(redis_url) as commands, RawProvider(answers) as provider:
         async with exchanging(name, redis_url, provider, config=config) as exchanges:
             await call_in_every_way(exchanges)
             if not exchanges.driver.is_sync:

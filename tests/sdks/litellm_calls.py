@@ -13,19 +13,10 @@ import litellm
 import pytest
 
 from tests.support import wait_until
+from tests.support_answers import PROMPT, SENTENCE, answers, refuses, stalls, stalls_midway
 from tests.support_drivers import API_KEY
 from tests.support_exchange import Exchanges, exchanging
-from tests.support_raw_provider import (
-    PROMPT,
-    SENTENCE,
-    Asked,
-    RawProvider,
-    Reply,
-    answers,
-    refuses,
-    stalls,
-    stalls_midway,
-)
+from tests.support_raw_provider import Asked, RawProvider, Reply
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # LiteLLM has some of its own
 

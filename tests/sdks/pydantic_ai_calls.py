@@ -15,9 +15,10 @@ from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.openai import OpenAIProvider
 
 from tests.support import wait_until
+from tests.support_answers import PROMPT, SENTENCE, refuses, stalls
 from tests.support_drivers import API_KEY
 from tests.support_exchange import Exchanges, exchanging
-from tests.support_raw_provider import PROMPT, SENTENCE, RawProvider, refuses, stalls
+from tests.support_raw_provider import RawProvider
 
 
 @pytest.fixture
