@@ -17,7 +17,7 @@ from contracts.workflow import ModelSpec, ProviderSpec, WorkflowSettings
 from coordinator.requests.resolver import RequestResourceResolver
 from workers.executor import ModelRequest, ModelRequestExecutor
 from workers.generators.base import ChatAnswer
-from workers.openai_answers import ProviderAnswer
+from workers.openai_answers import ProviderCompletion
 from workers.openai_client import OpenAICompatibleClient
 from workers.token_estimate import CharacterEstimator
 
@@ -140,10 +140,10 @@ class WorkflowModels:
         model: _Model,
         messages: list[dict[str, str]],
         response_schema: Mapping[str, Any] | None,
-    ) -> ModelRequest[ProviderAnswer]:
+    ) -> ModelRequest[ProviderCompletion]:
         spec = model.spec
 
-        async def call() -> ProviderAnswer:
+        async def call() -> ProviderCompletion:
             return await model.client.chat(
                 spec.model,
                 messages,

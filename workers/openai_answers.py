@@ -55,51 +55,50 @@ class ProviderHTTPError(ForebayError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderAnswer:
-    """A chat completion.
+    """What every answer tells besides its result; all that a health check tells.
 
     Attributes:
-        text: the content, "" where the model gave none; kept out of the repr.
         usage: real tokens, None where the provider did not say.
         status: HTTP status.
         headers: hints, limits and the request's id, names in lower case.
     """
 
-    text: str = field(repr=False)
     usage: TokenUsage | None
     status: int
     headers: Mapping[str, str]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderEmbeddings:
-    """Vectors in the order of the inputs; the other fields are as in `ProviderAnswer`."""
-
-    vectors: Sequence[Sequence[float]] = field(repr=False)
-    usage: TokenUsage | None
-    status: int
-    headers: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderImages:
-    """Images in the order they came; the other fields are as in `ProviderAnswer`.
+class ProviderCompletion(ProviderAnswer):
+    """A chat completion.
 
     Attributes:
-        images: each a URL, or the image itself in base64, as was asked for.
+        text: the content, "" where the model gave none; kept out of the repr.
+    """
+
+    text: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderEmbeddings(ProviderAnswer):
+    """Vectors.
+
+    Attributes:
+        vectors: in the order of the inputs; kept out of the repr.
+    """
+
+    vectors: Sequence[Sequence[float]] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderImages(ProviderAnswer):
+    """Images in the order they came.
+
+    Attributes:
+        images: each a URL, or the image itself in base64, as was asked for; kept out of the repr.
     """
 
     images: Sequence[str] = field(repr=False)
-    usage: TokenUsage | None
-    status: int
-    headers: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProviderHealth:
-    """That the provider answers with this key; the fields are as in `ProviderAnswer`."""
-
-    status: int
-    headers: Mapping[str, str]
 
 
 class Wire(BaseModel):

@@ -1,4 +1,4 @@
-"""The OpenAI-compatible client that runs and generators use, a method per domain (spec 05).
+"""An OpenAI-compatible client with a method per domain; of these, runs use ``chat`` (spec 05).
 
 It makes one call and no retry: retries are attempts of their own, each under its own lease, and
 belong to the executor (spec 01, invariant 8). Its connection pool is unbounded, since no transport
@@ -23,8 +23,8 @@ from workers.openai_answers import (
     Embeddings,
     Images,
     ProviderAnswer,
+    ProviderCompletion,
     ProviderEmbeddings,
-    ProviderHealth,
     ProviderHTTPError,
     ProviderImages,
     Wire,
@@ -92,7 +92,7 @@ class OpenAICompatibleClient:
         response_format: Mapping[str, Any] | None = None,
         user: str | None = None,
         timeout_seconds: float | None = None,
-    ) -> ProviderAnswer:
+    ) -> ProviderCompletion:
         """Ask for one chat completion; arguments that are None are not sent.
 
         Raises:
@@ -108,31 +108,23 @@ class OpenAICompatibleClient:
             response_format=response_format,
             user=user,
         )
-        response = await self._post("/chat/completions", body, timeout_seconds)
+        response = await self._send("POST", "/chat/completions", body, timeout_seconds)
         completion = self._read(ChatCompletion, response)
-        return ProviderAnswer(
-            text=completion.choices[0].message.content or "",
-            usage=token_usage(completion.usage),
-            status=response.status_code,
-            headers=kept_headers(response.headers),
-        )
+        text = completion.choices[0].message.content or ""
+        return ProviderCompletion(text=text, **_told(response, completion.usage))
 
     async def embed(
         self, model: str, inputs: Sequence[str], *, timeout_seconds: float | None = None
     ) -> ProviderEmbeddings:
         """Ask for one vector per input; raises as `chat` does."""
         body = {"model": model, "input": list(inputs), "encoding_format": "float"}
-        response = await self._post("/embeddings", body, timeout_seconds)
+        response = await self._send("POST", "/embeddings", body, timeout_seconds)
         found = self._read(Embeddings, response)
         ordered = sorted(found.data, key=lambda item: item.index)
         if [item.index for item in ordered] != list(range(len(inputs))):
             raise self._error(response, UNREADABLE)
-        return ProviderEmbeddings(
-            vectors=[item.embedding for item in ordered],
-            usage=token_usage(found.usage),
-            status=response.status_code,
-            headers=kept_headers(response.headers),
-        )
+        vectors = [item.embedding for item in ordered]
+        return ProviderEmbeddings(vectors=vectors, **_told(response, found.usage))
 
     async def generate_images(
         self,
@@ -149,30 +141,20 @@ class OpenAICompatibleClient:
         body = _without_none(
             model=model, prompt=prompt, n=n, size=size, response_format=response_format, user=user
         )
-        response = await self._post("/images/generations", body, timeout_seconds)
+        response = await self._send("POST", "/images/generations", body, timeout_seconds)
         found = self._read(Images, response)
         images = [image.url or image.b64_json or "" for image in found.data]
         if "" in images:
             raise self._error(response, UNREADABLE)
-        return ProviderImages(
-            images=images,
-            usage=token_usage(found.usage),
-            status=response.status_code,
-            headers=kept_headers(response.headers),
-        )
+        return ProviderImages(images=images, **_told(response, found.usage))
 
-    async def check_health(self, *, timeout_seconds: float | None = None) -> ProviderHealth:
+    async def check_health(self, *, timeout_seconds: float | None = None) -> ProviderAnswer:
         """Ask for the list of models, which costs no tokens: is it there, does it know the key.
 
         Raises as `chat` does.
         """
         response = await self._send("GET", "/models", None, timeout_seconds)
-        return ProviderHealth(status=response.status_code, headers=kept_headers(response.headers))
-
-    async def _post(
-        self, path: str, body: Mapping[str, Any], timeout_seconds: float | None
-    ) -> httpx2.Response:
-        return await self._send("POST", path, body, timeout_seconds)
+        return ProviderAnswer(**_told(response, None))
 
     async def _send(
         self,
@@ -211,6 +193,15 @@ class OpenAICompatibleClient:
         return ProviderHTTPError(
             response.status_code, response.headers, error_code, url=str(response.request.url)
         )
+
+
+def _told(response: httpx2.Response, usage: object) -> dict[str, Any]:
+    """Return the fields of `ProviderAnswer`."""
+    return {
+        "usage": token_usage(usage),
+        "status": response.status_code,
+        "headers": kept_headers(response.headers),
+    }
 
 
 def _without_none(**fields: Any) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from contracts.requests import (
 from tests.support import wait_until
 from workers.classification import DefaultClassifier
 from workers.executor import ModelRequest, ModelRequestExecutor, in_executor
-from workers.openai_answers import ProviderAnswer, ProviderHTTPError
+from workers.openai_answers import ProviderCompletion, ProviderHTTPError
 from workers.openai_client import OpenAICompatibleClient
 from workers.retries import RetryBudget, RetryPolicy
 
@@ -199,9 +199,9 @@ async def test_usage_and_status_of_an_answer_go_into_the_outcome(
     admission: FakeAdmission, make: Make
 ) -> None:
     usage = TokenUsage(input_tokens=3, output_tokens=4)
-    answer = ProviderAnswer(text="hello", usage=usage, status=200, headers={})
+    answer = ProviderCompletion(text="hello", usage=usage, status=200, headers={})
 
-    async def call() -> ProviderAnswer:
+    async def call() -> ProviderCompletion:
         return answer
 
     assert await make().execute(ModelRequest(resource=RESOURCE, call=call)) is answer
@@ -294,9 +294,9 @@ async def test_an_answers_headers_teach_the_quotas_before_its_lease_goes_back(
     headers = {"x-ratelimit-limit-requests": "60", "x-ratelimit-remaining-requests": "0"}
     calls = Calls(admission, ProviderHTTPError(429, headers))
 
-    async def call() -> ProviderAnswer:
+    async def call() -> ProviderCompletion:
         await calls()
-        return ProviderAnswer(text="hello", usage=None, status=200, headers=headers)
+        return ProviderCompletion(text="hello", usage=None, status=200, headers=headers)
 
     await make().execute(ModelRequest(resource=RESOURCE, call=call))
     reading = QuotaReading(budget=QuotaBudget.REQUESTS_PER_MINUTE, limit=60, remaining=0)
