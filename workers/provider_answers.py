@@ -115,7 +115,7 @@ def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
     The others (cookies, the account's name) are dropped, so that no log can show them.
     """
-    lowered = {name.lower(): value for name, value in headers.items()}
+    lowered = lowered_headers(headers)
     return {name: value for name, value in lowered.items() if name.startswith(_KEPT_HEADERS)}
 
 
@@ -238,8 +238,7 @@ def _duration(text: Any) -> float | None:
 def _seconds_until(text: Any, now: float) -> float | None:
     """Return the seconds until an instant as of RFC 3339."""
     try:
-        date = datetime.fromisoformat(text.strip())
-        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
+        return _until(datetime.fromisoformat(text.strip()), now)
     except (AttributeError, TypeError, ValueError, OverflowError):
         return None
 
@@ -249,11 +248,14 @@ def _seconds_or_date(text: str, now: float) -> float | None:
     if seconds is not None:
         return seconds
     try:
-        date = parsedate_to_datetime(text)
-        # Without a zone it is UTC, as HTTP dates always are (RFC 9110, 5.6.7).
-        return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
+        return _until(parsedate_to_datetime(text), now)
     except (TypeError, ValueError, OverflowError):
         return None
+
+
+def _until(date: datetime, now: float) -> float:
+    # Without a zone it is UTC, as HTTP dates always are (RFC 9110, 5.6.7).
+    return (date if date.tzinfo else date.replace(tzinfo=UTC)).timestamp() - now
 
 
 def _decimal(text: str) -> float | None:

@@ -81,8 +81,8 @@ class Rules:
 class Exchange:
     """One attempt: a lease, a request, an answer whose bytes are watched as they pass.
 
-    Whatever happens to it, its lease is given back exactly once. None of its methods blocks or
-    raises, and all may be called from any thread.
+    Whatever happens to it, its lease is given back exactly once. None of its methods blocks, none
+    but `before_sending` raises, and all may be called from any thread.
 
     Args:
         controller: grants the lease and takes it back.
