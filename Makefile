@@ -56,10 +56,11 @@ e2e-providers: setup $(VENV)/apart/litellm-proxy
 	@$(BIN)/python -m tests.providers
 
 SDKS := openai-1 openai-2 litellm pydantic-ai
+BELOW_SDKS := tests/contract/test_transports.py tests/contract/test_transport_failures.py
 TESTING := -e '.[embedded,httpx,mock,uvloop]' 'pytest>=8.3' 'pytest-asyncio>=1.0,<2' 'fakeredis[lua]>=2.26'
 e2e-sdks: setup $(SDKS:%=$(VENV)/apart/%)
-	@$(VENV)/apart/openai-1/bin/python -m pytest tests/contract/test_transports.py -k openai
-	@$(VENV)/apart/openai-2/bin/python -m pytest tests/contract/test_transports.py -k openai
+	@$(VENV)/apart/openai-1/bin/python -m pytest $(BELOW_SDKS) -k openai
+	@$(VENV)/apart/openai-2/bin/python -m pytest $(BELOW_SDKS) -k openai
 	@$(VENV)/apart/litellm/bin/python -m pytest tests/sdks/litellm_calls.py
 	@$(VENV)/apart/pydantic-ai/bin/python -m pytest tests/sdks/pydantic_ai_calls.py
 

@@ -9,6 +9,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
+
 import forebay
 from forebay.transports import HttpResolver
 from tests.contract.chat_domain import MODEL
@@ -115,6 +117,11 @@ def _text(part: Any) -> str:
 
 
 DRIVERS = [f"{caller}-{face}" for caller in CALLERS for face in ("async", "sync")]
+ASYNC_DRIVERS = [name for name in DRIVERS if name.endswith("-async")]
+BARE = [name for name in DRIVERS if name.startswith("httpx")]
+SDKS = [name for name in DRIVERS if name not in BARE]
+
+every_driver = pytest.mark.parametrize("name", DRIVERS)
 
 
 def library_of(name: str) -> str:

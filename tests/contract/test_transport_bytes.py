@@ -14,10 +14,10 @@ import pytest
 
 import forebay
 from tests.support_answers import completion, events
+from tests.support_drivers import BARE
 from tests.support_exchange import exchanging
 from tests.support_raw_provider import Asked, RawProvider, Reply, begun_stream, chunk, whole
 
-BARE = ["httpx2-async", "httpx2-sync", "httpx-async", "httpx-sync"]
 SQUEEZED = {
     "identity": lambda data: data,
     "gzip": gzip.compress,
