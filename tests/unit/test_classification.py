@@ -3,12 +3,9 @@ from __future__ import annotations
 import asyncio
 import email.message
 import io
-import json
 import socket
 import ssl
-import time
 import urllib.error
-from collections.abc import Iterator
 
 import httpx2
 import openai
@@ -29,10 +26,8 @@ from contracts.requests import (
     RequestReleaseOutcome,
     TokenUsage,
 )
-from workers.answer_bodies import error_code_of
 from workers.classification import Classifier, DefaultClassifier
 from workers.openai_answers import ProviderHTTPError
-from workers.provider_answers import kept_headers
 
 NOW = 1_445_412_480.0  # Wed, 21 Oct 2015 07:28:00 GMT
 KINDS = RequestOutcomeKind
@@ -93,80 +88,6 @@ def test_a_provider_that_says_not_to_retry_is_believed() -> None:
     outcome = CLASSIFIER.classify_response(429, {"X-Should-Retry": "false"}, None, now=NOW)
     assert outcome.kind is KINDS.RATE_LIMITED
     assert not CLASSIFIER.is_retryable(outcome)
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({"retry-after": "7"}, 7.0),
-        ({"Retry-After": " 0.5 "}, 0.5),
-        ({"retry-after-ms": "1500"}, 1.5),
-        ({"Retry-After-Ms": "250", "Retry-After": "1"}, 0.25),
-        ({"retry-after-ms": "soon", "retry-after": "3"}, 3.0),
-        ({"retry-after-ms": "-1", "retry-after": "3"}, 3.0),
-        ({"retry-after-ms": "0", "retry-after": "3"}, 3.0),
-        ({"retry-after": "Wed, 21 Oct 2015 07:28:30 GMT"}, 30.0),
-        ({"retry-after": "Wed, 21 Oct 2015 09:28:30 +0200"}, 30.0),
-        ({"retry-after": "Wed, 21 Oct 2015 07:28:30 -0000"}, 30.0),
-        ({"retry-after": "Wed Oct 21 07:28:30 2015"}, 30.0),
-        ({"retry-after": "86400"}, 86_400.0),
-    ],
-)
-def test_a_hint_is_read_as_seconds_milliseconds_or_date(
-    headers: dict[str, str], seconds: float
-) -> None:
-    outcome = CLASSIFIER.classify_response(429, headers, None, now=NOW)
-    assert outcome.retry_after_seconds == pytest.approx(seconds)
-
-
-@pytest.mark.parametrize(
-    "hint",
-    [
-        "",
-        "0",
-        "-3",
-        "nan",
-        "inf",
-        "1e5",
-        "1_0",
-        "٣",
-        "soon",
-        "86401",
-        "9" * 400,
-        "Wed, 21 Oct 2015 07:27:59 GMT",
-        "Wed, 21 Oct 2099 07:28:00 GMT",
-        "Wed, 21 Oct 99999 07:28:00 GMT",
-        "Sat, 01 Jan 0001 00:00:00 +2359",
-        "Mon, 99 Foo 2015 07:28:00 GMT",
-    ],
-)
-def test_a_hint_that_cannot_be_believed_is_ignored(hint: str) -> None:
-    assert (
-        CLASSIFIER.classify_response(429, {"retry-after": hint}, None, now=NOW).retry_after_seconds
-        is None
-    )
-
-
-@pytest.fixture
-def far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    with monkeypatch.context() as patch:
-        patch.setenv("TZ", "XXX-05:30")
-        time.tzset()
-        yield
-    time.tzset()
-
-
-@pytest.mark.usefixtures("far_from_greenwich")
-@pytest.mark.parametrize("zone", ["", " GMT", " -0000"])
-def test_a_date_without_a_zone_is_utc_wherever_the_process_runs(zone: str) -> None:
-    headers = {"retry-after": f"Wed, 21 Oct 2015 07:28:30{zone}"}
-    assert CLASSIFIER.classify_response(429, headers, None, now=NOW).retry_after_seconds == 30.0
-
-
-@pytest.mark.parametrize("hint", ["", "0", "-3", "nan", "86400001", "soon"])
-def test_a_finer_hint_that_cannot_be_believed_is_ignored(hint: str) -> None:
-    outcome = CLASSIFIER.classify_response(429, {"retry-after-ms": hint}, None, now=NOW)
-    assert outcome.retry_after_seconds is None
 
 
 @pytest.mark.parametrize(
@@ -395,34 +316,3 @@ def test_a_status_that_is_no_http_status_is_not_taken_for_one() -> None:
 )
 def test_outcomes_that_say_nothing_are_retried_by_their_kind(kind: KINDS, retryable: bool) -> None:
     assert CLASSIFIER.is_retryable(RequestReleaseOutcome(kind=kind)) is retryable
-
-
-@pytest.mark.parametrize(
-    ("body", "code"),
-    [
-        ({"error": {"code": "rate_limit_exceeded", "type": "requests"}}, "rate_limit_exceeded"),
-        ({"error": {"code": "generic", "type": "insufficient_quota"}}, "insufficient_quota"),
-        ({"type": "error", "error": {"type": "overloaded_error"}}, "overloaded_error"),
-        ({"error": {"code": 429, "status": "RESOURCE_EXHAUSTED"}}, "RESOURCE_EXHAUSTED"),
-        ({"code": "top_level"}, "top_level"),
-        ({"error": {"code": "a text that quotes the prompt"}}, None),
-        ({"error": {"code": "x" * 65}}, None),
-        ({"error": SECRET}, None),
-        ([], None),
-        ("text", None),
-    ],
-)
-def test_only_a_short_identifier_is_read_from_a_body(body: object, code: str | None) -> None:
-    assert error_code_of(json.dumps(body).encode()) == code
-
-
-@pytest.mark.parametrize(
-    "body", [b"", b"<html>", b"\xff\xfe", b"[" * 60_000, b'{"error": {"code": "' + b"x" * 70_000]
-)
-def test_a_body_that_is_no_json_has_no_code(body: bytes) -> None:
-    assert error_code_of(body) is None
-
-
-def test_only_headers_of_limits_and_ids_are_kept() -> None:
-    given = {"Retry-After": "1", "X-RateLimit-Limit-Tokens": "9", "Set-Cookie": SECRET}
-    assert kept_headers(given) == {"retry-after": "1", "x-ratelimit-limit-tokens": "9"}

@@ -2,13 +2,21 @@ from __future__ import annotations
 
 import email.message
 import io
+import time
 import urllib.error
+from collections.abc import Iterator
 
 import httpx2
 import pytest
 
 from contracts.quotas import QuotaBudget, QuotaReading
-from workers.provider_answers import answer_of, lowered_headers, quota_readings
+from workers.provider_answers import (
+    answer_of,
+    kept_headers,
+    lowered_headers,
+    quota_readings,
+    retry_after_seconds,
+)
 
 NOW = 1_445_412_480.0  # 2015-10-21T07:28:00Z
 SECRET = "sk-secret"
@@ -196,3 +204,81 @@ def test_a_good_answers_body_is_not_searched_for_errors() -> None:
     answer = answer_of(httpx2.Response(200, json={"type": "message"}))
     assert answer is not None
     assert answer.error_code is None
+
+
+def hint(headers: dict[str, str]) -> float | None:
+    return retry_after_seconds(lowered_headers(headers), NOW)
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "7"}, 7.0),
+        ({"Retry-After": " 0.5 "}, 0.5),
+        ({"retry-after-ms": "1500"}, 1.5),
+        ({"Retry-After-Ms": "250", "Retry-After": "1"}, 0.25),
+        ({"retry-after-ms": "soon", "retry-after": "3"}, 3.0),
+        ({"retry-after-ms": "-1", "retry-after": "3"}, 3.0),
+        ({"retry-after-ms": "0", "retry-after": "3"}, 3.0),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:30 GMT"}, 30.0),
+        ({"retry-after": "Wed, 21 Oct 2015 09:28:30 +0200"}, 30.0),
+        ({"retry-after": "Wed, 21 Oct 2015 07:28:30 -0000"}, 30.0),
+        ({"retry-after": "Wed Oct 21 07:28:30 2015"}, 30.0),
+        ({"retry-after": "86400"}, 86_400.0),
+    ],
+)
+def test_a_hint_is_read_as_seconds_milliseconds_or_date(
+    headers: dict[str, str], seconds: float
+) -> None:
+    assert hint(headers) == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "0",
+        "-3",
+        "nan",
+        "inf",
+        "1e5",
+        "1_0",
+        "٣",
+        "soon",
+        "86401",
+        "9" * 400,
+        "Wed, 21 Oct 2015 07:27:59 GMT",
+        "Wed, 21 Oct 2099 07:28:00 GMT",
+        "Wed, 21 Oct 99999 07:28:00 GMT",
+        "Sat, 01 Jan 0001 00:00:00 +2359",
+        "Mon, 99 Foo 2015 07:28:00 GMT",
+    ],
+)
+def test_a_hint_that_cannot_be_believed_is_ignored(text: str) -> None:
+    assert hint({"retry-after": text}) is None
+
+
+@pytest.fixture
+def far_from_greenwich(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with monkeypatch.context() as patch:
+        patch.setenv("TZ", "XXX-05:30")
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("far_from_greenwich")
+@pytest.mark.parametrize("zone", ["", " GMT", " -0000"])
+def test_a_date_without_a_zone_is_utc_wherever_the_process_runs(zone: str) -> None:
+    headers = {"retry-after": f"Wed, 21 Oct 2015 07:28:30{zone}"}
+    assert hint(headers) == 30.0
+
+
+@pytest.mark.parametrize("text", ["", "0", "-3", "nan", "86400001", "soon"])
+def test_a_finer_hint_that_cannot_be_believed_is_ignored(text: str) -> None:
+    assert hint({"retry-after-ms": text}) is None
+
+
+def test_only_headers_of_limits_and_ids_are_kept() -> None:
+    given = {"Retry-After": "1", "X-RateLimit-Limit-Tokens": "9", "Set-Cookie": SECRET}
+    assert kept_headers(given) == {"retry-after": "1", "x-ratelimit-limit-tokens": "9"}
