@@ -9,11 +9,41 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from typing import Final
+
+import redis
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 MODE: Final = os.environ.get("FOREBAY_PROPERTY", "ci")
 LONG: Final = MODE == "long"
 EXAMPLES_PER_LINE: Final = 200
+
+SETTINGS: Final = settings(
+    stateful_step_count=50,
+    deadline=None,
+    derandomize=not LONG,
+    report_multiple_bugs=False,
+    suppress_health_check=list(HealthCheck),
+    phases=[Phase.explicit, Phase.generate] if MODE == "ci" else list(Phase),
+)
+
+
+def explore(
+    what: str,
+    machine: Callable[[redis.Redis], RuleBasedStateMachine],
+    client: redis.Redis,
+    examples: int,
+) -> None:
+    """Run histories of a state machine that drives the scripts on this client's server."""
+    progress = Progress(what, examples)
+
+    def begin() -> RuleBasedStateMachine:
+        progress.example()
+        return machine(client)
+
+    run_state_machine_as_test(begin, settings=settings(SETTINGS, max_examples=examples))
 
 
 class Progress:

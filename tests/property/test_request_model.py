@@ -8,17 +8,15 @@ from __future__ import annotations
 import math
 
 import fakeredis
-import redis
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import initialize, rule, run_state_machine_as_test
+from hypothesis.stateful import initialize, rule
 
 from contracts.identity import RequestDomain
 from contracts.quotas import QuotaReading
 from contracts.requests import RequestOutcomeKind as Outcome
 from coordinator.address import parse_url
 from coordinator.connections import open_sync
-from tests.property.modes import LONG, MODE, Progress
+from tests.property.modes import LONG, explore
 from tests.property.request_comparison import in_order
 from tests.property.request_moves import MOSTLY, MOVES, REGISTRATIONS, WEIGHTED
 from tests.property.request_steps import ShardSteps, instants
@@ -26,23 +24,6 @@ from tests.support_scripts import Acquire, Cancel, Learn, Leave, Op, Register, R
 
 FAR_US = 30 * 24 * 3600 * 1_000_000
 MOST_MEMBERS = 3
-
-settings.register_profile(
-    "request-model-shrink",
-    stateful_step_count=50,
-    deadline=None,
-    derandomize=True,
-    report_multiple_bugs=False,
-    suppress_health_check=list(HealthCheck),
-)
-settings.register_profile(
-    "request-model-long", settings.get_profile("request-model-shrink"), derandomize=False
-)
-settings.register_profile(
-    "request-model-ci",
-    settings.get_profile("request-model-shrink"),
-    phases=[Phase.explicit, Phase.generate],
-)
 
 
 class RequestShardMachine(ShardSteps):
@@ -194,25 +175,11 @@ class RequestShardMachine(ShardSteps):
         self.compare_state()
 
 
-def explore(what: str, client: redis.Redis, examples: int) -> None:
-    progress = Progress(what, examples)
-
-    class OnThisClient(RequestShardMachine):
-        def __init__(self) -> None:
-            progress.example()
-            super().__init__(client)
-
-    run_state_machine_as_test(
-        OnThisClient,
-        settings=settings(settings.get_profile(f"request-model-{MODE}"), max_examples=examples),
-    )
-
-
 def test_the_scripts_do_what_the_model_does_on_a_real_server(redis_url: str) -> None:
     with open_sync(parse_url(redis_url)) as client:
-        explore("real server", client, examples=10_000 if LONG else 250)
+        explore("real server", RequestShardMachine, client, 10_000 if LONG else 200)
 
 
 def test_the_scripts_do_what_the_model_does_on_fakeredis() -> None:
     with fakeredis.FakeRedis(version=(7,)) as client:
-        explore("fakeredis", client, examples=1_000 if LONG else 200)
+        explore("fakeredis", RequestShardMachine, client, 1_000 if LONG else 200)

@@ -8,13 +8,11 @@ from typing import Any
 import fakeredis
 import pytest
 import redis
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
     initialize,
     rule,
-    run_state_machine_as_test,
 )
 
 from contracts.task_policies import (
@@ -31,30 +29,13 @@ from coordinator.tasks.policies import (
 )
 from tests.contract.pool_under_clock import Pool
 from tests.contract.shard_under_clock import START_US
-from tests.property.modes import LONG, MODE, Progress
+from tests.property.modes import LONG, explore
 from tests.property.task_comparison import expected_state, observed_state
 from tests.property.task_model import PoolModel
 from tests.property.task_moves import MOVES, RESOURCES, WEIGHTED
 from tests.property.task_state_model import HOUR_US
 
 MOST_MEMBERS = 3
-
-settings.register_profile(
-    "task-model-shrink",
-    stateful_step_count=50,
-    deadline=None,
-    derandomize=True,
-    report_multiple_bugs=False,
-    suppress_health_check=list(HealthCheck),
-)
-settings.register_profile(
-    "task-model-long", settings.get_profile("task-model-shrink"), derandomize=False
-)
-settings.register_profile(
-    "task-model-ci",
-    settings.get_profile("task-model-shrink"),
-    phases=[Phase.explicit, Phase.generate],
-)
 
 
 def terms_of(lease: list[str]) -> list[str]:
@@ -327,25 +308,11 @@ class TaskPoolMachine(RuleBasedStateMachine):
             self.compare()
 
 
-def explore(what: str, client: redis.Redis, examples: int) -> None:
-    progress = Progress(what, examples)
-
-    class OnThisClient(TaskPoolMachine):
-        def __init__(self) -> None:
-            progress.example()
-            super().__init__(client)
-
-    run_state_machine_as_test(
-        OnThisClient,
-        settings=settings(settings.get_profile(f"task-model-{MODE}"), max_examples=examples),
-    )
-
-
 def test_the_pool_does_what_the_model_does_on_a_real_server(redis_url: str) -> None:
     with open_sync(parse_url(redis_url)) as client:
-        explore("pool on a real server", client, examples=10_000 if LONG else 150)
+        explore("pool on a real server", TaskPoolMachine, client, 10_000 if LONG else 150)
 
 
 def test_the_pool_does_what_the_model_does_on_fakeredis() -> None:
     with fakeredis.FakeRedis(version=(7, 0)) as client:
-        explore("pool on fakeredis", client, examples=1_000 if LONG else 100)
+        explore("pool on fakeredis", TaskPoolMachine, client, 1_000 if LONG else 100)
