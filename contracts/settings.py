@@ -120,7 +120,8 @@ class RequestAdmissionConfig(GivenSettings):
         default_queue_wait_timeout_seconds: wait of items that name none; None waits for ever.
         max_cooldown_seconds: a provider's longest hint that is believed.
         max_hold_seconds: a lease kept longer ends as if its member were lost; None is off.
-        quotas: what the provider allows over time.
+        quotas: what the provider allows over time, all budgets as a whole; None leaves what the
+            fleet has registered, ``RequestQuotas()`` ends it.
         fair_by: what a turn in the fair queue costs its group: ``requests``, 1 each, or
             ``tokens``, the attempt's cost, settled by its real usage.
     """
@@ -131,7 +132,7 @@ class RequestAdmissionConfig(GivenSettings):
     default_queue_wait_timeout_seconds: Seconds | None = None
     max_cooldown_seconds: PositiveSeconds = 300.0
     max_hold_seconds: PositiveSeconds | None = None
-    quotas: RequestQuotas = RequestQuotas()
+    quotas: RequestQuotas | None = None
     fair_by: Literal["requests", "tokens"] = "requests"
 
 

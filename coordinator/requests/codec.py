@@ -85,10 +85,11 @@ def register_args(alias: str, cap: int, config: RequestAdmissionConfig) -> Args:
     ]
     for limits in (config.initial_limits, config.max_limit_clamps):
         values += [str(limits.get(domain, "")) for domain in RequestDomain]
-    limits_of_budgets = [getattr(config.quotas, budget) for budget in QuotaBudget]
-    bursts = [config.quotas.bursts.get(budget) for budget in QuotaBudget]
-    values += ["" if n is None else str(n) for n in (*limits_of_budgets, *bursts)]
     values.append(config.fair_by)
+    if config.quotas is not None:
+        limits_of_budgets = [getattr(config.quotas, budget) for budget in QuotaBudget]
+        bursts = [config.quotas.bursts.get(budget) for budget in QuotaBudget]
+        values += ["" if n is None else str(n) for n in (*limits_of_budgets, *bursts)]
     return ("register", check_id("alias", alias), cap, ",".join(values))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 from contracts.quotas import QuotaReading
+from contracts.settings import RequestAdmissionConfig
 from tests.contract.quota_shard import RPM, SECOND_US, TPM, answers, config, levels, opened
 from tests.support_scripts import (
     START_US,
@@ -106,6 +107,23 @@ def test_registering_again_replaces_the_budgets(shard: ScriptedShard) -> None:
     shard.batch("m", Register("alias", 100, config(tokens_per_minute=50)))
     assert levels(shard) == {"tokens_per_minute": 50}
     shard.batch("m", Register("alias", 100, config()))
+    assert levels(shard) == {}
+    assert "budgets" not in shard.stored_keys()
+
+
+def test_a_registration_without_quotas_leaves_the_fleets(shard: ScriptedShard) -> None:
+    opened(shard, requests_per_minute=10, bursts={RPM: 3})
+    shard.batch("m", Acquire("a"), Acquire("b"))
+    shard.join("other", ttl_seconds=3600)
+    shard.batch("other", Register("alias", 100, RequestAdmissionConfig()))
+    assert levels(shard) == {"requests_per_minute": 1}
+    shard.batch("m", Register("alias", 100, config(requests_per_minute=10, bursts={RPM: 3})))
+    assert levels(shard) == {"requests_per_minute": 1}
+
+
+def test_a_registration_without_quotas_bounds_nothing(shard: ScriptedShard) -> None:
+    shard.join("m", ttl_seconds=3600)
+    shard.batch("m", Register("alias", 100, RequestAdmissionConfig()))
     assert levels(shard) == {}
     assert "budgets" not in shard.stored_keys()
 

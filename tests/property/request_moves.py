@@ -71,6 +71,7 @@ def _bounds(*budgets: QuotaBudget) -> st.SearchStrategy[RequestQuotas]:
 
 # Requests hold up all alike; who passes whom is of interest where only tokens are bounded.
 QUOTAS = st.one_of(
+    st.none(),
     st.just(RequestQuotas()),
     _bounds(*QuotaBudget),
     _bounds(QuotaBudget.TOKENS_PER_MINUTE, QuotaBudget.TOKENS_PER_DAY),

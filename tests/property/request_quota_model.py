@@ -118,8 +118,13 @@ class Quotas:
         """Return the buckets in the order of budgets."""
         return [self.buckets[budget] for budget in QuotaBudget if budget in self.buckets]
 
-    def register(self, quotas: RequestQuotas, now_us: int) -> None:
-        """Set the budgets as a whole: what is not named is bounded by headers alone, if at all."""
+    def register(self, quotas: RequestQuotas | None, now_us: int) -> None:
+        """Set the budgets as a whole: what is not named is bounded by headers alone, if at all.
+
+        A registration that says nothing of quotas changes none.
+        """
+        if quotas is None:
+            return
         for budget in QuotaBudget:
             limit, burst = getattr(quotas, budget), quotas.bursts.get(budget)
             bucket = self.buckets.setdefault(budget, Bucket(budget=budget))

@@ -153,8 +153,9 @@ local SETTINGS = { 'multiplicative_decrease_factor', 'additive_increase_step', '
   'startup_ramp_us', 'max_cooldown_us' }
 
 -- Register an alias with its cap; `tuning` is the settings' values in the order of SETTINGS, then
--- successes_until_increase and max_hold_us, then four initial limits and four clamps, then the limits
--- of the four budgets and their bursts, each "" where not set, then what is fair.
+-- successes_until_increase and max_hold_us, then four initial limits and four clamps, each "" where
+-- not set, then what is fair, then, unless the fleet's budgets stay as they are, their four limits and
+-- four bursts, each "" where not set.
 local function register(alias, cap, tuning)
   if has_left then
     return failed('NOMEMBER', member_id)
@@ -177,10 +178,12 @@ local function register(alias, cap, tuning)
       end
     end
   end
-  for i = 1, #BUDGETS do
-    register_budget(i, tonumber(values[n + 8 + i]) or 0, tonumber(values[n + 12 + i]) or 0)
+  meta.token_fair = values[n + 9] == 'tokens' and 1 or 0
+  if #values > n + 9 then
+    for i = 1, #BUDGETS do
+      register_budget(i, tonumber(values[n + 9 + i]) or 0, tonumber(values[n + 13 + i]) or 0)
+    end
   end
-  meta.token_fair = values[n + 17] == 'tokens' and 1 or 0
   config = nil
   local entry = member_id .. '\0' .. alias
   if redis.call('ZADD', K.aliases, cap, entry) == 1 then
