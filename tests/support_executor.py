@@ -36,6 +36,7 @@ class FakeAdmission:
         self.held_errors: list[Exception] = []
         self.readings: list[QuotaReading] = []
         self.learn_errors: list[Exception] = []
+        self.release_results: list[ReleaseResult] = []
         self.acknowledge: Callable[[], Awaitable[object]] | None = None
 
     async def acquire(self, item: RequestAdmissionItem) -> RequestAdmissionLease:
@@ -68,6 +69,8 @@ class FakeAdmission:
         if self.acknowledge is not None:
             await self.acknowledge()
         self.steps.append("acknowledged")
+        if self.release_results:
+            return self.release_results.pop(0)
         return ReleaseResult(released=True, reason=ReleaseReason.RELEASED)
 
     def learn(self, lease: RequestAdmissionLease, readings: Sequence[QuotaReading]) -> None:

@@ -8,6 +8,8 @@ and a lease of its own, and whatever is waited for between attempts is waited fo
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import inspect
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,7 +17,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
-from contracts.errors import MembershipLost
+from contracts.errors import ConfigurationError, MembershipLost
 from contracts.events import RequestEventContext, captured_context
 from contracts.identity import RequestGroupSpec, RequestResourceKey
 from contracts.quotas import QuotaReading
@@ -29,7 +31,7 @@ from contracts.requests import (
     new_attempt_id,
 )
 from coordinator.logs import Logger
-from coordinator.requests.attempts import classified
+from coordinator.requests.attempts import UNCLASSIFIED, classified
 from workers.answer_bodies import token_usage
 from workers.classification import NOT_SENT, Classifier, DefaultClassifier
 from workers.provider_answers import Answered, answer_of, quota_readings
@@ -104,10 +106,27 @@ class ModelRequest(Generic[T]):
 
 @dataclass(slots=True)
 class _Trace:
-    """How an attempt ended; stays empty when it got no lease."""
+    """What became of an attempt.
 
-    outcome: RequestReleaseOutcome | None = None
+    Attributes:
+        is_sent: whether its call was made.
+        outcome: how it ended, once it has.
+        release: gives its lease back; None when it got none.
+    """
+
+    is_sent: bool = False
+    outcome: RequestReleaseOutcome = UNCLASSIFIED
     release: asyncio.Future[ReleaseResult] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Returned(Generic[T]):
+    answer: T
+
+
+@dataclass(frozen=True, slots=True)
+class _Raised:
+    error: Exception
 
 
 class ModelRequestExecutor:
@@ -159,48 +178,70 @@ class ModelRequestExecutor:
         """Make attempts until one succeeds, cannot be retried, or the policy is exhausted.
 
         A denied acquire is not retried here: the caller bounded that wait. Returns or raises as
-        `execute_attempt` does, with the answer or the exception of the last attempt.
+        `execute_attempt` does, with the answer or the exception of the last call that was made.
+        Where its retry got no lease, a note on the exception says why.
         """
-        most = self._retry.max_attempts if request.max_attempts is None else request.max_attempts
-        attempts = 0
-        while True:
-            trace = _Trace()
-            attempts += 1
-            try:
-                answer = await self._attempt(request, trace)
-            except Exception as error:
-                outcome = self._retryable_outcome(error, trace)
-                if outcome is None or attempts >= most or not self._may_spend():
-                    raise
-            else:
-                outcome = self._retryable_answer(trace)
-                if outcome is None or attempts >= most or not self._may_spend():
-                    return answer
-            await self._pause(attempts, outcome, trace)
+        end = await self._last_end(request)
+        try:
+            if isinstance(end, _Raised):
+                raise end.error
+            return end.answer
+        finally:
+            del end  # else the exception would hold itself, by its traceback
 
     async def aclose(self) -> None:
         """Wait until every release that is under way has been answered."""
         while self._releases:
             await asyncio.wait(self._releases)
 
+    async def _last_end(self, request: ModelRequest[T]) -> _Returned[T] | _Raised:
+        """Make the attempts; return what the last call that was made came to."""
+        most = self._retry.max_attempts if request.max_attempts is None else request.max_attempts
+        called: _Returned[T] | _Raised | None = None
+        attempts = 0
+        while True:
+            attempts += 1
+            trace = _Trace()
+            end = await self._end(request, trace)
+            if trace.is_sent:
+                called = end
+            if not (self._may_retry(end, trace) and attempts < most and self._may_spend()):
+                break
+            await self._pause(attempts, trace)
+        if called is None or called is end:
+            return end
+        _note_no_lease(called, end)
+        return called
+
+    async def _end(self, request: ModelRequest[T], trace: _Trace) -> _Returned[T] | _Raised:
+        try:
+            return _Returned(await self._attempt(request, trace))
+        except Exception as error:  # noqa: BLE001 - `execute` raises it
+            return _Raised(error)
+
     async def _attempt(self, request: ModelRequest[T], trace: _Trace) -> T:
         lease = await self._controller.acquire(_item_of(request))
-        sent = False
+        try:
+            answer = await self._call(request, lease, trace)
+            trace.outcome = self._classify_answer(lease, answer)
+        finally:
+            # Not awaited: a cancelled caller goes at once, and the release needs nobody to wait.
+            trace.release = self._release(lease, trace.outcome)
+        return answer
+
+    async def _call(
+        self, request: ModelRequest[T], lease: RequestAdmissionLease, trace: _Trace
+    ) -> T:
         token = in_executor.set(True)
         try:
             self._controller.assert_held(lease)
-            sent = True
-            answer = await request.call()
+            trace.is_sent = True
+            return await _awaitable(request.call())
         except BaseException as error:
-            # Not awaited: a cancelled caller goes at once, and the release needs nobody to wait.
-            trace.outcome = self._classify(lease, error) if sent else NOT_SENT
-            trace.release = self._release(lease, trace.outcome)
+            trace.outcome = self._classify(lease, error) if trace.is_sent else NOT_SENT
             raise
         finally:
             in_executor.reset(token)
-        trace.outcome = self._classify_answer(lease, answer)
-        trace.release = self._release(lease, trace.outcome)
-        return answer
 
     def _classify(
         self, lease: RequestAdmissionLease, error: BaseException
@@ -257,31 +298,55 @@ class ModelRequestExecutor:
         if not release.cancelled() and (fault := release.exception()) is not None:
             log.error("request_release_raised", error_type=type(fault).__qualname__)
 
-    def _retryable_outcome(self, error: Exception, trace: _Trace) -> RequestReleaseOutcome | None:
-        if trace.outcome is None or trace.outcome is NOT_SENT:
-            # A member that was expired joins anew with the next acquire.
-            return NOT_SENT if isinstance(error, MembershipLost) else None
-        return trace.outcome if self._is_retryable(trace.outcome) else None
-
-    def _retryable_answer(self, trace: _Trace) -> RequestReleaseOutcome | None:
-        """Return the outcome of an answer that is to be asked for again; notes successes."""
-        if trace.outcome is None or trace.outcome.kind is RequestOutcomeKind.SUCCESS:
+    def _may_retry(self, end: _Returned[T] | _Raised, trace: _Trace) -> bool:
+        """Say whether another attempt may end better; notes successes."""
+        if isinstance(end, _Raised):
+            if not trace.is_sent:
+                # A member that was expired joins anew with the next acquire.
+                return isinstance(end.error, MembershipLost)
+        elif trace.outcome.kind is RequestOutcomeKind.SUCCESS:
             if self._budget is not None:
                 self._budget.give_back()
-            return None
-        return trace.outcome if self._is_retryable(trace.outcome) else None
+            return False
+        return self._is_retryable(trace.outcome)
 
     def _may_spend(self) -> bool:
         return self._budget is None or self._budget.take()
 
-    async def _pause(self, attempts: int, outcome: RequestReleaseOutcome, trace: _Trace) -> None:
-        if trace.release is not None:
-            # The next acquire must find the cooldown that this release sets. asyncio.wait cancels
-            # and raises nothing of the release, whatever befalls this caller.
-            await asyncio.wait({trace.release})
-        seconds = self._retry.pause_seconds(attempts, outcome, self._draw)
+    async def _pause(self, attempts: int, trace: _Trace) -> None:
+        has_released = trace.release is not None and await _has_released(trace.release)
+        if has_released and trace.outcome.kind is RequestOutcomeKind.RATE_LIMITED:
+            return  # the attempt waits in the queue for the cooldown that its release has set
+        seconds = self._retry.pause_seconds(attempts, trace.outcome, self._draw)
         if seconds > 0:
             await self._sleep(seconds)
+
+
+async def _has_released(release: asyncio.Future[ReleaseResult]) -> bool:
+    """Wait for a release, and say whether its lease was still there."""
+    # asyncio.wait cancels and raises nothing of the release, whatever befalls this caller.
+    await asyncio.wait({release})
+    is_told = not release.cancelled() and release.exception() is None
+    return is_told and release.result().released
+
+
+def _awaitable(made: Awaitable[T]) -> Awaitable[T]:
+    """Refuse what a call of a function that blocks has returned."""
+    if inspect.isawaitable(made):
+        return made
+    raise ConfigurationError(
+        f"call of a model request returned something of type {type(made).__name__}, expected an"
+        " awaitable; make it async, or run what blocks by asyncio.to_thread."
+    )
+
+
+def _note_no_lease(called: _Returned[Any] | _Raised, end: _Returned[Any] | _Raised) -> None:
+    """Say why the retry of a call was not made, where its caller looks."""
+    if isinstance(called, _Raised) and isinstance(end, _Raised):
+        with contextlib.suppress(Exception):  # foreign classes may refuse any change
+            called.error.add_note(f"Forebay: no lease came for the retry: {end.error}")
+    else:
+        log.warning("retry_got_no_lease")
 
 
 def _item_of(request: ModelRequest[Any]) -> RequestAdmissionItem:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from contracts.errors import ConfigurationError
 from contracts.identity import shown
-from contracts.requests import RequestOutcomeKind, RequestReleaseOutcome
+from contracts.requests import RequestReleaseOutcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,16 +43,14 @@ class RetryPolicy:
     ) -> float:
         """Return the pause before the next attempt, after ``attempts`` of them.
 
-        None after a rate limit: the attempt waits in the queue for the window's cooldown instead.
-        Otherwise full jitter, and at least the provider's hint.
+        Full jitter, and at least the provider's hint. Not asked after a rate limit that the window
+        has been told of: the attempt waits in the queue for the window's cooldown instead.
 
         Args:
             attempts: made so far, from 1.
             outcome: of the last one.
             draw: returns a random number from 0 to 1.
         """
-        if outcome.kind is RequestOutcomeKind.RATE_LIMITED:
-            return 0.0
         bound = min(self.cap_seconds, self.base_seconds * 2.0 ** min(attempts - 1, 64))
         hint = min(outcome.retry_after_seconds or 0.0, self.max_retry_after_seconds)
         return max(draw() * bound, hint)

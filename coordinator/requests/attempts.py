@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, cast
+from typing import Any, Final, ParamSpec, Self, TypeVar, cast
 
 from contracts.errors import ConfigurationError
 from contracts.identity import check_type, shown
@@ -23,6 +23,9 @@ from contracts.requests import (
 )
 from coordinator.logs import Logger
 from coordinator.requests.threads import LoopCaller
+
+UNCLASSIFIED: Final = RequestReleaseOutcome(kind=RequestOutcomeKind.UNEXPECTED_EXCEPTION)
+"""The end of an attempt whose classifier was itself interrupted, so that nobody has said more."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -45,7 +48,7 @@ def classify_by_kind(error: Exception) -> RequestReleaseOutcome:
 
 
 def outcome_of(error: BaseException, classify: ClassifyException) -> RequestReleaseOutcome:
-    """Read from what a block raised how its attempt ended; never raises.
+    """Read from what a block raised how its attempt ended; raises no `Exception`.
 
     What is no `Exception` (cancellation, `GeneratorExit`, `KeyboardInterrupt`, `SystemExit`) ended
     the attempt from outside and is ``local_cancelled``. The rest is the classifier's to say.
@@ -63,7 +66,7 @@ def classified(
     error: BaseException | None = None,
     provider_status: int | None = None,
 ) -> RequestReleaseOutcome:
-    """Return what a classifier says of an attempt; never raises.
+    """Return what a classifier says of an attempt; raises no `Exception`.
 
     A classifier is the user's: one that fails, or says something else, costs no lease and hides
     nothing. The attempt is then an ``unexpected_exception``.
@@ -224,10 +227,12 @@ class RequestAttempt:
     def _release(self, error: BaseException | None) -> None:
         self._is_left = True
         outcome = self._outcome
-        if outcome is None:
-            outcome = SUCCESS if error is None else outcome_of(error, self._classify)
-        # A generator may be closed by any thread, so where this runs is looked up, not known.
-        self._caller.send(self._controller.release, self.lease, outcome)
+        try:
+            if outcome is None:
+                outcome = SUCCESS if error is None else outcome_of(error, self._classify)
+        finally:
+            # A generator may be closed by any thread, so where this runs is looked up, not known.
+            self._caller.send(self._controller.release, self.lease, outcome or UNCLASSIFIED)
 
 
 def limited(

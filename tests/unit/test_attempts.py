@@ -123,6 +123,17 @@ async def test_failing_classifier_costs_no_lease_and_hides_nothing(
     assert [o.kind for o in recorder.outcomes] == [RequestOutcomeKind.UNEXPECTED_EXCEPTION]
 
 
+async def test_classifier_that_is_interrupted_costs_no_lease() -> None:
+    def interrupted(_error: Exception) -> RequestReleaseOutcome:
+        raise KeyboardInterrupt
+
+    recorder = Recorder(interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        async with recorder.attempt():
+            raise ValueError("mine")
+    assert [o.kind for o in recorder.outcomes] == [RequestOutcomeKind.UNEXPECTED_EXCEPTION]
+
+
 async def test_block_without_exception_is_a_success() -> None:
     recorder = Recorder()
     async with recorder.attempt() as attempt:

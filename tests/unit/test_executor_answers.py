@@ -199,6 +199,33 @@ async def test_a_classifier_that_fails_costs_no_lease_and_hides_no_error(
     assert admission.outcomes[0].diagnostics == {"error_type": "ProviderHTTPError"}
 
 
+class Interrupted(BaseException):
+    pass
+
+
+class InterruptedClassifier(DefaultClassifier):
+    def classify_exception(self, *_: object, **__: object) -> RequestReleaseOutcome:
+        raise Interrupted
+
+    def classify_response(self, *_: object, **__: object) -> RequestReleaseOutcome:
+        raise Interrupted
+
+
+async def test_a_classifier_that_is_interrupted_costs_no_lease(
+    admission: FakeAdmission, make: Make
+) -> None:
+    async def answered() -> httpx2.Response:
+        return httpx2.Response(200)
+
+    for call in (Calls(admission, OUTAGE), answered):
+        with pytest.raises(Interrupted):
+            await make(classifier=InterruptedClassifier()).execute(
+                ModelRequest(resource=RESOURCE, call=call)
+            )
+    assert not admission.live
+    assert [outcome.kind for outcome in admission.outcomes] == [KINDS.UNEXPECTED_EXCEPTION] * 2
+
+
 async def test_the_classifier_can_be_replaced(admission: FakeAdmission, make: Make) -> None:
     class Patient(DefaultClassifier):
         def is_retryable(self, _: RequestReleaseOutcome) -> bool:

@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import weakref
 
 import httpx2
 import pytest
 
-from contracts.errors import ConfigurationError, MembershipLost
-from contracts.requests import RequestReleaseOutcome
+from contracts.errors import (
+    ConfigurationError,
+    CoordinatorUnavailable,
+    MembershipLost,
+    RequestAdmissionError,
+)
+from contracts.requests import (
+    ReleaseReason,
+    ReleaseResult,
+    RequestAdmissionDenied,
+    RequestAdmissionItem,
+    RequestDenialReason,
+    RequestReleaseOutcome,
+)
 from tests.support_executor import (
     KINDS,
     OUTAGE,
@@ -90,6 +104,69 @@ async def test_a_rate_limited_attempt_re_enters_the_queue_without_a_pause(
     assert pauses == []
     assert admission.outcomes[0].retry_after_seconds == 9.0
     assert calls.made == 4
+
+
+async def test_a_rate_limit_that_no_window_took_is_waited_out_here(
+    admission: FakeAdmission, make: Make, pauses: list[float]
+) -> None:
+    admission.release_results = [
+        ReleaseResult(released=False, reason=ReleaseReason.STALE_LEASE),
+        ReleaseResult(released=False, reason=ReleaseReason.UNKNOWN_LEASE),
+    ]
+    calls = Calls(admission, RATE_LIMIT, ProviderHTTPError(429, {}), RATE_LIMIT)
+    assert await make().execute(ModelRequest(resource=RESOURCE, call=calls)) == "answer"
+    assert pauses == [9.0, 1.0]
+
+
+async def test_a_retry_without_a_lease_raises_what_the_provider_raised(
+    admission: FakeAdmission, make: Make
+) -> None:
+    denied = RequestAdmissionError(
+        RequestAdmissionDenied(
+            item=RequestAdmissionItem(resource=RESOURCE), reason=RequestDenialReason.QUEUE_TIMEOUT
+        ),
+        "no lease within 3 s",
+    )
+    for refusal in (denied, CoordinatorUnavailable("redis is away"), MembershipLost("expired")):
+        error = ProviderHTTPError(429, {"retry-after": "9"})
+
+        async def call(error: Exception = error, refusal: Exception = refusal) -> None:
+            admission.acquire_errors = [refusal]
+            raise error
+
+        with pytest.raises(ProviderHTTPError) as caught:
+            await make().execute(ModelRequest(resource=RESOURCE, call=call, max_attempts=2))
+        assert caught.value is error
+        assert caught.value.__cause__ is caught.value.__context__ is None
+        assert caught.value.__notes__ == [f"Forebay: no lease came for the retry: {refusal}"]
+
+
+async def test_a_retry_without_a_lease_returns_what_the_provider_answered(
+    admission: FakeAdmission, make: Make
+) -> None:
+    answer = httpx2.Response(503)
+
+    async def call() -> httpx2.Response:
+        admission.acquire_errors = [CoordinatorUnavailable("redis is away")]
+        return answer
+
+    assert await make().execute(ModelRequest(resource=RESOURCE, call=call)) is answer
+
+
+async def test_what_was_raised_is_not_kept_by_its_own_traceback(
+    admission: FakeAdmission, make: Make
+) -> None:
+    gc.disable()
+    try:
+        try:
+            await make().execute(
+                ModelRequest(resource=RESOURCE, call=Calls(admission, ProviderHTTPError(400, {})))
+            )
+        except ProviderHTTPError as error:
+            kept = weakref.ref(error)
+        assert kept() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_rate_limited_attempt_counts_as_an_attempt(
