@@ -16,9 +16,9 @@ from contracts.quotas import MAX_BUDGET, QuotaBudget, QuotaReading
 from workers.answer_bodies import error_code_in, error_code_of
 
 LONGEST_HINT_SECONDS = 86_400.0
-"""A ``retry-after`` beyond a day is taken for a mistake and ignored."""
+"""A longer ``retry-after`` is taken as this one: whoever asks for it wants to be left alone."""
 
-_DECIMAL = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
+_DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?")
 _KEPT_HEADERS = (
     "retry-after",
     "x-should-retry",
@@ -120,7 +120,7 @@ def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: float) -> float | None:
-    """Return the provider's hint in seconds from now, None unless it can be believed.
+    """Return the provider's hint in seconds from now, at most a day; None without a usable one.
 
     Args:
         headers: names in lower case; ``retry-after-ms`` goes before ``retry-after``, which holds
@@ -132,7 +132,8 @@ def retry_after_seconds(headers: Mapping[str, str], now: float) -> float | None:
         milliseconds / 1000 if milliseconds is not None else None,
         _seconds_or_date(headers.get("retry-after", ""), now),
     )
-    return next((h for h in hints if h is not None and 0 < h <= LONGEST_HINT_SECONDS), None)
+    usable = (min(hint, LONGEST_HINT_SECONDS) for hint in hints if hint is not None and hint > 0)
+    return next(usable, None)
 
 
 def quota_readings(headers: Mapping[str, str], now: float) -> list[QuotaReading]:

@@ -225,6 +225,10 @@ def hint(headers: dict[str, str]) -> float | None:
         ({"retry-after": "Wed, 21 Oct 2015 07:28:30 -0000"}, 30.0),
         ({"retry-after": "Wed Oct 21 07:28:30 2015"}, 30.0),
         ({"retry-after": "86400"}, 86_400.0),
+        ({"retry-after": "86401"}, 86_400.0),
+        ({"retry-after": "9" * 400}, 86_400.0),
+        ({"retry-after": "Wed, 21 Oct 2099 07:28:00 GMT"}, 86_400.0),
+        ({"retry-after-ms": "86400001", "retry-after": "3"}, 86_400.0),
     ],
 )
 def test_a_hint_is_read_as_seconds_milliseconds_or_date(
@@ -245,10 +249,7 @@ def test_a_hint_is_read_as_seconds_milliseconds_or_date(
         "1_0",
         "٣",
         "soon",
-        "86401",
-        "9" * 400,
         "Wed, 21 Oct 2015 07:27:59 GMT",
-        "Wed, 21 Oct 2099 07:28:00 GMT",
         "Wed, 21 Oct 99999 07:28:00 GMT",
         "Sat, 01 Jan 0001 00:00:00 +2359",
         "Mon, 99 Foo 2015 07:28:00 GMT",
@@ -274,7 +275,7 @@ def test_a_date_without_a_zone_is_utc_wherever_the_process_runs(zone: str) -> No
     assert hint(headers) == 30.0
 
 
-@pytest.mark.parametrize("text", ["", "0", "-3", "nan", "86400001", "soon"])
+@pytest.mark.parametrize("text", ["", "0", "-3", "nan", "soon"])
 def test_a_finer_hint_that_cannot_be_believed_is_ignored(text: str) -> None:
     assert hint({"retry-after-ms": text}) is None
 
