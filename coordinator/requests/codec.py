@@ -61,7 +61,8 @@ def _used(outcome: RequestReleaseOutcome) -> str:
     if outcome.usage is None:
         return ""
     tokens = outcome.usage.input_tokens + outcome.usage.output_tokens
-    return "unsent" if tokens == 0 and outcome.kind in _LOCAL else str(min(tokens, MAX_BUDGET))
+    unsent = tokens == 0 and outcome.kind in _LOCAL and outcome.provider_status is None
+    return "unsent" if unsent else str(min(tokens, MAX_BUDGET))
 
 
 def learn_args(reading: QuotaReading, at_us: int) -> Args:

@@ -31,6 +31,7 @@ from contracts.requests import (
     RequestDenialReason,
     RequestOutcomeKind,
     RequestReleaseOutcome,
+    TokenUsage,
 )
 from contracts.settings import LARGEST_CAP, RequestAdmissionConfig
 from coordinator.joining import Server
@@ -46,7 +47,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 LONGEST_CANCEL_SECONDS: Final = 1.0
-_NOT_USED: Final = RequestReleaseOutcome(kind=RequestOutcomeKind.LOCAL_CANCELLED)
+_NOT_USED: Final = RequestReleaseOutcome(
+    kind=RequestOutcomeKind.LOCAL_CANCELLED, usage=TokenUsage()
+)
 
 
 class RequestServer(Server, Reader, Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import Any
 
 import pytest
@@ -14,6 +15,11 @@ from tests.support import wait_until
 
 RPM, TPM = forebay.QuotaBudget.REQUESTS_PER_MINUTE, forebay.QuotaBudget.TOKENS_PER_MINUTE
 PATIENT = forebay.MemberSettings(ttl_seconds=3600.0, recheck_seconds=60.0)
+
+
+UNSENT = forebay.RequestReleaseOutcome(
+    kind=forebay.RequestOutcomeKind.LOCAL_CANCELLED, usage=forebay.TokenUsage()
+)
 
 
 def config(**quotas: Any) -> forebay.RequestAdmissionConfig:
@@ -65,15 +71,27 @@ async def test_usage_settles_and_an_unsent_attempt_costs_nothing(redis_url: str)
             used,
             forebay.RequestReleaseOutcome(kind=forebay.RequestOutcomeKind.SUCCESS, usage=usage),
         )
-        await requests.release(
-            unsent,
-            forebay.RequestReleaseOutcome(
-                kind=forebay.RequestOutcomeKind.LOCAL_CANCELLED, usage=forebay.TokenUsage()
-            ),
-        )
+        await requests.release(unsent, UNSENT)
         levels = await left(requests)
         assert levels["tokens_per_day"] == pytest.approx(850, abs=1)
         assert levels["requests_per_day"] == pytest.approx(9, abs=0.1)
+
+
+async def test_a_lease_that_nobody_took_costs_nothing(redis_url: str) -> None:
+    async with forebay.connect(redis_url) as requests:
+        await requests.register(MODEL, "mine", 8, config(tokens_per_day=1000, requests_per_day=10))
+        requests.return_unused(await requests.acquire(item(cost=500)))
+        # Decided after the release, as every next acquire of this process.
+        await requests.release(await requests.acquire(item()), UNSENT)
+        assert await left(requests) == {"tokens_per_day": 1000, "requests_per_day": 10}
+
+
+async def test_an_attempt_that_the_provider_answered_was_sent(redis_url: str) -> None:
+    async with forebay.connect(redis_url) as requests:
+        await requests.register(MODEL, "mine", 8, config(requests_per_day=10))
+        answered = dataclasses.replace(UNSENT, provider_status=200)
+        await requests.release(await requests.acquire(item(cost=500)), answered)
+        assert (await left(requests))["requests_per_day"] == pytest.approx(9, abs=0.1)
 
 
 @pytest.mark.parametrize("blocking", [False, True])
