@@ -111,6 +111,30 @@ def check_type(what: str, value: object, kind: type) -> None:
         raise ConfigurationError(f"{what} is {shown(value)}, expected {kind.__name__}; pass one.")
 
 
+def check_methods(what: str, value: object, names: tuple[str, ...], remedy: str) -> None:
+    """Refuse a value that is no object with the methods of a protocol; a class is none.
+
+    Args:
+        what: what it is given as, for the message ("classifier").
+        value: shown by its type alone: it may be a URL with a password.
+        names: of the methods.
+        remedy: ends the message.
+
+    Raises:
+        ConfigurationError: a class, or a method is not there.
+    """
+    if isinstance(value, type):
+        raise ConfigurationError(
+            f"{what} is the class {value.__name__}, expected an object of it; {remedy}."
+        )
+    lacking = [name for name in names if not callable(getattr(value, name, None))]
+    if lacking:
+        raise ConfigurationError(
+            f"{what} is of type {type(value).__name__}, expected an object with the methods"
+            f" {', '.join(names)}; {remedy}."
+        )
+
+
 class RequestDomain(StrEnum):
     """The kinds of provider calls that have windows of their own under one aggregate cap."""
 

@@ -71,7 +71,7 @@ async def _admission(
     if settings is not None:
         check_type("settings", settings, MemberSettings)
     for what, given in (("classify", classify), ("on_lease_lost", on_lease_lost)):
-        if given is not None and not callable(given):
+        if given is not None and (isinstance(given, type) or not callable(given)):
             raise ConfigurationError(f"{what} is {shown(given)}, expected a function; pass one.")
     async with await Coordinator.open(url, settings) as coordinator:
         controller = AdaptiveRequestAdmissionController(

@@ -20,6 +20,7 @@ from contracts.errors import (
     MembershipLost,
     RequestAdmissionError,
 )
+from contracts.identity import check_methods
 from contracts.requests import (
     RequestDenialReason,
     RequestOutcomeKind,
@@ -81,6 +82,16 @@ class Classifier(Protocol):
     def is_retryable(self, outcome: RequestReleaseOutcome) -> bool:
         """Say whether another attempt may end better."""
         ...
+
+
+def check_classifier(value: object) -> None:
+    """Refuse what is no `Classifier`.
+
+    Raises:
+        ConfigurationError: such as a class.
+    """
+    names = ("classify_response", "classify_exception", "is_retryable")
+    check_methods("classifier", value, names, "pass one, such as forebay.DefaultClassifier()")
 
 
 class DefaultClassifier:

@@ -19,7 +19,12 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from contracts.errors import ConfigurationError, MembershipLost
 from contracts.events import RequestEventContext, captured_context
-from contracts.identity import RequestGroupSpec, RequestResourceKey
+from contracts.identity import (
+    RequestGroupSpec,
+    RequestResourceKey,
+    check_methods,
+    check_type,
+)
 from contracts.quotas import QuotaReading
 from contracts.requests import (
     SUCCESS,
@@ -32,8 +37,9 @@ from contracts.requests import (
 )
 from coordinator.logs import Logger
 from coordinator.requests.attempts import UNCLASSIFIED, classified
+from coordinator.requests.blocking import BlockingRequestAdmissionController
 from workers.answer_bodies import token_usage
-from workers.classification import NOT_SENT, Classifier, DefaultClassifier
+from workers.classification import NOT_SENT, Classifier, DefaultClassifier, check_classifier
 from workers.provider_answers import Answered, answer_of, quota_readings
 from workers.retries import RetryBudget, RetryPolicy, check_max_attempts
 
@@ -88,7 +94,7 @@ class ModelRequest(Generic[T]):
         event_context: correlation; None captures the caller's.
 
     Raises:
-        ConfigurationError: ``max_attempts`` is below 1.
+        ConfigurationError: ``max_attempts`` is below 1, or ``call`` is no function.
     """
 
     resource: RequestResourceKey
@@ -100,6 +106,12 @@ class ModelRequest(Generic[T]):
     event_context: RequestEventContext | None = None
 
     def __post_init__(self) -> None:
+        if not callable(self.call):
+            raise ConfigurationError(
+                f"call of a model request is of type {type(self.call).__name__}, expected a"
+                " function without arguments, which is called anew for each attempt; pass one, as"
+                " in call=lambda: client.post(url, json=body)."
+            )
         if self.max_attempts is not None:
             check_max_attempts(self.max_attempts)
 
@@ -140,6 +152,9 @@ class ModelRequestExecutor:
         clock: Unix time in seconds, for dates in headers.
         sleep: pauses between attempts.
         draw: random numbers from 0 to 1, for the jitter.
+
+    Raises:
+        ConfigurationError: an argument is of another kind.
     """
 
     def __init__(
@@ -153,9 +168,16 @@ class ModelRequestExecutor:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         draw: Callable[[], float] = random.random,
     ) -> None:
+        _check_controller(controller)
+        if classifier is not None:
+            check_classifier(classifier)
+        if retry is not None:
+            check_type("retry", retry, RetryPolicy)
+        if retry_budget is not None:
+            check_type("retry_budget", retry_budget, RetryBudget)
         self._controller = controller
-        self._classifier: Classifier = classifier or DefaultClassifier()
-        self._retry = retry or RetryPolicy()
+        self._classifier: Classifier = DefaultClassifier() if classifier is None else classifier
+        self._retry = RetryPolicy() if retry is None else retry
         self._budget = retry_budget
         self._clock = clock
         self._sleep = sleep
@@ -320,6 +342,17 @@ class ModelRequestExecutor:
         seconds = self._retry.pause_seconds(attempts, trace.outcome, self._draw)
         if seconds > 0:
             await self._sleep(seconds)
+
+
+def _check_controller(controller: object) -> None:
+    remedy = "pass what `async with forebay.connect(url) as requests` gives"
+    if isinstance(controller, BlockingRequestAdmissionController):
+        raise ConfigurationError(
+            "controller of an executor is the one of `with forebay.connect(...)`, which blocks its"
+            f" thread, expected one on an event loop; {remedy}."
+        )
+    names = ("acquire", "release", "assert_held", "learn")
+    check_methods("controller of an executor", controller, names, remedy)
 
 
 async def _has_released(release: asyncio.Future[ReleaseResult]) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 from contracts.errors import ConfigurationError
-from contracts.identity import shown
+from contracts.identity import check_methods, shown
 from contracts.requests import MAX_COST
 
 CHARACTERS_PER_TOKEN: Final = 4
@@ -37,6 +37,16 @@ class TokenEstimator(Protocol):
     def estimate(self, body: Mapping[str, Any]) -> int:
         """Return input tokens and the output's bound of a request's JSON body; never raises."""
         ...
+
+
+def check_estimator(value: object) -> None:
+    """Refuse what is no `TokenEstimator`.
+
+    Raises:
+        ConfigurationError: such as a class.
+    """
+    remedy = "pass one, such as forebay.best_estimator()"
+    check_methods("estimator", value, ("estimate",), remedy)
 
 
 class CharacterEstimator:

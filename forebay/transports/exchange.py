@@ -17,9 +17,9 @@ from forebay.transports.admission import Controller
 from forebay.transports.identity import HttpResolver, Resolve
 from forebay.transports.lanes import Lanes
 from workers.answer_bodies import AnswerReader
-from workers.classification import NOT_SENT, Classifier, DefaultClassifier
+from workers.classification import NOT_SENT, Classifier, DefaultClassifier, check_classifier
 from workers.provider_answers import quota_readings
-from workers.token_estimate import CharacterEstimator, TokenEstimator
+from workers.token_estimate import CharacterEstimator, TokenEstimator, check_estimator
 
 log = Logger("forebay.transports")
 
@@ -60,6 +60,8 @@ class Rules:
             raise ConfigurationError(
                 f"resolve is {shown(self.resolve)}, expected a function of a RequestView; pass one."
             )
+        check_classifier(self.classifier)
+        check_estimator(self.estimator)
         check_type("group of a transport", self.group, RequestGroupSpec)
         by_resource = isinstance(self.release_at, Mapping)
         given = self.release_at.values() if by_resource else [self.release_at]  # type: ignore[union-attr]

@@ -20,6 +20,7 @@ from tests.contract.chat_domain import CHAT, MODEL, item, joined
         {"url": 6379},
         {"settings": {"ttl_seconds": 2.0}},
         {"classify": 3},
+        {"classify": forebay.DefaultClassifier},
         {"on_lease_lost": 3},
     ],
     ids=str,
