@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 import click
 
+from contracts.identity import ProviderModelKey
+from contracts.snapshots import BudgetSnapshot, DomainSnapshot, GlobalSnapshot
 from coordinator.coordinator import Coordinator
 from coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.runtime import run_async
@@ -28,26 +31,43 @@ async def _show(url: str, *, as_json: bool, watch: bool) -> None:
             if not shards and not as_json:
                 click.echo("no provider/model has been used on this server yet")
             for key, shard in shards.items():
-                if as_json:
-                    click.echo(shard.model_dump_json())
-                    continue
                 click.echo(
-                    f"{key}  cap {shard.static_cap}  in flight {shard.aggregate_in_flight}"
-                    f"  waiting {shard.waiters}  members {shard.member_count}"
+                    shard.model_dump_json() if as_json else "\n".join(snapshot_lines(key, shard))
                 )
-                for quota in shard.budgets:
-                    click.echo(
-                        f"  {quota.budget}  left {quota.level:.0f} of {quota.burst}"
-                        f"  limit {quota.limit}{' (headers)' if quota.learned else ''}"
-                    )
-                for domain, window in shard.domains.items():
-                    if window.is_used:
-                        click.echo(
-                            f"  {domain:<11}  window {window.current_limit}/{window.effective_max}"
-                            f"  in flight {window.in_flight_count}  waiting {window.waiters}"
-                            f"  cooldown {window.cooldown_remaining_seconds:.1f} s"
-                            f"  granted {window.granted}  cuts {window.cuts}"
-                        )
             if not watch:
                 return
             await asyncio.sleep(1.0)
+
+
+def snapshot_lines(key: ProviderModelKey, shard: GlobalSnapshot) -> list[str]:
+    """Return a shard as text; what is overdue or leaks is named where there is any."""
+    wrong = {"overdue_members": shard.overdue_member_count, **shard.leak_diagnostics}
+    whole = (
+        f"{key}  cap {shard.static_cap}  in flight {shard.aggregate_in_flight}"
+        f"  waiting {shard.waiters}  members {shard.member_count}{_named(wrong)}"
+    )
+    return [
+        whole,
+        *map(_quota_line, shard.budgets),
+        *(_window_line(window) for window in shard.domains.values() if window.is_used),
+    ]
+
+
+def _quota_line(quota: BudgetSnapshot) -> str:
+    return (
+        f"  {quota.budget}  left {quota.level:.0f} of {quota.burst}"
+        f"  limit {quota.limit}{' (headers)' if quota.learned else ''}"
+    )
+
+
+def _window_line(window: DomainSnapshot) -> str:
+    return (
+        f"  {window.resource.domain:<11}  window {window.current_limit}/{window.effective_max}"
+        f"  in flight {window.in_flight_count}  waiting {window.waiters}"
+        f"  cooldown {window.cooldown_remaining_seconds:.1f} s"
+        f"  granted {window.granted}  cuts {window.cuts}{_named(window.leak_diagnostics)}"
+    )
+
+
+def _named(wrong: Mapping[str, int]) -> str:
+    return "".join(f"  {name.replace('_', ' ')} {count}" for name, count in wrong.items() if count)

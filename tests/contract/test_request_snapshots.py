@@ -18,6 +18,7 @@ from coordinator.embedded import EmbeddedServer
 from coordinator.keys import SHARDS_KEY
 from coordinator.requests.controller import AdaptiveRequestAdmissionController
 from coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.commands.snapshot import snapshot_lines
 from tests.contract.shard_under_clock import (
     LARGE,
     SECOND_US,
@@ -131,9 +132,14 @@ def test_leases_of_an_overdue_member_are_shown_until_they_are_swept(busy: Shard)
     assert seen.members[0].expires_in_seconds == -5.0
     assert busy.audit().ok
     assert any("overdue 5.000 s" in line for line in busy.show())
+    whole, window = snapshot_lines(seen.provider_model, seen)[:2]
+    assert whole.endswith("members 2  overdue members 1  overdue leases 3")
+    assert window.endswith("cuts 0  overdue leases 3")
 
     busy.batch("m2", ("state", "b1"))
-    assert busy.snapshot().leak_diagnostics == {}
+    settled = busy.snapshot()
+    assert settled.leak_diagnostics == {}
+    assert "overdue" not in "".join(snapshot_lines(settled.provider_model, settled))
 
 
 def test_leases_kept_longer_than_allowed_are_shown(busy: Shard) -> None:
