@@ -92,7 +92,7 @@ class RetryBudget:
 
     @property
     def tokens(self) -> float:
-        """Retries that are left, in tenths."""
+        """Retries that are left, such as 2.3; three tenths are what three successes gave back."""
         return self._tenths / 10
 
     def take(self) -> bool:

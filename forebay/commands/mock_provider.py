@@ -64,11 +64,12 @@ def mock_provider_command(
     api_key_env: str | None,
     **options: Any,
 ) -> None:
-    r"""Run a model provider whose real limits are hidden from its clients.
+    """Run a model provider whose real limits are hidden from its clients.
 
-    It speaks OpenAI's chat and embeddings API over HTTP and prints one line, "listening on URL";
-    give that URL to a client as its base URL. Above the limits it answers 429 with retry-after.
-    Without any option there is no limit and no latency.
+    It speaks OpenAI's chat and embeddings API and Anthropic's messages API over HTTP and prints one
+    line, "listening on URL". Give that URL to a client of OpenAI's as its base URL, to one of
+    Anthropic's without its /v1. Above the limits it answers 429 with retry-after. Without any
+    option there is no limit and no latency.
 
     Options override the fields of --config. A schedule changes fields over time, counted from the
     first request:
@@ -81,7 +82,7 @@ def mock_provider_command(
 
     GET /truth shows the limits and counters, POST /truth changes them (a JSON object of fields),
     GET /log lists what was seen. Ctrl-C or SIGTERM ends it, with exit code 0.
-    """
+    """  # noqa: D301 - click's mark for "do not wrap" is the character, not its escape
     try:
         truth = _gather_truth(config_file, schedule_file, options)
         api_key = _read_key(api_key_env)

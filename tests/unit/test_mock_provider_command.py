@@ -41,6 +41,13 @@ def test_options_override_the_schedule_file_that_overrides_the_config_file(start
     assert caught["seed"] == 3
 
 
+def test_the_help_names_both_apis_and_shows_the_schedule_as_it_is_written():
+    told = CliRunner().invoke(mock_provider_command, ["--help"]).output
+    assert "Anthropic" in told
+    assert "      [[schedule]]\n      at_seconds = 30\n" in told
+    assert "\\b" not in told
+
+
 def test_every_option_reaches_its_field(started):
     result, caught = started(
         *("--rpm", "60", "--tpm", "900", "--latency", "0.1", "--sigma", "0.2"),
