@@ -114,7 +114,7 @@ def decode_lease(
 def decode_denial(item: RequestAdmissionItem, terms: Sequence[Any]) -> RequestAdmissionDenied:
     """Return the denial that ``["denied", reason, available_us, retry_after_us]`` describes.
 
-    A ``never_fits`` and the budget may follow.
+    A ``never_fits`` or, of a timeout, a ``lacks_quota`` may follow, with the budget.
     """
     _denied, reason, available_us, retry_after_us, *why = terms
     return RequestAdmissionDenied(
@@ -123,6 +123,22 @@ def decode_denial(item: RequestAdmissionItem, terms: Sequence[Any]) -> RequestAd
         retry_after_seconds=retry_after_us / 1e6 if available_us else None,
         available_at=available_us / 1e6 if available_us else None,
         diagnostics={"code": why[0], "budget": why[1]} if why else {},
+    )
+
+
+def _timeout_message(denied: RequestAdmissionDenied) -> str:
+    waited = denied.item.queue_wait_timeout_seconds
+    within = "its resource's default wait" if waited is None else f"{waited:g} s"
+    budget = denied.diagnostics.get("budget")
+    if budget is None:
+        why, remedy = "", "the cap, or the group's weight"
+    else:
+        draw = f"{denied.item.cost} tokens" if "tokens" in budget else "one more request"
+        why = f": its quota {budget} has no room for {draw} yet"
+        remedy = "or the quota, if the account has more"
+    return (
+        f"no lease for {denied.item.resource} within {within}{why}; raise"
+        f" queue_wait_timeout_seconds, {remedy}."
     )
 
 
@@ -139,15 +155,11 @@ def denial_message(denied: RequestAdmissionDenied) -> str:
         case RequestDenialReason.HARD_POLICY_DENIAL:
             return (
                 f"{resource} is not registered, so nothing may be sent to it; call"
-                " register(provider_model, alias, max_parallel_requests) first."
+                " register(provider_model, alias, max_parallel_requests) first, or give the"
+                " transport max_parallel_requests=, which registers what it meets."
             )
         case RequestDenialReason.QUEUE_TIMEOUT:
-            waited = denied.item.queue_wait_timeout_seconds
-            within = "its resource's default wait" if waited is None else f"{waited:g} s"
-            return (
-                f"no lease for {resource} within {within}; raise queue_wait_timeout_seconds, the"
-                " cap, or the group's weight."
-            )
+            return _timeout_message(denied)
         case RequestDenialReason.SHUTDOWN:
             return f"the controller was closed, so there is no lease for {resource}; connect anew."
         case _:

@@ -50,6 +50,26 @@ async def test_a_cost_that_never_fits_is_told_with_its_budget(redis_url: str) ->
         assert denied.diagnostics == {"code": "never_fits", "budget": "tokens_per_minute"}
 
 
+async def test_a_timeout_that_waited_for_a_quota_says_so(redis_url: str) -> None:
+    async with forebay.connect(redis_url) as requests:
+        await requests.register(MODEL, "mine", 8, config(tokens_per_day=86_400))
+        await requests.acquire(item(cost=86_400))
+        expected = "quota tokens_per_day has no room for 60 tokens yet"
+        with pytest.raises(forebay.RequestAdmissionError, match=expected) as caught:
+            await requests.acquire(item(cost=60, queue_wait_timeout_seconds=0))
+        denied = caught.value.denied
+        assert denied.reason is forebay.RequestDenialReason.QUEUE_TIMEOUT
+        assert denied.diagnostics == {"code": "lacks_quota", "budget": "tokens_per_day"}
+        assert 0 < (denied.retry_after_seconds or 0) <= 60
+
+
+async def test_the_remedy_for_what_nobody_registered_names_both_ways(redis_url: str) -> None:
+    async with forebay.connect(redis_url) as requests:
+        with pytest.raises(forebay.RequestAdmissionError, match="max_parallel_requests=") as caught:
+            await requests.acquire(item())
+        assert "call register(" in str(caught.value)
+
+
 async def test_try_acquire_says_when_the_quota_is_back(redis_url: str) -> None:
     async with forebay.connect(redis_url) as requests:
         await requests.register(MODEL, "mine", 8, config(tokens_per_day=86_400))
@@ -126,6 +146,7 @@ def test_what_headers_say_reaches_the_shard(redis_url: str, blocking: bool) -> N
         {"tokens_per_day": 10**13},
         {"bursts": {"tokens_per_day": 5}},
         {"bursts": {"tokens_per_hour": 5}},
+        {"bursts": "requests_per_minute"},
         {"requests_per_hour": 5},
     ],
     ids=str,

@@ -195,6 +195,31 @@ def test_a_cancelled_grant_gives_all_back(shard: ScriptedShard) -> None:
     assert levels(shard) == {"requests_per_minute": 10, "tokens_per_minute": 100}
 
 
+# -- timeouts
+
+
+def test_a_timeout_names_the_budget_that_is_lacking_longest(shard: ScriptedShard) -> None:
+    opened(shard, requests_per_minute=60, bursts={RPM: 1}, tokens_per_minute=60)
+    assert answers(shard, Acquire("a", cost=60)) == ["granted"]
+    assert answers(shard, Acquire("b", wait=2, cost=30), Acquire("c", wait=2)) == ["waiting"] * 2
+    assert shard.ask("m", Acquire("d", wait=0)) == [
+        *("denied", "queue_timeout", START_US + SECOND_US, SECOND_US),
+        *("lacks_quota", "requests_per_minute"),
+    ]
+    shard.advance(2)
+    when = [START_US + 30 * SECOND_US, 28 * SECOND_US]
+    assert shard.batch("m").notices == [
+        ["denied", "b", "queue_timeout", *when, "lacks_quota", "tokens_per_minute"],
+        ["denied", "c", "queue_timeout", 0, 0],  # behind b, and lacks nothing itself
+    ]
+
+
+def test_a_timeout_for_a_slot_names_no_budget(shard: ScriptedShard) -> None:
+    shard.open(1, config=config(requests_per_minute=60))
+    assert answers(shard, Acquire("a")) == ["granted"]
+    assert shard.ask("m", Acquire("b", wait=0)) == ["denied", "queue_timeout", 0, 0]
+
+
 # -- fair by tokens
 
 

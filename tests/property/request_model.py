@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from contracts.identity import RequestDomain
+from contracts.quotas import QuotaBudget
 from contracts.requests import RequestOutcomeKind as Outcome
 from tests.property.request_queue_model import Waiter
 from tests.property.request_state_model import Lease, ModelReply, ModelState, Result
@@ -98,8 +100,18 @@ class RequestModel(ModelState):
 
     def _deny(self, waiter: Waiter, reason: str) -> None:
         self._remove(waiter)
-        may_help = self._may_help(waiter.domain) if reason == "queue_timeout" else [0, 0]
-        self.tell(waiter.member, ["denied", waiter.attempt_id, reason, *may_help])
+        timed_out = reason == "queue_timeout"
+        why = self._timed_out(waiter.domain, waiter.cost) if timed_out else [0, 0]
+        self.tell(waiter.member, ["denied", waiter.attempt_id, reason, *why])
+
+    def _timed_out(self, domain: RequestDomain, cost: int) -> list[Any]:
+        """When asking again may help; where budgets are lacking, the one lacking longest."""
+        lacks = self.quotas.lacks(cost, self.now_us)
+        if not lacks:
+            return self._may_help(domain)
+        longest = max((b for b in QuotaBudget if b in lacks), key=lambda budget: lacks[budget])
+        at_us = max(lacks[longest], self.windows[domain].blocked_until_us)
+        return [at_us, at_us - self.now_us, "lacks_quota", longest.value]
 
     def _may_help(self, domain: RequestDomain) -> list[int]:
         """When asking again may help, as an instant and from now: a cooldown ends."""
@@ -233,8 +245,8 @@ class RequestModel(ModelState):
         may_help, lacks = self._may_help(op.domain), self.quotas.lacks(op.cost, self.now_us)
         is_open = self.may_go(op.domain)
         if op.wait == 0:
-            reason = "queue_timeout"
-        elif may_help != [0, 0]:
+            return ["denied", "queue_timeout", *self._timed_out(op.domain, op.cost)]
+        if may_help != [0, 0]:
             reason = "cooldown"
         elif self.queue.waiting(op.domain) or (is_open and not lacks):
             reason = "queued_waiters_ahead"

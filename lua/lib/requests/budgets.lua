@@ -60,16 +60,17 @@ local function ready_us(bucket, draw)
   return bucket.at_us + math.ceil(missing * PERIODS_US[bucket.number] / limit_of(bucket))
 end
 
--- When an attempt stops lacking a budget, nil if it lacks none.
+-- When an attempt stops lacking a budget, and the one that it lacks longest; nil if it lacks none.
 local function lacks_until_us(cost)
-  local latest
-  for _, bucket in pairs(all_buckets()) do
-    local ready = ready_us(bucket, draw_of(bucket, cost))
-    if ready > now_us and (not latest or ready > latest) then
-      latest = ready
+  local latest, longest
+  for i = 1, #BUDGETS do
+    local bucket = all_buckets()[i]
+    local ready = bucket and ready_us(bucket, draw_of(bucket, cost)) or now_us
+    if ready > (latest or now_us) then
+      latest, longest = ready, BUDGETS[i]
     end
   end
-  return latest
+  return latest, longest
 end
 
 -- The budget of tokens that could never hold a cost, nil if there is none. Only what was registered

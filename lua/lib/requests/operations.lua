@@ -95,7 +95,7 @@ local function acquire(id, domain_name, group_name, weight, cost_given, wait)
     return refused_now(d, cost)
   end
   if wait == '0' then
-    return denied('queue_timeout', d)
+    return '["denied","queue_timeout",' .. timed_out(d, cost) .. ']'
   end
   add_waiter(id, member_id, d, g, cost, wait ~= '' and now_us + tonumber(wait) or nil)
   if meta.budgets > 0 then

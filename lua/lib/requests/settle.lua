@@ -90,11 +90,24 @@ local function may_help(d)
   return '0,0'
 end
 
+-- What a `queue_timeout` says: when asking again may help, and the budget that was lacking.
+local function timed_out(d, cost)
+  local until_us, budget
+  if meta.budgets > 0 then
+    until_us, budget = lacks_until_us(cost)
+  end
+  if not until_us then
+    return may_help(d)
+  end
+  local at_us = math.max(until_us, d.blocked_until_us)
+  return int(at_us) .. ',' .. int(at_us - now_us) .. ',"lacks_quota","' .. budget .. '"'
+end
+
 local function deny_waiter(id, reason)
   local waiter = parse_waiter(redis.call('HGET', K.waiters, id))
   remove_waiter(id, waiter)
-  local d = reason == 'queue_timeout' and domain(waiter.domain)
-  notify(waiter.member, '["denied","' .. id .. '","' .. reason .. '",' .. may_help(d) .. ']')
+  local why = reason == 'queue_timeout' and timed_out(domain(waiter.domain), waiter.cost) or may_help()
+  notify(waiter.member, '["denied","' .. id .. '","' .. reason .. '",' .. why .. ']')
 end
 
 local function expire_deadlines()
