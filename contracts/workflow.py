@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
-from contracts.settings import Cap, RequestAdmissionTuningConfig
+from contracts.settings import Cap, RequestAdmissionTuningConfig, RequestQuotas
 from contracts.workflow_columns import ColumnSpec, Name, PathText, WorkflowPart
 
 
@@ -68,6 +68,7 @@ class ModelSpec(WorkflowPart):
         temperature: sampling temperature; None leaves it to the provider.
         max_tokens: longest answer in tokens; None leaves it to the provider.
         tuning: how the window moves; None takes the defaults.
+        quotas: what the account may use over time; None leaves what the fleet has registered.
         timeout_seconds: longest wait for the answer of one attempt.
         max_attempts: attempts of one call, the first included.
     """
@@ -78,6 +79,7 @@ class ModelSpec(WorkflowPart):
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     max_tokens: Cap | None = None
     tuning: RequestAdmissionTuningConfig | None = None
+    quotas: RequestQuotas | None = None
     timeout_seconds: Positive = 60.0
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 4
 

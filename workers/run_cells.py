@@ -150,7 +150,9 @@ class RunCells:
                 resource.provider_model,
                 alias,
                 model.max_parallel_requests,
-                RequestAdmissionConfig(tuning=model.tuning or RequestAdmissionTuningConfig()),
+                RequestAdmissionConfig(
+                    tuning=model.tuning or RequestAdmissionTuningConfig(), quotas=model.quotas
+                ),
             )
         models = WorkflowModels(
             workflow,

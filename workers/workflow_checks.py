@@ -6,6 +6,7 @@ from graphlib import CycleError, TopologicalSorter
 
 from jinja2 import TemplateSyntaxError
 
+from contracts.settings import RequestQuotas
 from contracts.workflow import ColumnScope, PlannedColumn, WorkflowSpec
 from contracts.workflow_columns import ChatColumn, LlmStructuredColumn, SeedColumn
 from workers.generators.answer_schema import AnswerSchema
@@ -14,17 +15,27 @@ from workers.workflow_places import Place, WorkflowFile, suggestion
 
 
 def check_models(file: WorkflowFile, spec: WorkflowSpec) -> None:
-    """Refuse a model of an unknown provider, and a column of an unknown model.
+    """Refuse a model of an unknown provider, a column of an unknown model, and quotas at odds.
 
     Raises:
         WorkflowError: with the place.
     """
+    quotas: dict[tuple[str, str], tuple[str, RequestQuotas]] = {}
     for alias, model in spec.models.items():
         if model.provider not in spec.providers:
             remedy = suggestion(model.provider, spec.providers)
             raise file.refuse(
                 ("models", alias, "provider"), f"unknown provider {model.provider!r}; {remedy}"
             )
+        if model.quotas is not None:
+            of_endpoint = (model.provider, model.model)
+            other, registered = quotas.setdefault(of_endpoint, (alias, model.quotas))
+            if registered != model.quotas:
+                raise file.refuse(
+                    ("models", alias, "quotas"),
+                    f"models.{other} gives other quotas to the same provider's model; give both the"
+                    " same, or one of them none",
+                )
     for index, column in enumerate(spec.columns):
         if isinstance(column, ChatColumn) and column.model not in spec.models:
             remedy = suggestion(column.model, spec.models)

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from contracts.errors import WorkflowError
-from contracts.settings import RequestAdmissionTuningConfig, Settings
+from contracts.settings import RequestAdmissionTuningConfig, RequestQuotas, Settings
 from contracts.workflow import ModelSpec, OutputSpec, ProviderSpec, WorkflowSpec
 from contracts.workflow_columns import COLUMN_TYPES
 
@@ -157,6 +157,8 @@ def _known_keys(location: Place) -> list[str]:
             known = ModelSpec
         case ("models", _, "tuning"):
             known = RequestAdmissionTuningConfig
+        case ("models", _, "quotas"):
+            known = RequestQuotas
         case ("columns", int(), str(generator)):
             known = COLUMN_TYPES[generator]
         case _:

@@ -231,6 +231,19 @@ def change(old: str, new: str) -> str:
         (change("base_url", "base_uri"), ["providers.local.base_uri", "mean 'base_url'?"]),
         (change('path = "out', 'pth = "out'), ["output.pth: unknown key; did you mean 'path'?"]),
         (HEAD + "[models.writer.tuning]\ncooldown = 1\n" + SEED, ["mean 'cooldown_seconds'?"]),
+        (HEAD + "[models.writer.quotas]\nrpm = 1\n" + SEED, ["models.writer.quotas.rpm: unknown"]),
+        (
+            HEAD + "[models.writer.quotas.bursts]\nrequests_per_day = 1\n" + SEED,
+            ["models.writer.quotas: bursts names requests_per_day, which has no limit"],
+        ),
+        (
+            HEAD
+            + "quotas = {requests_per_day = 1}\n"
+            + '[models.judge]\nprovider = "local"\nmodel = "large"\nmax_parallel_requests = 1\n'
+            + "quotas = {requests_per_day = 2}\n"
+            + SEED,
+            ["models.judge.quotas: models.writer gives other quotas to the same"],
+        ),
         (change("= 8", '= "8"'), ["models.writer.max_parallel_requests: expected a valid integer"]),
         (change("= 8", "= true"), ["expected a valid integer, not true"]),
         (change("= 8", "= 0"), ["expected greater than or equal to 1, not 0"]),

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable
 
 import httpx2
 import pytest
@@ -10,16 +9,12 @@ from pydantic import SecretStr
 from contracts.errors import ConfigurationError
 from contracts.identity import RequestGroupSpec
 from contracts.requests import (
-    ReleaseReason,
-    ReleaseResult,
-    RequestAdmissionItem,
-    RequestAdmissionLease,
-    RequestReleaseOutcome,
     TokenUsage,
 )
 from contracts.workflow import ModelSpec, OutputSpec, ProviderSpec, WorkflowSettings
 from coordinator.requests.resolver import RequestResourceResolver
 from forebay.mock_provider.app import create_app
+from tests.support_executor import FakeAdmission
 from workers.executor import ModelRequestExecutor
 from workers.generators.base import ChatAnswer, ModelCaller
 from workers.models import ProviderClients, WorkflowModels
@@ -40,38 +35,6 @@ WORKFLOW = WorkflowSettings(
         "judge": ModelSpec(provider="Local", model="mock", max_parallel_requests=2, max_attempts=2),
     },
 )
-
-
-class FakeAdmission:
-    def __init__(self) -> None:
-        self.items: list[RequestAdmissionItem] = []
-        self.outcomes: list[RequestReleaseOutcome] = []
-
-    async def acquire(self, item: RequestAdmissionItem) -> RequestAdmissionLease:
-        self.items.append(item)
-        return RequestAdmissionLease(
-            lease_id=item.attempt_id,
-            item=item,
-            acquired_at=0.0,
-            limit_at_admission=1,
-            cuts_at_admission=0,
-            effective_max=1,
-            generation="g",
-            member_id="member",
-        )
-
-    def release(
-        self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome
-    ) -> Awaitable[ReleaseResult]:
-        self.outcomes.append(outcome)
-
-        async def acknowledged() -> ReleaseResult:
-            return ReleaseResult(released=True, reason=ReleaseReason.RELEASED)
-
-        return acknowledged()
-
-    def assert_held(self, lease: RequestAdmissionLease) -> None:
-        pass
 
 
 class House:

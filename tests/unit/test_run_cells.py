@@ -1,0 +1,77 @@
+"""What a worker registers before it makes the cells of a run (spec 05)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from contracts.identity import ProviderModelKey
+from contracts.quotas import QuotaBudget
+from contracts.runs import RunSpec
+from contracts.settings import RequestAdmissionConfig, RequestQuotas
+from contracts.tasks import RunCell
+from tests.support_executor import FakeAdmission
+from workers.cells import CellsMade
+from workers.run_cells import RunCells
+from workers.workflow_file import load_workflow
+
+WORKFLOW = """
+name = "letters"
+output.path = "out.jsonl"
+providers.local.base_url = "http://localhost:1/v1"
+[models.writer]
+provider = "local"
+model = "large"
+max_parallel_requests = 8
+[models.writer.quotas]
+tokens_per_minute = 9000
+bursts = {tokens_per_minute = 500}
+[models.judge]
+provider = "local"
+model = "large"
+max_parallel_requests = 8
+[[columns]]
+generator = "seed"
+names = ["id", "text"]
+path = "seed.csv"
+"""
+
+
+class Tracker:
+    def __init__(self, spec: RunSpec) -> None:
+        self._spec = spec.model_dump_json()
+
+    async def spec(self, _run_id: str) -> RunSpec:
+        return RunSpec.model_validate_json(self._spec)
+
+
+class Registering(FakeAdmission):
+    def __init__(self) -> None:
+        super().__init__()
+        self.quotas: dict[str, RequestQuotas | None] = {}
+
+    async def register(
+        self, _: ProviderModelKey, alias: str, __: int, config: RequestAdmissionConfig
+    ) -> int:
+        self.quotas[alias] = config.quotas
+        return 8
+
+
+async def test_a_models_quotas_are_registered_and_others_left_as_they_are(tmp_path: Path) -> None:
+    (tmp_path / "seed.csv").write_text("id,text\n1,a\n")
+    (tmp_path / "flow.toml").write_text(WORKFLOW)
+    workflow = load_workflow(tmp_path / "flow.toml", environ={})
+    admission = Registering()
+    tracker = Tracker(RunSpec(run_id="r", tenant="t", workflow=workflow))
+    cells = RunCells(cast("Any", tracker), cast("Any", admission), {})
+
+    made = await cells.make(RunCell(run_id="r", column_index=1, number=0), 1)
+
+    assert made == CellsMade(values={0: {"id": '"1"', "text": '"a"'}})
+    assert admission.quotas == {
+        "writer": RequestQuotas(
+            tokens_per_minute=9000, bursts={QuotaBudget.TOKENS_PER_MINUTE: 500}
+        ),
+        "judge": None,
+    }
+    await cells.aclose()
