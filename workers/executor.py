@@ -144,6 +144,8 @@ class _Raised:
 class ModelRequestExecutor:
     """Makes provider calls under leases. One per job or process; `aclose` waits for its releases.
 
+    A call through a leased transport (`forebay.http_client`) takes a second lease of its own.
+
     Args:
         controller: grants and takes back leases.
         classifier: reads how attempts ended.
