@@ -104,3 +104,9 @@ async def exchanging(
                 await asyncio.to_thread(connection.__exit__, None, None, None)
             else:
                 await connection.__aexit__(None, None, None)
+
+
+async def outcomes_on(redis_url: str) -> dict[str, int]:
+    """Return how the leases on a server ended, once none is out."""
+    async with await Coordinator.open(redis_url) as coordinator:
+        return counts(await when(coordinator, is_idle))

@@ -14,7 +14,7 @@ from coordinator.logs import Logger
 from forebay.transports.admission import AsyncAdmission, BlockingAdmission, current_group
 from forebay.transports.exchange import Exchange, Rules
 from forebay.transports.identity import view_of
-from forebay.transports.lanes import Lanes
+from forebay.transports.lanes import Lanes, Passage
 from workers.executor import in_executor
 
 log = Logger("forebay.transports")
@@ -91,24 +91,28 @@ class AsyncAdmitted:
             BaseException: whatever the inner transport raised, the same object.
         """
         item = self._asking.item_of(request)
-        if item is None:
-            return await self._lanes.shared().handle_async_request(request)
-        controller = await self._admission.ready(item.resource.provider_model)
         if (unused := self._lanes.unused()) is not None:
             await unused.aclose()
+        if item is None:
+            return await self._send(Passage(), request)
+        controller = await self._admission.ready(item.resource.provider_model)
         exchange = Exchange(controller, item, self._asking.rules)
         await exchange.attempt.__aenter__()
+        return await self._send(exchange, request)
+
+    async def _send(self, passage: Passage, request: Any) -> Any:
         try:
-            lane = exchange.before_sending(self._lanes)
+            lane = passage.before_sending(self._lanes)
             response = await lane.handle_async_request(request)
-            exchange.answered(response)
+            passage.answered(response)
         except BaseException as error:
-            exchange.failed(error)
+            passage.failed(error)
+            passage.closed()
             raise
-        if exchange.is_over:
-            exchange.closed()  # nobody watches the rest
+        if response.is_closed:  # made in memory
+            passage.closed()
         else:
-            response.stream = self.body_class(response.stream, exchange)
+            response.stream = self.body_class(response.stream, passage)
         return response
 
     async def aclose(self) -> None:
@@ -135,24 +139,28 @@ class BlockingAdmitted:
         """Send a request under a lease: `AsyncAdmitted.handle_async_request`."""
         self._close_dropped()
         item = self._asking.item_of(request)
-        if item is None:
-            return self._lanes.shared().handle_request(request)
-        controller = self._admission.ready(item.resource.provider_model)
         if (unused := self._lanes.unused()) is not None:
             unused.close()
+        if item is None:
+            return self._send(Passage(), request)
+        controller = self._admission.ready(item.resource.provider_model)
         exchange = Exchange(controller, item, self._asking.rules)
         exchange.attempt.__enter__()
+        return self._send(exchange, request)
+
+    def _send(self, passage: Passage, request: Any) -> Any:
         try:
-            lane = exchange.before_sending(self._lanes)
+            lane = passage.before_sending(self._lanes)
             response = lane.handle_request(request)
-            exchange.answered(response)
+            passage.answered(response)
         except BaseException as error:
-            exchange.failed(error)
+            passage.failed(error)
+            passage.closed()
             raise
-        if exchange.is_over:
-            exchange.closed()  # as in AsyncAdmitted
+        if response.is_closed:  # made in memory
+            passage.closed()
         else:
-            response.stream = self.body_class(response.stream, exchange, self._dropped)
+            response.stream = self.body_class(response.stream, passage, self._dropped)
         return response
 
     def close(self) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Final, Literal
 
 from contracts.errors import ConfigurationError
@@ -15,7 +14,7 @@ from coordinator.logs import Logger
 from coordinator.requests.attempts import classified, outcome_of
 from forebay.transports.admission import Controller
 from forebay.transports.identity import HttpResolver, Resolve
-from forebay.transports.lanes import Lanes
+from forebay.transports.lanes import Lanes, Passage
 from workers.answer_bodies import AnswerReader
 from workers.classification import NOT_SENT, Classifier, DefaultClassifier, check_classifier
 from workers.provider_answers import quota_readings
@@ -80,7 +79,7 @@ class Rules:
         return moment == "headers"
 
 
-class Exchange:
+class Exchange(Passage):
     """One attempt: a lease, a request, an answer whose bytes are watched as they pass.
 
     Whatever happens to it, its lease is given back exactly once. None of its methods blocks, none
@@ -98,7 +97,6 @@ class Exchange:
 
     __slots__ = (
         "_controller",
-        "_give_back_lane",
         "_headers",
         "_is_sent",
         "_reader",
@@ -109,6 +107,7 @@ class Exchange:
     )
 
     def __init__(self, controller: Controller, item: RequestAdmissionItem, rules: Rules) -> None:
+        super().__init__()
         self.attempt = controller.attempt(item)
         self.is_over = False
         self._controller = controller
@@ -117,7 +116,6 @@ class Exchange:
         self._headers: Mapping[str, str] = {}
         self._reader: AnswerReader | None = None
         self._is_sent = False
-        self._give_back_lane: Callable[[], None] | None = None
 
     def before_sending(self, lanes: Lanes) -> Any:
         """Check that the lease is still held, and return the transport to send with.
@@ -128,8 +126,7 @@ class Exchange:
             MembershipLost: it may not be; nothing may be sent.
         """
         self._controller.assert_held(self.attempt.lease)
-        lane = lanes.take()
-        self._give_back_lane = partial(lanes.give_back, lane)
+        lane = super().before_sending(lanes)
         self._is_sent = True
         return lane
 
@@ -171,7 +168,7 @@ class Exchange:
 
     def closed(self) -> None:
         """The body was closed or dropped, before its end if that was not told before."""
-        self._part_with_lane()
+        super().closed()
         if self.is_over:
             return
         if self._is_told:
@@ -184,7 +181,6 @@ class Exchange:
 
     def failed(self, error: BaseException) -> None:
         """What came before sending, sending or reading raised."""
-        self._part_with_lane()
         if self.is_over:
             return
         if not self._is_sent:
@@ -193,16 +189,6 @@ class Exchange:
             self._release(self._outcome_of_answer())
         else:
             self._release(self._with_usage(outcome_of(error, self._classify)))
-
-    def _part_with_lane(self) -> None:
-        give_back, self._give_back_lane = self._give_back_lane, None
-        if give_back is not None:
-            give_back()
-
-    @property
-    def is_closed(self) -> bool:
-        """Whether nothing is left to be closed, so that another request may have the transport."""
-        return self._give_back_lane is None
 
     @property
     def _is_told(self) -> bool:

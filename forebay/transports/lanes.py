@@ -8,6 +8,7 @@ sends one request at a time: its pool has one connection.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections import deque
@@ -26,11 +27,7 @@ class Lanes(Protocol):
         ...
 
     def give_back(self, lane: Any) -> None:
-        """Note that a request's answer was closed; may be called from any thread."""
-        ...
-
-    def shared(self) -> Any:
-        """Return a transport for a request of which nobody will tell when it ends."""
+        """Note that a request's answer was closed, and not before; from any thread."""
         ...
 
     def unused(self) -> Any | None:
@@ -58,10 +55,6 @@ class OneLane:
 
     def give_back(self, lane: Any) -> None:
         """Nothing is to be done."""
-
-    def shared(self) -> Any:
-        """Return it."""
-        return self._transport
 
     def unused(self) -> Any | None:
         """None: it is always used."""
@@ -103,12 +96,6 @@ class ManyLanes:
         with self._lock:
             self._free.append((lane, self._clock()))
 
-    def shared(self) -> Any:
-        """Return one that the next request may have as well: its pool is unbounded."""
-        lane = self.take()
-        self.give_back(lane)
-        return lane
-
     def unused(self) -> Any | None:
         """Return the transport that nobody has used for the longest, if that is long."""
         with self._lock:
@@ -122,3 +109,44 @@ class ManyLanes:
         """Return every transport that was made and not handed out to be closed."""
         with self._lock:
             return list(self._open)
+
+
+class Passage:
+    """A request's way through a lane, from before it is sent until its answer's body is closed.
+
+    This one is nobody's lease: of requests that need none. All may be called from any thread.
+    """
+
+    __slots__ = ("_lane_held",)
+
+    def __init__(self) -> None:
+        self._lane_held: list[tuple[Lanes, Any]] = []
+
+    def before_sending(self, lanes: Lanes) -> Any:
+        """Return the transport to send with."""
+        lane = lanes.take()
+        self._lane_held.append((lanes, lane))
+        return lane
+
+    def answered(self, response: Any) -> None:
+        """Take the status and headers of an answer, whose body is still to come."""
+
+    def saw(self, chunk: bytes) -> None:
+        """Look at the next bytes of the body."""
+
+    def ended(self) -> None:
+        """The body was read to its end."""
+
+    def failed(self, error: BaseException) -> None:
+        """What came before sending, sending or reading raised."""
+
+    def closed(self) -> None:
+        """The body was closed, or none came: the next request may have the lane."""
+        with contextlib.suppress(IndexError):  # one step, so that two threads give it back once
+            lanes, lane = self._lane_held.pop()
+            lanes.give_back(lane)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing is left to be closed."""
+        return not self._lane_held

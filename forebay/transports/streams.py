@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
-from forebay.transports.exchange import Exchange
+from forebay.transports.lanes import Passage
 
 _closing: set[asyncio.Task[None]] = set()
 """Bodies that are being closed for callers who dropped them; the loop holds tasks only weakly."""
@@ -23,57 +23,57 @@ class AsyncBody:
 
     Args:
         inner: the body that is passed through.
-        exchange: told what passes and how it ends.
+        passage: told what passes and how it ends.
     """
 
-    def __init__(self, inner: Any, exchange: Exchange) -> None:
+    def __init__(self, inner: Any, passage: Passage) -> None:
         self._inner = inner
-        self._exchange = exchange
+        self._passage = passage
         self._loop = asyncio.get_running_loop()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        exchange = self._exchange
+        passage = self._passage
         try:
             async for chunk in self._inner:
-                exchange.saw(chunk)
+                passage.saw(chunk)
                 yield chunk
         except GeneratorExit:
             raise  # who stops reading closes the body next, or drops it
         except BaseException as error:
-            exchange.failed(error)
+            passage.failed(error)
             raise
-        exchange.ended()
+        passage.ended()
 
     async def aclose(self) -> None:
         """Close the connection or hand it back, then the lease: the provider's slot goes first."""
-        await _close(self._inner, self._exchange)
+        await _close(self._inner, self._passage)
 
     def __del__(self) -> None:
-        if self._exchange.is_closed:
+        if self._passage.is_closed:
             return
         # Not here: garbage is collected in the middle of anything, and in any thread.
         try:
-            self._loop.call_soon_threadsafe(_close_soon, self._loop, self._inner, self._exchange)
+            self._loop.call_soon_threadsafe(_close_soon, self._loop, self._inner, self._passage)
         except RuntimeError:  # the loop is closed, and its connections with it
-            self._exchange.closed()
+            self._passage.closed()
 
 
-async def _close(inner: Any, exchange: Exchange) -> None:
+async def _close(inner: Any, passage: Passage) -> None:
     try:
         await inner.aclose()
     finally:
-        exchange.closed()
+        passage.closed()
 
 
-def _close_soon(loop: asyncio.AbstractEventLoop, inner: Any, exchange: Exchange) -> None:
-    task = loop.create_task(_close_quietly(inner, exchange))
+def _close_soon(loop: asyncio.AbstractEventLoop, inner: Any, passage: Passage) -> None:
+    task = loop.create_task(_close_quietly(inner, passage))
     _closing.add(task)
     task.add_done_callback(_closing.discard)
 
 
-async def _close_quietly(inner: Any, exchange: Exchange) -> None:
+async def _close_quietly(inner: Any, passage: Passage) -> None:
     with contextlib.suppress(Exception):  # nobody is there to hear of it
-        await _close(inner, exchange)
+        await _close(inner, passage)
 
 
 class BlockingBody:
@@ -81,43 +81,43 @@ class BlockingBody:
 
     Args:
         inner: the body that is passed through.
-        exchange: told what passes and how it ends.
+        passage: told what passes and how it ends.
         dropped: takes the inner bodies that nobody closed.
     """
 
-    def __init__(self, inner: Any, exchange: Exchange, dropped: deque[Any]) -> None:
+    def __init__(self, inner: Any, passage: Passage, dropped: deque[Any]) -> None:
         self._inner = inner
-        self._exchange = exchange
+        self._passage = passage
         self._dropped = dropped
 
     def __iter__(self) -> Iterator[bytes]:
-        exchange = self._exchange
+        passage = self._passage
         try:
             for chunk in self._inner:
-                exchange.saw(chunk)
+                passage.saw(chunk)
                 yield chunk
         except GeneratorExit:
             raise  # as in AsyncBody
         except BaseException as error:
-            exchange.failed(error)
+            passage.failed(error)
             raise
-        exchange.ended()
+        passage.ended()
 
     def close(self) -> None:
         """Close the connection or hand it back, then the lease: the provider's slot goes first."""
         try:
             self._inner.close()
         finally:
-            self._exchange.closed()
+            self._passage.closed()
 
     def __del__(self) -> None:
-        if self._exchange.is_closed:
+        if self._passage.is_closed:
             return
         # Closing takes locks that this very thread may hold while garbage is collected.
         self._dropped.append(self._inner)
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
-            self._exchange.closed()
+            self._passage.closed()
         else:  # as in AsyncBody; this may be the controller's own loop
-            loop.call_soon(self._exchange.closed)
+            loop.call_soon(self._passage.closed)

@@ -18,17 +18,12 @@ from tests.contract.chat_domain import CHAT, MODEL, counts, is_idle, see, when
 from tests.support import wait_until
 from tests.support_answers import SENTENCE, stalls
 from tests.support_drivers import API_KEY, driver
-from tests.support_exchange import exchanging
+from tests.support_exchange import exchanging, outcomes_on
 from tests.support_raw_provider import RawProvider
 
 
 def named(provider: RawProvider) -> HttpResolver:
     return HttpResolver({provider.host: MODEL.provider_name})
-
-
-async def outcomes(redis_url: str) -> dict[str, int]:
-    async with await Coordinator.open(redis_url) as coordinator:
-        return counts(await when(coordinator, is_idle))
 
 
 # -- one changed line
@@ -49,7 +44,7 @@ async def test_a_url_is_enough_to_join_register_and_leave(
         async with await Coordinator.open(redis_url) as coordinator:
             seen = await when(coordinator, is_idle)
             assert seen.effective_max == 2
-    assert await outcomes(redis_url) == {"success": 6}
+    assert await outcomes_on(redis_url) == {"success": 6}
 
 
 def test_a_client_for_threads_joins_by_itself(redis_url: str, provider: RawProvider) -> None:
@@ -115,7 +110,7 @@ async def test_a_transport_of_ones_own_is_wrapped(
             url = f"{provider.base_url}/chat/completions"
             assert (await client.post(url, json={"model": "m"})).is_success
     assert seen == ["/v1/chat/completions"]
-    assert await outcomes(redis_url) == {"success": 1}
+    assert await outcomes_on(redis_url) == {"success": 1}
 
 
 async def test_what_calls_no_model_passes_without_a_lease(
@@ -140,52 +135,6 @@ async def test_who_asks_is_named_by_the_block(redis_url: str, provider: RawProvi
         first.cancel()
         second.cancel()
         await asyncio.gather(first, second, return_exceptions=True)
-
-
-# -- connections
-
-
-@pytest.mark.parametrize("library", ["httpx", "httpx2"])
-@pytest.mark.parametrize("told_by", ["option", "environment"])
-async def test_a_proxy_is_gone_through_under_leases(
-    redis_url: str,
-    provider: RawProvider,
-    library: Any,
-    told_by: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    proxy = provider.base_url.removesuffix("/v1")
-    options = {}
-    if told_by == "option":
-        options = {"proxy": proxy}
-    else:
-        monkeypatch.setenv("http_proxy", proxy)
-        monkeypatch.setenv("no_proxy", "")
-    async with forebay.http_client(
-        redis_url,
-        max_parallel_requests=2,
-        library=library,
-        client_options=options,
-        resolve=HttpResolver({"model.example": MODEL.provider_name}),
-    ) as client:
-        url = "http://model.example/v1/chat/completions"
-        assert (await client.post(url, json={"model": "m"})).is_success
-    assert [asked.path for asked in provider.asked] == [url]
-    assert await outcomes(redis_url) == {"success": 1}
-
-
-@pytest.mark.parametrize("name", ["openai-async", "openai-sync", "httpx-async"])
-async def test_a_connection_is_used_again_and_none_more_than_calls_at_once(
-    redis_url: str, provider: RawProvider, name: str
-) -> None:
-    async with exchanging(name, redis_url, provider) as exchanges:
-        for _ in range(5):
-            await exchanges.driver.chat()
-        assert provider.connected == 1
-        for _ in range(5):
-            await asyncio.gather(*(exchanges.driver.chat() for _ in range(4)))
-        assert provider.connected <= 4
-    assert exchanges.outcomes == {"success": 25}
 
 
 # -- misuse

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from forebay.transports.lanes import UNUSED_SECONDS, ManyLanes, OneLane
+from forebay.transports.lanes import UNUSED_SECONDS, ManyLanes, OneLane, Passage
 
 
 class Clock:
@@ -36,14 +36,21 @@ def test_a_lane_that_nobody_used_for_long_is_handed_out_once_to_be_closed() -> N
     assert lanes.take() is busy
 
 
-def test_a_shared_lane_stays_free() -> None:
+def test_a_passage_gives_its_lane_back_once() -> None:
     lanes = ManyLanes(object)
-    assert lanes.shared() is lanes.take()
+    passage = Passage()
+    lane = passage.before_sending(lanes)
+    assert not passage.is_closed
+    passage.closed()
+    passage.closed()
+    assert passage.is_closed
+    assert lanes.take() is lane
+    assert lanes.take() is not lane
 
 
 def test_one_lane_is_for_all() -> None:
     transport = object()
     lanes = OneLane(transport)
-    assert {lanes.take(), lanes.take(), lanes.shared()} == {transport}
+    assert {lanes.take(), lanes.take()} == {transport}
     lanes.give_back(transport)
     assert (lanes.unused(), lanes.all()) == (None, [transport])
