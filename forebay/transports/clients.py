@@ -20,11 +20,10 @@ from forebay.transports.admission import (
 )
 from forebay.transports.core import Asking, AsyncAdmitted, BlockingAdmitted
 from forebay.transports.exchange import Rules
+from forebay.transports.identity import LIBRARIES
 from forebay.transports.lanes import Lanes, ManyLanes, OneLane
 from forebay.transports.proxies import proxy_mounts
 from forebay.transports.streams import AsyncBody, BlockingBody
-
-LIBRARIES: Final = ("httpx2", "httpx")
 
 _OWN_OPTIONS: Final = frozenset({"transport", "mounts", "limits"})
 _TRUST_OPTIONS: Final = frozenset({"verify", "cert", "trust_env"})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -13,6 +14,8 @@ from coordinator.requests.resolver import RequestResourceResolver
 
 UNNAMED_MODEL: Final = "unnamed"
 """Model id of a call that names no model in a readable body: an upload, a list of the models."""
+
+LIBRARIES: Final = ("httpx2", "httpx")
 
 _PROVIDERS: Final = {"api.openai.com": "openai", "api.anthropic.com": "anthropic"}
 _DOMAIN_BY_ENDING: Final = {
@@ -127,7 +130,18 @@ def _json_body(request: Any) -> Mapping[str, Any] | None:
     if "json" not in request.headers.get("content-type", ""):
         return None
     try:
-        body = json.loads(request.content)
-    except (RuntimeError, ValueError, RecursionError):  # it streams; it is no JSON
+        body = json.loads(_sent_bytes(request))
+    except (ValueError, RecursionError):
         return None
     return body if isinstance(body, dict) else None
+
+
+def _sent_bytes(request: Any) -> bytes:
+    """Return what a request sends, b"" if that streams and could not be read twice."""
+    try:
+        content: bytes = request.content
+    except RuntimeError:  # not read: it streams, or a redirect hands on the first request's stream
+        stream = request.stream
+        in_memory = tuple(getattr(sys.modules.get(name), "ByteStream", ()) for name in LIBRARIES)
+        return b"".join(stream) if isinstance(stream, in_memory) else b""
+    return content

@@ -155,6 +155,23 @@ async def test_ten_megabytes_go_both_ways_unchanged(
     assert exchanges.outcomes == {"success": 1}
 
 
+@every_driver
+@pytest.mark.parametrize("status", [307, 308])
+async def test_a_redirected_call_asks_for_the_same_model(
+    redis_url: str, provider: RawProvider, name: str, status: int
+) -> None:
+    async def moved_twice(asked: Asked, reply: Reply) -> None:
+        if len(provider.asked) > 2:
+            await answers(asked, reply)
+        else:
+            await reply.send(whole(b"", status, {"location": f"/moved{asked.path}"}))
+
+    provider.behaviour = moved_twice
+    async with exchanging(name, redis_url, provider, cap=1) as exchanges:
+        assert await exchanges.driver.chat() == SENTENCE
+    assert exchanges.outcomes == {"provider_failure": 2, "success": 1}
+
+
 # -- what is shared
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -35,6 +36,20 @@ def named(method: str, url: str, body: Any = None, **providers: str) -> tuple[st
 def test_both_libraries_requests_are_read_alike(library: Any) -> None:
     found = resolved("POST", f"{OPENAI}/chat/completions", {"model": "gpt-5"}, library)
     assert (str(found.provider_model), found.domain) == ("openai/gpt-5", RequestDomain.CHAT)
+
+
+@pytest.mark.parametrize("library", [httpx, httpx2])
+def test_a_stream_in_memory_is_read_and_any_other_is_not(library: Any) -> None:
+    def body_of(stream: Any) -> Any:
+        headers = {"content-type": "application/json"}
+        return view_of(library.Request("POST", OPENAI, headers=headers, stream=stream)).body
+
+    def flowing() -> Iterator[bytes]:
+        raise AssertionError
+        yield b""
+
+    assert body_of(library.ByteStream(b'{"model": "m"}')) == {"model": "m"}
+    assert body_of(flowing()) is None
 
 
 @pytest.mark.parametrize(
