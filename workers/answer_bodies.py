@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import json
 import re
-import zlib
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from contracts.quotas import MAX_BUDGET
 from contracts.requests import TokenUsage
+from workers.answer_decoding import decoder_of
 
 BILLING_CODES: Final = frozenset(
     {
@@ -50,7 +50,6 @@ MOST_PARSED_BYTES: Final = 1_048_576
 MOST_INFLATED_BYTES: Final = 16 * MOST_PARSED_BYTES
 """A compressed body is read up to here: a few bytes can stand for gigabytes."""
 
-_INFLATED_STEP = 65_536
 _LONGEST_ERROR_BODY = 65_536
 _CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _HTTP_STATUSES = range(100, 600)
@@ -109,8 +108,9 @@ def token_usage(reported: Any) -> TokenUsage | None:
 class AnswerReader:
     """Watches a body as it passes for its usage, its error and its end; keeps 1 MB of it at most.
 
-    Understands JSON and server-sent events, of OpenAI's two APIs and of Anthropic's; plain, gzip or
-    deflate. Anything else, and anything broken, is given up quietly: nothing here raises.
+    Understands JSON and server-sent events, of OpenAI's two APIs and of Anthropic's, plain or in
+    an encoding that `decoder_of` knows. Anything else, and anything broken, is given up quietly:
+    nothing here raises.
 
     Args:
         content_type: the answer's header, "" if it has none (then JSON is tried).
@@ -118,11 +118,12 @@ class AnswerReader:
     """
 
     __slots__ = (
+        "_decoded",
+        "_decoder",
         "_error_code",
         "_has_ended",
-        "_inflate",
-        "_inflated",
         "_input",
+        "_is_compressed",
         "_is_error_event",
         "_is_json",
         "_is_skipping",
@@ -133,16 +134,13 @@ class AnswerReader:
 
     def __init__(self, content_type: str, content_encoding: str) -> None:
         kind = content_type.partition(";")[0].strip().lower()
-        encoding = content_encoding.strip().lower()
         self._is_json = not kind or kind.endswith("json")
-        self._is_watching = (self._is_json or kind == "text/event-stream") and (
-            encoding in {"", "identity", "gzip", "x-gzip", "deflate"}
+        self._decoder = decoder_of(content_encoding)
+        self._is_watching = self._decoder is not None and (
+            self._is_json or kind == "text/event-stream"
         )
-        self._inflate: Any = None
-        if encoding not in {"", "identity"}:
-            # 32: finds out by itself whether the header is gzip's or zlib's.
-            self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
-        self._inflated = 0
+        self._is_compressed = content_encoding.strip().lower() not in {"", "identity"}
+        self._decoded = 0
         self._kept = bytearray()
         self._is_skipping = False
         self._is_error_event = False
@@ -182,23 +180,12 @@ class AnswerReader:
             self._give_up()
 
     def _plain(self, chunk: bytes) -> Iterator[bytes]:
-        if self._inflate is None:
-            yield chunk
-            return
-        rest = chunk
-        while rest and self._is_watching:
-            try:
-                part = self._inflate.decompress(rest, _INFLATED_STEP)
-            except zlib.error:
-                if self._inflated:
-                    raise
-                # Some servers send deflate without zlib's header.
-                self._inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-                part = self._inflate.decompress(rest, _INFLATED_STEP)
-            rest = self._inflate.unconsumed_tail
-            self._inflated += len(part)
-            if self._inflated > MOST_INFLATED_BYTES:
+        assert self._decoder is not None  # noqa: S101 - for mypy; nothing is watched without one
+        for part in self._decoder.decode(chunk):
+            self._decoded += len(part)
+            if self._is_compressed and self._decoded > MOST_INFLATED_BYTES:
                 self._give_up()
+            if not self._is_watching:
                 return
             yield part
 

@@ -10,7 +10,9 @@ import os
 import zlib
 from typing import Any
 
+import brotli
 import pytest
+import zstandard
 
 import forebay
 from tests.support_answers import completion, events
@@ -22,6 +24,8 @@ SQUEEZED = {
     "identity": lambda data: data,
     "gzip": gzip.compress,
     "deflate": zlib.compress,
+    "br": brotli.compress,
+    "zstd": zstandard.compress,
     "deflate without its header": lambda data: zlib.compress(data, wbits=-zlib.MAX_WBITS),
 }
 TOKENS = forebay.RequestAdmissionConfig(quotas=forebay.RequestQuotas(tokens_per_day=100_000))
@@ -94,6 +98,24 @@ async def test_a_compressed_answer_is_read_as_it_passes(
 
 
 @pytest.mark.parametrize("name", BARE)
+@pytest.mark.parametrize("encoding", ["br", "zstd"])
+async def test_an_exhausted_account_is_seen_in_a_compressed_body(
+    redis_url: str, provider: RawProvider, name: str, encoding: str
+) -> None:
+    async def refuses(asked: Asked, reply: Reply) -> None:
+        assert encoding in asked.headers["accept-encoding"]  # the client asks for it by itself
+        body = SQUEEZED[encoding](json.dumps({"error": {"code": "insufficient_quota"}}).encode())
+        await reply.send(whole(body, 429, {"content-encoding": encoding}))
+
+    provider.behaviour = refuses
+    async with exchanging(name, redis_url, provider) as exchanges:
+        await raw_bytes(name, exchanges.driver.client, provider.base_url)
+        seen = await exchanges.when(in_flight=0)
+        assert seen.cooldown_remaining_seconds == 0.0
+    assert exchanges.outcomes == {"provider_failure": 1}
+
+
+@pytest.mark.parametrize("name", BARE)
 @pytest.mark.parametrize(
     "headers",
     [
@@ -102,7 +124,7 @@ async def test_a_compressed_answer_is_read_as_it_passes(
         {"content-type": "application/json", "content-encoding": "gzip"},
         {"content-type": "text/event-stream", "content-encoding": "br"},
     ],
-    ids=["binary", "no JSON", "no gzip", "brotli"],
+    ids=["binary", "no JSON", "no gzip", "no brotli"],
 )
 async def test_what_cannot_be_read_passes_all_the_same(
     redis_url: str, name: str, headers: dict[str, str]
@@ -117,9 +139,10 @@ async def test_what_cannot_be_read_passes_all_the_same(
     [
         ([*events(ASKED)[:-1], LAST[:9], LAST[9:]], "identity", "success"),
         ([gzip.compress(b"".join(events(ASKED)))], "gzip", "success"),
+        ([brotli.compress(b"".join(events(ASKED)))], "br", "success"),
         ([*events(ASKED)[:2], QUOTED], "identity", "local_cancelled"),
     ],
-    ids=["cut", "gzip", "quoted"],
+    ids=["cut", "gzip", "brotli", "quoted"],
 )
 async def test_a_stream_that_is_closed_after_its_last_event_alone_is_a_success(
     redis_url: str, name: str, pieces: list[bytes], encoding: str, outcome: str

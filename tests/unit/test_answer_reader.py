@@ -4,8 +4,11 @@ import gzip
 import itertools
 import json
 import zlib
+from typing import Any
 
+import brotli
 import pytest
+import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -168,6 +171,11 @@ def raw_deflate(body: bytes) -> bytes:
     return packer.compress(body) + packer.flush()
 
 
+def frames(body: bytes) -> bytes:
+    """Return a body in two frames of zstd."""
+    return zstandard.compress(body[:50]) + zstandard.compress(body[50:])
+
+
 @pytest.mark.parametrize(
     ("encoding", "pack"),
     [
@@ -175,19 +183,22 @@ def raw_deflate(body: bytes) -> bytes:
         ("X-GZIP", gzip.compress),
         ("deflate", zlib.compress),
         ("deflate", raw_deflate),
+        ("br", brotli.compress),
+        ("zstd", zstandard.compress),
+        ("zstd", frames),
         ("identity", bytes),
     ],
 )
 @pytest.mark.parametrize(
     ("kind", "body"), [(JSON, json.dumps(CHAT).encode()), (EVENTS, OPENAI_STREAM)]
 )
-def test_a_compressed_body_is_read(encoding: str, pack: object, kind: str, body: bytes) -> None:
+def test_a_compressed_body_is_read(encoding: str, pack: Any, kind: str, body: bytes) -> None:
     reader = read(pack(body), kind, encoding)
     assert (reader.usage, reader.has_ended) == (USED, kind == EVENTS)
 
 
 @pytest.mark.parametrize(
-    ("kind", "encoding"), [(JSON, "br"), (JSON, "gzip, br"), ("image/png", ""), ("text/html", "")]
+    ("kind", "encoding"), [(JSON, "lzma"), (JSON, "gzip, br"), ("image/png", ""), ("text/html", "")]
 )
 def test_what_it_does_not_understand_is_given_up(kind: str, encoding: str) -> None:
     reader = read(json.dumps(CHAT).encode(), kind, encoding)
@@ -197,7 +208,7 @@ def test_what_it_does_not_understand_is_given_up(kind: str, encoding: str) -> No
 @given(
     chunks=st.lists(st.binary(max_size=40) | st.sampled_from(STREAMS)),
     kind=st.sampled_from([JSON, EVENTS]),
-    encoding=st.sampled_from(["", "gzip", "deflate"]),
+    encoding=st.sampled_from(["", "gzip", "deflate", "br", "zstd"]),
 )
 def test_no_bytes_make_it_raise(chunks: list[bytes], kind: str, encoding: str) -> None:
     reader = AnswerReader(kind, encoding)
@@ -226,13 +237,17 @@ def test_a_line_too_long_to_be_parsed_is_passed_over() -> None:
     assert reader.usage == USED
 
 
-def test_a_bomb_is_not_inflated_to_its_end() -> None:
+@pytest.mark.parametrize(
+    ("encoding", "pack"),
+    [("deflate", zlib.compress), ("br", brotli.compress), ("zstd", zstandard.compress)],
+)
+def test_a_bomb_is_not_inflated_to_its_end(encoding: str, pack: Any) -> None:
     line = b"data: " + b" " * 65_530
-    bomb = zlib.compress((line + b"\n") * (MOST_INFLATED_BYTES // 65_536) + OPENAI_STREAM)
-    reader = AnswerReader(EVENTS, "deflate")
+    bomb = pack((line + b"\n") * (MOST_INFLATED_BYTES // 65_536) + OPENAI_STREAM)
+    reader = AnswerReader(EVENTS, encoding)
     reader.feed(bomb)
     assert reader.usage is None
-    assert reader._inflated <= MOST_INFLATED_BYTES + 65_536
+    assert reader._decoded <= MOST_INFLATED_BYTES + 65_536
 
 
 def test_no_content_is_in_its_repr() -> None:
