@@ -34,9 +34,13 @@ class BlockingRequestAdmissionController:
 
     Args:
         controller: the controller, whose loop runs in another thread.
+
+    Attributes:
+        caller: runs things on that loop.
     """
 
     def __init__(self, controller: AdaptiveRequestAdmissionController) -> None:
+        self.caller = controller.caller
         self._controller = controller
 
     def register(

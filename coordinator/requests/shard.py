@@ -99,7 +99,9 @@ class RequestShard:
             log.warning(
                 "request_lease_nested",
                 resource=str(item.resource),
-                hint="a task that holds a lease and asks for another can deadlock at small caps",
+                hint="this task holds a lease and asks for another: at a small cap it may wait for"
+                " itself, for ever if no queue_wait_timeout_seconds is set; close what it streams"
+                " first, with `async with`",
             )
         self._attempts[attempt.encoded_id] = attempt
         self.channel.submit(attempt)

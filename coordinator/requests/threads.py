@@ -122,8 +122,12 @@ class LoopCaller:
         if is_here:
             callback(*args)
         else:
-            with contextlib.suppress(RuntimeError):  # closed
-                self._loop.call_soon_threadsafe(callback, *args)
+            self.soon(callback, *args)
+
+    def soon(self, callback: Callable[[*Ts], object], *args: *Ts) -> None:
+        """Run a callback as a later turn of the loop, from anywhere, from ``__del__`` too."""
+        with contextlib.suppress(RuntimeError):  # closed
+            self._loop.call_soon_threadsafe(callback, *args)
 
     def _begin_soon(
         self,

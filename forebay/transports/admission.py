@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
@@ -14,9 +14,12 @@ from typing import Final, Generic, TypeVar
 from contracts.errors import ConfigurationError
 from contracts.identity import ProviderModelKey, RequestGroupSpec, check_cap, check_type
 from contracts.settings import LARGEST_CAP, MemberSettings, RequestAdmissionConfig
+from coordinator.requests.attempts import RequestAttempt
 from coordinator.requests.blocking import BlockingRequestAdmissionController
 from coordinator.requests.controller import AdaptiveRequestAdmissionController
+from coordinator.requests.threads import LoopCaller
 from forebay.connecting import Connection, connect
+from forebay.transports.waits import OPEN_BODIES, LongWaits
 
 LockT = TypeVar("LockT")
 ControllerT = TypeVar("ControllerT")
@@ -71,9 +74,11 @@ class _Joined(Generic[LockT, ControllerT]):
         controller: None before it has connected.
         connection: made for the controller, to be left; None where that was given.
         registered: what the controller was told of.
+        long_waits: the calls that wait for their leases.
     """
 
     lock: LockT
+    long_waits: LongWaits
     controller: ControllerT | None = None
     connection: Connection | None = None
     registered: set[ProviderModelKey] = field(default_factory=set)
@@ -101,6 +106,7 @@ class AsyncAdmission:
         register_as: how each provider/model is registered when first asked for; None leaves
             registering to the program.
         settings: how the process takes part in the fleet; for a URL.
+        on_long_wait: told, about once a second, that a call waits for its lease since long.
     """
 
     def __init__(
@@ -108,13 +114,18 @@ class AsyncAdmission:
         requests: AdaptiveRequestAdmissionController | str,
         register_as: RegisterAs | None,
         settings: MemberSettings | None = None,
+        *,
+        on_long_wait: Callable[[], None] = OPEN_BODIES.free_dropped,
     ) -> None:
         self._requests = requests
         self._register_as = register_as
         self._settings = settings
+        self._on_long_wait = on_long_wait
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._joined: _Joined[asyncio.Lock, AdaptiveRequestAdmissionController]
-        self._joined = _Joined(asyncio.Lock())
+        self._joined = self._new()
+
+    def _new(self) -> _Joined[asyncio.Lock, AdaptiveRequestAdmissionController]:
+        return _Joined(asyncio.Lock(), LongWaits(self._on_long_wait))
 
     async def ready(self, provider_model: ProviderModelKey) -> AdaptiveRequestAdmissionController:
         """Return a controller that may be asked for a provider/model.
@@ -124,7 +135,7 @@ class AsyncAdmission:
         """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            earlier, self._joined, self._loop = self._joined, _Joined(asyncio.Lock()), loop
+            earlier, self._joined, self._loop = self._joined, self._new(), loop
             await self._leave(earlier)
         joined, register_as = self._joined, self._register_as
         ready = joined.ready(provider_model, register_as)
@@ -140,6 +151,20 @@ class AsyncAdmission:
                 )
                 joined.registered.add(provider_model)
         return controller
+
+    async def enter(self, attempt: RequestAttempt, caller: LoopCaller) -> None:
+        """Wait for the lease of an attempt; raises what entering it raises.
+
+        Args:
+            attempt: what is entered.
+            caller: of the attempt's controller.
+        """
+        waits = self._joined.long_waits
+        wait = waits.begin(caller)
+        try:
+            await attempt.__aenter__()
+        finally:
+            waits.end(wait)
 
     async def aclose(self) -> None:
         """Leave the fleet, if this made the connection."""
@@ -168,10 +193,13 @@ class BlockingAdmission:
         requests: BlockingRequestAdmissionController | str,
         register_as: RegisterAs | None,
         settings: MemberSettings | None = None,
+        *,
+        on_long_wait: Callable[[], None] = OPEN_BODIES.free_dropped,
     ) -> None:
         self._requests = requests
         self._register_as = register_as
         self._settings = settings
+        self._on_long_wait = on_long_wait
         self._joined_by_process: dict[
             int, _Joined[threading.Lock, BlockingRequestAdmissionController]
         ] = {}
@@ -193,6 +221,15 @@ class BlockingAdmission:
                 joined.registered.add(provider_model)
         return controller
 
+    def enter(self, attempt: RequestAttempt, caller: LoopCaller) -> None:
+        """Wait for the lease of an attempt: `AsyncAdmission.enter`."""
+        waits = self._joined_here().long_waits
+        wait = waits.begin(caller)
+        try:
+            attempt.__enter__()
+        finally:
+            waits.end(wait)
+
     def close(self) -> None:
         """Leave the fleet, if this made the connection."""
         joined = self._joined_here()
@@ -205,7 +242,9 @@ class BlockingAdmission:
         process_id = os.getpid()  # a forked child has joined nothing
         if process_id not in self._joined_by_process:
             # One step: threads that come here at the same time all get the same.
-            self._joined_by_process.setdefault(process_id, _Joined(threading.Lock()))
+            self._joined_by_process.setdefault(
+                process_id, _Joined(threading.Lock(), LongWaits(self._on_long_wait))
+            )
         return self._joined_by_process[process_id]
 
     def _connected(self) -> tuple[BlockingRequestAdmissionController, Connection | None]:

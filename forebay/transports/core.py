@@ -97,7 +97,7 @@ class AsyncAdmitted:
             return await self._send(Passage(), request)
         controller = await self._admission.ready(item.resource.provider_model)
         exchange = Exchange(controller, item, self._asking.rules)
-        await exchange.attempt.__aenter__()
+        await self._admission.enter(exchange.attempt, controller.caller)
         return await self._send(exchange, request)
 
     async def _send(self, passage: Passage, request: Any) -> Any:
@@ -112,6 +112,7 @@ class AsyncAdmitted:
         if response.is_closed:  # made in memory
             passage.closed()
         else:
+            passage.opened()
             response.stream = self.body_class(response.stream, passage)
         return response
 
@@ -145,7 +146,7 @@ class BlockingAdmitted:
             return self._send(Passage(), request)
         controller = self._admission.ready(item.resource.provider_model)
         exchange = Exchange(controller, item, self._asking.rules)
-        exchange.attempt.__enter__()
+        self._admission.enter(exchange.attempt, controller.caller)
         return self._send(exchange, request)
 
     def _send(self, passage: Passage, request: Any) -> Any:
@@ -160,6 +161,7 @@ class BlockingAdmitted:
         if response.is_closed:  # made in memory
             passage.closed()
         else:
+            passage.opened()
             response.stream = self.body_class(response.stream, passage, self._dropped)
         return response
 

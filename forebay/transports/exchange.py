@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -15,6 +16,7 @@ from coordinator.requests.attempts import classified, outcome_of
 from forebay.transports.admission import Controller
 from forebay.transports.identity import HttpResolver, Resolve
 from forebay.transports.lanes import Lanes, Passage
+from forebay.transports.waits import OPEN_BODIES
 from workers.answer_bodies import AnswerReader
 from workers.classification import NOT_SENT, Classifier, DefaultClassifier, check_classifier
 from workers.provider_answers import quota_readings
@@ -93,6 +95,8 @@ class Exchange(Passage):
     Attributes:
         attempt: acquires and releases.
         is_over: whether the lease was given back.
+        paused_since: when the reader last took something without asking for more; infinity while it
+            waits for more.
     """
 
     __slots__ = (
@@ -104,12 +108,14 @@ class Exchange(Passage):
         "_status",
         "attempt",
         "is_over",
+        "paused_since",
     )
 
     def __init__(self, controller: Controller, item: RequestAdmissionItem, rules: Rules) -> None:
         super().__init__()
         self.attempt = controller.attempt(item)
         self.is_over = False
+        self.paused_since = math.inf
         self._controller = controller
         self._rules = rules
         self._status: int | None = None
@@ -156,8 +162,19 @@ class Exchange(Passage):
         ):
             self.ended()
 
+    def opened(self) -> None:
+        """The body, if it holds the lease, is handed to its reader, who may drop it."""
+        if not self.is_over:
+            self.paused_since = time.monotonic()
+            OPEN_BODIES.opened(self)
+
+    def asked(self) -> None:
+        """The reader waits for the next bytes of the body."""
+        self.paused_since = math.inf
+
     def saw(self, chunk: bytes) -> None:
-        """Look at the next bytes of the body."""
+        """Look at the next bytes of the body, which the reader then has."""
+        self.paused_since = time.monotonic()
         if not self.is_over and self._reader is not None:
             self._reader.feed(chunk)
 
@@ -223,5 +240,6 @@ class Exchange(Passage):
 
     def _release(self, outcome: RequestReleaseOutcome) -> None:
         self.is_over = True
+        OPEN_BODIES.closed(self)
         self.attempt.outcome = outcome
         self.attempt.__exit__(None, None, None)

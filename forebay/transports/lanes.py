@@ -131,8 +131,14 @@ class Passage:
     def answered(self, response: Any) -> None:
         """Take the status and headers of an answer, whose body is still to come."""
 
+    def opened(self) -> None:
+        """The body is handed to its reader."""
+
+    def asked(self) -> None:
+        """The reader waits for the next bytes of the body."""
+
     def saw(self, chunk: bytes) -> None:
-        """Look at the next bytes of the body."""
+        """Look at the next bytes of the body, which the reader then has."""
 
     def ended(self) -> None:
         """The body was read to its end."""

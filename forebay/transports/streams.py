@@ -33,10 +33,12 @@ class AsyncBody:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         passage = self._passage
+        passage.asked()
         try:
             async for chunk in self._inner:
                 passage.saw(chunk)
                 yield chunk
+                passage.asked()
         except GeneratorExit:
             raise  # who stops reading closes the body next, or drops it
         except BaseException as error:
@@ -92,10 +94,12 @@ class BlockingBody:
 
     def __iter__(self) -> Iterator[bytes]:
         passage = self._passage
+        passage.asked()
         try:
             for chunk in self._inner:
                 passage.saw(chunk)
                 yield chunk
+                passage.asked()
         except GeneratorExit:
             raise  # as in AsyncBody
         except BaseException as error:
