@@ -5,7 +5,6 @@ httpx and httpx2 have the same interface; `clients` adds the library's base clas
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any, ClassVar
 
 from contracts.events import captured_context
@@ -15,6 +14,7 @@ from forebay.transports.admission import AsyncAdmission, BlockingAdmission, curr
 from forebay.transports.exchange import Exchange, Rules
 from forebay.transports.identity import view_of
 from forebay.transports.lanes import Lanes, Passage
+from forebay.transports.streams import Dropped
 from workers.executor import in_executor
 
 log = Logger("forebay.transports")
@@ -134,11 +134,11 @@ class BlockingAdmitted:
         self._lanes = lanes
         self._admission = admission
         self._asking = asking
-        self._dropped: deque[Any] = deque()
+        self._dropped = Dropped()
 
     def handle_request(self, request: Any) -> Any:
         """Send a request under a lease: `AsyncAdmitted.handle_async_request`."""
-        self._close_dropped()
+        self._dropped.close()
         item = self._asking.item_of(request)
         if (unused := self._lanes.unused()) is not None:
             unused.close()
@@ -168,12 +168,8 @@ class BlockingAdmitted:
     def close(self) -> None:
         """Close the inner transports, and the connection to the server if this made it."""
         try:
-            self._close_dropped()
+            self._dropped.close()
             for lane in self._lanes.all():
                 lane.close()
         finally:
             self._admission.close()
-
-    def _close_dropped(self) -> None:
-        while self._dropped:
-            self._dropped.popleft().close()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, Literal
 
 from contracts.errors import ConfigurationError
@@ -29,6 +31,7 @@ _RELEASES: Final = ("end", "headers")
 
 _FIRST_ERROR_STATUS: Final = 400
 _NO_CONTENT: Final = 204
+_UNKNOWN: Final = RequestReleaseOutcome(kind=RequestOutcomeKind.UNEXPECTED_EXCEPTION)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,7 +97,7 @@ class Exchange(Passage):
 
     Attributes:
         attempt: acquires and releases.
-        is_over: whether the lease was given back.
+        is_over: whether the lease is given back, or about to be.
         paused_since: when the reader last took something without asking for more; infinity while it
             waits for more.
     """
@@ -103,6 +106,7 @@ class Exchange(Passage):
         "_controller",
         "_headers",
         "_is_sent",
+        "_lock",
         "_reader",
         "_rules",
         "_status",
@@ -122,6 +126,7 @@ class Exchange(Passage):
         self._headers: Mapping[str, str] = {}
         self._reader: AnswerReader | None = None
         self._is_sent = False
+        self._lock = threading.RLock()  # an interrupt of the thread that reads may close as well
 
     def before_sending(self, lanes: Lanes) -> Any:
         """Check that the lease is still held, and return the transport to send with.
@@ -175,37 +180,40 @@ class Exchange(Passage):
     def saw(self, chunk: bytes) -> None:
         """Look at the next bytes of the body, which the reader then has."""
         self.paused_since = time.monotonic()
-        if not self.is_over and self._reader is not None:
-            self._reader.feed(chunk)
+        with self._lock:
+            if not self.is_over and self._reader is not None:
+                self._reader.feed(chunk)
 
     def ended(self) -> None:
         """The body was read to its end."""
-        if not self.is_over:
-            self._release(self._outcome_of_answer())
+        self._finish(self._outcome_of_answer)
 
     def closed(self) -> None:
         """The body was closed or dropped, before its end if that was not told before."""
         super().closed()
-        if self.is_over:
-            return
-        if self._is_told:
-            self._release(self._outcome_of_answer())
-        else:
-            outcome = RequestReleaseOutcome(
-                kind=RequestOutcomeKind.LOCAL_CANCELLED, provider_status=self._status
-            )
-            self._release(self._with_usage(outcome))
+        self._finish(self._outcome_of_closing)
 
     def failed(self, error: BaseException) -> None:
         """What came before sending, sending or reading raised."""
-        if self.is_over:
+        self._finish(partial(self._outcome_of_failure, error))
+
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Run something on the event loop of the lease's controller, as a later turn of it."""
+        self._controller.caller.soon(callback)
+
+    def _finish(self, outcome_of: Callable[[], RequestReleaseOutcome]) -> None:
+        """Give the lease back, if no other thread does or did."""
+        with self._lock:
+            was_over, self.is_over = self.is_over, True
+        if was_over:
             return
-        if not self._is_sent:
-            self._release(NOT_SENT)
-        elif self._is_told:
-            self._release(self._outcome_of_answer())
-        else:
-            self._release(self._with_usage(outcome_of(error, self._classify)))
+        OPEN_BODIES.closed(self)
+        outcome = _UNKNOWN
+        try:
+            outcome = outcome_of()
+        finally:
+            self.attempt.outcome = outcome
+            self.attempt.__exit__(None, None, None)
 
     @property
     def _is_told(self) -> bool:
@@ -234,12 +242,21 @@ class Exchange(Passage):
         outcome = classified(classify, provider_status=self._status)
         return self._with_usage(outcome)
 
+    def _outcome_of_closing(self) -> RequestReleaseOutcome:
+        if self._is_told:
+            return self._outcome_of_answer()
+        outcome = RequestReleaseOutcome(
+            kind=RequestOutcomeKind.LOCAL_CANCELLED, provider_status=self._status
+        )
+        return self._with_usage(outcome)
+
+    def _outcome_of_failure(self, error: BaseException) -> RequestReleaseOutcome:
+        if not self._is_sent:
+            return NOT_SENT
+        if self._is_told:
+            return self._outcome_of_answer()
+        return self._with_usage(outcome_of(error, self._classify))
+
     def _with_usage(self, outcome: RequestReleaseOutcome) -> RequestReleaseOutcome:
         usage = None if self._reader is None else self._reader.usage
         return outcome if usage is None else replace(outcome, usage=usage)
-
-    def _release(self, outcome: RequestReleaseOutcome) -> None:
-        self.is_over = True
-        OPEN_BODIES.closed(self)
-        self.attempt.outcome = outcome
-        self.attempt.__exit__(None, None, None)

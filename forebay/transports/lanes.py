@@ -152,6 +152,9 @@ class Passage:
             lanes, lane = self._lane_held.pop()
             lanes.give_back(lane)
 
+    def soon(self, callback: Callable[[], None]) -> None:
+        """Run something on the event loop of the lease's controller, if there is one."""
+
     @property
     def is_closed(self) -> bool:
         """Whether nothing is left to be closed."""

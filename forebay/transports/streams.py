@@ -78,16 +78,42 @@ async def _close_quietly(inner: Any, passage: Passage) -> None:
         await _close(inner, passage)
 
 
+class Dropped:
+    """Bodies in threads that nobody closed, to be closed where that can do no harm.
+
+    Any thread may call, as often as it likes.
+    """
+
+    def __init__(self) -> None:
+        self._bodies: deque[tuple[Any, Passage]] = deque()
+
+    def add(self, inner: Any, passage: Passage) -> None:
+        """Note a body; closed on the controller's loop, or with the next request if it has none."""
+        # Not here: closing takes locks that this very thread may hold while garbage is collected.
+        self._bodies.append((inner, passage))
+        passage.soon(self.close)
+
+    def close(self) -> None:
+        """Close what was noted: the connection first, then the lease."""
+        while True:
+            try:
+                inner, passage = self._bodies.popleft()
+            except IndexError:  # another thread may have taken the last one
+                return
+            with contextlib.suppress(Exception):  # nobody is there to hear of it
+                _close_blocking(inner, passage)
+
+
 class BlockingBody:
     """The body of one answer in a thread.
 
     Args:
         inner: the body that is passed through.
         passage: told what passes and how it ends.
-        dropped: takes the inner bodies that nobody closed.
+        dropped: takes it if nobody closes it.
     """
 
-    def __init__(self, inner: Any, passage: Passage, dropped: deque[Any]) -> None:
+    def __init__(self, inner: Any, passage: Passage, dropped: Dropped) -> None:
         self._inner = inner
         self._passage = passage
         self._dropped = dropped
@@ -109,19 +135,15 @@ class BlockingBody:
 
     def close(self) -> None:
         """Close the connection or hand it back, then the lease: the provider's slot goes first."""
-        try:
-            self._inner.close()
-        finally:
-            self._passage.closed()
+        _close_blocking(self._inner, self._passage)
 
     def __del__(self) -> None:
-        if self._passage.is_closed:
-            return
-        # Closing takes locks that this very thread may hold while garbage is collected.
-        self._dropped.append(self._inner)
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:
-            self._passage.closed()
-        else:  # as in AsyncBody; this may be the controller's own loop
-            loop.call_soon(self._passage.closed)
+        if not self._passage.is_closed:
+            self._dropped.add(self._inner, self._passage)
+
+
+def _close_blocking(inner: Any, passage: Passage) -> None:
+    try:
+        inner.close()
+    finally:
+        passage.closed()

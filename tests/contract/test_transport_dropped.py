@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 
 from forebay.transports import waits
+from tests.support import wait_until
 from tests.support_answers import SENTENCE, answers, stalls_midway
-from tests.support_drivers import every_driver
+from tests.support_drivers import DRIVERS, every_driver
 from tests.support_exchange import exchanging
 from tests.support_raw_provider import RawProvider
 
@@ -41,3 +42,16 @@ async def test_a_call_that_waits_for_a_stream_that_its_process_dropped_gets_its_
         provider.behaviour = answers
         assert await exchanges.driver.chat() == SENTENCE
     assert exchanges.outcomes == {"local_cancelled": 1, "success": 1}
+
+
+@pytest.mark.parametrize("name", [name for name in DRIVERS if name.endswith("-sync")])
+async def test_a_stream_that_a_thread_dropped_is_hung_up_on_without_another_call(
+    redis_url: str, provider: RawProvider, name: str
+) -> None:
+    provider.behaviour = stalls_midway
+    async with exchanging(name, redis_url, provider) as exchanges:
+        streamed = await exchanges.driver.stream()
+        streamed.drop()
+        await exchanges.when_collected()
+        await wait_until(lambda: provider.hung_up == 1)
+    assert exchanges.outcomes == {"local_cancelled": 1}
