@@ -28,12 +28,11 @@ from coordinator.requests.blocking import BlockingRequestAdmissionController
 from coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.transports.admission import (
     RegisterAs,
-    asking_as,
     check_requests,
-    current_group,
 )
 from forebay.transports.clients import Factory, library_of
 from forebay.transports.exchange import ReleaseAt, Rules
+from forebay.transports.groups import asking_as, current_group
 from forebay.transports.identity import UNNAMED_MODEL, HttpResolver, RequestView, Resolve
 from workers.classification import Classifier
 from workers.token_estimate import TokenEstimator

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Iterator
-from contextvars import ContextVar
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
-from contracts.errors import ConfigurationError
-from contracts.identity import ProviderModelKey, RequestGroupSpec, check_cap, check_type
+from contracts.errors import ConfigurationError, CoordinatorUnavailable
+from contracts.identity import ProviderModelKey, check_cap, check_type
 from contracts.settings import LARGEST_CAP, MemberSettings, RequestAdmissionConfig
 from coordinator.requests.attempts import RequestAttempt
 from coordinator.requests.blocking import BlockingRequestAdmissionController
@@ -25,24 +25,9 @@ LockT = TypeVar("LockT")
 ControllerT = TypeVar("ControllerT")
 
 _ALIAS: Final = "http"
+_CLOSED: Final = "this client was closed, expected an open one; make another."
 
 Controller = AdaptiveRequestAdmissionController | BlockingRequestAdmissionController
-
-current_group: ContextVar[RequestGroupSpec | None] = ContextVar(
-    "forebay_request_group", default=None
-)
-"""Who asks, for requests made in this task and its children; goes before a transport's group."""
-
-
-@contextlib.contextmanager
-def asking_as(group: RequestGroupSpec) -> Iterator[None]:
-    """Name who asks, for the requests made within the block: a tenant, a run."""
-    check_type("group", group, RequestGroupSpec)
-    token = current_group.set(group)
-    try:
-        yield
-    finally:
-        current_group.reset(token)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,6 +106,7 @@ class AsyncAdmission:
         self._register_as = register_as
         self._settings = settings
         self._on_long_wait = on_long_wait
+        self._is_closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._joined = self._new()
 
@@ -131,10 +117,12 @@ class AsyncAdmission:
         """Return a controller that may be asked for a provider/model.
 
         Raises:
-            ConfigurationError, CoordinatorError: connecting or registering failed.
+            ConfigurationError, CoordinatorError: connecting or registering failed, this was closed,
+                or it is in use on another event loop.
         """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
+            refuse_two_loops(self._loop)
             earlier, self._joined, self._loop = self._joined, self._new(), loop
             await self._leave(earlier)
         joined, register_as = self._joined, self._register_as
@@ -142,6 +130,8 @@ class AsyncAdmission:
         if ready is not None:
             return ready
         async with joined.lock:
+            if self._is_closed:  # whoever closes waits for this lock, and then leaves
+                raise CoordinatorUnavailable(_CLOSED)
             if joined.controller is None:
                 joined.controller, joined.connection = await self._connected()
             controller = joined.controller
@@ -167,7 +157,8 @@ class AsyncAdmission:
             waits.end(wait)
 
     async def aclose(self) -> None:
-        """Leave the fleet, if this made the connection."""
+        """Leave the fleet, if this made the connection, and connect no more."""
+        self._is_closed = True
         async with self._joined.lock:
             await self._leave(self._joined)
 
@@ -200,6 +191,7 @@ class BlockingAdmission:
         self._register_as = register_as
         self._settings = settings
         self._on_long_wait = on_long_wait
+        self._is_closed = False
         self._joined_by_process: dict[
             int, _Joined[threading.Lock, BlockingRequestAdmissionController]
         ] = {}
@@ -211,6 +203,8 @@ class BlockingAdmission:
         if ready is not None:
             return ready
         with joined.lock:
+            if self._is_closed:  # as in AsyncAdmission
+                raise CoordinatorUnavailable(_CLOSED)
             if joined.controller is None:
                 joined.controller, joined.connection = self._connected()
             controller = joined.controller
@@ -231,11 +225,13 @@ class BlockingAdmission:
             waits.end(wait)
 
     def close(self) -> None:
-        """Leave the fleet, if this made the connection."""
+        """Leave the fleet, if this made the connection, and connect no more."""
+        self._is_closed = True
         joined = self._joined_here()
         with joined.lock:
             connection = joined.forget()
             if connection is not None:
+                _to_leave.discard(connection)
                 connection.__exit__(None, None, None)
 
     def _joined_here(self) -> _Joined[threading.Lock, BlockingRequestAdmissionController]:
@@ -251,7 +247,34 @@ class BlockingAdmission:
         if not isinstance(self._requests, str):
             return self._requests, None
         connection = connect(self._requests, self._settings)
-        return connection.__enter__(), connection
+        controller = connection.__enter__()
+        _to_leave.add(connection)
+        return controller, connection
+
+
+_to_leave: set[Connection] = set()
+"""Connections of clients for threads that were not closed yet."""
+
+
+@atexit.register
+def _leave_all() -> None:
+    """Leave the fleet when the program ends: its leases would stay taken for a TTL."""
+    while _to_leave:
+        with contextlib.suppress(Exception):  # nobody is there to hear of it
+            _to_leave.pop().__exit__(None, None, None)
+
+
+def refuse_two_loops(earlier: asyncio.AbstractEventLoop | None) -> None:
+    """Refuse to leave an event loop that still runs: its connections are in use.
+
+    Raises:
+        ConfigurationError: it does.
+    """
+    if earlier is not None and earlier.is_running():
+        raise ConfigurationError(
+            "a client was used on a second event loop while the first one runs in another thread,"
+            " expected all its calls on one; make a client for each loop, or one with sync=True."
+        )
 
 
 def check_requests(requests: object) -> None:

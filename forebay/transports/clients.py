@@ -131,7 +131,8 @@ class Factory:
         # No transport pool size is a capacity control (spec 01, *What it is not*).
         options["limits"] = library.Limits(max_connections=None, max_keepalive_connections=None)
         if options.get("http2"):  # one connection carries many requests at the same time
-            return OneLane(make(**options))
+            remake = partial(make, **options)
+            return OneLane(remake(), remake)
         # Reading the certificates takes longer than most requests: once for all lanes.
         trust = {name: options.pop(name) for name in _TRUST_OPTIONS if name in options}
         options["verify"] = library.create_ssl_context(**trust)

@@ -5,13 +5,15 @@ httpx and httpx2 have the same interface; `clients` adds the library's base clas
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any, ClassVar
 
 from contracts.events import captured_context
 from contracts.requests import RequestAdmissionItem, new_attempt_id
 from coordinator.logs import Logger
-from forebay.transports.admission import AsyncAdmission, BlockingAdmission, current_group
+from forebay.transports.admission import AsyncAdmission, BlockingAdmission, refuse_two_loops
 from forebay.transports.exchange import Exchange, Rules
+from forebay.transports.groups import current_group
 from forebay.transports.identity import view_of
 from forebay.transports.lanes import Lanes, Passage
 from forebay.transports.streams import Dropped
@@ -81,6 +83,7 @@ class AsyncAdmitted:
         self._lanes = lanes
         self._admission = admission
         self._asking = asking
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def handle_async_request(self, request: Any) -> Any:
         """Send a request under a lease, which its answer's body then holds.
@@ -88,8 +91,10 @@ class AsyncAdmitted:
         Raises:
             RequestAdmissionError: no lease was to be had; nothing was sent.
             CoordinatorError: the shared state could not be used; nothing was sent.
+            ConfigurationError: the client is in use on another event loop.
             BaseException: whatever the inner transport raised, the same object.
         """
+        self._move_to(asyncio.get_running_loop())
         item = self._asking.item_of(request)
         if (unused := self._lanes.unused()) is not None:
             await unused.aclose()
@@ -118,11 +123,19 @@ class AsyncAdmitted:
 
     async def aclose(self) -> None:
         """Close the inner transports, and the connection to the server if this made it."""
+        self._move_to(asyncio.get_running_loop())
         try:
-            for lane in self._lanes.all():
+            for lane in self._lanes.close():
                 await lane.aclose()
         finally:
             await self._admission.aclose()
+
+    def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Drop the connections of an earlier event loop, which has ended and them with it."""
+        if loop is not self._loop:
+            refuse_two_loops(self._loop)
+            self._lanes.renew()
+            self._loop = loop
 
 
 class BlockingAdmitted:
@@ -169,7 +182,7 @@ class BlockingAdmitted:
         """Close the inner transports, and the connection to the server if this made it."""
         try:
             self._dropped.close()
-            for lane in self._lanes.all():
+            for lane in self._lanes.close():
                 lane.close()
         finally:
             self._admission.close()

@@ -15,6 +15,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
+from contracts.errors import CoordinatorUnavailable
+
 UNUSED_SECONDS: Final = 5.0
 """A lane that was not used for this long is closed; httpx keeps an idle connection as long."""
 
@@ -34,8 +36,12 @@ class Lanes(Protocol):
         """Return a transport that nobody has used for long, for the caller to close."""
         ...
 
-    def all(self) -> list[Any]:
-        """Return every transport that is not closed yet."""
+    def renew(self) -> None:
+        """Forget the transports whose connections belong to an event loop that has ended."""
+        ...
+
+    def close(self) -> list[Any]:
+        """Give out no more; return every transport that is open, for the caller to close."""
         ...
 
 
@@ -44,10 +50,12 @@ class OneLane:
 
     Args:
         transport: sends them.
+        make: makes another for another event loop; None where it is the program's own.
     """
 
-    def __init__(self, transport: Any) -> None:
+    def __init__(self, transport: Any, make: Callable[[], Any] | None = None) -> None:
         self._transport = transport
+        self._make = make
 
     def take(self) -> Any:
         """Return it."""
@@ -60,7 +68,12 @@ class OneLane:
         """None: it is always used."""
         return None
 
-    def all(self) -> list[Any]:
+    def renew(self) -> None:
+        """Make another, unless it is the program's own."""
+        if self._make is not None:
+            self._transport = self._make()
+
+    def close(self) -> list[Any]:
         """Return it."""
         return [self._transport]
 
@@ -81,10 +94,19 @@ class ManyLanes:
         self._lock = threading.RLock()  # a body that is garbage gives back from within any call
         self._free: deque[tuple[Any, float]] = deque()
         self._open: set[Any] = set()
+        self._is_closed = False
 
     def take(self) -> Any:
-        """Return a transport that sends nothing now."""
+        """Return a transport that sends nothing now.
+
+        Raises:
+            CoordinatorUnavailable: all were closed.
+        """
         with self._lock:
+            if self._is_closed:
+                raise CoordinatorUnavailable(
+                    "this client was closed while the request waited; nothing was sent."
+                )
             if self._free:
                 return self._free.pop()[0]
             lane = self._make()
@@ -94,7 +116,8 @@ class ManyLanes:
     def give_back(self, lane: Any) -> None:
         """Let the next request have it."""
         with self._lock:
-            self._free.append((lane, self._clock()))
+            if lane in self._open:
+                self._free.append((lane, self._clock()))
 
     def unused(self) -> Any | None:
         """Return the transport that nobody has used for the longest, if that is long."""
@@ -105,10 +128,19 @@ class ManyLanes:
             self._open.discard(lane)
             return lane
 
-    def all(self) -> list[Any]:
+    def renew(self) -> None:
+        """Forget all."""
+        with self._lock:
+            self._free.clear()
+            self._open.clear()
+
+    def close(self) -> list[Any]:
         """Return every transport that was made and not handed out to be closed."""
         with self._lock:
-            return list(self._open)
+            self._is_closed = True
+            self._free.clear()
+            closing, self._open = list(self._open), set()
+            return closing
 
 
 class Passage:

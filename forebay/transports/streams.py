@@ -29,6 +29,7 @@ class AsyncBody:
     def __init__(self, inner: Any, passage: Passage) -> None:
         self._inner = inner
         self._passage = passage
+        self._is_closing = False
         self._loop = asyncio.get_running_loop()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -42,12 +43,14 @@ class AsyncBody:
         except GeneratorExit:
             raise  # who stops reading closes the body next, or drops it
         except BaseException as error:
-            passage.failed(error)
+            if not self._is_closing:  # else it was another who made the reading fail
+                passage.failed(error)
             raise
         passage.ended()
 
     async def aclose(self) -> None:
         """Close the connection or hand it back, then the lease: the provider's slot goes first."""
+        self._is_closing = True
         await _close(self._inner, self._passage)
 
     def __del__(self) -> None:
@@ -116,6 +119,7 @@ class BlockingBody:
     def __init__(self, inner: Any, passage: Passage, dropped: Dropped) -> None:
         self._inner = inner
         self._passage = passage
+        self._is_closing = False
         self._dropped = dropped
 
     def __iter__(self) -> Iterator[bytes]:
@@ -129,12 +133,14 @@ class BlockingBody:
         except GeneratorExit:
             raise  # as in AsyncBody
         except BaseException as error:
-            passage.failed(error)
+            if not self._is_closing:  # else it was another who made the reading fail
+                passage.failed(error)
             raise
         passage.ended()
 
     def close(self) -> None:
         """Close the connection or hand it back, then the lease: the provider's slot goes first."""
+        self._is_closing = True
         _close_blocking(self._inner, self._passage)
 
     def __del__(self) -> None:

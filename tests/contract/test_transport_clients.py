@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import multiprocessing
+import sys
 from typing import Any
 
 import httpx
@@ -13,6 +15,7 @@ import pytest
 
 import forebay
 from coordinator.coordinator import Coordinator
+from coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.transports import HttpResolver, asking_as
 from tests.contract.chat_domain import CHAT, MODEL, counts, is_idle, see, when
 from tests.support import wait_until
@@ -56,17 +59,58 @@ def test_a_client_for_threads_joins_by_itself(redis_url: str, provider: RawProvi
     assert counts(see(redis_url, is_idle)) == {"success": 1}
 
 
-def test_each_event_loop_joins_anew(redis_url: str, provider: RawProvider) -> None:
-    client = forebay.http_client(redis_url, max_parallel_requests=2, resolve=named(provider))
+# What belongs to a loop that has ended is freed by the collector, which warns of it.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("library", ["httpx", "httpx2"])
+@pytest.mark.parametrize("half_read", [False, True])
+def test_each_event_loop_joins_and_connects_anew(
+    redis_url: str, provider: RawProvider, library: Any, half_read: bool
+) -> None:
+    client = forebay.http_client(
+        redis_url, max_parallel_requests=2, library=library, resolve=named(provider)
+    )
+    url = f"{provider.base_url}/chat/completions"
+    kept = []
 
     async def ask() -> int:
-        answer = await client.post(f"{provider.base_url}/chat/completions", json={"model": "m"})
-        for lane in client._transport._lanes.all():
-            await lane.aclose()  # its connections belong to this loop
-        return answer.status_code
+        if half_read:
+            request = client.build_request("POST", url, json={"model": "m", "stream": True})
+            kept.append(await client.send(request, stream=True))
+        return (await client.post(url, json={"model": "m"})).status_code
 
-    assert [asyncio.run(ask()) for _ in range(2)] == [200, 200]
-    assert counts(see(redis_url, is_idle)) == {"success": 2}
+    assert [asyncio.run(ask()) for _ in range(3)] == [200] * 3
+    asyncio.run(client.aclose())
+    kept.clear()
+    gc.collect()
+    seen = see(redis_url, is_idle)
+    assert counts(seen)["success"] == 3
+
+
+NEVER_CLOSED = """
+import sys, forebay
+from forebay.transports import HttpResolver
+url, base_url, host = sys.argv[1:]
+client = forebay.http_client(
+    url, max_parallel_requests=2, sync=True, resolve=HttpResolver({host: "p"})
+)
+client.post(f"{base_url}/chat/completions", json={"model": "m"})
+request = client.build_request("POST", f"{base_url}/chat/completions", json={"model": "m"})
+kept = client.send(request, stream=True)
+"""
+
+
+async def test_a_client_for_threads_that_is_never_closed_leaves_when_its_program_ends(
+    redis_url: str, provider: RawProvider
+) -> None:
+    program = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", NEVER_CLOSED, redis_url, provider.base_url, provider.host
+    )
+    assert await program.wait() == 0
+    async with await Coordinator.open(redis_url) as coordinator:
+        pressure = RequestPressureSnapshotProvider(coordinator)
+        shard = await pressure.global_snapshot(MODEL)
+        assert (shard.member_count, shard.aggregate_in_flight) == (0, 0)
 
 
 def _ask_in_a_child(client: httpx2.Client, url: str, told: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import pytest
 
 import forebay
 from forebay.transports import admission
-from forebay.transports.admission import BlockingAdmission, RegisterAs
+from forebay.transports.admission import AsyncAdmission, BlockingAdmission, RegisterAs
 from tests.contract.chat_domain import MODEL
 
 THREADS = 8
@@ -32,6 +33,15 @@ class Joins:
         return self.controller
 
     def __exit__(self, *_: object) -> None:
+        self.left += 1
+
+    async def __aenter__(self) -> Any:
+        await asyncio.sleep(0)
+        self.entered += 1
+        await asyncio.sleep(0)
+        return self.controller
+
+    async def __aexit__(self, *_: object) -> None:
         self.left += 1
 
 
@@ -63,13 +73,84 @@ def test_threads_that_ask_first_at_the_same_time_join_once(
         assert (len(given), joins.entered) == (1, 1)
 
 
-def test_who_has_left_joins_anew_and_leaves_again(joins: Joins) -> None:
+def test_who_has_left_joins_no_more(joins: Joins) -> None:
     asked = BlockingAdmission("redis://nowhere", None)
-    for times in (1, 2):
-        assert asked.ready(MODEL) is asked.ready(MODEL)
-        asked.close()
-        asked.close()
-        assert (joins.entered, joins.left) == (times, times)
+    assert asked.ready(MODEL) is asked.ready(MODEL)
+    asked.close()
+    asked.close()
+    with pytest.raises(forebay.CoordinatorUnavailable, match="closed"):
+        asked.ready(MODEL)
+    assert (joins.entered, joins.left) == (1, 1)
+
+
+def test_who_closes_while_another_thread_joins_leaves_after_it(
+    joins: Joins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_joining, goes_on = threading.Event(), threading.Event()
+
+    def enter(_: Joins) -> Any:
+        is_joining.set()
+        assert goes_on.wait(10)
+        joins.entered += 1
+        return joins.controller
+
+    monkeypatch.setattr(Joins, "__enter__", enter)
+    asked = BlockingAdmission("redis://nowhere", None)
+    with ThreadPoolExecutor(3) as threads:
+        first = threads.submit(asked.ready, MODEL)
+        assert is_joining.wait(10)
+        second = threads.submit(asked.ready, MODEL)
+        closing = threads.submit(asked.close)
+        goes_on.set()
+        closing.result(10)
+        assert first.result(10) is joins.controller
+        assert second.exception(10) is None or isinstance(
+            second.exception(), forebay.CoordinatorUnavailable
+        )
+    assert (joins.entered, joins.left) == (1, 1)
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_client_that_is_closed_during_its_first_call_stays_no_member(
+    joins: Joins, turns: int
+) -> None:
+    asked = AsyncAdmission("redis://nowhere", None)
+    first = asyncio.create_task(asked.ready(MODEL))
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    await asked.aclose()
+    await asyncio.gather(first, return_exceptions=True)
+    assert joins.entered == joins.left
+
+
+@pytest.mark.parametrize("runs", [True, False])
+def test_a_second_event_loop_is_refused_only_while_the_first_one_runs(
+    joins: Joins, runs: bool
+) -> None:
+    asked = AsyncAdmission("redis://nowhere", None)
+
+    async def ask() -> Any:
+        return await asked.ready(MODEL)
+
+    async def ask_beside() -> Any:
+        await ask()
+        return await asyncio.to_thread(asyncio.run, ask())
+
+    if runs:
+        with pytest.raises(forebay.ConfigurationError, match="second event loop"):
+            asyncio.run(ask_beside())
+        assert (joins.entered, joins.left) == (1, 0)
+    else:
+        assert asyncio.run(ask()) is asyncio.run(ask())
+        assert (joins.entered, joins.left) == (2, 1)
+
+
+def test_a_client_that_nobody_closed_leaves_when_the_program_ends(joins: Joins) -> None:
+    asked = BlockingAdmission("redis://nowhere", None)
+    asked.ready(MODEL)
+    for _ in range(2):
+        admission._leave_all()
+        assert (joins.entered, joins.left) == (1, 1)
 
 
 def test_a_model_that_is_registered_does_not_wait_for_one_that_is_being(joins: Joins) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from contracts.errors import CoordinatorUnavailable
 from forebay.transports.lanes import UNUSED_SECONDS, ManyLanes, OneLane, Passage
 
 
@@ -19,7 +22,7 @@ def test_a_lane_sends_one_request_at_a_time_and_the_last_used_goes_first() -> No
     lanes.give_back(second)
     lanes.give_back(first)
     assert [lanes.take(), lanes.take()] == [first, second]
-    assert set(lanes.all()) == {first, second}
+    assert set(lanes.close()) == {first, second}
 
 
 def test_a_lane_that_nobody_used_for_long_is_handed_out_once_to_be_closed() -> None:
@@ -31,7 +34,7 @@ def test_a_lane_that_nobody_used_for_long_is_handed_out_once_to_be_closed() -> N
     clock.now += UNUSED_SECONDS
     assert lanes.unused() is idle
     assert lanes.unused() is None
-    assert lanes.all() == [busy]
+    assert lanes._open == {busy}
     lanes.give_back(busy)
     assert lanes.take() is busy
 
@@ -53,4 +56,32 @@ def test_one_lane_is_for_all() -> None:
     lanes = OneLane(transport)
     assert {lanes.take(), lanes.take()} == {transport}
     lanes.give_back(transport)
-    assert (lanes.unused(), lanes.all()) == (None, [transport])
+    assert (lanes.unused(), lanes.close()) == (None, [transport])
+
+
+def test_a_lane_of_an_event_loop_that_has_ended_is_never_given_again() -> None:
+    lanes = ManyLanes(object)
+    busy, free = lanes.take(), lanes.take()
+    lanes.give_back(free)
+    lanes.renew()
+    lanes.give_back(busy)
+    assert lanes.take() not in {busy, free}
+
+
+def test_one_lane_is_made_anew_for_another_event_loop_unless_it_is_the_programs_own() -> None:
+    given, made = OneLane(object()), OneLane(object(), object)
+    before = given.take(), made.take()
+    given.renew()
+    made.renew()
+    assert given.take() is before[0]
+    assert made.take() is not before[1]
+
+
+def test_who_waited_while_all_lanes_were_closed_opens_none() -> None:
+    lanes = ManyLanes(object)
+    busy = lanes.take()
+    assert lanes.close() == [busy]
+    lanes.give_back(busy)
+    with pytest.raises(CoordinatorUnavailable, match="closed"):
+        lanes.take()
+    assert lanes.close() == []

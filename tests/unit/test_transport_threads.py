@@ -97,6 +97,25 @@ class Inner:
             raise self._error
 
 
+class Hanging:
+    """A body whose reader hangs until it is closed, and then fails before the closing is done."""
+
+    def __init__(self) -> None:
+        self._is_closed, self._has_failed = threading.Event(), threading.Event()
+
+    def __iter__(self) -> Iterator[bytes]:
+        assert self._is_closed.wait(10)
+        try:
+            raise ConnectionError
+            yield b""
+        finally:
+            self._has_failed.set()
+
+    def close(self) -> None:
+        self._is_closed.set()
+        assert self._has_failed.wait(10)
+
+
 class Noting(Passage):
     """Notes when it is closed, and what it is to run later."""
 
@@ -142,6 +161,16 @@ def test_what_another_thread_closed_meanwhile_is_not_missed() -> None:
     dropped = Dropped()
     dropped._bodies = Stale()
     dropped.close()
+
+
+def test_who_closes_what_another_thread_reads_is_no_failure_of_the_provider() -> None:
+    exchange, attempt, _ = flowing(forebay.DefaultClassifier())
+    body = BlockingBody(Hanging(), exchange, Dropped())
+    with ThreadPoolExecutor(1) as threads:
+        reading = threads.submit(list, body)
+        body.close()
+        assert isinstance(reading.exception(10), ConnectionError)
+    assert attempt.released == ["local_cancelled"]
 
 
 @pytest.fixture
