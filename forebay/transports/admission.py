@@ -108,6 +108,7 @@ class AsyncAdmission:
         self._on_long_wait = on_long_wait
         self._is_closed = False
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._joining: set[asyncio.Task[AdaptiveRequestAdmissionController]] = set()
         self._joined = self._new()
 
     def _new(self) -> _Joined[asyncio.Lock, AdaptiveRequestAdmissionController]:
@@ -125,10 +126,23 @@ class AsyncAdmission:
             refuse_two_loops(self._loop)
             earlier, self._joined, self._loop = self._joined, self._new(), loop
             await self._leave(earlier)
-        joined, register_as = self._joined, self._register_as
-        ready = joined.ready(provider_model, register_as)
+        joined = self._joined
+        ready = joined.ready(provider_model, self._register_as)
         if ready is not None:
             return ready
+        # A task of its own: whoever is cancelled midway would leave half a member behind.
+        joining = loop.create_task(self._join(joined, provider_model))
+        self._joining.add(joining)
+        joining.add_done_callback(self._joining.discard)
+        joining.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return await asyncio.shield(joining)
+
+    async def _join(
+        self,
+        joined: _Joined[asyncio.Lock, AdaptiveRequestAdmissionController],
+        provider_model: ProviderModelKey,
+    ) -> AdaptiveRequestAdmissionController:
+        register_as = self._register_as
         async with joined.lock:
             if self._is_closed:  # whoever closes waits for this lock, and then leaves
                 raise CoordinatorUnavailable(_CLOSED)

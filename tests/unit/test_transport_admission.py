@@ -36,8 +36,7 @@ class Joins:
         self.left += 1
 
     async def __aenter__(self) -> Any:
-        await asyncio.sleep(0)
-        self.entered += 1
+        self.entered += 1  # what is cancelled from here on was never left
         await asyncio.sleep(0)
         return self.controller
 
@@ -111,16 +110,29 @@ def test_who_closes_while_another_thread_joins_leaves_after_it(
 
 
 @pytest.mark.parametrize("turns", range(6))
+@pytest.mark.parametrize("is_cancelled", [False, True])
 async def test_a_client_that_is_closed_during_its_first_call_stays_no_member(
-    joins: Joins, turns: int
+    joins: Joins, turns: int, is_cancelled: bool
 ) -> None:
     asked = AsyncAdmission("redis://nowhere", None)
     first = asyncio.create_task(asked.ready(MODEL))
     for _ in range(turns):
         await asyncio.sleep(0)
+    if is_cancelled:
+        first.cancel()
     await asked.aclose()
     await asyncio.gather(first, return_exceptions=True)
     assert joins.entered == joins.left
+
+
+async def test_who_is_cancelled_while_it_joins_joins_for_the_next_one(joins: Joins) -> None:
+    asked = AsyncAdmission("redis://nowhere", None)
+    first, second = (asyncio.create_task(asked.ready(MODEL)) for _ in range(2))
+    for _ in range(2):
+        await asyncio.sleep(0)
+    first.cancel()
+    assert await second is joins.controller
+    assert (joins.entered, first.cancelled()) == (1, True)
 
 
 @pytest.mark.parametrize("runs", [True, False])
