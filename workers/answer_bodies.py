@@ -10,9 +10,16 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from contracts.quotas import MAX_BUDGET
 from contracts.requests import TokenUsage
 from workers.answer_decoding import decoder_of
+from workers.token_usage import (
+    LONGEST_USAGE,
+    NO_COUNTS,
+    Counts,
+    counts_of,
+    counts_within,
+    usage_of,
+)
 
 BILLING_CODES: Final = frozenset(
     {
@@ -46,7 +53,7 @@ UNNAMED_ERROR: Final = "unnamed_error"
 """Error code of an error inside an answer with a good status that gave itself no code."""
 
 MOST_PARSED_BYTES: Final = 1_048_576
-"""A longer JSON body, or line of a stream, is passed over."""
+"""A longer JSON body, or line of a stream, is not parsed."""
 MOST_INFLATED_BYTES: Final = 16 * MOST_PARSED_BYTES
 """A compressed body is read up to here: a few bytes can stand for gigabytes."""
 
@@ -94,19 +101,10 @@ def error_code_in(document: Any) -> str | None:
     return next((code for code in codes if code in BILLING_CODES), codes[0] if codes else None)
 
 
-def token_usage(reported: Any) -> TokenUsage | None:
-    """Return the counts of a ``usage``, a JSON object or an SDK's model of one; None without any.
-
-    Knows ``prompt_tokens`` and ``completion_tokens`` (OpenAI) and ``input_tokens`` and
-    ``output_tokens`` (OpenAI's responses, Anthropic). What is no count is as if not given.
-    """
-    if reported is None or isinstance(reported, TokenUsage):
-        return reported
-    return _usage(*_counts(reported))
-
-
 class AnswerReader:
     """Watches a body as it passes for its usage, its error and its end; keeps 1 MB of it at most.
+
+    Of a longer JSON document, or line of a stream, only the usage is read.
 
     Understands JSON and server-sent events, of OpenAI's two APIs and of Anthropic's, plain or in
     an encoding that `decoder_of` knows. Anything else, and anything broken, is given up quietly:
@@ -118,18 +116,18 @@ class AnswerReader:
     """
 
     __slots__ = (
+        "_counts",
         "_decoded",
         "_decoder",
         "_error_code",
         "_has_ended",
-        "_input",
         "_is_compressed",
+        "_is_counted",
         "_is_error_event",
         "_is_json",
-        "_is_skipping",
+        "_is_long",
         "_is_watching",
         "_kept",
-        "_usage",
     )
 
     def __init__(self, content_type: str, content_encoding: str) -> None:
@@ -142,10 +140,10 @@ class AnswerReader:
         self._is_compressed = content_encoding.strip().lower() not in {"", "identity"}
         self._decoded = 0
         self._kept = bytearray()
-        self._is_skipping = False
+        self._is_long = False
         self._is_error_event = False
-        self._input: int | None = None
-        self._usage: TokenUsage | None = None
+        self._counts = NO_COUNTS
+        self._is_counted = False
         self._error_code: str | None = None
         self._has_ended = False
 
@@ -158,7 +156,7 @@ class AnswerReader:
     def usage(self) -> TokenUsage | None:
         """What the answer said it used; None until it has said so."""
         self._read_json()
-        return self._usage
+        return usage_of(self._counts) if self._is_counted else None
 
     @property
     def error_code(self) -> str | None:
@@ -194,33 +192,41 @@ class AnswerReader:
         self._kept.clear()
 
     def _keep(self, part: bytes) -> None:
-        if len(self._kept) + len(part) > MOST_PARSED_BYTES:
-            self._give_up()
-        else:
-            self._kept += part
+        self._kept += part
+        if len(self._kept) > MOST_PARSED_BYTES:
+            self._read_long()
 
     def _read_json(self) -> None:
-        # Kept until it is whole: asked for too early, it is no JSON yet.
-        if self._is_json and self._kept and self._note(bytes(self._kept)):
+        if not self._is_json or not self._kept:
+            return
+        if self._is_long:
+            self._read_long()
+        elif self._note(bytes(self._kept)):
+            # Kept until it is whole: asked for too early, it is no JSON yet.
             self._kept.clear()
+
+    def _read_long(self) -> None:
+        """Take the usage from what is kept of a long document, whose next part may hold another."""
+        self._is_long = True
+        self._count(counts_within(bytes(self._kept)))
+        del self._kept[:-LONGEST_USAGE]
 
     def _take_events(self, part: bytes) -> None:
         cut = max(part.rfind(b"\n"), part.rfind(b"\r"))
         if cut < 0:
-            if not self._is_skipping:
-                self._kept += part
-        else:
-            lines = bytes(self._kept) + part[: cut + 1]
-            if self._is_skipping:
-                lines = b"".join(lines.splitlines(keepends=True)[1:])
-            self._is_skipping = False
-            self._kept = bytearray(part[cut + 1 :])
-            # Almost every part of a stream is content alone; these searches are all it costs.
-            if self._is_error_event or any(word in lines for word in _TELLING_WORDS):
-                self._read_lines(lines)
-        if len(self._kept) > MOST_PARSED_BYTES:
-            self._is_skipping = True
-            self._kept.clear()
+            self._keep(part)
+            return
+        lines = bytes(self._kept) + part[: cut + 1]
+        self._kept = bytearray()
+        if self._is_long:
+            first, *others = lines.splitlines(keepends=True)
+            self._count(counts_within(first))
+            lines = b"".join(others)
+            self._is_long = False
+        # Almost every part of a stream is content alone; these searches are all it costs.
+        if self._is_error_event or any(word in lines for word in _TELLING_WORDS):
+            self._read_lines(lines)
+        self._keep(part[cut + 1 :])
 
     def _read_lines(self, lines: bytes) -> None:
         for line in lines.splitlines():
@@ -254,36 +260,15 @@ class AnswerReader:
         if isinstance(start, dict):
             # Anthropic's message_start: the input, and an output that has only begun, so it is no
             # usage of the attempt before message_delta has told the output.
-            self._input = _counts(start.get("usage"))[0]
-        counted = _counts(told.get("usage"))
-        if counted != (None, None):
-            self._input = counted[0] if counted[0] is not None else self._input
-            self._usage = _usage(self._input, counted[1])
+            self._counts = Counts(counts_of(start.get("usage")).input_tokens)
+        self._count(counts_of(told.get("usage")))
         return True
 
-
-def _usage(input_tokens: int | None, output_tokens: int | None) -> TokenUsage | None:
-    if input_tokens is None and output_tokens is None:
-        return None
-    return TokenUsage(input_tokens=input_tokens or 0, output_tokens=output_tokens or 0)
-
-
-def _counts(reported: Any) -> tuple[int | None, int | None]:
-    """Return the input and output tokens of a ``usage``, None where it does not say."""
-    input_tokens = _count(reported, "prompt_tokens", "input_tokens")
-    # Anthropic counts what it writes to its cache apart, and bounds it like other input.
-    cached = _count(reported, "cache_creation_input_tokens")
-    if input_tokens is not None:
-        input_tokens += cached or 0
-    return input_tokens, _count(reported, "completion_tokens", "output_tokens")
-
-
-def _count(reported: Any, *names: str) -> int | None:
-    for name in names:
-        if isinstance(reported, Mapping):
-            value = reported.get(name)
-        else:
-            value = getattr(reported, name, None)
-        if type(value) is int and 0 <= value <= MAX_BUDGET:
-            return value
-    return None
+    def _count(self, counts: Counts) -> None:
+        """Take what a ``usage`` says; what it does not say of the input was said before."""
+        if counts == NO_COUNTS:
+            return
+        if counts.input_tokens is None:
+            counts = counts._replace(input_tokens=self._counts.input_tokens)
+        self._counts = counts
+        self._is_counted = True

@@ -38,10 +38,10 @@ from contracts.requests import (
 from coordinator.logs import Logger
 from coordinator.requests.attempts import UNCLASSIFIED, classified
 from coordinator.requests.blocking import BlockingRequestAdmissionController
-from workers.answer_bodies import token_usage
 from workers.classification import NOT_SENT, Classifier, DefaultClassifier, check_classifier
 from workers.provider_answers import Answered, answer_of, quota_readings
 from workers.retries import RetryBudget, RetryPolicy, check_max_attempts
+from workers.token_usage import token_usage
 
 T = TypeVar("T")
 

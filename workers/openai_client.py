@@ -16,7 +16,7 @@ import httpx2
 from pydantic import SecretStr, ValidationError
 
 from contracts.errors import ConfigurationError
-from workers.answer_bodies import AnswerReader, error_code_of, token_usage
+from workers.answer_bodies import AnswerReader, error_code_of
 from workers.openai_answers import (
     UNREADABLE,
     ChatCompletion,
@@ -30,6 +30,7 @@ from workers.openai_answers import (
     Wire,
 )
 from workers.provider_answers import kept_headers
+from workers.token_usage import token_usage
 
 _WireT = TypeVar("_WireT", bound=Wire)
 

@@ -47,6 +47,29 @@ async def test_a_whole_answer_is_a_success_and_its_usage_settles_the_quota(
     assert exchanges.outcomes == {"success": 1}
 
 
+@pytest.mark.parametrize("name", BARE)
+@pytest.mark.parametrize(
+    ("usage", "drawn"),
+    [
+        ({"prompt_tokens": 5_000, "total_tokens": 5_000}, 5_000),
+        ({"prompt_tokens": 7, "completion_tokens": 10**12}, 4),  # the estimate stands
+    ],
+    ids=["real", "absurd"],
+)
+async def test_a_large_answer_is_settled_by_its_usage_if_that_can_be_true(
+    redis_url: str, provider: RawProvider, name: str, usage: dict[str, int], drawn: int
+) -> None:
+    async def answer(_asked: Asked, reply: Reply) -> None:
+        await reply.send(whole({"data": [{"embedding": [0.1] * 500_000}], "usage": usage}))
+
+    provider.behaviour = answer
+    async with exchanging(name, redis_url, provider, config=a_day_of_tokens()) as exchanges:
+        await exchanges.driver.do(lambda: exchanges.driver.call("", stream=False))
+        await exchanges.when(in_flight=0)
+        assert await exchanges.level(TPD) == pytest.approx(100_000 - drawn, abs=1)
+    assert exchanges.outcomes == {"success": 1}
+
+
 @every_driver
 async def test_a_stream_holds_its_lease_until_it_is_read_to_its_end(
     redis_url: str, provider: RawProvider, name: str

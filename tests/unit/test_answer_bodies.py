@@ -1,42 +1,14 @@
 from __future__ import annotations
 
 import json
-from types import SimpleNamespace
 
 import pytest
 
 from contracts.requests import TokenUsage
-from workers.answer_bodies import error_code_of, token_usage
+from workers.answer_bodies import error_code_of
 
 USED = TokenUsage(input_tokens=25, output_tokens=15)
 SECRET = "the prompt and sk-secret"
-
-
-@pytest.mark.parametrize(
-    ("usage", "counted"),
-    [
-        ({"prompt_tokens": 25, "completion_tokens": 15, "total_tokens": 40}, USED),
-        ({"input_tokens": 25, "output_tokens": 15}, USED),
-        ({"input_tokens": 20, "cache_creation_input_tokens": 5, "output_tokens": 15}, USED),
-        ({"prompt_tokens": 25}, TokenUsage(input_tokens=25)),
-        ({"prompt_tokens": -1, "completion_tokens": True}, None),
-        ({"prompt_tokens": 10**30, "completion_tokens": "3"}, None),
-        ({"prompt_tokens": None}, None),
-        ({}, None),
-        ([], None),
-        (None, None),
-    ],
-)
-def test_a_bodys_usage_is_read_and_none_is_invented(
-    usage: object, counted: TokenUsage | None
-) -> None:
-    assert token_usage(usage) == counted
-
-
-def test_an_sdks_usage_is_read() -> None:
-    assert token_usage(SimpleNamespace(prompt_tokens=25, completion_tokens=15)) == USED
-    assert token_usage(USED) is USED
-    assert token_usage(object()) is None
 
 
 @pytest.mark.parametrize(

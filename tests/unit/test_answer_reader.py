@@ -19,6 +19,7 @@ from workers.answer_bodies import (
     UNNAMED_ERROR,
     AnswerReader,
 )
+from workers.token_usage import MOST_TOKENS
 
 USED = TokenUsage(input_tokens=25, output_tokens=15)
 CHAT = {"id": "c", "choices": [], "usage": {"prompt_tokens": 25, "completion_tokens": 15}}
@@ -228,13 +229,43 @@ def test_memory_is_bounded_however_long_the_body(kind: str, text: bytes) -> None
     assert reader.usage is None
 
 
-def test_a_line_too_long_to_be_parsed_is_passed_over() -> None:
+LONG = "x" * (2 * MOST_PARSED_BYTES)
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"data": LONG, "usage": CHAT["usage"]},
+        {"usage": CHAT["usage"], "data": LONG},
+        {"data": LONG, "usage": CHAT["usage"], "more": LONG},
+        {"type": "response.completed", "response": {"output": LONG, "usage": CHAT["usage"]}},
+    ],
+    ids=["in the end", "in the beginning", "between", "within"],
+)
+@pytest.mark.parametrize("step", [1000, 65_536, 10**9])
+@pytest.mark.parametrize("kind", [JSON, EVENTS])
+def test_what_is_too_long_to_be_parsed_is_read_for_its_usage(
+    document: object, step: int, kind: str
+) -> None:
+    body = json.dumps(document).encode() if kind == JSON else events(document)
+    assert read(body, kind, step=step).usage == USED
+
+
+def test_a_line_too_long_to_be_parsed_ends_where_it_ends() -> None:
     reader = read(b"data: " + b"x" * (MOST_PARSED_BYTES + 1), EVENTS, step=65_536)
     # What ends it looks like a line of its own, and is none.
-    reader.feed(events({"usage": {"prompt_tokens": 1}}))
-    assert reader.usage is None
+    reader.feed(events({"error": {"code": "quoted"}}))
+    assert reader.error_code is None
     reader.feed(OPENAI_STREAM)
     assert reader.usage == USED
+
+
+def test_an_absurd_usage_is_none_whatever_a_stream_says_besides() -> None:
+    absurd = {"usage": {"input_tokens": MOST_TOKENS + 1, "output_tokens": 1}}
+    started = events({"type": "message_start", "message": absurd})
+    ended = events({"type": "message_delta", "usage": {"output_tokens": 15}})
+    assert read(started + ended, EVENTS).usage is None
+    assert read(json.dumps({"data": LONG, **absurd}).encode(), step=65_536).usage is None
 
 
 @pytest.mark.parametrize(
