@@ -96,7 +96,12 @@ def _check_number(what: str, value: object) -> None:
         )
 
 
-def _check_wait(seconds: float) -> None:
+def check_wait(seconds: float) -> None:
+    """Refuse what is no wait in a queue; None, for ever, is for the caller to pass over.
+
+    Raises:
+        ConfigurationError: no number of seconds from 0 on.
+    """
     _check_number("queue_wait_timeout_seconds", seconds)
     if not seconds >= 0:  # not "<": NaN is below nothing
         raise ConfigurationError(
@@ -146,7 +151,7 @@ class RequestAdmissionItem:
         check_type("group of a request", self.group, RequestGroupSpec)
         check_name("attempt id", self.attempt_id)
         if self.queue_wait_timeout_seconds is not None:
-            _check_wait(self.queue_wait_timeout_seconds)
+            check_wait(self.queue_wait_timeout_seconds)
         if self.cost is not None:
             _check_tokens("cost", self.cost)
             if self.cost > MAX_COST:

@@ -26,10 +26,8 @@ from contracts.identity import RequestGroupSpec, RequestResourceKey
 from contracts.settings import MemberSettings, RequestAdmissionConfig
 from coordinator.requests.blocking import BlockingRequestAdmissionController
 from coordinator.requests.controller import AdaptiveRequestAdmissionController
-from forebay.transports.admission import (
-    RegisterAs,
-    check_requests,
-)
+from forebay.transports.admission import RegisterAs
+from forebay.transports.arguments import check_keywords, check_requests
 from forebay.transports.clients import Factory, library_of
 from forebay.transports.exchange import ReleaseAt, Rules
 from forebay.transports.groups import asking_as, current_group
@@ -129,6 +127,7 @@ def transport(
     Raises:
         ConfigurationError: a wrong argument, or the library is not installed.
     """
+    check_keywords(transport, options, TransportOptions.__annotations__)
     check_requests(requests)
     if isinstance(requests, str):
         raise ConfigurationError(
@@ -231,7 +230,8 @@ def http_client(
     Raises:
         ConfigurationError: a wrong argument, or the library is not installed.
     """
-    check_requests(requests)
+    check_keywords(http_client, options, TransportOptions.__annotations__)
+    check_requests(requests, settings)
     if isinstance(requests, str) and max_parallel_requests is None:
         raise ConfigurationError(
             "http_client was given a URL and no max_parallel_requests, with which it registers each"
@@ -247,7 +247,7 @@ def http_client(
         rules=Rules(**options),
         settings=settings,
     )
-    return factory.client(inner, client_options or {})
+    return factory.client(inner, {} if client_options is None else client_options)
 
 
 def _register_as(

@@ -27,8 +27,6 @@ ControllerT = TypeVar("ControllerT")
 _ALIAS: Final = "http"
 _CLOSED: Final = "this client was closed, expected an open one; make another."
 
-Controller = AdaptiveRequestAdmissionController | BlockingRequestAdmissionController
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisterAs:
@@ -288,17 +286,4 @@ def refuse_two_loops(earlier: asyncio.AbstractEventLoop | None) -> None:
         raise ConfigurationError(
             "a client was used on a second event loop while the first one runs in another thread,"
             " expected all its calls on one; make a client for each loop, or one with sync=True."
-        )
-
-
-def check_requests(requests: object) -> None:
-    """Refuse what no transport can ask.
-
-    Raises:
-        ConfigurationError: neither a controller nor a URL.
-    """
-    if not isinstance(requests, Controller | str):
-        raise ConfigurationError(
-            f"a transport was given an object of type {type(requests).__name__}, expected what"
-            " forebay.connect gives, or the URL of a server; pass one."
         )

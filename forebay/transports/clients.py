@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
 from functools import cache, partial
 from types import ModuleType
 from typing import Any, Final
 
 from contracts.errors import ConfigurationError
-from contracts.identity import shown
+from contracts.identity import check_type, shown
 from contracts.settings import MemberSettings
-from coordinator.requests.blocking import BlockingRequestAdmissionController
 from forebay.transports.admission import (
     AsyncAdmission,
     BlockingAdmission,
-    Controller,
     RegisterAs,
 )
+from forebay.transports.arguments import Controller, check_inner, check_sync
 from forebay.transports.core import Asking, AsyncAdmitted, BlockingAdmitted
 from forebay.transports.exchange import Rules
 from forebay.transports.identity import LIBRARIES
@@ -68,10 +68,13 @@ def library_of(inner: object) -> str:
     Raises:
         ConfigurationError: to none that is known.
     """
-    for cls in type(inner).__mro__:
-        library = cls.__module__.partition(".")[0]
-        if library in LIBRARIES:
-            return library
+    # Not by the name of its class's module: openai's SDK renames those that it exports as its own.
+    for name in LIBRARIES:
+        library = sys.modules.get(name)
+        if library is not None and isinstance(
+            inner, library.BaseTransport | library.AsyncBaseTransport
+        ):
+            return name
     raise ConfigurationError(
         f"inner is an object of type {type(inner).__name__}, expected a transport of"
         f" {' or '.join(LIBRARIES)}; pass one, or leave it out."
@@ -103,26 +106,27 @@ class Factory:
         rules: Rules,
         settings: MemberSettings | None = None,
     ) -> None:
+        check_sync(requests, sync=is_blocking)
         self._is_blocking = is_blocking
         self._library = loaded(library)
         self._asking = Asking(rules)
         self._admission: AsyncAdmission | BlockingAdmission
-        if not isinstance(requests, str) and is_blocking != isinstance(
-            requests, BlockingRequestAdmissionController
-        ):
-            raise ConfigurationError(
-                f"sync is {is_blocking} with a {type(requests).__name__}, which is of the other"
-                " kind; leave sync out."
-            )
         if is_blocking:
             self._admission = BlockingAdmission(requests, register_as, settings)  # type: ignore[arg-type]
         else:
             self._admission = AsyncAdmission(requests, register_as, settings)  # type: ignore[arg-type]
 
     def transport(self, inner: Any = None, **options: Any) -> Any:
-        """Return a transport around ``inner``, default the library's own with these options."""
+        """Return a transport around ``inner``, default the library's own with these options.
+
+        Raises:
+            ConfigurationError: ``inner`` is of another kind.
+        """
+        library = self._library
+        base = library.BaseTransport if self._is_blocking else library.AsyncBaseTransport
+        check_inner(inner, base, library.__name__)
         lanes = self._own_lanes(**options) if inner is None else OneLane(inner)
-        cls = transport_class(self._library, is_blocking=self._is_blocking)
+        cls = transport_class(library, is_blocking=self._is_blocking)
         return cls(lanes, self._admission, self._asking)
 
     def _own_lanes(self, **options: Any) -> Lanes:
@@ -144,6 +148,7 @@ class Factory:
         Raises:
             ConfigurationError: options that the client does not know, or that this sets itself.
         """
+        check_type("client_options", options, Mapping)
         taken = _OWN_OPTIONS & options.keys()
         if inner is not None:
             taken |= _TRANSPORT_OPTIONS & options.keys()

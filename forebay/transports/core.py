@@ -6,8 +6,9 @@ httpx and httpx2 have the same interface; `clients` adds the library's base clas
 from __future__ import annotations
 
 import asyncio
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
+from contracts.errors import ConfigurationError
 from contracts.events import captured_context
 from contracts.requests import RequestAdmissionItem, new_attempt_id
 from coordinator.logs import Logger
@@ -121,6 +122,13 @@ class AsyncAdmitted:
             response.stream = self.body_class(response.stream, passage)
         return response
 
+    def handle_request(self, request: Any) -> Any:  # noqa: ARG002
+        """Refuse a request of a client for threads."""
+        raise _for_other_clients("Client", "AsyncClient", "with")
+
+    def __enter__(self) -> NoReturn:
+        raise _for_other_clients("Client", "AsyncClient", "with")
+
     async def aclose(self) -> None:
         """Close the inner transports, and the connection to the server if this made it."""
         self._move_to(asyncio.get_running_loop())
@@ -178,6 +186,13 @@ class BlockingAdmitted:
             response.stream = self.body_class(response.stream, passage, self._dropped)
         return response
 
+    async def handle_async_request(self, request: Any) -> Any:  # noqa: ARG002
+        """Refuse a request of a client on an event loop."""
+        raise _for_other_clients("AsyncClient", "Client", "async with")
+
+    async def __aenter__(self) -> NoReturn:
+        raise _for_other_clients("AsyncClient", "Client", "async with")
+
     def close(self) -> None:
         """Close the inner transports, and the connection to the server if this made it."""
         try:
@@ -186,3 +201,11 @@ class BlockingAdmitted:
                 lane.close()
         finally:
             self._admission.close()
+
+
+def _for_other_clients(used_by: str, wanted: str, how: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"a transport was given to a {used_by}, expected a client of its own kind,"
+        f" {'an' if wanted.startswith('A') else 'a'} {wanted}; make that, or connect with"
+        f" `{how} forebay.connect(...)`."
+    )

@@ -11,11 +11,16 @@ from functools import partial
 from typing import Any, Final, Literal
 
 from contracts.errors import ConfigurationError
-from contracts.identity import RequestGroupSpec, RequestResourceKey, check_type, shown
-from contracts.requests import RequestAdmissionItem, RequestOutcomeKind, RequestReleaseOutcome
+from contracts.identity import RequestGroupSpec, RequestResourceKey, check_methods, check_type, shown
+from contracts.requests import (
+    RequestAdmissionItem,
+    RequestOutcomeKind,
+    RequestReleaseOutcome,
+    check_wait,
+)
 from coordinator.logs import Logger
 from coordinator.requests.attempts import classified, outcome_of
-from forebay.transports.admission import Controller
+from forebay.transports.arguments import Controller
 from forebay.transports.identity import HttpResolver, Resolve
 from forebay.transports.lanes import Lanes, Passage
 from forebay.transports.waits import OPEN_BODIES
@@ -60,14 +65,17 @@ class Rules:
     release_at: ReleaseAt | Mapping[RequestResourceKey, ReleaseAt] = "end"
 
     def __post_init__(self) -> None:
-        if not callable(self.resolve):
-            raise ConfigurationError(
-                f"resolve is {shown(self.resolve)}, expected a function of a RequestView; pass one."
-            )
+        check_methods(
+            "resolve", self.resolve, ("__call__",), "pass one, such as forebay.HttpResolver()"
+        )
         check_classifier(self.classifier)
         check_estimator(self.estimator)
+        if self.queue_wait_timeout_seconds is not None:
+            check_wait(self.queue_wait_timeout_seconds)
         check_type("group of a transport", self.group, RequestGroupSpec)
         by_resource = isinstance(self.release_at, Mapping)
+        for resource in self.release_at if by_resource else ():
+            check_type("a resource of release_at", resource, RequestResourceKey)
         given = self.release_at.values() if by_resource else [self.release_at]  # type: ignore[union-attr]
         for moment in given:
             if moment not in _RELEASES:

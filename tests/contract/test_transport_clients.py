@@ -157,6 +157,17 @@ async def test_a_transport_of_ones_own_is_wrapped(
     assert await outcomes_on(redis_url) == {"success": 1}
 
 
+@pytest.mark.parametrize("library", [httpx, httpx2])
+def test_the_library_of_ones_own_class_is_known(redis_url: str, library: Any) -> None:
+    class Own(library.BaseTransport):
+        pass
+
+    assert openai.OpenAI  # which renames the modules of what it exports of httpx2
+    with forebay.connect(redis_url) as requests:
+        wrapped: Any = forebay.transport(requests, inner=Own())
+    assert isinstance(wrapped, library.BaseTransport)
+
+
 async def test_what_calls_no_model_passes_without_a_lease(
     redis_url: str, provider: RawProvider
 ) -> None:
@@ -179,60 +190,3 @@ async def test_who_asks_is_named_by_the_block(redis_url: str, provider: RawProvi
         first.cancel()
         second.cancel()
         await asyncio.gather(first, second, return_exceptions=True)
-
-
-# -- misuse
-
-
-@pytest.mark.parametrize(
-    ("make", "says"),
-    [
-        (forebay.http_client, "max_parallel_requests"),
-        (lambda url: forebay.http_client(7, max_parallel_requests=1), "expected what"),
-        (lambda url: forebay.http_client(url, max_parallel_requests=0), "whole number"),
-        (
-            lambda url: forebay.http_client(url, max_parallel_requests=1, library="aiohttp"),
-            "library",
-        ),
-        (
-            lambda url: forebay.http_client(
-                url, max_parallel_requests=1, client_options={"limits": None}
-            ),
-            "limits",
-        ),
-        (
-            lambda url: forebay.http_client(
-                url, max_parallel_requests=1, client_options={"colour": 1}
-            ),
-            "client_options",
-        ),
-        (
-            lambda url: forebay.http_client(
-                url,
-                max_parallel_requests=1,
-                inner=httpx2.AsyncHTTPTransport(),
-                client_options={"verify": False},
-            ),
-            "verify",
-        ),
-        (
-            lambda url: forebay.http_client(url, max_parallel_requests=1, release_at="later"),
-            "release_at",
-        ),
-        (lambda url: forebay.http_client(url, max_parallel_requests=1, resolve=7), "resolve"),
-        (forebay.transport, "forebay.connect"),
-    ],
-)
-def test_a_wrong_argument_is_refused_where_it_is_given(make: Any, says: str) -> None:
-    with pytest.raises(forebay.ConfigurationError, match=says):
-        make("redis://127.0.0.1:1")
-
-
-async def test_a_server_that_is_away_is_a_typed_error(provider: RawProvider) -> None:
-    settings = forebay.MemberSettings(call_timeout_seconds=0.2)
-    async with forebay.http_client(
-        "redis://127.0.0.1:1", max_parallel_requests=1, settings=settings
-    ) as client:
-        with pytest.raises(forebay.CoordinatorUnavailable, match=r"127\.0\.0\.1:1"):
-            await client.post(f"{provider.base_url}/chat/completions", json={"model": "m"})
-    assert provider.asked == []
