@@ -210,8 +210,9 @@ def http_client(
 ) -> Any:
     """Return a client to hand to an SDK as its ``http_client``.
 
-    With a URL it connects when it sends its first request, and leaves the fleet when it is closed.
-    On an event loop other than the last one it connects anew.
+    With a URL it connects when it sends its first request, and leaves the fleet when it is closed,
+    which is for its owner to do. On another event loop, once the last one has ended, it connects
+    anew.
 
     Args:
         requests: the URL of a server, or what ``forebay.connect`` gives.

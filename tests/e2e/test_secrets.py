@@ -159,6 +159,36 @@ async def execute_in_every_way(exchanges: Exchanges) -> None:
     await executor.aclose()
 
 
+@pytest.mark.parametrize("name", ["httpx-async", "httpx2-async"])
+async def test_a_key_in_a_query_is_told_to_nobody_in_either_form(
+    redis_url: str,
+    name: str,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    caplog.set_level("DEBUG", logger="forebay")
+    forms = ("sk/secret+of the=query", "sk%2Fsecret%2Bof%20the%3Dquery", "sk%2Fsecret%2Bof+the")
+    seen: list[str] = []
+    with watching(redis_url) as commands, RawProvider(answers) as provider:
+        async with exchanging(name, redis_url, provider) as exchanges:
+            client = exchanges.driver.client
+            for behaviour in (answers, refuses(status=500, code="server_error"), breaks, stalls):
+                provider.behaviour = behaviour
+                with contextlib.suppress(Exception):
+                    await client.post(
+                        f"{provider.base_url}/chat/completions",
+                        params={"key": forms[0]},
+                        json={"model": "m"},
+                        timeout=0.2,
+                    )
+            seen.append(shown())
+        assert forms[1] in provider.asked[0].path or forms[2] in provider.asked[0].path
+    written = capfd.readouterr()
+    seen += [*commands, caplog.text, written.out, written.err]
+    assert [form for form in forms if form in "\n".join(seen)] == []
+    assert exchanges.outcomes["success"] == 1
+
+
 @pytest.mark.parametrize("name", DRIVERS)
 async def test_no_secret_is_told_to_anybody(
     redis_url: str,
