@@ -17,7 +17,7 @@ from contracts.requests import (
 from contracts.settings import RequestAdmissionConfig
 from coordinator.requests.attempts import RequestAttempt, limited
 from coordinator.requests.controller import AdaptiveRequestAdmissionController, shut_down
-from coordinator.requests.threads import LoopEndedError
+from coordinator.requests.threads import LoopCaller, LoopEndedError
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -34,14 +34,15 @@ class BlockingRequestAdmissionController:
 
     Args:
         controller: the controller, whose loop runs in another thread.
-
-    Attributes:
-        caller: runs things on that loop.
     """
 
     def __init__(self, controller: AdaptiveRequestAdmissionController) -> None:
-        self.caller = controller.caller
         self._controller = controller
+
+    @property
+    def caller(self) -> LoopCaller:
+        """Runs the controller's methods, or anything else, on its loop."""
+        return self._controller.caller
 
     def register(
         self,
