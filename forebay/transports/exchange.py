@@ -11,7 +11,13 @@ from functools import partial
 from typing import Any, Final, Literal
 
 from contracts.errors import ConfigurationError
-from contracts.identity import RequestGroupSpec, RequestResourceKey, check_methods, check_type, shown
+from contracts.identity import (
+    RequestGroupSpec,
+    RequestResourceKey,
+    check_methods,
+    check_type,
+    shown,
+)
 from contracts.requests import (
     RequestAdmissionItem,
     RequestOutcomeKind,

@@ -59,7 +59,7 @@ def made(**fields: Any) -> Callable[[str], object]:
         (made(classifier=forebay.DefaultClassifier), "^classifier is"),
         (made(classifier=7), "classify_response"),
         (made(estimator=len), "estimate"),
-        (made(resolve=HttpResolver), r"resolve is the class HttpResolver, .* HttpResolver\(\)"),
+        (made(resolve=HttpResolver), r"resolve is the class HttpResolver, .*HttpResolver\(\)"),
         (made(queue_wait_timeout_seconds="1"), "queue_wait_timeout_seconds"),
         (made(queue_wait_timeout_seconds=-1), "queue_wait_timeout_seconds"),
         (made(release_at={"p/m": "end"}), "RequestResourceKey"),

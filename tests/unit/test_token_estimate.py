@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from contracts.errors import ConfigurationError
@@ -76,6 +76,7 @@ JSON_VALUES = st.recursive(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(st.dictionaries(st.sampled_from(["messages", "input", "max_tokens", "n"]), JSON_VALUES))
 def test_no_body_makes_it_raise(body: dict[str, Any]) -> None:
     assert 0 <= CharacterEstimator().estimate(body) <= MAX_COST
