@@ -145,7 +145,7 @@ async def test_a_denial_that_comes_after_a_look_leaves_no_waiter(
         on_notices = shard.on_notices
         monkeypatch.setattr(shard, "on_notices", lambda *told: heard.append(told))
         monkeypatch.setattr(shard, "on_next_wake", lambda _seconds: None)
-        waiting = asyncio.create_task(scene.member.acquire(scene_item(wait_seconds=0.1)))
+        waiting = asyncio.create_task(scene.member.acquire(scene_item(wait_seconds=1.0)))
         await scene.until(waiters=1)
         attempt = next(iter(shard._attempts.values()))
         if is_behind:  # the clock here, so that the attempt is asked anew
