@@ -244,7 +244,7 @@ async def test_without_memory_waits_end_and_the_leases_of_the_dead_pass_on(
         await requests.register(MODEL, "main", 1)
         await dead.acquire(item())
         patient = asyncio.create_task(requests.acquire(item()))
-        hasty = asyncio.create_task(requests.acquire(item(queue_wait_timeout_seconds=0.2)))
+        hasty = asyncio.create_task(requests.acquire(item(queue_wait_timeout_seconds=1.0)))
 
         async def both_wait() -> bool:
             return (await requests.pressure.snapshot(CHAT)).waiters == 2
