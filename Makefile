@@ -33,7 +33,7 @@ demo: setup
 	@$(BIN)/forebay demo
 
 test: setup
-	@$(BIN)/python -m pytest tests
+	@$(BIN)/python -m pytest -n auto --dist worksteal tests
 
 lint: setup
 	@$(BIN)/ruff check .
