@@ -6,6 +6,7 @@ httpx and httpx2 have the same interface; `clients` adds the library's base clas
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any, ClassVar, NoReturn
 
 from contracts.errors import ConfigurationError
@@ -142,7 +143,8 @@ class AsyncAdmitted:
         """Drop the connections of an earlier event loop, which has ended and them with it."""
         if loop is not self._loop:
             refuse_two_loops(self._loop)
-            self._lanes.renew()
+            if self._loop is not None:
+                self._lanes = self._lanes.anew()
             self._loop = loop
 
 
@@ -156,9 +158,11 @@ class BlockingAdmitted:
         self._admission = admission
         self._asking = asking
         self._dropped = Dropped()
+        self._process_id = os.getpid()
 
     def handle_request(self, request: Any) -> Any:
         """Send a request under a lease: `AsyncAdmitted.handle_async_request`."""
+        self._move_to(os.getpid())
         self._dropped.close()
         item = self._asking.item_of(request)
         if (unused := self._lanes.unused()) is not None:
@@ -195,12 +199,19 @@ class BlockingAdmitted:
 
     def close(self) -> None:
         """Close the inner transports, and the connection to the server if this made it."""
+        self._move_to(os.getpid())
         try:
             self._dropped.close()
             for lane in self._lanes.close():
                 lane.close()
         finally:
             self._admission.close()
+
+    def _move_to(self, process_id: int) -> None:
+        """Leave the connections to the parent in a forked child: two would read one answer."""
+        if process_id != self._process_id:
+            self._lanes, self._dropped = self._lanes.anew(), Dropped()
+            self._process_id = process_id  # last: another thread must not send before that
 
 
 def _for_other_clients(used_by: str, wanted: str, how: str) -> ConfigurationError:

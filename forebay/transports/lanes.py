@@ -36,8 +36,8 @@ class Lanes(Protocol):
         """Return a transport that nobody has used for long, for the caller to close."""
         ...
 
-    def renew(self) -> None:
-        """Forget the transports whose connections belong to an event loop that has ended."""
+    def anew(self) -> Lanes:
+        """Return others with no connection yet: these ones' are of an ended loop or a parent's."""
         ...
 
     def close(self) -> list[Any]:
@@ -50,7 +50,7 @@ class OneLane:
 
     Args:
         transport: sends them.
-        make: makes another for another event loop; None where it is the program's own.
+        make: makes another for another event loop or process; None where it is the program's own.
     """
 
     def __init__(self, transport: Any, make: Callable[[], Any] | None = None) -> None:
@@ -68,10 +68,9 @@ class OneLane:
         """None: it is always used."""
         return None
 
-    def renew(self) -> None:
-        """Make another, unless it is the program's own."""
-        if self._make is not None:
-            self._transport = self._make()
+    def anew(self) -> OneLane:
+        """Return another, unless it is the program's own."""
+        return self if self._make is None else OneLane(self._make(), self._make)
 
     def close(self) -> list[Any]:
         """Return it."""
@@ -128,11 +127,11 @@ class ManyLanes:
             self._open.discard(lane)
             return lane
 
-    def renew(self) -> None:
-        """Forget all."""
-        with self._lock:
-            self._free.clear()
-            self._open.clear()
+    def anew(self) -> ManyLanes:
+        """Return others, as closed as these; takes no lock, which a fork may have left taken."""
+        others = ManyLanes(self._make, self._clock)
+        others._is_closed = self._is_closed
+        return others
 
     def close(self) -> list[Any]:
         """Return every transport that was made and not handed out to be closed."""

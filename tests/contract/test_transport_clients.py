@@ -118,7 +118,7 @@ def _ask_in_a_child(client: httpx2.Client, url: str, told: Any) -> None:
     client.close()
 
 
-def test_a_forked_child_joins_anew(redis_url: str, provider: RawProvider) -> None:
+def test_a_forked_child_joins_and_connects_anew(redis_url: str, provider: RawProvider) -> None:
     with forebay.http_client(
         redis_url, max_parallel_requests=2, sync=True, resolve=named(provider)
     ) as client:
@@ -130,6 +130,7 @@ def test_a_forked_child_joins_anew(redis_url: str, provider: RawProvider) -> Non
         child.join(20)
         assert (child.exitcode, told.get()) == (0, 200)
         assert client.post(f"{provider.base_url}/chat/completions", json={"model": "m"}).is_success
+    assert provider.connected == 2  # on one, each could read what was answered to the other
     assert counts(see(redis_url, is_idle)) == {"success": 3}
 
 

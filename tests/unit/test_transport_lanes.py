@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from contracts.errors import CoordinatorUnavailable
@@ -63,18 +65,29 @@ def test_a_lane_of_an_event_loop_that_has_ended_is_never_given_again() -> None:
     lanes = ManyLanes(object)
     busy, free = lanes.take(), lanes.take()
     lanes.give_back(free)
-    lanes.renew()
+    others = lanes.anew()
     lanes.give_back(busy)
-    assert lanes.take() not in {busy, free}
+    assert others.take() not in {busy, free}
 
 
 def test_one_lane_is_made_anew_for_another_event_loop_unless_it_is_the_programs_own() -> None:
     given, made = OneLane(object()), OneLane(object(), object)
     before = given.take(), made.take()
-    given.renew()
-    made.renew()
-    assert given.take() is before[0]
-    assert made.take() is not before[1]
+    assert given.anew().take() is before[0]
+    assert made.anew().take() is not before[1]
+
+
+def test_lanes_of_a_closed_client_are_as_closed_on_another_event_loop() -> None:
+    lanes = ManyLanes(object)
+    lanes.close()
+    with pytest.raises(CoordinatorUnavailable, match="closed"):
+        lanes.anew().take()
+
+
+def test_a_thread_that_takes_a_lane_while_its_process_forks_stops_no_child() -> None:
+    lanes = ManyLanes(object)
+    with lanes._lock, ThreadPoolExecutor(1) as child:
+        assert child.submit(lambda: lanes.anew().take()).result(10)
 
 
 def test_who_waited_while_all_lanes_were_closed_opens_none() -> None:
