@@ -123,7 +123,7 @@ class AsyncAdmission:
         if loop is not self._loop:
             refuse_two_loops(self._loop)
             earlier, self._joined, self._loop = self._joined, self._new(), loop
-            await self._leave(earlier)
+            await self._leave_ended(earlier)
         joined = self._joined
         ready = joined.ready(provider_model, self._register_as)
         if ready is not None:
@@ -171,6 +171,10 @@ class AsyncAdmission:
     async def aclose(self) -> None:
         """Leave the fleet, if this made the connection, and connect no more."""
         self._is_closed = True
+        if self._loop is not asyncio.get_running_loop():
+            # Not its lock: whoever held it when its loop ended never lets go.
+            await self._leave_ended(self._joined)
+            return
         async with self._joined.lock:
             await self._leave(self._joined)
 
@@ -186,6 +190,14 @@ class AsyncAdmission:
         connection = joined.forget()
         if connection is not None:
             await connection.__aexit__(None, None, None)
+
+    async def _leave_ended(
+        self, joined: _Joined[asyncio.Lock, AdaptiveRequestAdmissionController]
+    ) -> None:
+        """Leave what was joined on an event loop that has ended, as far as that is possible."""
+        # What still waits on that loop raises at once; what it held is free after its TTL.
+        with contextlib.suppress(Exception):
+            await self._leave(joined)
 
 
 class BlockingAdmission:

@@ -87,6 +87,38 @@ def test_each_event_loop_joins_and_connects_anew(
     assert counts(seen)["success"] == 3
 
 
+def _ask_on_loops_that_stop(client: httpx2.AsyncClient, url: str, *, is_closed: bool) -> None:
+    async def ask() -> int:
+        return (await client.post(url, json={"model": "m"})).status_code
+
+    loops = [asyncio.new_event_loop() for _ in range(3)]
+    try:
+        for loop in loops:  # not asyncio.run, which ends every task
+            assert loop.run_until_complete(ask()) == 200
+            if is_closed:
+                loop.close()
+        asyncio.run(client.aclose())
+    finally:
+        for loop in loops:
+            loop.close()
+
+
+# As above.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("is_closed", [True, False])
+def test_a_loop_that_stopped_with_its_tasks_pending_fails_no_call_of_the_next(
+    redis_url: str, provider: RawProvider, is_closed: bool
+) -> None:
+    _ask_on_loops_that_stop(
+        forebay.http_client(redis_url, max_parallel_requests=2, resolve=named(provider)),
+        f"{provider.base_url}/chat/completions",
+        is_closed=is_closed,
+    )
+    gc.collect()
+    assert counts(see(redis_url, is_idle)) == {"success": 3}
+
+
 NEVER_CLOSED = """
 import sys, forebay
 from forebay.transports import HttpResolver

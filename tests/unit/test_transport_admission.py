@@ -157,6 +157,31 @@ def test_a_second_event_loop_is_refused_only_while_the_first_one_runs(
         assert (joins.entered, joins.left) == (2, 1)
 
 
+async def _close(asked: AsyncAdmission) -> None:
+    async with asyncio.timeout(5):
+        await asked.aclose()
+
+
+def test_a_client_whose_loop_ended_while_it_joined_is_closed_on_another(
+    joins: Joins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def enter(_: Joins) -> Any:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Joins, "__aenter__", enter)
+    asked = AsyncAdmission("redis://nowhere", None)
+    stopped = asyncio.new_event_loop()
+    try:
+        with pytest.raises(TimeoutError):
+            stopped.run_until_complete(asyncio.wait_for(asked.ready(MODEL), 0.01))
+        asyncio.run(_close(asked))
+    finally:
+        for task in asyncio.all_tasks(stopped):
+            task.cancel()
+        stopped.run_until_complete(asyncio.sleep(0))
+        stopped.close()
+
+
 def test_a_client_that_nobody_closed_leaves_when_the_program_ends(joins: Joins) -> None:
     asked = BlockingAdmission("redis://nowhere", None)
     asked.ready(MODEL)
