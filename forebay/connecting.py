@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, InvalidStateError
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 
@@ -131,9 +132,15 @@ class Connection:
     ) -> None:
         if os.getpid() != self._process_id:
             return  # a forked child: neither the loop nor the membership is its own
-        self._left.set_result(None)
+        self.leave_soon()
         self._thread.join()
         self._closed.result()
+
+    def leave_soon(self) -> None:
+        """Begin to leave a ``with`` block, whose end then has the less to wait for."""
+        if os.getpid() == self._process_id:
+            with contextlib.suppress(InvalidStateError):  # begun before
+                self._left.set_result(None)
 
     def _use(self) -> None:
         if self._is_used:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import forebay
+from forebay.connecting import Connection
 from forebay.transports import admission
 from forebay.transports.admission import AsyncAdmission, BlockingAdmission, RegisterAs
 from tests.contract.chat_domain import MODEL
@@ -31,6 +34,9 @@ class Joins:
     def __enter__(self) -> Any:
         self.entered += 1
         return self.controller
+
+    def leave_soon(self) -> None:
+        """Nothing takes long here."""
 
     def __exit__(self, *_: object) -> None:
         self.left += 1
@@ -188,6 +194,25 @@ def test_a_client_that_nobody_closed_leaves_when_the_program_ends(joins: Joins) 
     for _ in range(2):
         admission._leave_all()
         assert (joins.entered, joins.left) == (1, 1)
+
+
+def test_clients_that_nobody_closed_leave_at_the_same_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    together = threading.Barrier(2)
+
+    @asynccontextmanager
+    async def admitted() -> AsyncIterator[Any]:
+        yield SimpleNamespace()
+        together.wait(5)
+        left.append(1)
+
+    left: list[int] = []
+    monkeypatch.setattr(admission, "connect", lambda *_: Connection(admitted()))
+    for _ in range(2):
+        BlockingAdmission("redis://nowhere", None).ready(MODEL)
+    admission._leave_all()
+    assert left == [1, 1]
 
 
 def test_a_model_that_is_registered_does_not_wait_for_one_that_is_being(joins: Joins) -> None:
