@@ -104,7 +104,7 @@ def error_code_in(document: Any) -> str | None:
 class AnswerReader:
     """Watches a body as it passes for its usage, its error and its end; keeps 1 MB of it at most.
 
-    Of a longer JSON document, or line of a stream, only the usage is read.
+    Of a longer JSON document, or line of a stream, only the usage is read, and that it is the last.
 
     Understands JSON and server-sent events, of OpenAI's two APIs and of Anthropic's, plain or in
     an encoding that `decoder_of` knows. Anything else, and anything broken, is given up quietly:
@@ -120,10 +120,10 @@ class AnswerReader:
         "_decoded",
         "_decoder",
         "_error_code",
+        "_event",
         "_has_ended",
         "_is_compressed",
         "_is_counted",
-        "_is_error_event",
         "_is_json",
         "_is_long",
         "_is_watching",
@@ -141,7 +141,7 @@ class AnswerReader:
         self._decoded = 0
         self._kept = bytearray()
         self._is_long = False
-        self._is_error_event = False
+        self._event = ""
         self._counts = NO_COUNTS
         self._is_counted = False
         self._error_code: str | None = None
@@ -221,23 +221,25 @@ class AnswerReader:
         if self._is_long:
             first, *others = lines.splitlines(keepends=True)
             self._count(counts_within(first))
+            self._has_ended |= self._event in _LAST_TYPES
+            self._event = ""
             lines = b"".join(others)
             self._is_long = False
         # Almost every part of a stream is content alone; these searches are all it costs.
-        if self._is_error_event or any(word in lines for word in _TELLING_WORDS):
+        if self._event or any(word in lines for word in _TELLING_WORDS):
             self._read_lines(lines)
         self._keep(part[cut + 1 :])
 
     def _read_lines(self, lines: bytes) -> None:
         for line in lines.splitlines():
             if line.startswith(b"event:"):
-                self._is_error_event = line[6:].strip() == b"error"
+                self._event = line[6:].strip().decode(errors="replace")
             elif line.startswith(b"data:"):
                 if line[5:].strip() == _LAST_DATA:
                     self._has_ended = True
-                elif self._is_error_event or _TELLING.search(line):
+                elif self._event == "error" or _TELLING.search(line):
                     self._note(line[5:])
-                self._is_error_event = False
+                self._event = ""
 
     def _note(self, text: bytes) -> bool:
         """Take what a JSON document tells; return whether it was one."""
@@ -253,7 +255,7 @@ class AnswerReader:
         self._has_ended |= kind in _LAST_TYPES
         inner = document.get("response")  # OpenAI's responses API wraps its own so
         told = document if not isinstance(inner, dict) else inner
-        if told.get("error") or kind == "error" or self._is_error_event:
+        if told.get("error") or kind == "error" or self._event == "error":
             source = told if told.get("error") else {**document, "type": None}
             self._error_code = error_code_in(source) or UNNAMED_ERROR
         start = document.get("message")
