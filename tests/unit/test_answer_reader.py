@@ -261,7 +261,7 @@ def test_a_line_too_long_to_be_parsed_ends_where_it_ends() -> None:
 
 
 def test_a_last_event_too_long_to_be_parsed_ends_the_stream() -> None:
-    document = {"type": "response.completed", "response": {"output": "x" * MOST_PARSED_BYTES}}
+    document = {"type": "response.completed", "response": {"output": "x" * 2 * MOST_PARSED_BYTES}}
     reader = read(b"event: response.completed\n" + events(document)[:-2], EVENTS, step=65_536)
     assert not reader.has_ended
     reader.feed(b"\n\n")
@@ -270,7 +270,7 @@ def test_a_last_event_too_long_to_be_parsed_ends_the_stream() -> None:
 
 def test_what_follows_an_error_too_long_to_be_parsed_is_no_error() -> None:
     reader = read(
-        b"event: error\n" + events({"text": "x" * MOST_PARSED_BYTES}), EVENTS, step=65_536
+        b"event: error\n" + events({"text": "x" * 2 * MOST_PARSED_BYTES}), EVENTS, step=65_536
     )
     reader.feed(events({"usage": {"prompt_tokens": 25, "completion_tokens": 15}}))
     assert reader.error_code is None
