@@ -98,6 +98,10 @@ class ForebayArqRedis(ArqRedis):
         self._controller = controller
         self._serializer = serializer
 
+    async def close(self, close_connection_pool: bool | None = None) -> None:
+        """Close, by the name that arq uses and redis-py warns of."""
+        await self.aclose(close_connection_pool)
+
     def pipeline(self, *args: Any, **kwargs: Any) -> Any:
         """Return a pipeline; to ``run_job``'s first one the answers are known."""
         opening = opening_of_job.get()

@@ -20,9 +20,6 @@ from tests.support import wait_until
 from workers.arq_worker import ForebayWorker
 from workers.serialization import dump_job, load_job
 
-# arq closes its pool by a name that redis-py has deprecated
-pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning")
-
 GROUP = TaskGroupSpec(key=TaskGroupKey(kind=TaskGroupKind.LOCAL, identity=("tests",)))
 
 
