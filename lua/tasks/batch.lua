@@ -7,7 +7,7 @@
 --   ledger      hash    resource -> amount out on leases
 --   config      hash    settings of the policy that borrows
 --   tasks       hash    task id -> group|arrival|signature|score|tries|run|column|number
---   queue       zset    task id, by available-at in milliseconds: the queue that arq's Job looks at
+--   queue       zset    task name, by available-at in milliseconds: the queue that arq's Job looks at
 --   ready       zset    signature NUL line NUL tag NUL place NUL group, by name
 --   signatures  hash    resource signature -> groups in its open line|in its capped line|their weight
 --   fifo        zset    group NUL arrival NUL task id, by name
@@ -75,6 +75,7 @@ local OPERATIONS = {}
 -- @include lib/groups
 -- @include lib/tasks/lines
 -- @include lib/tasks/save
+-- @include lib/tasks/names
 -- @include lib/tasks/queue
 -- @include lib/tasks/limits
 -- @include lib/tasks/asks

@@ -195,6 +195,22 @@ local function expect_members(kind, names)
   end
 end
 
+local function id_of(name)
+  return (string.gsub(name, '[^%w._~-]', function(c) return string.format('%%%02X', string.byte(c)) end))
+end
+
+-- The pool's queue holds the names that tasks were given; told of are ids, which no terminal minds.
+local function expect_queue()
+  local ids, found = {}, {}
+  for id in pairs(books.tasks) do
+    ids[name_of(id)] = id
+  end
+  for name in pairs(read_names('queue')) do
+    found[ids[name] or id_of(name)] = true
+  end
+  expect_names('queue', books.tasks, found)
+end
+
 local function audit_entries()
   books.members = read_names('members')
   books.tasks, books.groups = read_hash(K.tasks), read_hash(K.groups)
@@ -205,7 +221,7 @@ local function audit_entries()
   expect_counts('ledger', books.ledger, ledger)
   book_functions(read_names('held'))
   expect_names('ready', books.ready, read_names('ready'))
-  expect_names('queue', books.tasks, read_names('queue'))
+  expect_queue()
   expect_names('idle_groups', books.groups, read_names('idle_groups'))
   expect_members('idle', redis.call('ZRANGE', K.idle, 0, -1))
   expect_members('pushes', redis.call('HKEYS', K.pushes))

@@ -10,15 +10,15 @@ local function take_abort(id)
   if are_aborts_pending == nil then
     are_aborts_pending = redis.call('EXISTS', 'arq:abort') == 1
   end
-  return are_aborts_pending and redis.call('ZREM', 'arq:abort', id) == 1
+  return are_aborts_pending and redis.call('ZREM', 'arq:abort', name_of(id)) == 1
 end
 
 -- A task is over: what remains of it is its result.
 local function forget_task(id)
   known_tasks[id] = false
   redis.call('HDEL', K.tasks, id)
-  redis.call('ZREM', K.queue, id)
-  redis.call('DEL', 'arq:job:' .. id)
+  redis.call('ZREM', K.queue, name_of(id))
+  redis.call('DEL', arq_key('job', id))
   take_abort(id)
 end
 
@@ -42,7 +42,7 @@ local function grant_lease(head, member, in_progress_ms)
   local g = group(head.group)
   local id, task = take_head(g)
   local is_cell = task.run ~= ''
-  local payload = not is_cell and redis.call('GET', 'arq:job:' .. id)
+  local payload = not is_cell and redis.call('GET', arq_key('job', id))
   if not is_cell and not payload then
     stand(g)
     forget_task(id)
@@ -61,7 +61,7 @@ local function grant_lease(head, member, in_progress_ms)
     int(now_us), is_cell and 'cell' or '' }, '|'))
   may_be_new('held')
   redis.call('ZADD', K.held, 0, member .. '\0lease\0' .. lease_id)
-  redis.call('SET', 'arq:in-progress:' .. id, '1', 'PX', in_progress_ms)
+  redis.call('SET', arq_key('in-progress', id), '1', 'PX', in_progress_ms)
   emit_task('task_lease_acquired', 'task_id', id, 'lease_id', lease_id, 'member_id', member)
   return { id = id, lease_id = lease_id, task = task, payload = payload }
 end
@@ -106,7 +106,7 @@ local function lose_lease(lease_id, lease, why)
   emit('task_lease_expired', 'task_id', lease.task_id, 'lease_id', lease_id, 'member_id',
     lease.member, 'reason', why)
   end_lease(lease_id, lease, true)
-  redis.call('DEL', 'arq:in-progress:' .. lease.task_id)
+  redis.call('DEL', arq_key('in-progress', lease.task_id))
   local task = read_task(lease.task_id)
   put_back(lease.task_id, task, now_us, task.tries + 1)
 end

@@ -2,7 +2,7 @@
 -- arrive encoded, so that none can break a string.
 local function is_known(id)
   return redis.call('HEXISTS', K.tasks, id) == 1
-    or redis.call('EXISTS', 'arq:result:' .. id, 'arq:in-progress:' .. id) > 0
+    or redis.call('EXISTS', arq_key('result', id), arq_key('in-progress', id)) > 0
 end
 
 -- A function that no live worker serves, while some serve others: no worker could run it.
@@ -37,9 +37,9 @@ function OPERATIONS.submit(id, group_name, weight, admitted_limit, signature, de
     change_lines(g)
   end
   if ttl_ms == '' then
-    redis.call('SET', 'arq:job:' .. id, payload)
+    redis.call('SET', arq_key('job', id), payload)
   else
-    redis.call('SET', 'arq:job:' .. id, payload, 'PX', ttl_ms)
+    redis.call('SET', arq_key('job', id), payload, 'PX', ttl_ms)
   end
   take_abort(id) -- one that was meant for an earlier job of this id
   local available_us = now_us + tonumber(delay_us)
@@ -112,9 +112,9 @@ end
 local function write_result(id, result, ttl_ms)
   if result ~= '' then
     if ttl_ms == '' then
-      redis.call('SET', 'arq:result:' .. id, result)
+      redis.call('SET', arq_key('result', id), result)
     else
-      redis.call('SET', 'arq:result:' .. id, result, 'PX', ttl_ms)
+      redis.call('SET', arq_key('result', id), result, 'PX', ttl_ms)
     end
   end
 end
@@ -131,9 +131,9 @@ function OPERATIONS.finish(lease_id, result, result_ttl_ms, keep_in_progress_ms)
   forget_task(id)
   write_result(id, result, result_ttl_ms)
   if keep_in_progress_ms == '' then
-    redis.call('DEL', 'arq:in-progress:' .. id)
+    redis.call('DEL', arq_key('in-progress', id))
   else
-    redis.call('PEXPIRE', 'arq:in-progress:' .. id, keep_in_progress_ms)
+    redis.call('PEXPIRE', arq_key('in-progress', id), keep_in_progress_ms)
   end
   emit_task('task_lease_released', 'task_id', id, 'lease_id', lease_id, 'outcome', 'completed')
   if task then
@@ -151,7 +151,7 @@ function OPERATIONS.drop(lease_id, reason)
   local task = lease.is_cell and read_task(lease.task_id)
   end_lease(lease_id, lease, false)
   forget_task(lease.task_id)
-  redis.call('DEL', 'arq:in-progress:' .. lease.task_id)
+  redis.call('DEL', arq_key('in-progress', lease.task_id))
   emit_task('task_lease_released', 'task_id', lease.task_id, 'lease_id', lease_id, 'outcome', 'dropped')
   if task then
     drop_cells(task, reason)
@@ -167,7 +167,7 @@ function OPERATIONS.retry(lease_id, delay_us, give_back_try)
   end
   local id, available_us = lease.task_id, now_us + tonumber(delay_us)
   end_lease(lease_id, lease, false)
-  redis.call('DEL', 'arq:in-progress:' .. id)
+  redis.call('DEL', arq_key('in-progress', id))
   emit_task('retry_deferred', 'task_id', id, 'lease_id', lease_id, 'available_at_us', int(available_us))
   local task = read_task(id)
   put_back(id, task, available_us, task.tries + (give_back_try == '1' and 0 or 1))

@@ -37,7 +37,7 @@ function PUSHES.unseen(seen, in_progress_ms)
     if text then
       local lease = parse_lease(text)
       local id = lease.task_id
-      local payload = not lease.is_cell and redis.call('GET', 'arq:job:' .. id)
+      local payload = not lease.is_cell and redis.call('GET', arq_key('job', id))
       list[#list + 1] = '[' .. int(pushes.count - #pushes.unseen + i) .. ',' .. lease_text(lease_id, id,
         read_task(id), lease.acquired_us, take_abort(id), place_of(payload)) .. ']'
     end
@@ -56,7 +56,7 @@ end
 -- Grant the only ready task to an idle member that takes pushes; false where it has to ask instead.
 function PUSHES.push(head, member, slots)
   local pushes, id = PUSHES.of(member), group(head.group).head
-  local has_payload = read_task(id).run ~= '' or redis.call('EXISTS', 'arq:job:' .. id) == 1
+  local has_payload = read_task(id).run ~= '' or redis.call('EXISTS', arq_key('job', id)) == 1
   if not pushes or not has_payload or redis.call('EXISTS', 'arq:abort') == 1 then
     return false
   end

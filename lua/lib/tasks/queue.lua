@@ -24,7 +24,7 @@ local function write_task(id, task)
   redis.call('HSET', K.tasks, id, table.concat({ task.group, task.arrival, task.signature, task.score,
     int(task.tries), task.run, task.column, task.number }, '|'))
   may_be_new('queue')
-  redis.call('ZADD', K.queue, task.score, id)
+  redis.call('ZADD', K.queue, task.score, name_of(id))
 end
 
 local function next_arrival()

@@ -1,0 +1,87 @@
+"""arq functions on a worker in this process, and what a pool must hold when they are through."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
+
+import redis
+from arq.jobs import Job
+from arq.worker import func
+
+from contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpec
+from contracts.settings import MemberSettings
+from coordinator.address import parse_url
+from coordinator.connections import open_sync
+from coordinator.coordinator import Coordinator
+from coordinator.keys import pool_shard
+from coordinator.tasks.snapshots import audit_pool
+from tests.support import wait_until
+from workers.arq_worker import ForebayWorker, open_worker
+
+GROUP = TaskGroupSpec(key=TaskGroupKey(kind=TaskGroupKind.LOCAL, identity=("tests",)))
+PATIENCE_SECONDS = 10.0
+"""Far above what anything here takes, far below a test's end: only a hang is that long."""
+
+
+def named(*functions: Any) -> tuple[Any, ...]:
+    """Return functions of a test under their short names; what has a name already keeps it."""
+    return tuple(
+        func(function, name=function.__name__) if callable(function) else function
+        for function in functions
+    )
+
+
+@contextlib.asynccontextmanager
+async def working(
+    url: str,
+    *functions: Callable[..., Coroutine[Any, Any, Any]] | Any,
+    member: MemberSettings | None = None,
+    **settings: Any,
+) -> AsyncIterator[ForebayWorker]:
+    """Run a worker for the length of the block; an error that ends it is raised at its end."""
+    worker = await open_worker(
+        url,
+        member=member,
+        functions=named(*functions),
+        handle_signals=False,
+        **{"poll_delay": 0.02, **settings},
+    )
+    run = asyncio.create_task(worker.async_run())
+    try:
+        await wait_until(lambda: worker._puller is not None or run.done())
+        yield worker
+    finally:
+        await worker.close()
+        with contextlib.suppress(asyncio.CancelledError):
+            await run
+
+
+async def result_of(job: Job) -> Any:
+    """Wait for a job's result; its failure is raised."""
+    return await job.result(timeout=PATIENCE_SECONDS, poll_delay=0.01)
+
+
+def remains(client: redis.Redis, pool: str = "default") -> dict[str, Any]:
+    """Return what no jobs that are over may leave: tasks, leases, what has no owner and no TTL."""
+    keys = pool_shard(pool)
+    kinds = ("tasks", "queue", "ready", "delayed", "parked", "leases", "held")
+    kept: dict[str, Any] = {kind: 1 for kind in kinds if client.exists(keys[kind])}
+    kept |= {
+        key.decode(): client.pttl(key) for key in client.scan_iter("arq:*") if client.pttl(key) < 0
+    }
+    return kept
+
+
+async def check_books(url: str, pool: str = "default") -> None:
+    """Check that the pool's books agree, and that each payload has a task that needs it."""
+    async with await Coordinator.open(url) as coordinator:
+        report = await audit_pool(coordinator, pool)
+        assert report.ok, report.differences
+    with open_sync(parse_url(url)) as client:
+        queued = {name.decode() for name in client.zrange(pool_shard(pool)["queue"], 0, -1)}
+        payloads = {key.decode()[len("arq:job:") :] for key in client.scan_iter("arq:job:*")}
+        assert payloads <= queued
+        assert not client.exists("arq:abort")
