@@ -27,7 +27,8 @@ class PoolModel(PoolQueue):
         amounts: Amounts,
         delay: int,
     ) -> Result:
-        if task_id in self.tasks:
+        known = self.tasks.get(task_id)
+        if known is not None and (known.has_payload or known.place == "running"):
             return ["known"]
         if self.state == "draining":
             return ["refused", "shutdown", ""]
@@ -36,6 +37,7 @@ class PoolModel(PoolQueue):
                 return ["refused", "unknown_resource", name]
             if amount > self.limits[name]:
                 return ["refused", "never_fits", name]
+        self.discard(task_id)
         named = self._group(group)
         named.weight, named.limit = weight, limit
         task = Task(

@@ -1,8 +1,12 @@
 -- The operations of a batch. Each returns its own result as JSON text; ids, names and signatures
 -- arrive encoded, so that none can break a string.
+
+-- Whether an id waits, here or in another pool, runs or has a result. One whose payload has expired
+-- waits only to be told so, and comes anew; a cell has no payload.
 local function is_known(id)
-  return redis.call('HEXISTS', K.tasks, id) == 1
-    or redis.call('EXISTS', arq_key('result', id), arq_key('in-progress', id)) > 0
+  local task = read_task(id)
+  return task and task.run ~= ''
+    or redis.call('EXISTS', arq_key('job', id), arq_key('in-progress', id), arq_key('result', id)) > 0
 end
 
 -- A function that no live worker serves, while some serve others: no worker could run it.
@@ -29,6 +33,9 @@ function OPERATIONS.submit(id, group_name, weight, admitted_limit, signature, de
   local refusal = refusal_of(signature, function_name)
   if refusal then
     return refusal
+  end
+  if read_task(id) and not discard_waiting(id) then
+    return '["known"]'
   end
   local g = group(group_name)
   set_weight(g, tonumber(weight))
