@@ -14,6 +14,12 @@ MAX_NAME_BYTES = 512
 MIN_WEIGHT, MAX_WEIGHT = 0.001, 1000.0
 """Bounds of every fair-queue weight (spec 03, *Order*)."""
 
+LARGEST_ADMITTED: Final = 1_000_000_000
+"""Largest ``admitted_limit`` of a task group."""
+
+MAX_SPAN_SECONDS: Final = 3e9
+"""Some 95 years; added to a server's clock it keeps every microsecond in a double."""
+
 _LONGEST_SHOWN: Final = 80
 
 E = TypeVar("E", bound=StrEnum)
@@ -79,6 +85,24 @@ def check_cap(what: str, cap: int, largest: int) -> int:
             f"{what} is {shown(cap)}, expected a whole number from 1 to {largest}; give one."
         )
     return cap
+
+
+def check_span(what: str, seconds: float) -> float:
+    """Return a span of time if a server's clock can be moved on by it, else raise.
+
+    Raises:
+        ConfigurationError: not a number, or above ``MAX_SPAN_SECONDS``.
+    """
+    if (
+        isinstance(seconds, bool)
+        or not isinstance(seconds, int | float)
+        or not seconds <= MAX_SPAN_SECONDS
+    ):
+        raise ConfigurationError(
+            f"{what} is {shown(seconds)}, expected seconds, at most {MAX_SPAN_SECONDS:g}; give a"
+            " number of them."
+        )
+    return seconds
 
 
 def check_choice(what: str, value: Any, choices: type[E]) -> E:
@@ -235,11 +259,12 @@ class TaskGroupSpec:
     admitted_limit: int | None = None
 
     def __post_init__(self) -> None:
-        check_weight(f"task group {self.key}", self.weight)
-        if self.admitted_limit is not None and self.admitted_limit < 1:
-            raise ConfigurationError(
-                f"task group {self.key} has admitted_limit {self.admitted_limit}, expected at"
-                " least 1; leave it out for none."
+        # A plain float, so that a subclass cannot choose how it is written into a script's ARGV.
+        weight = check_weight(f"task group {self.key}", self.weight)
+        object.__setattr__(self, "weight", weight)
+        if self.admitted_limit is not None:
+            check_cap(
+                f"admitted_limit of task group {self.key}", self.admitted_limit, LARGEST_ADMITTED
             )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 from contracts.errors import ConfigurationError
 from contracts.identity import (
@@ -13,10 +13,14 @@ from contracts.identity import (
     RequestResourceKey,
     SchedulerResourceKey,
     TaskGroupSpec,
+    check_cap,
     check_name,
+    check_span,
     check_type,
     shown,
 )
+
+MOST_TRIES: Final = 1_000_000
 
 Amounts = Mapping[SchedulerResourceKey, int]
 """Units by resource."""
@@ -68,7 +72,8 @@ class SchedulableTask:
     """A task on its way into the queue.
 
     Attributes:
-        task_id: stable; submitting it again while it is known adds nothing.
+        task_id: stable; submitting it again while it is known adds nothing. arq's keys are named by
+            it, so an id that another pool has queued is known too.
         payload: the arq job, serialised.
         group: its fair-queue group.
         resource_request: what it needs from the ledger.
@@ -78,6 +83,9 @@ class SchedulableTask:
         first_try: what its first try counts as, from 1.
         delay_seconds: not before this long from now.
         expires_seconds: after which the payload is dropped; None keeps it while it is queued.
+
+    Raises:
+        ConfigurationError: a wrong name, type or number.
     """
 
     task_id: str
@@ -98,6 +106,10 @@ class SchedulableTask:
             self.resource_request,
             SchedulerResourceRequest,
         )
+        check_cap(f"first_try of task {self.task_id!r}", self.first_try, MOST_TRIES)
+        check_span(f"delay_seconds of task {self.task_id!r}", self.delay_seconds)
+        if self.expires_seconds is not None:
+            check_span(f"expires_seconds of task {self.task_id!r}", self.expires_seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,7 +15,13 @@ from arq.jobs import Job, SerializationError, serialize_job
 from arq.utils import timestamp_ms
 
 from contracts.errors import ConfigurationError
-from contracts.identity import SUBMISSION, TaskGroupKey, TaskGroupKind, TaskGroupSpec
+from contracts.identity import (
+    SUBMISSION,
+    TaskGroupKey,
+    TaskGroupKind,
+    TaskGroupSpec,
+    check_name,
+)
 from contracts.settings import MemberSettings
 from contracts.tasks import SchedulableTask, SchedulerResourceRequest
 from coordinator.coordinator import Coordinator
@@ -141,8 +147,8 @@ class ForebayArqRedis(ArqRedis):
 
         Raises:
             TaskAdmissionError: it was refused and nothing was queued; see `FairTaskQueue.submit`.
-            ConfigurationError: both kinds of defer, another queue, or arguments that the serializer
-                cannot hold.
+            ConfigurationError: both kinds of defer, another queue, a wrong name or number, or
+                arguments that the serializer cannot hold.
         """
         if _queue_name not in {None, self.default_queue_name}:
             raise ConfigurationError(
@@ -162,9 +168,9 @@ class ForebayArqRedis(ArqRedis):
                 group=_group_of(_group, _weight),
                 resource_request=_request_of(_resources),
                 function=function,
-                first_try=_job_try or 1,
-                delay_seconds=max(0.0, delay),
-                expires_seconds=_seconds(_expires),
+                first_try=1 if _job_try is None else _job_try,
+                delay_seconds=delay,
+                expires_seconds=_seconds(_expires) or None,
             )
         )
         if not is_new:
@@ -243,7 +249,7 @@ async def create_pool(
 def _group_of(group: TaskGroupSpec | str, weight: float) -> TaskGroupSpec:
     if isinstance(group, TaskGroupSpec):
         return group
-    key = TaskGroupKey(kind=TaskGroupKind.LOCAL, identity=(group,))
+    key = TaskGroupKey(kind=TaskGroupKind.LOCAL, identity=(check_name("group", group),))
     return TaskGroupSpec(key=key, weight=weight)
 
 
