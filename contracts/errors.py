@@ -119,7 +119,7 @@ class TaskFailed(ForebayError):  # noqa: N818 - normative name of spec 04
     Attributes:
         error_type: the qualified name of the exception's class.
         error_message: its message.
-        traceback_text: its formatted traceback, or "".
+        traceback_text: its formatted traceback, with what caused it, or "".
     """
 
     def __init__(self, error_type: str, error_message: str, traceback_text: str = "") -> None:

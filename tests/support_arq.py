@@ -7,7 +7,6 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
-import redis
 from arq.jobs import Job
 from arq.worker import func
 
@@ -24,6 +23,31 @@ from workers.arq_worker import ForebayWorker, open_worker
 GROUP = TaskGroupSpec(key=TaskGroupKey(kind=TaskGroupKind.LOCAL, identity=("tests",)))
 PATIENCE_SECONDS = 10.0
 """Far above what anything here takes, far below a test's end: only a hang is that long."""
+
+
+class Gate:
+    """A job that runs until it is let go.
+
+    Attributes:
+        inside: ids of the jobs that have begun, in order.
+        cancelled: ids of those that were cancelled.
+        open: set by the test to let them end.
+    """
+
+    def __init__(self) -> None:
+        self.inside: list[str] = []
+        self.cancelled: list[str] = []
+        self.open = asyncio.Event()
+
+    async def gated(self, ctx: dict[str, Any]) -> str:
+        """Wait at the gate."""
+        self.inside.append(ctx["job_id"])
+        try:
+            await self.open.wait()
+        except asyncio.CancelledError:
+            self.cancelled.append(ctx["job_id"])
+            raise
+        return "let go"
 
 
 def named(*functions: Any) -> tuple[Any, ...]:
@@ -62,17 +86,6 @@ async def working(
 async def result_of(job: Job) -> Any:
     """Wait for a job's result; its failure is raised."""
     return await job.result(timeout=PATIENCE_SECONDS, poll_delay=0.01)
-
-
-def remains(client: redis.Redis, pool: str = "default") -> dict[str, Any]:
-    """Return what no jobs that are over may leave: tasks, leases, what has no owner and no TTL."""
-    keys = pool_shard(pool)
-    kinds = ("tasks", "queue", "ready", "delayed", "parked", "leases", "held")
-    kept: dict[str, Any] = {kind: 1 for kind in kinds if client.exists(keys[kind])}
-    kept |= {
-        key.decode(): client.pttl(key) for key in client.scan_iter("arq:*") if client.pttl(key) < 0
-    }
-    return kept
 
 
 async def check_books(url: str, pool: str = "default") -> None:

@@ -44,7 +44,7 @@ def _encode(value: Any) -> Any:
         return {
             _ERROR: type(value).__qualname__,
             "message": str(value)[:2000],
-            "traceback": "".join(traceback.format_tb(value.__traceback__))[-8000:],
+            "traceback": "".join(traceback.format_exception(value))[-8000:],
         }
     raise TypeError(f"{type(value).__qualname__} is not JSON")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -13,22 +12,10 @@ from contracts.errors import ConfigurationError, TaskFailed
 from contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpec
 from contracts.tasks import SchedulerResourceRequest
 from tests.support import wait_until
-from tests.support_arq import result_of, working
+from tests.support_arq import Gate, result_of, working
 from workers.arq_redis import create_pool
 
 HOUR = timedelta(hours=1)
-
-
-class Gate:
-    """A job that runs until it is let go, and who is at it."""
-
-    def __init__(self):
-        self.inside = []
-        self.open = asyncio.Event()
-
-    async def gated(self, ctx):
-        self.inside.append(ctx["job_id"])
-        await self.open.wait()
 
 
 async def echo(ctx, *args, **kwargs):
@@ -193,9 +180,9 @@ async def test_tries_are_counted_from_job_try_on(redis_url, jobs):
         tries.append(ctx["job_try"])
         raise Retry
 
+    job = await jobs.enqueue_job("again", _job_try=3)
+    assert (await job.info()).job_try == 3
     async with working(redis_url, again, max_tries=4):
-        job = await jobs.enqueue_job("again", _job_try=3)
-        assert (await job.info()).job_try == 3
         with pytest.raises(TaskFailed, match="max 4 retries exceeded"):
             await result_of(job)
     assert tries == [3, 4]
