@@ -14,13 +14,13 @@ from contextvars import ContextVar, copy_context
 from signal import Signals
 from typing import Any, Final
 
-from arq.constants import abort_jobs_ss, job_key_prefix, result_key_prefix
-from arq.jobs import serialize_job, serialize_result
+from arq.constants import job_key_prefix
+from arq.jobs import serialize_job
 from arq.utils import timestamp_ms
-from arq.worker import JobExecutionFailed, Retry, Worker, func, get_kwargs
+from arq.worker import Retry, Worker, func, get_kwargs
 from redis.exceptions import RedisError
 
-from contracts.errors import ConfigurationError
+from contracts.errors import ConfigurationError, ForebayError
 from contracts.settings import MemberSettings
 from contracts.tasks import (
     TaskAdmissionLease,
@@ -39,6 +39,7 @@ from workers.arq_redis import ForebayArqRedis, Opening, opening_of_job
 from workers.cells import CellMaker, CellsDeferred, CellsDropped, CellsMade, MakeCellMaker
 from workers.pressure import RequestPressureHints
 from workers.serialization import SerializerName, serializer_of
+from workers.unstarted_jobs import UnstartedJobs
 
 CELL_FUNCTION: Final = "forebay_cell"
 _SERIALIZERS: Final = {"job_serializer", "job_deserializer"}
@@ -109,15 +110,22 @@ class ForebayWorker(Worker):
         self._ended: dict[str, list[str]] = {"finished": [], "given_back": []}
         self._puller: TaskPuller | None = None
         self._stopping = False
+        jobs = ForebayArqRedis(
+            self.tasks_admission, coordinator.client.connection_pool, self._serializer
+        )
         super().__init__(
             functions=runs,
-            queue_name=self.tasks_admission.keys["queue"],
-            redis_pool=ForebayArqRedis(
-                self.tasks_admission, coordinator.client.connection_pool, self._serializer
-            ),
+            queue_name=jobs.default_queue_name,
+            redis_pool=jobs,
             job_serializer=self._serializer.dump,
             job_deserializer=self._serializer.load,
             **settings,
+        )
+        self._unstarted = UnstartedJobs(
+            self.tasks_admission,
+            jobs,
+            self._serializer,
+            keep_seconds=None if self.keep_result_forever else self.keep_result_s,
         )
         self.allow_pick_jobs = False  # arq's own polling: leases take its place
         self.ctx["forebay_worker"] = self
@@ -143,10 +151,14 @@ class ForebayWorker(Worker):
                 takes_pushes=not self.burst,
             )
             self._puller.look()
-        with contextlib.suppress(RedisError, OSError):  # the next beat comes soon
+        try:
             await super().heart_beat()
             if self.allow_abort_jobs:
-                await self._discard_aborted()
+                await self._unstarted.discard_aborted(self._runs_here)
+        except ForebayError as error:  # as of a cron job that a draining pool does not take
+            log.warning("heart_beat_failed", error=str(error))
+        except (RedisError, OSError):
+            pass  # the next beat comes soon
         await self._hints.refresh()
 
     def _free_slots(self) -> int:
@@ -158,6 +170,9 @@ class ForebayWorker(Worker):
             started = self.jobs_complete + self.jobs_failed + self.jobs_retried + len(self._running)
             free = min(free, self.max_burst_jobs - started)
         return free
+
+    def _runs_here(self, job_id: str) -> bool:
+        return job_id in self.job_tasks or job_id in self.tasks
 
     def _start(self, lease: TaskAdmissionLease) -> None:
         context = copy_context()
@@ -212,54 +227,14 @@ class ForebayWorker(Worker):
         if self._puller is not None:
             self._puller.look()
 
-    # -- jobs that are never run
-
-    async def _discard_aborted(self) -> None:
-        """Drop jobs that are to be aborted and have not started; arq cancels those that have."""
-        for found in await self.pool.zrange(abort_jobs_ss, 0, -1):
-            job_id = found.decode()
-            if job_id in self.job_tasks or job_id in self.tasks:
-                continue
-            result, seconds = self._result_of(job_id, asyncio.CancelledError())
-            await self.tasks_admission.queue.abort(job_id, result=result, result_seconds=seconds)
-
     def _note_expired(self, job_id: str) -> None:
-        """Leave the result that arq leaves of a job whose payload expired in the queue."""
+        """Count a job whose payload expired in the queue as arq does: it has failed."""
         self.jobs_failed += 1
         log.warning("job_expired", task_id=job_id)
-        result, seconds = self._result_of(job_id, JobExecutionFailed("job expired"))
-        if result:
-            # arq keeps what is in `tasks`, and looks how it ended.
-            self.tasks[f"{job_id} expired"] = self.loop.create_task(
-                self._leave_result(job_id, result, seconds)
-            )
-
-    async def _leave_result(self, job_id: str, result: bytes, seconds: float | None) -> None:
-        kept_ms = None if seconds is None else round(seconds * 1000)
-        with contextlib.suppress(RedisError, OSError):
-            await self.pool.set(result_key_prefix + job_id, result, px=kept_ms)
-
-    def _result_of(self, job_id: str, error: BaseException) -> tuple[bytes, float | None]:
-        """Return the result of a job that never ran, and how long it is kept; b"" for not."""
-        if not self.keep_result_forever and self.keep_result_s <= 0:
-            return b"", None
-        now_ms = timestamp_ms()
-        result = serialize_result(
-            function="<unknown>",
-            args=(),
-            kwargs={},
-            job_try=1,
-            enqueue_time_ms=now_ms,
-            success=False,
-            result=error,
-            start_ms=now_ms,
-            finished_ms=now_ms,
-            ref=job_id,
-            serializer=self._serializer.dump,
-            queue_name=self.queue_name,
-            job_id=job_id,
+        # arq keeps what is in `tasks`, and looks how it ended.
+        self.tasks[f"{job_id} expired"] = self.loop.create_task(
+            self._unstarted.leave_expired(job_id)
         )
-        return result or b"", None if self.keep_result_forever else self.keep_result_s
 
     # -- cells of runs
 

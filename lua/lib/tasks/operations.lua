@@ -186,6 +186,9 @@ end
 function OPERATIONS.discard(id, result, result_ttl_ms)
   local task = read_task(id)
   if not discard_waiting(id) then
+    if not task and redis.call('EXISTS', arq_key('job', id), arq_key('in-progress', id)) == 0 then
+      take_abort(id) -- it is over, here and in every other pool: the wish to abort it goes, too
+    end
     return '["unknown"]'
   end
   write_result(id, result, result_ttl_ms)

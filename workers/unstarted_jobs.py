@@ -1,0 +1,106 @@
+"""Jobs that are over without having run: aborted while they waited, or expired (spec 04)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+from arq.constants import abort_jobs_ss, job_key_prefix, result_key_prefix
+from arq.jobs import SerializationError, deserialize_job_raw, serialize_result
+from arq.utils import timestamp_ms
+from arq.worker import JobExecutionFailed
+from redis.exceptions import RedisError
+
+from coordinator.tasks.controller import TaskAdmissionController
+from workers.arq_redis import ForebayArqRedis
+from workers.serialization import JobSerializer
+
+
+class UnstartedJobs:
+    """Leaves the results that arq leaves of such jobs.
+
+    Args:
+        controller: the pool.
+        redis: where arq's keys are.
+        serializer: of jobs and results.
+        keep_seconds: how long results are kept; None for ever, 0 not at all.
+    """
+
+    def __init__(
+        self,
+        controller: TaskAdmissionController,
+        redis: ForebayArqRedis,
+        serializer: JobSerializer,
+        *,
+        keep_seconds: float | None,
+    ) -> None:
+        self._controller = controller
+        self._redis = redis
+        self._serializer = serializer
+        self._keep_seconds = keep_seconds
+
+    async def discard_aborted(self, runs_here: Callable[[str], bool]) -> None:
+        """Drop jobs that are to be aborted and have not started; arq cancels those that have.
+
+        Args:
+            runs_here: whether a job runs in this worker.
+
+        Raises:
+            CoordinatorError, RedisError: the server could not be used.
+        """
+        for found in await self._redis.zrange(abort_jobs_ss, 0, -1):
+            job_id = found.decode()
+            if runs_here(job_id):
+                continue
+            payload = await self._redis.get(job_key_prefix + job_id)
+            result = self._result_of(job_id, asyncio.CancelledError(), payload)
+            await self._controller.queue.abort(
+                job_id, result=result, result_seconds=self._keep_seconds
+            )
+
+    async def leave_expired(self, job_id: str) -> None:
+        """Leave the result of a job whose payload expired in the queue; never raises."""
+        result = self._result_of(job_id, JobExecutionFailed("job expired"), None)
+        if not result:
+            return
+        kept_ms = None if self._keep_seconds is None else round(self._keep_seconds * 1000)
+        with contextlib.suppress(RedisError, OSError):
+            await self._redis.set(result_key_prefix + job_id, result, px=kept_ms)
+
+    def _result_of(self, job_id: str, error: BaseException, payload: bytes | None) -> bytes:
+        if self._keep_seconds is not None and self._keep_seconds <= 0:
+            return b""
+        now_ms = timestamp_ms()
+        function, args, kwargs, enqueued_ms = self._read(payload) or ("<unknown>", (), {}, now_ms)
+        result = serialize_result(
+            function=function,
+            args=args,
+            kwargs=kwargs,
+            job_try=1,
+            enqueue_time_ms=enqueued_ms,
+            success=False,
+            result=error,
+            start_ms=now_ms,
+            finished_ms=now_ms,
+            ref=job_id,
+            serializer=self._serializer.dump,
+            queue_name=self._redis.default_queue_name,
+            job_id=job_id,
+        )
+        return result or b""
+
+    def _read(
+        self, payload: bytes | None
+    ) -> tuple[str, tuple[Any, ...], dict[str, Any], int] | None:
+        """Return function, arguments and time of enqueueing of a job that can be read."""
+        if payload is None:
+            return None
+        try:
+            function, args, kwargs, _job_try, enqueued_ms = deserialize_job_raw(
+                payload, deserializer=self._serializer.load
+            )
+        except SerializationError:
+            return None
+        return function, args, kwargs, enqueued_ms
