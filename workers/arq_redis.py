@@ -104,9 +104,9 @@ class ForebayArqRedis(ArqRedis):
         self._controller = controller
         self._serializer = serializer
 
-    async def close(self, close_connection_pool: bool | None = None) -> None:
-        """Close, by the name that arq uses and redis-py warns of."""
-        await self.aclose(close_connection_pool)
+    async def close(self, close_connection_pool: bool | None = None) -> None:  # noqa: ARG002
+        """Close, by the name that arq uses; the connections are the coordinator's to close."""
+        await self.aclose(close_connection_pool=False)
 
     def pipeline(self, *args: Any, **kwargs: Any) -> Any:
         """Return a pipeline; to ``run_job``'s first one the answers are known."""

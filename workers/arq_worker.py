@@ -21,6 +21,7 @@ from arq.worker import Retry, Worker, func, get_kwargs
 from redis.exceptions import RedisError
 
 from contracts.errors import ConfigurationError, ForebayError
+from contracts.requests import ReleaseResult
 from contracts.settings import MemberSettings
 from contracts.tasks import (
     TaskAdmissionLease,
@@ -140,6 +141,9 @@ class ForebayWorker(Worker):
 
     async def heart_beat(self) -> None:
         """Start pulling at the first beat, after ``on_startup``; look at aborts and hints."""
+        task = asyncio.current_task()
+        if task is not None and task.cancelling():
+            raise asyncio.CancelledError  # which Python 3.11 may have lost in a library's wait_for
         if self._puller is None:
             self._puller = TaskPuller(
                 self.tasks_admission,
@@ -198,7 +202,12 @@ class ForebayWorker(Worker):
         except (RedisError, OSError) as error:
             log.warning("job_put_back", task_id=item.task_id, error=type(error).__name__)
             if self.tasks_admission.is_held(lease):
-                await self.tasks_admission.finish(lease, TaskDeferred())
+                await self._end(lease, TaskDeferred())
+        except asyncio.CancelledError:
+            # In a hook arq lets it through. Where the worker goes on, `close` gives the lease back.
+            if self._stopping and self.tasks_admission.is_held(lease):
+                self._end(lease, TaskDeferred(gives_back_try=True))
+            raise
 
     async def _payload_of(self, lease: TaskAdmissionLease) -> bytes | None:
         """Return the job; a cell carries a reference, and its job is made here."""
@@ -303,7 +312,9 @@ class ForebayWorker(Worker):
             keep_in_progress=None,
         )
 
-    async def _end(self, lease: TaskAdmissionLease, outcome: TaskOutcome) -> None:
+    def _end(
+        self, lease: TaskAdmissionLease, outcome: TaskOutcome
+    ) -> asyncio.Future[ReleaseResult]:
         """End a lease; unless a hook still follows, the ask for a successor travels with it."""
         if self._stopping:
             is_deferred = isinstance(outcome, TaskDeferred)
@@ -313,7 +324,7 @@ class ForebayWorker(Worker):
             self._ending.add(lease.lease_id)
             if self._puller is not None:
                 self._puller.look()
-        await ending
+        return ending
 
     def _on_lease_lost(self, lease: TaskAdmissionLease) -> None:
         """Another member may run it now: stop here, and write nothing."""
@@ -357,15 +368,17 @@ class ForebayWorker(Worker):
             await self.coordinator.close()
 
     async def _end_jobs(self) -> None:
-        """Wait until every job has ended and its lease is on its way back.
+        """Wait until every job has ended and its lease is on its way back, and the worker's loop.
 
         arq's own close raises at the first job that was cancelled before it began. A cancellation
-        can be lost in a library that the job is waiting in, so it is repeated.
+        can be lost in a library that a task is waiting in, so it is repeated.
         """
-        while self._running:
-            for job in list(self.job_tasks.values()):
-                job.cancel()
-            await asyncio.wait(self._running, timeout=CANCEL_AGAIN_SECONDS)
+        caller = asyncio.current_task()
+        main = [task for task in (self.main_task,) if task is not None and task is not caller]
+        while going := [task for task in (*self._running, *main) if not task.done()]:
+            for task in (*self.job_tasks.values(), *main):
+                task.cancel()
+            await asyncio.wait(going, timeout=CANCEL_AGAIN_SECONDS)
         self.tasks.clear()
 
 
