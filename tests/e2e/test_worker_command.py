@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from arq.jobs import JobStatus
 from click.testing import CliRunner
 
 from contracts.errors import TaskAdmissionError
@@ -25,15 +26,20 @@ from workers.arq_redis import create_pool
 ROOT = Path(__file__).parents[2]
 APP = """
 import asyncio
+import os
 
 async def double(ctx, number):
     return 2 * number
+
+async def gated(ctx, gate):
+    while not os.path.exists(gate):
+        await asyncio.sleep(0.01)
 
 async def stay(ctx):
     await asyncio.sleep(3600)
 
 class WorkerSettings:
-    functions = (double, stay)
+    functions = (double, stay, gated)
     job_completion_wait = 0
 
 class Pickling:
@@ -50,9 +56,9 @@ def app(tmp_path: Path) -> Path:
 
 @contextlib.contextmanager
 def worker(
-    app: Path, redis_url: str, settings: str = "app.WorkerSettings"
+    app: Path, redis_url: str, settings: str = "app.WorkerSettings", *options: str
 ) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "forebay", "worker", settings, "--url", redis_url]
+    command = [sys.executable, "-m", "forebay", "worker", settings, "--url", redis_url, *options]
     with subprocess.Popen(
         command,
         cwd=app,
@@ -114,6 +120,37 @@ async def test_a_stopped_worker_says_what_it_gave_back(app, redis_url):
     )
     found = await snapshot(redis_url)
     assert (found.running, found.queue.queued_total) == (0, 1)
+
+
+async def test_a_worker_that_is_told_to_stop_lets_its_jobs_end_within_the_grace_time(
+    app, redis_url
+):
+    queue_of_idle = pool_shard("default")["idle"]
+    async with await create_pool(redis_url) as pool:
+        job = await pool.enqueue_job("gated", str(app / "gate"), _job_id="short")
+
+        async def is_idle():
+            return await pool.exists(queue_of_idle) == 1
+
+        async def runs():
+            return (await snapshot(redis_url)).running == 1 and await is_idle()
+
+        async def takes_nothing_more():
+            return not await is_idle()
+
+        with worker(app, redis_url, "app.WorkerSettings", "--grace", "60") as process:
+            await wait_until(runs, timeout=20)
+            process.send_signal(signal.SIGTERM)
+            await wait_until(takes_nothing_more, timeout=20)
+            late = await pool.enqueue_job("double", 1)
+            (app / "gate").touch()
+            out, err = process.communicate(timeout=20)
+        assert await job.status() is JobStatus.complete
+        assert await late.status() is JobStatus.queued
+    assert process.returncode == 0, err
+    assert out.splitlines()[-1] == (
+        "stopped; of the tasks that ran then: 1 finished (short), 0 given back"
+    )
 
 
 @pytest.mark.parametrize(
