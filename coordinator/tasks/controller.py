@@ -302,11 +302,13 @@ class TaskAdmissionController:
             on_change()
 
     def on_notices(self, generation: str, notices: Sequence[list[Any]]) -> None:  # noqa: ARG002
-        """There is work, a task to start, or a row group that is through."""
+        """There is work, a task to start, an instant to look again, or a row group through."""
         has_changed = False
         for kind, *terms in notices:
             if kind == "task":
                 self._take_pushed(*terms)
+            elif kind == "due":
+                self._look_at(*terms)
             else:
                 has_changed = True
         if has_changed:
@@ -320,6 +322,13 @@ class TaskAdmissionController:
         if seconds is not None:
             pause = min(pause, max(0.001, seconds))
         self._wake = self._loop.call_later(pause, self._changed)
+
+    def _look_at(self, due_us: int) -> None:
+        """Look again at an instant, unless it is to be earlier anyway."""
+        now_us = self.channel.server_now_us
+        seconds = 0.0 if now_us is None else (due_us - now_us) / 1e6
+        if self._wake is None or self._loop.time() + seconds < self._wake.when():
+            self.on_next_wake(seconds)
 
     def on_joined(self, membership: Membership) -> list[Operation]:  # noqa: ARG002
         """Say what this process runs; limits outlive their members."""

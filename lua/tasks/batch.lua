@@ -45,7 +45,7 @@
 --   JSON [now_us, next_wake_us, generation, results, notices]: a result per operation (accepted,
 --   known, refused, admitted, released, duplicate, stale_lease, unknown_lease, discarded, unknown,
 --   claimed, served, said, set, left, leaving, progress, written, ended, cancelled), and what the caller
---   should look at (work, task, row_group). Other members get their notices by channel. If tasks were
+--   should look at (work, task, due, row_group). Other members get their notices by channel. If tasks were
 --   admitted, an array: that JSON, then payloads, of which each lease names its own from 1, a cell
 --   none (0); a repeated batch is answered with the JSON alone.
 -- Errors

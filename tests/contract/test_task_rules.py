@@ -295,3 +295,15 @@ def test_cron_job_keeps_its_mark_and_is_not_submitted_again(pool: Pool) -> None:
 
     assert pool.arq("t") == {"in-progress"}
     assert pool.submit("t") == ["known"]
+
+
+def test_idle_members_are_told_when_the_first_delayed_task_is_due(pool: Pool) -> None:
+    pool.open("m", "idle")
+    pool.listen_to_all()
+    pool.admit(2, by="idle")
+    pool.submit("first", delay_us=5 * SECOND_US)
+    assert pool.told() == {"idle": [["due", START_US + 5 * SECOND_US]]}
+    pool.submit("second", delay_us=6 * SECOND_US)
+    pool.submit("third", delay_us=4 * SECOND_US, by="idle")  # it reads when in its reply
+    assert pool.told() == {}
+    assert pool.next_wake_us == START_US + 4 * SECOND_US

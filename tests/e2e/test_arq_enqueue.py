@@ -10,6 +10,7 @@ from arq.worker import Retry
 
 from contracts.errors import ConfigurationError, TaskFailed
 from contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpec
+from contracts.settings import MemberSettings
 from contracts.tasks import SchedulerResourceRequest
 from tests.support import wait_until
 from tests.support_arq import Gate, result_of, working
@@ -127,7 +128,9 @@ async def test_a_deferred_job_runs_when_its_time_has_come_and_not_before(redis_u
     async def note(ctx):
         ran_at.append(datetime.now(UTC))
 
-    async with working(redis_url, note):
+    rarely = MemberSettings(recheck_seconds=60.0)  # an idle worker is told when to look again
+    async with working(redis_url, note, member=rarely) as worker:
+        await wait_until(lambda: jobs.exists(worker.tasks_admission.keys["idle"]))
         due = datetime.now(UTC) + timedelta(seconds=0.2)
         defer = due if by == "_defer_until" else 0.2
         await result_of(await jobs.enqueue_job("note", **{by: defer}))

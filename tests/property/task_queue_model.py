@@ -56,6 +56,7 @@ class PoolQueue(PoolState):
     def begin(self) -> None:
         """What time alone did."""
         self._flow()
+        self.put_off = []
         for member, expiry in sorted(self.members.items(), key=lambda item: (item[1], item[0])):
             if expiry <= self.now_us:
                 self._end_member(member)
@@ -64,11 +65,14 @@ class PoolQueue(PoolState):
             self._enqueue(task)
         self._park_and_unpark()
 
-    def end(self) -> dict[str, Notice]:
+    def end(self, caller: str) -> dict[str, list[Notice]]:
         """What became possible by a call; returns what members are told."""
         self._park_and_unpark()
         self._note_first()
-        return self._wake_idle()
+        told = {member: [notice] for member, notice in self._wake_idle().items()}
+        for member, notice in self._tell_due(caller).items():
+            told.setdefault(member, []).append(notice)
+        return told
 
     # -- the queue
 
@@ -94,6 +98,7 @@ class PoolQueue(PoolState):
         task.tries, task.score, task.available_us = tries, available_us // 1000, available_us
         if available_us > self.now_us:
             task.place = "delayed"
+            self.put_off.append(task)
             self._group(task.group).touched_us = self.now_us
         else:
             self._enqueue(task)
@@ -172,6 +177,14 @@ class PoolQueue(PoolState):
                 del self.idle[member]
                 wanted -= slots
         return woken
+
+    def _tell_due(self, caller: str) -> dict[str, Notice]:
+        """Idle members are told when a task that was just put off is the first to be due."""
+        delayed = sorted(self.tasks_at("delayed"), key=lambda t: (t.available_us, t.task_id))
+        if not delayed or delayed[0] not in self.put_off:
+            return {}
+        idle = {member for member, slots in self.idle.items() if slots > 0}
+        return {member: ["due", delayed[0].available_us] for member in idle - {caller}}
 
     def _push(self, granted: Granted, member: str) -> dict[str, Notice]:
         """The only ready task goes to an idle member with the word that wakes it."""

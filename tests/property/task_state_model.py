@@ -103,6 +103,7 @@ class PoolState:
         state: "" for open, "paused" or "draining".
         policy: that decides.
         first: the task that stands first without fitting, and since when.
+        put_off: tasks that were delayed in this call.
     """
 
     server_us: int
@@ -119,6 +120,7 @@ class PoolState:
     finished: dict[str, str] = field(default_factory=dict)
     idle: dict[str, int] = field(default_factory=dict)
     pushes: dict[str, Pushes] = field(default_factory=dict)
+    put_off: list[Task] = field(default_factory=list)
     state: str = ""
     policy: TaskAdmissionPolicy = field(default_factory=StrictFairTaskAdmissionPolicy)
     reserve_after_us: int = RESERVE_AFTER_US

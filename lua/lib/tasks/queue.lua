@@ -1,6 +1,7 @@
 -- The fair queue of ready tasks (spec 04, The queue). A task is ready where `fifo` has it, delayed or
 -- parked where those do, else it runs: no state is written down that this says already.
 local known_tasks = {} -- what was read or written of tasks in this call
+local put_off = {} -- tasks that this call has delayed
 
 local function parse_task(text)
   local part = split(text, '|')
@@ -90,6 +91,7 @@ local function delay(id, task, available_us)
   redis.call('ZADD', K.delayed, int(available_us), id)
   meta.delayed = meta.delayed + 1
   count_away(group(task.group), 1)
+  put_off[id] = true
 end
 
 -- A task that was delayed or parked is ready.

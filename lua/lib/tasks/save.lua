@@ -16,7 +16,7 @@ local function save()
   end
   write_events(meta)
   local changes = {}
-  for i = META_NUMBERS + 1, META_NUMBERS + META_TEXTS do
+  for i = META_NUMBERS + 1, #META_FIELDS do
     local name = META_FIELDS[i]
     if meta[name] ~= (stored_meta[i] or '') then
       changes[#changes + 1] = name

@@ -1,8 +1,7 @@
 -- What happened by time alone, and who is woken by what changed.
-local ENDED_PER_CALL = 200
 local DUE_PER_CALL = 64
 local WOKEN_PER_CALL = 64
-local ended_left = ENDED_PER_CALL
+local ended_left = 200 -- what members that are gone may still lose in this call
 
 local function end_function(name)
   if redis.call('HINCRBY', K.functions, name, -1) <= 0 then
@@ -90,12 +89,30 @@ local function wake_idle()
   end
 end
 
+-- Who is idle has been told when the first delayed task is due; if that is another now, it is told anew.
+local function tell_due()
+  if not next(put_off) then
+    return
+  end
+  local first = redis.call('ZRANGE', K.delayed, 0, 0, 'WITHSCORES')
+  if not first[1] or not put_off[first[1]] then
+    return
+  end
+  local idle = redis.call('ZRANGE', K.idle, '+inf', '(0', 'BYSCORE', 'REV', 'LIMIT', 0, WOKEN_PER_CALL)
+  for i = 1, #idle do
+    if idle[i] ~= member_id then
+      notify(idle[i], '["due",' .. int(tonumber(first[2])) .. ']')
+    end
+  end
+end
+
 -- The last look of a call: who stands first without fitting, and who has something to do.
 local function settle_after()
   park_what_never_fits()
   unpark()
   note_first()
   wake_idle()
+  tell_due()
 end
 
 -- The instant at which time alone may change something for this pool, or 0.

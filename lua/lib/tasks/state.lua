@@ -3,7 +3,6 @@ local META_FIELDS = { 'now_us', 'last_us', 'virtual_time', 'places', 'sequence',
   'delayed', 'parked', 'running', 'admissions', 'finished', 'reserve_after_us', 'first_since_us',
   'generation', 'state', 'policy', 'events', 'first_task', 'first_signature' }
 local META_NUMBERS = 13
-local META_TEXTS = 6
 local GROUP_EXTRA = { 'running', 'away', 'admitted_limit', 'head', 'signature', 'line', 'out', 'debt' }
 
 local UNCLAIMED_SUBMISSIONS = '10000' -- tasks at once in a pool where nobody claims a limit of them
@@ -18,7 +17,7 @@ local function load_meta()
   for i = 1, META_NUMBERS do
     meta[META_FIELDS[i]] = stored_meta[i] or 0
   end
-  for i = META_NUMBERS + 1, META_NUMBERS + META_TEXTS do
+  for i = META_NUMBERS + 1, #META_FIELDS do
     meta[META_FIELDS[i]] = stored_meta[i] or ''
   end
   now_us, meta.last_us = shard_time(stored_meta[1], stored_meta[2])
