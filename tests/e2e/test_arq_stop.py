@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import signal
 
@@ -10,7 +11,7 @@ import pytest
 from arq.jobs import JobStatus
 
 from tests.support import wait_until
-from tests.support_arq import Gate, result_of, working
+from tests.support_arq import PATIENCE_SECONDS, Gate, result_of, working
 
 
 class Stubborn:
@@ -96,26 +97,42 @@ async def test_a_job_that_is_deaf_to_its_cancellation_is_cancelled_again(redis_u
     assert worker.drained["given_back"] == ["one"]
 
 
-@pytest.mark.parametrize("closes", [True, False])
-async def test_a_stop_whose_cancellation_was_lost_stops_the_worker_all_the_same(
-    redis_url, jobs, closes
+@pytest.mark.parametrize("lost", [1, 2])
+async def test_a_stop_whose_cancellations_are_lost_stops_the_worker_all_the_same(
+    redis_url, jobs, lost
 ):
-    async with working(redis_url, Gate().gated) as worker:
-        inside = asyncio.Event()
+    waits, stopped = asyncio.Event(), []
+
+    async def on_shutdown(ctx):
+        stopped.append(worker.main_task.done())
+
+    async with (
+        asyncio.timeout(PATIENCE_SECONDS),
+        working(redis_url, Gate().gated, on_shutdown=on_shutdown) as worker,
+    ):
 
         async def record_health():
-            """Lose a cancellation, as Python 3.11's wait_for may below redis-py."""
-            if inside.is_set():
+            """Lose cancellations, as Python 3.11's wait_for may below redis-py."""
+            if waits.is_set():
                 return
-            try:
-                inside.set()
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                pass
+            waits.set()
+            for _ in range(lost):
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
 
         worker.record_health = record_health
-        await inside.wait()
-        if not closes:
+        await waits.wait()
+        if lost == 1:
             worker.handle_sig(signal.SIGTERM)
             await wait_until(worker.main_task.done)
     assert worker.main_task.cancelled()
+    assert stopped == [True]
+
+
+async def test_a_worker_closed_at_any_turn_of_its_start_ends_in_order(redis_url, jobs, caplog):
+    for turns in range(40):
+        async with working(redis_url, Gate().gated, allow_abort_jobs=True) as worker:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+        assert worker.main_task.cancelled()
+    assert [record.getMessage() for record in caplog.records] == []
