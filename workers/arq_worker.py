@@ -107,6 +107,7 @@ class ForebayWorker(Worker):
             self.request_admission.pressure, self.request_admission.known
         )
         self._running: set[asyncio.Task[None]] = set()
+        self._unwinding: dict[str, asyncio.Task[None]] = {}
         self._ending: set[str] = set()
         self._ended: dict[str, list[str]] = {"finished": [], "given_back": []}
         self._puller: TaskPuller | None = None
@@ -189,25 +190,33 @@ class ForebayWorker(Worker):
     async def _run(self, lease: TaskAdmissionLease) -> None:
         """Let arq run the job; a server that is away is no fault of the job, nor of the worker."""
         item = lease.item
-        self.tasks_admission.say("worker_spawned", lease)
         try:
+            await self._unwound(item.task_id)
+            payload = await self._payload_of(lease)
+            if not self.tasks_admission.is_held(lease):
+                return
+            self.tasks_admission.say("worker_spawned", lease)
             opening_of_job.set(
-                Opening(
-                    payload=await self._payload_of(lease),
-                    job_try=item.job_try,
-                    is_aborted=item.is_aborted,
-                )
+                Opening(payload=payload, job_try=item.job_try, is_aborted=item.is_aborted)
             )
             await self.run_job(item.task_id, item.available_ms)
         except (RedisError, OSError) as error:
             log.warning("job_put_back", task_id=item.task_id, error=type(error).__name__)
             if self.tasks_admission.is_held(lease):
                 await self._end(lease, TaskDeferred())
-        except asyncio.CancelledError:
-            # In a hook arq lets it through. Where the worker goes on, `close` gives the lease back.
+        except asyncio.CancelledError:  # arq lets it through where a hook was cancelled
+            if not self.tasks_admission.is_held(lease) and not self._stopping:
+                return
             if self._stopping and self.tasks_admission.is_held(lease):
                 self._end(lease, TaskDeferred(gives_back_try=True))
             raise
+
+    async def _unwound(self, job_id: str) -> None:
+        """Wait until the try of a job is over whose lease was lost: an id runs once at a time."""
+        while (run := self._unwinding.get(job_id)) is not None:
+            await asyncio.wait({run}, timeout=CANCEL_AGAIN_SECONDS)
+            if job_id in self.job_tasks:
+                self.job_tasks[job_id].cancel()
 
     async def _payload_of(self, lease: TaskAdmissionLease) -> bytes | None:
         """Return the job; a cell carries a reference, and its job is made here."""
@@ -230,6 +239,8 @@ class ForebayWorker(Worker):
     def _slot_is_free(self, task: asyncio.Task[None], lease: TaskAdmissionLease) -> None:
         self._running.discard(task)
         self._ending.discard(lease.lease_id)
+        if self._unwinding.get(lease.item.task_id) is task:
+            del self._unwinding[lease.item.task_id]
         is_kept = self.tasks.get(lease.item.task_id) is task
         if is_kept and not task.cancelled() and task.exception() is None:
             del self.tasks[lease.item.task_id]  # arq looks at those that failed, and raises
@@ -327,11 +338,13 @@ class ForebayWorker(Worker):
         return ending
 
     def _on_lease_lost(self, lease: TaskAdmissionLease) -> None:
-        """Another member may run it now: stop here, and write nothing."""
-        job = self.job_tasks.get(lease.item.task_id)
-        if job is not None:
-            job.cancel()
-        log.warning("task_lease_lost", task_id=lease.item.task_id)
+        """Another member may run it now: stop here, in a hook too, and write nothing."""
+        job_id = lease.item.task_id
+        log.warning("task_lease_lost", task_id=job_id)
+        run = self.tasks.get(job_id)
+        if run is not None and not run.done():
+            self._unwinding.setdefault(job_id, run)
+            self.job_tasks.get(job_id, run).cancel()
 
     # -- stopping
 

@@ -1,0 +1,103 @@
+"""A worker that lost its membership stops its jobs, and takes part anew (spec 04, 06)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from contracts.settings import MemberSettings
+from coordinator.keys import pool_shard
+from tests.support import wait_until
+from tests.support_arq import Gate, check_books, result_of, working
+from workers.arq_redis import create_pool
+
+KEYS = pool_shard("default")
+SETTINGS = MemberSettings(ttl_seconds=0.3, recheck_seconds=0.1)
+
+
+@pytest.fixture
+async def jobs(redis_url):
+    async with await create_pool(redis_url) as jobs:
+        yield jobs
+    await check_books(redis_url)
+
+
+async def lose_membership(jobs, worker):
+    """Let the server expire a worker, as if it had not beaten; wait until it is a member anew."""
+    channel = worker.tasks_admission.channel
+    lost = channel.membership
+    await jobs.zadd(KEYS["members"], {lost.member_id: 1})
+    await wait_until(lambda: channel.membership is not None and channel.membership is not lost)
+
+
+async def test_its_job_is_cancelled_writes_nothing_and_is_tried_again(redis_url, jobs):
+    gate = Gate()
+    async with working(redis_url, gate.gated, member=SETTINGS) as worker:
+        job = await jobs.enqueue_job("gated", _job_id="one")
+        await wait_until(lambda: gate.inside)
+        await jobs.tasks.set_state("paused")
+        await lose_membership(jobs, worker)
+        await wait_until(lambda: gate.cancelled == ["one"])
+        await jobs.tasks.set_state("open")
+        await wait_until(lambda: len(gate.inside) == 2)
+        assert await jobs.exists("arq:result:one") == 0
+        gate.open.set()
+        assert await result_of(job) == "let go"
+    assert (await job.result_info()).job_try == 2
+
+
+@pytest.mark.parametrize("name", ["on_job_start", "on_job_end"])
+async def test_a_hook_of_its_job_is_cancelled_and_no_job_begins_without_a_lease(
+    redis_url, jobs, name
+):
+    gate, tries = Gate(), []
+
+    async def job(ctx):
+        tries.append(ctx["job_try"])
+
+    async with working(redis_url, job, member=SETTINGS, **{name: gate.gated}) as worker:
+        enqueued = await jobs.enqueue_job("job", _job_id="one")
+        await wait_until(lambda: gate.inside)
+        await jobs.tasks.set_state("paused")
+        await lose_membership(jobs, worker)
+        await wait_until(lambda: gate.cancelled == ["one"] and not worker.tasks)
+        assert not worker.main_task.done()
+        gate.open.set()
+        await jobs.tasks.set_state("open")
+        await result_of(enqueued)
+    assert tries == ([2] if name == "on_job_start" else [1, 2])
+    assert (await enqueued.result_info()).job_try == 2
+
+
+async def test_a_job_that_is_slow_to_stop_never_runs_beside_its_next_try(redis_url, jobs):
+    running, tries, beside, may_stop = [], [], [], asyncio.Event()
+
+    async def slow(ctx):
+        tries.append(ctx["job_try"])
+        running.append(ctx["job_try"])
+        beside.append(len(running) > 1)
+        try:
+            if len(tries) == 1:
+                await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            while not may_stop.is_set():
+                with contextlib.suppress(asyncio.CancelledError):
+                    await may_stop.wait()
+            raise
+        finally:
+            running.pop()
+        return "done"
+
+    async with working(redis_url, slow, member=SETTINGS) as worker:
+        job = await jobs.enqueue_job("slow", _job_id="one")
+        try:
+            await wait_until(lambda: running)
+            await lose_membership(jobs, worker)
+            await wait_until(lambda: len(worker._running) == 2)
+        finally:
+            may_stop.set()
+        assert await result_of(job) == "done"
+        assert (worker.jobs_complete, worker.jobs_failed) == (1, 0)
+    assert (tries, beside) == ([1, 2], [False, False])
