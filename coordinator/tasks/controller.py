@@ -60,6 +60,16 @@ class _Admit(Question):
         self._return_late(result, self.sent_as)
 
 
+class _Word(Operation):
+    """A word on a lease, which a new membership would not have."""
+
+    __slots__ = ()
+
+    @property
+    def is_wanted(self) -> bool:
+        return False
+
+
 class TaskAdmissionController:
     """Admits and finishes tasks of one pool; belongs to one event loop.
 
@@ -287,7 +297,7 @@ class TaskAdmissionController:
         if not self._writes_all_events:
             return
         task_id = check_id("task id", lease.item.task_id)
-        self.channel.submit(Operation(codec.operation("say", kind, task_id, lease.lease_id)))
+        self.channel.submit(_Word(codec.operation("say", kind, task_id, lease.lease_id)))
 
     async def close(self) -> None:
         """Leave the pool: tasks that still run go back to the queue."""

@@ -8,6 +8,7 @@ import contextlib
 import pytest
 
 from contracts.settings import MemberSettings
+from contracts.task_policies import TaskAdmissionConfig
 from coordinator.keys import pool_shard
 from tests.support import wait_until
 from tests.support_arq import Gate, check_books, result_of, working
@@ -30,6 +31,20 @@ async def lose_membership(jobs, worker):
     lost = channel.membership
     await jobs.zadd(KEYS["members"], {lost.member_id: 1})
     await wait_until(lambda: channel.membership is not None and channel.membership is not lost)
+
+
+async def test_what_it_had_to_say_of_a_lease_is_not_said_under_its_next_membership(jobs):
+    controller = jobs.tasks
+    await controller.configure(TaskAdmissionConfig(events="full"))
+    await jobs.enqueue_job("job", _job_id="one")
+    (lease,) = (await controller.admit(1)).leases
+    await jobs.zadd(KEYS["members"], {lease.member_id: 1})
+    controller.say("worker_spawned", lease)
+    await controller.set_state("open")
+    assert controller.channel.membership.member_id != lease.member_id
+    kinds = [fields[b"kind"] for _id, fields in await jobs.xrange(KEYS["events"])]
+    assert b"task_lease_expired" in kinds
+    assert b"worker_spawned" not in kinds
 
 
 async def test_its_job_is_cancelled_writes_nothing_and_is_tried_again(redis_url, jobs):
