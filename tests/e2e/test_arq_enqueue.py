@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from arq.connections import ArqRedis
 from arq.jobs import JobStatus
 from arq.worker import Retry
 
@@ -15,6 +16,7 @@ from contracts.tasks import SchedulerResourceRequest
 from tests.support import wait_until
 from tests.support_arq import Gate, result_of, working
 from workers.arq_redis import create_pool
+from workers.serialization import load_job
 
 HOUR = timedelta(hours=1)
 
@@ -222,15 +224,22 @@ async def test_an_id_that_another_pool_has_queued_is_not_taken_from_it(redis_url
         assert (await result_of(job))["args"] == ["first"]
 
 
-async def test_all_that_wait_and_all_results_are_listed_by_arqs_own_means(redis_url, jobs):
-    later = await jobs.enqueue_job("echo", "later", _job_id="b:later", _defer_by=HOUR)
+async def test_all_that_wait_and_all_results_are_listed_by_arqs_own_client(redis_url, jobs):
+    client = ArqRedis(
+        jobs.connection_pool,
+        job_deserializer=load_job,
+        default_queue_name=jobs.default_queue_name,
+    )
+    await jobs.enqueue_job("echo", "later", _job_id="b:later", _defer_by=HOUR)
     await jobs.enqueue_job("echo", "now", _job_id="a:now")
-    waiting = await jobs.queued_jobs()
-    assert [(job.job_id, job.args) for job in waiting] == [
-        ("a:now", ["now"]),
-        ("b:later", ["later"]),
-    ]
+    for reader in (client, jobs):
+        assert [(job.job_id, job.args) for job in await reader.queued_jobs()] == [
+            ("a:now", ["now"]),
+            ("b:later", ["later"]),
+        ]
     async with working(redis_url, echo):
         await wait_until(lambda: jobs.exists("arq:result:a:now"))
-    assert [job.job_id for job in await jobs.queued_jobs()] == [later.job_id]
-    assert [(r.job_id, r.success) for r in await jobs.all_job_results()] == [("a:now", True)]
+    for reader in (client, jobs):
+        assert [job.job_id for job in await reader.queued_jobs()] == ["b:later"]
+        results = [(result.job_id, result.success) for result in await reader.all_job_results()]
+        assert results == [("a:now", True)]

@@ -63,6 +63,17 @@ async def test_its_job_is_cancelled_writes_nothing_and_is_tried_again(redis_url,
     assert (await job.result_info()).job_try == 2
 
 
+async def test_it_takes_jobs_of_a_server_that_was_flushed(redis_url, jobs):
+    gate = Gate()
+    gate.open.set()
+    async with working(redis_url, gate.gated, member=SETTINGS):
+        for _ in range(2):
+            assert await result_of(await jobs.enqueue_job("gated")) == "let go"
+            await jobs.flushall()
+        assert await result_of(await jobs.enqueue_job("gated", _job_id="last")) == "let go"
+    assert gate.inside[-1] == "last"
+
+
 @pytest.mark.parametrize("name", ["on_job_start", "on_job_end"])
 async def test_a_hook_of_its_job_is_cancelled_and_no_job_begins_without_a_lease(
     redis_url, jobs, name
