@@ -261,7 +261,8 @@ class Admission:
     Attributes:
         leases: tasks to start now.
         blocked: set where fewer were given than asked for and some are queued.
-        expired: ids of tasks whose turn came and whose payload had expired; they are gone.
+        expired: ids of tasks whose turn came and whose payload had expired, for ``queue.expire``;
+            each comes again after a minute until it was ended so.
         writes_all_events: whether the pool writes down what befalls each task.
     """
 

@@ -7,12 +7,12 @@ import contextlib
 from collections.abc import Callable
 from typing import Any
 
-from arq.constants import abort_jobs_ss, job_key_prefix, result_key_prefix
+from arq.constants import abort_jobs_ss, job_key_prefix
 from arq.jobs import SerializationError, deserialize_job_raw, serialize_result
 from arq.utils import timestamp_ms
 from arq.worker import JobExecutionFailed
-from redis.exceptions import RedisError
 
+from contracts.errors import CoordinatorError
 from coordinator.tasks.controller import TaskAdmissionController
 from workers.arq_redis import ForebayArqRedis
 from workers.serialization import JobSerializer
@@ -61,13 +61,12 @@ class UnstartedJobs:
             )
 
     async def leave_expired(self, job_id: str) -> None:
-        """Leave the result of a job whose payload expired in the queue; never raises."""
+        """End a job whose payload expired in the queue; without a server it comes again later."""
         result = self._result_of(job_id, JobExecutionFailed("job expired"), None)
-        if not result:
-            return
-        kept_ms = None if self._keep_seconds is None else round(self._keep_seconds * 1000)
-        with contextlib.suppress(RedisError, OSError):
-            await self._redis.set(result_key_prefix + job_id, result, px=kept_ms)
+        with contextlib.suppress(CoordinatorError):
+            await self._controller.queue.expire(
+                job_id, result=result, result_seconds=self._keep_seconds
+            )
 
     def _result_of(self, job_id: str, error: BaseException, payload: bytes | None) -> bytes:
         if self._keep_seconds is not None and self._keep_seconds <= 0:

@@ -89,8 +89,28 @@ class FairTaskQueue:
             result: arq's serialised result, empty for none.
             result_seconds: how long it is kept; None for ever.
         """
+        return await self._end_waiting("discard", task_id, result, result_seconds)
+
+    async def expire(
+        self, task_id: str, *, result: bytes = b"", result_seconds: float | None = None
+    ) -> bool:
+        """Drop a task whose payload expired while it waited, and leave a result.
+
+        Args:
+            task_id: one of ``Admission.expired``.
+            result: arq's serialised result, empty for none.
+            result_seconds: how long it is kept; None for ever.
+
+        Returns:
+            Whether it was dropped; False where it is gone, or was submitted anew.
+        """
+        return await self._end_waiting("expire", task_id, result, result_seconds)
+
+    async def _end_waiting(
+        self, operation: str, task_id: str, result: bytes, result_seconds: float | None
+    ) -> bool:
         kept = "" if result_seconds is None else codec.milliseconds(result_seconds)
-        args = codec.operation("discard", check_id("task id", task_id), result, kept)
+        args = codec.operation(operation, check_id("task id", task_id), result, kept)
         return await self._channel.ask(*args) == ["discarded"]
 
     async def view(self) -> QueueView:

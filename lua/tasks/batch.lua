@@ -37,8 +37,9 @@
 --                        admit slots in_progress_ms resources_under_pressure seen
 --                        finish lease_id result result_ttl_ms keep_in_progress_ms [record name value]...
 --                        drop lease_id reason; retry lease_id delay_us give_back_try
---                        discard id result result_ttl_ms; claim resource holder limit; serve function...
---                        say kind task_id lease_id; set_state state; leave
+--                        discard id result result_ttl_ms; expire id result result_ttl_ms
+--                        claim resource holder limit; serve function...; set_state state; leave
+--                        say kind task_id lease_id
 --                        configure policy reserve_after_us events [field value]...
 --                        run_submit run plan workflow; run_collect run; run_written run row_group; run_cancel run
 -- Reply

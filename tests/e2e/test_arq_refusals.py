@@ -9,6 +9,7 @@ import pytest
 from contracts.errors import ConfigurationError, TaskAdmissionError
 from contracts.tasks import TaskDenialReason
 from coordinator.tasks.queue import MAX_PAYLOAD_BYTES
+from tests.support import wait_until
 from tests.support_arq import result_of, working
 from workers.arq_redis import create_pool
 
@@ -43,7 +44,9 @@ async def test_what_no_limit_can_meet_is_refused(redis_url, jobs, asked, reason,
 
 
 async def test_a_function_that_no_live_worker_has_is_refused(redis_url, jobs):
-    async with working(redis_url, echo):
+    async with working(redis_url, echo) as worker:
+        functions = worker.tasks_admission.keys["functions"]
+        await wait_until(lambda: jobs.hexists(functions, "echo"))
         with pytest.raises(TaskAdmissionError, match=r"'ecko'.*correct the name") as refused:
             await jobs.enqueue_job("ecko")
         assert refused.value.reason == "unknown_function"

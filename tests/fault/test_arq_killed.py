@@ -149,12 +149,12 @@ async def test_no_job_begins_before_its_lease_nor_after_its_end(fleet, jobs):
         await fleet.until_noted("job_began", job.job_id)
     assert await held[0].abort(timeout=START_SECONDS, poll_delay=0.01)
     killed.send_signal(signal.SIGKILL)
+    fleet.start(1, "--slots", "4")
     await wait_until(lambda: not fleet.memberships_of(killed), timeout=START_SECONDS)
     stopped.send_signal(signal.SIGTERM)
     await wait_until(lambda: stopped.poll() is not None, timeout=START_SECONDS)
     assert stopped.returncode == 0
     fleet.open_gate("held")
-    fleet.start(1, "--slots", "4")
     results = await finished(jobs)
 
     successes = [result for result in results.values() if result.success]

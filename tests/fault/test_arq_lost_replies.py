@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from contracts.errors import TaskFailed
 from contracts.settings import MemberSettings
 from tests.support import wait_until
 from tests.support_arq import Gate, check_books, result_of, working
@@ -96,3 +97,37 @@ async def test_what_is_admitted_while_a_worker_stops_goes_back_unstarted_at_no_c
     async with working(proxy.url, gate.gated, member=SETTINGS):
         assert await result_of(job) == "let go"
     assert (await job.result_info()).job_try == 1
+
+
+async def a_job_that_expires(jobs, value):
+    job = await jobs.enqueue_job("job", value, _job_id="one", _expires=0.001)
+
+    async def has_expired():
+        return not await jobs.exists("arq:job:one")
+
+    await wait_until(has_expired)
+    return job
+
+
+async def test_a_job_that_expired_is_in_the_queue_until_its_result_is_there(jobs, proxy):
+    runs = Runs()
+    job = await a_job_that_expires(jobs, "value")
+    trap = proxy.trap("expire", Fault.CUT_BEFORE)
+    async with working(proxy.url, runs.job, member=SETTINGS) as worker:
+        await trap.sprung.wait()
+        with pytest.raises(TaskFailed, match="job expired"):
+            await result_of(job)  # which raises ResultNotFound of a job that is nowhere
+        assert worker.jobs_failed == 1
+    assert runs.tries == []
+
+
+async def test_a_job_that_comes_anew_as_its_expiry_is_told_is_not_ended_by_it(jobs, proxy):
+    runs = Runs()
+    await a_job_that_expires(jobs, "old")
+    trap = proxy.trap("admit", Fault.HOLD)
+    async with working(proxy.url, runs.job, member=SETTINGS):
+        await trap.sprung.wait()
+        job = await jobs.enqueue_job("job", "new", _job_id="one")
+        trap.let_go.set()
+        assert await result_of(job) == "new"
+    assert runs.tries == [1]

@@ -13,6 +13,8 @@ from coordinator.tasks.policies import TaskAdmissionPolicy
 from tests.property.task_queue_model import PoolQueue, Result
 from tests.property.task_state_model import Lease, Pushes, Task
 
+MINUTE_US = 60_000_000
+
 
 @dataclass(slots=True)
 class PoolModel(PoolQueue):
@@ -63,8 +65,9 @@ class PoolModel(PoolQueue):
         while len(leases) < slots and (granted := self._choose(hints)):
             self._is_first_no_more(granted.task)
             if not granted.task.has_payload:
-                expired.append(granted.task.task_id)
-                del self.tasks[granted.task.task_id]
+                task = granted.task
+                expired.append(task.task_id)
+                self._put_back(task, self.now_us + MINUTE_US, task.tries)
                 continue
             leases.append(self._grant(member, granted))
         if len(leases) < slots:
@@ -119,6 +122,10 @@ class PoolModel(PoolQueue):
             self._group(task.group).touched_us = self.now_us
         del self.tasks[task_id]
         return ["discarded"]
+
+    def expire(self, task_id: str) -> Result:
+        task = self.tasks.get(task_id)
+        return ["unknown"] if task is None or task.has_payload else self.discard(task_id)
 
     def claim(self, resource: str, limit: int) -> Result:
         self.limits[resource] = limit

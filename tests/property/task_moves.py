@@ -66,6 +66,7 @@ MOVES: dict[str, tuple[int, st.SearchStrategy[tuple[Any, ...]]]] = {
     "retry": (2, st.tuples(INDEX, DELAYS_US, st.booleans())),
     "discard": (2, st.tuples(MEMBERS, INDEX)),
     "payload_expires": (1, st.tuples(INDEX)),
+    "expire": (1, st.tuples(MEMBERS, INDEX)),
     "set_limit": (3, st.tuples(MEMBERS, LIMITS)),
     "configure": (2, st.tuples(MEMBERS, st.one_of(st.none(), BORROWS, BORROWS), RESERVES_US)),
     "set_state": (1, st.tuples(MEMBERS, st.sampled_from(["paused", "", "draining", ""]))),

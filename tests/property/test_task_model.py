@@ -241,6 +241,12 @@ class TaskPoolMachine(RuleBasedStateMachine):
         operation = ("discard", task_id, b"", "")
         self.batch(self.a_member(pick), (operation, lambda: self.model.discard(task_id)))
 
+    def expire(self, pick: int, task: int) -> None:
+        gone = [one.task_id for one in self.model.tasks.values() if not one.has_payload]
+        task_id = gone[task % len(gone)] if gone and task % 3 else self.a_task(task)
+        operation = ("expire", task_id, b"", "")
+        self.batch(self.a_member(pick), (operation, lambda: self.model.expire(task_id)))
+
     def payload_expires(self, pick: int) -> None:
         task = self.model.tasks.get(self.a_task(pick))
         if task is not None and task.place != "running":

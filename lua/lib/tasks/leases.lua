@@ -37,7 +37,23 @@ local function place_of(payload)
   return #payloads
 end
 
--- Grant the first task of a group to a member; nil where its payload has expired, and then it is gone.
+-- Put a task back, for now or for later; of a run only while it still counts.
+local function put_back(id, task, available_us, tries)
+  if not is_wanted(task) then
+    forget_task(id)
+    return
+  end
+  task.tries, task.score = tries, int(math.floor(available_us / 1000))
+  write_task(id, task)
+  if available_us > now_us then
+    delay(id, task, available_us)
+  else
+    enqueue(id, task)
+  end
+end
+
+-- Grant the first task of a group to a member; nil where its payload has expired: the caller is told, and
+-- ends it with `expire`. Should it not live to do so, the task comes again after a minute.
 local function grant_lease(head, member, in_progress_ms)
   local g = group(head.group)
   local id, task = take_head(g)
@@ -45,7 +61,7 @@ local function grant_lease(head, member, in_progress_ms)
   local payload = not is_cell and redis.call('GET', arq_key('job', id))
   if not is_cell and not payload then
     stand(g)
-    forget_task(id)
+    put_back(id, task, now_us + 60000000, task.tries)
     expired[#expired + 1] = '"' .. id .. '"'
     return nil
   end
@@ -84,21 +100,6 @@ local function end_lease(lease_id, lease, is_lost)
   end
   on_release(g, lease.signature)
   change_lines(g)
-end
-
--- Put a task back, for now or for later; of a run only while it still counts.
-local function put_back(id, task, available_us, tries)
-  if not is_wanted(task) then
-    forget_task(id)
-    return
-  end
-  task.tries, task.score = tries, int(math.floor(available_us / 1000))
-  write_task(id, task)
-  if available_us > now_us then
-    delay(id, task, available_us)
-  else
-    enqueue(id, task)
-  end
 end
 
 -- A member that died gives its task back to the head of its group, counted as a try.

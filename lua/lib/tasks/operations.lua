@@ -199,6 +199,18 @@ function OPERATIONS.discard(id, result, result_ttl_ms)
   return '["discarded"]'
 end
 
+-- The end of a task whose payload has expired, with a result. One that came anew meanwhile is another.
+function OPERATIONS.expire(id, result, result_ttl_ms)
+  local task = read_task(id)
+  if not task or task.run ~= '' or redis.call('EXISTS', arq_key('job', id)) == 1
+    or not discard_waiting(id) then
+    return '["unknown"]'
+  end
+  write_result(id, result, result_ttl_ms)
+  emit_task('non_retryable_dropped', 'task_id', id, 'reason', 'expired')
+  return '["discarded"]'
+end
+
 -- The caller's workers run these functions.
 function OPERATIONS.serve()
   may_be_new('held')
