@@ -16,6 +16,7 @@ from coordinator.connections import open_sync
 from coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, pool_shard
 from coordinator.membership import member_keys
 from coordinator.requests.snapshots import decode_audit
+from coordinator.tasks.codec import parse_signature
 from tests.contract.shard_under_clock import CLOCK, CLOCK_KEY, SECOND_US, START_US, TTL_US
 from tests.support_scripts import composed, evaluate
 
@@ -29,15 +30,15 @@ LIMITS = {"submission": 100, "request:p/m": 4, "request:p/other": 4}
 class Pool:
     """One pool under a clock that stands still until it is moved."""
 
-    def __init__(self, client: Any) -> None:
+    def __init__(self, client: Any, name: str = "main") -> None:
         self.client = client
-        self.keys = pool_shard("main")
+        self.keys = pool_shard(name)
         self.batches: dict[str, int] = {}
         self.next_wake_us = 0
         self.notices: list[Any] = []
         self.payloads: list[bytes] = []
         self._listener = self.client.pubsub(ignore_subscribe_messages=True)
-        client.set(CLOCK_KEY, START_US)
+        client.set(CLOCK_KEY, START_US, nx=True)
 
     def close(self) -> None:
         self._listener.close()
@@ -97,10 +98,22 @@ class Pool:
         function: str = "",
         ttl_ms: object = "",
         by: str = "m",
+        payload: bytes = b"",
     ) -> list[Any]:
-        payload = f"payload of {task_id}".encode()
+        payload = payload or f"payload of {task_id}".encode()
         args = (task_id, group, weight, limit, asks, delay_us, payload, ttl_ms, function, 0)
         return self.ask(by, "submit", *args)
+
+    def submit_many(self, group: str, count: int, asks: str = ONE, **terms: Any) -> None:
+        """Submit tasks that are called by their group and a number from 0."""
+        for i in range(count):
+            assert self.submit(f"{group}{i}", group, asks, **terms) == ["accepted"]
+
+    def put_behind(self, group: str) -> None:
+        """Give a group a turn after which it stands behind all that had few."""
+        self.submit(f"turn of {group}", group, weight=0.001)
+        (lease,) = self.admit(1)
+        self.finish(lease)
 
     def admit(self, slots: int = 1, by: str = "m", hints: str = "") -> list[str]:
         """Return the ids of the leases that were granted."""
@@ -169,6 +182,26 @@ class Pool:
 
     def count(self, name: str) -> int:
         return int(self.client.hget(self.keys["meta"], name) or 0)
+
+    def debts(self, group: str) -> dict[str, int]:
+        """Return what a group owes, by resource."""
+        owed = self.client.hget(self.keys["groups"], group).decode().split("|")[13]
+        return parse_signature(owed)
+
+    def capture(self) -> dict[str, Any]:
+        """Return the pool's snapshot as it is sent."""
+        return dict(json.loads(self.run("tasks/snapshot", 100)))
+
+    def reasons(self) -> dict[str, int]:
+        """Return why groups are held back now."""
+        return dict(self.capture()["reasons"])
+
+    def events(self) -> list[dict[str, str]]:
+        """Return what was written down, in order."""
+        return [
+            {name.decode(): value.decode() for name, value in fields.items()}
+            for _id, fields in self.client.xrange(self.keys["events"])
+        ]
 
     def audit(self, fragments: dict[str, str] | None = None) -> AuditReport:
         return decode_audit(self.run("tasks/audit", "json", fragments=fragments))
