@@ -53,10 +53,11 @@
 --   NOMEMBER the caller is not a member (any more); OLDBATCH a late duplicate; BADBATCH operations
 --   that cannot be read
 -- Cost
---   O(signatures + log n) per admitted task, with the policy that borrows of at most 32 heads besides;
---   O(tasks it frees) per finished one; 200 ended leases, 64 due tasks, 64 parked or brought back
---   and 64 wake-ups besides; one PTTL, and a PEXPIRE per key that the call may have made. A pool
---   does not run in cluster mode: arq's keys are named by the task and not declared.
+--   O(signatures + log n) per admitted task, with the policy that borrows of at most 32 heads besides,
+--   and as much again to see who stands first; O(tasks it frees) per finished one; 200 ended leases,
+--   64 due tasks, 64 parked or brought back and 64 wake-ups besides; one PTTL, and a PEXPIRE per key
+--   that the call may have made. A pool does not run in cluster mode: arq's keys are named by the
+--   task and not declared.
 -- Invariant
 --   the ledger is the sum over live leases; a task is queued, running or finished, never two of
 --   these (spec 01, 2 to 4)
@@ -81,7 +82,9 @@ local OPERATIONS = {}
 -- @include lib/tasks/limits
 -- @include lib/tasks/asks
 -- @include lib/tasks/amounts
+-- @include lib/tasks/strict
 -- @include lib/tasks/borrow
+-- @include lib/tasks/reserve
 -- @include lib/tasks/select
 -- @include lib/runs/state
 -- @include lib/tasks/leases

@@ -58,7 +58,9 @@
 -- @include lib/tasks/queue
 -- @include lib/tasks/asks
 -- @include lib/tasks/amounts
+-- @include lib/tasks/strict
 -- @include lib/tasks/borrow
+-- @include lib/tasks/reserve
 -- @include lib/tasks/select
 -- luacheck: pop
 -- @include lib/tasks/capture_view

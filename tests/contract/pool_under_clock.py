@@ -109,15 +109,21 @@ class Pool:
         for i in range(count):
             assert self.submit(f"{group}{i}", group, asks, **terms) == ["accepted"]
 
-    def put_behind(self, group: str) -> None:
-        """Give a group a turn after which it stands behind all that had few."""
-        self.submit(f"turn of {group}", group, weight=0.001)
+    def put_behind(self, group: str, turns: int = 1000) -> None:
+        """Let a group stand behind all that had fewer turns."""
+        self.submit(f"turn of {group}", group, weight=1 / turns)
         (lease,) = self.admit(1)
         self.finish(lease)
 
     def admit(self, slots: int = 1, by: str = "m", hints: str = "") -> list[str]:
         """Return the ids of the leases that were granted."""
         return [lease[0] for lease in self.ask(by, "admit", slots, 60_000, hints, "")[1]]
+
+    def finish_and_admit(self, lease_id: str, slots: int = 1) -> list[str]:
+        """Finish a task and ask for others in one batch, as workers do."""
+        finish = ("finish", lease_id, b"", "", "")
+        _released, admitted = self.ask_all("m", finish, ("admit", slots, 60_000, "", ""))
+        return [lease[0] for lease in admitted[1]]
 
     def discard(self, task_id: str, by: str = "m") -> list[Any]:
         return self.ask(by, "discard", task_id, b"", "")
@@ -182,6 +188,10 @@ class Pool:
 
     def count(self, name: str) -> int:
         return int(self.client.hget(self.keys["meta"], name) or 0)
+
+    def first(self) -> str:
+        """Return the task that stands first without fitting; empty for none."""
+        return str((self.client.hget(self.keys["meta"], "first_task") or b"").decode())
 
     def debts(self, group: str) -> dict[str, int]:
         """Return what a group owes, by resource."""

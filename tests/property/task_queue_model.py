@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from contracts.task_policies import PolicyStateDelta, TaskAdmissionPolicyDecision
+from contracts.task_policies import (
+    MOST_CONSIDERED,
+    PolicyStateDelta,
+    TaskAdmissionPolicyDecision,
+)
 from coordinator.tasks.policies import BoundedBorrowTaskAdmissionPolicy, fits
 from tests.property.task_state_model import Group, Lease, PoolState, Task, full_name
 
@@ -119,7 +123,8 @@ class PoolQueue(PoolState):
         """The first in order that fits and that the policy lets go; hinted ones last."""
         if self.state == "paused":
             return None
-        queue, admission = self.queue_view(), self.admission_view()
+        available = self.available()
+        queue, admission = self.queue_view(available), self.admission_view(available)
         allowed = []
         for task in self.heads():
             if full_name(task.group) in queue.considered or not self._borrows:
@@ -140,18 +145,19 @@ class PoolQueue(PoolState):
             for resource, amount in delta.debt_by_group.get(full_name(name), {}).items():
                 group.debt[resource] = max(0, group.debt[resource] + amount)
 
+    def _may_go(self, task: Task) -> bool:
+        """Whether the policy would let a first task go if what it lacks were free."""
+        free = {name: max(left, task.amounts.get(name, 0)) for name, left in self.left().items()}
+        queue, admission = self.queue_view(free), self.admission_view(free)
+        return self.policy.evaluate(self.item(task), queue, admission).allowed
+
     def _note_first(self) -> None:
-        below = [
-            task
-            for task in self.heads()
-            if (limit := self.groups[task.group].limit) is None
-            or len(self.running_of(task.group)) < limit
-        ]
-        first = below[0] if below and self.state != "paused" else None
-        if first is not None:
-            owes = any(self.groups[first.group].debt[name] for name in first.amounts)
-            if fits(first.amounts, self.left()) or owes:
-                first = None
+        """The first in order that the policy would let go, if it does not fit."""
+        heads = [] if self.state == "paused" else self.heads()
+        looked_at = heads[:MOST_CONSIDERED] if self._borrows else heads
+        first = next((task for task in looked_at if self._may_go(task)), None)
+        if first is not None and fits(first.amounts, self.left()):
+            first = None
         if first is None:
             self.first = None
         elif self.first is None or self.first[0] != first.task_id:

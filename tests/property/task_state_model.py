@@ -183,9 +183,8 @@ class PoolState:
 
     # -- what a policy sees
 
-    def queue_view(self) -> QueueView:
+    def queue_view(self, available: Amounts) -> QueueView:
         heads = self.heads()
-        available = self.available()
         fitting = [task for task in heads if fits(task.amounts, available)]
         ready = self.tasks_at("ready")
         return QueueView(
@@ -198,11 +197,11 @@ class PoolState:
             peer_demand={},
         )
 
-    def admission_view(self) -> TaskAdmissionView:
+    def admission_view(self, available: Amounts) -> TaskAdmissionView:
         names = {*self.groups}
         return TaskAdmissionView(
             limits=self.limits,
-            available=self.available(),
+            available=available,
             leased=self.out(),
             leased_by_group={
                 full_name(name): sum(

@@ -1,24 +1,6 @@
 -- What waits in a pool and why it does, for programs: the queue and the ledger of one instant.
 local TASKS_COUNTED = 1000 -- of all groups together; a demand beyond them is told as incomplete
 
--- The first groups that wait, in order.
-local function waiting_heads(rows)
-  local list = {}
-  for signature in pairs(waiting_lines) do
-    for i = 1, #LINES do
-      local found = heads_of(signature, LINES[i], rows)
-      for j = 1, #found do
-        list[#list + 1] = found[j]
-      end
-    end
-  end
-  table.sort(list, function(a, b) return a.order < b.order end)
-  for i = #list, rows + 1, -1 do
-    list[i] = nil
-  end
-  return list
-end
-
 -- How many of a group's ready tasks ask for what, of its first ones.
 local function demand_of(g, most)
   local counts, found = {}, redis.call('ZRANGE', K.fifo, '[' .. g.name .. '\0', '(' .. g.name .. '\1',
@@ -37,7 +19,7 @@ local function view_of(g)
 end
 
 local function capture_groups(rows)
-  local list, heads_found, left = {}, waiting_heads(rows), TASKS_COUNTED
+  local list, heads_found, left = {}, first_heads(waiting_signatures(), rows), TASKS_COUNTED
   for i = 1, #heads_found do
     local g = group(heads_found[i].group)
     local row, demand, counted = view_of(g), demand_of(g, left)

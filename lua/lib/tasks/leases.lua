@@ -69,7 +69,7 @@ local function grant_lease(head, member, in_progress_ms)
   take_turn(g, 1)
   stand(g)
   take(task.signature)
-  on_acquire(g, head)
+  policy_in_force().on_acquire(g, head)
   meta.running, meta.admissions = meta.running + 1, meta.admissions + 1
   local lease_id = id .. '~' .. int(meta.admissions)
   may_be_new('leases')
@@ -98,7 +98,7 @@ local function end_lease(lease_id, lease, is_lost)
   if not is_lost and redis.call('ZSCORE', K.idle, lease.member) then
     redis.call('ZINCRBY', K.idle, 1, lease.member)
   end
-  on_release(g, lease.signature)
+  policy_in_force().on_release(g, lease.signature)
   change_lines(g)
 end
 

@@ -59,10 +59,10 @@ local function never_fits(signature)
 end
 
 local function stuck_signatures()
-  local stuck = {}
-  for signature, line in pairs(waiting_lines) do
-    if line.open + line.capped > 0 and exceeds_limits(signature) then
-      stuck[#stuck + 1] = signature
+  local waiting, stuck = waiting_signatures(), {}
+  for i = 1, #waiting do
+    if exceeds_limits(waiting[i]) then
+      stuck[#stuck + 1] = waiting[i]
     end
   end
   return stuck

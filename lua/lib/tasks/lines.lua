@@ -109,7 +109,8 @@ local function heads_of(signature, line, most)
         'LIMIT', 0, most)
       for i = 1, #found do
         local part = split(found[i], '\0')
-        list[i] = { order = part[3] .. part[4], group = part[5], signature = signature }
+        list[i] = { order = part[3] .. part[4], group = part[5], signature = signature, line = line,
+          rank = i }
       end
     end
     known[line] = list
@@ -119,4 +120,46 @@ end
 
 local function head_of(signature, line)
   return heads_of(signature, line, 1)[1]
+end
+
+-- Signatures in whose lines somebody stands.
+local function waiting_signatures()
+  local list = {}
+  for signature, line in pairs(waiting_lines) do
+    if line.open + line.capped > 0 then
+      list[#list + 1] = signature
+    end
+  end
+  return list
+end
+
+-- The first group of each line of some signatures, in order.
+local function fronts_of(asked)
+  local list = {}
+  for i = 1, #asked do
+    for j = 1, #LINES do
+      list[#list + 1] = head_of(asked[i], LINES[j])
+    end
+  end
+  table.sort(list, function(a, b) return a.order < b.order end)
+  return list
+end
+
+-- The first `most` groups of the lines of some signatures, in order; of a line few are read, and more
+-- as they are come to.
+local function first_heads(asked, most)
+  local fronts, list = fronts_of(asked), {}
+  while fronts[1] and #list < most do
+    local head = table.remove(fronts, 1)
+    list[#list + 1] = head
+    local behind = heads_of(head.signature, head.line, math.min(most, 4 * head.rank))[head.rank + 1]
+    if behind then
+      local at = 1
+      while fronts[at] and fronts[at].order < behind.order do
+        at = at + 1
+      end
+      table.insert(fronts, at, behind)
+    end
+  end
+  return list
 end

@@ -249,7 +249,7 @@ function OPERATIONS.configure(policy, reserve_after_us, events_kept)
   borrowing = nil
   if meta.policy ~= policy then
     meta.policy = policy
-    recount_out()
+    BORROW.recount()
   end
   return '["set"]'
 end

@@ -72,9 +72,10 @@ local function left_of(resource)
   return limit_of(resource) - (ledger[resource] or 0)
 end
 
-local function fits(signature)
+-- Whether all amounts are there, or would be if at least `free` were left.
+local function fits(signature, free)
   for resource, amount in pairs(amounts_of(signature).amounts) do
-    if amount > left_of(resource) then
+    if amount > math.max(left_of(resource), free and free[resource] or 0) then
       return false
     end
   end

@@ -1,0 +1,67 @@
+-- StrictFairTaskAdmissionPolicy (spec 04, Policies): a group at its admitted limit is denied
+-- `group_cap` while another group's first task fits, wants one of its resources and is below its
+-- own limit; without such a peer it may go beyond, so that nothing idles.
+local STRICT = {}
+
+-- What a head is judged beside: the signatures that fit.
+function STRICT.beside(fitting)
+  return fitting
+end
+
+-- The heads that are looked at, in order: all groups of one line may go, or none.
+function STRICT.heads(waiting)
+  return fronts_of(waiting)
+end
+
+local function is_pressed(signature, fitting)
+  local pressing = amounts_of(signature).pressing
+  for i = 1, #fitting do
+    if waiting_lines[fitting[i]].open > 0 then
+      for j = 1, #pressing do
+        if wants(fitting[i], pressing[j]) then
+          return true
+        end
+      end
+    end
+  end
+  return false
+end
+
+function STRICT.may_go(head, fitting)
+  return head.line == 'open' or not is_pressed(head.signature, fitting)
+end
+
+-- The first in order that may go; hints put a head behind all that have none.
+function STRICT.choose(fitting, reasons)
+  local best, best_hinted
+  local function consider(head)
+    if is_hinted(head.signature) then
+      if not best_hinted or head.order < best_hinted.order then
+        best_hinted = head
+      end
+    elseif not best or head.order < best.order then
+      best = head
+    end
+  end
+  for i = 1, #fitting do
+    local line = waiting_lines[fitting[i]]
+    if line.open > 0 then
+      consider(head_of(fitting[i], 'open'))
+    end
+    if line.capped > 0 then
+      if is_pressed(fitting[i], fitting) then
+        reasons.group_cap = (reasons.group_cap or 0) + line.capped
+      else
+        consider(head_of(fitting[i], 'capped'))
+      end
+    end
+  end
+  return best or best_hinted
+end
+
+-- It keeps no state.
+function STRICT.on_acquire()
+end
+
+function STRICT.on_release()
+end
