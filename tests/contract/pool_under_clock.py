@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import fakeredis
 import pytest
@@ -25,6 +25,17 @@ ONE = "submission=1"
 MODEL = "request:p/m=1,submission=1"
 OTHER = "request:p/other=1,submission=1"
 LIMITS = {"submission": 100, "request:p/m": 4, "request:p/other": 4}
+
+
+class Admitted(NamedTuple):
+    """What a member is answered that asks for tasks."""
+
+    leases: list[list[str]]
+    pushed: list[list[Any]]
+    queued: int
+    reasons: dict[str, int]
+    expired: list[str]
+    events: str
 
 
 class Pool:
@@ -117,7 +128,14 @@ class Pool:
 
     def admit(self, slots: int = 1, by: str = "m", hints: str = "") -> list[str]:
         """Return the ids of the leases that were granted."""
-        return [lease[0] for lease in self.ask(by, "admit", slots, 60_000, hints, "")[1]]
+        return [lease[0] for lease in self.ask_for(slots, by, hints=hints).leases]
+
+    def ask_for(
+        self, slots: int = 1, by: str = "m", *, hints: str = "", seen: object = ""
+    ) -> Admitted:
+        """Ask for tasks and return the whole answer."""
+        _word, *terms = self.ask(by, "admit", slots, 60_000, hints, seen)
+        return Admitted(*terms)
 
     def finish_and_admit(self, lease_id: str, slots: int = 1) -> list[str]:
         """Finish a task and ask for others in one batch, as workers do."""
@@ -154,6 +172,23 @@ class Pool:
         for channel, notices in self._messages():
             told.setdefault(channel[before:], []).extend(notices)
         return told
+
+    def stored(self) -> dict[str, Any]:
+        """Return all that is stored of the pool, but for what each call moves."""
+        read = {
+            b"hash": self.client.hgetall,
+            b"zset": lambda key: self.client.zrange(key, 0, -1, withscores=True),
+            b"stream": self.client.xrange,
+        }
+        kinds = ((kind, self.keys[kind]) for kind in self.keys.kinds)
+        found = {
+            kind: read[self.client.type(key)](key)
+            for kind, key in kinds
+            if kind != "batches" and self.client.exists(key)
+        }
+        for name in (b"now_us", b"last_us"):
+            found["meta"].pop(name)
+        return found
 
     def endless_keys(self) -> set[str]:
         """Return the kinds of key that exist and would never expire."""

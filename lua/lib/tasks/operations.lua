@@ -58,7 +58,6 @@ function OPERATIONS.submit(id, group_name, weight, admitted_limit, signature, de
     delay(id, task, available_us)
   else
     enqueue(id, task)
-    emit_task('ready_enqueued', 'task_id', id, 'group', group_name)
   end
   return '["accepted"]'
 end

@@ -57,6 +57,7 @@ local function enqueue(id, task)
   redis.call('ZADD', K.fifo, 0, fifo_member(id, task))
   g.waiting, g.touched_us, g.dirty = g.waiting + 1, now_us, true
   meta.queued = meta.queued + 1
+  emit_task('ready_enqueued', 'task_id', id, 'group', task.group)
   if g.waiting == 1 then
     enter_line(g)
   elseif task.arrival > read_task(g.head).arrival then
