@@ -5,6 +5,8 @@
 function OPERATIONS.run_submit(run, text, workflow)
   if redis.call('HEXISTS', K.runs, run) == 1 then
     return '["known"]'
+  elseif meta.state == 'draining' then
+    return refused('shutdown', '')
   end
   local plan = cjson.decode(text)
   for i = 1, #plan.columns do

@@ -1,0 +1,253 @@
+"""What is taken into a pool's queue and what is not, on both servers (spec 04, *From submit*)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.contract.pool_under_clock import MODEL, ONE, Pool, honest_pool, tasks_of
+from tests.contract.shard_under_clock import SECOND_US, SERVERS, START_US
+from tests.contract.test_run_rules import plan
+
+GPU = "gpu=1,submission=1"
+
+
+@pytest.fixture(params=SERVERS)
+def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
+    for pool in honest_pool(request):
+        pool.open("m", gpu=2)
+        yield pool
+
+
+# -- what is refused
+
+
+@pytest.mark.parametrize(
+    ("terms", "refusal"),
+    [
+        ({"asks": "tpu=1,submission=1"}, ["unknown_resource", "tpu"]),
+        ({"asks": "gpu=3,submission=1"}, ["never_fits", "gpu"]),
+        ({"asks": "gpu=2,submission=101"}, ["never_fits", "submission"]),
+        ({"function": "absent"}, ["unknown_function", "absent"]),
+        ({"delay_us": SECOND_US, "asks": "gpu=3,submission=1"}, ["never_fits", "gpu"]),
+    ],
+)
+def test_refused_task_leaves_nothing_behind(
+    pool: Pool, terms: dict[str, Any], refusal: list[str]
+) -> None:
+    pool.ask("m", "serve", "present")
+    pool.submit("first", limit=3)
+    before = pool.stored()
+
+    assert pool.submit("t", weight=5, limit=1, **terms) == ["refused", *refusal]
+    assert pool.arq("t") == set()
+    assert pool.stored() == before
+
+
+@pytest.mark.parametrize("asks", ["gpu=2,submission=1", "gpu=1,submission=100"])
+def test_task_that_asks_for_a_whole_limit_is_taken(pool: Pool, asks: str) -> None:
+    assert pool.submit("t", asks=asks) == ["accepted"]
+    assert tasks_of(pool.admit(1)) == ["t"]
+
+
+def test_refusal_of_one_task_refuses_no_other_of_its_call(pool: Pool) -> None:
+    terms = ("g", 1, "", GPU, 0, b"payload", "", "", 0)
+    bad = ("g", 1, "", "gpu=9,submission=1", 0, b"payload", "", "", 0)
+    results = pool.ask_all(
+        "m", ("submit", "a", *terms), ("submit", "b", *bad), ("submit", "c", *terms)
+    )
+
+    assert results == [["accepted"], ["refused", "never_fits", "gpu"], ["accepted"]]
+    assert tasks_of(pool.admit(9)) == ["a", "c"]
+
+
+# -- functions that somebody runs
+
+
+def test_every_function_is_taken_before_any_worker_was_there(pool: Pool) -> None:
+    assert pool.submit("t", function="f") == ["accepted"]
+
+
+def test_function_is_known_as_long_as_one_live_member_runs_it(pool: Pool) -> None:
+    pool.join("n", "o")
+    pool.ask("m", "serve", "other")
+    for member in ("n", "o", "o"):
+        pool.ask(member, "serve", "f", "g")
+    pool.ask("n", "leave")
+    assert pool.submit("a", function="f") == ["accepted"]
+    pool.pass_time(10)
+    pool.beat("m")
+    pool.pass_time(6)
+
+    assert pool.submit("b", function="f") == ["refused", "unknown_function", "f"]
+    assert pool.submit("c", function="other") == ["accepted"]
+    assert pool.submit("d") == ["accepted"]
+    assert pool.client.hgetall(pool.keys["functions"]) == {b"other": b"1"}
+
+
+# -- what is known
+
+
+@pytest.mark.parametrize("place", ["ready", "delayed", "parked", "running", "result", "mark"])
+def test_known_task_is_accepted_and_stays_as_it_is(pool: Pool, place: str) -> None:
+    pool.submit("t", asks=GPU, limit=3, delay_us=SECOND_US if place == "delayed" else 0)
+    if place == "parked":
+        pool.ask("m", "claim", "gpu", "pool", "")
+    if place in {"running", "result", "mark"}:
+        (lease,) = pool.admit(1)
+    if place == "result":
+        pool.finish(lease)
+    if place == "mark":
+        pool.ask("m", "finish", lease, b"", "", 60_000)
+    payload, before = pool.client.get("arq:job:t"), pool.stored()
+
+    assert pool.submit("t", "elsewhere", weight=7, limit=1, payload=b"other") == ["known"]
+    assert pool.client.get("arq:job:t") == payload
+    assert pool.stored() == before
+
+
+def test_task_whose_result_has_expired_is_new(pool: Pool) -> None:
+    pool.submit("t")
+    pool.finish(pool.admit(1)[0])
+    pool.client.delete("arq:result:t")
+
+    assert pool.submit("t") == ["accepted"]
+
+
+def test_discarded_task_comes_again_with_its_new_payload_and_terms(pool: Pool) -> None:
+    pool.submit("t", asks=MODEL, payload=b"old")
+    pool.discard("t")
+    assert pool.submit("t", "h", payload=b"new") == ["accepted"]
+    answer = pool.ask_for()
+
+    assert [(lease[1], lease[2], lease[3]) for lease in answer.leases] == [("t", "h", ONE)]
+    assert pool.payloads == [b"new"]
+
+
+# -- payloads that expire
+
+
+def test_payload_lives_as_long_as_was_asked_for(pool: Pool) -> None:
+    pool.submit("t", ttl_ms=60_000)
+
+    assert 0 < pool.client.pttl("arq:job:t") <= 60_000
+
+
+def test_task_whose_payload_expired_takes_no_slot_and_no_turn(pool: Pool) -> None:
+    pool.submit_many("a", 3, GPU, limit=2)
+    pool.client.delete("arq:job:a0", "arq:job:a1")
+    answer = pool.ask_for(1)
+
+    assert (answer.expired, [lease[1] for lease in answer.leases]) == (["a0", "a1"], ["a2"])
+    assert pool.arq("a0") == set()
+    assert pool.client.hget(pool.keys["ledger"], "gpu") == b"1"
+    assert pool.capture()["groups"][0]["running"] == 1
+    pool.submit("b0", "b")
+    assert pool.ask_for(1).expired == []
+
+
+# -- delayed tasks
+
+
+def test_delayed_task_takes_the_place_of_its_arrival(pool: Pool) -> None:
+    pool.submit("a", delay_us=2 * SECOND_US)
+    pool.submit("b", delay_us=SECOND_US)
+    pool.submit("c")
+    assert pool.next_wake_us == START_US + SECOND_US
+    pool.pass_time(1)
+    pool.ask("m", "admit", 0, 1000, "", "")
+    assert pool.next_wake_us == START_US + 2 * SECOND_US
+    pool.pass_time(1)
+
+    assert tasks_of(pool.admit(9)) == ["a", "b", "c"]
+
+
+def test_more_due_tasks_than_one_call_moves_come_with_the_next(pool: Pool) -> None:
+    pool.submit_many("t", 70, delay_us=SECOND_US)
+    pool.pass_time(1)
+    queued = []
+    for _ in range(2):
+        pool.ask("m", "admit", 0, 1000, "", "")
+        queued.append(pool.count("queued"))
+
+    assert queued == [64, 70]
+
+
+def test_group_keeps_its_turns_while_its_only_task_is_delayed(pool: Pool) -> None:
+    pool.submit("a0", "a", weight=0.001)
+    pool.finish(pool.admit(1)[0])
+    pool.submit("a1", "a", delay_us=2 * 3600 * SECOND_US)
+    pool.beat("m", ttl_us=3 * 3600 * SECOND_US)
+    pool.pass_time(2 * 3600)
+    pool.submit("b0", "b")
+
+    assert tasks_of(pool.admit(9)) == ["b0", "a1"]
+
+
+# -- discarding
+
+
+@pytest.mark.parametrize("place", ["first", "behind", "delayed", "parked"])
+def test_waiting_task_is_discarded_wherever_it_is(pool: Pool, place: str) -> None:
+    pool.submit("before" if place == "behind" else "other", "h" if place == "first" else "g")
+    pool.submit("t", asks=GPU, delay_us=SECOND_US if place == "delayed" else 0)
+    pool.submit("after")
+    if place == "parked":
+        pool.ask("m", "claim", "gpu", "pool", "")
+
+    assert pool.discard("t") == ["discarded"]
+    assert pool.arq("t") == set()
+    assert (pool.count("queued"), pool.count("delayed"), pool.count("parked")) == (2, 0, 0)
+    pool.pass_time(1)
+    assert "t" not in tasks_of(pool.admit(9))
+
+
+def test_discarded_task_may_leave_a_result_for_a_while(pool: Pool) -> None:
+    pool.submit("t")
+    pool.ask("m", "discard", "t", b"aborted", 5000)
+
+    assert pool.arq("t") == {"result"}
+    assert pool.client.get("arq:result:t") == b"aborted"
+    assert 0 < pool.client.pttl("arq:result:t") <= 5000
+
+
+def test_running_task_cannot_be_discarded(pool: Pool) -> None:
+    pool.submit("t")
+    (lease,) = pool.admit(1)
+
+    assert pool.ask("m", "discard", "t", b"aborted", "") == ["unknown"]
+    assert pool.finish(lease) == "released"
+    assert pool.client.get("arq:result:t") == b"done"
+
+
+# -- several pools on one server
+
+
+def test_pools_share_no_queue_no_ledger_and_no_order(pool: Pool) -> None:
+    other = Pool(pool.client, "other")
+    other.open("m", submission=1)
+    for one in (pool, other):
+        for i in range(2):
+            one.submit(f"{one.keys['meta']} {i}")
+
+    assert (len(other.admit(9)), len(pool.admit(9))) == (1, 2)
+    assert (other.reasons(), pool.reasons()) == ({"no_capacity": 1}, {})
+    other.ask("m", "set_state", "paused")
+    pool.submit("t")
+    assert tasks_of(pool.admit(9)) == ["t"]
+    assert other.audit().differences == ()
+    other.close()
+
+
+# -- runs
+
+
+def test_run_is_refused_by_a_draining_pool_with_nothing_queued(pool: Pool) -> None:
+    pool.ask("m", "set_state", "draining")
+
+    assert pool.ask("m", "run_submit", "run", plan(), "{}") == ["refused", "shutdown", ""]
+    assert (pool.count("queued"), pool.client.exists(pool.keys["runs"])) == (0, 0)
+    pool.ask("m", "set_state", "")
+    assert pool.ask("m", "run_submit", "run", plan(), "{}") == ["accepted"]
