@@ -22,9 +22,11 @@ function PUSHES.write(member, pushes)
   end
 end
 
--- Forget what the caller has seen of its pushes, and return the others with their leases.
+-- Forget what the caller has seen of its pushes, and return the others with their leases. It may have
+-- seen more than is known here, where a replica that missed writes took over.
 function PUSHES.unseen(seen, in_progress_ms)
   local pushes = PUSHES.of(member_id) or { count = 0, unseen = {} }
+  pushes.count = math.max(pushes.count, tonumber(seen))
   while #pushes.unseen > pushes.count - tonumber(seen) do
     table.remove(pushes.unseen, 1)
   end
