@@ -42,7 +42,7 @@ class FairTaskQueue:
             ConfigurationError: a wrong name.
             CoordinatorError: the shared state could not be used.
         """
-        _check_payload(task)
+        _check_task(task)
         result = await self._channel.ask(*codec.submit_args(task))
         return codec.check_accepted(result, f"task {task.task_id!r}", task)
 
@@ -58,10 +58,9 @@ class FairTaskQueue:
             ConfigurationError, CoordinatorError: as `submit`.
         """
         tasks = list(items)
-        _check_distinct(tasks)
         for task in tasks:
-            check_type("an item of the queue", task, SchedulableTask)
-            _check_payload(task)
+            _check_task(task)
+        _check_distinct(tasks)
         asked = [(task, self._channel.ask(*codec.submit_args(task))) for task in tasks]
         accepted, refused = [], None
         for task, answer in asked:
@@ -122,7 +121,8 @@ class FairTaskQueue:
         return (await self._reader.snapshot()).queue
 
 
-def _check_payload(task: SchedulableTask) -> None:
+def _check_task(task: SchedulableTask) -> None:
+    check_type("an item of the queue", task, SchedulableTask)
     if not isinstance(task.payload, bytes):
         raise ConfigurationError(
             f"the payload of task {task.task_id!r} is of type {type(task.payload).__name__},"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import fakeredis
 import pytest
@@ -10,6 +10,7 @@ import redis
 
 from coordinator.address import parse_url
 from coordinator.connections import open_sync
+from coordinator.coordinator import Coordinator
 from tests.support_scripts import ScriptedShard
 
 
@@ -26,3 +27,10 @@ def shard(request: pytest.FixtureRequest) -> Iterator[ScriptedShard]:
         shard = ScriptedShard(client)
         yield shard
         shard.close()
+
+
+@pytest.fixture
+async def coordinator(redis_url: str) -> AsyncIterator[Coordinator]:
+    """This process's connection to an empty real server."""
+    async with await Coordinator.open(redis_url) as coordinator:
+        yield coordinator
