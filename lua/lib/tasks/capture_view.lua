@@ -20,11 +20,12 @@ end
 
 local function capture_groups(rows)
   local list, heads_found, left = {}, first_heads(waiting_signatures(), rows), TASKS_COUNTED
+  local kept = reservation()
   for i = 1, #heads_found do
     local g = group(heads_found[i].group)
     local row, demand, counted = view_of(g), demand_of(g, left)
     row.demand, left = demand, left - counted
-    row.fits = fits(g.signature)
+    row.fits = not holds_back(g.signature, kept)
     list[i] = row
   end
   local recent = redis.call('ZRANGE', K.idle_groups, 0, rows - 1, 'REV')
