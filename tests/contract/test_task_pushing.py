@@ -1,0 +1,128 @@
+"""Tasks that are pushed to a process of the fleet, on a real server (spec 04, ADR 0010)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from coordinator.coordinator import Coordinator
+from coordinator.tasks.controller import TaskAdmissionController
+from tests.support import wait_until
+from tests.support_tasks import Work, joined, task
+
+Listen = Callable[[str, list[Any]], None]
+
+
+@pytest.fixture
+async def tasks(coordinator: Coordinator) -> AsyncIterator[TaskAdmissionController]:
+    async with joined(coordinator) as tasks:
+        yield tasks
+
+
+@pytest.fixture
+async def worker(coordinator: Coordinator) -> AsyncIterator[Work]:
+    async with joined(coordinator) as tasks:
+        work = Work(coordinator, tasks, 2)
+        await work.be_idle()
+        yield work
+
+
+def between(worker: Work, meddle: Callable[[str, list[Any], Listen], None]) -> None:
+    """Let a function stand between what is told to a worker and the worker."""
+    listen = worker.tasks.on_notices
+    worker.tasks.on_notices = lambda generation, notices: meddle(generation, notices, listen)
+
+
+async def test_lone_task_starts_at_an_idle_member_with_its_payload(
+    worker: Work, tasks: TaskAdmissionController
+) -> None:
+    for name, payload in (("plain", b"payload"), ("other", "é".encode())):
+        await tasks.queue.submit(task(name, payload=payload))
+        await wait_until(lambda name=name: name in worker.names)
+
+    assert [lease.item.payload for lease in worker.started] == [b"payload", None]
+    assert worker.tasks.seen == 2
+    assert all(worker.tasks.is_held(lease) for lease in worker.started)
+    await worker.finish()
+
+
+async def test_notice_that_comes_twice_starts_its_task_once(
+    worker: Work, tasks: TaskAdmissionController
+) -> None:
+    def repeat(generation: str, notices: list[Any], listen: Listen) -> None:
+        listen(generation, notices)
+        listen(generation, notices)
+
+    between(worker, repeat)
+    await tasks.queue.submit(task("t"))
+    await wait_until(lambda: bool(worker.names))
+
+    assert worker.names == ["t"]
+
+
+async def test_notice_behind_a_lost_one_starts_nothing_and_asks_for_both(
+    worker: Work, tasks: TaskAdmissionController
+) -> None:
+    lost: list[Any] = []
+
+    def lose_first(generation: str, notices: list[Any], listen: Listen) -> None:
+        if lost:
+            listen(generation, notices)
+            assert worker.names == []
+        lost.extend(notices)
+
+    between(worker, lose_first)
+    for name in ("a", "b"):
+        await tasks.queue.submit(task(name))
+    await wait_until(lambda: len(worker.names) == 2)
+
+    assert [notice[:2] for notice in lost] == [["task", 1], ["task", 2]]
+    assert worker.names == ["a", "b"]
+    assert [lease.item.payload for lease in worker.started] == [b"payload", b"payload"]
+
+
+async def test_member_that_is_stopping_gives_back_what_is_pushed_to_it(
+    worker: Work, tasks: TaskAdmissionController
+) -> None:
+    def stop_first(generation: str, notices: list[Any], listen: Listen) -> None:
+        worker.puller.stop()
+        listen(generation, notices)
+
+    between(worker, stop_first)
+    await tasks.queue.submit(task("t"))
+
+    async def is_back() -> bool:
+        return (await tasks.queue.view()).queued_total == 1
+
+    await wait_until(is_back)
+    (lease,) = (await tasks.admit(1)).leases
+    assert (worker.names, lease.item.job_try) == ([], 1)
+
+
+async def test_task_that_is_pushed_to_a_full_process_waits_for_its_slot(
+    worker: Work, tasks: TaskAdmissionController
+) -> None:
+    """As one does whose job is over but for its last hook, of which the pool knows nothing."""
+    worker.slots = 0
+    await tasks.queue.submit(task("t"))
+    await wait_until(lambda: bool(worker.puller._pushed))
+    assert worker.names == []
+    worker.slots = 1
+    worker.puller.look()
+
+    assert worker.names == ["t"]
+
+
+async def test_member_that_takes_no_pushes_asks_for_its_tasks(
+    coordinator: Coordinator, tasks: TaskAdmissionController
+) -> None:
+    async with joined(coordinator) as taker:
+        work = Work(coordinator, taker, 1, takes_pushes=False)
+        await work.be_idle()
+        await tasks.queue.submit(task("t"))
+        await wait_until(lambda: work.names == ["t"])
+
+        assert taker.seen is None
+        await work.finish()
