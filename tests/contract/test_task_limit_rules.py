@@ -71,6 +71,21 @@ def test_limit_that_is_taken_back_parks_whoever_asks_for_the_resource(pool: Pool
     assert tasks_of(pool.admit(9)) == ["g0"]
 
 
+def test_task_of_a_group_at_its_limit_is_parked_and_brought_back_too(pool: Pool) -> None:
+    for task_id, asks in (("t0", GPU), ("t1", LARGE), ("t2", GPU)):
+        pool.submit(task_id, asks=asks, limit=1)
+    pool.admit(1)
+    pool.put_behind("peer")
+    pool.submit("p", "peer", GPU)
+    pool.ask("m", "claim", "gpu", "pool", 2)
+    assert pool.reasons() == {"never_fits": 1, "group_cap": 1}
+    pool.ask("m", "claim", "gpu", "pool", 4)
+
+    assert pool.reasons() == {"group_cap": 1}
+    assert tasks_of(pool.admit(9)) == ["p"]
+    assert pool.reasons() == {"no_capacity": 1}
+
+
 def test_delayed_task_is_parked_at_its_time(pool: Pool) -> None:
     pool.submit("t", asks=LARGE, delay_us=SECOND_US)
     pool.ask("m", "claim", "gpu", "pool", 2)

@@ -102,6 +102,33 @@ def test_group_that_falls_below_its_limit_presses_again(pool: Pool) -> None:
     assert tasks_of(pool.admit(1)) == ["a1"]
 
 
+def test_group_stands_by_the_limit_that_its_latest_task_brought(pool: Pool) -> None:
+    pool.submit_many("a", 3, MODEL, limit=1)
+    pool.admit(1)
+    pool.put_behind("b")
+    pool.submit_many("b", 1, MODEL)
+    found = []
+    for task_id, limit in (("x", 1), ("y", 2), ("z", 1), ("none", "")):
+        pool.submit(task_id, "a", MODEL, limit=limit)
+        found.append(pool.reasons())
+
+    assert found == [{"group_cap": 1}, {}, {"group_cap": 1}, {}]
+
+
+@pytest.mark.parametrize("end", [("finish", b"", "", ""), ("retry", 0, 0), ("drop", "bad")])
+def test_group_at_its_limit_comes_back_however_a_lease_of_it_ends(
+    pool: Pool, end: tuple[object, ...]
+) -> None:
+    pool.submit_many("a", 3, MODEL, limit=1)
+    (lease,) = pool.admit(1)
+    pool.put_behind("b")
+    pool.submit_many("b", 1, MODEL)
+    assert pool.reasons() == {"group_cap": 1}
+    pool.ask("m", end[0], lease, *end[1:])
+
+    assert pool.reasons() == {}
+
+
 # -- hints that a provider has no room (spec 04: request-pressure advisory)
 
 
