@@ -50,6 +50,18 @@ class Trap:
         self.let_go = asyncio.Event()
 
 
+class Loss:
+    """A message that is to be lost.
+
+    Attributes:
+        happened: set once it was.
+    """
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+        self.happened = asyncio.Event()
+
+
 @dataclass(eq=False, slots=True, kw_only=True)
 class _Connection:
     client: tuple[asyncio.StreamReader, asyncio.StreamWriter]
@@ -88,6 +100,7 @@ class FaultyProxy:
         self._flowing = asyncio.Event()
         self._flowing.set()
         self._muted = False
+        self._losses: deque[Loss] = deque()
         self._hangs_up = False
         self._refusal = b""
         self._subscribers_refused = False
@@ -146,6 +159,12 @@ class FaultyProxy:
     def mute_pushes(self) -> None:
         """Lose every message to a subscriber from now on."""
         self._muted = True
+
+    def lose_message(self, word: str) -> Loss:
+        """Lose the next message to a subscriber that holds a word, with what travels beside it."""
+        loss = Loss(word)
+        self._losses.append(loss)
+        return loss
 
     def refuse_subscribers(self) -> None:
         """Cut subscribers' connections, and cut them again until ``accept_subscribers``."""
@@ -246,11 +265,20 @@ class FaultyProxy:
                     return
                 if trap is not None:
                     await trap.let_go.wait()
-            is_push = connection.channels and any(reply[0] == b"message" for reply in seen)
             if seen:
-                if not (is_push and self._muted):
+                if not (connection.channels and self._is_lost(seen)):
                     connection.client[1].write(raw)
                 raw = b""
+
+    def _is_lost(self, replies: list[Reply]) -> bool:
+        """Whether what came for a subscriber is not to arrive."""
+        messages = [reply for reply in replies if reply[0] == b"message"]
+        for loss in self._losses:
+            if any(loss.word.encode() in text for _kind, _channel, text in messages):
+                self._losses.remove(loss)
+                loss.happened.set()
+                return True
+        return self._muted and bool(messages)
 
     def _answered(self, connection: _Connection, reply: Reply) -> Trap | None:
         batch = connection.asked.popleft()
