@@ -177,9 +177,8 @@ class TaskPoolMachine(RuleBasedStateMachine):
         )
 
     def submit_again(self, pick: int, task: int) -> None:
-        if task_id := next(iter(self.model.tasks), None):
-            known = self.model.tasks[task_id]
-            step = self.submission(task_id, known.group, 1.0, None, known.amounts, task)
+        if known := self.model.tasks.get(self.a_task(task)):
+            step = self.submission(known.task_id, known.group, 1.0, None, known.amounts, task)
             self.batch(self.a_member(pick), step)
 
     def admission(self, member: str, slots: int, hints: tuple[str, ...], missed: int) -> Any:
