@@ -141,11 +141,16 @@ def test_task_whose_payload_expired_takes_no_slot_and_no_turn(pool: Pool) -> Non
     answer = pool.ask_for(1)
 
     assert (answer.expired, [lease[1] for lease in answer.leases]) == (["a0", "a1"], ["a2"])
-    assert pool.arq("a0") == set()
+    assert pool.arq("a0") == {"queue"}
+    assert pool.ask("m", "expire", "a0", b"told", "") == ["discarded"]
+    assert pool.arq("a0") == {"result"}
     assert pool.client.hget(pool.keys["ledger"], "gpu") == b"1"
     assert pool.capture()["groups"][0]["running"] == 1
     pool.submit("b0", "b")
     assert pool.ask_for(1).expired == []
+    pool.pass_time(60)
+    pool.open("n")
+    assert pool.ask_for(1, "n").expired == ["a1"]  # nobody has ended it
 
 
 # -- delayed tasks
