@@ -225,7 +225,7 @@ def run(inputs: Inputs, progress: Progress) -> Outcome:
         def measure(number: int) -> dict[str, float]:
             found = _round(turns, inputs, number)
             client.flushall()
-            found |= cycles(server.url, rotated(inputs.groups, number), inputs.cycles)
+            found |= cycles(rotated(inputs.groups, number), inputs.cycles)
             if number == 0:  # bytes do not drift
                 found["queued_task_bytes"] = queued_bytes(inputs.queued)
             return found

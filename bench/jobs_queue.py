@@ -26,6 +26,7 @@ from coordinator.tasks.controller import TaskAdmissionController
 from coordinator.tasks.snapshots import PoolReader, PoolSnapshot, audit_pool
 from workers.serialization import dump_job
 
+POOL: Final = "default"
 RESOURCES: Final = 7
 """Each is held whole: groups that ask for it are blocked."""
 SUBMITS_AT_ONCE: Final = 500
@@ -57,11 +58,11 @@ async def _admit(controller: TaskAdmissionController, slots: int) -> tuple[TaskA
     return admission.leases
 
 
-async def _check_books(coordinator: Coordinator, pool: str) -> None:
-    report = await audit_pool(coordinator, pool)
+async def _check_books(coordinator: Coordinator) -> None:
+    report = await audit_pool(coordinator, POOL)
     if not report.ok:
         raise InvariantBrokenError(
-            f"the books of pool {pool} do not agree: {report}; this is a defect, please report it."
+            f"the books of the pool do not agree: {report}; this is a defect, please report it."
         )
 
 
@@ -74,8 +75,8 @@ def check_books(url: str) -> dict[str, Any]:
 
     async def look() -> PoolSnapshot:
         async with await Coordinator.open(url) as coordinator:
-            await _check_books(coordinator, "default")
-            return await PoolReader(coordinator, pool_shard("default")).snapshot()
+            await _check_books(coordinator)
+            return await PoolReader(coordinator, pool_shard(POOL)).snapshot()
 
     with new_runner() as runner:
         found = runner.run(look())
@@ -96,7 +97,7 @@ async def _cycles(url: str, groups: int, count: int) -> dict[str, float]:
     """Admit and finish one at a time; of eight groups seven want what is held whole."""
     payload = b"{}"
     async with await Coordinator.open(url, SETTINGS) as coordinator:
-        controller = TaskAdmissionController(coordinator, f"cycles-{groups}")
+        controller = TaskAdmissionController(coordinator)
         resources = [f"bench/{n}" for n in range(RESOURCES)]
         for resource in resources:
             await controller.set_limit(resource, 1)
@@ -122,17 +123,17 @@ async def _cycles(url: str, groups: int, count: int) -> dict[str, float]:
             if len(leases) != 1:
                 raise InvariantBrokenError(f"{len(leases)} tasks were admitted, expected one.")
         await asyncio.gather(*(controller.finish(lease, TaskCompleted()) for lease in held))
-        await _check_books(coordinator, f"cycles-{groups}")
+        await _check_books(coordinator)
         await controller.close()
     return {f"{groups}_groups.admit_p95_ms": p95(times) * 1e3}
 
 
-def cycles(url: str, sizes: list[int], count: int) -> dict[str, float]:
+def cycles(sizes: list[int], count: int) -> dict[str, float]:
     """Return the p95 of an admit cycle for each number of groups, most of them blocked."""
     found: dict[str, float] = {}
-    with new_runner() as runner:
-        for groups in sizes:
-            found |= runner.run(_cycles(url, groups, count))
+    for groups in sizes:
+        with EmbeddedServer() as server, new_runner() as runner:
+            found |= runner.run(_cycles(server.url, groups, count))
     return found
 
 

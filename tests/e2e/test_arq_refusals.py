@@ -76,7 +76,9 @@ async def test_a_payload_above_the_bound_is_refused_and_one_below_it_passes(redi
 
 
 @pytest.mark.parametrize("serializer", ["json", "msgpack"])
-@pytest.mark.parametrize("value", [object(), {1, 2}, datetime.now(UTC), len], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "value", [object(), {1, 2}, datetime.now(UTC), len], ids=lambda value: type(value).__name__
+)
 async def test_arguments_that_the_serializer_cannot_hold_are_refused(redis_url, serializer, value):
     async with await create_pool(redis_url, serializer=serializer) as jobs:
         for arguments in ([value], [[{"deep": value}]]):
