@@ -57,9 +57,9 @@ local function leave_line(g)
   if (g.line or '') == '' then
     return
   end
-  redis.call('ZREM', K.ready, line_member(g))
+  redis.call('ZREM', K.ready, g.member or line_member(g))
   count_in_line(g, -1)
-  g.line, g.dirty = '', true
+  g.line, g.member, g.dirty = '', nil, true
 end
 
 local function is_capped(g)
@@ -71,7 +71,8 @@ end
 local function line_up(g, signature)
   g.signature, g.line, g.dirty = signature, is_capped(g) and 'capped' or 'open', true
   may_be_new('ready')
-  redis.call('ZADD', K.ready, 0, line_member(g))
+  g.member = line_member(g)
+  redis.call('ZADD', K.ready, 0, g.member)
   count_in_line(g, 1)
 end
 
@@ -108,9 +109,8 @@ local function heads_of(signature, line, most)
       local found = redis.call('ZRANGE', K.ready, '[' .. prefix .. '\0', '(' .. prefix .. '\1', 'BYLEX',
         'LIMIT', 0, most)
       for i = 1, #found do
-        local part = split(found[i], '\0')
-        list[i] = { order = part[3] .. part[4], group = part[5], signature = signature, line = line,
-          rank = i }
+        local tag, place, name = string.match(found[i], '^[^%z]*%z[^%z]*%z([^%z]*)%z([^%z]*)%z(.*)$')
+        list[i] = { order = tag .. place, group = name, signature = signature, line = line, rank = i }
       end
     end
     known[line] = list

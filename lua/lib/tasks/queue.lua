@@ -4,9 +4,10 @@ local known_tasks = {} -- what was read or written of tasks in this call
 local put_off = {} -- tasks that this call has delayed
 
 local function parse_task(text)
-  local part = split(text, '|')
-  return { group = part[1], arrival = part[2], signature = part[3], score = part[4],
-    tries = tonumber(part[5]), run = part[6], column = part[7], number = part[8] }
+  local group_name, arrival, signature, score, tries, run, column, number = string.match(text,
+    '^([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|(.*)$')
+  return { group = group_name, arrival = arrival, signature = signature, score = score,
+    tries = tonumber(tries), run = run, column = column, number = number }
 end
 
 local function read_task(id)
@@ -39,7 +40,7 @@ end
 local function first_task(g)
   local first = redis.call('ZRANGE', K.fifo, '[' .. g.name .. '\0', '(' .. g.name .. '\1', 'BYLEX',
     'LIMIT', 0, 1)[1]
-  return first and split(first, '\0')[3]
+  return first and string.match(first, '^[^%z]*%z[^%z]*%z(.*)$')
 end
 
 -- Stand in line with the task that is first now.

@@ -104,7 +104,8 @@ local function give_back(signature)
 end
 
 local function parse_lease(text)
-  local part = split(text, '|')
-  return { member = part[1], task_id = part[2], group = part[3], signature = part[4],
-    acquired_us = part[5], is_cell = part[6] == 'cell' }
+  local member, task_id, group_name, signature, acquired_us, kind = string.match(text,
+    '^([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|(.*)$')
+  return { member = member, task_id = task_id, group = group_name, signature = signature,
+    acquired_us = acquired_us, is_cell = kind == 'cell' }
 end
