@@ -81,6 +81,7 @@ class PoolModel(PoolQueue):
         if seen is None:
             return []
         pushes = self.pushes.setdefault(member, Pushes())
+        pushes.count = max(pushes.count, seen)
         pushes.unseen = pushes.unseen[max(0, len(pushes.unseen) - (pushes.count - seen)) :]
         first = pushes.count - len(pushes.unseen) + 1
         return [

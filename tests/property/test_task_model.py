@@ -193,7 +193,10 @@ class TaskPoolMachine(RuleBasedStateMachine):
         return operation, expect
 
     def seen_by(self, member: str, missed: int) -> int | None:
-        """Number of the last push that a member knows of, having missed some; two take pushes."""
+        """Number of the last push that a member knows of, having missed some; two take pushes.
+
+        Below 0 were missed by the server, as by a replica that took over.
+        """
         if member == "m0":
             return None
         pushes = self.model.pushes.get(member)
