@@ -138,6 +138,24 @@ def test_peer_that_would_not_pass_itself_is_no_pressure(pool: Pool, peer: str) -
     assert tasks_of(pool.admit(2)) == ["a0", "a1"]
 
 
+def test_group_without_a_limit_presses_though_it_is_above_its_share(pool: Pool) -> None:
+    lend(pool, 8)
+    pool.put_behind("b")
+    pool.submit_many("b", 9, GPU, limit="")
+    pool.admit(6)
+    pool.submit_many("a", 2, GPU, limit=1, weight=1000)
+
+    assert tasks_of(pool.admit(2)) == ["a0", "b6"]
+
+
+def test_group_without_a_limit_is_no_pressure_on_itself(pool: Pool) -> None:
+    lend(pool, 4)
+    pool.submit_many("a", 4, GPU)
+
+    assert len(pool.admit(4)) == 4
+    assert pool.debts("a") == {"gpu": 2}
+
+
 # -- borrowing without pressure
 
 

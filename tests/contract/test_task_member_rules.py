@@ -82,6 +82,20 @@ def test_death_of_a_member_wakes_another_for_its_tasks(pool: Pool) -> None:
     assert pool.told() == {"live": [["work"]]}
 
 
+def test_as_many_idle_members_are_woken_as_the_ready_tasks_need(pool: Pool) -> None:
+    """Those with the most free slots first."""
+    pool.join("one", "two", "three")
+    pool.listen_to_all()
+    pool.ask("m", "set_state", "paused")
+    for member, slots in (("one", 1), ("two", 2), ("three", 3)):
+        pool.admit(slots, by=member)
+    pool.submit_many("t", 4)
+    assert pool.told() == {}
+    pool.ask("m", "set_state", "")
+
+    assert sorted(pool.woken()) == ["three", "two"]
+
+
 def test_task_is_taken_from_nobody_who_lives(pool: Pool) -> None:
     pool.join("n")
     pool.submit_many("t", 2)

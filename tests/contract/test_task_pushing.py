@@ -7,7 +7,9 @@ from typing import Any
 
 import pytest
 
+from contracts.settings import MemberSettings
 from coordinator.coordinator import Coordinator
+from coordinator.tasks import codec
 from coordinator.tasks.controller import TaskAdmissionController
 from tests.support import wait_until
 from tests.support_tasks import Work, joined, task
@@ -22,8 +24,13 @@ async def tasks(coordinator: Coordinator) -> AsyncIterator[TaskAdmissionControll
 
 
 @pytest.fixture
-async def worker(coordinator: Coordinator) -> AsyncIterator[Work]:
-    async with joined(coordinator) as tasks:
+async def worker(redis_url: str, coordinator: Coordinator) -> AsyncIterator[Work]:
+    """A worker that is idle and looks for work of its own accord too seldom to matter."""
+    settings = MemberSettings(recheck_seconds=60.0)
+    async with (
+        await Coordinator.open(redis_url, settings) as own,
+        joined(own) as tasks,
+    ):
         work = Work(coordinator, tasks, 2)
         await work.be_idle()
         yield work
@@ -81,6 +88,18 @@ async def test_notice_behind_a_lost_one_starts_nothing_and_asks_for_both(
     assert [notice[:2] for notice in lost] == [["task", 1], ["task", 2]]
     assert worker.names == ["a", "b"]
     assert [lease.item.payload for lease in worker.started] == [b"payload", b"payload"]
+
+
+async def test_task_that_an_ask_under_way_is_told_again_starts_once(
+    worker: Work, tasks: TaskAdmissionController
+) -> None:
+    await tasks.queue.submit(task("t"))
+    await wait_until(lambda: bool(worker.names))
+    result = await worker.tasks.channel.ask(*codec.admit_args(0, 60.0, (), seen=0))
+    admission = worker.tasks.take_admission(result, [], worker.tasks.channel.membership)
+
+    assert [number for number, _lease in result[2]] == [1]
+    assert (admission.leases, worker.tasks.seen) == ((), 1)
 
 
 async def test_member_that_is_stopping_gives_back_what_is_pushed_to_it(

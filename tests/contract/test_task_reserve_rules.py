@@ -45,6 +45,16 @@ def test_large_task_gets_what_comes_free_once_it_has_stood_first_long_enough(
     assert tasks_of(pool.finish_and_admit(leases[3], 9)) == ["large0"]
 
 
+def test_what_is_left_beside_a_large_task_goes_to_others_at_once(pool: Pool) -> None:
+    leases = stream(pool)
+    pool.submit_many("large", 1, LARGE)
+    pool.pass_time(5)
+    finishes = [("finish", lease, b"", "", "") for lease in leases]
+    *_released, admitted = pool.ask_all("m", *finishes, ("admit", 9, 60_000, "", ""))
+
+    assert [lease[1] for lease in admitted[1]] == ["large0", "small4"]
+
+
 def test_what_a_large_task_does_not_lack_stays_free(pool: Pool) -> None:
     pool.submit_many("busy", 4, MODEL)
     (lease, *_others) = pool.admit(4)

@@ -126,6 +126,15 @@ def test_discarded_task_comes_again_with_its_new_payload_and_terms(pool: Pool) -
     assert pool.payloads == [b"new"]
 
 
+def test_wish_to_abort_an_earlier_task_does_not_hit_a_new_one_of_its_id(pool: Pool) -> None:
+    pool.client.zadd("arq:abort", {"t": 1, "another": 1})
+    pool.submit("t")
+    answer = pool.ask_for()
+
+    assert [lease[7] for lease in answer.leases] == ["0"]
+    assert pool.client.zrange("arq:abort", 0, -1) == [b"another"]
+
+
 # -- payloads that expire
 
 

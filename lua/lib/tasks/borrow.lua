@@ -141,10 +141,11 @@ do -- a script may have 200 locals at a time; these are nobody else's, and none 
     return best_hinted
   end
 
+  -- What falls below 0 is packed as nothing.
   local function add_amounts(text, amounts, sign)
     local sums = parse_amounts(text)
     for resource, amount in pairs(amounts) do
-      sums[resource] = math.max(0, (sums[resource] or 0) + sign * amount)
+      sums[resource] = (sums[resource] or 0) + sign * amount
     end
     return pack_amounts(sums)
   end

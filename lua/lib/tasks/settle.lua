@@ -119,7 +119,7 @@ end
 local function next_wake_us()
   if meta.queued + meta.delayed + meta.running + meta.parked == 0 then
     return 0
-  elseif ended_left <= 0 or moves_left <= 0 then
+  elseif moves_left <= 0 then
     return now_us
   end
   local wake = tonumber(redis.call('ZRANGE', K.members, 0, 0, 'WITHSCORES')[2]) or 0
