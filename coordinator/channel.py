@@ -111,6 +111,11 @@ class ShardChannel:
             self._flush_soon()
 
     @property
+    def is_closed(self) -> bool:
+        """Whether it was closed: nothing can be asked any more."""
+        return self._closed
+
+    @property
     def server_now_us(self) -> int | None:
         """About the shard's time, as of its last reply; None before the first."""
         if self._clock_ahead_us is None:

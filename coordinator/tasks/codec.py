@@ -229,6 +229,12 @@ def decode_admission(
     )
 
 
+def count_given(terms: Sequence[Any]) -> int:
+    """Return how many slots of an ask are filled, also by tasks that are known already."""
+    _word, leases, pushed, *_rest = terms
+    return len(leases) + len(pushed)
+
+
 def decode_lease(
     terms: Sequence[str], payloads: Sequence[bytes], generation: str, member_id: str
 ) -> TaskAdmissionLease:

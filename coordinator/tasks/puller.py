@@ -57,7 +57,7 @@ class TaskPuller:
         self._is_stopped = False
         controller.watch(self._on_change)
         if takes_pushes:
-            controller.accept_pushes(self._take_pushed)
+            controller.accept_pushes(self._take)
 
     def look(self) -> None:
         """Ask, if a slot is free and there may be work; call it when a slot gets free."""
@@ -66,6 +66,10 @@ class TaskPuller:
         if self._is_stopped or self._next is not None or not self._may_be_work:
             return
         if self._free_slots() > self._asked:
+            self._ask()
+
+    def _ask(self) -> None:
+        if self._next is None:
             self._next = _Ask(self, self._controller)
             self._controller.channel.submit(self._next)
 
@@ -76,11 +80,9 @@ class TaskPuller:
         self._is_stopped = True
         while self._pushed:
             self._controller.return_unstarted(self._pushed.popleft())
-        if self._next is None:
-            self._next = _Ask(self, self._controller)
-            self._controller.channel.submit(self._next)
+        self._ask()
 
-    def _take_pushed(self, lease: TaskAdmissionLease) -> None:
+    def _take(self, lease: TaskAdmissionLease) -> None:
         """Start it; the pool may think a slot free whose job is over but for its last hook."""
         if self._is_stopped:
             self._controller.return_unstarted(lease)
@@ -106,22 +108,24 @@ class TaskPuller:
             slots, self._in_progress_seconds, self._under_pressure(), self._controller.seen
         )
 
-    def _answered(self, slots: int, admission: Admission) -> None:
+    def _answered(self, slots: int, given: int, admission: Admission) -> None:
+        """Start what came; ``given`` counts as well what was pushed and is known already."""
         self._asked -= slots
-        self._may_be_work = len(admission.leases) == slots
+        self._may_be_work = given >= slots
         for lease in admission.leases:
-            if self._is_stopped:
-                self._controller.return_unstarted(lease)
-            else:
-                self._start(lease)
+            self._take(lease)
         for task_id in admission.expired:
             self._expired(task_id)
         self.look()
 
-    def _failed(self, slots: int) -> None:
+    def _failed(self, ask: _Ask, slots: int) -> None:
         """The server is away or full: ask again after a while, or when something changes."""
         self._asked -= slots
-        self._loop.call_later(self._controller.recheck_seconds, self._on_change)
+        if self._next is ask:
+            self._next = None  # it was given up before it left
+        if not self._controller.channel.is_closed:
+            again = self._ask if self._is_stopped else self._on_change
+            self._loop.call_later(self._controller.recheck_seconds, again)
 
 
 class _Ask(Operation):
@@ -141,10 +145,11 @@ class _Ask(Operation):
 
     def done(self, result: Result | ForebayError) -> None:
         if isinstance(result, ForebayError):
-            self._puller._failed(self._slots)  # noqa: SLF001
+            self._puller._failed(self, self._slots)  # noqa: SLF001
         else:
             admission = self._controller.take_admission(result, self.payloads, self.sent_as)
-            self._puller._answered(self._slots, admission)  # noqa: SLF001
+            given = codec.count_given(result)
+            self._puller._answered(self._slots, given, admission)  # noqa: SLF001
 
     def late(self, result: Result) -> None:
         self._controller.return_late(result, self.sent_as)

@@ -7,8 +7,11 @@ from typing import Any
 
 import pytest
 
+from contracts.errors import CoordinatorFull
 from contracts.settings import MemberSettings
+from contracts.tasks import Admission
 from coordinator.coordinator import Coordinator
+from coordinator.operations import Operation
 from coordinator.tasks import codec
 from coordinator.tasks.controller import TaskAdmissionController
 from tests.support import wait_until
@@ -145,3 +148,89 @@ async def test_member_that_takes_no_pushes_asks_for_its_tasks(
 
         assert taker.seen is None
         await work.finish()
+
+
+async def test_ask_that_crosses_a_push_leaves_its_member_asking_for_more(
+    redis_url: str, tasks: TaskAdmissionController
+) -> None:
+    """The reply tells of the pushed task alone: that is not to say that there are no others."""
+    settings = MemberSettings(recheck_seconds=60)
+    async with (
+        await Coordinator.open(redis_url, settings) as connection,
+        joined(connection) as taker,
+    ):
+        work = Work(connection, taker, 1)
+        await work.be_idle()
+        held: list[Any] = []
+
+        def hold(_generation: str, notices: list[Any], listen: Listen) -> None:
+            held.extend(notices)
+            listen("", [["work"]])
+
+        take_admission = taker.take_admission
+
+        def deliver_first(*answer: Any) -> Admission:
+            taker.on_notices = listen
+            listen("", held)
+            return take_admission(*answer)
+
+        listen = taker.on_notices
+        between(work, hold)
+        taker.take_admission = deliver_first
+        await tasks.queue.submit(task("crossing"))
+        await wait_until(lambda: work.names == ["crossing"])
+        await tasks.queue.enqueue([task("a"), task("b")])
+        await work.finish()
+        work.puller.look()
+        await wait_until(lambda: bool(work.names))
+
+        await work.finish()
+        await tasks.queue.discard("b")
+
+
+async def test_tasks_that_are_told_again_wait_for_their_slots(
+    worker: Work, tasks: TaskAdmissionController
+) -> None:
+    def lose(_generation: str, _notices: list[Any], _listen: Listen) -> None:
+        worker.slots = 1
+
+    listen = worker.tasks.on_notices
+    between(worker, lose)
+    for name in ("a", "b"):
+        await tasks.queue.submit(task(name))
+    await wait_until(lambda: worker.slots == 1)
+    worker.tasks.on_notices = listen
+    worker.puller.look()
+    listen("", [["work"]])
+    await wait_until(lambda: bool(worker.puller._pushed))
+    assert worker.names == ["a"]
+    await worker.finish()
+    worker.puller.look()
+
+    assert worker.names == ["b"]
+
+
+async def test_member_that_is_stopping_says_again_that_it_takes_no_more(
+    redis_url: str, tasks: TaskAdmissionController
+) -> None:
+    """Else each task that it gives back would be pushed to it again."""
+    settings = MemberSettings(recheck_seconds=0.05)
+    async with (
+        await Coordinator.open(redis_url, settings) as connection,
+        joined(connection) as taker,
+    ):
+        work = Work(connection, taker, 1)
+        await work.be_idle()
+        submit = taker.channel.submit
+
+        def fail(operation: Operation) -> None:
+            taker.channel.submit = submit
+            operation.done(CoordinatorFull("no memory is left"))
+
+        taker.channel.submit = fail
+        work.puller.stop()
+
+        async def is_known() -> bool:
+            return not await connection.client.exists(taker.keys["idle"])
+
+        await wait_until(is_known)
