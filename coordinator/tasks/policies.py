@@ -131,25 +131,26 @@ class BoundedBorrowTaskAdmissionPolicy:
 
         Of each resource: under pressure a group in debt and one above its share are denied; without
         it what goes above the share is borrowed, up to the ceiling. A group that runs nothing is
-        not held back by a ceiling, so a single group always stays live.
+        never held back: groups whose first tasks each ask for more than a share would block one
+        another for ever, as no lease would end.
         """
         group, amounts = str(item.group.key), item.resource_request.amounts
         out = admission.leased_by_group.get(group, {})
         debt = admission.debt_by_group.get(group, {})
+        runs_nothing = admission.running_by_group.get(group, 0) == 0
         borrowed: dict[SchedulerResourceKey, int] = {}
         for resource, amount in sorted(amounts.items()):
             share = self.share(item.group, resource, queue, admission)
             owed = debt.get(resource, 0)
             over = min(amount, out.get(resource, 0) + amount - share)
-            if self._is_pressed(item, resource, queue, admission):
+            if not runs_nothing and self._is_pressed(item, resource, queue, admission):
                 if owed > 0:
                     return _denied(TaskDenialReason.BORROW_DEBT, resource)
                 if over > 0:
                     return _denied(TaskDenialReason.GROUP_CAP, resource)
             elif over > 0:
                 ceiling = self._ceiling(group, resource, share, admission)
-                runs_nothing = admission.running_by_group.get(group, 0) == 0
-                if owed + over > ceiling and not runs_nothing:
+                if not runs_nothing and owed + over > ceiling:
                     return _denied(TaskDenialReason.BORROW_DEBT, resource)
                 borrowed[resource] = over
         return TaskAdmissionPolicyDecision(allowed=True, diagnostics={"borrowed": borrowed})

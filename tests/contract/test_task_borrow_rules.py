@@ -301,3 +301,19 @@ def test_policy_that_comes_into_force_counts_what_is_out_and_forgives_debts(pool
     pool.admit(1)
 
     assert pool.debts("a") == {"gpu": 1}
+
+
+# -- liveness
+
+
+@pytest.mark.parametrize("limit", ["", MANY], ids=["without limits", "with limits"])
+def test_groups_that_each_ask_for_more_than_a_share_do_not_block_each_other(
+    pool: Pool, limit: int | str
+) -> None:
+    """None of them runs anything, so no lease would ever end that could free them."""
+    lend(pool, 4)
+    pool.ask("m", "claim", "cpu", "pool", 4)
+    pool.submit_many("a", 2, "cpu=1,gpu=3,submission=1", limit=limit)
+    pool.submit_many("b", 2, "cpu=3,gpu=1,submission=1", limit=limit)
+
+    assert tasks_of(pool.admit(4)) == ["a0", "b0"]

@@ -99,18 +99,19 @@ do -- a script may have 200 locals at a time; these are nobody else's, and none 
     local g, borrowed = group(head.group), {}
     local out, debt = parse_amounts(g.out), parse_amounts(g.debt)
     local asked = amounts_of(head.signature)
+    local runs_nothing = (tonumber(g.running) or 0) == 0 -- let go: else peers wait for each other
     for i = 1, #asked.names do
       local resource, amount = asked.names[i], asked.amounts[asked.names[i]]
       local share, owed = share_of(g, resource, beside), debt[resource] or 0
       local over = math.min(amount, (out[resource] or 0) + amount - share)
-      if is_pressed_on(resource, head, beside) then
+      if not runs_nothing and is_pressed_on(resource, head, beside) then
         if owed > 0 then
           return 'borrow_debt'
         elseif over > 0 then
           return 'group_cap'
         end
       elseif over > 0 then
-        if owed + over > ceiling_of(g, resource, share) and (tonumber(g.running) or 0) > 0 then
+        if not runs_nothing and owed + over > ceiling_of(g, resource, share) then
           return 'borrow_debt'
         end
         borrowed[resource] = over
