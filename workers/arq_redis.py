@@ -21,6 +21,7 @@ from contracts.identity import (
     TaskGroupKind,
     TaskGroupSpec,
     check_name,
+    check_type,
 )
 from contracts.settings import MemberSettings
 from contracts.tasks import SchedulableTask, SchedulerResourceRequest
@@ -157,6 +158,7 @@ class ForebayArqRedis(ArqRedis):
             )
         if _defer_until and _defer_by:
             raise ConfigurationError("use either _defer_until or _defer_by, not both.")
+        check_name("function", function)
         delay = _seconds(_defer_by) or 0.0
         if _defer_until is not None:
             delay = _defer_until.timestamp() - time.time()
@@ -260,6 +262,7 @@ def _request_of(
         return _ONE_SUBMISSION
     if isinstance(resources, SchedulerResourceRequest):
         return resources
+    check_type("_resources of a job", resources, Mapping)
     return SchedulerResourceRequest(amounts={SUBMISSION: 1, **resources})
 
 

@@ -120,3 +120,14 @@ async def test_a_function_without_a_proper_name_is_refused(jobs, name):
     with pytest.raises(ConfigurationError, match="function"):
         await jobs.enqueue_job(name)
     assert await nothing_is_queued(jobs)
+
+
+@pytest.mark.parametrize(
+    ("function", "settings"),
+    [(None, {}), ("echo", {"_resources": ["gpu"]}), ("echo", {"_resources": "gpu"})],
+    ids=["no function", "a list of resources", "the name of a resource"],
+)
+async def test_what_names_no_function_or_no_amounts_is_refused(jobs, function, settings):
+    with pytest.raises(ConfigurationError):
+        await jobs.enqueue_job(function, **settings)
+    assert await nothing_is_queued(jobs)
