@@ -177,6 +177,8 @@ def test_share_is_that_among_all_who_would_fit_then(
     pool.ask("m", "claim", "gpu", "pool", 6)
     pool.configure("borrow", share_rounding=rounding)
     pool.put_behind("peer")
+    pool.submit("running", "large")  # a group that runs nothing would be let go
+    pool.admit(1)
     for group in ("a", "b"):
         pool.submit_many(group, 9, GPU, limit=9)
     lease, *_others = pool.admit(6)
