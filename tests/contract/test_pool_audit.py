@@ -35,7 +35,7 @@ def busy(pool: Pool) -> Pool:
     pool.submit("b0", "b", OTHER, weight=2)
     assert len(pool.admit(2)) == 2
     pool.submit("later", "b", weight=2, delay_us=9_000_000)
-    pool.ask("n", "admit", 0, 1000, "", "")
+    pool.admit(0, by="n")
     pool.ask("m", "run_submit", "run", plan(), "{}")
     return pool
 

@@ -228,7 +228,7 @@ def test_lease_that_ends_in_any_way_repays_what_it_held(
         pool.beat("m")
         pool.pass_time(10)
         pool.beat("m")
-        pool.ask("m", "admit", 0, 1000, "", "")
+        pool.admit(0)
     else:
         arguments = {"finish": [b"", "", ""], "retry": [SECOND_US, 0], "drop": ["bad"], "leave": []}
         named = [] if end == "leave" else [leases[0]]

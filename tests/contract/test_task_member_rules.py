@@ -77,7 +77,7 @@ def test_death_of_a_member_wakes_another_for_its_tasks(pool: Pool) -> None:
     pool.admit(2, by="live")
     pool.listen_to_all()
     die(pool, "m", "live")
-    pool.ask("m", "admit", 0, 1000, "", "")
+    pool.admit(0)
 
     assert pool.told() == {"live": [["work"]]}
 
@@ -123,7 +123,7 @@ def test_member_with_more_leases_than_one_call_ends_is_ended_by_several(
         die(pool, "m")
         queued = []
         for _ in range(2):
-            pool.ask("m", "admit", 0, 1000, "", "")
+            pool.admit(0)
             queued.append((pool.count("queued"), pool.next_wake_us > START_US + TTL_US))
         assert queued == [(ENDED_PER_CALL, False), (tasks, True)]
 

@@ -65,7 +65,7 @@ def test_pushed_task_is_told_once(pool: Pool) -> None:
     ask(pool, slots=2)
     pool.submit("a")
     assert pushed(pool) == [(1, "a")]
-    pool.ask("m", "admit", 0, 1000, "", "")
+    pool.admit(0)
     assert pool.told() == {}
 
     assert ask(pool, seen=1) == ([], [])
@@ -169,7 +169,7 @@ def test_task_that_was_pushed_to_a_member_that_died_goes_to_another(pool: Pool) 
     pool.beat("m")
     ask(pool, by="v")
     pool.pass_time(TTL_US / 2e6)
-    pool.ask("m", "admit", 0, 1000, "", "")
+    pool.admit(0)
     ((_word, number, lease, _payload),) = pool.told()["v"]
 
     assert (number, lease[1], lease[6]) == (1, "t", "2")

@@ -61,7 +61,7 @@ def test_time_goes_on_in_a_paused_pool(pool: Pool) -> None:
     pool.pass_time(10)
     pool.beat("m")
     pool.pass_time(6)
-    pool.ask("m", "admit", 0, 1000, "", "")
+    pool.admit(0)
 
     assert pool.reasons() == {"paused": 2}
 
@@ -218,7 +218,7 @@ def test_lost_lease_is_written_down_by_every_pool(pool: Pool) -> None:
     (lease,) = pool.admit(1)
     pool.pass_time(16)
     pool.join("n")
-    pool.ask("n", "admit", 0, 1000, "", "")
+    pool.admit(0, by="n")
 
     assert told(pool, "task_lease_expired") == [
         {"task_id": "t", "lease_id": lease, "member_id": "m", "reason": "member_lost"}

@@ -171,7 +171,7 @@ def test_delayed_task_takes_the_place_of_its_arrival(pool: Pool) -> None:
     pool.submit("c")
     assert pool.next_wake_us == START_US + SECOND_US
     pool.pass_time(1)
-    pool.ask("m", "admit", 0, 1000, "", "")
+    pool.admit(0)
     assert pool.next_wake_us == START_US + 2 * SECOND_US
     pool.pass_time(1)
 
@@ -183,7 +183,7 @@ def test_more_due_tasks_than_one_call_moves_come_with_the_next(pool: Pool) -> No
     pool.pass_time(1)
     queued = []
     for _ in range(2):
-        pool.ask("m", "admit", 0, 1000, "", "")
+        pool.admit(0)
         queued.append(pool.count("queued"))
 
     assert queued == [64, 70]
