@@ -38,6 +38,28 @@ class Admitted(NamedTuple):
     events: str
 
 
+def submission(
+    task_id: str,
+    group: str = "g",
+    asks: str = ONE,
+    *,
+    weight: float = 1,
+    limit: object = "",
+    delay_us: int = 0,
+    function: str = "",
+    ttl_ms: object = "",
+    payload: bytes = b"",
+) -> tuple[Any, ...]:
+    """Return the operation that submits a task."""
+    payload = payload or f"payload of {task_id}".encode()
+    return ("submit", task_id, group, weight, limit, asks, delay_us, payload, ttl_ms, function, 0)
+
+
+def demand(slots: int = 1, hints: str = "", seen: object = "") -> tuple[Any, ...]:
+    """Return the operation that asks for tasks."""
+    return ("admit", slots, 60_000, hints, seen)
+
+
 class Pool:
     """One pool under a clock that stands still until it is moved."""
 
@@ -98,22 +120,9 @@ class Pool:
             self.ask(member_ids[0], "claim", resource, "pool", limit)
 
     def submit(
-        self,
-        task_id: str,
-        group: str = "g",
-        asks: str = ONE,
-        *,
-        weight: float = 1,
-        limit: object = "",
-        delay_us: int = 0,
-        function: str = "",
-        ttl_ms: object = "",
-        by: str = "m",
-        payload: bytes = b"",
+        self, task_id: str, group: str = "g", asks: str = ONE, *, by: str = "m", **terms: Any
     ) -> list[Any]:
-        payload = payload or f"payload of {task_id}".encode()
-        args = (task_id, group, weight, limit, asks, delay_us, payload, ttl_ms, function, 0)
-        return self.ask(by, "submit", *args)
+        return self.ask(by, *submission(task_id, group, asks, **terms))
 
     def submit_many(self, group: str, count: int, asks: str = ONE, **terms: Any) -> None:
         """Submit tasks that are called by their group and a number from 0."""
@@ -134,13 +143,13 @@ class Pool:
         self, slots: int = 1, by: str = "m", *, hints: str = "", seen: object = ""
     ) -> Admitted:
         """Ask for tasks and return the whole answer."""
-        _word, *terms = self.ask(by, "admit", slots, 60_000, hints, seen)
+        _word, *terms = self.ask(by, *demand(slots, hints, seen))
         return Admitted(*terms)
 
     def finish_and_admit(self, lease_id: str, slots: int = 1) -> list[str]:
         """Finish a task and ask for others in one batch, as workers do."""
         finish = ("finish", lease_id, b"", "", "")
-        _released, admitted = self.ask_all("m", finish, ("admit", slots, 60_000, "", ""))
+        _released, admitted = self.ask_all("m", finish, demand(slots))
         return [lease[0] for lease in admitted[1]]
 
     def discard(self, task_id: str, by: str = "m") -> list[Any]:

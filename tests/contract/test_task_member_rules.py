@@ -9,7 +9,15 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from tests.contract.pool_under_clock import MODEL, OTHER, Pool, honest_pool, task_of, tasks_of
+from tests.contract.pool_under_clock import (
+    MODEL,
+    OTHER,
+    Pool,
+    honest_pool,
+    submission,
+    task_of,
+    tasks_of,
+)
 from tests.contract.shard_under_clock import SERVERS, START_US, TTL_US
 
 ENDED_PER_CALL = 200
@@ -113,8 +121,7 @@ def test_member_with_more_leases_than_one_call_ends_is_ended_by_several(
 ) -> None:
     pool.join("large")
     tasks = ENDED_PER_CALL + 50
-    args = ("g", 1, "", "submission=1", 0, b"payload", "", "", 0)
-    pool.ask_all("m", *(("submit", f"t{i}", *args) for i in range(tasks)))
+    pool.ask_all("m", *(submission(f"t{i}") for i in range(tasks)))
     pool.admit(tasks, by="large")
     if how == "leaves":
         ends = [pool.ask("large", "leave") for _ in range(2)]
@@ -165,8 +172,8 @@ def test_every_task_ends_once_however_often_members_are_replaced(pool: Pool, see
                 die(pool, *living)
         elif fate < 0.6:
             for lease in [lease for lease, holder in held.items() if holder == member][:2]:
-                if pool.finish(held_lease := lease, by=member) == "released":
-                    ended[task_of(held_lease)] += 1
+                if pool.finish(lease, by=member) == "released":
+                    ended[task_of(lease)] += 1
                 del held[lease]
         else:
             held |= dict.fromkeys(pool.admit(chance.randrange(4), by=member), member)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contract.pool_under_clock import MODEL, ONE, OTHER, Pool, honest_pool, tasks_of
+from tests.contract.pool_under_clock import MODEL, ONE, OTHER, Pool, demand, honest_pool, tasks_of
 from tests.contract.shard_under_clock import SERVERS
 
 
@@ -174,9 +174,9 @@ def test_hint_moves_nobody_from_their_place(pool: Pool, policy: str) -> None:
 def test_hint_counts_for_its_own_ask_alone(pool: Pool) -> None:
     pool.submit_many("a", 1, MODEL)
     pool.submit_many("b", 2, OTHER)
-    asks = [("admit", 1, 60_000, "request:p/m", ""), ("admit", 1, 60_000, "", "")]
+    answers = pool.ask_all("m", demand(1, "request:p/m"), demand(1))
 
-    assert [lease[1] for _word, (lease,), *_rest in pool.ask_all("m", *asks)] == ["b0", "a0"]
+    assert [lease[1] for _word, (lease,), *_rest in answers] == ["b0", "a0"]
 
 
 def test_group_at_its_limit_yields_to_a_peer_without_room_all_the_same(pool: Pool) -> None:

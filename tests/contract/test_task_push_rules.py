@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.pool_under_clock import MODEL, Pool, honest_pool, tasks_of
+from tests.contract.pool_under_clock import MODEL, Pool, honest_pool, submission, tasks_of
 from tests.contract.shard_under_clock import SERVERS, TTL_US
 from tests.contract.test_run_rules import plan
 
@@ -181,8 +181,7 @@ def test_task_that_was_pushed_to_a_member_that_died_goes_to_another(pool: Pool) 
 
 def test_two_ready_tasks_are_told_as_work(pool: Pool) -> None:
     ask(pool, slots=5)
-    args = ("g", 1, "", "submission=1", 0, b"payload", "", "", 0)
-    pool.ask_all("m", ("submit", "a", *args), ("submit", "b", *args))
+    pool.ask_all("m", submission("a"), submission("b"))
 
     assert pool.told() == {"w": WORK}
     assert (pool.count("running"), idle(pool)) == (0, {})

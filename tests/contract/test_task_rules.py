@@ -104,11 +104,11 @@ def test_blocked_group_is_passed_over_and_the_reply_says_why(pool: Pool) -> None
     for i in range(6):
         pool.submit(f"a{i}", "a", MODEL)
     pool.submit("b0", "b", OTHER)
-    _word, leases, _pushed, queued, reasons, *_rest = pool.ask("m", "admit", 9, 60_000, "", "")
+    answer = pool.ask_for(9)
 
-    assert {lease[1] for lease in leases} == {"a0", "a1", "a2", "a3", "b0"}
-    assert (queued, reasons) == (2, {"no_capacity": 1})
-    assert pool.payloads == [f"payload of {lease[1]}".encode() for lease in leases]
+    assert {lease[1] for lease in answer.leases} == {"a0", "a1", "a2", "a3", "b0"}
+    assert (answer.queued, answer.reasons) == (2, {"no_capacity": 1})
+    assert pool.payloads == [f"payload of {lease[1]}".encode() for lease in answer.leases]
 
 
 # -- how a lease ends
@@ -121,9 +121,9 @@ def test_tasks_of_a_dead_member_return_to_the_head_of_their_groups(pool: Pool) -
     lost = pool.admit(2)
     pool.pass_time(16)
     pool.join("n")
-    _word, leases, *_rest = pool.ask("n", "admit", 9, 60_000, "", "")
+    answer = pool.ask_for(9, "n")
 
-    assert [(lease[1], lease[6]) for lease in leases] == [
+    assert [(lease[1], lease[6]) for lease in answer.leases] == [
         ("t0", "2"),
         ("t1", "2"),
         ("t2", "1"),
@@ -280,11 +280,9 @@ def test_try_is_given_back_when_asked(pool: Pool, give_back: int, next_try: str)
     pool.submit("t")
     (lease,) = pool.admit(1)
     pool.ask("m", "retry", lease, 0, give_back)
-    _word, ((*_terms, tries, _aborted, _index, _run, _column, _number),), *_rest = pool.ask(
-        "m", "admit", 1, 60_000, "", ""
-    )
+    (again,) = pool.ask_for().leases
 
-    assert tries == next_try
+    assert again[6] == next_try
 
 
 def test_cron_job_keeps_its_mark_and_is_not_submitted_again(pool: Pool) -> None:

@@ -7,7 +7,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contract.pool_under_clock import MODEL, ONE, Pool, honest_pool, task_of
+from tests.contract.pool_under_clock import (
+    MODEL,
+    ONE,
+    Pool,
+    demand,
+    honest_pool,
+    submission,
+    task_of,
+)
 from tests.contract.shard_under_clock import SERVERS
 
 GRANTS = 1000
@@ -27,13 +35,8 @@ policies = pytest.mark.parametrize("policy", ["", "borrow"])
 
 def flood(pool: Pool, group: str, tasks: int, weight: float = 1, asks: str = ONE) -> None:
     """Submit many tasks of a group, called by it and a number, in one call."""
-    pool.ask_all(
-        "m",
-        *(
-            ("submit", f"{group}-{i}", group, weight, "", asks, 0, b"payload", "", "", 0)
-            for i in range(tasks)
-        ),
-    )
+    names = (f"{group}-{i}" for i in range(tasks))
+    pool.ask_all("m", *(submission(name, group, asks, weight=weight) for name in names))
 
 
 def work(pool: Pool, grants: int) -> list[str]:
@@ -43,7 +46,7 @@ def work(pool: Pool, grants: int) -> list[str]:
     while len(granted) < grants:
         ended, running = running[:3], running[3:]
         finishes = [("finish", lease, b"", "", "") for lease in ended]
-        *_released, admitted = pool.ask_all("m", *finishes, ("admit", 99, 60_000, "", ""))
+        *_released, admitted = pool.ask_all("m", *finishes, demand(99))
         leases = [lease[0] for lease in admitted[1]]
         running += leases
         granted += leases

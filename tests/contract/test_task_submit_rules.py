@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.contract.pool_under_clock import MODEL, ONE, Pool, honest_pool, tasks_of
+from tests.contract.pool_under_clock import MODEL, ONE, Pool, honest_pool, submission, tasks_of
 from tests.contract.shard_under_clock import SECOND_US, SERVERS, START_US
 from tests.contract.test_run_rules import plan
 
@@ -53,11 +53,8 @@ def test_task_that_asks_for_a_whole_limit_is_taken(pool: Pool, asks: str) -> Non
 
 
 def test_refusal_of_one_task_refuses_no_other_of_its_call(pool: Pool) -> None:
-    terms = ("g", 1, "", GPU, 0, b"payload", "", "", 0)
-    bad = ("g", 1, "", "gpu=9,submission=1", 0, b"payload", "", "", 0)
-    results = pool.ask_all(
-        "m", ("submit", "a", *terms), ("submit", "b", *bad), ("submit", "c", *terms)
-    )
+    asks = {"a": GPU, "b": "gpu=9,submission=1", "c": GPU}
+    results = pool.ask_all("m", *(submission(name, asks=asks[name]) for name in asks))
 
     assert results == [["accepted"], ["refused", "never_fits", "gpu"], ["accepted"]]
     assert tasks_of(pool.admit(9)) == ["a", "c"]
