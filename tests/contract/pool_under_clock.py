@@ -24,7 +24,12 @@ START_MS = START_US // 1000
 ONE = "submission=1"
 MODEL = "request:p/m=1,submission=1"
 OTHER = "request:p/other=1,submission=1"
+GPU = "gpu=1,submission=1"
+THREE_GPUS = "gpu=3,submission=1"
 LIMITS = {"submission": 100, "request:p/m": 4, "request:p/other": 4}
+
+policies = pytest.mark.parametrize("policy", ["", "borrow"])
+"""Of a test of what both policies do."""
 
 
 class Admitted(NamedTuple):

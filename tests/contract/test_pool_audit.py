@@ -14,8 +14,8 @@ from coordinator.coordinator import Coordinator
 from coordinator.operators import operator_scripts
 from coordinator.tasks.snapshots import audit_pool, pool_lines
 from tests.contract.pool_under_clock import MODEL, ONE, OTHER, Pool, open_pool
+from tests.contract.run_plans import plan
 from tests.contract.shard_under_clock import SERVERS
-from tests.contract.test_run_rules import plan
 
 LUA = Path(__file__).parents[2] / "lua"
 OK = AuditReport(ok=True, is_complete=True, difference_count=0, differences=())

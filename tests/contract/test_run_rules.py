@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import Any, Final
 
 import pytest
 
-from tests.contract.pool_under_clock import MODEL, ONE, Pool, honest_pool, task_of, tasks_of
+from tests.contract.pool_under_clock import MODEL, Pool, honest_pool, task_of, tasks_of
+from tests.contract.run_plans import plan
 from tests.contract.shard_under_clock import SERVERS
 
 RUN_KEYS: Final = ("runs", "progress", "cells", "row_groups", "checkpoints")
@@ -19,28 +19,6 @@ def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
     for pool in honest_pool(request):
         pool.open("m", "n")
         yield pool
-
-
-def column(name: str, scope: str, inputs: list[str], feeds: list[int], asks: str) -> dict[str, Any]:
-    return {
-        "name": name, "scope": scope, "inputs": inputs, "outputs": [name], "feeds": feeds,
-        "group": f"group-{name}", "weight": 1, "admitted_limit": "", "signature": asks,
-    }  # fmt: skip
-
-
-def plan(records: int = 4, buffer_size: int = 2, max_open: int = 1, **other: int) -> str:
-    """A root makes `seed`; `left` and `right` need it; `last` needs both."""
-    columns = [
-        column("seed", "g", [], [2, 3], ONE),
-        column("left", "r", ["seed"], [4], MODEL),
-        column("right", "r", ["seed"], [4], ONE),
-        column("last", "r", ["left", "right"], [], ONE),
-    ]
-    sizes = {"records": records, "buffer_size": buffer_size, "max_open": max_open}
-    groups = -(-records // buffer_size)
-    return json.dumps(
-        sizes | {"row_groups": groups, "max_unwritten": 64, "columns": columns} | other
-    )
 
 
 def begin(pool: Pool, text: str | None = None) -> None:

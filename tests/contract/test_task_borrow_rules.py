@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.contract.pool_under_clock import ONE, Pool, honest_pool, tasks_of
+from tests.contract.pool_under_clock import GPU, ONE, Pool, honest_pool, tasks_of
 from tests.contract.shard_under_clock import SECOND_US, SERVERS
 
-GPU = "gpu=1,submission=1"
 MANY = 50
 """An admitted limit that holds nobody back."""
 

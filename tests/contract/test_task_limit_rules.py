@@ -6,12 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contract.pool_under_clock import Pool, honest_pool, tasks_of
+from tests.contract.pool_under_clock import GPU, THREE_GPUS, Pool, honest_pool, tasks_of
+from tests.contract.run_plans import plan
 from tests.contract.shard_under_clock import SECOND_US, SERVERS, START_US
-from tests.contract.test_run_rules import plan
-
-GPU = "gpu=1,submission=1"
-LARGE = "gpu=3,submission=1"
 
 
 @pytest.fixture(params=SERVERS)
@@ -25,7 +22,7 @@ def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
 
 
 def test_task_above_a_lowered_limit_is_parked_and_its_group_goes_on(pool: Pool) -> None:
-    for task_id, asks in (("t0", LARGE), ("t1", GPU), ("t2", LARGE), ("t3", GPU)):
+    for task_id, asks in (("t0", THREE_GPUS), ("t1", GPU), ("t2", THREE_GPUS), ("t3", GPU)):
         pool.submit(task_id, asks=asks)
     pool.ask("m", "claim", "gpu", "pool", 2)
 
@@ -39,7 +36,7 @@ def test_task_above_a_lowered_limit_is_parked_and_its_group_goes_on(pool: Pool) 
 
 
 def test_parked_task_takes_its_old_place_when_the_limit_is_raised(pool: Pool) -> None:
-    for task_id, asks in (("t0", LARGE), ("t1", GPU), ("t2", GPU)):
+    for task_id, asks in (("t0", THREE_GPUS), ("t1", GPU), ("t2", GPU)):
         pool.submit(task_id, asks=asks)
     pool.ask("m", "claim", "gpu", "pool", 1)
     assert tasks_of(pool.admit(9)) == ["t1"]
@@ -52,7 +49,7 @@ def test_parked_task_takes_its_old_place_when_the_limit_is_raised(pool: Pool) ->
 def test_raised_limit_brings_back_only_what_it_allows(pool: Pool) -> None:
     pool.ask("m", "claim", "gpu", "pool", 10)
     pool.submit("ten", "a", "gpu=10,submission=1")
-    pool.submit("three", "b", LARGE)
+    pool.submit("three", "b", THREE_GPUS)
     pool.ask("m", "claim", "gpu", "pool", 1)
     assert pool.reasons() == {"never_fits": 2}
     pool.ask("m", "claim", "gpu", "pool", 3)
@@ -72,7 +69,7 @@ def test_limit_that_is_taken_back_parks_whoever_asks_for_the_resource(pool: Pool
 
 
 def test_task_of_a_group_at_its_limit_is_parked_and_brought_back_too(pool: Pool) -> None:
-    for task_id, asks in (("t0", GPU), ("t1", LARGE), ("t2", GPU)):
+    for task_id, asks in (("t0", GPU), ("t1", THREE_GPUS), ("t2", GPU)):
         pool.submit(task_id, asks=asks, limit=1)
     pool.admit(1)
     pool.put_behind("peer")
@@ -87,7 +84,7 @@ def test_task_of_a_group_at_its_limit_is_parked_and_brought_back_too(pool: Pool)
 
 
 def test_delayed_task_is_parked_at_its_time(pool: Pool) -> None:
-    pool.submit("t", asks=LARGE, delay_us=SECOND_US)
+    pool.submit("t", asks=THREE_GPUS, delay_us=SECOND_US)
     pool.ask("m", "claim", "gpu", "pool", 2)
     assert pool.reasons() == {}
     pool.pass_time(1)
@@ -97,7 +94,7 @@ def test_delayed_task_is_parked_at_its_time(pool: Pool) -> None:
 
 
 def test_task_that_comes_back_from_a_lease_is_parked_too(pool: Pool) -> None:
-    pool.submit("t", asks=LARGE)
+    pool.submit("t", asks=THREE_GPUS)
     (lease,) = pool.admit(1)
     pool.ask("m", "claim", "gpu", "pool", 2)
     assert pool.reasons() == {}
@@ -110,7 +107,7 @@ def test_more_tasks_than_one_call_moves_are_parked_and_brought_back_by_the_next(
     pool: Pool,
 ) -> None:
     pool.ask("m", "claim", "gpu", "pool", 210)
-    pool.submit_many("g", 70, LARGE)
+    pool.submit_many("g", 70, THREE_GPUS)
     parked = []
     for limit in (2, 210):
         pool.ask("m", "claim", "gpu", "pool", limit)

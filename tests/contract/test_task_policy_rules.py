@@ -6,7 +6,16 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contract.pool_under_clock import MODEL, ONE, OTHER, Pool, demand, honest_pool, tasks_of
+from tests.contract.pool_under_clock import (
+    MODEL,
+    ONE,
+    OTHER,
+    Pool,
+    demand,
+    honest_pool,
+    policies,
+    tasks_of,
+)
 from tests.contract.shard_under_clock import SERVERS
 
 
@@ -15,9 +24,6 @@ def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
     for pool in honest_pool(request):
         pool.open("m")
         yield pool
-
-
-policies = pytest.mark.parametrize("policy", ["", "borrow"])
 
 
 # -- strict

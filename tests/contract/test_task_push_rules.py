@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from tests.contract.pool_under_clock import MODEL, Pool, honest_pool, submission, tasks_of
+from tests.contract.run_plans import plan
 from tests.contract.shard_under_clock import SERVERS, TTL_US
-from tests.contract.test_run_rules import plan
 
 WORK = [["work"]]
 LONGEST = 65_536

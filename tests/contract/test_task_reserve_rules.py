@@ -6,11 +6,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.contract.pool_under_clock import MODEL, ONE, OTHER, Pool, honest_pool, task_of, tasks_of
+from tests.contract.pool_under_clock import (
+    GPU,
+    MODEL,
+    ONE,
+    OTHER,
+    THREE_GPUS,
+    Pool,
+    honest_pool,
+    task_of,
+    tasks_of,
+)
 from tests.contract.shard_under_clock import SECOND_US, SERVERS
-
-GPU = "gpu=1,submission=1"
-LARGE = "gpu=3,submission=1"
 
 
 @pytest.fixture(params=SERVERS)
@@ -32,7 +39,7 @@ def test_large_task_gets_what_comes_free_once_it_has_stood_first_long_enough(
 ) -> None:
     pool.configure(reserve_after_us=after_us)
     leases = stream(pool)
-    pool.submit_many("large", 1, LARGE)
+    pool.submit_many("large", 1, THREE_GPUS)
     pool.pass_time(seconds - 0.000001)
     pool.finish(leases[0])
     assert tasks_of(pool.admit(1)) == ["small4"]
@@ -70,7 +77,7 @@ def test_what_a_large_task_does_not_lack_stays_free(pool: Pool) -> None:
 
 def test_resources_that_a_large_task_does_not_ask_for_are_not_kept(pool: Pool) -> None:
     stream(pool)
-    pool.submit_many("large", 1, LARGE)
+    pool.submit_many("large", 1, THREE_GPUS)
     pool.pass_time(5)
     pool.submit_many("other", 9, MODEL)
 
@@ -81,7 +88,7 @@ def test_nothing_is_kept_for_the_second_in_order(pool: Pool) -> None:
     pool.submit_many("typed", 9, MODEL)
     pool.submit_many("small", 9, GPU)
     leases = pool.admit(8)
-    pool.submit_many("large", 1, LARGE)
+    pool.submit_many("large", 1, THREE_GPUS)
     pool.submit_many("second", 1, "request:p/m=4,submission=1")
     pool.pass_time(5)
     for lease in leases[:4]:
@@ -92,7 +99,7 @@ def test_nothing_is_kept_for_the_second_in_order(pool: Pool) -> None:
 
 def test_time_counts_from_when_a_task_stands_first(pool: Pool) -> None:
     leases = stream(pool)
-    pool.submit_many("large", 2, LARGE)
+    pool.submit_many("large", 2, THREE_GPUS)
     pool.pass_time(4)
     pool.discard("large0")
     pool.pass_time(4)
@@ -106,7 +113,7 @@ def test_time_counts_from_when_a_task_stands_first(pool: Pool) -> None:
 
 def test_nothing_is_kept_once_the_task_is_gone(pool: Pool) -> None:
     leases = stream(pool)
-    pool.submit_many("large", 1, LARGE)
+    pool.submit_many("large", 1, THREE_GPUS)
     pool.pass_time(5)
     pool.finish(leases[0])
     assert pool.admit(1) == []
@@ -117,7 +124,7 @@ def test_nothing_is_kept_once_the_task_is_gone(pool: Pool) -> None:
 
 def test_time_in_which_the_pool_was_paused_does_not_count(pool: Pool) -> None:
     leases = stream(pool)
-    pool.submit_many("large", 1, LARGE)
+    pool.submit_many("large", 1, THREE_GPUS)
     pool.pass_time(4)
     pool.ask("m", "set_state", "paused")
     pool.pass_time(4)
@@ -137,7 +144,7 @@ def test_nothing_is_kept_for_a_group_at_its_limit_whom_a_peer_would_press(pool: 
     pool.submit_many("capped", 1, ONE, limit=1)
     pool.admit(1)
     (lease, *_others) = stream(pool)
-    pool.submit("c", "capped", LARGE, limit=1)
+    pool.submit("c", "capped", THREE_GPUS, limit=1)
     pool.pass_time(9)
 
     assert pool.first() == "small4"
@@ -149,9 +156,9 @@ def test_peer_of_the_same_ask_comes_before_a_group_at_its_limit(pool: Pool) -> N
     pool.submit_many("capped", 1, GPU, limit=1)
     pool.submit_many("busy", 3, GPU)
     pool.admit(4)
-    pool.submit("c", "capped", LARGE, limit=1)
+    pool.submit("c", "capped", THREE_GPUS, limit=1)
     assert pool.first() == "c"
-    pool.submit("p", "peer", LARGE)
+    pool.submit("p", "peer", THREE_GPUS)
 
     assert pool.first() == "p"
 
@@ -159,7 +166,7 @@ def test_peer_of_the_same_ask_comes_before_a_group_at_its_limit(pool: Pool) -> N
 def test_nothing_is_kept_for_a_group_in_debt(pool: Pool) -> None:
     pool.configure("borrow")
     pool.submit_many("large", 3, GPU, limit=9)
-    pool.submit("l", "large", LARGE, limit=9)
+    pool.submit("l", "large", THREE_GPUS, limit=9)
     pool.admit(3)
     pool.put_behind("small")
     pool.submit_many("small", 3, GPU, limit=9)
@@ -210,7 +217,7 @@ def test_who_stands_behind_one_that_fits_waits_for_its_turn(pool: Pool) -> None:
     pool.submit_many("busy", 2, GPU)
     pool.admit(2)
     pool.submit_many("first", 1, OTHER)
-    pool.submit_many("large", 1, LARGE)
+    pool.submit_many("large", 1, THREE_GPUS)
     assert pool.first() == ""
     pool.discard("first0")
 

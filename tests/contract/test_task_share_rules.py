@@ -13,6 +13,7 @@ from tests.contract.pool_under_clock import (
     Pool,
     demand,
     honest_pool,
+    policies,
     submission,
     task_of,
 )
@@ -28,9 +29,6 @@ def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
     for pool in honest_pool(request):
         pool.open("m", submission=20)
         yield pool
-
-
-policies = pytest.mark.parametrize("policy", ["", "borrow"])
 
 
 def flood(pool: Pool, group: str, tasks: int, weight: float = 1, asks: str = ONE) -> None:

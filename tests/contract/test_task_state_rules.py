@@ -7,10 +7,9 @@ from collections.abc import Iterator
 import pytest
 
 from tests.contract.pool_under_clock import Pool, honest_pool, tasks_of
+from tests.contract.run_plans import plan
 from tests.contract.shard_under_clock import SECOND_US, SERVERS, START_US
-from tests.contract.test_run_rules import plan
 
-GPU = "gpu=1,submission=1"
 MOST_EVENTS = 8192
 NODE = 100
 """Entries by which a stream may be longer than it is to be."""

@@ -7,11 +7,9 @@ from typing import Any
 
 import pytest
 
-from tests.contract.pool_under_clock import MODEL, ONE, Pool, honest_pool, submission, tasks_of
+from tests.contract.pool_under_clock import GPU, MODEL, ONE, Pool, honest_pool, submission, tasks_of
+from tests.contract.run_plans import plan
 from tests.contract.shard_under_clock import SECOND_US, SERVERS, START_US
-from tests.contract.test_run_rules import plan
-
-GPU = "gpu=1,submission=1"
 
 
 @pytest.fixture(params=SERVERS)
