@@ -123,6 +123,21 @@ def test_more_tasks_than_one_call_moves_are_parked_and_brought_back_by_the_next(
 # -- live limits
 
 
+def test_lowered_limit_takes_nothing_away_and_the_smallest_claim_counts(pool: Pool) -> None:
+    pool.ask("m", "claim", "submission", "pool", 3)
+    for i in range(3):
+        pool.submit(f"t{i}")
+    leases = pool.admit(2)
+
+    assert pool.ask("m", "claim", "submission", "run", 1) == ["claimed", 1]
+    assert pool.count("running") == 2
+    assert pool.admit(1) == []
+    for lease in leases:
+        assert pool.finish(lease) == "released"
+    assert pool.ask("m", "claim", "submission", "run", "") == ["claimed", 3]
+    assert len(pool.admit(1)) == 1
+
+
 def test_holder_that_claims_again_replaces_its_own_claim(pool: Pool) -> None:
     claims = [("a", 3), ("b", 5), ("a", 9), ("pool", ""), ("b", ""), ("a", "")]
 

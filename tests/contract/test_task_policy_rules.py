@@ -1,7 +1,8 @@
-"""The strict policy and the hints of requests, a pinned case per rule on both servers (spec 04)."""
+"""Order, the strict policy and the hints of requests, each rule on both servers (spec 04)."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 import pytest
@@ -14,6 +15,7 @@ from tests.contract.pool_under_clock import (
     demand,
     honest_pool,
     policies,
+    task_of,
     tasks_of,
 )
 from tests.contract.shard_under_clock import SERVERS
@@ -26,7 +28,48 @@ def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
         yield pool
 
 
+# -- order
+
+
+def test_groups_are_served_by_weight(pool: Pool) -> None:
+    for weight in (3, 2, 1):
+        for i in range(20):
+            pool.submit(f"w{weight}-{i}", f"w{weight}", weight=weight)
+    served = Counter(task_of(lease).split("-")[0] for lease in pool.admit(24))
+
+    assert served == {"w3": 12, "w2": 8, "w1": 4}
+
+
+def test_blocked_group_is_passed_over_and_the_reply_says_why(pool: Pool) -> None:
+    pool.submit_many("a", 6, MODEL)
+    pool.submit_many("b", 1, OTHER)
+    answer = pool.ask_for(9)
+
+    assert {lease[1] for lease in answer.leases} == {"a0", "a1", "a2", "a3", "b0"}
+    assert (answer.queued, answer.reasons) == (2, {"no_capacity": 1})
+    assert pool.payloads == [f"payload of {lease[1]}".encode() for lease in answer.leases]
+
+
 # -- strict
+
+
+def test_group_at_its_limit_yields_to_a_peer_and_goes_beyond_without_one(pool: Pool) -> None:
+    pool.submit_many("a", 4, MODEL, limit=1, weight=100)
+    assert tasks_of(pool.admit(1)) == ["a0"]
+    pool.submit_many("b", 1, MODEL, limit=1)
+
+    assert tasks_of(pool.admit(1)) == ["b0"]
+    assert tasks_of(pool.admit(1)) == ["a1"]
+
+
+def test_capped_group_is_not_pressed_by_a_group_of_another_resource(pool: Pool) -> None:
+    pool.submit("b0", "b", OTHER, weight=0.001)
+    pool.admit(1)
+    pool.submit_many("a", 3, MODEL, limit=1, weight=100)
+    pool.submit("b1", "b", OTHER, weight=0.001)
+
+    assert tasks_of(pool.admit(1)) == ["a0"]
+    assert tasks_of(pool.admit(1)) == ["a1"]
 
 
 def test_two_groups_at_their_limits_never_block_each_other_while_capacity_idles(

@@ -130,6 +130,17 @@ def test_wish_to_abort_an_earlier_task_does_not_hit_a_new_one_of_its_id(pool: Po
     assert pool.client.zrange("arq:abort", 0, -1) == [b"another"]
 
 
+def test_discarded_task_that_comes_again_is_new_at_the_tail(pool: Pool) -> None:
+    for task_id in ("a", "b"):
+        pool.submit(task_id)
+    assert pool.discard("a") == ["discarded"]
+    assert pool.arq("a") == set()
+    assert pool.discard("a") == ["unknown"]
+    pool.submit("a")
+
+    assert tasks_of(pool.admit(5)) == ["b", "a"]
+
+
 # -- payloads that expire
 
 

@@ -1,20 +1,16 @@
-"""Rules of task admission, each on fakeredis and on a real server (spec 04)."""
+"""How leases of tasks end, who is woken, and arq's keys, on both servers (spec 04, 10)."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 
 import pytest
 import redis
 
 from tests.contract.pool_under_clock import (
-    MODEL,
-    OTHER,
     START_MS,
     Pool,
     honest_pool,
-    task_of,
     tasks_of,
 )
 from tests.contract.shard_under_clock import SECOND_US, SERVERS, START_US
@@ -23,92 +19,6 @@ from tests.contract.shard_under_clock import SECOND_US, SERVERS, START_US
 @pytest.fixture(params=SERVERS)
 def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
     yield from honest_pool(request)
-
-
-# -- submitting
-
-
-def test_submitting_again_adds_nothing_while_queued_running_or_with_a_result(pool: Pool) -> None:
-    pool.open("m")
-    assert pool.submit("t") == ["accepted"]
-    assert pool.submit("t") == ["known"]
-    (lease,) = pool.admit(5)
-    assert pool.submit("t") == ["known"]
-    pool.finish(lease)
-    assert pool.submit("t") == ["known"]
-
-    assert (pool.count("queued"), pool.count("running")) == (0, 0)
-
-
-def test_unknown_resource_and_too_large_an_amount_are_refused_with_nothing_queued(
-    pool: Pool,
-) -> None:
-    pool.open("m")
-
-    assert pool.submit("a", asks="gpu=1") == ["refused", "unknown_resource", "gpu"]
-    assert pool.submit("b", asks="submission=101") == ["refused", "never_fits", "submission"]
-    assert pool.arq("a") == pool.arq("b") == set()
-    assert pool.admit(5) == []
-
-
-def test_discarded_task_that_comes_again_is_new_at_the_tail(pool: Pool) -> None:
-    pool.open("m")
-    for task_id in ("a", "b"):
-        pool.submit(task_id)
-    assert pool.discard("a") == ["discarded"]
-    assert pool.arq("a") == set()
-    assert pool.discard("a") == ["unknown"]
-    pool.submit("a")
-
-    assert tasks_of(pool.admit(5)) == ["b", "a"]
-
-
-# -- order and policy
-
-
-def test_groups_are_served_by_weight(pool: Pool) -> None:
-    pool.open("m")
-    for weight in (3, 2, 1):
-        for i in range(20):
-            pool.submit(f"w{weight}-{i}", f"w{weight}", weight=weight)
-    served = Counter(task_of(lease).split("-")[0] for lease in pool.admit(24))
-
-    assert served == {"w3": 12, "w2": 8, "w1": 4}
-
-
-def test_group_at_its_limit_yields_to_a_peer_and_goes_beyond_without_one(pool: Pool) -> None:
-    pool.open("m")
-    for i in range(4):
-        pool.submit(f"a{i}", "a", MODEL, limit=1, weight=100)
-    assert tasks_of(pool.admit(1)) == ["a0"]
-    pool.submit("b0", "b", MODEL, limit=1)
-
-    assert tasks_of(pool.admit(1)) == ["b0"]
-    assert tasks_of(pool.admit(1)) == ["a1"]
-
-
-def test_capped_group_is_not_pressed_by_a_group_of_another_resource(pool: Pool) -> None:
-    pool.open("m")
-    pool.submit("b0", "b", OTHER, weight=0.001)
-    pool.admit(1)
-    for i in range(3):
-        pool.submit(f"a{i}", "a", MODEL, limit=1, weight=100)
-    pool.submit("b1", "b", OTHER, weight=0.001)
-
-    assert tasks_of(pool.admit(1)) == ["a0"]
-    assert tasks_of(pool.admit(1)) == ["a1"]
-
-
-def test_blocked_group_is_passed_over_and_the_reply_says_why(pool: Pool) -> None:
-    pool.open("m")
-    for i in range(6):
-        pool.submit(f"a{i}", "a", MODEL)
-    pool.submit("b0", "b", OTHER)
-    answer = pool.ask_for(9)
-
-    assert {lease[1] for lease in answer.leases} == {"a0", "a1", "a2", "a3", "b0"}
-    assert (answer.queued, answer.reasons) == (2, {"no_capacity": 1})
-    assert pool.payloads == [f"payload of {lease[1]}".encode() for lease in answer.leases]
 
 
 # -- how a lease ends
@@ -233,22 +143,19 @@ def test_idle_member_is_woken_by_a_raised_limit(pool: Pool) -> None:
     assert len(pool.heard()) == 1
 
 
-def test_lowered_limit_takes_nothing_away_and_the_smallest_claim_counts(pool: Pool) -> None:
-    pool.open("m", submission=3)
-    for i in range(3):
-        pool.submit(f"t{i}")
-    leases = pool.admit(2)
-
-    assert pool.ask("m", "claim", "submission", "run", 1) == ["claimed", 1]
-    assert pool.count("running") == 2
-    assert pool.admit(1) == []
-    for lease in leases:
-        assert pool.finish(lease) == "released"
-    assert pool.ask("m", "claim", "submission", "run", "") == ["claimed", 3]
-    assert len(pool.admit(1)) == 1
+def test_idle_members_are_told_when_the_first_delayed_task_is_due(pool: Pool) -> None:
+    pool.open("m", "idle")
+    pool.listen_to_all()
+    pool.admit(2, by="idle")
+    pool.submit("first", delay_us=5 * SECOND_US)
+    assert pool.told() == {"idle": [["due", START_US + 5 * SECOND_US]]}
+    pool.submit("second", delay_us=6 * SECOND_US)
+    pool.submit("third", delay_us=4 * SECOND_US, by="idle")  # it reads when in its reply
+    assert pool.told() == {}
+    assert pool.next_wake_us == START_US + 4 * SECOND_US
 
 
-# -- arq's keys over a job's life (spec 10)
+# -- arq's keys over a job's life
 
 
 def test_arqs_keys_follow_a_jobs_life(pool: Pool) -> None:
@@ -293,15 +200,3 @@ def test_cron_job_keeps_its_mark_and_is_not_submitted_again(pool: Pool) -> None:
 
     assert pool.arq("t") == {"in-progress"}
     assert pool.submit("t") == ["known"]
-
-
-def test_idle_members_are_told_when_the_first_delayed_task_is_due(pool: Pool) -> None:
-    pool.open("m", "idle")
-    pool.listen_to_all()
-    pool.admit(2, by="idle")
-    pool.submit("first", delay_us=5 * SECOND_US)
-    assert pool.told() == {"idle": [["due", START_US + 5 * SECOND_US]]}
-    pool.submit("second", delay_us=6 * SECOND_US)
-    pool.submit("third", delay_us=4 * SECOND_US, by="idle")  # it reads when in its reply
-    assert pool.told() == {}
-    assert pool.next_wake_us == START_US + 4 * SECOND_US
