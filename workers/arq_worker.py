@@ -10,14 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Mapping, Sequence
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from signal import Signals
 from typing import Any, Final
 
 from arq.constants import job_key_prefix
-from arq.jobs import serialize_job
 from arq.utils import timestamp_ms
-from arq.worker import Retry, Worker, func, get_kwargs
+from arq.worker import Worker, func, get_kwargs
 from redis.exceptions import RedisError
 
 from contracts.errors import ConfigurationError, ForebayError
@@ -27,7 +26,6 @@ from contracts.tasks import (
     TaskAdmissionLease,
     TaskCompleted,
     TaskDeferred,
-    TaskDropped,
     TaskOutcome,
 )
 from coordinator.coordinator import Coordinator
@@ -37,34 +35,19 @@ from coordinator.runs.tracker import CompletionTracker
 from coordinator.tasks.controller import TaskAdmissionController
 from coordinator.tasks.puller import TaskPuller
 from workers.arq_redis import ForebayArqRedis, Opening, opening_of_job
-from workers.cells import CellMaker, CellsDeferred, CellsDropped, CellsMade, MakeCellMaker
+from workers.cell_jobs import CELL_FUNCTION, CELL_TRIES, CellJobs, lease_of_job, outcome_of_cells
+from workers.cells import MakeCellMaker
 from workers.pressure import RequestPressureHints
 from workers.serialization import SerializerName, serializer_of
 from workers.unstarted_jobs import UnstartedJobs
 
-CELL_FUNCTION: Final = "forebay_cell"
 _SERIALIZERS: Final = {"job_serializer", "job_deserializer"}
 _POOLS_TO_SAY: Final = {"redis_settings", "redis_pool", "queue_name", "queue_read_limit"}
-
-PUT_BACK_SECONDS: Final = 30.0
-"""After which a cell that this worker cannot make may be admitted again."""
-
-CELL_TRIES: Final = 1_000_000
-"""arq's own bound of tries does not count for cells: a run decides with its ``max_tries``."""
-
-_lease_of_job: ContextVar[TaskAdmissionLease] = ContextVar("forebay_lease_of_job")
-"""The admission under which a job runs: its id may be admitted again while it still unwinds."""
 
 CANCEL_AGAIN_SECONDS: Final = 0.5
 """How long a cancelled job may clean up before it is cancelled again."""
 
 log = Logger("forebay.worker")
-
-
-async def forebay_cell(ctx: dict[str, Any], *_place: Any) -> None:
-    """Make the cells of one task of a run: the arq function behind every such task."""
-    worker: ForebayWorker = ctx["forebay_worker"]
-    await worker.make_cells(ctx["job_try"])
 
 
 class ForebayWorker(Worker):
@@ -90,43 +73,41 @@ class ForebayWorker(Worker):
         **settings: Any,
     ) -> None:
         self.coordinator = coordinator
-        self._serializer = serializer_of(serializer)
-        cell = func(forebay_cell, name=CELL_FUNCTION, keep_result=0, max_tries=CELL_TRIES)
-        runs = [func(function) for function in functions] + [cell]
+        chosen = serializer_of(serializer)
+        named = [func(function) for function in functions]
+        crons = settings.get("cron_jobs") or ()
         self.tasks_admission = TaskAdmissionController(
             coordinator,
             pool,
-            functions=[one.name for one in (*runs, *(settings.get("cron_jobs") or ()))],
+            functions=[*(one.name for one in named), CELL_FUNCTION, *(cron.name for cron in crons)],
             on_lease_lost=self._on_lease_lost,
         )
         self.request_admission = AdaptiveRequestAdmissionController(coordinator)
         tracker = CompletionTracker(self.tasks_admission, coordinator.client)
-        self._cells: CellMaker | None = cells and cells(tracker, self.request_admission)
-        self._cells_made: dict[str, CellsMade | CellsDropped] = {}
+        self._cells = CellJobs(cells and cells(tracker, self.request_admission), chosen)
         self._hints = RequestPressureHints(
             self.request_admission.pressure, self.request_admission.known
         )
         self._running: set[asyncio.Task[None]] = set()
         self._unwinding: dict[str, asyncio.Task[None]] = {}
         self._ending: set[str] = set()
-        self._ended: dict[str, list[str]] = {"finished": [], "given_back": []}
+        self._drained: dict[str, list[str]] = {"finished": [], "given_back": []}
         self._puller: TaskPuller | None = None
         self._stopping = False
-        jobs = ForebayArqRedis(
-            self.tasks_admission, coordinator.client.connection_pool, self._serializer
-        )
+        jobs = ForebayArqRedis(self.tasks_admission, coordinator.client.connection_pool, chosen)
+        cell = func(self._cells.make, name=CELL_FUNCTION, keep_result=0, max_tries=CELL_TRIES)
         super().__init__(
-            functions=runs,
+            functions=[*named, cell],
             queue_name=jobs.default_queue_name,
             redis_pool=jobs,
-            job_serializer=self._serializer.dump,
-            job_deserializer=self._serializer.load,
+            job_serializer=chosen.dump,
+            job_deserializer=chosen.load,
             **settings,
         )
         self._unstarted = UnstartedJobs(
             self.tasks_admission,
             jobs,
-            self._serializer,
+            chosen,
             keep_seconds=None if self.keep_result_forever else self.keep_result_s,
         )
         self.allow_pick_jobs = False  # arq's own polling: leases take its place
@@ -136,7 +117,7 @@ class ForebayWorker(Worker):
     @property
     def drained(self) -> Mapping[str, Sequence[str]]:
         """Ids of the tasks that ended since the stop began: ``finished`` and ``given_back``."""
-        return self._ended
+        return self._drained
 
     # -- pulling
 
@@ -181,11 +162,11 @@ class ForebayWorker(Worker):
 
     def _start(self, lease: TaskAdmissionLease) -> None:
         context = copy_context()
-        context.run(_lease_of_job.set, lease)
+        context.run(lease_of_job.set, lease)
         task = self.loop.create_task(self._run(lease), context=context)
         self.tasks[lease.item.task_id] = task
         self._running.add(task)
-        task.add_done_callback(lambda task: self._slot_is_free(task, lease))
+        task.add_done_callback(lambda task: self._leave_slot(task, lease))
 
     async def _run(self, lease: TaskAdmissionLease) -> None:
         """Let arq run the job; a server that is away is no fault of the job, nor of the worker."""
@@ -222,21 +203,14 @@ class ForebayWorker(Worker):
         """Return the job; a cell carries a reference, and its job is made here."""
         item = lease.item
         if item.cell is not None:
-            return serialize_job(
-                CELL_FUNCTION,
-                (item.task_id,),
-                {},
-                None,
-                item.available_ms,
-                serializer=self._serializer.dump,
-            )
+            return self._cells.payload(item)
         if item.payload is not None:
             return item.payload
         # The reply that brought it was lost, and its repeat tells of the lease alone.
         payload: bytes | None = await self.pool.get(job_key_prefix + item.task_id)
         return payload
 
-    def _slot_is_free(self, task: asyncio.Task[None], lease: TaskAdmissionLease) -> None:
+    def _leave_slot(self, task: asyncio.Task[None], lease: TaskAdmissionLease) -> None:
         self._running.discard(task)
         self._ending.discard(lease.lease_id)
         if self._unwinding.get(lease.item.task_id) is task:
@@ -256,26 +230,6 @@ class ForebayWorker(Worker):
             self._unstarted.leave_expired(job_id)
         )
 
-    # -- cells of runs
-
-    async def make_cells(self, job_try: int) -> None:
-        """Make one task's cells; what came of it is written when arq ends the job."""
-        lease = _lease_of_job.get()
-        if lease.item.cell is None:
-            return
-        if self._cells is None:
-            log.error(
-                "cell_put_back",
-                task_id=lease.item.task_id,
-                reason="this worker makes no cells of runs",
-                remedy="give runs and jobs pools of their own, or start it as `forebay worker`",
-            )
-            raise Retry(defer=PUT_BACK_SECONDS)
-        outcome = await self._cells.make(lease.item.cell, job_try)
-        if isinstance(outcome, CellsDeferred):
-            raise Retry(defer=outcome.delay_seconds)
-        self._cells_made[lease.lease_id] = outcome
-
     # -- the end of a job: one script
 
     async def finish_job(
@@ -289,24 +243,22 @@ class ForebayWorker(Worker):
         keep_in_progress: float | None,
     ) -> None:
         """End the lease with its task; with a lost lease nothing is written."""
-        lease = _lease_of_job.get()
-        made = self._cells_made.pop(lease.lease_id, None)
+        lease = lease_of_job.get()
+        made = self._cells.take(lease)
         if not self.tasks_admission.is_held(lease):
             return
         outcome: TaskOutcome
         if not finish:
             delay_ms = lease.item.available_ms + incr_score - timestamp_ms() if incr_score else 0
             outcome = TaskDeferred(delay_seconds=delay_ms / 1000, gives_back_try=self._stopping)
-        elif lease.item.cell is None or isinstance(made, CellsMade):
+        else:
             outcome = TaskCompleted(
                 result=result_data or b"",
                 result_seconds=None if keep_result_forever else result_timeout_s,
                 keep_in_progress_seconds=keep_in_progress,
-                cells=made.values if isinstance(made, CellsMade) else {},
             )
-        else:
-            reason = made.reason if isinstance(made, CellsDropped) else "task_failed"
-            outcome = TaskDropped(reason=reason)
+            if lease.item.cell is not None:
+                outcome = outcome_of_cells(made, outcome)
         await self._end(lease, outcome)
 
     async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:
@@ -329,7 +281,7 @@ class ForebayWorker(Worker):
         """End a lease; unless a hook still follows, the ask for a successor travels with it."""
         if self._stopping:
             is_deferred = isinstance(outcome, TaskDeferred)
-            self._ended["given_back" if is_deferred else "finished"].append(lease.item.task_id)
+            self._drained["given_back" if is_deferred else "finished"].append(lease.item.task_id)
         ending = self.tasks_admission.finish(lease, outcome)
         if self.after_job_end is None:
             self._ending.add(lease.lease_id)
@@ -369,13 +321,12 @@ class ForebayWorker(Worker):
         if not self._handle_signals:
             self.handle_sig(Signals.SIGUSR1)
         await self._end_jobs()
-        log.info("worker_drained", **self._ended)
+        log.info("worker_drained", **self._drained)
         try:
             with contextlib.suppress(asyncio.CancelledError, RedisError, OSError):
                 await super().close()
         finally:
-            if self._cells is not None:
-                await self._cells.aclose()
+            await self._cells.aclose()
             await self.request_admission.close()
             await self.tasks_admission.close()
             await self.coordinator.close()

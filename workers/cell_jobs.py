@@ -1,0 +1,97 @@
+"""Tasks of runs as arq jobs: the function behind them all, and what came of each (spec 05)."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Any, Final
+
+from arq.jobs import serialize_job
+from arq.worker import Retry
+
+from contracts.tasks import AdmittedTask, TaskAdmissionLease, TaskCompleted, TaskDropped
+from coordinator.logs import Logger
+from workers.cells import CellMaker, CellsDeferred, CellsDropped, CellsMade
+from workers.serialization import JobSerializer
+
+CELL_FUNCTION: Final = "forebay_cell"
+
+CELL_TRIES: Final = 1_000_000
+"""arq's own bound of tries does not count for cells: a run decides with its ``max_tries``."""
+
+PUT_BACK_SECONDS: Final = 30.0
+"""After which a cell that this worker cannot make may be admitted again."""
+
+lease_of_job: ContextVar[TaskAdmissionLease] = ContextVar("forebay_lease_of_job")
+"""The admission under which a job runs: its id may be admitted again while it still unwinds."""
+
+log = Logger("forebay.worker")
+
+
+class CellJobs:
+    """The jobs of one worker that make cells of runs.
+
+    Args:
+        maker: makes the cells; None in a worker that makes none, which puts such tasks back.
+        serializer: of the pool's jobs.
+    """
+
+    def __init__(self, maker: CellMaker | None, serializer: JobSerializer) -> None:
+        self._maker = maker
+        self._serializer = serializer
+        self._made: dict[str, CellsMade | CellsDropped] = {}
+
+    def payload(self, item: AdmittedTask) -> bytes:
+        """Return the arq job of a task of a run, which carries no payload of its own."""
+        return serialize_job(
+            CELL_FUNCTION,
+            (item.task_id,),
+            {},
+            None,
+            item.available_ms,
+            serializer=self._serializer.dump,
+        )
+
+    async def make(self, ctx: dict[str, Any], *_place: Any) -> None:
+        """Make one task's cells: the arq function; what came of it is kept until arq ends the job.
+
+        Raises:
+            Retry: the cells are to be made later, or elsewhere.
+        """
+        lease = lease_of_job.get()
+        if lease.item.cell is None:
+            return
+        if self._maker is None:
+            log.error(
+                "cell_put_back",
+                task_id=lease.item.task_id,
+                reason="this worker makes no cells of runs",
+                remedy="give runs and jobs pools of their own, or start it as `forebay worker`",
+            )
+            raise Retry(defer=PUT_BACK_SECONDS)
+        outcome = await self._maker.make(lease.item.cell, ctx["job_try"])
+        if isinstance(outcome, CellsDeferred):
+            raise Retry(defer=outcome.delay_seconds)
+        self._made[lease.lease_id] = outcome
+
+    def take(self, lease: TaskAdmissionLease) -> CellsMade | CellsDropped | None:
+        """Return what came of a task's cells, and forget it; None where nothing did."""
+        return self._made.pop(lease.lease_id, None)
+
+    async def aclose(self) -> None:
+        """Wait for releases under way and close the provider clients."""
+        if self._maker is not None:
+            await self._maker.aclose()
+
+
+def outcome_of_cells(
+    made: CellsMade | CellsDropped | None, completed: TaskCompleted
+) -> TaskCompleted | TaskDropped:
+    """Return how a task of a run ended whose job is over: without its cells it is dropped."""
+    match made:
+        case CellsMade():
+            return replace(completed, cells=made.values)
+        case CellsDropped():
+            return TaskDropped(reason=made.reason)
+        case None:
+            return TaskDropped(reason="task_failed")
