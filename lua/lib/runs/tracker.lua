@@ -8,17 +8,9 @@ local function submit_cell(run, plan, index, number)
   if redis.call('HEXISTS', K.tasks, id) == 1 then
     return -- it still runs from before its run was cancelled and begun again: its end counts
   end
-  local g = group(column.group)
-  set_weight(g, column.weight)
-  if g.admitted_limit ~= column.admitted_limit then
-    g.admitted_limit, g.dirty = column.admitted_limit, true
-    change_lines(g)
-  end
-  local task = { group = column.group, arrival = next_arrival(), signature = column.signature,
-    score = int(math.floor(now_us / 1000)), tries = 0, run = run, column = int(index),
-    number = number }
-  write_task(id, task)
-  enqueue(id, task)
+  set_terms(group(column.group), column.weight, column.admitted_limit)
+  let_wait(id, { group = column.group, arrival = next_arrival(), signature = column.signature,
+    tries = 0, run = run, column = int(index), number = number }, now_us)
 end
 
 local function tell_driver(run, text)

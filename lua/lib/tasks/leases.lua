@@ -43,13 +43,8 @@ local function put_back(id, task, available_us, tries)
     forget_task(id)
     return
   end
-  task.tries, task.score = tries, int(math.floor(available_us / 1000))
-  write_task(id, task)
-  if available_us > now_us then
-    delay(id, task, available_us)
-  else
-    enqueue(id, task)
-  end
+  task.tries = tries
+  let_wait(id, task, available_us)
 end
 
 -- Grant the first task of a group to a member; nil where its payload has expired: the caller is told, and

@@ -84,13 +84,18 @@ local function change_lines(g)
   end
 end
 
-local function set_weight(g, weight)
+-- A group has the weight and the limit that its latest task brought.
+local function set_terms(g, weight, admitted_limit)
   if weight ~= g.weight then
     if (g.line or '') ~= '' then
       local line = waiting_lines[g.signature]
       line.weight = line.weight + millionths(weight) - millionths(g.weight)
     end
     g.weight, g.dirty = weight, true
+  end
+  if g.admitted_limit ~= admitted_limit then
+    g.admitted_limit, g.dirty = admitted_limit, true
+    change_lines(g)
   end
 end
 

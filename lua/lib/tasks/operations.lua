@@ -37,28 +37,15 @@ function OPERATIONS.submit(id, group_name, weight, admitted_limit, signature, de
   if read_task(id) and not discard_waiting(id) then
     return '["known"]'
   end
-  local g = group(group_name)
-  set_weight(g, tonumber(weight))
-  if g.admitted_limit ~= admitted_limit then
-    g.admitted_limit, g.dirty = admitted_limit, true
-    change_lines(g)
-  end
+  set_terms(group(group_name), tonumber(weight), admitted_limit)
   if ttl_ms == '' then
     redis.call('SET', arq_key('job', id), payload)
   else
     redis.call('SET', arq_key('job', id), payload, 'PX', ttl_ms)
   end
   take_abort(id) -- one that was meant for an earlier job of this id
-  local available_us = now_us + tonumber(delay_us)
-  local score = int(math.floor(available_us / 1000))
-  local task = { group = group_name, arrival = next_arrival(), signature = signature, score = score,
-    tries = tonumber(tries), run = '', column = '', number = '' }
-  write_task(id, task)
-  if available_us > now_us then
-    delay(id, task, available_us)
-  else
-    enqueue(id, task)
-  end
+  let_wait(id, { group = group_name, arrival = next_arrival(), signature = signature,
+    tries = tonumber(tries), run = '', column = '', number = '' }, now_us + tonumber(delay_us))
   return '["accepted"]'
 end
 

@@ -88,7 +88,14 @@ local function count_away(g, by)
   g.away, g.touched_us, g.dirty = (tonumber(g.away) or 0) + by, now_us, true
 end
 
-local function delay(id, task, available_us)
+-- Let a task wait for its turn, or first for its time.
+local function let_wait(id, task, available_us)
+  task.score = int(math.floor(available_us / 1000))
+  write_task(id, task)
+  if available_us <= now_us then
+    enqueue(id, task)
+    return
+  end
   may_be_new('delayed')
   redis.call('ZADD', K.delayed, int(available_us), id)
   meta.delayed = meta.delayed + 1
