@@ -139,7 +139,7 @@ async def test_no_more_jobs_run_than_a_worker_has_slots_though_their_last_hook_i
         gate.open.set()
         for job in queued[:2]:
             await result_of(job)
-        assert gate.inside == ["j0", "j1"]
+        assert len(gate.inside) == 2  # in either order: a push may overtake a reply
         assert await queued[2].status() is JobStatus.queued
         hook.set()
         for job in queued:
