@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final, assert_never
 from urllib.parse import quote, unquote
 
@@ -261,6 +262,16 @@ def decode_lease(
         generation=generation,
         member_id=member_id,
     )
+
+
+def decode_pushed(
+    terms: Sequence[str], payload: str | None, generation: str, member_id: str
+) -> TaskAdmissionLease:
+    """Return a lease of its terms in a notice, which bears the payload beside them if it can."""
+    lease = decode_lease(terms, (), generation, member_id)
+    if payload is None:
+        return lease
+    return replace(lease, item=replace(lease.item, payload=payload.encode()))
 
 
 def cell_values(values: Mapping[int, Mapping[str, str]]) -> list[str | int]:

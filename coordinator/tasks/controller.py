@@ -259,13 +259,7 @@ class TaskAdmissionController:
             self._changed()  # one before it was lost: the next ask is told both
             return
         self._pushes_seen = number
-        payloads = () if payload is None else (payload.encode(),)
-        lease = codec.decode_lease(
-            (*terms[:8], str(len(payloads)), *terms[9:]),
-            payloads,
-            membership.generation,
-            membership.member_id,
-        )
+        lease = codec.decode_pushed(terms, payload, membership.generation, membership.member_id)
         self._held[lease.lease_id] = lease
         self._start_pushed(lease)
 
