@@ -21,9 +21,10 @@ from coordinator.channel import ShardChannel
 from coordinator.joining import Server
 from coordinator.keys import check_id, pool_shard
 from coordinator.membership import Membership
-from coordinator.operations import Args, Operation, Question, Release, Result
+from coordinator.operations import Operation, Release, Result
 from coordinator.scripts import script
 from coordinator.tasks import codec
+from coordinator.tasks.asking import Admit, Word
 from coordinator.tasks.queue import FairTaskQueue
 from coordinator.tasks.snapshots import PoolReader, Reader
 
@@ -33,41 +34,6 @@ class PoolServer(Server, Reader, Protocol):
 
 
 PoolState = Literal["open", "paused", "draining"]
-
-
-class _Admit(Question):
-    """A question whose late answer holds leases that nobody waits for."""
-
-    __slots__ = ("_return_late",)
-
-    def __init__(
-        self,
-        args: Args,
-        loop: asyncio.AbstractEventLoop,
-        return_late: Callable[[Result, Membership | None], None],
-    ) -> None:
-        super().__init__(args, loop)
-        self._return_late = return_late
-
-    def done(self, result: Any) -> None:
-        """Resolve the future, or give back what nobody waits for any more."""
-        if self.future.cancelled() and isinstance(result, list):
-            self._return_late(result, self.sent_as)
-        super().done(result)
-
-    def late(self, result: Result) -> None:
-        """Give back what was admitted."""
-        self._return_late(result, self.sent_as)
-
-
-class _Word(Operation):
-    """A word on a lease, which a new membership would not have."""
-
-    __slots__ = ()
-
-    @property
-    def is_wanted(self) -> bool:
-        return False
 
 
 class TaskAdmissionController:
@@ -190,7 +156,7 @@ class TaskAdmissionController:
                 admitted only where there are no others.
         """
         args = codec.admit_args(slots, in_progress_seconds, under_pressure)
-        question = _Admit(args, self._loop, self.return_late)
+        question = Admit(args, self._loop, self.return_late)
         self.channel.submit(question)
         result = await question.future
         return self.take_admission(result, question.payloads, question.sent_as)
@@ -291,7 +257,7 @@ class TaskAdmissionController:
         if not self._writes_all_events:
             return
         task_id = check_id("task id", lease.item.task_id)
-        self.channel.submit(_Word(codec.operation("say", kind, task_id, lease.lease_id)))
+        self.channel.submit(Word(codec.operation("say", kind, task_id, lease.lease_id)))
 
     async def close(self) -> None:
         """Leave the pool: tasks that still run go back to the queue."""
