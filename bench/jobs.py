@@ -30,6 +30,12 @@ LOOK_SECONDS: Final = 0.05
 DEADLINE_SECONDS: Final = 120.0
 AIMS: Final = {1: 3.0, 2: 5.0}
 """Times arq's jobs a second, by workers."""
+SAID: Final = {
+    "arq": "arq (poll 10 ms)",
+    "saq": "saq",
+    "taskiq": "taskiq-redis (stores no result)",
+    "taskiq_results": "taskiq-redis (stores results)",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,14 +181,6 @@ def _latencies(found: Iterations) -> list[Figure]:
             )
         )
     return rows
-
-
-SAID: Final = {
-    "arq": "arq (poll 10 ms)",
-    "saq": "saq",
-    "taskiq": "taskiq-redis (stores no result)",
-    "taskiq_results": "taskiq-redis (stores results)",
-}
 
 
 def figures(inputs: Inputs, found: Iterations) -> list[Figure]:

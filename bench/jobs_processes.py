@@ -32,7 +32,9 @@ class Stop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Submit:
-    """Submit jobs; answered, when all are there, with the instants just before each submit.
+    """Submit jobs; answered when all are there.
+
+    The answer is the instants just before each submit; of those that go all together, none.
 
     Attributes:
         library: through which.
