@@ -9,14 +9,12 @@ from arq.jobs import Job, JobStatus, ResultNotFound, SerializationError
 from arq.worker import Retry, func
 
 from contracts.errors import TaskFailed
-from contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpec
 from contracts.tasks import SchedulableTask
 from tests.support import wait_until
-from tests.support_arq import result_of, working
+from tests.support_arq import GROUP, result_of, working
 from workers.arq_redis import create_pool
 from workers.serialization import load_job
 
-GROUP = TaskGroupSpec(key=TaskGroupKey(kind=TaskGroupKind.LOCAL, identity=("tests",)))
 FOR_EVER = -1
 GONE = -2
 

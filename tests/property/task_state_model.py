@@ -198,7 +198,6 @@ class PoolState:
         )
 
     def admission_view(self, available: Amounts) -> TaskAdmissionView:
-        names = {*self.groups}
         return TaskAdmissionView(
             limits=self.limits,
             available=available,
@@ -207,10 +206,10 @@ class PoolState:
                 full_name(name): sum(
                     (Counter(task.amounts) for task in self.running_of(name)), Counter()
                 )
-                for name in names
+                for name in self.groups
             },
-            running_by_group={full_name(name): len(self.running_of(name)) for name in names},
-            debt_by_group={full_name(name): self.groups[name].debt for name in names},
+            running_by_group={full_name(name): len(self.running_of(name)) for name in self.groups},
+            debt_by_group={full_name(name): group.debt for name, group in self.groups.items()},
         )
 
     def item(self, task: Task) -> SchedulableTask:
