@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,4 +33,6 @@ def draw(figures: Sequence[Figure], scenario: str, path: Path) -> None:
 
 def _of_aim(figure: Figure, value: float) -> float:
     aim = figure.aim or 1.0
-    return aim / value if figure.is_floor else value / aim
+    if figure.is_floor:
+        return aim / value if value else math.inf
+    return value / aim
