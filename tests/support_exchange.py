@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -40,9 +41,10 @@ class Exchanges:
         return counts(await when(self.coordinator, is_idle, CHAT))
 
     async def level(self, budget: forebay.QuotaBudget) -> float:
-        """Return what is left of a quota."""
+        """Return what is left of a quota; all there is where nobody has told of it."""
         shard = await RequestPressureSnapshotProvider(self.coordinator).global_snapshot(MODEL)
-        return {bucket.budget: bucket.level for bucket in shard.budgets}[budget]
+        levels = {bucket.budget: bucket.level for bucket in shard.budgets}
+        return levels.get(budget, math.inf)
 
     async def when_collected(self) -> None:
         """Collect garbage until no lease is out.

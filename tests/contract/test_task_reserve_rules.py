@@ -54,7 +54,7 @@ def test_large_task_gets_what_comes_free_once_it_has_stood_first_long_enough(
 
 def test_what_is_left_beside_a_large_task_goes_to_others_at_once(pool: Pool) -> None:
     leases = stream(pool)
-    pool.submit_many("large", 1, LARGE)
+    pool.submit_many("large", 1, THREE_GPUS)
     pool.pass_time(5)
     finishes = [("finish", lease, b"", "", "") for lease in leases]
     *_released, admitted = pool.ask_all("m", *finishes, ("admit", 9, 60_000, "", ""))
