@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from redis.exceptions import NoScriptError, RedisError
 
+from contracts.identity import check_type
 from contracts.settings import MemberSettings
 from coordinator.address import EmbeddedAddress, ServerAddress, parse_url
 from coordinator.connections import check_server, connection_error, open_async, open_sync
@@ -60,6 +61,7 @@ class Coordinator:
             CoordinatorUnavailable: nothing answers there.
             ServerTooOld: the server is older than Redis 7.0 or Valkey 8.
         """
+        check_type("url", url, str)
         address = parse_url(url)
         embedded = None
         if isinstance(address, EmbeddedAddress):

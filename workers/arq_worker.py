@@ -147,6 +147,11 @@ class ForebayWorker(Worker):
             pass  # the next beat comes soon
         await self._hints.refresh()
 
+    async def _cancel_aborted_jobs(self) -> None:
+        """Do as arq does, which looks before each beat; a server that is away ends no worker."""
+        with contextlib.suppress(RedisError, OSError):
+            await super()._cancel_aborted_jobs()
+
     def _free_slots(self) -> int:
         """How many more may start: a job whose end is on its way has left its slot."""
         if self._stopping:

@@ -115,7 +115,7 @@ class TaskAdmissionController:
             )
         return await self._claim(resource, holder, limit)
 
-    async def drop_limit(self, resource: str, *, holder: str) -> int:
+    async def drop_limit(self, resource: str, *, holder: str = "pool") -> int:
         """Take back a holder's claim; return the limit now in force, 0 for none."""
         return await self._claim(resource, holder, "")
 

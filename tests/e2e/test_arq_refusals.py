@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 import pytest
+from arq.connections import RedisSettings
 
 from contracts.errors import ConfigurationError, TaskAdmissionError
 from contracts.tasks import TaskDenialReason
@@ -131,3 +132,8 @@ async def test_what_names_no_function_or_no_amounts_is_refused(jobs, function, s
     with pytest.raises(ConfigurationError):
         await jobs.enqueue_job(function, **settings)
     assert await nothing_is_queued(jobs)
+
+
+async def test_what_is_no_url_is_refused_by_its_name():
+    with pytest.raises(ConfigurationError, match="url is"):
+        await create_pool(RedisSettings())

@@ -1,0 +1,35 @@
+"""A server that is away for a while ends no worker (spec 04)."""
+
+from __future__ import annotations
+
+from contracts.settings import MemberSettings
+from tests.support import wait_until
+from tests.support_arq import result_of, working
+from tests.support_proxy import FaultyProxy
+from workers.arq_redis import create_pool
+
+SETTINGS = MemberSettings(ttl_seconds=3600.0, recheck_seconds=0.1)
+
+
+async def test_a_worker_that_aborts_jobs_outlives_a_server_that_is_away(redis_url, monkeypatch):
+    async def add(ctx, one, other):
+        return one + other
+
+    async with (
+        FaultyProxy(redis_url) as proxy,
+        await create_pool(redis_url) as jobs,
+        working(proxy.url, add, member=SETTINGS, allow_abort_jobs=True) as worker,
+    ):
+        looks = []
+        look = worker._cancel_aborted_jobs
+
+        async def counted():
+            await look()
+            looks.append(1)
+
+        monkeypatch.setattr(worker, "_cancel_aborted_jobs", counted)
+        proxy.refuse()
+        before = len(looks)
+        await wait_until(lambda: len(looks) > before + 2)
+        await proxy.accept()
+        assert await result_of(await jobs.enqueue_job("add", 1, 2)) == 3
