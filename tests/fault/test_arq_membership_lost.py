@@ -127,3 +127,13 @@ async def test_a_job_that_is_slow_to_stop_never_runs_beside_its_next_try(redis_u
         assert await result_of(job) == "done"
         assert (worker.jobs_complete, worker.jobs_failed) == (1, 0)
     assert (tries, beside) == ([1, 2], [False, False])
+
+
+async def test_it_comes_back_by_itself_though_it_had_nothing_to_do(redis_url, jobs):
+    gate = Gate()
+    gate.open.set()
+    member = MemberSettings(ttl_seconds=0.3, recheck_seconds=60.0)
+    async with working(redis_url, gate.gated, member=member) as worker:
+        await wait_until(lambda: worker.tasks_admission.channel.membership is not None)
+        await lose_membership(jobs, worker)
+        assert await result_of(await jobs.enqueue_job("gated")) == "let go"
