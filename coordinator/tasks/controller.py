@@ -309,7 +309,7 @@ class TaskAdmissionController:
         return [Operation(codec.operation("serve", *self._functions))]
 
     def on_lost(self, membership: Membership) -> None:  # noqa: ARG002
-        """Every task that runs here has gone back to the queue; the pool does not know us as idle."""
+        """Every task that runs here has gone back to the queue; nobody knows us as idle."""
         lost, self._held = self._held, {}
         for lease in lost.values():
             self._on_lease_lost(lease)
