@@ -12,7 +12,6 @@ import contextlib
 import json
 from collections import deque
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Final, Protocol
 
 from redis.backoff import EqualJitterBackoff
@@ -277,14 +276,10 @@ class ShardChannel:
             self._repairing = self._loop.create_task(
                 self._make_whole(), name=f"forebay-{self.keys.tag}"
             )
-            # Its own timeouts are cancellations, and a library below can lose one.
-            wait = 2 * self._server.settings.call_timeout_seconds
-            guard = self._loop.call_later(wait, self._repairing.cancel)
-            self._repairing.add_done_callback(partial(self._repaired, guard))
+            self._repairing.add_done_callback(self._repaired)
 
-    def _repaired(self, guard: asyncio.TimerHandle, task: asyncio.Task[None]) -> None:
+    def _repaired(self, task: asyncio.Task[None]) -> None:
         """Begin anew where a repair was cancelled midway: nobody else would."""
-        guard.cancel()
         if task.cancelled() and self._repairing is task and not self._closed:
             self._repairing = None
             self._link.drop()
