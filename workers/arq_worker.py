@@ -216,13 +216,17 @@ class ForebayWorker(Worker):
         return payload
 
     def _leave_slot(self, task: asyncio.Task[None], lease: TaskAdmissionLease) -> None:
+        job_id = lease.item.task_id
         self._running.discard(task)
         self._ending.discard(lease.lease_id)
-        if self._unwinding.get(lease.item.task_id) is task:
-            del self._unwinding[lease.item.task_id]
-        is_kept = self.tasks.get(lease.item.task_id) is task
-        if is_kept and not task.cancelled() and task.exception() is None:
-            del self.tasks[lease.item.task_id]  # arq looks at those that failed, and raises
+        is_lost = self._unwinding.get(job_id) is task
+        if is_lost:
+            del self._unwinding[job_id]
+        # arq looks at those that failed, and raises: a run whose lease was lost before it began
+        # is cancelled as a whole, and must not end the worker.
+        has_ended_well = is_lost if task.cancelled() else task.exception() is None
+        if self.tasks.get(job_id) is task and has_ended_well:
+            del self.tasks[job_id]
         if self._puller is not None:
             self._puller.look()
 

@@ -157,3 +157,25 @@ async def test_it_comes_back_though_its_coming_back_was_cancelled(redis_url, job
         await lose_membership(jobs, worker)
         assert await result_of(await jobs.enqueue_job("gated")) == "let go"
     assert cancelled
+
+
+async def test_it_outlives_the_loss_of_a_lease_whose_job_has_not_begun(
+    redis_url, jobs, monkeypatch
+):
+    gate = Gate()
+    gate.open.set()
+    async with working(redis_url, gate.gated, member=SETTINGS) as worker:
+        channel, start = worker.tasks_admission.channel, worker._puller._start
+        cancelled = []
+
+        def start_and_lose(lease):
+            start(lease)
+            if not cancelled:
+                cancelled.append(worker.tasks[lease.item.task_id])
+                channel._on_expired(channel.membership)
+
+        monkeypatch.setattr(worker._puller, "_start", start_and_lose)
+        assert await result_of(await jobs.enqueue_job("gated", _job_id="one")) == "let go"
+        assert not worker.main_task.done()
+    assert cancelled[0].cancelled()
+    assert gate.inside == ["one"]
