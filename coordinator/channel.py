@@ -276,15 +276,6 @@ class ShardChannel:
             self._repairing = self._loop.create_task(
                 self._make_whole(), name=f"forebay-{self.keys.tag}"
             )
-            self._repairing.add_done_callback(self._repaired)
-
-    def _repaired(self, task: asyncio.Task[None]) -> None:
-        """Begin anew where a repair was cancelled midway: nobody else would."""
-        if task.cancelled() and self._repairing is task and not self._closed:
-            self._repairing = None
-            self._link.drop()
-            self._failures += 1
-            self._repair()
 
     async def _make_whole(self) -> None:
         backoff = EqualJitterBackoff(cap=1.0, base=0.02)

@@ -219,14 +219,11 @@ class ForebayWorker(Worker):
         job_id = lease.item.task_id
         self._running.discard(task)
         self._ending.discard(lease.lease_id)
-        is_lost = self._unwinding.get(job_id) is task
-        if is_lost:
+        if self._unwinding.get(job_id) is task:
             del self._unwinding[job_id]
-        # arq looks at those that failed, and raises: a run whose lease was lost before it began
-        # is cancelled as a whole, and must not end the worker.
-        has_ended_well = is_lost if task.cancelled() else task.exception() is None
-        if self.tasks.get(job_id) is task and has_ended_well:
-            del self.tasks[job_id]
+        is_kept = self.tasks.get(job_id) is task
+        if is_kept and not task.cancelled() and task.exception() is None:
+            del self.tasks[job_id]  # arq looks at those that failed, and raises
         if self._puller is not None:
             self._puller.look()
 
@@ -302,7 +299,7 @@ class ForebayWorker(Worker):
         """Another member may run it now: stop here, in a hook too, and write nothing."""
         job_id = lease.item.task_id
         log.warning("task_lease_lost", task_id=job_id)
-        run = self.tasks.get(job_id)
+        run = self.tasks.pop(job_id, None)  # where arq would find it cancelled, and end the worker
         if run is not None and not run.done():
             self._unwinding.setdefault(job_id, run)
             self.job_tasks.get(job_id, run).cancel()

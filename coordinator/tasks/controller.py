@@ -309,11 +309,10 @@ class TaskAdmissionController:
         return [Operation(codec.operation("serve", *self._functions))]
 
     def on_lost(self, membership: Membership) -> None:  # noqa: ARG002
-        """Every task that runs here has gone back to the queue; nobody knows us as idle."""
+        """Every task that runs here has gone back to the queue."""
         lost, self._held = self._held, {}
         for lease in lost.values():
             self._on_lease_lost(lease)
-        self._loop.call_soon(self._changed)
 
     def on_resumed(self) -> None:
         """A wake-up may have been lost."""

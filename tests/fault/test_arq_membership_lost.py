@@ -139,26 +139,6 @@ async def test_it_comes_back_by_itself_though_it_had_nothing_to_do(redis_url, jo
         assert await result_of(await jobs.enqueue_job("gated")) == "let go"
 
 
-async def test_it_comes_back_though_its_coming_back_was_cancelled(redis_url, jobs, monkeypatch):
-    gate = Gate()
-    gate.open.set()
-    async with working(redis_url, gate.gated, member=SETTINGS) as worker:
-        channel = worker.tasks_admission.channel
-        await wait_until(lambda: channel.membership is not None)
-        rejoin, cancelled = channel._rejoin, []
-
-        async def cancelled_once():
-            if not cancelled:
-                cancelled.append(True)
-                raise asyncio.CancelledError
-            await rejoin()
-
-        monkeypatch.setattr(channel, "_rejoin", cancelled_once)
-        await lose_membership(jobs, worker)
-        assert await result_of(await jobs.enqueue_job("gated")) == "let go"
-    assert cancelled
-
-
 async def test_it_outlives_the_loss_of_a_lease_whose_job_has_not_begun(
     redis_url, jobs, monkeypatch
 ):
