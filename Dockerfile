@@ -7,6 +7,7 @@ RUN python -m venv --without-pip /opt/venv
 COPY pyproject.toml README.md LICENSE ./
 COPY contracts contracts
 COPY coordinator coordinator
+COPY examples examples
 COPY forebay forebay
 COPY lua lua
 COPY workers workers

@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check property-long bench lint types lua clean e2e-providers e2e-sdks
+.PHONY: help setup demo test check property-long bench lint lint-imports types lua clean e2e-providers e2e-sdks
 .DEFAULT_GOAL := help
 
 help:
@@ -38,13 +38,19 @@ test: setup
 lint: setup
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/lint-imports --no-cache
+	@$(MAKE) --no-print-directory lint-imports
+
+# import-linter follows no links, so it reads a copy in which they are folders.
+lint-imports: setup
+	@copy=$$(mktemp -d) && trap 'rm -rf "$$copy"' EXIT && cp -rL forebay "$$copy/" && \
+		lint=$$PWD/$(BIN)/lint-imports && config=$$PWD/pyproject.toml && \
+		cd "$$copy" && PYTHONPATH="$$copy" "$$lint" --no-cache --config "$$config"
 
 types: setup
 	@$(BIN)/mypy
 
 lua: setup
-	@$(BIN)/python -m coordinator.scripts check
+	@$(BIN)/python -m forebay.coordinator.scripts check
 
 check: lint types lua test
 

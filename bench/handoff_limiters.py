@@ -10,10 +10,10 @@ from typing import Any, Final, Protocol
 from bench.harness import Orders
 from bench.holds import Hold
 from bench.raw import FifoLimiter, PublishProbe, open_raw
-from contracts.identity import ProviderModelKey, RequestResourceKey
-from contracts.requests import SUCCESS, RequestAdmissionItem, RequestAdmissionLease
-from coordinator.coordinator import Coordinator
-from coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
+from forebay.contracts.requests import SUCCESS, RequestAdmissionItem, RequestAdmissionLease
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 
 PROVIDER_MODEL: Final = ProviderModelKey(provider_name="bench", model_id="handoff")
 

@@ -15,10 +15,10 @@ from types import TracebackType
 from typing import Any, Concatenate, Final, Self, TypeVar
 
 from bench.figures import Figure, Iterations
-from contracts.errors import ConfigurationError
-from contracts.identity import ProviderModelKey
-from coordinator.coordinator import Coordinator
-from coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import ProviderModelKey
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 
 STARTUP_SECONDS: Final = 0.1
 """From giving orders to the instant at which every process begins."""

@@ -21,7 +21,7 @@ from bench.harness import Fleet, InvariantBrokenError, Outcome, Progress, repeat
 from bench.jobs_libraries import CONCURRENCY, libraries
 from bench.jobs_processes import Count, Start, Stop, Submit, serve
 from bench.jobs_queue import check_books, cycles, queued_bytes
-from coordinator.embedded import EmbeddedServer
+from forebay.coordinator.embedded import EmbeddedServer
 
 WORKERS: Final = (1, 2)
 SUBMITTER: Final = max(WORKERS)

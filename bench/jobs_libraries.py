@@ -14,11 +14,11 @@ from arq.connections import ArqRedis
 from arq.worker import Worker, func
 from redis.asyncio import ConnectionPool
 
-from contracts.identity import SUBMISSION, TaskGroupKey, TaskGroupKind, TaskGroupSpec
-from coordinator.coordinator import Coordinator
-from coordinator.tasks.controller import TaskAdmissionController
-from workers.arq_redis import ForebayArqRedis
-from workers.arq_worker import open_worker
+from forebay.contracts.identity import SUBMISSION, TaskGroupKey, TaskGroupKind, TaskGroupSpec
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.tasks.controller import TaskAdmissionController
+from forebay.workers.arq_redis import ForebayArqRedis
+from forebay.workers.arq_worker import open_worker
 
 CONCURRENCY: Final = 50
 ARQ_POLL_SECONDS: Final = 0.01

@@ -11,20 +11,20 @@ from arq.utils import timestamp_ms
 
 from bench.figures import p95
 from bench.harness import InvariantBrokenError, new_runner
-from contracts.identity import SUBMISSION, TaskGroupKey, TaskGroupKind, TaskGroupSpec
-from contracts.settings import MemberSettings
-from contracts.tasks import (
+from forebay.contracts.identity import SUBMISSION, TaskGroupKey, TaskGroupKind, TaskGroupSpec
+from forebay.contracts.settings import MemberSettings
+from forebay.contracts.tasks import (
     SchedulableTask,
     SchedulerResourceRequest,
     TaskAdmissionLease,
     TaskCompleted,
 )
-from coordinator.coordinator import Coordinator
-from coordinator.embedded import EmbeddedServer
-from coordinator.keys import pool_shard
-from coordinator.tasks.controller import TaskAdmissionController
-from coordinator.tasks.snapshots import PoolReader, PoolSnapshot, audit_pool
-from workers.serialization import dump_job
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.embedded import EmbeddedServer
+from forebay.coordinator.keys import pool_shard
+from forebay.coordinator.tasks.controller import TaskAdmissionController
+from forebay.coordinator.tasks.snapshots import PoolReader, PoolSnapshot, audit_pool
+from forebay.workers.serialization import dump_job
 
 POOL: Final = "default"
 RESOURCES: Final = 7

@@ -28,24 +28,24 @@ from bench.harness import (
     rotated,
     wait_for_state,
 )
-from contracts.identity import (
+from forebay.contracts.identity import (
     ProviderModelKey,
     RequestDomain,
     RequestGroupSpec,
     RequestResourceKey,
 )
-from contracts.requests import (
+from forebay.contracts.requests import (
     SUCCESS,
     RequestAdmissionItem,
     RequestAdmissionLease,
     RequestOutcomeKind,
     RequestReleaseOutcome,
 )
-from contracts.settings import MemberSettings, RequestAdmissionConfig
-from coordinator.coordinator import Coordinator
-from coordinator.embedded import EmbeddedServer
-from coordinator.requests.controller import AdaptiveRequestAdmissionController
-from coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.contracts.settings import MemberSettings, RequestAdmissionConfig
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.embedded import EmbeddedServer
+from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 
 CAP: Final = 1_000_000_000
 COOLING, FULL_UP = RequestDomain.CHAT, RequestDomain.IMAGE

@@ -17,14 +17,14 @@ from bench.harness import (
     repeat,
     wait_for_state,
 )
-from contracts.identity import ProviderModelKey, RequestGroupSpec, RequestResourceKey
-from contracts.requests import SUCCESS, RequestAdmissionItem
-from contracts.settings import MemberSettings, RequestAdmissionConfig
-from coordinator.coordinator import Coordinator
-from coordinator.embedded import EmbeddedServer
-from coordinator.keys import request_shard
-from coordinator.requests.controller import AdaptiveRequestAdmissionController
-from coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.contracts.identity import ProviderModelKey, RequestGroupSpec, RequestResourceKey
+from forebay.contracts.requests import SUCCESS, RequestAdmissionItem
+from forebay.contracts.settings import MemberSettings, RequestAdmissionConfig
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.embedded import EmbeddedServer
+from forebay.coordinator.keys import request_shard
+from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 
 PROVIDER_MODEL: Final = ProviderModelKey(provider_name="bench", model_id="memory")
 RESOURCE: Final = RequestResourceKey(provider_model=PROVIDER_MODEL)

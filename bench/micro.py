@@ -21,11 +21,11 @@ from bench.harness import (
     rotated,
 )
 from bench.raw import RawPair, open_raw
-from contracts.identity import ProviderModelKey, RequestResourceKey
-from contracts.requests import SUCCESS, RequestAdmissionItem
-from coordinator.coordinator import Coordinator
-from coordinator.embedded import EmbeddedServer
-from coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
+from forebay.contracts.requests import SUCCESS, RequestAdmissionItem
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.embedded import EmbeddedServer
+from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 
 PROVIDER_MODEL: Final = ProviderModelKey(provider_name="bench", model_id="micro")
 CAP: Final = 1000

@@ -18,13 +18,13 @@ from bench.harness import (
     repeat,
     wait_for_state,
 )
-from contracts.identity import ProviderModelKey, RequestResourceKey
-from contracts.requests import SUCCESS, RequestAdmissionItem, RequestAdmissionLease
-from contracts.settings import MemberSettings
-from coordinator.coordinator import Coordinator
-from coordinator.embedded import EmbeddedServer
-from coordinator.requests.controller import AdaptiveRequestAdmissionController
-from coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
+from forebay.contracts.requests import SUCCESS, RequestAdmissionItem, RequestAdmissionLease
+from forebay.contracts.settings import MemberSettings
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.embedded import EmbeddedServer
+from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 
 PROVIDER_MODEL: Final = ProviderModelKey(provider_name="bench", model_id="recovery")
 RESOURCE: Final = RequestResourceKey(provider_model=PROVIDER_MODEL)

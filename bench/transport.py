@@ -27,7 +27,7 @@ from bench.harness import (
     repeat,
     rotated,
 )
-from coordinator.embedded import EmbeddedServer
+from forebay.coordinator.embedded import EmbeddedServer
 from forebay.transports import HttpResolver
 
 PROVIDER_MODEL: Final = forebay.ProviderModelKey(provider_name="bench", model_id="transport")

@@ -22,8 +22,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from contracts.requests import RequestAdmissionDenied
-    from contracts.tasks import TaskAdmissionDenied
+    from forebay.contracts.requests import RequestAdmissionDenied
+    from forebay.contracts.tasks import TaskAdmissionDenied
 
 
 class ForebayError(Exception):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, TypeVar
 
-from contracts.errors import ConfigurationError
+from forebay.contracts.errors import ConfigurationError
 
 MAX_NAME_BYTES = 512
 """Longest name from outside, in UTF-8 bytes: provider, model, group, task id, run, column."""

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
-from contracts.errors import ConfigurationError
-from contracts.events import RequestEventContext
-from contracts.identity import (
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.events import RequestEventContext
+from forebay.contracts.identity import (
     RequestGroupSpec,
     RequestResourceKey,
     check_choice,

@@ -7,10 +7,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from contracts.identity import MAX_WEIGHT, MIN_WEIGHT
-from contracts.settings import Settings
-from contracts.workflow import Workflow
-from contracts.workflow_columns import Name
+from forebay.contracts.identity import MAX_WEIGHT, MIN_WEIGHT
+from forebay.contracts.settings import Settings
+from forebay.contracts.workflow import Workflow
+from forebay.contracts.workflow_columns import Name
 
 
 class RunSpec(Settings):

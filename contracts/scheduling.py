@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from contracts.errors import ConfigurationError, SchedulingMetadataError
-from contracts.identity import (
+from forebay.contracts.errors import ConfigurationError, SchedulingMetadataError
+from forebay.contracts.identity import (
     RequestResourceKey,
     TaskGroupKind,
     TaskGroupSpec,
@@ -15,8 +15,8 @@ from contracts.identity import (
     check_name,
     check_type,
 )
-from contracts.settings import LARGEST_CAP
-from contracts.tasks import SchedulerResourceRequest
+from forebay.contracts.settings import LARGEST_CAP
+from forebay.contracts.tasks import SchedulerResourceRequest
 
 _IDENTITY_PARTS: Final = {
     TaskGroupKind.LOCAL: ("resource name",),

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
-from contracts.errors import ConfigurationError
-from contracts.identity import RequestDomain, shown
-from contracts.quotas import MAX_BUDGET, QuotaBudget
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import RequestDomain, shown
+from forebay.contracts.quotas import MAX_BUDGET, QuotaBudget
 
 LONGEST_SECONDS: Final = 366 * 24 * 3600.0
 """Above any sensible span; added to a server's clock it keeps every microsecond in a double."""

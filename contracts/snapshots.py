@@ -10,9 +10,9 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from contracts.identity import ProviderModelKey, RequestDomain, RequestResourceKey
-from contracts.quotas import QuotaBudget
-from contracts.requests import RequestOutcomeKind
+from forebay.contracts.identity import ProviderModelKey, RequestDomain, RequestResourceKey
+from forebay.contracts.quotas import QuotaBudget
+from forebay.contracts.requests import RequestOutcomeKind
 
 
 class Snapshot(BaseModel):

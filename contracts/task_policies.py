@@ -8,14 +8,14 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from contracts.identity import (
+from forebay.contracts.identity import (
     SchedulerResourceKey,
     TaskGroupKey,
     TaskGroupKind,
     TaskGroupSpec,
 )
-from contracts.settings import Cap, GivenSettings, PositiveSeconds
-from contracts.tasks import Amounts, TaskDenialReason
+from forebay.contracts.settings import Cap, GivenSettings, PositiveSeconds
+from forebay.contracts.tasks import Amounts, TaskDenialReason
 
 Units = Annotated[int, Field(strict=True, ge=0)]
 MOST_CONSIDERED: Final = 32

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
 
-from contracts.errors import ConfigurationError
-from contracts.identity import (
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import (
     SUBMISSION,
     RequestResourceKey,
     SchedulerResourceKey,

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field
 
-from contracts.settings import Cap, RequestAdmissionTuningConfig, RequestQuotas
-from contracts.workflow_columns import ColumnSpec, Name, PathText, WorkflowPart
+from forebay.contracts.settings import Cap, RequestAdmissionTuningConfig, RequestQuotas
+from forebay.contracts.workflow_columns import ColumnSpec, Name, PathText, WorkflowPart
 
 
 def _http_address(url: str) -> str:

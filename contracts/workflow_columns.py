@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
-from contracts.errors import ConfigurationError
-from contracts.identity import check_name
-from contracts.settings import Settings
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import check_name
+from forebay.contracts.settings import Settings
 
 
 def _bounded_name(name: str) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
 
-from contracts.errors import ConfigurationError
+from forebay.contracts.errors import ConfigurationError
 
 EXPECTED_FORMS = (
     "embedded://[name or /absolute/folder], redis://[user:password@]host[:port][/database], "

@@ -17,19 +17,19 @@ from typing import Any, Final, Protocol
 from redis.backoff import EqualJitterBackoff
 from redis.exceptions import RedisError
 
-from contracts.errors import (
+from forebay.contracts.errors import (
     CoordinatorError,
     CoordinatorFull,
     CoordinatorUnavailable,
     ForebayError,
 )
-from coordinator.joining import MEMBER_SCRIPTS, Server, join
-from coordinator.keys import ShardKeys
-from coordinator.link import Answer, Call, LinkDownError, NotAMemberError, refused_operation
-from coordinator.logs import Logger
-from coordinator.membership import Membership
-from coordinator.operations import Args, Operation, Question, Result
-from coordinator.scripts import Script
+from forebay.coordinator.joining import MEMBER_SCRIPTS, Server, join
+from forebay.coordinator.keys import ShardKeys
+from forebay.coordinator.link import Answer, Call, LinkDownError, NotAMemberError, refused_operation
+from forebay.coordinator.logs import Logger
+from forebay.coordinator.membership import Membership
+from forebay.coordinator.operations import Args, Operation, Question, Result
+from forebay.coordinator.scripts import Script
 
 OPERATIONS_PER_CALL: Final = 64
 RESULTS_PER_TURN: Final = 16

@@ -18,13 +18,13 @@ from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from contracts.errors import (
+from forebay.contracts.errors import (
     ConfigurationError,
     CoordinatorUnavailable,
     ForebayError,
     ServerTooOld,
 )
-from coordinator.address import EmbeddedAddress, ServerAddress, TcpAddress, UnixAddress
+from forebay.coordinator.address import EmbeddedAddress, ServerAddress, TcpAddress, UnixAddress
 
 CONNECT_TIMEOUT_SECONDS = 2.0
 SOCKET_TIMEOUT_SECONDS = 5.0

@@ -11,17 +11,17 @@ from typing import Any, Self
 
 from redis.exceptions import NoScriptError, RedisError
 
-from contracts.identity import check_type
-from contracts.settings import MemberSettings
-from coordinator.address import EmbeddedAddress, ServerAddress, parse_url
-from coordinator.connections import check_server, connection_error, open_async, open_sync
-from coordinator.embedded import EmbeddedServer
-from coordinator.keys import SHARDS_KEY, ShardKeys
-from coordinator.link import ScriptLink
-from coordinator.membership import Heartbeat
-from coordinator.operators import publish_scripts
-from coordinator.scripts import Script, script
-from coordinator.wakeups import Subscriber
+from forebay.contracts.identity import check_type
+from forebay.contracts.settings import MemberSettings
+from forebay.coordinator.address import EmbeddedAddress, ServerAddress, parse_url
+from forebay.coordinator.connections import check_server, connection_error, open_async, open_sync
+from forebay.coordinator.embedded import EmbeddedServer
+from forebay.coordinator.keys import SHARDS_KEY, ShardKeys
+from forebay.coordinator.link import ScriptLink
+from forebay.coordinator.membership import Heartbeat
+from forebay.coordinator.operators import publish_scripts
+from forebay.coordinator.scripts import Script, script
+from forebay.coordinator.wakeups import Subscriber
 
 
 class Coordinator:

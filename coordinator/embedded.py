@@ -22,10 +22,15 @@ from urllib.parse import quote
 
 import redis
 
-from contracts.errors import ConfigurationError, CoordinatorUnavailable
-from coordinator.address import UnixAddress
-from coordinator.connections import open_sync
-from coordinator.embedded_files import SOCKET_NAME, find_server_binary, locked, make_runtime_dir
+from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable
+from forebay.coordinator.address import UnixAddress
+from forebay.coordinator.connections import open_sync
+from forebay.coordinator.embedded_files import (
+    SOCKET_NAME,
+    find_server_binary,
+    locked,
+    make_runtime_dir,
+)
 
 LOG_FILE = "server.log"
 _READY_POLL_SECONDS = 0.005

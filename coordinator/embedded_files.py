@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from contracts.errors import ConfigurationError
+from forebay.contracts.errors import ConfigurationError
 
 BINARY_VARIABLE = "FOREBAY_SERVER_BINARY"
 SOCKET_NAME = "s"

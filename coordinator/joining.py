@@ -7,13 +7,13 @@ import secrets
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from contracts.settings import MemberSettings
-from coordinator.address import ServerAddress
-from coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, ShardKeys
-from coordinator.link import Call, ScriptLink
-from coordinator.membership import Heartbeat, Membership, boot_seconds, member_keys
-from coordinator.scripts import Script, script
-from coordinator.wakeups import Subscriber
+from forebay.contracts.settings import MemberSettings
+from forebay.coordinator.address import ServerAddress
+from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, ShardKeys
+from forebay.coordinator.link import Call, ScriptLink
+from forebay.coordinator.membership import Heartbeat, Membership, boot_seconds, member_keys
+from forebay.coordinator.scripts import Script, script
+from forebay.coordinator.wakeups import Subscriber
 
 JOIN: Final = script("member/join")
 MEMBER_SCRIPTS: Final = (JOIN, script("member/heartbeat"))

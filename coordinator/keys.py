@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
-from contracts.identity import ProviderModelKey, check_name
+from forebay.contracts.identity import ProviderModelKey, check_name
 
 PREFIX: Final = "fb:"
 SHARDS_KEY: Final = "fb:shards"

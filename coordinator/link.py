@@ -21,15 +21,15 @@ from redis.exceptions import (
     ResponseError,
 )
 
-from contracts.errors import (
+from forebay.contracts.errors import (
     ConfigurationError,
     CoordinatorError,
     CoordinatorFull,
     ForebayError,
     SchemaMismatch,
 )
-from coordinator.scripts import FUNCTION_NOT_FOUND, Script
-from coordinator.wire import Wire, open_wire
+from forebay.coordinator.scripts import FUNCTION_NOT_FOUND, Script
+from forebay.coordinator.wire import Wire, open_wire
 
 _PASSING: Final = frozenset(
     {

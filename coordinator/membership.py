@@ -19,10 +19,10 @@ from typing import Any, Final, cast
 import redis
 from redis.exceptions import RedisError, ResponseError
 
-from contracts.settings import MemberSettings
-from coordinator.keys import KEEP_UNUSED_SHARD_MS, ShardKeys
-from coordinator.logs import Logger
-from coordinator.scripts import FUNCTION_NOT_FOUND, script
+from forebay.contracts.settings import MemberSettings
+from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, ShardKeys
+from forebay.coordinator.logs import Logger
+from forebay.coordinator.scripts import FUNCTION_NOT_FOUND, script
 
 MEMBERS_PER_SECOND: Final = 1000
 """Heartbeats per second that a shard is asked to serve at most."""

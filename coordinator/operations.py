@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from contracts.errors import ForebayError
-from contracts.requests import ReleaseReason, ReleaseResult
-from coordinator.membership import Membership
+from forebay.contracts.errors import ForebayError
+from forebay.contracts.requests import ReleaseReason, ReleaseResult
+from forebay.coordinator.membership import Membership
 
 Result = list[Any]
 Args = tuple[str | int | bytes, ...]

@@ -18,8 +18,8 @@ from typing import Final, cast
 
 import redis.asyncio as aioredis
 
-from coordinator.keys import OPERATOR_SCRIPTS_KEY, POOL_KEYS, REQUEST_KEYS, SHARDS_KEY
-from coordinator.scripts import script
+from forebay.coordinator.keys import OPERATOR_SCRIPTS_KEY, POOL_KEYS, REQUEST_KEYS, SHARDS_KEY
+from forebay.coordinator.scripts import script
 
 _SHARD: Final = "fb:{rq:local/mock-large}"
 

@@ -2,7 +2,7 @@
 
 An entry point's header is its contract. From its KEYS and ARGV sections the composer generates the
 lines that bind ``K.<name>`` and the argument names, so that an index can never drift from the
-documented order. ``python -m coordinator.scripts check`` runs luacheck on every composed script.
+documented order. ``python -m forebay.coordinator.scripts check`` runs luacheck on each of them.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-import lua
-from coordinator.script_library import as_library
+from forebay.coordinator.script_library import as_library
 
 INCLUDE = re.compile(r"^-- @include (\S+)$")
 BIND: Final = "-- @bind"
@@ -167,7 +166,7 @@ def _names(lines: list[str]) -> tuple[tuple[str, str], ...]:
 
 
 def _source(path: str, fragments: Mapping[str, str]) -> str:
-    return fragments.get(path) or (files(lua) / f"{path}.lua").read_text()
+    return fragments.get(path) or (files("forebay.lua") / f"{path}.lua").read_text()
 
 
 def compose(name: str, fragments: Mapping[str, str] | None = None) -> Script:
@@ -244,4 +243,4 @@ def luacheck() -> int:
 if __name__ == "__main__":
     if sys.argv[1:] == ["check"]:
         sys.exit(luacheck())
-    sys.exit("usage: python -m coordinator.scripts check")
+    sys.exit("usage: python -m forebay.coordinator.scripts check")

@@ -16,9 +16,9 @@ from redis.backoff import EqualJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from contracts.errors import ConfigurationError
-from coordinator.logs import Logger
-from coordinator.wire import Wire, open_wire
+from forebay.contracts.errors import ConfigurationError
+from forebay.coordinator.logs import Logger
+from forebay.coordinator.wire import Wire, open_wire
 
 log = Logger("forebay.wakeups")
 

@@ -20,75 +20,77 @@ The same for synchronous programs and their threads, here with a decorator::
 
 from __future__ import annotations
 
-from importlib import metadata
+import importlib
+from typing import TYPE_CHECKING, Any, Final
 
-from contracts.errors import (
-    ConfigurationError,
-    CoordinatorError,
-    CoordinatorFull,
-    CoordinatorUnavailable,
-    ForebayError,
-    MembershipLost,
-    RequestAdmissionError,
-    TaskAdmissionError,
-    TaskFailed,
-    WorkflowError,
-)
-from contracts.events import RequestEventContext
-from contracts.identity import (
-    ProviderModelKey,
-    RequestDomain,
-    RequestGroupSpec,
-    RequestResourceKey,
-    TaskGroupKey,
-    TaskGroupKind,
-    TaskGroupSpec,
-)
-from contracts.quotas import QuotaBudget, QuotaReading
-from contracts.requests import (
-    SUCCESS,
-    ClassifyException,
-    ReleaseReason,
-    ReleaseResult,
-    RequestAdmissionDecision,
-    RequestAdmissionDenied,
-    RequestAdmissionItem,
-    RequestAdmissionLease,
-    RequestDenialReason,
-    RequestOutcomeKind,
-    RequestReleaseOutcome,
-    TokenUsage,
-)
-from contracts.settings import (
-    MemberSettings,
-    RequestAdmissionConfig,
-    RequestAdmissionTuningConfig,
-    RequestQuotas,
-)
-from contracts.task_policies import (
-    BoundedBorrowTaskAdmissionPolicyConfig,
-    DebtCeiling,
-    TaskAdmissionConfig,
-)
-from contracts.tasks import SchedulerResourceRequest
-from coordinator.requests.attempts import RequestAttempt
-from coordinator.requests.blocking import BlockingRequestAdmissionController
-from coordinator.requests.controller import AdaptiveRequestAdmissionController
-from forebay.connecting import Connection, LeaseLost, connect
-from forebay.transports import HttpResolver, RequestView, asking_as, http_client, transport
-from workers.arq_redis import JobPool, create_pool
-from workers.arq_worker import ForebayWorker, open_worker, settings_of
-from workers.classification import Classifier, DefaultClassifier
-from workers.executor import ModelRequest, ModelRequestExecutor
-from workers.retries import RetryBudget, RetryPolicy
-from workers.token_estimate import (
-    CharacterEstimator,
-    TiktokenEstimator,
-    TokenEstimator,
-    best_estimator,
-)
+if TYPE_CHECKING:
+    from forebay.connecting import Connection, LeaseLost, connect
+    from forebay.contracts.errors import (
+        ConfigurationError,
+        CoordinatorError,
+        CoordinatorFull,
+        CoordinatorUnavailable,
+        ForebayError,
+        MembershipLost,
+        RequestAdmissionError,
+        TaskAdmissionError,
+        TaskFailed,
+        WorkflowError,
+    )
+    from forebay.contracts.events import RequestEventContext
+    from forebay.contracts.identity import (
+        ProviderModelKey,
+        RequestDomain,
+        RequestGroupSpec,
+        RequestResourceKey,
+        TaskGroupKey,
+        TaskGroupKind,
+        TaskGroupSpec,
+    )
+    from forebay.contracts.quotas import QuotaBudget, QuotaReading
+    from forebay.contracts.requests import (
+        SUCCESS,
+        ClassifyException,
+        ReleaseReason,
+        ReleaseResult,
+        RequestAdmissionDecision,
+        RequestAdmissionDenied,
+        RequestAdmissionItem,
+        RequestAdmissionLease,
+        RequestDenialReason,
+        RequestOutcomeKind,
+        RequestReleaseOutcome,
+        TokenUsage,
+    )
+    from forebay.contracts.settings import (
+        MemberSettings,
+        RequestAdmissionConfig,
+        RequestAdmissionTuningConfig,
+        RequestQuotas,
+    )
+    from forebay.contracts.task_policies import (
+        BoundedBorrowTaskAdmissionPolicyConfig,
+        DebtCeiling,
+        TaskAdmissionConfig,
+    )
+    from forebay.contracts.tasks import SchedulerResourceRequest
+    from forebay.coordinator.requests.attempts import RequestAttempt
+    from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
+    from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+    from forebay.transports import HttpResolver, RequestView, asking_as, http_client, transport
+    from forebay.workers.arq_redis import JobPool, create_pool
+    from forebay.workers.arq_worker import ForebayWorker, open_worker, settings_of
+    from forebay.workers.classification import Classifier, DefaultClassifier
+    from forebay.workers.executor import ModelRequest, ModelRequestExecutor
+    from forebay.workers.retries import RetryBudget, RetryPolicy
+    from forebay.workers.token_estimate import (
+        CharacterEstimator,
+        TiktokenEstimator,
+        TokenEstimator,
+        best_estimator,
+    )
 
-__version__ = metadata.version("forebay")
+    __version__: str
 
 __all__ = [
     "SUCCESS",
@@ -159,3 +161,119 @@ __all__ = [
     "settings_of",
     "transport",
 ]
+
+_EXPORTS: Final = {
+    "forebay.contracts.errors": (
+        "ConfigurationError",
+        "CoordinatorError",
+        "CoordinatorFull",
+        "CoordinatorUnavailable",
+        "ForebayError",
+        "MembershipLost",
+        "RequestAdmissionError",
+        "TaskAdmissionError",
+        "TaskFailed",
+        "WorkflowError",
+    ),
+    "forebay.contracts.events": ("RequestEventContext",),
+    "forebay.contracts.identity": (
+        "ProviderModelKey",
+        "RequestDomain",
+        "RequestGroupSpec",
+        "RequestResourceKey",
+        "TaskGroupKey",
+        "TaskGroupKind",
+        "TaskGroupSpec",
+    ),
+    "forebay.contracts.quotas": (
+        "QuotaBudget",
+        "QuotaReading",
+    ),
+    "forebay.contracts.requests": (
+        "SUCCESS",
+        "ClassifyException",
+        "ReleaseReason",
+        "ReleaseResult",
+        "RequestAdmissionDecision",
+        "RequestAdmissionDenied",
+        "RequestAdmissionItem",
+        "RequestAdmissionLease",
+        "RequestDenialReason",
+        "RequestOutcomeKind",
+        "RequestReleaseOutcome",
+        "TokenUsage",
+    ),
+    "forebay.contracts.settings": (
+        "MemberSettings",
+        "RequestAdmissionConfig",
+        "RequestAdmissionTuningConfig",
+        "RequestQuotas",
+    ),
+    "forebay.contracts.task_policies": (
+        "BoundedBorrowTaskAdmissionPolicyConfig",
+        "DebtCeiling",
+        "TaskAdmissionConfig",
+    ),
+    "forebay.contracts.tasks": ("SchedulerResourceRequest",),
+    "forebay.coordinator.requests.attempts": ("RequestAttempt",),
+    "forebay.coordinator.requests.blocking": ("BlockingRequestAdmissionController",),
+    "forebay.coordinator.requests.controller": ("AdaptiveRequestAdmissionController",),
+    "forebay.connecting": (
+        "Connection",
+        "LeaseLost",
+        "connect",
+    ),
+    "forebay.transports": (
+        "HttpResolver",
+        "RequestView",
+        "asking_as",
+        "http_client",
+        "transport",
+    ),
+    "forebay.workers.arq_redis": (
+        "JobPool",
+        "create_pool",
+    ),
+    "forebay.workers.arq_worker": (
+        "ForebayWorker",
+        "open_worker",
+        "settings_of",
+    ),
+    "forebay.workers.classification": (
+        "Classifier",
+        "DefaultClassifier",
+    ),
+    "forebay.workers.executor": (
+        "ModelRequest",
+        "ModelRequestExecutor",
+    ),
+    "forebay.workers.retries": (
+        "RetryBudget",
+        "RetryPolicy",
+    ),
+    "forebay.workers.token_estimate": (
+        "CharacterEstimator",
+        "TiktokenEstimator",
+        "TokenEstimator",
+        "best_estimator",
+    ),
+}
+"""Module -> the public names defined there, each imported when it is first used (PEP 562)."""
+_HOME: Final = {name: module for module, names in _EXPORTS.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, and keep it."""
+    if name == "__version__":
+        value: Any = importlib.import_module("importlib.metadata").version("forebay")
+    elif name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """Return the public names, imported or not, and what the module holds besides."""
+    return sorted({*globals(), *__all__})

@@ -15,7 +15,7 @@ import click
 import structlog
 from pydantic import ValidationError
 
-from contracts.errors import ForebayError
+from forebay.contracts.errors import ForebayError
 
 COMMANDS: Final = {
     "demo": ("forebay.commands.demo:demo_command", "demo"),

@@ -12,16 +12,20 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 
-from contracts.errors import ConfigurationError
-from contracts.identity import check_type, shown
-from contracts.requests import ClassifyException, RequestAdmissionLease, RequestReleaseOutcome
-from contracts.settings import MemberSettings
-from coordinator.coordinator import Coordinator
-from coordinator.requests.blocking import BlockingRequestAdmissionController
-from coordinator.requests.controller import AdaptiveRequestAdmissionController
-from coordinator.requests.threads import refuse_to_block_a_loop
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import check_type, shown
+from forebay.contracts.requests import (
+    ClassifyException,
+    RequestAdmissionLease,
+    RequestReleaseOutcome,
+)
+from forebay.contracts.settings import MemberSettings
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
+from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.requests.threads import refuse_to_block_a_loop
 from forebay.runtime import DEFAULT_URL, run_async
-from workers.classification import DefaultClassifier
+from forebay.workers.classification import DefaultClassifier
 
 LeaseLost = Callable[[RequestAdmissionLease, str], None]
 

@@ -12,8 +12,8 @@ import sys
 from collections.abc import Coroutine, Iterator, Mapping
 from typing import Any, TypeVar
 
-from coordinator.address import EmbeddedAddress, parse_url
-from coordinator.embedded import EmbeddedServer
+from forebay.coordinator.address import EmbeddedAddress, parse_url
+from forebay.coordinator.embedded import EmbeddedServer
 
 T = TypeVar("T")
 

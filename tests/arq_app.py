@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from arq.worker import Retry
 
-from coordinator.keys import pool_shard
+from forebay.coordinator.keys import pool_shard
 
 EVENTS = pool_shard("default")["events"]
 

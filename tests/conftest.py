@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
 import structlog
 
-from coordinator.address import parse_url
-from coordinator.connections import open_sync
-from coordinator.embedded import EmbeddedServer
+from forebay.coordinator.address import parse_url
+from forebay.coordinator.connections import open_sync
+from forebay.coordinator.embedded import EmbeddedServer
 from tests.support_answers import answers
 from tests.support_raw_provider import RawProvider
+
+SOURCE_FOLDERS = ("contracts", "coordinator", "lua", "workers")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_bare_names() -> Iterator[None]:
+    """Fail a run that imported a source folder by its bare name: a second copy of each class."""
+    yield
+    assert [name for name in sys.modules if name.partition(".")[0] in SOURCE_FOLDERS] == []
 
 
 @pytest.fixture(autouse=True)

@@ -10,15 +10,15 @@ from typing import Any
 from arq.jobs import Job
 from arq.worker import func
 
-from contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpec
-from contracts.settings import MemberSettings
-from coordinator.address import parse_url
-from coordinator.connections import open_sync
-from coordinator.coordinator import Coordinator
-from coordinator.keys import pool_shard
-from coordinator.tasks.snapshots import audit_pool
+from forebay.contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpec
+from forebay.contracts.settings import MemberSettings
+from forebay.coordinator.address import parse_url
+from forebay.coordinator.connections import open_sync
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.keys import pool_shard
+from forebay.coordinator.tasks.snapshots import audit_pool
+from forebay.workers.arq_worker import ForebayWorker, open_worker
 from tests.support import wait_until
-from workers.arq_worker import ForebayWorker, open_worker
 
 GROUP = TaskGroupSpec(key=TaskGroupKey(kind=TaskGroupKind.LOCAL, identity=("tests",)))
 PATIENCE_SECONDS = 10.0

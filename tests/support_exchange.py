@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import forebay
-from contracts.snapshots import DomainSnapshot
-from coordinator.coordinator import Coordinator
-from coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.contracts.snapshots import DomainSnapshot
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from tests.contract.chat_domain import CHAT, MODEL, counts, is_idle, when
 from tests.support_drivers import Driver, client_for, driver
 from tests.support_raw_provider import RawProvider

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 
-from contracts.identity import ProviderModelKey, RequestResourceKey
-from contracts.quotas import QuotaReading
-from contracts.requests import (
+from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
+from forebay.contracts.quotas import QuotaReading
+from forebay.contracts.requests import (
     ReleaseReason,
     ReleaseResult,
     RequestAdmissionItem,
@@ -14,8 +14,8 @@ from contracts.requests import (
     RequestOutcomeKind,
     RequestReleaseOutcome,
 )
-from workers.executor import ModelRequestExecutor
-from workers.openai_answers import ProviderHTTPError
+from forebay.workers.executor import ModelRequestExecutor
+from forebay.workers.openai_answers import ProviderHTTPError
 
 KINDS = RequestOutcomeKind
 RESOURCE = RequestResourceKey(provider_model=ProviderModelKey(provider_name="p", model_id="m"))

@@ -17,8 +17,8 @@ from typing import Any, Final, Self
 
 import hiredis
 
-from coordinator.address import UnixAddress, parse_url
-from coordinator.embedded_files import make_runtime_dir
+from forebay.coordinator.address import UnixAddress, parse_url
+from forebay.coordinator.embedded_files import make_runtime_dir
 from tests.support_batches import Batch, Exchange, Reply, read_batch
 
 _SUBSCRIBE: Final = {b"SUBSCRIBE", b"SSUBSCRIBE"}

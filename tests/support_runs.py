@@ -9,17 +9,17 @@ import subprocess
 import sys
 from pathlib import Path
 
-from contracts.runs import RunSpec
-from contracts.snapshots import AuditReport
-from coordinator.address import parse_url
-from coordinator.connections import open_sync
-from coordinator.coordinator import Coordinator
-from coordinator.keys import pool_shard, request_shard
-from coordinator.requests.resolver import RequestResourceResolver
-from coordinator.requests.snapshots import RequestPressureSnapshotProvider
-from coordinator.tasks.snapshots import audit_pool
+from forebay.contracts.runs import RunSpec
+from forebay.contracts.snapshots import AuditReport
+from forebay.coordinator.address import parse_url
+from forebay.coordinator.connections import open_sync
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.keys import pool_shard, request_shard
+from forebay.coordinator.requests.resolver import RequestResourceResolver
+from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.tasks.snapshots import audit_pool
 from forebay.mock_provider.server import MockProviderServer
-from workers.workflow_file import load_workflow
+from forebay.workers.workflow_file import load_workflow
 
 ROOT = Path(__file__).parent.parent
 WORKFLOW = ROOT / "examples" / "support_triage" / "workflow.toml"

@@ -18,25 +18,25 @@ import redis
 from redis.client import PubSub
 from redis.exceptions import ResponseError
 
-from contracts.identity import (
+from forebay.contracts.identity import (
     ProviderModelKey,
     RequestDomain,
     RequestGroupSpec,
     RequestResourceKey,
 )
-from contracts.quotas import QuotaReading
-from contracts.requests import (
+from forebay.contracts.quotas import QuotaReading
+from forebay.contracts.requests import (
     RequestAdmissionItem,
     RequestAdmissionLease,
     RequestOutcomeKind,
     RequestReleaseOutcome,
     TokenUsage,
 )
-from contracts.settings import RequestAdmissionConfig
-from coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, request_shard
-from coordinator.membership import member_keys
-from coordinator.requests import codec
-from coordinator.scripts import FUNCTION_NOT_FOUND, Script, compose
+from forebay.contracts.settings import RequestAdmissionConfig
+from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, request_shard
+from forebay.coordinator.membership import member_keys
+from forebay.coordinator.requests import codec
+from forebay.coordinator.scripts import FUNCTION_NOT_FOUND, Script, compose
 
 CLOCK_KEY: Final = "fb:test:clock"
 START_US: Final = 1_700_000_000_000_000

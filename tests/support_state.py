@@ -7,8 +7,8 @@ from typing import Any, Final, cast
 
 import redis
 
-from contracts.identity import RequestDomain
-from coordinator.keys import ShardKeys
+from forebay.contracts.identity import RequestDomain
+from forebay.coordinator.keys import ShardKeys
 
 WINDOW_FIELDS: Final = (
     "current_limit",

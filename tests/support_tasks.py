@@ -6,17 +6,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpec
-from contracts.tasks import (
+from forebay.contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpec
+from forebay.contracts.tasks import (
     SchedulableTask,
     SchedulerResourceRequest,
     TaskAdmissionLease,
     TaskCompleted,
 )
-from coordinator.coordinator import Coordinator
-from coordinator.tasks.controller import TaskAdmissionController
-from coordinator.tasks.puller import TaskPuller
-from coordinator.tasks.snapshots import audit_pool
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.tasks.controller import TaskAdmissionController
+from forebay.coordinator.tasks.puller import TaskPuller
+from forebay.coordinator.tasks.snapshots import audit_pool
 from tests.support import wait_until
 
 POOL: Final = "tasks"

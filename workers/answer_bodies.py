@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from contracts.requests import TokenUsage
-from workers.answer_decoding import decoder_of
-from workers.token_usage import (
+from forebay.contracts.requests import TokenUsage
+from forebay.workers.answer_decoding import decoder_of
+from forebay.workers.token_usage import (
     LONGEST_USAGE,
     NO_COUNTS,
     Counts,

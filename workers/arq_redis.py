@@ -14,8 +14,8 @@ from arq.connections import ArqRedis
 from arq.jobs import Job, SerializationError, serialize_job
 from arq.utils import timestamp_ms
 
-from contracts.errors import ConfigurationError
-from contracts.identity import (
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import (
     SUBMISSION,
     TaskGroupKey,
     TaskGroupKind,
@@ -23,11 +23,11 @@ from contracts.identity import (
     check_name,
     check_type,
 )
-from contracts.settings import MemberSettings
-from contracts.tasks import SchedulableTask, SchedulerResourceRequest
-from coordinator.coordinator import Coordinator
-from coordinator.tasks.controller import TaskAdmissionController
-from workers.serialization import JSON, JobSerializer, SerializerName, serializer_of
+from forebay.contracts.settings import MemberSettings
+from forebay.contracts.tasks import SchedulableTask, SchedulerResourceRequest
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.tasks.controller import TaskAdmissionController
+from forebay.workers.serialization import JSON, JobSerializer, SerializerName, serializer_of
 
 DEFAULT_GROUP: Final = "default"
 _ONE_SUBMISSION: Final = SchedulerResourceRequest()

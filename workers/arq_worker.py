@@ -19,27 +19,33 @@ from arq.utils import timestamp_ms
 from arq.worker import Worker, func, get_kwargs
 from redis.exceptions import RedisError
 
-from contracts.errors import ConfigurationError, ForebayError
-from contracts.requests import ReleaseResult
-from contracts.settings import MemberSettings
-from contracts.tasks import (
+from forebay.contracts.errors import ConfigurationError, ForebayError
+from forebay.contracts.requests import ReleaseResult
+from forebay.contracts.settings import MemberSettings
+from forebay.contracts.tasks import (
     TaskAdmissionLease,
     TaskCompleted,
     TaskDeferred,
     TaskOutcome,
 )
-from coordinator.coordinator import Coordinator
-from coordinator.logs import Logger
-from coordinator.requests.controller import AdaptiveRequestAdmissionController
-from coordinator.runs.tracker import CompletionTracker
-from coordinator.tasks.controller import TaskAdmissionController
-from coordinator.tasks.puller import TaskPuller
-from workers.arq_redis import ForebayArqRedis, Opening, opening_of_job
-from workers.cell_jobs import CELL_FUNCTION, CELL_TRIES, CellJobs, lease_of_job, outcome_of_cells
-from workers.cells import MakeCellMaker
-from workers.pressure import RequestPressureHints
-from workers.serialization import SerializerName, serializer_of
-from workers.unstarted_jobs import UnstartedJobs
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.logs import Logger
+from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.runs.tracker import CompletionTracker
+from forebay.coordinator.tasks.controller import TaskAdmissionController
+from forebay.coordinator.tasks.puller import TaskPuller
+from forebay.workers.arq_redis import ForebayArqRedis, Opening, opening_of_job
+from forebay.workers.cell_jobs import (
+    CELL_FUNCTION,
+    CELL_TRIES,
+    CellJobs,
+    lease_of_job,
+    outcome_of_cells,
+)
+from forebay.workers.cells import MakeCellMaker
+from forebay.workers.pressure import RequestPressureHints
+from forebay.workers.serialization import SerializerName, serializer_of
+from forebay.workers.unstarted_jobs import UnstartedJobs
 
 _SERIALIZERS: Final = {"job_serializer", "job_deserializer"}
 _POOLS_TO_SAY: Final = {"redis_settings", "redis_pool", "queue_name", "queue_read_limit"}

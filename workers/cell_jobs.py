@@ -9,10 +9,10 @@ from typing import Any, Final
 from arq.jobs import serialize_job
 from arq.worker import Retry
 
-from contracts.tasks import AdmittedTask, TaskAdmissionLease, TaskCompleted, TaskDropped
-from coordinator.logs import Logger
-from workers.cells import CellMaker, CellsDeferred, CellsDropped, CellsMade
-from workers.serialization import JobSerializer
+from forebay.contracts.tasks import AdmittedTask, TaskAdmissionLease, TaskCompleted, TaskDropped
+from forebay.coordinator.logs import Logger
+from forebay.workers.cells import CellMaker, CellsDeferred, CellsDropped, CellsMade
+from forebay.workers.serialization import JobSerializer
 
 CELL_FUNCTION: Final = "forebay_cell"
 

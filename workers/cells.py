@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from contracts.tasks import RunCell
-from coordinator.requests.controller import AdaptiveRequestAdmissionController
-from coordinator.runs.tracker import CompletionTracker
+from forebay.contracts.tasks import RunCell
+from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.runs.tracker import CompletionTracker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,21 +14,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from contracts.errors import (
+from forebay.contracts.errors import (
     CoordinatorFull,
     CoordinatorUnavailable,
     MembershipLost,
     RequestAdmissionError,
 )
-from contracts.identity import check_methods
-from contracts.requests import (
+from forebay.contracts.identity import check_methods
+from forebay.contracts.requests import (
     RequestDenialReason,
     RequestOutcomeKind,
     RequestReleaseOutcome,
     TokenUsage,
 )
-from workers.answer_bodies import BILLING_CODES, OVERLOAD_CODES
-from workers.provider_answers import answer_of, lowered_headers, retry_after_seconds
+from forebay.workers.answer_bodies import BILLING_CODES, OVERLOAD_CODES
+from forebay.workers.provider_answers import answer_of, lowered_headers, retry_after_seconds
 
 _OVERLOAD = frozenset({429, 503, 529})
 _HTTP_PACKAGES = frozenset(

@@ -17,16 +17,16 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
-from contracts.errors import ConfigurationError, MembershipLost
-from contracts.events import RequestEventContext, captured_context
-from contracts.identity import (
+from forebay.contracts.errors import ConfigurationError, MembershipLost
+from forebay.contracts.events import RequestEventContext, captured_context
+from forebay.contracts.identity import (
     RequestGroupSpec,
     RequestResourceKey,
     check_methods,
     check_type,
 )
-from contracts.quotas import QuotaReading
-from contracts.requests import (
+from forebay.contracts.quotas import QuotaReading
+from forebay.contracts.requests import (
     SUCCESS,
     ReleaseResult,
     RequestAdmissionItem,
@@ -35,13 +35,13 @@ from contracts.requests import (
     RequestReleaseOutcome,
     new_attempt_id,
 )
-from coordinator.logs import Logger
-from coordinator.requests.attempts import UNCLASSIFIED, classified
-from coordinator.requests.blocking import BlockingRequestAdmissionController
-from workers.classification import NOT_SENT, Classifier, DefaultClassifier, check_classifier
-from workers.provider_answers import Answered, answer_of, quota_readings
-from workers.retries import RetryBudget, RetryPolicy, check_max_attempts
-from workers.token_usage import token_usage
+from forebay.coordinator.logs import Logger
+from forebay.coordinator.requests.attempts import UNCLASSIFIED, classified
+from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
+from forebay.workers.classification import NOT_SENT, Classifier, DefaultClassifier, check_classifier
+from forebay.workers.provider_answers import Answered, answer_of, quota_readings
+from forebay.workers.retries import RetryBudget, RetryPolicy, check_max_attempts
+from forebay.workers.token_usage import token_usage
 
 T = TypeVar("T")
 
@@ -55,7 +55,7 @@ class LeaseHolder(Protocol):
     """What the executor needs of request admission."""
 
     async def acquire(self, item: RequestAdmissionItem) -> RequestAdmissionLease:
-        """Wait for a lease; as `contracts.requests.RequestAdmissionController.acquire`."""
+        """Wait for a lease; as `forebay.contracts.requests.RequestAdmissionController.acquire`."""
         ...
 
     def release(

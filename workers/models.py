@@ -10,16 +10,16 @@ from typing import Any
 import httpx2
 from pydantic import SecretStr
 
-from contracts.errors import ConfigurationError
-from contracts.identity import RequestDomain, RequestGroupSpec, RequestResourceKey
-from contracts.requests import TokenUsage
-from contracts.workflow import ModelSpec, ProviderSpec, WorkflowSettings
-from coordinator.requests.resolver import RequestResourceResolver
-from workers.executor import ModelRequest, ModelRequestExecutor
-from workers.generators.base import ChatAnswer
-from workers.openai_answers import ProviderCompletion
-from workers.openai_client import OpenAICompatibleClient
-from workers.token_estimate import CharacterEstimator
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import RequestDomain, RequestGroupSpec, RequestResourceKey
+from forebay.contracts.requests import TokenUsage
+from forebay.contracts.workflow import ModelSpec, ProviderSpec, WorkflowSettings
+from forebay.coordinator.requests.resolver import RequestResourceResolver
+from forebay.workers.executor import ModelRequest, ModelRequestExecutor
+from forebay.workers.generators.base import ChatAnswer
+from forebay.workers.openai_answers import ProviderCompletion
+from forebay.workers.openai_client import OpenAICompatibleClient
+from forebay.workers.token_estimate import CharacterEstimator
 
 
 class ProviderClients:
@@ -61,7 +61,7 @@ class _Model:
 
 
 class WorkflowModels:
-    """Implements `workers.generators.base.ModelCaller` for one workflow.
+    """Implements `forebay.workers.generators.base.ModelCaller` for one workflow.
 
     Args:
         workflow: its providers and models.

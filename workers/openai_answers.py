@@ -8,9 +8,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from contracts.errors import ForebayError
-from contracts.requests import TokenUsage
-from workers.provider_answers import kept_headers
+from forebay.contracts.errors import ForebayError
+from forebay.contracts.requests import TokenUsage
+from forebay.workers.provider_answers import kept_headers
 
 UNREADABLE = "unreadable_answer"
 """Error code of an answer with a good status and a body that is not what was asked for."""

@@ -15,9 +15,9 @@ from typing import Any, Self, TypeVar
 import httpx2
 from pydantic import SecretStr, ValidationError
 
-from contracts.errors import ConfigurationError
-from workers.answer_bodies import AnswerReader, error_code_of
-from workers.openai_answers import (
+from forebay.contracts.errors import ConfigurationError
+from forebay.workers.answer_bodies import AnswerReader, error_code_of
+from forebay.workers.openai_answers import (
     UNREADABLE,
     ChatCompletion,
     Embeddings,
@@ -29,8 +29,8 @@ from workers.openai_answers import (
     ProviderImages,
     Wire,
 )
-from workers.provider_answers import kept_headers
-from workers.token_usage import token_usage
+from forebay.workers.provider_answers import kept_headers
+from forebay.workers.token_usage import token_usage
 
 _WireT = TypeVar("_WireT", bound=Wire)
 

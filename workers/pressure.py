@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from contracts.errors import CoordinatorError
-from contracts.identity import ProviderModelKey, SchedulerResourceKey, request_resource
-from contracts.snapshots import DomainSnapshot, GlobalSnapshot
+from forebay.contracts.errors import CoordinatorError
+from forebay.contracts.identity import ProviderModelKey, SchedulerResourceKey, request_resource
+from forebay.contracts.snapshots import DomainSnapshot, GlobalSnapshot
 
 REFRESH_SECONDS: Final = 1.0
 """Hints are at most this old, and a refresh."""

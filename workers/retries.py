@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from contracts.errors import ConfigurationError
-from contracts.identity import shown
-from contracts.requests import RequestReleaseOutcome
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import shown
+from forebay.contracts.requests import RequestReleaseOutcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,29 +11,29 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError
 
-from contracts.errors import CoordinatorError, WorkflowError
-from contracts.events import RuntimeCorrelation, current_correlation
-from contracts.identity import RequestGroupSpec
-from contracts.requests import RequestDenialReason
-from contracts.runs import RunSpec
-from contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
-from contracts.tasks import RunCell
-from coordinator.logs import Logger
-from coordinator.requests.controller import AdaptiveRequestAdmissionController
-from coordinator.requests.resolver import RequestResourceResolver
-from coordinator.runs.tracker import CompletionTracker
-from workers.cells import CellsDeferred, CellsDropped, CellsMade, CellsOutcome
-from workers.classification import DefaultClassifier
-from workers.executor import ModelRequestExecutor
-from workers.generators.base import (
+from forebay.contracts.errors import CoordinatorError, WorkflowError
+from forebay.contracts.events import RuntimeCorrelation, current_correlation
+from forebay.contracts.identity import RequestGroupSpec
+from forebay.contracts.requests import RequestDenialReason
+from forebay.contracts.runs import RunSpec
+from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
+from forebay.contracts.tasks import RunCell
+from forebay.coordinator.logs import Logger
+from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.requests.resolver import RequestResourceResolver
+from forebay.coordinator.runs.tracker import CompletionTracker
+from forebay.workers.cells import CellsDeferred, CellsDropped, CellsMade, CellsOutcome
+from forebay.workers.classification import DefaultClassifier
+from forebay.workers.executor import ModelRequestExecutor
+from forebay.workers.generators.base import (
     GenerationContext,
     RecordGenerator,
     RecordRejected,
     RowGroupGenerator,
 )
-from workers.generators.registry import build_generator
-from workers.models import ProviderClients, WorkflowModels
-from workers.workflow_file import apply_environment
+from forebay.workers.generators.registry import build_generator
+from forebay.workers.models import ProviderClients, WorkflowModels
+from forebay.workers.workflow_file import apply_environment
 
 RETRY_BASE_SECONDS: Final = 0.5
 RETRY_CAP_SECONDS: Final = 30.0

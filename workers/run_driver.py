@@ -16,13 +16,13 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from contracts.errors import ConfigurationError, CoordinatorUnavailable
-from contracts.runs import RunProgress, RunSpec
-from coordinator.coordinator import Coordinator
-from coordinator.runs.scheduling import resolve_columns, resource_limits
-from coordinator.runs.tracker import CompletionTracker, WrittenRecord
-from coordinator.tasks.controller import TaskAdmissionController
-from workers.generators.registry import build_generator
+from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable
+from forebay.contracts.runs import RunProgress, RunSpec
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.runs.scheduling import resolve_columns, resource_limits
+from forebay.coordinator.runs.tracker import CompletionTracker, WrittenRecord
+from forebay.coordinator.tasks.controller import TaskAdmissionController
+from forebay.workers.generators.registry import build_generator
 
 RECHECK_SECONDS = 1.0
 

@@ -14,8 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from contracts.errors import ConfigurationError, TaskFailed
-from contracts.identity import shown
+from forebay.contracts.errors import ConfigurationError, TaskFailed
+from forebay.contracts.identity import shown
 
 SerializerName = Literal["json", "msgpack"]
 

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
-from contracts.errors import ConfigurationError
-from contracts.identity import check_methods, shown
-from contracts.requests import MAX_COST
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import check_methods, shown
+from forebay.contracts.requests import MAX_COST
 
 CHARACTERS_PER_TOKEN: Final = 4
 TOKENS_PER_MESSAGE: Final = 4

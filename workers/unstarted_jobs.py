@@ -12,10 +12,10 @@ from arq.jobs import SerializationError, deserialize_job_raw, serialize_result
 from arq.utils import timestamp_ms
 from arq.worker import JobExecutionFailed
 
-from contracts.errors import CoordinatorError
-from coordinator.tasks.controller import TaskAdmissionController
-from workers.arq_redis import ForebayArqRedis
-from workers.serialization import JobSerializer
+from forebay.contracts.errors import CoordinatorError
+from forebay.coordinator.tasks.controller import TaskAdmissionController
+from forebay.workers.arq_redis import ForebayArqRedis
+from forebay.workers.serialization import JobSerializer
 
 
 class UnstartedJobs:

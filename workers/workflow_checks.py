@@ -6,12 +6,12 @@ from graphlib import CycleError, TopologicalSorter
 
 from jinja2 import TemplateSyntaxError
 
-from contracts.settings import RequestQuotas
-from contracts.workflow import ColumnScope, PlannedColumn, WorkflowSpec
-from contracts.workflow_columns import ChatColumn, LlmStructuredColumn, SeedColumn
-from workers.generators.answer_schema import AnswerSchema
-from workers.generators.templates import RowTemplate, is_template_word
-from workers.workflow_places import Place, WorkflowFile, suggestion
+from forebay.contracts.settings import RequestQuotas
+from forebay.contracts.workflow import ColumnScope, PlannedColumn, WorkflowSpec
+from forebay.contracts.workflow_columns import ChatColumn, LlmStructuredColumn, SeedColumn
+from forebay.workers.generators.answer_schema import AnswerSchema
+from forebay.workers.generators.templates import RowTemplate, is_template_word
+from forebay.workers.workflow_places import Place, WorkflowFile, suggestion
 
 
 def check_models(file: WorkflowFile, spec: WorkflowSpec) -> None:

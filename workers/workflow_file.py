@@ -10,12 +10,12 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from contracts.errors import WorkflowError
-from contracts.workflow import OutputSpec, ProviderSpec, SeedFile, Workflow, WorkflowSpec
-from workers.generators.seed_file import describe_seed
-from workers.workflow_checks import check_models, find_seed, plan_columns
-from workers.workflow_places import WorkflowFile
-from workers.workflow_reading import read_document
+from forebay.contracts.errors import WorkflowError
+from forebay.contracts.workflow import OutputSpec, ProviderSpec, SeedFile, Workflow, WorkflowSpec
+from forebay.workers.generators.seed_file import describe_seed
+from forebay.workers.workflow_checks import check_models, find_seed, plan_columns
+from forebay.workers.workflow_places import WorkflowFile
+from forebay.workers.workflow_reading import read_document
 
 
 def load_workflow(path: Path | str, *, environ: Mapping[str, str]) -> Workflow:

@@ -11,10 +11,10 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from contracts.errors import WorkflowError
-from contracts.settings import RequestAdmissionTuningConfig, RequestQuotas, Settings
-from contracts.workflow import ModelSpec, OutputSpec, ProviderSpec, WorkflowSpec
-from contracts.workflow_columns import COLUMN_TYPES
+from forebay.contracts.errors import WorkflowError
+from forebay.contracts.settings import RequestAdmissionTuningConfig, RequestQuotas, Settings
+from forebay.contracts.workflow import ModelSpec, OutputSpec, ProviderSpec, WorkflowSpec
+from forebay.contracts.workflow_columns import COLUMN_TYPES
 
 Place = tuple[str | int, ...]
 """Keys and indices from the top of the document: ``("columns", 2, "prompt")``."""

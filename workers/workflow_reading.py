@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from contracts.errors import ConfigurationError, WorkflowError
-from workers.workflow_places import Place, WorkflowFile
+from forebay.contracts.errors import ConfigurationError, WorkflowError
+from forebay.workers.workflow_places import Place, WorkflowFile
 
 if TYPE_CHECKING:
     import yaml

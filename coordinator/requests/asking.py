@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from contracts.errors import CoordinatorUnavailable, ForebayError
-from contracts.requests import RequestAdmissionDecision, RequestAdmissionItem
-from coordinator.membership import Membership
-from coordinator.operations import Args, Operation, Result
+from forebay.contracts.errors import CoordinatorUnavailable, ForebayError
+from forebay.contracts.requests import RequestAdmissionDecision, RequestAdmissionItem
+from forebay.coordinator.membership import Membership
+from forebay.coordinator.operations import Args, Operation, Result
 
 
 class Desk(Protocol):

@@ -9,9 +9,9 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar, cast
 
-from contracts.errors import ConfigurationError
-from contracts.identity import check_type, shown
-from contracts.requests import (
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import check_type, shown
+from forebay.contracts.requests import (
     SUCCESS,
     ClassifyException,
     RequestAdmissionController,
@@ -21,8 +21,8 @@ from contracts.requests import (
     RequestReleaseOutcome,
     new_attempt_id,
 )
-from coordinator.logs import Logger
-from coordinator.requests.threads import LoopCaller
+from forebay.coordinator.logs import Logger
+from forebay.coordinator.requests.threads import LoopCaller
 
 UNCLASSIFIED: Final = RequestReleaseOutcome(kind=RequestOutcomeKind.UNEXPECTED_EXCEPTION)
 """The end of an attempt whose classifier was itself interrupted, so that nobody has said more."""
@@ -37,7 +37,7 @@ def classify_by_kind(error: Exception) -> RequestReleaseOutcome:
     """Classify what a call raised without knowing any HTTP library.
 
     `forebay.connect` passes a classifier that does know them
-    (``workers.classification.DefaultClassifier``).
+    (``forebay.workers.classification.DefaultClassifier``).
     """
     kind = RequestOutcomeKind.UNEXPECTED_EXCEPTION
     if isinstance(error, TimeoutError):

@@ -5,19 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final, ParamSpec, TypeVar
 
-from contracts.identity import ProviderModelKey, RequestGroupSpec, RequestResourceKey
-from contracts.quotas import QuotaReading
-from contracts.requests import (
+from forebay.contracts.identity import ProviderModelKey, RequestGroupSpec, RequestResourceKey
+from forebay.contracts.quotas import QuotaReading
+from forebay.contracts.requests import (
     ReleaseResult,
     RequestAdmissionDecision,
     RequestAdmissionItem,
     RequestAdmissionLease,
     RequestReleaseOutcome,
 )
-from contracts.settings import RequestAdmissionConfig
-from coordinator.requests.attempts import RequestAttempt, limited
-from coordinator.requests.controller import AdaptiveRequestAdmissionController, shut_down
-from coordinator.requests.threads import LoopCaller, LoopEndedError
+from forebay.contracts.settings import RequestAdmissionConfig
+from forebay.coordinator.requests.attempts import RequestAttempt, limited
+from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController, shut_down
+from forebay.coordinator.requests.threads import LoopCaller, LoopEndedError
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -6,9 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
-from contracts.identity import RequestDomain
-from contracts.quotas import MAX_BUDGET, QuotaBudget, QuotaReading
-from contracts.requests import (
+from forebay.contracts.identity import RequestDomain
+from forebay.contracts.quotas import MAX_BUDGET, QuotaBudget, QuotaReading
+from forebay.contracts.requests import (
     RequestAdmissionDenied,
     RequestAdmissionItem,
     RequestAdmissionLease,
@@ -16,9 +16,9 @@ from contracts.requests import (
     RequestOutcomeKind,
     RequestReleaseOutcome,
 )
-from contracts.settings import LONGEST_SECONDS, RequestAdmissionConfig
-from coordinator.keys import check_id, encode
-from coordinator.operations import Args
+from forebay.contracts.settings import LONGEST_SECONDS, RequestAdmissionConfig
+from forebay.coordinator.keys import check_id, encode
+from forebay.coordinator.operations import Args
 
 _LOCAL: Final = frozenset({RequestOutcomeKind.LOCAL_CANCELLED, RequestOutcomeKind.LOCAL_TIMEOUT})
 LONGEST_HINT_SECONDS: Final = 1e9

@@ -7,20 +7,20 @@ import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, ParamSpec, Protocol, TypeVar
 
-from contracts.errors import (
+from forebay.contracts.errors import (
     CoordinatorError,
     CoordinatorUnavailable,
     MembershipLost,
 )
-from contracts.identity import (
+from forebay.contracts.identity import (
     ProviderModelKey,
     RequestGroupSpec,
     RequestResourceKey,
     check_cap,
     check_type,
 )
-from contracts.quotas import QuotaReading
-from contracts.requests import (
+from forebay.contracts.quotas import QuotaReading
+from forebay.contracts.requests import (
     ClassifyException,
     ReleaseReason,
     ReleaseResult,
@@ -33,15 +33,15 @@ from contracts.requests import (
     RequestReleaseOutcome,
     TokenUsage,
 )
-from contracts.settings import LARGEST_CAP, RequestAdmissionConfig
-from coordinator.joining import Server
-from coordinator.keys import request_shard
-from coordinator.requests.asking import Attempt
-from coordinator.requests.attempts import RequestAttempt, classify_by_kind, limited
-from coordinator.requests.codec import wait_argument
-from coordinator.requests.shard import RequestShard, require_lease
-from coordinator.requests.snapshots import Reader, RequestPressureSnapshotProvider
-from coordinator.requests.threads import LoopCaller, LoopEndedError
+from forebay.contracts.settings import LARGEST_CAP, RequestAdmissionConfig
+from forebay.coordinator.joining import Server
+from forebay.coordinator.keys import request_shard
+from forebay.coordinator.requests.asking import Attempt
+from forebay.coordinator.requests.attempts import RequestAttempt, classify_by_kind, limited
+from forebay.coordinator.requests.codec import wait_argument
+from forebay.coordinator.requests.shard import RequestShard, require_lease
+from forebay.coordinator.requests.snapshots import Reader, RequestPressureSnapshotProvider
+from forebay.coordinator.requests.threads import LoopCaller, LoopEndedError
 
 P = ParamSpec("P")
 R = TypeVar("R")

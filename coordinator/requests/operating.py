@@ -10,14 +10,14 @@ from typing import Any, Protocol
 
 from redis.exceptions import NoPermissionError, NoScriptError, RedisError, ResponseError
 
-from contracts.errors import ConfigurationError
-from contracts.identity import ProviderModelKey, RequestResourceKey, check_cap
-from contracts.settings import LARGEST_CAP
-from coordinator.address import ServerAddress
-from coordinator.connections import connection_error
-from coordinator.keys import SCHEMA_VERSION, request_shard
-from coordinator.link import refusal
-from coordinator.scripts import script
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import ProviderModelKey, RequestResourceKey, check_cap
+from forebay.contracts.settings import LARGEST_CAP
+from forebay.coordinator.address import ServerAddress
+from forebay.coordinator.connections import connection_error
+from forebay.coordinator.keys import SCHEMA_VERSION, request_shard
+from forebay.coordinator.link import refusal
+from forebay.coordinator.scripts import script
 
 
 class Operable(Protocol):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Mapping
 
-from contracts.errors import ConfigurationError
-from contracts.identity import ProviderModelKey, RequestDomain, RequestResourceKey
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import ProviderModelKey, RequestDomain, RequestResourceKey
 
 
 class RequestResourceResolver:

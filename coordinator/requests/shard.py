@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from contracts.errors import ConfigurationError, ForebayError, RequestAdmissionError
-from contracts.identity import ProviderModelKey
-from contracts.quotas import QuotaReading
-from contracts.requests import (
+from forebay.contracts.errors import ConfigurationError, ForebayError, RequestAdmissionError
+from forebay.contracts.identity import ProviderModelKey
+from forebay.contracts.quotas import QuotaReading
+from forebay.contracts.requests import (
     ReleaseResult,
     RequestAdmissionDecision,
     RequestAdmissionDenied,
@@ -18,16 +18,16 @@ from contracts.requests import (
     RequestDenialReason,
     RequestReleaseOutcome,
 )
-from contracts.settings import RequestAdmissionConfig
-from coordinator.channel import ShardChannel
-from coordinator.joining import Server
-from coordinator.keys import encode, request_shard
-from coordinator.logs import Logger
-from coordinator.membership import Membership
-from coordinator.operations import Args, Operation, Release, Result
-from coordinator.requests import codec
-from coordinator.requests.asking import Attempt, Recheck, Registration
-from coordinator.scripts import script
+from forebay.contracts.settings import RequestAdmissionConfig
+from forebay.coordinator.channel import ShardChannel
+from forebay.coordinator.joining import Server
+from forebay.coordinator.keys import encode, request_shard
+from forebay.coordinator.logs import Logger
+from forebay.coordinator.membership import Membership
+from forebay.coordinator.operations import Args, Operation, Release, Result
+from forebay.coordinator.requests import codec
+from forebay.coordinator.requests.asking import Attempt, Recheck, Registration
+from forebay.coordinator.scripts import script
 
 SHORTEST_WAKE_SECONDS: Final = 0.001
 NO_ATTEMPT: Final = "-"

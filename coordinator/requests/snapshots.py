@@ -7,9 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 from urllib.parse import unquote
 
-from contracts.identity import ProviderModelKey, RequestDomain, RequestResourceKey, check_type
-from contracts.requests import RequestOutcomeKind
-from contracts.snapshots import (
+from forebay.contracts.identity import (
+    ProviderModelKey,
+    RequestDomain,
+    RequestResourceKey,
+    check_type,
+)
+from forebay.contracts.requests import RequestOutcomeKind
+from forebay.contracts.snapshots import (
     AuditReport,
     BudgetSnapshot,
     DomainSnapshot,
@@ -18,7 +23,7 @@ from contracts.snapshots import (
     RegistrationSnapshot,
     WaitingGroupSnapshot,
 )
-from coordinator.keys import request_shard
+from forebay.coordinator.keys import request_shard
 
 MAX_ROWS: Final = 100
 """Rows of each list in a capture (``lua/requests/snapshot.lua``)."""

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar, TypeVarTuple
 
-from contracts.errors import ConfigurationError, CoordinatorUnavailable
+from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable
 
 Ts = TypeVarTuple("Ts")
 T = TypeVar("T")

@@ -6,10 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from contracts.scheduling import ResolvedTaskScheduling
-from contracts.workflow import ColumnScope, PlannedColumn, Workflow
-from coordinator.keys import encode
-from coordinator.tasks.codec import encode_group, signature
+from forebay.contracts.scheduling import ResolvedTaskScheduling
+from forebay.contracts.workflow import ColumnScope, PlannedColumn, Workflow
+from forebay.coordinator.keys import encode
+from forebay.coordinator.tasks.codec import encode_group, signature
 
 MAX_UNWRITTEN_ROW_GROUPS: Final = 64
 """Row groups that may wait for their records to be written; then no further one is opened, so that

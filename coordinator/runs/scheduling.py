@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from contracts.identity import TaskGroupKind, request_resource
-from contracts.runs import RunSpec
-from contracts.scheduling import DeclaresScheduling, ModelEndpoint, ResolvedTaskScheduling
-from contracts.workflow import PlannedColumn, Workflow
-from coordinator.requests.resolver import RequestResourceResolver
-from coordinator.tasks.resolver import TaskSchedulingResolver
+from forebay.contracts.identity import TaskGroupKind, request_resource
+from forebay.contracts.runs import RunSpec
+from forebay.contracts.scheduling import DeclaresScheduling, ModelEndpoint, ResolvedTaskScheduling
+from forebay.contracts.workflow import PlannedColumn, Workflow
+from forebay.coordinator.requests.resolver import RequestResourceResolver
+from forebay.coordinator.tasks.resolver import TaskSchedulingResolver
 
 GeneratorOf = Callable[[PlannedColumn, Workflow], DeclaresScheduling]
 

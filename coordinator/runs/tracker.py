@@ -14,14 +14,14 @@ from urllib.parse import unquote
 
 import redis.asyncio as aioredis
 
-from contracts.errors import ConfigurationError
-from contracts.runs import RunProgress, RunSpec
-from contracts.scheduling import ResolvedTaskScheduling
-from contracts.workflow import Workflow
-from coordinator.keys import check_id, encode
-from coordinator.runs.plan import build_plan
-from coordinator.tasks import codec
-from coordinator.tasks.controller import TaskAdmissionController
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.runs import RunProgress, RunSpec
+from forebay.contracts.scheduling import ResolvedTaskScheduling
+from forebay.contracts.workflow import Workflow
+from forebay.coordinator.keys import check_id, encode
+from forebay.coordinator.runs.plan import build_plan
+from forebay.coordinator.tasks import codec
+from forebay.coordinator.tasks.controller import TaskAdmissionController
 
 DROPPED = "!"
 """Name under which a record keeps why it was dropped, in place of a column."""

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from coordinator.membership import Membership
-from coordinator.operations import Args, Operation, Question, Result
+from forebay.coordinator.membership import Membership
+from forebay.coordinator.operations import Args, Operation, Question, Result
 
 
 class Admit(Question):

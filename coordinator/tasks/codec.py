@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any, Final, assert_never
 from urllib.parse import quote, unquote
 
-from contracts.errors import CoordinatorError, TaskAdmissionError
-from contracts.identity import TaskGroupKey
-from contracts.runs import RunProgress
-from contracts.task_policies import TaskAdmissionConfig
-from contracts.tasks import (
+from forebay.contracts.errors import CoordinatorError, TaskAdmissionError
+from forebay.contracts.identity import TaskGroupKey
+from forebay.contracts.runs import RunProgress
+from forebay.contracts.task_policies import TaskAdmissionConfig
+from forebay.contracts.tasks import (
     Admission,
     AdmittedTask,
     RunCell,
@@ -26,8 +26,8 @@ from contracts.tasks import (
     TaskDropped,
     TaskOutcome,
 )
-from coordinator.keys import check_id, encode
-from coordinator.operations import Args
+from forebay.coordinator.keys import check_id, encode
+from forebay.coordinator.operations import Args
 
 RESOURCE_SAFE: Final = ":/"
 """Kept readable in resource names besides letters, digits and ``._-~``."""

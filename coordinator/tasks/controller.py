@@ -6,27 +6,27 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Literal, Protocol
 
-from contracts.errors import ConfigurationError
-from contracts.identity import SUBMISSION, check_type
-from contracts.requests import ReleaseResult
-from contracts.task_policies import TaskAdmissionConfig, TaskAdmissionView
-from contracts.tasks import (
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import SUBMISSION, check_type
+from forebay.contracts.requests import ReleaseResult
+from forebay.contracts.task_policies import TaskAdmissionConfig, TaskAdmissionView
+from forebay.contracts.tasks import (
     Admission,
     TaskAdmissionBlockSummary,
     TaskAdmissionLease,
     TaskDeferred,
     TaskOutcome,
 )
-from coordinator.channel import ShardChannel
-from coordinator.joining import Server
-from coordinator.keys import check_id, pool_shard
-from coordinator.membership import Membership
-from coordinator.operations import Operation, Release, Result
-from coordinator.scripts import script
-from coordinator.tasks import codec
-from coordinator.tasks.asking import Admit, Word
-from coordinator.tasks.queue import FairTaskQueue
-from coordinator.tasks.snapshots import PoolReader, Reader
+from forebay.coordinator.channel import ShardChannel
+from forebay.coordinator.joining import Server
+from forebay.coordinator.keys import check_id, pool_shard
+from forebay.coordinator.membership import Membership
+from forebay.coordinator.operations import Operation, Release, Result
+from forebay.coordinator.scripts import script
+from forebay.coordinator.tasks import codec
+from forebay.coordinator.tasks.asking import Admit, Word
+from forebay.coordinator.tasks.queue import FairTaskQueue
+from forebay.coordinator.tasks.snapshots import PoolReader, Reader
 
 
 class PoolServer(Server, Reader, Protocol):

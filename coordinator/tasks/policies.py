@@ -10,15 +10,15 @@ import math
 from collections.abc import Mapping
 from typing import Protocol
 
-from contracts.identity import SUBMISSION, SchedulerResourceKey, TaskGroupSpec
-from contracts.task_policies import (
+from forebay.contracts.identity import SUBMISSION, SchedulerResourceKey, TaskGroupSpec
+from forebay.contracts.task_policies import (
     BoundedBorrowTaskAdmissionPolicyConfig,
     PolicyStateDelta,
     QueueView,
     TaskAdmissionPolicyDecision,
     TaskAdmissionView,
 )
-from contracts.tasks import Amounts, SchedulableTask, TaskDenialReason
+from forebay.contracts.tasks import Amounts, SchedulableTask, TaskDenialReason
 
 ALLOWED = TaskAdmissionPolicyDecision(allowed=True)
 

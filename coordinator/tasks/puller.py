@@ -11,11 +11,11 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from contracts.errors import ForebayError
-from contracts.tasks import Admission, TaskAdmissionLease
-from coordinator.operations import Args, Operation, Result
-from coordinator.tasks import codec
-from coordinator.tasks.controller import TaskAdmissionController
+from forebay.contracts.errors import ForebayError
+from forebay.contracts.tasks import Admission, TaskAdmissionLease
+from forebay.coordinator.operations import Args, Operation, Result
+from forebay.coordinator.tasks import codec
+from forebay.coordinator.tasks.controller import TaskAdmissionController
 
 
 class TaskPuller:

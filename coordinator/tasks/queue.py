@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
-from contracts.errors import ConfigurationError, TaskAdmissionError
-from contracts.identity import check_type
-from contracts.task_policies import QueueView
-from contracts.tasks import SchedulableTask, TaskAdmissionDenied, TaskDenialReason
-from coordinator.channel import ShardChannel
-from coordinator.keys import check_id
-from coordinator.tasks import codec
-from coordinator.tasks.snapshots import PoolReader
+from forebay.contracts.errors import ConfigurationError, TaskAdmissionError
+from forebay.contracts.identity import check_type
+from forebay.contracts.task_policies import QueueView
+from forebay.contracts.tasks import SchedulableTask, TaskAdmissionDenied, TaskDenialReason
+from forebay.coordinator.channel import ShardChannel
+from forebay.coordinator.keys import check_id
+from forebay.coordinator.tasks import codec
+from forebay.coordinator.tasks.snapshots import PoolReader
 
 MAX_PAYLOAD_BYTES: Final = 8 * 1024 * 1024
 

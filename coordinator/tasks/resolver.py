@@ -6,8 +6,8 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, Final
 
-from contracts.errors import SchedulingMetadataError
-from contracts.identity import (
+from forebay.contracts.errors import SchedulingMetadataError
+from forebay.contracts.identity import (
     MAX_NAME_BYTES,
     MAX_WEIGHT,
     MIN_WEIGHT,
@@ -20,13 +20,13 @@ from contracts.identity import (
     request_resource,
     shown,
 )
-from contracts.scheduling import (
+from forebay.contracts.scheduling import (
     DeclaresScheduling,
     ModelEndpoint,
     ResolvedTaskScheduling,
     SchedulingMetadata,
 )
-from contracts.tasks import SchedulerResourceRequest
+from forebay.contracts.tasks import SchedulerResourceRequest
 
 ADMITTED_PER_WEIGHT: Final = 2
 MOST_ADMITTED: Final = 256

@@ -11,16 +11,16 @@ from urllib.parse import unquote
 
 from redis.exceptions import RedisError
 
-from contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpec
-from contracts.snapshots import AuditReport
-from contracts.task_policies import MOST_CONSIDERED, QueueView, TaskAdmissionView
-from contracts.tasks import Amounts, TaskAdmissionBlockSummary
-from coordinator.connections import connection_error
-from coordinator.coordinator import Coordinator
-from coordinator.keys import ShardKeys, pool_shard
-from coordinator.requests.snapshots import decode_audit
-from coordinator.scripts import script
-from coordinator.tasks import codec
+from forebay.contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpec
+from forebay.contracts.snapshots import AuditReport
+from forebay.contracts.task_policies import MOST_CONSIDERED, QueueView, TaskAdmissionView
+from forebay.contracts.tasks import Amounts, TaskAdmissionBlockSummary
+from forebay.coordinator.connections import connection_error
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.keys import ShardKeys, pool_shard
+from forebay.coordinator.requests.snapshots import decode_audit
+from forebay.coordinator.scripts import script
+from forebay.coordinator.tasks import codec
 
 MAX_ROWS: Final = 100
 """Rows of each list that is shown (``lua/tasks/show.lua``, ``snapshot.lua``)."""

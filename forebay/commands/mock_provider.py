@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from contracts.errors import ConfigurationError
+from forebay.contracts.errors import ConfigurationError
 from forebay.mock_provider.truth import ProviderTruth, parse_truth, read_truth_file
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from coordinator.coordinator import Coordinator
-from coordinator.keys import pool_shard
-from coordinator.tasks.controller import PoolState, TaskAdmissionController
-from coordinator.tasks.snapshots import PoolReader
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.keys import pool_shard
+from forebay.coordinator.tasks.controller import PoolState, TaskAdmissionController
+from forebay.coordinator.tasks.snapshots import PoolReader
 from forebay.runtime import run_async
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
-from contracts.identity import ProviderModelKey, RequestDomain, RequestResourceKey
-from coordinator.coordinator import Coordinator
-from coordinator.requests.operating import reset_cooldown, reset_window
+from forebay.contracts.identity import ProviderModelKey, RequestDomain, RequestResourceKey
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.requests.operating import reset_cooldown, reset_window
 from forebay.runtime import run_async
 
 

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import click
 
-from contracts.errors import CoordinatorError
-from contracts.runs import RunProgress, RunSpec
-from contracts.settings import MemberSettings
-from contracts.workflow import Workflow
-from coordinator.address import EmbeddedAddress, parse_url
-from coordinator.coordinator import Coordinator
+from forebay.contracts.errors import CoordinatorError
+from forebay.contracts.runs import RunProgress, RunSpec
+from forebay.contracts.settings import MemberSettings
+from forebay.contracts.workflow import Workflow
+from forebay.coordinator.address import EmbeddedAddress, parse_url
+from forebay.coordinator.coordinator import Coordinator
 from forebay.runtime import DEFAULT_URL, run_async, server_url, start_worker, stop_workers
-from workers.run_driver import RunDriver, RunSummary
-from workers.workflow_file import load_workflow
+from forebay.workers.run_driver import RunDriver, RunSummary
+from forebay.workers.workflow_file import load_workflow
 
 
 @click.command("run")

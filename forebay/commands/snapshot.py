@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 import click
 
-from contracts.identity import ProviderModelKey
-from contracts.snapshots import BudgetSnapshot, DomainSnapshot, GlobalSnapshot
-from coordinator.coordinator import Coordinator
-from coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.contracts.identity import ProviderModelKey
+from forebay.contracts.snapshots import BudgetSnapshot, DomainSnapshot, GlobalSnapshot
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.runtime import run_async
 
 

@@ -17,11 +17,11 @@ from typing import Any, Final
 import click
 from arq.utils import import_string
 
-from contracts.errors import ConfigurationError
-from contracts.settings import MemberSettings
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.settings import MemberSettings
 from forebay.runtime import run_async
-from workers.arq_worker import open_worker, settings_of
-from workers.cells import MakeCellMaker
+from forebay.workers.arq_worker import open_worker, settings_of
+from forebay.workers.cells import MakeCellMaker
 
 MOST_NAMED: Final = 20
 RUN_EXTRA: Final = ("httpx2", "jinja2", "jsonschema")
@@ -102,7 +102,7 @@ def _cells() -> MakeCellMaker | None:
     """Return what makes the cells of runs, where its extra is installed."""
     if not all(find_spec(name) for name in RUN_EXTRA):
         return None
-    from workers.run_cells import RunCells  # noqa: PLC0415 - an extra
+    from forebay.workers.run_cells import RunCells  # noqa: PLC0415 - an extra
 
     return partial(RunCells, environ=os.environ)
 

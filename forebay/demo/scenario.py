@@ -13,28 +13,29 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib.resources import files
 from pathlib import Path
 from typing import Final
 
-from contracts.errors import ConfigurationError
-from contracts.identity import ProviderModelKey, RequestDomain
-from contracts.requests import RequestOutcomeKind
-from contracts.runs import RunSpec
-from contracts.settings import MemberSettings, RequestAdmissionTuningConfig
-from contracts.snapshots import AuditReport, GlobalSnapshot
-from contracts.workflow import Workflow
-from coordinator.coordinator import Coordinator
-from coordinator.embedded import EmbeddedServer
-from coordinator.keys import pool_shard
-from coordinator.requests.resolver import RequestResourceResolver
-from coordinator.requests.snapshots import RequestPressureSnapshotProvider
-from coordinator.tasks.snapshots import audit_pool
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import ProviderModelKey, RequestDomain
+from forebay.contracts.requests import RequestOutcomeKind
+from forebay.contracts.runs import RunSpec
+from forebay.contracts.settings import MemberSettings, RequestAdmissionTuningConfig
+from forebay.contracts.snapshots import AuditReport, GlobalSnapshot
+from forebay.contracts.workflow import Workflow
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.embedded import EmbeddedServer
+from forebay.coordinator.keys import pool_shard
+from forebay.coordinator.requests.resolver import RequestResourceResolver
+from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.tasks.snapshots import audit_pool
 from forebay.mock_provider.log import RequestRecord, TruthRecord
 from forebay.mock_provider.server import MockProviderServer
 from forebay.mock_provider.truth import ProviderTruth
 from forebay.runtime import start_worker, stop_workers
-from workers.run_driver import RunDriver, RunSummary
-from workers.workflow_file import load_workflow
+from forebay.workers.run_driver import RunDriver, RunSummary
+from forebay.workers.workflow_file import load_workflow
 
 TENANTS: Final = {"atlas": 3.0, "borealis": 2.0, "cumulus": 1.0}
 WORKERS: Final = 4
@@ -47,9 +48,7 @@ DROP_AT: Final = 0.4
 DROPPED_FOR_SECONDS: Final = 5.0
 KILL_AT: Final = 0.65
 LOOK_SECONDS: Final = 0.1
-WORKFLOW: Final = (
-    Path(__file__).parent.parent.parent / "examples" / "support_triage" / "workflow.toml"
-)
+WORKFLOW: Final = Path(str(files("forebay.demo.support_triage") / "workflow.toml"))
 PROVIDER: Final = ProviderTruth(
     concurrency=CAPACITY, latency_median_seconds=0.5, latency_sigma=0.25, retry_after_seconds=0.15
 )
@@ -117,10 +116,6 @@ class Demo:
 
     def run(self, run_async: Callable[..., None]) -> Observations:
         """Run it to the end and return what was seen."""
-        if not WORKFLOW.exists():
-            raise ConfigurationError(
-                f"the demo needs {WORKFLOW}, which comes with the source; run it in a checkout."
-            )
         with MockProviderServer(PROVIDER, seed=7) as provider, EmbeddedServer() as server:
             address = {"FOREBAY_PROVIDER_LOCAL_BASE_URL": provider.base_url}
             self._workers = [

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from contracts.errors import ConfigurationError
+from forebay.contracts.errors import ConfigurationError
 from forebay.mock_provider import anthropic_api, responses
 from forebay.mock_provider.calls import understand_chat, understand_embeddings
 from forebay.mock_provider.endpoint import Dialect, ModelEndpoint, header_of, respond

@@ -13,7 +13,7 @@ from typing import Any, Literal, TextIO
 
 import structlog
 
-from contracts.errors import ConfigurationError
+from forebay.contracts.errors import ConfigurationError
 
 KEPT_RECORDS = 200_000
 

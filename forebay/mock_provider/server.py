@@ -9,7 +9,7 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
-from contracts.errors import ConfigurationError
+from forebay.contracts.errors import ConfigurationError
 from forebay.mock_provider.app import create_app
 from forebay.mock_provider.log import ProviderLog
 from forebay.mock_provider.state import ProviderState

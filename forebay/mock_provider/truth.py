@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from contracts.errors import ConfigurationError
+from forebay.contracts.errors import ConfigurationError
 
 NONE_WORD = "none"
 """How a TOML file, which knows no null, takes a limit away: ``concurrency = "none"``."""

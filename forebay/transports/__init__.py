@@ -21,19 +21,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
-from contracts.errors import ConfigurationError
-from contracts.identity import RequestGroupSpec, RequestResourceKey
-from contracts.settings import MemberSettings, RequestAdmissionConfig
-from coordinator.requests.blocking import BlockingRequestAdmissionController
-from coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import RequestGroupSpec, RequestResourceKey
+from forebay.contracts.settings import MemberSettings, RequestAdmissionConfig
+from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
+from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.transports.admission import RegisterAs
 from forebay.transports.arguments import check_keywords, check_requests
 from forebay.transports.clients import Factory, library_of
 from forebay.transports.exchange import ReleaseAt, Rules
 from forebay.transports.groups import asking_as, current_group
 from forebay.transports.identity import UNNAMED_MODEL, HttpResolver, RequestView, Resolve
-from workers.classification import Classifier
-from workers.token_estimate import TokenEstimator
+from forebay.workers.classification import Classifier
+from forebay.workers.token_estimate import TokenEstimator
 
 if TYPE_CHECKING:
     import httpx

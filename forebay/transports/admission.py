@@ -11,14 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
-from contracts.errors import ConfigurationError, CoordinatorUnavailable
-from contracts.identity import ProviderModelKey, check_cap, check_type
-from contracts.settings import LARGEST_CAP, MemberSettings, RequestAdmissionConfig
-from coordinator.requests.attempts import RequestAttempt
-from coordinator.requests.blocking import BlockingRequestAdmissionController
-from coordinator.requests.controller import AdaptiveRequestAdmissionController
-from coordinator.requests.threads import LoopCaller
 from forebay.connecting import Connection, connect
+from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable
+from forebay.contracts.identity import ProviderModelKey, check_cap, check_type
+from forebay.contracts.settings import LARGEST_CAP, MemberSettings, RequestAdmissionConfig
+from forebay.coordinator.requests.attempts import RequestAttempt
+from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
+from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.requests.threads import LoopCaller
 from forebay.transports.waits import OPEN_BODIES, LongWaits
 
 LockT = TypeVar("LockT")

@@ -7,13 +7,13 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
-from contracts.errors import ConfigurationError
-from contracts.identity import check_type, shown
-from contracts.settings import MemberSettings, RequestAdmissionConfig, RequestQuotas
-from coordinator.address import parse_url
-from coordinator.requests.blocking import BlockingRequestAdmissionController
-from coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.connecting import Connection
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import check_type, shown
+from forebay.contracts.settings import MemberSettings, RequestAdmissionConfig, RequestQuotas
+from forebay.coordinator.address import parse_url
+from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
+from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 
 Controller = AdaptiveRequestAdmissionController | BlockingRequestAdmissionController
 

@@ -9,9 +9,9 @@ from functools import cache, partial
 from types import ModuleType
 from typing import Any, Final
 
-from contracts.errors import ConfigurationError
-from contracts.identity import check_type, shown
-from contracts.settings import MemberSettings
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import check_type, shown
+from forebay.contracts.settings import MemberSettings
 from forebay.transports.admission import (
     AsyncAdmission,
     BlockingAdmission,

@@ -9,17 +9,17 @@ import asyncio
 import os
 from typing import Any, ClassVar, NoReturn
 
-from contracts.errors import ConfigurationError
-from contracts.events import captured_context
-from contracts.requests import RequestAdmissionItem, new_attempt_id
-from coordinator.logs import Logger
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.events import captured_context
+from forebay.contracts.requests import RequestAdmissionItem, new_attempt_id
+from forebay.coordinator.logs import Logger
 from forebay.transports.admission import AsyncAdmission, BlockingAdmission, refuse_two_loops
 from forebay.transports.exchange import Exchange, Rules
 from forebay.transports.groups import current_group
 from forebay.transports.identity import view_of
 from forebay.transports.lanes import Lanes, Passage
 from forebay.transports.streams import Dropped
-from workers.executor import in_executor
+from forebay.workers.executor import in_executor
 
 log = Logger("forebay.transports")
 

@@ -10,30 +10,30 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, Literal
 
-from contracts.errors import ConfigurationError
-from contracts.identity import (
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import (
     RequestGroupSpec,
     RequestResourceKey,
     check_methods,
     check_type,
     shown,
 )
-from contracts.requests import (
+from forebay.contracts.requests import (
     RequestAdmissionItem,
     RequestOutcomeKind,
     RequestReleaseOutcome,
     check_wait,
 )
-from coordinator.logs import Logger
-from coordinator.requests.attempts import classified, outcome_of
+from forebay.coordinator.logs import Logger
+from forebay.coordinator.requests.attempts import classified, outcome_of
 from forebay.transports.arguments import Controller
 from forebay.transports.identity import HttpResolver, Resolve
 from forebay.transports.lanes import Lanes, Passage
 from forebay.transports.waits import OPEN_BODIES
-from workers.answer_bodies import AnswerReader
-from workers.classification import NOT_SENT, Classifier, DefaultClassifier, check_classifier
-from workers.provider_answers import quota_readings
-from workers.token_estimate import CharacterEstimator, TokenEstimator, check_estimator
+from forebay.workers.answer_bodies import AnswerReader
+from forebay.workers.classification import NOT_SENT, Classifier, DefaultClassifier, check_classifier
+from forebay.workers.provider_answers import quota_readings
+from forebay.workers.token_estimate import CharacterEstimator, TokenEstimator, check_estimator
 
 log = Logger("forebay.transports")
 

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
 
-from contracts.identity import RequestGroupSpec, check_type
+from forebay.contracts.identity import RequestGroupSpec, check_type
 
 current_group: ContextVar[RequestGroupSpec | None] = ContextVar(
     "forebay_request_group", default=None

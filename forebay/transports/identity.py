@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from contracts.errors import ConfigurationError
-from contracts.identity import RequestDomain, RequestResourceKey, check_type, shown
-from coordinator.requests.resolver import RequestResourceResolver
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import RequestDomain, RequestResourceKey, check_type, shown
+from forebay.coordinator.requests.resolver import RequestResourceResolver
 
 UNNAMED_MODEL: Final = "unnamed"
 """Model id of a call that names no model in a readable body: an upload, a list of the models."""

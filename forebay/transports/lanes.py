@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from contracts.errors import CoordinatorUnavailable
+from forebay.contracts.errors import CoordinatorUnavailable
 
 UNUSED_SECONDS: Final = 5.0
 """A lane that was not used for this long is closed; httpx keeps an idle connection as long."""

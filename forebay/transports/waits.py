@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from coordinator.requests.threads import LoopCaller
+from forebay.coordinator.requests.threads import LoopCaller
 
 LONG_WAIT_SECONDS: Final = 1.0
 """A call that waited for its lease as long makes this process look at its own open bodies."""

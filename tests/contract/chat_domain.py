@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import forebay
-from contracts.snapshots import DomainSnapshot
-from coordinator.coordinator import Coordinator
-from coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.contracts.snapshots import DomainSnapshot
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from tests.support import wait_until
 
 MODEL = forebay.ProviderModelKey(provider_name="p", model_id="m")

@@ -8,9 +8,9 @@ import fakeredis
 import pytest
 import redis
 
-from coordinator.address import parse_url
-from coordinator.connections import open_sync
-from coordinator.coordinator import Coordinator
+from forebay.coordinator.address import parse_url
+from forebay.coordinator.connections import open_sync
+from forebay.coordinator.coordinator import Coordinator
 from tests.support_scripts import ScriptedShard
 
 

@@ -10,13 +10,13 @@ import fakeredis
 import pytest
 import redis
 
-from contracts.snapshots import AuditReport
-from coordinator.address import parse_url
-from coordinator.connections import open_sync
-from coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, pool_shard
-from coordinator.membership import member_keys
-from coordinator.requests.snapshots import decode_audit
-from coordinator.tasks.codec import parse_signature
+from forebay.contracts.snapshots import AuditReport
+from forebay.coordinator.address import parse_url
+from forebay.coordinator.connections import open_sync
+from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, pool_shard
+from forebay.coordinator.membership import member_keys
+from forebay.coordinator.requests.snapshots import decode_audit
+from forebay.coordinator.tasks.codec import parse_signature
 from tests.contract.shard_under_clock import CLOCK, CLOCK_KEY, SECOND_US, START_US, TTL_US
 from tests.support_scripts import composed, evaluate
 

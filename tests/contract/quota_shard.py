@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from contracts.quotas import QuotaBudget
-from contracts.settings import RequestAdmissionConfig, RequestQuotas
+from forebay.contracts.quotas import QuotaBudget
+from forebay.contracts.settings import RequestAdmissionConfig, RequestQuotas
 from tests.support_scripts import Acquire, Register, ScriptedShard
 from tests.support_state import audited
 

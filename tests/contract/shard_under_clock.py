@@ -10,22 +10,22 @@ import fakeredis
 import pytest
 import redis
 
-from contracts.identity import (
+from forebay.contracts.identity import (
     ProviderModelKey,
     RequestDomain,
     RequestGroupSpec,
     RequestResourceKey,
 )
-from contracts.requests import RequestAdmissionItem
-from contracts.settings import RequestAdmissionConfig
-from contracts.snapshots import AuditReport, GlobalSnapshot
-from coordinator.address import parse_url
-from coordinator.connections import open_sync
-from coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, request_shard
-from coordinator.membership import member_keys
-from coordinator.requests import codec
-from coordinator.requests.snapshots import decode_audit, decode_capture
-from coordinator.scripts import compose
+from forebay.contracts.requests import RequestAdmissionItem
+from forebay.contracts.settings import RequestAdmissionConfig
+from forebay.contracts.snapshots import AuditReport, GlobalSnapshot
+from forebay.coordinator.address import parse_url
+from forebay.coordinator.connections import open_sync
+from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, request_shard
+from forebay.coordinator.membership import member_keys
+from forebay.coordinator.requests import codec
+from forebay.coordinator.requests.snapshots import decode_audit, decode_capture
+from forebay.coordinator.scripts import compose
 
 SERVERS: Final = ("fakeredis", "server")
 CLOCK_KEY = "test:clock"

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 import forebay
-from coordinator.coordinator import Coordinator
+from forebay.coordinator.coordinator import Coordinator
 from tests.contract.chat_domain import CHAT, MODEL, counts, is_idle, item, when
 from tests.support import wait_until
 

@@ -8,8 +8,8 @@ import random
 import pytest
 
 import forebay
-from contracts.errors import ConfigurationError
 from forebay import ReleaseReason, RequestDenialReason
+from forebay.contracts.errors import ConfigurationError
 from tests.support_proxy import Fault
 from tests.support_scene import CAP, MODEL, Scene, item, open_scene, settings, soon
 

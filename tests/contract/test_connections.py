@@ -13,9 +13,15 @@ from pathlib import Path
 import pytest
 import redis
 
-from contracts.errors import ConfigurationError, CoordinatorUnavailable, ServerTooOld
-from coordinator.address import EmbeddedAddress, TcpAddress, TlsFiles, UnixAddress, parse_url
-from coordinator.connections import (
+from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable, ServerTooOld
+from forebay.coordinator.address import (
+    EmbeddedAddress,
+    TcpAddress,
+    TlsFiles,
+    UnixAddress,
+    parse_url,
+)
+from forebay.coordinator.connections import (
     ServerVersion,
     check_server,
     connection_error,
@@ -24,7 +30,7 @@ from coordinator.connections import (
     parse_server_version,
     require_supported,
 )
-from coordinator.embedded_files import find_server_binary
+from forebay.coordinator.embedded_files import find_server_binary
 
 SECRET = "hunter2"
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from contracts.errors import ConfigurationError, RequestAdmissionError
-from contracts.identity import ProviderModelKey, RequestResourceKey
-from contracts.requests import (
+from forebay.contracts.errors import ConfigurationError, RequestAdmissionError
+from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
+from forebay.contracts.requests import (
     SUCCESS,
     ReleaseReason,
     RequestAdmissionItem,
@@ -19,9 +19,9 @@ from contracts.requests import (
     RequestOutcomeKind,
     RequestReleaseOutcome,
 )
-from contracts.settings import MemberSettings, RequestAdmissionConfig
-from coordinator.coordinator import Coordinator
-from coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.contracts.settings import MemberSettings, RequestAdmissionConfig
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 
 MODEL = ProviderModelKey(provider_name="p", model_id="m")
 CHAT = RequestResourceKey(provider_model=MODEL)

@@ -16,18 +16,18 @@ from typing import Self
 import pytest
 import redis
 
-from contracts.errors import ConfigurationError, CoordinatorUnavailable
-from coordinator import embedded_files
-from coordinator.address import UnixAddress, parse_url
-from coordinator.connections import check_server, open_async, open_sync
-from coordinator.embedded import LOG_FILE, EmbeddedServer
+from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable
+from forebay.coordinator import embedded_files
+from forebay.coordinator.address import UnixAddress, parse_url
+from forebay.coordinator.connections import check_server, open_async, open_sync
+from forebay.coordinator.embedded import LOG_FILE, EmbeddedServer
 from tests.support import wait_until
 
 ROOT = Path(__file__).parents[2]
 
 OWNER = """
 import os, sys
-from coordinator.embedded import EmbeddedServer
+from forebay.coordinator.embedded import EmbeddedServer
 server = EmbeddedServer(sys.argv[1] or None)
 server.start()
 child = os.fork() if "fork" in sys.argv else os.getpid()

@@ -12,12 +12,12 @@ import pytest
 import redis
 
 import forebay
-from contracts.settings import LONGEST_SECONDS
-from coordinator.address import parse_url
-from coordinator.connections import open_sync
-from coordinator.coordinator import Coordinator
-from coordinator.keys import request_shard
-from coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.contracts.settings import LONGEST_SECONDS
+from forebay.coordinator.address import parse_url
+from forebay.coordinator.connections import open_sync
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.keys import request_shard
+from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from tests.support import wait_until
 from tests.support_scripts import Acquire, Register, Release, ScriptedShard
 from tests.support_state import audited

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from contracts.snapshots import AuditReport
-from coordinator.coordinator import Coordinator
-from coordinator.operators import operator_scripts
-from coordinator.tasks.snapshots import audit_pool, pool_lines
+from forebay.contracts.snapshots import AuditReport
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.operators import operator_scripts
+from forebay.coordinator.tasks.snapshots import audit_pool, pool_lines
 from tests.contract.pool_under_clock import MODEL, ONE, OTHER, Pool, open_pool
 from tests.contract.run_plans import plan
 from tests.contract.shard_under_clock import SERVERS

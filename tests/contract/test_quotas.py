@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import forebay
-from coordinator.coordinator import Coordinator
+from forebay.coordinator.coordinator import Coordinator
 from tests.contract.chat_domain import MODEL, counts, is_idle, item, joined, when
 from tests.support import wait_until
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from contracts.identity import RequestDomain
-from contracts.snapshots import AuditReport
+from forebay.contracts.identity import RequestDomain
+from forebay.contracts.snapshots import AuditReport
 from tests.contract.shard_under_clock import SERVERS, START_US, Shard, make_busy, open_shard
 
 LUA = Path(__file__).parents[2] / "lua"

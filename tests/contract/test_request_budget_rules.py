@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 
-from contracts.quotas import QuotaReading
-from contracts.settings import RequestAdmissionConfig
+from forebay.contracts.quotas import QuotaReading
+from forebay.contracts.settings import RequestAdmissionConfig
 from tests.contract.quota_shard import RPM, SECOND_US, TPM, answers, config, levels, opened
 from tests.support_scripts import (
     START_US,

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from contracts.requests import RequestOutcomeKind as Outcome
-from coordinator.address import parse_url
-from coordinator.connections import open_sync
+from forebay.contracts.requests import RequestOutcomeKind as Outcome
+from forebay.coordinator.address import parse_url
+from forebay.coordinator.connections import open_sync
 from tests.support_scripts import (
     GENERATION,
     Acquire,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from contracts.requests import RequestOutcomeKind as Outcome
-from contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
+from forebay.contracts.requests import RequestOutcomeKind as Outcome
+from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
 from tests.support_scripts import (
     CHAT,
     EMBEDDING,

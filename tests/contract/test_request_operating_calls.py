@@ -9,14 +9,18 @@ from typing import Any
 
 import pytest
 
-from contracts.errors import ConfigurationError, CoordinatorUnavailable, SchemaMismatch
-from contracts.identity import ProviderModelKey, RequestDomain, RequestResourceKey
-from contracts.requests import RequestAdmissionItem, RequestOutcomeKind, RequestReleaseOutcome
-from coordinator.coordinator import Coordinator
-from coordinator.embedded import EmbeddedServer
-from coordinator.requests.controller import AdaptiveRequestAdmissionController
-from coordinator.requests.operating import reset_cooldown, reset_window, set_override_cap
-from coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable, SchemaMismatch
+from forebay.contracts.identity import ProviderModelKey, RequestDomain, RequestResourceKey
+from forebay.contracts.requests import (
+    RequestAdmissionItem,
+    RequestOutcomeKind,
+    RequestReleaseOutcome,
+)
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.embedded import EmbeddedServer
+from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.requests.operating import reset_cooldown, reset_window, set_override_cap
+from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from tests.support import wait_until
 from tests.support_runs import forebay
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contracts.identity import RequestDomain
-from contracts.requests import RequestOutcomeKind as Outcome
-from contracts.settings import RequestAdmissionConfig
+from forebay.contracts.identity import RequestDomain
+from forebay.contracts.requests import RequestOutcomeKind as Outcome
+from forebay.contracts.settings import RequestAdmissionConfig
 from tests.support_scripts import (
     CHAT,
     EMBEDDING,

@@ -8,17 +8,17 @@ from pathlib import Path
 import pytest
 import redis
 
-from contracts.errors import CoordinatorUnavailable
-from contracts.identity import ProviderModelKey, RequestDomain, RequestResourceKey
-from contracts.requests import RequestAdmissionItem, RequestOutcomeKind
-from contracts.settings import RequestAdmissionTuningConfig
-from contracts.snapshots import GlobalSnapshot
-from coordinator.coordinator import Coordinator
-from coordinator.embedded import EmbeddedServer
-from coordinator.keys import SHARDS_KEY
-from coordinator.requests.controller import AdaptiveRequestAdmissionController
-from coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.commands.snapshot import snapshot_lines
+from forebay.contracts.errors import CoordinatorUnavailable
+from forebay.contracts.identity import ProviderModelKey, RequestDomain, RequestResourceKey
+from forebay.contracts.requests import RequestAdmissionItem, RequestOutcomeKind
+from forebay.contracts.settings import RequestAdmissionTuningConfig
+from forebay.contracts.snapshots import GlobalSnapshot
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.embedded import EmbeddedServer
+from forebay.coordinator.keys import SHARDS_KEY
+from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from tests.contract.shard_under_clock import (
     LARGE,
     SECOND_US,

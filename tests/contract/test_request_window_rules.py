@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from contracts.requests import RequestOutcomeKind as Outcome
-from contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
-from coordinator.keys import KEEP_UNUSED_SHARD_MS
+from forebay.contracts.requests import RequestOutcomeKind as Outcome
+from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
+from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS
 from tests.support_scripts import (
     CHAT,
     EMBEDDING,

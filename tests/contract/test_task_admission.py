@@ -6,16 +6,16 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from contracts.errors import TaskAdmissionError
-from contracts.identity import TaskGroupKind
-from contracts.task_policies import (
+from forebay.contracts.errors import TaskAdmissionError
+from forebay.contracts.identity import TaskGroupKind
+from forebay.contracts.task_policies import (
     BoundedBorrowTaskAdmissionPolicyConfig,
     DebtCeiling,
     TaskAdmissionConfig,
 )
-from contracts.tasks import TaskDenialReason
-from coordinator.coordinator import Coordinator
-from coordinator.tasks.controller import TaskAdmissionController
+from forebay.contracts.tasks import TaskDenialReason
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.tasks.controller import TaskAdmissionController
 from tests.support import wait_until
 from tests.support_tasks import DONE, group, joined, task
 

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from contracts.errors import ConfigurationError, TaskAdmissionError
-from contracts.task_policies import TaskAdmissionConfig
-from contracts.tasks import TaskDenialReason
-from coordinator.coordinator import Coordinator
-from coordinator.tasks.controller import TaskAdmissionController
-from coordinator.tasks.queue import MAX_PAYLOAD_BYTES
+from forebay.contracts.errors import ConfigurationError, TaskAdmissionError
+from forebay.contracts.task_policies import TaskAdmissionConfig
+from forebay.contracts.tasks import TaskDenialReason
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.tasks.controller import TaskAdmissionController
+from forebay.coordinator.tasks.queue import MAX_PAYLOAD_BYTES
 from tests.support_tasks import DONE, joined, task
 
 

@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from contracts.errors import CoordinatorFull
-from contracts.settings import MemberSettings
-from contracts.tasks import Admission
-from coordinator.coordinator import Coordinator
-from coordinator.operations import Operation
-from coordinator.tasks import codec
-from coordinator.tasks.controller import TaskAdmissionController
+from forebay.contracts.errors import CoordinatorFull
+from forebay.contracts.settings import MemberSettings
+from forebay.contracts.tasks import Admission
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.operations import Operation
+from forebay.coordinator.tasks import codec
+from forebay.coordinator.tasks.controller import TaskAdmissionController
 from tests.support import wait_until
 from tests.support_tasks import Work, joined, task
 

@@ -14,8 +14,8 @@ import openai
 import pytest
 
 import forebay
-from coordinator.coordinator import Coordinator
-from coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.transports import HttpResolver, asking_as
 from tests.contract.chat_domain import CHAT, MODEL, counts, is_idle, see, when
 from tests.support import wait_until

@@ -11,12 +11,12 @@ import pytest
 from structlog.testing import capture_logs
 
 import forebay
+from forebay.workers.executor import ModelRequest, ModelRequestExecutor
 from tests.contract.chat_domain import item
 from tests.support_answers import refuses
 from tests.support_drivers import Driver
 from tests.support_exchange import exchanging
 from tests.support_raw_provider import RawProvider
-from workers.executor import ModelRequest, ModelRequestExecutor
 
 OTHER = forebay.RequestResourceKey(
     provider_model=forebay.ProviderModelKey(provider_name="p", model_id="outer")

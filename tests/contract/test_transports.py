@@ -11,7 +11,7 @@ import json
 import pytest
 
 import forebay
-from contracts.snapshots import DomainSnapshot
+from forebay.contracts.snapshots import DomainSnapshot
 from tests.contract.chat_domain import when
 from tests.support import wait_until
 from tests.support_answers import SENTENCE, WORDS, answers, completion, events, stalls_midway

@@ -9,9 +9,9 @@ import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 
-from coordinator.address import parse_url
-from coordinator.connections import open_async
-from coordinator.wire import Wire, open_wire
+from forebay.coordinator.address import parse_url
+from forebay.coordinator.connections import open_async
+from forebay.coordinator.wire import Wire, open_wire
 from tests.support import wait_until
 
 

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from forebay.workers.arq_redis import JobPool, create_pool
 from tests.support_arq import check_books
-from workers.arq_redis import JobPool, create_pool
 
 
 @pytest.fixture

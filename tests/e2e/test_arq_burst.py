@@ -6,10 +6,10 @@ import pytest
 from arq.connections import RedisSettings
 from arq.worker import FailedJobs, async_check_health
 
-from coordinator.address import parse_url
+from forebay.coordinator.address import parse_url
+from forebay.workers.arq_worker import open_worker
 from tests.support import wait_until
 from tests.support_arq import named, result_of, working
-from workers.arq_worker import open_worker
 
 
 async def echo(ctx, *args):

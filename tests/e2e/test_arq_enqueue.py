@@ -9,14 +9,14 @@ from arq.connections import ArqRedis
 from arq.jobs import JobStatus
 from arq.worker import Retry
 
-from contracts.errors import ConfigurationError, TaskFailed
-from contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpec
-from contracts.settings import MemberSettings
-from contracts.tasks import SchedulerResourceRequest
+from forebay.contracts.errors import ConfigurationError, TaskFailed
+from forebay.contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpec
+from forebay.contracts.settings import MemberSettings
+from forebay.contracts.tasks import SchedulerResourceRequest
+from forebay.workers.arq_redis import create_pool
+from forebay.workers.serialization import load_job
 from tests.support import wait_until
 from tests.support_arq import Gate, result_of, working
-from workers.arq_redis import create_pool
-from workers.serialization import load_job
 
 HOUR = timedelta(hours=1)
 

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from forebay.workers.arq_redis import ForebayArqRedis
 from tests.support import wait_until
 from tests.support_arq import Gate, result_of, working
-from workers.arq_redis import ForebayArqRedis
 
 HOOKS = ("on_startup", "on_job_start", "on_job_end", "after_job_end", "on_shutdown")
 

@@ -7,8 +7,8 @@ import asyncio
 import pytest
 from arq.jobs import JobStatus
 
-from coordinator.keys import pool_shard
-from coordinator.tasks.snapshots import audit_pool
+from forebay.coordinator.keys import pool_shard
+from forebay.coordinator.tasks.snapshots import audit_pool
 from tests.support_arq import PATIENCE_SECONDS, result_of, working
 
 IDS = ["user:42", "a b|c~1", "Straße ☃\n\0", '"100%41" {x}', "%41", "x" * 512]

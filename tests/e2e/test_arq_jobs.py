@@ -8,12 +8,12 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from arq.jobs import Job, JobResult, JobStatus, ResultNotFound
 
-from contracts.errors import TaskFailed
-from contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpec
-from contracts.tasks import SchedulableTask
+from forebay.contracts.errors import TaskFailed
+from forebay.contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpec
+from forebay.contracts.tasks import SchedulableTask
+from forebay.workers.serialization import dump_job, load_job
 from tests.support import wait_until
 from tests.support_arq import Gate, result_of, working
-from workers.serialization import dump_job, load_job
 
 GROUP = TaskGroupSpec(key=TaskGroupKey(kind=TaskGroupKind.LOCAL, identity=("tests",)))
 SOON = timedelta(seconds=60)

@@ -10,9 +10,9 @@ from arq.connections import ArqRedis
 from arq.jobs import serialize_job
 from arq.worker import Worker
 
-from workers.arq_redis import ForebayArqRedis, Opening, _OpeningPipeline
-from workers.arq_worker import ForebayWorker
-from workers.serialization import dump_job, load_job
+from forebay.workers.arq_redis import ForebayArqRedis, Opening, _OpeningPipeline
+from forebay.workers.arq_worker import ForebayWorker
+from forebay.workers.serialization import dump_job, load_job
 
 OVERRIDDEN = [
     "heart_beat",

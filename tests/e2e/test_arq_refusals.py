@@ -7,12 +7,12 @@ from datetime import UTC, datetime
 import pytest
 from arq.connections import RedisSettings
 
-from contracts.errors import ConfigurationError, TaskAdmissionError
-from contracts.tasks import TaskDenialReason
-from coordinator.tasks.queue import MAX_PAYLOAD_BYTES
+from forebay.contracts.errors import ConfigurationError, TaskAdmissionError
+from forebay.contracts.tasks import TaskDenialReason
+from forebay.coordinator.tasks.queue import MAX_PAYLOAD_BYTES
+from forebay.workers.arq_redis import create_pool
 from tests.support import wait_until
 from tests.support_arq import result_of, working
-from workers.arq_redis import create_pool
 
 
 async def echo(ctx, *args):

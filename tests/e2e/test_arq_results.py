@@ -8,12 +8,12 @@ import pytest
 from arq.jobs import Job, JobStatus, ResultNotFound, SerializationError
 from arq.worker import Retry, func
 
-from contracts.errors import TaskFailed
-from contracts.tasks import SchedulableTask
+from forebay.contracts.errors import TaskFailed
+from forebay.contracts.tasks import SchedulableTask
+from forebay.workers.arq_redis import create_pool
+from forebay.workers.serialization import load_job
 from tests.support import wait_until
 from tests.support_arq import GROUP, result_of, working
-from workers.arq_redis import create_pool
-from workers.serialization import load_job
 
 FOR_EVER = -1
 GONE = -2

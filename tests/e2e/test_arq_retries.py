@@ -10,7 +10,7 @@ import pytest
 from arq.jobs import JobStatus
 from arq.worker import Retry, RetryJob, func
 
-from contracts.errors import TaskFailed
+from forebay.contracts.errors import TaskFailed
 from tests.support import wait_until
 from tests.support_arq import Gate, result_of, working
 

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from contracts.identity import ProviderModelKey, RequestResourceKey
-from coordinator.coordinator import Coordinator
+from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
+from forebay.coordinator.coordinator import Coordinator
 from forebay.mock_provider.server import MockProviderServer
 from forebay.mock_provider.truth import ProviderTruth
 from tests.contract.chat_domain import counts, is_idle, when

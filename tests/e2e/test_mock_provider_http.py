@@ -19,7 +19,7 @@ import openai
 import pydantic
 import pytest
 
-from contracts.errors import ConfigurationError
+from forebay.contracts.errors import ConfigurationError
 from forebay.mock_provider.log import RequestRecord
 from forebay.mock_provider.server import MockProviderServer
 from forebay.mock_provider.truth import ProviderTruth

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from contracts.identity import ProviderModelKey, RequestGroupSpec, RequestResourceKey
-from contracts.requests import SUCCESS, RequestAdmissionItem
-from coordinator.address import UnixAddress, parse_url
-from coordinator.coordinator import Coordinator
-from coordinator.keys import request_shard
-from coordinator.operators import COMMANDS, publish_scripts
-from coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.contracts.identity import ProviderModelKey, RequestGroupSpec, RequestResourceKey
+from forebay.contracts.requests import SUCCESS, RequestAdmissionItem
+from forebay.coordinator.address import UnixAddress, parse_url
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.keys import request_shard
+from forebay.coordinator.operators import COMMANDS, publish_scripts
+from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from tests.support import wait_until
 
 MOCK_LARGE = ProviderModelKey(provider_name="local", model_id="mock-large")

@@ -17,8 +17,10 @@ import pytest
 from pydantic import SecretStr
 
 import forebay
-from coordinator.address import parse_url
-from coordinator.connections import open_sync
+from forebay.coordinator.address import parse_url
+from forebay.coordinator.connections import open_sync
+from forebay.workers.executor import ModelRequest, ModelRequestExecutor
+from forebay.workers.openai_client import OpenAICompatibleClient
 from tests.contract.chat_domain import CHAT
 from tests.support import wait_until
 from tests.support_answers import (
@@ -33,12 +35,10 @@ from tests.support_answers import (
 from tests.support_drivers import API_KEY
 from tests.support_exchange import Exchanges, exchanging
 from tests.support_raw_provider import Asked, RawProvider, Reply, begun_stream, chunk, whole
-from workers.executor import ModelRequest, ModelRequestExecutor
-from workers.openai_client import OpenAICompatibleClient
 
 COMPLETION = "a completion that nobody else may see"
 SECRETS = (API_KEY, PROMPT, COMPLETION)
-OURS = ("forebay", "coordinator", "workers", "contracts")
+OURS = ("forebay",)
 DRIVERS = ("openai-async", "anthropic-async", "openai-sync", "httpx-async")
 
 

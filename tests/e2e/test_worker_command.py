@@ -15,13 +15,13 @@ import pytest
 from arq.jobs import JobStatus
 from click.testing import CliRunner
 
-from contracts.errors import TaskAdmissionError
-from coordinator.coordinator import Coordinator
-from coordinator.keys import pool_shard
-from coordinator.tasks.snapshots import PoolReader
 from forebay.cli import cli
+from forebay.contracts.errors import TaskAdmissionError
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.keys import pool_shard
+from forebay.coordinator.tasks.snapshots import PoolReader
+from forebay.workers.arq_redis import create_pool
 from tests.support import wait_until
-from workers.arq_redis import create_pool
 
 ROOT = Path(__file__).parents[2]
 APP = """

@@ -8,8 +8,9 @@ from collections import Counter
 
 import pytest
 
-from contracts.task_policies import TaskAdmissionConfig
-from coordinator.keys import pool_shard
+from forebay.contracts.task_policies import TaskAdmissionConfig
+from forebay.coordinator.keys import pool_shard
+from forebay.workers.arq_redis import create_pool
 from tests.support import wait_until
 from tests.support_arq import check_books
 from tests.support_arq_fleet import (
@@ -19,7 +20,6 @@ from tests.support_arq_fleet import (
     check_order,
     is_of,
 )
-from workers.arq_redis import create_pool
 
 MEMBERS = pool_shard("default")["members"]
 

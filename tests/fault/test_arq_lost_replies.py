@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from contracts.errors import TaskFailed
-from contracts.settings import MemberSettings
+from forebay.contracts.errors import TaskFailed
+from forebay.contracts.settings import MemberSettings
+from forebay.workers.arq_redis import create_pool
 from tests.support import wait_until
 from tests.support_arq import Gate, check_books, result_of, working
 from tests.support_proxy import Fault, FaultyProxy
-from workers.arq_redis import create_pool
 
 SETTINGS = MemberSettings(ttl_seconds=3600.0, recheck_seconds=0.1)
 

@@ -7,12 +7,12 @@ import contextlib
 
 import pytest
 
-from contracts.settings import MemberSettings
-from contracts.task_policies import TaskAdmissionConfig
-from coordinator.keys import pool_shard
+from forebay.contracts.settings import MemberSettings
+from forebay.contracts.task_policies import TaskAdmissionConfig
+from forebay.coordinator.keys import pool_shard
+from forebay.workers.arq_redis import create_pool
 from tests.support import wait_until
 from tests.support_arq import Gate, check_books, result_of, working
-from workers.arq_redis import create_pool
 
 KEYS = pool_shard("default")
 SETTINGS = MemberSettings(ttl_seconds=0.3, recheck_seconds=0.1)

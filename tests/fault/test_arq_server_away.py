@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from contracts.settings import MemberSettings
+from forebay.contracts.settings import MemberSettings
+from forebay.workers.arq_redis import create_pool
 from tests.support import wait_until
 from tests.support_arq import result_of, working
 from tests.support_proxy import FaultyProxy
-from workers.arq_redis import create_pool
 
 SETTINGS = MemberSettings(ttl_seconds=3600.0, recheck_seconds=0.1)
 

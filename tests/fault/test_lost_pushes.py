@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from arq.worker import func
 
-from coordinator.coordinator import Coordinator
-from coordinator.keys import pool_shard
-from coordinator.tasks.snapshots import audit_pool
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.keys import pool_shard
+from forebay.coordinator.tasks.snapshots import audit_pool
+from forebay.workers.arq_redis import JobPool, create_pool
+from forebay.workers.arq_worker import ForebayWorker
 from tests.support import wait_until
 from tests.support_proxy import FaultyProxy
 from tests.support_scene import PATIENCE_SECONDS, settings, soon
-from workers.arq_redis import JobPool, create_pool
-from workers.arq_worker import ForebayWorker
 
 # arq closes its pool by a name that redis-py has deprecated
 pytestmark = pytest.mark.filterwarnings("ignore:Call to deprecated close:DeprecationWarning")

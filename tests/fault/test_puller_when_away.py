@@ -8,9 +8,9 @@ import signal
 
 import pytest
 
-from contracts.settings import MemberSettings
-from coordinator.coordinator import Coordinator
-from coordinator.embedded import EmbeddedServer
+from forebay.contracts.settings import MemberSettings
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.embedded import EmbeddedServer
 from tests.support import wait_until
 from tests.support_tasks import Work, joined, task
 

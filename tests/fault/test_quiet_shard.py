@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 import forebay
-from coordinator.coordinator import Coordinator
-from coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from tests.support import wait_until
 
 TTL_SECONDS = 1.0

@@ -8,12 +8,13 @@ import signal
 
 import pytest
 
-from coordinator.address import parse_url
-from coordinator.connections import open_sync
-from coordinator.coordinator import Coordinator
+from forebay.coordinator.address import parse_url
+from forebay.coordinator.connections import open_sync
+from forebay.coordinator.coordinator import Coordinator
 from forebay.mock_provider.server import MockProviderServer
 from forebay.mock_provider.truth import ProviderTruth
 from forebay.runtime import start_worker, stop_workers
+from forebay.workers.run_driver import RunDriver
 from tests.support import wait_until
 from tests.support_runs import (
     COLUMNS,
@@ -26,7 +27,6 @@ from tests.support_runs import (
     remains,
     seed_rows,
 )
-from workers.run_driver import RunDriver
 
 TTL_SECONDS = 1.0
 RUN_SECONDS = 20.0

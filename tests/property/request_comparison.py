@@ -7,8 +7,8 @@ from typing import Any
 
 import redis
 
-from contracts.identity import RequestDomain
-from coordinator.keys import ShardKeys
+from forebay.contracts.identity import RequestDomain
+from forebay.coordinator.keys import ShardKeys
 from tests.property.request_model import RequestModel
 from tests.support_scripts import GENERATION
 from tests.support_state import events

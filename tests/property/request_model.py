@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from contracts.identity import RequestDomain
-from contracts.quotas import QuotaBudget
-from contracts.requests import RequestOutcomeKind as Outcome
+from forebay.contracts.identity import RequestDomain
+from forebay.contracts.quotas import QuotaBudget
+from forebay.contracts.requests import RequestOutcomeKind as Outcome
 from tests.property.request_queue_model import Waiter
 from tests.property.request_state_model import Lease, ModelReply, ModelState, Result
 from tests.property.request_window_model import Window, ceiling_of, to_us

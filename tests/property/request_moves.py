@@ -7,10 +7,10 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from contracts.identity import RequestDomain
-from contracts.quotas import QuotaBudget, QuotaReading
-from contracts.requests import RequestOutcomeKind as Outcome
-from contracts.settings import (
+from forebay.contracts.identity import RequestDomain
+from forebay.contracts.quotas import QuotaBudget, QuotaReading
+from forebay.contracts.requests import RequestOutcomeKind as Outcome
+from forebay.contracts.settings import (
     RequestAdmissionConfig,
     RequestAdmissionTuningConfig,
     RequestQuotas,

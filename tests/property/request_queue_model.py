@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
-from contracts.identity import RequestDomain
+from forebay.contracts.identity import RequestDomain
 
 HOUR_US: Final = 3600 * 1_000_000
 

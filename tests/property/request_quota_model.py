@@ -10,8 +10,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Final
 
-from contracts.quotas import QuotaBudget, QuotaReading
-from contracts.settings import RequestQuotas
+from forebay.contracts.quotas import QuotaBudget, QuotaReading
+from forebay.contracts.settings import RequestQuotas
 
 MINUTE_US: Final = 60 * 1_000_000
 DAY_US: Final = 86_400 * 1_000_000

@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from contracts.identity import RequestDomain
-from contracts.quotas import QuotaBudget
-from contracts.settings import RequestAdmissionConfig
+from forebay.contracts.identity import RequestDomain
+from forebay.contracts.quotas import QuotaBudget
+from forebay.contracts.settings import RequestAdmissionConfig
 from tests.property.request_queue_model import FairQueue, Waiter
 from tests.property.request_quota_model import Quotas
 from tests.property.request_window_model import Window

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, Self
 
-from contracts.identity import RequestDomain
-from contracts.requests import RequestOutcomeKind as Outcome
-from contracts.settings import RequestAdmissionConfig
+from forebay.contracts.identity import RequestDomain
+from forebay.contracts.requests import RequestOutcomeKind as Outcome
+from forebay.contracts.settings import RequestAdmissionConfig
 
 KEEPS_CONSECUTIVE = {
     Outcome.RATE_LIMITED,

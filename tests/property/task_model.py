@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from contracts.tasks import Amounts
-from coordinator.tasks.policies import TaskAdmissionPolicy
+from forebay.contracts.tasks import Amounts
+from forebay.coordinator.tasks.policies import TaskAdmissionPolicy
 from tests.property.task_queue_model import PoolQueue, Result
 from tests.property.task_state_model import Lease, Pushes, Task
 

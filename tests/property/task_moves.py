@@ -6,8 +6,8 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from contracts.identity import TaskGroupKind
-from contracts.task_policies import BoundedBorrowTaskAdmissionPolicyConfig, DebtCeiling
+from forebay.contracts.identity import TaskGroupKind
+from forebay.contracts.task_policies import BoundedBorrowTaskAdmissionPolicyConfig, DebtCeiling
 
 INDEX = st.integers(0, 11)
 MEMBERS = st.integers(0, 3)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from contracts.task_policies import (
+from forebay.contracts.task_policies import (
     MOST_CONSIDERED,
     PolicyStateDelta,
     TaskAdmissionPolicyDecision,
 )
-from coordinator.tasks.policies import BoundedBorrowTaskAdmissionPolicy, fits
+from forebay.coordinator.tasks.policies import BoundedBorrowTaskAdmissionPolicy, fits
 from tests.property.task_state_model import Group, Lease, PoolState, Task, full_name
 
 Result = list[Any]

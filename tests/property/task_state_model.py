@@ -2,7 +2,7 @@
 
 From spec 04 and ADR 0009 alone. It keeps no ledger and no lines: what is out, who waits and who is
 first are worked out anew from tasks and leases each time; the policies are those of
-``coordinator.tasks.policies``, which document the rules and never decide in production.
+``forebay.coordinator.tasks.policies``, which document the rules and never decide in production.
 """
 
 from __future__ import annotations
@@ -11,10 +11,14 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpec
-from contracts.task_policies import MOST_CONSIDERED, QueueView, TaskAdmissionView
-from contracts.tasks import Amounts, SchedulableTask, SchedulerResourceRequest
-from coordinator.tasks.policies import StrictFairTaskAdmissionPolicy, TaskAdmissionPolicy, fits
+from forebay.contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpec
+from forebay.contracts.task_policies import MOST_CONSIDERED, QueueView, TaskAdmissionView
+from forebay.contracts.tasks import Amounts, SchedulableTask, SchedulerResourceRequest
+from forebay.coordinator.tasks.policies import (
+    StrictFairTaskAdmissionPolicy,
+    TaskAdmissionPolicy,
+    fits,
+)
 
 HOUR_US: Final = 3600 * 1_000_000
 RESERVE_AFTER_US: Final = 5_000_000

@@ -11,11 +11,11 @@ import fakeredis
 from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
-from contracts.identity import RequestDomain
-from contracts.quotas import QuotaReading
-from contracts.requests import RequestOutcomeKind as Outcome
-from coordinator.address import parse_url
-from coordinator.connections import open_sync
+from forebay.contracts.identity import RequestDomain
+from forebay.contracts.quotas import QuotaReading
+from forebay.contracts.requests import RequestOutcomeKind as Outcome
+from forebay.coordinator.address import parse_url
+from forebay.coordinator.connections import open_sync
 from tests.property.modes import LONG, explore
 from tests.property.request_comparison import in_order
 from tests.property.request_moves import MOSTLY, MOVES, REGISTRATIONS, WEIGHTED

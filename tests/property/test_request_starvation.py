@@ -23,17 +23,16 @@ import redis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-import lua
-from contracts.identity import RequestDomain
-from contracts.quotas import QuotaBudget
-from contracts.requests import RequestOutcomeKind as Outcome
-from contracts.settings import (
+from forebay.contracts.identity import RequestDomain
+from forebay.contracts.quotas import QuotaBudget
+from forebay.contracts.requests import RequestOutcomeKind as Outcome
+from forebay.contracts.settings import (
     RequestAdmissionConfig,
     RequestAdmissionTuningConfig,
     RequestQuotas,
 )
-from coordinator.address import parse_url
-from coordinator.connections import open_sync
+from forebay.coordinator.address import parse_url
+from forebay.coordinator.connections import open_sync
 from tests.property.modes import LONG, Progress
 from tests.support_scripts import (
     CHAT,
@@ -302,7 +301,7 @@ BROKEN: Final = {
 @pytest.mark.parametrize("fault", BROKEN)
 def test_a_queue_with_this_fault_breaks_the_bound(redis_url: str, fault: str) -> None:
     path, right, wrong = BROKEN[fault]
-    source = (files(lua) / f"{path}.lua").read_text()
+    source = (files("forebay.lua") / f"{path}.lua").read_text()
     assert right in source
     with open_sync(parse_url(redis_url)) as client, pytest.raises(AssertionError, match="went"):
         explore(client, 400, FRAGMENTS | {path: source.replace(right, wrong)})
@@ -310,7 +309,7 @@ def test_a_queue_with_this_fault_breaks_the_bound(redis_url: str, fault: str) ->
 
 def test_a_queue_that_keeps_no_quota_for_its_next_breaks_the_bound(redis_url: str) -> None:
     path, right, wrong = "lib/requests/queue", "reserved[number] then", "false then"
-    source = (files(lua) / f"{path}.lua").read_text()
+    source = (files("forebay.lua") / f"{path}.lua").read_text()
     assert right in source
     broken = FRAGMENTS | {path: source.replace(right, wrong)}
     with open_sync(parse_url(redis_url)) as client, pytest.raises(AssertionError, match="went"):

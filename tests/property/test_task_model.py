@@ -15,15 +15,15 @@ from hypothesis.stateful import (
     rule,
 )
 
-from contracts.task_policies import (
+from forebay.contracts.task_policies import (
     BoundedBorrowTaskAdmissionPolicyConfig,
     TaskAdmissionConfig,
 )
-from contracts.tasks import Amounts
-from coordinator.address import parse_url
-from coordinator.connections import open_sync
-from coordinator.tasks import codec
-from coordinator.tasks.policies import (
+from forebay.contracts.tasks import Amounts
+from forebay.coordinator.address import parse_url
+from forebay.coordinator.connections import open_sync
+from forebay.coordinator.tasks import codec
+from forebay.coordinator.tasks.policies import (
     BoundedBorrowTaskAdmissionPolicy,
     StrictFairTaskAdmissionPolicy,
 )

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.harness import InvariantBrokenError
-from contracts.errors import ConfigurationError
+from forebay.contracts.errors import ConfigurationError
 from tests.providers import children
 from tests.providers.books import Row, table
 from tests.providers.hidden_limits import TRUTHS, hidden_limits

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bench.harness import InvariantBrokenError, final_snapshots
-from coordinator.embedded import EmbeddedServer
+from forebay.coordinator.embedded import EmbeddedServer
 from tests.providers.children import Counting
 from tests.providers.load import HTTP_OK, HTTP_TOO_MANY, Load, Tally, Way, run_load
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from bench.harness import InvariantBrokenError
-from contracts.errors import ConfigurationError
+from forebay.contracts.errors import ConfigurationError
 
 START_SECONDS: Final = 120.0
 STOP_SECONDS: Final = 20.0

@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
+from forebay.workers.executor import ModelRequestExecutor
 from tests.support_executor import FakeAdmission
-from workers.executor import ModelRequestExecutor
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from contracts.errors import ConfigurationError
-from coordinator.address import (
+from forebay.contracts.errors import ConfigurationError
+from forebay.coordinator.address import (
     EmbeddedAddress,
     TcpAddress,
     TlsFiles,

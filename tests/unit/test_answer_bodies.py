@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from contracts.requests import TokenUsage
-from workers.answer_bodies import error_code_of
+from forebay.contracts.requests import TokenUsage
+from forebay.workers.answer_bodies import error_code_of
 
 USED = TokenUsage(input_tokens=25, output_tokens=15)
 SECRET = "the prompt and sk-secret"

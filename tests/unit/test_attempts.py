@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from contracts.errors import ConfigurationError
-from contracts.identity import ProviderModelKey, RequestResourceKey
-from contracts.requests import (
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
+from forebay.contracts.requests import (
     SUCCESS,
     ClassifyException,
     ReleaseReason,
@@ -23,8 +23,13 @@ from contracts.requests import (
     RequestOutcomeKind,
     RequestReleaseOutcome,
 )
-from coordinator.requests.attempts import RequestAttempt, classify_by_kind, limited, outcome_of
-from coordinator.requests.threads import LoopCaller
+from forebay.coordinator.requests.attempts import (
+    RequestAttempt,
+    classify_by_kind,
+    limited,
+    outcome_of,
+)
+from forebay.coordinator.requests.threads import LoopCaller
 
 CHAT = RequestResourceKey(provider_model=ProviderModelKey(provider_name="p", model_id="m"))
 FAILURE = RequestReleaseOutcome(kind=RequestOutcomeKind.PROVIDER_FAILURE)

@@ -16,11 +16,11 @@ from bench.__main__ import SCENARIOS, main
 from bench.figures import Figure, Iterations, in_unit, jain_index, medians, of_rounds, ratios
 from bench.harness import InvariantBrokenError, Outcome, new_event_loop, new_runner, rotated
 from bench.holds import Hold, handoffs, max_holders, summarize
-from contracts.errors import ConfigurationError
-from contracts.identity import RequestResourceKey
-from contracts.requests import RequestAdmissionItem
-from coordinator.coordinator import Coordinator
-from coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import RequestResourceKey
+from forebay.contracts.requests import RequestAdmissionItem
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 
 ROOT = Path(__file__).parents[2]
 

@@ -11,14 +11,14 @@ import httpx2
 import openai
 import pytest
 
-from contracts.errors import (
+from forebay.contracts.errors import (
     CoordinatorFull,
     CoordinatorUnavailable,
     MembershipLost,
     RequestAdmissionError,
 )
-from contracts.identity import ProviderModelKey, RequestResourceKey
-from contracts.requests import (
+from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
+from forebay.contracts.requests import (
     RequestAdmissionDenied,
     RequestAdmissionItem,
     RequestDenialReason,
@@ -26,8 +26,8 @@ from contracts.requests import (
     RequestReleaseOutcome,
     TokenUsage,
 )
-from workers.classification import Classifier, DefaultClassifier
-from workers.openai_answers import ProviderHTTPError
+from forebay.workers.classification import Classifier, DefaultClassifier
+from forebay.workers.openai_answers import ProviderHTTPError
 
 NOW = 1_445_412_480.0  # Wed, 21 Oct 2015 07:28:00 GMT
 KINDS = RequestOutcomeKind

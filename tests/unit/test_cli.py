@@ -17,7 +17,7 @@ def _without_extras(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     for name in ("jinja2", "matplotlib", "uvicorn"):
         monkeypatch.setitem(sys.modules, name, None)
     for name in list(sys.modules):
-        if name.startswith(("forebay.commands", "forebay.demo", "forebay.mock", "workers")):
+        if name.startswith(("forebay.commands", "forebay.demo", "forebay.mock", "forebay.workers")):
             monkeypatch.delitem(sys.modules, name)
     yield
     structlog.reset_defaults()  # which the command line had configured

@@ -10,19 +10,19 @@ from collections.abc import Awaitable
 
 import pytest
 
-from contracts.errors import CoordinatorUnavailable, MembershipLost, RequestAdmissionError
-from contracts.events import RequestEventContext, RuntimeCorrelation, current_correlation
-from contracts.identity import RequestGroupSpec
-from contracts.requests import (
+from forebay.contracts.errors import CoordinatorUnavailable, MembershipLost, RequestAdmissionError
+from forebay.contracts.events import RequestEventContext, RuntimeCorrelation, current_correlation
+from forebay.contracts.identity import RequestGroupSpec
+from forebay.contracts.requests import (
     RequestAdmissionDenied,
     RequestAdmissionItem,
     RequestDenialReason,
     TokenUsage,
 )
+from forebay.workers.executor import ModelRequest, in_executor
+from forebay.workers.openai_answers import ProviderHTTPError
 from tests.support import wait_until
 from tests.support_executor import KINDS, OUTAGE, RATE_LIMIT, RESOURCE, Calls, FakeAdmission, Make
-from workers.executor import ModelRequest, in_executor
-from workers.openai_answers import ProviderHTTPError
 
 
 async def test_an_attempt_is_acquire_call_release(admission: FakeAdmission, make: Make) -> None:

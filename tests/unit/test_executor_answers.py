@@ -8,9 +8,13 @@ from types import SimpleNamespace
 import httpx2
 import pytest
 
-from contracts.identity import RequestDomain, RequestResourceKey
-from contracts.quotas import QuotaBudget, QuotaReading
-from contracts.requests import RequestReleaseOutcome, TokenUsage
+from forebay.contracts.identity import RequestDomain, RequestResourceKey
+from forebay.contracts.quotas import QuotaBudget, QuotaReading
+from forebay.contracts.requests import RequestReleaseOutcome, TokenUsage
+from forebay.workers.classification import DefaultClassifier
+from forebay.workers.executor import ModelRequest
+from forebay.workers.openai_answers import ProviderCompletion, ProviderHTTPError
+from forebay.workers.openai_client import OpenAICompatibleClient
 from tests.support_executor import (
     KINDS,
     OUTAGE,
@@ -21,10 +25,6 @@ from tests.support_executor import (
     FakeAdmission,
     Make,
 )
-from workers.classification import DefaultClassifier
-from workers.executor import ModelRequest
-from workers.openai_answers import ProviderCompletion, ProviderHTTPError
-from workers.openai_client import OpenAICompatibleClient
 
 ANSWERS = {
     RequestDomain.CHAT: {"choices": [{"message": {"content": "x"}}]},

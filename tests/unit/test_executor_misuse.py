@@ -8,15 +8,15 @@ from typing import Any, cast
 import pytest
 
 import forebay
-from contracts.errors import ConfigurationError
-from contracts.requests import RequestOutcomeKind
-from coordinator.requests.blocking import BlockingRequestAdmissionController
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.requests import RequestOutcomeKind
+from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
 from forebay.transports.exchange import Rules
+from forebay.workers.classification import DefaultClassifier
+from forebay.workers.executor import ModelRequest, ModelRequestExecutor
+from forebay.workers.retries import RetryBudget, RetryPolicy
+from forebay.workers.token_estimate import CharacterEstimator
 from tests.support_executor import RESOURCE, FakeAdmission, Make
-from workers.classification import DefaultClassifier
-from workers.executor import ModelRequest, ModelRequestExecutor
-from workers.retries import RetryBudget, RetryPolicy
-from workers.token_estimate import CharacterEstimator
 
 URL = "redis://:secret@localhost"
 BLOCKING = BlockingRequestAdmissionController(cast("Any", None))

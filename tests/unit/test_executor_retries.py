@@ -9,13 +9,13 @@ import weakref
 import httpx2
 import pytest
 
-from contracts.errors import (
+from forebay.contracts.errors import (
     ConfigurationError,
     CoordinatorUnavailable,
     MembershipLost,
     RequestAdmissionError,
 )
-from contracts.requests import (
+from forebay.contracts.requests import (
     ReleaseReason,
     ReleaseResult,
     RequestAdmissionDenied,
@@ -23,6 +23,9 @@ from contracts.requests import (
     RequestDenialReason,
     RequestReleaseOutcome,
 )
+from forebay.workers.executor import ModelRequest
+from forebay.workers.openai_answers import ProviderHTTPError
+from forebay.workers.retries import RetryBudget, RetryPolicy
 from tests.support_executor import (
     KINDS,
     OUTAGE,
@@ -33,9 +36,6 @@ from tests.support_executor import (
     FakeAdmission,
     Make,
 )
-from workers.executor import ModelRequest
-from workers.openai_answers import ProviderHTTPError
-from workers.retries import RetryBudget, RetryPolicy
 
 
 async def test_the_last_answer_is_returned_when_the_retries_are_spent(

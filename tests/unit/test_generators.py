@@ -6,19 +6,19 @@ from typing import Any
 
 import pytest
 
-from contracts.errors import SchedulingMetadataError
-from contracts.identity import TaskGroupKind
-from contracts.scheduling import SchedulingMetadata
-from contracts.workflow import RecordRange, Workflow
-from workers.generators.base import (
+from forebay.contracts.errors import SchedulingMetadataError
+from forebay.contracts.identity import TaskGroupKind
+from forebay.contracts.scheduling import SchedulingMetadata
+from forebay.contracts.workflow import RecordRange, Workflow
+from forebay.workers.generators.base import (
     ChatAnswer,
     GenerationContext,
     RecordGenerator,
     RecordRejected,
     RowGroupGenerator,
 )
-from workers.generators.registry import build_generator
-from workers.workflow_file import load_workflow
+from forebay.workers.generators.registry import build_generator
+from forebay.workers.workflow_file import load_workflow
 
 SECRET = "hunter2"
 SCHEMA = {

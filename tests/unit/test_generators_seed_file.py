@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from contracts.errors import WorkflowError
-from contracts.workflow import RecordRange
-from workers.generators import seed_file
-from workers.generators.seed_file import SeedReader, describe_seed
+from forebay.contracts.errors import WorkflowError
+from forebay.contracts.workflow import RecordRange
+from forebay.workers.generators import seed_file
+from forebay.workers.generators.seed_file import SeedReader, describe_seed
 
 ROWS = st.lists(st.tuples(st.text(min_size=1), st.text()), min_size=1, max_size=20)
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-SAY = "from coordinator.logs import Logger\nlog = Logger('forebay.test')\n"
+SAY = "from forebay.coordinator.logs import Logger\nlog = Logger('forebay.test')\n"
 EVENTS = "log.debug('quiet'); log.info('quieter'); log.warning('loud', shard='s', tries=2)"
 
 

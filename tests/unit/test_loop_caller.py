@@ -9,8 +9,8 @@ from concurrent.futures import Future
 
 import pytest
 
-from contracts.errors import CoordinatorError
-from coordinator.requests.threads import LoopCaller, LoopEndedError
+from forebay.contracts.errors import CoordinatorError
+from forebay.coordinator.requests.threads import LoopCaller, LoopEndedError
 
 
 class LoopThread:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from contracts.errors import ConfigurationError
+from forebay.contracts.errors import ConfigurationError
 from forebay.mock_provider.draws import ServiceDraws
 from forebay.mock_provider.log import ProviderLog, RequestRecord, TruthRecord
 from forebay.mock_provider.state import Caller, ProviderState, Refusal, Service

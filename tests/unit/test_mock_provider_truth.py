@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from contracts.errors import ConfigurationError
+from forebay.contracts.errors import ConfigurationError
 from forebay.mock_provider.budget import TokenBucket
 from forebay.mock_provider.responses import format_duration
 from forebay.mock_provider.truth import ProviderTruth, TruthStep, parse_truth, read_truth_file

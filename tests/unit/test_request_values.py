@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from contracts.errors import ConfigurationError
-from contracts.identity import (
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import (
     MAX_NAME_BYTES,
     ProviderModelKey,
     RequestDomain,
     RequestGroupSpec,
     RequestResourceKey,
 )
-from contracts.requests import (
+from forebay.contracts.requests import (
     MAX_COST,
     RequestAdmissionItem,
     RequestAdmissionLease,
@@ -30,7 +30,7 @@ from contracts.requests import (
     RequestReleaseOutcome,
     TokenUsage,
 )
-from contracts.settings import (
+from forebay.contracts.settings import (
     LONGEST_SECONDS,
     MemberSettings,
     RequestAdmissionConfig,

@@ -5,15 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
-from contracts.identity import ProviderModelKey
-from contracts.quotas import QuotaBudget
-from contracts.runs import RunSpec
-from contracts.settings import RequestAdmissionConfig, RequestQuotas
-from contracts.tasks import RunCell
+from forebay.contracts.identity import ProviderModelKey
+from forebay.contracts.quotas import QuotaBudget
+from forebay.contracts.runs import RunSpec
+from forebay.contracts.settings import RequestAdmissionConfig, RequestQuotas
+from forebay.contracts.tasks import RunCell
+from forebay.workers.cells import CellsMade
+from forebay.workers.run_cells import RunCells
+from forebay.workers.workflow_file import load_workflow
 from tests.support_executor import FakeAdmission
-from workers.cells import CellsMade
-from workers.run_cells import RunCells
-from workers.workflow_file import load_workflow
 
 WORKFLOW = """
 name = "letters"

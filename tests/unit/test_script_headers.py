@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-import lua
-from contracts.identity import ProviderModelKey
-from coordinator.keys import POOL_KEYS, REQUEST_KEYS, pool_shard, request_shard
-from coordinator.scripts import (
+from forebay import lua
+from forebay.contracts.identity import ProviderModelKey
+from forebay.coordinator.keys import POOL_KEYS, REQUEST_KEYS, pool_shard, request_shard
+from forebay.coordinator.scripts import (
     BIND,
     ENTRY_POINTS,
     SECTIONS,

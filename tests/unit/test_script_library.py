@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from coordinator.script_library import as_library
-from coordinator.scripts import ENTRY_POINTS, compose
+from forebay.coordinator.script_library import as_library
+from forebay.coordinator.scripts import ENTRY_POINTS, compose
 
 SOURCE = """\
 -- Purpose.

@@ -6,11 +6,11 @@ import itertools
 
 import pytest
 
-from contracts.errors import ConfigurationError, SchedulingMetadataError
-from contracts.identity import TaskGroupKind
-from contracts.scheduling import ModelEndpoint, SchedulingMetadata
-from coordinator.requests.resolver import RequestResourceResolver
-from coordinator.tasks.resolver import TaskSchedulingResolver
+from forebay.contracts.errors import ConfigurationError, SchedulingMetadataError
+from forebay.contracts.identity import TaskGroupKind
+from forebay.contracts.scheduling import ModelEndpoint, SchedulingMetadata
+from forebay.coordinator.requests.resolver import RequestResourceResolver
+from forebay.coordinator.tasks.resolver import TaskSchedulingResolver
 
 REQUESTS = RequestResourceResolver()
 RANKER = SchedulingMetadata(

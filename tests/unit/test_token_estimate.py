@@ -10,10 +10,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from contracts.errors import ConfigurationError
-from contracts.requests import MAX_COST
-from workers import token_estimate
-from workers.token_estimate import (
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.requests import MAX_COST
+from forebay.workers import token_estimate
+from forebay.workers.token_estimate import (
     MOST_ENCODED_CHARACTERS,
     CharacterEstimator,
     TiktokenEstimator,

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from contracts.requests import TokenUsage
-from workers.token_usage import (
+from forebay.contracts.requests import TokenUsage
+from forebay.workers.token_usage import (
     LONGEST_USAGE,
     MOST_TOKENS,
     NO_COUNTS,

@@ -9,8 +9,8 @@ import httpx
 import httpx2
 import pytest
 
-from contracts.errors import ConfigurationError
-from contracts.identity import RequestDomain
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import RequestDomain
 from forebay.transports import UNNAMED_MODEL, HttpResolver
 from forebay.transports.identity import view_of
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from contracts.errors import CoordinatorUnavailable
+from forebay.contracts.errors import CoordinatorUnavailable
 from forebay.transports.lanes import UNUSED_SECONDS, ManyLanes, OneLane, Passage
 
 

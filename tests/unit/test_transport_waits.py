@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.requests.threads import LoopCaller
+from forebay.coordinator.requests.threads import LoopCaller
 from forebay.transports import waits
 from forebay.transports.waits import (
     LEAST_PAUSE_SECONDS,

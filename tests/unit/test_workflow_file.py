@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from contracts.errors import ConfigurationError, WorkflowError
-from contracts.workflow import ColumnScope, Workflow
-from contracts.workflow_columns import ExpressionColumn, SeedColumn
-from workers.workflow_file import apply_environment, load_workflow
+from forebay.contracts.errors import ConfigurationError, WorkflowError
+from forebay.contracts.workflow import ColumnScope, Workflow
+from forebay.contracts.workflow_columns import ExpressionColumn, SeedColumn
+from forebay.workers.workflow_file import apply_environment, load_workflow
 
 REPO = Path(__file__).resolve().parents[2]
 

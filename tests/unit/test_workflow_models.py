@@ -6,20 +6,20 @@ import httpx2
 import pytest
 from pydantic import SecretStr
 
-from contracts.errors import ConfigurationError
-from contracts.identity import RequestGroupSpec
-from contracts.requests import (
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import RequestGroupSpec
+from forebay.contracts.requests import (
     TokenUsage,
 )
-from contracts.workflow import ModelSpec, OutputSpec, ProviderSpec, WorkflowSettings
-from coordinator.requests.resolver import RequestResourceResolver
+from forebay.contracts.workflow import ModelSpec, OutputSpec, ProviderSpec, WorkflowSettings
+from forebay.coordinator.requests.resolver import RequestResourceResolver
 from forebay.mock_provider.app import create_app
+from forebay.workers.executor import ModelRequestExecutor
+from forebay.workers.generators.base import ChatAnswer, ModelCaller
+from forebay.workers.models import ProviderClients, WorkflowModels
+from forebay.workers.openai_answers import ProviderHTTPError
+from forebay.workers.token_estimate import CharacterEstimator
 from tests.support_executor import FakeAdmission
-from workers.executor import ModelRequestExecutor
-from workers.generators.base import ChatAnswer, ModelCaller
-from workers.models import ProviderClients, WorkflowModels
-from workers.openai_answers import ProviderHTTPError
-from workers.token_estimate import CharacterEstimator
 
 URL = "http://mock/v1"
 KEY = "sk-secret"

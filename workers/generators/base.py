@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from contracts.errors import ForebayError
-from contracts.scheduling import SchedulingMetadata
-from contracts.workflow import RecordRange
+from forebay.contracts.errors import ForebayError
+from forebay.contracts.scheduling import SchedulingMetadata
+from forebay.contracts.workflow import RecordRange
 
 MAX_REASON_CHARACTERS: Final = 200
 

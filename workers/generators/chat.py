@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from contracts.identity import RequestDomain, TaskGroupKind
-from contracts.scheduling import SchedulingMetadata
-from contracts.workflow import Workflow
-from contracts.workflow_columns import ChatColumn
-from workers.generators.base import RecordGenerator
-from workers.generators.templates import RowTemplate
+from forebay.contracts.identity import RequestDomain, TaskGroupKind
+from forebay.contracts.scheduling import SchedulingMetadata
+from forebay.contracts.workflow import Workflow
+from forebay.contracts.workflow_columns import ChatColumn
+from forebay.workers.generators.base import RecordGenerator
+from forebay.workers.generators.templates import RowTemplate
 
 
 class ChatGenerator(RecordGenerator):

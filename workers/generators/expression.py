@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from contracts.workflow_columns import ExpressionColumn
-from workers.generators.base import GenerationContext, RecordGenerator
-from workers.generators.templates import RowTemplate
+from forebay.contracts.workflow_columns import ExpressionColumn
+from forebay.workers.generators.base import GenerationContext, RecordGenerator
+from forebay.workers.generators.templates import RowTemplate
 
 
 class ExpressionGenerator(RecordGenerator):

@@ -7,12 +7,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from contracts.workflow import Workflow
-from contracts.workflow_columns import LlmStructuredColumn
-from workers.generators.answer_schema import AnswerRefused, AnswerSchema
-from workers.generators.base import GenerationContext, RecordRejected
-from workers.generators.chat import ChatGenerator
-from workers.generators.strict_json import parse_json
+from forebay.contracts.workflow import Workflow
+from forebay.contracts.workflow_columns import LlmStructuredColumn
+from forebay.workers.generators.answer_schema import AnswerRefused, AnswerSchema
+from forebay.workers.generators.base import GenerationContext, RecordRejected
+from forebay.workers.generators.chat import ChatGenerator
+from forebay.workers.generators.strict_json import parse_json
 
 
 class LlmStructuredGenerator(ChatGenerator):

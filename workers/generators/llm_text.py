@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from workers.generators.base import GenerationContext, RecordRejected
-from workers.generators.chat import ChatGenerator
+from forebay.workers.generators.base import GenerationContext, RecordRejected
+from forebay.workers.generators.chat import ChatGenerator
 
 
 class LlmTextGenerator(ChatGenerator):

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from contracts.workflow import PlannedColumn, Workflow
-from contracts.workflow_columns import (
+from forebay.contracts.workflow import PlannedColumn, Workflow
+from forebay.contracts.workflow_columns import (
     ExpressionColumn,
     LlmStructuredColumn,
     LlmTextColumn,
     SeedColumn,
 )
-from workers.generators.base import RecordGenerator, RowGroupGenerator
-from workers.generators.expression import ExpressionGenerator
-from workers.generators.llm_structured import LlmStructuredGenerator
-from workers.generators.llm_text import LlmTextGenerator
-from workers.generators.seed import SeedGenerator
+from forebay.workers.generators.base import RecordGenerator, RowGroupGenerator
+from forebay.workers.generators.expression import ExpressionGenerator
+from forebay.workers.generators.llm_structured import LlmStructuredGenerator
+from forebay.workers.generators.llm_text import LlmTextGenerator
+from forebay.workers.generators.seed import SeedGenerator
 
 
 def build_generator(

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from contracts.workflow import RecordRange, Workflow
-from contracts.workflow_columns import SeedColumn
-from workers.generators.base import GenerationContext, RowGroupGenerator
-from workers.generators.seed_file import SeedReader
+from forebay.contracts.workflow import RecordRange, Workflow
+from forebay.contracts.workflow_columns import SeedColumn
+from forebay.workers.generators.base import GenerationContext, RowGroupGenerator
+from forebay.workers.generators.seed_file import SeedReader
 
 
 class SeedGenerator(RowGroupGenerator):

@@ -13,7 +13,7 @@ from typing import Any, Final
 from jinja2 import StrictUndefined, TemplateSyntaxError, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from workers.generators.base import RecordRejected
+from forebay.workers.generators.base import RecordRejected
 
 
 def _shown(value: Any) -> Any:
