@@ -147,5 +147,8 @@ class PoolModel(PoolQueue):
     def next_wake_us(self) -> int:
         if not self.tasks:
             return 0
-        ahead = [*self.members.values(), *(t.available_us for t in self.tasks_at("delayed"))]
+        ahead = [
+            *self.listeners.look_at_us.values(),
+            *(t.available_us for t in self.tasks_at("delayed")),
+        ]
         return min(ahead, default=0)

@@ -42,14 +42,17 @@ class PoolQueue(PoolState):
     def join(self, member: str, ttl_us: int) -> None:
         self._flow()
         self.members[member] = self.now_us + ttl_us
+        self.listeners.beat(member, ttl_us, self.now_us)
 
     def heartbeat(self, member: str, ttl_us: int) -> None:
         if self.members.get(member, 0) > self.read_clock():
             self._flow()
             self.members[member] = self.now_us + ttl_us
+            self.listeners.beat(member, ttl_us, self.now_us)
 
     def _end_member(self, member: str) -> None:
         self.members.pop(member, None)
+        self.listeners.forget(member)
         self.idle.pop(member, None)
         self.pushes.pop(member, None)
         held = [lease for lease in self.leases.values() if lease.member == member]
@@ -57,13 +60,15 @@ class PoolQueue(PoolState):
             self._end(lease, "expired")
             self._put_back(lease.task, self.now_us, lease.task.tries + 1)
 
-    def begin(self) -> None:
+    def begin(self, caller: str) -> None:
         """What time alone did."""
+        before_us, self.caller = self.now_us, caller
         self._flow()
         self.put_off = []
-        for member, expiry in sorted(self.members.items(), key=lambda item: (item[1], item[0])):
-            if expiry <= self.now_us:
-                self._end_member(member)
+        self.listeners.suspects.pop(caller, None)
+        silent_us = self.now_us - before_us
+        for member, _why in self.listeners.ended(self.members, caller, self.now_us, silent_us):
+            self._end_member(member)
         due = [task for task in self.tasks_at("delayed") if task.available_us <= self.now_us]
         for task in sorted(due, key=lambda task: (task.available_us, task.task_id)):
             self._enqueue(task)
@@ -174,6 +179,10 @@ class PoolQueue(PoolState):
             return {}
         ranked = sorted(self.idle.items(), key=lambda item: (item[1], item[0]), reverse=True)
         free = [(member, slots) for member, slots in ranked if slots > 0]
+        for member, _slots in free:
+            if not self.listeners.is_present(member, self.caller, self.now_us):
+                del self.idle[member]  # it asks anew once it is listened to again
+        free = [(member, slots) for member, slots in free if member in self.idle]
         if wanted == 1 and free and free[0][0] in self.pushes and granted.task.has_payload:
             return self._push(granted, free[0][0])
         woken: dict[str, Notice] = {}

@@ -19,6 +19,7 @@ from forebay.coordinator.tasks.policies import (
     TaskAdmissionPolicy,
     fits,
 )
+from tests.property.member_model import Listeners
 
 HOUR_US: Final = 3600 * 1_000_000
 RESERVE_AFTER_US: Final = 5_000_000
@@ -104,6 +105,8 @@ class PoolState:
     Attributes:
         server_us: the server's clock, which the test moves.
         limits: of each resource.
+        listeners: who is listened to.
+        caller: whose call this is.
         state: "" for open, "paused" or "draining".
         policy: that decides.
         first: the task that stands first without fitting, and since when.
@@ -118,6 +121,8 @@ class PoolState:
     admissions: int = 0
     limits: dict[str, int] = field(default_factory=dict)
     members: dict[str, int] = field(default_factory=dict)
+    listeners: Listeners = field(default_factory=Listeners)
+    caller: str = ""
     tasks: dict[str, Task] = field(default_factory=dict)
     groups: dict[str, Group] = field(default_factory=dict)
     leases: dict[str, Lease] = field(default_factory=dict)

@@ -51,7 +51,7 @@ end
 local function end_run(run)
   redis.call('HDEL', K.runs, run, run .. '\0workflow')
   plans[run] = false
-  drop_claims(run)
+  CLAIMS.drop(run)
   local names = { 'next', 'open', 'unwritten', 'done', 'dropped', 'written', 'driver' }
   for i = 1, #names do
     redis.call('HDEL', K.progress, run .. '\0' .. names[i])
