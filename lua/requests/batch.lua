@@ -48,8 +48,9 @@
 --   operation that is not one, lacks arguments, or names no domain, outcome or budget: nothing
 --   happened
 -- Cost
---   O(log n) per operation, at most 64 grants, 200 ended leases and 64 deadlines besides; one
---   PTTL, and a PEXPIRE per key that the call may have made
+--   O(log n) per operation; besides, in one call, at most 64 grants, 64 denials, 64 members looked at,
+--   200 ended (leases, waiters and aliases of members that are gone, those members, overdue holds) and
+--   200 waiters set aside or put back; one PTTL, and a PEXPIRE per key that the call may have made
 -- Invariant
 --   in_flight is the number of live leases; no grant above window or cap; nobody passes a waiter
 --   that may go (spec 01, 4 and 5; spec 03, Order)

@@ -42,8 +42,9 @@
 --   SCHEMA the shard was written with another schema version; NOSHARD nobody has used it; BADCALL
 --   an operation that is not one, or not a domain or cap: nothing happened, no key was made
 -- Cost
---   O(log n), at most 64 grants, 200 ended leases and 64 deadlines besides; one PTTL, and a
---   PEXPIRE per key that the call may have made
+--   O(log n) per operation; besides, in one call, at most 64 grants, 64 denials, 64 members looked at,
+--   200 ended (leases, waiters and aliases of members that are gone, those members, overdue holds) and
+--   200 waiters set aside or put back; one PTTL, and a PEXPIRE per key that the call may have made
 -- Invariant
 --   as requests/batch; done twice it leaves what it leaves done once (but for the number of cuts),
 --   so it needs no number
