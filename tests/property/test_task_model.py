@@ -23,16 +23,13 @@ from forebay.contracts.tasks import Amounts
 from forebay.coordinator.address import parse_url
 from forebay.coordinator.connections import open_sync
 from forebay.coordinator.tasks import codec
-from forebay.coordinator.tasks.policies import (
-    BoundedBorrowTaskAdmissionPolicy,
-    StrictFairTaskAdmissionPolicy,
-)
 from tests.contract.pool_under_clock import Pool
 from tests.contract.shard_under_clock import START_US
 from tests.property.modes import LONG, explore
 from tests.property.task_comparison import expected_state, observed_state
 from tests.property.task_model import PoolModel
 from tests.property.task_moves import MOVES, RESOURCES, WEIGHTED
+from tests.property.task_policy_model import Borrow, Strict
 from tests.property.task_state_model import HOUR_US
 from tests.support_scripts import DEAF_KEY
 
@@ -294,11 +291,7 @@ class TaskPoolMachine(RuleBasedStateMachine):
             borrow=borrow, reserve_after_seconds=max(0.001, reserve_us / 1e6)
         )
         name, _count, *args = codec.configure_args(config)
-        policy = (
-            StrictFairTaskAdmissionPolicy()
-            if borrow is None
-            else BoundedBorrowTaskAdmissionPolicy(borrow)
-        )
+        policy = Strict() if borrow is None else Borrow(borrow)
         reserve_after_us = round(config.reserve_after_seconds * 1e6)
         expect = lambda: self.model.configure(policy, reserve_after_us)  # noqa: E731
         self.batch(self.a_member(pick), ((name, *args), expect))
