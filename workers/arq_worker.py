@@ -31,12 +31,12 @@ from forebay.contracts.tasks import (
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.runs.plan import CELL_FUNCTION
 from forebay.coordinator.runs.tracker import CompletionTracker
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.puller import TaskPuller
 from forebay.workers.arq_redis import ForebayArqRedis, Opening, opening_of_job
 from forebay.workers.cell_jobs import (
-    CELL_FUNCTION,
     CELL_TRIES,
     CellJobs,
     lease_of_job,
@@ -85,7 +85,11 @@ class ForebayWorker(Worker):
         self.tasks_admission = TaskAdmissionController(
             coordinator,
             pool,
-            functions=[*(one.name for one in named), CELL_FUNCTION, *(cron.name for cron in crons)],
+            functions=[
+                *(one.name for one in named),
+                *((CELL_FUNCTION,) if cells else ()),
+                *(cron.name for cron in crons),
+            ],
             on_lease_lost=self._on_lease_lost,
         )
         self.request_admission = AdaptiveRequestAdmissionController(coordinator)
@@ -138,6 +142,7 @@ class ForebayWorker(Worker):
                 free_slots=self._free_slots,
                 start=self._start,
                 expired=self._note_expired,
+                lost=self._note_lost,
                 in_progress_seconds=self.in_progress_timeout_s,
                 under_pressure=lambda: self._hints.resources,
                 takes_pushes=not self.burst,
@@ -240,6 +245,14 @@ class ForebayWorker(Worker):
         # arq keeps what is in `tasks`, and looks how it ended.
         self.tasks[f"{job_id} expired"] = self.loop.create_task(
             self._unstarted.leave_expired(job_id)
+        )
+
+    def _note_lost(self, job_id: str, members: Sequence[str]) -> None:
+        """Fail a job that ended the process of each member that ran it."""
+        self.jobs_failed += 1
+        log.error("job_failed_worker_lost", task_id=job_id, members=list(members))
+        self.tasks[f"{job_id} lost"] = self.loop.create_task(
+            self._unstarted.fail_lost(job_id, members)
         )
 
     # -- the end of a job: one script

@@ -11,10 +11,9 @@ from arq.worker import Retry
 
 from forebay.contracts.tasks import AdmittedTask, TaskAdmissionLease, TaskCompleted, TaskDropped
 from forebay.coordinator.logs import Logger
+from forebay.coordinator.runs.plan import CELL_FUNCTION
 from forebay.workers.cells import CellMaker, CellsDeferred, CellsDropped, CellsMade
 from forebay.workers.serialization import JobSerializer
-
-CELL_FUNCTION: Final = "forebay_cell"
 
 CELL_TRIES: Final = 1_000_000
 """arq's own bound of tries does not count for cells: a run decides with its ``max_tries``."""

@@ -110,10 +110,10 @@ class RequestShard:
     def answered(self, attempt: Attempt, result: Result, sent_as: Membership | None) -> None:
         """Take what the shard says of an attempt, under the membership that asked."""
         match result[0]:
-            case "granted" | "waiting" | "denied" if attempt.is_settled:
-                pass  # a notice overtook this reply and brought the decision
+            case "granted" | "waiting" if attempt.is_granted:
+                pass  # a notice overtook this reply and brought the lease
             case "denied":
-                self._settle_denied(attempt, result)
+                self._decide(attempt, codec.decode_denial(attempt.item, result))
             case "granted" | "waiting" if attempt.future.done():
                 self.unwanted(attempt)
             case "granted" | "waiting" if sent_as is not self.channel.membership:
@@ -169,14 +169,10 @@ class RequestShard:
         if attempt.asker is not None and not self._has_warned:
             self._holders[attempt.encoded_id] = attempt.asker
             self._holding.add(attempt.asker)
-        attempt.is_settled = True
+        attempt.is_granted = True
         self._decide(attempt, lease)
         if attempt.lost_because is not None:
             self._lost(attempt.encoded_id, attempt.lost_because)
-
-    def _settle_denied(self, attempt: Attempt, result: Result) -> None:
-        attempt.is_settled = True
-        self._decide(attempt, codec.decode_denial(attempt.item, result))
 
     def _deny(self, attempt: Attempt, reason: RequestDenialReason) -> None:
         self._decide(attempt, RequestAdmissionDenied(item=attempt.item, reason=reason))
@@ -240,7 +236,7 @@ class RequestShard:
             elif kind == "granted":
                 self._grant(attempt, terms)
             else:
-                self._settle_denied(attempt, [kind, *terms])
+                self._decide(attempt, codec.decode_denial(attempt.item, [kind, *terms]))
 
     def on_next_wake(self, seconds: float | None) -> None:
         """Look again at the instant at which time alone may have changed something."""

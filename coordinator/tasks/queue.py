@@ -37,8 +37,7 @@ class FairTaskQueue:
 
         Raises:
             TaskAdmissionError: it was refused and nothing was queued: a resource that is unknown or
-                asked for above its limit, a function that no live worker runs, a payload that is
-                too large, a pool that is draining.
+                asked for above its limit, a payload that is too large, a pool that is draining.
             ConfigurationError: a wrong name.
             CoordinatorError: the shared state could not be used.
         """
@@ -104,6 +103,21 @@ class FairTaskQueue:
             Whether it was dropped; False where it is gone, or was submitted anew.
         """
         return await self._end_waiting("expire", task_id, result, result_seconds)
+
+    async def fail_lost(
+        self, task_id: str, *, result: bytes = b"", result_seconds: float | None = None
+    ) -> bool:
+        """Drop a task that was lost with a member too often, and leave a result.
+
+        Args:
+            task_id: one of ``Admission.lost``.
+            result: arq's serialised result, empty for none.
+            result_seconds: how long it is kept; None for ever.
+
+        Returns:
+            Whether it was dropped; False where it is gone, or was submitted anew.
+        """
+        return await self._end_waiting("fail_lost", task_id, result, result_seconds)
 
     async def _end_waiting(
         self, operation: str, task_id: str, result: bytes, result_seconds: float | None

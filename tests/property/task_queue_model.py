@@ -45,15 +45,22 @@ class PoolQueue(PoolState):
             self.members[member] = self.now_us + ttl_us
             self.listeners.beat(member, ttl_us, self.now_us)
 
-    def _end_member(self, member: str) -> None:
+    def _end_member(self, member: str, why: str) -> None:
+        """Its tasks go back; what had begun counts a loss, which is no try."""
         self.members.pop(member, None)
         self.listeners.forget(member)
         self.idle.pop(member, None)
-        self.pushes.pop(member, None)
+        self.served.pop(member, None)
+        pushes = self.pushes.pop(member, None)
+        self.draining = "" if self.draining == member else self.draining
         held = [lease for lease in self.leases.values() if lease.member == member]
         for lease in sorted(held, key=lambda lease: lease.lease_id):
             self._end(lease, "expired")
-            self._put_back(lease.task, self.now_us, lease.task.tries + 1)
+            if why == "left":
+                lease.task.tries += 1
+            elif not (pushes and lease.lease_id in pushes.unseen):
+                lease.task.lost_with.append(member)
+            self._put_back(lease.task, self.now_us, lease.task.tries)
 
     def begin(self, caller: str) -> None:
         """What time alone did."""
@@ -62,8 +69,8 @@ class PoolQueue(PoolState):
         self.put_off = []
         self.listeners.suspects.pop(caller, None)
         silent_us = self.now_us - before_us
-        for member, _why in self.listeners.ended(self.members, caller, self.now_us, silent_us):
-            self._end_member(member)
+        for member, why in self.listeners.ended(self.members, caller, self.now_us, silent_us):
+            self._end_member(member, why)
         due = [task for task in self.tasks_at("delayed") if task.available_us <= self.now_us]
         for task in sorted(due, key=lambda task: (task.available_us, task.task_id)):
             self._enqueue(task)
@@ -71,6 +78,7 @@ class PoolQueue(PoolState):
 
     def end(self, caller: str) -> dict[str, list[Notice]]:
         """What became possible by a call; returns what members are told."""
+        self._sort_by_service()
         self._park_and_unpark()
         self._note_first()
         told = {member: [notice] for member, notice in self._wake_idle().items()}
@@ -92,6 +100,13 @@ class PoolQueue(PoolState):
 
     def _enqueue(self, task: Task) -> None:
         group, is_first = self._group(task.group), not self.ready_of(task.group)
+        group.touched_us = self.now_us
+        if task.lost_with:
+            task.place = "suspect"
+            return
+        if not self.serves(None, task.function):
+            task.place = "unserved"
+            return
         task.place = "ready"
         group.touched_us = self.now_us
         if is_first:
@@ -107,6 +122,50 @@ class PoolQueue(PoolState):
         else:
             self._enqueue(task)
 
+    def _sort_by_service(self) -> None:
+        """What nobody serves holds up nobody of its group; what somebody serves is ready."""
+        while unserved := [task for task in self.heads() if not self.serves(None, task.function)]:
+            for task in unserved:
+                self._is_first_no_more(task)
+                task.place = "unserved"
+                self._group(task.group).touched_us = self.now_us
+        back = [task for task in self.tasks_at("unserved") if self.serves(None, task.function)]
+        for task in sorted(back, key=lambda task: (task.function, task.arrival)):
+            self._enqueue(task)
+
+    # -- suspects (losses): one at a time per member, the last time alone
+
+    def runs_alone(self, task: Task) -> bool:
+        return self.max_losses - 1 <= len(task.lost_with) < self.max_losses
+
+    def _held_by(self, member: str) -> list[Task]:
+        return [lease.task for lease in self.leases.values() if lease.member == member]
+
+    def _is_given_nothing(self, member: str) -> bool:
+        held = self._held_by(member)
+        runs_alone = any(task.lost_with and task.was_alone for task in held)
+        return runs_alone or (self.draining == member and bool(held))
+
+    def _may_take(self, member: str, task: Task) -> bool:
+        if not self.serves(member, task.function):
+            return False
+        if len(task.lost_with) >= self.max_losses:
+            return True  # only to be ended
+        held = self._held_by(member)
+        runs_suspect = any(other.lost_with for other in held)
+        return not runs_suspect and not (self.runs_alone(task) and held)
+
+    def _note_draining(self, member: str) -> None:
+        waits = any(
+            self.runs_alone(task) and self.serves(member, task.function)
+            for task in self.tasks_at("suspect")[:32]
+        )
+        held = self._held_by(member)
+        if not waits:
+            self.draining = "" if self.draining == member else self.draining
+        elif not self.draining and held and not any(task.lost_with for task in held):
+            self.draining = member
+
     def _park_and_unpark(self) -> None:
         while stuck := [task for task in self.heads() if self.exceeds_limits(task.amounts)]:
             for task in stuck:
@@ -119,13 +178,25 @@ class PoolQueue(PoolState):
 
     # -- who goes
 
-    def _choose(self, hints: set[str]) -> Granted | None:
-        """The first in order that fits and that the policy lets go; hinted ones last."""
+    def _choose(self, hints: set[str], member: str | None) -> Granted | None:
+        """The first in order that fits and that the policy lets go; hinted ones last.
+
+        Before all others goes a suspect that the member may run.
+        """
         if self.state == "paused":
             return None
+        if member is not None:
+            if self._is_given_nothing(member):
+                return None
+            for task in self.tasks_at("suspect")[:32]:
+                is_over = len(task.lost_with) >= self.max_losses
+                if self._may_take(member, task) and (
+                    is_over or fits(task.amounts, self.available())
+                ):
+                    return Granted(task=task, borrows={})
         allowed = [
             Granted(task=task, borrows=verdict.borrows)
-            for task, verdict in self.verdicts(self.available())
+            for task, verdict in self.verdicts(self.available(), member)
             if verdict.may_go
         ]
         first = [granted for granted in allowed if not hints & granted.task.amounts.keys()]
@@ -154,24 +225,25 @@ class PoolQueue(PoolState):
             self.first = None
 
     def _wake_idle(self) -> dict[str, Notice]:
-        wanted = len(self.tasks_at("ready"))
-        granted = self._choose(set())
-        if granted is None:
+        suspects = len(self.tasks_at("suspect"))
+        ready = wanted = len(self.tasks_at("ready")) + suspects
+        if not suspects and self._choose(set(), None) is None:
             return {}
         ranked = sorted(self.idle.items(), key=lambda item: (item[1], item[0]), reverse=True)
-        free = [(member, slots) for member, slots in ranked if slots > 0]
-        for member, _slots in free:
+        woken: dict[str, Notice] = {}
+        for member, slots in ranked:
+            granted = self._choose(set(), member)
+            if wanted <= 0 or slots <= 0 or granted is None:
+                continue
             if not self.listeners.is_present(member, self.caller, self.now_us):
                 del self.idle[member]  # it asks anew once it is listened to again
-        free = [(member, slots) for member, slots in free if member in self.idle]
-        if wanted == 1 and free and free[0][0] in self.pushes and granted.task.has_payload:
-            return self._push(granted, free[0][0])
-        woken: dict[str, Notice] = {}
-        for member, slots in free:
-            if wanted > 0:
-                woken[member] = ["work"]
-                del self.idle[member]
-                wanted -= slots
+                continue
+            task = granted.task
+            if ready == 1 and not task.lost_with and member in self.pushes and task.has_payload:
+                return self._push(granted, member)
+            woken[member] = ["work"]
+            del self.idle[member]
+            wanted -= slots
         return woken
 
     def _tell_due(self, caller: str) -> dict[str, Notice]:
@@ -200,6 +272,9 @@ class PoolQueue(PoolState):
         self.virtual_time = max(self.virtual_time, group.tag or 0.0)
         group.tag = self.virtual_time + 1 / group.weight
         group.place, group.touched_us = self._next_place(), self.now_us
+        task.was_alone = self.runs_alone(task)
+        if task.was_alone and self.draining == member:
+            self.draining = ""
         task.place = "running"
         self.admissions += 1
         lease = Lease(

@@ -17,7 +17,7 @@ from tests.property.task_policy_model import Amounts, Borrow, Head, Strict, Verd
 HOUR_US: Final = 3600 * 1_000_000
 RESERVE_AFTER_US: Final = 5_000_000
 
-Place = Literal["ready", "delayed", "parked", "running"]
+Place = Literal["ready", "delayed", "parked", "running", "unserved", "suspect"]
 
 
 def group_key(name: str) -> TaskGroupKey:
@@ -46,6 +46,9 @@ class Task:
     tries: int = 0
     available_us: int = 0
     has_payload: bool = True
+    function: str = ""
+    lost_with: list[str] = field(default_factory=list)
+    was_alone: bool = False
 
     @property
     def signature(self) -> str:
@@ -107,6 +110,8 @@ class PoolState:
         caller: whose call this is.
         state: "" for open, "paused" or "draining".
         policy: that decides.
+        served: the functions that each member serves.
+        draining: a member that is given nothing until it is empty, as a task waits to run alone.
         first: the task that stands first without fitting, and since when.
         put_off: tasks that were delayed in this call.
     """
@@ -131,6 +136,9 @@ class PoolState:
     state: str = ""
     policy: Strict | Borrow = field(default_factory=Strict)
     reserve_after_us: int = RESERVE_AFTER_US
+    max_losses: int = 3
+    served: dict[str, set[str]] = field(default_factory=dict)
+    draining: str = ""
     first: tuple[str, int] | None = None
 
     # -- worked out anew
@@ -139,6 +147,11 @@ class PoolState:
         """Tasks in one place, in order of arrival."""
         found = [task for task in self.tasks.values() if task.place == place]
         return sorted(found, key=lambda task: task.arrival)
+
+    def waiting(self) -> list[Task]:
+        """Tasks that are due and wait for a member."""
+        places: tuple[Place, ...] = ("ready", "unserved", "suspect")
+        return [task for place in places for task in self.tasks_at(place)]
 
     def ready_of(self, group: str) -> list[Task]:
         return [task for task in self.tasks_at("ready") if task.group == group]
@@ -199,9 +212,18 @@ class PoolState:
             debt=group.debt,
         )
 
-    def verdicts(self, available: Amounts) -> list[tuple[Task, Verdict]]:
-        """What the policy says of the heads that fit and that it looks at, in order."""
-        tasks = [task for task in self.heads() if fits(task.amounts, available)]
+    def serves(self, member: str | None, function: str) -> bool:
+        """Whether a member serves a function; without a member, whether any does."""
+        by = self.members if member is None else [member]
+        return not function or any(function in self.served.get(name, ()) for name in by)
+
+    def verdicts(self, available: Amounts, member: str | None) -> list[tuple[Task, Verdict]]:
+        """What the policy says of heads that fit and a member serves, in order."""
+        tasks = [
+            task
+            for task in self.heads()
+            if fits(task.amounts, available) and self.serves(member, task.function)
+        ]
         heads = [self.as_head(task) for task in tasks]
         looked_at = self.policy.considered(heads)
         return [

@@ -1,6 +1,5 @@
 -- Limits of resources, and tasks that ask for more than one (spec 04, The ledger).
-local MOVED_PER_CALL = 64
-local moves_left = MOVED_PER_CALL
+local moves_left = 64 -- parked or brought back in this call
 
 -- Claims of limits, each written down by its holder and by its resource, where the smallest is first.
 local CLAIMS = {}
@@ -70,7 +69,7 @@ local function never_fits(signature)
   return nil
 end
 
-local function stuck_signatures()
+function CLAIMS.stuck_signatures()
   local waiting, stuck = waiting_signatures(), {}
   for i = 1, #waiting do
     if exceeds_limits(waiting[i]) then
@@ -80,9 +79,47 @@ local function stuck_signatures()
   return stuck
 end
 
+function CLASSES.unserved_classes()
+  local list, waiting = {}, waiting_signatures()
+  for i = 1, #waiting do
+    if not CLASSES.serves(nil, CLASSES.function_of(waiting[i])) then
+      list[#list + 1] = waiting[i]
+    end
+  end
+  return list
+end
+
+-- Put first tasks beside whose function nobody serves any more, and bring back those that somebody serves.
+function CLASSES.sort_served()
+  local waiting = CLASSES.unserved_classes()
+  while #waiting > 0 and moves_left > 0 do
+    local line = waiting_lines[waiting[1]]
+    while moves_left > 0 and line.open + line.capped > 0 do
+      CLASSES.put_beside(group((head_of(waiting[1], 'open') or head_of(waiting[1], 'capped')).group))
+      moves_left = moves_left - 1
+    end
+    waiting = CLASSES.unserved_classes() -- behind them may be more
+  end
+  local from = '-'
+  while meta.unserved > 0 and moves_left > 0 do
+    local first = redis.call('ZRANGE', K.unserved, from, '+', 'BYLEX', 'LIMIT', 0, 1)[1]
+    if not first then
+      return
+    end
+    local part = split(first, '\0')
+    if CLASSES.serves(nil, part[1]) then
+      redis.call('ZREM', K.unserved, first)
+      meta.unserved, moves_left = meta.unserved - 1, moves_left - 1
+      come_back(part[3])
+    else
+      from = '(' .. part[1] .. '\1'
+    end
+  end
+end
+
 -- Park first tasks that ask for more than a limit which was lowered; behind them may be more.
 local function park_what_never_fits()
-  local stuck = stuck_signatures()
+  local stuck = CLAIMS.stuck_signatures()
   while #stuck > 0 and moves_left > 0 do
     for i = 1, #stuck do
       local line = waiting_lines[stuck[i]]
@@ -91,7 +128,7 @@ local function park_what_never_fits()
         moves_left = moves_left - 1
       end
     end
-    stuck = stuck_signatures()
+    stuck = CLAIMS.stuck_signatures()
   end
 end
 
