@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,13 +17,13 @@ import click
 from arq.utils import import_string
 
 from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.extras import missing_modules, require_extra
 from forebay.contracts.settings import MemberSettings
 from forebay.runtime import run_async
 from forebay.workers.arq_worker import open_worker, settings_of
 from forebay.workers.cells import MakeCellMaker
 
 MOST_NAMED: Final = 20
-RUN_EXTRA: Final = ("httpx2", "jinja2", "jsonschema")
 
 
 @click.command("worker")
@@ -75,6 +74,7 @@ def worker_command(
     if grace is not None:
         chosen["job_completion_wait"] = grace
     if settings is None:
+        require_extra("run", "forebay worker without SETTINGS")
         logging.getLogger("arq").setLevel(logging.CRITICAL)  # it would name every cell
     else:
         chosen = {"job_completion_wait": 10} | _settings_of(settings) | chosen
@@ -100,9 +100,9 @@ def _settings_of(name: str) -> dict[str, Any]:
 
 def _cells() -> MakeCellMaker | None:
     """Return what makes the cells of runs, where its extra is installed."""
-    if not all(find_spec(name) for name in RUN_EXTRA):
+    if missing_modules("run"):
         return None
-    from forebay.workers.run_cells import RunCells  # noqa: PLC0415 - an extra
+    from forebay.workers.run_cells import RunCells
 
     return partial(RunCells, environ=os.environ)
 

@@ -163,7 +163,7 @@ columns:
 
 def test_yaml_without_pyyaml_names_the_remedy(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "yaml", None)
-    with pytest.raises(ConfigurationError, match="pip install pyyaml"):
+    with pytest.raises(ConfigurationError, match=r"run pip install '\.\[yaml\]' in "):
         load(folder, "name: x", name="flow.yml")
 
 
