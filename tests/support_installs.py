@@ -22,6 +22,23 @@ NOT_SOURCE: Final = shutil.ignore_patterns(
     *("*.egg-info", "*.py[cod]"),
 )
 """What is in no commit."""
+WORKFLOW: Final = """
+name = "flow"
+
+[output]
+path = "records.jsonl"
+
+[[columns]]
+generator = "seed"
+names = ["id"]
+path = "seed.csv"
+
+[[columns]]
+generator = "expression"
+name = "twice"
+template = "{{ id }}{{ id }}"
+"""
+"""A workflow that needs no provider; its seed.csv has one column, id."""
 
 
 # --- trees

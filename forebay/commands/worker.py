@@ -87,10 +87,11 @@ def _settings_of(name: str) -> dict[str, Any]:
     Raises:
         ConfigurationError: it cannot be imported, or sets what a pool decides.
     """
-    sys.path.insert(0, str(Path.cwd()))  # as arq does
     try:
+        # At the end, as arq does: modules of the user's are found, and hide no installed package.
+        sys.path.append(str(Path.cwd()))
         found = import_string(name)
-    except ImportError as error:
+    except (ImportError, FileNotFoundError) as error:
         raise ConfigurationError(
             f"SETTINGS {name!r} cannot be imported ({error}); expected a class such as"
             " app.WorkerSettings, from the folder that holds app.py."

@@ -15,6 +15,7 @@ from forebay.coordinator.scripts import ENTRY_POINTS, compose
 from tests.support_installs import (
     BARE_NAMES,
     ROOT,
+    WORKFLOW,
     Environment,
     cloned_tree,
     copied_tree,
@@ -153,7 +154,8 @@ def test_every_install_has_one_name_and_all_its_files(
     kind: str, options: list[str], tree: Path, tmp_path: Path
 ) -> None:
     environment = Environment(tmp_path / "env", "forebay")
-    environment.install(*options, str(SOURCES[kind](tree, tmp_path / "new")))
+    source = SOURCES[kind](tree, tmp_path / "new")
+    environment.install(*options, str(source))
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
 
@@ -168,6 +170,21 @@ def test_every_install_has_one_name_and_all_its_files(
     assert said["example"] == [
         (example / name).stat().st_size for name in ("workflow.toml", "messages.csv")
     ]
+    refused = environment.run(environment.forebay, "run", "flow.toml", cwd=elsewhere)
+    if kind == "a source distribution":
+        assert f"run pip install 'forebay[run] @ {source.as_uri()}'." in refused.stderr
+    else:
+        assert f"run pip install '.[run]' in {source}." in refused.stderr
     shown = environment.run(environment.forebay, "--version", cwd=elsewhere)
     assert shown.stdout == f"forebay, version {said['versions'][1]}\n", shown.stderr
     assert said["versions"][0] == said["versions"][1]
+
+
+def test_a_checkout_runs_where_it_was_never_installed(tree: Path, tmp_path: Path) -> None:
+    environment = Environment(tmp_path / "env", "forebay", "forebay[embedded,run]")
+    checkout = copied_tree(tree, tmp_path / "checkout")
+    (checkout / "flow.toml").write_text(WORKFLOW)
+    (checkout / "seed.csv").write_text("id\n1\n2\n")
+    command = (environment.python, "-m", "forebay", "run", "flow.toml")
+    ran = environment.run(*command, cwd=checkout)
+    assert "2 of 2 records written" in ran.stdout, ran.stderr

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from forebay.cli import COMMANDS
+from forebay.cli import COMMANDS, cli
+from forebay.contracts.errors import ConfigurationError
 from tests.support_extras import answer_of
 
 LOADED = """
@@ -115,3 +118,12 @@ def test_a_worker_of_an_arq_application_needs_no_extra() -> None:
         1,
         "SETTINGS 'no_such_module.WorkerSettings' cannot be imported",
     )
+
+
+def test_the_demo_refuses_in_words_a_folder_that_it_cannot_make(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    shown = CliRunner().invoke(cli, ["demo", "--out", str(tmp_path / "file" / "demo")])
+    assert isinstance(shown.exception, ConfigurationError)
+    said = str(shown.exception)
+    assert said.startswith(f"--out {tmp_path}/file/demo: this folder cannot be made (Not a dir")
+    assert said.endswith("name another.")
