@@ -73,12 +73,13 @@ def worker_command(
         chosen["max_jobs"] = slots
     if grace is not None:
         chosen["job_completion_wait"] = grace
+    cells = _cells()  # before SETTINGS: what the current folder holds is nobody's extra
     if settings is None:
         require_extra("run", "forebay worker without SETTINGS")
         logging.getLogger("arq").setLevel(logging.CRITICAL)  # it would name every cell
     else:
         chosen = {"job_completion_wait": 10} | _settings_of(settings) | chosen
-    run_async(_work(url, pool, ttl, chosen | {"serializer": serializer}))
+    run_async(_work(url, pool, ttl, chosen | {"serializer": serializer, "cells": cells}))
 
 
 def _settings_of(name: str) -> dict[str, Any]:
@@ -114,9 +115,7 @@ def _stop_with_parent() -> None:
 
 
 async def _work(url: str, pool: str, ttl: float, settings: dict[str, Any]) -> None:
-    worker = await open_worker(
-        url, pool=pool, member=MemberSettings(ttl_seconds=ttl), cells=_cells(), **settings
-    )
+    worker = await open_worker(url, pool=pool, member=MemberSettings(ttl_seconds=ttl), **settings)
     click.echo(f"working for pool {pool} with {worker.max_jobs} slots; stop with Ctrl-C")
     try:
         await worker.async_run()

@@ -53,11 +53,25 @@ OF_PYTHON = ("secrets", "signal", "statistics", "threading")
 
 
 @pytest.fixture(scope="module")
-def installed(tmp_path_factory: pytest.TempPathFactory) -> Environment:
-    """An environment with the wheel, and pytest for the user."""
-    folder = tmp_path_factory.mktemp("installed")
-    environment = Environment(folder / "env", "forebay", "forebay[embedded,run]", "pytest")
-    environment.install(str(wheel_of(plain_tree(folder / "tree"), folder / "wheel")))
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    return wheel_of(plain_tree(folder / "tree"), folder / "built")
+
+
+@pytest.fixture(scope="module")
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """An environment with the wheel, what a run needs, and pytest for the user."""
+    folder = tmp_path_factory.mktemp("installed") / "env"
+    environment = Environment(folder, "forebay", "forebay[embedded,run]", "pytest")
+    environment.install(str(wheel))
+    return environment
+
+
+@pytest.fixture(scope="module")
+def without_extras(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
+    """An environment with the wheel, in which a user's jinja2 is the only one."""
+    environment = Environment(tmp_path_factory.mktemp("without-extras") / "env", "forebay")
+    environment.install(str(wheel))
     return environment
 
 
@@ -179,9 +193,11 @@ def test_a_run_takes_nothing_from_the_current_folder(installed: Environment, hos
     ]
 
 
+@pytest.mark.parametrize("environment", ["installed", "without_extras"])
 async def test_a_worker_with_settings_takes_no_dependency_from_the_current_folder(
-    installed: Environment, hostile: Path, redis_url: str
+    environment: str, request: pytest.FixtureRequest, hostile: Path, redis_url: str
 ) -> None:
+    installed = request.getfixturevalue(environment)
     (hostile / "app.py").write_text("async def owners(ctx):\n    return 'app'\n" + SETTINGS)
     command: list[str | Path] = [installed.forebay, "worker", "app.WorkerSettings"]
     async with await create_pool(redis_url) as pool:
