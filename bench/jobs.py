@@ -21,6 +21,7 @@ from bench.harness import Fleet, InvariantBrokenError, Outcome, Progress, repeat
 from bench.jobs_libraries import CONCURRENCY, libraries
 from bench.jobs_processes import Count, Start, Stop, Submit, serve
 from bench.jobs_queue import check_books, cycles, queued_bytes
+from forebay.contracts.extras import how_to_install
 from forebay.coordinator.embedded import EmbeddedServer
 
 WORKERS: Final = (1, 2)
@@ -212,7 +213,7 @@ def run(inputs: Inputs, progress: Progress) -> Outcome:
         InvariantBrokenError: a job ran twice or never, or something was left behind.
     """
     for missing in sorted(set(SAID) - set(libraries())):
-        progress(f"jobs: {SAID[missing]} is not installed: pip install 'forebay[bench]'")
+        progress(f"jobs: {SAID[missing]} is not installed; run {how_to_install('bench')}")
     with (
         EmbeddedServer() as server,
         redis.Redis.from_url(server.url) as client,

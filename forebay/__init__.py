@@ -90,7 +90,7 @@ if TYPE_CHECKING:
         best_estimator,
     )
 
-    __version__: str
+__version__: Final = "0.1.0"
 
 __all__ = [
     "SUCCESS",
@@ -262,16 +262,15 @@ _EXPORTS: Final = {
 _HOME: Final = {name: module for module, names in _EXPORTS.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, and keep it."""
-    if name == "__version__":
-        value: Any = importlib.import_module("importlib.metadata").version("forebay")
-    elif name in _HOME:
+if not TYPE_CHECKING:  # which would take any name at all for an attribute of type Any
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name when it is first used, and keep it."""
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(_HOME[name]), name)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -106,9 +106,10 @@ def _describe_seed(file: WorkflowFile, spec: WorkflowSpec) -> tuple[int, SeedFil
 
 
 def _resolve_output(file: WorkflowFile, spec: WorkflowSpec, seed: SeedFile) -> OutputSpec:
-    path = _home_expanded(spec.output.path).absolute()
+    path = _home_expanded(spec.output.path)
     place = ("output", "path")
     try:
+        path = path.absolute()
         if path.is_dir():
             raise file.refuse(place, f"{path} is a folder; name a file in it")
         if path.exists() and path.samefile(seed.path):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from forebay.contracts.errors import ConfigurationError, WorkflowError
+from forebay.contracts.extras import how_to_install
 from forebay.workers.workflow_places import Place, WorkflowFile
 
 if TYPE_CHECKING:
@@ -60,7 +61,8 @@ def _parse_yaml(path: Path, text: str) -> Any:
         import yaml  # noqa: PLC0415 - YAML is an extra
     except ImportError as error:
         raise ConfigurationError(
-            f"{path}: YAML needs PyYAML; pip install pyyaml, or write the workflow as TOML."
+            f"{path}: YAML needs PyYAML, which is not installed; run {how_to_install('yaml')}, or"
+            " write the workflow as TOML."
         ) from error
 
     class Loader(yaml.SafeLoader):

@@ -10,18 +10,21 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from forebay.contracts.errors import CoordinatorError
+from forebay.contracts.extras import require_extra
 from forebay.contracts.runs import RunProgress, RunSpec
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.workflow import Workflow
 from forebay.coordinator.address import EmbeddedAddress, parse_url
 from forebay.coordinator.coordinator import Coordinator
 from forebay.runtime import DEFAULT_URL, run_async, server_url, start_worker, stop_workers
-from forebay.workers.run_driver import RunDriver, RunSummary
-from forebay.workers.workflow_file import load_workflow
+
+if TYPE_CHECKING:
+    from forebay.workers.run_driver import RunSummary
 
 
 @click.command("run")
@@ -42,6 +45,9 @@ def run_command(
 
     With redis:// the run is carried by the workers of the fleet: start some with `forebay worker`.
     """
+    require_extra("run", "forebay run")
+    from forebay.workers.workflow_file import load_workflow
+
     loaded = load_workflow(workflow, environ=os.environ)
     run = RunSpec(
         run_id=f"{loaded.name}-{secrets.token_hex(4)}",
@@ -86,6 +92,8 @@ async def _drive_while_worked(
 
 
 async def _drive(url: str, pool: str, run: RunSpec) -> RunSummary:
+    from forebay.workers.run_driver import RunDriver
+
     async with await Coordinator.open(url, MemberSettings()) as coordinator:
         click.echo(f"run {run.run_id}: {_size(run.workflow)}")
         progress = _Progress(run.workflow)

@@ -10,7 +10,6 @@ import sys
 import threading
 from collections.abc import Mapping, Sequence
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,13 +17,13 @@ import click
 from arq.utils import import_string
 
 from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.extras import missing_modules, require_extra
 from forebay.contracts.settings import MemberSettings
 from forebay.runtime import run_async
 from forebay.workers.arq_worker import open_worker, settings_of
 from forebay.workers.cells import MakeCellMaker
 
 MOST_NAMED: Final = 20
-RUN_EXTRA: Final = ("httpx2", "jinja2", "jsonschema")
 
 
 @click.command("worker")
@@ -74,11 +73,13 @@ def worker_command(
         chosen["max_jobs"] = slots
     if grace is not None:
         chosen["job_completion_wait"] = grace
+    cells = _cells()  # before SETTINGS: what the current folder holds is nobody's extra
     if settings is None:
+        require_extra("run", "forebay worker without SETTINGS")
         logging.getLogger("arq").setLevel(logging.CRITICAL)  # it would name every cell
     else:
         chosen = {"job_completion_wait": 10} | _settings_of(settings) | chosen
-    run_async(_work(url, pool, ttl, chosen | {"serializer": serializer}))
+    run_async(_work(url, pool, ttl, chosen | {"serializer": serializer, "cells": cells}))
 
 
 def _settings_of(name: str) -> dict[str, Any]:
@@ -87,10 +88,11 @@ def _settings_of(name: str) -> dict[str, Any]:
     Raises:
         ConfigurationError: it cannot be imported, or sets what a pool decides.
     """
-    sys.path.insert(0, str(Path.cwd()))  # as arq does
     try:
+        # At the end, as arq does: modules of the user's are found, and hide no installed package.
+        sys.path.append(str(Path.cwd()))
         found = import_string(name)
-    except ImportError as error:
+    except (ImportError, FileNotFoundError) as error:
         raise ConfigurationError(
             f"SETTINGS {name!r} cannot be imported ({error}); expected a class such as"
             " app.WorkerSettings, from the folder that holds app.py."
@@ -100,9 +102,9 @@ def _settings_of(name: str) -> dict[str, Any]:
 
 def _cells() -> MakeCellMaker | None:
     """Return what makes the cells of runs, where its extra is installed."""
-    if not all(find_spec(name) for name in RUN_EXTRA):
+    if missing_modules("run"):
         return None
-    from forebay.workers.run_cells import RunCells  # noqa: PLC0415 - an extra
+    from forebay.workers.run_cells import RunCells
 
     return partial(RunCells, environ=os.environ)
 
@@ -113,9 +115,7 @@ def _stop_with_parent() -> None:
 
 
 async def _work(url: str, pool: str, ttl: float, settings: dict[str, Any]) -> None:
-    worker = await open_worker(
-        url, pool=pool, member=MemberSettings(ttl_seconds=ttl), cells=_cells(), **settings
-    )
+    worker = await open_worker(url, pool=pool, member=MemberSettings(ttl_seconds=ttl), **settings)
     click.echo(f"working for pool {pool} with {worker.max_jobs} slots; stop with Ctrl-C")
     try:
         await worker.async_run()

@@ -204,7 +204,7 @@ def test_without_uvloop_nothing_is_measured_and_the_remedy_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "uvloop", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'forebay\[uvloop\]'"):
+    with pytest.raises(ConfigurationError, match=r"run pip install '\.\[uvloop\]' in "):
         new_event_loop()
     assert isinstance(CliRunner().invoke(main, ["--smoke"]).exception, ConfigurationError)
 

@@ -68,7 +68,7 @@ def workflow_column(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", setuptools_settings()["packages"])
 def test_every_listed_package_exists(name: str) -> None:
     assert folder_of(name).is_dir()
-    assert (folder_of(name) / "__init__.py").is_file() or name == "forebay.demo.support_triage"
+    assert (folder_of(name) / "__init__.py").is_file()
 
 
 def test_no_package_on_disk_is_forgotten_in_the_list() -> None:
@@ -82,11 +82,18 @@ def test_no_package_on_disk_is_forgotten_in_the_list() -> None:
     assert on_disk == listed - {EXAMPLE}
 
 
-@pytest.mark.parametrize("name", SOURCE_FOLDERS)
+@pytest.mark.parametrize("name", [*SOURCE_FOLDERS, "demo/support_triage"])
 def test_link_in_forebay_is_relative_and_leads_where_the_build_looks(name: str) -> None:
     link = REPO / "forebay" / name
-    assert link.readlink() == Path("..") / name
-    assert link.resolve() == folder_of(f"forebay.{name}")
+    target = folder_of(f"forebay.{name.replace('/', '.')}")
+    assert link.readlink() == Path(*[".."] * len(Path(name).parts)) / target.relative_to(REPO)
+    assert link.resolve() == target
+
+
+def test_every_mapped_folder_has_a_link() -> None:
+    mapped = set(setuptools_settings()["package-dir"]) - {"forebay"}
+    links = {path for path in (REPO / "forebay").rglob("*") if path.is_symlink()}
+    assert {".".join(link.relative_to(REPO).parts) for link in links} == mapped
 
 
 def test_the_distribution_claims_no_other_top_level_name() -> None:
