@@ -24,7 +24,7 @@ from forebay.workers.arq_worker import open_worker, settings_of
 from forebay.workers.cells import MakeCellMaker
 
 MOST_NAMED: Final = 20
-RUN_EXTRA: Final = ("httpx2", "jinja2", "jsonschema")
+RUN_EXTRA: Final = ("httpx2", "jinja2", "jsonschema_rs")
 
 
 @click.command("worker")
