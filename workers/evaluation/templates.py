@@ -181,7 +181,12 @@ def render(template: Template, field: str, values: Mapping[str, Any]) -> str:
             f"template_error in {field}: its text is longer than {MOST_RENDERED_CHARACTERS:,}"
             " characters"
         )
-    return "".join(text)
+    whole = "".join(text)
+    try:
+        whole.encode()
+    except UnicodeEncodeError:
+        raise TemplateFailed(f"template_error in {field}: a lone surrogate in its text") from None
+    return whole
 
 
 def _checked_parts(tree: nodes.Template) -> list[nodes.Node]:
