@@ -40,6 +40,7 @@ class CellJobs:
         self._maker = maker
         self._serializer = serializer
         self._made: dict[str, CellsMade | CellsDropped] = {}
+        self._no_tries: set[str] = set()
 
     def payload(self, item: AdmittedTask) -> bytes:
         """Return the arq job of a task of a run, which carries no payload of its own."""
@@ -68,15 +69,25 @@ class CellJobs:
                 reason="this worker makes no cells of runs",
                 remedy="give runs and jobs pools of their own, or start it as `forebay worker`",
             )
+            self._no_tries.add(lease.lease_id)
             raise Retry(defer=PUT_BACK_SECONDS)
         outcome = await self._maker.make(lease.item.cell, ctx["job_try"])
         if isinstance(outcome, CellsDeferred):
+            if outcome.gives_back_try:
+                self._no_tries.add(lease.lease_id)
             raise Retry(defer=outcome.delay_seconds)
         self._made[lease.lease_id] = outcome
 
     def take(self, lease: TaskAdmissionLease) -> CellsMade | CellsDropped | None:
         """Return what came of a task's cells, and forget it; None where nothing did."""
         return self._made.pop(lease.lease_id, None)
+
+    def take_no_try(self, lease: TaskAdmissionLease) -> bool:
+        """Say whether a task that is made later was no try of it, and forget it."""
+        if lease.lease_id not in self._no_tries:
+            return False
+        self._no_tries.discard(lease.lease_id)
+        return True
 
     async def aclose(self) -> None:
         """Wait for releases under way and close the provider clients."""

@@ -27,9 +27,15 @@ class CellsDropped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellsDeferred:
-    """Something went wrong that another try may mend."""
+    """Something went wrong that another try may mend.
+
+    Attributes:
+        delay_seconds: after which it may be tried again.
+        gives_back_try: whether this was no try, as where the worker may not make such cells.
+    """
 
     delay_seconds: float
+    gives_back_try: bool = False
 
 
 CellsOutcome = CellsMade | CellsDropped | CellsDeferred

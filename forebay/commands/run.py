@@ -20,6 +20,7 @@ from forebay.contracts.workflow import Workflow
 from forebay.coordinator.address import EmbeddedAddress, parse_url
 from forebay.coordinator.coordinator import Coordinator
 from forebay.runtime import DEFAULT_URL, run_async, server_url, start_worker, stop_workers
+from forebay.workers.allowlist import options_for
 from forebay.workers.run_driver import RunDriver, RunSummary
 from forebay.workers.workflow_file import load_workflow
 
@@ -52,7 +53,8 @@ def run_command(
     if workers is None:
         workers = 2 if isinstance(parse_url(url), EmbeddedAddress) else 0
     with server_url(url) as server:
-        started = [start_worker(server, "--pool", pool) for _ in range(workers)]
+        options = ("--pool", pool, *options_for(loaded))
+        started = [start_worker(server, *options) for _ in range(workers)]
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         try:
             summary = run_async(_drive_while_worked(server, pool, run, started))
