@@ -44,7 +44,7 @@ from forebay.workers.cell_jobs import (
     lease_of_job,
     outcome_of_cells,
 )
-from forebay.workers.cells import MakeCellMaker
+from forebay.workers.cells import MakeCellMaker, NoCells
 from forebay.workers.pressure import RequestPressureHints
 from forebay.workers.serialization import SerializerName, serializer_of
 from forebay.workers.unstarted_jobs import UnstartedJobs
@@ -69,7 +69,7 @@ class ForebayWorker(Worker):
         pool: name of the task pool.
         functions: arq functions.
         serializer: of the pool's jobs and results.
-        cells: makes what makes the cells of runs; without it tasks of runs are put back.
+        cells: makes what makes the cells of runs; without it runs are refused.
         settings: arq's, such as ``max_jobs``, ``on_startup`` or ``cron_jobs``.
     """
 
@@ -95,7 +95,8 @@ class ForebayWorker(Worker):
         )
         self.request_admission = AdaptiveRequestAdmissionController(coordinator)
         tracker = CompletionTracker(self.tasks_admission, coordinator.client)
-        self._cells = CellJobs(cells and cells(tracker, self.request_admission), chosen)
+        maker = NoCells(tracker) if cells is None else cells(tracker, self.request_admission)
+        self._cells = CellJobs(maker, chosen)
         self._hints = RequestPressureHints(
             self.request_admission.pressure, self.request_admission.known
         )

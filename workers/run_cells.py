@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,7 +25,13 @@ from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionCont
 from forebay.coordinator.requests.resolver import RequestResourceResolver
 from forebay.coordinator.runs.tracker import CompletionTracker
 from forebay.workers.allowlist import Allowlist
-from forebay.workers.cells import CellsDeferred, CellsDropped, CellsMade, CellsOutcome
+from forebay.workers.cells import (
+    CellsDeferred,
+    CellsDropped,
+    CellsMade,
+    CellsOutcome,
+    this_worker,
+)
 from forebay.workers.classification import DefaultClassifier
 from forebay.workers.evaluation.evaluator import EvaluatorUnavailable
 from forebay.workers.executor import ModelRequestExecutor
@@ -77,7 +81,7 @@ class RunCells:
         self._requests = requests
         self._environ = environ
         self._allowed = allowed
-        self._name = f"{socket.gethostname()}:{os.getpid()}"
+        self._name = this_worker()
         self._executor = ModelRequestExecutor(requests)
         self._clients = ProviderClients()
         self._resolver = RequestResourceResolver()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
@@ -10,11 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from forebay.contracts.runs import RunSpec
+from forebay.contracts.tasks import RunCell
 from forebay.coordinator.address import parse_url
 from forebay.coordinator.connections import open_sync
+from forebay.coordinator.coordinator import Coordinator
 from forebay.runtime import start_worker, stop_workers
 from forebay.workers.allowlist import options_for
 from forebay.workers.arq_worker import open_worker
+from forebay.workers.cells import CellsDeferred, CellsMade, CellsOutcome
+from forebay.workers.run_driver import RunDriver
 from forebay.workers.workflow_file import load_workflow
 from tests.support import wait_until
 from tests.support_answers import answers
@@ -220,7 +226,51 @@ def test_an_option_of_another_form_is_told_in_one_sentence(
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-async def test_a_worker_without_an_allowlist_makes_no_cells(redis_url):
+async def test_a_run_that_only_workers_without_cells_could_take_is_refused(
+    fleet, provider, tmp_path, redis_url
+):
     worker = await open_worker(redis_url)
-    assert worker._cells._maker is None
-    await worker.close()
+    working = asyncio.create_task(worker.async_run())
+    try:
+        done = await asyncio.to_thread(fleet.run, write_workflow(tmp_path, provider))
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        await worker.close()
+    assert done.returncode == 1
+    assert f":{os.getpid()} makes no cells of runs; start one as `forebay worker`" in done.stderr
+    await leaves_nothing(redis_url)
+
+
+class Refusing:
+    """Leaves the first cells to others, then makes them; keeps which try each was."""
+
+    def __init__(self) -> None:
+        self.tries: list[int] = []
+
+    async def make(self, cell: RunCell, job_try: int) -> CellsOutcome:
+        self.tries.append(job_try)
+        if len(self.tries) < 3:
+            return CellsDeferred(delay_seconds=0.0, gives_back_try=True)
+        return CellsMade(values={number: {"text": '"a"'} for number in range(4)})
+
+    async def aclose(self) -> None:
+        """Nothing to close."""
+
+
+async def test_a_cell_that_a_worker_leaves_to_others_was_no_try(redis_url, provider, tmp_path):
+    maker = Refusing()
+    workflow = load_workflow(write_workflow(tmp_path, provider), environ=KEY)
+    workflow = workflow.model_copy(update={"columns": workflow.columns[:1]})
+    worker = await open_worker(redis_url, cells=lambda _tracker, _requests: maker)
+    working = asyncio.create_task(worker.async_run())
+    try:
+        async with await Coordinator.open(redis_url) as coordinator:
+            run = RunSpec(run_id="r", tenant="t", workflow=workflow)
+            summary = await RunDriver(coordinator, run).drive()
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
+        await worker.close()
+    assert summary.written == 4
+    assert maker.tries == [1, 1, 1]

@@ -11,6 +11,7 @@ A request is a header (`REQUEST`), then JSON; a reply is a header (`REPLY`), the
 from __future__ import annotations
 
 import json
+import os
 import resource
 import signal
 import struct
@@ -48,8 +49,11 @@ def main() -> int:
         except MemoryError:
             return OUT_OF_MEMORY
         signal.setitimer(signal.ITIMER_PROF, 0)
-        replies.write(REPLY.pack(len(data)) + data)
-        replies.flush()
+        try:
+            replies.write(REPLY.pack(len(data)) + data)
+            replies.flush()
+        except BrokenPipeError:  # who asked is gone
+            os._exit(0)  # not return: Python would flush the pipe once more, and complain
     return 0
 
 
