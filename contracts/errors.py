@@ -3,6 +3,7 @@
     ForebayError
     ├── ConfigurationError          a wrong URL, setting, file or name; nothing was started
     │   ├── WorkflowError           a workflow file that cannot run, with its place
+    │   ├── RunRefused              a run that no worker may make: variable, file or host
     │   └── SchedulingMetadataError a generator that declares itself wrongly
     ├── CoordinatorError            the shared state could not be used
     │   ├── CoordinatorUnavailable  Redis did not answer within the deadline
@@ -38,6 +39,13 @@ class ConfigurationError(ForebayError):
 
 class WorkflowError(ConfigurationError):
     """A workflow file cannot run; the message names the place and what was expected."""
+
+
+class RunRefused(ConfigurationError):  # noqa: N818 - an answer of the workers
+    """No live worker may make a run: it asks for what they were not allowed; nothing was made.
+
+    The message names the variable, file or host, the worker and the option that would allow it.
+    """
 
 
 class SchedulingMetadataError(ConfigurationError):

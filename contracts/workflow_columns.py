@@ -21,6 +21,7 @@ def _bounded_name(name: str) -> str:
 
 Name = Annotated[str, AfterValidator(_bounded_name)]
 PathText = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
+TemplateText = Annotated[str, Field(max_length=262_144)]
 
 
 class WorkflowPart(Settings):
@@ -78,7 +79,7 @@ class ExpressionColumn(CellColumn):
     """A column whose text is a template over other columns of the record."""
 
     generator: Literal["expression"]
-    template: str
+    template: TemplateText
 
     @property
     def templates(self) -> Mapping[str, str]:
@@ -96,8 +97,8 @@ class ChatColumn(CellColumn):
     """
 
     model: Name
-    prompt: str
-    system: str | None = None
+    prompt: TemplateText
+    system: TemplateText | None = None
 
     @property
     def templates(self) -> Mapping[str, str]:

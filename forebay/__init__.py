@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         ForebayError,
         MembershipLost,
         RequestAdmissionError,
+        RunRefused,
         TaskAdmissionError,
         TaskFailed,
         WorkflowError,
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
     from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
     from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
     from forebay.transports import HttpResolver, RequestView, asking_as, http_client, transport
+    from forebay.workers.allowlist import Allowlist
     from forebay.workers.arq_redis import JobPool, create_pool
     from forebay.workers.arq_worker import ForebayWorker, open_worker, settings_of
     from forebay.workers.classification import Classifier, DefaultClassifier
@@ -95,6 +97,7 @@ __version__: Final = "0.1.0"
 __all__ = [
     "SUCCESS",
     "AdaptiveRequestAdmissionController",
+    "Allowlist",
     "BlockingRequestAdmissionController",
     "BoundedBorrowTaskAdmissionPolicyConfig",
     "CharacterEstimator",
@@ -140,6 +143,7 @@ __all__ = [
     "RequestView",
     "RetryBudget",
     "RetryPolicy",
+    "RunRefused",
     "SchedulerResourceRequest",
     "TaskAdmissionConfig",
     "TaskAdmissionError",
@@ -171,6 +175,7 @@ _EXPORTS: Final = {
         "ForebayError",
         "MembershipLost",
         "RequestAdmissionError",
+        "RunRefused",
         "TaskAdmissionError",
         "TaskFailed",
         "WorkflowError",
@@ -230,6 +235,7 @@ _EXPORTS: Final = {
         "http_client",
         "transport",
     ),
+    "forebay.workers.allowlist": ("Allowlist",),
     "forebay.workers.arq_redis": (
         "JobPool",
         "create_pool",

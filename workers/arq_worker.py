@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from contextvars import copy_context
+from functools import partial
 from signal import Signals
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from arq.constants import job_key_prefix
 from arq.utils import timestamp_ms
@@ -42,10 +44,13 @@ from forebay.workers.cell_jobs import (
     lease_of_job,
     outcome_of_cells,
 )
-from forebay.workers.cells import MakeCellMaker
+from forebay.workers.cells import MakeCellMaker, NoCells
 from forebay.workers.pressure import RequestPressureHints
 from forebay.workers.serialization import SerializerName, serializer_of
 from forebay.workers.unstarted_jobs import UnstartedJobs
+
+if TYPE_CHECKING:
+    from forebay.workers.allowlist import Allowlist  # with an extra
 
 _SERIALIZERS: Final = {"job_serializer", "job_deserializer"}
 _POOLS_TO_SAY: Final = {"redis_settings", "redis_pool", "queue_name", "queue_read_limit"}
@@ -64,7 +69,7 @@ class ForebayWorker(Worker):
         pool: name of the task pool.
         functions: arq functions.
         serializer: of the pool's jobs and results.
-        cells: makes what makes the cells of runs; without it tasks of runs are put back.
+        cells: makes what makes the cells of runs; without it runs are refused.
         settings: arq's, such as ``max_jobs``, ``on_startup`` or ``cron_jobs``.
     """
 
@@ -94,7 +99,8 @@ class ForebayWorker(Worker):
         )
         self.request_admission = AdaptiveRequestAdmissionController(coordinator)
         tracker = CompletionTracker(self.tasks_admission, coordinator.client)
-        self._cells = CellJobs(cells and cells(tracker, self.request_admission), chosen)
+        maker = NoCells(tracker) if cells is None else cells(tracker, self.request_admission)
+        self._cells = CellJobs(maker, chosen)
         self._hints = RequestPressureHints(
             self.request_admission.pressure, self.request_admission.known
         )
@@ -270,12 +276,13 @@ class ForebayWorker(Worker):
         """End the lease with its task; with a lost lease nothing is written."""
         lease = lease_of_job.get()
         made = self._cells.take(lease)
+        gives_back_try = self._cells.take_no_try(lease) or self._stopping
         if not self.tasks_admission.is_held(lease):
             return
         outcome: TaskOutcome
         if not finish:
             delay_ms = lease.item.available_ms + incr_score - timestamp_ms() if incr_score else 0
-            outcome = TaskDeferred(delay_seconds=delay_ms / 1000, gives_back_try=self._stopping)
+            outcome = TaskDeferred(delay_seconds=delay_ms / 1000, gives_back_try=gives_back_try)
         else:
             outcome = TaskCompleted(
                 result=result_data or b"",
@@ -376,6 +383,7 @@ async def open_worker(
     *,
     pool: str = "default",
     member: MemberSettings | None = None,
+    allowed: Allowlist | None = None,
     **settings: Any,
 ) -> ForebayWorker:
     """Connect and make a worker; ``await worker.async_run()`` runs it.
@@ -384,18 +392,28 @@ async def open_worker(
         url: the server: ``redis://``, ``rediss://`` or ``unix://``.
         pool: the task pool.
         member: how the process takes part in the fleet.
+        allowed: the worker makes the cells of runs, which may use this and no other variable, file
+            or host; without it, and without ``cells``, it makes none.
         settings: what ``ForebayWorker`` and ``arq.Worker`` take; of arq's settings class what
             `settings_of` returns.
 
     Raises:
         ConfigurationError, CoordinatorError: the server cannot be used.
     """
+    if allowed is not None:
+        settings = {"cells": _cells_within(allowed)} | settings
     coordinator = await Coordinator.open(url, member)
     try:
         return ForebayWorker(coordinator, pool=pool, **settings)
     except BaseException:
         await coordinator.close()
         raise
+
+
+def _cells_within(allowed: Allowlist) -> MakeCellMaker:
+    from forebay.workers.run_cells import RunCells  # noqa: PLC0415 - an extra
+
+    return partial(RunCells, environ=os.environ, allowed=allowed)
 
 
 def settings_of(settings_class: Any) -> dict[str, Any]:

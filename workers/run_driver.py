@@ -7,6 +7,7 @@ which goes on from the row groups that are on disk (spec 05).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterable
@@ -16,7 +17,7 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable
+from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable, RunRefused
 from forebay.contracts.runs import RunProgress, RunSpec
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.runs.scheduling import resolve_columns, resource_limits
@@ -78,6 +79,7 @@ class RunDriver:
 
         Raises:
             TaskAdmissionError: the pool refuses it; nothing was queued.
+            RunRefused: no worker may make it; nothing of it was made, and it is over.
             CoordinatorError: the server could not be used; the run itself goes on.
         """
         run_id = self._run.run_id
@@ -97,9 +99,12 @@ class RunDriver:
             await self._write_until_ended()
             await self._drop_claims(limits)
             return await asyncio.to_thread(self._assemble)
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, RunRefused) as end:
             await self._tracker.cancel(run_id)
             await self._drop_claims(limits)
+            if isinstance(end, RunRefused):
+                with contextlib.suppress(OSError):  # parts of an earlier driver stay
+                    self._parts.rmdir()
             raise
         finally:
             await self._controller.close()

@@ -79,7 +79,7 @@ def load_job(payload: bytes) -> Any:
     """
     try:
         return _from_json(payload.decode())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _unreadable("JSON") from error
 
 

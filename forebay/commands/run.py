@@ -46,6 +46,7 @@ def run_command(
     With redis:// the run is carried by the workers of the fleet: start some with `forebay worker`.
     """
     require_extra("run", "forebay run")
+    from forebay.workers.allowlist import options_for
     from forebay.workers.workflow_file import load_workflow
 
     loaded = load_workflow(workflow, environ=os.environ)
@@ -58,7 +59,8 @@ def run_command(
     if workers is None:
         workers = 2 if isinstance(parse_url(url), EmbeddedAddress) else 0
     with server_url(url) as server:
-        started = [start_worker(server, "--pool", pool) for _ in range(workers)]
+        options = ("--pool", pool, *options_for(loaded))
+        started = [start_worker(server, *options) for _ in range(workers)]
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         try:
             summary = run_async(_drive_while_worked(server, pool, run, started))

@@ -9,9 +9,8 @@ import signal
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 from arq.utils import import_string
@@ -19,11 +18,16 @@ from arq.utils import import_string
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.extras import missing_modules, require_extra
 from forebay.contracts.settings import MemberSettings
+from forebay.coordinator.logs import Logger
 from forebay.runtime import run_async
 from forebay.workers.arq_worker import open_worker, settings_of
-from forebay.workers.cells import MakeCellMaker
+
+if TYPE_CHECKING:
+    from forebay.workers.allowlist import Allowlist  # with an extra
 
 MOST_NAMED: Final = 20
+
+log = Logger("forebay.worker")
 
 
 @click.command("worker")
@@ -49,6 +53,24 @@ MOST_NAMED: Final = 20
     type=click.Choice(["json", "msgpack"]),
     help="Of jobs and results; all of a pool use the same.",
 )
+@click.option(
+    "--allow-env",
+    multiple=True,
+    metavar="NAME[=HOST]",
+    help="Variable that workflows may send as a key to HOST[:PORT], or to every allowed host.",
+)
+@click.option(
+    "--allow-path",
+    multiple=True,
+    type=click.Path(),
+    help="Folder or file that workflows may read as a seed.",
+)
+@click.option(
+    "--allow-host",
+    multiple=True,
+    metavar="HOST[:PORT]",
+    help="Provider that workflows may call; without a port, any port of it.",
+)
 @click.option("--lifeline", is_flag=True, hidden=True, help="Stop when standard input closes.")
 def worker_command(
     settings: str | None,
@@ -58,6 +80,9 @@ def worker_command(
     ttl: float,
     grace: int | None,
     serializer: str,
+    allow_env: tuple[str, ...],
+    allow_path: tuple[str, ...],
+    allow_host: tuple[str, ...],
     lifeline: bool,
 ) -> None:
     """Run tasks of a pool until stopped; start as many of these as you like, anywhere.
@@ -65,6 +90,10 @@ def worker_command(
     SETTINGS names the class that `arq` is given, such as app.WorkerSettings: its functions, hooks
     and cron jobs run here as they do there. Its Redis address and queue are not used: --url and
     --pool are. Without SETTINGS the worker makes the cells of runs.
+
+    A workflow may use the variables, files and hosts that the options --allow-... name, each as
+    often as you like, and the hosts of this process's FOREBAY_PROVIDER_<NAME>_BASE_URL; a run that
+    asks for others is refused before anything of it runs.
     """
     if lifeline:
         threading.Thread(target=_stop_with_parent, daemon=True).start()
@@ -73,13 +102,14 @@ def worker_command(
         chosen["max_jobs"] = slots
     if grace is not None:
         chosen["job_completion_wait"] = grace
-    cells = _cells()  # before SETTINGS: what the current folder holds is nobody's extra
+    # Before SETTINGS: what the current folder holds is nobody's extra.
+    allowed = _allowed(allow_env, allow_path, allow_host)
     if settings is None:
         require_extra("run", "forebay worker without SETTINGS")
         logging.getLogger("arq").setLevel(logging.CRITICAL)  # it would name every cell
     else:
         chosen = {"job_completion_wait": 10} | _settings_of(settings) | chosen
-    run_async(_work(url, pool, ttl, chosen | {"serializer": serializer, "cells": cells}))
+    run_async(_work(url, pool, ttl, chosen | {"serializer": serializer, "allowed": allowed}))
 
 
 def _settings_of(name: str) -> dict[str, Any]:
@@ -100,13 +130,28 @@ def _settings_of(name: str) -> dict[str, Any]:
     return settings_of(found)
 
 
-def _cells() -> MakeCellMaker | None:
-    """Return what makes the cells of runs, where its extra is installed."""
-    if missing_modules("run"):
-        return None
-    from forebay.workers.run_cells import RunCells
+def _allowed(env: Sequence[str], paths: Sequence[str], hosts: Sequence[str]) -> Allowlist | None:
+    """Return what workflows may use here; None where no cells can be made, for want of the extra.
 
-    return partial(RunCells, environ=os.environ)
+    Raises:
+        ConfigurationError: an option is of another form, or there is one and no extra.
+    """
+    if env or paths or hosts:
+        require_extra("run", "--allow-..., which is for the cells of runs,")
+    elif missing_modules("run"):
+        return None
+    from forebay.workers.allowlist import Allowlist
+
+    allowed = Allowlist.of(env=env, paths=paths, hosts=hosts, environ=os.environ)
+    for name, bound in allowed.variables.items():
+        if bound is None and len(allowed.hosts) > 1:
+            log.warning(
+                "variable_for_every_host",
+                variable=name,
+                hosts=sorted(map(str, allowed.hosts)),
+                remedy=f"--allow-env {name}=HOST ties it to the host that it is for",
+            )
+    return allowed
 
 
 def _stop_with_parent() -> None:

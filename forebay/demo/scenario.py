@@ -122,6 +122,7 @@ class Demo:
                 start_worker(
                     server.url,
                     *("--slots", str(SLOTS_PER_WORKER), "--ttl", str(TTL_SECONDS)),
+                    *("--allow-path", str(WORKFLOW.parent)),
                     environ=address,
                 )
                 for _ in range(WORKERS)

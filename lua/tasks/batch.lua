@@ -32,7 +32,7 @@
 --   batches     hash    member -> number of the last batch, space, its reply
 --   events      stream  transitions, the last 8192
 --   runs        hash    run id -> its plan as JSON; run id NUL workflow -> the workflow
---   progress    hash    run NUL name -> count
+--   progress    hash    run NUL name -> count; NUL refused, refusals: why no worker makes it
 --   cells       hash    run NUL record NUL column -> value as JSON; # columns done; ! why dropped
 --   row_groups  hash    run NUL row group -> records that are still missing
 --   checkpoints zset    run NUL row group, whose records wait to be written out
@@ -49,10 +49,11 @@
 --                        say kind task_id lease_id
 --                        configure policy reserve_after_us events max_losses [field value]...
 --                        run_submit run plan workflow; run_collect run; run_written run row_group; run_cancel run
+--                        run_accept run; run_refuse run reason
 -- Reply
 --   JSON [now_us, next_wake_us, generation, results, notices]: a result per operation (accepted,
 --   known, refused, admitted, released, duplicate, stale_lease, unknown_lease, discarded, unknown,
---   claimed, served, said, set, left, leaving, progress, written, ended, cancelled), and what the caller
+--   claimed, served, said, set, left, leaving, progress, written, ended, cancelled, noted), and what the caller
 --   should look at (work, task, due, row_group). Other members get their notices by channel. If tasks were
 --   admitted, an array: that JSON, then payloads, of which each lease names its own from 1, a cell
 --   none (0); a repeated batch is answered with the JSON alone.
@@ -106,6 +107,7 @@ local OPERATIONS = {}
 local first_argument, last_argument = 0, 0
 -- @include lib/runs/tracker
 -- @include lib/runs/operations
+-- @include lib/runs/refusals
 -- @include lib/tasks/operations
 
 local number = tonumber(batch_number)

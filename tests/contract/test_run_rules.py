@@ -230,3 +230,55 @@ def test_run_that_asks_for_more_than_a_limit_is_refused_with_nothing_queued(pool
 
     assert refusal == ["refused", "never_fits", "request:p/m"]
     assert kept_keys(pool) == []
+
+
+# --- runs that workers may not make
+
+
+def serve(pool: Pool, *members: str) -> None:
+    for member in members:
+        assert pool.ask(member, "serve", "forebay_cell") == ["served"]
+
+
+def test_a_run_is_refused_once_every_live_member_that_makes_cells_refuses_it(pool: Pool) -> None:
+    pool.open("driver")
+    serve(pool, "m", "n")
+    begin(pool)
+    pool.ask("driver", "run_collect", "run")
+    pool.listen("driver")
+    assert pool.ask("m", "run_refuse", "run", "no\nvariable") == ["noted"]
+    assert pool.ask("m", "run_refuse", "run", "no\nvariable") == ["noted"]
+    assert pool.heard() == []
+    assert pool.ask("driver", "run_collect", "run")[0] == "progress"
+
+    assert pool.ask("n", "run_refuse", "run", 'no "file"') == ["refused"]
+    assert [["row_group"]] in pool.heard()
+    assert pool.ask("driver", "run_collect", "run") == ["refused", 'no "file"']
+    assert pool.ask("m", "run_accept", "run") == ["refused"]
+
+
+def test_a_run_that_one_member_accepted_is_refused_by_nobody(pool: Pool) -> None:
+    serve(pool, "m", "n")
+    begin(pool)
+    assert pool.ask("m", "run_refuse", "run", "no") == ["noted"]
+    assert pool.ask("n", "run_accept", "run") == ["accepted"]
+    assert pool.ask("n", "run_refuse", "run", "no") == ["accepted"]
+    assert progress(pool) == [0, 0, 1, 0, []]
+
+
+def test_a_member_that_left_refuses_nothing_any_more_for_those_that_stay(pool: Pool) -> None:
+    serve(pool, "m", "n")
+    begin(pool)
+    assert pool.ask("m", "run_refuse", "run", "no") == ["noted"]
+    pool.ask("n", "leave")
+    assert pool.ask("m", "run_refuse", "run", "no") == ["refused"]
+
+
+def test_a_refused_run_leaves_nothing_when_it_is_cancelled(pool: Pool) -> None:
+    serve(pool, "m")
+    begin(pool)
+    assert pool.ask("m", "run_refuse", "run", "no") == ["refused"]
+    assert pool.ask("m", "run_cancel", "run") == ["cancelled"]
+    assert kept_keys(pool) == ["held"]  # who serves what
+    for operation in (("run_refuse", "run", "no"), ("run_accept", "run"), ("run_collect", "run")):
+        assert pool.ask("m", *operation) == ["unknown"]

@@ -8,7 +8,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema_rs
 import pytest
 import yaml
 from jinja2 import StrictUndefined, meta
@@ -281,7 +281,7 @@ def test_route_follows_from_a_triage_that_the_schema_admits(
         "sentiment": "neutral",
         "needs_human": needs_human,
     }
-    jsonschema.validate(triage, workflow_column("triage")["schema"])
+    jsonschema_rs.validate(workflow_column("triage")["schema"], triage)
     template = workflow_column("route")["template"]
     environment = SandboxedEnvironment(undefined=StrictUndefined)
     assert environment.from_string(template).render(triage=triage) == route
@@ -292,5 +292,5 @@ def test_route_follows_from_a_triage_that_the_schema_admits(
 )
 def test_schema_refuses_a_triage_that_no_rule_expects(broken: dict[str, str]) -> None:
     triage = {"category": "other", "urgency": "low", "sentiment": "neutral", "needs_human": True}
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({**triage, **broken}, workflow_column("triage")["schema"])
+    with pytest.raises(jsonschema_rs.ValidationError):
+        jsonschema_rs.validate(workflow_column("triage")["schema"], {**triage, **broken})
