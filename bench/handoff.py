@@ -13,7 +13,7 @@ from functools import partial
 from statistics import median
 from typing import Final, NamedTuple
 
-from bench.figures import Figure, Iterations, in_unit, medians, of_rounds, p95, ratios
+from bench.figures import Figure, Iterations, in_ms, middle, of_rounds, p95, ratios
 from bench.handoff_limiters import PROVIDER_MODEL, PublishTurn, Turn, serve
 from bench.harness import (
     STARTUP_SECONDS,
@@ -129,11 +129,8 @@ def _measure_publish(fleet: Fleet, probe: str, case: Case, inputs: Inputs) -> di
         for process in range(case.processes)
     }
     delays = [delay for answer in fleet.ask(turns) for delay in answer]
-    return {
-        "messages_per_second": len(delays) / inputs.probe_seconds,
-        "gap_median_ms": median(delays) * 1e3,
-        "gap_p95_ms": p95(delays) * 1e3,
-    }
+    rate = {"messages_per_second": len(delays) / inputs.probe_seconds}
+    return rate | in_ms(delays, {"gap_median_ms": median, "gap_p95_ms": p95})
 
 
 def _round(fleet: Fleet, inputs: Inputs, number: int) -> dict[str, float]:
@@ -148,8 +145,6 @@ def _round(fleet: Fleet, inputs: Inputs, number: int) -> dict[str, float]:
 
 
 def _figures_of(case: Case, found: Iterations) -> list[Figure]:
-    middle = medians(found)
-
     def name_of(what: str) -> str:
         arrival = "one a ms" if case.arrival_seconds else "all at once"
         return f"hand-off, {case.processes} processes, {arrival}: {what}"
@@ -161,7 +156,7 @@ def _figures_of(case: Case, found: Iterations) -> list[Figure]:
             rounds=ratios(found, ours, theirs),
             aim=aim,
             is_floor=True,
-            beside=f"{in_unit(middle[ours], '/s')} / {in_unit(middle[theirs], '/s')}",
+            beside=f"{middle(found, ours, '/s')} / {middle(found, theirs, '/s')}",
         )
 
     def gap(probe: str) -> Figure:
@@ -170,11 +165,12 @@ def _figures_of(case: Case, found: Iterations) -> list[Figure]:
             name=name_of(f"median gap, to bare {probe.replace('_', ', ')}"),
             rounds=ratios(found, ours, bare),
             aim=3.0,
-            beside=f"{in_unit(middle[ours], 'ms')} / {in_unit(middle[bare], 'ms')};"
-            f" fifo {in_unit(middle[fifo], 'ms')}",
+            beside=f"{middle(found, ours, 'ms')} / {middle(found, bare, 'ms')};"
+            f" fifo {middle(found, fifo, 'ms')}",
         )
 
     fairness, holders = (f"{case}.{{}}.{measure}" for measure in ("jain_index", "max_holders"))
+    most = max(of_rounds(found, holders.format("fifo")), default=0.0)
     return [
         rate("fifo", 0.96),
         rate("semaphore", None),
@@ -184,14 +180,14 @@ def _figures_of(case: Case, found: Iterations) -> list[Figure]:
             rounds=of_rounds(found, fairness.format("forebay")),
             aim=0.998,
             is_floor=True,
-            beside=f"fifo {in_unit(middle[fairness.format('fifo')], '')}",
+            beside=f"fifo {middle(found, fairness.format('fifo'), '')}",
         ),
         Figure(
             name=name_of("most holders"),
             rounds=of_rounds(found, holders.format("forebay")),
             aim=8,
             is_worst=True,
-            beside=f"fifo {max(of_rounds(found, holders.format('fifo'))):g}",
+            beside=f"fifo {most:g}",
         ),
     ]
 
