@@ -80,7 +80,14 @@ FULL: Final = Inputs()
 SMOKE: Final = Inputs(waiters=24, rounds=1, settle_seconds=0.02, seconds=0.1, probe_seconds=0.1)
 
 
-def _measure_limiter(fleet: Fleet, limiter: str, case: Case, inputs: Inputs) -> dict[str, float]:
+def measure_holds(
+    fleet: Fleet, limiter: str, case: Case, inputs: Inputs
+) -> tuple[dict[str, float], int]:
+    """Give a limiter its turn; return its measures, and how many holds there were in all.
+
+    Raises:
+        InvariantBrokenError: there were more holders at once than the cap.
+    """
     # a semaphore has one process: it gets all the waiters, the others rest
     processes = 1 if limiter == "semaphore" else case.processes
     start = time.monotonic() + STARTUP_SECONDS
@@ -104,6 +111,11 @@ def _measure_limiter(fleet: Fleet, limiter: str, case: Case, inputs: Inputs) -> 
             f"{limiter} had {found['max_holders']:g} holders at once, expected at most"
             f" {inputs.cap}; this is a defect, please report it."
         )
+    return found, len(holds)
+
+
+def _measure_limiter(fleet: Fleet, limiter: str, case: Case, inputs: Inputs) -> dict[str, float]:
+    found, _holds = measure_holds(fleet, limiter, case, inputs)
     return found
 
 

@@ -65,7 +65,7 @@ FULL: Final = Inputs()
 SMOKE: Final = Inputs(jobs=200, rounds=1, singles=10, queued=500, groups=(8, 100), cycles=20)
 
 
-class _Turns:
+class Turns:
     """One server, its worker processes and the one that submits.
 
     Attributes:
@@ -131,7 +131,7 @@ class _Turns:
             time.sleep(LOOK_SECONDS)
 
 
-def _round(turns: _Turns, inputs: Inputs, number: int) -> dict[str, float]:
+def _round(turns: Turns, inputs: Inputs, number: int) -> dict[str, float]:
     found = {}
     for library in rotated(list(libraries()), number):
         for workers in WORKERS:
@@ -218,7 +218,7 @@ def run(inputs: Inputs, progress: Progress) -> Outcome:
         redis.Redis.from_url(server.url) as client,
         Fleet(SUBMITTER + 1, serve, server.url) as fleet,
     ):
-        turns = _Turns(fleet, client, server.url)
+        turns = Turns(fleet, client, server.url)
 
         def measure(number: int) -> dict[str, float]:
             found = _round(turns, inputs, number)

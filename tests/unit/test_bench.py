@@ -250,7 +250,7 @@ def test_one_grant_that_handed_nothing_on_has_no_gap() -> None:
 
 
 def test_jobs_that_started_at_one_instant_have_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    turns = jobs._Turns(IDLE, StandIn(), "unix:///nowhere")
+    turns = jobs.Turns(IDLE, StandIn(), "unix:///nowhere")
     monkeypatch.setattr(turns, "_ended", lambda *_: [5.0, 5.0])
     assert turns.rate("forebay", 1, 2) is None
 
