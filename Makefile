@@ -68,7 +68,7 @@ checks:
 	@echo $(CHECKS)
 
 property-long: setup
-	@FOREBAY_PROPERTY=long $(BIN)/python -m pytest -s tests/property
+	@FOREBAY_PROPERTY=long $(BIN)/python -m pytest -s --timeout 0 tests/property
 
 # Each in an environment of its own: they ask for other versions of what is installed here.
 e2e-providers: setup $(VENV)/apart/litellm-proxy
@@ -76,7 +76,7 @@ e2e-providers: setup $(VENV)/apart/litellm-proxy
 
 SDKS := openai-1 openai-2 litellm pydantic-ai
 BELOW_SDKS := tests/contract/test_transports.py tests/contract/test_transport_failures.py
-TESTING := -e '.[embedded,httpx,mock,uvloop]' 'pytest>=8.3' 'pytest-asyncio>=1.0,<2' 'fakeredis[lua]>=2.26'
+TESTING := -e '.[embedded,httpx,mock,uvloop]' 'pytest>=8.3' 'pytest-asyncio>=1.0,<2' 'pytest-timeout>=2.3,<3' 'fakeredis[lua]>=2.26'
 e2e-sdks: setup $(SDKS:%=$(VENV)/apart/%)
 	@$(VENV)/apart/openai-1/bin/python -m pytest $(BELOW_SDKS) -k openai
 	@$(VENV)/apart/openai-2/bin/python -m pytest $(BELOW_SDKS) -k openai

@@ -28,6 +28,7 @@ from forebay.contracts.errors import (
     ForebayError,
     SchemaMismatch,
 )
+from forebay.coordinator.keys import SCHEMA_VERSION
 from forebay.coordinator.scripts import FUNCTION_NOT_FOUND, Script
 from forebay.coordinator.wire import Wire, open_wire
 
@@ -81,8 +82,9 @@ def refusal(script: Script, error: ResponseError) -> Exception:
             return NotAMemberError(detail)
         case "SCHEMA":
             return SchemaMismatch(
-                f"the shard has schema version {detail}, which this version of forebay cannot"
-                " speak; upgrade the older members, or use another server."
+                f"the shard has schema version {detail}, and this version of forebay speaks"
+                f" {SCHEMA_VERSION} alone; upgrade the older members, or, where none runs any more,"
+                " delete the shard's keys (fb:{TAG}:*) or use another server."
             )
         case _:
             return CoordinatorError(

@@ -38,7 +38,8 @@ def boot_seconds() -> float:
 
 def member_keys(keys: ShardKeys) -> list[str]:
     """Return every key of a shard in the order of the KEYS of ``member/join`` and its heartbeat."""
-    first = [keys["meta"], keys["members"], keys["events"]]
+    kinds = ("meta", "members", "events", "checks", "intervals", "suspects")
+    first = [keys[kind] for kind in kinds]
     return [*first, *(key for key in keys.all if key not in first)]
 
 

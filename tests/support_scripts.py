@@ -42,7 +42,12 @@ CLOCK_KEY: Final = "fb:test:clock"
 START_US: Final = 1_700_000_000_000_000
 GENERATION: Final = "born"
 PROVIDER_MODEL: Final = ProviderModelKey(provider_name="acme", model_id="m")
-FRAGMENTS: Final = {"lib/clock": (Path(__file__).parent / "lua" / "clock.lua").read_text()}
+DEAF_KEY: Final = "fb:test:deaf"
+"""A set of the members to whom nobody listens; all others are listened to."""
+FRAGMENTS: Final = {
+    f"lib/{name}": (Path(__file__).parent / "lua" / f"{name}.lua").read_text()
+    for name in ("clock", "listening")
+}
 
 CHAT, EMBEDDING, IMAGE = RequestDomain.CHAT, RequestDomain.EMBEDDING, RequestDomain.IMAGE
 

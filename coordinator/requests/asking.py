@@ -42,6 +42,8 @@ class Attempt(Operation):
         deadline: loop time at which its wait is over; None for never.
         is_waiting: whether it stands in the queue, as far as this process knows.
         is_rechecked: whether a look at what became of it is on its way.
+        is_settled: whether the shard's decision has arrived, by reply or by notice.
+        lost_because: why its lease ended, where a notice said so before the lease arrived.
     """
 
     __slots__ = (
@@ -51,8 +53,10 @@ class Attempt(Operation):
         "deadline",
         "future",
         "is_rechecked",
+        "is_settled",
         "is_waiting",
         "item",
+        "lost_because",
     )
 
     def __init__(self, item: RequestAdmissionItem, args: Args, desk: Desk) -> None:
@@ -65,6 +69,8 @@ class Attempt(Operation):
         self.deadline = None if wait in {"", "try"} else self.asked_at + int(wait) / 1e6
         self.is_waiting = False
         self.is_rechecked = False
+        self.is_settled = False
+        self.lost_because: str | None = None
         self._desk = desk
 
     @property

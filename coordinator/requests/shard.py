@@ -110,8 +110,10 @@ class RequestShard:
     def answered(self, attempt: Attempt, result: Result, sent_as: Membership | None) -> None:
         """Take what the shard says of an attempt, under the membership that asked."""
         match result[0]:
+            case "granted" | "waiting" | "denied" if attempt.is_settled:
+                pass  # a notice overtook this reply and brought the decision
             case "denied":
-                self._decide(attempt, codec.decode_denial(attempt.item, result))
+                self._settle_denied(attempt, result)
             case "granted" | "waiting" if attempt.future.done():
                 self.unwanted(attempt)
             case "granted" | "waiting" if sent_as is not self.channel.membership:
@@ -167,7 +169,14 @@ class RequestShard:
         if attempt.asker is not None and not self._has_warned:
             self._holders[attempt.encoded_id] = attempt.asker
             self._holding.add(attempt.asker)
+        attempt.is_settled = True
         self._decide(attempt, lease)
+        if attempt.lost_because is not None:
+            self._lost(attempt.encoded_id, attempt.lost_because)
+
+    def _settle_denied(self, attempt: Attempt, result: Result) -> None:
+        attempt.is_settled = True
+        self._decide(attempt, codec.decode_denial(attempt.item, result))
 
     def _deny(self, attempt: Attempt, reason: RequestDenialReason) -> None:
         self._decide(attempt, RequestAdmissionDenied(item=attempt.item, reason=reason))
@@ -222,6 +231,8 @@ class RequestShard:
         for kind, encoded_id, *terms in notices:
             attempt = self._attempts.get(encoded_id)
             if kind == "lost":
+                if attempt is not None:
+                    attempt.lost_because = str(terms[0])  # the lease itself is still on its way
                 self._lost(encoded_id, str(terms[0]))
             elif attempt is None or attempt.future.done():
                 if kind == "granted":
@@ -229,7 +240,7 @@ class RequestShard:
             elif kind == "granted":
                 self._grant(attempt, terms)
             else:
-                self._decide(attempt, codec.decode_denial(attempt.item, [kind, *terms]))
+                self._settle_denied(attempt, [kind, *terms])
 
     def on_next_wake(self, seconds: float | None) -> None:
         """Look again at the instant at which time alone may have changed something."""

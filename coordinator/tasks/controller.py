@@ -72,6 +72,7 @@ class TaskAdmissionController:
         self._loop = asyncio.get_running_loop()
         self._watchers: list[Callable[[], None]] = []
         self._wake: asyncio.TimerHandle | None = None
+        self._due_at: float | None = None  # loop time at which a notice said to look again
         self.channel = ShardChannel(server, self.keys, script("tasks/batch"), self)
         self._reader = PoolReader(server, self.keys)
         self.queue = FairTaskQueue(self.channel, self._reader)
@@ -285,20 +286,31 @@ class TaskAdmissionController:
             self._changed()
 
     def on_next_wake(self, seconds: float | None) -> None:
-        """Look again when time alone may have changed something, and each recheck interval."""
-        if self._wake is not None:
-            self._wake.cancel()
+        """Look again when time alone may have changed something, and each recheck interval.
+
+        A reply may be older than a notice that named an earlier instant, which stays.
+        """
         pause = self.recheck_seconds
         if seconds is not None:
             pause = min(pause, max(0.001, seconds))
-        self._wake = self._loop.call_later(pause, self._changed)
+        if self._due_at is not None:
+            pause = min(pause, max(0.0, self._due_at - self._loop.time()))
+        if self._wake is not None:
+            self._wake.cancel()
+        self._wake = self._loop.call_later(pause, self._look)
+
+    def _look(self) -> None:
+        self._due_at = None
+        self._changed()
 
     def _look_at(self, due_us: int) -> None:
-        """Look again at an instant, unless it is to be earlier anyway."""
+        """Look again at an instant of the shard's clock, unless it is to be earlier anyway."""
         now_us = self.channel.server_now_us
         seconds = 0.0 if now_us is None else (due_us - now_us) / 1e6
-        if self._wake is None or self._loop.time() + seconds < self._wake.when():
-            self.on_next_wake(seconds)
+        at = self._loop.time() + seconds
+        self._due_at = at if self._due_at is None else min(at, self._due_at)
+        if self._wake is None or at < self._wake.when():
+            self.on_next_wake(None)
 
     def on_joined(self, membership: Membership) -> list[Operation]:  # noqa: ARG002
         """Say what this process runs; limits outlive their members."""

@@ -3,6 +3,9 @@
 It asks for as many tasks as there are free slots when the call leaves, so that the tasks which end
 in a turn of the event loop and the ask for their successors travel in one call. Where fewer come
 than asked for it is silent until it is woken: nothing polls.
+
+A hint travels over another connection than the replies, and may overtake the reply of an ask under
+way. So a hint is used up by an ask that leaves after it, never by a reply.
 """
 
 from __future__ import annotations
@@ -53,7 +56,7 @@ class TaskPuller:
         self._asked = 0
         self._pushed: deque[TaskAdmissionLease] = deque()
         self._next: _Ask | None = None
-        self._may_be_work = True
+        self._may_be_work = True  # something may have changed since the last ask left
         self._is_stopped = False
         controller.watch(self._on_change)
         if takes_pushes:
@@ -98,6 +101,7 @@ class TaskPuller:
     def _prepare(self, before: int) -> int:
         """Settle how many to ask for, as the call leaves; ``before`` were asked for in vain."""
         self._next = None
+        self._may_be_work = False
         self._asked -= before
         slots = 0 if self._is_stopped else max(0, self._free_slots() - self._asked)
         self._asked += slots
@@ -111,7 +115,8 @@ class TaskPuller:
     def _answered(self, slots: int, given: int, admission: Admission) -> None:
         """Start what came; ``given`` counts as well what was pushed and is known already."""
         self._asked -= slots
-        self._may_be_work = given >= slots
+        if given >= slots:
+            self._may_be_work = True
         for lease in admission.leases:
             self._take(lease)
         for task_id in admission.expired:

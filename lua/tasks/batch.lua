@@ -2,7 +2,7 @@
 --
 -- KEYS
 --   meta        hash    clock, virtual time, generation, counts, state, policy, who stands first
---   claims      hash    resource NUL holder -> the limit that this holder claims
+--   claims      zset    holder NUL resource NUL limit, and resource NUL limit NUL holder after "=", by name
 --   limits      hash    resource -> limit, the smallest claim
 --   ledger      hash    resource -> amount out on leases
 --   config      hash    settings of the policy that borrows
@@ -17,8 +17,12 @@
 --   parked      zset    signature NUL arrival NUL task id, by name: asks for more than a limit
 --   leases      hash    lease id -> member|task id|group|signature|acquired_us|cell
 --   members     zset    member, by expiry in microseconds
+--   checks      zset    member, by when to look at it unless its heartbeat comes before
+--   intervals   hash    member -> a third of its TTL in microseconds
+--   suspects    zset    member to whom nobody listens, by since when; 0 once it was heard of
 --   held        zset    member NUL lease or function NUL id, by name
 --   functions   hash    function -> members that run it
+--   losses      hash    task id -> how often it was lost|with which members
 --   idle        zset    member, by free slots
 --   pushes      hash    member -> tasks given to it unasked|in_progress_ms|lease ids of which it may not know
 --   finished    zset    lease id, by order of ending times 2, plus 1 if it expired
@@ -54,10 +58,12 @@
 --   that cannot be read
 -- Cost
 --   O(signatures + log n) per admitted task, with the policy that borrows of at most 32 heads besides,
---   and as much again to see who stands first; O(tasks it frees) per finished one; 200 ended leases,
---   64 due tasks, 64 parked or brought back and 64 wake-ups besides; one PTTL, and a PEXPIRE per key
---   that the call may have made. A pool does not run in cluster mode: arq's keys are named by the
---   task and not declared.
+--   and as much again to see who stands first; O(log n) per claim; O(tasks it frees) per finished one;
+--   O(cells of a row group) to write one or, of each open one, to cancel a run; besides, in one call, at
+--   most 200 ended (leases and functions of members that are gone, and those members), 64 members
+--   looked at, 64 due tasks, 64 parked or brought back and 64 wake-ups; one PTTL, and a PEXPIRE per key
+--   that the call may have made. A pool does not run in cluster mode: arq's keys are named by the task
+--   and not declared.
 -- Invariant
 --   the ledger is the sum over live leases; a task is queued, running or finished, never two of
 --   these (spec 01, 2 to 4)
@@ -73,6 +79,7 @@ local OPERATIONS = {}
 -- @include lib/split
 -- @include lib/shard
 -- @include lib/keep
+-- @include lib/listening
 -- @include lib/tasks/state
 -- @include lib/groups
 -- @include lib/tasks/lines
@@ -89,6 +96,7 @@ local OPERATIONS = {}
 -- @include lib/runs/state
 -- @include lib/tasks/leases
 -- @include lib/tasks/pushes
+-- @include lib/suspects
 -- @include lib/tasks/settle
 local first_argument, last_argument = 0, 0
 -- @include lib/runs/tracker
@@ -116,6 +124,7 @@ load_lines()
 if meta.generation == '' then
   return redis.error_reply('NOMEMBER ' .. member_id) -- the shard is gone: nothing may grow here
 end
+caller = member_id
 settle()
 local expiry = redis.call('ZSCORE', K.members, member_id)
 if not expiry or tonumber(expiry) <= now_us then

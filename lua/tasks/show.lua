@@ -2,7 +2,7 @@
 --
 -- KEYS
 --   meta        hash    clock, virtual time, generation, counts, state, policy, who stands first
---   claims      hash    resource NUL holder -> the limit that this holder claims
+--   claims      zset    holder NUL resource NUL limit, and resource NUL limit NUL holder after "=", by name
 --   limits      hash    resource -> limit, the smallest claim
 --   ledger      hash    resource -> amount out on leases
 --   config      hash    settings of the policy that borrows
@@ -17,8 +17,12 @@
 --   parked      zset    signature NUL arrival NUL task id, by name: asks for more than a limit
 --   leases      hash    lease id -> member|task id|group|signature|acquired_us|cell
 --   members     zset    member, by expiry in microseconds
+--   checks      zset    member, by when to look at it unless its heartbeat comes before
+--   intervals   hash    member -> a third of its TTL in microseconds
+--   suspects    zset    member to whom nobody listens, by since when; 0 once it was heard of
 --   held        zset    member NUL lease or function NUL id, by name
 --   functions   hash    function -> members that run it
+--   losses      hash    task id -> how often it was lost|with which members
 --   idle        zset    member, by free slots
 --   pushes      hash    member -> tasks given to it unasked|in_progress_ms|lease ids of which it may not know
 --   finished    zset    lease id, by order of ending times 2, plus 1 if it expired

@@ -17,7 +17,7 @@ from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, pool_
 from forebay.coordinator.membership import member_keys
 from forebay.coordinator.requests.snapshots import decode_audit
 from forebay.coordinator.tasks.codec import parse_signature
-from tests.contract.shard_under_clock import CLOCK, CLOCK_KEY, SECOND_US, START_US, TTL_US
+from tests.contract.shard_under_clock import CLOCK_KEY, SECOND_US, START_US, TTL_US, UNDER_CLOCK
 from tests.support_scripts import composed, evaluate
 
 START_MS = START_US // 1000
@@ -85,7 +85,7 @@ class Pool:
         self.client.incrby(CLOCK_KEY, round(seconds * SECOND_US))
 
     def run(self, name: str, *args: Any, fragments: dict[str, str] | None = None) -> Any:
-        return self._run(name, self.keys.all, args, {"lib/clock": CLOCK} | (fragments or {}))
+        return self._run(name, self.keys.all, args, UNDER_CLOCK | (fragments or {}))
 
     def _run(
         self, name: str, keys: list[str], args: tuple[Any, ...], fragments: dict[str, str]
@@ -99,11 +99,11 @@ class Pool:
     def join(self, *member_ids: str, ttl_us: int = TTL_US) -> None:
         for member_id in member_ids:
             args = (member_id, ttl_us, SCHEMA_VERSION, "server", "born", KEEP_UNUSED_SHARD_MS)
-            self._run("member/join", member_keys(self.keys), args, {"lib/clock": CLOCK})
+            self._run("member/join", member_keys(self.keys), args, UNDER_CLOCK)
 
     def beat(self, member_id: str, ttl_us: int = TTL_US) -> None:
         args = (member_id, ttl_us, KEEP_UNUSED_SHARD_MS)
-        self._run("member/heartbeat", member_keys(self.keys), args, {"lib/clock": CLOCK})
+        self._run("member/heartbeat", member_keys(self.keys), args, UNDER_CLOCK)
 
     def ask(self, member_id: str, name: str, *args: Any) -> list[Any]:
         """Run one operation as a batch of its own and return its result."""

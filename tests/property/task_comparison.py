@@ -12,6 +12,10 @@ def _text(flat: dict[bytes, bytes]) -> dict[str, str]:
     return {key.decode(): value.decode() for key, value in flat.items()}
 
 
+def _scores(client: Any, key: str) -> dict[str, int]:
+    return {name.decode(): int(at) for name, at in client.zrange(key, 0, -1, withscores=True)}
+
+
 def _group(text: str) -> dict[str, Any]:
     part = text.split("|")
     return {
@@ -44,17 +48,14 @@ def observed_state(pool: Pool, model: PoolModel) -> dict[str, Any]:
         "first": (meta.get("first_task", ""), int(meta.get("first_since_us", 0))),
         "groups": {name: group for name, group in groups.items() if name in known},
         "tasks": tasks,
-        "queue": {
-            name.decode(): int(at)
-            for name, at in client.zrange(keys["queue"], 0, -1, withscores=True)
-        },
+        "queue": _scores(client, keys["queue"]),
         "leases": {
             name: tuple(text.split("|")[:2])
             for name, text in _text(client.hgetall(keys["leases"])).items()
         },
-        "idle": {
-            n.decode(): int(s) for n, s in client.zrange(keys["idle"], 0, -1, withscores=True)
-        },
+        "idle": _scores(client, keys["idle"]),
+        "checks": _scores(client, keys["checks"]),
+        "suspects": {n: at for n, at in _scores(client, keys["suspects"]).items() if at},
         "pushes": {
             member: (
                 int(text.split("|")[0]),
@@ -100,6 +101,8 @@ def expected_state(model: PoolModel) -> dict[str, Any]:
             lease.lease_id: (lease.member, lease.task.task_id) for lease in model.leases.values()
         },
         "idle": model.idle,
+        "checks": model.listeners.look_at_us,
+        "suspects": model.listeners.suspects,
         "pushes": {name: (pushes.count, pushes.unseen) for name, pushes in model.pushes.items()},
         "in_progress": sorted(
             f"arq:in-progress:{lease.task.task_id}" for lease in model.leases.values()

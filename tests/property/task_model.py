@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from forebay.contracts.tasks import Amounts
-from forebay.coordinator.tasks.policies import TaskAdmissionPolicy
+from tests.property.task_policy_model import Amounts, Borrow, Strict
 from tests.property.task_queue_model import PoolQueue, Result
 from tests.property.task_state_model import Lease, Pushes, Task
 
@@ -132,7 +131,7 @@ class PoolModel(PoolQueue):
         self.limits[resource] = limit
         return ["claimed", limit]
 
-    def configure(self, policy: TaskAdmissionPolicy, reserve_after_us: int) -> Result:
+    def configure(self, policy: Strict | Borrow, reserve_after_us: int) -> Result:
         if type(policy) is not type(self.policy):
             for group in self.groups.values():
                 group.debt = Counter()
@@ -147,5 +146,8 @@ class PoolModel(PoolQueue):
     def next_wake_us(self) -> int:
         if not self.tasks:
             return 0
-        ahead = [*self.members.values(), *(t.available_us for t in self.tasks_at("delayed"))]
+        ahead = [
+            *self.listeners.look_at_us.values(),
+            *(t.available_us for t in self.tasks_at("delayed")),
+        ]
         return min(ahead, default=0)

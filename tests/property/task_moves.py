@@ -75,6 +75,7 @@ MOVES: dict[str, tuple[int, st.SearchStrategy[tuple[Any, ...]]]] = {
     "the_servers_clock_steps_back": (1, st.tuples(STEPS_US, MEMBERS)),
     "join": (2, st.tuples(TTLS_US)),
     "leave": (1, st.tuples(MEMBERS)),
+    "stop_listening": (2, st.tuples(MEMBERS, st.sampled_from([True, True, False]))),
     "the_last_batch_comes_again": (1, st.tuples(MEMBERS)),
 }
 WEIGHTED = [name for name, (weight, _arguments) in MOVES.items() for _ in range(weight)]

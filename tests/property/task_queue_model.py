@@ -5,13 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from forebay.contracts.task_policies import (
-    MOST_CONSIDERED,
-    PolicyStateDelta,
-    TaskAdmissionPolicyDecision,
-)
-from forebay.coordinator.tasks.policies import BoundedBorrowTaskAdmissionPolicy, fits
-from tests.property.task_state_model import Group, Lease, PoolState, Task, full_name
+from tests.property.task_policy_model import Amounts
+from tests.property.task_state_model import Group, Lease, PoolState, Task, fits
 
 Result = list[Any]
 Notice = list[Any]
@@ -19,10 +14,10 @@ Notice = list[Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Granted:
-    """A task that is to go, and what its policy said."""
+    """A task that is to go, and what its group borrows for it."""
 
     task: Task
-    decision: TaskAdmissionPolicyDecision
+    borrows: Amounts
 
 
 @dataclass(slots=True)
@@ -42,14 +37,17 @@ class PoolQueue(PoolState):
     def join(self, member: str, ttl_us: int) -> None:
         self._flow()
         self.members[member] = self.now_us + ttl_us
+        self.listeners.beat(member, ttl_us, self.now_us)
 
     def heartbeat(self, member: str, ttl_us: int) -> None:
         if self.members.get(member, 0) > self.read_clock():
             self._flow()
             self.members[member] = self.now_us + ttl_us
+            self.listeners.beat(member, ttl_us, self.now_us)
 
     def _end_member(self, member: str) -> None:
         self.members.pop(member, None)
+        self.listeners.forget(member)
         self.idle.pop(member, None)
         self.pushes.pop(member, None)
         held = [lease for lease in self.leases.values() if lease.member == member]
@@ -57,13 +55,15 @@ class PoolQueue(PoolState):
             self._end(lease, "expired")
             self._put_back(lease.task, self.now_us, lease.task.tries + 1)
 
-    def begin(self) -> None:
+    def begin(self, caller: str) -> None:
         """What time alone did."""
+        before_us, self.caller = self.now_us, caller
         self._flow()
         self.put_off = []
-        for member, expiry in sorted(self.members.items(), key=lambda item: (item[1], item[0])):
-            if expiry <= self.now_us:
-                self._end_member(member)
+        self.listeners.suspects.pop(caller, None)
+        silent_us = self.now_us - before_us
+        for member, _why in self.listeners.ended(self.members, caller, self.now_us, silent_us):
+            self._end_member(member)
         due = [task for task in self.tasks_at("delayed") if task.available_us <= self.now_us]
         for task in sorted(due, key=lambda task: (task.available_us, task.task_id)):
             self._enqueue(task)
@@ -123,39 +123,25 @@ class PoolQueue(PoolState):
         """The first in order that fits and that the policy lets go; hinted ones last."""
         if self.state == "paused":
             return None
-        available = self.available()
-        queue, admission = self.queue_view(available), self.admission_view(available)
-        allowed = []
-        for task in self.heads():
-            if full_name(task.group) in queue.considered or not self._borrows:
-                if not fits(task.amounts, admission.available):
-                    continue
-                decision = self.policy.evaluate(self.item(task), queue, admission)
-                if decision.allowed:
-                    allowed.append(Granted(task=task, decision=decision))
+        allowed = [
+            Granted(task=task, borrows=verdict.borrows)
+            for task, verdict in self.verdicts(self.available())
+            if verdict.may_go
+        ]
         first = [granted for granted in allowed if not hints & granted.task.amounts.keys()]
         return next(iter([*first, *allowed]), None)
-
-    @property
-    def _borrows(self) -> bool:
-        return isinstance(self.policy, BoundedBorrowTaskAdmissionPolicy)
-
-    def _apply(self, delta: PolicyStateDelta) -> None:
-        for name, group in self.groups.items():
-            for resource, amount in delta.debt_by_group.get(full_name(name), {}).items():
-                group.debt[resource] = max(0, group.debt[resource] + amount)
 
     def _may_go(self, task: Task) -> bool:
         """Whether the policy would let a first task go if what it lacks were free."""
         free = {name: max(left, task.amounts.get(name, 0)) for name, left in self.left().items()}
-        queue, admission = self.queue_view(free), self.admission_view(free)
-        return self.policy.evaluate(self.item(task), queue, admission).allowed
+        beside = [self.as_head(other) for other in self.heads() if fits(other.amounts, free)]
+        return self.policy.verdict(self.as_head(task), beside, self.limits).may_go
 
     def _note_first(self) -> None:
         """The first in order that the policy would let go, if it does not fit."""
         heads = [] if self.state == "paused" else self.heads()
-        looked_at = heads[:MOST_CONSIDERED] if self._borrows else heads
-        first = next((task for task in looked_at if self._may_go(task)), None)
+        looked_at = self.policy.considered([self.as_head(task) for task in heads])
+        first = next((task for task in heads[: len(looked_at)] if self._may_go(task)), None)
         if first is not None and fits(first.amounts, self.left()):
             first = None
         if first is None:
@@ -174,6 +160,10 @@ class PoolQueue(PoolState):
             return {}
         ranked = sorted(self.idle.items(), key=lambda item: (item[1], item[0]), reverse=True)
         free = [(member, slots) for member, slots in ranked if slots > 0]
+        for member, _slots in free:
+            if not self.listeners.is_present(member, self.caller, self.now_us):
+                del self.idle[member]  # it asks anew once it is listened to again
+        free = [(member, slots) for member, slots in free if member in self.idle]
         if wanted == 1 and free and free[0][0] in self.pushes and granted.task.has_payload:
             return self._push(granted, free[0][0])
         woken: dict[str, Notice] = {}
@@ -206,7 +196,6 @@ class PoolQueue(PoolState):
 
     def _grant(self, member: str, granted: Granted) -> Lease:
         task = granted.task
-        delta = self.policy.on_acquire(self.item(task), granted.decision)
         group = self._group(task.group)
         self.virtual_time = max(self.virtual_time, group.tag or 0.0)
         group.tag = self.virtual_time + 1 / group.weight
@@ -220,7 +209,7 @@ class PoolQueue(PoolState):
             acquired_us=self.now_us,
         )
         self.leases[lease.lease_id] = lease
-        self._apply(delta)
+        group.debt.update(granted.borrows)
         return lease
 
     def _end(self, lease: Lease, how: str) -> None:
@@ -228,5 +217,7 @@ class PoolQueue(PoolState):
         self.finished[lease.lease_id] = how
         if how == "released" and lease.member in self.idle:
             self.idle[lease.member] += 1
-        self._group(lease.task.group).touched_us = self.now_us
-        self._apply(self.policy.on_release(self.item(lease.task)))
+        group = self._group(lease.task.group)
+        group.touched_us = self.now_us
+        for resource, amount in lease.task.amounts.items():  # any lease that ends repays
+            group.debt[resource] = max(0, group.debt[resource] - amount)

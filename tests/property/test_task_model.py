@@ -23,17 +23,15 @@ from forebay.contracts.tasks import Amounts
 from forebay.coordinator.address import parse_url
 from forebay.coordinator.connections import open_sync
 from forebay.coordinator.tasks import codec
-from forebay.coordinator.tasks.policies import (
-    BoundedBorrowTaskAdmissionPolicy,
-    StrictFairTaskAdmissionPolicy,
-)
 from tests.contract.pool_under_clock import Pool
 from tests.contract.shard_under_clock import START_US
 from tests.property.modes import LONG, explore
 from tests.property.task_comparison import expected_state, observed_state
 from tests.property.task_model import PoolModel
 from tests.property.task_moves import MOVES, RESOURCES, WEIGHTED
+from tests.property.task_policy_model import Borrow, Strict
 from tests.property.task_state_model import HOUR_US
+from tests.support_scripts import DEAF_KEY
 
 MOST_MEMBERS = 3
 
@@ -55,6 +53,7 @@ class TaskPoolMachine(RuleBasedStateMachine):
         self.member_names: list[str] = []
         self.asked = 0
         self.lease_ids: list[str] = []
+        self.woken: dict[str, int] = {}
 
     def teardown(self) -> None:
         self.pool.close()
@@ -88,7 +87,7 @@ class TaskPoolMachine(RuleBasedStateMachine):
 
     def batch(self, member: str, *steps: tuple[tuple[Any, ...], Any]) -> None:
         """Run operations; each comes with what the model does and answers instead."""
-        self.model.begin()
+        self.model.begin(member)
         operations = [operation for operation, _expected in steps]
         if member not in self.model.members:
             with pytest.raises(redis.ResponseError, match="NOMEMBER"):
@@ -101,8 +100,25 @@ class TaskPoolMachine(RuleBasedStateMachine):
         told = self.model.end(member)
         assert [self.seen(result) for result in results] == expected
         self.compare_told(told, {member: self.pool.notices})
+        self.check_no_idle_gap(member, operations, told)
         assert self.pool.next_wake_us == self.model.next_wake_us
         self.compare()
+
+    def check_no_idle_gap(
+        self, member: str, operations: list[tuple[Any, ...]], told: dict[str, Any]
+    ) -> None:
+        """No ready task that may go stands beside a free slot that nobody is about to ask for.
+
+        Members that were told of work and have not asked since are about to ask.
+        """
+        if any(name == "admit" for name, *_ in operations):
+            self.woken.pop(member, None)
+        self.woken.update({who: 1 for who, notices in told.items() if ["work"] in notices})
+        idle = self.pool.client.zrange(self.pool.keys["idle"], "(0", "+inf", byscore=True)
+        free = {name.decode() for name in idle} - self.model.listeners.deaf - {*self.woken}
+        about_to_ask = self.woken.keys() & self.model.members.keys() - self.model.listeners.deaf
+        if free and not about_to_ask:
+            assert self.model._choose(set()) is None
 
     def seen(self, result: list[Any]) -> Any:
         """Return what of a result the model knows."""
@@ -141,6 +157,15 @@ class TaskPoolMachine(RuleBasedStateMachine):
             self.member_names.append(f"m{len(self.member_names)}")
             self.pool.join(self.member_names[-1], ttl_us=ttl_us)
             self.model.join(self.member_names[-1], ttl_us)
+
+    def stop_listening(self, pick: int, is_deaf: bool) -> None:
+        member, deaf = self.a_member(pick), self.model.listeners.deaf
+        if is_deaf:
+            deaf.add(member)
+            self.pool.client.sadd(DEAF_KEY, member)
+        else:
+            deaf.discard(member)
+            self.pool.client.srem(DEAF_KEY, member)
 
     def submit(self, pick: int, tasks: list[tuple[str, float, int | None, Amounts, int]]) -> None:
         steps = []
@@ -266,11 +291,7 @@ class TaskPoolMachine(RuleBasedStateMachine):
             borrow=borrow, reserve_after_seconds=max(0.001, reserve_us / 1e6)
         )
         name, _count, *args = codec.configure_args(config)
-        policy = (
-            StrictFairTaskAdmissionPolicy()
-            if borrow is None
-            else BoundedBorrowTaskAdmissionPolicy(borrow)
-        )
+        policy = Strict() if borrow is None else Borrow(borrow)
         reserve_after_us = round(config.reserve_after_seconds * 1e6)
         expect = lambda: self.model.configure(policy, reserve_after_us)  # noqa: E731
         self.batch(self.a_member(pick), ((name, *args), expect))
@@ -286,6 +307,8 @@ class TaskPoolMachine(RuleBasedStateMachine):
         self.model.server_us += us
         self.pool.pass_time(us / 1e6)
         for member in [*self.model.members] if beats else []:
+            if member in self.model.listeners.deaf and us != 1:
+                continue  # a process that ended does not beat, as a rule
             self.pool.beat(member, ttl_us)
             self.model.heartbeat(member, ttl_us)
         self.batch(self.a_member(then))

@@ -51,7 +51,7 @@ end
 local function end_run(run)
   redis.call('HDEL', K.runs, run, run .. '\0workflow')
   plans[run] = false
-  drop_claims(run)
+  CLAIMS.drop(run)
   local names = { 'next', 'open', 'unwritten', 'done', 'dropped', 'written', 'driver' }
   for i = 1, #names do
     redis.call('HDEL', K.progress, run .. '\0' .. names[i])
@@ -103,11 +103,15 @@ function OPERATIONS.run_cancel(run)
   if not plan then
     return '["unknown"]'
   end
-  for row_group = 0, counted(run, 'next') - 1 do
+  -- The open ones and those not written are among the last that were admitted.
+  local left, row_group = counted(run, 'open') + counted(run, 'unwritten'), counted(run, 'next')
+  while left > 0 and row_group > 0 do
+    row_group = row_group - 1
     local open = redis.call('HDEL', K.row_groups, run .. '\0' .. int(row_group))
     local unwritten = redis.call('ZREM', K.checkpoints,
       run .. '\0' .. string.format('%016.0f', row_group))
     if open + unwritten > 0 then
+      left = left - 1
       cancel_row_group(run, plan, row_group)
     end
   end

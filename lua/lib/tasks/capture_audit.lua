@@ -1,7 +1,7 @@
 -- The books of a task pool, worked out again from its tasks and leases, and compared with what is
 -- stored.
 local MAX_ENTRIES = 100000
-local books = { ledger = {}, held = {}, fifo = {}, delayed = {}, parked = {}, leased = {}, waiting = {},
+local books = { ledger = {}, claims = {}, held = {}, fifo = {}, delayed = {}, parked = {}, leased = {}, waiting = {},
   running = {}, away = {}, first = {}, ready = {}, lines = {}, out = {}, functions = {} }
 
 local function add(counts, name, amount)
@@ -171,6 +171,7 @@ local function audit_totals()
   expect('meta', 'queued', queued, meta.queued)
   expect('meta', 'delayed', delayed, meta.delayed)
   expect('meta', 'parked', parked, meta.parked)
+  expect('meta', 'suspects', redis.call('ZCARD', K.suspects), meta.suspects)
   expect('held', 'count', leases + functions, redis.call('ZCARD', K.held))
   expect('tasks', 'count', leases + queued + delayed + parked, tasks)
   expect('queue', 'count', tasks, redis.call('ZCARD', K.queue))
@@ -179,10 +180,18 @@ end
 -- A limit is the smallest that is claimed.
 local function audit_limits()
   local smallest = {}
-  for name, value in pairs(read_hash(K.claims)) do
-    local resource, claimed = split(name, '\0')[1], tonumber(value)
-    smallest[resource] = math.min(smallest[resource] or claimed, claimed)
+  for name in pairs(read_names('claims')) do
+    local part = split(name, '\0')
+    if string.sub(name, 1, 1) == '=' then
+      local resource, claimed = string.sub(part[1], 2), tonumber(part[2])
+      smallest[resource] = math.min(smallest[resource] or claimed, claimed)
+      books.claims['@' .. part[3] .. '\0' .. resource .. '\0' .. int(claimed)] = true
+    else
+      books.claims['=' .. part[2] .. '\0' .. string.format('%016.0f', part[3]) .. '\0'
+        .. string.sub(part[1], 2)] = true
+    end
   end
+  expect_names('claims', books.claims, read_names('claims'))
   smallest.submission = smallest.submission or tonumber(UNCLAIMED_SUBMISSIONS)
   expect_counts('limits', smallest, limits)
 end
@@ -223,6 +232,9 @@ local function audit_entries()
   expect_names('ready', books.ready, read_names('ready'))
   expect_queue()
   expect_names('idle_groups', books.groups, read_names('idle_groups'))
+  expect_names('checks', books.members, read_names('checks'))
+  expect_members('intervals', redis.call('HKEYS', K.intervals))
+  expect_members('suspects', redis.call('ZRANGE', K.suspects, 0, -1))
   expect_members('idle', redis.call('ZRANGE', K.idle, 0, -1))
   expect_members('pushes', redis.call('HKEYS', K.pushes))
   expect_members('batches', redis.call('HKEYS', K.batches))

@@ -2,41 +2,53 @@
 local MOVED_PER_CALL = 64
 local moves_left = MOVED_PER_CALL
 
+-- Claims of limits, each written down by its holder and by its resource, where the smallest is first.
+local CLAIMS = {}
+
+function CLAIMS.add(resource, holder, limit)
+  may_be_new('claims')
+  redis.call('ZADD', K.claims, 0, '@' .. holder .. '\0' .. resource .. '\0' .. limit,
+    0, '=' .. resource .. '\0' .. string.format('%016.0f', limit) .. '\0' .. holder)
+end
+
+function CLAIMS.remove(resource, holder, limit)
+  redis.call('ZREM', K.claims, '@' .. holder .. '\0' .. resource .. '\0' .. limit,
+    '=' .. resource .. '\0' .. string.format('%016.0f', limit) .. '\0' .. holder)
+end
+
+-- Entries whose first parts are these.
+function CLAIMS.under(prefix, most)
+  return redis.call('ZRANGE', K.claims, '[' .. prefix .. '\0', '(' .. prefix .. '\1', 'BYLEX',
+    'LIMIT', 0, most)
+end
+
 -- A limit counts as the smallest that its holders claim; without a claim it is 0, but for the limit
 -- of tasks as such.
-local function claim(resource, holder, limit)
-  may_be_new('claims')
-  may_be_new('limits')
-  if limit == '' then
-    redis.call('HDEL', K.claims, resource .. '\0' .. holder)
-  else
-    redis.call('HSET', K.claims, resource .. '\0' .. holder, limit)
+function OPERATIONS.claim(resource, holder, limit)
+  local old = CLAIMS.under('@' .. holder .. '\0' .. resource, 1)[1]
+  if old then
+    CLAIMS.remove(resource, holder, split(old, '\0')[3])
   end
-  local smallest
-  for name, value in pairs(read_hash(K.claims)) do
-    if split(name, '\0')[1] == resource then
-      smallest = math.min(smallest or tonumber(value), tonumber(value))
-    end
+  if limit ~= '' then
+    CLAIMS.add(resource, holder, limit)
   end
+  local smallest = CLAIMS.under('=' .. resource, 1)[1]
   if smallest then
-    redis.call('HSET', K.limits, resource, int(smallest))
-    limits[resource] = int(smallest)
+    limits[resource] = int(tonumber(split(smallest, '\0')[2]))
+    may_be_new('limits')
+    redis.call('HSET', K.limits, resource, limits[resource])
   else
     redis.call('HDEL', K.limits, resource)
     limits[resource] = resource == 'submission' and UNCLAIMED_SUBMISSIONS or nil
   end
   return '["claimed",' .. int(limit_of(resource)) .. ']'
 end
-OPERATIONS.claim = claim
 
 -- A claim must not outlive who made it: it would hold the limit down for everybody.
-local function drop_claims(holder)
-  local names = redis.call('HKEYS', K.claims)
-  for i = 1, #names do
-    local part = split(names[i], '\0')
-    if part[2] == holder then
-      claim(part[1], holder, '')
-    end
+function CLAIMS.drop(holder)
+  local entries = CLAIMS.under('@' .. holder, -1)
+  for i = 1, #entries do
+    OPERATIONS.claim(split(entries[i], '\0')[2], holder, '')
   end
 end
 

@@ -1,7 +1,7 @@
 -- What happened by time alone, and who is woken by what changed.
 local DUE_PER_CALL = 64
 local WOKEN_PER_CALL = 64
-local ended_left = 200 -- what members that are gone may still lose in this call
+local ended_left = 200 -- leases and functions of members that are gone, and those members
 
 local function end_function(name)
   if redis.call('HINCRBY', K.functions, name, -1) <= 0 then
@@ -25,22 +25,14 @@ local function end_member(member, why)
   if ended_left <= 0 then
     return false
   end
+  ended_left = ended_left - 1
   redis.call('ZREM', K.members, member)
   redis.call('ZREM', K.idle, member)
   redis.call('HDEL', K.batches, member)
   redis.call('HDEL', K.pushes, member)
+  SUSPECTS.forget(member)
   emit('member_expired', 'member_id', member, 'reason', why)
   return true
-end
-
-local function expire_members()
-  while ended_left > 0 do
-    local first = redis.call('ZRANGE', K.members, 0, 0, 'WITHSCORES')
-    if not first[1] or tonumber(first[2]) > now_us then
-      return
-    end
-    end_member(first[1], 'member_lost')
-  end
 end
 
 local function enqueue_due()
@@ -56,11 +48,32 @@ local function enqueue_due()
   end
 end
 
+-- Nothing of a pool stands aside for a suspect: it asks anew once it is listened to again.
+local function nothing_aside()
+  return true
+end
+
 local function settle()
-  expire_members()
+  SUSPECTS.clear_heard(nothing_aside)
+  SUSPECTS.check(end_member)
   enqueue_due()
   park_what_never_fits()
   unpark()
+end
+
+-- The idle members that are listened to, as member and free slots in turn, the most slots first. A
+-- suspect is idle no more: it asks anew once it is listened to again.
+local function present_idle()
+  local idle, present = redis.call('ZRANGE', K.idle, '+inf', '(0', 'BYSCORE', 'REV', 'LIMIT', 0,
+    WOKEN_PER_CALL, 'WITHSCORES'), {}
+  for i = 1, #idle, 2 do
+    if SUSPECTS.is_present(idle[i]) then
+      present[#present + 1], present[#present + 2] = idle[i], tonumber(idle[i + 1])
+    else
+      redis.call('ZREM', K.idle, idle[i])
+    end
+  end
+  return present
 end
 
 -- Push the only ready task to an idle member; else wake as many as the ready tasks need: each asks for
@@ -73,9 +86,8 @@ local function wake_idle()
   if not head then
     return
   end
-  local idle = redis.call('ZRANGE', K.idle, '+inf', '(0', 'BYSCORE', 'REV', 'LIMIT', 0,
-    WOKEN_PER_CALL, 'WITHSCORES')
-  if meta.queued == 1 and idle[1] and PUSHES.push(head, idle[1], tonumber(idle[2])) then
+  local idle = present_idle()
+  if meta.queued == 1 and idle[1] and PUSHES.push(head, idle[1], idle[2]) then
     return
   end
   local wanted = meta.queued
@@ -85,7 +97,7 @@ local function wake_idle()
     end
     redis.call('ZREM', K.idle, idle[i])
     notify(idle[i], '["work"]')
-    wanted = wanted - tonumber(idle[i + 1])
+    wanted = wanted - idle[i + 1]
   end
 end
 
@@ -122,7 +134,7 @@ local function next_wake_us()
   elseif moves_left <= 0 then
     return now_us
   end
-  local wake = tonumber(redis.call('ZRANGE', K.members, 0, 0, 'WITHSCORES')[2]) or 0
+  local wake = tonumber(redis.call('ZRANGE', K.checks, 0, 0, 'WITHSCORES')[2]) or 0
   local due = meta.delayed > 0 and tonumber(redis.call('ZRANGE', K.delayed, 0, 0, 'WITHSCORES')[2])
   if due and (wake == 0 or due < wake) then
     wake = due
