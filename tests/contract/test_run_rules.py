@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 
 from tests.contract.pool_under_clock import MODEL, Pool, honest_pool, task_of, tasks_of
-from tests.contract.run_plans import plan
+from tests.contract.run_plans import plan, values_of
 from tests.contract.shard_under_clock import SERVERS
 
 RUN_KEYS: Final = ("runs", "progress", "cells", "row_groups", "checkpoints")
@@ -23,16 +23,6 @@ def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
 
 def begin(pool: Pool, text: str | None = None) -> None:
     assert pool.ask("m", "run_submit", "run", text or plan(), "{}") == ["accepted"]
-
-
-def values_of(lease_id: str, *, buffer_size: int = 2) -> list[str]:
-    """The cells that a task makes, as they follow a finish."""
-    _run, name, place = task_of(lease_id).split(":")
-    number = int(place[1:])
-    records = [number]
-    if place[0] == "g":
-        records = list(range(number * buffer_size, (number + 1) * buffer_size))
-    return [part for record in records for part in (str(record), name, f'"{name}{record}"')]
 
 
 def work(pool: Pool, slots: int = 99) -> list[str]:
