@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import copy_context
 from functools import partial
 from signal import Signals
@@ -21,7 +21,7 @@ from arq.utils import timestamp_ms
 from arq.worker import Worker, func, get_kwargs
 from redis.exceptions import RedisError
 
-from forebay.contracts.errors import ConfigurationError, ForebayError
+from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable, ForebayError
 from forebay.contracts.requests import ReleaseResult
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.tasks import (
@@ -35,6 +35,7 @@ from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.runs.plan import CELL_FUNCTION
 from forebay.coordinator.runs.tracker import CompletionTracker
+from forebay.coordinator.supervision import Guard
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.puller import TaskPuller
 from forebay.workers.arq_redis import ForebayArqRedis, Opening, opening_of_job
@@ -55,8 +56,14 @@ if TYPE_CHECKING:
 _SERIALIZERS: Final = {"job_serializer", "job_deserializer"}
 _POOLS_TO_SAY: Final = {"redis_settings", "redis_pool", "queue_name", "queue_read_limit"}
 
+_TURN: Final = ("beats", "aborts", "aborts of waiting jobs", "hints")
+"""What arq's loop does at each turn, as the log names it."""
+
 CANCEL_AGAIN_SECONDS: Final = 0.5
 """How long a cancelled job may clean up before it is cancelled again."""
+
+UNREAD_SECONDS: Final = 30.0
+"""After which a job that this worker could not begin may be admitted again."""
 
 log = Logger("forebay.worker")
 
@@ -101,6 +108,10 @@ class ForebayWorker(Worker):
         tracker = CompletionTracker(self.tasks_admission, coordinator.client)
         maker = NoCells(tracker) if cells is None else cells(tracker, self.request_admission)
         self._cells = CellJobs(maker, chosen)
+        self._guard = Guard(log, pool=pool)
+        self._states = {
+            name: coordinator.availability.connection(name, pool=pool) for name in _TURN
+        }
         self._hints = RequestPressureHints(
             self.request_admission.pressure, self.request_admission.known
         )
@@ -135,6 +146,11 @@ class ForebayWorker(Worker):
         """Ids of the tasks that ended since the stop began: ``finished`` and ``given_back``."""
         return self._drained
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop: it takes no new tasks."""
+        return self._stopping
+
     # -- pulling
 
     async def heart_beat(self) -> None:
@@ -154,20 +170,33 @@ class ForebayWorker(Worker):
                 takes_pushes=not self.burst,
             )
             self._puller.look()
-        try:
-            await super().heart_beat()
-            if self.allow_abort_jobs:
-                await self._unstarted.discard_aborted(self._runs_here)
-        except ForebayError as error:  # as of a cron job that a draining pool does not take
-            log.warning("heart_beat_failed", error=str(error))
-        except (RedisError, OSError):
-            pass  # the next beat comes soon
-        await self._hints.refresh()
+        await self._outlive("beats", super().heart_beat)
+        if self.allow_abort_jobs:
+            await self._outlive("aborts of waiting jobs", self._discard_aborted)
+        await self._outlive("hints", self._hints.refresh)
 
     async def _cancel_aborted_jobs(self) -> None:
-        """Do as arq does, which looks before each beat; a server that is away ends no worker."""
-        with contextlib.suppress(RedisError, OSError):
-            await super()._cancel_aborted_jobs()
+        """Do as arq does, which looks before each beat."""
+        await self._outlive("aborts", super()._cancel_aborted_jobs)
+
+    async def _discard_aborted(self) -> None:
+        await self._unstarted.discard_aborted(self._runs_here)
+
+    async def _outlive(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do a part of what arq's loop does at each turn; what it raises ends no worker."""
+        state = self._states[name]
+        try:
+            await work()
+            if state.is_lost:
+                await self.pool.ping()  # the work may have asked the server nothing
+        except (RedisError, OSError, CoordinatorUnavailable) as error:
+            state.lost(error)
+        except ForebayError as error:  # as of a cron job that a draining pool does not take
+            log.warning("heart_beat_failed", error=str(error))
+        except Exception as error:  # noqa: BLE001 - of a cron job's schedule, say
+            self._guard.note(name, error)
+        else:
+            state.back()
 
     def _free_slots(self) -> int:
         """How many more may start: a job whose end is on its way has left its slot."""
@@ -183,6 +212,11 @@ class ForebayWorker(Worker):
         return job_id in self.job_tasks or job_id in self.tasks
 
     def _start(self, lease: TaskAdmissionLease) -> None:
+        """Start a job's task; one that cannot be started is put back, and ends nothing else."""
+        if not self._guard.call(self._start_task, lease):
+            self.tasks_admission.finish(lease, TaskDeferred(delay_seconds=UNREAD_SECONDS))
+
+    def _start_task(self, lease: TaskAdmissionLease) -> None:
         context = copy_context()
         context.run(lease_of_job.set, lease)
         task = self.loop.create_task(self._run(lease), context=context)
@@ -193,6 +227,7 @@ class ForebayWorker(Worker):
     async def _run(self, lease: TaskAdmissionLease) -> None:
         """Let arq run the job; a server that is away is no fault of the job, nor of the worker."""
         item = lease.item
+        has_begun = False
         try:
             await self._unwound(item.task_id)
             payload = await self._payload_of(lease)
@@ -202,11 +237,18 @@ class ForebayWorker(Worker):
             opening_of_job.set(
                 Opening(payload=payload, job_try=item.job_try, is_aborted=item.is_aborted)
             )
+            has_begun = True
             await self.run_job(item.task_id, item.available_ms)
         except (RedisError, OSError) as error:
             log.warning("job_put_back", task_id=item.task_id, error=type(error).__name__)
             if self.tasks_admission.is_held(lease):
                 await self._end(lease, TaskDeferred())
+        except Exception as error:
+            if has_begun:
+                raise  # of a hook, which ends the worker, as it does in arq
+            self._guard.note("beginning a job", error)
+            if self.tasks_admission.is_held(lease):
+                await self._end(lease, TaskDeferred(delay_seconds=UNREAD_SECONDS))
         except asyncio.CancelledError:  # arq lets it through where a hook was cancelled
             if not self.tasks_admission.is_held(lease) and not self._stopping:
                 return
@@ -236,13 +278,21 @@ class ForebayWorker(Worker):
         job_id = lease.item.task_id
         self._running.discard(task)
         self._ending.discard(lease.lease_id)
+        if task.cancelled() and not self._stopping:
+            self._put_back_cancelled(lease)
         if self._unwinding.get(job_id) is task:
             del self._unwinding[job_id]
         is_kept = self.tasks.get(job_id) is task
-        if is_kept and not task.cancelled() and task.exception() is None:
+        if is_kept and (task.cancelled() or task.exception() is None):
             del self.tasks[job_id]  # arq looks at those that failed, and raises
         if self._puller is not None:
-            self._puller.look()
+            self._guard.call(self._puller.look)
+
+    def _put_back_cancelled(self, lease: TaskAdmissionLease) -> None:
+        """Put a job back whose task was cancelled by nobody here; its worker goes on."""
+        if self.tasks_admission.is_held(lease):
+            log.warning("job_put_back", task_id=lease.item.task_id, error="CancelledError")
+            self.tasks_admission.finish(lease, TaskDeferred())
 
     def _note_expired(self, job_id: str) -> None:
         """Count a job whose payload expired in the queue as arq does: it has failed."""
@@ -250,7 +300,7 @@ class ForebayWorker(Worker):
         log.warning("job_expired", task_id=job_id)
         # arq keeps what is in `tasks`, and looks how it ended.
         self.tasks[f"{job_id} expired"] = self.loop.create_task(
-            self._unstarted.leave_expired(job_id)
+            self._outlive("beats", lambda: self._unstarted.leave_expired(job_id))
         )
 
     def _note_lost(self, job_id: str, members: Sequence[str]) -> None:
@@ -258,7 +308,7 @@ class ForebayWorker(Worker):
         self.jobs_failed += 1
         log.error("job_failed_worker_lost", task_id=job_id, members=list(members))
         self.tasks[f"{job_id} lost"] = self.loop.create_task(
-            self._unstarted.fail_lost(job_id, members)
+            self._outlive("beats", lambda: self._unstarted.fail_lost(job_id, members))
         )
 
     # -- the end of a job: one script
@@ -358,10 +408,13 @@ class ForebayWorker(Worker):
             with contextlib.suppress(asyncio.CancelledError, RedisError, OSError):
                 await super().close()
         finally:
-            await self._cells.aclose()
-            await self.request_admission.close()
-            await self.tasks_admission.close()
-            await self.coordinator.close()
+            for state in self._states.values():
+                state.forget()
+            async with contextlib.AsyncExitStack() as stack:  # each, whatever befalls the others
+                stack.push_async_callback(self.coordinator.close)
+                stack.push_async_callback(self.tasks_admission.close)
+                stack.push_async_callback(self.request_admission.close)
+                stack.push_async_callback(self._cells.aclose)
 
     async def _end_jobs(self) -> None:
         """Wait until every job has ended and its lease is on its way back, and the worker's loop.

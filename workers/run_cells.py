@@ -24,6 +24,7 @@ from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.requests.resolver import RequestResourceResolver
 from forebay.coordinator.runs.tracker import CompletionTracker
+from forebay.coordinator.supervision import outcome_of
 from forebay.workers.allowlist import Allowlist
 from forebay.workers.cells import (
     CellsDeferred,
@@ -166,7 +167,7 @@ class RunCells:
         if task is None or _may_go_better(task):
             task = asyncio.get_running_loop().create_task(self._load(run_id))
             self._prepared[run_id] = task
-        return await asyncio.shield(task)
+        return await outcome_of(task, f"preparing run {run_id!r}")
 
     async def _load(self, run_id: str) -> _PreparedRun | None:
         spec = await self._tracker.spec(run_id)

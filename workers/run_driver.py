@@ -17,15 +17,23 @@ from typing import Any
 
 from redis.exceptions import RedisError
 
-from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable, RunRefused
+from forebay.contracts.errors import (
+    ConfigurationError,
+    CoordinatorUnavailable,
+    ForebayError,
+    RunRefused,
+)
 from forebay.contracts.runs import RunProgress, RunSpec
 from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.logs import Logger
 from forebay.coordinator.runs.scheduling import resolve_columns, resource_limits
 from forebay.coordinator.runs.tracker import CompletionTracker, WrittenRecord
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.workers.generators.registry import build_generator
 
 RECHECK_SECONDS = 1.0
+
+log = Logger("forebay.runs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,11 +74,13 @@ class RunDriver:
         on_progress: Callable[[RunProgress], None] | None = None,
     ) -> None:
         self._run = run
+        self._state = coordinator.availability.connection("driver", run_id=run.run_id)
         self._controller = TaskAdmissionController(coordinator, pool)
         self._changed = asyncio.Event()
         self._controller.watch(self._changed.set)
         self._tracker = CompletionTracker(self._controller, coordinator.client)
-        self._on_progress = on_progress or (lambda _progress: None)
+        ignored: Callable[[RunProgress], None] = lambda _progress: None  # noqa: E731
+        self._on_progress = ignored if on_progress is None else on_progress
         self._output = Path(run.workflow.output.path)
         self._parts = self._output.with_name(f"{self._output.name}.{run.run_id}.parts")
 
@@ -100,14 +110,27 @@ class RunDriver:
             await self._drop_claims(limits)
             return await asyncio.to_thread(self._assemble)
         except (asyncio.CancelledError, RunRefused) as end:
-            await self._tracker.cancel(run_id)
-            await self._drop_claims(limits)
+            await self._cancel_run(limits)
             if isinstance(end, RunRefused):
                 with contextlib.suppress(OSError):  # parts of an earlier driver stay
                     self._parts.rmdir()
             raise
         finally:
+            self._state.forget()
             await self._controller.close()
+
+    async def _cancel_run(self, limits: Iterable[str]) -> None:
+        """End the run; where the server is away nobody can, and a person must know."""
+        try:
+            await self._tracker.cancel(self._run.run_id)
+            await self._drop_claims(limits)
+        except ForebayError as error:
+            log.warning(
+                "run_not_cancelled",
+                run_id=self._run.run_id,
+                error=str(error),
+                hint="its tasks and limits stay in the pool, and members go on with it",
+            )
 
     async def _drop_claims(self, limits: Iterable[str]) -> None:
         """The smallest claim counts: one that outlives its run would throttle the pool."""
@@ -120,10 +143,12 @@ class RunDriver:
             try:
                 if await self._write_what_is_ready():
                     return
-            except (CoordinatorUnavailable, RedisError):
+            except (CoordinatorUnavailable, RedisError) as error:
                 # The run goes on without its driver, and the driver waits for the server.
+                self._state.lost(error)
                 await asyncio.sleep(RECHECK_SECONDS)
                 continue
+            self._state.back()
             await self._changed.wait()
 
     async def _write_what_is_ready(self) -> bool:

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from forebay.contracts.errors import CoordinatorUnavailable, ForebayError
+from forebay.contracts.errors import ForebayError
 from forebay.contracts.requests import RequestAdmissionDecision, RequestAdmissionItem
 from forebay.coordinator.membership import Membership
 from forebay.coordinator.operations import Args, Operation, Result
@@ -104,8 +104,8 @@ class Attempt(Operation):
 class Recheck(Operation):
     """Asks what became of an attempt: the truth, should a wake-up have been lost.
 
-    Where the server is away for longer than a call may take, the attempt fails, as a new one would
-    (spec 06, *When Redis is away*: ``fail``).
+    Where the server is away for longer than a call may take, or refuses, the attempt fails, as a
+    new one would (spec 06, *When Redis is away*: ``fail``): else it might wait for ever.
     """
 
     __slots__ = ("_attempt", "_desk")
@@ -125,9 +125,9 @@ class Recheck(Operation):
     def done(self, result: Result | ForebayError) -> None:
         """Take the shard's answer."""
         self._attempt.is_rechecked = False
-        if isinstance(result, CoordinatorUnavailable):
+        if isinstance(result, ForebayError):
             self._desk.failed(self._attempt, result)
-        elif not isinstance(result, ForebayError):
+        else:
             self._desk.answered(self._attempt, result, self.sent_as)
 
 

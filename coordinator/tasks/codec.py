@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, assert_never
 from urllib.parse import quote, unquote
@@ -216,6 +216,7 @@ def decode_admission(
     member_id: str,
     *,
     seen: int = 0,
+    put_back: Callable[[str, Exception], None],
 ) -> Admission:
     """Return what ``["admitted", leases, pushed, queued, reasons, expired, events, lost]`` says.
 
@@ -226,14 +227,20 @@ def decode_admission(
         generation: the shard's.
         member_id: who was given the leases.
         seen: number of the last pushed task that is known; those up to it are left out.
+        put_back: told the lease id of each task whose terms cannot be read, and why.
     """
     _word, leases, pushed, queued, reasons, expired, events, lost = terms
     blocked = None
     if queued:
         blocked = TaskAdmissionBlockSummary(queued_count=queued, reasons=decode_reasons(reasons))
-    given = [terms for number, terms in pushed if number > seen] + leases
+    readable = []
+    for given in [terms for number, terms in pushed if number > seen] + leases:
+        try:
+            readable.append(decode_lease(given, payloads, generation, member_id))
+        except (ValueError, TypeError) as error:
+            put_back(given[0], error)
     return Admission(
-        leases=tuple(decode_lease(lease, payloads, generation, member_id) for lease in given),
+        leases=tuple(readable),
         blocked=blocked,
         expired=tuple(map(unquote, expired)),
         lost={unquote(task_id): tuple(members.split(",")) for task_id, members in lost},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Final
 
@@ -60,11 +61,15 @@ class FairTaskQueue:
         for task in tasks:
             _check_task(task)
         _check_distinct(tasks)
-        asked = [(task, self._channel.ask(*codec.submit_args(task))) for task in tasks]
+        asked = [self._channel.ask(*codec.submit_args(task)) for task in tasks]
+        # All of them: an error that nobody fetches would be logged by asyncio, one line each.
+        answers = await asyncio.gather(*asked, return_exceptions=True)
         accepted, refused = [], None
-        for task, answer in asked:
+        for task, answer in zip(tasks, answers, strict=True):
+            if isinstance(answer, BaseException):
+                raise answer
             try:
-                codec.check_accepted(await answer, f"task {task.task_id!r}", task)
+                codec.check_accepted(answer, f"task {task.task_id!r}", task)
             except TaskAdmissionError as error:
                 refused = refused or error
             else:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 from arq.utils import import_string
 
-from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.errors import ConfigurationError, CoordinatorError
 from forebay.contracts.extras import missing_modules, require_extra
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.logs import Logger
@@ -25,9 +25,9 @@ from forebay.workers.arq_worker import open_worker, settings_of
 if TYPE_CHECKING:
     from forebay.workers.allowlist import Allowlist  # with an extra
 
-MOST_NAMED: Final = 20
-
 log = Logger("forebay.worker")
+
+MOST_NAMED: Final = 20
 
 
 @click.command("worker")
@@ -155,8 +155,13 @@ def _allowed(env: Sequence[str], paths: Sequence[str], hosts: Sequence[str]) -> 
 
 
 def _stop_with_parent() -> None:
-    os.read(sys.stdin.fileno(), 1)
-    os.kill(os.getpid(), signal.SIGTERM)
+    """Stop when the pipe closes, or cannot be read: nobody would stop this worker then."""
+    try:
+        os.read(sys.stdin.fileno(), 1)
+    except Exception as error:  # noqa: BLE001 - a standard input that is closed, or none
+        log.unexpected("lifeline_unreadable", error)
+    finally:
+        os.kill(os.getpid(), signal.SIGTERM)
 
 
 async def _work(url: str, pool: str, ttl: float, settings: dict[str, Any]) -> None:
@@ -165,7 +170,11 @@ async def _work(url: str, pool: str, ttl: float, settings: dict[str, Any]) -> No
     try:
         await worker.async_run()
     except asyncio.CancelledError:
-        pass
+        if not worker.is_stopping:
+            raise CoordinatorError(
+                "the worker's loop was cancelled, expected it to run until it is told to stop; see"
+                " the log for what cancelled it, and start it again."
+            ) from None
     finally:
         await worker.close()
         click.echo(_last_words(worker.drained))

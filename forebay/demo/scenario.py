@@ -7,6 +7,7 @@ which nobody but it knows.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -152,8 +153,10 @@ class Demo:
                     for tenant, weight in TENANTS.items()
                 )
             )
-            looking.cancel()
-            events.cancel()
+            for task in (looking, events):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task  # what it raised, if it did
             await self._conclude(coordinator, workflow, provider)
 
     def _now(self) -> float:
