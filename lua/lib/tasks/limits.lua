@@ -3,8 +3,14 @@ local MOVED_PER_CALL = 64
 local moves_left = MOVED_PER_CALL
 
 -- A limit counts as the smallest that its holders claim; without a claim it is 0, but for the limit
--- of tasks as such.
+-- of tasks as such. Both a claim and the limit in force are told where they change.
 local function claim(resource, holder, limit)
+  local in_force = limit_of(resource)
+  local before = redis.call('HGET', K.claims, resource .. '\0' .. holder) or ''
+  if before ~= tostring(limit) then
+    emit('resource_limit_claimed', 'resource', resource, 'holder', holder, 'from', before, 'to', limit,
+      'member_id', member_id)
+  end
   may_be_new('claims')
   may_be_new('limits')
   if limit == '' then
@@ -24,6 +30,10 @@ local function claim(resource, holder, limit)
   else
     redis.call('HDEL', K.limits, resource)
     limits[resource] = resource == 'submission' and UNCLAIMED_SUBMISSIONS or nil
+  end
+  if limit_of(resource) ~= in_force then
+    emit('resource_limit_changed', 'resource', resource, 'from', int(in_force), 'to',
+      int(limit_of(resource)))
   end
   return '["claimed",' .. int(limit_of(resource)) .. ']'
 end

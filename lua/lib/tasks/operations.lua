@@ -218,7 +218,8 @@ end
 -- Pause, drain or open the pool again.
 function OPERATIONS.set_state(state)
   if meta.state ~= state then
-    emit('pool_state_changed', 'from', meta.state, 'to', state)
+    emit('pool_state_changed', 'from', meta.state == '' and 'open' or meta.state, 'to',
+      state == '' and 'open' or state, 'member_id', member_id)
     meta.state = state
   end
   return '["set"]'
@@ -226,6 +227,7 @@ end
 
 -- The policy and what is written down; its settings follow as field and value in turn.
 function OPERATIONS.configure(policy, reserve_after_us, events_kept)
+  local before = SETTINGS.in_force()
   meta.reserve_after_us, meta.events = tonumber(reserve_after_us), events_kept
   redis.call('DEL', K.config)
   may_be_new('config')
@@ -237,6 +239,7 @@ function OPERATIONS.configure(policy, reserve_after_us, events_kept)
     meta.policy = policy
     BORROW.recount()
   end
+  SETTINGS.tell(before, SETTINGS.in_force())
   return '["set"]'
 end
 
