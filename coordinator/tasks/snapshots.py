@@ -39,6 +39,7 @@ class PoolSnapshot:
     """One instant of a pool.
 
     Attributes:
+        exists: whether anybody has used the pool.
         captured_at: server time in seconds; 0 where nobody has used the pool.
         state: ``open``, ``paused`` or ``draining``.
         policy: ``strict`` or ``borrow``.
@@ -51,6 +52,7 @@ class PoolSnapshot:
         is_complete: whether every ready task of these groups was counted in the demand.
     """
 
+    exists: bool
     captured_at: float
     state: str
     policy: str
@@ -94,6 +96,7 @@ def decode_snapshot(capture: Mapping[str, Any]) -> PoolSnapshot:
     kept = _by_resource(capture["kept"])
     due_us = capture["due_us"]
     return PoolSnapshot(
+        exists=bool(capture["generation"]),
         captured_at=int(capture["now_us"]) / 1e6,
         state=capture["state"] or "open",
         policy=capture["policy"] or "strict",
