@@ -7,8 +7,10 @@ records.
 from __future__ import annotations
 
 import importlib
+import io
 import logging
 import sys
+import traceback
 from typing import Final
 
 import click
@@ -85,17 +87,33 @@ def cli(ctx: click.Context, debug: bool) -> None:
 def main() -> None:
     """Run the command line and exit."""
     debug = "--debug" in sys.argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that a terminal cannot show
     try:
         cli(standalone_mode=not debug)
-    except ValidationError as error:
+    except Exception as error:
         if debug:
             raise
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        click.echo(f"Error: {place}: {first['msg']}; correct the option.", err=True)
+        click.echo(f"Error: {sentence_of(error)}", err=True)
         sys.exit(1)
-    except ForebayError as error:
-        if debug:
-            raise
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(1)
+
+
+def sentence_of(error: Exception) -> str:
+    """Return an error as one line with a remedy; an unexpected one is told with its place."""
+    match error:
+        case ForebayError():
+            text = str(error)
+        case ValidationError():
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(str(part) for part in first["loc"])
+            problem = first["msg"].removeprefix("Value error, ").rstrip(".")
+            text = f"{place}: {problem}; correct the option."
+        case _:
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            text = (
+                f"{type(error).__name__}: {str(error) or 'without a message'} (at {frame.filename}:"
+                f"{frame.lineno}), which was not expected; see the traceback with `forebay"
+                " --debug ...`, and report it unless the fault is in code of your own."
+            )
+    return " ".join(text.split("\n"))

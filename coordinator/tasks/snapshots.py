@@ -17,7 +17,7 @@ from forebay.contracts.task_policies import MOST_CONSIDERED, QueueView, TaskAdmi
 from forebay.contracts.tasks import Amounts, TaskAdmissionBlockSummary
 from forebay.coordinator.connections import connection_error
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.keys import ShardKeys, pool_shard
+from forebay.coordinator.keys import ShardKeys, check_id, pool_shard
 from forebay.coordinator.requests.snapshots import decode_audit
 from forebay.coordinator.scripts import script
 from forebay.coordinator.tasks import codec
@@ -200,6 +200,21 @@ async def audit_pool(coordinator: Coordinator, name: str) -> AuditReport:
         CoordinatorError: the server could not be used.
     """
     return decode_audit(await coordinator.read("tasks/audit", pool_shard(name).all, ["json"]))
+
+
+async def count_serving(coordinator: Coordinator, name: str, function: str) -> int:
+    """Return how many members of a pool run a function; writes nothing.
+
+    Raises:
+        ConfigurationError: a wrong name.
+        CoordinatorError: the server could not be used.
+    """
+    functions = pool_shard(name)["functions"]
+    try:
+        found = await coordinator.client.hget(functions, check_id("function", function))
+    except (RedisError, OSError) as error:
+        raise connection_error(error, coordinator.address, "counting workers") from error
+    return int(found or 0)
 
 
 async def pool_lines(coordinator: Coordinator, name: str) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from forebay.contracts.errors import ConfigurationError
 from forebay.demo.plot import draw
 from forebay.demo.scenario import CAPACITY, TENANTS, WORKERS, Demo, Observations
 from forebay.demo.summary import DemoSummary, summarize
@@ -23,7 +24,13 @@ from forebay.runtime import run_async
 )
 def demo_command(out: Path) -> None:
     """Run three tenants on four workers against a provider with a hidden limit; survive trouble."""
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"--out {out} cannot be made ({error.strerror}), expected a folder of your own; name"
+            " another one."
+        ) from error
     weights = ", ".join(f"{tenant} {weight:g}" for tenant, weight in TENANTS.items())
     click.echo(
         f"{WORKERS} worker processes, a provider that takes {CAPACITY} calls at once (and tells"

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Mapping
 from typing import Any, Final
 
-from jinja2 import StrictUndefined, TemplateSyntaxError, meta, nodes
+from jinja2 import StrictUndefined, Template, TemplateSyntaxError, meta, nodes
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from forebay.workers.generators.base import RecordRejected
@@ -49,17 +49,19 @@ class RowTemplate:
             source: the template's text.
 
         Raises:
-            TemplateSyntaxError: with ``lineno`` and ``message``; an unknown filter or test and an
-                inclusion of another template are refused so, too.
+            TemplateSyntaxError: with ``lineno`` and ``message``; an unknown filter or test, an
+                inclusion of another template and what Python cannot compile are refused so, too.
         """
-        tree = _ENVIRONMENT.parse(source)
-        for kind in (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends):
-            outside = tree.find(kind)
-            if outside is not None:
-                raise TemplateSyntaxError("no other template can be loaded here", outside.lineno)
-        self.variables = frozenset(meta.find_undeclared_variables(tree))
         self._field = field
-        self._template = _ENVIRONMENT.from_string(source)
+        try:
+            self.variables, self._template = _compiled(source)
+        except TemplateSyntaxError:
+            raise
+        except RecursionError:
+            raise TemplateSyntaxError("nested too deep; make it flatter", 1) from None
+        except Exception as error:
+            # Such as blocks nested deeper, or numbers longer, than Python takes.
+            raise TemplateSyntaxError(f"{type(error).__name__}: {error}", 1) from error
 
     def render(self, values: Mapping[str, Any]) -> str:
         """Return the text for one record.
@@ -68,7 +70,10 @@ class RowTemplate:
             RecordRejected: with the field, the line and the kind of error.
         """
         try:
-            return self._template.render(values)
+            text = self._template.render(values)
+            text.encode()
+        except UnicodeEncodeError:
+            raise RecordRejected(f"invalid_text in {self._field}: a lone surrogate") from None
         except Exception as error:  # noqa: BLE001 - an expression can fail in any way
             lines = [
                 frame.lineno
@@ -78,6 +83,16 @@ class RowTemplate:
             where = f"{self._field} line {lines[-1]}" if lines else self._field
             # The message of the error may hold row values: only its type is told, and no cause.
             raise RecordRejected(f"template_error in {where}: {type(error).__name__}") from None
+        return text
+
+
+def _compiled(source: str) -> tuple[frozenset[str], Template]:
+    tree = _ENVIRONMENT.parse(source)
+    for kind in (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends):
+        outside = tree.find(kind)
+        if outside is not None:
+            raise TemplateSyntaxError("no other template can be loaded here", outside.lineno)
+    return frozenset(meta.find_undeclared_variables(tree)), _ENVIRONMENT.from_string(source)
 
 
 def is_template_word(name: str) -> bool:
