@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, TypeVar
@@ -21,6 +22,7 @@ MAX_SPAN_SECONDS: Final = 3e9
 """Some 95 years; added to a server's clock it keeps every microsecond in a double."""
 
 _LONGEST_SHOWN: Final = 80
+_MOST_LISTED: Final = 12
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -32,6 +34,12 @@ def shown(value: object) -> str:
     except Exception:  # noqa: BLE001 - integers of 4,300 digits and foreign classes refuse
         text = f"something of type {type(value).__name__}"
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as an error message lists them: the first twelve, and how many follow."""
+    more = len(names) - _MOST_LISTED
+    return ", ".join(names[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def check_name(what: str, name: str) -> str:

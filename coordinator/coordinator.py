@@ -140,7 +140,27 @@ class Coordinator:
 
     async def shards(self) -> list[str]:
         """Return the tags of all shards that any member ever joined, sorted."""
-        return sorted(tag.decode() for tag in await self.client.smembers(SHARDS_KEY))
+        tags = await self.client.smembers(SHARDS_KEY)
+        return sorted(tag.decode(errors="backslashreplace") for tag in tags)
+
+    async def live_shards(self, prefix: str) -> list[str]:
+        """Return the names of the shards that exist now, sorted, as they stand in keys.
+
+        Args:
+            prefix: of their tags, such as ``pool:``; it is left out.
+
+        Raises:
+            CoordinatorError: the server could not be used.
+        """
+        try:
+            tags = [tag for tag in await self.shards() if tag.startswith(prefix)]
+            pipe = self.client.pipeline(transaction=False)
+            for tag in tags:
+                pipe.exists(ShardKeys(tag, ())["meta"])
+            exist = await pipe.execute()
+        except (RedisError, OSError) as error:
+            raise connection_error(error, self.address, "listing the shards") from error
+        return [tag.removeprefix(prefix) for tag, n in zip(tags, exist, strict=True) if n]
 
     def new_link(self, *scripts: Script) -> ScriptLink:
         """Return a connection of its own that runs these scripts."""

@@ -10,7 +10,9 @@ wrong usage need neither Redis nor pydantic, and the help of a command needs no 
 from __future__ import annotations
 
 import importlib
+import io
 import sys
+import traceback
 from typing import Final
 
 import click
@@ -73,24 +75,37 @@ def _configure_logs(*, debug: bool) -> None:
 def main() -> None:
     """Run the command line and exit."""
     debug = "--debug" in sys.argv
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that a terminal cannot show
     try:
         cli(prog_name="forebay", standalone_mode=not debug)
     except Exception as error:
-        sentence = None if debug else _sentence_of(error)
-        if sentence is None:
+        if debug:
             raise
-        click.echo(f"Error: {sentence}", err=True)
+        click.echo(f"Error: {sentence_of(error)}", err=True)
         sys.exit(1)
 
 
-def _sentence_of(error: Exception) -> str | None:
-    """Return what to say of an error that Forebay raises on purpose, None of any other."""
+def sentence_of(error: Exception) -> str:
+    """Return an error as one line with a remedy; an unexpected one is told with its place."""
     from pydantic import ValidationError  # noqa: PLC0415 - a command ran; see the top
 
     from forebay.contracts.errors import ForebayError  # noqa: PLC0415
 
-    if isinstance(error, ValidationError):
-        first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"])
-        return f"{place}: {first['msg']}; correct the option."
-    return str(error) if isinstance(error, ForebayError) else None
+    match error:
+        case ForebayError():
+            text = str(error)
+        case ValidationError():
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(str(part) for part in first["loc"])
+            problem = first["msg"].removeprefix("Value error, ").rstrip(".")
+            text = f"{place}: {problem}; correct the option."
+        case _:
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            text = (
+                f"{type(error).__name__}: {str(error) or 'without a message'} (at {frame.filename}:"
+                f"{frame.lineno}), which was not expected; see the traceback with `forebay"
+                " --debug ...`, and report it unless the fault is in code of your own."
+            )
+    return " ".join(text.split("\n"))

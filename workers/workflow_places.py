@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from forebay.contracts.errors import WorkflowError
+from forebay.contracts.identity import shown
 from forebay.contracts.settings import RequestAdmissionTuningConfig, RequestQuotas, Settings
 from forebay.contracts.workflow import ModelSpec, OutputSpec, ProviderSpec, WorkflowSpec
 from forebay.contracts.workflow_columns import COLUMN_TYPES
@@ -69,7 +70,7 @@ class WorkflowFile:
         match place:
             case ("columns", int(index), *_):
                 name = self._column_name(index)
-                return f"{path} (column {name!r}): " if name else f"{path}: "
+                return f"{path} (column {shown(name)}): " if name else f"{path}: "
             case ():
                 return ""
             case _:

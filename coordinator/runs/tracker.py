@@ -27,7 +27,7 @@ MOST_WORKFLOW_BYTES: Final = 8 * 2**20
 """Of a run's workflow as JSON; a workflow file has at most 1 MB."""
 
 DROPPED = "!"
-"""Name under which a record keeps why it was dropped, in place of a column."""
+"""Name under which a record keeps why it was dropped; no column's, as theirs are encoded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,7 +116,7 @@ class CompletionTracker:
         self, run_id: str, record: int, columns: Sequence[str]
     ) -> dict[str, Any] | None:
         """Return a record's values of some columns, or None where the record was dropped."""
-        row = await self._read(run_id, record, [*columns, DROPPED])
+        row = await self._read(run_id, record, columns)
         if row[-1] is not None:
             return None
         values = dict(zip(columns, row[:-1], strict=True))
@@ -136,7 +136,7 @@ class CompletionTracker:
         last = min(first + workflow.buffer_size, workflow.seed.records)
         async with self._client.pipeline(transaction=False) as pipe:
             for record in range(first, last):
-                pipe.hmget(self._keys["cells"], _fields(run_id, record, [*names, DROPPED]))
+                pipe.hmget(self._keys["cells"], _fields(run_id, record, names))
             rows = await pipe.execute()
         records = []
         for record, (*values, dropped) in enumerate(rows, first):
@@ -162,12 +162,13 @@ class CompletionTracker:
         return await self._controller.ask("run_cancel", encode(run_id)) == ["cancelled"]
 
     async def _read(self, run_id: str, record: int, names: Sequence[str]) -> list[Any]:
-        """Return each value as bytes, or None where there is none."""
+        """Return each value as bytes, and why the record was dropped; None where there is none."""
         fields = _fields(run_id, record, names)
         values: list[Any] = await self._client.hmget(self._keys["cells"], fields)
         return values
 
 
-def _fields(run_id: str, record: int, names: Sequence[str]) -> list[str]:
-    run = encode(run_id)
-    return [f"{run}\0{record}\0{n if n == DROPPED else encode(n)}" for n in names]
+def _fields(run_id: str, record: int, columns: Sequence[str]) -> list[str]:
+    """Return the fields of a record's columns, and behind them the mark of a dropped one."""
+    place = f"{encode(run_id)}\0{record}\0"
+    return [*(place + encode(column) for column in columns), place + DROPPED]

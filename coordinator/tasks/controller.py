@@ -133,7 +133,8 @@ class TaskAdmissionController:
         """Pause, drain or open the pool for all its members.
 
         A paused pool admits nothing; what runs goes on. A draining one takes no new tasks
-        (``shutdown``) and goes on with those that it has.
+        (``shutdown``) and goes on with those that it has. Like every call of a member it makes the
+        pool if there is none; an operator, who may mistype a name, uses `set_pool_state`.
 
         Raises:
             ConfigurationError: no such state.

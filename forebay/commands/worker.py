@@ -122,11 +122,17 @@ def _settings_of(name: str) -> dict[str, Any]:
         # At the end, as arq does: modules of the user's are found, and hide no installed package.
         sys.path.append(str(Path.cwd()))
         found = import_string(name)
-    except (ImportError, FileNotFoundError) as error:
+    except Exception as error:  # the module's own code may raise anything
+        why = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
         raise ConfigurationError(
-            f"SETTINGS {name!r} cannot be imported ({error}); expected a class such as"
+            f"SETTINGS {name!r} cannot be imported ({why}); expected a class such as"
             " app.WorkerSettings, from the folder that holds app.py."
         ) from error
+    if not isinstance(found, dict) and not hasattr(found, "__dict__"):  # what arq takes
+        raise ConfigurationError(
+            f"SETTINGS {name!r} is of type {type(found).__name__}, expected a class such as arq is"
+            " given; name the class."
+        )
     return settings_of(found)
 
 

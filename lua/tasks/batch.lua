@@ -104,6 +104,7 @@ local OPERATIONS = {}
 -- @include lib/tasks/pushes
 -- @include lib/suspects
 -- @include lib/tasks/settle
+-- @include lib/tasks/settings
 local first_argument, last_argument = 0, 0
 -- @include lib/runs/tracker
 -- @include lib/runs/operations

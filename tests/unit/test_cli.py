@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
-from forebay.cli import COMMANDS, cli
+from forebay.cli import COMMANDS, cli, main
 from forebay.contracts.errors import ConfigurationError
 from tests.support_extras import answer_of
 
@@ -85,10 +86,10 @@ def test_wrong_usage_of_every_command_is_named_where_no_extra_is_installed() -> 
 @pytest.mark.parametrize(
     ("arguments", "begins", "extra"),
     [
-        (["run", "flow.toml"], "forebay run needs httpx2, jinja2, jsonschema, expected", "run"),
+        (["run", "flow.toml"], "forebay run needs httpx2, jinja2, jsonschema_rs, expected", "run"),
         (
             ["demo"],
-            "forebay demo needs httpx2, jinja2, jsonschema, starlette, uvicorn, matplotlib, exp",
+            "forebay demo needs httpx2, jinja2, jsonschema_rs, starlette, uvicorn, matplotlib, exp",
             "demo",
         ),
         (["mock-provider"], "the mock provider needs starlette, uvicorn, expected", "mock"),
@@ -127,3 +128,43 @@ def test_the_demo_refuses_in_words_a_folder_that_it_cannot_make(tmp_path: Path) 
     said = str(shown.exception)
     assert said.startswith(f"--out {tmp_path}/file/demo: this folder cannot be made (Not a dir")
     assert said.endswith("name another.")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyError("absent"), "KeyError: 'absent'"),
+        (OSError(28, "No space left on device", "/x"), "No space left on device: '/x'"),
+        (ValueError(), "ValueError: without a message"),
+        (RuntimeError("two\nlines"), "RuntimeError: two lines"),
+    ],
+)
+def test_an_error_that_nobody_expected_is_one_line_with_its_place_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    said: str,
+) -> None:
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["forebay"])
+    monkeypatch.setattr("forebay.cli.cli", fail)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("Error: ")
+    assert said in line
+    assert "test_cli.py:" in line
+    assert "forebay --debug" in line
+
+
+def test_debug_shows_the_traceback_of_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> None:
+        raise KeyError("absent")
+
+    monkeypatch.setattr(sys, "argv", ["forebay", "--debug"])
+    monkeypatch.setattr("forebay.cli.cli", fail)
+    with pytest.raises(KeyError):
+        main()

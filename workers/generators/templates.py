@@ -34,8 +34,8 @@ class RowTemplate:
             source: the template's text.
 
         Raises:
-            TemplateSyntaxError: with ``lineno`` and ``message``; an unknown filter or test and an
-                inclusion of another template are refused so, too.
+            TemplateSyntaxError: with ``lineno`` and ``message``; an unknown filter or test, an
+                inclusion of another template and what Python cannot compile are refused so, too.
         """
         parsed = ParsedTemplate(source)
         self.variables = parsed.variables

@@ -22,11 +22,17 @@ function CLAIMS.under(prefix, most)
 end
 
 -- A limit counts as the smallest that its holders claim; without a claim it is 0, but for the limit
--- of tasks as such.
+-- of tasks as such. Both a claim and the limit in force are told where they change.
 function OPERATIONS.claim(resource, holder, limit)
+  local in_force = limit_of(resource)
   local old = CLAIMS.under('@' .. holder .. '\0' .. resource, 1)[1]
+  local before = old and split(old, '\0')[3] or ''
+  if before ~= limit then
+    emit('resource_limit_claimed', 'resource', resource, 'holder', holder, 'from', before, 'to', limit,
+      'member_id', member_id)
+  end
   if old then
-    CLAIMS.remove(resource, holder, split(old, '\0')[3])
+    CLAIMS.remove(resource, holder, before)
   end
   if limit ~= '' then
     CLAIMS.add(resource, holder, limit)
@@ -39,6 +45,10 @@ function OPERATIONS.claim(resource, holder, limit)
   else
     redis.call('HDEL', K.limits, resource)
     limits[resource] = resource == 'submission' and UNCLAIMED_SUBMISSIONS or nil
+  end
+  if limit_of(resource) ~= in_force then
+    emit('resource_limit_changed', 'resource', resource, 'from', int(in_force), 'to',
+      int(limit_of(resource)))
   end
   return '["claimed",' .. int(limit_of(resource)) .. ']'
 end

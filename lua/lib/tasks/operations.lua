@@ -228,7 +228,8 @@ end
 -- Pause, drain or open the pool again.
 function OPERATIONS.set_state(state)
   if meta.state ~= state then
-    emit('pool_state_changed', 'from', meta.state, 'to', state)
+    emit('pool_state_changed', 'from', meta.state == '' and 'open' or meta.state, 'to',
+      state == '' and 'open' or state, 'member_id', member_id)
     meta.state = state
   end
   return '["set"]'
@@ -237,6 +238,7 @@ end
 -- The policy, what is written down and how often a task may be lost; the policy's settings follow as
 -- field and value in turn.
 function OPERATIONS.configure(policy, reserve_after_us, events_kept, max_losses)
+  local before = SETTINGS.in_force()
   meta.reserve_after_us, meta.events = tonumber(reserve_after_us), events_kept
   meta.max_losses = tonumber(max_losses)
   redis.call('DEL', K.config)
@@ -249,6 +251,7 @@ function OPERATIONS.configure(policy, reserve_after_us, events_kept, max_losses)
     meta.policy = policy
     BORROW.recount()
   end
+  SETTINGS.tell(before, SETTINGS.in_force())
   return '["set"]'
 end
 
