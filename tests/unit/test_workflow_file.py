@@ -411,9 +411,8 @@ def test_a_path_that_workers_cannot_be_told_is_refused(folder, monkeypatch, wher
         "{% if text %}" * 500 + "{% endif %}" * 500,
         "{% for a in text %}" * 25 + "{% endfor %}" * 25,
         "{{ " + "9" * 5000 + " }}",
-        "{{ 2 ** 100000 }}",
     ],
-    ids=["brackets", "conditions", "loops", "long number", "large power"],
+    ids=["brackets", "conditions", "loops", "long number"],
 )
 def test_a_template_that_python_cannot_compile_is_refused_by_its_place(folder, prompt):
     message = refusal(folder, change("Sum up: {{ text }}", prompt))
