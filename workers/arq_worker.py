@@ -76,7 +76,7 @@ class ForebayWorker(Worker):
         pool: name of the task pool.
         functions: arq functions.
         serializer: of the pool's jobs and results.
-        cells: makes what makes the cells of runs; without it runs are refused.
+        cells: makes what makes the cells of runs; without it the worker is given none.
         settings: arq's, such as ``max_jobs``, ``on_startup`` or ``cron_jobs``.
     """
 
@@ -106,7 +106,7 @@ class ForebayWorker(Worker):
         )
         self.request_admission = AdaptiveRequestAdmissionController(coordinator)
         tracker = CompletionTracker(self.tasks_admission, coordinator.client)
-        maker = NoCells(tracker) if cells is None else cells(tracker, self.request_admission)
+        maker = NoCells() if cells is None else cells(tracker, self.request_admission)
         self._cells = CellJobs(maker, chosen)
         self._guard = Guard(log, pool=pool)
         self._states = {

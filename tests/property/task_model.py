@@ -57,6 +57,7 @@ class PoolModel(PoolQueue):
 
     def serve(self, member: str, functions: set[str]) -> Result:
         self.served.setdefault(member, set()).update(functions)
+        self._sort_by_service()
         return ["served"]
 
     def admit(

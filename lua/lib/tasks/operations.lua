@@ -216,6 +216,7 @@ function OPERATIONS.serve()
     end
   end
   CLASSES.forget_served()
+  CLASSES.sort_served() -- what waited for these can be admitted in this very batch
   return '["served"]'
 end
 
