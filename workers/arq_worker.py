@@ -15,11 +15,12 @@ from signal import Signals
 from typing import Any, Final
 
 from arq.constants import job_key_prefix
+from arq.jobs import DeserializationError
 from arq.utils import timestamp_ms
 from arq.worker import Worker, func, get_kwargs
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
-from forebay.contracts.errors import ConfigurationError, ForebayError
+from forebay.contracts.errors import ConfigurationError, ForebayError, JobUnreadable
 from forebay.contracts.requests import ReleaseResult
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.tasks import (
@@ -100,7 +101,9 @@ class ForebayWorker(Worker):
         self._drained: dict[str, list[str]] = {"finished": [], "given_back": []}
         self._puller: TaskPuller | None = None
         self._stopping = False
+        self._beat_error = ""
         jobs = ForebayArqRedis(self.tasks_admission, coordinator.client.connection_pool, chosen)
+        self._jobs = jobs
         cell = func(self._cells.make, name=CELL_FUNCTION, keep_result=0, max_tries=CELL_TRIES)
         super().__init__(
             functions=[*named, cell],
@@ -147,15 +150,22 @@ class ForebayWorker(Worker):
             await super().heart_beat()
             if self.allow_abort_jobs:
                 await self._unstarted.discard_aborted(self._runs_here)
-        except ForebayError as error:  # as of a cron job that a draining pool does not take
-            log.warning("heart_beat_failed", error=str(error))
+        except (ForebayError, ResponseError) as error:
+            # As of a cron job that a draining pool does not take, or a key of arq's that another
+            # program has made; the same one is told once, not at every beat.
+            if str(error) != self._beat_error:
+                log.warning("heart_beat_failed", error=str(error))
+            self._beat_error = str(error)
         except (RedisError, OSError):
             pass  # the next beat comes soon
+        else:
+            self._beat_error = ""
         await self._hints.refresh()
 
     async def _cancel_aborted_jobs(self) -> None:
         """Do as arq does, which looks before each beat; a server that is away ends no worker."""
-        with contextlib.suppress(RedisError, OSError):
+        # Of ids that are no text the beat that follows disposes.
+        with contextlib.suppress(RedisError, OSError, UnicodeDecodeError):
             await super()._cancel_aborted_jobs()
 
     def _free_slots(self) -> int:
@@ -192,6 +202,8 @@ class ForebayWorker(Worker):
                 Opening(payload=payload, job_try=item.job_try, is_aborted=item.is_aborted)
             )
             await self.run_job(item.task_id, item.available_ms)
+        except JobUnreadable as error:
+            await self._fail_unreadable(lease, error)
         except (RedisError, OSError) as error:
             log.warning("job_put_back", task_id=item.task_id, error=type(error).__name__)
             if self.tasks_admission.is_held(lease):
@@ -211,15 +223,31 @@ class ForebayWorker(Worker):
                 self.job_tasks[job_id].cancel()
 
     async def _payload_of(self, lease: TaskAdmissionLease) -> bytes | None:
-        """Return the job; a cell carries a reference, and its job is made here."""
+        """Return the job, read and checked; a cell carries a reference, and its job is made here.
+
+        Raises:
+            JobUnreadable: what is stored is no job of this pool.
+        """
         item = lease.item
         if item.cell is not None:
             return self._cells.payload(item)
         if item.payload is not None:
-            return item.payload
+            return self._jobs.stored.payload(item.task_id, item.payload)
         # The reply that brought it was lost, and its repeat tells of the lease alone.
-        payload: bytes | None = await self.pool.get(job_key_prefix + item.task_id)
+        payload: bytes | None = await self._jobs.get(job_key_prefix + item.task_id)
         return payload
+
+    async def _fail_unreadable(self, lease: TaskAdmissionLease, error: JobUnreadable) -> None:
+        """End a job that is none of this pool's as arq ends one that it cannot deserialize."""
+        log.warning("job_unreadable", task_id=error.job_id, error=str(error))
+        if not self.tasks_admission.is_held(lease):
+            return
+        self.jobs_failed += 1
+        failure = DeserializationError(str(error))
+        failure.__cause__ = error
+        await self.finish_failed_job(
+            error.job_id, self._unstarted.failure(error.job_id, failure, lease.item.job_try)
+        )
 
     def _leave_slot(self, task: asyncio.Task[None], lease: TaskAdmissionLease) -> None:
         job_id = lease.item.task_id
