@@ -77,6 +77,7 @@ class ModelSpec(WorkflowPart):
         quotas: what the account may use over time; None leaves what the fleet has registered.
         timeout_seconds: longest wait for the answer of one attempt.
         max_attempts: attempts of one call, the first included.
+        max_answer_bytes: longest answer, as JSON; a longer one drops its record.
     """
 
     provider: Name
@@ -88,6 +89,7 @@ class ModelSpec(WorkflowPart):
     quotas: RequestQuotas | None = None
     timeout_seconds: Positive = 60.0
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 4
+    max_answer_bytes: Annotated[int, Field(ge=1_024, le=16 * 2**20)] = 2**20
 
 
 class OutputSpec(WorkflowPart):

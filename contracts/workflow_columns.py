@@ -50,6 +50,7 @@ WorkflowName = Annotated[str, AfterValidator(partial(_part_of_a_file_name, most_
 RunName = Annotated[str, AfterValidator(partial(_part_of_a_file_name, most_bytes=128))]
 """Longer than a workflow's, as a run is called by its workflow and a number of its own."""
 PathText = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
+TemplateText = Annotated[str, Field(max_length=262_144)]
 
 
 class WorkflowPart(Settings):
@@ -107,7 +108,7 @@ class ExpressionColumn(CellColumn):
     """A column whose text is a template over other columns of the record."""
 
     generator: Literal["expression"]
-    template: str
+    template: TemplateText
 
     @property
     def templates(self) -> Mapping[str, str]:
@@ -125,8 +126,8 @@ class ChatColumn(CellColumn):
     """
 
     model: Name
-    prompt: str
-    system: str | None = None
+    prompt: TemplateText
+    system: TemplateText | None = None
 
     @property
     def templates(self) -> Mapping[str, str]:

@@ -18,7 +18,7 @@ SHARDS_KEY: Final = "fb:shards"
 """Set of the tags of all shards; members add to it on joining."""
 OPERATOR_SCRIPTS_KEY: Final = "fb:scripts"
 """Hash of the read-only scripts that an operator runs with redis-cli."""
-SCHEMA_VERSION: Final = "1"
+SCHEMA_VERSION: Final = "2"
 KEEP_UNUSED_SHARD_MS: Final = 7 * 24 * 3600 * 1000
 
 REQUEST_KEYS: Final = (
@@ -31,8 +31,12 @@ REQUEST_KEYS: Final = (
     "domain_healthcheck",
     "leases",
     "members",
+    "checks",
+    "intervals",
+    "suspects",
     "held",
     "waiters",
+    "aside",
     "line_chat",
     "line_embedding",
     "line_image",
@@ -64,10 +68,17 @@ POOL_KEYS: Final = (
     "idle_groups",
     "delayed",
     "parked",
+    "unserved",
+    "suspect_tasks",
     "leases",
     "members",
+    "checks",
+    "intervals",
+    "suspects",
     "held",
     "functions",
+    "losses",
+    "watched",
     "idle",
     "pushes",
     "finished",

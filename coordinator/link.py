@@ -28,6 +28,7 @@ from forebay.contracts.errors import (
     ForebayError,
     SchemaMismatch,
 )
+from forebay.coordinator.keys import SCHEMA_VERSION
 from forebay.coordinator.scripts import FUNCTION_NOT_FOUND, Script
 from forebay.coordinator.wire import Wire, open_wire
 
@@ -81,8 +82,9 @@ def refusal(script: Script, error: ResponseError) -> Exception:
             return NotAMemberError(detail)
         case "SCHEMA":
             return SchemaMismatch(
-                f"the shard has schema version {detail}, which this version of forebay cannot"
-                " speak; upgrade the older members, or use another server."
+                f"the shard has schema version {detail}, and this version of forebay speaks"
+                f" {SCHEMA_VERSION} alone; upgrade the older members, or, where none runs any more,"
+                " delete the shard's keys (fb:{TAG}:*) or use another server."
             )
         case _:
             return CoordinatorError(
@@ -171,14 +173,18 @@ class ScriptLink:
             call: what is run.
             answered: told, once, the reply, or a LinkDownError after which a numbered call may be
                 repeated, or what the script refused with: a NotAMemberError or CoordinatorError.
+
+        Raises:
+            TypeError, ValueError: an argument has no form in bytes; nothing was sent, and
+                ``answered`` is told nothing.
         """
         if self._wire is None:
             answered(LinkDownError("the connection is not open"))
             return
         script = call.script
         function = script.freeing_function if call.is_freeing else script.function
-        self._under_way = (script, answered)
         self._wire.write("FCALL", function, len(call.keys), *call.keys, *call.arguments)
+        self._under_way = (script, answered)  # no reply can come before the loop turns
 
     async def run(self, call: Call) -> bytes:
         """Run a script and return its reply.
@@ -194,7 +200,11 @@ class ScriptLink:
                 reply.set_result(answer)
 
         self.send(call, answered)
-        answer = await reply
+        try:
+            answer = await reply
+        except asyncio.CancelledError:
+            self.drop()  # else the reply, once it comes, would be taken for the next call's
+            raise
         if isinstance(answer, Exception):
             raise answer
         return answer[0] if isinstance(answer, list) else answer

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         JobUnreadable,
         MembershipLost,
         RequestAdmissionError,
+        RunRefused,
         TaskAdmissionError,
         TaskFailed,
         WorkflowError,
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
     from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
     from forebay.transports import HttpResolver, RequestView, asking_as, http_client, transport
+    from forebay.workers.allowlist import Allowlist
     from forebay.workers.arq_redis import JobPool, create_pool
     from forebay.workers.arq_worker import ForebayWorker, open_worker, settings_of
     from forebay.workers.classification import Classifier, DefaultClassifier
@@ -91,11 +93,12 @@ if TYPE_CHECKING:
         best_estimator,
     )
 
-    __version__: str
+__version__: Final = "0.1.0"
 
 __all__ = [
     "SUCCESS",
     "AdaptiveRequestAdmissionController",
+    "Allowlist",
     "BlockingRequestAdmissionController",
     "BoundedBorrowTaskAdmissionPolicyConfig",
     "CharacterEstimator",
@@ -142,6 +145,7 @@ __all__ = [
     "RequestView",
     "RetryBudget",
     "RetryPolicy",
+    "RunRefused",
     "SchedulerResourceRequest",
     "TaskAdmissionConfig",
     "TaskAdmissionError",
@@ -174,6 +178,7 @@ _EXPORTS: Final = {
         "JobUnreadable",
         "MembershipLost",
         "RequestAdmissionError",
+        "RunRefused",
         "TaskAdmissionError",
         "TaskFailed",
         "WorkflowError",
@@ -233,6 +238,7 @@ _EXPORTS: Final = {
         "http_client",
         "transport",
     ),
+    "forebay.workers.allowlist": ("Allowlist",),
     "forebay.workers.arq_redis": (
         "JobPool",
         "create_pool",
@@ -265,16 +271,15 @@ _EXPORTS: Final = {
 _HOME: Final = {name: module for module, names in _EXPORTS.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, and keep it."""
-    if name == "__version__":
-        value: Any = importlib.import_module("importlib.metadata").version("forebay")
-    elif name in _HOME:
+if not TYPE_CHECKING:  # which would take any name at all for an attribute of type Any
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name when it is first used, and keep it."""
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(_HOME[name]), name)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -79,8 +79,8 @@ def remains(url: str) -> dict[str, object]:
         }
         kept |= {key.decode(): 1 for key in client.scan_iter("arq:*")}
         return kept | {
-            claim.decode(): limit
-            for claim, limit in client.hgetall(POOL["claims"]).items()
+            claim.decode(): 1
+            for claim in client.zrange(POOL["claims"], 0, -1)
             if b"workers" not in claim
         }
 

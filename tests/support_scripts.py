@@ -42,7 +42,12 @@ CLOCK_KEY: Final = "fb:test:clock"
 START_US: Final = 1_700_000_000_000_000
 GENERATION: Final = "born"
 PROVIDER_MODEL: Final = ProviderModelKey(provider_name="acme", model_id="m")
-FRAGMENTS: Final = {"lib/clock": (Path(__file__).parent / "lua" / "clock.lua").read_text()}
+DEAF_KEY: Final = "fb:test:deaf"
+"""A set of the members to whom nobody listens; all others are listened to."""
+FRAGMENTS: Final = {
+    f"lib/{name}": (Path(__file__).parent / "lua" / f"{name}.lua").read_text()
+    for name in ("clock", "listening")
+}
 
 CHAT, EMBEDDING, IMAGE = RequestDomain.CHAT, RequestDomain.EMBEDDING, RequestDomain.IMAGE
 
@@ -211,9 +216,14 @@ class ScriptedShard:
         generation: the shard's, once somebody joined.
     """
 
-    def __init__(self, client: redis.Redis, fragments: Mapping[str, str] = FRAGMENTS) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        fragments: Mapping[str, str] = FRAGMENTS,
+        provider_model: ProviderModelKey = PROVIDER_MODEL,
+    ) -> None:
         self.client = client
-        self.keys = request_shard(PROVIDER_MODEL)
+        self.keys = request_shard(provider_model)
         self.pushed: Notices = {}
         self.generation = ""
         self._fragments = tuple(fragments.items())

@@ -61,7 +61,8 @@ def read_keys(client: redis.Redis, keys: ShardKeys) -> dict[str, Any]:
     hashes = ("meta", "config", "leases", "waiters", "groups")
     domains = tuple(f"domain_{domain}" for domain in RequestDomain)
     lines = tuple(f"line_{domain}" for domain in RequestDomain)
-    sets = ("aliases", "members", "held", "fifo", "deadlines", "holds", *lines)
+    named = ("aliases", "members", "checks", "suspects", "held", "fifo", "aside")
+    sets = (*named, "deadlines", "holds", *lines)
     pipe = client.pipeline(transaction=False)
     for kind in (*hashes, *domains):
         pipe.hgetall(keys[kind])
@@ -119,6 +120,8 @@ def observable(found: Mapping[str, Any]) -> dict[str, Any]:
         "leases": {name: _lease(packed) for name, packed in found["leases"].items()},
         "waiters": {name: _waiter(packed) for name, packed in found["waiters"].items()},
         "members": {name: int(expiry) for name, expiry in found["members"].items()},
+        "checks": {name: int(at) for name, at in found["checks"].items()},
+        "suspects": {name: int(since) for name, since in found["suspects"].items() if since},
         "caps": {name.replace("\0", "/"): int(cap) for name, cap in found["aliases"].items()},
         "groups": {name: _group(packed) for name, packed in found["groups"].items()},
     }
@@ -148,6 +151,13 @@ def audit(found: Mapping[str, Any]) -> None:
     assert set(found["holds"]) <= set(leases)
     deadlines = {name: waiter[3] for name, waiter in waiters.items() if waiter[3] is not None}
     assert {name: int(at) for name, at in found["deadlines"].items()} == deadlines
+    assert set(found["checks"]) == members
+    assert set(found["suspects"]) <= members
+    assert int(found["meta"].get("suspects", "0")) == len(found["suspects"])
+    aside = {entry.split("\0")[1]: entry.split("\0")[0] for entry in found["aside"]}
+    assert all(waiters[name][0] == member for name, member in aside.items())
+    assert set(aside.values()) <= set(found["suspects"])
+    waiters = {name: waiter for name, waiter in waiters.items() if name not in aside}
     assert sorted(entry.split("\0")[3] for entry in found["fifo"]) == sorted(waiters)
     for domain in RequestDomain:
         line = {entry.split("\0")[1]: tag for entry, tag in found[f"line_{domain}"].items()}

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import copy_context
+from functools import partial
 from signal import Signals
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from arq.constants import job_key_prefix
 from arq.jobs import DeserializationError
@@ -20,7 +22,12 @@ from arq.utils import timestamp_ms
 from arq.worker import Worker, func, get_kwargs
 from redis.exceptions import RedisError, ResponseError
 
-from forebay.contracts.errors import ConfigurationError, ForebayError, JobUnreadable
+from forebay.contracts.errors import (
+    ConfigurationError,
+    CoordinatorUnavailable,
+    ForebayError,
+    JobUnreadable,
+)
 from forebay.contracts.requests import ReleaseResult
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.tasks import (
@@ -32,27 +39,37 @@ from forebay.contracts.tasks import (
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.runs.plan import CELL_FUNCTION
 from forebay.coordinator.runs.tracker import CompletionTracker
+from forebay.coordinator.supervision import Guard
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.puller import TaskPuller
 from forebay.workers.arq_redis import ForebayArqRedis, Opening, opening_of_job
 from forebay.workers.cell_jobs import (
-    CELL_FUNCTION,
     CELL_TRIES,
     CellJobs,
     lease_of_job,
     outcome_of_cells,
 )
-from forebay.workers.cells import MakeCellMaker
+from forebay.workers.cells import MakeCellMaker, NoCells
 from forebay.workers.pressure import RequestPressureHints
 from forebay.workers.serialization import SerializerName, serializer_of
 from forebay.workers.unstarted_jobs import UnstartedJobs
 
+if TYPE_CHECKING:
+    from forebay.workers.allowlist import Allowlist  # with an extra
+
 _SERIALIZERS: Final = {"job_serializer", "job_deserializer"}
 _POOLS_TO_SAY: Final = {"redis_settings", "redis_pool", "queue_name", "queue_read_limit"}
 
+_TURN: Final = ("beats", "aborts", "aborts of waiting jobs", "hints")
+"""What arq's loop does at each turn, as the log names it."""
+
 CANCEL_AGAIN_SECONDS: Final = 0.5
 """How long a cancelled job may clean up before it is cancelled again."""
+
+UNREAD_SECONDS: Final = 30.0
+"""After which a job that this worker could not begin may be admitted again."""
 
 log = Logger("forebay.worker")
 
@@ -65,7 +82,7 @@ class ForebayWorker(Worker):
         pool: name of the task pool.
         functions: arq functions.
         serializer: of the pool's jobs and results.
-        cells: makes what makes the cells of runs; without it tasks of runs are put back.
+        cells: makes what makes the cells of runs; without it runs are refused.
         settings: arq's, such as ``max_jobs``, ``on_startup`` or ``cron_jobs``.
     """
 
@@ -86,12 +103,22 @@ class ForebayWorker(Worker):
         self.tasks_admission = TaskAdmissionController(
             coordinator,
             pool,
-            functions=[*(one.name for one in named), CELL_FUNCTION, *(cron.name for cron in crons)],
+            functions=[
+                *(one.name for one in named),
+                *((CELL_FUNCTION,) if cells else ()),
+                *(cron.name for cron in crons),
+            ],
             on_lease_lost=self._on_lease_lost,
         )
         self.request_admission = AdaptiveRequestAdmissionController(coordinator)
         tracker = CompletionTracker(self.tasks_admission, coordinator.client)
-        self._cells = CellJobs(cells and cells(tracker, self.request_admission), chosen)
+        maker = NoCells(tracker) if cells is None else cells(tracker, self.request_admission)
+        self._cells = CellJobs(maker, chosen)
+        self._guard = Guard(log, pool=pool)
+        self._refusals: dict[str, str] = {}
+        self._states = {
+            name: coordinator.availability.connection(name, pool=pool) for name in _TURN
+        }
         self._hints = RequestPressureHints(
             self.request_admission.pressure, self.request_admission.known
         )
@@ -101,7 +128,6 @@ class ForebayWorker(Worker):
         self._drained: dict[str, list[str]] = {"finished": [], "given_back": []}
         self._puller: TaskPuller | None = None
         self._stopping = False
-        self._beat_error = ""
         jobs = ForebayArqRedis(self.tasks_admission, coordinator.client.connection_pool, chosen)
         self._jobs = jobs
         cell = func(self._cells.make, name=CELL_FUNCTION, keep_result=0, max_tries=CELL_TRIES)
@@ -128,6 +154,11 @@ class ForebayWorker(Worker):
         """Ids of the tasks that ended since the stop began: ``finished`` and ``given_back``."""
         return self._drained
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop: it takes no new tasks."""
+        return self._stopping
+
     # -- pulling
 
     async def heart_beat(self) -> None:
@@ -141,32 +172,48 @@ class ForebayWorker(Worker):
                 free_slots=self._free_slots,
                 start=self._start,
                 expired=self._note_expired,
+                lost=self._note_lost,
                 in_progress_seconds=self.in_progress_timeout_s,
                 under_pressure=lambda: self._hints.resources,
                 takes_pushes=not self.burst,
             )
             self._puller.look()
-        try:
-            await super().heart_beat()
-            if self.allow_abort_jobs:
-                await self._unstarted.discard_aborted(self._runs_here)
-        except (ForebayError, ResponseError) as error:
-            # As of a cron job that a draining pool does not take, or a key of arq's that another
-            # program has made; the same one is told once, not at every beat.
-            if str(error) != self._beat_error:
-                log.warning("heart_beat_failed", error=str(error))
-            self._beat_error = str(error)
-        except (RedisError, OSError):
-            pass  # the next beat comes soon
-        else:
-            self._beat_error = ""
-        await self._hints.refresh()
+        await self._outlive("beats", super().heart_beat)
+        if self.allow_abort_jobs:
+            await self._outlive("aborts of waiting jobs", self._discard_aborted)
+        await self._outlive("hints", self._hints.refresh)
 
     async def _cancel_aborted_jobs(self) -> None:
-        """Do as arq does, which looks before each beat; a server that is away ends no worker."""
-        # Of ids that are no text the beat that follows disposes.
-        with contextlib.suppress(RedisError, OSError, UnicodeDecodeError):
+        """Do as arq does, which looks before each beat."""
+        await self._outlive("aborts", self._cancel_aborted)
+
+    async def _cancel_aborted(self) -> None:
+        with contextlib.suppress(UnicodeDecodeError):  # of ids that are no text the beat disposes
             await super()._cancel_aborted_jobs()
+
+    async def _discard_aborted(self) -> None:
+        await self._unstarted.discard_aborted(self._runs_here)
+
+    async def _outlive(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do a part of what arq's loop does at each turn; what it raises ends no worker."""
+        state = self._states[name]
+        try:
+            await work()
+            if state.is_lost:
+                await self.pool.ping()  # the work may have asked the server nothing
+        except ResponseError as error:  # as of a key of arq's that another program has made
+            if self._refusals.get(name) != str(error):
+                log.warning("heart_beat_failed", during=name, error=str(error))
+            self._refusals[name] = str(error)
+        except (RedisError, OSError, CoordinatorUnavailable) as error:
+            state.lost(error)
+        except ForebayError as error:  # as of a cron job that a draining pool does not take
+            log.warning("heart_beat_failed", error=str(error))
+        except Exception as error:  # noqa: BLE001 - of a cron job's schedule, say
+            self._guard.note(name, error)
+        else:
+            self._refusals.pop(name, None)
+            state.back()
 
     def _free_slots(self) -> int:
         """How many more may start: a job whose end is on its way has left its slot."""
@@ -182,6 +229,11 @@ class ForebayWorker(Worker):
         return job_id in self.job_tasks or job_id in self.tasks
 
     def _start(self, lease: TaskAdmissionLease) -> None:
+        """Start a job's task; one that cannot be started is put back, and ends nothing else."""
+        if not self._guard.call(self._start_task, lease):
+            self.tasks_admission.finish(lease, TaskDeferred(delay_seconds=UNREAD_SECONDS))
+
+    def _start_task(self, lease: TaskAdmissionLease) -> None:
         context = copy_context()
         context.run(lease_of_job.set, lease)
         task = self.loop.create_task(self._run(lease), context=context)
@@ -192,22 +244,25 @@ class ForebayWorker(Worker):
     async def _run(self, lease: TaskAdmissionLease) -> None:
         """Let arq run the job; a server that is away is no fault of the job, nor of the worker."""
         item = lease.item
+        has_begun = False
         try:
             await self._unwound(item.task_id)
-            payload = await self._payload_of(lease)
-            if not self.tasks_admission.is_held(lease):
+            opening = await self._opening_of(lease)
+            if opening is None:
                 return
-            self.tasks_admission.say("worker_spawned", lease)
-            opening_of_job.set(
-                Opening(payload=payload, job_try=item.job_try, is_aborted=item.is_aborted)
-            )
+            opening_of_job.set(opening)
+            has_begun = True
             await self.run_job(item.task_id, item.available_ms)
-        except JobUnreadable as error:
-            await self._fail_unreadable(lease, error)
         except (RedisError, OSError) as error:
             log.warning("job_put_back", task_id=item.task_id, error=type(error).__name__)
             if self.tasks_admission.is_held(lease):
                 await self._end(lease, TaskDeferred())
+        except Exception as error:
+            if has_begun:
+                raise  # of a hook, which ends the worker, as it does in arq
+            self._guard.note("beginning a job", error)
+            if self.tasks_admission.is_held(lease):
+                await self._end(lease, TaskDeferred(delay_seconds=UNREAD_SECONDS))
         except asyncio.CancelledError:  # arq lets it through where a hook was cancelled
             if not self.tasks_admission.is_held(lease) and not self._stopping:
                 return
@@ -221,6 +276,19 @@ class ForebayWorker(Worker):
             await asyncio.wait({run}, timeout=CANCEL_AGAIN_SECONDS)
             if job_id in self.job_tasks:
                 self.job_tasks[job_id].cancel()
+
+    async def _opening_of(self, lease: TaskAdmissionLease) -> Opening | None:
+        """Return what arq asks for first; None where the lease is lost or the job unreadable."""
+        item = lease.item
+        try:
+            payload = await self._payload_of(lease)
+        except JobUnreadable as error:
+            await self._fail_unreadable(lease, error)
+            return None
+        if not self.tasks_admission.is_held(lease):
+            return None
+        self.tasks_admission.say("worker_spawned", lease)
+        return Opening(payload=payload, job_try=item.job_try, is_aborted=item.is_aborted)
 
     async def _payload_of(self, lease: TaskAdmissionLease) -> bytes | None:
         """Return the job, read and checked; a cell carries a reference, and its job is made here.
@@ -253,13 +321,21 @@ class ForebayWorker(Worker):
         job_id = lease.item.task_id
         self._running.discard(task)
         self._ending.discard(lease.lease_id)
+        if task.cancelled() and not self._stopping:
+            self._put_back_cancelled(lease)
         if self._unwinding.get(job_id) is task:
             del self._unwinding[job_id]
         is_kept = self.tasks.get(job_id) is task
-        if is_kept and not task.cancelled() and task.exception() is None:
+        if is_kept and (task.cancelled() or task.exception() is None):
             del self.tasks[job_id]  # arq looks at those that failed, and raises
         if self._puller is not None:
-            self._puller.look()
+            self._guard.call(self._puller.look)
+
+    def _put_back_cancelled(self, lease: TaskAdmissionLease) -> None:
+        """Put a job back whose task was cancelled by nobody here; its worker goes on."""
+        if self.tasks_admission.is_held(lease):
+            log.warning("job_put_back", task_id=lease.item.task_id, error="CancelledError")
+            self.tasks_admission.finish(lease, TaskDeferred())
 
     def _note_expired(self, job_id: str) -> None:
         """Count a job whose payload expired in the queue as arq does: it has failed."""
@@ -267,7 +343,15 @@ class ForebayWorker(Worker):
         log.warning("job_expired", task_id=job_id)
         # arq keeps what is in `tasks`, and looks how it ended.
         self.tasks[f"{job_id} expired"] = self.loop.create_task(
-            self._unstarted.leave_expired(job_id)
+            self._outlive("beats", lambda: self._unstarted.leave_expired(job_id))
+        )
+
+    def _note_lost(self, job_id: str, members: Sequence[str]) -> None:
+        """Fail a job that ended the process of each member that ran it."""
+        self.jobs_failed += 1
+        log.error("job_failed_worker_lost", task_id=job_id, members=list(members))
+        self.tasks[f"{job_id} lost"] = self.loop.create_task(
+            self._outlive("beats", lambda: self._unstarted.fail_lost(job_id, members))
         )
 
     # -- the end of a job: one script
@@ -285,12 +369,13 @@ class ForebayWorker(Worker):
         """End the lease with its task; with a lost lease nothing is written."""
         lease = lease_of_job.get()
         made = self._cells.take(lease)
+        gives_back_try = self._cells.take_no_try(lease) or self._stopping
         if not self.tasks_admission.is_held(lease):
             return
         outcome: TaskOutcome
         if not finish:
             delay_ms = lease.item.available_ms + incr_score - timestamp_ms() if incr_score else 0
-            outcome = TaskDeferred(delay_seconds=delay_ms / 1000, gives_back_try=self._stopping)
+            outcome = TaskDeferred(delay_seconds=delay_ms / 1000, gives_back_try=gives_back_try)
         else:
             outcome = TaskCompleted(
                 result=result_data or b"",
@@ -366,10 +451,13 @@ class ForebayWorker(Worker):
             with contextlib.suppress(asyncio.CancelledError, RedisError, OSError):
                 await super().close()
         finally:
-            await self._cells.aclose()
-            await self.request_admission.close()
-            await self.tasks_admission.close()
-            await self.coordinator.close()
+            for state in self._states.values():
+                state.forget()
+            async with contextlib.AsyncExitStack() as stack:  # each, whatever befalls the others
+                stack.push_async_callback(self.coordinator.close)
+                stack.push_async_callback(self.tasks_admission.close)
+                stack.push_async_callback(self.request_admission.close)
+                stack.push_async_callback(self._cells.aclose)
 
     async def _end_jobs(self) -> None:
         """Wait until every job has ended and its lease is on its way back, and the worker's loop.
@@ -391,6 +479,7 @@ async def open_worker(
     *,
     pool: str = "default",
     member: MemberSettings | None = None,
+    allowed: Allowlist | None = None,
     **settings: Any,
 ) -> ForebayWorker:
     """Connect and make a worker; ``await worker.async_run()`` runs it.
@@ -399,18 +488,28 @@ async def open_worker(
         url: the server: ``redis://``, ``rediss://`` or ``unix://``.
         pool: the task pool.
         member: how the process takes part in the fleet.
+        allowed: the worker makes the cells of runs, which may use this and no other variable, file
+            or host; without it, and without ``cells``, it makes none.
         settings: what ``ForebayWorker`` and ``arq.Worker`` take; of arq's settings class what
             `settings_of` returns.
 
     Raises:
         ConfigurationError, CoordinatorError: the server cannot be used.
     """
+    if allowed is not None:
+        settings = {"cells": _cells_within(allowed)} | settings
     coordinator = await Coordinator.open(url, member)
     try:
         return ForebayWorker(coordinator, pool=pool, **settings)
     except BaseException:
         await coordinator.close()
         raise
+
+
+def _cells_within(allowed: Allowlist) -> MakeCellMaker:
+    from forebay.workers.run_cells import RunCells  # noqa: PLC0415 - an extra
+
+    return partial(RunCells, environ=os.environ, allowed=allowed)
 
 
 def settings_of(settings_class: Any) -> dict[str, Any]:

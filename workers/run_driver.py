@@ -13,9 +13,16 @@ from pathlib import Path
 
 from redis.exceptions import RedisError
 
-from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable, TaskAdmissionError
+from forebay.contracts.errors import (
+    ConfigurationError,
+    CoordinatorUnavailable,
+    ForebayError,
+    RunRefused,
+    TaskAdmissionError,
+)
 from forebay.contracts.runs import RunProgress, RunSpec
 from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.logs import Logger
 from forebay.coordinator.runs.scheduling import resolve_columns, resource_limits
 from forebay.coordinator.runs.tracker import CompletionTracker
 from forebay.coordinator.tasks.controller import TaskAdmissionController
@@ -23,6 +30,8 @@ from forebay.workers.generators.registry import build_generator
 from forebay.workers.run_files import RunFiles
 
 RECHECK_SECONDS = 1.0
+
+log = Logger("forebay.runs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,11 +72,13 @@ class RunDriver:
         on_progress: Callable[[RunProgress], None] | None = None,
     ) -> None:
         self._run = run
+        self._state = coordinator.availability.connection("driver", run_id=run.run_id)
         self._controller = TaskAdmissionController(coordinator, pool)
         self._changed = asyncio.Event()
         self._controller.watch(self._changed.set)
         self._tracker = CompletionTracker(self._controller, coordinator.client)
-        self._on_progress = on_progress or (lambda _progress: None)
+        ignored: Callable[[RunProgress], None] = lambda _progress: None  # noqa: E731
+        self._on_progress = ignored if on_progress is None else on_progress
         self._files = RunFiles(Path(run.workflow.output.path), run.run_id)
 
     async def drive(self) -> RunSummary:
@@ -75,6 +86,7 @@ class RunDriver:
 
         Raises:
             TaskAdmissionError: the pool refuses it; nothing was queued.
+            RunRefused: no worker may make it; nothing of it was made, and it is over.
             ConfigurationError: its files cannot be written; the run was cancelled.
             CoordinatorError: the server could not be used; the run itself goes on.
         """
@@ -89,13 +101,26 @@ class RunDriver:
             await self._write_until_ended()
             await self._drop_claims(limits)
             return await self._assemble()
-        except (asyncio.CancelledError, ConfigurationError, TaskAdmissionError):
+        except (asyncio.CancelledError, ConfigurationError, TaskAdmissionError, RunRefused):
             await asyncio.to_thread(self._files.discard_if_empty)
-            await self._tracker.cancel(run_id)
-            await self._drop_claims(limits)
+            await self._cancel_run(limits)
             raise
         finally:
+            self._state.forget()
             await self._controller.close()
+
+    async def _cancel_run(self, limits: Iterable[str]) -> None:
+        """End the run; where the server is away nobody can, and a person must know."""
+        try:
+            await self._tracker.cancel(self._run.run_id)
+            await self._drop_claims(limits)
+        except ForebayError as error:
+            log.warning(
+                "run_not_cancelled",
+                run_id=self._run.run_id,
+                error=str(error),
+                hint="its tasks and limits stay in the pool, and members go on with it",
+            )
 
     async def _drop_claims(self, limits: Iterable[str]) -> None:
         """The smallest claim counts: one that outlives its run would throttle the pool."""
@@ -108,10 +133,12 @@ class RunDriver:
             try:
                 if await self._write_what_is_ready():
                     return
-            except (CoordinatorUnavailable, RedisError):
+            except (CoordinatorUnavailable, RedisError) as error:
                 # The run goes on without its driver, and the driver waits for the server.
+                self._state.lost(error)
                 await asyncio.sleep(RECHECK_SECONDS)
                 continue
+            self._state.back()
             await self._changed.wait()
 
     async def _write_what_is_ready(self) -> bool:

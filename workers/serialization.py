@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
 
 from forebay.contracts.errors import ConfigurationError, TaskFailed
+from forebay.contracts.extras import how_to_install
 from forebay.contracts.identity import shown
 
 SerializerName = Literal["json", "msgpack"]
@@ -149,8 +150,8 @@ def serializer_of(name: str) -> JobSerializer:
         msgpack = importlib.import_module("msgpack")
     except ImportError as error:
         raise ConfigurationError(
-            "serializer 'msgpack' expects msgpack to be installed, and it is not; run pip install"
-            " 'forebay[msgpack]', or use 'json'."
+            "serializer 'msgpack' expects msgpack to be installed, and it is not; run"
+            f" {how_to_install('msgpack')}, or use 'json'."
         ) from error
 
     def dump(value: Any) -> bytes:

@@ -1,10 +1,10 @@
-"""Jobs that are over without having run: aborted while they waited, or expired (spec 04)."""
+"""Jobs that are over without having run: aborted while they waited, expired, or lost (spec 04)."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from arq.constants import abort_jobs_ss, job_key_prefix
@@ -12,7 +12,12 @@ from arq.jobs import SerializationError, deserialize_job_raw, serialize_result
 from arq.utils import timestamp_ms
 from arq.worker import JobExecutionFailed
 
-from forebay.contracts.errors import ConfigurationError, CoordinatorError, JobUnreadable
+from forebay.contracts.errors import (
+    ConfigurationError,
+    CoordinatorError,
+    JobUnreadable,
+    WorkerLost,
+)
 from forebay.contracts.identity import check_name, shown
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.tasks.controller import TaskAdmissionController
@@ -63,10 +68,7 @@ class UnstartedJobs:
                 continue
             if runs_here(job_id):
                 continue
-            try:
-                payload = await self._redis.get(job_key_prefix + job_id)
-            except JobUnreadable:
-                payload = None  # it is aborted as one of which nothing is known
+            payload = await self._payload_of(job_id)
             result = self._result_of(job_id, asyncio.CancelledError(), payload)
             await self._controller.queue.abort(
                 job_id, result=result, result_seconds=self._keep_seconds
@@ -80,9 +82,26 @@ class UnstartedJobs:
                 job_id, result=result, result_seconds=self._keep_seconds
             )
 
+    async def _payload_of(self, job_id: str) -> bytes | None:
+        """Return a job's payload; None where it is gone, or none of this pool's."""
+        try:
+            payload: bytes | None = await self._redis.get(job_key_prefix + job_id)
+        except JobUnreadable:
+            return None
+        return payload
+
     def failure(self, job_id: str, error: Exception, job_try: int) -> bytes:
         """Return the result of a job of which nothing could be read; empty where none is kept."""
         return self._result_of(job_id, error, None, job_try)
+
+    async def fail_lost(self, job_id: str, members: Sequence[str]) -> None:
+        """End a job whose process died with it too often; without a server it comes again later."""
+        payload = await self._payload_of(job_id)
+        result = self._result_of(job_id, WorkerLost(members), payload)
+        with contextlib.suppress(CoordinatorError):
+            await self._controller.queue.fail_lost(
+                job_id, result=result, result_seconds=self._keep_seconds
+            )
 
     def _result_of(
         self, job_id: str, error: BaseException, payload: bytes | None, job_try: int = 1

@@ -62,31 +62,41 @@ def load_workflow(path: Path | str, *, environ: Mapping[str, str]) -> Workflow:
 
 
 def apply_environment(workflow: Workflow, *, environ: Mapping[str, str]) -> Workflow:
-    """Return the workflow as this process must use it; workers call it on what they receive.
+    """Return the workflow as this process must use it: with its own addresses of providers.
+
+    Raises:
+        WorkflowError: such an address is none, or a provider's key is not in the environment.
+    """
+    here = apply_addresses(workflow, environ=environ)
+    for name, provider in here.providers.items():
+        key = provider.api_key_env
+        if key is not None and not environ.get(key):
+            raise WorkflowError(
+                f"{workflow.file}: providers.{name}.api_key_env: the environment variable {key} is"
+                " not set here; set it to the provider's key, or take this line out if it needs"
+                " none."
+            )
+    return here
+
+
+def apply_addresses(workflow: Workflow, *, environ: Mapping[str, str]) -> Workflow:
+    """Return the workflow with the addresses that this process reaches its providers by.
 
     ``FOREBAY_PROVIDER_<NAME>_BASE_URL`` replaces an address, for a process that reaches a provider
     another way; ``<NAME>`` is the provider's name in capitals with ``_`` for all but letters and
     digits.
 
     Raises:
-        WorkflowError: such an address is none, or a provider's key is not in the environment.
+        WorkflowError: such an address is none.
     """
     providers = {
-        name: _provider_here(workflow, name, provider, environ)
+        name: _provider_here(name, provider, environ)
         for name, provider in workflow.providers.items()
     }
     return workflow.model_copy(update={"providers": providers})
 
 
-def _provider_here(
-    workflow: Workflow, name: str, provider: ProviderSpec, environ: Mapping[str, str]
-) -> ProviderSpec:
-    key = provider.api_key_env
-    if key is not None and not environ.get(key):
-        raise WorkflowError(
-            f"{workflow.file}: providers.{name}.api_key_env: the environment variable {key} is not"
-            " set here; set it to the provider's key, or take this line out if it needs none."
-        )
+def _provider_here(name: str, provider: ProviderSpec, environ: Mapping[str, str]) -> ProviderSpec:
     variable = f"FOREBAY_PROVIDER_{re.sub('[^A-Z0-9]', '_', name.upper())}_BASE_URL"
     address = environ.get(variable)
     if not address:
@@ -110,8 +120,14 @@ def _describe_seed(file: WorkflowFile, spec: WorkflowSpec) -> tuple[int, SeedFil
 
 
 def _resolve_output(file: WorkflowFile, spec: WorkflowSpec, seed: SeedFile) -> OutputSpec:
-    path = _home_expanded(spec.output.path).absolute()
+    path = _home_expanded(spec.output.path)
     place = ("output", "path")
+    try:
+        path = path.absolute()
+    except OSError as error:  # the current directory is gone
+        raise file.refuse(
+            place, f"{path} cannot be reached: {error.strerror}; name another file"
+        ) from error
     _check_utf8(file, place, path)
     if not path.name or spec.output.path.endswith("/"):
         raise file.refuse(place, f"{path} is a folder; name a file in it")

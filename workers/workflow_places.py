@@ -21,6 +21,7 @@ Place = tuple[str | int, ...]
 """Keys and indices from the top of the document: ``("columns", 2, "prompt")``."""
 
 _MOST_OPTIONS: Final = 12
+_MOST_COMPARED: Final = 200
 
 _SENTENCES: Final[Mapping[str, str]] = {
     "missing": "is missing; add it",
@@ -30,6 +31,7 @@ _SENTENCES: Final[Mapping[str, str]] = {
 
 _REMEDIES: Final[Mapping[str, str]] = {
     "string_type": "put it in quotes",
+    "string_too_long": "shorten it",
     "int_type": "write a whole number without quotes",
     "float_type": "write a number without quotes",
     "tuple_type": "write a list in square brackets",
@@ -85,7 +87,7 @@ class WorkflowFile:
 
 def suggestion(name: str, options: Iterable[str]) -> str:
     """Return what may have been meant instead of ``name``, or what there is to choose from."""
-    known = list(options)
+    known = list(options)[:_MOST_COMPARED]
     close = get_close_matches(name, known, n=1)
     if close:
         return f"did you mean {close[0]!r}?"

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from forebay.contracts.errors import CoordinatorUnavailable, ForebayError
+from forebay.contracts.errors import ForebayError
 from forebay.contracts.requests import RequestAdmissionDecision, RequestAdmissionItem
 from forebay.coordinator.membership import Membership
 from forebay.coordinator.operations import Args, Operation, Result
@@ -42,6 +42,8 @@ class Attempt(Operation):
         deadline: loop time at which its wait is over; None for never.
         is_waiting: whether it stands in the queue, as far as this process knows.
         is_rechecked: whether a look at what became of it is on its way.
+        is_granted: whether its lease has arrived, by reply or by notice.
+        lost_because: why its lease ended, where a notice said so before the lease arrived.
     """
 
     __slots__ = (
@@ -50,9 +52,11 @@ class Attempt(Operation):
         "asker",
         "deadline",
         "future",
+        "is_granted",
         "is_rechecked",
         "is_waiting",
         "item",
+        "lost_because",
     )
 
     def __init__(self, item: RequestAdmissionItem, args: Args, desk: Desk) -> None:
@@ -65,6 +69,8 @@ class Attempt(Operation):
         self.deadline = None if wait in {"", "try"} else self.asked_at + int(wait) / 1e6
         self.is_waiting = False
         self.is_rechecked = False
+        self.is_granted = False
+        self.lost_because: str | None = None
         self._desk = desk
 
     @property
@@ -98,8 +104,8 @@ class Attempt(Operation):
 class Recheck(Operation):
     """Asks what became of an attempt: the truth, should a wake-up have been lost.
 
-    Where the server is away for longer than a call may take, the attempt fails, as a new one would
-    (spec 06, *When Redis is away*: ``fail``).
+    Where the server is away for longer than a call may take, or refuses, the attempt fails, as a
+    new one would (spec 06, *When Redis is away*: ``fail``): else it might wait for ever.
     """
 
     __slots__ = ("_attempt", "_desk")
@@ -119,9 +125,9 @@ class Recheck(Operation):
     def done(self, result: Result | ForebayError) -> None:
         """Take the shard's answer."""
         self._attempt.is_rechecked = False
-        if isinstance(result, CoordinatorUnavailable):
+        if isinstance(result, ForebayError):
             self._desk.failed(self._attempt, result)
-        elif not isinstance(result, ForebayError):
+        else:
             self._desk.answered(self._attempt, result, self.sent_as)
 
 

@@ -3,13 +3,16 @@
 It asks for as many tasks as there are free slots when the call leaves, so that the tasks which end
 in a turn of the event loop and the ask for their successors travel in one call. Where fewer come
 than asked for it is silent until it is woken: nothing polls.
+
+A hint travels over another connection than the replies, and may overtake the reply of an ask under
+way. So a hint is used up by an ask that leaves after it, never by a reply.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from forebay.contracts.errors import ForebayError
 from forebay.contracts.tasks import Admission, TaskAdmissionLease
@@ -26,6 +29,7 @@ class TaskPuller:
         free_slots: how many tasks may start now, besides those that were asked for.
         start: starts an admitted task; called once for each lease.
         expired: told the id of each task whose payload was gone when its turn came.
+        lost: told the id of each task that was lost with a member too often, and those members.
         in_progress_seconds: how long arq's in-progress mark of a task lives.
         under_pressure: resources whose provider has no room now; tasks that ask for them are taken
             only where there are no others.
@@ -39,6 +43,7 @@ class TaskPuller:
         free_slots: Callable[[], int],
         start: Callable[[TaskAdmissionLease], None],
         expired: Callable[[str], None],
+        lost: Callable[[str, Sequence[str]], None],
         in_progress_seconds: float,
         under_pressure: Callable[[], Iterable[str]] = tuple,
         takes_pushes: bool = True,
@@ -47,13 +52,14 @@ class TaskPuller:
         self._free_slots = free_slots
         self._start = start
         self._expired = expired
+        self._lost = lost
         self._in_progress_seconds = in_progress_seconds
         self._under_pressure = under_pressure
         self._loop = asyncio.get_running_loop()
         self._asked = 0
         self._pushed: deque[TaskAdmissionLease] = deque()
         self._next: _Ask | None = None
-        self._may_be_work = True
+        self._may_be_work = True  # something may have changed since the last ask left
         self._is_stopped = False
         controller.watch(self._on_change)
         if takes_pushes:
@@ -98,6 +104,7 @@ class TaskPuller:
     def _prepare(self, before: int) -> int:
         """Settle how many to ask for, as the call leaves; ``before`` were asked for in vain."""
         self._next = None
+        self._may_be_work = False
         self._asked -= before
         slots = 0 if self._is_stopped else max(0, self._free_slots() - self._asked)
         self._asked += slots
@@ -111,11 +118,14 @@ class TaskPuller:
     def _answered(self, slots: int, given: int, admission: Admission) -> None:
         """Start what came; ``given`` counts as well what was pushed and is known already."""
         self._asked -= slots
-        self._may_be_work = given >= slots
+        if given >= slots:
+            self._may_be_work = True
         for lease in admission.leases:
             self._take(lease)
         for task_id in admission.expired:
             self._expired(task_id)
+        for task_id, members in admission.lost.items():
+            self._lost(task_id, members)
         self.look()
 
     def _failed(self, ask: _Ask, slots: int) -> None:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from forebay.contracts.errors import ConfigurationError
-from forebay.demo.plot import draw
-from forebay.demo.scenario import CAPACITY, TENANTS, WORKERS, Demo, Observations
-from forebay.demo.summary import DemoSummary, summarize
-from forebay.runtime import run_async
+from forebay.contracts.extras import require_extra
+
+if TYPE_CHECKING:
+    from forebay.demo.scenario import Observations
+    from forebay.demo.summary import DemoSummary
 
 
 @click.command("demo")
@@ -24,13 +26,13 @@ from forebay.runtime import run_async
 )
 def demo_command(out: Path) -> None:
     """Run three tenants on four workers against a provider with a hidden limit; survive trouble."""
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(
-            f"--out {out} cannot be made ({error.strerror}), expected a folder of your own; name"
-            " another one."
-        ) from error
+    require_extra("demo", "forebay demo")
+    from forebay.demo.plot import draw
+    from forebay.demo.scenario import CAPACITY, TENANTS, WORKERS, Demo
+    from forebay.demo.summary import summarize
+    from forebay.runtime import run_async
+
+    _make(out)
     weights = ", ".join(f"{tenant} {weight:g}" for tenant, weight in TENANTS.items())
     click.echo(
         f"{WORKERS} worker processes, a provider that takes {CAPACITY} calls at once (and tells"
@@ -45,6 +47,16 @@ def demo_command(out: Path) -> None:
     draw(seen, plot)
     _print(summary, seen, out, plot)
     sys.exit(0 if summary.ok else 1)
+
+
+def _make(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigurationError(
+            f"--out {out}: this folder cannot be made ({error.strerror}), expected one that this"
+            " user may write to; name another."
+        ) from error
 
 
 class _LiveLine:
@@ -82,6 +94,7 @@ class _LiveLine:
 
 
 def _print(summary: DemoSummary, seen: Observations, out: Path, plot: Path) -> None:
+    tenants = ",".join(share.tenant for share in summary.shares)
     freed = summary.freed_after_seconds
     lines = [
         "",
@@ -103,7 +116,7 @@ def _print(summary: DemoSummary, seen: Observations, out: Path, plot: Path) -> N
         ),
         f"left over  {summary.leases_left} leases, {summary.waiters_left} waiters; audit: "
         + ("ok" if not summary.audit_differences else "; ".join(summary.audit_differences)),
-        f"files      {out}/{{{','.join(TENANTS)}}}.jsonl and {plot}",
+        f"files      {out}/{{{tenants}}}.jsonl and {plot}",
     ]
     click.echo("\n".join(lines))
 

@@ -11,21 +11,24 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from forebay.contracts.errors import CoordinatorError
+from forebay.contracts.extras import require_extra
 from forebay.contracts.runs import RUN_NUMBER_DIGITS, RunProgress, RunSpec
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.workflow import Workflow
 from forebay.coordinator.address import EmbeddedAddress, parse_url
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import check_id
+from forebay.coordinator.runs.plan import CELL_FUNCTION
 from forebay.coordinator.tasks.snapshots import count_serving
 from forebay.runtime import DEFAULT_URL, run_async, server_url, start_worker, stop_workers
-from forebay.workers.cell_jobs import CELL_FUNCTION
-from forebay.workers.run_driver import RunDriver, RunSummary
-from forebay.workers.workflow_file import load_workflow
+
+if TYPE_CHECKING:
+    from forebay.workers.run_driver import RunSummary
 
 
 @click.command("run")
@@ -46,7 +49,11 @@ def run_command(
 
     With redis:// the run is carried by the workers of the fleet: start some with `forebay worker`.
     """
+    require_extra("run", "forebay run")
     check_id("pool", pool)
+    from forebay.workers.allowlist import options_for
+    from forebay.workers.workflow_file import load_workflow
+
     loaded = load_workflow(workflow, environ=os.environ)
     run = RunSpec(
         run_id=f"{loaded.name}-{secrets.token_hex(RUN_NUMBER_DIGITS // 2)}",
@@ -57,7 +64,8 @@ def run_command(
     if workers is None:
         workers = 2 if isinstance(parse_url(url), EmbeddedAddress) else 0
     with server_url(url) as server:
-        started = [start_worker(server, "--pool", pool) for _ in range(workers)]
+        options = ("--pool", pool, *options_for(loaded))
+        started = [start_worker(server, *options) for _ in range(workers)]
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         try:
             summary = run_async(_drive_while_worked(server, pool, run, started))
@@ -91,6 +99,8 @@ async def _drive_while_worked(
 
 
 async def _drive(url: str, pool: str, run: RunSpec, *, expects_workers: bool) -> RunSummary:
+    from forebay.workers.run_driver import RunDriver
+
     async with await Coordinator.open(url, MemberSettings()) as coordinator:
         click.echo(f"run {run.run_id}: {_size(run.workflow)}")
         if expects_workers and not await count_serving(coordinator, pool, CELL_FUNCTION):

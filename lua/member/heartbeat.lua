@@ -3,6 +3,10 @@
 -- KEYS
 --   meta      hash    clock
 --   members   zset    member, by expiry in microseconds
+--   events    stream  transitions, the last 8192
+--   checks    zset    member, by when to look at it unless its heartbeat comes before
+--   intervals hash    member -> a third of its TTL in microseconds
+--   suspects  zset    member to whom nobody listens, by since when; 0 once it was heard of
 --   others    rest    every other key of the shard
 -- ARGV
 --   member_id string  who beats
@@ -21,6 +25,7 @@
 -- @include lib/time
 -- @include lib/int
 -- @include lib/keep_all
+-- @include lib/watch
 
 local stored = redis.call('HMGET', K.meta, 'now_us', 'last_us', 'schema')
 local now_us, read = shard_time(stored[1], stored[2])
@@ -30,5 +35,7 @@ if not expiry or tonumber(expiry) <= now_us then
 end
 redis.call('HSET', K.meta, 'now_us', int(now_us), 'last_us', int(read))
 redis.call('ZADD', K.members, int(now_us + tonumber(ttl_us)), member_id)
+watch_from(now_us, member_id, ttl_us)
+redis.call('ZADD', K.suspects, 'XX', 0, member_id)
 keep_all(keep_ms)
 return '[' .. int(now_us) .. ',' .. redis.call('ZCARD', K.members) .. ']'

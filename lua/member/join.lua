@@ -4,6 +4,9 @@
 --   meta      hash    clock, schema, generation, run id
 --   members   zset    member, by expiry in microseconds
 --   events    stream  transitions, the last 8192
+--   checks    zset    member, by when to look at it unless its heartbeat comes before
+--   intervals hash    member -> a third of its TTL in microseconds
+--   suspects  zset    member to whom nobody listens, by since when; 0 once it was heard of
 --   others    rest    every other key of the shard
 -- ARGV
 --   member_id string  a name that was never used before
@@ -27,6 +30,7 @@
 -- @include lib/read_hash
 -- @include lib/events
 -- @include lib/keep_all
+-- @include lib/watch
 
 local meta = read_hash(K.meta)
 if meta.schema and meta.schema ~= schema then
@@ -47,6 +51,7 @@ meta.sequence = tonumber(meta.sequence) or 0
 if redis.call('ZADD', K.members, int(now_us + tonumber(ttl_us)), member_id) == 1 then
   emit('member_joined', 'member_id', member_id)
 end
+watch_from(now_us, member_id, ttl_us)
 write_events(meta)
 redis.call('HSET', K.meta, 'now_us', int(now_us), 'last_us', int(read), 'sequence',
   int(meta.sequence))

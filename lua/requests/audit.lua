@@ -10,8 +10,12 @@
 --   domain_healthcheck hash    the window of healthcheck
 --   leases             hash    lease id -> member|domain|group|acquired_us|limit|cuts|effective_max|generation|hold|cost
 --   members            zset    member, by expiry in microseconds
+--   checks             zset    member, by when to look at it unless its heartbeat comes before
+--   intervals          hash    member -> a third of its TTL in microseconds
+--   suspects           zset    member to whom nobody listens, by since when; 0 once it was heard of
 --   held               zset    member NUL lease, waiter or alias NUL id, by name
 --   waiters            hash    attempt id -> member|domain|group|arrival|deadline_us|cost
+--   aside              zset    member NUL attempt id of suspects that stand in no line, by name
 --   line_chat          zset    place NUL group, by tag
 --   line_embedding     zset    place NUL group, by tag
 --   line_image         zset    place NUL group, by tag

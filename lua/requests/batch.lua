@@ -10,8 +10,12 @@
 --   domain_healthcheck hash    the window of healthcheck
 --   leases             hash    lease id -> member|domain|group|acquired_us|limit|cuts|effective_max|generation|hold|cost
 --   members            zset    member, by expiry in microseconds
+--   checks             zset    member, by when to look at it unless its heartbeat comes before
+--   intervals          hash    member -> a third of its TTL in microseconds
+--   suspects           zset    member to whom nobody listens, by since when; 0 once it was heard of
 --   held               zset    member NUL lease, waiter or alias NUL id, by name
 --   waiters            hash    attempt id -> member|domain|group|arrival|deadline_us|cost
+--   aside              zset    member NUL attempt id of suspects that stand in no line, by name
 --   line_chat          zset    place NUL group, by tag
 --   line_embedding     zset    place NUL group, by tag
 --   line_image         zset    place NUL group, by tag
@@ -44,8 +48,9 @@
 --   operation that is not one, lacks arguments, or names no domain, outcome or budget: nothing
 --   happened
 -- Cost
---   O(log n) per operation, at most 64 grants, 200 ended leases and 64 deadlines besides; one
---   PTTL, and a PEXPIRE per key that the call may have made
+--   O(log n) per operation; besides, in one call, at most 64 grants, 64 denials, 64 members looked at,
+--   200 ended (leases, waiters and aliases of members that are gone, those members, overdue holds) and
+--   200 waiters set aside or put back; one PTTL, and a PEXPIRE per key that the call may have made
 -- Invariant
 --   in_flight is the number of live leases; no grant above window or cap; nobody passes a waiter
 --   that may go (spec 01, 4 and 5; spec 03, Order)
@@ -60,6 +65,7 @@ local GROUP_EXTRA = {}
 -- @include lib/split
 -- @include lib/shard
 -- @include lib/keep
+-- @include lib/listening
 -- @include lib/requests/ramp
 -- @include lib/requests/state
 -- @include lib/requests/budgets
@@ -70,6 +76,7 @@ local GROUP_EXTRA = {}
 -- @include lib/requests/records
 -- @include lib/requests/turns
 -- @include lib/requests/leases
+-- @include lib/suspects
 -- @include lib/requests/queue
 -- @include lib/requests/settle
 -- @include lib/requests/settings
@@ -99,6 +106,7 @@ load_meta()
 if not meta.generation then
   return redis.error_reply('NOMEMBER ' .. member_id) -- the shard is gone: nothing may grow here
 end
+caller = member_id
 settle()
 local expiry = redis.call('ZSCORE', K.members, member_id)
 if not expiry or tonumber(expiry) <= now_us then

@@ -10,8 +10,12 @@
 --   domain_healthcheck hash    the window of healthcheck
 --   leases             hash    lease id -> member|domain|group|acquired_us|limit|cuts|effective_max|generation|hold|cost
 --   members            zset    member, by expiry in microseconds
+--   checks             zset    member, by when to look at it unless its heartbeat comes before
+--   intervals          hash    member -> a third of its TTL in microseconds
+--   suspects           zset    member to whom nobody listens, by since when; 0 once it was heard of
 --   held               zset    member NUL lease, waiter or alias NUL id, by name
 --   waiters            hash    attempt id -> member|domain|group|arrival|deadline_us|cost
+--   aside              zset    member NUL attempt id of suspects that stand in no line, by name
 --   line_chat          zset    place NUL group, by tag
 --   line_embedding     zset    place NUL group, by tag
 --   line_image         zset    place NUL group, by tag
@@ -38,14 +42,15 @@
 --   SCHEMA the shard was written with another schema version; NOSHARD nobody has used it; BADCALL
 --   an operation that is not one, or not a domain or cap: nothing happened, no key was made
 -- Cost
---   O(log n), at most 64 grants, 200 ended leases and 64 deadlines besides; one PTTL, and a
---   PEXPIRE per key that the call may have made
+--   O(log n) per operation; besides, in one call, at most 64 grants, 64 denials, 64 members looked at,
+--   200 ended (leases, waiters and aliases of members that are gone, those members, overdue holds) and
+--   200 waiters set aside or put back; one PTTL, and a PEXPIRE per key that the call may have made
 -- Invariant
 --   as requests/batch; done twice it leaves what it leaves done once (but for the number of cuts),
 --   so it needs no number
 -- @bind
 local GROUP_EXTRA = {}
--- luacheck: push ignore 211
+-- luacheck: push ignore 211 221
 -- @include lib/clock
 -- @include lib/time
 -- @include lib/int
@@ -55,6 +60,7 @@ local GROUP_EXTRA = {}
 -- @include lib/split
 -- @include lib/shard
 -- @include lib/keep
+-- @include lib/listening
 -- @include lib/requests/ramp
 -- @include lib/requests/state
 -- @include lib/requests/budgets
@@ -65,6 +71,7 @@ local GROUP_EXTRA = {}
 -- @include lib/requests/records
 -- @include lib/requests/turns
 -- @include lib/requests/leases
+-- @include lib/suspects
 -- @include lib/requests/queue
 -- @include lib/requests/settle
 -- luacheck: pop

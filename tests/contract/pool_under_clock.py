@@ -17,7 +17,7 @@ from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, pool_
 from forebay.coordinator.membership import member_keys
 from forebay.coordinator.requests.snapshots import decode_audit
 from forebay.coordinator.tasks.codec import parse_signature
-from tests.contract.shard_under_clock import CLOCK, CLOCK_KEY, SECOND_US, START_US, TTL_US
+from tests.contract.shard_under_clock import CLOCK_KEY, SECOND_US, START_US, TTL_US, UNDER_CLOCK
 from tests.support_scripts import composed, evaluate
 
 START_MS = START_US // 1000
@@ -41,6 +41,7 @@ class Admitted(NamedTuple):
     reasons: dict[str, int]
     expired: list[str]
     events: str
+    lost: list[list[str]]
 
 
 def submission(
@@ -85,7 +86,7 @@ class Pool:
         self.client.incrby(CLOCK_KEY, round(seconds * SECOND_US))
 
     def run(self, name: str, *args: Any, fragments: dict[str, str] | None = None) -> Any:
-        return self._run(name, self.keys.all, args, {"lib/clock": CLOCK} | (fragments or {}))
+        return self._run(name, self.keys.all, args, UNDER_CLOCK | (fragments or {}))
 
     def _run(
         self, name: str, keys: list[str], args: tuple[Any, ...], fragments: dict[str, str]
@@ -99,11 +100,11 @@ class Pool:
     def join(self, *member_ids: str, ttl_us: int = TTL_US) -> None:
         for member_id in member_ids:
             args = (member_id, ttl_us, SCHEMA_VERSION, "server", "born", KEEP_UNUSED_SHARD_MS)
-            self._run("member/join", member_keys(self.keys), args, {"lib/clock": CLOCK})
+            self._run("member/join", member_keys(self.keys), args, UNDER_CLOCK)
 
     def beat(self, member_id: str, ttl_us: int = TTL_US) -> None:
         args = (member_id, ttl_us, KEEP_UNUSED_SHARD_MS)
-        self._run("member/heartbeat", member_keys(self.keys), args, {"lib/clock": CLOCK})
+        self._run("member/heartbeat", member_keys(self.keys), args, UNDER_CLOCK)
 
     def ask(self, member_id: str, name: str, *args: Any) -> list[Any]:
         """Run one operation as a batch of its own and return its result."""
@@ -160,9 +161,11 @@ class Pool:
     def discard(self, task_id: str, by: str = "m") -> list[Any]:
         return self.ask(by, "discard", task_id, b"", "")
 
-    def configure(self, policy: str = "", reserve_after_us: int = 0, **settings: Any) -> None:
+    def configure(
+        self, policy: str = "", reserve_after_us: int = 0, max_losses: int = 3, **settings: Any
+    ) -> None:
         fields = [part for pair in settings.items() for part in pair]
-        self.ask("m", "configure", policy, reserve_after_us, "", *fields)
+        self.ask("m", "configure", policy, reserve_after_us, "", max_losses, *fields)
 
     def finish(self, lease_id: str, *cells: Any, by: str = "m", result: bytes = b"done") -> str:
         return str(self.ask(by, "finish", lease_id, result, 5000, "", *cells)[0])

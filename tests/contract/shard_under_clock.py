@@ -26,10 +26,14 @@ from forebay.coordinator.membership import member_keys
 from forebay.coordinator.requests import codec
 from forebay.coordinator.requests.snapshots import decode_audit, decode_capture
 from forebay.coordinator.scripts import compose
+from tests.support_scripts import FRAGMENTS
 
 SERVERS: Final = ("fakeredis", "server")
 CLOCK_KEY = "test:clock"
 CLOCK = f"local function server_time_us() return tonumber(redis.call('GET', '{CLOCK_KEY}')) end\n"
+LISTENING = FRAGMENTS["lib/listening"]
+UNDER_CLOCK = {"lib/clock": CLOCK, "lib/listening": LISTENING}
+"""What stands in for fragments: a clock that stands still, and who is listened to."""
 START_US = 1_795_482_385_033_913
 """Sixteen digits, so that a number that lost its last ones is seen."""
 SECOND_US = 1_000_000
@@ -50,11 +54,11 @@ class Shard:
         self.client.incrby(CLOCK_KEY, round(seconds * SECOND_US))
 
     def run(self, name: str, *args: Any, fragments: dict[str, str] | None = None) -> Any:
-        text = compose(name, {"lib/clock": CLOCK} | (fragments or {})).text
+        text = compose(name, UNDER_CLOCK | (fragments or {})).text
         return self.client.eval(text, len(self.keys.all), *self.keys.all, *args)
 
     def join(self, member_id: str) -> None:
-        text = compose("member/join", {"lib/clock": CLOCK}).text
+        text = compose("member/join", UNDER_CLOCK).text
         keys = member_keys(self.keys)
         args = (member_id, str(TTL_US), SCHEMA_VERSION, "server", "born")
         self.client.eval(text, len(keys), *keys, *args, str(KEEP_UNUSED_SHARD_MS))

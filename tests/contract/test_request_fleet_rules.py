@@ -183,8 +183,10 @@ def test_heartbeat_renews_and_nothing_else(shard: ScriptedShard) -> None:
     shard.heartbeat("m")
     shard.advance(1)
     shard.heartbeat("m")
-    renewed = {"m": shard.server_us + 15_000_000}
-    assert state(shard) == before | {"members": before["members"] | renewed}
+    now_us = shard.server_us
+    renewed = {"members": now_us + 15_000_000, "checks": now_us + 5_000_000}
+    after = {kind: before[kind] | {"m": at} for kind, at in renewed.items()}
+    assert state(shard) == before | after
 
 
 # -- exactly once

@@ -63,7 +63,8 @@ class Fleet:
 
     def expire(self, lease: Lease) -> None:
         """Make the heartbeat of a lease's member overdue; the next operation finds out."""
-        assert self.client.zadd(KEYS["members"], {lease.member_id: 1}, xx=True, ch=True) == 1
+        for kind in ("members", "checks"):
+            assert self.client.zadd(KEYS[kind], {lease.member_id: 1}, xx=True, ch=True) == 1
 
 
 @contextlib.asynccontextmanager

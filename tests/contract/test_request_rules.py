@@ -262,12 +262,17 @@ def test_reply_names_the_next_instant_at_which_time_alone_may_help(
     assert reply.next_wake_us == reply.now_us + round(expected * 1e6)
 
 
-def test_reply_names_the_instant_at_which_a_silent_member_is_expired(shard: ScriptedShard) -> None:
+def test_reply_names_when_a_silent_member_is_looked_at(shard: ScriptedShard) -> None:
     shard.open(1, "n", "m")
     shard.heartbeat("n", 60.0)
     acquire(shard, Acquire("a"))
     reply = shard.batch("n", Acquire("b"))
-    assert reply.next_wake_us == reply.now_us + 15_000_000
+    born_us = reply.now_us
+    for looks in (1, 2, 3):  # each third of its TTL, and at its end
+        assert reply.next_wake_us == born_us + looks * 5_000_000
+        shard.set_clock(reply.next_wake_us)
+        reply = shard.batch("n")
+    assert reply.notices == [["granted", "b", born_us + 15_000_000, 1, 0, 1]]
 
 
 def test_reply_names_no_instant_while_nobody_waits(shard: ScriptedShard) -> None:

@@ -29,7 +29,8 @@ async def lose_membership(jobs, worker):
     """Let the server expire a worker, as if it had not beaten; wait until it is a member anew."""
     channel = worker.tasks_admission.channel
     lost = channel.membership
-    await jobs.zadd(KEYS["members"], {lost.member_id: 1})
+    for kind in ("members", "checks"):
+        await jobs.zadd(KEYS[kind], {lost.member_id: 1})
     await wait_until(lambda: channel.membership is not None and channel.membership is not lost)
 
 
@@ -38,7 +39,8 @@ async def test_what_it_had_to_say_of_a_lease_is_not_said_under_its_next_membersh
     await controller.configure(TaskAdmissionConfig(events="full"))
     await jobs.enqueue_job("job", _job_id="one")
     (lease,) = (await controller.admit(1)).leases
-    await jobs.zadd(KEYS["members"], {lease.member_id: 1})
+    for kind in ("members", "checks"):
+        await jobs.zadd(KEYS[kind], {lease.member_id: 1})
     controller.say("worker_spawned", lease)
     await controller.set_state("open")
     assert controller.channel.membership.member_id != lease.member_id

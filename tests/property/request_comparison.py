@@ -89,6 +89,8 @@ def expected_state(model: RequestModel) -> dict[str, Any]:
             for name, waiter in model.queue.waiters.items()
         },
         "members": model.members,
+        "checks": model.listeners.look_at_us,
+        "suspects": model.listeners.suspects,
         "caps": {f"{member}/{alias}": cap for (member, alias), cap in model.caps.items()},
         "groups": {
             name: (

@@ -47,6 +47,7 @@ class RequestModel(ModelState):
     def join(self, member: str, ttl_us: int) -> Result:
         self._flow()
         self.members[member] = self.now_us + ttl_us
+        self.listeners.beat(member, ttl_us, self.now_us)
         return [self.now_us, self.generation, len(self.members)]
 
     def heartbeat(self, member: str, ttl_us: int) -> Result:
@@ -56,10 +57,12 @@ class RequestModel(ModelState):
             return [now_us, 0]
         self._flow()
         self.members[member] = now_us + ttl_us
+        self.listeners.beat(member, ttl_us, now_us)
         return [now_us, len(self.members)]
 
     def _end_member(self, member: str, reason: str) -> None:
         self.members.pop(member, None)
+        self.listeners.forget(member)
         self.replies.pop(member, None)
         for lease in [lease for lease in self.leases.values() if lease.member == member]:
             self._lose(lease, reason)
@@ -75,23 +78,38 @@ class RequestModel(ModelState):
 
     # -- settling (spec 03, Order)
 
-    def settle(self) -> None:
+    def settle(self, caller: str | None = None) -> None:
         """What time alone did, then what became possible."""
+        before_us = self.now_us
         self._flow()
-        for member, expiry in sorted(self.members.items(), key=lambda item: (item[1], item[0])):
-            if expiry <= self.now_us:
-                self._end_member(member, "member_lost")
+        self.caller, self.silent_us = caller, self.now_us - before_us
+        self._take_back_in_line()
+        gone = self.listeners.ended(self.members, caller, self.now_us, self.silent_us)
+        for member, why in gone:
+            self._end_member(member, why)
         if self.config.max_hold_seconds is not None:
             for lease in list(self.leases.values()):
                 if lease.held_until_us <= self.now_us:
                     self._lose(lease, "max_hold")
                     self.tell(lease.member, ["lost", lease.lease_id, "max_hold"])
         self._deny_unregistered()
+        self._deny_overdue(self.now_us - 1)  # a deadline that has passed is served first
         self._grant_waiters()
-        for waiter in list(self.queue.waiters.values()):
-            if waiter.deadline_us <= self.now_us:
-                self._deny(waiter, "queue_timeout")
+        self._deny_overdue(self.now_us)  # at the very same instant the grant wins
         self._grant_waiters()  # who was denied may have kept a quota
+
+    def _take_back_in_line(self) -> None:
+        """Any call or heartbeat of its own clears a suspect: it lost no place in line."""
+        if self.caller is not None:
+            self.listeners.suspects.pop(self.caller, None)
+        for waiter in self.queue.waiters.values():
+            if waiter.is_aside and waiter.member not in self.listeners.suspects:
+                self.queue.come_back(waiter, self.now_us)
+
+    def _deny_overdue(self, last_us: int) -> None:
+        for waiter in list(self.queue.waiters.values()):
+            if waiter.deadline_us <= last_us:
+                self._deny(waiter, "queue_timeout")
 
     def _deny_unregistered(self) -> None:
         if self.static_cap == 0:
@@ -124,13 +142,18 @@ class RequestModel(ModelState):
             self.say("request_queue_drained", waiter.domain)
 
     def _grant_waiters(self) -> None:
-        """Grant until no head of a line may go."""
-        while waiter := self.first_able():
+        """Grant until no head of a line may go; those of suspects step aside."""
+        while waiter := self._first_to_grant():
             self._remove(waiter)
             lease = self._grant(
                 waiter.attempt_id, waiter.member, waiter.domain, waiter.group, waiter.cost
             )
             self.tell(waiter.member, lease.granted)
+
+    def _first_to_grant(self) -> Waiter | None:
+        while absent := self.first_absent():
+            self.queue.step_aside(absent, self.now_us)
+        return self.first_able()
 
     def _grant(
         self, attempt_id: str, member: str, domain: RequestDomain, group: str, cost: int
@@ -171,7 +194,7 @@ class RequestModel(ModelState):
             if number < last:
                 raise Refused("OLDBATCH")
         self.told = {}
-        self.settle()
+        self.settle(member)
         if member not in self.members:
             raise Refused("NOMEMBER")
         results = [self._operate(member, op) for op in ops]

@@ -25,6 +25,7 @@ class Waiter:
     deadline_us: float
     cost: int = 0
     arrival: int = 0
+    is_aside: bool = False
 
 
 @dataclass(slots=True)
@@ -54,9 +55,13 @@ class FairQueue:
         """Those who wait in a domain."""
         return [waiter for waiter in self.waiters.values() if waiter.domain is domain]
 
+    def in_line(self, domain: RequestDomain) -> list[Waiter]:
+        """Those who wait in a domain and stand in line: members that can be given something."""
+        return [waiter for waiter in self.waiting(domain) if not waiter.is_aside]
+
     def waiting_of(self, group: str) -> int:
-        """How many of a group wait, in all domains."""
-        return sum(waiter.group == group for waiter in self.waiters.values())
+        """How many of a group stand in line, in all domains."""
+        return sum(w.group == group and not w.is_aside for w in self.waiters.values())
 
     def tag_of(self, name: str, now_us: int) -> float | None:
         """A group's tag; one that was idle for more than an hour is forgotten."""
@@ -80,11 +85,24 @@ class FairQueue:
     def remove(self, waiter: Waiter, now_us: int) -> None:
         """Take a waiter out, whatever became of it."""
         del self.waiters[waiter.attempt_id]
+        if not waiter.is_aside:
+            self.groups[waiter.group].idle_since_us = now_us
+
+    def step_aside(self, waiter: Waiter, now_us: int) -> None:
+        """A suspect's waiter leaves the line and keeps its arrival; its group keeps its place."""
+        waiter.is_aside = True
         self.groups[waiter.group].idle_since_us = now_us
+
+    def come_back(self, waiter: Waiter, now_us: int) -> None:
+        """A waiter stands in line again where it stood."""
+        if not self.waiting_of(waiter.group):
+            tag = self.tag_of(waiter.group, now_us)
+            self.groups[waiter.group].tag = self.virtual_time if tag is None else tag
+        waiter.is_aside = False
 
     def heads(self, is_open: Callable[[RequestDomain], bool]) -> list[Waiter]:
         """The first of each open domain's line: smallest tag, earlier place, first come."""
-        lines = [line for domain in RequestDomain if (line := self.waiting(domain))]
+        lines = [line for domain in RequestDomain if (line := self.in_line(domain))]
         heads = [min(line, key=self._order) for line in lines if is_open(line[0].domain)]
         return sorted(heads, key=self._order)
 
@@ -95,7 +113,7 @@ class FairQueue:
         tag = self.tag_of(name, now_us) if name in self.groups else None
         tag = self.virtual_time if tag is None else tag
         before = [head for head in heads if self._order(head)[0] <= tag]
-        in_line = [waiter.group for waiter in self.waiting(domain)]
+        in_line = [waiter.group for waiter in self.in_line(domain)]
         is_behind = name in in_line or any(head.domain is domain for head in before)
         return None if is_behind else before
 

@@ -12,6 +12,7 @@ from typing import Any
 from forebay.contracts.identity import RequestDomain
 from forebay.contracts.quotas import QuotaBudget
 from forebay.contracts.settings import RequestAdmissionConfig
+from tests.property.member_model import Listeners
 from tests.property.request_queue_model import FairQueue, Waiter
 from tests.property.request_quota_model import Quotas
 from tests.property.request_window_model import Window
@@ -55,6 +56,9 @@ class ModelState:
 
     Attributes:
         server_us: the server's clock, which the test moves.
+        listeners: who is listened to.
+        caller: whose call this is; None for an operator's.
+        silent_us: how long the shard had heard of nobody before this call.
         caps: cap of each alias, by member and alias.
         override: the operator's bound of the static cap.
         queue: all who wait, and the groups' places in line.
@@ -70,6 +74,9 @@ class ModelState:
     last_us: int | None = None
     config: RequestAdmissionConfig = field(default_factory=RequestAdmissionConfig)
     members: dict[str, int] = field(default_factory=dict)
+    listeners: Listeners = field(default_factory=Listeners)
+    caller: str | None = None
+    silent_us: int = 0
     caps: dict[tuple[str, str], int] = field(default_factory=dict)
     override: int | None = None
     windows: dict[RequestDomain, Window] = field(default_factory=dict)
@@ -119,6 +126,20 @@ class ModelState:
         return ["waiting"] if waiter is not None and waiter.member == member else None
 
     # -- who may go (spec 03, Order)
+
+    def first_absent(self) -> Waiter | None:
+        """Return the first head that cannot be told of a grant, so that nothing is kept for it.
+
+        Without quotas the first head alone is looked at: it is the one that goes.
+        """
+        heads = self.queue.heads(self.may_go)
+        looked_at = heads if self.quotas.in_force() else heads[:1]
+        absent = (
+            head
+            for head in looked_at
+            if not self.listeners.is_present(head.member, self.caller, self.now_us)
+        )
+        return next(absent, None)
 
     def first_able(self) -> Waiter | None:
         """Return the first head that neither lacks a quota nor draws on a reserved one."""

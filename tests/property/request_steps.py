@@ -193,4 +193,5 @@ def instants(model: RequestModel) -> list[float]:
         *of_windows,
         *ramps,
         *model.members.values(),
+        *model.listeners.look_at_us.values(),
     ]

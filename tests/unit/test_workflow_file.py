@@ -118,6 +118,18 @@ def test_paths_are_absolute_seed_from_the_file_and_output_from_the_current_direc
     assert workflow.output.path == str(elsewhere / "out.jsonl")
 
 
+def test_an_output_below_a_current_directory_that_is_gone_is_refused_with_its_place(
+    folder, monkeypatch
+):
+    gone = folder / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert refusal(folder, WHOLE) == (
+        "output.path: out.jsonl cannot be reached: No such file or directory; name another file."
+    )
+
+
 def test_columns_know_inputs_and_makers_in_the_order_of_the_workflow(folder):
     column = expression("label", "{{ summary }} {{ text }}", needs='["id"]')
     workflow = load(folder, HEAD + column + SUMMARY + SEED)
@@ -164,7 +176,7 @@ columns:
 
 def test_yaml_without_pyyaml_names_the_remedy(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "yaml", None)
-    with pytest.raises(ConfigurationError, match="pip install pyyaml"):
+    with pytest.raises(ConfigurationError, match=r"run pip install '\.\[yaml\]' in "):
         load(folder, "name: x", name="flow.yml")
 
 
@@ -399,9 +411,8 @@ def test_a_path_that_workers_cannot_be_told_is_refused(folder, monkeypatch, wher
         "{% if text %}" * 500 + "{% endif %}" * 500,
         "{% for a in text %}" * 25 + "{% endfor %}" * 25,
         "{{ " + "9" * 5000 + " }}",
-        "{{ 2 ** 100000 }}",
     ],
-    ids=["brackets", "conditions", "loops", "long number", "large power"],
+    ids=["brackets", "conditions", "loops", "long number"],
 )
 def test_a_template_that_python_cannot_compile_is_refused_by_its_place(folder, prompt):
     message = refusal(folder, change("Sum up: {{ text }}", prompt))

@@ -4,7 +4,7 @@ local MAX_DIFFERENCES = 100
 local MAX_ENTRIES = 100000
 local differences, difference_count = {}, 0
 local books = { held = {}, fifo = {}, deadlines = {}, holds = {}, waiting = {}, groups = {},
-  idle_groups = {} }
+  idle_groups = {}, aside = {} }
 
 local function differs(kind, what, expected, found)
   difference_count = difference_count + 1
@@ -81,12 +81,18 @@ local function book_leases()
   end
 end
 
+-- A waiter of a suspect may stand aside; every other one stands in line.
 local function book_waiters()
+  local aside = read_scores(K.aside)
   for id, text in pairs(books.waiters) do
     local waiter = parse_waiter(text)
-    if book_attempt('waiter', id, waiter, text) then
+    local is_booked = book_attempt('waiter', id, waiter, text)
+    books.deadlines[id] = waiter.deadline_us
+    local name = waiter.member and waiter.member .. '\0' .. id
+    if is_booked and aside[name] and books.suspects[waiter.member] then
+      books.aside[name] = true
+    elseif is_booked then
       books.fifo[fifo_member(waiter, id)] = true
-      books.deadlines[id] = waiter.deadline_us
       local waiting = books.waiting[waiter.group] or { all = 0 }
       waiting.all = waiting.all + 1
       waiting[waiter.domain] = true
@@ -154,24 +160,39 @@ local function audit_totals()
   local leases, waiters = redis.call('HLEN', K.leases), redis.call('HLEN', K.waiters)
   expect('meta', 'in_flight', leases, meta.in_flight)
   expect('meta', 'waiters', waiters, meta.waiters)
-  expect('fifo', 'count', waiters, redis.call('ZCARD', K.fifo))
+  local aside = redis.call('ZCARD', K.aside)
+  expect('fifo', 'count', waiters - aside, redis.call('ZCARD', K.fifo))
   expect('held', 'count', leases + waiters + redis.call('ZCARD', K.aliases),
     redis.call('ZCARD', K.held))
+  expect('meta', 'suspects', redis.call('ZCARD', K.suspects), meta.suspects)
   local in_flight, waiting = 0, 0
   for i = 1, #DOMAINS do
     in_flight = in_flight + domain(DOMAINS[i]).in_flight
     local waiters_here = domain(DOMAINS[i]).waiters
     waiting = waiting + waiters_here
-    expect('meta', DOMAINS[i] .. ' in lines', waiters_here > 0,
-      string.find(meta.lines, DOMAINS[i] .. ' ', 1, true) ~= nil)
+    expect('meta', DOMAINS[i] .. ' in lines',
+      waiters_here > 0 and redis.call('EXISTS', K['line_' .. DOMAINS[i]]) == 1, string.find(meta.lines, DOMAINS[i] .. ' ', 1, true) ~= nil)
   end
   expect('meta', 'in_flight over all domains', in_flight, meta.in_flight)
   expect('meta', 'waiters over all domains', waiting, meta.waiters)
 end
 
+-- Each member is looked at when its check is due; what is kept beside is kept of members alone.
+local function expect_members()
+  local checks = {}
+  for member in pairs(books.members) do
+    checks[member] = true
+  end
+  expect_names('checks', checks)
+  expect_only('intervals', redis.call('HKEYS', K.intervals), books.members, 'a member')
+  expect_only('suspects', redis.call('ZRANGE', K.suspects, 0, -1), books.members, 'a member')
+  expect_only('batches', redis.call('HKEYS', K.batches), books.members, 'a member')
+end
+
 local function audit_entries()
   books.members = read_scores(K.members)
   books.leases, books.waiters = read_hash(K.leases), read_hash(K.waiters)
+  books.suspects = read_scores(K.suspects)
   books.counts = {}
   for i = 1, #DOMAINS do
     books.counts[DOMAINS[i]] = { lease = 0, waiter = 0 }
@@ -189,7 +210,8 @@ local function audit_entries()
   expect_names('deadlines', books.deadlines)
   expect_names('idle_groups', books.idle_groups)
   expect_names('holds', books.holds)
-  expect_only('batches', redis.call('HKEYS', K.batches), books.members, 'a member')
+  expect_names('aside', books.aside)
+  expect_members()
 end
 
 local function count_entries()

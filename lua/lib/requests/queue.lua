@@ -4,6 +4,7 @@
 local GRANTS_PER_CALL = 64
 local ARRIVAL_AND_ZEROS = 18 -- between a group's name and an id in `fifo`
 local grants_left = GRANTS_PER_CALL
+local aside_left = 200 -- waiters of suspects that step aside or come back in this call
 local first_deadline_us -- of a waiter, or earlier: an early look does no harm
 
 local function earlier(a, b)
@@ -11,6 +12,13 @@ local function earlier(a, b)
     return b
   end
   return a
+end
+
+-- Waiters of suspects stand aside: in `aside` and in no line, so that nobody waits behind them.
+local ASIDE = {}
+
+function ASIDE.name(member, id)
+  return member .. '\0' .. id
 end
 
 local function open(d)
@@ -26,6 +34,23 @@ local function first_of(domain_name, group_name)
   return first[1] and string.sub(first[1], #prefix + ARRIVAL_AND_ZEROS + 1), first[2] ~= nil
 end
 
+-- Put a waiter into its group's part of `fifo`, and the group into its domain's line.
+local function stand_in_line(id, waiter, d, g)
+  if meta.lines == '' then
+    may_be_new('fifo')
+  end
+  redis.call('ZADD', K.fifo, 0, fifo_member(waiter, id))
+  -- A group that waits stands in line already, unless it waits in another domain.
+  if g.waiting == 0 or meta.lines ~= d.name .. ' ' then
+    redis.call('ZADD', K['line_' .. d.name], real(g.tag), line_member(g))
+  end
+  if not string.find(meta.lines, d.name, 1, true) then
+    meta.lines = meta.lines .. d.name .. ' '
+    may_be_new('line_' .. d.name)
+  end
+  g.waiting, g.touched_us, g.dirty = g.waiting + 1, now_us, true
+end
+
 local function add_waiter(id, member, d, g, cost, deadline_us)
   if g.waiting == 0 then
     enter_line(g)
@@ -34,51 +59,57 @@ local function add_waiter(id, member, d, g, cost, deadline_us)
     arrival = string.format('%016.0f', next_place()) }
   redis.call('HSET', K.waiters, id, table.concat({ member, d.name, g.name, waiter.arrival,
     deadline_us and int(deadline_us) or '' }, '|') .. cost_text(cost))
-  redis.call('ZADD', K.fifo, 0, fifo_member(waiter, id))
   redis.call('ZADD', K.held, 0, member .. '\0waiter\0' .. id)
-  -- A group that waits stands in line already, unless it waits in another domain.
-  if g.waiting == 0 or meta.lines ~= d.name .. ' ' then
-    redis.call('ZADD', K['line_' .. d.name], real(g.tag), line_member(g))
-  end
+  stand_in_line(id, waiter, d, g)
   if meta.waiters == 0 then
     may_be_new('waiters')
-    may_be_new('fifo')
   end
   if deadline_us then
     may_be_new('deadlines')
     redis.call('ZADD', K.deadlines, int(deadline_us), id)
     first_deadline_us = earlier(first_deadline_us, deadline_us)
   end
-  g.waiting, g.touched_us, g.dirty = g.waiting + 1, now_us, true
   d.waiters = d.waiters + 1
   meta.waiters = meta.waiters + 1
   if d.waiters == 1 then
-    meta.lines = meta.lines .. d.name .. ' '
-    may_be_new('line_' .. d.name)
     emit('request_queue_formed', 'domain', d.name)
   end
 end
 
--- `others` says whether more of its group wait in its domain, where the caller has looked.
-local function remove_waiter(id, waiter, others)
-  redis.call('HDEL', K.waiters, id)
-  redis.call('ZREM', K.fifo, fifo_member(waiter, id))
-  redis.call('ZREM', K.held, waiter.member .. '\0waiter\0' .. id)
-  if waiter.deadline_us then
-    redis.call('ZREM', K.deadlines, id)
+-- Take a waiter out of its line, if it stands there; `others` says whether more of its group wait in
+-- its domain, where the caller has looked.
+local function leave_line(id, waiter, d, others)
+  if redis.call('ZREM', K.fifo, fifo_member(waiter, id)) == 0 then
+    return false
   end
-  local d, g = domain(waiter.domain), group(waiter.group)
+  local g = group(waiter.group)
   g.waiting, g.touched_us, g.dirty = g.waiting - 1, now_us, true
-  d.waiters = d.waiters - 1
-  meta.waiters = meta.waiters - 1
   if others == nil then
     others = first_of(d.name, g.name) ~= nil
   end
   if not others then
-    redis.call('ZREM', K['line_' .. d.name], line_member(g))
+    local line = K['line_' .. d.name]
+    redis.call('ZREM', line, line_member(g))
+    if d.waiters == 0 or (meta.suspects > 0 and redis.call('EXISTS', line) == 0) then
+      meta.lines = string.gsub(meta.lines, d.name .. ' ', '')
+    end
+  end
+  return true
+end
+
+local function remove_waiter(id, waiter, others)
+  redis.call('HDEL', K.waiters, id)
+  redis.call('ZREM', K.held, waiter.member .. '\0waiter\0' .. id)
+  if waiter.deadline_us then
+    redis.call('ZREM', K.deadlines, id)
+  end
+  local d = domain(waiter.domain)
+  d.waiters = d.waiters - 1
+  meta.waiters = meta.waiters - 1
+  if not leave_line(id, waiter, d, others) then
+    redis.call('ZREM', K.aside, ASIDE.name(waiter.member, id))
   end
   if d.waiters == 0 then
-    meta.lines = string.gsub(meta.lines, d.name .. ' ', '')
     emit('request_queue_drained', 'domain', d.name)
   end
 end
@@ -158,7 +189,7 @@ end
 -- Grant to waiters while any may go, at most 64 a call; the rest go in the next call.
 local function grant_waiters()
   while meta.waiters > 0 and grants_left > 0 do
-    local head = first_with_quota(heads_in_order())
+    local head = ASIDE.first_present()
     if not head then
       return
     end
@@ -174,4 +205,50 @@ end
 -- Whether a waiter could still be granted now, had this call not used up its grants.
 local function more_to_grant()
   return grants_left == 0 and meta.waiters > 0 and first_with_quota(heads_in_order()) ~= nil
+end
+
+-- The first waiter that may go. Those of suspects step aside before, from the lines' heads alone.
+function ASIDE.first_present()
+  while true do
+    local heads = heads_in_order()
+    local absent
+    for i = 1, meta.budgets > 0 and #heads or math.min(1, #heads) do
+      if not absent and not SUSPECTS.is_present(waiter_of(heads[i]).member) then
+        absent = heads[i]
+      end
+    end
+    if not absent then
+      return first_with_quota(heads)
+    elseif aside_left == 0 then
+      grants_left = 0 -- whoever stands behind it goes in the next call
+      return nil
+    end
+    ASIDE.step(absent)
+  end
+end
+
+function ASIDE.step(head)
+  local id, waiter = head.id, waiter_of(head)
+  aside_left = aside_left - 1
+  leave_line(id, waiter, head.domain, head.others)
+  may_be_new('aside')
+  redis.call('ZADD', K.aside, 0, ASIDE.name(waiter.member, id))
+end
+
+-- Put the waiters of a member that was heard of again back where they stood; false where more are left.
+function ASIDE.put_back(member)
+  local names = redis.call('ZRANGE', K.aside, '[' .. member .. '\0', '(' .. member .. '\1', 'BYLEX',
+    'LIMIT', 0, aside_left)
+  for i = 1, #names do
+    local id = split(names[i], '\0')[2]
+    local waiter = parse_waiter(redis.call('HGET', K.waiters, id))
+    local g = group(waiter.group)
+    if g.waiting == 0 then
+      g.tag = g.tag or meta.virtual_time -- its place is the one that it had
+    end
+    redis.call('ZREM', K.aside, names[i])
+    stand_in_line(id, waiter, domain(waiter.domain), g)
+  end
+  aside_left = aside_left - #names
+  return aside_left > 0
 end

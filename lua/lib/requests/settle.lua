@@ -1,9 +1,7 @@
 -- What happened by time alone: members and holds overdue, deadlines past (spec 03, Order; 06,
 -- Members). Bounded work per call; what is left over is done by the next.
-local ENDED_PER_CALL = 200
-local DEADLINES_PER_CALL = 64
-local ended_left = ENDED_PER_CALL
-local first_expiry_us -- of a member, or earlier
+local ended_left = 200 -- leases, waiters and aliases of members that are gone, and those members
+local denials_left = 64
 
 local function recompute_cap()
   local smallest = redis.call('ZRANGE', K.aliases, 0, 0, 'WITHSCORES')
@@ -52,29 +50,20 @@ local function end_member(member, why)
   if ended_left <= 0 then
     return false
   end
+  ended_left = ended_left - 1
   redis.call('ZREM', K.members, member)
   redis.call('HDEL', K.batches, member)
+  SUSPECTS.forget(member)
   emit('member_expired', 'member_id', member, 'reason', why)
   return true
 end
 
-local function expire_members()
-  while ended_left > 0 do
-    local first = redis.call('ZRANGE', K.members, 0, 0, 'WITHSCORES')
-    first_expiry_us = tonumber(first[2])
-    if not first_expiry_us or first_expiry_us > now_us then
-      return
-    end
-    end_member(first[1], 'member_lost')
-  end
-end
-
 local function expire_holds()
-  if meta.max_hold_us <= 0 then
+  if meta.max_hold_us <= 0 or ended_left <= 0 then
     return
   end
-  local overdue = redis.call('ZRANGE', K.holds, '-inf', int(now_us), 'BYSCORE', 'LIMIT', 0,
-    ENDED_PER_CALL)
+  local overdue = redis.call('ZRANGE', K.holds, '-inf', int(now_us), 'BYSCORE', 'LIMIT', 0, ended_left)
+  ended_left = ended_left - #overdue
   for i = 1, #overdue do
     local lease = parse_lease(redis.call('HGET', K.leases, overdue[i]))
     lose_lease(overdue[i], lease, 'max_hold')
@@ -110,41 +99,56 @@ local function deny_waiter(id, reason)
   notify(waiter.member, '["denied","' .. id .. '","' .. reason .. '",' .. why .. ']')
 end
 
-local function expire_deadlines()
-  if meta.waiters == 0 then
-    return
-  end
-  for _ = 0, DEADLINES_PER_CALL do
+-- Deny those whose deadline lies before an instant, or at it.
+local function expire_deadlines(last_us)
+  while meta.waiters > 0 do
     local first = redis.call('ZRANGE', K.deadlines, 0, 0, 'WITHSCORES')
     first_deadline_us = tonumber(first[2])
-    if not first_deadline_us or first_deadline_us > now_us then
+    if not first_deadline_us or first_deadline_us > last_us then
+      return
+    elseif denials_left == 0 then
+      grants_left = 0 -- one whose deadline has passed must not be granted anything
       return
     end
+    denials_left, first_deadline_us = denials_left - 1, nil
     deny_waiter(first[1], 'queue_timeout')
   end
 end
 
 -- When the last registration is gone, nobody may wait here any more.
 local function deny_unregistered()
-  if meta.waiters == 0 or meta.static_cap > 0 then
+  if meta.waiters == 0 or meta.static_cap > 0 or denials_left == 0 then
     return
   end
-  local first = redis.call('ZRANGE', K.fifo, 0, DEADLINES_PER_CALL - 1)
-  for i = 1, #first do
-    deny_waiter(split(first[i], '\0')[4], 'hard_policy_denial')
+  local names = redis.call('ZRANGE', K.fifo, 0, denials_left - 1)
+  for i = 1, #names do
+    names[i] = split(names[i], '\0')[4]
+  end
+  if #names == 0 then
+    names = redis.call('ZRANGE', K.aside, 0, denials_left - 1)
+    for i = 1, #names do
+      names[i] = split(names[i], '\0')[2]
+    end
+  end
+  denials_left = denials_left - #names
+  for i = 1, #names do
+    deny_waiter(names[i], 'hard_policy_denial')
   end
 end
 
--- At a deadline and a grant of the same instant the grant wins: what is possible now is given.
+-- A deadline that has passed is served before anything is granted, however late this call comes; at
+-- the very instant of a deadline what is possible is given first.
 local function settle()
-  expire_members()
+  SUSPECTS.clear_heard(ASIDE.put_back)
+  SUSPECTS.check(end_member)
   if ended_left <= 0 then
     grants_left = 0 -- a member whose end goes on in the next call must not be given anything
   end
   expire_holds()
   deny_unregistered()
+  expire_deadlines(now_us - 1)
   grant_waiters()
-  expire_deadlines()
+  expire_deadlines(now_us)
   if meta.budgets > 0 then
     grant_waiters() -- who was denied may have kept a quota
   end
@@ -158,7 +162,7 @@ local function next_wake_us()
   if more_to_grant() or ended_left <= 0 or meta.static_cap == 0 then
     return now_us
   end
-  local wake = earlier(first_expiry_us, first_deadline_us)
+  local wake = earlier(first_check_us, first_deadline_us)
   if meta.max_hold_us > 0 then
     wake = earlier(wake, tonumber(redis.call('ZRANGE', K.holds, 0, 0, 'WITHSCORES')[2]))
   end

@@ -21,7 +21,7 @@ function OPERATIONS.run_submit(run, text, workflow)
   return '["accepted"]'
 end
 
--- Progress of a run, and the row groups whose cells wait to be written out. The caller is told of
+-- Progress of a run, or why no worker makes it, and the row groups whose cells wait to be written out. The caller is told of
 -- the next ones by its channel.
 function OPERATIONS.run_collect(run)
   local plan = plan_of(run)
@@ -29,6 +29,10 @@ function OPERATIONS.run_collect(run)
     return '["unknown"]'
   end
   redis.call('HSET', K.progress, run .. '\0driver', member_id)
+  local refusal = redis.call('HGET', K.progress, run .. '\0refused')
+  if refusal then
+    return '["refused",' .. cjson.encode(refusal) .. ']'
+  end
   local ready = redis.call('ZRANGE', K.checkpoints, '[' .. run .. '\0', '(' .. run .. '\1', 'BYLEX',
     'LIMIT', 0, 16)
   for i = 1, #ready do
@@ -51,8 +55,9 @@ end
 local function end_run(run)
   redis.call('HDEL', K.runs, run, run .. '\0workflow')
   plans[run] = false
-  drop_claims(run)
-  local names = { 'next', 'open', 'unwritten', 'done', 'dropped', 'written', 'driver' }
+  CLAIMS.drop(run)
+  local names = { 'next', 'open', 'unwritten', 'done', 'dropped', 'written', 'driver', 'accepted',
+    'refusals', 'refused' }
   for i = 1, #names do
     redis.call('HDEL', K.progress, run .. '\0' .. names[i])
   end
@@ -103,11 +108,15 @@ function OPERATIONS.run_cancel(run)
   if not plan then
     return '["unknown"]'
   end
-  for row_group = 0, counted(run, 'next') - 1 do
+  -- The open ones and those not written are among the last that were admitted.
+  local left, row_group = counted(run, 'open') + counted(run, 'unwritten'), counted(run, 'next')
+  while left > 0 and row_group > 0 do
+    row_group = row_group - 1
     local open = redis.call('HDEL', K.row_groups, run .. '\0' .. int(row_group))
     local unwritten = redis.call('ZREM', K.checkpoints,
       run .. '\0' .. string.format('%016.0f', row_group))
     if open + unwritten > 0 then
+      left = left - 1
       cancel_row_group(run, plan, row_group)
     end
   end

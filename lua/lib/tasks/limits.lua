@@ -1,32 +1,47 @@
 -- Limits of resources, and tasks that ask for more than one (spec 04, The ledger).
-local MOVED_PER_CALL = 64
-local moves_left = MOVED_PER_CALL
+local moves_left = 64 -- parked or brought back in this call
+
+-- Claims of limits, each written down by its holder and by its resource, where the smallest is first.
+local CLAIMS = {}
+
+function CLAIMS.add(resource, holder, limit)
+  may_be_new('claims')
+  redis.call('ZADD', K.claims, 0, '@' .. holder .. '\0' .. resource .. '\0' .. limit,
+    0, '=' .. resource .. '\0' .. string.format('%016.0f', limit) .. '\0' .. holder)
+end
+
+function CLAIMS.remove(resource, holder, limit)
+  redis.call('ZREM', K.claims, '@' .. holder .. '\0' .. resource .. '\0' .. limit,
+    '=' .. resource .. '\0' .. string.format('%016.0f', limit) .. '\0' .. holder)
+end
+
+-- Entries whose first parts are these.
+function CLAIMS.under(prefix, most)
+  return redis.call('ZRANGE', K.claims, '[' .. prefix .. '\0', '(' .. prefix .. '\1', 'BYLEX',
+    'LIMIT', 0, most)
+end
 
 -- A limit counts as the smallest that its holders claim; without a claim it is 0, but for the limit
 -- of tasks as such. Both a claim and the limit in force are told where they change.
-local function claim(resource, holder, limit)
+function OPERATIONS.claim(resource, holder, limit)
   local in_force = limit_of(resource)
-  local before = redis.call('HGET', K.claims, resource .. '\0' .. holder) or ''
-  if before ~= tostring(limit) then
+  local old = CLAIMS.under('@' .. holder .. '\0' .. resource, 1)[1]
+  local before = old and split(old, '\0')[3] or ''
+  if before ~= limit then
     emit('resource_limit_claimed', 'resource', resource, 'holder', holder, 'from', before, 'to', limit,
       'member_id', member_id)
   end
-  may_be_new('claims')
-  may_be_new('limits')
-  if limit == '' then
-    redis.call('HDEL', K.claims, resource .. '\0' .. holder)
-  else
-    redis.call('HSET', K.claims, resource .. '\0' .. holder, limit)
+  if old then
+    CLAIMS.remove(resource, holder, before)
   end
-  local smallest
-  for name, value in pairs(read_hash(K.claims)) do
-    if split(name, '\0')[1] == resource then
-      smallest = math.min(smallest or tonumber(value), tonumber(value))
-    end
+  if limit ~= '' then
+    CLAIMS.add(resource, holder, limit)
   end
+  local smallest = CLAIMS.under('=' .. resource, 1)[1]
   if smallest then
-    redis.call('HSET', K.limits, resource, int(smallest))
-    limits[resource] = int(smallest)
+    limits[resource] = int(tonumber(split(smallest, '\0')[2]))
+    may_be_new('limits')
+    redis.call('HSET', K.limits, resource, limits[resource])
   else
     redis.call('HDEL', K.limits, resource)
     limits[resource] = resource == 'submission' and UNCLAIMED_SUBMISSIONS or nil
@@ -37,16 +52,12 @@ local function claim(resource, holder, limit)
   end
   return '["claimed",' .. int(limit_of(resource)) .. ']'
 end
-OPERATIONS.claim = claim
 
 -- A claim must not outlive who made it: it would hold the limit down for everybody.
-local function drop_claims(holder)
-  local names = redis.call('HKEYS', K.claims)
-  for i = 1, #names do
-    local part = split(names[i], '\0')
-    if part[2] == holder then
-      claim(part[1], holder, '')
-    end
+function CLAIMS.drop(holder)
+  local entries = CLAIMS.under('@' .. holder, -1)
+  for i = 1, #entries do
+    OPERATIONS.claim(split(entries[i], '\0')[2], holder, '')
   end
 end
 
@@ -68,7 +79,7 @@ local function never_fits(signature)
   return nil
 end
 
-local function stuck_signatures()
+function CLAIMS.stuck_signatures()
   local waiting, stuck = waiting_signatures(), {}
   for i = 1, #waiting do
     if exceeds_limits(waiting[i]) then
@@ -78,9 +89,47 @@ local function stuck_signatures()
   return stuck
 end
 
+function CLASSES.unserved_classes()
+  local list, waiting = {}, waiting_signatures()
+  for i = 1, #waiting do
+    if not CLASSES.serves(nil, CLASSES.function_of(waiting[i])) then
+      list[#list + 1] = waiting[i]
+    end
+  end
+  return list
+end
+
+-- Put first tasks beside whose function nobody serves any more, and bring back those that somebody serves.
+function CLASSES.sort_served()
+  local waiting = CLASSES.unserved_classes()
+  while #waiting > 0 and moves_left > 0 do
+    local line = waiting_lines[waiting[1]]
+    while moves_left > 0 and line.open + line.capped > 0 do
+      CLASSES.put_beside(group((head_of(waiting[1], 'open') or head_of(waiting[1], 'capped')).group))
+      moves_left = moves_left - 1
+    end
+    waiting = CLASSES.unserved_classes() -- behind them may be more
+  end
+  local from = '-'
+  while meta.unserved > 0 and moves_left > 0 do
+    local first = redis.call('ZRANGE', K.unserved, from, '+', 'BYLEX', 'LIMIT', 0, 1)[1]
+    if not first then
+      return
+    end
+    local part = split(first, '\0')
+    if CLASSES.serves(nil, part[1]) then
+      redis.call('ZREM', K.unserved, first)
+      meta.unserved, moves_left = meta.unserved - 1, moves_left - 1
+      come_back(part[3])
+    else
+      from = '(' .. part[1] .. '\1'
+    end
+  end
+end
+
 -- Park first tasks that ask for more than a limit which was lowered; behind them may be more.
 local function park_what_never_fits()
-  local stuck = stuck_signatures()
+  local stuck = CLAIMS.stuck_signatures()
   while #stuck > 0 and moves_left > 0 do
     for i = 1, #stuck do
       local line = waiting_lines[stuck[i]]
@@ -89,7 +138,7 @@ local function park_what_never_fits()
         moves_left = moves_left - 1
       end
     end
-    stuck = stuck_signatures()
+    stuck = CLAIMS.stuck_signatures()
   end
 end
 

@@ -8,7 +8,8 @@ function SETTINGS.in_force()
   local settings = read_hash(K.config)
   settings.policy, settings.events = meta.policy, meta.events
   settings.reserve_after_us = int(meta.reserve_after_us > 0 and meta.reserve_after_us
-    or RESERVE_AFTER_US)
+    or RESERVE.usual_after_us)
+  settings.max_losses = int(LOST.max())
   return settings
 end
 

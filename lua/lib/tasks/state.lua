@@ -1,8 +1,10 @@
 -- State of a task pool for the length of one call: read once, changed in memory, written once.
 local META_FIELDS = { 'now_us', 'last_us', 'virtual_time', 'places', 'sequence', 'queued',
   'delayed', 'parked', 'running', 'admissions', 'finished', 'reserve_after_us', 'first_since_us',
-  'generation', 'state', 'policy', 'events', 'first_task', 'first_signature' }
-local META_NUMBERS = 13
+  'suspects', 'max_losses', 'lost', 'unserved',
+  'suspect_tasks', 'generation', 'state', 'policy', 'events', 'first_task',
+  'first_signature', 'draining' }
+local META_NUMBERS = 18
 local GROUP_EXTRA = { 'running', 'away', 'admitted_limit', 'head', 'signature', 'line', 'out', 'debt' }
 
 local UNCLAIMED_SUBMISSIONS = '10000' -- tasks at once in a pool where nobody claims a limit of them
@@ -21,6 +23,7 @@ local function load_meta()
     meta[META_FIELDS[i]] = stored_meta[i] or ''
   end
   now_us, meta.last_us = shard_time(stored_meta[1], stored_meta[2])
+  meta.silent_us = now_us - (stored_meta[1] or now_us)
   meta.now_us = now_us
   limits = read_hash(K.limits)
   limits.submission = limits.submission or UNCLAIMED_SUBMISSIONS
@@ -49,7 +52,7 @@ local function amounts_of(signature)
   local parsed = signatures[signature]
   if not parsed then
     parsed = { names = {}, pressing = {}, amounts = {} }
-    local items = split(signature, ',')
+    local items = split(string.match(signature, '^[^;]*'), ',') -- of a class its amounts
     for i = 1, #items do
       local part = split(items[i], '=')
       parsed.names[i] = part[1]

@@ -1,0 +1,219 @@
+"""Hints travel over another connection than replies: either may arrive first (spec 04, 06).
+
+The rechecks are a minute away, so that a hint which is lost is never made good.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from forebay.contracts.errors import RequestAdmissionError
+from forebay.contracts.requests import (
+    SUCCESS,
+    RequestAdmissionDenied,
+    RequestAdmissionItem,
+    RequestAdmissionLease,
+    RequestDenialReason,
+)
+from forebay.contracts.settings import MemberSettings, RequestAdmissionConfig
+from forebay.coordinator.channel import ShardChannel
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.operations import Operation
+from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from tests.contract.chat_domain import CHAT, MODEL
+from tests.support import wait_until
+from tests.support_tasks import Work, joined, task
+
+NEVER = MemberSettings(recheck_seconds=60.0)
+both_orders = pytest.mark.parametrize("first", ["the hint", "the reply"])
+
+
+class HeldReplies:
+    """Replies of a channel that reach their member when the test lets them go."""
+
+    def __init__(self, channel: ShardChannel) -> None:
+        self.count = 0
+        self._channel = channel
+        self._deliver: Callable[..., None] = channel._deliver
+        self._held: list[tuple[Any, ...]] = []
+        channel._deliver = self._hold  # type: ignore[method-assign]
+
+    def _hold(self, *reply: Any) -> None:
+        self.count += 1
+        self._held.append(reply)
+
+    def let_go(self) -> None:
+        """Deliver what is held, in order, and hold nothing any more."""
+        self._channel._deliver = self._deliver  # type: ignore[method-assign]
+        while self._held:
+            self._deliver(*self._held.pop(0))
+
+
+def heard_by(listener: Any) -> list[Any]:
+    """Return a list of the notices that a listener is told from now on."""
+    heard: list[Any] = []
+    listen = listener.on_notices
+
+    def on_notices(generation: str, notices: list[Any]) -> None:
+        listen(generation, notices)
+        heard.extend(notices)
+
+    listener.on_notices = on_notices
+    return heard
+
+
+# -- pools
+
+
+@pytest.fixture
+async def other(coordinator: Coordinator) -> AsyncIterator[Any]:
+    async with joined(coordinator) as tasks:
+        yield tasks
+
+
+@pytest.fixture
+async def worker(redis_url: str, coordinator: Coordinator) -> AsyncIterator[Work]:
+    async with await Coordinator.open(redis_url, NEVER) as own, joined(own) as tasks:
+        work = Work(coordinator, tasks, 4, takes_pushes=False)
+        await work.be_idle()
+        yield work
+        await work.finish()
+
+
+@both_orders
+async def test_word_of_work_is_not_lost_to_the_reply_of_an_earlier_ask(
+    worker: Work, other: Any, first: str
+) -> None:
+    replies, heard = HeldReplies(worker.tasks.channel), heard_by(worker.tasks)
+    worker.puller._on_change()  # an ask leaves, and finds nothing
+    await wait_until(lambda: replies.count == 1)
+    if first == "the reply":
+        replies.let_go()
+    await other.queue.enqueue([task("a"), task("b")])
+    await wait_until(lambda: ["work"] in heard)
+    replies.let_go()
+    await wait_until(lambda: sorted(worker.names) == ["a", "b"])
+
+
+async def test_word_of_work_in_the_very_reply_of_an_ask_is_not_lost(worker: Work) -> None:
+    """As for a job that submits two others while its worker asks."""
+    heard = heard_by(worker.tasks)
+    worker.puller._on_change()
+    await worker.tasks.queue.enqueue([task("a"), task("b")])  # one batch with the ask
+    await wait_until(lambda: sorted(worker.names) == ["a", "b"])
+    assert ["work"] in heard
+
+
+@both_orders
+async def test_instant_of_a_delayed_task_is_not_put_off_by_an_older_reply(
+    worker: Work, other: Any, first: str
+) -> None:
+    replies, heard = HeldReplies(worker.tasks.channel), heard_by(worker.tasks)
+    worker.puller._on_change()
+    await wait_until(lambda: replies.count == 1)
+    if first == "the reply":
+        replies.let_go()
+    await other.queue.submit(task("later", delay_seconds=0.2))
+    await wait_until(lambda: [kind for kind, *_ in heard] == ["due"])
+    replies.let_go()
+    await wait_until(lambda: worker.names == ["later"])
+
+
+# -- requests
+
+
+class Waiting:
+    """A member whose one attempt waits while another member holds the only lease."""
+
+    def __init__(
+        self, own: AdaptiveRequestAdmissionController, other: AdaptiveRequestAdmissionController
+    ) -> None:
+        self.own, self.other = own, other
+        self.shard = own._shard(MODEL)
+
+    async def begin(self, **terms: Any) -> None:
+        """Fill the cap, then ask; the reply that says "waiting" is held."""
+        self.taken = await self.other.acquire(RequestAdmissionItem(resource=CHAT))
+        self.replies, self.heard = HeldReplies(self.shard.channel), heard_by(self.shard)
+        item = RequestAdmissionItem(resource=CHAT, attempt_id="waits", **terms)
+        self.asking = asyncio.ensure_future(self.own.acquire(item))
+        await wait_until(lambda: self.replies.count == 1)
+
+
+@pytest.fixture
+async def waiting(
+    redis_url: str, coordinator: Coordinator, request: pytest.FixtureRequest
+) -> AsyncIterator[Waiting]:
+    config: RequestAdmissionConfig = getattr(request, "param", RequestAdmissionConfig())
+    async with await Coordinator.open(redis_url, NEVER) as connection:
+        own = AdaptiveRequestAdmissionController(connection)
+        other = AdaptiveRequestAdmissionController(coordinator)
+        for controller in (own, other):
+            await controller.register(MODEL, "alias", max_parallel_requests=1, config=config)
+        yield Waiting(own, other)
+        await own.close()
+        await other.close()
+
+
+def asked_of(channel: ShardChannel) -> list[str]:
+    """Return a list of the operations that are submitted from now on, by name."""
+    names: list[str] = []
+    submit = channel.submit
+
+    def note(operation: Operation) -> None:
+        names.append(str(operation.args[0]))
+        submit(operation)
+
+    channel.submit = note  # type: ignore[method-assign]
+    return names
+
+
+@both_orders
+async def test_grant_is_delivered_once_whatever_comes_first(waiting: Waiting, first: str) -> None:
+    await waiting.begin()
+    asked = asked_of(waiting.shard.channel)
+    if first == "the reply":
+        waiting.replies.let_go()
+    await waiting.other.release(waiting.taken, SUCCESS)
+    lease = await asyncio.wait_for(waiting.asking, 5.0)
+    assert isinstance(lease, RequestAdmissionLease)
+    released = waiting.own.release(lease, SUCCESS)  # over before the late reply says "waiting"
+    waiting.replies.let_go()
+    assert (await released).released
+    assert asked == ["release"]  # and nothing was taken back that the caller already had
+
+
+@both_orders
+async def test_denial_is_delivered_once_whatever_comes_first(waiting: Waiting, first: str) -> None:
+    await waiting.begin(queue_wait_timeout_seconds=0.05)
+    if first == "the reply":
+        waiting.replies.let_go()
+    while not waiting.asking.done():
+        await waiting.other.try_acquire(RequestAdmissionItem(resource=CHAT))  # settles the shard
+    with pytest.raises(RequestAdmissionError) as denied:
+        await waiting.asking
+    assert denied.value.denied.reason is RequestDenialReason.QUEUE_TIMEOUT
+    waiting.replies.let_go()
+    refused = await waiting.own.try_acquire(RequestAdmissionItem(resource=CHAT))
+    assert isinstance(refused, RequestAdmissionDenied)
+
+
+@pytest.mark.parametrize("waiting", [RequestAdmissionConfig(max_hold_seconds=0.05)], indirect=True)
+async def test_loss_that_overtakes_the_lease_is_told_with_it(waiting: Waiting) -> None:
+    lost: list[tuple[str, str]] = []
+    waiting.shard._on_lease_lost = lambda lease, why: lost.append((lease.lease_id, why))
+    replies, heard = HeldReplies(waiting.shard.channel), heard_by(waiting.shard)
+    asking = asyncio.ensure_future(
+        waiting.own.acquire(RequestAdmissionItem(resource=CHAT, attempt_id="held"))
+    )
+    await wait_until(lambda: replies.count == 1)
+    while not heard:
+        await waiting.other.try_acquire(RequestAdmissionItem(resource=CHAT))
+    assert heard == [["lost", "held", "max_hold"]]
+    replies.let_go()
+    assert (await asking).lease_id == "held"
+    assert lost == [("held", "max_hold")]

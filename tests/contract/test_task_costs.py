@@ -1,0 +1,207 @@
+"""Each script's *Cost*: bounded by count, and the same commands however much a pool holds.
+
+Commands are counted by the server itself, those inside of scripts too; nothing is timed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+
+from forebay.coordinator.address import parse_url
+from forebay.coordinator.connections import open_sync
+from tests.contract.pool_under_clock import Pool, submission
+from tests.contract.run_plans import plan
+from tests.contract.test_run_rules import values_of
+from tests.support_costs import MANY, commands, counted, promised
+
+TASKS = promised("tasks/batch")
+
+
+@pytest.fixture
+def client(redis_url: str) -> Iterator[redis.Redis]:
+    with open_sync(parse_url(redis_url)) as client:
+        yield client
+
+
+@pytest.fixture
+def pool(client: redis.Redis) -> Iterator[Pool]:
+    pool = Pool(client)
+    yield pool
+    assert pool.audit().differences == ()
+    pool.close()
+
+
+# -- tasks/batch
+
+
+def gather(pool: Pool, groups: int) -> None:
+    """Fill a pool with groups that wait, tasks that run and members that idle."""
+    pool.open("m", *(f"o{i}" for i in range(groups // 20)), submission=100_000)
+    for at in range(0, groups, 50):
+        submits = [submission(f"t{i}", f"g{i}") for i in range(at, at + 50)]
+        pool.ask_all("m", *submits[: groups - at])
+    pool.running = pool.admit(10)  # read by the asks below
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda pool: pool.submit("new", "new"),
+        lambda pool: pool.admit(1),
+        lambda pool: pool.finish(pool.running[0]),
+        lambda pool: pool.finish_and_admit(pool.running[0]),
+        lambda pool: pool.ask("m", "retry", pool.running[1], 1_000_000, 0),
+        lambda pool: pool.discard("t15"),
+        lambda pool: pool.ask("m", "claim", "gpu", "me", 3),
+    ],
+    ids=["submit", "admit", "finish", "finish and admit", "retry", "discard", "claim"],
+)
+@pytest.mark.parametrize("policy", ["", "borrow"])
+def test_operation_of_a_pool_costs_the_same_commands_among_many_groups(
+    client: redis.Redis, ask: Callable[[Any], Any], policy: str
+) -> None:
+    costs = []
+    for groups in (40, MANY):
+        client.flushall()
+        pool = Pool(client)
+        gather(pool, groups)
+        pool.configure(policy)
+        costs.append(commands(client, lambda pool=pool: ask(pool)))
+        pool.close()
+    assert costs[0] == costs[1]
+
+
+def test_claim_costs_the_same_commands_among_many_claims(client: redis.Redis) -> None:
+    costs = []
+    for holders in (1, 500):
+        client.flushall()
+        pool = Pool(client)
+        pool.open("m")
+        for i in range(holders):
+            pool.ask("m", "claim", "gpu", f"holder{i}", 10 + i)
+        costs.append(commands(client, lambda pool=pool: pool.ask("m", "claim", "gpu", "new", 3)))
+        pool.close()
+    assert costs[0] == costs[1]
+
+
+def test_end_of_a_run_costs_its_own_claims_alone(client: redis.Redis) -> None:
+    costs = []
+    for others in (1, 500):
+        client.flushall()
+        pool = Pool(client)
+        pool.open("m", gpu=5)
+        for i in range(others):
+            pool.ask("m", "claim", "gpu", f"holder{i}", 10 + i)
+        pool.ask("m", "run_submit", "run", plan(), "{}")
+        for name in ("gpu", "request:p/m"):
+            pool.ask("m", "claim", name, "run", 4)
+        costs.append(commands(client, lambda pool=pool: pool.ask("m", "run_cancel", "run")))
+        pool.close()
+    assert costs[0] == costs[1]
+
+
+def test_cancelling_a_run_costs_nothing_for_row_groups_long_written(client: redis.Redis) -> None:
+    costs = []
+    for written in (1, 60):
+        client.flushall()
+        pool = Pool(client)
+        pool.open("m")
+        pool.ask("m", "run_submit", "run", plan(records=400, buffer_size=2, max_open=1), "{}")
+        for row_group in range(written):
+            while leases := pool.admit(9):
+                for lease in leases:
+                    pool.finish(lease, *values_of(lease))
+            assert pool.ask("m", "run_written", "run", row_group) == ["written"]
+        costs.append(commands(client, lambda pool=pool: pool.ask("m", "run_cancel", "run")))
+        pool.close()
+    assert costs[0] == costs[1]
+
+
+@pytest.mark.parametrize(("members", "functions"), [(500, 0), (1, 400), (60, 5)])
+def test_pools_call_ends_no_more_than_it_promises(pool: Pool, members: int, functions: int) -> None:
+    pool.open("looks")
+    pool.beat("looks", 3600_000_000)
+    for i in range(members):
+        pool.join(f"m{i}")
+        if functions:
+            pool.ask(f"m{i}", "serve", *(f"f{n}" for n in range(functions)))
+    pool.pass_time(15.0)
+
+    def entries() -> int:
+        return sum(int(pool.client.zcard(pool.keys[kind])) for kind in ("held", "members"))
+
+    left = members * (functions + 1)
+    while left:
+        before = entries()
+        pool.ask_for(0, "looks")
+        assert 0 < before - entries() <= TASKS["ended"]
+        left -= before - entries()
+
+
+def test_pools_call_moves_no_more_tasks_than_it_promises(pool: Pool) -> None:
+    pool.open("m", submission=5)
+    pool.beat("m", 3600_000_000)
+    for i in range(200):
+        pool.submit(f"t{i}", asks="submission=5", delay_us=1_000_000)
+    pool.pass_time(1.0)
+    due = 0
+    while due < 200:
+        pool.ask_for(0)
+        found = pool.count("queued") + pool.count("parked")
+        assert 0 < found - due <= TASKS["due"]
+        due = found
+    pool.ask("m", "claim", "submission", "pool", 4)
+    parked = pool.count("parked")
+    assert parked <= TASKS["parked"]
+    while parked < 200:
+        pool.ask_for(0)
+        assert 0 < pool.count("parked") - parked <= TASKS["parked"]
+        parked = pool.count("parked")
+    pool.ask("m", "claim", "submission", "pool", 5)
+    while parked:
+        assert 0 <= parked - pool.count("parked") <= TASKS["parked"]
+        parked = pool.count("parked")
+        pool.ask_for(0)
+
+
+def test_pools_call_wakes_no_more_members_than_it_promises(pool: Pool) -> None:
+    names = [f"m{i}" for i in range(150)]
+    pool.open("looks", *names, submission=1000)
+    for name in names:
+        pool.ask_for(1, name)
+    pool.listen_to_all()
+    pool.ask_all("looks", *(submission(f"t{i}", f"g{i}") for i in range(150)))
+    assert len(pool.woken()) == TASKS["wake"]
+
+
+@pytest.mark.parametrize("name", ["tasks/snapshot", "tasks/show"])
+def test_look_at_a_pool_has_no_more_rows_than_it_promises(client: redis.Redis, name: str) -> None:
+    costs = []
+    for groups in (MANY, 2 * MANY):
+        client.flushall()
+        pool = Pool(client)
+        gather(pool, groups)
+        for i in range(150):
+            pool.join(f"member{i}")
+        costs.append(commands(client, lambda pool=pool: pool.run(name, 100)))
+        pool.close()
+    assert costs[0] == costs[1]
+
+
+def test_audit_of_a_pool_above_its_bound_compares_totals_alone(client: redis.Redis) -> None:
+    pool = Pool(client)
+    pool.open("m")
+    most = promised("tasks/audit")["entries"]
+    pipe = client.pipeline(transaction=False)
+    for at in range(0, most, 1000):
+        pipe.hset(pool.keys["groups"], mapping={f"g{i}": "x" for i in range(at, at + 1000)})
+    pipe.execute()
+    with counted(client) as count:
+        report = pool.audit()
+    assert report.is_complete is False
+    assert count.all < 60
+    pool.close()
