@@ -3,6 +3,7 @@
     ForebayError
     ├── ConfigurationError          a wrong URL, setting, file or name; nothing was started
     │   ├── WorkflowError           a workflow file that cannot run, with its place
+    │   ├── JobUnreadable           what is stored of a job is not of its pool; carries its id
     │   ├── RunRefused              a run that no worker may make: variable, file or host
     │   └── SchedulingMetadataError a generator that declares itself wrongly
     ├── CoordinatorError            the shared state could not be used
@@ -39,6 +40,18 @@ class ConfigurationError(ForebayError):
 
 class WorkflowError(ConfigurationError):
     """A workflow file cannot run; the message names the place and what was expected."""
+
+
+class JobUnreadable(ConfigurationError):  # noqa: N818 - an outcome of a job, as TaskFailed
+    """What is stored of a job is not what its pool writes; nothing of it was executed.
+
+    Attributes:
+        job_id: the job.
+    """
+
+    def __init__(self, job_id: str, message: str) -> None:
+        super().__init__(message)
+        self.job_id = job_id
 
 
 class RunRefused(ConfigurationError):  # noqa: N818 - an answer of the workers

@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 from uuid import uuid4
 
 from arq.connections import ArqRedis
-from arq.jobs import Job, SerializationError, serialize_job
+from arq.jobs import Job, JobDef, JobResult, SerializationError, serialize_job
 from arq.utils import timestamp_ms
 
 from forebay.contracts.errors import ConfigurationError
@@ -28,6 +28,7 @@ from forebay.contracts.tasks import SchedulableTask, SchedulerResourceRequest
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.workers.serialization import JSON, JobSerializer, SerializerName, serializer_of
+from forebay.workers.stored_jobs import JobPipeline, StoredJobs, read_queued, read_results
 
 DEFAULT_GROUP: Final = "default"
 _ONE_SUBMISSION: Final = SchedulerResourceRequest()
@@ -82,7 +83,11 @@ class _OpeningPipeline:
 
 
 class ForebayArqRedis(ArqRedis):
-    """``ArqRedis`` whose jobs wait in a pool's fair queue.
+    """``ArqRedis`` whose jobs wait in a pool's fair queue and are never unpickled.
+
+    `job` returns arq's ``Job``. One that is made by hand, ``arq.jobs.Job(job_id, pool)``, answers
+    the same: what is read of a key of a job or result comes read and checked (`Decoded`), and arq's
+    own queue stands for the pool's.
 
     Args:
         controller: the pool.
@@ -104,6 +109,46 @@ class ForebayArqRedis(ArqRedis):
         )
         self._controller = controller
         self._serializer = serializer
+        self.stored = StoredJobs(serializer, controller.keys["queue"])
+
+    def job(self, job_id: str) -> Job:
+        """Return arq's ``Job`` of this pool: status, result, info and abort.
+
+        Args:
+            job_id: as it was enqueued; whether there is such a job is told by its ``status()``.
+
+        Returns:
+            The job. Its ``result(timeout=..., poll_delay=...)`` raises `TaskFailed` where the job
+            did, arq's ``ResultNotFound`` where there is none, and `JobUnreadable` where another
+            program wrote it; ``info()`` and ``abort()`` read the job, so they raise that, too.
+
+        Raises:
+            ConfigurationError: no text, or above 512 bytes.
+        """
+        return Job(
+            check_name("job id", job_id),
+            self,
+            _queue_name=self.default_queue_name,
+            _deserializer=self._serializer.load,
+        )
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Run a command; of a job or result the answer is what the pool's serializer reads.
+
+        Raises:
+            JobUnreadable: what was read of a job or result is not what this pool writes.
+        """
+        sent = self.stored.command(args)
+        reply = await super().execute_command(*sent, **options)  # type: ignore[no-untyped-call] # redis-py's
+        return self.stored.answer(args, reply)
+
+    async def all_job_results(self) -> list[JobResult]:
+        """Return the results of all jobs on the server; a warning names each of another program."""
+        return await read_results(self)
+
+    async def queued_jobs(self, *, queue_name: str | None = None) -> list[JobDef]:
+        """Return the jobs of the pool that are not finished; a warning names what is none."""
+        return await read_queued(self, queue_name or self.default_queue_name)
 
     async def close(self, close_connection_pool: bool | None = None) -> None:  # noqa: ARG002
         """Close, by the name that arq uses; the connections are the coordinator's to close."""
@@ -113,7 +158,14 @@ class ForebayArqRedis(ArqRedis):
         """Return a pipeline; to ``run_job``'s first one the answers are known."""
         opening = opening_of_job.get()
         if opening is None:
-            return super().pipeline(*args, **kwargs)
+            made = super().pipeline(*args, **kwargs)
+            return JobPipeline(
+                self.stored,
+                made.connection_pool,
+                made.response_callbacks,
+                made.is_transaction,
+                made.shard_hint,
+            )
         opening_of_job.set(None)
         return _OpeningPipeline(opening)
 
@@ -177,12 +229,7 @@ class ForebayArqRedis(ArqRedis):
         )
         if not is_new:
             return None
-        return Job(
-            job_id,
-            self,
-            _queue_name=self.default_queue_name,
-            _deserializer=self._serializer.load,
-        )
+        return self.job(job_id)
 
     def _payload(
         self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], job_try: int | None

@@ -17,11 +17,17 @@ from signal import Signals
 from typing import TYPE_CHECKING, Any, Final
 
 from arq.constants import job_key_prefix
+from arq.jobs import DeserializationError
 from arq.utils import timestamp_ms
 from arq.worker import Worker, func, get_kwargs
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
-from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable, ForebayError
+from forebay.contracts.errors import (
+    ConfigurationError,
+    CoordinatorUnavailable,
+    ForebayError,
+    JobUnreadable,
+)
 from forebay.contracts.requests import ReleaseResult
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.tasks import (
@@ -109,6 +115,7 @@ class ForebayWorker(Worker):
         maker = NoCells() if cells is None else cells(tracker, self.request_admission)
         self._cells = CellJobs(maker, chosen)
         self._guard = Guard(log, pool=pool)
+        self._refusals: dict[str, str] = {}
         self._states = {
             name: coordinator.availability.connection(name, pool=pool) for name in _TURN
         }
@@ -122,6 +129,7 @@ class ForebayWorker(Worker):
         self._puller: TaskPuller | None = None
         self._stopping = False
         jobs = ForebayArqRedis(self.tasks_admission, coordinator.client.connection_pool, chosen)
+        self._jobs = jobs
         cell = func(self._cells.make, name=CELL_FUNCTION, keep_result=0, max_tries=CELL_TRIES)
         super().__init__(
             functions=[*named, cell],
@@ -177,7 +185,11 @@ class ForebayWorker(Worker):
 
     async def _cancel_aborted_jobs(self) -> None:
         """Do as arq does, which looks before each beat."""
-        await self._outlive("aborts", super()._cancel_aborted_jobs)
+        await self._outlive("aborts", self._cancel_aborted)
+
+    async def _cancel_aborted(self) -> None:
+        with contextlib.suppress(UnicodeDecodeError):  # of ids that are no text the beat disposes
+            await super()._cancel_aborted_jobs()
 
     async def _discard_aborted(self) -> None:
         await self._unstarted.discard_aborted(self._runs_here)
@@ -189,6 +201,10 @@ class ForebayWorker(Worker):
             await work()
             if state.is_lost:
                 await self.pool.ping()  # the work may have asked the server nothing
+        except ResponseError as error:  # as of a key of arq's that another program has made
+            if self._refusals.get(name) != str(error):
+                log.warning("heart_beat_failed", during=name, error=str(error))
+            self._refusals[name] = str(error)
         except (RedisError, OSError, CoordinatorUnavailable) as error:
             state.lost(error)
         except ForebayError as error:  # as of a cron job that a draining pool does not take
@@ -196,6 +212,7 @@ class ForebayWorker(Worker):
         except Exception as error:  # noqa: BLE001 - of a cron job's schedule, say
             self._guard.note(name, error)
         else:
+            self._refusals.pop(name, None)
             state.back()
 
     def _free_slots(self) -> int:
@@ -230,13 +247,10 @@ class ForebayWorker(Worker):
         has_begun = False
         try:
             await self._unwound(item.task_id)
-            payload = await self._payload_of(lease)
-            if not self.tasks_admission.is_held(lease):
+            opening = await self._opening_of(lease)
+            if opening is None:
                 return
-            self.tasks_admission.say("worker_spawned", lease)
-            opening_of_job.set(
-                Opening(payload=payload, job_try=item.job_try, is_aborted=item.is_aborted)
-            )
+            opening_of_job.set(opening)
             has_begun = True
             await self.run_job(item.task_id, item.available_ms)
         except (RedisError, OSError) as error:
@@ -263,16 +277,45 @@ class ForebayWorker(Worker):
             if job_id in self.job_tasks:
                 self.job_tasks[job_id].cancel()
 
+    async def _opening_of(self, lease: TaskAdmissionLease) -> Opening | None:
+        """Return what arq asks for first; None where the lease is lost or the job unreadable."""
+        item = lease.item
+        try:
+            payload = await self._payload_of(lease)
+        except JobUnreadable as error:
+            await self._fail_unreadable(lease, error)
+            return None
+        if not self.tasks_admission.is_held(lease):
+            return None
+        self.tasks_admission.say("worker_spawned", lease)
+        return Opening(payload=payload, job_try=item.job_try, is_aborted=item.is_aborted)
+
     async def _payload_of(self, lease: TaskAdmissionLease) -> bytes | None:
-        """Return the job; a cell carries a reference, and its job is made here."""
+        """Return the job, read and checked; a cell carries a reference, and its job is made here.
+
+        Raises:
+            JobUnreadable: what is stored is no job of this pool.
+        """
         item = lease.item
         if item.cell is not None:
             return self._cells.payload(item)
         if item.payload is not None:
-            return item.payload
+            return self._jobs.stored.payload(item.task_id, item.payload)
         # The reply that brought it was lost, and its repeat tells of the lease alone.
-        payload: bytes | None = await self.pool.get(job_key_prefix + item.task_id)
+        payload: bytes | None = await self._jobs.get(job_key_prefix + item.task_id)
         return payload
+
+    async def _fail_unreadable(self, lease: TaskAdmissionLease, error: JobUnreadable) -> None:
+        """End a job that is none of this pool's as arq ends one that it cannot deserialize."""
+        log.warning("job_unreadable", task_id=error.job_id, error=str(error))
+        if not self.tasks_admission.is_held(lease):
+            return
+        self.jobs_failed += 1
+        failure = DeserializationError(str(error))
+        failure.__cause__ = error
+        await self.finish_failed_job(
+            error.job_id, self._unstarted.failure(error.job_id, failure, lease.item.job_try)
+        )
 
     def _leave_slot(self, task: asyncio.Task[None], lease: TaskAdmissionLease) -> None:
         job_id = lease.item.task_id
