@@ -20,8 +20,11 @@ from forebay.contracts.identity import (
     TaskGroupKey,
     TaskGroupKind,
     TaskGroupSpec,
+    check_instant,
     check_name,
+    check_span,
     check_type,
+    shown,
 )
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.tasks import SchedulableTask, SchedulerResourceRequest
@@ -138,6 +141,9 @@ class ForebayArqRedis(ArqRedis):
             function: its name, as the workers know it.
             args: its arguments, as the serializer can hold them.
             kwargs: its arguments by name.
+            _defer_until: instant before which it does not start, of this process's clock; without a
+                time zone, of its local time.
+            _defer_by: seconds, or a timedelta, before which it does not start, from this call on.
             _group: whose share of the pool it takes: a name, or a group of the resolver's.
             _weight: of a group that is named here.
             _resources: units it needs at once, besides the one ``submission`` that it takes unless
@@ -159,9 +165,7 @@ class ForebayArqRedis(ArqRedis):
         if _defer_until and _defer_by:
             raise ConfigurationError("use either _defer_until or _defer_by, not both.")
         check_name("function", function)
-        delay = _seconds(_defer_by) or 0.0
-        if _defer_until is not None:
-            delay = _defer_until.timestamp() - time.time()
+        not_before = _instant(_defer_until, _defer_by)
         job_id = _job_id or uuid4().hex
         is_new = await self._controller.queue.submit(
             SchedulableTask(
@@ -171,7 +175,7 @@ class ForebayArqRedis(ArqRedis):
                 resource_request=_request_of(_resources),
                 function=function,
                 first_try=1 if _job_try is None else _job_try,
-                delay_seconds=delay,
+                not_before=not_before,
                 expires_seconds=_seconds(_expires) or None,
             )
         )
@@ -264,6 +268,27 @@ def _request_of(
         return resources
     check_type("_resources of a job", resources, Mapping)
     return SchedulerResourceRequest(amounts={SUBMISSION: 1, **resources})
+
+
+def _instant(defer_until: datetime | None, defer_by: float | timedelta | None) -> float | None:
+    """Return the instant before which a job is not to start; None for now.
+
+    A span counts from this call, so that time in which the server is away is no delay besides.
+
+    Raises:
+        ConfigurationError: no datetime, or no span of time.
+    """
+    if defer_until is not None:
+        try:
+            return check_instant("_defer_until", defer_until.timestamp())
+        except (AttributeError, ValueError, OverflowError) as error:
+            raise ConfigurationError(
+                f"_defer_until is {shown(defer_until)}, expected a datetime of the years 1 to 9999;"
+                " for a number of seconds say _defer_by."
+            ) from error
+    if not defer_by:
+        return None
+    return time.time() + check_span("_defer_by", _seconds(defer_by) or 0.0)
 
 
 def _seconds(duration: float | timedelta | None) -> float | None:

@@ -27,7 +27,7 @@ class PoolModel(PoolQueue):
         weight: float,
         limit: int | None,
         amounts: Amounts,
-        delay: int,
+        instant_us: int | None,
     ) -> Result:
         known = self.tasks.get(task_id)
         if known is not None and (known.has_payload or known.place == "running"):
@@ -51,7 +51,11 @@ class PoolModel(PoolQueue):
             score=0,
         )
         self.tasks[task_id] = task
-        self._put_back(task, self.now_us + delay, 0)
+        if instant_us is None:
+            self._put_back(task, self.now_us, 0)
+        else:  # of the server's clock, which may have stepped back
+            self._put_back(task, self.now_us + instant_us - self.server_us, 0)
+            task.score = (instant_us + 500) // 1000
         return ["accepted"]
 
     def admit(

@@ -187,6 +187,7 @@ class TaskPoolMachine(RuleBasedStateMachine):
         delay_us: int,
     ) -> tuple[tuple[Any, ...], Any]:
         asks = ",".join(f"{name}={amount}" for name, amount in sorted(amounts.items()))
+        instant_us = self.model.server_us + delay_us if delay_us else None
         operation = (
             "submit",
             task_id,
@@ -194,14 +195,14 @@ class TaskPoolMachine(RuleBasedStateMachine):
             weight,
             "" if limit is None else limit,
             asks,
-            delay_us,
+            "" if instant_us is None else instant_us,
             f"payload of {task_id}",
             "",
             "",
             0,
         )
         return operation, lambda: self.model.submit(
-            task_id, group, weight, limit, amounts, delay_us
+            task_id, group, weight, limit, amounts, instant_us
         )
 
     def submit_again(self, pick: int, task: int) -> None:

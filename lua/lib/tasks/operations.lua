@@ -25,8 +25,9 @@ local function refusal_of(signature, function_name)
   return never_fits(signature)
 end
 
-function OPERATIONS.submit(id, group_name, weight, admitted_limit, signature, delay_us, payload, ttl_ms,
-  function_name, tries)
+-- `not_before_us` is an instant of the server's clock that the user asks for, or empty for now.
+function OPERATIONS.submit(id, group_name, weight, admitted_limit, signature, not_before_us, payload,
+  ttl_ms, function_name, tries)
   if is_known(id) then
     return '["known"]'
   end
@@ -44,8 +45,8 @@ function OPERATIONS.submit(id, group_name, weight, admitted_limit, signature, de
     redis.call('SET', arq_key('job', id), payload, 'PX', ttl_ms)
   end
   take_abort(id) -- one that was meant for an earlier job of this id
-  let_wait(id, { group = group_name, arrival = next_arrival(), signature = signature,
-    tries = tonumber(tries), run = '', column = '', number = '' }, now_us + tonumber(delay_us))
+  let_wait_until(id, { group = group_name, arrival = next_arrival(), signature = signature,
+    tries = tonumber(tries), run = '', column = '', number = '' }, tonumber(not_before_us))
   return '["accepted"]'
 end
 
