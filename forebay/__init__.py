@@ -79,7 +79,8 @@ if TYPE_CHECKING:
     from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
     from forebay.transports import HttpResolver, RequestView, asking_as, http_client, transport
     from forebay.workers.arq_redis import JobPool, create_pool
-    from forebay.workers.arq_worker import ForebayWorker, open_worker, settings_of
+    from forebay.workers.arq_settings import settings_of
+    from forebay.workers.arq_worker import ForebayWorker, open_worker
     from forebay.workers.classification import Classifier, DefaultClassifier
     from forebay.workers.executor import ModelRequest, ModelRequestExecutor
     from forebay.workers.retries import RetryBudget, RetryPolicy
@@ -234,10 +235,10 @@ _EXPORTS: Final = {
         "JobPool",
         "create_pool",
     ),
+    "forebay.workers.arq_settings": ("settings_of",),
     "forebay.workers.arq_worker": (
         "ForebayWorker",
         "open_worker",
-        "settings_of",
     ),
     "forebay.workers.classification": (
         "Classifier",

@@ -16,10 +16,12 @@ from arq.utils import timestamp_ms
 
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import (
+    MAX_SPAN_SECONDS,
     SUBMISSION,
     TaskGroupKey,
     TaskGroupKind,
     TaskGroupSpec,
+    check_cap,
     check_instant,
     check_name,
     check_span,
@@ -30,6 +32,7 @@ from forebay.contracts.settings import MemberSettings
 from forebay.contracts.tasks import SchedulableTask, SchedulerResourceRequest
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.tasks.controller import TaskAdmissionController
+from forebay.workers.arq_settings import check_create_pool
 from forebay.workers.serialization import JSON, JobSerializer, SerializerName, serializer_of
 
 DEFAULT_GROUP: Final = "default"
@@ -91,20 +94,32 @@ class ForebayArqRedis(ArqRedis):
         controller: the pool.
         connection_pool: where single commands go.
         serializer: of jobs and results.
+        expires_extra_ms: as arq's, how long after its time a job expires that says no ``_expires``;
+            None for never.
+
+    Raises:
+        ConfigurationError: ``expires_extra_ms`` is no whole number from 1 on.
     """
+
+    expires_extra_ms: int | None  # type: ignore[assignment]  # arq's jobs always expire
 
     def __init__(
         self,
         controller: TaskAdmissionController,
         connection_pool: Any,
         serializer: JobSerializer = JSON,
+        *,
+        expires_extra_ms: int | None = None,
     ) -> None:
+        if expires_extra_ms is not None:
+            check_cap("expires_extra_ms", expires_extra_ms, round(MAX_SPAN_SECONDS * 1000))
         super().__init__(
             pool_or_conn=connection_pool,
             job_serializer=serializer.dump,
             job_deserializer=serializer.load,
             default_queue_name=controller.keys["queue"],
         )
+        self.expires_extra_ms = expires_extra_ms
         self._controller = controller
         self._serializer = serializer
 
@@ -119,6 +134,13 @@ class ForebayArqRedis(ArqRedis):
             return super().pipeline(*args, **kwargs)
         opening_of_job.set(None)
         return _OpeningPipeline(opening)
+
+    def _check_queue(self, queue_name: str | None) -> None:
+        if queue_name not in {None, self.default_queue_name}:
+            raise ConfigurationError(
+                f"queue {queue_name!r} is not this pool's ({self.default_queue_name}); use another"
+                " pool through its own connection: forebay.create_pool(url, pool=...)."
+            )
 
     async def enqueue_job(
         self,
@@ -157,11 +179,7 @@ class ForebayArqRedis(ArqRedis):
             ConfigurationError: both kinds of defer, another queue, a wrong name or number, or
                 arguments that the serializer cannot hold.
         """
-        if _queue_name not in {None, self.default_queue_name}:
-            raise ConfigurationError(
-                f"queue {_queue_name!r} is not this pool's ({self.default_queue_name}); submit to"
-                " another pool through its own connection: forebay.create_pool(url, pool=...)."
-            )
+        self._check_queue(_queue_name)
         if _defer_until and _defer_by:
             raise ConfigurationError("use either _defer_until or _defer_by, not both.")
         check_name("function", function)
@@ -176,7 +194,7 @@ class ForebayArqRedis(ArqRedis):
                 function=function,
                 first_try=1 if _job_try is None else _job_try,
                 not_before=not_before,
-                expires_seconds=_seconds(_expires) or None,
+                expires_seconds=_seconds(_expires) or self._expiry_of(not_before),
             )
         )
         if not is_new:
@@ -187,6 +205,13 @@ class ForebayArqRedis(ArqRedis):
             _queue_name=self.default_queue_name,
             _deserializer=self._serializer.load,
         )
+
+    def _expiry_of(self, not_before: float | None) -> float | None:
+        """Return after which time a job expires that does not say it itself."""
+        if self.expires_extra_ms is None:
+            return None
+        waits = 0.0 if not_before is None else max(0.0, not_before - time.time())
+        return waits + self.expires_extra_ms / 1000
 
     def _payload(
         self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], job_try: int | None
@@ -209,14 +234,24 @@ class JobPool(ForebayArqRedis):
         coordinator: closed with it.
         pool: the pool's name.
         serializer: of jobs and results.
+        expires_extra_ms: as that of `ForebayArqRedis`.
     """
 
     def __init__(
-        self, coordinator: Coordinator, pool: str, serializer: JobSerializer = JSON
+        self,
+        coordinator: Coordinator,
+        pool: str,
+        serializer: JobSerializer = JSON,
+        expires_extra_ms: int | None = None,
     ) -> None:
         self._coordinator = coordinator
         self.tasks = TaskAdmissionController(coordinator, pool)
-        super().__init__(self.tasks, coordinator.client.connection_pool, serializer)
+        super().__init__(
+            self.tasks,
+            coordinator.client.connection_pool,
+            serializer,
+            expires_extra_ms=expires_extra_ms,
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -236,6 +271,8 @@ async def create_pool(
     pool: str = "default",
     serializer: SerializerName = "json",
     settings: MemberSettings | None = None,
+    expires_extra_ms: int | None = None,
+    **arqs: Any,
 ) -> JobPool:
     """Connect a program to a task pool; what it gives is used as arq's ``create_pool``'s is.
 
@@ -244,12 +281,21 @@ async def create_pool(
         pool: the pool's name.
         serializer: of the pool's jobs and results.
         settings: how the process takes part in the fleet.
+        expires_extra_ms: how long after its time a job expires that says no ``_expires``; by
+            default a job waits until it is run.
+        arqs: arguments of arq's own ``create_pool``, which are refused by name.
 
     Raises:
-        ConfigurationError, CoordinatorError: the server cannot be used.
+        ConfigurationError, CoordinatorError: an argument is wrong, or the server cannot be used.
     """
+    check_create_pool(arqs, create_pool)
     chosen = serializer_of(serializer)
-    return JobPool(await Coordinator.open(url, settings), pool, chosen)
+    coordinator = await Coordinator.open(url, settings)
+    try:
+        return JobPool(coordinator, pool, chosen, expires_extra_ms)
+    except BaseException:
+        await coordinator.close()
+        raise
 
 
 def _group_of(group: TaskGroupSpec | str, weight: float) -> TaskGroupSpec:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from arq.constants import job_key_prefix
 from arq.utils import timestamp_ms
-from arq.worker import Worker, func, get_kwargs
+from arq.worker import Worker, func
 from redis.exceptions import RedisError
 
 from forebay.contracts.errors import ConfigurationError, ForebayError
@@ -35,6 +35,13 @@ from forebay.coordinator.runs.tracker import CompletionTracker
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.puller import TaskPuller
 from forebay.workers.arq_redis import ForebayArqRedis, Opening, opening_of_job
+from forebay.workers.arq_settings import (
+    WORKING,
+    check_settings,
+    named_functions,
+    pool_of,
+    url_of,
+)
 from forebay.workers.cell_jobs import (
     CELL_FUNCTION,
     CELL_TRIES,
@@ -47,9 +54,6 @@ from forebay.workers.pressure import RequestPressureHints
 from forebay.workers.serialization import SerializerName, serializer_of
 from forebay.workers.unstarted_jobs import UnstartedJobs
 
-_SERIALIZERS: Final = {"job_serializer", "job_deserializer"}
-_POOLS_TO_SAY: Final = {"redis_settings", "redis_pool", "queue_name", "queue_read_limit"}
-
 CANCEL_AGAIN_SECONDS: Final = 0.5
 """How long a cancelled job may clean up before it is cancelled again."""
 
@@ -61,18 +65,21 @@ class ForebayWorker(Worker):
 
     Args:
         coordinator: the process's connection to the server; closed by the worker.
-        pool: name of the task pool.
+        pool: name of the task pool, by default ``default``.
         functions: arq functions.
         serializer: of the pool's jobs and results.
         cells: makes what makes the cells of runs; without it tasks of runs are put back.
         settings: arq's, such as ``max_jobs``, ``on_startup`` or ``cron_jobs``.
+
+    Raises:
+        ConfigurationError: a setting that a pool does not take, or that is wrong.
     """
 
     def __init__(
         self,
         coordinator: Coordinator,
         *,
-        pool: str = "default",
+        pool: str | None = None,
         functions: Sequence[Any] = (),
         serializer: SerializerName = "json",
         cells: MakeCellMaker | None = None,
@@ -80,11 +87,12 @@ class ForebayWorker(Worker):
     ) -> None:
         self.coordinator = coordinator
         chosen = serializer_of(serializer)
-        named = [func(function) for function in functions]
-        crons = settings.get("cron_jobs") or ()
+        check_settings(settings)
+        pool_name = pool_of(pool, settings)
+        named, crons = named_functions(functions, settings.get("cron_jobs"))
         self.tasks_admission = TaskAdmissionController(
             coordinator,
-            pool,
+            pool_name,
             functions=[*(one.name for one in named), CELL_FUNCTION, *(cron.name for cron in crons)],
             on_lease_lost=self._on_lease_lost,
         )
@@ -100,7 +108,12 @@ class ForebayWorker(Worker):
         self._drained: dict[str, list[str]] = {"finished": [], "given_back": []}
         self._puller: TaskPuller | None = None
         self._stopping = False
-        jobs = ForebayArqRedis(self.tasks_admission, coordinator.client.connection_pool, chosen)
+        jobs = ForebayArqRedis(
+            self.tasks_admission,
+            coordinator.client.connection_pool,
+            chosen,
+            expires_extra_ms=settings.get("expires_extra_ms"),
+        )
         cell = func(self._cells.make, name=CELL_FUNCTION, keep_result=0, max_tries=CELL_TRIES)
         super().__init__(
             functions=[*named, cell],
@@ -108,7 +121,7 @@ class ForebayWorker(Worker):
             redis_pool=jobs,
             job_serializer=chosen.dump,
             job_deserializer=chosen.load,
-            **settings,
+            **{name: value for name, value in settings.items() if name in WORKING},
         )
         self._unstarted = UnstartedJobs(
             self.tasks_admission,
@@ -359,45 +372,32 @@ class ForebayWorker(Worker):
 
 
 async def open_worker(
-    url: str,
+    url: str | None = None,
     *,
-    pool: str = "default",
+    pool: str | None = None,
     member: MemberSettings | None = None,
     **settings: Any,
 ) -> ForebayWorker:
     """Connect and make a worker; ``await worker.async_run()`` runs it.
 
     Args:
-        url: the server: ``redis://``, ``rediss://`` or ``unix://``.
-        pool: the task pool.
+        url: the server: ``redis://``, ``rediss://`` or ``unix://``; by default that of the setting
+            ``redis_settings``.
+        pool: the task pool, by default ``default``.
         member: how the process takes part in the fleet.
         settings: what ``ForebayWorker`` and ``arq.Worker`` take; of arq's settings class what
             `settings_of` returns.
 
     Raises:
-        ConfigurationError, CoordinatorError: the server cannot be used.
+        ConfigurationError, CoordinatorError: a setting is wrong, or the server cannot be used.
     """
-    coordinator = await Coordinator.open(url, member)
+    if url is None and settings.get("redis_settings") is None:
+        raise ConfigurationError(
+            "neither a url nor redis_settings were given, expected one; say the server's url."
+        )
+    coordinator = await Coordinator.open(url or url_of(settings["redis_settings"]), member)
     try:
         return ForebayWorker(coordinator, pool=pool, **settings)
     except BaseException:
         await coordinator.close()
         raise
-
-
-def settings_of(settings_class: Any) -> dict[str, Any]:
-    """Return what of an arq settings class a worker of a pool takes.
-
-    Its Redis address and queue are the pool's to say and are left out.
-
-    Raises:
-        ConfigurationError: it names serializers of its own.
-    """
-    found: dict[str, Any] = get_kwargs(settings_class)
-    if own := found.keys() & _SERIALIZERS:
-        raise ConfigurationError(
-            f"{settings_class.__name__} sets {', '.join(sorted(own))}, which a pool does not take:"
-            " jobs are JSON or msgpack, never pickle; leave them out and name a serializer:"
-            " serializer='msgpack'."
-        )
-    return {name: value for name, value in found.items() if name not in _POOLS_TO_SAY}

@@ -20,7 +20,8 @@ from arq.utils import import_string
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.settings import MemberSettings
 from forebay.runtime import run_async
-from forebay.workers.arq_worker import open_worker, settings_of
+from forebay.workers.arq_settings import settings_of
+from forebay.workers.arq_worker import open_worker
 from forebay.workers.cells import MakeCellMaker
 
 MOST_NAMED: Final = 20
