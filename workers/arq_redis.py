@@ -11,7 +11,7 @@ from typing import Any, Final, Self
 from uuid import uuid4
 
 from arq.connections import ArqRedis
-from arq.jobs import Job, SerializationError, serialize_job
+from arq.jobs import Job, JobDef, JobResult, SerializationError, serialize_job
 from arq.utils import timestamp_ms
 
 from forebay.contracts.errors import ConfigurationError
@@ -32,10 +32,13 @@ from forebay.contracts.settings import MemberSettings
 from forebay.contracts.tasks import SchedulableTask, SchedulerResourceRequest
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.tasks.controller import TaskAdmissionController
+from forebay.workers.arq_job import find_jobs_on_pools
 from forebay.workers.arq_settings import check_create_pool
+from forebay.workers.job_lists import all_job_results, queued_jobs
 from forebay.workers.serialization import JSON, JobSerializer, SerializerName, serializer_of
 
 DEFAULT_GROUP: Final = "default"
+find_jobs_on_pools()
 _ONE_SUBMISSION: Final = SchedulerResourceRequest()
 
 
@@ -101,6 +104,7 @@ class ForebayArqRedis(ArqRedis):
         ConfigurationError: ``expires_extra_ms`` is no whole number from 1 on.
     """
 
+    is_forebay_pool: Final = True
     expires_extra_ms: int | None  # type: ignore[assignment]  # arq's jobs always expire
 
     def __init__(
@@ -134,6 +138,27 @@ class ForebayArqRedis(ArqRedis):
             return super().pipeline(*args, **kwargs)
         opening_of_job.set(None)
         return _OpeningPipeline(opening)
+
+    async def queued_jobs(self, *, queue_name: str | None = None) -> list[JobDef]:
+        """Return the pool's jobs that are not finished: those that wait, are put off, or run.
+
+        In the order of their scores: the instant, in milliseconds, from which each may run. Cells
+        of runs are left out, and jobs that expired while they waited.
+
+        Raises:
+            ConfigurationError: another queue than the pool's.
+            DeserializationError: the payload of one cannot be read.
+        """
+        self._check_queue(queue_name)
+        return await queued_jobs(self, self.default_queue_name, self._serializer.load)
+
+    async def all_job_results(self) -> list[JobResult]:
+        """Return the results that the pool's jobs have left, by the time of their enqueueing.
+
+        Those of other pools and of arq's own queues are left out. It looks through all keys of the
+        server, a thousand at a time, so it is for tests and tools.
+        """
+        return await all_job_results(self, self.default_queue_name, self._serializer.load)
 
     def _check_queue(self, queue_name: str | None) -> None:
         if queue_name not in {None, self.default_queue_name}:
