@@ -34,6 +34,8 @@ from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionCont
 from forebay.coordinator.runs.tracker import CompletionTracker
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.puller import TaskPuller
+from forebay.workers.arq_log import WorkerFacts, log_events, logged_as, logging_worker
+from forebay.workers.arq_log import log as arq_log
 from forebay.workers.arq_redis import ForebayArqRedis, Opening, opening_of_job
 from forebay.workers.arq_settings import (
     WORKING,
@@ -129,6 +131,14 @@ class ForebayWorker(Worker):
             chosen,
             keep_seconds=None if self.keep_result_forever else self.keep_result_s,
         )
+        self._facts = WorkerFacts(
+            pool=pool_name,
+            server=str(coordinator.address),
+            slots=self.max_jobs,
+            health_check_key=self.health_check_key,
+        )
+        log_events()
+        self.log_results = False  # none is logged, so none is made a text
         self.allow_pick_jobs = False  # arq's own polling: leases take its place
         self.ctx["forebay_worker"] = self
         self.ctx["forebay"] = self.request_admission
@@ -139,6 +149,11 @@ class ForebayWorker(Worker):
         return self._drained
 
     # -- pulling
+
+    async def main(self) -> None:
+        """Do as arq does, and log it without what jobs carry."""
+        with logged_as(self._facts):
+            await super().main()
 
     async def heart_beat(self) -> None:
         """Start pulling at the first beat, after ``on_startup``; look at aborts and hints."""
@@ -159,12 +174,18 @@ class ForebayWorker(Worker):
         try:
             await super().heart_beat()
             if self.allow_abort_jobs:
-                await self._unstarted.discard_aborted(self._runs_here)
+                await self._discard_aborted()
         except ForebayError as error:  # as of a cron job that a draining pool does not take
             log.warning("heart_beat_failed", error=str(error))
         except (RedisError, OSError):
             pass  # the next beat comes soon
         await self._hints.refresh()
+
+    async def _discard_aborted(self) -> None:
+        """Drop jobs that are to be aborted before their start; arq counts each as failed."""
+        for job_id in await self._unstarted.discard_aborted(self._runs_here):
+            self.jobs_failed += 1
+            arq_log.info("job_aborted", job_id=job_id, was_started=False)
 
     async def _cancel_aborted_jobs(self) -> None:
         """Do as arq does, which looks before each beat; a server that is away ends no worker."""
@@ -187,6 +208,7 @@ class ForebayWorker(Worker):
     def _start(self, lease: TaskAdmissionLease) -> None:
         context = copy_context()
         context.run(lease_of_job.set, lease)
+        context.run(logging_worker.set, self._facts)
         task = self.loop.create_task(self._run(lease), context=context)
         self.tasks[lease.item.task_id] = task
         self._running.add(task)
@@ -249,7 +271,7 @@ class ForebayWorker(Worker):
     def _note_expired(self, job_id: str) -> None:
         """Count a job whose payload expired in the queue as arq does: it has failed."""
         self.jobs_failed += 1
-        log.warning("job_expired", task_id=job_id)
+        arq_log.warning("job_expired", job_id=job_id)
         # arq keeps what is in `tasks`, and looks how it ended.
         self.tasks[f"{job_id} expired"] = self.loop.create_task(
             self._unstarted.leave_expired(job_id)
@@ -328,12 +350,14 @@ class ForebayWorker(Worker):
     def handle_sig(self, signum: Signals) -> None:
         """Give back what runs: an orderly stop costs a task no try."""
         self._stop_pulling()
-        super().handle_sig(signum)
+        with logged_as(self._facts):
+            super().handle_sig(signum)
 
     def handle_sig_wait_for_completion(self, signum: Signals) -> None:
         """Let what runs end within the grace time; take nothing new."""
         self._stop_pulling()
-        super().handle_sig_wait_for_completion(signum)
+        with logged_as(self._facts):
+            super().handle_sig_wait_for_completion(signum)
 
     def _stop_pulling(self) -> None:
         self._stopping = True

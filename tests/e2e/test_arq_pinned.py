@@ -16,6 +16,7 @@ from forebay.workers.arq_worker import ForebayWorker
 from forebay.workers.serialization import dump_job, load_job
 
 OVERRIDDEN = [
+    "main",
     "heart_beat",
     "finish_job",
     "finish_failed_job",
