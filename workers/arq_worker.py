@@ -219,7 +219,11 @@ class ForebayWorker(Worker):
         item = lease.item
         try:
             await self._unwound(item.task_id)
-            payload = await self._payload_of(lease)
+            try:
+                payload = await self._payload_of(lease)
+            except (RedisError, OSError) as error:
+                await self._put_back(lease, error)
+                return
             if not self.tasks_admission.is_held(lease):
                 return
             self.tasks_admission.say("worker_spawned", lease)
@@ -227,16 +231,22 @@ class ForebayWorker(Worker):
                 Opening(payload=payload, job_try=item.job_try, is_aborted=item.is_aborted)
             )
             await self.run_job(item.task_id, item.available_ms)
-        except (RedisError, OSError) as error:
-            log.warning("job_put_back", task_id=item.task_id, error=type(error).__name__)
-            if self.tasks_admission.is_held(lease):
-                await self._end(lease, TaskDeferred())
+        except RedisError as error:  # of a hook that asked a server that is away
+            await self._put_back(lease, error)
         except asyncio.CancelledError:  # arq lets it through where a hook was cancelled
             if not self.tasks_admission.is_held(lease) and not self._stopping:
                 return
             if self._stopping and self.tasks_admission.is_held(lease):
                 self._end(lease, TaskDeferred(gives_back_try=True))
             raise
+
+    async def _put_back(self, lease: TaskAdmissionLease, error: Exception) -> None:
+        """Let a job run again later, as its worker could not reach a server."""
+        if self.tasks_admission.is_held(lease):
+            log.warning("job_put_back", task_id=lease.item.task_id, error=type(error).__name__)
+            await self._end(lease, TaskDeferred())
+        else:
+            log.warning("hook_failed", task_id=lease.item.task_id, error=type(error).__name__)
 
     async def _unwound(self, job_id: str) -> None:
         """Wait until the try of a job is over whose lease was lost: an id runs once at a time."""
@@ -365,20 +375,41 @@ class ForebayWorker(Worker):
             self._puller.stop()
 
     async def close(self) -> None:
-        """Give every lease back, leave the fleet, say what ended how, close the connections."""
+        """Give every lease back, leave the fleet, say what ended how, close the connections.
+
+        Jobs that still run beside an error of a hook have the grace time to end, as on a signal.
+
+        Raises:
+            Exception: what ``on_shutdown`` raised.
+        """
+        is_told_to_stop = self._stopping
         self._stop_pulling()
         if not self._handle_signals:
             self.handle_sig(Signals.SIGUSR1)
+        elif self._running and not is_told_to_stop:
+            _, late = await asyncio.wait(self._running, timeout=self._job_completion_wait)
+            for task in late:
+                task.cancel()
         await self._end_jobs()
         log.info("worker_drained", **self._drained)
         try:
-            with contextlib.suppress(asyncio.CancelledError, RedisError, OSError):
-                await super().close()
+            await self._shut_down()
         finally:
             await self._cells.aclose()
             await self.request_admission.close()
             await self.tasks_admission.close()
             await self.coordinator.close()
+
+    async def _shut_down(self) -> None:
+        """Do what arq's own close does once no job runs, where the server is away as well."""
+        if self._pool is None:
+            return
+        with contextlib.suppress(RedisError, OSError):
+            await self.pool.delete(self.health_check_key)
+        pool, self._pool = self._pool, None
+        if self.on_shutdown:
+            await self.on_shutdown(self.ctx)
+        await pool.close(close_connection_pool=True)
 
     async def _end_jobs(self) -> None:
         """Wait until every job has ended and its lease is on its way back, and the worker's loop.
