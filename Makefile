@@ -5,14 +5,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: help setup demo test check property-long bench lint lint-imports types lua clean e2e-providers e2e-sdks
+# What CI checks, in this order; .ci/run times each.
+CHECKS := lint types lua test test-slow
+
+.PHONY: help setup demo test test-slow check checks property-long bench lint lint-imports types lua clean \
+	e2e-providers e2e-sdks
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo   the whole thing in under a minute"
-	@echo "make test   the tests, against real servers"
-	@echo "make check  what CI runs: lint, types, lua, test"
-	@echo "make bench  figures, beside the raw cost"
+	@echo "make test   unit, contract and short property tests, against real servers; under 5 minutes"
+	@echo "make test-slow  killed processes, cut connections, and the documented commands end to end"
+	@echo "make check  what CI runs: $(CHECKS)"
+	@echo "make bench  figures, beside the raw cost; two commits are compared by"
+	@echo "            .venv/bin/python -m bench --baseline REF SCENARIO"
 	@echo "make property-long  10,000 random histories of a shard against its model"
 	@echo "make e2e-providers  against LiteLLM, nginx and a provider with three hidden limits; 40 minutes"
 	@echo "make e2e-sdks  the transports below older SDKs, LiteLLM and pydantic-ai, each installed apart"
@@ -32,8 +38,12 @@ $(STAMP): pyproject.toml
 demo: setup
 	@$(BIN)/forebay demo
 
+# The long ones first, so that no core is left with one of them at the end.
 test: setup
-	@$(BIN)/python -m pytest -n auto --dist worksteal tests
+	@$(BIN)/python -m pytest -n auto --dist worksteal tests/property tests/contract tests/unit
+
+test-slow: setup
+	@$(BIN)/python -m pytest -n auto --dist worksteal tests/e2e tests/fault
 
 lint: setup
 	@$(BIN)/ruff check .
@@ -52,10 +62,13 @@ types: setup
 lua: setup
 	@$(BIN)/python -m forebay.coordinator.scripts check
 
-check: lint types lua test
+check: $(CHECKS)
+
+checks:
+	@echo $(CHECKS)
 
 property-long: setup
-	@FOREBAY_PROPERTY=long $(BIN)/python -m pytest -s tests/property
+	@FOREBAY_PROPERTY=long $(BIN)/python -m pytest -s --timeout 0 tests/property
 
 # Each in an environment of its own: they ask for other versions of what is installed here.
 e2e-providers: setup $(VENV)/apart/litellm-proxy
@@ -63,7 +76,7 @@ e2e-providers: setup $(VENV)/apart/litellm-proxy
 
 SDKS := openai-1 openai-2 litellm pydantic-ai
 BELOW_SDKS := tests/contract/test_transports.py tests/contract/test_transport_failures.py
-TESTING := -e '.[embedded,httpx,mock,uvloop]' 'pytest>=8.3' 'pytest-asyncio>=1.0,<2' 'fakeredis[lua]>=2.26'
+TESTING := -e '.[embedded,httpx,mock,uvloop]' 'pytest>=8.3' 'pytest-asyncio>=1.0,<2' 'pytest-timeout>=2.3,<3' 'fakeredis[lua]>=2.26'
 e2e-sdks: setup $(SDKS:%=$(VENV)/apart/%)
 	@$(VENV)/apart/openai-1/bin/python -m pytest $(BELOW_SDKS) -k openai
 	@$(VENV)/apart/openai-2/bin/python -m pytest $(BELOW_SDKS) -k openai

@@ -1,4 +1,7 @@
-"""``python -m bench``: measures every figure of a scenario, or of all, and writes what it found."""
+"""``python -m bench``: measures every figure of a scenario, or of all, and writes what it found.
+
+With ``--baseline REF`` it compares the checked out commit with another one instead.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from pathlib import Path
 import click
 
 from bench import handoff, jobs, many_waiters, memory, micro, recovery, report, transport
+from bench.compare.command import FEWEST_PAIRS, USUAL_PAIRS, compare
 from bench.harness import new_event_loop
 
 SCENARIOS = {
@@ -31,14 +35,38 @@ def progress(line: str) -> None:
 @click.option("--rounds", type=click.IntRange(min=1), help="Repeats instead of the usual five.")
 @click.option("--smoke", is_flag=True, help="Run each in seconds: invariants, no figures.")
 @click.option(
+    "--baseline",
+    metavar="REF",
+    help="Compare HEAD with another commit: each is installed apart, and they take turns.",
+)
+@click.option(
+    "--pairs",
+    type=click.IntRange(min=FEWEST_PAIRS),
+    help=f"Pairs of turns with --baseline, {USUAL_PAIRS} by default.",
+)
+@click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("out/bench"),
     show_default=True,
 )
-def main(scenario: str, rounds: int | None, smoke: bool, out: Path) -> None:
+def main(
+    scenario: str,
+    rounds: int | None,
+    smoke: bool,
+    baseline: str | None,
+    pairs: int | None,
+    out: Path,
+) -> None:
     """Measure Forebay beside what it is compared with, on servers of its own."""
+    if baseline is None and pairs is not None:
+        raise click.UsageError("--pairs is for --baseline REF; --rounds repeats a scenario.")
+    if baseline is not None and rounds is not None:
+        raise click.UsageError("--rounds repeats a scenario; --baseline REF takes --pairs.")
     new_event_loop().close()  # says at once, not in the middle, that uvloop is missing
+    if baseline is not None:
+        compare(baseline, scenario, pairs=pairs, out=out, is_smoke=smoke, progress=progress)
+        return
     where = report.origin(is_smoke=smoke)
     outcomes = {}
     for name in SCENARIOS if scenario == "all" else [scenario]:

@@ -1,12 +1,18 @@
-"""Figures: what the rounds say, and whether it is what issue 3 aims at. Pure."""
+"""Figures: what the rounds say, and whether it is what issue 3 aims at. Pure.
+
+A turn on a busy machine may end before anything of it counted. Such a round has no value of the
+measure, never a 0 or an error; a figure without any value says so.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
-from typing import Any
+from typing import Any, Final
 
+NOT_MEASURED: Final = "not measured"
+"""What stands for the value of a measure that no round has."""
 Iterations = Sequence[dict[str, float]]
 """Each round's measures by name; a measure may be of some rounds only."""
 
@@ -17,7 +23,7 @@ class Figure:
 
     Attributes:
         name: what was measured.
-        rounds: its value in each round.
+        rounds: its value in each round that has one.
         unit: of the values and the aim; "" for a ratio.
         aim: what it should be at most, or at least; None for what is only shown.
         is_floor: the aim is the least and not the most.
@@ -34,16 +40,21 @@ class Figure:
     beside: str = ""
 
     @property
-    def measured(self) -> float:
-        """The median over the rounds, or the worst of them."""
+    def measured(self) -> float | None:
+        """The median over the rounds, or the worst of them; None where no round has a value."""
+        if not self.rounds:
+            return None
         if not self.is_worst:
             return median(self.rounds)
         return min(self.rounds) if self.is_floor else max(self.rounds)
 
     @property
     def is_held(self) -> bool | None:
-        """Whether the aim is met, by the value as it is and not as it is printed; None: no aim."""
-        if self.aim is None:
+        """Whether the aim is met, by the value as it is and not as it is printed.
+
+        None: there is no aim, or no value.
+        """
+        if self.aim is None or self.measured is None:
             return None
         return self.measured >= self.aim if self.is_floor else self.measured <= self.aim
 
@@ -54,7 +65,8 @@ class Figure:
         if self.aim is not None:
             aim = f"{'≥' if self.is_floor else '≤'} {in_unit(self.aim, self.unit)}"
         held = {None: "", True: "yes", False: "**no**"}[self.is_held]
-        return self.name, aim, in_unit(self.measured, self.unit), self.beside, held
+        value = NOT_MEASURED if self.measured is None else in_unit(self.measured, self.unit)
+        return self.name, aim, value, self.beside, held
 
     def as_json(self) -> dict[str, Any]:
         """Return the figure for an artifact."""
@@ -84,8 +96,18 @@ def of_rounds(iterations: Iterations, name: str) -> tuple[float, ...]:
 
 
 def ratios(iterations: Iterations, one: str, other: str) -> tuple[float, ...]:
-    """Return one measure relative to another, round by round."""
-    return tuple(round_[one] / round_[other] for round_ in iterations if one in round_)
+    """Return one measure relative to another, in the rounds that have both; none is one to 0."""
+    return tuple(
+        round_[one] / round_[other]
+        for round_ in iterations
+        if one in round_ and other in round_ and round_[other]
+    )
+
+
+def middle(iterations: Iterations, name: str, unit: str) -> str:
+    """Return as text a measure's median over the rounds that have it, or that none has."""
+    values = of_rounds(iterations, name)
+    return in_unit(median(values), unit) if values else NOT_MEASURED
 
 
 def medians(iterations: Iterations) -> dict[str, float]:
@@ -94,9 +116,16 @@ def medians(iterations: Iterations) -> dict[str, float]:
     return {name: median(of_rounds(iterations, name)) for name in names}
 
 
+def in_ms(
+    seconds: Sequence[float], measures: Mapping[str, Callable[[Sequence[float]], float]]
+) -> dict[str, float]:
+    """Return by name what each function makes of durations, in milliseconds; nothing of none."""
+    return {name: of(seconds) * 1e3 for name, of in measures.items()} if seconds else {}
+
+
 def p95(values: Sequence[float]) -> float:
-    """Return the 95th percentile of at least two values."""
-    return quantiles(values, n=20)[-1]
+    """Return the 95th percentile of at least one value."""
+    return quantiles(values, n=20)[-1] if len(values) > 1 else values[0]
 
 
 def jain_index(amounts: Sequence[float]) -> float:

@@ -13,7 +13,7 @@ from functools import partial
 from statistics import median
 from typing import Final, NamedTuple
 
-from bench.figures import Figure, Iterations, in_unit, medians, of_rounds, p95, ratios
+from bench.figures import Figure, Iterations, in_ms, middle, of_rounds, p95, ratios
 from bench.handoff_limiters import PROVIDER_MODEL, PublishTurn, Turn, serve
 from bench.harness import (
     STARTUP_SECONDS,
@@ -80,7 +80,14 @@ FULL: Final = Inputs()
 SMOKE: Final = Inputs(waiters=24, rounds=1, settle_seconds=0.02, seconds=0.1, probe_seconds=0.1)
 
 
-def _measure_limiter(fleet: Fleet, limiter: str, case: Case, inputs: Inputs) -> dict[str, float]:
+def measure_holds(
+    fleet: Fleet, limiter: str, case: Case, inputs: Inputs
+) -> tuple[dict[str, float], int]:
+    """Give a limiter its turn; return its measures, and how many holds there were in all.
+
+    Raises:
+        InvariantBrokenError: there were more holders at once than the cap.
+    """
     # a semaphore has one process: it gets all the waiters, the others rest
     processes = 1 if limiter == "semaphore" else case.processes
     start = time.monotonic() + STARTUP_SECONDS
@@ -104,6 +111,11 @@ def _measure_limiter(fleet: Fleet, limiter: str, case: Case, inputs: Inputs) -> 
             f"{limiter} had {found['max_holders']:g} holders at once, expected at most"
             f" {inputs.cap}; this is a defect, please report it."
         )
+    return found, len(holds)
+
+
+def _measure_limiter(fleet: Fleet, limiter: str, case: Case, inputs: Inputs) -> dict[str, float]:
+    found, _holds = measure_holds(fleet, limiter, case, inputs)
     return found
 
 
@@ -129,11 +141,8 @@ def _measure_publish(fleet: Fleet, probe: str, case: Case, inputs: Inputs) -> di
         for process in range(case.processes)
     }
     delays = [delay for answer in fleet.ask(turns) for delay in answer]
-    return {
-        "messages_per_second": len(delays) / inputs.probe_seconds,
-        "gap_median_ms": median(delays) * 1e3,
-        "gap_p95_ms": p95(delays) * 1e3,
-    }
+    rate = {"messages_per_second": len(delays) / inputs.probe_seconds}
+    return rate | in_ms(delays, {"gap_median_ms": median, "gap_p95_ms": p95})
 
 
 def _round(fleet: Fleet, inputs: Inputs, number: int) -> dict[str, float]:
@@ -148,8 +157,6 @@ def _round(fleet: Fleet, inputs: Inputs, number: int) -> dict[str, float]:
 
 
 def _figures_of(case: Case, found: Iterations) -> list[Figure]:
-    middle = medians(found)
-
     def name_of(what: str) -> str:
         arrival = "one a ms" if case.arrival_seconds else "all at once"
         return f"hand-off, {case.processes} processes, {arrival}: {what}"
@@ -161,7 +168,7 @@ def _figures_of(case: Case, found: Iterations) -> list[Figure]:
             rounds=ratios(found, ours, theirs),
             aim=aim,
             is_floor=True,
-            beside=f"{in_unit(middle[ours], '/s')} / {in_unit(middle[theirs], '/s')}",
+            beside=f"{middle(found, ours, '/s')} / {middle(found, theirs, '/s')}",
         )
 
     def gap(probe: str) -> Figure:
@@ -170,11 +177,12 @@ def _figures_of(case: Case, found: Iterations) -> list[Figure]:
             name=name_of(f"median gap, to bare {probe.replace('_', ', ')}"),
             rounds=ratios(found, ours, bare),
             aim=3.0,
-            beside=f"{in_unit(middle[ours], 'ms')} / {in_unit(middle[bare], 'ms')};"
-            f" fifo {in_unit(middle[fifo], 'ms')}",
+            beside=f"{middle(found, ours, 'ms')} / {middle(found, bare, 'ms')};"
+            f" fifo {middle(found, fifo, 'ms')}",
         )
 
     fairness, holders = (f"{case}.{{}}.{measure}" for measure in ("jain_index", "max_holders"))
+    most = max(of_rounds(found, holders.format("fifo")), default=0.0)
     return [
         rate("fifo", 0.96),
         rate("semaphore", None),
@@ -184,14 +192,14 @@ def _figures_of(case: Case, found: Iterations) -> list[Figure]:
             rounds=of_rounds(found, fairness.format("forebay")),
             aim=0.998,
             is_floor=True,
-            beside=f"fifo {in_unit(middle[fairness.format('fifo')], '')}",
+            beside=f"fifo {middle(found, fairness.format('fifo'), '')}",
         ),
         Figure(
             name=name_of("most holders"),
             rounds=of_rounds(found, holders.format("forebay")),
             aim=8,
             is_worst=True,
-            beside=f"fifo {max(of_rounds(found, holders.format('fifo'))):g}",
+            beside=f"fifo {most:g}",
         ),
     ]
 

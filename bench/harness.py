@@ -16,6 +16,7 @@ from typing import Any, Concatenate, Final, Self, TypeVar
 
 from bench.figures import Figure, Iterations
 from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.extras import how_to_install
 from forebay.contracts.identity import ProviderModelKey
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
@@ -65,7 +66,7 @@ def new_event_loop() -> asyncio.AbstractEventLoop:
     except ImportError as error:
         raise ConfigurationError(
             "uvloop is not installed, expected it, as figures under another loop compare with none"
-            " of the published ones; pip install 'forebay[uvloop]'."
+            f" of the published ones; run {how_to_install('uvloop')}."
         ) from error
     return loop
 

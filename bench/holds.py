@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from bench.figures import jain_index, p95
+from bench.figures import in_ms, jain_index, p95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,18 +50,23 @@ def handoffs(holds: Sequence[Hold], cap: int) -> list[tuple[Hold, Hold]]:
 def summarize(
     holds: Sequence[Hold], *, cap: int, waiters: int, start: float, end: float
 ) -> dict[str, float]:
-    """Return the measures of one limiter's turn; counted is what started in ``start..end``."""
+    """Return the measures of one limiter's turn; counted is what started in ``start..end``.
+
+    Of what did not happen in that time, a grant or a hand-off, the measures are left out.
+    """
     counted = [hold for hold in holds if start <= hold.start < end]
     grants = Counter(hold.waiter for hold in counted)
     pairs = handoffs(counted, cap)
-    gaps = [after.start - before.end for before, after in pairs]
-    crossing = sum(before.process != after.process for before, after in pairs)
-    return {
+    found = {
         "grants_per_second": len(counted) / (end - start),
-        "crossing_share": crossing / len(pairs),
-        "gap_median_ms": median(gaps) * 1e3,
-        "gap_p95_ms": p95(gaps) * 1e3,
-        "hold_median_ms": median(hold.end - hold.start for hold in counted) * 1e3,
-        "jain_index": jain_index([grants[waiter] for waiter in range(waiters)]),
-        "max_holders": max_holders(holds),
+        "max_holders": float(max_holders(holds)),
     }
+    if counted:
+        found["jain_index"] = jain_index([grants[waiter] for waiter in range(waiters)])
+    if pairs:
+        crossing = sum(before.process != after.process for before, after in pairs)
+        found["crossing_share"] = crossing / len(pairs)
+    gaps = [after.start - before.end for before, after in pairs]
+    lengths = [hold.end - hold.start for hold in counted]
+    found |= in_ms(gaps, {"gap_median_ms": median, "gap_p95_ms": p95})
+    return found | in_ms(lengths, {"hold_median_ms": median})

@@ -16,11 +16,12 @@ from typing import Any, Final
 
 import redis
 
-from bench.figures import Figure, Iterations, in_unit, medians, of_rounds, p95, ratios
+from bench.figures import Figure, Iterations, in_ms, middle, of_rounds, p95, ratios
 from bench.harness import Fleet, InvariantBrokenError, Outcome, Progress, repeat, rotated
 from bench.jobs_libraries import CONCURRENCY, libraries
 from bench.jobs_processes import Count, Start, Stop, Submit, serve
 from bench.jobs_queue import check_books, cycles, queued_bytes
+from forebay.contracts.extras import how_to_install
 from forebay.coordinator.embedded import EmbeddedServer
 
 WORKERS: Final = (1, 2)
@@ -65,7 +66,7 @@ FULL: Final = Inputs()
 SMOKE: Final = Inputs(jobs=200, rounds=1, singles=10, queued=500, groups=(8, 100), cycles=20)
 
 
-class _Turns:
+class Turns:
     """One server, its worker processes and the one that submits.
 
     Attributes:
@@ -78,14 +79,15 @@ class _Turns:
         self._client = client
         self.snapshot: dict[str, Any] = {}
 
-    def rate(self, library: str, workers: int, jobs: int) -> float:
-        """Return jobs a second, from the first start to the last."""
+    def rate(self, library: str, workers: int, jobs: int) -> float | None:
+        """Return jobs a second, from the first start to the last; None if no time was between."""
         self._client.flushall()
         self._fleet.ask({SUBMITTER: Submit(library=library, count=jobs)})
         numbers = range(workers)
         self._fleet.ask({number: Start(library=library) for number in numbers})
         starts = self._ended(library, numbers, jobs)
-        return (jobs - 1) / (max(starts) - min(starts))
+        took = max(starts) - min(starts)
+        return (jobs - 1) / took if took > 0 else None
 
     def latencies(self, library: str, inputs: Inputs) -> list[float]:
         """Return each single submit's seconds to the start of its job, on an idle worker."""
@@ -130,25 +132,26 @@ class _Turns:
             time.sleep(LOOK_SECONDS)
 
 
-def _round(turns: _Turns, inputs: Inputs, number: int) -> dict[str, float]:
+def _round(turns: Turns, inputs: Inputs, number: int) -> dict[str, float]:
     found = {}
     for library in rotated(list(libraries()), number):
         for workers in WORKERS:
             rate = turns.rate(library, workers, inputs.jobs)
-            found[f"{library}.{workers}_workers.jobs_per_second"] = rate
-        latencies = turns.latencies(library, inputs)
-        found[f"{library}.submit_to_start_median_ms"] = median(latencies) * 1e3
-        found[f"{library}.submit_to_start_p95_ms"] = p95(latencies) * 1e3
+            if rate is not None:
+                found[f"{library}.{workers}_workers.jobs_per_second"] = rate
+        name = f"{library}.submit_to_start"
+        found |= in_ms(
+            turns.latencies(library, inputs), {f"{name}_median_ms": median, f"{name}_p95_ms": p95}
+        )
     return found
 
 
 def _peers(found: Iterations) -> list[str]:
-    names = [name.partition(".")[0] for name in found[0] if name.endswith("median_ms")]
+    names = {name.partition(".")[0] for round_ in found for name in round_}
     return [name for name in libraries() if name in names and name != "forebay"]
 
 
 def _rates(found: Iterations, workers: int) -> list[Figure]:
-    middle = medians(found)
     ours = f"forebay.{workers}_workers.jobs_per_second"
     plural = "workers" if workers > 1 else "worker"
     rows = []
@@ -160,14 +163,13 @@ def _rates(found: Iterations, workers: int) -> list[Figure]:
                 rounds=ratios(found, ours, theirs),
                 aim=AIMS[workers] if peer == "arq" else 1.0,
                 is_floor=True,
-                beside=f"{in_unit(middle[ours], '/s')} / {in_unit(middle[theirs], '/s')}",
+                beside=f"{middle(found, ours, '/s')} / {middle(found, theirs, '/s')}",
             )
         )
     return rows
 
 
 def _latencies(found: Iterations) -> list[Figure]:
-    middle = medians(found)
     ours = "forebay.submit_to_start_median_ms"
     rows = []
     for peer in _peers(found):
@@ -177,7 +179,7 @@ def _latencies(found: Iterations) -> list[Figure]:
                 name=f"submit to start on an idle worker, median, to {SAID[peer]}",
                 rounds=ratios(found, ours, theirs),
                 aim=0.9 if peer == "saq" else None,
-                beside=f"{in_unit(middle[ours], 'ms')} / {in_unit(middle[theirs], 'ms')}",
+                beside=f"{middle(found, ours, 'ms')} / {middle(found, theirs, 'ms')}",
             )
         )
     return rows
@@ -186,7 +188,6 @@ def _latencies(found: Iterations) -> list[Figure]:
 def figures(inputs: Inputs, found: Iterations) -> list[Figure]:
     """Return what issue 5 asks of jobs."""
     few, many = (f"{groups}_groups.admit_p95_ms" for groups in inputs.groups)
-    middle = medians(found)
     return [
         *(figure for workers in WORKERS for figure in _rates(found, workers)),
         *_latencies(found),
@@ -194,7 +195,7 @@ def figures(inputs: Inputs, found: Iterations) -> list[Figure]:
             name=f"p95 of an admit cycle, {inputs.groups[1]} groups to {inputs.groups[0]}",
             rounds=ratios(found, many, few),
             aim=1.3,
-            beside=f"{in_unit(middle[many], 'ms')} / {in_unit(middle[few], 'ms')}",
+            beside=f"{middle(found, many, 'ms')} / {middle(found, few, 'ms')}",
         ),
         Figure(
             name="queued task, beyond its payload: growth of used_memory",
@@ -212,13 +213,13 @@ def run(inputs: Inputs, progress: Progress) -> Outcome:
         InvariantBrokenError: a job ran twice or never, or something was left behind.
     """
     for missing in sorted(set(SAID) - set(libraries())):
-        progress(f"jobs: {SAID[missing]} is not installed: pip install 'forebay[bench]'")
+        progress(f"jobs: {SAID[missing]} is not installed; run {how_to_install('bench')}")
     with (
         EmbeddedServer() as server,
         redis.Redis.from_url(server.url) as client,
         Fleet(SUBMITTER + 1, serve, server.url) as fleet,
     ):
-        turns = _Turns(fleet, client, server.url)
+        turns = Turns(fleet, client, server.url)
 
         def measure(number: int) -> dict[str, float]:
             found = _round(turns, inputs, number)

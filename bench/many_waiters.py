@@ -16,7 +16,7 @@ from functools import partial
 from statistics import median
 from typing import Final, Self
 
-from bench.figures import Figure, Iterations, in_unit, medians, p95, ratios
+from bench.figures import Figure, Iterations, in_ms, middle, p95, ratios
 from bench.harness import (
     Fleet,
     Orders,
@@ -218,11 +218,8 @@ class Newcomer:
             start = time.perf_counter()
             await attempt()
             durations.append(time.perf_counter() - start)
-        return {
-            "client_p50_ms": median(durations) * 1e3,
-            "client_p95_ms": p95(durations) * 1e3,
-            "server_us": (await self._script_us() - server_us) / attempts,
-        }
+        server = {"server_us": (await self._script_us() - server_us) / attempts}
+        return server | in_ms(durations, {"client_p50_ms": median, "client_p95_ms": p95})
 
     async def _script_us(self) -> float:
         """Return the time that the server has spent in scripts, with the commands that they ran."""
@@ -233,7 +230,6 @@ class Newcomer:
 
 def figures(inputs: Inputs, found: Iterations) -> list[Figure]:
     """Return what issue 3 asks of an acquire beside many waiters."""
-    middle = medians(found)
     rows = []
     for case, what in CASES.items():
         for measure, unit in (("client_p50_ms", "ms"), ("server_us", "µs")):
@@ -244,7 +240,7 @@ def figures(inputs: Inputs, found: Iterations) -> list[Figure]:
                     name=f"{what}, {inputs.many} waiters to {inputs.few}, {side}",
                     rounds=ratios(found, many, few),
                     aim=1.3,
-                    beside=f"{in_unit(middle[many], unit)} / {in_unit(middle[few], unit)}",
+                    beside=f"{middle(found, many, unit)} / {middle(found, few, unit)}",
                 )
             )
     return rows

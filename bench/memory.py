@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from bench.figures import Figure, Iterations, in_unit, medians, of_rounds
+from bench.figures import Figure, Iterations, middle, of_rounds
 from bench.harness import (
     InvariantBrokenError,
     Outcome,
@@ -166,7 +166,6 @@ def _round(inputs: Inputs, keep: Callable[[dict[str, Any]], None]) -> dict[str, 
 
 def figures(found: Iterations) -> list[Figure]:
     """Return what issue 3 asks of memory, counted both ways."""
-    middle = medians(found)
     rows = []
     for kind in KINDS:
         keys, whole = f"{kind.name}.keys_bytes", f"{kind.name}.used_memory_bytes"
@@ -180,7 +179,7 @@ def figures(found: Iterations) -> list[Figure]:
                     rounds=of_rounds(found, measure),
                     unit="bytes",
                     aim=kind.aim_bytes,
-                    beside=f"the other way {in_unit(middle[other], 'bytes')}",
+                    beside=f"the other way {middle(found, other, 'bytes')}",
                 )
             )
     return rows

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from statistics import fmean, median
 from typing import Final, NamedTuple
 
-from bench.figures import Figure, Iterations, in_unit, medians, of_rounds, p95, ratios
+from bench.figures import Figure, Iterations, in_ms, middle, of_rounds, p95, ratios
 from bench.harness import (
     STARTUP_SECONDS,
     Fleet,
@@ -129,12 +129,11 @@ def _measure(fleet: Fleet, limiter: str, load: Load, inputs: Inputs) -> dict[str
     )
     answers = fleet.ask(dict.fromkeys(range(load.processes), order))
     durations = [duration for answer in answers for duration in answer]
-    return {
-        f"{limiter}.{load}.pairs_per_second": len(durations) / inputs.seconds,
-        f"{limiter}.{load}.mean_ms": fmean(durations) * 1e3,
-        f"{limiter}.{load}.p50_ms": median(durations) * 1e3,
-        f"{limiter}.{load}.p95_ms": p95(durations) * 1e3,
-    }
+    name = f"{limiter}.{load}"
+    rate = {f"{name}.pairs_per_second": len(durations) / inputs.seconds}
+    return rate | in_ms(
+        durations, {f"{name}.mean_ms": fmean, f"{name}.p50_ms": median, f"{name}.p95_ms": p95}
+    )
 
 
 def _round(fleet: Fleet, inputs: Inputs, number: int) -> dict[str, float]:
@@ -147,19 +146,18 @@ def _round(fleet: Fleet, inputs: Inputs, number: int) -> dict[str, float]:
 
 
 def _rate_figure(found: Iterations, load: Load) -> Figure:
-    raw = medians(found)[f"raw.{load}.pairs_per_second"]
+    raw = middle(found, f"raw.{load}.pairs_per_second", "pairs/s")
     process = "process" if load.processes == 1 else "processes"
     return Figure(
         name=f"{load.in_flight} in flight in {load.processes} {process}",
         rounds=of_rounds(found, f"forebay.{load}.pairs_per_second"),
         unit="pairs/s",
-        beside=f"raw {in_unit(raw, 'pairs/s')}",
+        beside=f"raw {raw}",
     )
 
 
 def figures(found: Iterations) -> list[Figure]:
     """Return what issue 3 asks of a call."""
-    middle = medians(found)
 
     def alone(measure: str, aim: float | None) -> Figure:
         forebay, raw = f"forebay.{ALONE}.{measure}", f"raw.{ALONE}.{measure}"
@@ -167,7 +165,7 @@ def figures(found: Iterations) -> list[Figure]:
             name=f"pair alone, {measure.removesuffix('_ms')}, in raw pairs",
             rounds=ratios(found, forebay, raw),
             aim=aim,
-            beside=f"{in_unit(middle[forebay], 'ms')} / raw {in_unit(middle[raw], 'ms')}",
+            beside=f"{middle(found, forebay, 'ms')} / raw {middle(found, raw, 'ms')}",
         )
 
     def rate(name: str, one: str, other: str, aim: float | None) -> Figure:
@@ -177,7 +175,7 @@ def figures(found: Iterations) -> list[Figure]:
             rounds=ratios(found, one, other),
             aim=aim,
             is_floor=True,
-            beside=f"{in_unit(middle[one], 'pairs/s')} / {in_unit(middle[other], 'pairs/s')}",
+            beside=f"{middle(found, one, 'pairs/s')} / {middle(found, other, 'pairs/s')}",
         )
 
     return [

@@ -20,6 +20,7 @@ import click
 
 from bench.figures import Figure, medians
 from bench.harness import Outcome, loop_name
+from forebay.contracts.extras import how_to_install
 from forebay.coordinator.embedded_files import find_server_binary
 
 ARTIFACT_SCHEMA_VERSION: Final = 2
@@ -144,7 +145,8 @@ def write(out: Path, where: Mapping[str, Any], outcomes: Mapping[str, Outcome]) 
     _write_csv(out / "measures.csv", ("scenario", "round", "measure", "value"), measures)
     (out / "summary.md").write_text(markdown(where, outcomes))
     if find_spec("matplotlib") is None:
-        click.echo("matplotlib is not installed: no plots (pip install matplotlib)", err=True)
+        remedy = how_to_install("demo")
+        click.echo(f"matplotlib is not installed: no plots; run {remedy}", err=True)
         return
     for scenario, outcome in outcomes.items():
         draw = importlib.import_module("bench.plot").draw

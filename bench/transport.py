@@ -16,7 +16,7 @@ import httpx2
 from openai import AsyncOpenAI
 
 import forebay
-from bench.figures import Figure, in_unit, medians, of_rounds, ratios
+from bench.figures import Figure, middle, of_rounds, ratios
 from bench.harness import (
     STARTUP_SECONDS,
     Fleet,
@@ -177,8 +177,7 @@ def run(inputs: Inputs, progress: Progress) -> Outcome:
                 "transport", inputs.rounds, lambda number: _round(fleet, inputs, number), progress
             )
         snapshots = final_snapshots(server.url, PROVIDER_MODEL)
-    middle = medians(iterations)
-    beside = " / bare ".join(in_unit(middle[f"{way}.calls_per_second"], "calls/s") for way in WAYS)
+    rates = [middle(iterations, f"{way}.calls_per_second", "calls/s") for way in WAYS]
     return Outcome(
         inputs=asdict(inputs) | {"in_flight": IN_FLIGHT, "cap": CAP},
         iterations=iterations,
@@ -188,13 +187,13 @@ def run(inputs: Inputs, progress: Progress) -> Outcome:
                 rounds=ratios(iterations, "forebay.calls_per_second", "bare.calls_per_second"),
                 aim=0.8,
                 is_floor=True,
-                beside=beside,
+                beside=" / bare ".join(rates),
             ),
             Figure(
                 name=f"openai SDK, {IN_FLIGHT} in flight, through leases",
                 rounds=of_rounds(iterations, "forebay.calls_per_second"),
                 unit="calls/s",
-                beside=f"bare {in_unit(middle['bare.calls_per_second'], 'calls/s')}",
+                beside=f"bare {rates[1]}",
             ),
         ],
         final_request_snapshots=snapshots,

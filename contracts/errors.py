@@ -3,6 +3,7 @@
     ForebayError
     ├── ConfigurationError          a wrong URL, setting, file or name; nothing was started
     │   ├── WorkflowError           a workflow file that cannot run, with its place
+    │   ├── RunRefused              a run that no worker may make: variable, file or host
     │   └── SchedulingMetadataError a generator that declares itself wrongly
     ├── CoordinatorError            the shared state could not be used
     │   ├── CoordinatorUnavailable  Redis did not answer within the deadline
@@ -12,6 +13,7 @@
     │   └── MembershipLost          this member was expired: its leases are gone
     ├── RequestAdmissionError       an acquire that was denied; carries RequestAdmissionDenied
     ├── TaskAdmissionError          a submit that was refused; carries the reason
+    ├── WorkerLost                  a task whose process died with it too often; names the members
     └── TaskFailed                  a task ended with an exception; carries type and traceback
 
 Every message names the thing, what was expected, and the remedy.
@@ -19,6 +21,7 @@ Every message names the thing, what was expected, and the remedy.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,6 +39,13 @@ class ConfigurationError(ForebayError):
 
 class WorkflowError(ConfigurationError):
     """A workflow file cannot run; the message names the place and what was expected."""
+
+
+class RunRefused(ConfigurationError):  # noqa: N818 - an answer of the workers
+    """No live worker may make a run: it asks for what they were not allowed; nothing was made.
+
+    The message names the variable, file or host, the worker and the option that would allow it.
+    """
 
 
 class SchedulingMetadataError(ConfigurationError):
@@ -101,7 +111,7 @@ class TaskAdmissionError(ForebayError):
 
     Attributes:
         reason: a stable snake_case name of the refusal: ``unknown_resource``, ``never_fits``,
-            ``unknown_function``, ``shutdown``, ``payload_too_large``, ``duplicate_id``.
+            ``shutdown``, ``payload_too_large``, ``duplicate_id``.
         denied: the task and the rule that said no; None where a run was refused.
     """
 
@@ -111,6 +121,22 @@ class TaskAdmissionError(ForebayError):
         super().__init__(message)
         self.reason = reason
         self.denied = denied
+
+
+class WorkerLost(ForebayError):  # noqa: N818
+    """A task was lost with each of several members: their processes died while it ran.
+
+    Attributes:
+        members: the members, in order.
+    """
+
+    def __init__(self, members: Sequence[str]) -> None:
+        super().__init__(
+            f"worker_lost: {len(members)} members died while they ran it, the last one with nothing"
+            f" beside it ({', '.join(members)}); expected a job that leaves its process alive; look"
+            " for an exit, a crash of native code, or memory that the system refuses."
+        )
+        self.members = tuple(members)
 
 
 class TaskFailed(ForebayError):  # noqa: N818 - normative name of spec 04

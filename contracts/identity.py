@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, TypeVar
@@ -24,6 +25,7 @@ MAX_INSTANT_SECONDS: Final = 253_402_300_800
 """The end of the year 9999, which is the last one of a ``datetime``, in seconds since the epoch."""
 
 _LONGEST_SHOWN: Final = 80
+_MOST_LISTED: Final = 12
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -35,6 +37,12 @@ def shown(value: object) -> str:
     except Exception:  # noqa: BLE001 - integers of 4,300 digits and foreign classes refuse
         text = f"something of type {type(value).__name__}"
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}..."
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return names as an error message lists them: the first twelve, and how many follow."""
+    more = len(names) - _MOST_LISTED
+    return ", ".join(names[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
 def check_name(what: str, name: str) -> str:

@@ -3,27 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Final
 
 from pydantic import Field
 
 from forebay.contracts.identity import MAX_WEIGHT, MIN_WEIGHT
 from forebay.contracts.settings import Settings
 from forebay.contracts.workflow import Workflow
-from forebay.contracts.workflow_columns import Name
+from forebay.contracts.workflow_columns import Name, RunName
+
+RUN_NUMBER_DIGITS: Final = 8
+"""Hexadecimal digits that a run's id has behind the name of its workflow and a dash."""
 
 
 class RunSpec(Settings):
     """A run: a workflow, and for whom it is made.
 
     Attributes:
-        run_id: names the run; made by who submits it.
+        run_id: names the run and the folder of its parts; made by who submits it.
         tenant: whose share of tasks and requests it takes.
         weight: that share relative to other tenants.
         workflow: as loaded and checked.
     """
 
-    run_id: Name
+    run_id: RunName
     tenant: Name
     weight: Annotated[float, Field(ge=MIN_WEIGHT, le=MAX_WEIGHT)] = 1.0
     workflow: Workflow

@@ -144,6 +144,7 @@ class TaskAdmissionConfig(GivenSettings):
         borrow: the policy that borrows; None is the strict one.
         reserve_after_seconds: how long a task stands first without fitting before what comes free
             of its resources is kept for it.
+        max_losses: after as many losses with a member that died a task fails as ``worker_lost``.
         events: ``full`` writes down what befalls each task as well, not transitions alone.
     """
 
@@ -151,4 +152,5 @@ class TaskAdmissionConfig(GivenSettings):
     resource_limits: dict[SchedulerResourceKey, Cap] = Field(default_factory=dict)
     borrow: BoundedBorrowTaskAdmissionPolicyConfig | None = None
     reserve_after_seconds: PositiveSeconds = 5.0
+    max_losses: Annotated[int, Field(strict=True, ge=1, le=100)] = 3
     events: Literal["transitions", "full"] = "transitions"

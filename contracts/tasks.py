@@ -28,7 +28,11 @@ Amounts = Mapping[SchedulerResourceKey, int]
 
 
 class TaskDenialReason(StrEnum):
-    """Why a ready task may not start, or a new one is not taken."""
+    """Why a ready task may not start, or a new one is not taken.
+
+    ``not_served``: no member serves its function, or the one that asks does not. ``suspect``: it
+    was lost with a member that died, and waits for a member that runs no other such task.
+    """
 
     NO_CAPACITY = "no_capacity"
     GROUP_CAP = "group_cap"
@@ -36,6 +40,8 @@ class TaskDenialReason(StrEnum):
     RESERVED = "reserved"
     NEVER_FITS = "never_fits"
     PAUSED = "paused"
+    NOT_SERVED = "not_served"
+    SUSPECT = "suspect"
     SHUTDOWN = "shutdown"
     POLICY_DENIAL = "policy_denial"
 
@@ -266,10 +272,13 @@ class Admission:
         blocked: set where fewer were given than asked for and some are queued.
         expired: ids of tasks whose turn came and whose payload had expired, for ``queue.expire``;
             each comes again after a minute until it was ended so.
+        lost: tasks that were lost with a member too often, each with those members, for
+            ``queue.fail_lost``; as with ``expired``.
         writes_all_events: whether the pool writes down what befalls each task.
     """
 
     leases: tuple[TaskAdmissionLease, ...]
     blocked: TaskAdmissionBlockSummary | None
     expired: tuple[str, ...] = ()
+    lost: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     writes_all_events: bool = False

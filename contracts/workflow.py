@@ -16,7 +16,13 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 
 from forebay.contracts.settings import Cap, RequestAdmissionTuningConfig, RequestQuotas
-from forebay.contracts.workflow_columns import ColumnSpec, Name, PathText, WorkflowPart
+from forebay.contracts.workflow_columns import (
+    ColumnSpec,
+    Name,
+    PathText,
+    WorkflowName,
+    WorkflowPart,
+)
 
 
 def _http_address(url: str) -> str:
@@ -71,6 +77,7 @@ class ModelSpec(WorkflowPart):
         quotas: what the account may use over time; None leaves what the fleet has registered.
         timeout_seconds: longest wait for the answer of one attempt.
         max_attempts: attempts of one call, the first included.
+        max_answer_bytes: longest answer, as JSON; a longer one drops its record.
     """
 
     provider: Name
@@ -82,6 +89,7 @@ class ModelSpec(WorkflowPart):
     quotas: RequestQuotas | None = None
     timeout_seconds: Positive = 60.0
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 4
+    max_answer_bytes: Annotated[int, Field(ge=1_024, le=16 * 2**20)] = 2**20
 
 
 class OutputSpec(WorkflowPart):
@@ -94,7 +102,7 @@ class WorkflowSettings(WorkflowPart):
     """What the file and the loaded workflow have in common.
 
     Attributes:
-        name: names the workflow, for people.
+        name: names the workflow, for people, and its runs; so it can be part of a file name.
         buffer_size: records per row group.
         max_concurrent_row_groups: row groups open at a time.
         max_tries: how often a task is tried before its record is dropped.
@@ -103,7 +111,7 @@ class WorkflowSettings(WorkflowPart):
         models: by alias.
     """
 
-    name: Name
+    name: WorkflowName
     buffer_size: Annotated[int, Field(ge=1, le=100_000)] = 100
     max_concurrent_row_groups: Annotated[int, Field(ge=1, le=10_000)] = 4
     max_tries: Annotated[int, Field(ge=1, le=100)] = 3

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
 from forebay.contracts.errors import ConfigurationError
-from forebay.contracts.identity import check_name
+from forebay.contracts.identity import check_name, shown
 from forebay.contracts.settings import Settings
 
 
@@ -19,8 +20,37 @@ def _bounded_name(name: str) -> str:
         raise ValueError(str(error)) from error
 
 
+_NOT_IN_FILE_NAMES: Final = '/\\:*?"<>|'
+
+
+def _part_of_a_file_name(name: str, most_bytes: int) -> str:
+    """Return a name that file names and command lines can bear on every system, else raise."""
+    _bounded_name(name)
+    length = len(name.encode())
+    wrong = [char for char in name if char in _NOT_IN_FILE_NAMES or not char.isprintable()]
+    if wrong:
+        problem = f"holds {wrong[0]!r}"
+    elif name[0] in " .-":
+        problem = f"begins with {name[0]!r}"
+    elif name[-1] in " .":
+        problem = f"ends with {name[-1]!r}"
+    elif length > most_bytes:
+        problem = f"is {length} bytes long"
+    else:
+        return name
+    raise ValueError(
+        f"{shown(name)} {problem}, expected what can be part of a file name: at most {most_bytes}"
+        f" bytes, none of {' '.join(_NOT_IN_FILE_NAMES)} and nothing unprintable, no blank or dot"
+        " at an end, no dash at the beginning; rename it"
+    )
+
+
 Name = Annotated[str, AfterValidator(_bounded_name)]
+WorkflowName = Annotated[str, AfterValidator(partial(_part_of_a_file_name, most_bytes=100))]
+RunName = Annotated[str, AfterValidator(partial(_part_of_a_file_name, most_bytes=128))]
+"""Longer than a workflow's, as a run is called by its workflow and a number of its own."""
 PathText = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
+TemplateText = Annotated[str, Field(max_length=262_144)]
 
 
 class WorkflowPart(Settings):
@@ -78,7 +108,7 @@ class ExpressionColumn(CellColumn):
     """A column whose text is a template over other columns of the record."""
 
     generator: Literal["expression"]
-    template: str
+    template: TemplateText
 
     @property
     def templates(self) -> Mapping[str, str]:
@@ -96,8 +126,8 @@ class ChatColumn(CellColumn):
     """
 
     model: Name
-    prompt: str
-    system: str | None = None
+    prompt: TemplateText
+    system: TemplateText | None = None
 
     @property
     def templates(self) -> Mapping[str, str]:

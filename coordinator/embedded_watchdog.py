@@ -15,6 +15,7 @@ so no stranger can be killed in its place.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -49,8 +50,9 @@ def main(arguments: list[str]) -> int:
     owner_ended, server_ended = threading.Event(), threading.Event()
 
     def stop_server_after_owner() -> None:
-        while os.read(0, 1):
-            pass
+        with contextlib.suppress(OSError):  # a pipe that cannot be read says as much
+            while os.read(0, 1):
+                pass
         owner_ended.set()
         server.terminate()
         if not server_ended.wait(GRACE_SECONDS):

@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.address import ServerAddress
+from forebay.coordinator.availability import Availability
 from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, ShardKeys
 from forebay.coordinator.link import Call, ScriptLink
 from forebay.coordinator.membership import Heartbeat, Membership, boot_seconds, member_keys
@@ -25,6 +26,7 @@ class Server(Protocol):
 
     address: ServerAddress
     settings: MemberSettings
+    availability: Availability
     heartbeat: Heartbeat
     subscriber: Subscriber
 

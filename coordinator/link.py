@@ -173,14 +173,18 @@ class ScriptLink:
             call: what is run.
             answered: told, once, the reply, or a LinkDownError after which a numbered call may be
                 repeated, or what the script refused with: a NotAMemberError or CoordinatorError.
+
+        Raises:
+            TypeError, ValueError: an argument has no form in bytes; nothing was sent, and
+                ``answered`` is told nothing.
         """
         if self._wire is None:
             answered(LinkDownError("the connection is not open"))
             return
         script = call.script
         function = script.freeing_function if call.is_freeing else script.function
-        self._under_way = (script, answered)
         self._wire.write("FCALL", function, len(call.keys), *call.keys, *call.arguments)
+        self._under_way = (script, answered)  # no reply can come before the loop turns
 
     async def run(self, call: Call) -> bytes:
         """Run a script and return its reply.
@@ -196,7 +200,11 @@ class ScriptLink:
                 reply.set_result(answer)
 
         self.send(call, answered)
-        answer = await reply
+        try:
+            answer = await reply
+        except asyncio.CancelledError:
+            self.drop()  # else the reply, once it comes, would be taken for the next call's
+            raise
         if isinstance(answer, Exception):
             raise answer
         return answer[0] if isinstance(answer, list) else answer

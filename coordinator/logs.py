@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from typing import Any
+import traceback
+from typing import Any, Final
 
 import structlog
-from structlog.typing import FilteringBoundLogger
+from structlog.typing import EventDict, FilteringBoundLogger, WrappedLogger
+
+_render: Final = structlog.processors.KeyValueRenderer(key_order=["event"], drop_missing=True)
 
 
 class Logger:
@@ -25,27 +29,64 @@ class Logger:
             logging.getLogger(name),
             processors=[
                 structlog.stdlib.filter_by_level,
-                structlog.processors.KeyValueRenderer(key_order=["event"], drop_missing=True),
+                _render_with_stack,
             ],
             wrapper_class=structlog.stdlib.BoundLogger,
         )
 
     def debug(self, event: str, **fields: Any) -> None:
         """Log what helps to understand Forebay itself."""
-        self._chosen.debug(event, **fields)
+        self._log("debug", event, fields)
 
     def info(self, event: str, **fields: Any) -> None:
         """Log what an operator may want to know."""
-        self._chosen.info(event, **fields)
+        self._log("info", event, fields)
 
     def warning(self, event: str, **fields: Any) -> None:
         """Log what somebody should look at."""
-        self._chosen.warning(event, **fields)
+        self._log("warning", event, fields)
 
     def error(self, event: str, **fields: Any) -> None:
         """Log what went wrong."""
-        self._chosen.error(event, **fields)
+        self._log("error", event, fields)
 
-    @property
-    def _chosen(self) -> FilteringBoundLogger:
-        return self._structured if structlog.is_configured() else self._standard
+    def unexpected(self, event: str, error: BaseException, **fields: Any) -> None:
+        """Log an exception that nobody foresaw, with its type and its traceback.
+
+        The exception's message is left out, as it may quote a payload or a secret (spec 01,
+        invariant 9).
+        """
+        text = _traceback_of(error)
+        self._log("error", event, {**fields, "error_type": type(error).__qualname__, "stack": text})
+
+    def _log(self, level: str, event: str, fields: dict[str, Any]) -> None:
+        """Log; a processor or handler of the program that raises loses this event alone."""
+        chosen = self._structured if structlog.is_configured() else self._standard
+        try:
+            getattr(chosen, level)(event, **fields)
+        except Exception as error:  # noqa: BLE001 - the program's code; ours must go on
+            lost = {"lost_event": event, "error_type": type(error).__qualname__}
+            with contextlib.suppress(Exception):
+                self._standard.error("logging_failed", **lost)
+
+
+def _render_with_stack(logger: WrappedLogger, method: str, fields: EventDict) -> str:
+    """Render an event as one line, and its traceback, if it has one, on lines of its own."""
+    stack = fields.pop("stack", None)
+    line = str(_render(logger, method, fields))
+    return line if stack is None else f"{line}\n{stack}"
+
+
+def _traceback_of(error: BaseException) -> str:
+    """Return an exception's traceback, with those of its causes, without any message."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.insert(0, cause)
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return "\n\n".join(
+        "Traceback (most recent call last):\n"
+        + "".join(traceback.format_tb(link.__traceback__))
+        + type(link).__qualname__
+        for link in chain
+    )

@@ -6,18 +6,18 @@ A message is a hint; the state of the shard is the truth (spec 06, *Wake-ups*).
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import redis.asyncio as aioredis
-from redis.backoff import EqualJitterBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable
+from forebay.coordinator.availability import ConnectionState
 from forebay.coordinator.logs import Logger
+from forebay.coordinator.supervision import Background, Guard, pause_seconds
 from forebay.coordinator.wire import Wire, open_wire
 
 log = Logger("forebay.wakeups")
@@ -37,15 +37,26 @@ class Subscriber:
 
     Args:
         client: whose pool makes the connection.
+        state: told when the connection is lost and when it is back.
+        connect_timeout_seconds: bound of one attempt to connect, login included.
     """
 
-    def __init__(self, client: aioredis.Redis) -> None:
+    def __init__(
+        self, client: aioredis.Redis, state: ConnectionState, connect_timeout_seconds: float
+    ) -> None:
         self._client = client
+        self._state = state
+        self._connect_timeout_seconds = connect_timeout_seconds
+        self._guard = Guard(log)
         self._listeners: dict[bytes, _Listener] = {}
         self._wire: Wire | None = None
-        self._reconnecting: asyncio.Task[None] | None = None
+        self._reconnecting = Background(
+            "forebay-wakeups", self._reconnect, self._guard, done=self._reconnected
+        )
         self._failures = 0
         self._connecting = asyncio.Lock()  # two first subscribers would open two connections
+        self._unanswered_since: float | None = None  # loop time of a SUBSCRIBE
+        self._is_closed = False
 
     async def subscribe(
         self, channel: str, on_message: Callable[[bytes], None], on_resumed: Callable[[], None]
@@ -60,18 +71,19 @@ class Subscriber:
         Raises:
             RedisError, OSError: the server could not be reached.
             ConfigurationError: its user may not listen on the channel.
+            CoordinatorUnavailable: the subscriber was closed.
         """
+        now = asyncio.get_running_loop().time()
+        since = self._unanswered_since
+        if since is not None and now - since >= self._connect_timeout_seconds:
+            self._drop()  # an earlier subscriber waited in vain, as would all that listen on it
         listener = _Listener(on_message=on_message, on_resumed=on_resumed)
         self._listeners[channel.encode()] = listener
         if self._wire is not None:
-            self._wire.write("SUBSCRIBE", channel)
+            self._ask_for(self._wire, channel)
         else:
             await self._connect()
-        try:
-            await listener.confirmed
-        except asyncio.CancelledError:
-            self._drop()  # nothing came: the next try takes another connection
-            raise
+        await listener.confirmed
 
     def unsubscribe(self, channel: str) -> None:
         """Stop listening on a channel."""
@@ -80,66 +92,88 @@ class Subscriber:
 
     async def close(self) -> None:
         """Stop listening."""
-        if self._reconnecting is not None:
-            self._reconnecting.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._reconnecting
-        wire, self._wire = self._wire, None
-        if wire is not None:
-            wire.close()
+        self._is_closed = True
+        try:
+            await self._reconnecting.stop()
+        finally:
+            wire, self._wire = self._wire, None
+            if wire is not None:
+                wire.close()
+            self._state.forget()
+
+    def _ask_for(self, wire: Wire, *channels: str | bytes) -> None:
+        if self._unanswered_since is None:
+            self._unanswered_since = asyncio.get_running_loop().time()
+        wire.write("SUBSCRIBE", *channels)
 
     def _drop(self) -> None:
         wire, self._wire = self._wire, None
         if wire is not None:
             wire.close()
-            self._on_lost(RedisConnectionError("the subscriber's connection was dropped"))
+            self._on_lost(RedisConnectionError("the subscriber's connection was silent"))
 
     async def _connect(self) -> None:
-        async with self._connecting:
-            if self._wire is None:
-                self._wire = await open_wire(self._client, self._on_message, self._on_lost)
-                if self._listeners:
-                    self._wire.write("SUBSCRIBE", *self._listeners)
+        async with asyncio.timeout(self._connect_timeout_seconds), self._connecting:
+            if self._wire is not None:
+                return
+            wire = await open_wire(self._client, self._on_message, self._on_lost)
+            if self._is_closed:  # meanwhile
+                wire.close()
+                raise CoordinatorUnavailable("the coordinator was closed; connect anew.")
+            self._wire = wire
+            self._unanswered_since = None
+            if self._listeners:
+                self._ask_for(wire, *self._listeners)
+            else:
+                self._state.back()  # nothing will be confirmed
 
     def _on_message(self, message: Any) -> None:
+        self._unanswered_since = None
         if not isinstance(message, list):  # an error reply, such as a channel that ACL forbids
-            log.warning("subscriber_refused", error=str(message)[:200])
-            for refused in self._listeners.values():
-                if not refused.confirmed.done():
-                    refused.confirmed.set_exception(
-                        ConfigurationError(
-                            f"the server refused to let this user listen ({message}); grant it"
-                            " &fb:* +@pubsub, or name another user in the URL."
-                        )
-                    )
+            self._refuse(message)
             return
         kind, channel, payload = message
         listener = self._listeners.get(channel)
+        if kind == b"subscribe":
+            self._failures = 0
+            self._state.back()
         if listener is None:
             return
         if kind == b"message":
-            listener.on_message(payload)
+            if not self._guard.call(listener.on_message, payload):
+                self._guard.call(listener.on_resumed)  # what it said is asked for instead
         elif kind == b"subscribe":
-            self._failures = 0
             if listener.confirmed.done():
-                listener.on_resumed()
+                self._guard.call(listener.on_resumed)
             else:
                 listener.confirmed.set_result(None)
 
+    def _refuse(self, error: Any) -> None:
+        log.warning("subscriber_refused", error=str(error)[:200])
+        for refused in self._listeners.values():
+            if not refused.confirmed.done():
+                refused.confirmed.set_exception(
+                    ConfigurationError(
+                        f"the server refused to let this user listen ({error}); grant it"
+                        " &fb:* +@pubsub, or name another user in the URL."
+                    )
+                )
+
     def _on_lost(self, error: Exception) -> None:
         self._wire = None
-        log.debug("subscriber_reconnects", error=type(error).__name__)
-        if self._reconnecting is None or self._reconnecting.done():
-            self._reconnecting = asyncio.get_running_loop().create_task(
-                self._reconnect(), name="forebay-wakeups"
-            )
+        self._state.lost(error)
+        self._reconnecting.start()
 
     async def _reconnect(self) -> None:
-        backoff = EqualJitterBackoff(cap=1.0, base=0.02)
-        while self._wire is None:
-            self._failures += 1
-            if self._failures > 1:
-                await asyncio.sleep(backoff.compute(self._failures - 1))
-            with contextlib.suppress(RedisError, OSError):
+        while self._wire is None and not self._is_closed:
+            if self._failures:
+                await asyncio.sleep(pause_seconds(self._failures))
+            self._failures += 1  # until a subscription is confirmed
+            try:
                 await self._connect()
-                return
+            except (RedisError, OSError, CoordinatorUnavailable) as error:
+                self._state.lost(error)
+
+    def _reconnected(self) -> None:
+        if self._wire is None:  # lost again, before the task had ended
+            self._reconnecting.start()

@@ -7,16 +7,21 @@ more than the server does, so the transport is handed to a protocol of our own (
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import hiredis
 import redis.asyncio as aioredis
 from redis._parsers import BaseParser
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import InvalidResponse, RedisError
+from redis.exceptions import InvalidResponse
+
+from forebay.coordinator.logs import Logger
+from forebay.coordinator.supervision import Guard
 
 _NOT_YET: Final = object()
+
+log = Logger("forebay.wire")
 
 
 class Wire(asyncio.Protocol):
@@ -24,7 +29,8 @@ class Wire(asyncio.Protocol):
 
     Args:
         connection: redis-py's, connected; closed with the wire.
-        on_message: told each reply or message; an error reply comes as redis-py's exception.
+        on_message: told each reply or message; an error reply comes as redis-py's exception. If it
+            raises, that is logged and the connection ends.
         on_lost: told once when the connection ends, unless by ``close``.
     """
 
@@ -38,6 +44,8 @@ class Wire(asyncio.Protocol):
         self._on_message = on_message
         self._on_lost = on_lost
         self._is_open = True
+        self._guard = Guard(log)
+        self._loop = asyncio.get_running_loop()
         self._reader = hiredis.Reader(
             protocolError=InvalidResponse,
             replyError=BaseParser.parse_error,
@@ -48,8 +56,16 @@ class Wire(asyncio.Protocol):
         self._transport.set_protocol(self)
 
     def write(self, *command: str | int | bytes) -> None:
-        """Send a command; what cannot be sent ends the connection, which ``on_lost`` tells."""
-        self._transport.write(hiredis.pack_command(command))  # type: ignore[arg-type] # its stub takes one
+        """Send a command; what cannot be sent ends the connection, which ``on_lost`` tells.
+
+        Raises:
+            TypeError, ValueError: the command holds something that has no form in bytes.
+        """
+        packed = hiredis.pack_command(command)  # type: ignore[arg-type] # its stub takes one
+        try:
+            self._transport.write(packed)
+        except Exception as error:  # noqa: BLE001 - uvloop raises where the transport is closed
+            self._loop.call_soon(self._end, RedisConnectionError(f"sending failed: {error}"))
 
     def close(self) -> None:
         """Close at once; nothing is told any more."""
@@ -59,16 +75,20 @@ class Wire(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Tell what has come whole (asyncio calls this)."""
+        if not self._is_open:
+            return
         self._reader.feed(data)
         while self._is_open:
             try:
                 message = self._reader.gets()
-            except RedisError as error:
+            except Exception as error:  # noqa: BLE001 - bytes that are no reply, and no text
                 self._end(error)
                 return
             if message is _NOT_YET:
                 return
-            self._on_message(message)
+            if not self._guard.call(self._on_message, message):
+                # asyncio and uvloop would end it as well, and log what is in it.
+                self._end(RedisConnectionError("a message could not be handled"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell that the other side is gone (asyncio calls this)."""
@@ -77,7 +97,16 @@ class Wire(asyncio.Protocol):
     def _end(self, error: Exception) -> None:
         if self._is_open:
             self.close()
-            self._on_lost(error)
+            self._guard.call(self._on_lost, error)
+
+
+def is_sendable(command: Sequence[object]) -> bool:
+    """Whether every part of a command has a form in bytes."""
+    try:
+        hiredis.pack_command(tuple(command))  # type: ignore[arg-type] # as in Wire.write
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 async def open_wire(
@@ -91,5 +120,9 @@ async def open_wire(
         RedisError, OSError: the server could not be reached, or refused the login.
     """
     connection: Any = client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-    await connection.connect()
+    try:
+        await connection.connect()
+    except BaseException:  # a cancellation too, which redis-py leaves half open
+        connection._close()  # noqa: SLF001 - as in Wire.close
+        raise
     return Wire(connection, on_message, on_lost)

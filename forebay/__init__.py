@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         ForebayError,
         MembershipLost,
         RequestAdmissionError,
+        RunRefused,
         TaskAdmissionError,
         TaskFailed,
         WorkflowError,
@@ -78,6 +79,7 @@ if TYPE_CHECKING:
     from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
     from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
     from forebay.transports import HttpResolver, RequestView, asking_as, http_client, transport
+    from forebay.workers.allowlist import Allowlist
     from forebay.workers.arq_redis import JobPool, create_pool
     from forebay.workers.arq_settings import settings_of
     from forebay.workers.arq_worker import ForebayWorker, open_worker
@@ -91,11 +93,12 @@ if TYPE_CHECKING:
         best_estimator,
     )
 
-    __version__: str
+__version__: Final = "0.1.0"
 
 __all__ = [
     "SUCCESS",
     "AdaptiveRequestAdmissionController",
+    "Allowlist",
     "BlockingRequestAdmissionController",
     "BoundedBorrowTaskAdmissionPolicyConfig",
     "CharacterEstimator",
@@ -141,6 +144,7 @@ __all__ = [
     "RequestView",
     "RetryBudget",
     "RetryPolicy",
+    "RunRefused",
     "SchedulerResourceRequest",
     "TaskAdmissionConfig",
     "TaskAdmissionError",
@@ -172,6 +176,7 @@ _EXPORTS: Final = {
         "ForebayError",
         "MembershipLost",
         "RequestAdmissionError",
+        "RunRefused",
         "TaskAdmissionError",
         "TaskFailed",
         "WorkflowError",
@@ -231,6 +236,7 @@ _EXPORTS: Final = {
         "http_client",
         "transport",
     ),
+    "forebay.workers.allowlist": ("Allowlist",),
     "forebay.workers.arq_redis": (
         "JobPool",
         "create_pool",
@@ -263,16 +269,15 @@ _EXPORTS: Final = {
 _HOME: Final = {name: module for module, names in _EXPORTS.items() for name in names}
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first used, and keep it."""
-    if name == "__version__":
-        value: Any = importlib.import_module("importlib.metadata").version("forebay")
-    elif name in _HOME:
+if not TYPE_CHECKING:  # which would take any name at all for an attribute of type Any
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name when it is first used, and keep it."""
+        if name not in _HOME:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         value = getattr(importlib.import_module(_HOME[name]), name)
-    else:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    globals()[name] = value
-    return value
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

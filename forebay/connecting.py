@@ -21,11 +21,14 @@ from forebay.contracts.requests import (
 )
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.requests.threads import refuse_to_block_a_loop
 from forebay.runtime import DEFAULT_URL, run_async
 from forebay.workers.classification import DefaultClassifier
+
+log = Logger("forebay.connecting")
 
 LeaseLost = Callable[[RequestAdmissionLease, str], None]
 
@@ -157,6 +160,8 @@ class Connection:
         try:
             run_async(self._hold_open())
         except BaseException as error:  # noqa: BLE001 - raised where the program waits for it
+            if self._opened.done():  # which may be long from now: the end of the block
+                log.unexpected("connection_ended", error)
             (self._closed if self._opened.done() else self._opened).set_exception(error)
         else:
             self._closed.set_result(None)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Coroutine, Iterator, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 from forebay.coordinator.address import EmbeddedAddress, parse_url
@@ -18,6 +19,8 @@ from forebay.coordinator.embedded import EmbeddedServer
 T = TypeVar("T")
 
 DEFAULT_URL = "embedded://"
+
+_COMMAND_LINE = Path(__file__).with_name("__main__.py")
 
 
 def run_async(main: Coroutine[Any, Any, T]) -> T:
@@ -46,12 +49,15 @@ def start_worker(
 ) -> subprocess.Popen[bytes]:
     """Start a worker process of this installation; it ends with this process, however that ends.
 
+    The program is run by its path and with ``-P``: the current folder is the user's and not on its
+    ``sys.path``, so that no ``redis.py`` or ``forebay.py`` there is taken for the installed one.
+
     Its standard input is a pipe that nobody writes to: when this process is gone, it closes. Told
     to stop it gives its tasks back at once, unless ``arguments`` say otherwise.
     """
     own = ("--lifeline", "--grace", "0")
     return subprocess.Popen(
-        [sys.executable, "-m", "forebay", "worker", "--url", url, *own, *arguments],
+        [sys.executable, "-P", str(_COMMAND_LINE), "worker", "--url", url, *own, *arguments],
         stdin=subprocess.PIPE,
         env={**os.environ, **(environ or {})},
         stdout=subprocess.DEVNULL,

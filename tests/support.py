@@ -10,7 +10,9 @@ from collections.abc import Awaitable, Callable
 _POLL_SECONDS = 0.005
 
 
-async def wait_until(predicate: Callable[[], bool | Awaitable[bool]], timeout: float = 5.0) -> None:
+async def wait_until(
+    predicate: Callable[[], bool | Awaitable[bool]], timeout: float = 20.0
+) -> None:
     """Waits until the predicate, sync or async, is true; AssertionError after ``timeout`` s."""
     deadline = time.monotonic() + timeout
     while True:

@@ -216,9 +216,14 @@ class ScriptedShard:
         generation: the shard's, once somebody joined.
     """
 
-    def __init__(self, client: redis.Redis, fragments: Mapping[str, str] = FRAGMENTS) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        fragments: Mapping[str, str] = FRAGMENTS,
+        provider_model: ProviderModelKey = PROVIDER_MODEL,
+    ) -> None:
         self.client = client
-        self.keys = request_shard(PROVIDER_MODEL)
+        self.keys = request_shard(provider_model)
         self.pushed: Notices = {}
         self.generation = ""
         self._fragments = tuple(fragments.items())

@@ -21,6 +21,9 @@ WINDOW_FIELDS: Final = (
     "last_outcome",
 )
 TRANSITIONS: Final = {
+    "request_resource_registered": ("alias", "from", "cap", "member_id"),
+    "request_setting_changed": ("setting", "from", "to", "alias", "member_id"),
+    "request_override_cap_changed": ("from", "to"),
     "request_effective_cap_changed": ("from", "to"),
     "request_limit_increased": ("domain", "from", "to", "reason"),
     "request_limit_decreased": ("domain", "from", "to", "reason"),
@@ -34,7 +37,7 @@ TRANSITIONS: Final = {
     "request_lease_expired": ("lease_id", "member_id", "reason"),
     "request_release_diagnostic": ("domain", "lease_id", "code"),
 }
-"""The events that the spec promises of the window, the queue and releases, with what they name;
+"""The promised events of caps, settings, windows, queues and releases, with the fields they name;
 a field that an event lacks counts as empty."""
 
 Hash = Mapping[str, str]

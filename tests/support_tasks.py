@@ -86,6 +86,7 @@ class Work:
             free_slots=lambda: self.slots,
             start=self._start,
             expired=lambda _task_id: None,
+            lost=lambda _task_id, _members: None,
             in_progress_seconds=60.0,
             takes_pushes=takes_pushes,
         )

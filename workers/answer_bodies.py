@@ -52,6 +52,9 @@ OVERLOAD_CODES: Final = frozenset(
 UNNAMED_ERROR: Final = "unnamed_error"
 """Error code of an error inside an answer with a good status that gave itself no code."""
 
+ANSWER_TOO_LONG: Final = "answer_too_long"
+"""Error code of an answer that is longer than its caller takes: the next one would be, too."""
+
 MOST_PARSED_BYTES: Final = 1_048_576
 """A longer JSON body, or line of a stream, is not parsed."""
 MOST_INFLATED_BYTES: Final = 16 * MOST_PARSED_BYTES

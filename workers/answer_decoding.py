@@ -20,6 +20,8 @@ _BROTLI: Final = ("brotli", "brotlicffi")
 _ZSTD: Final = ("compression.zstd", "backports.zstd")
 # zstandard decodes all that it is given at once: 4 bytes at most stand for a block of 128 kB.
 _ZSTANDARD_STEP: Final = 256
+_MOST_FRAMES: Final = 1_000
+"""Frames of one body: each costs the same, and an empty one is a few bytes long."""
 _LARGEST_ZSTD_WINDOW_LOG: Final = 23  # 8 MB, the most that HTTP allows (RFC 9659)
 
 
@@ -74,7 +76,8 @@ class _Zlib:
 
     def decode(self, data: bytes) -> Iterator[bytes]:
         rest = data
-        while rest:
+        # What follows the end would be kept by zlib, and copied with every part of it.
+        while rest and not self._inflate.eof:
             try:
                 part = self._inflate.decompress(rest, STEP_BYTES)
             except zlib.error:
@@ -103,12 +106,23 @@ class _Brotli:
             part = self._decode(b"", **self._bound) if self._bound else b""
 
 
-class _Zstd:
-    """The standard library's, or its backport. A body may be of several frames."""
+class _Frames:
+    """A body may be of several frames, up to a bound."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
         self._frame = make()
+        self._count = 1
+
+    def _next_frame(self) -> None:
+        if self._count == _MOST_FRAMES:
+            raise ValueError(f"more than {_MOST_FRAMES} frames")
+        self._count += 1
+        self._frame = self._make()
+
+
+class _Zstd(_Frames):
+    """The standard library's, or its backport."""
 
     def decode(self, data: bytes) -> Iterator[bytes]:
         rest = data
@@ -117,25 +131,21 @@ class _Zstd:
                 rest = self._frame.unused_data + rest
                 if not rest:
                     return
-                self._frame = self._make()
+                self._next_frame()
             yield self._frame.decompress(rest, STEP_BYTES)
             rest = b""
             if self._frame.needs_input:
                 return
 
 
-class _Zstandard:
-    """The package of this name. A body may be of several frames."""
-
-    def __init__(self, make: Callable[[], Any]) -> None:
-        self._make = make
-        self._frame = make()
+class _Zstandard(_Frames):
+    """The package of this name."""
 
     def decode(self, data: bytes) -> Iterator[bytes]:
         for start in range(0, len(data), _ZSTANDARD_STEP):
             rest = data[start : start + _ZSTANDARD_STEP]
             while rest:
                 if self._frame.eof:
-                    self._frame = self._make()
+                    self._next_frame()
                 yield self._frame.decompress(rest)
                 rest = self._frame.unused_data if self._frame.eof else b""

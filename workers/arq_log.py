@@ -22,7 +22,8 @@ from typing import Any, Final
 import structlog
 
 from forebay.coordinator.logs import Logger
-from forebay.workers.cell_jobs import CELL_FUNCTION, lease_of_job
+from forebay.coordinator.runs.plan import CELL_FUNCTION
+from forebay.workers.cell_jobs import lease_of_job
 
 Fields = dict[str, Any]
 

@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import copy_context
+from functools import partial
 from signal import Signals
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from arq.constants import job_key_prefix
 from arq.utils import timestamp_ms
 from arq.worker import Worker, func
 from redis.exceptions import RedisError
 
-from forebay.contracts.errors import ConfigurationError, ForebayError
+from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable, ForebayError
 from forebay.contracts.requests import ReleaseResult
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.tasks import (
@@ -31,7 +33,9 @@ from forebay.contracts.tasks import (
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.runs.plan import CELL_FUNCTION
 from forebay.coordinator.runs.tracker import CompletionTracker
+from forebay.coordinator.supervision import Guard
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.puller import TaskPuller
 from forebay.workers.arq_log import WorkerFacts, log_events, logged_as, logging_worker
@@ -45,19 +49,27 @@ from forebay.workers.arq_settings import (
     url_of,
 )
 from forebay.workers.cell_jobs import (
-    CELL_FUNCTION,
     CELL_TRIES,
     CellJobs,
     lease_of_job,
     outcome_of_cells,
 )
-from forebay.workers.cells import MakeCellMaker
+from forebay.workers.cells import MakeCellMaker, NoCells
 from forebay.workers.pressure import RequestPressureHints
 from forebay.workers.serialization import SerializerName, serializer_of
 from forebay.workers.unstarted_jobs import UnstartedJobs
 
+if TYPE_CHECKING:
+    from forebay.workers.allowlist import Allowlist  # with an extra
+
+_TURN: Final = ("beats", "aborts", "aborts of waiting jobs", "hints")
+"""What arq's loop does at each turn, as the log names it."""
+
 CANCEL_AGAIN_SECONDS: Final = 0.5
 """How long a cancelled job may clean up before it is cancelled again."""
+
+UNREAD_SECONDS: Final = 30.0
+"""After which a job that this worker could not begin may be admitted again."""
 
 log = Logger("forebay.worker")
 
@@ -70,7 +82,7 @@ class ForebayWorker(Worker):
         pool: name of the task pool, by default ``default``.
         functions: arq functions.
         serializer: of the pool's jobs and results.
-        cells: makes what makes the cells of runs; without it tasks of runs are put back.
+        cells: makes what makes the cells of runs; without it runs are refused.
         settings: arq's, such as ``max_jobs``, ``on_startup`` or ``cron_jobs``.
 
     Raises:
@@ -95,12 +107,21 @@ class ForebayWorker(Worker):
         self.tasks_admission = TaskAdmissionController(
             coordinator,
             pool_name,
-            functions=[*(one.name for one in named), CELL_FUNCTION, *(cron.name for cron in crons)],
+            functions=[
+                *(one.name for one in named),
+                *((CELL_FUNCTION,) if cells else ()),
+                *(cron.name for cron in crons),
+            ],
             on_lease_lost=self._on_lease_lost,
         )
         self.request_admission = AdaptiveRequestAdmissionController(coordinator)
         tracker = CompletionTracker(self.tasks_admission, coordinator.client)
-        self._cells = CellJobs(cells and cells(tracker, self.request_admission), chosen)
+        maker = NoCells(tracker) if cells is None else cells(tracker, self.request_admission)
+        self._cells = CellJobs(maker, chosen)
+        self._guard = Guard(log, pool=pool)
+        self._states = {
+            name: coordinator.availability.connection(name, pool=pool) for name in _TURN
+        }
         self._hints = RequestPressureHints(
             self.request_admission.pressure, self.request_admission.known
         )
@@ -148,6 +169,11 @@ class ForebayWorker(Worker):
         """Ids of the tasks that ended since the stop began: ``finished`` and ``given_back``."""
         return self._drained
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it was told to stop: it takes no new tasks."""
+        return self._stopping
+
     # -- pulling
 
     async def main(self) -> None:
@@ -166,20 +192,16 @@ class ForebayWorker(Worker):
                 free_slots=self._free_slots,
                 start=self._start,
                 expired=self._note_expired,
+                lost=self._note_lost,
                 in_progress_seconds=self.in_progress_timeout_s,
                 under_pressure=lambda: self._hints.resources,
                 takes_pushes=not self.burst,
             )
             self._puller.look()
-        try:
-            await super().heart_beat()
-            if self.allow_abort_jobs:
-                await self._discard_aborted()
-        except ForebayError as error:  # as of a cron job that a draining pool does not take
-            log.warning("heart_beat_failed", error=str(error))
-        except (RedisError, OSError):
-            pass  # the next beat comes soon
-        await self._hints.refresh()
+        await self._outlive("beats", super().heart_beat)
+        if self.allow_abort_jobs:
+            await self._outlive("aborts of waiting jobs", self._discard_aborted)
+        await self._outlive("hints", self._hints.refresh)
 
     async def _discard_aborted(self) -> None:
         """Drop jobs that are to be aborted before their start; arq counts each as failed."""
@@ -188,9 +210,24 @@ class ForebayWorker(Worker):
             arq_log.info("job_aborted", job_id=job_id, was_started=False)
 
     async def _cancel_aborted_jobs(self) -> None:
-        """Do as arq does, which looks before each beat; a server that is away ends no worker."""
-        with contextlib.suppress(RedisError, OSError):
-            await super()._cancel_aborted_jobs()
+        """Do as arq does, which looks before each beat."""
+        await self._outlive("aborts", super()._cancel_aborted_jobs)
+
+    async def _outlive(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do a part of what arq's loop does at each turn; what it raises ends no worker."""
+        state = self._states[name]
+        try:
+            await work()
+            if state.is_lost:
+                await self.pool.ping()  # the work may have asked the server nothing
+        except (RedisError, OSError, CoordinatorUnavailable) as error:
+            state.lost(error)
+        except ForebayError as error:  # as of a cron job that a draining pool does not take
+            log.warning("heart_beat_failed", error=str(error))
+        except Exception as error:  # noqa: BLE001 - of a cron job's schedule, say
+            self._guard.note(name, error)
+        else:
+            state.back()
 
     def _free_slots(self) -> int:
         """How many more may start: a job whose end is on its way has left its slot."""
@@ -206,6 +243,11 @@ class ForebayWorker(Worker):
         return job_id in self.job_tasks or job_id in self.tasks
 
     def _start(self, lease: TaskAdmissionLease) -> None:
+        """Start a job's task; one that cannot be started is put back, and ends nothing else."""
+        if not self._guard.call(self._start_task, lease):
+            self.tasks_admission.finish(lease, TaskDeferred(delay_seconds=UNREAD_SECONDS))
+
+    def _start_task(self, lease: TaskAdmissionLease) -> None:
         context = copy_context()
         context.run(lease_of_job.set, lease)
         context.run(logging_worker.set, self._facts)
@@ -217,22 +259,28 @@ class ForebayWorker(Worker):
     async def _run(self, lease: TaskAdmissionLease) -> None:
         """Let arq run the job; a server that is away is no fault of the job, nor of the worker."""
         item = lease.item
+        has_begun = False
         try:
             await self._unwound(item.task_id)
-            try:
-                payload = await self._payload_of(lease)
-            except (RedisError, OSError) as error:
-                await self._put_back(lease, error)
-                return
+            payload = await self._payload_of(lease)
             if not self.tasks_admission.is_held(lease):
                 return
             self.tasks_admission.say("worker_spawned", lease)
             opening_of_job.set(
                 Opening(payload=payload, job_try=item.job_try, is_aborted=item.is_aborted)
             )
+            has_begun = True
             await self.run_job(item.task_id, item.available_ms)
-        except RedisError as error:  # of a hook that asked a server that is away
+        except (RedisError, OSError) as error:
+            if has_begun and not isinstance(error, RedisError):
+                raise  # of a hook; where it asked a server that is away, the job comes again
             await self._put_back(lease, error)
+        except Exception as error:
+            if has_begun:
+                raise  # of a hook, which ends the worker, as it does in arq
+            self._guard.note("beginning a job", error)
+            if self.tasks_admission.is_held(lease):
+                await self._end(lease, TaskDeferred(delay_seconds=UNREAD_SECONDS))
         except asyncio.CancelledError:  # arq lets it through where a hook was cancelled
             if not self.tasks_admission.is_held(lease) and not self._stopping:
                 return
@@ -270,13 +318,21 @@ class ForebayWorker(Worker):
         job_id = lease.item.task_id
         self._running.discard(task)
         self._ending.discard(lease.lease_id)
+        if task.cancelled() and not self._stopping:
+            self._put_back_cancelled(lease)
         if self._unwinding.get(job_id) is task:
             del self._unwinding[job_id]
         is_kept = self.tasks.get(job_id) is task
-        if is_kept and not task.cancelled() and task.exception() is None:
+        if is_kept and (task.cancelled() or task.exception() is None):
             del self.tasks[job_id]  # arq looks at those that failed, and raises
         if self._puller is not None:
-            self._puller.look()
+            self._guard.call(self._puller.look)
+
+    def _put_back_cancelled(self, lease: TaskAdmissionLease) -> None:
+        """Put a job back whose task was cancelled by nobody here; its worker goes on."""
+        if self.tasks_admission.is_held(lease):
+            log.warning("job_put_back", task_id=lease.item.task_id, error="CancelledError")
+            self.tasks_admission.finish(lease, TaskDeferred())
 
     def _note_expired(self, job_id: str) -> None:
         """Count a job whose payload expired in the queue as arq does: it has failed."""
@@ -284,7 +340,15 @@ class ForebayWorker(Worker):
         arq_log.warning("job_expired", job_id=job_id)
         # arq keeps what is in `tasks`, and looks how it ended.
         self.tasks[f"{job_id} expired"] = self.loop.create_task(
-            self._unstarted.leave_expired(job_id)
+            self._outlive("beats", lambda: self._unstarted.leave_expired(job_id))
+        )
+
+    def _note_lost(self, job_id: str, members: Sequence[str]) -> None:
+        """Fail a job that ended the process of each member that ran it."""
+        self.jobs_failed += 1
+        log.error("job_failed_worker_lost", task_id=job_id, members=list(members))
+        self.tasks[f"{job_id} lost"] = self.loop.create_task(
+            self._outlive("beats", lambda: self._unstarted.fail_lost(job_id, members))
         )
 
     # -- the end of a job: one script
@@ -302,12 +366,13 @@ class ForebayWorker(Worker):
         """End the lease with its task; with a lost lease nothing is written."""
         lease = lease_of_job.get()
         made = self._cells.take(lease)
+        gives_back_try = self._cells.take_no_try(lease) or self._stopping
         if not self.tasks_admission.is_held(lease):
             return
         outcome: TaskOutcome
         if not finish:
             delay_ms = lease.item.available_ms + incr_score - timestamp_ms() if incr_score else 0
-            outcome = TaskDeferred(delay_seconds=delay_ms / 1000, gives_back_try=self._stopping)
+            outcome = TaskDeferred(delay_seconds=delay_ms / 1000, gives_back_try=gives_back_try)
         else:
             outcome = TaskCompleted(
                 result=result_data or b"",
@@ -395,10 +460,13 @@ class ForebayWorker(Worker):
         try:
             await self._shut_down()
         finally:
-            await self._cells.aclose()
-            await self.request_admission.close()
-            await self.tasks_admission.close()
-            await self.coordinator.close()
+            for state in self._states.values():
+                state.forget()
+            async with contextlib.AsyncExitStack() as stack:  # each, whatever befalls the others
+                stack.push_async_callback(self.coordinator.close)
+                stack.push_async_callback(self.tasks_admission.close)
+                stack.push_async_callback(self.request_admission.close)
+                stack.push_async_callback(self._cells.aclose)
 
     async def _shut_down(self) -> None:
         """Do what arq's own close does once no job runs, where the server is away as well."""
@@ -431,6 +499,7 @@ async def open_worker(
     *,
     pool: str | None = None,
     member: MemberSettings | None = None,
+    allowed: Allowlist | None = None,
     **settings: Any,
 ) -> ForebayWorker:
     """Connect and make a worker; ``await worker.async_run()`` runs it.
@@ -440,6 +509,8 @@ async def open_worker(
             ``redis_settings``.
         pool: the task pool, by default ``default``.
         member: how the process takes part in the fleet.
+        allowed: the worker makes the cells of runs, which may use this and no other variable, file
+            or host; without it, and without ``cells``, it makes none.
         settings: what ``ForebayWorker`` and ``arq.Worker`` take; of arq's settings class what
             `settings_of` returns.
 
@@ -450,9 +521,17 @@ async def open_worker(
         raise ConfigurationError(
             "neither a url nor redis_settings were given, expected one; say the server's url."
         )
+    if allowed is not None:
+        settings = {"cells": _cells_within(allowed)} | settings
     coordinator = await Coordinator.open(url or url_of(settings["redis_settings"]), member)
     try:
         return ForebayWorker(coordinator, pool=pool, **settings)
     except BaseException:
         await coordinator.close()
         raise
+
+
+def _cells_within(allowed: Allowlist) -> MakeCellMaker:
+    from forebay.workers.run_cells import RunCells  # noqa: PLC0415 - an extra
+
+    return partial(RunCells, environ=os.environ, allowed=allowed)

@@ -10,36 +10,30 @@ from arq.jobs import serialize_job
 from arq.worker import Retry
 
 from forebay.contracts.tasks import AdmittedTask, TaskAdmissionLease, TaskCompleted, TaskDropped
-from forebay.coordinator.logs import Logger
+from forebay.coordinator.runs.plan import CELL_FUNCTION
 from forebay.workers.cells import CellMaker, CellsDeferred, CellsDropped, CellsMade
 from forebay.workers.serialization import JobSerializer
-
-CELL_FUNCTION: Final = "forebay_cell"
 
 CELL_TRIES: Final = 1_000_000
 """arq's own bound of tries does not count for cells: a run decides with its ``max_tries``."""
 
-PUT_BACK_SECONDS: Final = 30.0
-"""After which a cell that this worker cannot make may be admitted again."""
-
 lease_of_job: ContextVar[TaskAdmissionLease] = ContextVar("forebay_lease_of_job")
 """The admission under which a job runs: its id may be admitted again while it still unwinds."""
-
-log = Logger("forebay.worker")
 
 
 class CellJobs:
     """The jobs of one worker that make cells of runs.
 
     Args:
-        maker: makes the cells; None in a worker that makes none, which puts such tasks back.
+        maker: makes the cells.
         serializer: of the pool's jobs.
     """
 
-    def __init__(self, maker: CellMaker | None, serializer: JobSerializer) -> None:
+    def __init__(self, maker: CellMaker, serializer: JobSerializer) -> None:
         self._maker = maker
         self._serializer = serializer
         self._made: dict[str, CellsMade | CellsDropped] = {}
+        self._no_tries: set[str] = set()
 
     def payload(self, item: AdmittedTask) -> bytes:
         """Return the arq job of a task of a run, which carries no payload of its own."""
@@ -61,16 +55,10 @@ class CellJobs:
         lease = lease_of_job.get()
         if lease.item.cell is None:
             return
-        if self._maker is None:
-            log.error(
-                "cell_put_back",
-                task_id=lease.item.task_id,
-                reason="this worker makes no cells of runs",
-                remedy="give runs and jobs pools of their own, or start it as `forebay worker`",
-            )
-            raise Retry(defer=PUT_BACK_SECONDS)
         outcome = await self._maker.make(lease.item.cell, ctx["job_try"])
         if isinstance(outcome, CellsDeferred):
+            if outcome.gives_back_try:
+                self._no_tries.add(lease.lease_id)
             raise Retry(defer=outcome.delay_seconds)
         self._made[lease.lease_id] = outcome
 
@@ -78,10 +66,16 @@ class CellJobs:
         """Return what came of a task's cells, and forget it; None where nothing did."""
         return self._made.pop(lease.lease_id, None)
 
+    def take_no_try(self, lease: TaskAdmissionLease) -> bool:
+        """Say whether a task that is made later was no try of it, and forget it."""
+        if lease.lease_id not in self._no_tries:
+            return False
+        self._no_tries.discard(lease.lease_id)
+        return True
+
     async def aclose(self) -> None:
         """Wait for releases under way and close the provider clients."""
-        if self._maker is not None:
-            await self._maker.aclose()
+        await self._maker.aclose()
 
 
 def outcome_of_cells(

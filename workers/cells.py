@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
+from redis.exceptions import RedisError
+
+from forebay.contracts.errors import CoordinatorError
 from forebay.contracts.tasks import RunCell
+from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.runs.tracker import CompletionTracker
+
+PUT_BACK_SECONDS: Final = 30.0
+"""After which a cell that this worker cannot make may be admitted again."""
+
+log = Logger("forebay.worker")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,9 +39,15 @@ class CellsDropped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellsDeferred:
-    """Something went wrong that another try may mend."""
+    """Something went wrong that another try may mend.
+
+    Attributes:
+        delay_seconds: after which it may be tried again.
+        gives_back_try: whether this was no try, as where the worker may not make such cells.
+    """
 
     delay_seconds: float
+    gives_back_try: bool = False
 
 
 CellsOutcome = CellsMade | CellsDropped | CellsDeferred
@@ -45,6 +63,36 @@ class CellMaker(Protocol):
     async def aclose(self) -> None:
         """Wait for releases under way and close the provider clients."""
         ...
+
+
+def this_worker() -> str:
+    """Return what names this process to people: host and process id."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+class NoCells:
+    """Refuses every run: for a worker that makes no cells, where no other one may be there.
+
+    Args:
+        tracker: of the pool's runs.
+    """
+
+    def __init__(self, tracker: CompletionTracker) -> None:
+        self._tracker = tracker
+
+    async def make(self, cell: RunCell, job_try: int) -> CellsOutcome:  # noqa: ARG002
+        """Leave the cell to other workers."""
+        reason = (
+            f"worker {this_worker()} makes no cells of runs; start one as `forebay worker`, where"
+            " forebay[run] is installed, and give runs and jobs pools of their own."
+        )
+        log.error("run_refused", run_id=cell.run_id, reason=reason)
+        with contextlib.suppress(CoordinatorError, RedisError):  # said again with the next cell
+            await self._tracker.refuse(cell.run_id, reason)
+        return CellsDeferred(delay_seconds=PUT_BACK_SECONDS, gives_back_try=True)
+
+    async def aclose(self) -> None:
+        """Do nothing: there is nothing to close."""
 
 
 MakeCellMaker = Callable[[CompletionTracker, AdaptiveRequestAdmissionController], CellMaker]

@@ -27,7 +27,7 @@ from forebay.contracts.requests import (
     RequestReleaseOutcome,
     TokenUsage,
 )
-from forebay.workers.answer_bodies import BILLING_CODES, OVERLOAD_CODES
+from forebay.workers.answer_bodies import ANSWER_TOO_LONG, BILLING_CODES, OVERLOAD_CODES
 from forebay.workers.provider_answers import answer_of, lowered_headers, retry_after_seconds
 
 _OVERLOAD = frozenset({429, 503, 529})
@@ -132,7 +132,8 @@ class DefaultClassifier:
         billing = body_error_code in BILLING_CODES
         # "false" is OpenAI's word for "the same request will fail again", which its own SDK
         # respects.
-        if billing or lowered.get("x-should-retry") == "false":
+        is_final = billing or body_error_code == ANSWER_TOO_LONG
+        if is_final or lowered.get("x-should-retry") == "false":
             diagnostics["retryable"] = False
         elif is_good:
             # The request was accepted, so it is not the request that is wrong.

@@ -320,7 +320,7 @@ class ModelRequestExecutor:
     def _released(self, release: asyncio.Future[ReleaseResult]) -> None:
         self._releases.discard(release)
         if not release.cancelled() and (fault := release.exception()) is not None:
-            log.error("request_release_raised", error_type=type(fault).__qualname__)
+            log.unexpected("request_release_raised", fault)
 
     def _may_retry(self, end: _Returned[T] | _Raised, trace: _Trace) -> bool:
         """Say whether another attempt may end better; notes successes."""

@@ -15,9 +15,10 @@ from forebay.contracts.identity import RequestDomain, RequestGroupSpec, RequestR
 from forebay.contracts.requests import TokenUsage
 from forebay.contracts.workflow import ModelSpec, ProviderSpec, WorkflowSettings
 from forebay.coordinator.requests.resolver import RequestResourceResolver
+from forebay.workers.answer_bodies import ANSWER_TOO_LONG
 from forebay.workers.executor import ModelRequest, ModelRequestExecutor
-from forebay.workers.generators.base import ChatAnswer
-from forebay.workers.openai_answers import ProviderCompletion
+from forebay.workers.generators.base import ChatAnswer, RecordRejected
+from forebay.workers.openai_answers import ProviderCompletion, ProviderHTTPError
 from forebay.workers.openai_client import OpenAICompatibleClient
 from forebay.workers.token_estimate import CharacterEstimator
 
@@ -121,6 +122,7 @@ class WorkflowModels:
 
         Raises:
             ConfigurationError: there is no such alias.
+            RecordRejected: the answer is longer than the model's ``max_answer_bytes``.
             Exception: as `ModelRequestExecutor.execute`.
         """
         model = self._models.get(alias)
@@ -129,7 +131,15 @@ class WorkflowModels:
                 f"model {alias!r} is not one of the workflow's:"
                 f" {', '.join(self._models) or 'none'}; add it to models."
             )
-        answer = await self._executor.execute(self._request(model, messages, response_schema))
+        try:
+            answer = await self._executor.execute(self._request(model, messages, response_schema))
+        except ProviderHTTPError as error:
+            if error.error_code != ANSWER_TOO_LONG:
+                raise
+            raise RecordRejected(
+                f"answer_too_long: {model.spec.provider}/{model.spec.model} answered with more than"
+                f" {model.spec.max_answer_bytes:,} bytes, the max_answer_bytes of model {alias!r}"
+            ) from None
         usage = answer.usage or TokenUsage()
         return ChatAnswer(
             text=answer.text, input_tokens=usage.input_tokens, output_tokens=usage.output_tokens
@@ -151,6 +161,7 @@ class WorkflowModels:
                 max_tokens=spec.max_tokens,
                 response_format=_response_format(response_schema),
                 timeout_seconds=spec.timeout_seconds,
+                max_answer_bytes=spec.max_answer_bytes,
             )
 
         return ModelRequest(

@@ -16,7 +16,13 @@ import httpx2
 from pydantic import SecretStr, ValidationError
 
 from forebay.contracts.errors import ConfigurationError
-from forebay.workers.answer_bodies import AnswerReader, error_code_of
+from forebay.workers.answer_bodies import ANSWER_TOO_LONG, AnswerReader, error_code_of
+from forebay.workers.answer_reading import (
+    ACCEPTED_ENCODINGS,
+    BodyTooLong,
+    BodyUnreadable,
+    read_body,
+)
 from forebay.workers.openai_answers import (
     UNREADABLE,
     ChatCompletion,
@@ -37,6 +43,9 @@ _WireT = TypeVar("_WireT", bound=Wire)
 DEFAULT_TIMEOUT_SECONDS = 120.0
 CONNECT_TIMEOUT_SECONDS = 10.0
 """Connecting is given up before the whole call is, so that a dead host shows as such."""
+MOST_ANSWER_BYTES = 2**20
+"""Of a chat completion, where the call names no bound: some 200,000 tokens."""
+_MOST_VECTOR_AND_IMAGE_BYTES = 64 * 2**20
 
 
 class OpenAICompatibleClient:
@@ -64,8 +73,10 @@ class OpenAICompatibleClient:
         self._timeout_seconds = timeout_seconds
         # Not "if api_key": an empty secret is false, and is to be refused, not left out.
         bearer = None if api_key is None else f"Bearer {_checked_key(api_key)}"
+        headers = {"accept-encoding": ACCEPTED_ENCODINGS}
         self._http = httpx2.AsyncClient(
-            headers=None if bearer is None else {"authorization": bearer},
+            headers=headers if bearer is None else headers | {"authorization": bearer},
+            follow_redirects=False,  # nobody here has chosen the host that they lead to
             limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None),
             transport=transport,
         )
@@ -93,11 +104,13 @@ class OpenAICompatibleClient:
         response_format: Mapping[str, Any] | None = None,
         user: str | None = None,
         timeout_seconds: float | None = None,
+        max_answer_bytes: int = MOST_ANSWER_BYTES,
     ) -> ProviderCompletion:
         """Ask for one chat completion; arguments that are None are not sent.
 
         Raises:
-            ProviderHTTPError: any answer but a readable 2xx.
+            ProviderHTTPError: any answer but a readable 2xx; one that is longer than
+                ``max_answer_bytes`` has the error code ``answer_too_long``.
             TimeoutError: no full answer within the timeout.
             httpx2.TransportError: no connection, or a broken one.
         """
@@ -109,8 +122,10 @@ class OpenAICompatibleClient:
             response_format=response_format,
             user=user,
         )
-        response = await self._send("POST", "/chat/completions", body, timeout_seconds)
-        completion = self._read(ChatCompletion, response)
+        response, content = await self._send(
+            "POST", "/chat/completions", body, timeout_seconds, max_answer_bytes
+        )
+        completion = self._read(ChatCompletion, response, content)
         text = completion.choices[0].message.content or ""
         return ProviderCompletion(text=text, **_told(response, completion.usage))
 
@@ -119,8 +134,8 @@ class OpenAICompatibleClient:
     ) -> ProviderEmbeddings:
         """Ask for one vector per input; raises as `chat` does."""
         body = {"model": model, "input": list(inputs), "encoding_format": "float"}
-        response = await self._send("POST", "/embeddings", body, timeout_seconds)
-        found = self._read(Embeddings, response)
+        response, content = await self._send("POST", "/embeddings", body, timeout_seconds)
+        found = self._read(Embeddings, response, content)
         ordered = sorted(found.data, key=lambda item: item.index)
         if [item.index for item in ordered] != list(range(len(inputs))):
             raise self._error(response, UNREADABLE)
@@ -142,8 +157,8 @@ class OpenAICompatibleClient:
         body = _without_none(
             model=model, prompt=prompt, n=n, size=size, response_format=response_format, user=user
         )
-        response = await self._send("POST", "/images/generations", body, timeout_seconds)
-        found = self._read(Images, response)
+        response, content = await self._send("POST", "/images/generations", body, timeout_seconds)
+        found = self._read(Images, response, content)
         images = [image.url or image.b64_json or "" for image in found.data]
         if "" in images:
             raise self._error(response, UNREADABLE)
@@ -154,7 +169,7 @@ class OpenAICompatibleClient:
 
         Raises as `chat` does.
         """
-        response = await self._send("GET", "/models", None, timeout_seconds)
+        response, _ = await self._send("GET", "/models", None, timeout_seconds)
         return ProviderAnswer(**_told(response, None))
 
     async def _send(
@@ -163,37 +178,53 @@ class OpenAICompatibleClient:
         path: str,
         body: Mapping[str, Any] | None,
         timeout_seconds: float | None,
-    ) -> httpx2.Response:
+        max_answer_bytes: int = _MOST_VECTOR_AND_IMAGE_BYTES,
+    ) -> tuple[httpx2.Response, bytes]:
         seconds = self._timeout_seconds if timeout_seconds is None else timeout_seconds
         connect = httpx2.Timeout(None, connect=min(seconds, CONNECT_TIMEOUT_SECONDS))
         try:
             # httpx bounds each read; only this bounds an answer that trickles in.
-            async with asyncio.timeout(seconds):
-                response = await self._http.request(
+            async with (
+                asyncio.timeout(seconds),
+                self._http.stream(
                     method, self._base_url + path, json=body, timeout=connect
-                )
+                ) as response,
+            ):
+                content, error_code = await _content_of(response, max_answer_bytes)
         except TimeoutError as error:
             raise TimeoutError(
                 f"{self._base_url}{path} did not answer within {seconds:g} s;"
                 " raise the model's timeout_seconds if its answers take longer."
             ) from error
         if not response.is_success:
-            raise self._error(response, error_code_of(response.content))
-        return response
+            raise self._error(response, error_code_of(content))
+        if error_code is not None:
+            raise self._error(response, error_code)
+        return response, content
 
-    def _read(self, wire: type[_WireT], response: httpx2.Response) -> _WireT:
+    def _read(self, wire: type[_WireT], response: httpx2.Response, content: bytes) -> _WireT:
         # Not raised from the ValidationError: that holds the body.
         with suppress(ValidationError):
-            return wire.model_validate_json(response.content)
+            return wire.model_validate_json(content)
         # Some providers tell an overload or a fault in a body under a good status.
         reader = AnswerReader("application/json", "")
-        reader.feed(response.content)
+        reader.feed(content)
         raise self._error(response, reader.error_code or UNREADABLE)
 
     def _error(self, response: httpx2.Response, error_code: str | None) -> ProviderHTTPError:
         return ProviderHTTPError(
             response.status_code, response.headers, error_code, url=str(response.request.url)
         )
+
+
+async def _content_of(response: httpx2.Response, most_bytes: int) -> tuple[bytes, str | None]:
+    """Return the body, or b"" and the error code of an answer whose body cannot be had."""
+    try:
+        return await read_body(response, most_bytes), None
+    except BodyTooLong:
+        return b"", ANSWER_TOO_LONG
+    except BodyUnreadable:
+        return b"", UNREADABLE
 
 
 def _told(response: httpx2.Response, usage: object) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Final, Protocol
 
-from forebay.contracts.errors import CoordinatorError
 from forebay.contracts.identity import ProviderModelKey, SchedulerResourceKey, request_resource
 from forebay.contracts.snapshots import DomainSnapshot, GlobalSnapshot
 
@@ -56,19 +55,24 @@ class RequestPressureHints:
         return self._resources if is_fresh else frozenset()
 
     async def refresh(self) -> None:
-        """Look again, at most once a second; where the server is away there are no hints.
+        """Look again, at most once a second; where that fails there are no hints.
 
         With one provider/model there is nobody to prefer, so nobody is asked.
+
+        Raises:
+            CoordinatorError, ConfigurationError: the server could not be used.
         """
         known = list(self._known())
         if len(known) < 2 or self._clock() - self._read_at < REFRESH_SECONDS:  # noqa: PLR2004
             return
-        found = set()
+        found: set[SchedulerResourceKey] = set()
         try:
             for provider_model in known:
                 shard = await self._pressure.global_snapshot(provider_model)
                 if any(map(is_under_pressure, shard.domains.values())):
                     found.add(request_resource(provider_model))
-        except CoordinatorError:
-            found = set()
-        self._resources, self._read_at = frozenset(found), self._clock()
+        except BaseException:
+            found.clear()
+            raise
+        finally:
+            self._resources, self._read_at = frozenset(found), self._clock()

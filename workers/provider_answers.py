@@ -50,6 +50,7 @@ _FAR_DATE_SECONDS = 600.0
 _DAILY_FROM_SECONDS = 600.0
 _LONGEST_PERIOD_SECONDS = 2 * 86_400.0
 _LONGEST_DURATION = 40
+_LONGEST_DATE = 64
 _UNIT_SECONDS: Final = {
     "d": 86_400.0,
     "h": 3600.0,
@@ -238,15 +239,17 @@ def _duration(text: Any) -> float | None:
 
 def _seconds_until(text: Any, now: float) -> float | None:
     """Return the seconds until an instant as of RFC 3339."""
+    if not isinstance(text, str) or len(text) > _LONGEST_DATE:
+        return None
     try:
         return _until(datetime.fromisoformat(text.strip()), now)
-    except (AttributeError, TypeError, ValueError, OverflowError):
+    except (ValueError, OverflowError):
         return None
 
 
 def _seconds_or_date(text: str, now: float) -> float | None:
     seconds = _decimal(text)
-    if seconds is not None:
+    if seconds is not None or len(text) > _LONGEST_DATE:
         return seconds
     try:
         return _until(parsedate_to_datetime(text), now)

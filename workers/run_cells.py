@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import time
 from collections.abc import Mapping
@@ -11,19 +12,29 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError
 
-from forebay.contracts.errors import CoordinatorError, WorkflowError
+from forebay.contracts.errors import CoordinatorError, RunRefused, WorkflowError
 from forebay.contracts.events import RuntimeCorrelation, current_correlation
 from forebay.contracts.identity import RequestGroupSpec
 from forebay.contracts.requests import RequestDenialReason
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
 from forebay.contracts.tasks import RunCell
+from forebay.contracts.workflow import Workflow
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.requests.resolver import RequestResourceResolver
 from forebay.coordinator.runs.tracker import CompletionTracker
-from forebay.workers.cells import CellsDeferred, CellsDropped, CellsMade, CellsOutcome
+from forebay.coordinator.supervision import outcome_of
+from forebay.workers.allowlist import Allowlist
+from forebay.workers.cells import (
+    CellsDeferred,
+    CellsDropped,
+    CellsMade,
+    CellsOutcome,
+    this_worker,
+)
 from forebay.workers.classification import DefaultClassifier
+from forebay.workers.evaluation.evaluator import EvaluatorUnavailable
 from forebay.workers.executor import ModelRequestExecutor
 from forebay.workers.generators.base import (
     GenerationContext,
@@ -33,10 +44,12 @@ from forebay.workers.generators.base import (
 )
 from forebay.workers.generators.registry import build_generator
 from forebay.workers.models import ProviderClients, WorkflowModels
-from forebay.workers.workflow_file import apply_environment
+from forebay.workers.workflow_file import apply_addresses
 
 RETRY_BASE_SECONDS: Final = 0.5
 RETRY_CAP_SECONDS: Final = 30.0
+REFUSED_SECONDS: Final = 1.0
+"""After which a cell that this worker may not make can be admitted again, by another one."""
 
 log = Logger("forebay.runs")
 
@@ -55,6 +68,7 @@ class RunCells:
         tracker: where inputs are read.
         requests: request admission, through which every model call goes.
         environ: keys and addresses of providers.
+        allowed: what of the environment, the files and the network a run may use here.
     """
 
     def __init__(
@@ -62,18 +76,24 @@ class RunCells:
         tracker: CompletionTracker,
         requests: AdaptiveRequestAdmissionController,
         environ: Mapping[str, str],
+        allowed: Allowlist,
     ) -> None:
         self._tracker = tracker
         self._requests = requests
         self._environ = environ
+        self._allowed = allowed
+        self._name = this_worker()
         self._executor = ModelRequestExecutor(requests)
         self._clients = ProviderClients()
         self._resolver = RequestResourceResolver()
         self._prepared: dict[str, asyncio.Task[_PreparedRun | None]] = {}
+        self._refused: dict[str, str] = {}
 
     async def make(self, cell: RunCell, job_try: int) -> CellsOutcome:
         """Make one task's cells and say how it went; only a cancellation is raised."""
         try:
+            if cell.run_id in self._refused:
+                return await self._refuse(cell.run_id)
             run = await self._prepare(cell.run_id)
             if run is None:
                 return CellsDropped(reason="run_ended")
@@ -84,8 +104,19 @@ class RunCells:
                 current_correlation.reset(token)
         except RecordRejected as error:
             return CellsDropped(reason=error.reason)
+        except RunRefused as error:
+            return await self._refuse(cell.run_id, str(error))
         except Exception as error:  # noqa: BLE001 - a failing cell must never end the worker
             return await self._failed(cell, job_try, error)
+
+    async def _refuse(self, run_id: str, reason: str | None = None) -> CellsOutcome:
+        """Leave a cell to other workers; where none may make it, the run's driver is told why."""
+        if reason is not None and run_id not in self._refused:
+            log.error("run_refused", run_id=run_id, reason=reason)
+            self._refused[run_id] = reason
+        with contextlib.suppress(CoordinatorError, RedisError):  # said again with the next cell
+            await self._tracker.refuse(run_id, self._refused[run_id])
+        return CellsDeferred(delay_seconds=REFUSED_SECONDS, gives_back_try=True)
 
     async def aclose(self) -> None:
         """Wait for releases under way and close the provider clients."""
@@ -133,16 +164,19 @@ class RunCells:
 
     async def _prepare(self, run_id: str) -> _PreparedRun | None:
         task = self._prepared.get(run_id)
-        if task is None or _failed(task):
+        if task is None or _may_go_better(task):
             task = asyncio.get_running_loop().create_task(self._load(run_id))
             self._prepared[run_id] = task
-        return await asyncio.shield(task)
+        return await outcome_of(task, f"preparing run {run_id!r}")
 
     async def _load(self, run_id: str) -> _PreparedRun | None:
         spec = await self._tracker.spec(run_id)
         if spec is None:
             return None
-        workflow = apply_environment(spec.workflow, environ=self._environ)
+        workflow = self._workflow_here(spec.workflow)
+        generators = await asyncio.to_thread(_generators_of, workflow)
+        if not await self._tracker.accept(run_id):
+            raise RunRefused(f"every worker of the pool has refused run {run_id!r}.")
         spec = spec.model_copy(update={"workflow": workflow})
         for alias, model in workflow.models.items():
             resource = self._resolver.resolve(model.provider, model.model, model_alias=alias)
@@ -164,9 +198,38 @@ class RunCells:
         )
         return _PreparedRun(
             spec=spec,
-            generators=tuple(build_generator(column, workflow) for column in workflow.columns),
+            generators=generators,
             context=GenerationContext(models=models),
         )
+
+    def _workflow_here(self, workflow: Workflow) -> Workflow:
+        """Return a workflow as this worker may use it.
+
+        Raises:
+            RunRefused: it asks for something that is not allowed here, or not here.
+        """
+        here = apply_addresses(workflow, environ=self._environ)
+        here = self._allowed.check(here, self._name)
+        for provider in here.providers.values():
+            key = provider.api_key_env
+            if key is not None and not self._environ.get(key, "").strip():
+                raise RunRefused(
+                    f"variable {key} is not set in worker {self._name}; set it where that worker"
+                    " starts, or stop the worker."
+                )
+        return here
+
+
+def _generators_of(workflow: Workflow) -> tuple[RecordGenerator | RowGroupGenerator, ...]:
+    return tuple(build_generator(column, workflow) for column in workflow.columns)
+
+
+def _may_go_better(preparing: asyncio.Task[Any]) -> bool:
+    """Whether to prepare a run again: what is wrong with its workflow stays wrong."""
+    if not _failed(preparing) or preparing.cancelled():
+        return _failed(preparing)
+    error = preparing.exception()
+    return not isinstance(error, Exception) or _may_be_mended(error)
 
 
 def _failed(task: asyncio.Task[Any]) -> bool:
@@ -175,7 +238,7 @@ def _failed(task: asyncio.Task[Any]) -> bool:
 
 def _may_be_mended(error: Exception) -> bool:
     """Whether another try may help: also elsewhere, where the seed file can be read."""
-    if isinstance(error, CoordinatorError | WorkflowError | RedisError):
+    if isinstance(error, CoordinatorError | WorkflowError | EvaluatorUnavailable | RedisError):
         return True
     denied = getattr(error, "denied", None)
     if denied is not None:

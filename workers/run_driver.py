@@ -7,24 +7,31 @@ which goes on from the row groups that are on disk (spec 05).
 from __future__ import annotations
 
 import asyncio
-import json
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from redis.exceptions import RedisError
 
-from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable
+from forebay.contracts.errors import (
+    ConfigurationError,
+    CoordinatorUnavailable,
+    ForebayError,
+    RunRefused,
+    TaskAdmissionError,
+)
 from forebay.contracts.runs import RunProgress, RunSpec
 from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.logs import Logger
 from forebay.coordinator.runs.scheduling import resolve_columns, resource_limits
-from forebay.coordinator.runs.tracker import CompletionTracker, WrittenRecord
+from forebay.coordinator.runs.tracker import CompletionTracker
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.workers.generators.registry import build_generator
+from forebay.workers.run_files import RunFiles
 
 RECHECK_SECONDS = 1.0
+
+log = Logger("forebay.runs")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,30 +72,27 @@ class RunDriver:
         on_progress: Callable[[RunProgress], None] | None = None,
     ) -> None:
         self._run = run
+        self._state = coordinator.availability.connection("driver", run_id=run.run_id)
         self._controller = TaskAdmissionController(coordinator, pool)
         self._changed = asyncio.Event()
         self._controller.watch(self._changed.set)
         self._tracker = CompletionTracker(self._controller, coordinator.client)
-        self._on_progress = on_progress or (lambda _progress: None)
-        self._output = Path(run.workflow.output.path)
-        self._parts = self._output.with_name(f"{self._output.name}.{run.run_id}.parts")
+        ignored: Callable[[RunProgress], None] = lambda _progress: None  # noqa: E731
+        self._on_progress = ignored if on_progress is None else on_progress
+        self._files = RunFiles(Path(run.workflow.output.path), run.run_id)
 
     async def drive(self) -> RunSummary:
         """Submit the run unless it is going on, and stay until its records are on disk.
 
         Raises:
             TaskAdmissionError: the pool refuses it; nothing was queued.
+            RunRefused: no worker may make it; nothing of it was made, and it is over.
+            ConfigurationError: its files cannot be written; the run was cancelled.
             CoordinatorError: the server could not be used; the run itself goes on.
         """
         run_id = self._run.run_id
         limits = resource_limits(self._run)
-        try:
-            await asyncio.to_thread(self._parts.mkdir, parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigurationError(
-                f"the output folder {self._parts.parent} cannot be written ({error.strerror});"
-                " expected a folder of your own; change output.path of the workflow."
-            ) from error
+        await asyncio.to_thread(self._files.begin)
         try:
             for resource, limit in limits.items():
                 await self._controller.set_limit(resource, limit, holder=run_id)
@@ -96,13 +100,27 @@ class RunDriver:
             await self._tracker.submit(self._run, scheduling)
             await self._write_until_ended()
             await self._drop_claims(limits)
-            return await asyncio.to_thread(self._assemble)
-        except asyncio.CancelledError:
-            await self._tracker.cancel(run_id)
-            await self._drop_claims(limits)
+            return await self._assemble()
+        except (asyncio.CancelledError, ConfigurationError, TaskAdmissionError, RunRefused):
+            await asyncio.to_thread(self._files.discard_if_empty)
+            await self._cancel_run(limits)
             raise
         finally:
+            self._state.forget()
             await self._controller.close()
+
+    async def _cancel_run(self, limits: Iterable[str]) -> None:
+        """End the run; where the server is away nobody can, and a person must know."""
+        try:
+            await self._tracker.cancel(self._run.run_id)
+            await self._drop_claims(limits)
+        except ForebayError as error:
+            log.warning(
+                "run_not_cancelled",
+                run_id=self._run.run_id,
+                error=str(error),
+                hint="its tasks and limits stay in the pool, and members go on with it",
+            )
 
     async def _drop_claims(self, limits: Iterable[str]) -> None:
         """The smallest claim counts: one that outlives its run would throttle the pool."""
@@ -115,10 +133,12 @@ class RunDriver:
             try:
                 if await self._write_what_is_ready():
                     return
-            except (CoordinatorUnavailable, RedisError):
+            except (CoordinatorUnavailable, RedisError) as error:
                 # The run goes on without its driver, and the driver waits for the server.
+                self._state.lost(error)
                 await asyncio.sleep(RECHECK_SECONDS)
                 continue
+            self._state.back()
             await self._changed.wait()
 
     async def _write_what_is_ready(self) -> bool:
@@ -132,55 +152,18 @@ class RunDriver:
                 records = await self._tracker.read_row_group(
                     self._run.run_id, self._run.workflow, row_group
                 )
-                await asyncio.to_thread(self._write_part, row_group, records)
+                await asyncio.to_thread(self._files.write_row_group, row_group, records)
                 if await self._tracker.written(self._run.run_id, row_group):
                     return True
             if not progress.ready_to_write:
                 return False
 
-    def _write_part(self, row_group: int, records: list[WrittenRecord]) -> None:
-        """Write whole or not at all, so that a driver's death leaves no half row group."""
-        kept = [record.values for record in records if record.dropped_by is None]
-        dropped = [
-            {"record": record.number, "column": record.dropped_by, "reason": record.reason}
-            for record in records
-            if record.dropped_by is not None
-        ]
-        for name, rows in (("records", kept), ("dropped", dropped)):
-            path = self._parts / f"{row_group:08d}.{name}.jsonl"
-            partial = path.with_suffix(".partial")
-            partial.write_text("".join(_json_line(row) for row in rows))
-            partial.replace(path)
-
-    def _assemble(self) -> RunSummary:
-        written = _concatenate(sorted(self._parts.glob("*.records.jsonl")), self._output)
-        dropped_file = self._output.with_name(f"{self._output.stem}.dropped.jsonl")
-        dropped = _concatenate(sorted(self._parts.glob("*.dropped.jsonl")), dropped_file)
-        if not dropped:
-            dropped_file.unlink()
-        shutil.rmtree(self._parts)
+    async def _assemble(self) -> RunSummary:
+        written, dropped = await asyncio.to_thread(self._files.assemble)
         return RunSummary(
             records=self._run.workflow.seed.records,
             written=written,
             dropped=dropped,
-            output=self._output,
-            dropped_file=dropped_file if dropped else None,
+            output=self._files.output,
+            dropped_file=self._files.dropped if dropped else None,
         )
-
-
-def _json_line(row: Any) -> str:
-    return json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n"
-
-
-def _concatenate(parts: list[Path], target: Path) -> int:
-    """Put parts into one file in order, replacing it at once; return the number of lines."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f"{target.name}.partial")
-    lines = 0
-    with partial.open("w") as out:
-        for part in parts:
-            text = part.read_text()
-            lines += text.count("\n")
-            out.write(text)
-    partial.replace(target)
-    return lines

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from forebay.contracts.errors import ConfigurationError, TaskFailed
+from forebay.contracts.extras import how_to_install
 from forebay.contracts.identity import shown
 
 SerializerName = Literal["json", "msgpack"]
@@ -78,7 +79,7 @@ def load_job(payload: bytes) -> Any:
     """
     try:
         return _from_json(payload.decode())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise _unreadable("JSON") from error
 
 
@@ -101,8 +102,8 @@ def serializer_of(name: str) -> JobSerializer:
         msgpack = importlib.import_module("msgpack")
     except ImportError as error:
         raise ConfigurationError(
-            "serializer 'msgpack' expects msgpack to be installed, and it is not; run pip install"
-            " 'forebay[msgpack]', or use 'json'."
+            "serializer 'msgpack' expects msgpack to be installed, and it is not; run"
+            f" {how_to_install('msgpack')}, or use 'json'."
         ) from error
 
     def dump(value: Any) -> bytes:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
 from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.extras import how_to_install
 from forebay.contracts.identity import check_methods, shown
 from forebay.contracts.requests import MAX_COST
 
@@ -162,7 +163,7 @@ def _encoding(name: str) -> Any:
     except ImportError as error:
         raise ConfigurationError(
             "estimating tokens with tiktoken expects it to be installed, and it is not; run"
-            ' pip install "forebay[tiktoken]", or use CharacterEstimator.'
+            f" {how_to_install('tiktoken')}, or use CharacterEstimator."
         ) from error
     path = _cached_file(_BLOBS[name])
     if path is None:

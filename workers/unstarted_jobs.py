@@ -1,10 +1,10 @@
-"""Jobs that are over without having run: aborted while they waited, or expired (spec 04)."""
+"""Jobs that are over without having run: aborted while they waited, expired, or lost (spec 04)."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from arq.constants import abort_jobs_ss, job_key_prefix
@@ -12,7 +12,7 @@ from arq.jobs import SerializationError, deserialize_job_raw, serialize_result
 from arq.utils import timestamp_ms
 from arq.worker import JobExecutionFailed
 
-from forebay.contracts.errors import CoordinatorError
+from forebay.contracts.errors import CoordinatorError, WorkerLost
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.workers.arq_redis import ForebayArqRedis
 from forebay.workers.serialization import JobSerializer
@@ -71,6 +71,15 @@ class UnstartedJobs:
         result = self._result_of(job_id, JobExecutionFailed("job expired"), None)
         with contextlib.suppress(CoordinatorError):
             await self._controller.queue.expire(
+                job_id, result=result, result_seconds=self._keep_seconds
+            )
+
+    async def fail_lost(self, job_id: str, members: Sequence[str]) -> None:
+        """End a job whose process died with it too often; without a server it comes again later."""
+        payload = await self._redis.get(job_key_prefix + job_id)
+        result = self._result_of(job_id, WorkerLost(members), payload)
+        with contextlib.suppress(CoordinatorError):
+            await self._controller.queue.fail_lost(
                 job_id, result=result, result_seconds=self._keep_seconds
             )
 

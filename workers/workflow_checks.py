@@ -9,8 +9,9 @@ from jinja2 import TemplateSyntaxError
 from forebay.contracts.settings import RequestQuotas
 from forebay.contracts.workflow import ColumnScope, PlannedColumn, WorkflowSpec
 from forebay.contracts.workflow_columns import ChatColumn, LlmStructuredColumn, SeedColumn
-from forebay.workers.generators.answer_schema import AnswerSchema
-from forebay.workers.generators.templates import RowTemplate, is_template_word
+from forebay.workers.evaluation.evaluator import EvaluationFailed
+from forebay.workers.generators.llm_structured import check_schema
+from forebay.workers.generators.templates import check_template, is_template_word
 from forebay.workers.workflow_places import Place, WorkflowFile, suggestion
 
 
@@ -129,12 +130,12 @@ def _used_columns(
     for field, source in column.templates.items():
         place: Place = ("columns", index, field)
         try:
-            template = RowTemplate(field, source)
+            variables = check_template(source)
         except TemplateSyntaxError as error:
             raise file.refuse(
                 place, f"template line {error.lineno}: {error.message}; correct it there"
             ) from error
-        for name in sorted(template.variables):
+        for name in sorted(variables):
             if name not in makers:
                 remedy = suggestion(name, makers)
                 raise file.refuse(place, f"no column makes {name!r}; {remedy}")
@@ -144,8 +145,8 @@ def _used_columns(
 
 def _check_schema(file: WorkflowFile, index: int, column: LlmStructuredColumn) -> None:
     try:
-        AnswerSchema(column.json_schema)
-    except ValueError as error:
+        check_schema(column.json_schema)
+    except EvaluationFailed as error:
         raise file.refuse(
             ("columns", index, "schema"), f"not a usable JSON Schema: {error}; correct it there"
         ) from error

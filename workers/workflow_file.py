@@ -11,10 +11,13 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from forebay.contracts.errors import WorkflowError
+from forebay.contracts.identity import shown
+from forebay.contracts.runs import RUN_NUMBER_DIGITS
 from forebay.contracts.workflow import OutputSpec, ProviderSpec, SeedFile, Workflow, WorkflowSpec
 from forebay.workers.generators.seed_file import describe_seed
+from forebay.workers.run_files import RunFiles
 from forebay.workers.workflow_checks import check_models, find_seed, plan_columns
-from forebay.workers.workflow_places import WorkflowFile
+from forebay.workers.workflow_places import Place, WorkflowFile
 from forebay.workers.workflow_reading import read_document
 
 
@@ -34,6 +37,7 @@ def load_workflow(path: Path | str, *, environ: Mapping[str, str]) -> Workflow:
         ConfigurationError: YAML, and PyYAML is not installed.
     """
     file = read_document(Path(path))
+    _check_utf8(file, (), file.path.absolute())
     try:
         # Strict and by way of JSON: no text is taken for a number, and lists become tuples.
         spec = WorkflowSpec.model_validate_json(json.dumps(file.document), strict=True)
@@ -58,31 +62,41 @@ def load_workflow(path: Path | str, *, environ: Mapping[str, str]) -> Workflow:
 
 
 def apply_environment(workflow: Workflow, *, environ: Mapping[str, str]) -> Workflow:
-    """Return the workflow as this process must use it; workers call it on what they receive.
+    """Return the workflow as this process must use it: with its own addresses of providers.
+
+    Raises:
+        WorkflowError: such an address is none, or a provider's key is not in the environment.
+    """
+    here = apply_addresses(workflow, environ=environ)
+    for name, provider in here.providers.items():
+        key = provider.api_key_env
+        if key is not None and not environ.get(key):
+            raise WorkflowError(
+                f"{workflow.file}: providers.{name}.api_key_env: the environment variable {key} is"
+                " not set here; set it to the provider's key, or take this line out if it needs"
+                " none."
+            )
+    return here
+
+
+def apply_addresses(workflow: Workflow, *, environ: Mapping[str, str]) -> Workflow:
+    """Return the workflow with the addresses that this process reaches its providers by.
 
     ``FOREBAY_PROVIDER_<NAME>_BASE_URL`` replaces an address, for a process that reaches a provider
     another way; ``<NAME>`` is the provider's name in capitals with ``_`` for all but letters and
     digits.
 
     Raises:
-        WorkflowError: such an address is none, or a provider's key is not in the environment.
+        WorkflowError: such an address is none.
     """
     providers = {
-        name: _provider_here(workflow, name, provider, environ)
+        name: _provider_here(name, provider, environ)
         for name, provider in workflow.providers.items()
     }
     return workflow.model_copy(update={"providers": providers})
 
 
-def _provider_here(
-    workflow: Workflow, name: str, provider: ProviderSpec, environ: Mapping[str, str]
-) -> ProviderSpec:
-    key = provider.api_key_env
-    if key is not None and not environ.get(key):
-        raise WorkflowError(
-            f"{workflow.file}: providers.{name}.api_key_env: the environment variable {key} is not"
-            " set here; set it to the provider's key, or take this line out if it needs none."
-        )
+def _provider_here(name: str, provider: ProviderSpec, environ: Mapping[str, str]) -> ProviderSpec:
     variable = f"FOREBAY_PROVIDER_{re.sub('[^A-Z0-9]', '_', name.upper())}_BASE_URL"
     address = environ.get(variable)
     if not address:
@@ -106,18 +120,38 @@ def _describe_seed(file: WorkflowFile, spec: WorkflowSpec) -> tuple[int, SeedFil
 
 
 def _resolve_output(file: WorkflowFile, spec: WorkflowSpec, seed: SeedFile) -> OutputSpec:
-    path = _home_expanded(spec.output.path).absolute()
+    path = _home_expanded(spec.output.path)
     place = ("output", "path")
     try:
-        if path.is_dir():
-            raise file.refuse(place, f"{path} is a folder; name a file in it")
-        if path.exists() and path.samefile(seed.path):
-            raise file.refuse(place, f"{path} is the seed file; name another file")
-    except OSError as error:
+        path = path.absolute()
+    except OSError as error:  # the current directory is gone
         raise file.refuse(
             place, f"{path} cannot be reached: {error.strerror}; name another file"
         ) from error
+    _check_utf8(file, place, path)
+    if not path.name or spec.output.path.endswith("/"):
+        raise file.refuse(place, f"{path} is a folder; name a file in it")
+    files = RunFiles(path, f"{spec.name}-{'0' * RUN_NUMBER_DIGITS}")
+    taken = ((Path(seed.path), "the seed file"), (file.path, "the workflow file"))
+    try:
+        problem = files.problem(taken)
+    except OSError as error:
+        raise file.refuse(
+            place, f"{shown(str(path))} cannot be reached: {error.strerror}; name another file"
+        ) from error
+    if problem is not None:
+        raise file.refuse(place, problem)
     return OutputSpec(path=str(path))
+
+
+def _check_utf8(file: WorkflowFile, place: Place, path: Path) -> None:
+    """Refuse a path that cannot be told to the workers, which is told as JSON."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise file.refuse(
+            place, f"the path {path} is not UTF-8; use folders and files whose names are"
+        ) from None
 
 
 def _home_expanded(path: str) -> Path:

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from forebay.contracts.errors import WorkflowError
+from forebay.contracts.identity import shown
 from forebay.contracts.settings import RequestAdmissionTuningConfig, RequestQuotas, Settings
 from forebay.contracts.workflow import ModelSpec, OutputSpec, ProviderSpec, WorkflowSpec
 from forebay.contracts.workflow_columns import COLUMN_TYPES
@@ -20,6 +21,7 @@ Place = tuple[str | int, ...]
 """Keys and indices from the top of the document: ``("columns", 2, "prompt")``."""
 
 _MOST_OPTIONS: Final = 12
+_MOST_COMPARED: Final = 200
 
 _SENTENCES: Final[Mapping[str, str]] = {
     "missing": "is missing; add it",
@@ -29,6 +31,7 @@ _SENTENCES: Final[Mapping[str, str]] = {
 
 _REMEDIES: Final[Mapping[str, str]] = {
     "string_type": "put it in quotes",
+    "string_too_long": "shorten it",
     "int_type": "write a whole number without quotes",
     "float_type": "write a number without quotes",
     "tuple_type": "write a list in square brackets",
@@ -67,7 +70,7 @@ class WorkflowFile:
         match place:
             case ("columns", int(index), *_):
                 name = self._column_name(index)
-                return f"{path} (column {name!r}): " if name else f"{path}: "
+                return f"{path} (column {shown(name)}): " if name else f"{path}: "
             case ():
                 return ""
             case _:
@@ -84,7 +87,7 @@ class WorkflowFile:
 
 def suggestion(name: str, options: Iterable[str]) -> str:
     """Return what may have been meant instead of ``name``, or what there is to choose from."""
-    known = list(options)
+    known = list(options)[:_MOST_COMPARED]
     close = get_close_matches(name, known, n=1)
     if close:
         return f"did you mean {close[0]!r}?"

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from forebay.contracts.errors import CoordinatorUnavailable, ForebayError
+from forebay.contracts.errors import ForebayError
 from forebay.contracts.requests import RequestAdmissionDecision, RequestAdmissionItem
 from forebay.coordinator.membership import Membership
 from forebay.coordinator.operations import Args, Operation, Result
@@ -42,7 +42,7 @@ class Attempt(Operation):
         deadline: loop time at which its wait is over; None for never.
         is_waiting: whether it stands in the queue, as far as this process knows.
         is_rechecked: whether a look at what became of it is on its way.
-        is_settled: whether the shard's decision has arrived, by reply or by notice.
+        is_granted: whether its lease has arrived, by reply or by notice.
         lost_because: why its lease ended, where a notice said so before the lease arrived.
     """
 
@@ -52,8 +52,8 @@ class Attempt(Operation):
         "asker",
         "deadline",
         "future",
+        "is_granted",
         "is_rechecked",
-        "is_settled",
         "is_waiting",
         "item",
         "lost_because",
@@ -69,7 +69,7 @@ class Attempt(Operation):
         self.deadline = None if wait in {"", "try"} else self.asked_at + int(wait) / 1e6
         self.is_waiting = False
         self.is_rechecked = False
-        self.is_settled = False
+        self.is_granted = False
         self.lost_because: str | None = None
         self._desk = desk
 
@@ -104,8 +104,8 @@ class Attempt(Operation):
 class Recheck(Operation):
     """Asks what became of an attempt: the truth, should a wake-up have been lost.
 
-    Where the server is away for longer than a call may take, the attempt fails, as a new one would
-    (spec 06, *When Redis is away*: ``fail``).
+    Where the server is away for longer than a call may take, or refuses, the attempt fails, as a
+    new one would (spec 06, *When Redis is away*: ``fail``): else it might wait for ever.
     """
 
     __slots__ = ("_attempt", "_desk")
@@ -125,9 +125,9 @@ class Recheck(Operation):
     def done(self, result: Result | ForebayError) -> None:
         """Take the shard's answer."""
         self._attempt.is_rechecked = False
-        if isinstance(result, CoordinatorUnavailable):
+        if isinstance(result, ForebayError):
             self._desk.failed(self._attempt, result)
-        elif not isinstance(result, ForebayError):
+        else:
             self._desk.answered(self._attempt, result, self.sent_as)
 
 

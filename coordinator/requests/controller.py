@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, ParamSpec, Protocol, TypeVar
 
 from forebay.contracts.errors import (
-    CoordinatorError,
     CoordinatorUnavailable,
+    ForebayError,
     MembershipLost,
 )
 from forebay.contracts.identity import (
@@ -36,12 +35,16 @@ from forebay.contracts.requests import (
 from forebay.contracts.settings import LARGEST_CAP, RequestAdmissionConfig
 from forebay.coordinator.joining import Server
 from forebay.coordinator.keys import request_shard
+from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.asking import Attempt
 from forebay.coordinator.requests.attempts import RequestAttempt, classify_by_kind, limited
 from forebay.coordinator.requests.codec import wait_argument
-from forebay.coordinator.requests.shard import RequestShard, require_lease
+from forebay.coordinator.requests.shard import LeaseLost, RequestShard, require_lease
 from forebay.coordinator.requests.snapshots import Reader, RequestPressureSnapshotProvider
 from forebay.coordinator.requests.threads import LoopCaller, LoopEndedError
+from forebay.coordinator.supervision import Guard
+
+log = Logger("forebay.requests")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -79,15 +82,17 @@ class AdaptiveRequestAdmissionController:
         self,
         server: RequestServer,
         *,
-        on_lease_lost: Callable[[RequestAdmissionLease, str], None] | None = None,
+        on_lease_lost: LeaseLost | None = None,
         classify: ClassifyException = classify_by_kind,
     ) -> None:
         self.caller = LoopCaller()
         self.pressure = RequestPressureSnapshotProvider(server)
         self._server = server
-        self._on_lease_lost = on_lease_lost or (lambda _lease, _why: None)
+        ignored: LeaseLost = lambda _lease, _why: None  # noqa: E731
+        self._on_lease_lost = ignored if on_lease_lost is None else on_lease_lost
         self._classify = classify
         self._is_closed = False
+        self._guard = Guard(log)
         self._shards: dict[ProviderModelKey, RequestShard] = {}
         self._unjoined: set[asyncio.Future[ReleaseResult]] = set()
         self._default_waits: dict[ProviderModelKey, float | None] = {}
@@ -284,9 +289,13 @@ class AdaptiveRequestAdmissionController:
     ) -> ReleaseResult:
         """Release what another process acquired; where nobody can hold anything, join nothing."""
         provider_model = lease.item.resource.provider_model
-        with contextlib.suppress(CoordinatorError):  # the release goes on trying
+        try:
             if not await self._server.is_registered(request_shard(provider_model)):
                 return ReleaseResult(released=False, reason=ReleaseReason.UNKNOWN_LEASE)
+        except ForebayError:
+            pass  # the release goes on trying
+        except Exception as error:  # noqa: BLE001 - it does so then, too
+            self._guard.note("looking for a shard", error)
         if self._is_closed:  # meanwhile
             return ReleaseResult(released=False, reason=ReleaseReason.STALE_LEASE)
         return await self._shard(provider_model).release(lease, outcome)
@@ -322,7 +331,9 @@ class AdaptiveRequestAdmissionController:
         """Deny this process's own waiters with ``shutdown`` and leave every shard."""
         self._is_closed = True
         shards, self._shards = list(self._shards.values()), {}
-        await asyncio.gather(*(shard.close() for shard in shards))
+        closed = await asyncio.gather(*(shard.close() for shard in shards), return_exceptions=True)
+        for error in filter(None, closed):  # each was closed, whatever befell the others
+            raise error
 
     def _shard(self, provider_model: ProviderModelKey) -> RequestShard:
         shard = self._shards.get(provider_model)

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import json
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 from redis.exceptions import NoPermissionError, NoScriptError, RedisError, ResponseError
 
 from forebay.contracts.errors import ConfigurationError
-from forebay.contracts.identity import ProviderModelKey, RequestResourceKey, check_cap
+from forebay.contracts.identity import ProviderModelKey, RequestResourceKey, check_cap, listed
 from forebay.contracts.settings import LARGEST_CAP
 from forebay.coordinator.address import ServerAddress
 from forebay.coordinator.connections import connection_error
 from forebay.coordinator.keys import SCHEMA_VERSION, request_shard
 from forebay.coordinator.link import refusal
+from forebay.coordinator.requests.snapshots import REQUEST_TAG
 from forebay.coordinator.scripts import script
 
 
@@ -30,6 +32,10 @@ class Operable(Protocol):
 
     address: ServerAddress
     client: Any
+
+    async def live_shards(self, prefix: str) -> list[str]:
+        """Return the names of the shards that exist now."""
+        ...
 
 
 async def reset_window(coordinator: Operable, resource: RequestResourceKey) -> int:
@@ -111,12 +117,20 @@ async def _call(
         raise connection_error(error, coordinator.address, f"asking for {operation}") from error
     except ResponseError as error:
         if str(error).startswith("NOSHARD"):
-            raise ConfigurationError(
-                f"{provider_model} was never used on the server at {coordinator.address}; expected"
-                " one that `forebay snapshot` lists; correct the names or the URL."
-            ) from error
+            raise await _no_such_provider_model(coordinator, provider_model) from error
         raise refusal(operate, error) from error
     except (RedisError, OSError) as error:
         raise connection_error(error, coordinator.address, f"asking for {operation}") from error
     now_us, wake_us, value = json.loads(reply)
     return now_us, wake_us, value
+
+
+async def _no_such_provider_model(
+    coordinator: Operable, provider_model: ProviderModelKey
+) -> ConfigurationError:
+    used = [unquote(name) for name in await coordinator.live_shards(REQUEST_TAG)]
+    there_is = f"expected one of {listed(used)}" if used else "and no other was used there either"
+    return ConfigurationError(
+        f"{provider_model} was never used on the server at {coordinator.address}, {there_is};"
+        " correct the names or the URL."
+    )

@@ -6,7 +6,12 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from forebay.contracts.errors import ConfigurationError, ForebayError, RequestAdmissionError
+from forebay.contracts.errors import (
+    ConfigurationError,
+    CoordinatorError,
+    ForebayError,
+    RequestAdmissionError,
+)
 from forebay.contracts.identity import ProviderModelKey
 from forebay.contracts.quotas import QuotaReading
 from forebay.contracts.requests import (
@@ -28,6 +33,7 @@ from forebay.coordinator.operations import Args, Operation, Release, Result
 from forebay.coordinator.requests import codec
 from forebay.coordinator.requests.asking import Attempt, Recheck, Registration
 from forebay.coordinator.scripts import script
+from forebay.coordinator.supervision import Guard
 
 SHORTEST_WAKE_SECONDS: Final = 0.001
 NO_ATTEMPT: Final = "-"
@@ -60,6 +66,7 @@ class RequestShard:
         self._registrations: dict[str, Args] = {}
         self._is_closed = False
         self._on_lease_lost = on_lease_lost
+        self._guard = Guard(log, shard=str(provider_model))
         self._recheck_seconds = server.settings.recheck_seconds
         self._wake: asyncio.TimerHandle | None = None
         self._recheck: asyncio.TimerHandle | None = None
@@ -83,7 +90,7 @@ class RequestShard:
                 self.channel.submit(Registration(args, self._register_again))
 
         if not self._is_closed:
-            self.loop.call_later(self._recheck_seconds, submit)
+            self.loop.call_later(self._recheck_seconds, self._guard.call, submit)
 
     # -- asking
 
@@ -110,10 +117,10 @@ class RequestShard:
     def answered(self, attempt: Attempt, result: Result, sent_as: Membership | None) -> None:
         """Take what the shard says of an attempt, under the membership that asked."""
         match result[0]:
-            case "granted" | "waiting" | "denied" if attempt.is_settled:
-                pass  # a notice overtook this reply and brought the decision
+            case "granted" | "waiting" if attempt.is_granted:
+                pass  # a notice overtook this reply and brought the lease
             case "denied":
-                self._settle_denied(attempt, result)
+                self._decide(attempt, codec.decode_denial(attempt.item, result))
             case "granted" | "waiting" if attempt.future.done():
                 self.unwanted(attempt)
             case "granted" | "waiting" if sent_as is not self.channel.membership:
@@ -169,14 +176,10 @@ class RequestShard:
         if attempt.asker is not None and not self._has_warned:
             self._holders[attempt.encoded_id] = attempt.asker
             self._holding.add(attempt.asker)
-        attempt.is_settled = True
+        attempt.is_granted = True
         self._decide(attempt, lease)
         if attempt.lost_because is not None:
             self._lost(attempt.encoded_id, attempt.lost_because)
-
-    def _settle_denied(self, attempt: Attempt, result: Result) -> None:
-        attempt.is_settled = True
-        self._decide(attempt, codec.decode_denial(attempt.item, result))
 
     def _deny(self, attempt: Attempt, reason: RequestDenialReason) -> None:
         self._decide(attempt, RequestAdmissionDenied(item=attempt.item, reason=reason))
@@ -227,20 +230,34 @@ class RequestShard:
     # -- what the shard tells
 
     def on_notices(self, generation: str, notices: Sequence[list[Any]]) -> None:  # noqa: ARG002
-        """Deliver grants, denials and losses to whom they concern."""
-        for kind, encoded_id, *terms in notices:
-            attempt = self._attempts.get(encoded_id)
-            if kind == "lost":
-                if attempt is not None:
-                    attempt.lost_because = str(terms[0])  # the lease itself is still on its way
-                self._lost(encoded_id, str(terms[0]))
-            elif attempt is None or attempt.future.done():
-                if kind == "granted":
-                    self._return(encoded_id)  # nobody waits for it any more
-            elif kind == "granted":
-                self._grant(attempt, terms)
-            else:
-                self._settle_denied(attempt, [kind, *terms])
+        """Deliver grants, denials and losses to whom they concern, each whatever befalls others."""
+        for notice in notices:
+            if not self._guard.call(self._take_notice, *notice):
+                self._fail_noticed(notice)
+
+    def _take_notice(self, kind: str, encoded_id: str, *terms: Any) -> None:
+        attempt = self._attempts.get(encoded_id)
+        if kind == "lost":
+            if attempt is not None:
+                attempt.lost_because = str(terms[0])  # the lease itself is still on its way
+            self._lost(encoded_id, str(terms[0]))
+        elif attempt is None or attempt.future.done():
+            if kind == "granted":
+                self._return(encoded_id)  # nobody waits for it any more
+        elif kind == "granted":
+            self._grant(attempt, terms)
+        else:
+            self._decide(attempt, codec.decode_denial(attempt.item, [kind, *terms]))
+
+    def _fail_noticed(self, notice: Sequence[Any]) -> None:
+        """End the attempt of a notice that could not be taken; what it was granted goes back."""
+        for attempt in [a for a in self._attempts.values() if a.encoded_id in notice]:
+            self.failed(
+                attempt,
+                CoordinatorError(
+                    f"what {attempt.item.resource} decided could not be read; please report this."
+                ),
+            )
 
     def on_next_wake(self, seconds: float | None) -> None:
         """Look again at the instant at which time alone may have changed something."""
@@ -248,7 +265,8 @@ class RequestShard:
             self._wake.cancel()
             self._wake = None
         if seconds is not None and self._attempts:  # one of them may be about to hear that it waits
-            self._wake = self.loop.call_later(max(SHORTEST_WAKE_SECONDS, seconds), self._look)
+            pause = max(SHORTEST_WAKE_SECONDS, seconds)
+            self._wake = self.loop.call_later(pause, self._guard.call, self._look)
 
     def on_joined(self, membership: Membership) -> list[Operation]:
         """Register again, and ask again for what this member waited for."""
@@ -263,12 +281,15 @@ class RequestShard:
         """On a quiet shard nobody's call would end a dead member: each live one looks at times."""
         if self._sweep is not None:
             self._sweep.cancel()
+        if self._is_closed:
+            return
 
         def sweep() -> None:
-            self.channel.submit(Operation(("state", NO_ATTEMPT), takes=False))
             self._sweep_later(membership)
+            self.channel.submit(Operation(("state", NO_ATTEMPT), takes=False))
 
-        self._sweep = self.loop.call_later(membership.ttl_seconds / 3, sweep)
+        pause = membership.ttl_seconds / 3
+        self._sweep = self.loop.call_later(pause, self._guard.call, sweep)
 
     def on_lost(self, membership: Membership) -> None:  # noqa: ARG002
         """Everything held under the last membership has been given to others."""
@@ -284,7 +305,7 @@ class RequestShard:
         try:
             self._on_lease_lost(lease, why)
         except Exception as error:  # noqa: BLE001 - the caller's code; others wait to be told
-            log.error("on_lease_lost_raised", error_type=type(error).__qualname__)  # noqa: TRY400
+            log.unexpected("on_lease_lost_raised", error, lease_id=lease.lease_id)
 
     # -- looking again: a lost wake-up costs at most the recheck interval
 
@@ -305,12 +326,15 @@ class RequestShard:
 
     def _keep_rechecking(self) -> None:
         if self._recheck is None:
-            self._recheck = self.loop.call_later(self._recheck_seconds, self._recheck_all)
+            self._recheck = self.loop.call_later(
+                self._recheck_seconds, self._guard.call, self._recheck_all
+            )
 
     def _recheck_all(self) -> None:
         self._recheck = None
         if not self._waiting:
             return
+        self._keep_rechecking()
         before = self.loop.time() - self._recheck_seconds
         for attempt in list(self._attempts.values()):
             if not attempt.is_waiting or attempt.asked_at > before:
@@ -321,19 +345,20 @@ class RequestShard:
                 self.unwanted(attempt)
             else:
                 self._recheck_one(attempt)
-        self._keep_rechecking()
 
     # -- ending
 
     async def close(self) -> None:
         """Deny this member's own waiters with ``shutdown`` and leave the shard."""
         self._is_closed = True
-        for timer in (self._wake, self._recheck, self._sweep):
-            if timer is not None:
-                timer.cancel()
         for attempt in list(self._attempts.values()):
             self._deny(attempt, RequestDenialReason.SHUTDOWN)
-        await self.channel.close()
+        try:
+            await self.channel.close()
+        finally:  # after it, as its replies set timers
+            for timer in (self._wake, self._recheck, self._sweep):
+                if timer is not None:
+                    timer.cancel()
 
 
 def require_lease(decision: RequestAdmissionDecision) -> RequestAdmissionLease:

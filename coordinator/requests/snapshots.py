@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 from urllib.parse import unquote
 
+from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import (
     ProviderModelKey,
     RequestDomain,
@@ -115,11 +116,14 @@ def _budget(row: dict[str, Any]) -> BudgetSnapshot:
 
 
 def provider_model_of(tag: str) -> ProviderModelKey | None:
-    """Return whose shard a tag names, or None if it is no request shard's."""
+    """Return whose shard a tag names, or None if it names no provider/model."""
+    provider, _, model = tag.removeprefix(REQUEST_TAG).partition("/")
     if not tag.startswith(REQUEST_TAG):
         return None
-    provider, _, model = tag.removeprefix(REQUEST_TAG).partition("/")
-    return ProviderModelKey(provider_name=unquote(provider), model_id=unquote(model))
+    try:
+        return ProviderModelKey(provider_name=unquote(provider), model_id=unquote(model))
+    except ConfigurationError:
+        return None  # another program wrote it into the index
 
 
 def decode_audit(reply: bytes) -> AuditReport:

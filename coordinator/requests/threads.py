@@ -12,9 +12,13 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar, TypeVarTuple
 
 from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable
+from forebay.coordinator.logs import Logger
+from forebay.coordinator.supervision import Guard
 
 Ts = TypeVarTuple("Ts")
 T = TypeVar("T")
+
+log = Logger("forebay.requests")
 
 _LOOK_SECONDS: Final = 1.0
 """How often a blocked thread looks whether the loop that owes it an answer still runs."""
@@ -53,6 +57,7 @@ class LoopCaller:
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._process_id = os.getpid()
+        self._guard = Guard(log)
         self._under_way: set[asyncio.Task[None]] = set()
 
     def require_own_loop(self) -> None:
@@ -127,7 +132,7 @@ class LoopCaller:
     def soon(self, callback: Callable[[*Ts], object], *args: *Ts) -> None:
         """Run a callback as a later turn of the loop, from anywhere, from ``__del__`` too."""
         with contextlib.suppress(RuntimeError):  # closed
-            self._loop.call_soon_threadsafe(callback, *args)
+            self._loop.call_soon_threadsafe(lambda: self._guard.call(callback, *args))
 
     def _begin_soon(
         self,
@@ -138,9 +143,10 @@ class LoopCaller:
         """Start the awaitable as the loop's next turn; to cancel the reply is to cancel it."""
 
         def begin() -> None:
-            task = self._loop.create_task(_answer(reply, make, undo))
+            task = self._loop.create_task(self._answer(reply, make, undo))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
+            task.add_done_callback(lambda _task: _end_unanswered(reply))
             reply.add_done_callback(
                 lambda reply: self.send(task.cancel) if reply.cancelled() else None
             )
@@ -149,6 +155,24 @@ class LoopCaller:
             self._loop.call_soon_threadsafe(begin)
         except RuntimeError:  # closed
             raise LoopEndedError from None
+
+    async def _answer(
+        self,
+        reply: concurrent.futures.Future[T],
+        make: Callable[[], Awaitable[T]],
+        undo: Callable[[T], object] | None,
+    ) -> None:
+        """Hand over what came of an awaitable, or undo it if nobody waits for it any more."""
+        try:
+            result = await make()
+        except Exception as error:  # noqa: BLE001 - the caller's thread raises it
+            if reply.set_running_or_notify_cancel():
+                reply.set_exception(error)
+        else:
+            if reply.set_running_or_notify_cancel():
+                reply.set_result(result)
+            elif undo is not None:
+                self._guard.call(undo, result)
 
     def _wait(self, reply: concurrent.futures.Future[T], timeout_seconds: float | None) -> None:
         """Block until the reply is there; a loop that ends without a word is noticed as well."""
@@ -173,24 +197,10 @@ class LoopCaller:
             raise LoopEndedError
 
 
-async def _answer(
-    reply: concurrent.futures.Future[T],
-    make: Callable[[], Awaitable[T]],
-    undo: Callable[[T], object] | None,
-) -> None:
-    """Hand over what came of an awaitable, or undo it if nobody waits for it any more."""
-    try:
-        result = await make()
-    except asyncio.CancelledError:
-        # The loop ends; a caller who gave up has cancelled the reply and hears nothing.
-        if reply.set_running_or_notify_cancel():
-            reply.set_exception(LoopEndedError())
-        raise
-    except Exception as error:  # noqa: BLE001 - the caller's thread raises it
-        if reply.set_running_or_notify_cancel():
-            reply.set_exception(error)
-    else:
-        if reply.set_running_or_notify_cancel():
-            reply.set_result(result)
-        elif undo is not None:
-            undo(result)
+def _end_unanswered(reply: concurrent.futures.Future[T]) -> None:
+    """Answer for a task that was cancelled, even before its first step: the loop ends.
+
+    A caller who gave up has cancelled the reply, and hears nothing.
+    """
+    if not reply.done() and reply.set_running_or_notify_cancel():
+        reply.set_exception(LoopEndedError())

@@ -15,6 +15,9 @@ MAX_UNWRITTEN_ROW_GROUPS: Final = 64
 """Row groups that may wait for their records to be written; then no further one is opened, so that
 a run without a driver does not grow without bound."""
 
+CELL_FUNCTION: Final = "forebay_cell"
+"""The function that a member serves which makes cells of runs."""
+
 SCOPE_LETTER: Final = {ColumnScope.ROW_GROUP: "g", ColumnScope.RECORD: "r"}
 
 
@@ -27,7 +30,7 @@ def build_plan(workflow: Workflow, scheduling: Sequence[ResolvedTaskScheduling])
 
     Returns:
         What ``lua/lib/runs/tracker.lua`` reads: sizes, and per column its name, scope, inputs,
-        outputs, the columns it feeds (counted from 1), group, weight, limit and signature.
+        outputs, the columns it feeds (counted from 1), group, weight, limit, signature, function.
     """
     plan = {
         "records": workflow.seed.records,
@@ -57,4 +60,5 @@ def _column(
         "weight": resolved.group.weight,
         "admitted_limit": "" if limit is None else str(limit),
         "signature": signature(resolved.resource_request),
+        "fn": CELL_FUNCTION,
     }

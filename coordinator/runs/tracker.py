@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from urllib.parse import unquote
 
 import redis.asyncio as aioredis
 
-from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.errors import ConfigurationError, RunRefused, TaskAdmissionError
 from forebay.contracts.runs import RunProgress, RunSpec
 from forebay.contracts.scheduling import ResolvedTaskScheduling
 from forebay.contracts.workflow import Workflow
@@ -23,8 +23,11 @@ from forebay.coordinator.runs.plan import build_plan
 from forebay.coordinator.tasks import codec
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 
+MOST_WORKFLOW_BYTES: Final = 8 * 2**20
+"""Of a run's workflow as JSON; a workflow file has at most 1 MB."""
+
 DROPPED = "!"
-"""Name under which a record keeps why it was dropped, in place of a column."""
+"""Name under which a record keeps why it was dropped; no column's, as theirs are encoded."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,31 +67,56 @@ class CompletionTracker:
             Whether it is new; False where it is going on already.
 
         Raises:
-            TaskAdmissionError: a resource that the pool does not have; nothing was queued.
+            TaskAdmissionError: a resource that the pool does not have, or a workflow above
+                ``MOST_WORKFLOW_BYTES``; nothing was queued.
         """
-        result = await self._controller.ask(
-            "run_submit",
-            check_id("run", run.run_id),
-            build_plan(run.workflow, scheduling),
-            run.model_dump_json(),
-        )
+        text = run.model_dump_json()
+        if len(text.encode()) > MOST_WORKFLOW_BYTES:
+            raise TaskAdmissionError(
+                "payload_too_large",
+                f"the workflow of run {run.run_id!r} is longer than {MOST_WORKFLOW_BYTES:,} bytes"
+                " as JSON, values behind a YAML alias written out; make it smaller.",
+            )
+        plan = build_plan(run.workflow, scheduling)
+        result = await self._controller.ask("run_submit", check_id("run", run.run_id), plan, text)
         return codec.check_accepted(result, f"run {run.run_id!r}")
 
     async def spec(self, run_id: str) -> RunSpec | None:
         """Return what a run that is going on was submitted with, or None."""
-        text = await self._client.hget(self._keys["runs"], f"{encode(run_id)}\0workflow")
+        field = f"{encode(run_id)}\0workflow"
+        length = await self._client.hstrlen(self._keys["runs"], field)
+        if length > MOST_WORKFLOW_BYTES:
+            raise ConfigurationError(
+                f"the workflow of run {run_id!r} has {length:,} bytes, expected at most"
+                f" {MOST_WORKFLOW_BYTES:,}; submit the run with a smaller one."
+            )
+        text = await self._client.hget(self._keys["runs"], field)
         return None if text is None else RunSpec.model_validate_json(text)
 
     async def collect(self, run_id: str) -> RunProgress | None:
-        """Return where a run stands, and be told of its next row groups; None where it is over."""
+        """Return where a run stands, and be told of its next row groups; None where it is over.
+
+        Raises:
+            RunRefused: no live worker may make its cells, and none was made.
+        """
         result = await self._controller.ask("run_collect", encode(run_id))
+        if result[0] == "refused":
+            raise RunRefused(f"run {run_id!r} is refused: {result[1]}")
         return None if result == ["unknown"] else codec.decode_progress(result)
+
+    async def accept(self, run_id: str) -> bool:
+        """Say that this process may make a run's cells; False where the run is refused already."""
+        return await self._controller.ask("run_accept", encode(run_id)) == ["accepted"]
+
+    async def refuse(self, run_id: str, reason: str) -> None:
+        """Say that this process may not make a run's cells; its driver is told once none may."""
+        await self._controller.ask("run_refuse", encode(run_id), reason)
 
     async def inputs(
         self, run_id: str, record: int, columns: Sequence[str]
     ) -> dict[str, Any] | None:
         """Return a record's values of some columns, or None where the record was dropped."""
-        row = await self._read(run_id, record, [*columns, DROPPED])
+        row = await self._read(run_id, record, columns)
         if row[-1] is not None:
             return None
         values = dict(zip(columns, row[:-1], strict=True))
@@ -108,7 +136,7 @@ class CompletionTracker:
         last = min(first + workflow.buffer_size, workflow.seed.records)
         async with self._client.pipeline(transaction=False) as pipe:
             for record in range(first, last):
-                pipe.hmget(self._keys["cells"], _fields(run_id, record, [*names, DROPPED]))
+                pipe.hmget(self._keys["cells"], _fields(run_id, record, names))
             rows = await pipe.execute()
         records = []
         for record, (*values, dropped) in enumerate(rows, first):
@@ -134,12 +162,13 @@ class CompletionTracker:
         return await self._controller.ask("run_cancel", encode(run_id)) == ["cancelled"]
 
     async def _read(self, run_id: str, record: int, names: Sequence[str]) -> list[Any]:
-        """Return each value as bytes, or None where there is none."""
+        """Return each value as bytes, and why the record was dropped; None where there is none."""
         fields = _fields(run_id, record, names)
         values: list[Any] = await self._client.hmget(self._keys["cells"], fields)
         return values
 
 
-def _fields(run_id: str, record: int, names: Sequence[str]) -> list[str]:
-    run = encode(run_id)
-    return [f"{run}\0{record}\0{n if n == DROPPED else encode(n)}" for n in names]
+def _fields(run_id: str, record: int, columns: Sequence[str]) -> list[str]:
+    """Return the fields of a record's columns, and behind them the mark of a dropped one."""
+    place = f"{encode(run_id)}\0{record}\0"
+    return [*(place + encode(column) for column in columns), place + DROPPED]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, assert_never
 from urllib.parse import quote, unquote
@@ -27,7 +27,10 @@ from forebay.contracts.tasks import (
     TaskOutcome,
 )
 from forebay.coordinator.keys import check_id, encode
+from forebay.coordinator.logs import Logger
 from forebay.coordinator.operations import Args
+
+log = Logger("forebay.tasks")
 
 RESOURCE_SAFE: Final = ":/"
 """Kept readable in resource names besides letters, digits and ``._-~``."""
@@ -129,7 +132,7 @@ def configure_args(config: TaskAdmissionConfig) -> Args:
     events = "full" if config.events == "full" else ""
     reserve_us = round(config.reserve_after_seconds * 1e6)
     if config.borrow is None:
-        return operation("configure", "", reserve_us, events)
+        return operation("configure", "", reserve_us, events, config.max_losses)
     borrow = config.borrow
     fields: dict[str, str | int] = {
         "share_rounding": borrow.share_rounding,
@@ -141,7 +144,7 @@ def configure_args(config: TaskAdmissionConfig) -> Args:
         place = f"{encode_group(ceiling.group)}\0{encode_resource(ceiling.resource)}"
         fields[f"ceiling:{place}"] = ceiling.units
     pairs = [part for pair in fields.items() for part in pair]
-    return operation("configure", "borrow", reserve_us, events, *pairs)
+    return operation("configure", "borrow", reserve_us, events, config.max_losses, *pairs)
 
 
 def check_accepted(terms: Sequence[Any], what: str, item: SchedulableTask | None = None) -> bool:
@@ -158,6 +161,9 @@ def check_accepted(terms: Sequence[Any], what: str, item: SchedulableTask | None
     match terms:
         case ["accepted"]:
             return True
+        case ["accepted", "not_served"]:
+            _warn_not_served(what, item)
+            return True
         case ["known"]:
             return False
         case ["refused", str(code), str(detail)]:
@@ -171,6 +177,15 @@ def check_accepted(terms: Sequence[Any], what: str, item: SchedulableTask | None
             raise CoordinatorError(f"{what} was answered with {terms!r}; please report this.")
 
 
+def _warn_not_served(what: str, item: SchedulableTask | None) -> None:
+    log.warning(
+        "task_waits_for_its_function",
+        task=what,
+        function=item and item.function,
+        hint="no live worker of this pool serves it; the task waits until one that does is started",
+    )
+
+
 def _refusal(code: str, detail: str) -> tuple[TaskDenialReason, str]:
     """Return the rule of a refusal and the rest of a sentence about it."""
     match code:
@@ -182,11 +197,6 @@ def _refusal(code: str, detail: str) -> tuple[TaskDenialReason, str]:
         case "never_fits":
             return TaskDenialReason.NEVER_FITS, (
                 f"asks for more of {detail!r} than its limit; ask for less or raise the limit."
-            )
-        case "unknown_function":
-            return TaskDenialReason.POLICY_DENIAL, (
-                f"wants function {detail!r}, which no worker of this pool runs, expected one that"
-                " the live workers were started with; correct the name, or start such a worker."
             )
         case _:
             return TaskDenialReason.SHUTDOWN, (
@@ -206,8 +216,9 @@ def decode_admission(
     member_id: str,
     *,
     seen: int = 0,
+    put_back: Callable[[str, Exception], None],
 ) -> Admission:
-    """Return what ``["admitted", leases, pushed, queued, reasons, expired, events]`` says.
+    """Return what ``["admitted", leases, pushed, queued, reasons, expired, events, lost]`` says.
 
     Args:
         terms: the result.
@@ -216,16 +227,23 @@ def decode_admission(
         generation: the shard's.
         member_id: who was given the leases.
         seen: number of the last pushed task that is known; those up to it are left out.
+        put_back: told the lease id of each task whose terms cannot be read, and why.
     """
-    _word, leases, pushed, queued, reasons, expired, events = terms
+    _word, leases, pushed, queued, reasons, expired, events, lost = terms
     blocked = None
     if queued:
         blocked = TaskAdmissionBlockSummary(queued_count=queued, reasons=decode_reasons(reasons))
-    given = [terms for number, terms in pushed if number > seen] + leases
+    readable = []
+    for given in [terms for number, terms in pushed if number > seen] + leases:
+        try:
+            readable.append(decode_lease(given, payloads, generation, member_id))
+        except (ValueError, TypeError) as error:
+            put_back(given[0], error)
     return Admission(
-        leases=tuple(decode_lease(lease, payloads, generation, member_id) for lease in given),
+        leases=tuple(readable),
         blocked=blocked,
         expired=tuple(map(unquote, expired)),
+        lost={unquote(task_id): tuple(members.split(",")) for task_id, members in lost},
         writes_all_events=events == "full",
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import SUBMISSION, check_type
@@ -20,9 +20,11 @@ from forebay.contracts.tasks import (
 from forebay.coordinator.channel import ShardChannel
 from forebay.coordinator.joining import Server
 from forebay.coordinator.keys import check_id, pool_shard
+from forebay.coordinator.logs import Logger
 from forebay.coordinator.membership import Membership
 from forebay.coordinator.operations import Operation, Release, Result
 from forebay.coordinator.scripts import script
+from forebay.coordinator.supervision import Guard
 from forebay.coordinator.tasks import codec
 from forebay.coordinator.tasks.asking import Admit, Word
 from forebay.coordinator.tasks.queue import FairTaskQueue
@@ -34,6 +36,11 @@ class PoolServer(Server, Reader, Protocol):
 
 
 PoolState = Literal["open", "paused", "draining"]
+
+UNREAD_SECONDS: Final = 30.0
+"""After which a task that this member cannot read may be admitted again."""
+
+log = Logger("forebay.tasks")
 
 
 class TaskAdmissionController:
@@ -68,8 +75,10 @@ class TaskAdmissionController:
         self._writes_all_events = False
         self._start_pushed: Callable[[TaskAdmissionLease], None] | None = None
         self._pushes_seen = 0
-        self._on_lease_lost = on_lease_lost or (lambda _lease: None)
+        ignored: Callable[[TaskAdmissionLease], None] = lambda _lease: None  # noqa: E731
+        self._on_lease_lost = ignored if on_lease_lost is None else on_lease_lost
         self._loop = asyncio.get_running_loop()
+        self._guard = Guard(log, pool=pool)
         self._watchers: list[Callable[[], None]] = []
         self._wake: asyncio.TimerHandle | None = None
         self._due_at: float | None = None  # loop time at which a notice said to look again
@@ -124,7 +133,8 @@ class TaskAdmissionController:
         """Pause, drain or open the pool for all its members.
 
         A paused pool admits nothing; what runs goes on. A draining one takes no new tasks
-        (``shutdown``) and goes on with those that it has.
+        (``shutdown``) and goes on with those that it has. Like every call of a member it makes the
+        pool if there is none; an operator, who may mistype a name, uses `set_pool_state`.
 
         Raises:
             ConfigurationError: no such state.
@@ -198,12 +208,19 @@ class TaskAdmissionController:
             membership.generation,
             membership.member_id,
             seen=self._pushes_seen,
+            put_back=self._put_back_unread,
         )
         self._pushes_seen = max([self._pushes_seen, *(number for number, _terms in result[2])])
         self._writes_all_events = admission.writes_all_events
         for lease in admission.leases:
             self._held[lease.lease_id] = lease
         return admission
+
+    def _put_back_unread(self, lease_id: str, error: Exception) -> None:
+        """Put back a task whose lease this version cannot read: another member may."""
+        self._guard.note("reading a task's lease", error)
+        outcome = TaskDeferred(delay_seconds=UNREAD_SECONDS)
+        self.channel.submit(Release(codec.outcome_args(lease_id, outcome), self._loop))
 
     def accept_pushes(self, start: Callable[[TaskAdmissionLease], None]) -> None:
         """Take tasks unasked, while this member is idle; each of its asks must then say `seen`.
@@ -225,15 +242,18 @@ class TaskAdmissionController:
         if number > self._pushes_seen + 1:
             self._changed()  # one before it was lost: the next ask is told both
             return
-        self._pushes_seen = number
         lease = codec.decode_pushed(terms, payload, membership.generation, membership.member_id)
+        self._pushes_seen = number
         self._held[lease.lease_id] = lease
-        self._start_pushed(lease)
+        if not self._guard.call(self._start_pushed, lease):
+            self.return_unstarted(lease)
 
     def return_late(self, result: Result, membership: Membership | None) -> None:
         """Give back what an ``admit`` granted to a caller who has given up."""
+        known = set(self._held)  # started, by an ask that raised later
         for lease in self.take_admission(result, (), membership).leases:
-            self.return_unstarted(lease)
+            if lease.lease_id not in known:
+                self.return_unstarted(lease)
 
     # -- looking
 
@@ -262,24 +282,29 @@ class TaskAdmissionController:
 
     async def close(self) -> None:
         """Leave the pool: tasks that still run go back to the queue."""
-        if self._wake is not None:
-            self._wake.cancel()
-        await self.channel.close(codec.operation("leave"))
+        try:
+            await self.channel.close(codec.operation("leave"))
+        finally:  # after it, as its replies set the timer
+            if self._wake is not None:
+                self._wake.cancel()
 
     # -- what the shard tells
 
     def _changed(self) -> None:
-        for on_change in self._watchers:
-            on_change()
+        """Tell each watcher; one that raises is told again at the recheck."""
+        told = [self._guard.call(on_change) for on_change in self._watchers]
+        if not all(told):
+            self.on_next_wake(None)
 
     def on_notices(self, generation: str, notices: Sequence[list[Any]]) -> None:  # noqa: ARG002
         """There is work, a task to start, an instant to look again, or a row group through."""
         has_changed = False
         for kind, *terms in notices:
             if kind == "task":
-                self._take_pushed(*terms)
+                # Of what could not be taken the next ask is told again.
+                has_changed |= not self._guard.call(self._take_pushed, *terms)
             elif kind == "due":
-                self._look_at(*terms)
+                has_changed |= not self._guard.call(self._look_at, *terms)
             else:
                 has_changed = True
         if has_changed:
@@ -297,7 +322,7 @@ class TaskAdmissionController:
             pause = min(pause, max(0.0, self._due_at - self._loop.time()))
         if self._wake is not None:
             self._wake.cancel()
-        self._wake = self._loop.call_later(pause, self._look)
+        self._wake = self._loop.call_later(pause, self._guard.call, self._look)
 
     def _look(self) -> None:
         self._due_at = None
@@ -315,7 +340,7 @@ class TaskAdmissionController:
     def on_joined(self, membership: Membership) -> list[Operation]:  # noqa: ARG002
         """Say what this process runs; limits outlive their members."""
         self._pushes_seen = 0
-        self._loop.call_soon(self._changed)
+        self._loop.call_soon(self._guard.call, self._changed)
         if not self._functions:
             return []
         return [Operation(codec.operation("serve", *self._functions))]
@@ -324,7 +349,7 @@ class TaskAdmissionController:
         """Every task that runs here has gone back to the queue."""
         lost, self._held = self._held, {}
         for lease in lost.values():
-            self._on_lease_lost(lease)
+            self._guard.call(self._on_lease_lost, lease)
 
     def on_resumed(self) -> None:
         """A wake-up may have been lost."""

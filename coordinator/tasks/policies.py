@@ -130,27 +130,29 @@ class BoundedBorrowTaskAdmissionPolicy:
         """Deny ``borrow_debt`` or ``group_cap``, or allow and say what is borrowed.
 
         Of each resource: under pressure a group in debt and one above its share are denied; without
-        it what goes above the share is borrowed, up to the ceiling. A group that runs nothing is
-        never held back: groups whose first tasks each ask for more than a share would block one
-        another for ever, as no lease would end.
+        it what goes above the share is borrowed, up to the ceiling. A group without
+        ``admitted_limit`` is never held back, nor one that runs nothing: groups whose first tasks
+        each ask for more than a share would block one another for ever, as no lease would end. Both
+        owe what they take above their share.
         """
         group, amounts = str(item.group.key), item.resource_request.amounts
         out = admission.leased_by_group.get(group, {})
         debt = admission.debt_by_group.get(group, {})
         runs_nothing = admission.running_by_group.get(group, 0) == 0
+        is_let_go = runs_nothing or item.group.admitted_limit is None
         borrowed: dict[SchedulerResourceKey, int] = {}
         for resource, amount in sorted(amounts.items()):
             share = self.share(item.group, resource, queue, admission)
             owed = debt.get(resource, 0)
             over = min(amount, out.get(resource, 0) + amount - share)
-            if not runs_nothing and self._is_pressed(item, resource, queue, admission):
+            if not is_let_go and self._is_pressed(item, resource, queue, admission):
                 if owed > 0:
                     return _denied(TaskDenialReason.BORROW_DEBT, resource)
                 if over > 0:
                     return _denied(TaskDenialReason.GROUP_CAP, resource)
             elif over > 0:
                 ceiling = self._ceiling(group, resource, share, admission)
-                if not runs_nothing and owed + over > ceiling:
+                if not is_let_go and owed + over > ceiling:
                     return _denied(TaskDenialReason.BORROW_DEBT, resource)
                 borrowed[resource] = over
         return TaskAdmissionPolicyDecision(allowed=True, diagnostics={"borrowed": borrowed})
@@ -201,28 +203,29 @@ class BoundedBorrowTaskAdmissionPolicy:
         if resource not in pressing_resources(item.resource_request.amounts):
             return False
         return any(
-            self._presses(queue.groups[name], resource, queue, admission)
+            resource in queue.first_candidates[name]
+            and self._would_pass(queue.groups[name], queue, admission)
             for name in queue.considered
             if name != str(item.group.key)
         )
 
-    def _presses(
-        self,
-        group: TaskGroupSpec,
-        resource: SchedulerResourceKey,
-        queue: QueueView,
-        admission: TaskAdmissionView,
+    def _would_pass(
+        self, group: TaskGroupSpec, queue: QueueView, admission: TaskAdmissionView
     ) -> bool:
-        """Whether a peer's first task would pass in its turn on a resource."""
-        name = str(group.key)
-        amount = queue.first_candidates[name].get(resource)
-        if amount is None:
-            return False
+        """Whether a peer's first task would pass in its turn on all its resources.
+
+        A peer that would not pass holds back nobody: what it cannot take would stand idle.
+        """
         if group.admitted_limit is None:
             return True
-        out = admission.leased_by_group.get(name, {}).get(resource, 0)
-        owed = admission.debt_by_group.get(name, {}).get(resource, 0)
-        return owed == 0 and out + amount <= self.share(group, resource, queue, admission)
+        name = str(group.key)
+        out = admission.leased_by_group.get(name, {})
+        owed = admission.debt_by_group.get(name, {})
+        return all(
+            owed.get(resource, 0) == 0
+            and out.get(resource, 0) + amount <= self.share(group, resource, queue, admission)
+            for resource, amount in queue.first_candidates[name].items()
+        )
 
     def _ceiling(
         self,

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from forebay.contracts.errors import ForebayError
 from forebay.contracts.tasks import Admission, TaskAdmissionLease
@@ -29,6 +29,7 @@ class TaskPuller:
         free_slots: how many tasks may start now, besides those that were asked for.
         start: starts an admitted task; called once for each lease.
         expired: told the id of each task whose payload was gone when its turn came.
+        lost: told the id of each task that was lost with a member too often, and those members.
         in_progress_seconds: how long arq's in-progress mark of a task lives.
         under_pressure: resources whose provider has no room now; tasks that ask for them are taken
             only where there are no others.
@@ -42,6 +43,7 @@ class TaskPuller:
         free_slots: Callable[[], int],
         start: Callable[[TaskAdmissionLease], None],
         expired: Callable[[str], None],
+        lost: Callable[[str, Sequence[str]], None],
         in_progress_seconds: float,
         under_pressure: Callable[[], Iterable[str]] = tuple,
         takes_pushes: bool = True,
@@ -50,6 +52,7 @@ class TaskPuller:
         self._free_slots = free_slots
         self._start = start
         self._expired = expired
+        self._lost = lost
         self._in_progress_seconds = in_progress_seconds
         self._under_pressure = under_pressure
         self._loop = asyncio.get_running_loop()
@@ -121,6 +124,8 @@ class TaskPuller:
             self._take(lease)
         for task_id in admission.expired:
             self._expired(task_id)
+        for task_id, members in admission.lost.items():
+            self._lost(task_id, members)
         self.look()
 
     def _failed(self, ask: _Ask, slots: int) -> None:

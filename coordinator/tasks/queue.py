@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Final
 
@@ -37,8 +38,7 @@ class FairTaskQueue:
 
         Raises:
             TaskAdmissionError: it was refused and nothing was queued: a resource that is unknown or
-                asked for above its limit, a function that no live worker runs, a payload that is
-                too large, a pool that is draining.
+                asked for above its limit, a payload that is too large, a pool that is draining.
             ConfigurationError: a wrong name.
             CoordinatorError: the shared state could not be used.
         """
@@ -61,11 +61,15 @@ class FairTaskQueue:
         for task in tasks:
             _check_task(task)
         _check_distinct(tasks)
-        asked = [(task, self._channel.ask(*codec.submit_args(task))) for task in tasks]
+        asked = [self._channel.ask(*codec.submit_args(task)) for task in tasks]
+        # All of them: an error that nobody fetches would be logged by asyncio, one line each.
+        answers = await asyncio.gather(*asked, return_exceptions=True)
         accepted, refused = [], None
-        for task, answer in asked:
+        for task, answer in zip(tasks, answers, strict=True):
+            if isinstance(answer, BaseException):
+                raise answer
             try:
-                codec.check_accepted(await answer, f"task {task.task_id!r}", task)
+                codec.check_accepted(answer, f"task {task.task_id!r}", task)
             except TaskAdmissionError as error:
                 refused = refused or error
             else:
@@ -104,6 +108,21 @@ class FairTaskQueue:
             Whether it was dropped; False where it is gone, or was submitted anew.
         """
         return await self._end_waiting("expire", task_id, result, result_seconds)
+
+    async def fail_lost(
+        self, task_id: str, *, result: bytes = b"", result_seconds: float | None = None
+    ) -> bool:
+        """Drop a task that was lost with a member too often, and leave a result.
+
+        Args:
+            task_id: one of ``Admission.lost``.
+            result: arq's serialised result, empty for none.
+            result_seconds: how long it is kept; None for ever.
+
+        Returns:
+            Whether it was dropped; False where it is gone, or was submitted anew.
+        """
+        return await self._end_waiting("fail_lost", task_id, result, result_seconds)
 
     async def _end_waiting(
         self, operation: str, task_id: str, result: bytes, result_seconds: float | None

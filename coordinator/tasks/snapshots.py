@@ -17,7 +17,7 @@ from forebay.contracts.task_policies import MOST_CONSIDERED, QueueView, TaskAdmi
 from forebay.contracts.tasks import Amounts, TaskAdmissionBlockSummary
 from forebay.coordinator.connections import connection_error
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.keys import ShardKeys, pool_shard
+from forebay.coordinator.keys import ShardKeys, check_id, pool_shard
 from forebay.coordinator.requests.snapshots import decode_audit
 from forebay.coordinator.scripts import script
 from forebay.coordinator.tasks import codec
@@ -39,6 +39,7 @@ class PoolSnapshot:
     """One instant of a pool.
 
     Attributes:
+        exists: whether anybody has used the pool.
         captured_at: server time in seconds; 0 where nobody has used the pool.
         state: ``open``, ``paused`` or ``draining``.
         policy: ``strict`` or ``borrow``.
@@ -51,6 +52,7 @@ class PoolSnapshot:
         is_complete: whether every ready task of these groups was counted in the demand.
     """
 
+    exists: bool
     captured_at: float
     state: str
     policy: str
@@ -94,6 +96,7 @@ def decode_snapshot(capture: Mapping[str, Any]) -> PoolSnapshot:
     kept = _by_resource(capture["kept"])
     due_us = capture["due_us"]
     return PoolSnapshot(
+        exists=bool(capture["generation"]),
         captured_at=int(capture["now_us"]) / 1e6,
         state=capture["state"] or "open",
         policy=capture["policy"] or "strict",
@@ -197,6 +200,21 @@ async def audit_pool(coordinator: Coordinator, name: str) -> AuditReport:
         CoordinatorError: the server could not be used.
     """
     return decode_audit(await coordinator.read("tasks/audit", pool_shard(name).all, ["json"]))
+
+
+async def count_serving(coordinator: Coordinator, name: str, function: str) -> int:
+    """Return how many members of a pool run a function; writes nothing.
+
+    Raises:
+        ConfigurationError: a wrong name.
+        CoordinatorError: the server could not be used.
+    """
+    functions = pool_shard(name)["functions"]
+    try:
+        found = await coordinator.client.hget(functions, check_id("function", function))
+    except (RedisError, OSError) as error:
+        raise connection_error(error, coordinator.address, "counting workers") from error
+    return int(found or 0)
 
 
 async def pool_lines(coordinator: Coordinator, name: str) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.extras import require_extra
 from forebay.mock_provider.truth import ProviderTruth, parse_truth, read_truth_file
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -141,10 +142,10 @@ def _run(
     log_file: Path | None,
     api_key: str | None,
 ) -> None:
-    # Here and not above: the other commands must work where the extra is not installed.
-    from forebay.mock_provider.log import ProviderLog  # noqa: PLC0415
-    from forebay.mock_provider.server import base_url_of, listen, serve  # noqa: PLC0415
-    from forebay.mock_provider.state import ProviderState  # noqa: PLC0415
+    require_extra("mock", "the mock provider")
+    from forebay.mock_provider.log import ProviderLog
+    from forebay.mock_provider.server import base_url_of, listen, serve
+    from forebay.mock_provider.state import ProviderState
 
     listener = listen(host, port)
     try:

@@ -8,9 +8,8 @@ from typing import Any
 import click
 
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.keys import pool_shard
-from forebay.coordinator.tasks.controller import PoolState, TaskAdmissionController
-from forebay.coordinator.tasks.snapshots import PoolReader
+from forebay.coordinator.tasks.controller import PoolState
+from forebay.coordinator.tasks.operating import set_pool_state
 from forebay.runtime import run_async
 
 
@@ -46,12 +45,7 @@ def drain_command(**which: Any) -> None:
 
 async def _set_state(state: PoolState, url: str, pool: str) -> None:
     async with await Coordinator.open(url) as coordinator:
-        controller = TaskAdmissionController(coordinator, pool)
-        try:
-            await controller.set_state(state)
-        finally:
-            await controller.close()
-        found = await PoolReader(coordinator, pool_shard(pool)).snapshot()
+        found = await set_pool_state(coordinator, pool, state)
     click.echo(
         f"pool {pool} is {found.state}: {found.running} running, {found.queue.queued_total} queued,"
         f" {found.delayed} delayed, {found.parked} parked"

@@ -5,23 +5,30 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import shlex
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from forebay.contracts.errors import CoordinatorError
-from forebay.contracts.runs import RunProgress, RunSpec
+from forebay.contracts.extras import require_extra
+from forebay.contracts.runs import RUN_NUMBER_DIGITS, RunProgress, RunSpec
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.workflow import Workflow
 from forebay.coordinator.address import EmbeddedAddress, parse_url
 from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.keys import check_id
+from forebay.coordinator.runs.plan import CELL_FUNCTION
+from forebay.coordinator.tasks.snapshots import count_serving
 from forebay.runtime import DEFAULT_URL, run_async, server_url, start_worker, stop_workers
-from forebay.workers.run_driver import RunDriver, RunSummary
-from forebay.workers.workflow_file import load_workflow
+
+if TYPE_CHECKING:
+    from forebay.workers.run_driver import RunSummary
 
 
 @click.command("run")
@@ -42,9 +49,14 @@ def run_command(
 
     With redis:// the run is carried by the workers of the fleet: start some with `forebay worker`.
     """
+    require_extra("run", "forebay run")
+    check_id("pool", pool)
+    from forebay.workers.allowlist import options_for
+    from forebay.workers.workflow_file import load_workflow
+
     loaded = load_workflow(workflow, environ=os.environ)
     run = RunSpec(
-        run_id=f"{loaded.name}-{secrets.token_hex(4)}",
+        run_id=f"{loaded.name}-{secrets.token_hex(RUN_NUMBER_DIGITS // 2)}",
         tenant=tenant,
         weight=weight,
         workflow=loaded,
@@ -52,7 +64,8 @@ def run_command(
     if workers is None:
         workers = 2 if isinstance(parse_url(url), EmbeddedAddress) else 0
     with server_url(url) as server:
-        started = [start_worker(server, "--pool", pool) for _ in range(workers)]
+        options = ("--pool", pool, *options_for(loaded))
+        started = [start_worker(server, *options) for _ in range(workers)]
         signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
         try:
             summary = run_async(_drive_while_worked(server, pool, run, started))
@@ -70,7 +83,7 @@ async def _drive_while_worked(
     url: str, pool: str, run: RunSpec, workers: list[subprocess.Popen[bytes]]
 ) -> RunSummary:
     """Drive the run, unless every worker that was started for it has ended."""
-    driving = asyncio.create_task(_drive(url, pool, run))
+    driving = asyncio.create_task(_drive(url, pool, run, expects_workers=not workers))
     try:
         while not driving.done():
             await asyncio.wait([driving], timeout=0.5)
@@ -85,9 +98,16 @@ async def _drive_while_worked(
         await asyncio.wait([driving])
 
 
-async def _drive(url: str, pool: str, run: RunSpec) -> RunSummary:
+async def _drive(url: str, pool: str, run: RunSpec, *, expects_workers: bool) -> RunSummary:
+    from forebay.workers.run_driver import RunDriver
+
     async with await Coordinator.open(url, MemberSettings()) as coordinator:
         click.echo(f"run {run.run_id}: {_size(run.workflow)}")
+        if expects_workers and not await count_serving(coordinator, pool, CELL_FUNCTION):
+            click.echo(
+                f"pool {pool} has no worker yet, for which the run waits; start one:", err=True
+            )
+            click.echo(f"  forebay worker --pool {shlex.quote(pool)} --url ...", err=True)
         progress = _Progress(run.workflow)
         driver = RunDriver(coordinator, run, pool=pool, on_progress=progress.show)
         return await driver.drive()
@@ -114,7 +134,7 @@ class _Progress:
         rate = done / now if now > 0 else 0.0
         left = f"{(self._records - done) / rate:.0f} s left" if rate > 0 else "no record yet"
         click.echo(
-            f"  {now:5.0f} s  {done}/{self._records} records  {rate:6.1f}/s  {left}"
+            f"  {now:5.0f} s  {done}/{self._records} records {rate:6.1f}/s  {left}"
             f"  open row groups {progress.row_groups_open}",
             err=True,
         )

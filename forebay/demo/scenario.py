@@ -7,6 +7,7 @@ which nobody but it knows.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -122,6 +123,7 @@ class Demo:
                 start_worker(
                     server.url,
                     *("--slots", str(SLOTS_PER_WORKER), "--ttl", str(TTL_SECONDS)),
+                    *("--allow-path", str(WORKFLOW.parent)),
                     environ=address,
                 )
                 for _ in range(WORKERS)
@@ -151,8 +153,10 @@ class Demo:
                     for tenant, weight in TENANTS.items()
                 )
             )
-            looking.cancel()
-            events.cancel()
+            for task in (looking, events):
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task  # what it raised, if it did
             await self._conclude(coordinator, workflow, provider)
 
     def _now(self) -> float:

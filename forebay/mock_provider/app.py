@@ -9,6 +9,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.extras import how_to_install
 from forebay.mock_provider import anthropic_api, responses
 from forebay.mock_provider.calls import understand_chat, understand_embeddings
 from forebay.mock_provider.endpoint import Dialect, ModelEndpoint, header_of, respond
@@ -24,7 +25,7 @@ try:
     from starlette.routing import Route
 except ImportError as exc:
     raise ConfigurationError(
-        "the mock provider needs starlette; install it with: pip install 'forebay[mock]'"
+        f"the mock provider needs starlette, which is not installed; run {how_to_install('mock')}."
     ) from exc
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.extras import how_to_install
 from forebay.mock_provider.app import create_app
 from forebay.mock_provider.log import ProviderLog
 from forebay.mock_provider.state import ProviderState
@@ -19,7 +20,7 @@ try:
     import uvicorn
 except ImportError as exc:
     raise ConfigurationError(
-        "the mock provider needs uvicorn; install it with: pip install 'forebay[mock]'"
+        f"the mock provider needs uvicorn, which is not installed; run {how_to_install('mock')}."
     ) from exc
 
 _START_SECONDS = 10.0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -15,11 +14,15 @@ from forebay.connecting import Connection, connect
 from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable
 from forebay.contracts.identity import ProviderModelKey, check_cap, check_type
 from forebay.contracts.settings import LARGEST_CAP, MemberSettings, RequestAdmissionConfig
+from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.attempts import RequestAttempt
 from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.requests.threads import LoopCaller
+from forebay.coordinator.supervision import Guard, outcome_of
 from forebay.transports.waits import OPEN_BODIES, LongWaits
+
+log = Logger("forebay.transports")
 
 LockT = TypeVar("LockT")
 ControllerT = TypeVar("ControllerT")
@@ -132,8 +135,7 @@ class AsyncAdmission:
         joining = loop.create_task(self._join(joined, provider_model))
         self._joining.add(joining)
         joining.add_done_callback(self._joining.discard)
-        joining.add_done_callback(lambda done: done.cancelled() or done.exception())
-        return await asyncio.shield(joining)
+        return await outcome_of(joining, f"connecting for {provider_model}")
 
     async def _join(
         self,
@@ -196,8 +198,10 @@ class AsyncAdmission:
     ) -> None:
         """Leave what was joined on an event loop that has ended, as far as that is possible."""
         # What still waits on that loop raises at once; what it held is free after its TTL.
-        with contextlib.suppress(Exception):
+        try:
             await self._leave(joined)
+        except Exception as error:  # noqa: BLE001 - nothing of an ended loop can be relied on
+            log.debug("ended_loop_not_left", error_type=type(error).__qualname__)
 
 
 class BlockingAdmission:
@@ -283,11 +287,11 @@ _to_leave: set[Connection] = set()
 @atexit.register
 def _leave_all() -> None:
     """Leave the fleet when the program ends: its leases would stay taken for a TTL."""
+    guard = Guard(log)
     for connection in list(_to_leave):  # all at once: where the server is away, each takes seconds
-        connection.leave_soon()
+        guard.call(connection.leave_soon)
     while _to_leave:
-        with contextlib.suppress(Exception):  # nobody is there to hear of it
-            _to_leave.pop().__exit__(None, None, None)
+        guard.call(_to_leave.pop().__exit__, None, None, None)
 
 
 def refuse_two_loops(earlier: asyncio.AbstractEventLoop | None) -> None:

@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.extras import how_to_install
 from forebay.contracts.identity import check_type, shown
 from forebay.contracts.settings import MemberSettings
 from forebay.transports.admission import (
@@ -45,8 +46,8 @@ def loaded(library: str) -> ModuleType:
         return importlib.import_module(library)
     except ImportError as error:
         raise ConfigurationError(
-            f"a transport for {library} expects it to be installed, and it is not; run pip install"
-            f" 'forebay[{library}]', or choose another library."
+            f"a transport for {library} expects it to be installed, and it is not; run"
+            f" {how_to_install(library)}, or choose another library."
         ) from error
 
 

@@ -7,12 +7,15 @@ is garbage collected.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, Final
 
+from forebay.coordinator.logs import Logger
+from forebay.coordinator.supervision import Guard
 from forebay.transports.lanes import Passage
+
+_guard: Final = Guard(Logger("forebay.transports"))
 
 _closing: set[asyncio.Task[None]] = set()
 """Bodies that are being closed for callers who dropped them; the loop holds tasks only weakly."""
@@ -71,14 +74,18 @@ async def _close(inner: Any, passage: Passage) -> None:
 
 
 def _close_soon(loop: asyncio.AbstractEventLoop, inner: Any, passage: Passage) -> None:
-    task = loop.create_task(_close_quietly(inner, passage))
+    task = loop.create_task(_close_dropped(inner, passage))
     _closing.add(task)
     task.add_done_callback(_closing.discard)
+    # A task that is cancelled before its first step would keep the lease.
+    task.add_done_callback(lambda _task: passage.closed())
 
 
-async def _close_quietly(inner: Any, passage: Passage) -> None:
-    with contextlib.suppress(Exception):  # nobody is there to hear of it
+async def _close_dropped(inner: Any, passage: Passage) -> None:
+    try:
         await _close(inner, passage)
+    except Exception as error:  # noqa: BLE001 - whoever dropped the body hears of nothing
+        _guard.note("closing a dropped body", error)
 
 
 class Dropped:
@@ -103,8 +110,7 @@ class Dropped:
                 inner, passage = self._bodies.popleft()
             except IndexError:  # another thread may have taken the last one
                 return
-            with contextlib.suppress(Exception):  # nobody is there to hear of it
-                _close_blocking(inner, passage)
+            _guard.call(_close_blocking, inner, passage)
 
 
 class BlockingBody:

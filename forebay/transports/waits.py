@@ -11,9 +11,12 @@ import asyncio
 import gc
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Protocol
 
+from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.threads import LoopCaller
+from forebay.coordinator.supervision import Guard
 
 LONG_WAIT_SECONDS: Final = 1.0
 """A call that waited for its lease as long makes this process look at its own open bodies."""
@@ -102,6 +105,7 @@ class LongWaits:
         self._clock = clock
         self._since: dict[object, float] = {}
         self._is_looking = False
+        self._guard = Guard(Logger("forebay.transports"))
 
     def begin(self, caller: LoopCaller) -> object:
         """Note that a call begins to wait; return what it ends its wait with."""
@@ -117,7 +121,9 @@ class LongWaits:
         del self._since[wait]
 
     def _look_later(self) -> None:
-        asyncio.get_running_loop().call_later(LONG_WAIT_SECONDS, self.look)
+        asyncio.get_running_loop().call_later(
+            LONG_WAIT_SECONDS, partial(self._guard.call, self.look)
+        )
 
     def look(self) -> None:
         """Tell if a call waits since long, and look again while any waits."""

@@ -79,6 +79,7 @@ local GROUP_EXTRA = {}
 -- @include lib/suspects
 -- @include lib/requests/queue
 -- @include lib/requests/settle
+-- @include lib/requests/settings
 -- @include lib/requests/operations
 
 local number = tonumber(batch_number)

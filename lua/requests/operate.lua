@@ -107,7 +107,11 @@ local function reset_cooldown(name)
 end
 
 local function override_cap(cap)
-  if (tonumber(cap) or 0) > 0 then
+  local before, after = setting('override_cap', 0), tonumber(cap) or 0
+  if before ~= after then
+    emit('request_override_cap_changed', 'from', int(before), 'to', int(after))
+  end
+  if after > 0 then
     redis.call('HSET', K.config, 'override_cap', cap)
     may_be_new('config')
   else

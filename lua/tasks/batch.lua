@@ -6,15 +6,17 @@
 --   limits      hash    resource -> limit, the smallest claim
 --   ledger      hash    resource -> amount out on leases
 --   config      hash    settings of the policy that borrows
---   tasks       hash    task id -> group|arrival|signature|score|tries|run|column|number
+--   tasks       hash    task id -> group|arrival|signature|score|tries|run|column|number|function|losses
 --   queue       zset    task name, by available-at in milliseconds of the server's clock: where arq's Job looks
---   ready       zset    signature NUL line NUL tag NUL place NUL group, by name
---   signatures  hash    resource signature -> groups in its open line|in its capped line|their weight
+--   ready       zset    class NUL line NUL tag NUL place NUL group, by name
+--   signatures  hash    class (signature;function) -> groups in its open line|in its capped line|their weight
 --   fifo        zset    group NUL arrival NUL task id, by name
 --   groups      hash    group -> weight|tag|place|waiting|touched_us|indexed_us|running|away|admitted_limit|head|signature|line|out|debt
 --   idle_groups zset    group, by last turn in microseconds
 --   delayed     zset    task id, by available-at in microseconds
 --   parked      zset    signature NUL arrival NUL task id, by name: asks for more than a limit
+--   unserved    zset    function NUL arrival NUL task id, by name: nobody serves the function
+--   suspect_tasks zset  arrival NUL task id, by name: lost with a member that died
 --   leases      hash    lease id -> member|task id|group|signature|acquired_us|cell
 --   members     zset    member, by expiry in microseconds
 --   checks      zset    member, by when to look at it unless its heartbeat comes before
@@ -22,14 +24,15 @@
 --   suspects    zset    member to whom nobody listens, by since when; 0 once it was heard of
 --   held        zset    member NUL lease or function NUL id, by name
 --   functions   hash    function -> members that run it
---   losses      hash    task id -> how often it was lost|with which members
+--   losses      hash    task id -> the members that it was lost with, "," between
+--   watched     hash    member -> "alone" or "beside", space, the lease of the suspect that it runs
 --   idle        zset    member, by free slots
 --   pushes      hash    member -> tasks given to it unasked|in_progress_ms|lease ids of which it may not know
 --   finished    zset    lease id, by order of ending times 2, plus 1 if it expired
 --   batches     hash    member -> number of the last batch, space, its reply
 --   events      stream  transitions, the last 8192
 --   runs        hash    run id -> its plan as JSON; run id NUL workflow -> the workflow
---   progress    hash    run NUL name -> count
+--   progress    hash    run NUL name -> count; NUL refused, refusals: why no worker makes it
 --   cells       hash    run NUL record NUL column -> value as JSON; # columns done; ! why dropped
 --   row_groups  hash    run NUL row group -> records that are still missing
 --   checkpoints zset    run NUL row group, whose records wait to be written out
@@ -43,15 +46,16 @@
 --                        admit slots in_progress_ms resources_under_pressure seen
 --                        finish lease_id result result_ttl_ms keep_in_progress_ms [record name value]...
 --                        drop lease_id reason; retry lease_id delay_us give_back_try
---                        discard id result result_ttl_ms; expire id result result_ttl_ms
+--                        discard id result result_ttl_ms; expire id result result_ttl_ms; fail_lost id result result_ttl_ms
 --                        claim resource holder limit; serve function...; set_state state; leave
 --                        say kind task_id lease_id
---                        configure policy reserve_after_us events [field value]...
+--                        configure policy reserve_after_us events max_losses [field value]...
 --                        run_submit run plan workflow; run_collect run; run_written run row_group; run_cancel run
+--                        run_accept run; run_refuse run reason
 -- Reply
 --   JSON [now_us, next_wake_us, generation, results, notices]: a result per operation (accepted,
 --   known, refused, admitted, released, duplicate, stale_lease, unknown_lease, discarded, unknown,
---   claimed, served, said, set, left, leaving, progress, written, ended, cancelled), and what the caller
+--   claimed, served, said, set, left, leaving, progress, written, ended, cancelled, noted), and what the caller
 --   should look at (work, task, due, row_group). Other members get their notices by channel. If tasks were
 --   admitted, an array: that JSON, then payloads, of which each lease names its own from 1, a cell
 --   none (0); a repeated batch is answered with the JSON alone.
@@ -87,7 +91,9 @@ local OPERATIONS = {}
 -- @include lib/tasks/lines
 -- @include lib/tasks/save
 -- @include lib/tasks/names
+-- @include lib/tasks/classes
 -- @include lib/tasks/queue
+-- @include lib/tasks/lost
 -- @include lib/tasks/limits
 -- @include lib/tasks/asks
 -- @include lib/tasks/amounts
@@ -100,9 +106,11 @@ local OPERATIONS = {}
 -- @include lib/tasks/pushes
 -- @include lib/suspects
 -- @include lib/tasks/settle
+-- @include lib/tasks/settings
 local first_argument, last_argument = 0, 0
 -- @include lib/runs/tracker
 -- @include lib/runs/operations
+-- @include lib/runs/refusals
 -- @include lib/tasks/operations
 
 local number = tonumber(batch_number)

@@ -6,15 +6,17 @@
 --   limits      hash    resource -> limit, the smallest claim
 --   ledger      hash    resource -> amount out on leases
 --   config      hash    settings of the policy that borrows
---   tasks       hash    task id -> group|arrival|signature|score|tries|run|column|number
+--   tasks       hash    task id -> group|arrival|signature|score|tries|run|column|number|function|losses
 --   queue       zset    task name, by available-at in milliseconds: the queue that arq's Job looks at
---   ready       zset    signature NUL line NUL tag NUL place NUL group, by name
---   signatures  hash    resource signature -> groups in its open line|in its capped line|their weight
+--   ready       zset    class NUL line NUL tag NUL place NUL group, by name
+--   signatures  hash    class (signature;function) -> groups in its open line|in its capped line|their weight
 --   fifo        zset    group NUL arrival NUL task id, by name
 --   groups      hash    group -> weight|tag|place|waiting|touched_us|indexed_us|running|away|admitted_limit|head|signature|line|out|debt
 --   idle_groups zset    group, by last turn in microseconds
 --   delayed     zset    task id, by available-at in microseconds
 --   parked      zset    signature NUL arrival NUL task id, by name: asks for more than a limit
+--   unserved    zset    function NUL arrival NUL task id, by name: nobody serves the function
+--   suspect_tasks zset  arrival NUL task id, by name: lost with a member that died
 --   leases      hash    lease id -> member|task id|group|signature|acquired_us|cell
 --   members     zset    member, by expiry in microseconds
 --   checks      zset    member, by when to look at it unless its heartbeat comes before
@@ -22,7 +24,8 @@
 --   suspects    zset    member to whom nobody listens, by since when; 0 once it was heard of
 --   held        zset    member NUL lease or function NUL id, by name
 --   functions   hash    function -> members that run it
---   losses      hash    task id -> how often it was lost|with which members
+--   losses      hash    task id -> the members that it was lost with, "," between
+--   watched     hash    member -> "alone" or "beside", space, the lease of the suspect that it runs
 --   idle        zset    member, by free slots
 --   pushes      hash    member -> tasks given to it unasked|in_progress_ms|lease ids of which it may not know
 --   finished    zset    lease id, by order of ending times 2, plus 1 if it expired
@@ -59,7 +62,9 @@
 -- @include lib/groups
 -- @include lib/tasks/lines
 -- @include lib/tasks/names
+-- @include lib/tasks/classes
 -- @include lib/tasks/queue
+-- @include lib/tasks/lost
 -- @include lib/tasks/asks
 -- @include lib/tasks/amounts
 -- @include lib/tasks/strict

@@ -41,6 +41,7 @@ class Admitted(NamedTuple):
     reasons: dict[str, int]
     expired: list[str]
     events: str
+    lost: list[list[str]]
 
 
 def submission(
@@ -170,9 +171,11 @@ class Pool:
     def discard(self, task_id: str, by: str = "m") -> list[Any]:
         return self.ask(by, "discard", task_id, b"", "")
 
-    def configure(self, policy: str = "", reserve_after_us: int = 0, **settings: Any) -> None:
+    def configure(
+        self, policy: str = "", reserve_after_us: int = 0, max_losses: int = 3, **settings: Any
+    ) -> None:
         fields = [part for pair in settings.items() for part in pair]
-        self.ask("m", "configure", policy, reserve_after_us, "", *fields)
+        self.ask("m", "configure", policy, reserve_after_us, "", max_losses, *fields)
 
     def finish(self, lease_id: str, *cells: Any, by: str = "m", result: bytes = b"done") -> str:
         return str(self.ask(by, "finish", lease_id, result, 5000, "", *cells)[0])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tests.contract.pool_under_clock import MODEL, ONE
+from tests.contract.pool_under_clock import MODEL, ONE, task_of
 
 
 def column(name: str, scope: str, inputs: list[str], feeds: list[int], asks: str) -> dict[str, Any]:
@@ -28,3 +28,13 @@ def plan(records: int = 4, buffer_size: int = 2, max_open: int = 1, **other: int
     return json.dumps(
         sizes | {"row_groups": groups, "max_unwritten": 64, "columns": columns} | other
     )
+
+
+def values_of(lease_id: str, *, buffer_size: int = 2) -> list[str]:
+    """The cells that a task makes, as they follow a finish."""
+    _run, name, place = task_of(lease_id).split(":")
+    number = int(place[1:])
+    records = [number]
+    if place[0] == "g":
+        records = list(range(number * buffer_size, (number + 1) * buffer_size))
+    return [part for record in records for part in (str(record), name, f'"{name}{record}"')]

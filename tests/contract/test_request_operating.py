@@ -219,11 +219,11 @@ def test_raised_override_leaves_a_cut_window_to_recover(shard: ScriptedShard) ->
     assert (window(shard)["current_limit"], window(shard)["effective_max"]) == (3, 8)
 
 
-def test_override_above_the_alias_caps_changes_nothing(shard: ScriptedShard) -> None:
+def test_override_above_the_alias_caps_is_told_and_moves_no_cap(shard: ScriptedShard) -> None:
     shard.open(4)
     before = told(shard)
     assert shard.operate("override_cap", "9")[2] == 4
-    assert told(shard) == before
+    assert told(shard) == [*before, ("request_override_cap_changed", "0", "9")]
     assert shard.ask("m", Register("alias", 20)) == ["registered", 9]
 
 

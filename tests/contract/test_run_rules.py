@@ -8,7 +8,7 @@ from typing import Any, Final
 import pytest
 
 from tests.contract.pool_under_clock import MODEL, Pool, honest_pool, task_of, tasks_of
-from tests.contract.run_plans import plan
+from tests.contract.run_plans import plan, values_of
 from tests.contract.shard_under_clock import SERVERS
 
 RUN_KEYS: Final = ("runs", "progress", "cells", "row_groups", "checkpoints")
@@ -23,16 +23,6 @@ def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
 
 def begin(pool: Pool, text: str | None = None) -> None:
     assert pool.ask("m", "run_submit", "run", text or plan(), "{}") == ["accepted"]
-
-
-def values_of(lease_id: str, *, buffer_size: int = 2) -> list[str]:
-    """The cells that a task makes, as they follow a finish."""
-    _run, name, place = task_of(lease_id).split(":")
-    number = int(place[1:])
-    records = [number]
-    if place[0] == "g":
-        records = list(range(number * buffer_size, (number + 1) * buffer_size))
-    return [part for record in records for part in (str(record), name, f'"{name}{record}"')]
 
 
 def work(pool: Pool, slots: int = 99) -> list[str]:
@@ -230,3 +220,55 @@ def test_run_that_asks_for_more_than_a_limit_is_refused_with_nothing_queued(pool
 
     assert refusal == ["refused", "never_fits", "request:p/m"]
     assert kept_keys(pool) == []
+
+
+# --- runs that workers may not make
+
+
+def serve(pool: Pool, *members: str) -> None:
+    for member in members:
+        assert pool.ask(member, "serve", "forebay_cell") == ["served"]
+
+
+def test_a_run_is_refused_once_every_live_member_that_makes_cells_refuses_it(pool: Pool) -> None:
+    pool.open("driver")
+    serve(pool, "m", "n")
+    begin(pool)
+    pool.ask("driver", "run_collect", "run")
+    pool.listen("driver")
+    assert pool.ask("m", "run_refuse", "run", "no\nvariable") == ["noted"]
+    assert pool.ask("m", "run_refuse", "run", "no\nvariable") == ["noted"]
+    assert pool.heard() == []
+    assert pool.ask("driver", "run_collect", "run")[0] == "progress"
+
+    assert pool.ask("n", "run_refuse", "run", 'no "file"') == ["refused"]
+    assert [["row_group"]] in pool.heard()
+    assert pool.ask("driver", "run_collect", "run") == ["refused", 'no "file"']
+    assert pool.ask("m", "run_accept", "run") == ["refused"]
+
+
+def test_a_run_that_one_member_accepted_is_refused_by_nobody(pool: Pool) -> None:
+    serve(pool, "m", "n")
+    begin(pool)
+    assert pool.ask("m", "run_refuse", "run", "no") == ["noted"]
+    assert pool.ask("n", "run_accept", "run") == ["accepted"]
+    assert pool.ask("n", "run_refuse", "run", "no") == ["accepted"]
+    assert progress(pool) == [0, 0, 1, 0, []]
+
+
+def test_a_member_that_left_refuses_nothing_any_more_for_those_that_stay(pool: Pool) -> None:
+    serve(pool, "m", "n")
+    begin(pool)
+    assert pool.ask("m", "run_refuse", "run", "no") == ["noted"]
+    pool.ask("n", "leave")
+    assert pool.ask("m", "run_refuse", "run", "no") == ["refused"]
+
+
+def test_a_refused_run_leaves_nothing_when_it_is_cancelled(pool: Pool) -> None:
+    serve(pool, "m")
+    begin(pool)
+    assert pool.ask("m", "run_refuse", "run", "no") == ["refused"]
+    assert pool.ask("m", "run_cancel", "run") == ["cancelled"]
+    assert kept_keys(pool) == ["held"]  # who serves what
+    for operation in (("run_refuse", "run", "no"), ("run_accept", "run"), ("run_collect", "run")):
+        assert pool.ask("m", *operation) == ["unknown"]

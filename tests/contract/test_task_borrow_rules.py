@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -316,3 +317,35 @@ def test_groups_that_each_ask_for_more_than_a_share_do_not_block_each_other(
     pool.submit_many("b", 2, "cpu=3,gpu=1,submission=1", limit=limit)
 
     assert tasks_of(pool.admit(4)) == ["a0", "b0"]
+
+
+# -- what no policy may leave idle (spec 04, *Policies*)
+
+
+def test_group_without_limit_is_denied_by_no_policy(pool: Pool) -> None:
+    pool.open("m", **{"submission": 64, "request:p/m": 5})
+    pool.configure("borrow", ceiling=0)
+    pool.submit_many("model", 10, "request:p/m=2,submission=1", limit=8)
+    pool.submit_many("local", 100)
+    admitted = tasks_of(pool.admit(64))
+    started = Counter(task_id.rstrip("0123456789") for task_id in admitted)
+    assert started == {"model": 1, "local": 63}
+
+
+def test_groups_without_limit_fill_a_pool_whatever_their_shares(pool: Pool) -> None:
+    pool.open("m", submission=15)
+    pool.configure("borrow", share_rounding="down", ceiling=0)
+    for name in "abcdefgh":
+        pool.submit_many(name, 4)
+    assert len(pool.admit(15)) == 15
+
+
+@pytest.mark.parametrize("limit", ["", 6])
+def test_head_that_another_resource_holds_back_presses_nobody(pool: Pool, limit: object) -> None:
+    """B's next task would not pass on b, so A may take what is left of a."""
+    pool.open("m", a=8, b=2)
+    pool.configure("borrow", **({"ceiling": 0} if limit == "" else {}))
+    pool.submit_many("A", 10, "a=1,submission=1", limit=limit)
+    pool.submit_many("B", 10, "a=1,b=1,submission=1", limit=limit)
+    admitted = Counter(task_id[0] for task_id in tasks_of(pool.admit(20)))
+    assert admitted == {"A": 6, "B": 2}

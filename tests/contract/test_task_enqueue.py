@@ -38,12 +38,6 @@ async def nothing_waits(coordinator: Coordinator, tasks: TaskAdmissionController
         ({"tpu": 1}, "unknown_resource", TaskDenialReason.NEVER_FITS, "'tpu', which this pool"),
         ({"gpu": 3}, "never_fits", TaskDenialReason.NEVER_FITS, "more of 'gpu' than its limit"),
         (
-            {"function": "absent"},
-            "unknown_function",
-            TaskDenialReason.POLICY_DENIAL,
-            "'absent', which no worker",
-        ),
-        (
             {"payload": b"x" * (MAX_PAYLOAD_BYTES + 1)},
             "payload_too_large",
             TaskDenialReason.POLICY_DENIAL,

@@ -172,7 +172,7 @@ def test_task_that_was_pushed_to_a_member_that_died_goes_to_another(pool: Pool) 
     pool.admit(0)
     ((_word, number, lease, _payload),) = pool.told()["v"]
 
-    assert (number, lease[1], lease[6]) == (1, "t", "2")
+    assert (number, lease[1], lease[6]) == (1, "t", "1")  # it never started: no try and no loss
     assert pool.client.hkeys(pool.keys["pushes"]) == [b"v"]
 
 

@@ -117,8 +117,16 @@ def test_run_that_was_there_goes_on_in_a_draining_pool(pool: Pool) -> None:
 # -- what is written down
 
 
+OF_THE_POOL = {
+    "member_joined",
+    "resource_limit_claimed",
+    "resource_limit_changed",
+    "pool_setting_changed",
+}
+
+
 def kinds(pool: Pool) -> list[str]:
-    return [event["kind"] for event in pool.events() if event["kind"] != "member_joined"]
+    return [event["kind"] for event in pool.events() if event["kind"] not in OF_THE_POOL]
 
 
 def told(pool: Pool, kind: str) -> list[dict[str, str]]:
@@ -147,7 +155,7 @@ def live(pool: Pool) -> None:
 
 
 def test_pool_that_is_told_to_writes_down_what_befalls_each_task(pool: Pool) -> None:
-    pool.ask("m", "configure", "", 0, "full")
+    pool.ask("m", "configure", "", 0, "full", 3)
     live(pool)
 
     assert [(told["kind"], told["task_id"]) for told in pool.events() if "task_id" in told] == [
@@ -198,7 +206,7 @@ def test_other_pools_write_down_nothing_of_single_tasks(pool: Pool) -> None:
 
 
 def test_cell_of_a_run_is_written_down_as_any_task(pool: Pool) -> None:
-    pool.ask("m", "configure", "", 0, "full")
+    pool.ask("m", "configure", "", 0, "full", 3)
     pool.ask("m", "run_submit", "run", plan(), "{}")
     (root,) = pool.admit(1)
     pool.finish(root, 0, "seed", '"s"', 1, "seed", '"t"')
@@ -230,22 +238,22 @@ def test_change_of_state_is_written_down_once(pool: Pool) -> None:
         set_state(pool, state)
 
     assert told(pool, "pool_state_changed") == [
-        {"from": "", "to": "paused"},
-        {"from": "paused", "to": "draining"},
-        {"from": "draining", "to": ""},
+        {"from": "open", "to": "paused", "member_id": "m"},
+        {"from": "paused", "to": "draining", "member_id": "m"},
+        {"from": "draining", "to": "open", "member_id": "m"},
     ]
 
 
 def test_members_are_told_how_much_is_written_down(pool: Pool) -> None:
     found = [pool.ask_for().events]
-    pool.ask("m", "configure", "", 0, "full")
+    pool.ask("m", "configure", "", 0, "full", 3)
     found.append(pool.ask_for().events)
 
     assert found == ["", "full"]
 
 
 def test_nothing_that_is_written_down_holds_a_payload_or_a_result(pool: Pool) -> None:
-    pool.ask("m", "configure", "", 0, "full")
+    pool.ask("m", "configure", "", 0, "full", 3)
     pool.submit("t", payload=b"a secret")
     pool.finish(pool.admit(1)[0], result=b"a secret")
 
@@ -253,7 +261,7 @@ def test_nothing_that_is_written_down_holds_a_payload_or_a_result(pool: Pool) ->
 
 
 def test_stream_keeps_the_latest_events_in_the_order_of_their_numbers(pool: Pool) -> None:
-    pool.ask("m", "configure", "", 0, "full")
+    pool.ask("m", "configure", "", 0, "full", 3)
     for i in range(18):
         pool.ask_all("m", *[("say", "worker_spawned", f"t{i}", "l")] * 500)
     events = pool.events()

@@ -30,7 +30,6 @@ def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
         ({"asks": "tpu=1,submission=1"}, ["unknown_resource", "tpu"]),
         ({"asks": "gpu=3,submission=1"}, ["never_fits", "gpu"]),
         ({"asks": "gpu=2,submission=101"}, ["never_fits", "submission"]),
-        ({"function": "absent"}, ["unknown_function", "absent"]),
         ({"not_before_us": LATER_US, "asks": "gpu=3,submission=1"}, ["never_fits", "gpu"]),
     ],
 )
@@ -63,11 +62,14 @@ def test_refusal_of_one_task_refuses_no_other_of_its_call(pool: Pool) -> None:
 # -- functions that somebody runs
 
 
-def test_every_function_is_taken_before_any_worker_was_there(pool: Pool) -> None:
-    assert pool.submit("t", function="f") == ["accepted"]
+def test_task_of_a_function_that_nobody_serves_waits_and_is_said_to(pool: Pool) -> None:
+    assert pool.submit("t", function="f") == ["accepted", "not_served"]
+    pool.submit("u", "other")
+    assert tasks_of(pool.admit(9)) == ["u"]
+    assert pool.reasons() == {"not_served": 1}
 
 
-def test_function_is_known_as_long_as_one_live_member_runs_it(pool: Pool) -> None:
+def test_function_is_served_as_long_as_one_live_member_serves_it(pool: Pool) -> None:
     pool.join("n", "o")
     pool.ask("m", "serve", "other")
     for member in ("n", "o", "o"):
@@ -78,7 +80,7 @@ def test_function_is_known_as_long_as_one_live_member_runs_it(pool: Pool) -> Non
     pool.beat("m")
     pool.pass_time(6)
 
-    assert pool.submit("b", function="f") == ["refused", "unknown_function", "f"]
+    assert pool.submit("b", function="f") == ["accepted", "not_served"]
     assert pool.submit("c", function="other") == ["accepted"]
     assert pool.submit("d") == ["accepted"]
     assert pool.client.hgetall(pool.keys["functions"]) == {b"other": b"1"}
@@ -167,7 +169,7 @@ def test_task_whose_payload_expired_takes_no_slot_and_no_turn(pool: Pool) -> Non
     assert pool.ask_for(1).expired == []
     pool.pass_time(60)
     pool.open("n")
-    assert pool.ask_for(1, "n").expired == ["a1"]  # nobody has ended it
+    assert pool.ask_for(2, "n").expired == ["a1"]  # nobody has ended it
 
 
 # -- delayed tasks

@@ -6,13 +6,17 @@ import asyncio
 from typing import Any
 
 import pytest
+from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
+from structlog.testing import capture_logs
 
 from forebay.coordinator.address import parse_url
 from forebay.coordinator.connections import open_async
-from forebay.coordinator.wire import Wire, open_wire
+from forebay.coordinator.wire import Wire, is_sendable, open_wire
 from tests.support import wait_until
+
+SECRET = "a secret"  # no line of a traceback quotes it, only the message does
 
 
 class Heard:
@@ -88,3 +92,97 @@ async def test_a_closed_wire_tells_nothing_more(redis_url: str) -> None:
     await client.aclose()
     assert heard.messages == []
     assert heard.lost == []
+
+
+async def test_a_message_that_cannot_be_handled_ends_the_connection_and_is_said(
+    redis_url: str,
+) -> None:
+    def refuse(_message: Any) -> None:
+        raise ValueError(SECRET)
+
+    client, heard = open_async(parse_url(redis_url)), Heard()
+    with capture_logs() as logs:
+        wire = await open_wire(client, refuse, heard.lost.append)
+        wire.write("PING")
+        await wait_until(lambda: bool(heard.lost))
+    await client.aclose()
+    assert [type(error) for error in heard.lost] == [RedisConnectionError]
+    assert [entry["event"] for entry in logs] == ["unexpected_exception"]
+    assert SECRET not in str(logs)
+
+
+@pytest.mark.parametrize(
+    "garbage", [b"?what\r\n", b"-\xff\xfe\r\n", b"$-7\r\n"], ids=["type", "text", "length"]
+)
+async def test_bytes_that_are_no_reply_end_the_connection(redis_url: str, garbage: bytes) -> None:
+    client, heard = open_async(parse_url(redis_url)), Heard()
+    wire = await open_wire(client, heard.messages.append, heard.lost.append)
+    wire.data_received(garbage)
+    await client.aclose()
+    assert len(heard.lost) + len(heard.messages) == 1
+    wire.close()
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
+def test_a_command_for_a_connection_that_is_gone_ends_it_on_either_loop(
+    loop: str, redis_url: str
+) -> None:
+    async def write_too_late() -> list[Exception]:
+        client, heard = open_async(parse_url(redis_url)), Heard()
+        wire = await open_wire(client, heard.messages.append, heard.lost.append)
+        wire._transport.abort()
+        wire._connection._writer.transport.set_protocol(asyncio.Protocol())  # it says nothing
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        for _ in range(10):
+            wire.write("PING")
+        if loop == "asyncio":  # whose transport says nothing either
+            wire._end(RedisConnectionError("gone"))
+        await wait_until(lambda: bool(heard.lost))
+        await client.aclose()
+        return heard.lost
+
+    factory = None
+    if loop == "uvloop":
+        import uvloop
+
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        lost = runner.run(write_too_late())
+    assert [type(error) for error in lost] == [RedisConnectionError]
+
+
+async def test_what_has_no_form_in_bytes_is_refused_and_the_connection_goes_on(
+    redis_url: str,
+) -> None:
+    client, heard = open_async(parse_url(redis_url)), Heard()
+    wire = await open_wire(client, heard.messages.append, heard.lost.append)
+    command: Any = ("SET", "k", None)
+    assert not is_sendable(command)
+    with pytest.raises(TypeError):
+        wire.write(*command)
+    wire.write("PING")
+    assert await heard.until(1) == [b"PONG"]
+    wire.close()
+    await client.aclose()
+
+
+async def test_an_opening_that_is_cancelled_leaves_no_connection(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    logging_in: list[Any] = []
+
+    async def never_logged_in(connection: Any) -> None:
+        logging_in.append(connection)  # and so keeps it from being collected, which closes it, too
+        await asyncio.Event().wait()
+
+    client = open_async(parse_url(redis_url), socket_timeout_seconds=None)
+    monkeypatch.setattr(AbstractConnection, "on_connect", never_logged_in)
+    opening = asyncio.create_task(open_wire(client, print, print))
+    await wait_until(lambda: bool(logging_in))
+    transport = logging_in[0]._writer.transport
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert transport.is_closing()
+    await client.aclose()

@@ -46,15 +46,21 @@ async def test_what_no_limit_can_meet_is_refused(redis_url, jobs, asked, reason,
         assert await result_of(await jobs.enqueue_job("echo", 1, _job_id="one")) == [1]
 
 
-async def test_a_function_that_no_live_worker_has_is_refused(redis_url, jobs):
+async def test_a_job_of_a_function_that_no_live_worker_has_waits_for_one(redis_url, jobs, caplog):
     async with working(redis_url, echo) as worker:
         functions = worker.tasks_admission.keys["functions"]
         await wait_until(lambda: jobs.hexists(functions, "echo"))
-        with pytest.raises(TaskAdmissionError, match=r"'ecko'.*correct the name") as refused:
-            await jobs.enqueue_job("ecko")
-        assert refused.value.reason == "unknown_function"
-        assert await nothing_is_queued(jobs)
-    assert await jobs.enqueue_job("ecko") is not None  # who knows what the next worker runs
+        waits = await jobs.enqueue_job("ecko", 1)
+        done = await jobs.enqueue_job("echo", 2)  # of the same group, and held up by nothing
+        assert await done.result(timeout=5) == [2]
+        assert (await jobs.tasks.explain_blocked()).reasons == {TaskDenialReason.NOT_SERVED: 1}
+    assert "task_waits_for_its_function" in caplog.text
+
+    async def ecko(ctx, n):
+        return -n
+
+    async with working(redis_url, ecko):
+        assert await waits.result(timeout=5) == -1
 
 
 async def test_a_pool_that_drains_takes_nothing_new(redis_url, jobs):

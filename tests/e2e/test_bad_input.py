@@ -70,8 +70,24 @@ def nothing_was_submitted(url):
         ('model = "judge"', 'model = "jugde"', ("workflow.toml", "triage", "jugde", "judge")),
         ('"messages.csv"', '"absent.csv"', ("workflow.toml", "absent.csv")),
         ("buffer_size = 40", "buffer_size = 0", ("workflow.toml", "buffer_size", "1")),
+        ('"support_triage"', '"support/triage"', ("workflow.toml: name: ", "holds '/'", "rename")),
+        ('"support_triage"', r'"nul\u0000"', ("workflow.toml: name: ", "holds '\\x00'", "rename")),
+        ("out/support_triage.jsonl", "messages.csv", ("output.path", "is the seed file")),
+        ("out/support_triage.jsonl", "workflow.toml/o", ("output.path", "is no folder")),
+        ("{{ summary }}", "{{" + "(" * 999 + "1" + ")" * 999 + "}}", ("triage", "nested too deep")),
     ],
-    ids=["syntax", "unknown column", "unknown model", "no seed file", "wrong number"],
+    ids=[
+        "syntax",
+        "unknown column",
+        "unknown model",
+        "no seed file",
+        "wrong number",
+        "slash in its name",
+        "NUL in its name",
+        "output is the seed",
+        "output below a file",
+        "deep template",
+    ],
 )
 def test_a_wrong_workflow_is_refused_by_place(workflow, redis_url, tmp_path, old, new, parts):
     done = forebay("run", workflow(old, new), "--url", redis_url, cwd=tmp_path)
@@ -92,6 +108,27 @@ def test_a_missing_key_is_named_by_its_variable_and_nothing_is_submitted(
     done = forebay("run", path, "--url", redis_url, cwd=tmp_path)
     refused(done, "workflow.toml", "providers.local", "LOCAL_API_KEY", "set")
     nothing_was_submitted(redis_url)
+
+
+@pytest.mark.parametrize(
+    ("options", "parts"),
+    [
+        (("--tenant", ""), ("tenant: ", "non-empty", "correct the option")),
+        (("--tenant", "x" * 600), ("tenant: ", "the most is 512")),
+        (("--weight", "nan"), ("weight: ",)),
+        (("--pool", ""), ("pool must be a non-empty string",)),
+        (("--pool", "x" * 600), ("pool ", "the most is 512")),
+    ],
+)
+def test_a_wrong_option_is_named(workflow, redis_url, tmp_path, options, parts):
+    refused(forebay("run", workflow(), "--url", redis_url, *options, cwd=tmp_path), *parts)
+    nothing_was_submitted(redis_url)
+
+
+def test_a_demo_that_cannot_make_its_folder_says_so(tmp_path):
+    (tmp_path / "file").write_text("")
+    done = forebay("demo", "--out", "file/out", cwd=tmp_path)
+    refused(done, "--out file/out cannot be made", "Not a directory", "name another")
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shlex
-import shutil
 import subprocess
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -20,6 +19,7 @@ from forebay.coordinator.keys import request_shard
 from forebay.coordinator.operators import COMMANDS, publish_scripts
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from tests.support import wait_until
+from tests.support_redis_cli import find_redis_cli
 
 MOCK_LARGE = ProviderModelKey(provider_name="local", model_id="mock-large")
 CHAT = RequestResourceKey(provider_model=MOCK_LARGE)
@@ -29,9 +29,7 @@ class Operator:
     """A shell on whose PATH ``redis-cli`` talks to the test's server."""
 
     def __init__(self, folder: Path, url: str) -> None:
-        program = shutil.which("redis-cli")
-        if program is None:
-            pytest.fail("redis-cli is not on PATH; install it: apt-get install redis-tools")
+        program = shlex.quote(str(find_redis_cli()))
         address = parse_url(url)
         assert isinstance(address, UnixAddress)
         shim = folder / "redis-cli"

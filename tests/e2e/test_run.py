@@ -53,7 +53,7 @@ async def test_every_record_is_written_in_seed_order_wherever_the_server_is(
     assert all(row["summary"] and row["triage"]["category"] and row["route"] for row in records)
     assert [path.name for path in (own / "out").iterdir()] == ["support_triage.jsonl"]
 
-    worker = start_worker(redis_url, environ=environ)
+    worker = start_worker(redis_url, "--allow-path", str(WORKFLOW.parent), environ=environ)
     try:
         joint = forebay("run", WORKFLOW, "--url", redis_url, cwd=fleet, environ=environ)
     finally:

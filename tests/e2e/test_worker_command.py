@@ -45,12 +45,16 @@ class WorkerSettings:
 class Pickling:
     functions = (double,)
     job_serializer = print
+
+number = 5
 """
 
 
 @pytest.fixture
 def app(tmp_path: Path) -> Path:
     (tmp_path / "app.py").write_text(APP)
+    (tmp_path / "broken.py").write_text("1 / 0")
+    (tmp_path / "wrong.py").write_text("def (")
     return tmp_path
 
 
@@ -158,6 +162,10 @@ async def test_a_worker_that_is_told_to_stop_lets_its_jobs_end_within_the_grace_
     [
         ("app.Missing", "cannot be imported"),
         ("nowhere.WorkerSettings", "from the folder that holds app.py"),
+        ("app.number", "is of type int, expected a class"),
+        ("broken.WorkerSettings", "cannot be imported (ZeroDivisionError: division by zero)"),
+        ("wrong.WorkerSettings", "cannot be imported (SyntaxError: "),
+        ("..", "cannot be imported (TypeError: "),
         ("app.Pickling", "sets job_serializer, which a pool does not take"),
     ],
 )

@@ -20,6 +20,7 @@ from tests.support_runs import (
     COLUMNS,
     POOL,
     SHARD,
+    WORKFLOW,
     audits,
     load_run,
     provider_address,
@@ -45,9 +46,11 @@ class Fleet:
         self._stack = stack
 
     def start(self, count):
-        options = ("--slots", "8", "--ttl", str(TTL_SECONDS))
+        options = ("--slots", "8", "--ttl", str(TTL_SECONDS), "--allow-path", WORKFLOW.parent)
         environ = provider_address(self.provider)
-        workers = [start_worker(self.url, *options, environ=environ) for _ in range(count)]
+        workers = [
+            start_worker(self.url, *map(str, options), environ=environ) for _ in range(count)
+        ]
         self._stack.callback(stop_workers, workers)
         return workers
 

@@ -327,12 +327,43 @@ class RequestModel(ModelState):
         return self._give_back(member, Release(attempt_id, outcome, generation=generation, used=0))
 
     def _register(self, member: str, op: Register) -> Result:
-        before = self.static_cap
+        before, cap_before = self.static_cap, self.caps.get((member, op.alias), 0)
+        settings = self._settings()
         self.caps[member, op.alias], self.config = op.cap, op.config
         self.quotas.register(op.config.quotas, self.now_us)
+        if cap_before != op.cap:
+            self.say("request_resource_registered", op.alias, cap_before, op.cap, member)
+        for setting, value in self._settings().items():
+            if settings[setting] != value:
+                self.say(
+                    "request_setting_changed", setting, settings[setting], value, op.alias, member
+                )
         self._caps_moved(before)
         self._grant_waiters()
         return ["registered", self.static_cap]
+
+    def _settings(self) -> dict[str, str]:
+        """Return what is registered besides caps, as events tell it; "" for none."""
+        config, tuning = self.config, self.config.tuning
+        hold = config.max_hold_seconds
+        settings: dict[str, object] = {
+            "multiplicative_decrease_factor": tuning.multiplicative_decrease_factor,
+            "additive_increase_step": tuning.additive_increase_step,
+            "successes_until_increase": tuning.successes_until_increase,
+            "cooldown_us": to_us(tuning.cooldown_seconds),
+            "startup_ramp_us": to_us(tuning.startup_ramp_seconds),
+            "max_cooldown_us": to_us(config.max_cooldown_seconds),
+            "max_hold_us": "" if hold is None else to_us(hold),
+            "fair_by": config.fair_by,
+        }
+        for domain in RequestDomain:
+            settings[f"initial_limit:{domain}"] = config.initial_limits.get(domain, "")
+            settings[f"max_limit_clamp:{domain}"] = config.max_limit_clamps.get(domain, "")
+        for budget in QuotaBudget:
+            bucket = self.quotas.buckets.get(budget)
+            settings[budget] = (bucket and bucket.registered) or ""
+            settings[f"{budget}_burst"] = (bucket and bucket.registered_burst) or ""
+        return {name: str(value) for name, value in settings.items()}
 
     def _learn(self, op: Learn) -> Result:
         if self.quotas.learn(op.reading, op.at_us, self.now_us):
@@ -370,7 +401,11 @@ class RequestModel(ModelState):
             case "reset_cooldown":
                 value = self._reset_cooldown(RequestDomain(subject))
             case "override_cap":
-                before, self.override = self.static_cap, int(subject or 0) or None
+                before, override_before = self.static_cap, self.override
+                self.override = int(subject or 0) or None
+                if self.override != override_before:
+                    moved = (override_before or 0, self.override or 0)
+                    self.say("request_override_cap_changed", *moved)
                 self._caps_moved(before)
                 value = self.static_cap
         self._grant_waiters()

@@ -7,6 +7,8 @@ from typing import Any
 from tests.contract.pool_under_clock import Pool
 from tests.property.task_model import PoolModel
 
+COUNTS = ("queued", "delayed", "parked", "running", "unserved", "suspect_tasks", "lost")
+
 
 def _text(flat: dict[bytes, bytes]) -> dict[str, str]:
     return {key.decode(): value.decode() for key, value in flat.items()}
@@ -38,13 +40,17 @@ def observed_state(pool: Pool, model: PoolModel) -> dict[str, Any]:
     known = {f"local/{name}" for name in model.groups if not model.is_idle(name)}
     tasks = {}
     for task_id, text in _text(client.hgetall(keys["tasks"])).items():
-        group, arrival, signature, score, tries, *_cell = text.split("|")
-        tasks[task_id] = (group, int(arrival), signature, int(score), int(tries))
+        group, arrival, signature, score, tries, *_cell, function, losses = text.split("|")
+        terms = (group, int(arrival), signature, int(score), int(tries), function, int(losses))
+        tasks[task_id] = terms
     return {
         "clock": int(meta["now_us"]),
         "virtual_time": round(float(meta["virtual_time"]), 9),
         "places": int(meta["places"]),
-        "counts": tuple(int(meta[n]) for n in ("queued", "delayed", "parked", "running")),
+        "counts": tuple(int(meta[n]) for n in COUNTS),
+        "draining": meta.get("draining", ""),
+        "losses": _text(client.hgetall(keys["losses"])),
+        "watched": _text(client.hgetall(keys["watched"])),
         "first": (meta.get("first_task", ""), int(meta.get("first_since_us", 0))),
         "groups": {name: group for name, group in groups.items() if name in known},
         "tasks": tasks,
@@ -69,12 +75,22 @@ def observed_state(pool: Pool, model: PoolModel) -> dict[str, Any]:
 
 def expected_state(model: PoolModel) -> dict[str, Any]:
     """Return the same of the model."""
-    places = ("ready", "delayed", "parked", "running")
+    places = ("ready", "delayed", "parked", "running", "unserved", "suspect")
+    lost = {task.task_id: task for task in model.tasks.values() if task.lost_with}
+    running = {lease.task.task_id: lease for lease in model.leases.values()}
     return {
         "clock": model.now_us,
         "virtual_time": round(model.virtual_time, 9),
         "places": model.places,
-        "counts": tuple(len(model.tasks_at(place)) for place in places),
+        "counts": (*(len(model.tasks_at(place)) for place in places), len(lost)),
+        "draining": model.draining,
+        "losses": {task_id: ",".join(task.lost_with) for task_id, task in lost.items()},
+        "watched": {
+            running[task_id].member: f"{'alone' if task.was_alone else 'beside'}"
+            f" {running[task_id].lease_id}"
+            for task_id, task in lost.items()
+            if task_id in running
+        },
         "first": model.first or ("", 0),
         "groups": {
             f"local/{name}": {
@@ -93,6 +109,8 @@ def expected_state(model: PoolModel) -> dict[str, Any]:
                 task.signature,
                 task.score,
                 task.tries,
+                task.function,
+                len(task.lost_with),
             )
             for task in model.tasks.values()
         },

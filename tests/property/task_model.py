@@ -8,8 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from forebay.contracts.tasks import Amounts
-from forebay.coordinator.tasks.policies import TaskAdmissionPolicy
+from tests.property.task_policy_model import Amounts, Borrow, Strict
 from tests.property.task_queue_model import PoolQueue, Result
 from tests.property.task_state_model import Lease, Pushes, Task
 
@@ -28,6 +27,7 @@ class PoolModel(PoolQueue):
         limit: int | None,
         amounts: Amounts,
         instant_us: int | None,
+        function: str = "",
     ) -> Result:
         known = self.tasks.get(task_id)
         if known is not None and (known.has_payload or known.place == "running"):
@@ -49,6 +49,7 @@ class PoolModel(PoolQueue):
             arrival=self._next_place(),
             place="delayed",
             score=0,
+            function=function,
         )
         self.tasks[task_id] = task
         if instant_us is None:
@@ -56,21 +57,29 @@ class PoolModel(PoolQueue):
         else:  # of the server's clock, which may have stepped back
             self._put_back(task, self.now_us + instant_us - self.server_us, 0)
             task.score = (instant_us + 500) // 1000
-        return ["accepted"]
+        return ["accepted"] if self.serves(None, function) else ["accepted", "not_served"]
+
+    def serve(self, member: str, functions: set[str]) -> Result:
+        self.served.setdefault(member, set()).update(functions)
+        return ["served"]
 
     def admit(
         self, member: str, slots: int, hints: set[str], seen: int | None
-    ) -> tuple[list[Result], list[Result], list[str]]:
-        """Return terms of leases, of pushed ones, and tasks whose payload had expired."""
+    ) -> tuple[list[Result], list[Result], list[str], list[list[str]]]:
+        """Return terms of leases, of pushed ones, tasks that had expired and that were lost."""
         unseen = self._unseen(member, seen)
         slots -= len(unseen)
         leases: list[Lease] = []
-        expired = []
-        while len(leases) < slots and (granted := self._choose(hints)):
+        expired, lost = [], []
+        self._note_draining(member)
+        while len(leases) < slots and (granted := self._choose(hints, member)):
             self._is_first_no_more(granted.task)
-            if not granted.task.has_payload:
-                task = granted.task
-                expired.append(task.task_id)
+            task, is_lost = granted.task, len(granted.task.lost_with) >= self.max_losses
+            if is_lost or not task.has_payload:
+                if is_lost:
+                    lost.append([task.task_id, ",".join(task.lost_with)])
+                else:
+                    expired.append(task.task_id)
                 self._put_back(task, self.now_us + MINUTE_US, task.tries)
                 continue
             leases.append(self._grant(member, granted))
@@ -78,7 +87,7 @@ class PoolModel(PoolQueue):
             self.idle[member] = slots - len(leases)
         else:
             self.idle.pop(member, None)
-        return [lease.terms for lease in leases], unseen, expired
+        return [lease.terms for lease in leases], unseen, expired, lost
 
     def _unseen(self, member: str, seen: int | None) -> list[Result]:
         """Pushed tasks that the member has not seen, by their numbers."""
@@ -115,6 +124,8 @@ class PoolModel(PoolQueue):
             return lease
         self._end(lease, "released")
         tries = lease.task.tries + (0 if gives_back else 1)
+        if not gives_back:
+            lease.task.lost_with = []  # it ended once, and its member lives
         self._put_back(lease.task, self.now_us + delay_us, tries)
         return ["released"]
 
@@ -132,11 +143,17 @@ class PoolModel(PoolQueue):
         task = self.tasks.get(task_id)
         return ["unknown"] if task is None or task.has_payload else self.discard(task_id)
 
+    def fail_lost(self, task_id: str) -> Result:
+        task = self.tasks.get(task_id)
+        is_lost = task is not None and len(task.lost_with) >= self.max_losses
+        return self.discard(task_id) if is_lost else ["unknown"]
+
     def claim(self, resource: str, limit: int) -> Result:
         self.limits[resource] = limit
         return ["claimed", limit]
 
-    def configure(self, policy: TaskAdmissionPolicy, reserve_after_us: int) -> Result:
+    def configure(self, policy: Strict | Borrow, reserve_after_us: int, max_losses: int) -> Result:
+        self.max_losses = max_losses
         if type(policy) is not type(self.policy):
             for group in self.groups.values():
                 group.debt = Counter()
@@ -144,7 +161,7 @@ class PoolModel(PoolQueue):
         return ["set"]
 
     def leave(self, member: str) -> Result:
-        self._end_member(member)
+        self._end_member(member, "left")
         return ["left"]
 
     @property

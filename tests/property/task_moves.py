@@ -28,7 +28,8 @@ ASKS = st.sampled_from(
     ]
 )
 DELAYS_US = st.sampled_from([0, 0, 0, 0, 700_000, 3_000_000, -2_500_600])
-SUBMITS = st.tuples(GROUPS, WEIGHTS, GROUP_LIMITS, ASKS, DELAYS_US)
+FUNCTIONS = st.sampled_from(["", "", "", "f", "f", "g"])
+SUBMITS = st.tuples(GROUPS, WEIGHTS, GROUP_LIMITS, ASKS, DELAYS_US, FUNCTIONS)
 SLOTS = st.sampled_from([1, 1, 2, 3, 5, 0])
 MISSED = st.sampled_from([0, 0, 0, 1, 2, -1])
 HINTS = st.sampled_from([(), (), (), ("request:p/m",), ("gpu",)])
@@ -68,7 +69,18 @@ MOVES: dict[str, tuple[int, st.SearchStrategy[tuple[Any, ...]]]] = {
     "payload_expires": (1, st.tuples(INDEX)),
     "expire": (1, st.tuples(MEMBERS, INDEX)),
     "set_limit": (3, st.tuples(MEMBERS, LIMITS)),
-    "configure": (2, st.tuples(MEMBERS, st.one_of(st.none(), BORROWS, BORROWS), RESERVES_US)),
+    "configure": (
+        2,
+        st.tuples(
+            MEMBERS,
+            st.one_of(st.none(), BORROWS, BORROWS),
+            RESERVES_US,
+            st.sampled_from([3, 3, 2, 1]),
+        ),
+    ),
+    "serve": (2, st.tuples(MEMBERS, st.sets(st.sampled_from(["f", "g"]), min_size=1))),
+    "fail_lost": (1, st.tuples(MEMBERS, INDEX)),
+    "die": (1, st.tuples(MEMBERS)),
     "set_state": (1, st.tuples(MEMBERS, st.sampled_from(["paused", "", "draining", ""]))),
     "time_passes": (5, st.tuples(STEPS_US, st.booleans(), TTLS_US, MEMBERS)),
     "an_hour_passes": (1, st.tuples(st.sampled_from([-1, 0, 1]), MEMBERS)),

@@ -5,13 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from forebay.contracts.task_policies import (
-    MOST_CONSIDERED,
-    PolicyStateDelta,
-    TaskAdmissionPolicyDecision,
-)
-from forebay.coordinator.tasks.policies import BoundedBorrowTaskAdmissionPolicy, fits
-from tests.property.task_state_model import Group, Lease, PoolState, Task, full_name
+from tests.property.task_policy_model import Amounts
+from tests.property.task_state_model import Group, Lease, PoolState, Task, fits
 
 Result = list[Any]
 Notice = list[Any]
@@ -19,10 +14,10 @@ Notice = list[Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Granted:
-    """A task that is to go, and what its policy said."""
+    """A task that is to go, and what its group borrows for it."""
 
     task: Task
-    decision: TaskAdmissionPolicyDecision
+    borrows: Amounts
 
 
 @dataclass(slots=True)
@@ -50,15 +45,22 @@ class PoolQueue(PoolState):
             self.members[member] = self.now_us + ttl_us
             self.listeners.beat(member, ttl_us, self.now_us)
 
-    def _end_member(self, member: str) -> None:
+    def _end_member(self, member: str, why: str) -> None:
+        """Its tasks go back; what had begun counts a loss, which is no try."""
         self.members.pop(member, None)
         self.listeners.forget(member)
         self.idle.pop(member, None)
-        self.pushes.pop(member, None)
+        self.served.pop(member, None)
+        pushes = self.pushes.pop(member, None)
+        self.draining = "" if self.draining == member else self.draining
         held = [lease for lease in self.leases.values() if lease.member == member]
         for lease in sorted(held, key=lambda lease: lease.lease_id):
             self._end(lease, "expired")
-            self._put_back(lease.task, self.now_us, lease.task.tries + 1)
+            if why == "left":
+                lease.task.tries += 1
+            elif not (pushes and lease.lease_id in pushes.unseen):
+                lease.task.lost_with.append(member)
+            self._put_back(lease.task, self.now_us, lease.task.tries)
 
     def begin(self, caller: str) -> None:
         """What time alone did."""
@@ -67,8 +69,8 @@ class PoolQueue(PoolState):
         self.put_off = []
         self.listeners.suspects.pop(caller, None)
         silent_us = self.now_us - before_us
-        for member, _why in self.listeners.ended(self.members, caller, self.now_us, silent_us):
-            self._end_member(member)
+        for member, why in self.listeners.ended(self.members, caller, self.now_us, silent_us):
+            self._end_member(member, why)
         due = [task for task in self.tasks_at("delayed") if task.available_us <= self.now_us]
         for task in sorted(due, key=lambda task: (task.available_us, task.task_id)):
             self._enqueue(task)
@@ -76,6 +78,7 @@ class PoolQueue(PoolState):
 
     def end(self, caller: str) -> dict[str, list[Notice]]:
         """What became possible by a call; returns what members are told."""
+        self._sort_by_service()
         self._park_and_unpark()
         self._note_first()
         told = {member: [notice] for member, notice in self._wake_idle().items()}
@@ -97,6 +100,13 @@ class PoolQueue(PoolState):
 
     def _enqueue(self, task: Task) -> None:
         group, is_first = self._group(task.group), not self.ready_of(task.group)
+        group.touched_us = self.now_us
+        if task.lost_with:
+            task.place = "suspect"
+            return
+        if not self.serves(None, task.function):
+            task.place = "unserved"
+            return
         task.place = "ready"
         group.touched_us = self.now_us
         if is_first:
@@ -113,6 +123,50 @@ class PoolQueue(PoolState):
         else:
             self._enqueue(task)
 
+    def _sort_by_service(self) -> None:
+        """What nobody serves holds up nobody of its group; what somebody serves is ready."""
+        while unserved := [task for task in self.heads() if not self.serves(None, task.function)]:
+            for task in unserved:
+                self._is_first_no_more(task)
+                task.place = "unserved"
+                self._group(task.group).touched_us = self.now_us
+        back = [task for task in self.tasks_at("unserved") if self.serves(None, task.function)]
+        for task in sorted(back, key=lambda task: (task.function, task.arrival)):
+            self._enqueue(task)
+
+    # -- suspects (losses): one at a time per member, the last time alone
+
+    def runs_alone(self, task: Task) -> bool:
+        return self.max_losses - 1 <= len(task.lost_with) < self.max_losses
+
+    def _held_by(self, member: str) -> list[Task]:
+        return [lease.task for lease in self.leases.values() if lease.member == member]
+
+    def _is_given_nothing(self, member: str) -> bool:
+        held = self._held_by(member)
+        runs_alone = any(task.lost_with and task.was_alone for task in held)
+        return runs_alone or (self.draining == member and bool(held))
+
+    def _may_take(self, member: str, task: Task) -> bool:
+        if not self.serves(member, task.function):
+            return False
+        if len(task.lost_with) >= self.max_losses:
+            return True  # only to be ended
+        held = self._held_by(member)
+        runs_suspect = any(other.lost_with for other in held)
+        return not runs_suspect and not (self.runs_alone(task) and held)
+
+    def _note_draining(self, member: str) -> None:
+        waits = any(
+            self.runs_alone(task) and self.serves(member, task.function)
+            for task in self.tasks_at("suspect")[:32]
+        )
+        held = self._held_by(member)
+        if not waits:
+            self.draining = "" if self.draining == member else self.draining
+        elif not self.draining and held and not any(task.lost_with for task in held):
+            self.draining = member
+
     def _park_and_unpark(self) -> None:
         while stuck := [task for task in self.heads() if self.exceeds_limits(task.amounts)]:
             for task in stuck:
@@ -125,43 +179,41 @@ class PoolQueue(PoolState):
 
     # -- who goes
 
-    def _choose(self, hints: set[str]) -> Granted | None:
-        """The first in order that fits and that the policy lets go; hinted ones last."""
+    def _choose(self, hints: set[str], member: str | None) -> Granted | None:
+        """The first in order that fits and that the policy lets go; hinted ones last.
+
+        Before all others goes a suspect that the member may run.
+        """
         if self.state == "paused":
             return None
-        available = self.available()
-        queue, admission = self.queue_view(available), self.admission_view(available)
-        allowed = []
-        for task in self.heads():
-            if full_name(task.group) in queue.considered or not self._borrows:
-                if not fits(task.amounts, admission.available):
-                    continue
-                decision = self.policy.evaluate(self.item(task), queue, admission)
-                if decision.allowed:
-                    allowed.append(Granted(task=task, decision=decision))
+        if member is not None:
+            if self._is_given_nothing(member):
+                return None
+            for task in self.tasks_at("suspect")[:32]:
+                is_over = len(task.lost_with) >= self.max_losses
+                if self._may_take(member, task) and (
+                    is_over or fits(task.amounts, self.available())
+                ):
+                    return Granted(task=task, borrows={})
+        allowed = [
+            Granted(task=task, borrows=verdict.borrows)
+            for task, verdict in self.verdicts(self.available(), member)
+            if verdict.may_go
+        ]
         first = [granted for granted in allowed if not hints & granted.task.amounts.keys()]
         return next(iter([*first, *allowed]), None)
-
-    @property
-    def _borrows(self) -> bool:
-        return isinstance(self.policy, BoundedBorrowTaskAdmissionPolicy)
-
-    def _apply(self, delta: PolicyStateDelta) -> None:
-        for name, group in self.groups.items():
-            for resource, amount in delta.debt_by_group.get(full_name(name), {}).items():
-                group.debt[resource] = max(0, group.debt[resource] + amount)
 
     def _may_go(self, task: Task) -> bool:
         """Whether the policy would let a first task go if what it lacks were free."""
         free = {name: max(left, task.amounts.get(name, 0)) for name, left in self.left().items()}
-        queue, admission = self.queue_view(free), self.admission_view(free)
-        return self.policy.evaluate(self.item(task), queue, admission).allowed
+        beside = [self.as_head(other) for other in self.heads() if fits(other.amounts, free)]
+        return self.policy.verdict(self.as_head(task), beside, self.limits).may_go
 
     def _note_first(self) -> None:
         """The first in order that the policy would let go, if it does not fit."""
         heads = [] if self.state == "paused" else self.heads()
-        looked_at = heads[:MOST_CONSIDERED] if self._borrows else heads
-        first = next((task for task in looked_at if self._may_go(task)), None)
+        looked_at = self.policy.considered([self.as_head(task) for task in heads])
+        first = next((task for task in heads[: len(looked_at)] if self._may_go(task)), None)
         if first is not None and fits(first.amounts, self.left()):
             first = None
         if first is None:
@@ -174,24 +226,25 @@ class PoolQueue(PoolState):
             self.first = None
 
     def _wake_idle(self) -> dict[str, Notice]:
-        wanted = len(self.tasks_at("ready"))
-        granted = self._choose(set())
-        if granted is None:
+        suspects = len(self.tasks_at("suspect"))
+        ready = wanted = len(self.tasks_at("ready")) + suspects
+        if not suspects and self._choose(set(), None) is None:
             return {}
         ranked = sorted(self.idle.items(), key=lambda item: (item[1], item[0]), reverse=True)
-        free = [(member, slots) for member, slots in ranked if slots > 0]
-        for member, _slots in free:
+        woken: dict[str, Notice] = {}
+        for member, slots in ranked:
+            granted = self._choose(set(), member)
+            if wanted <= 0 or slots <= 0 or granted is None:
+                continue
             if not self.listeners.is_present(member, self.caller, self.now_us):
                 del self.idle[member]  # it asks anew once it is listened to again
-        free = [(member, slots) for member, slots in free if member in self.idle]
-        if wanted == 1 and free and free[0][0] in self.pushes and granted.task.has_payload:
-            return self._push(granted, free[0][0])
-        woken: dict[str, Notice] = {}
-        for member, slots in free:
-            if wanted > 0:
-                woken[member] = ["work"]
-                del self.idle[member]
-                wanted -= slots
+                continue
+            task = granted.task
+            if ready == 1 and not task.lost_with and member in self.pushes and task.has_payload:
+                return self._push(granted, member)
+            woken[member] = ["work"]
+            del self.idle[member]
+            wanted -= slots
         return woken
 
     def _tell_due(self, caller: str) -> dict[str, Notice]:
@@ -216,11 +269,13 @@ class PoolQueue(PoolState):
 
     def _grant(self, member: str, granted: Granted) -> Lease:
         task = granted.task
-        delta = self.policy.on_acquire(self.item(task), granted.decision)
         group = self._group(task.group)
         self.virtual_time = max(self.virtual_time, group.tag or 0.0)
         group.tag = self.virtual_time + 1 / group.weight
         group.place, group.touched_us = self._next_place(), self.now_us
+        task.was_alone = self.runs_alone(task)
+        if task.was_alone and self.draining == member:
+            self.draining = ""
         task.place = "running"
         self.admissions += 1
         lease = Lease(
@@ -230,7 +285,7 @@ class PoolQueue(PoolState):
             acquired_us=self.now_us,
         )
         self.leases[lease.lease_id] = lease
-        self._apply(delta)
+        group.debt.update(granted.borrows)
         return lease
 
     def _end(self, lease: Lease, how: str) -> None:
@@ -238,5 +293,7 @@ class PoolQueue(PoolState):
         self.finished[lease.lease_id] = how
         if how == "released" and lease.member in self.idle:
             self.idle[lease.member] += 1
-        self._group(lease.task.group).touched_us = self.now_us
-        self._apply(self.policy.on_release(self.item(lease.task)))
+        group = self._group(lease.task.group)
+        group.touched_us = self.now_us
+        for resource, amount in lease.task.amounts.items():  # any lease that ends repays
+            group.debt[resource] = max(0, group.debt[resource] - amount)

@@ -1,8 +1,7 @@
 """The state of the reference model of a task pool, and who may go in it: plain, slow and obvious.
 
 From spec 04 and ADR 0009 alone. It keeps no ledger and no lines: what is out, who waits and who is
-first are worked out anew from tasks and leases each time; the policies are those of
-``forebay.coordinator.tasks.policies``, which document the rules and never decide in production.
+first are worked out anew from tasks and leases each time.
 """
 
 from __future__ import annotations
@@ -11,24 +10,23 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-from forebay.contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpec
-from forebay.contracts.task_policies import MOST_CONSIDERED, QueueView, TaskAdmissionView
-from forebay.contracts.tasks import Amounts, SchedulableTask, SchedulerResourceRequest
-from forebay.coordinator.tasks.policies import (
-    StrictFairTaskAdmissionPolicy,
-    TaskAdmissionPolicy,
-    fits,
-)
+from forebay.contracts.identity import TaskGroupKey, TaskGroupKind
 from tests.property.member_model import Listeners
+from tests.property.task_policy_model import Amounts, Borrow, Head, Strict, Verdict
 
 HOUR_US: Final = 3600 * 1_000_000
 RESERVE_AFTER_US: Final = 5_000_000
 
-Place = Literal["ready", "delayed", "parked", "running"]
+Place = Literal["ready", "delayed", "parked", "running", "unserved", "suspect"]
 
 
 def group_key(name: str) -> TaskGroupKey:
     return TaskGroupKey(kind=TaskGroupKind.LOCAL, identity=(name,))
+
+
+def fits(amounts: Amounts, available: Amounts) -> bool:
+    """Whether all amounts are there at once."""
+    return all(amount <= available.get(name, 0) for name, amount in amounts.items())
 
 
 def full_name(name: str) -> str:
@@ -48,6 +46,9 @@ class Task:
     tries: int = 0
     available_us: int = 0
     has_payload: bool = True
+    function: str = ""
+    lost_with: list[str] = field(default_factory=list)
+    was_alone: bool = False
 
     @property
     def signature(self) -> str:
@@ -109,6 +110,8 @@ class PoolState:
         caller: whose call this is.
         state: "" for open, "paused" or "draining".
         policy: that decides.
+        served: the functions that each member serves.
+        draining: a member that is given nothing until it is empty, as a task waits to run alone.
         first: the task that stands first without fitting, and since when.
         put_off: tasks that were delayed in this call.
     """
@@ -131,8 +134,11 @@ class PoolState:
     pushes: dict[str, Pushes] = field(default_factory=dict)
     put_off: list[Task] = field(default_factory=list)
     state: str = ""
-    policy: TaskAdmissionPolicy = field(default_factory=StrictFairTaskAdmissionPolicy)
+    policy: Strict | Borrow = field(default_factory=Strict)
     reserve_after_us: int = RESERVE_AFTER_US
+    max_losses: int = 3
+    served: dict[str, set[str]] = field(default_factory=dict)
+    draining: str = ""
     first: tuple[str, int] | None = None
 
     # -- worked out anew
@@ -141,6 +147,11 @@ class PoolState:
         """Tasks in one place, in order of arrival."""
         found = [task for task in self.tasks.values() if task.place == place]
         return sorted(found, key=lambda task: task.arrival)
+
+    def waiting(self) -> list[Task]:
+        """Tasks that are due and wait for a member."""
+        places: tuple[Place, ...] = ("ready", "unserved", "suspect")
+        return [task for place in places for task in self.tasks_at(place)]
 
     def ready_of(self, group: str) -> list[Task]:
         return [task for task in self.tasks_at("ready") if task.group == group]
@@ -160,10 +171,6 @@ class PoolState:
         group = self.groups[name]
         assert group.tag is not None
         return (f"{group.tag:024.9f}", group.place)
-
-    def spec(self, name: str) -> TaskGroupSpec:
-        group = self.groups[name]
-        return TaskGroupSpec(key=group_key(name), weight=group.weight, admitted_limit=group.limit)
 
     def exceeds_limits(self, amounts: Amounts) -> bool:
         return any(amount > self.limits.get(name, 0) for name, amount in amounts.items())
@@ -192,39 +199,34 @@ class PoolState:
 
     # -- what a policy sees
 
-    def queue_view(self, available: Amounts) -> QueueView:
-        heads = self.heads()
-        fitting = [task for task in heads if fits(task.amounts, available)]
-        ready = self.tasks_at("ready")
-        return QueueView(
-            queued_total=len(ready),
-            queued_by_group=Counter(full_name(task.group) for task in ready),
-            demand_by_group={},
-            groups={full_name(task.group): self.spec(task.group) for task in heads},
-            first_candidates={full_name(task.group): task.amounts for task in heads},
-            considered=tuple(full_name(task.group) for task in fitting[:MOST_CONSIDERED]),
-            peer_demand={},
+    def as_head(self, task: Task) -> Head:
+        """Return a group's first task as a policy looks at it."""
+        group, running = self.groups[task.group], self.running_of(task.group)
+        return Head(
+            group=full_name(task.group),
+            asks=task.amounts,
+            weight=group.weight,
+            limit=group.limit,
+            running=len(running),
+            out=sum((Counter(other.amounts) for other in running), Counter()),
+            debt=group.debt,
         )
 
-    def admission_view(self, available: Amounts) -> TaskAdmissionView:
-        return TaskAdmissionView(
-            limits=self.limits,
-            available=available,
-            leased=self.out(),
-            leased_by_group={
-                full_name(name): sum(
-                    (Counter(task.amounts) for task in self.running_of(name)), Counter()
-                )
-                for name in self.groups
-            },
-            running_by_group={full_name(name): len(self.running_of(name)) for name in self.groups},
-            debt_by_group={full_name(name): group.debt for name, group in self.groups.items()},
-        )
+    def serves(self, member: str | None, function: str) -> bool:
+        """Whether a member serves a function; without a member, whether any does."""
+        by = self.members if member is None else [member]
+        return not function or any(function in self.served.get(name, ()) for name in by)
 
-    def item(self, task: Task) -> SchedulableTask:
-        return SchedulableTask(
-            task_id=task.task_id,
-            payload=b"",
-            group=self.spec(task.group),
-            resource_request=SchedulerResourceRequest(amounts=task.amounts),
-        )
+    def verdicts(self, available: Amounts, member: str | None) -> list[tuple[Task, Verdict]]:
+        """What the policy says of heads that fit and a member serves, in order."""
+        tasks = [
+            task
+            for task in self.heads()
+            if fits(task.amounts, available) and self.serves(member, task.function)
+        ]
+        heads = [self.as_head(task) for task in tasks]
+        looked_at = self.policy.considered(heads)
+        return [
+            (task, self.policy.verdict(head, heads, self.limits))
+            for task, head in zip(tasks, looked_at, strict=False)
+        ]

@@ -23,16 +23,13 @@ from forebay.contracts.tasks import Amounts
 from forebay.coordinator.address import parse_url
 from forebay.coordinator.connections import open_sync
 from forebay.coordinator.tasks import codec
-from forebay.coordinator.tasks.policies import (
-    BoundedBorrowTaskAdmissionPolicy,
-    StrictFairTaskAdmissionPolicy,
-)
 from tests.contract.pool_under_clock import Pool
 from tests.contract.shard_under_clock import START_US
 from tests.property.modes import LONG, explore
 from tests.property.task_comparison import expected_state, observed_state
 from tests.property.task_model import PoolModel
 from tests.property.task_moves import MOVES, RESOURCES, WEIGHTED
+from tests.property.task_policy_model import Borrow, Strict
 from tests.property.task_state_model import HOUR_US
 from tests.support_scripts import DEAF_KEY
 
@@ -121,18 +118,18 @@ class TaskPoolMachine(RuleBasedStateMachine):
         free = {name.decode() for name in idle} - self.model.listeners.deaf - {*self.woken}
         about_to_ask = self.woken.keys() & self.model.members.keys() - self.model.listeners.deaf
         if free and not about_to_ask:
-            assert self.model._choose(set()) is None
+            assert all(self.model._choose(set(), name) is None for name in free)
 
     def seen(self, result: list[Any]) -> Any:
         """Return what of a result the model knows."""
         if result[0] != "admitted":
             return result
-        _word, leases, pushed, queued, _reasons, expired, _events = result
+        _word, leases, pushed, queued, _reasons, expired, _events, lost = result
         for lease in [*leases, *(lease for _number, lease in pushed)]:
             payload = self.pool.payloads[int(lease[8]) - 1]
             assert payload == f"payload of {lease[1]}".encode()
         again = [[number, terms_of(lease)] for number, lease in pushed]
-        return ([terms_of(lease) for lease in leases], again, queued, expired)
+        return ([terms_of(lease) for lease in leases], again, queued, expired, lost)
 
     def compare_told(self, expected: dict[str, Any], own: dict[str, list[Any]]) -> None:
         """What members are told: the caller in its reply, the others by channel."""
@@ -170,11 +167,11 @@ class TaskPoolMachine(RuleBasedStateMachine):
             deaf.discard(member)
             self.pool.client.srem(DEAF_KEY, member)
 
-    def submit(self, pick: int, tasks: list[tuple[str, float, int | None, Amounts, int]]) -> None:
+    def submit(self, pick: int, tasks: list[tuple[Any, ...]]) -> None:
         steps = []
-        for group, weight, limit, amounts, delay_us in tasks:
+        for terms in tasks:
             self.asked += 1
-            steps.append(self.submission(f"t{self.asked}", group, weight, limit, amounts, delay_us))
+            steps.append(self.submission(f"t{self.asked}", *terms))
         self.batch(self.a_member(pick), *steps)
 
     def submission(
@@ -185,6 +182,7 @@ class TaskPoolMachine(RuleBasedStateMachine):
         limit: int | None,
         amounts: Amounts,
         delay_us: int,
+        function: str = "",
     ) -> tuple[tuple[Any, ...], Any]:
         asks = ",".join(f"{name}={amount}" for name, amount in sorted(amounts.items()))
         instant_us = self.model.server_us + delay_us if delay_us else None
@@ -198,16 +196,17 @@ class TaskPoolMachine(RuleBasedStateMachine):
             "" if instant_us is None else instant_us,
             f"payload of {task_id}",
             "",
-            "",
+            function,
             0,
         )
         return operation, lambda: self.model.submit(
-            task_id, group, weight, limit, amounts, instant_us
+            task_id, group, weight, limit, amounts, instant_us, function
         )
 
     def submit_again(self, pick: int, task: int) -> None:
         if known := self.model.tasks.get(self.a_task(task)):
-            step = self.submission(known.task_id, known.group, 1.0, None, known.amounts, task)
+            terms = (known.group, 1.0, None, known.amounts, task, known.function)
+            step = self.submission(known.task_id, *terms)
             self.batch(self.a_member(pick), step)
 
     def admission(self, member: str, slots: int, hints: tuple[str, ...], missed: int) -> Any:
@@ -215,9 +214,9 @@ class TaskPoolMachine(RuleBasedStateMachine):
         operation = ("admit", slots, 60_000, ",".join(hints), "" if seen is None else seen)
 
         def expect() -> Any:
-            leases, unseen, expired = self.model.admit(member, slots, set(hints), seen)
+            leases, unseen, expired, lost = self.model.admit(member, slots, set(hints), seen)
             self.lease_ids += [lease[0] for lease in leases]
-            return (leases, unseen, len(self.model.tasks_at("ready")), expired)
+            return (leases, unseen, len(self.model.waiting()), expired, lost)
 
         return operation, expect
 
@@ -278,6 +277,31 @@ class TaskPoolMachine(RuleBasedStateMachine):
         operation = ("expire", task_id, b"", "")
         self.batch(self.a_member(pick), (operation, lambda: self.model.expire(task_id)))
 
+    def serve(self, pick: int, functions: set[str]) -> None:
+        member = self.a_member(pick)
+        expect = lambda: self.model.serve(member, functions)  # noqa: E731
+        self.batch(member, (("serve", *sorted(functions)), expect))
+
+    def fail_lost(self, pick: int, task: int) -> None:
+        lost = [one.task_id for one in self.model.tasks.values() if one.lost_with]
+        task_id = lost[task % len(lost)] if lost and task % 3 else self.a_task(task)
+        operation = ("fail_lost", task_id, b"", "")
+        self.batch(self.a_member(pick), (operation, lambda: self.model.fail_lost(task_id)))
+
+    def die(self, pick: int) -> None:
+        """A member with leases falls silent, and all others go on until it is ended."""
+        dead = self.a_member(pick)
+        self.stop_listening(pick, True)
+        for _ in range(8):
+            self.model.server_us += 2_500_000
+            self.pool.pass_time(2.5)
+            for member in [*self.model.members]:
+                if member != dead:
+                    self.pool.beat(member, 15_000_000)
+                    self.model.heartbeat(member, 15_000_000)
+            if others := [member for member in self.model.members if member != dead]:
+                self.batch(others[0], self.admission(others[0], 1, (), 0))
+
     def payload_expires(self, pick: int) -> None:
         task = self.model.tasks.get(self.a_task(pick))
         if task is not None and task.place != "running":
@@ -289,19 +313,19 @@ class TaskPoolMachine(RuleBasedStateMachine):
         self.batch(self.a_member(pick), (operation, lambda: self.model.claim(*limit)))
 
     def configure(
-        self, pick: int, borrow: BoundedBorrowTaskAdmissionPolicyConfig | None, reserve_us: int
+        self,
+        pick: int,
+        borrow: BoundedBorrowTaskAdmissionPolicyConfig | None,
+        reserve_us: int,
+        losses: int,
     ) -> None:
         config = TaskAdmissionConfig(
-            borrow=borrow, reserve_after_seconds=max(0.001, reserve_us / 1e6)
+            borrow=borrow, reserve_after_seconds=max(0.001, reserve_us / 1e6), max_losses=losses
         )
         name, _count, *args = codec.configure_args(config)
-        policy = (
-            StrictFairTaskAdmissionPolicy()
-            if borrow is None
-            else BoundedBorrowTaskAdmissionPolicy(borrow)
-        )
+        policy = Strict() if borrow is None else Borrow(borrow)
         reserve_after_us = round(config.reserve_after_seconds * 1e6)
-        expect = lambda: self.model.configure(policy, reserve_after_us)  # noqa: E731
+        expect = lambda: self.model.configure(policy, reserve_after_us, losses)  # noqa: E731
         self.batch(self.a_member(pick), ((name, *args), expect))
 
     def set_state(self, pick: int, state: str) -> None:

@@ -1,9 +1,5 @@
 from __future__ import annotations
 
-import csv
-import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,18 +7,27 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from bench import handoff, harness, many_waiters, memory, micro, recovery, report
-from bench.__main__ import SCENARIOS, main
-from bench.figures import Figure, Iterations, in_unit, jain_index, medians, of_rounds, ratios
+from bench import (
+    handoff,
+    harness,
+    jobs,
+    many_waiters,
+    memory,
+    micro,
+    recovery,
+    report,
+    transport,
+)
+from bench.__main__ import main
+from bench.figures import Figure, Iterations, in_unit, jain_index, medians, of_rounds, p95, ratios
 from bench.harness import InvariantBrokenError, Outcome, new_event_loop, new_runner, rotated
 from bench.holds import Hold, handoffs, max_holders, summarize
+from bench.plot import draw
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import RequestResourceKey
 from forebay.contracts.requests import RequestAdmissionItem
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
-
-ROOT = Path(__file__).parents[2]
 
 
 def hold(start: float, end: float, waiter: int = 0) -> Hold:
@@ -135,11 +140,15 @@ def test_each_goes_first_in_some_round() -> None:
     assert [rotated("abc", number)[0] for number in range(4)] == ["a", "b", "c", "a"]
 
 
-class Same(dict[str, float]):
-    """A round in which every measure is the same, but for those named."""
+class Alike(dict[str, float]):
+    """A round in which every measure has the same value."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__()
+        self._value = value
 
     def __missing__(self, name: str) -> float:
-        return 1.0
+        return self._value
 
     def __contains__(self, name: object) -> bool:
         return True
@@ -161,17 +170,19 @@ AIMS_OF_THE_ISSUE = {
 }
 
 
-def test_every_aim_of_the_issue_has_its_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (micro, handoff, many_waiters, memory):
-        monkeypatch.setattr(module, "medians", lambda found: found[0])
-    found: Iterations = [Same()]
-    figures = [
+def every_figure(found: Iterations) -> list[Figure]:
+    return [
         *micro.figures(found),
         *handoff.figures(found),
         *recovery.figures(recovery.FULL, found),
         *many_waiters.figures(many_waiters.FULL, found),
         *memory.figures(found),
     ]
+
+
+def test_every_aim_of_the_issue_has_its_figures() -> None:
+    found: Iterations = [Alike(1.0)]
+    figures = every_figure(found)
     aims: dict[tuple[str, float], int] = {}
     for aimed in figures:
         if aimed.aim is not None:
@@ -197,6 +208,85 @@ def test_64_in_flight_is_compared_with_64_raw_pairs_of_one_process() -> None:
     assert by_name["pair alone, mean, in raw pairs"].is_held is False
 
 
+# -- a busy machine: a turn in which nothing ended
+
+
+class IdleFleet:
+    """Processes that got no time: each answers that nothing ended in the counted time."""
+
+    def __init__(self, answer: Any) -> None:
+        self._answer = answer
+
+    def ask(self, orders: dict[int, Any]) -> list[Any]:
+        return [self._answer for _ in orders]
+
+
+IDLE: Any = IdleFleet([])
+
+
+def test_a_turn_in_which_nothing_ended_has_a_rate_of_0_and_no_durations() -> None:
+    load = micro.Load(1, 64)
+    assert micro._measure(IDLE, "raw", load, micro.SMOKE) == {"raw.1x64.pairs_per_second": 0.0}
+    case = handoff.CASES[0]
+    assert handoff._measure_limiter(IDLE, "fifo", case, handoff.SMOKE) == {
+        "grants_per_second": 0.0,
+        "max_holders": 0.0,
+    }
+    assert handoff._measure_publish(IDLE, "publish_idle", case, handoff.SMOKE) == {
+        "messages_per_second": 0.0
+    }
+    answering_none: Any = IdleFleet(0)
+    assert set(transport._round(answering_none, transport.SMOKE, 0).values()) == {0.0}
+
+
+def test_one_grant_that_handed_nothing_on_has_no_gap() -> None:
+    found = summarize([hold(1, 2)], cap=8, waiters=1, start=0, end=10)
+    assert found == {
+        "grants_per_second": 0.1,
+        "max_holders": 1.0,
+        "jain_index": 1.0,
+        "hold_median_ms": 1000.0,
+    }
+
+
+def test_jobs_that_started_at_one_instant_have_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = jobs.Turns(IDLE, StandIn(), "unix:///nowhere")
+    monkeypatch.setattr(turns, "_ended", lambda *_: [5.0, 5.0])
+    assert turns.rate("forebay", 1, 2) is None
+
+
+class StandIn:
+    """A client whose server is emptied."""
+
+    def flushall(self) -> None:
+        return None
+
+
+def test_one_duration_is_its_own_95th_percentile() -> None:
+    assert p95([0.25]) == 0.25
+
+
+def test_no_ratio_is_taken_to_0_nor_to_what_a_round_lacks() -> None:
+    found: Iterations = [{"a": 9.0, "b": 0.0}, {"a": 9.0}, {"b": 3.0}, {"a": 6.0, "b": 3.0}]
+    assert ratios(found, "a", "b") == (2.0,)
+
+
+@pytest.mark.parametrize("round_", [{}, Alike(0.0)], ids=["no value", "all 0"])
+def test_what_could_not_be_measured_is_said_in_every_output(
+    round_: dict[str, float], tmp_path: Path
+) -> None:
+    figures = every_figure([round_])
+    figures += jobs.figures(jobs.FULL, [round_])
+    empty = [aimed for aimed in figures if not aimed.rounds]
+    assert empty
+    for aimed in empty:
+        assert aimed.row[2] == "not measured"
+        assert aimed.is_held is None
+        assert aimed.as_json()["measured"] is None
+    draw(figures, "busy", tmp_path / "busy.png")
+    assert (tmp_path / "busy.png").read_bytes().startswith(b"\x89PNG")
+
+
 # -- the harness
 
 
@@ -204,7 +294,7 @@ def test_without_uvloop_nothing_is_measured_and_the_remedy_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "uvloop", None)
-    with pytest.raises(ConfigurationError, match=r"pip install 'forebay\[uvloop\]'"):
+    with pytest.raises(ConfigurationError, match=r"run pip install '\.\[uvloop\]' in "):
         new_event_loop()
     assert isinstance(CliRunner().invoke(main, ["--smoke"]).exception, ConfigurationError)
 
@@ -258,26 +348,3 @@ def test_the_summary_says_with_which_command_and_where_it_was_measured() -> None
     assert "2 cores, load 0.12 at the start; Python 3.11, uvloop 1, redis-py 5.3, Valkey 9" in text
     assert "Medians of 5 rounds" in text
     assert "| f | ≤ 1.4 | 1.5 | raw 1 ms | **no** |" in text
-
-
-def test_smoke_runs_every_scenario_and_leaves_no_lease_and_no_waiter(tmp_path: Path) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "bench", "--smoke", "--out", tmp_path],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.DEVNULL,
-        check=True,
-    )
-    figures = list(csv.reader((tmp_path / "figures.csv").read_text().splitlines()))
-    assert {row[0] for row in figures[1:]} == set(SCENARIOS)
-    assert "A smoke run" in (tmp_path / "summary.md").read_text()
-    for name in SCENARIOS:
-        artifact = json.loads((tmp_path / f"{name}.json").read_text())
-        assert artifact["scenario_id"] == name
-        assert artifact["versions"]["loop"].startswith("uvloop")
-        assert artifact["derived_metrics"]["figures"]
-        assert all(found["wall_time_seconds"] > 0 for found in artifact["iterations"])
-        assert artifact["final_request_snapshot"] or artifact["final_task_snapshot"]
-        assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
-    holders = json.loads((tmp_path / "handoff.json").read_text())["iterations"][0]
-    assert all(most <= 8 for name, most in holders.items() if name.endswith("max_holders"))

@@ -1,42 +1,170 @@
-"""The command line where extras are missing."""
+"""The command line before a command runs: fast, and whole where no extra is installed."""
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-import structlog
 from click.testing import CliRunner
 
+from forebay.cli import COMMANDS, cli, main
+from forebay.contracts.errors import ConfigurationError
+from tests.support_extras import answer_of
+
+LOADED = """
+import contextlib, io, json, sys
+code = 0
+sys.argv[0] = "forebay"
+with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    try:
+        from forebay.cli import main
+        main()
+    except SystemExit as end:
+        code = end.code
+print(json.dumps({"code": code, "modules": sorted(sys.modules)}))
+"""
+SAID = """
+import json, sys
+from click.testing import CliRunner
 from forebay.cli import cli
+said = []
+for arguments in json.loads(sys.argv[1]):
+    shown = CliRunner().invoke(cli, arguments)
+    said.append([shown.exit_code, shown.output, str(shown.exception or "")])
+print(json.dumps(said))
+"""
 
 
-@pytest.fixture(autouse=True)
-def _without_extras(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    for name in ("jinja2", "matplotlib", "uvicorn"):
-        monkeypatch.setitem(sys.modules, name, None)
-    for name in list(sys.modules):
-        if name.startswith(("forebay.commands", "forebay.demo", "forebay.mock", "forebay.workers")):
-            monkeypatch.delitem(sys.modules, name)
-    yield
-    structlog.reset_defaults()  # which the command line had configured
+def said_without_extras(*commands: list[str]) -> list[tuple[int, str, str]]:
+    """Run commands one after another; return exit code, output and exception of each."""
+    said = answer_of(SAID, json.dumps(commands), extras=False)
+    return [(code, output, error) for code, output, error in said]
 
 
-def test_help_works_and_says_what_is_missing() -> None:
-    shown = CliRunner().invoke(cli, ["--help"])
-    assert shown.exit_code == 0
-    assert "pip install 'forebay[run]'" in shown.output
-    assert "reset" in shown.output
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [(["--version"], 0), (["--whatever"], 2), (["whatever"], 2), (["--debug", "--version"], 0)],
+)
+def test_nothing_but_click_is_imported_before_a_command_is_known(
+    arguments: list[str], code: int
+) -> None:
+    found = answer_of(LOADED, *arguments)
+    assert found["code"] == code
+    names = set(found["modules"])
+    assert {name for name in names if name.partition(".")[0] == "forebay"} == {
+        "forebay",
+        "forebay.cli",
+    }
+    heavy = {"arq", "asyncio", "importlib.metadata", "pydantic", "redis", "structlog"}
+    assert names & heavy - ({"structlog"} if arguments == ["whatever"] else set()) == set()
 
 
-def test_worker_of_an_arq_application_needs_no_extra() -> None:
-    shown = CliRunner().invoke(cli, ["worker", "--help"])
-    assert shown.exit_code == 0, shown.output
+def test_help_lists_every_command_where_no_extra_is_installed() -> None:
+    [(code, output, _)] = said_without_extras(["--help"])
+    assert code == 0
+    listed = output.partition("Commands:\n")[2]
+    assert [line.split()[0] for line in listed.splitlines()] == sorted(COMMANDS)
+    assert "Run a workflow to its end" in listed
 
 
-@pytest.mark.parametrize(("command", "extra"), [("run", "run"), ("demo", "demo")])
-def test_command_names_its_own_extra(command: str, extra: str) -> None:
-    shown = CliRunner().invoke(cli, [command, "--whatever", "x"])
-    assert shown.exit_code == 1
-    assert f"pip install 'forebay[{extra}]'" in shown.output
+def test_every_command_has_its_help_where_no_extra_is_installed() -> None:
+    said = said_without_extras(*([name, "--help"] for name in COMMANDS))
+    for name, (code, output, _) in zip(COMMANDS, said, strict=True):
+        assert (code, output.splitlines()[0].split()[2]) == (0, name)
+        assert "Options:" in output
+
+
+def test_wrong_usage_of_every_command_is_named_where_no_extra_is_installed() -> None:
+    said = said_without_extras(*([name, "--whatever"] for name in COMMANDS))
+    for code, output, _ in said:
+        assert code == 2
+        assert "No such option" in output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "begins", "extra"),
+    [
+        (["run", "flow.toml"], "forebay run needs httpx2, jinja2, jsonschema_rs, expected", "run"),
+        (
+            ["demo"],
+            "forebay demo needs httpx2, jinja2, jsonschema_rs, starlette, uvicorn, matplotlib, exp",
+            "demo",
+        ),
+        (["mock-provider"], "the mock provider needs starlette, uvicorn, expected", "mock"),
+        (
+            ["worker", "--url", "redis://127.0.0.1:1"],
+            "forebay worker without SETTINGS needs httpx2",
+            "run",
+        ),
+    ],
+    ids=["run", "demo", "mock-provider", "worker"],
+)
+def test_a_command_that_runs_names_what_to_install(
+    arguments: list[str], begins: str, extra: str
+) -> None:
+    [(code, output, error)] = said_without_extras(arguments)
+    said = output.removeprefix("Error: ") or error
+    assert code == 1
+    assert said.startswith(begins)
+    assert f"run pip install '.[{extra}]' in /" in said
+
+
+def test_a_worker_of_an_arq_application_needs_no_extra() -> None:
+    [(code, _, error)] = said_without_extras(
+        ["worker", "no_such_module.WorkerSettings", "--url", "redis://127.0.0.1:1"]
+    )
+    assert (code, error.partition(" (")[0]) == (
+        1,
+        "SETTINGS 'no_such_module.WorkerSettings' cannot be imported",
+    )
+
+
+def test_the_demo_refuses_in_words_a_folder_that_it_cannot_make(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    shown = CliRunner().invoke(cli, ["demo", "--out", str(tmp_path / "file" / "demo")])
+    assert isinstance(shown.exception, ConfigurationError)
+    said = str(shown.exception)
+    assert said.startswith(f"--out {tmp_path}/file/demo: this folder cannot be made (Not a dir")
+    assert said.endswith("name another.")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (KeyError("absent"), "KeyError: 'absent'"),
+        (OSError(28, "No space left on device", "/x"), "No space left on device: '/x'"),
+        (ValueError(), "ValueError: without a message"),
+        (RuntimeError("two\nlines"), "RuntimeError: two lines"),
+    ],
+)
+def test_an_error_that_nobody_expected_is_one_line_with_its_place_and_no_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    said: str,
+) -> None:
+    def fail(**_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["forebay"])
+    monkeypatch.setattr("forebay.cli.cli", fail)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("Error: ")
+    assert said in line
+    assert "test_cli.py:" in line
+    assert "forebay --debug" in line
+
+
+def test_debug_shows_the_traceback_of_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(**_: object) -> None:
+        raise KeyError("absent")
+
+    monkeypatch.setattr(sys, "argv", ["forebay", "--debug"])
+    monkeypatch.setattr("forebay.cli.cli", fail)
+    with pytest.raises(KeyError):
+        main()

@@ -217,7 +217,7 @@ async def test_a_refused_answer_is_asked_for_again_with_what_was_wrong(load):
     assert second[:2] == [*first, {"role": "assistant", "content": "no"}]
     assert "not JSON at line 1 column 1" in second[2]["content"]
     assert third[:2] == [*first, {"role": "assistant", "content": '{"urgency": "mid"}'}]
-    assert "at $.urgency: 'mid' is not one of ['low', 'high']" in third[2]["content"]
+    assert 'at $.urgency: "mid" is not one of "low" or "high"' in third[2]["content"]
     assert json.dumps(SCHEMA) in third[2]["content"]
 
 
@@ -262,9 +262,9 @@ async def test_an_answer_deeper_than_a_recursive_schema_can_follow_is_rejected(l
     assert (await reason(generator, "", deep)).endswith("nested too deep")
 
 
-async def test_a_schema_that_refers_to_itself_for_ever_rejects(load):
+async def test_a_schema_that_refers_to_itself_alone_accepts_everything(load):
     generator = structured(load, schema={"$ref": "#"}, repair_attempts=0)
-    assert (await reason(generator, "", "1")).endswith("nested too deep")
+    assert await made(generator, "", "1") == 1
 
 
 @pytest.mark.parametrize("kind", ["llm_text", "llm_structured"])

@@ -132,6 +132,52 @@ def test_a_seed_file_that_is_not_right_throughout_is_refused_with_the_line(
     assert str(tmp_path / name) in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("s.csv", b"a\n1\n" + b"x" * 5_000_000),
+        ("s.csv", b"a,b\n1,2\n1," + b'"\n",' * 1_500_000),
+        ("s.csv", b"a" + b",b" * 3_000_000),
+        ("s.jsonl", b'{"a": 1}\n{"a": "' + b"x" * 5_000_000 + b'"}\n'),
+        ("s.jsonl", b'{"a": 1}\n' + b"[" * 5_000_000),
+    ],
+)
+def test_a_record_without_end_is_refused_before_it_fills_the_memory(tmp_path, name, content):
+    with pytest.raises(WorkflowError, match=r"line \d+: the record is longer than 4,194,304 bytes"):
+        describe_seed(written(tmp_path, name, content), ["a"])
+
+
+def test_records_of_any_length_up_to_the_bound_are_read_one_after_another(tmp_path):
+    values = ["x" * 3_000_000, "y" * 3_000_000]
+    content = "".join(json.dumps({"a": value}) + "\n" for value in values)
+    read_again = read(written(tmp_path, "s.jsonl", content), ["a"])
+    assert [record["a"] for record in read_again] == values
+    rows = "".join(f'"{"z" * 50}\n",' * 70_000 + '""\n' for _ in range(2))
+    header = ",".join(f"c{number}" for number in range(70_001)) + "\n"
+    assert describe_seed(written(tmp_path, "s.csv", header + rows), ["c0"]).records == 2
+
+
+def test_a_row_group_that_would_fill_the_memory_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(seed_file, "MOST_ROW_GROUP_BYTES", 100)
+    path = written(tmp_path, "s.csv", "a\n" + "1234\n" * 50)
+    assert len(read(path, ["a"], 0, 10)) == 10
+    with pytest.raises(WorkflowError, match="too much for one row group; lower buffer_size"):
+        read(path, ["a"])
+
+
+@pytest.mark.parametrize("value", ["1" * 2_000, "-" + "9" * 100_000])
+def test_a_whole_number_of_thousands_of_digits_is_refused(tmp_path, value):
+    path = written(tmp_path, "s.jsonl", f'{{"a": {value}}}\n')
+    with pytest.raises(WorkflowError, match="line 1: a whole number has more than 1,000 digits"):
+        describe_seed(path, ["a"])
+
+
+def test_a_header_of_countless_names_is_refused_without_comparing_them_all(tmp_path):
+    header = ",".join(f"{'n' * 90}{number}" for number in range(40_000))
+    with pytest.raises(WorkflowError, match="the header has no column"):
+        describe_seed(written(tmp_path, "s.csv", header + "\n"), ["n" * 99])
+
+
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "seed.csv")
     with pytest.raises(WorkflowError, match="there is no file"):

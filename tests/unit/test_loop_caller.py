@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Awaitable, Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from forebay.contracts.errors import CoordinatorError
 from forebay.coordinator.requests.threads import LoopCaller, LoopEndedError
+
+SECRET = "a secret"  # no line of a traceback quotes it, only the message does
 
 
 class LoopThread:
@@ -102,3 +106,52 @@ def test_stopped_loop_and_closed_loop_are_refused(loop_thread: LoopThread) -> No
         loop_thread.caller.call(make, instead="")
     loop_thread.caller.send(made.append, "what a closed loop cannot run")
     assert made == []
+
+
+def test_thread_whose_call_is_cancelled_before_its_first_step_gets_a_typed_error(
+    loop_thread: LoopThread,
+) -> None:
+    """The loop goes on, so nothing else would end the wait."""
+    loop = loop_thread.loop
+    create = loop.create_task
+
+    def create_cancelled(coroutine: Any, **how: Any) -> asyncio.Task[Any]:
+        task = create(coroutine, **how)
+        task.cancel()
+        return task
+
+    loop.create_task = create_cancelled  # type: ignore[method-assign,assignment]
+    try:
+        with ThreadPoolExecutor(1) as threads:
+            waiting = threads.submit(loop_thread.caller.call, never, instead="")
+            assert isinstance(waiting.exception(timeout=10), LoopEndedError)
+    finally:
+        del loop.create_task
+
+
+def raise_value_error(*_: object) -> None:
+    raise ValueError(SECRET)
+
+
+def test_a_callback_from_another_thread_that_raises_is_said(loop_thread: LoopThread) -> None:
+    done = threading.Event()
+    with capture_logs() as logs:
+        loop_thread.caller.send(raise_value_error)
+        loop_thread.caller.send(done.set)
+        assert done.wait(10)
+    assert [entry["event"] for entry in logs] == ["unexpected_exception"]
+    assert SECRET not in str(logs)
+
+
+def test_an_undo_that_raises_is_said(loop_thread: LoopThread) -> None:
+    reply: Future[str] = Future()
+    reply.cancel()
+
+    async def answer() -> str:
+        return "too late"
+
+    with capture_logs() as logs:
+        asyncio.run_coroutine_threadsafe(
+            loop_thread.caller._answer(reply, answer, raise_value_error), loop_thread.loop
+        ).result(10)
+    assert [entry["event"] for entry in logs] == ["unexpected_exception"]

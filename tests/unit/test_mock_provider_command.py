@@ -120,5 +120,5 @@ def test_without_the_extra_the_message_says_what_to_install(missing):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith(f"Error: the mock provider needs {missing}")
-    assert "pip install 'forebay[mock]'" in done.stderr
+    assert "run pip install '.[mock]' in " in done.stderr
     assert "Traceback" not in done.stderr

@@ -8,7 +8,7 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
-import jsonschema
+import jsonschema_rs
 import pytest
 import yaml
 from jinja2 import StrictUndefined, meta
@@ -68,7 +68,7 @@ def workflow_column(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", setuptools_settings()["packages"])
 def test_every_listed_package_exists(name: str) -> None:
     assert folder_of(name).is_dir()
-    assert (folder_of(name) / "__init__.py").is_file() or name == "forebay.demo.support_triage"
+    assert (folder_of(name) / "__init__.py").is_file()
 
 
 def test_no_package_on_disk_is_forgotten_in_the_list() -> None:
@@ -82,11 +82,18 @@ def test_no_package_on_disk_is_forgotten_in_the_list() -> None:
     assert on_disk == listed - {EXAMPLE}
 
 
-@pytest.mark.parametrize("name", SOURCE_FOLDERS)
+@pytest.mark.parametrize("name", [*SOURCE_FOLDERS, "demo/support_triage"])
 def test_link_in_forebay_is_relative_and_leads_where_the_build_looks(name: str) -> None:
     link = REPO / "forebay" / name
-    assert link.readlink() == Path("..") / name
-    assert link.resolve() == folder_of(f"forebay.{name}")
+    target = folder_of(f"forebay.{name.replace('/', '.')}")
+    assert link.readlink() == Path(*[".."] * len(Path(name).parts)) / target.relative_to(REPO)
+    assert link.resolve() == target
+
+
+def test_every_mapped_folder_has_a_link() -> None:
+    mapped = set(setuptools_settings()["package-dir"]) - {"forebay"}
+    links = {path for path in (REPO / "forebay").rglob("*") if path.is_symlink()}
+    assert {".".join(link.relative_to(REPO).parts) for link in links} == mapped
 
 
 def test_the_distribution_claims_no_other_top_level_name() -> None:
@@ -274,7 +281,7 @@ def test_route_follows_from_a_triage_that_the_schema_admits(
         "sentiment": "neutral",
         "needs_human": needs_human,
     }
-    jsonschema.validate(triage, workflow_column("triage")["schema"])
+    jsonschema_rs.validate(workflow_column("triage")["schema"], triage)
     template = workflow_column("route")["template"]
     environment = SandboxedEnvironment(undefined=StrictUndefined)
     assert environment.from_string(template).render(triage=triage) == route
@@ -285,5 +292,5 @@ def test_route_follows_from_a_triage_that_the_schema_admits(
 )
 def test_schema_refuses_a_triage_that_no_rule_expects(broken: dict[str, str]) -> None:
     triage = {"category": "other", "urgency": "low", "sentiment": "neutral", "needs_human": True}
-    with pytest.raises(jsonschema.ValidationError):
-        jsonschema.validate({**triage, **broken}, workflow_column("triage")["schema"])
+    with pytest.raises(jsonschema_rs.ValidationError):
+        jsonschema_rs.validate(workflow_column("triage")["schema"], {**triage, **broken})

@@ -10,6 +10,7 @@ from forebay.contracts.quotas import QuotaBudget
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.settings import RequestAdmissionConfig, RequestQuotas
 from forebay.contracts.tasks import RunCell
+from forebay.workers.allowlist import Allowlist
 from forebay.workers.cells import CellsMade
 from forebay.workers.run_cells import RunCells
 from forebay.workers.workflow_file import load_workflow
@@ -44,6 +45,9 @@ class Tracker:
     async def spec(self, _run_id: str) -> RunSpec:
         return RunSpec.model_validate_json(self._spec)
 
+    async def accept(self, _run_id: str) -> bool:
+        return True
+
 
 class Registering(FakeAdmission):
     def __init__(self) -> None:
@@ -63,7 +67,8 @@ async def test_a_models_quotas_are_registered_and_others_left_as_they_are(tmp_pa
     workflow = load_workflow(tmp_path / "flow.toml", environ={})
     admission = Registering()
     tracker = Tracker(RunSpec(run_id="r", tenant="t", workflow=workflow))
-    cells = RunCells(cast("Any", tracker), cast("Any", admission), {})
+    allowed = Allowlist.of(paths=[tmp_path], hosts=["localhost:1"])
+    cells = RunCells(cast("Any", tracker), cast("Any", admission), {}, allowed)
 
     made = await cells.make(RunCell(run_id="r", column_index=1, number=0), 1)
 

@@ -156,7 +156,7 @@ def test_the_other_places_of_tiktokens_cache_are_known(
 
 def test_without_tiktoken_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tiktoken", None)
-    with pytest.raises(ConfigurationError, match=r'pip install "forebay\[tiktoken\]"'):
+    with pytest.raises(ConfigurationError, match=r"run pip install '\.\[tiktoken\]' in "):
         TiktokenEstimator()
 
 

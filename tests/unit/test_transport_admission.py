@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 import forebay
 from forebay.connecting import Connection
@@ -213,6 +214,38 @@ def test_clients_that_nobody_closed_leave_at_the_same_time(
         BlockingAdmission("redis://nowhere", None).ready(MODEL)
     admission._leave_all()
     assert left == [1, 1]
+
+
+async def test_callers_of_a_join_that_was_cancelled_by_others_get_a_typed_error(
+    joins: Joins,
+) -> None:
+    asked = AsyncAdmission("redis://nowhere", None)
+    first, second = (asyncio.create_task(asked.ready(MODEL)) for _ in range(2))
+    await asyncio.sleep(0)
+    for joining in list(asked._joining):
+        joining.cancel()
+    ended = await asyncio.gather(first, second, return_exceptions=True)
+    assert {type(error) for error in ended} == {forebay.CoordinatorUnavailable}
+    assert await asked.ready(MODEL) is joins.controller
+
+
+def test_a_client_that_cannot_leave_when_the_program_ends_is_said_and_holds_up_no_other(
+    joins: Joins, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leave, broken = Joins.__exit__, []
+
+    def raise_once(self: Joins, *error: object) -> None:
+        if not broken:
+            broken.append(1)
+            raise ValueError
+        leave(self, *error)
+
+    monkeypatch.setattr(Joins, "__exit__", raise_once)
+    monkeypatch.setattr(admission, "_to_leave", {joins, other := Joins()})
+    with capture_logs() as logs:
+        admission._leave_all()
+    assert (joins.left + other.left, len(broken)) == (1, 1)
+    assert [entry["event"] for entry in logs] == ["unexpected_exception"]
 
 
 def test_a_model_that_is_registered_does_not_wait_for_one_that_is_being(joins: Joins) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -117,6 +118,18 @@ def test_paths_are_absolute_seed_from_the_file_and_output_from_the_current_direc
     assert workflow.output.path == str(elsewhere / "out.jsonl")
 
 
+def test_an_output_below_a_current_directory_that_is_gone_is_refused_with_its_place(
+    folder, monkeypatch
+):
+    gone = folder / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert refusal(folder, WHOLE) == (
+        "output.path: out.jsonl cannot be reached: No such file or directory; name another file."
+    )
+
+
 def test_columns_know_inputs_and_makers_in_the_order_of_the_workflow(folder):
     column = expression("label", "{{ summary }} {{ text }}", needs='["id"]')
     workflow = load(folder, HEAD + column + SUMMARY + SEED)
@@ -163,7 +176,7 @@ columns:
 
 def test_yaml_without_pyyaml_names_the_remedy(folder, monkeypatch):
     monkeypatch.setitem(sys.modules, "yaml", None)
-    with pytest.raises(ConfigurationError, match="pip install pyyaml"):
+    with pytest.raises(ConfigurationError, match=r"run pip install '\.\[yaml\]' in "):
         load(folder, "name: x", name="flow.yml")
 
 
@@ -297,6 +310,120 @@ def test_a_wrong_file_is_refused_with_the_place_and_what_was_expected(folder, te
     message = refusal(folder, text)
     for word in words:
         assert word in message
+
+
+# --- names and paths that a run could not use
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("a/b", "'a/b' holds '/'"),
+        ("../../etc", "holds '/'"),
+        ("a\\\\b", "holds '\\\\'"),
+        ("a:b", "holds ':'"),
+        ("a*", "holds '*'"),
+        ("a\\u0000b", "holds '\\x00'"),
+        ("a\\nb", "holds '\\n'"),
+        ("a\\tb", "holds '\\t'"),
+        ("a\\u001b[2J", "holds '\\x1b'"),
+        ("a\\u202eb", "holds '\\u202e'"),
+        ("..", "begins with '.'"),
+        (".hidden", "begins with '.'"),
+        ("-rf", "begins with '-'"),
+        (" a", "begins with ' '"),
+        ("a ", "ends with ' '"),
+        ("a.", "ends with '.'"),
+        ("x" * 101, "is 101 bytes long"),
+        ("é" * 51, "is 102 bytes long"),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_refused(folder, name, problem):
+    message = refusal(folder, change('"letters"', f'"{name}"'))
+    assert message.startswith("name: '")
+    assert problem in message
+    assert "expected what can be part of a file name: at most 100 bytes" in message
+    assert message.endswith("; rename it.")
+
+
+@pytest.mark.parametrize("name", ["x" * 100, "Über 2", "日本語", "a.b_c-d", "CON"])
+def test_a_name_that_a_file_can_have_is_taken(folder, name):
+    assert load(folder, change('"letters"', f'"{name}"')).name == name
+
+
+@pytest.mark.parametrize(
+    ("output", "made", "problem"),
+    [
+        ("out/", "", "is a folder; name a file in it"),
+        ("o.jsonl", "folder o.dropped.jsonl", "o.dropped.jsonl, where dropped records go, is a f"),
+        ("o.jsonl", "folder o.jsonl.partial", "records first, is a folder; name another file"),
+        ("pipe", "pipe pipe", "pipe is no ordinary file; name another file"),
+        ("flow.toml", "", "flow.toml is the workflow file; name another file"),
+        ("./sub/../flow.toml", "folder sub", "flow.toml is the workflow file"),
+        ("link", "link link flow.toml", "link is the workflow file"),
+        ("seed.jsonl", "link seed.dropped.jsonl seed.csv", "dropped records go, is the seed file"),
+        ("file/out.jsonl", "file file", "file is no folder, so that nothing can lie below it"),
+        ("loop/out.jsonl", "link loop loop", "loop is no folder"),
+        ("o" * 240, "", "would have 262 bytes, the most is 255; shorten it, or the name"),
+        ("o" * 300, "", "would have 300 bytes"),
+        ("d/" * 2500 + "o", "", "cannot be reached: File name too long"),
+    ],
+)
+def test_an_output_that_a_run_could_not_write_is_refused(folder, output, made, problem):
+    match made.split():
+        case ["folder", name]:
+            (folder / name).mkdir()
+        case ["file", name]:
+            (folder / name).write_text("")
+        case ["pipe", name]:
+            os.mkfifo(folder / name)
+        case ["link", name, target]:
+            (folder / name).symlink_to(folder / target)
+    message = refusal(folder, change('"out.jsonl"', f'"{output}"'))
+    assert message.startswith("output.path: ")
+    assert problem in message
+
+
+def test_an_output_folder_that_this_user_may_not_write_is_refused(folder, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    message = refusal(folder, WHOLE)
+    assert message.startswith(f"output.path: this user may not write in the folder {folder}")
+
+
+@pytest.mark.parametrize("where", ["workflow", "output"])
+def test_a_path_that_workers_cannot_be_told_is_refused(folder, monkeypatch, where):
+    odd = Path(os.fsdecode(os.fsencode(folder) + b"/\xff"))
+    odd.mkdir()
+    if where == "workflow":
+        for name in ("seed.csv",):
+            (odd / name).write_bytes((folder / name).read_bytes())
+        with pytest.raises(WorkflowError, match="is not UTF-8; use folders and files whose names"):
+            load(odd, WHOLE)
+    else:
+        monkeypatch.chdir(odd)
+        assert "output.path: the path" in refusal(folder, WHOLE)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "{{ " + "(" * 3000 + "text" + ")" * 3000 + " }}",
+        "{% if text %}" * 500 + "{% endif %}" * 500,
+        "{% for a in text %}" * 25 + "{% endfor %}" * 25,
+        "{{ " + "9" * 5000 + " }}",
+    ],
+    ids=["brackets", "conditions", "loops", "long number"],
+)
+def test_a_template_that_python_cannot_compile_is_refused_by_its_place(folder, prompt):
+    message = refusal(folder, change("Sum up: {{ text }}", prompt))
+    assert message.startswith("columns[1].prompt (column 'summary'): template line 1: ")
+
+
+def test_a_long_name_of_a_column_is_cut_short_where_it_is_told(folder):
+    message = refusal(folder, WHOLE + expression("c" * 600, "x"))
+    assert "columns[2].name" in message
+    assert "the most is 512" in message
+    assert len(message) < 300
 
 
 def test_all_faults_of_form_are_counted_and_a_misspelt_key_comes_first(folder):

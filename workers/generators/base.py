@@ -23,7 +23,8 @@ class RecordRejected(ForebayError):  # noqa: N818 - an outcome of a record, not 
     """
 
     def __init__(self, reason: str) -> None:
-        self.reason = reason[:MAX_REASON_CHARACTERS]
+        # Whatever it names can be stored: a lone surrogate of a key, say, stands escaped.
+        self.reason = reason.encode(errors="backslashreplace").decode()[:MAX_REASON_CHARACTERS]
         super().__init__(self.reason)
 
 

@@ -38,13 +38,13 @@ class ChatGenerator(RecordGenerator):
         """Return the endpoint and its static cap: the same for all its aliases (spec 02)."""
         return self._metadata
 
-    def messages(self, inputs: Mapping[str, Any]) -> list[dict[str, str]]:
+    async def messages(self, inputs: Mapping[str, Any]) -> list[dict[str, str]]:
         """Return the system and the user's message for one record.
 
         Raises:
             RecordRejected: a template does not fit this record.
         """
         return [
-            {"role": role, "content": template.render(inputs)}
+            {"role": role, "content": await template.render(inputs)}
             for role, template in self._templates.items()
         ]

@@ -27,4 +27,5 @@ class ExpressionGenerator(RecordGenerator):
         Raises:
             RecordRejected: the template does not fit this record.
         """
-        return {self._name: self._template.render(inputs).rstrip()}
+        text = await self._template.render(inputs)
+        return {self._name: text.rstrip()}

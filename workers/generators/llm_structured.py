@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from forebay.contracts.workflow import Workflow
 from forebay.contracts.workflow_columns import LlmStructuredColumn
-from forebay.workers.generators.answer_schema import AnswerRefused, AnswerSchema
+from forebay.workers.evaluation.evaluator import EvaluationFailed, EvaluationRefused, evaluator
 from forebay.workers.generators.base import GenerationContext, RecordRejected
 from forebay.workers.generators.chat import ChatGenerator
-from forebay.workers.generators.strict_json import parse_json
+
+MOST_QUOTED_CHARACTERS: Final = 20_000
+"""Of a refused answer, as far as it is shown to the model again."""
 
 
 class LlmStructuredGenerator(ChatGenerator):
@@ -21,7 +22,7 @@ class LlmStructuredGenerator(ChatGenerator):
     def __init__(self, column: LlmStructuredColumn, workflow: Workflow) -> None:
         super().__init__(column, workflow)
         self._json_schema = column.json_schema
-        self._schema = AnswerSchema(column.json_schema)
+        self._schema = json.dumps(column.json_schema, ensure_ascii=False)
         self._attempts = 1 + column.repair_attempts
 
     async def generate(
@@ -30,9 +31,10 @@ class LlmStructuredGenerator(ChatGenerator):
         """Return the answer's value.
 
         Raises:
-            RecordRejected: a template does not fit, or no attempt gave what the schema accepts.
+            RecordRejected: a template does not fit, no attempt gave what the schema accepts, or an
+                answer cannot be checked within its bounds.
         """
-        question = self.messages(inputs)
+        question = await self.messages(inputs)
         messages = question
         reason = ""
         for _ in range(self._attempts):
@@ -40,35 +42,36 @@ class LlmStructuredGenerator(ChatGenerator):
                 self.alias, messages, response_schema=self._json_schema
             )
             try:
-                return {self.name: self._read(answer.text)}
-            except AnswerRefused as refusal:
+                value = await evaluator().evaluate(
+                    "answer", schema=self._schema, answer=answer.text
+                )
+            except EvaluationRefused as refusal:
                 reason = refusal.reason
                 # The last answer alone, so that the prompt does not grow with each repair.
                 messages = [*question, *self._complaint(answer.text, refusal.detail)]
+            except EvaluationFailed as error:
+                # Asking again would cost as much again, and the same model answers.
+                raise RecordRejected(f"answer_not_checked: {error}") from None
+            else:
+                return {self.name: value}
         raise RecordRejected(f"invalid_json after {self._attempts} attempts: {reason}")
 
-    def _read(self, text: str) -> Any:
-        try:
-            value = parse_json(_without_fence(text))
-        except ValueError as error:
-            raise AnswerRefused(str(error), str(error)) from None
-        self._schema.check(value)
-        return value
-
     def _complaint(self, text: str, detail: str) -> list[dict[str, str]]:
-        schema = json.dumps(self._json_schema, ensure_ascii=False)
         return [
             # Providers refuse a message without content.
-            {"role": "assistant", "content": text or "(no answer)"},
+            {"role": "assistant", "content": text[:MOST_QUOTED_CHARACTERS] or "(no answer)"},
             {
                 "role": "user",
                 "content": f"That answer was refused: {detail}. Answer with JSON alone that"
-                f" matches this JSON Schema: {schema}",
+                f" matches this JSON Schema: {self._schema}",
             },
         ]
 
 
-def _without_fence(text: str) -> str:
-    """Return what stands between code fences, which models put around JSON, or all of it."""
-    fenced = re.fullmatch(r"\s*```(?:json)?\s*\n(.*)\n\s*```\s*", text, re.DOTALL)
-    return fenced[1] if fenced else text
+def check_schema(schema: Mapping[str, Any]) -> None:
+    """Refuse a JSON Schema that answers cannot be checked by; blocks.
+
+    Raises:
+        EvaluationFailed: what is wrong with it, and where.
+    """
+    evaluator().evaluate_blocking("schema", schema=json.dumps(schema, ensure_ascii=False))

@@ -20,7 +20,7 @@ class LlmTextGenerator(ChatGenerator):
         Raises:
             RecordRejected: a template does not fit, or the answer is no text that can be stored.
         """
-        answer = await context.models.chat(self.alias, self.messages(inputs))
+        answer = await context.models.chat(self.alias, await self.messages(inputs))
         try:
             answer.text.encode()
         except UnicodeEncodeError:

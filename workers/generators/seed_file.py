@@ -22,6 +22,13 @@ INDEX_STRIDE: Final = 128
 """The index keeps the byte offset of every so many records: 8 bytes for 128 records in memory, and
 at most 127 records read in vain for a row group; the file itself is never held in memory."""
 
+MOST_RECORD_BYTES: Final = 4 * 2**20
+"""Of one record: a line of JSON Lines, a row of CSV with the lines that its quotes join."""
+MOST_ROW_GROUP_BYTES: Final = 256 * 2**20
+"""Of the records that are read at once, which a worker holds in memory."""
+_MOST_SUGGESTED: Final = 200
+_LONGEST_SUGGESTED: Final = 100
+
 _Records = Iterator[dict[str, Any]]
 
 
@@ -73,9 +80,20 @@ class SeedReader:
                     f" {records.start + records.count} that were asked for; submit the run again."
                 )
             stream.seek(index.offsets[records.start // INDEX_STRIDE])
-            rows = _format_of(self._path)(_Lines(stream, self._path), self._names, index.header)
+            lines = _Lines(stream, self._path)
+            rows = _format_of(self._path)(lines, self._names, index.header)
             first = records.start % INDEX_STRIDE
-            return list(islice(rows, first, first + records.count))
+            begun_at = lines.offset
+            read = []
+            for record in islice(rows, first, first + records.count):
+                read.append(record)
+                if lines.offset - begun_at > MOST_ROW_GROUP_BYTES:
+                    raise WorkflowError(
+                        f"{records.count} records of {self._path} from record {records.start} are"
+                        f" more than {MOST_ROW_GROUP_BYTES:,} bytes, too much for one row group;"
+                        " lower buffer_size of the workflow."
+                    )
+            return read
 
     def _index_of(self, stream: BinaryIO) -> _Index:
         status = os.fstat(stream.fileno())
@@ -113,16 +131,23 @@ class _Lines:
         self._path = path
         self.offset = stream.tell()
         self.number = 0
+        self._record_at = self.offset
         self.digest = hashlib.sha256()
 
     def __iter__(self) -> Iterator[str]:
         return self
 
     def __next__(self) -> str:
-        line = self._stream.readline()
+        left = MOST_RECORD_BYTES - (self.offset - self._record_at)
+        line = self._stream.readline(left + 1)
         if not line:
             raise StopIteration
         self.number += 1
+        if len(line) > left:
+            raise self.refuse(
+                f"the record is longer than {MOST_RECORD_BYTES:,} bytes; close its quotes, end its"
+                " line, or keep such a text elsewhere"
+            )
         try:
             text = line.decode()
         except UnicodeDecodeError as error:
@@ -132,6 +157,10 @@ class _Lines:
         self.offset += len(line)
         self.digest.update(line)
         return text
+
+    def end_record(self) -> None:
+        """Begin to count the bytes of the next record."""
+        self._record_at = self.offset
 
     def refuse(self, problem: str) -> WorkflowError:
         return WorkflowError(f"{self._path} line {self.number}: {problem}.")
@@ -175,7 +204,8 @@ def _csv_header(lines: _Lines, names: Sequence[str]) -> tuple[str, ...]:
         raise lines.refuse("two columns of the header have one name; rename one")
     for name in names:
         if name not in header:
-            close = get_close_matches(name, header, n=1)
+            known = [other for other in header if len(other) <= _LONGEST_SUGGESTED]
+            close = get_close_matches(name, known[:_MOST_SUGGESTED], n=1)
             remedy = f"did you mean {close[0]!r}?" if close else "name one that it has"
             raise lines.refuse(f"the header has no column {name!r}; {remedy}")
     return header
@@ -190,7 +220,10 @@ def _csv_rows(lines: _Lines) -> Iterator[tuple[str, ...]]:
         except StopIteration:
             return
         except csv.Error as error:
-            raise lines.refuse(f"not CSV: {error}; put such a field in quotes") from error
+            is_long = "field limit" in str(error)
+            remedy = "keep such a text elsewhere" if is_long else "put such a field in quotes"
+            raise lines.refuse(f"not CSV: {error}; {remedy}") from error
+        lines.end_record()
         if row:
             yield tuple(row)
 
@@ -209,6 +242,7 @@ def _read_csv(lines: _Lines, names: Sequence[str], header: tuple[str, ...] | Non
 
 def _read_json_lines(lines: _Lines, names: Sequence[str], _: tuple[str, ...] | None) -> _Records:
     for line in lines:
+        lines.end_record()
         if not line.strip():
             continue
         try:

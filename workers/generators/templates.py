@@ -5,79 +5,74 @@ Row values are data: they are put into the text and never read as templates them
 
 from __future__ import annotations
 
-import json
-import traceback
 from collections.abc import Mapping
 from typing import Any, Final
 
-from jinja2 import StrictUndefined, TemplateSyntaxError, meta, nodes
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateSyntaxError
 
+from forebay.workers.evaluation.evaluator import EvaluationFailed, EvaluationRefused, evaluator
+from forebay.workers.evaluation.templates import ParsedTemplate, TemplateFailed, render
 from forebay.workers.generators.base import RecordRejected
 
-
-def _shown(value: Any) -> Any:
-    """Print structured values as JSON, which models read better than Python."""
-    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value
-
-
-class _RowEnvironment(ImmutableSandboxedEnvironment):
-    def __init__(self) -> None:
-        super().__init__(undefined=StrictUndefined, finalize=_shown)
-        # Chance would make another record of the same row after a crash.
-        del self.globals["lipsum"]
-        del self.filters["random"]
-
-    def getattr(self, obj: Any, attribute: str) -> Any:
-        """Let a key of a structured value win over a method of its name, such as ``items``."""
-        if isinstance(obj, Mapping) and attribute in obj:
-            return obj[attribute]
-        return super().getattr(obj, attribute)
-
-
-_ENVIRONMENT: Final = _RowEnvironment()
+MOST_RENDERED_HERE: Final = 1_000_000
+"""Parts of a plain template times the size of its values, up to which the event loop renders it
+itself: some milliseconds."""
 
 
 class RowTemplate:
-    """A compiled template over the values of a record."""
+    """A template over the values of a record.
+
+    A plain one (constant text, look-ups, ``if``, a few filters) is rendered in this process; every
+    other one where its CPU time and memory are bounded (ADR 0013).
+    """
 
     def __init__(self, field: str, source: str) -> None:
-        """Compile ``source``.
+        """Parse ``source``; nothing of it is run.
 
         Args:
             field: the field of the column that holds it, for reasons ("prompt").
             source: the template's text.
 
         Raises:
-            TemplateSyntaxError: with ``lineno`` and ``message``; an unknown filter or test and an
-                inclusion of another template are refused so, too.
+            TemplateSyntaxError: with ``lineno`` and ``message``; an unknown filter or test, an
+                inclusion of another template and what Python cannot compile are refused so, too.
         """
-        tree = _ENVIRONMENT.parse(source)
-        for kind in (nodes.Include, nodes.Import, nodes.FromImport, nodes.Extends):
-            outside = tree.find(kind)
-            if outside is not None:
-                raise TemplateSyntaxError("no other template can be loaded here", outside.lineno)
-        self.variables = frozenset(meta.find_undeclared_variables(tree))
+        parsed = ParsedTemplate(source)
+        self.variables = parsed.variables
         self._field = field
-        self._template = _ENVIRONMENT.from_string(source)
+        self._source = source
+        self._nodes = parsed.nodes
+        self._template = parsed.compile() if parsed.is_plain else None
 
-    def render(self, values: Mapping[str, Any]) -> str:
+    async def render(self, values: Mapping[str, Any]) -> str:
         """Return the text for one record.
 
         Raises:
             RecordRejected: with the field, the line and the kind of error.
         """
+        used = {name: values[name] for name in self.variables if name in values}
         try:
-            return self._template.render(values)
-        except Exception as error:  # noqa: BLE001 - an expression can fail in any way
-            lines = [
-                frame.lineno
-                for frame in traceback.extract_tb(error.__traceback__)
-                if frame.filename == "<template>"
-            ]
-            where = f"{self._field} line {lines[-1]}" if lines else self._field
-            # The message of the error may hold row values: only its type is told, and no cause.
-            raise RecordRejected(f"template_error in {where}: {type(error).__name__}") from None
+            if self._template is not None and _is_small(used, MOST_RENDERED_HERE // self._nodes):
+                return render(self._template, self._field, used)
+            rendered: str = await evaluator().evaluate(
+                "template", source=self._source, field=self._field, values=used
+            )
+        except (TemplateFailed, EvaluationRefused) as error:
+            raise RecordRejected(str(error)) from None
+        except EvaluationFailed as error:
+            raise RecordRejected(f"template_error in {self._field}: {error}") from None
+        return rendered
+
+
+def check_template(source: str) -> frozenset[str]:
+    """Return the names that a template looks up.
+
+    Raises:
+        TemplateSyntaxError: it cannot be used; `RowTemplate` finds most faults, and this all.
+    """
+    parsed = ParsedTemplate(source)
+    parsed.compile()
+    return parsed.variables
 
 
 def is_template_word(name: str) -> bool:
@@ -88,3 +83,22 @@ def is_template_word(name: str) -> bool:
         return RowTemplate("name", f"{{{{ {name} }}}}").variables != {name}
     except TemplateSyntaxError:
         return True
+
+
+def _is_small(values: Mapping[str, Any], most: int) -> bool:
+    """Say whether values have at most so many characters, each value counting some itself."""
+    left: list[Any] = [*values.values()]
+    size = 0
+    while left and size <= most:
+        value = left.pop()
+        size += 16
+        if isinstance(value, str):
+            size += len(value)
+        elif isinstance(value, int):
+            size += value.bit_length() // 3
+        elif isinstance(value, dict):
+            size += sum(map(len, value))
+            left += value.values()
+        elif isinstance(value, list):
+            left += value
+    return size <= most

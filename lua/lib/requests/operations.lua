@@ -149,47 +149,25 @@ local function state(id)
   return known_attempt(id) or '["unknown"]'
 end
 
-local SETTINGS = { 'multiplicative_decrease_factor', 'additive_increase_step', 'cooldown_us',
-  'startup_ramp_us', 'max_cooldown_us' }
+-- Write down an alias's cap; one that is new or another than before is told.
+local function register_alias(alias, cap)
+  local entry = member_id .. '\0' .. alias
+  local before = tonumber(redis.call('ZSCORE', K.aliases, entry) or 0)
+  redis.call('ZADD', K.aliases, cap, entry)
+  redis.call('ZADD', K.held, 0, member_id .. '\0alias\0' .. alias)
+  if before ~= tonumber(cap) then
+    emit('request_resource_registered', 'alias', alias, 'from', int(before), 'cap', cap, 'member_id',
+      member_id)
+  end
+end
 
--- Register an alias with its cap; `tuning` is the settings' values in the order of SETTINGS, then
--- successes_until_increase and max_hold_us, then four initial limits and four clamps, each "" where
--- not set, then what is fair, then, unless the fleet's budgets stay as they are, their four limits and
--- four bursts, each "" where not set.
+-- Register an alias with its cap; `tuning` is the resource's settings, each "" where not set.
 local function register(alias, cap, tuning)
   if has_left then
     return failed('NOMEMBER', member_id)
   end
-  local values = split(tuning, ',')
-  for i = 1, #SETTINGS do
-    redis.call('HSET', K.config, SETTINGS[i], values[i])
-  end
-  -- What most calls need stands in the hash that all of them read.
-  local n = #SETTINGS + 2
-  meta.successes_until_increase = tonumber(values[n - 1])
-  meta.max_hold_us = tonumber(values[n]) or 0
-  for i = 1, #DOMAINS do
-    local limits = { ['initial_limit:'] = values[n + i], ['max_limit_clamp:'] = values[n + 4 + i] }
-    for prefix, value in pairs(limits) do
-      if value ~= '' then
-        redis.call('HSET', K.config, prefix .. DOMAINS[i], value)
-      else
-        redis.call('HDEL', K.config, prefix .. DOMAINS[i])
-      end
-    end
-  end
-  meta.token_fair = values[n + 9] == 'tokens' and 1 or 0
-  if #values > n + 9 then
-    for i = 1, #BUDGETS do
-      register_budget(i, tonumber(values[n + 9 + i]) or 0, tonumber(values[n + 13 + i]) or 0)
-    end
-  end
-  config = nil
-  local entry = member_id .. '\0' .. alias
-  if redis.call('ZADD', K.aliases, cap, entry) == 1 then
-    redis.call('ZADD', K.held, 0, member_id .. '\0alias\0' .. alias)
-    emit('request_resource_registered', 'alias', alias, 'cap', cap, 'member_id', member_id)
-  end
+  SETTINGS.register(alias, split(tuning, ','))
+  register_alias(alias, cap)
   may_be_new('config')
   may_be_new('aliases')
   may_be_new('held')

@@ -21,7 +21,7 @@ function OPERATIONS.run_submit(run, text, workflow)
   return '["accepted"]'
 end
 
--- Progress of a run, and the row groups whose cells wait to be written out. The caller is told of
+-- Progress of a run, or why no worker makes it, and the row groups whose cells wait to be written out. The caller is told of
 -- the next ones by its channel.
 function OPERATIONS.run_collect(run)
   local plan = plan_of(run)
@@ -29,6 +29,10 @@ function OPERATIONS.run_collect(run)
     return '["unknown"]'
   end
   redis.call('HSET', K.progress, run .. '\0driver', member_id)
+  local refusal = redis.call('HGET', K.progress, run .. '\0refused')
+  if refusal then
+    return '["refused",' .. cjson.encode(refusal) .. ']'
+  end
   local ready = redis.call('ZRANGE', K.checkpoints, '[' .. run .. '\0', '(' .. run .. '\1', 'BYLEX',
     'LIMIT', 0, 16)
   for i = 1, #ready do
@@ -52,7 +56,8 @@ local function end_run(run)
   redis.call('HDEL', K.runs, run, run .. '\0workflow')
   plans[run] = false
   CLAIMS.drop(run)
-  local names = { 'next', 'open', 'unwritten', 'done', 'dropped', 'written', 'driver' }
+  local names = { 'next', 'open', 'unwritten', 'done', 'dropped', 'written', 'driver', 'accepted',
+    'refusals', 'refused' }
   for i = 1, #names do
     redis.call('HDEL', K.progress, run .. '\0' .. names[i])
   end

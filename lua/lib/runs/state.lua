@@ -1,5 +1,6 @@
 -- A run's plan and counts, and which of its tasks are still wanted.
 local plans = {}
+local RUNS = {} -- functions of the tracker that others call
 
 local function plan_of(run)
   local plan = plans[run]

@@ -10,7 +10,7 @@ local function submit_cell(run, plan, index, number)
   end
   set_terms(group(column.group), column.weight, column.admitted_limit)
   let_wait(id, { group = column.group, arrival = next_arrival(), signature = column.signature,
-    tries = 0, run = run, column = int(index), number = number }, now_us)
+    tries = 0, run = run, column = int(index), number = number, fn = column.fn or '', losses = 0 }, now_us)
 end
 
 local function tell_driver(run, text)
@@ -151,3 +151,5 @@ local function drop_cells(task, reason)
     drop_record(run, plan, records[i], column.name, reason)
   end
 end
+
+RUNS.drop_cells = drop_cells

@@ -54,18 +54,25 @@ do -- a script may have 200 locals at a time; these are nobody else's, and none 
     return ceiling or math.max(0, limit_of(resource) - (tonumber(set.ceiling_reserve) or 0) - share)
   end
 
-  -- Whether a head's group would pass in its turn on this resource.
-  local function presses(head, resource, beside)
-    local amount = amounts_of(head.signature).amounts[resource]
-    local g = group(head.group)
-    if not amount then
-      return false
-    elseif (g.admitted_limit or '') == '' then
-      return true
+  local function is_unlimited(g)
+    return (g.admitted_limit or '') == ''
+  end
+
+  -- Whether a head would pass in its turn on all its resources: one that would not holds back nobody.
+  local function would_pass(head, beside)
+    if head.would_pass == nil then
+      local g, asked = group(head.group), amounts_of(head.signature)
+      local out, debt = parse_amounts(g.out), parse_amounts(g.debt)
+      head.would_pass = true
+      for i = 1, is_unlimited(g) and 0 or #asked.names do
+        local resource, amount = asked.names[i], asked.amounts[asked.names[i]]
+        if (debt[resource] or 0) > 0
+          or (out[resource] or 0) + amount > share_of(g, resource, beside) then
+          head.would_pass = false
+        end
+      end
     end
-    local out, debt = parse_amounts(g.out), parse_amounts(g.debt)
-    return (debt[resource] or 0) == 0
-      and (out[resource] or 0) + amount <= share_of(g, resource, beside)
+    return head.would_pass
   end
 
   -- The groups that press on a resource: how many, and which.
@@ -74,7 +81,7 @@ do -- a script may have 200 locals at a time; these are nobody else's, and none 
     if not found then
       found = { count = 0, groups = {} }
       for i = 1, #beside.heads do
-        if presses(beside.heads[i], resource, beside) then
+        if wants(beside.heads[i].signature, resource) and would_pass(beside.heads[i], beside) then
           found.count, found.groups[beside.heads[i].group] = found.count + 1, true
         end
       end
@@ -99,19 +106,20 @@ do -- a script may have 200 locals at a time; these are nobody else's, and none 
     local g, borrowed = group(head.group), {}
     local out, debt = parse_amounts(g.out), parse_amounts(g.debt)
     local asked = amounts_of(head.signature)
-    local runs_nothing = (tonumber(g.running) or 0) == 0 -- let go: else peers wait for each other
+    -- One that runs nothing is let go, or peers would wait for each other; one without limit always.
+    local is_let_go = is_unlimited(g) or (tonumber(g.running) or 0) == 0
     for i = 1, #asked.names do
       local resource, amount = asked.names[i], asked.amounts[asked.names[i]]
       local share, owed = share_of(g, resource, beside), debt[resource] or 0
       local over = math.min(amount, (out[resource] or 0) + amount - share)
-      if not runs_nothing and is_pressed_on(resource, head, beside) then
+      if not is_let_go and is_pressed_on(resource, head, beside) then
         if owed > 0 then
           return 'borrow_debt'
         elseif over > 0 then
           return 'group_cap'
         end
       elseif over > 0 then
-        if not runs_nothing and owed + over > ceiling_of(g, resource, share) then
+        if not is_let_go and owed + over > ceiling_of(g, resource, share) then
           return 'borrow_debt'
         end
         borrowed[resource] = over

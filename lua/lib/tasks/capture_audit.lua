@@ -1,7 +1,8 @@
 -- The books of a task pool, worked out again from its tasks and leases, and compared with what is
 -- stored.
 local MAX_ENTRIES = 100000
-local books = { ledger = {}, claims = {}, held = {}, fifo = {}, delayed = {}, parked = {}, leased = {}, waiting = {},
+local books = { ledger = {}, claims = {}, lost = {}, suspect_leases = {}, held = {}, fifo = {},
+  delayed = {}, parked = {}, unserved = {}, suspect_tasks = {}, leased = {}, waiting = {},
   running = {}, away = {}, first = {}, ready = {}, lines = {}, out = {}, functions = {} }
 
 local function add(counts, name, amount)
@@ -13,7 +14,7 @@ local function book_lease(id, lease)
   if books.leased[lease.task_id] then
     differs('leases', lease.task_id, 'one lease', 'another')
   end
-  books.leased[lease.task_id] = lease
+  books.leased[lease.task_id], lease.id = lease, id
   add(books.running, lease.group, 1)
   local out = books.out[lease.group] or {}
   books.out[lease.group] = out
@@ -33,7 +34,7 @@ local function book_leases()
     if lease.acquired_us then
       book_lease(id, lease)
     else
-      differs('leases', id, 'member|task id|group|signature|acquired_us|cell', text)
+      differs('leases', id, 'six values between |', text)
     end
     if finished[id] then
       differs('finished', id, 'absent while its lease is live', 'present')
@@ -47,7 +48,7 @@ local function book_waiting(id, task)
   add(books.waiting, task.group, 1)
   local first = books.first[task.group]
   if not first or member < first.member then
-    books.first[task.group] = { member = member, id = id, signature = task.signature }
+    books.first[task.group] = { member = member, id = id, class = CLASSES.of(task) }
   end
 end
 
@@ -56,7 +57,13 @@ local function book_task(id, task, found)
   local lease = books.leased[id]
   local places = (found.fifo[fifo_member(id, task)] and 1 or 0) + (found.delayed[id] and 1 or 0)
     + (found.parked[parked_member(id, task)] and 1 or 0) + (lease and 1 or 0)
+    + (found.unserved[CLASSES.unserved_member(id, task)] and 1 or 0)
+    + (found.suspect_tasks[LOST.member(id, task)] and 1 or 0)
   expect('tasks', 'places of ' .. id, 1, places)
+  if task.losses > 0 then
+    books.lost[id] = task.losses
+    books.suspect_leases[id] = lease and lease.id
+  end
   if lease then
     expect('leases', 'signature of ' .. id, task.signature, lease.signature)
     expect('leases', 'group of ' .. id, task.group, lease.group)
@@ -66,6 +73,12 @@ local function book_task(id, task, found)
   elseif found.parked[parked_member(id, task)] then
     books.parked[parked_member(id, task)] = true
     add(books.away, task.group, 1)
+  elseif found.unserved[CLASSES.unserved_member(id, task)] then
+    books.unserved[CLASSES.unserved_member(id, task)] = true
+    add(books.away, task.group, 1)
+  elseif found.suspect_tasks[LOST.member(id, task)] then
+    books.suspect_tasks[LOST.member(id, task)] = true
+    add(books.away, task.group, 1)
   else
     book_waiting(id, task)
   end
@@ -74,17 +87,43 @@ local function book_task(id, task, found)
   end
 end
 
+-- Who was lost has its members noted, and is watched where it runs.
+local function audit_losses()
+  local losses, watched = read_hash(K.losses), {}
+  for id in pairs(losses) do
+    if not books.lost[id] then
+      differs('losses', id, 'absent', 'present')
+    end
+  end
+  for id, times in pairs(books.lost) do
+    expect('losses', 'members of ' .. id, times, losses[id] and #split(losses[id], ',') or 0)
+  end
+  for member, text in pairs(read_hash(K.watched)) do
+    watched[string.match(text, '^%a+ (.*)$') or ''] = member
+  end
+  for id, lease_id in pairs(books.suspect_leases) do
+    expect('watched', 'member of ' .. lease_id, books.leased[id].member, watched[lease_id])
+    watched[lease_id] = nil
+  end
+  for lease_id in pairs(watched) do
+    differs('watched', lease_id, 'absent', 'present')
+  end
+  expect('meta', 'lost', redis.call('HLEN', K.losses), meta.lost)
+end
+
 local function book_tasks()
   local found = { fifo = read_names('fifo'), delayed = read_names('delayed'),
-    parked = read_names('parked') }
+    parked = read_names('parked'), unserved = read_names('unserved'),
+    suspect_tasks = read_names('suspect_tasks') }
   for id, text in pairs(books.tasks) do
     local task = parse_task(text)
     if task.number then
       book_task(id, task, found)
     else
-      differs('tasks', id, 'group|arrival|signature|score|tries|run|column|number', text)
+      differs('tasks', id, 'ten values between |', text)
     end
   end
+  audit_losses()
   for id in pairs(books.leased) do
     if not books.tasks[id] then
       differs('tasks', id, 'present as it has a lease', 'absent')
@@ -118,7 +157,7 @@ local function book_group(name)
     expect('groups', 'out of ' .. name, pack_amounts(books.out[name] or {}), g.out)
   end
   if first then
-    expect('groups', 'signature of ' .. name, first.signature, g.signature)
+    expect('groups', 'class of ' .. name, first.class, g.signature)
     if g.tag and g.line ~= '' then
       books.ready[line_member(g)] = true
     end
@@ -171,9 +210,12 @@ local function audit_totals()
   expect('meta', 'queued', queued, meta.queued)
   expect('meta', 'delayed', delayed, meta.delayed)
   expect('meta', 'parked', parked, meta.parked)
+  local unserved, suspects = redis.call('ZCARD', K.unserved), redis.call('ZCARD', K.suspect_tasks)
+  expect('meta', 'unserved', unserved, meta.unserved)
+  expect('meta', 'suspect_tasks', suspects, meta.suspect_tasks)
   expect('meta', 'suspects', redis.call('ZCARD', K.suspects), meta.suspects)
   expect('held', 'count', leases + functions, redis.call('ZCARD', K.held))
-  expect('tasks', 'count', leases + queued + delayed + parked, tasks)
+  expect('tasks', 'count', leases + queued + delayed + parked + unserved + suspects, tasks)
   expect('queue', 'count', tasks, redis.call('ZCARD', K.queue))
 end
 

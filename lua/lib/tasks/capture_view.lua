@@ -15,12 +15,40 @@ end
 local function view_of(g)
   return { name = g.name, weight = g.weight, admitted_limit = g.admitted_limit or '',
     waiting = g.waiting, running = tonumber(g.running) or 0, out = g.out or '', debt = g.debt or '',
-    signature = g.signature or '' }
+    signature = string.match(g.signature or '', '^[^;]*') }
+end
+
+-- Count the tasks that wait beside the lines, of the first ones, with their groups.
+local function count_beside(list, rows, left)
+  local by_name = {}
+  for i = 1, #list do
+    by_name[list[i].name] = list[i]
+  end
+  local found = {}
+  for kind, place in pairs({ unserved = 3, suspect_tasks = 2 }) do
+    local names = redis.call('ZRANGE', K[kind], 0, left - 1)
+    for i = 1, #names do
+      found[#found + 1] = split(names[i], '\0')[place]
+    end
+  end
+  for i = 1, #found do
+    local task = read_task(found[i])
+    local row = by_name[task.group]
+    if not row and #list < rows then
+      row = view_of(group(task.group))
+      row.demand, row.fits, list[#list + 1], by_name[task.group] = {}, false, row, row
+    end
+    if row then
+      row.waiting = row.waiting + 1
+      row.demand[task.signature] = (row.demand[task.signature] or 0) + 1
+    end
+  end
+  return left - #found
 end
 
 local function capture_groups(rows)
   local list, heads_found, left = {}, first_heads(waiting_signatures(), rows), TASKS_COUNTED
-  local kept = reservation()
+  local kept = RESERVE.kept()
   for i = 1, #heads_found do
     local g = group(heads_found[i].group)
     local row, demand, counted = view_of(g), demand_of(g, left)
@@ -28,10 +56,14 @@ local function capture_groups(rows)
     row.fits = not holds_back(g.signature, kept)
     list[i] = row
   end
-  local recent = redis.call('ZRANGE', K.idle_groups, 0, rows - 1, 'REV')
+  left = count_beside(list, rows, left)
+  local listed, recent = {}, redis.call('ZRANGE', K.idle_groups, 0, rows - 1, 'REV')
+  for i = 1, #list do
+    listed[list[i].name] = true
+  end
   for i = 1, #recent do
     local g = group(recent[i])
-    if #list < rows and g.waiting == 0 and (tonumber(g.running) or 0) > 0 then
+    if #list < rows and g.waiting == 0 and (tonumber(g.running) or 0) > 0 and not listed[g.name] then
       list[#list + 1] = view_of(g)
     end
   end
@@ -48,7 +80,7 @@ local function capture_view(rows)
   local _, reasons = select_next()
   local due = meta.delayed > 0 and redis.call('ZRANGE', K.delayed, 0, 0, 'WITHSCORES')[2]
   return { generation = meta.generation, now_us = int(now_us), state = meta.state,
-    policy = meta.policy, queued = meta.queued, delayed = meta.delayed, parked = meta.parked,
-    running = meta.running, limits = limits, leased = ledger, kept = reservation() or {},
+    policy = meta.policy, queued = meta.queued + meta.unserved + meta.suspect_tasks, delayed = meta.delayed, parked = meta.parked,
+    running = meta.running, limits = limits, leased = ledger, kept = RESERVE.kept() or {},
     groups = list, is_complete = is_complete, reasons = reasons, due_us = due or '' }
 end

@@ -1,8 +1,10 @@
 -- Task leases, and arq's keys over a task's life (spec 10, Keys over a job's life): the lease exists
 -- exactly while the task runs, the task exists exactly while it is not finished.
 local FINISHED_KEPT = 8192
+local PUSHES = { most_bytes = 65536 } -- see lib/tasks/pushes
 local payloads = {} -- of the tasks that this call admits, in order
 local expired = {} -- tasks whose payload was gone when their turn came
+local lost = {} -- tasks that were lost too often, with their members
 local are_aborts_pending -- whether somebody has asked arq to abort a job
 
 -- Whether a job is to be aborted; asking takes the request back.
@@ -15,6 +17,7 @@ end
 
 -- A task is over: what remains of it is its result.
 local function forget_task(id)
+  LOST.forget(id, read_task(id) or { losses = 0 })
   known_tasks[id] = false
   redis.call('HDEL', K.tasks, id)
   redis.call('ZREM', K.queue, name_of(id))
@@ -47,22 +50,35 @@ local function put_back(id, task, available_us, tries)
   let_wait(id, task, available_us)
 end
 
--- Grant the first task of a group to a member; nil where its payload has expired: the caller is told, and
--- ends it with `expire`. Should it not live to do so, the task comes again after a minute.
+-- Grant the first task of a group to a member; nil where its payload has expired, or where it was lost too
+-- often: the caller is told, and ends it with `expire` or `fail_lost`. Should it not live to do so, the
+-- task comes again after a minute.
 local function grant_lease(head, member, in_progress_ms)
   local g = group(head.group)
-  local id, task = take_head(g)
+  local id, task
+  if head.suspect then
+    id, task = head.suspect, read_task(head.suspect)
+    remove_waiting(id, task)
+  else
+    id, task = take_head(g)
+  end
   local is_cell = task.run ~= ''
   local payload = not is_cell and redis.call('GET', arq_key('job', id))
-  if not is_cell and not payload then
-    stand(g)
+  local is_lost = task.losses >= LOST.max()
+  if is_lost or (not is_cell and not payload) then
+    restand(g)
     put_back(id, task, now_us + 60000000, task.tries)
-    expired[#expired + 1] = '"' .. id .. '"'
+    if is_lost then
+      lost[#lost + 1] = '["' .. id .. '","' .. (redis.call('HGET', K.losses, id) or '') .. '"]'
+    else
+      expired[#expired + 1] = '"' .. id .. '"'
+    end
     return nil
   end
   g.running = (tonumber(g.running) or 0) + 1
+  leave_line(g)
   take_turn(g, 1)
-  stand(g)
+  restand(g)
   take(task.signature)
   policy_in_force().on_acquire(g, head)
   meta.running, meta.admissions = meta.running + 1, meta.admissions + 1
@@ -72,6 +88,7 @@ local function grant_lease(head, member, in_progress_ms)
     int(now_us), is_cell and 'cell' or '' }, '|'))
   may_be_new('held')
   redis.call('ZADD', K.held, 0, member .. '\0lease\0' .. lease_id)
+  LOST.watch(member, lease_id, task.losses)
   redis.call('SET', arq_key('in-progress', id), '1', 'PX', in_progress_ms)
   emit_task('task_lease_acquired', 'task_id', id, 'lease_id', lease_id, 'member_id', member)
   return { id = id, lease_id = lease_id, task = task, payload = payload }
@@ -80,6 +97,7 @@ end
 local function end_lease(lease_id, lease, is_lost)
   redis.call('HDEL', K.leases, lease_id)
   redis.call('ZREM', K.held, lease.member .. '\0lease\0' .. lease_id)
+  LOST.unwatch(lease.member, lease_id)
   meta.finished = meta.finished + 1
   may_be_new('finished')
   redis.call('ZADD', K.finished, int(meta.finished * 2 + (is_lost and 1 or 0)), lease_id)
@@ -97,14 +115,26 @@ local function end_lease(lease_id, lease, is_lost)
   change_lines(g)
 end
 
--- A member that died gives its task back to the head of its group, counted as a try.
+-- A member that died gives its task back, which counts a loss and no try; where it cannot know of the
+-- lease yet, neither. One that left without giving a task back counts a try: what ended it may again.
 local function lose_lease(lease_id, lease, why)
   emit('task_lease_expired', 'task_id', lease.task_id, 'lease_id', lease_id, 'member_id',
     lease.member, 'reason', why)
   end_lease(lease_id, lease, true)
   redis.call('DEL', arq_key('in-progress', lease.task_id))
-  local task = read_task(lease.task_id)
-  put_back(lease.task_id, task, now_us, task.tries + 1)
+  local id, task = lease.task_id, read_task(lease.task_id)
+  if why == 'left' then
+    task.tries = task.tries + 1
+  elseif not PUSHES.is_unseen(lease.member, lease_id) then
+    LOST.count(id, task, lease.member)
+  end
+  if lease.is_cell and task.losses >= LOST.max() then
+    local members = redis.call('HGET', K.losses, id)
+    forget_task(id)
+    RUNS.drop_cells(task, 'worker_lost ' .. members)
+  else
+    put_back(id, task, now_us, task.tries)
+  end
 end
 
 -- Drop a task that waits; a running one is left to end.

@@ -1,6 +1,5 @@
 -- Limits of resources, and tasks that ask for more than one (spec 04, The ledger).
-local MOVED_PER_CALL = 64
-local moves_left = MOVED_PER_CALL
+local moves_left = 64 -- parked or brought back in this call
 
 -- Claims of limits, each written down by its holder and by its resource, where the smallest is first.
 local CLAIMS = {}
@@ -23,11 +22,17 @@ function CLAIMS.under(prefix, most)
 end
 
 -- A limit counts as the smallest that its holders claim; without a claim it is 0, but for the limit
--- of tasks as such.
+-- of tasks as such. Both a claim and the limit in force are told where they change.
 function OPERATIONS.claim(resource, holder, limit)
+  local in_force = limit_of(resource)
   local old = CLAIMS.under('@' .. holder .. '\0' .. resource, 1)[1]
+  local before = old and split(old, '\0')[3] or ''
+  if before ~= limit then
+    emit('resource_limit_claimed', 'resource', resource, 'holder', holder, 'from', before, 'to', limit,
+      'member_id', member_id)
+  end
   if old then
-    CLAIMS.remove(resource, holder, split(old, '\0')[3])
+    CLAIMS.remove(resource, holder, before)
   end
   if limit ~= '' then
     CLAIMS.add(resource, holder, limit)
@@ -40,6 +45,10 @@ function OPERATIONS.claim(resource, holder, limit)
   else
     redis.call('HDEL', K.limits, resource)
     limits[resource] = resource == 'submission' and UNCLAIMED_SUBMISSIONS or nil
+  end
+  if limit_of(resource) ~= in_force then
+    emit('resource_limit_changed', 'resource', resource, 'from', int(in_force), 'to',
+      int(limit_of(resource)))
   end
   return '["claimed",' .. int(limit_of(resource)) .. ']'
 end
@@ -70,7 +79,7 @@ local function never_fits(signature)
   return nil
 end
 
-local function stuck_signatures()
+function CLAIMS.stuck_signatures()
   local waiting, stuck = waiting_signatures(), {}
   for i = 1, #waiting do
     if exceeds_limits(waiting[i]) then
@@ -80,9 +89,47 @@ local function stuck_signatures()
   return stuck
 end
 
+function CLASSES.unserved_classes()
+  local list, waiting = {}, waiting_signatures()
+  for i = 1, #waiting do
+    if not CLASSES.serves(nil, CLASSES.function_of(waiting[i])) then
+      list[#list + 1] = waiting[i]
+    end
+  end
+  return list
+end
+
+-- Put first tasks beside whose function nobody serves any more, and bring back those that somebody serves.
+function CLASSES.sort_served()
+  local waiting = CLASSES.unserved_classes()
+  while #waiting > 0 and moves_left > 0 do
+    local line = waiting_lines[waiting[1]]
+    while moves_left > 0 and line.open + line.capped > 0 do
+      CLASSES.put_beside(group((head_of(waiting[1], 'open') or head_of(waiting[1], 'capped')).group))
+      moves_left = moves_left - 1
+    end
+    waiting = CLASSES.unserved_classes() -- behind them may be more
+  end
+  local from = '-'
+  while meta.unserved > 0 and moves_left > 0 do
+    local first = redis.call('ZRANGE', K.unserved, from, '+', 'BYLEX', 'LIMIT', 0, 1)[1]
+    if not first then
+      return
+    end
+    local part = split(first, '\0')
+    if CLASSES.serves(nil, part[1]) then
+      redis.call('ZREM', K.unserved, first)
+      meta.unserved, moves_left = meta.unserved - 1, moves_left - 1
+      come_back(part[3])
+    else
+      from = '(' .. part[1] .. '\1'
+    end
+  end
+end
+
 -- Park first tasks that ask for more than a limit which was lowered; behind them may be more.
 local function park_what_never_fits()
-  local stuck = stuck_signatures()
+  local stuck = CLAIMS.stuck_signatures()
   while #stuck > 0 and moves_left > 0 do
     for i = 1, #stuck do
       local line = waiting_lines[stuck[i]]
@@ -91,7 +138,7 @@ local function park_what_never_fits()
         moves_left = moves_left - 1
       end
     end
-    stuck = stuck_signatures()
+    stuck = CLAIMS.stuck_signatures()
   end
 end
 

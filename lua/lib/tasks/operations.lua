@@ -9,18 +9,10 @@ local function is_known(id)
     or redis.call('EXISTS', arq_key('job', id), arq_key('in-progress', id), arq_key('result', id)) > 0
 end
 
--- A function that no live worker serves, while some serve others: no worker could run it.
-local function is_unknown_function(name)
-  return name ~= '' and redis.call('HEXISTS', K.functions, name) == 0
-    and redis.call('HLEN', K.functions) > 0
-end
-
 -- Why a new task is not taken, as a result; or nil.
-local function refusal_of(signature, function_name)
+local function refusal_of(signature)
   if meta.state == 'draining' then
     return refused('shutdown', '')
-  elseif is_unknown_function(function_name) then
-    return refused('unknown_function', function_name)
   end
   return never_fits(signature)
 end
@@ -31,7 +23,7 @@ function OPERATIONS.submit(id, group_name, weight, admitted_limit, signature, no
   if is_known(id) then
     return '["known"]'
   end
-  local refusal = refusal_of(signature, function_name)
+  local refusal = refusal_of(signature)
   if refusal then
     return refusal
   end
@@ -46,12 +38,13 @@ function OPERATIONS.submit(id, group_name, weight, admitted_limit, signature, no
   end
   take_abort(id) -- one that was meant for an earlier job of this id
   let_wait_until(id, { group = group_name, arrival = next_arrival(), signature = signature,
-    tries = tonumber(tries), run = '', column = '', number = '' }, tonumber(not_before_us))
-  return '["accepted"]'
+    tries = tonumber(tries), run = '', column = '', number = '', fn = function_name, losses = 0 },
+    tonumber(not_before_us))
+  return CLASSES.serves(nil, function_name) and '["accepted"]' or '["accepted","not_served"]'
 end
 
 local function block_summary()
-  local _, reasons = select_next()
+  local _, reasons = select_next(member_id)
   local list = {}
   for reason, held_back in pairs(reasons) do
     list[#list + 1] = '"' .. reason .. '":' .. int(held_back)
@@ -64,10 +57,11 @@ end
 function OPERATIONS.admit(slots, in_progress_ms, resources_under_pressure, seen)
   local unseen = seen == '' and {} or PUSHES.unseen(seen, in_progress_ms)
   local leases, free = {}, tonumber(slots) - #unseen
-  expired = {}
+  expired, lost = {}, {}
   hint(resources_under_pressure)
+  LOST.note_draining(member_id)
   while free > 0 do
-    local head = select_next()
+    local head = select_next(member_id)
     if not head then
       break
     end
@@ -85,8 +79,9 @@ function OPERATIONS.admit(slots, in_progress_ms, resources_under_pressure, seen)
     redis.call('ZREM', K.idle, member_id)
   end
   return '["admitted",[' .. table.concat(leases, ',') .. '],[' .. table.concat(unseen, ',') .. '],'
-    .. int(meta.queued) .. ',' .. (free > 0 and block_summary() or '{}') .. ',['
-    .. table.concat(expired, ',') .. '],"' .. meta.events .. '"]'
+    .. int(meta.queued + meta.unserved + meta.suspect_tasks) .. ','
+    .. (free > 0 and block_summary() or '{}') .. ',['
+    .. table.concat(expired, ',') .. '],"' .. meta.events .. '",[' .. table.concat(lost, ',') .. ']]'
 end
 
 -- The caller's live lease, or what is known of the id instead.
@@ -163,8 +158,11 @@ function OPERATIONS.retry(lease_id, delay_us, give_back_try)
   end_lease(lease_id, lease, false)
   redis.call('DEL', arq_key('in-progress', id))
   emit_task('retry_deferred', 'task_id', id, 'lease_id', lease_id, 'available_at_us', int(available_us))
-  local task = read_task(id)
-  put_back(id, task, available_us, task.tries + (give_back_try == '1' and 0 or 1))
+  local task, is_try = read_task(id), give_back_try ~= '1'
+  if is_try then
+    LOST.forget(id, task) -- it ended once, and its member lives
+  end
+  put_back(id, task, available_us, task.tries + (is_try and 1 or 0))
   return '["released"]'
 end
 
@@ -198,6 +196,17 @@ function OPERATIONS.expire(id, result, result_ttl_ms)
   return '["discarded"]'
 end
 
+-- The end of a task that was lost too often, with a result that says so.
+function OPERATIONS.fail_lost(id, result, result_ttl_ms)
+  local task = read_task(id)
+  if not task or task.losses < LOST.max() or not discard_waiting(id) then
+    return '["unknown"]'
+  end
+  write_result(id, result, result_ttl_ms)
+  emit('non_retryable_dropped', 'task_id', id, 'reason', 'worker_lost')
+  return '["discarded"]'
+end
+
 -- The caller's workers run these functions.
 function OPERATIONS.serve()
   may_be_new('held')
@@ -207,6 +216,7 @@ function OPERATIONS.serve()
       redis.call('HINCRBY', K.functions, ARGV[i], 1)
     end
   end
+  CLASSES.forget_served()
   return '["served"]'
 end
 
@@ -219,18 +229,22 @@ end
 -- Pause, drain or open the pool again.
 function OPERATIONS.set_state(state)
   if meta.state ~= state then
-    emit('pool_state_changed', 'from', meta.state, 'to', state)
+    emit('pool_state_changed', 'from', meta.state == '' and 'open' or meta.state, 'to',
+      state == '' and 'open' or state, 'member_id', member_id)
     meta.state = state
   end
   return '["set"]'
 end
 
--- The policy and what is written down; its settings follow as field and value in turn.
-function OPERATIONS.configure(policy, reserve_after_us, events_kept)
+-- The policy, what is written down and how often a task may be lost; the policy's settings follow as
+-- field and value in turn.
+function OPERATIONS.configure(policy, reserve_after_us, events_kept, max_losses)
+  local before = SETTINGS.in_force()
   meta.reserve_after_us, meta.events = tonumber(reserve_after_us), events_kept
+  meta.max_losses = tonumber(max_losses)
   redis.call('DEL', K.config)
   may_be_new('config')
-  for i = first_argument + 3, last_argument, 2 do
+  for i = first_argument + 4, last_argument, 2 do
     redis.call('HSET', K.config, ARGV[i], ARGV[i + 1])
   end
   borrowing = nil
@@ -238,6 +252,7 @@ function OPERATIONS.configure(policy, reserve_after_us, events_kept)
     meta.policy = policy
     BORROW.recount()
   end
+  SETTINGS.tell(before, SETTINGS.in_force())
   return '["set"]'
 end
 

@@ -1,8 +1,6 @@
 -- A lone task goes to an idle member with the word that wakes it, which saves the member's ask
 -- (docs/adr/0010). Pushes are numbered by member: of those that it has not seen when it asks next it is
 -- told again, so that a lost message costs a recheck and no task.
-local PUSHES = { most_bytes = 65536 } -- a table, as a script may have 200 locals
-
 -- A member's pushes: how many there were, how long its marks live, and which it may not have seen.
 function PUSHES.of(member)
   local text = redis.call('HGET', K.pushes, member)
@@ -53,6 +51,17 @@ function PUSHES.payload_text(payload)
     return 'null'
   end
   return cjson.encode(payload)
+end
+
+-- Whether a member may not know yet that it was given a lease.
+function PUSHES.is_unseen(member, lease_id)
+  local pushes = PUSHES.of(member)
+  for i = 1, pushes and #pushes.unseen or 0 do
+    if pushes.unseen[i] == lease_id then
+      return true
+    end
+  end
+  return false
 end
 
 -- Grant the only ready task to an idle member that takes pushes; false where it has to ask instead.

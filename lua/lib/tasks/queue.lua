@@ -4,10 +4,11 @@ local known_tasks = {} -- what was read or written of tasks in this call
 local put_off = {} -- tasks that this call has delayed
 
 local function parse_task(text)
-  local group_name, arrival, signature, score, tries, run, column, number = string.match(text,
-    '^([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|(.*)$')
+  local group_name, arrival, signature, score, tries, run, column, number, fn, losses = string.match(
+    text, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|(.*)$')
   return { group = group_name, arrival = arrival, signature = signature, score = score,
-    tries = tonumber(tries), run = run, column = column, number = number }
+    tries = tonumber(tries), run = run, column = column, number = number, fn = fn,
+    losses = tonumber(losses) }
 end
 
 local function read_task(id)
@@ -24,7 +25,7 @@ local function write_task(id, task)
   known_tasks[id] = task
   may_be_new('tasks')
   redis.call('HSET', K.tasks, id, table.concat({ task.group, task.arrival, task.signature, task.score,
-    int(task.tries), task.run, task.column, task.number }, '|'))
+    int(task.tries), task.run, task.column, task.number, task.fn, int(task.losses) }, '|'))
   may_be_new('queue')
   redis.call('ZADD', K.queue, task.score, name_of(id))
 end
@@ -43,16 +44,46 @@ local function first_task(g)
   return first and string.match(first, '^[^%z]*%z[^%z]*%z(.*)$')
 end
 
+-- A group is not forgotten while tasks of it wait elsewhere.
+local function count_away(g, by)
+  g.away, g.touched_us, g.dirty = (tonumber(g.away) or 0) + by, now_us, true
+end
+
 -- Stand in line with the task that is first now.
 local function stand(g)
   g.head = g.waiting > 0 and first_task(g) or ''
   if g.head ~= '' then
-    line_up(g, read_task(g.head).signature)
+    line_up(g, CLASSES.of(read_task(g.head)))
   end
+end
+
+-- Stand in line again after a turn was taken, unless the group stands there.
+local function restand(g)
+  if (g.line or '') == '' then
+    stand(g)
+  end
+end
+
+-- A task that nobody serves, or a suspect, waits beside the line of its group.
+function CLASSES.wait_beside(id, task)
+  if task.losses > 0 then
+    may_be_new('suspect_tasks')
+    redis.call('ZADD', K.suspect_tasks, 0, LOST.member(id, task))
+    meta.suspect_tasks = meta.suspect_tasks + 1
+  else
+    may_be_new('unserved')
+    redis.call('ZADD', K.unserved, 0, CLASSES.unserved_member(id, task))
+    meta.unserved = meta.unserved + 1
+  end
+  count_away(group(task.group), 1)
 end
 
 -- A task that comes back takes its old place among those of its group.
 local function enqueue(id, task)
+  if task.losses > 0 or not CLASSES.serves(nil, task.fn) then
+    emit_task('ready_enqueued', 'task_id', id, 'group', task.group)
+    return CLASSES.wait_beside(id, task)
+  end
   local g = group(task.group)
   may_be_new('fifo')
   redis.call('ZADD', K.fifo, 0, fifo_member(id, task))
@@ -66,7 +97,7 @@ local function enqueue(id, task)
   end
   leave_line(g)
   g.head = id
-  line_up(g, task.signature)
+  line_up(g, CLASSES.of(task))
 end
 
 -- Take a group's first task out; the group stands nowhere until it is told to.
@@ -81,11 +112,6 @@ local function take_head(g)
     meta.first_task, meta.first_signature, meta.first_since_us = '', '', 0
   end
   return id, task
-end
-
--- A group is not forgotten while tasks of it wait elsewhere.
-local function count_away(g, by)
-  g.away, g.touched_us, g.dirty = (tonumber(g.away) or 0) + by, now_us, true
 end
 
 -- Let a task wait for its turn, or first for its time. arq compares a score with clocks, so it is one of
@@ -126,6 +152,13 @@ local function parked_member(id, task)
   return task.signature .. '\0' .. task.arrival .. '\0' .. id
 end
 
+-- A task of a function that nobody serves any more waits beside: its group goes on behind it.
+function CLASSES.put_beside(g)
+  local id, task = take_head(g)
+  CLASSES.wait_beside(id, task)
+  stand(g)
+end
+
 -- A task that asks for more than a limit can never go: its group goes on behind it.
 local function park(g)
   local id, task = take_head(g)
@@ -151,6 +184,12 @@ local function remove_waiting(id, task)
     count_away(g, -1)
   elseif redis.call('ZREM', K.parked, parked_member(id, task)) == 1 then
     meta.parked = meta.parked - 1
+    count_away(g, -1)
+  elseif redis.call('ZREM', K.unserved, CLASSES.unserved_member(id, task)) == 1 then
+    meta.unserved = meta.unserved - 1
+    count_away(g, -1)
+  elseif redis.call('ZREM', K.suspect_tasks, LOST.member(id, task)) == 1 then
+    meta.suspect_tasks = meta.suspect_tasks - 1
     count_away(g, -1)
   else
     return false

@@ -1,13 +1,13 @@
 -- What is kept for the first in order that does not fit (spec 04, The ledger; docs/adr/0009).
-local RESERVE_AFTER_US = 5000000
+local RESERVE = { usual_after_us = 5000000 }
 
 local function policy_in_force()
   return meta.policy == 'borrow' and BORROW or STRICT
 end
 
 -- What is kept for it once it has stood first for long, by resource, or nil.
-local function reservation()
-  local after_us = meta.reserve_after_us > 0 and meta.reserve_after_us or RESERVE_AFTER_US
+function RESERVE.kept()
+  local after_us = meta.reserve_after_us > 0 and meta.reserve_after_us or RESERVE.usual_after_us
   if meta.first_task == '' or now_us - meta.first_since_us < after_us or fits(meta.first_signature) then
     return nil
   end
@@ -15,11 +15,23 @@ local function reservation()
 end
 
 -- Signatures that would fit if what one of them lacks were free.
-local function fitting_beside(signature)
+function RESERVE.fitting_beside(signature)
   local free, list = amounts_of(signature).amounts, {}
   for other, line in pairs(waiting_lines) do
-    if line.open + line.capped > 0 and fits(other, free) then
+    if line.open + line.capped > 0 and fits(other, free)
+      and CLASSES.serves(nil, CLASSES.function_of(other)) then
       list[#list + 1] = other
+    end
+  end
+  return list
+end
+
+-- What nobody serves cannot go, so nothing is kept for it.
+function RESERVE.served_signatures()
+  local list = {}
+  for class, line in pairs(waiting_lines) do
+    if line.open + line.capped > 0 and CLASSES.serves(nil, CLASSES.function_of(class)) then
+      list[#list + 1] = class
     end
   end
   return list
@@ -27,13 +39,13 @@ end
 
 -- The first in order that the policy would let go if it fitted, judged beside all that would fit
 -- then; nil where it does fit, as then nobody is starved.
-local function first_without_room()
+function RESERVE.first_without_room()
   local rule, beside = policy_in_force(), {}
-  local heads_found = rule.heads(waiting_signatures())
+  local heads_found = rule.heads(RESERVE.served_signatures())
   for i = 1, #heads_found do
     local head = heads_found[i]
     local signature = head.signature
-    beside[signature] = beside[signature] or rule.beside(fitting_beside(signature))
+    beside[signature] = beside[signature] or rule.beside(RESERVE.fitting_beside(signature))
     if rule.may_go(head, beside[signature]) then
       return not fits(signature) and head or nil
     end
@@ -42,8 +54,8 @@ local function first_without_room()
 end
 
 -- Note who it is, and since when.
-local function note_first()
-  local first = meta.state ~= 'paused' and first_without_room() or nil
+function RESERVE.note_first()
+  local first = meta.state ~= 'paused' and RESERVE.first_without_room() or nil
   local id = first and group(first.group).head or ''
   if id ~= meta.first_task then
     meta.first_task, meta.first_signature = id, first and first.signature or ''

@@ -15,20 +15,49 @@ local function holds_back(signature, kept)
   return reason
 end
 
--- The next that goes, or nil; and why others may not, each reason with how many groups it holds back.
-local function select_next()
+-- The first suspect that a member may take, beside what is kept, or nil; and whether the member is given
+-- nothing at all. Suspects go before others: they came before. Without a member none is looked for.
+function LOST.next(member)
+  if not member or LOST.takes_nothing(member) then
+    return nil, member ~= nil
+  end
+  local kept, ids = RESERVE.kept(), LOST.first()
+  for i = 1, #ids do
+    local task = read_task(ids[i])
+    if LOST.may_take(member, task)
+      and (task.losses >= LOST.max() or not holds_back(task.signature, kept)) then
+      return { group = task.group, signature = CLASSES.of(task), suspect = ids[i], borrowed = {} }
+    end
+  end
+  return nil, false
+end
+
+-- The next that a member may take, or any member where none is named, or nil; and why others may not,
+-- each reason with how many groups it holds back.
+local function select_next(member)
   local reasons, fitting = {}, {}
   if meta.parked > 0 then
     reasons.never_fits = meta.parked
   end
   if meta.state == 'paused' then
-    reasons.paused = meta.queued
+    reasons.paused = meta.queued + meta.suspect_tasks
     return nil, reasons
   end
-  local kept = reservation()
+  if meta.unserved > 0 then
+    reasons.not_served = meta.unserved
+  end
+  if meta.lost > 0 then
+    local head, is_full = LOST.next(member)
+    reasons.suspect = not head and meta.suspect_tasks > 0 and meta.suspect_tasks or nil
+    if head or is_full then
+      return head, reasons
+    end
+  end
+  local kept = RESERVE.kept()
   for signature, line in pairs(waiting_lines) do
     if line.open + line.capped > 0 then
-      local reason = holds_back(signature, kept)
+      local reason = not CLASSES.serves(member, CLASSES.function_of(signature)) and 'not_served'
+        or holds_back(signature, kept)
       if reason then
         reasons[reason] = (reasons[reason] or 0) + line.open + line.capped
       else

@@ -1,9 +1,9 @@
 -- What happened by time alone, and who is woken by what changed.
-local DUE_PER_CALL = 64
-local WOKEN_PER_CALL = 64
+local MOST = { due = 64, woken = 64, passed = 512 } -- in one call; passed: idle members that may take nothing of what is ready
 local ended_left = 200 -- leases and functions of members that are gone, and those members
 
-local function end_function(name)
+function CLASSES.end_function(name)
+  CLASSES.forget_served()
   if redis.call('HINCRBY', K.functions, name, -1) <= 0 then
     redis.call('HDEL', K.functions, name)
   end
@@ -18,7 +18,7 @@ local function end_member(member, why)
       lose_lease(part[3], parse_lease(redis.call('HGET', K.leases, part[3])), why)
     else
       redis.call('ZREM', K.held, items[i])
-      end_function(part[3])
+      CLASSES.end_function(part[3])
     end
   end
   ended_left = ended_left - #items
@@ -26,6 +26,9 @@ local function end_member(member, why)
     return false
   end
   ended_left = ended_left - 1
+  if meta.draining == member then
+    meta.draining = ''
+  end
   redis.call('ZREM', K.members, member)
   redis.call('ZREM', K.idle, member)
   redis.call('HDEL', K.batches, member)
@@ -40,7 +43,7 @@ local function enqueue_due()
     return
   end
   local due = redis.call('ZRANGE', K.delayed, '-inf', int(now_us), 'BYSCORE', 'LIMIT', 0,
-    DUE_PER_CALL)
+    MOST.due)
   for i = 1, #due do
     redis.call('ZREM', K.delayed, due[i])
     meta.delayed = meta.delayed - 1
@@ -48,56 +51,47 @@ local function enqueue_due()
   end
 end
 
--- Nothing of a pool stands aside for a suspect: it asks anew once it is listened to again.
-local function nothing_aside()
-  return true
-end
-
 local function settle()
-  SUSPECTS.clear_heard(nothing_aside)
+  SUSPECTS.clear_heard(function() return true end) -- nothing of a pool stands aside: a member asks anew
   SUSPECTS.check(end_member)
   enqueue_due()
   park_what_never_fits()
   unpark()
 end
 
--- The idle members that are listened to, as member and free slots in turn, the most slots first. A
--- suspect is idle no more: it asks anew once it is listened to again.
-local function present_idle()
-  local idle, present = redis.call('ZRANGE', K.idle, '+inf', '(0', 'BYSCORE', 'REV', 'LIMIT', 0,
-    WOKEN_PER_CALL, 'WITHSCORES'), {}
-  for i = 1, #idle, 2 do
-    if SUSPECTS.is_present(idle[i]) then
-      present[#present + 1], present[#present + 2] = idle[i], tonumber(idle[i + 1])
-    else
-      redis.call('ZREM', K.idle, idle[i])
-    end
-  end
-  return present
-end
-
--- Push the only ready task to an idle member; else wake as many as the ready tasks need: each asks for
--- what it can take, and the one that takes less than there is wakes the next.
+-- Push the only ready task to an idle member; else wake as many as the ready tasks need, the most free
+-- slots first: each asks for what it can take, and the one that takes less than there is wakes the next.
+-- A suspect is idle no more: it asks anew once it is listened to again.
 local function wake_idle()
-  if meta.queued == 0 or redis.call('ZCARD', K.idle) == 0 then
+  local ready = meta.queued + meta.suspect_tasks
+  if ready == 0 or redis.call('ZCARD', K.idle) == 0 or (meta.suspect_tasks == 0 and not select_next()) then
     return
   end
-  local head = select_next()
-  if not head then
-    return
-  end
-  local idle = present_idle()
-  if meta.queued == 1 and idle[1] and PUSHES.push(head, idle[1], idle[2]) then
-    return
-  end
-  local wanted = meta.queued
-  for i = 1, #idle, 2 do
-    if wanted <= 0 then
+  local wanted, woken, passed, heads_by_kind = ready, 0, 0, {}
+  while wanted > 0 and woken < MOST.woken and passed < MOST.passed do
+    local found = redis.call('ZRANGE', K.idle, '+inf', '(0', 'BYSCORE', 'REV', 'LIMIT', passed, 1,
+      'WITHSCORES')
+    local member, slots = found[1], tonumber(found[2])
+    if not member then
       return
     end
-    redis.call('ZREM', K.idle, idle[i])
-    notify(idle[i], '["work"]')
-    wanted = wanted - idle[i + 1]
+    local kind = meta.lost > 0 and member or CLASSES.kind_of(member)
+    local head = heads_by_kind[kind]
+    if head == nil then
+      head = select_next(member) or false
+      heads_by_kind[kind] = head
+    end
+    if not head then
+      passed = passed + 1
+    elseif not SUSPECTS.is_present(member) then
+      redis.call('ZREM', K.idle, member)
+    elseif ready == 1 and not head.suspect and PUSHES.push(head, member, slots) then
+      return
+    else
+      redis.call('ZREM', K.idle, member)
+      notify(member, '["work"]')
+      wanted, woken = wanted - slots, woken + 1
+    end
   end
 end
 
@@ -110,7 +104,7 @@ local function tell_due()
   if not first[1] or not put_off[first[1]] then
     return
   end
-  local idle = redis.call('ZRANGE', K.idle, '+inf', '(0', 'BYSCORE', 'REV', 'LIMIT', 0, WOKEN_PER_CALL)
+  local idle = redis.call('ZRANGE', K.idle, '+inf', '(0', 'BYSCORE', 'REV', 'LIMIT', 0, MOST.woken)
   for i = 1, #idle do
     if idle[i] ~= member_id then
       notify(idle[i], '["due",' .. int(tonumber(first[2])) .. ']')
@@ -120,16 +114,17 @@ end
 
 -- The last look of a call: who stands first without fitting, and who has something to do.
 local function settle_after()
+  CLASSES.sort_served()
   park_what_never_fits()
   unpark()
-  note_first()
+  RESERVE.note_first()
   wake_idle()
   tell_due()
 end
 
 -- The instant at which time alone may change something for this pool, or 0.
 local function next_wake_us()
-  if meta.queued + meta.delayed + meta.running + meta.parked == 0 then
+  if meta.queued + meta.delayed + meta.running + meta.parked + meta.unserved + meta.suspect_tasks == 0 then
     return 0
   elseif moves_left <= 0 then
     return now_us

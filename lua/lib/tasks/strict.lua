@@ -13,7 +13,7 @@ function STRICT.heads(waiting)
   return fronts_of(waiting)
 end
 
-local function is_pressed(signature, fitting)
+function STRICT.is_pressed(signature, fitting)
   local pressing = amounts_of(signature).pressing
   for i = 1, #fitting do
     if waiting_lines[fitting[i]].open > 0 then
@@ -28,7 +28,7 @@ local function is_pressed(signature, fitting)
 end
 
 function STRICT.may_go(head, fitting)
-  return head.line == 'open' or not is_pressed(head.signature, fitting)
+  return head.line == 'open' or not STRICT.is_pressed(head.signature, fitting)
 end
 
 -- The first in order that may go; hints put a head behind all that have none.
@@ -49,7 +49,7 @@ function STRICT.choose(fitting, reasons)
       consider(head_of(fitting[i], 'open'))
     end
     if line.capped > 0 then
-      if is_pressed(fitting[i], fitting) then
+      if STRICT.is_pressed(fitting[i], fitting) then
         reasons.group_cap = (reasons.group_cap or 0) + line.capped
       else
         consider(head_of(fitting[i], 'capped'))

@@ -1,0 +1,102 @@
+"""Which connections of a process to its server are lost, logged once per change (spec 06).
+
+A server that is away is noticed by many: the calls of each shard, the wake-ups, the heartbeat, the
+single commands of a driver or a worker. The first of them is logged, and so is its return; another
+one is logged only if it fails when that one is back.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+from forebay.coordinator.address import ServerAddress
+from forebay.coordinator.logs import Logger
+
+log = Logger("forebay.channel")
+
+
+class ConnectionState:
+    """Whether one connection works; every thread may use it. Made by `Availability.connection`.
+
+    Args:
+        availability: of the server.
+        fields: what the log lines say of this connection.
+    """
+
+    def __init__(self, availability: Availability, fields: dict[str, Any]) -> None:
+        self._availability = availability
+        self._fields = fields
+        self._is_lost = False
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether it was lost and has not been back since."""
+        return self._is_lost
+
+    def lost(self, error: Exception) -> None:
+        """Note that it failed; called for each failure, logged once."""
+        self._is_lost = True
+        self._availability._note_lost(self, error)  # noqa: SLF001 - the two are one thing
+
+    def back(self) -> None:
+        """Note that it works; logged if its loss was."""
+        if self._is_lost:
+            self._is_lost = False
+            self._availability._note_back(self)  # noqa: SLF001
+
+    def forget(self) -> None:
+        """Note that it was closed and so will not be back; others are logged again."""
+        self._is_lost = False
+        self._availability._forget(self)  # noqa: SLF001
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """What the log lines say of this connection."""
+        return self._fields
+
+
+class Availability:
+    """Logs ``coordinator_unavailable`` and ``coordinator_available``, both as warnings.
+
+    Args:
+        address: the server.
+    """
+
+    def __init__(self, address: ServerAddress) -> None:
+        self._address = address
+        self._logged: ConnectionState | None = None  # whose loss was, and whose return was not yet
+        self._lock = threading.Lock()  # the heartbeat has a thread of its own
+
+    def connection(self, name: str, **fields: Any) -> ConnectionState:
+        """Return the state of another connection.
+
+        Args:
+            name: what it is for, in the log's field ``noticed_by``: ``calls``, ``wake-ups``.
+            fields: what the log says besides, such as the shard.
+        """
+        return ConnectionState(self, {"noticed_by": name, **fields})
+
+    def _note_lost(self, connection: ConnectionState, error: Exception) -> None:
+        with self._lock:
+            if self._logged is not None:
+                return
+            self._logged = connection
+        log.warning(
+            "coordinator_unavailable",
+            server=str(self._address),
+            **connection.fields,
+            error=str(error)[:200] or type(error).__name__,
+        )
+
+    def _note_back(self, connection: ConnectionState) -> None:
+        if self._forget(connection):
+            log.warning("coordinator_available", server=str(self._address), **connection.fields)
+
+    def _forget(self, connection: ConnectionState) -> bool:
+        """Let the loss of another be logged; return whether the loss of this one was."""
+        with self._lock:
+            was_logged = self._logged is connection
+            if was_logged:
+                self._logged = None
+        return was_logged

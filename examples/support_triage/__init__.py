@@ -1,0 +1,1 @@
+"""The workflow that `forebay demo` runs; a package, so that every install finds its files."""

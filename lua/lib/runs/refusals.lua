@@ -1,0 +1,48 @@
+-- A run that workers may not make: it asks for a variable, file or host that they were not allowed.
+-- The first worker that may decides that it goes on; with none, its driver is told why it does not.
+
+-- Whether each live member that makes cells has refused the run.
+local function is_refused_by_all(refusals)
+  local members = redis.call('ZRANGE', K.members, 0, -1)
+  for i = 1, #members do
+    if not refusals[members[i]]
+      and redis.call('ZSCORE', K.held, members[i] .. '\0function\0forebay_cell') then
+      return false
+    end
+  end
+  return true
+end
+
+-- The caller may make the cells of a run.
+function OPERATIONS.run_accept(run)
+  if not plan_of(run) then
+    return '["unknown"]'
+  elseif redis.call('HEXISTS', K.progress, run .. '\0refused') == 1 then
+    return '["refused"]'
+  end
+  may_be_new('progress')
+  redis.call('HSET', K.progress, run .. '\0accepted', 1)
+  return '["accepted"]'
+end
+
+-- The caller may not make them, for a reason. Once a run was accepted it is never refused: others go
+-- on with it.
+function OPERATIONS.run_refuse(run, reason)
+  if not plan_of(run) then
+    return '["unknown"]'
+  elseif redis.call('HEXISTS', K.progress, run .. '\0accepted') == 1 then
+    return '["accepted"]'
+  end
+  local text = redis.call('HGET', K.progress, run .. '\0refusals')
+  local refusals = text and cjson.decode(text) or {}
+  refusals[member_id] = reason
+  may_be_new('progress')
+  redis.call('HSET', K.progress, run .. '\0refusals', cjson.encode(refusals))
+  if not is_refused_by_all(refusals) then
+    return '["noted"]'
+  end
+  redis.call('HSET', K.progress, run .. '\0refused', reason)
+  emit('run_refused', 'run_id', run, 'member_id', member_id)
+  tell_driver(run, '["row_group"]')
+  return '["refused"]'
+end

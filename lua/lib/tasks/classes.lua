@@ -1,0 +1,63 @@
+-- Which member may take a task (spec 04, functions). A group stands in the line of its first task's class,
+-- "signature;function", so that a member's choice is among whole lines. Tasks of a function that nobody
+-- serves wait in `unserved` and hold up nobody of their groups.
+local CLASSES = {}
+local LOST = { usual_max = 3, looked_at = 32 } -- see lib/tasks/lost
+local served_by = {} -- member, or '' for any -> function -> whether it is served
+local class_functions = {}
+
+function CLASSES.of(task)
+  return task.signature .. ';' .. task.fn
+end
+
+function CLASSES.function_of(class)
+  local fn = class_functions[class]
+  if not fn then
+    fn = string.match(class, ';([^;]*)$')
+    class_functions[class] = fn
+  end
+  return fn
+end
+
+-- Whether a member serves a function; without a member, whether any does.
+function CLASSES.serves(member, fn)
+  if fn == '' then
+    return true
+  end
+  local key = member or ''
+  served_by[key] = served_by[key] or {}
+  local known = served_by[key]
+  if known[fn] == nil then
+    if member then
+      known[fn] = redis.call('ZSCORE', K.held, member .. '\0function\0' .. fn) and true or false
+    else
+      known[fn] = redis.call('HEXISTS', K.functions, fn) == 1
+    end
+  end
+  return known[fn]
+end
+
+function CLASSES.forget_served()
+  served_by = {}
+end
+
+-- What a member serves of what waits, as text: members of one kind may take the same.
+function CLASSES.kind_of(member)
+  local kind = {}
+  for class, line in pairs(waiting_lines) do
+    local fn = CLASSES.function_of(class)
+    if line.open + line.capped > 0 and fn ~= '' and CLASSES.serves(member, fn) then
+      kind[#kind + 1] = fn
+    end
+  end
+  table.sort(kind)
+  return table.concat(kind, ';')
+end
+
+function LOST.member(id, task)
+  return task.arrival .. '\0' .. id
+end
+
+function CLASSES.unserved_member(id, task)
+  return task.fn .. '\0' .. task.arrival .. '\0' .. id
+end

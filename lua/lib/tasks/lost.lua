@@ -1,0 +1,106 @@
+-- Tasks that were lost with a member that died (spec 04, losses). Each is a suspect until it ends once: it
+-- waits in `suspect_tasks`, by arrival, where it holds up nobody of its group, and a member runs one at a
+-- time. One whose next loss is its last runs with nothing beside it, so that what is blamed is to blame.
+function LOST.max()
+  return meta.max_losses > 0 and meta.max_losses or LOST.usual_max
+end
+
+function LOST.runs_alone(losses)
+  return losses >= LOST.max() - 1 and losses < LOST.max()
+end
+
+-- The first of those that wait, as ids.
+function LOST.first()
+  if meta.suspect_tasks == 0 then
+    return {}
+  end
+  local ids = redis.call('ZRANGE', K.suspect_tasks, 0, LOST.looked_at - 1)
+  for i = 1, #ids do
+    ids[i] = split(ids[i], '\0')[2]
+  end
+  return ids
+end
+
+function LOST.holds_any(member)
+  return #redis.call('ZRANGE', K.held, '[' .. member .. '\0lease\0', '(' .. member .. '\0lease\1',
+    'BYLEX', 'LIMIT', 0, 1) > 0
+end
+
+-- The suspect that a member runs, as "alone" or "beside", space and its lease; nil for none.
+function LOST.watched(member)
+  return meta.lost > 0 and redis.call('HGET', K.watched, member) or nil
+end
+
+-- Whether a member is given nothing: it runs a task alone, or gets empty for one.
+function LOST.takes_nothing(member)
+  if meta.lost == 0 then
+    return false
+  end
+  local text = LOST.watched(member)
+  return text and string.sub(text, 1, 6) == 'alone '
+    or (meta.draining == member and LOST.holds_any(member))
+end
+
+function LOST.may_take(member, task)
+  if not CLASSES.serves(member, task.fn) then
+    return false
+  elseif task.losses >= LOST.max() then
+    return true -- it is ended, and takes no slot
+  end
+  return not LOST.watched(member) and not (LOST.runs_alone(task.losses) and LOST.holds_any(member))
+end
+
+-- Let the caller get empty where a task waits to run alone and no other member does that already.
+function LOST.note_draining(member)
+  if meta.lost == 0 and meta.draining == '' then
+    return
+  end
+  local waits, ids = false, LOST.first()
+  for i = 1, #ids do
+    local task = read_task(ids[i])
+    waits = waits or (LOST.runs_alone(task.losses) and CLASSES.serves(member, task.fn))
+  end
+  if not waits then
+    meta.draining = meta.draining ~= member and meta.draining or ''
+  elseif meta.draining == '' and LOST.holds_any(member) and not LOST.watched(member) then
+    meta.draining = member
+  end
+end
+
+-- Note which suspect a member runs.
+function LOST.watch(member, lease_id, losses)
+  if losses > 0 then
+    local is_alone = LOST.runs_alone(losses)
+    may_be_new('watched')
+    redis.call('HSET', K.watched, member, (is_alone and 'alone ' or 'beside ') .. lease_id)
+    if is_alone and meta.draining == member then
+      meta.draining = ''
+    end
+  end
+end
+
+function LOST.unwatch(member, lease_id)
+  local text = LOST.watched(member)
+  if text and string.match(text, ' (.*)') == lease_id then
+    redis.call('HDEL', K.watched, member)
+  end
+end
+
+-- Count a loss of a task with a member.
+function LOST.count(id, task, member)
+  task.losses = task.losses + 1
+  may_be_new('losses')
+  local names = redis.call('HGET', K.losses, id)
+  if not names then
+    meta.lost = meta.lost + 1
+  end
+  redis.call('HSET', K.losses, id, names and names .. ',' .. member or member)
+end
+
+-- Forget the losses of a task that ended once.
+function LOST.forget(id, task)
+  if task.losses > 0 then
+    task.losses = 0
+    meta.lost = meta.lost - redis.call('HDEL', K.losses, id)
+  end
+end

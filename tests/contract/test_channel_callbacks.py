@@ -1,0 +1,343 @@
+"""A callback that raises, or a reply that cannot be read, costs its own operation alone."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+import forebay
+from forebay.contracts.errors import ConfigurationError, CoordinatorError, CoordinatorUnavailable
+from forebay.coordinator.channel import OPERATIONS_PER_CALL, ShardChannel
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.operations import Operation, Question, Release
+from forebay.coordinator.requests import codec
+from tests.contract.chat_domain import MODEL, is_idle, item, when
+from tests.support import wait_until
+from tests.support_scene import Controller, settings, soon
+
+CAP = 200
+LOOK = ("state", "nobody")
+SECRET = "a secret"  # no line of a traceback quotes it, only the message does
+
+
+class Lost(list[str]):
+    """The ids of leases that were told lost; the first one's callback raises."""
+
+    def __call__(self, lease: forebay.RequestAdmissionLease, _why: str) -> None:
+        self.append(lease.lease_id)
+        if len(self) == 1:
+            raise RuntimeError(SECRET)
+
+
+@pytest.fixture
+async def coordinator(redis_url: str) -> AsyncIterator[Coordinator]:
+    async with await Coordinator.open(redis_url, settings()) as coordinator:
+        yield coordinator
+
+
+@pytest.fixture
+async def requests(coordinator: Coordinator) -> AsyncIterator[Controller]:
+    controller = Controller(coordinator, on_lease_lost=Lost())
+    await controller.register(MODEL, "main", CAP)
+    yield controller
+    await controller.close()
+
+
+@pytest.fixture
+def channel(requests: Controller) -> ShardChannel:
+    return requests._shards[MODEL].channel
+
+
+class Broken(Operation):
+    """An operation of which one method raises, the first time or always."""
+
+    def __init__(self, method: str, *, always: bool = False) -> None:
+        super().__init__(LOOK, takes=False)
+        self.told: list[Any] = []
+        self.late_with: list[Any] = []
+        self._method = method
+        self._always = always
+
+    def _raise(self, method: str) -> None:
+        if method == self._method:
+            self._method = method if self._always else ""
+            raise ValueError(SECRET)
+
+    def prepare(self) -> None:
+        self._raise("prepare")
+
+    def done(self, result: Any) -> None:
+        self._raise("done")
+        self.told.append(result)
+
+    def late(self, result: Any) -> None:
+        self.late_with.append(result)
+        self._raise("late")
+
+
+@pytest.mark.parametrize("method", ["done", "prepare"])
+@pytest.mark.parametrize("place", [0, 20, OPERATIONS_PER_CALL - 1, OPERATIONS_PER_CALL])
+async def test_an_operation_that_raises_leaves_no_other_of_its_batch_without_a_result(
+    channel: ShardChannel, method: str, place: int
+) -> None:
+    questions = [Question(LOOK, asyncio.get_running_loop()) for _ in range(2 * OPERATIONS_PER_CALL)]
+    broken = Broken(method)
+    with capture_logs() as logs:
+        for operation in [*questions[:place], broken, *questions[place:]]:
+            channel.submit(operation)
+        answers = await soon(asyncio.gather(*(question.future for question in questions)))
+    assert answers == [["unknown"]] * len(questions)
+    assert [type(told) for told in broken.told] == [CoordinatorError]
+    assert broken.late_with == ([["unknown"]] if method == "done" else [])
+    faults = [entry for entry in logs if entry["event"] == "unexpected_exception"]
+    assert [(fault["error_type"], fault["log_level"]) for fault in faults] == [
+        ("ValueError", "error")
+    ]
+    assert "Traceback" in faults[0]["stack"]
+    assert SECRET not in str(faults)
+    assert await soon(channel.ask(*LOOK)) == ["unknown"]
+
+
+async def test_an_operation_that_always_raises_is_logged_once_and_stops_nothing(
+    channel: ShardChannel,
+) -> None:
+    with capture_logs() as logs:
+        for _ in range(100):
+            channel.submit(Broken("done", always=True))
+        assert await soon(channel.ask(*LOOK)) == ["unknown"]
+    assert len([entry for entry in logs if entry["event"] == "unexpected_exception"]) == 1
+
+
+async def test_a_late_result_that_raises_stops_nothing(channel: ShardChannel) -> None:
+    broken = Broken("late")
+    channel.submit(broken)
+    channel._flush()
+    broken.given_up = True
+    assert await soon(channel.ask(*LOOK)) == ["unknown"]
+    assert broken.late_with == [["unknown"]]
+
+
+async def test_a_caller_who_is_given_up_and_raises_leaves_no_other_without_its_error(
+    requests: Controller, channel: ShardChannel
+) -> None:
+    broken = Broken("done")
+    channel.submit(broken)
+    asked = channel.ask(*LOOK)
+    channel._give_up(CoordinatorUnavailable("away"), channel._queue)
+    with pytest.raises(CoordinatorUnavailable):
+        await soon(asked)
+    assert await soon(channel.ask(*LOOK)) == ["unknown"]
+
+
+@pytest.mark.parametrize("method", ["on_notices", "on_next_wake"])
+async def test_a_listener_that_raises_costs_no_result(
+    requests: Controller, channel: ShardChannel, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    def broken(*_: Any) -> None:
+        raise ValueError(SECRET)
+
+    deliver = channel._deliver
+
+    def deliver_with_a_notice(reply: bytes, *rest: Any) -> None:
+        *before, _notices = json.loads(reply)
+        deliver(json.dumps([*before, [["lost", "nobody's", "expired"]]]).encode(), *rest)
+
+    monkeypatch.setattr(requests._shards[MODEL], method, broken)
+    monkeypatch.setattr(channel, "_deliver", deliver_with_a_notice)
+    answers = await soon(asyncio.gather(*(channel.ask(*LOOK) for _ in range(3))))
+    assert answers == [["unknown"]] * 3
+
+
+async def test_a_lost_lease_is_told_to_each_holder_though_one_raises(
+    requests: Controller, redis_url: str, coordinator: Coordinator
+) -> None:
+    leases = [await requests.acquire(item()) for _ in range(3)]
+    with capture_logs() as logs:
+        await coordinator.client.flushall()
+        await soon(requests.register(MODEL, "main", CAP))
+    assert requests._on_lease_lost == [lease.lease_id for lease in leases]
+    raised = [entry for entry in logs if entry["event"] == "on_lease_lost_raised"]
+    assert [entry["error_type"] for entry in raised] == ["RuntimeError"]
+    assert SECRET not in str(raised)
+    assert (await requests.release(await requests.acquire(item()), forebay.SUCCESS)).released
+
+
+@pytest.mark.parametrize("method", ["on_lost", "on_joined"])
+async def test_a_listener_that_raises_while_joining_anew_keeps_nobody_out(
+    requests: Controller,
+    coordinator: Coordinator,
+    monkeypatch: pytest.MonkeyPatch,
+    method: str,
+) -> None:
+    shard = requests._shards[MODEL]
+    calls: list[Any] = []
+    original = getattr(shard, method)
+
+    def raises_once(membership: Any) -> Any:
+        calls.append(membership)
+        if len(calls) == 1:
+            raise ValueError(SECRET)
+        return original(membership)
+
+    monkeypatch.setattr(shard, method, raises_once)
+    await coordinator.client.flushall()
+    await soon(requests.register(MODEL, "main", CAP))
+    lease = await soon(requests.acquire(item()))
+    assert (await requests.release(lease, forebay.SUCCESS)).released
+    assert calls
+
+
+# -- what cannot be read, and what cannot be written
+
+
+@pytest.mark.parametrize(
+    "garble",
+    [
+        lambda _reply: b"no JSON",
+        lambda _reply: b"\xff\xfe",
+        lambda reply: json.dumps([*json.loads(reply)[:3], [], []]).encode(),
+        lambda reply: json.dumps(["soon", *json.loads(reply)[1:]]).encode(),
+    ],
+    ids=["no JSON", "no text", "results missing", "no time"],
+)
+async def test_callers_of_a_reply_that_cannot_be_read_get_a_typed_error(
+    requests: Controller, channel: ShardChannel, monkeypatch: pytest.MonkeyPatch, garble: Any
+) -> None:
+    deliver, garbled = channel._deliver, []
+    before = channel.membership
+
+    def deliver_garbled(reply: bytes, *rest: Any) -> None:
+        if not garbled:
+            garbled.append(reply)
+            reply = garble(reply)
+        deliver(reply, *rest)
+
+    monkeypatch.setattr(channel, "_deliver", deliver_garbled)
+    with capture_logs() as logs:
+        asked = [asyncio.ensure_future(requests.acquire(item())) for _ in range(3)]
+        ended = await soon(asyncio.gather(*asked, return_exceptions=True))
+        assert {type(error) for error in ended} == {CoordinatorError}
+        assert SECRET not in str(ended)
+        lease = await soon(requests.acquire(item()))
+    assert channel.membership is not before, "what the reply gave ends with its membership"
+    assert (await requests.release(lease, forebay.SUCCESS)).released
+    assert [e["during"] for e in logs if e["event"] == "unexpected_exception"] == [
+        "reading a reply"
+    ]
+
+
+async def test_replies_that_can_never_be_read_are_no_hot_loop(
+    requests: Controller, channel: ShardChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[int] = []
+    monkeypatch.setattr(
+        "forebay.coordinator.channel.pause_seconds", lambda failures: pauses.append(failures) or 0.0
+    )
+    monkeypatch.setattr(channel, "_deliver", lambda *_: json.loads("garbled"))
+    for _ in range(3):
+        with pytest.raises(CoordinatorError):
+            await soon(requests.acquire(item()))
+    await wait_until(lambda: pauses[:3] == [1, 2, 3])
+
+
+class Unsendable(Question):
+    """A question whose argument has no form in bytes."""
+
+    def __init__(self, argument: Any) -> None:
+        super().__init__(("state", argument), asyncio.get_running_loop())
+
+
+@pytest.mark.parametrize("argument", [None, [1], "\ud800"], ids=repr)
+async def test_what_has_no_form_in_bytes_fails_alone(channel: ShardChannel, argument: Any) -> None:
+    unsendable = Unsendable(argument)
+    before, after = Question(LOOK, channel._loop), Question(LOOK, channel._loop)
+    for operation in (before, unsendable, after):
+        channel.submit(operation)
+    assert await soon(before.future) == ["unknown"]
+    assert await soon(after.future) == ["unknown"]
+    with pytest.raises(CoordinatorError):
+        await soon(unsendable.future)
+    assert await soon(channel.ask(*LOOK)) == ["unknown"]
+
+
+# -- one attempt, one notice
+
+
+async def test_a_grant_that_cannot_be_read_fails_its_attempt_and_goes_back(
+    requests: Controller,
+    coordinator: Coordinator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    decode, broken = codec.decode_lease, []
+
+    def decode_but_the_first(asked: Any, *rest: Any) -> Any:
+        if not broken:
+            broken.append(asked)
+            raise KeyError(SECRET)
+        return decode(asked, *rest)
+
+    monkeypatch.setattr(codec, "decode_lease", decode_but_the_first)
+    asked = [asyncio.ensure_future(requests.acquire(item())) for _ in range(3)]
+    ended = await soon(asyncio.gather(*asked, return_exceptions=True))
+    assert [type(end).__name__ for end in ended] == ["CoordinatorError"] + [
+        "RequestAdmissionLease"
+    ] * 2
+    for lease in ended[1:]:
+        assert (await requests.release(lease, forebay.SUCCESS)).released
+    await when(coordinator, is_idle)
+
+
+async def test_a_notice_that_cannot_be_read_fails_its_attempt_and_no_other(
+    requests: Controller, coordinator: Coordinator, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await requests.register(MODEL, "main", 1)
+    held = await requests.acquire(item())
+    waiting = [asyncio.ensure_future(requests.acquire(item())) for _ in range(2)]
+    shard = requests._shards[MODEL]
+    await wait_until(lambda: shard._waiting == 2)
+    decode, broken = codec.decode_lease, []
+
+    def decode_but_the_first(asked: Any, *rest: Any) -> Any:
+        if not broken:
+            broken.append(asked)
+            raise KeyError(SECRET)
+        return decode(asked, *rest)
+
+    monkeypatch.setattr(codec, "decode_lease", decode_but_the_first)
+    await requests.release(held, forebay.SUCCESS)
+    ended = await soon(asyncio.gather(*waiting, return_exceptions=True))
+    errors = [end for end in ended if isinstance(end, CoordinatorError)]
+    leases = [end for end in ended if isinstance(end, forebay.RequestAdmissionLease)]
+    assert (len(errors), len(leases)) == (1, 1)
+    assert (await requests.release(leases[0], forebay.SUCCESS)).released
+    await when(coordinator, is_idle)
+
+
+async def test_a_release_whose_answer_is_unknown_is_told_deferred(
+    channel: ShardChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = Release(LOOK, channel._loop)  # answered by a word that is no reason of a release
+    channel.submit(release)
+    result = await soon(release.future)
+    assert result.reason is forebay.ReleaseReason.DEFERRED
+
+
+async def test_a_refused_look_ends_the_attempt_that_waits(requests: Controller) -> None:
+    await requests.register(MODEL, "main", 1)
+    held = await requests.acquire(item())
+    waiting = asyncio.ensure_future(requests.acquire(item()))
+    shard = requests._shards[MODEL]
+    await wait_until(lambda: shard._waiting == 1)
+    attempt = next(iter(shard._attempts.values()))
+    shard._recheck_one(attempt)
+    look = shard.channel._queue[-1]
+    shard.channel._queue.clear()
+    look.done(ConfigurationError("forbidden"))
+    with pytest.raises(ConfigurationError):
+        await soon(waiting)
+    assert (await requests.release(held, forebay.SUCCESS)).released

@@ -1,0 +1,122 @@
+"""A run's driver where its files, its pool or its columns' names are unusual (spec 05)."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from forebay.contracts.errors import ConfigurationError, TaskAdmissionError
+from forebay.contracts.runs import RunProgress, RunSpec
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.keys import pool_shard
+from forebay.coordinator.tasks.controller import TaskAdmissionController
+from forebay.workers.run_cells import RunCells
+from forebay.workers.run_driver import RunDriver
+from forebay.workers.workflow_file import load_workflow
+from tests.support import wait_until
+from tests.support_arq import working
+from tests.support_runs import forebay, remains
+
+POOL = pool_shard("default")
+HEAD = """
+name = "letters"
+buffer_size = 1
+output.path = "out/o.jsonl"
+providers.local.base_url = "http://127.0.0.1:1/v1"
+models.m = {provider = "local", model = "m", max_parallel_requests = 2}
+[[columns]]
+generator = "seed"
+names = ["id"]
+path = "seed.csv"
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "seed.csv").write_text("id\na\nb\n")
+    return tmp_path
+
+
+def run_of(folder: Path, **columns: str) -> RunSpec:
+    text = HEAD
+    for name, template in columns.items():
+        text += (
+            f"[[columns]]\ngenerator = 'expression'\nname = '{name}'\ntemplate = '''{template}'''\n"
+        )
+    (folder / "flow.toml").write_text(text)
+    workflow = load_workflow(folder / "flow.toml", environ={})
+    return RunSpec(run_id="run", tenant="t", workflow=workflow)
+
+
+def makes_cells(url: str):
+    return working(url, cells=partial(RunCells, environ={}))
+
+
+async def test_columns_may_have_the_names_of_marks_in_the_store(folder, redis_url):
+    run = run_of(folder, **{"#": "1{{ id }}", "!": "2{{ id }}", "a/b": "3", "%21": "4"})
+    async with makes_cells(redis_url), await Coordinator.open(redis_url) as coordinator:
+        summary = await RunDriver(coordinator, run).drive()
+    assert (summary.written, summary.dropped) == (2, 0)
+    rows = [json.loads(line) for line in summary.output.read_text().splitlines()]
+    assert rows[0] == {"id": "a", "#": "1a", "!": "2a", "a/b": "3", "%21": "4"}
+
+
+async def test_a_text_that_cannot_be_stored_drops_its_record_and_ends_no_worker(folder, redis_url):
+    half = "{% if id == 'a' %}{{ '\\ud800' }}{% endif %}{{ id }}"
+    async with makes_cells(redis_url) as worker, await Coordinator.open(redis_url) as coordinator:
+        summary = await RunDriver(coordinator, run_of(folder, text=half)).drive()
+        assert not worker.main_task.done()
+    assert (summary.written, summary.dropped) == (1, 1)
+    (dropped,) = map(json.loads, summary.dropped_file.read_text().splitlines())
+    assert dropped["reason"] == "invalid_text in template: a lone surrogate"
+
+
+async def test_a_run_whose_files_cannot_be_written_is_cancelled_and_leaves_no_claim(
+    folder, redis_url
+):
+    def spoil(progress: RunProgress) -> None:
+        if progress.ready_to_write:
+            shutil.rmtree(folder / "out", ignore_errors=True)
+
+    async with makes_cells(redis_url), await Coordinator.open(redis_url) as coordinator:
+        driver = RunDriver(coordinator, run_of(folder), on_progress=spoil)
+        with pytest.raises(ConfigurationError, match="cannot be written"):
+            await driver.drive()
+        await wait_until(lambda: not remains(redis_url))
+
+
+async def test_a_run_that_its_pool_refuses_leaves_neither_claim_nor_folder(folder, redis_url):
+    async with await Coordinator.open(redis_url) as coordinator:
+        tasks = TaskAdmissionController(coordinator)
+        await tasks.set_state("draining")
+        with pytest.raises(TaskAdmissionError, match="draining"):
+            await RunDriver(coordinator, run_of(folder)).drive()
+        assert await coordinator.client.hgetall(POOL["claims"]) == {}
+        assert list((folder / "out").iterdir()) == []
+        await tasks.close()
+
+
+async def test_a_run_without_a_worker_says_what_it_waits_for(folder, redis_url):
+    run_of(folder)
+    words = ("run", "flow.toml", "--url", redis_url, "--pool", "a b")
+    running = asyncio.create_task(asyncio.to_thread(forebay, *words, cwd=folder))
+    claims = pool_shard("a b")["claims"]
+    async with await Coordinator.open(redis_url) as coordinator:
+
+        async def is_submitted():
+            return await coordinator.client.exists(claims)
+
+        await wait_until(is_submitted, timeout=20)
+    async with working(redis_url, pool="a b", cells=partial(RunCells, environ={})):
+        done = await running
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[:2] == [
+        "pool a b has no worker yet, for which the run waits; start one:",
+        "  forebay worker --pool 'a b' --url ...",
+    ]

@@ -1,0 +1,106 @@
+"""A driver whose server is away says so once, waits, and says its return (spec 05, 06)."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from forebay.contracts.runs import RunSpec
+from forebay.contracts.settings import MemberSettings
+from forebay.contracts.tasks import RunCell
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.runs.tracker import CompletionTracker
+from forebay.coordinator.tasks.controller import TaskAdmissionController
+from forebay.workers import run_driver
+from forebay.workers.cells import CellsDeferred
+from forebay.workers.run_cells import RunCells
+from forebay.workers.run_driver import RunDriver
+from forebay.workers.workflow_file import load_workflow
+from tests.support import wait_until
+from tests.support_proxy import FaultyProxy
+from tests.support_runs import WORKFLOW
+from tests.support_scene import soon
+
+BRIEF = MemberSettings(ttl_seconds=3600.0, call_timeout_seconds=0.3, recheck_seconds=0.05)
+
+
+def run_into(folder: Path) -> RunSpec:
+    workflow = load_workflow(WORKFLOW, environ=os.environ)
+    output = workflow.output.model_copy(update={"path": str(folder / "out.jsonl")})
+    return RunSpec(
+        run_id="run",
+        tenant="t",
+        weight=1.0,
+        workflow=workflow.model_copy(update={"output": output}),
+    )
+
+
+def loud(logs: list[Any], *events: str) -> list[tuple[str, str]]:
+    return [(e["event"], e["log_level"]) for e in logs if e["event"] in events]
+
+
+@pytest.fixture
+async def proxy(redis_url):
+    async with FaultyProxy(redis_url) as proxy:
+        yield proxy
+
+
+async def test_a_driver_that_cannot_read_says_so_once_and_its_return_once(
+    redis_url, proxy, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(run_driver, "RECHECK_SECONDS", 0.02)
+    looks: list[int] = []
+    async with await Coordinator.open(proxy.url, BRIEF) as coordinator:
+        driver = RunDriver(coordinator, run_into(tmp_path), on_progress=lambda _: looks.append(1))
+        driving = asyncio.create_task(driver.drive())
+        await wait_until(lambda: bool(looks))
+        with capture_logs() as logs:
+            proxy.refuse()
+            await wait_until(lambda: driver._state.is_lost)
+            await proxy.accept()
+            seen = len(looks)
+            await wait_until(lambda: len(looks) > seen)
+            await wait_until(lambda: coordinator.availability._logged is None)
+        driving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await soon(driving)
+    away, back = (loud(logs, f"coordinator_{state}") for state in ("unavailable", "available"))
+    assert len(away) == len(back) <= 3
+    assert {level for _event, level in away + back} == {"warning"}
+
+
+async def test_a_run_that_cannot_be_cancelled_is_said_and_its_driver_is_cancelled_all_the_same(
+    redis_url, proxy, tmp_path
+):
+    looks: list[int] = []
+    async with await Coordinator.open(proxy.url, BRIEF) as coordinator:
+        driver = RunDriver(coordinator, run_into(tmp_path), on_progress=lambda _: looks.append(1))
+        driving = asyncio.create_task(driver.drive())
+        await wait_until(lambda: bool(looks))
+        with capture_logs() as logs:
+            proxy.refuse()
+            driving.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await soon(driving)
+        await proxy.accept()
+    assert loud(logs, "run_not_cancelled") == [("run_not_cancelled", "warning")]
+
+
+async def test_a_cell_whose_run_was_being_prepared_by_a_cancelled_task_is_made_later(redis_url):
+    async with await Coordinator.open(redis_url, BRIEF) as coordinator:
+        tasks = TaskAdmissionController(coordinator)
+        tracker = CompletionTracker(tasks, coordinator.client)
+        cells = RunCells(tracker, AdaptiveRequestAdmissionController(coordinator), {})
+        making = asyncio.create_task(cells.make(RunCell(run_id="r", column_index=1, number=0), 1))
+        await asyncio.sleep(0)
+        for preparing in cells._prepared.values():
+            preparing.cancel()
+        assert isinstance(await soon(making), CellsDeferred)
+        await cells.aclose()
+        await tasks.close()

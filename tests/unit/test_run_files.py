@@ -1,0 +1,112 @@
+"""The files of a run: whole row groups, one output, and what cannot be written (spec 05)."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.runs import RunSpec
+from forebay.coordinator.runs.tracker import WrittenRecord
+from forebay.workers.run_files import RunFiles
+from forebay.workers.workflow_file import load_workflow
+from tests.support_runs import ROOT, WORKFLOW
+
+
+def record(number: int, text: str) -> WrittenRecord:
+    return WrittenRecord(number=number, values={"text": text})
+
+
+def dropped(number: int) -> WrittenRecord:
+    return WrittenRecord(number=number, values={}, dropped_by="text", reason="broken")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> RunFiles:
+    files = RunFiles(tmp_path / "out" / "o.jsonl", "letters-1")
+    files.begin()
+    return files
+
+
+def test_row_groups_are_put_together_in_their_order(files: RunFiles) -> None:
+    files.write_row_group(10, [record(2, "b")])
+    files.write_row_group(9, [record(0, "ä"), dropped(1)])
+    assert files.assemble() == (2, 1)
+    assert files.output.read_text(encoding="utf-8") == '{"text":"ä"}\n{"text":"b"}\n'
+    (line,) = files.dropped.read_text().splitlines()
+    assert json.loads(line) == {"record": 1, "column": "text", "reason": "broken"}
+    assert not files.parts.exists()
+
+
+def test_what_an_earlier_run_dropped_is_gone_where_nothing_was(files: RunFiles) -> None:
+    files.dropped.write_text("old")
+    files.write_row_group(0, [record(0, "a")])
+    assert files.assemble() == (1, 0)
+    assert not files.dropped.exists()
+
+
+def test_row_group_that_cannot_be_written_is_told_with_its_place(files: RunFiles) -> None:
+    files.parts.rmdir()
+    with pytest.raises(ConfigurationError, match="cannot be written") as refused:
+        files.write_row_group(0, [record(0, "a")])
+    assert f"{files.parts}/00000000.records.partial cannot be written (No such" in str(
+        refused.value
+    )
+    assert "make room or name another output.path" in str(refused.value)
+
+
+@pytest.mark.parametrize("place", ["output", "dropped"])
+def test_output_that_cannot_be_replaced_is_told_and_the_parts_are_kept(
+    files: RunFiles, place: str
+) -> None:
+    target: Path = getattr(files, place)
+    target.mkdir()
+    files.write_row_group(0, [record(0, "a"), dropped(1)])
+    with pytest.raises(ConfigurationError, match="cannot be written") as refused:
+        files.assemble()
+    assert str(target) in str(refused.value)
+    assert f"what is finished lies in {files.parts}" in str(refused.value)
+    assert len(list(files.parts.iterdir())) == 2
+
+
+def test_folder_below_a_file_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigurationError, match="cannot be written"):
+        RunFiles(tmp_path / "file" / "o.jsonl", "r").begin()
+
+
+def test_only_an_empty_folder_of_parts_is_discarded(files: RunFiles) -> None:
+    files.write_row_group(0, [record(0, "a")])
+    files.discard_if_empty()
+    assert files.parts.exists()
+    for part in files.parts.iterdir():
+        part.unlink()
+    files.discard_if_empty()
+    assert not files.parts.exists()
+
+
+def test_files_are_utf8_whatever_the_locale(tmp_path: Path) -> None:
+    program = (
+        "from pathlib import Path\n"
+        "from forebay.coordinator.runs.tracker import WrittenRecord\n"
+        "from forebay.workers.run_files import RunFiles\n"
+        f"files = RunFiles(Path({str(tmp_path)!r}) / 'o.jsonl', 'r')\n"
+        "files.begin()\n"
+        "files.write_row_group(0, [WrittenRecord(number=0, values={'t': chr(0x65e5)})])\n"
+        "files.assemble()\n"
+    )
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "PATH": "/usr/bin:/bin"}
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=locale, check=True)
+    assert (tmp_path / "o.jsonl").read_text(encoding="utf-8") == '{"t":"日"}\n'
+
+
+@pytest.mark.parametrize("run_id", ["a/b", "..", "", "a\0", "x" * 129])
+def test_run_id_that_no_folder_can_bear_is_refused(run_id: str) -> None:
+    workflow = load_workflow(WORKFLOW, environ={})
+    with pytest.raises(ValidationError, match="run_id"):
+        RunSpec(run_id=run_id, tenant="t", workflow=workflow)

@@ -1,0 +1,179 @@
+"""The files of a run: finished row groups, the output, and the dropped records (spec 05)."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from forebay.contracts.errors import ConfigurationError
+from forebay.coordinator.runs.tracker import WrittenRecord
+
+LONGEST_FILE_NAME: Final = 255
+"""Bytes that the usual file systems allow."""
+_PARTIAL: Final = ".partial"
+
+
+class RunFiles:
+    """Where a run writes: parts beside its output until it has ended.
+
+    Args:
+        output: absolute path of the final file.
+        run_id: names the folder of the parts.
+
+    Attributes:
+        output: the final file, JSON Lines.
+        dropped: JSON Lines of dropped records, there only if there are any.
+        parts: folder of finished row groups, there until the run has ended.
+    """
+
+    def __init__(self, output: Path, run_id: str) -> None:
+        self.output = output
+        self.dropped = output.with_name(f"{output.stem}.dropped.jsonl")
+        self.parts = output.with_name(f"{output.name}.{run_id}.parts")
+
+    def problem(self, others: Sequence[tuple[Path, str]]) -> str | None:
+        """Return why the run could not write here, as the rest of a sentence; None if it could.
+
+        Nothing is written, so what only writing shows, such as a full disk, is found by `begin`.
+
+        Args:
+            others: files that must not be overwritten, each with what it is ("the seed file").
+
+        Raises:
+            OSError: a path cannot be reached.
+        """
+        written = {
+            self.output: "",
+            _partial_of(self.output): ", where the run collects its records first,",
+            self.dropped: ", where dropped records go,",
+            _partial_of(self.dropped): ", where dropped records are collected first,",
+        }
+        for path in (*written, self.parts):  # first: nothing can be asked of too long a name
+            if problem := _name_problem(path.name):
+                return problem
+        for path, purpose in written.items():
+            if problem := _file_problem(path, purpose, others):
+                return problem
+        return _folder_problem(self.output.parent)
+
+    def begin(self) -> None:
+        """Make the folder of the parts.
+
+        Raises:
+            ConfigurationError: it cannot be made; nothing was submitted yet.
+        """
+        try:
+            self.parts.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigurationError(
+                f"the output folder {self.parts.parent} cannot be written ({error.strerror});"
+                " expected a folder of your own; change output.path of the workflow."
+            ) from error
+
+    def discard_if_empty(self) -> None:
+        """Remove the folder of the parts if nothing was written."""
+        with contextlib.suppress(OSError):
+            self.parts.rmdir()
+
+    def write_row_group(self, row_group: int, records: Sequence[WrittenRecord]) -> None:
+        """Write a row group whole or not at all, so that a driver's death leaves no half of one.
+
+        Raises:
+            ConfigurationError: it cannot be written.
+        """
+        kept = [record.values for record in records if record.dropped_by is None]
+        dropped = [
+            {"record": record.number, "column": record.dropped_by, "reason": record.reason}
+            for record in records
+            if record.dropped_by is not None
+        ]
+        with self._told():
+            for name, rows in (("records", kept), ("dropped", dropped)):
+                path = self.parts / f"{row_group:08d}.{name}.jsonl"
+                partial = path.with_suffix(_PARTIAL)
+                partial.write_text("".join(map(_json_line, rows)), encoding="utf-8")
+                partial.replace(path)
+
+    def assemble(self) -> tuple[int, int]:
+        """Put the row groups together in order; return how many records were written and dropped.
+
+        Raises:
+            ConfigurationError: a file cannot be written; the parts are left.
+        """
+        with self._told():
+            self.parts.parent.mkdir(parents=True, exist_ok=True)
+            written = _concatenate(sorted(self.parts.glob("*.records.jsonl")), self.output)
+            dropped = _concatenate(sorted(self.parts.glob("*.dropped.jsonl")), self.dropped)
+            if not dropped:
+                self.dropped.unlink()
+            shutil.rmtree(self.parts)
+        return written, dropped
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise ConfigurationError(
+                f"{error.filename2 or error.filename or self.output} cannot be written"
+                f" ({error.strerror}), expected room and the right to write there; what is finished"
+                f" lies in {self.parts}; make room or name another output.path, and run it again."
+            ) from error
+
+
+def _file_problem(path: Path, purpose: str, others: Sequence[tuple[Path, str]]) -> str | None:
+    if path.is_dir():
+        remedy = "name another file" if purpose else "name a file in it"
+        return f"{path}{purpose} is a folder; {remedy}"
+    if path.exists() and not path.is_file():
+        return f"{path}{purpose} is no ordinary file; name another file"
+    for other, what in others:
+        if path.exists() and path.samefile(other):
+            return f"{path}{purpose} is {what}; name another file"
+    return None
+
+
+def _folder_problem(folder: Path) -> str | None:
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    if not folder.is_dir():
+        return f"{folder} is no folder, so that nothing can lie below it; name another file"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return f"this user may not write in the folder {folder}; name a file in one of its own"
+    return None
+
+
+def _name_problem(name: str) -> str | None:
+    length = len(os.fsencode(name))
+    if length <= LONGEST_FILE_NAME:
+        return None
+    return (
+        f"the file name {name[:40]!r}... would have {length} bytes, the most is"
+        f" {LONGEST_FILE_NAME}; shorten it, or the name of the workflow"
+    )
+
+
+def _partial_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}{_PARTIAL}")
+
+
+def _json_line(row: Any) -> str:
+    return json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def _concatenate(parts: list[Path], target: Path) -> int:
+    """Put parts into one file in order, replacing it at once; return the number of lines."""
+    partial = _partial_of(target)
+    lines = 0
+    with partial.open("w", encoding="utf-8") as out:
+        for part in parts:
+            text = part.read_text(encoding="utf-8")
+            lines += text.count("\n")
+            out.write(text)
+    partial.replace(target)
+    return lines
