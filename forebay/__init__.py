@@ -82,7 +82,8 @@ if TYPE_CHECKING:
     from forebay.transports import HttpResolver, RequestView, asking_as, http_client, transport
     from forebay.workers.allowlist import Allowlist
     from forebay.workers.arq_redis import JobPool, create_pool
-    from forebay.workers.arq_worker import ForebayWorker, open_worker, settings_of
+    from forebay.workers.arq_settings import settings_of
+    from forebay.workers.arq_worker import ForebayWorker, open_worker
     from forebay.workers.classification import Classifier, DefaultClassifier
     from forebay.workers.executor import ModelRequest, ModelRequestExecutor
     from forebay.workers.retries import RetryBudget, RetryPolicy
@@ -243,10 +244,10 @@ _EXPORTS: Final = {
         "JobPool",
         "create_pool",
     ),
+    "forebay.workers.arq_settings": ("settings_of",),
     "forebay.workers.arq_worker": (
         "ForebayWorker",
         "open_worker",
-        "settings_of",
     ),
     "forebay.workers.classification": (
         "Classifier",

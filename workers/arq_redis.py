@@ -16,21 +16,29 @@ from arq.utils import timestamp_ms
 
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import (
+    MAX_SPAN_SECONDS,
     SUBMISSION,
     TaskGroupKey,
     TaskGroupKind,
     TaskGroupSpec,
+    check_cap,
+    check_instant,
     check_name,
+    check_span,
     check_type,
+    shown,
 )
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.tasks import SchedulableTask, SchedulerResourceRequest
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.tasks.controller import TaskAdmissionController
+from forebay.workers.arq_job import find_jobs_on_pools
+from forebay.workers.arq_settings import check_create_pool
 from forebay.workers.serialization import JSON, JobSerializer, SerializerName, serializer_of
 from forebay.workers.stored_jobs import JobPipeline, StoredJobs, read_queued, read_results
 
 DEFAULT_GROUP: Final = "default"
+find_jobs_on_pools()
 _ONE_SUBMISSION: Final = SchedulerResourceRequest()
 
 
@@ -93,20 +101,33 @@ class ForebayArqRedis(ArqRedis):
         controller: the pool.
         connection_pool: where single commands go.
         serializer: of jobs and results.
+        expires_extra_ms: as arq's, how long after its time a job expires that says no ``_expires``;
+            None for never.
+
+    Raises:
+        ConfigurationError: ``expires_extra_ms`` is no whole number from 1 on.
     """
+
+    is_forebay_pool: Final = True
+    expires_extra_ms: int | None  # type: ignore[assignment]  # arq's jobs always expire
 
     def __init__(
         self,
         controller: TaskAdmissionController,
         connection_pool: Any,
         serializer: JobSerializer = JSON,
+        *,
+        expires_extra_ms: int | None = None,
     ) -> None:
+        if expires_extra_ms is not None:
+            check_cap("expires_extra_ms", expires_extra_ms, round(MAX_SPAN_SECONDS * 1000))
         super().__init__(
             pool_or_conn=connection_pool,
             job_serializer=serializer.dump,
             job_deserializer=serializer.load,
             default_queue_name=controller.keys["queue"],
         )
+        self.expires_extra_ms = expires_extra_ms
         self._controller = controller
         self._serializer = serializer
         self.stored = StoredJobs(serializer, controller.keys["queue"])
@@ -142,14 +163,6 @@ class ForebayArqRedis(ArqRedis):
         reply = await super().execute_command(*sent, **options)  # type: ignore[no-untyped-call] # redis-py's
         return self.stored.answer(args, reply)
 
-    async def all_job_results(self) -> list[JobResult]:
-        """Return the results of all jobs on the server; a warning names each of another program."""
-        return await read_results(self)
-
-    async def queued_jobs(self, *, queue_name: str | None = None) -> list[JobDef]:
-        """Return the jobs of the pool that are not finished; a warning names what is none."""
-        return await read_queued(self, queue_name or self.default_queue_name)
-
     async def close(self, close_connection_pool: bool | None = None) -> None:  # noqa: ARG002
         """Close, by the name that arq uses; the connections are the coordinator's to close."""
         await self.aclose(close_connection_pool=False)
@@ -168,6 +181,36 @@ class ForebayArqRedis(ArqRedis):
             )
         opening_of_job.set(None)
         return _OpeningPipeline(opening)
+
+    async def queued_jobs(self, *, queue_name: str | None = None) -> list[JobDef]:
+        """Return the pool's jobs that are not finished: those that wait, are put off, or run.
+
+        In the order of their scores: the instant, in milliseconds, from which each may run. Cells
+        of runs are left out, and jobs that expired while they waited; a warning names each whose
+        payload another program wrote.
+
+        Raises:
+            ConfigurationError: another queue than the pool's.
+        """
+        self._check_queue(queue_name)
+        return await read_queued(self, self.default_queue_name)
+
+    async def all_job_results(self) -> list[JobResult]:
+        """Return the results that the pool's jobs have left, by the time of their enqueueing.
+
+        Those of other pools and of arq's own queues are left out; a warning names each that cannot
+        be read. It looks through all keys of the
+        server, a thousand at a time, so it is for tests and tools.
+        """
+        results = await read_results(self)
+        return [result for result in results if result.queue_name == self.default_queue_name]
+
+    def _check_queue(self, queue_name: str | None) -> None:
+        if queue_name not in {None, self.default_queue_name}:
+            raise ConfigurationError(
+                f"queue {queue_name!r} is not this pool's ({self.default_queue_name}); use another"
+                " pool through its own connection: forebay.create_pool(url, pool=...)."
+            )
 
     async def enqueue_job(
         self,
@@ -190,6 +233,9 @@ class ForebayArqRedis(ArqRedis):
             function: its name, as the workers know it.
             args: its arguments, as the serializer can hold them.
             kwargs: its arguments by name.
+            _defer_until: instant before which it does not start, of this process's clock; without a
+                time zone, of its local time.
+            _defer_by: seconds, or a timedelta, before which it does not start, from this call on.
             _group: whose share of the pool it takes: a name, or a group of the resolver's.
             _weight: of a group that is named here.
             _resources: units it needs at once, besides the one ``submission`` that it takes unless
@@ -203,17 +249,11 @@ class ForebayArqRedis(ArqRedis):
             ConfigurationError: both kinds of defer, another queue, a wrong name or number, or
                 arguments that the serializer cannot hold.
         """
-        if _queue_name not in {None, self.default_queue_name}:
-            raise ConfigurationError(
-                f"queue {_queue_name!r} is not this pool's ({self.default_queue_name}); submit to"
-                " another pool through its own connection: forebay.create_pool(url, pool=...)."
-            )
+        self._check_queue(_queue_name)
         if _defer_until and _defer_by:
             raise ConfigurationError("use either _defer_until or _defer_by, not both.")
         check_name("function", function)
-        delay = _seconds(_defer_by) or 0.0
-        if _defer_until is not None:
-            delay = _defer_until.timestamp() - time.time()
+        not_before = _instant(_defer_until, _defer_by)
         job_id = _job_id or uuid4().hex
         is_new = await self._controller.queue.submit(
             SchedulableTask(
@@ -223,13 +263,20 @@ class ForebayArqRedis(ArqRedis):
                 resource_request=_request_of(_resources),
                 function=function,
                 first_try=1 if _job_try is None else _job_try,
-                delay_seconds=delay,
-                expires_seconds=_seconds(_expires) or None,
+                not_before=not_before,
+                expires_seconds=_seconds(_expires) or self._expiry_of(not_before),
             )
         )
         if not is_new:
             return None
         return self.job(job_id)
+
+    def _expiry_of(self, not_before: float | None) -> float | None:
+        """Return after which time a job expires that does not say it itself."""
+        if self.expires_extra_ms is None:
+            return None
+        waits = 0.0 if not_before is None else max(0.0, not_before - time.time())
+        return waits + self.expires_extra_ms / 1000
 
     def _payload(
         self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], job_try: int | None
@@ -252,14 +299,24 @@ class JobPool(ForebayArqRedis):
         coordinator: closed with it.
         pool: the pool's name.
         serializer: of jobs and results.
+        expires_extra_ms: as that of `ForebayArqRedis`.
     """
 
     def __init__(
-        self, coordinator: Coordinator, pool: str, serializer: JobSerializer = JSON
+        self,
+        coordinator: Coordinator,
+        pool: str,
+        serializer: JobSerializer = JSON,
+        expires_extra_ms: int | None = None,
     ) -> None:
         self._coordinator = coordinator
         self.tasks = TaskAdmissionController(coordinator, pool)
-        super().__init__(self.tasks, coordinator.client.connection_pool, serializer)
+        super().__init__(
+            self.tasks,
+            coordinator.client.connection_pool,
+            serializer,
+            expires_extra_ms=expires_extra_ms,
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -279,6 +336,8 @@ async def create_pool(
     pool: str = "default",
     serializer: SerializerName = "json",
     settings: MemberSettings | None = None,
+    expires_extra_ms: int | None = None,
+    **arqs: Any,
 ) -> JobPool:
     """Connect a program to a task pool; what it gives is used as arq's ``create_pool``'s is.
 
@@ -287,12 +346,21 @@ async def create_pool(
         pool: the pool's name.
         serializer: of the pool's jobs and results.
         settings: how the process takes part in the fleet.
+        expires_extra_ms: how long after its time a job expires that says no ``_expires``; by
+            default a job waits until it is run.
+        arqs: arguments of arq's own ``create_pool``, which are refused by name.
 
     Raises:
-        ConfigurationError, CoordinatorError: the server cannot be used.
+        ConfigurationError, CoordinatorError: an argument is wrong, or the server cannot be used.
     """
+    check_create_pool(arqs, create_pool)
     chosen = serializer_of(serializer)
-    return JobPool(await Coordinator.open(url, settings), pool, chosen)
+    coordinator = await Coordinator.open(url, settings)
+    try:
+        return JobPool(coordinator, pool, chosen, expires_extra_ms)
+    except BaseException:
+        await coordinator.close()
+        raise
 
 
 def _group_of(group: TaskGroupSpec | str, weight: float) -> TaskGroupSpec:
@@ -311,6 +379,27 @@ def _request_of(
         return resources
     check_type("_resources of a job", resources, Mapping)
     return SchedulerResourceRequest(amounts={SUBMISSION: 1, **resources})
+
+
+def _instant(defer_until: datetime | None, defer_by: float | timedelta | None) -> float | None:
+    """Return the instant before which a job is not to start; None for now.
+
+    A span counts from this call, so that time in which the server is away is no delay besides.
+
+    Raises:
+        ConfigurationError: no datetime, or no span of time.
+    """
+    if defer_until is not None:
+        try:
+            return check_instant("_defer_until", defer_until.timestamp())
+        except (AttributeError, ValueError, OverflowError) as error:
+            raise ConfigurationError(
+                f"_defer_until is {shown(defer_until)}, expected a datetime of the years 1 to 9999;"
+                " for a number of seconds say _defer_by."
+            ) from error
+    if not defer_by:
+        return None
+    return time.time() + check_span("_defer_by", _seconds(defer_by) or 0.0)
 
 
 def _seconds(duration: float | timedelta | None) -> float | None:

@@ -164,9 +164,8 @@ async def read_results(client: ArqRedis) -> list[JobResult]:
 
     A warning names each that another program wrote.
     """
-    keys = await client.keys(f"{result_key_prefix}*")
     found = []
-    for key in keys:
+    async for key in client.scan_iter(f"{result_key_prefix}*", count=1000):
         stored = await _read_or_warn(client, key)
         if stored is not None:
             result = deserialize_result(stored, deserializer=client.job_deserializer)

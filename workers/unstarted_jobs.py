@@ -50,15 +50,19 @@ class UnstartedJobs:
         self._serializer = serializer
         self._keep_seconds = keep_seconds
 
-    async def discard_aborted(self, runs_here: Callable[[str], bool]) -> None:
+    async def discard_aborted(self, runs_here: Callable[[str], bool]) -> list[str]:
         """Drop jobs that are to be aborted and have not started; arq cancels those that have.
 
         Args:
             runs_here: whether a job runs in this worker.
 
+        Returns:
+            The ids of those that were dropped by this call, and by no other worker's.
+
         Raises:
             CoordinatorError, RedisError: the server could not be used.
         """
+        dropped = []
         for found in await self._redis.zrange(abort_jobs_ss, 0, -1):
             try:
                 job_id = check_name("job id", found.decode())
@@ -70,9 +74,11 @@ class UnstartedJobs:
                 continue
             payload = await self._payload_of(job_id)
             result = self._result_of(job_id, asyncio.CancelledError(), payload)
-            await self._controller.queue.abort(
+            if await self._controller.queue.abort(
                 job_id, result=result, result_seconds=self._keep_seconds
-            )
+            ):
+                dropped.append(job_id)
+        return dropped
 
     async def leave_expired(self, job_id: str) -> None:
         """End a job whose payload expired in the queue; without a server it comes again later."""

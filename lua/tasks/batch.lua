@@ -7,7 +7,7 @@
 --   ledger      hash    resource -> amount out on leases
 --   config      hash    settings of the policy that borrows
 --   tasks       hash    task id -> group|arrival|signature|score|tries|run|column|number|function|losses
---   queue       zset    task name, by available-at in milliseconds: the queue that arq's Job looks at
+--   queue       zset    task name, by available-at in milliseconds of the server's clock: where arq's Job looks
 --   ready       zset    class NUL line NUL tag NUL place NUL group, by name
 --   signatures  hash    class (signature;function) -> groups in its open line|in its capped line|their weight
 --   fifo        zset    group NUL arrival NUL task id, by name
@@ -40,7 +40,9 @@
 --   member_id    string  who calls
 --   batch_number integer one more than this member's last
 --   operations   rest    name, number of arguments and arguments of each operation, one after another:
---                        submit id group weight admitted_limit signature delay_us payload ttl_ms function tries
+--                        submit id group weight admitted_limit signature not_before_us payload ttl_ms function tries
+--                        (not_before_us: microseconds since the epoch, which the user asks for, or empty
+--                        for now: it is compared with the server's TIME and never taken for the time)
 --                        admit slots in_progress_ms resources_under_pressure seen
 --                        finish lease_id result result_ttl_ms keep_in_progress_ms [record name value]...
 --                        drop lease_id reason; retry lease_id delay_us give_back_try

@@ -162,3 +162,25 @@ async def test_it_outlives_the_loss_of_a_lease_whose_job_has_not_begun(
         assert not worker.main_task.done()
     assert cancelled[0].cancelled()
     assert gate.inside == ["one"]
+
+
+async def test_hooks_and_counters_tell_of_each_start(redis_url, jobs):
+    gate, entries = Gate(), []
+
+    def hook(name):
+        async def hook(ctx):
+            entries.append(name)
+
+        return hook
+
+    hooks = {name: hook(name) for name in ("on_job_start", "on_job_end", "after_job_end")}
+    async with working(redis_url, gate.gated, member=SETTINGS, **hooks) as worker:
+        job = await jobs.enqueue_job("gated", _job_id="one")
+        await wait_until(lambda: gate.inside)
+        await lose_membership(jobs, worker)
+        await wait_until(lambda: len(gate.inside) == 2)
+        gate.open.set()
+        assert await result_of(job) == "let go"
+        await wait_until(lambda: not worker._running)
+        assert (worker.jobs_complete, worker.jobs_failed, worker.jobs_retried) == (1, 0, 1)
+    assert sorted(entries) == sorted([*hooks, *hooks])
