@@ -142,15 +142,7 @@ async def test_a_job_of_an_unknown_function_and_an_unreadable_one_are_told(redis
             assert await jobs.tasks.queue.submit(task)
         await wait_until(lambda: worker.jobs_failed == 2)
     assert events_of(said, "one") == [event("function_not_found", 1, "absent", level="warning")]
-    assert events_of(said, "two") == [
-        {
-            "event": "job_unreadable",
-            "log_level": "error",
-            "job_id": "two",
-            "job_try": 1,
-            "error": "DeserializationError",
-        }
-    ]
+    assert [one["task_id"] for one in said if one["event"] == "job_unreadable"] == ["two"]
     assert SECRET not in str(said)
 
 

@@ -14,7 +14,6 @@ from arq.worker import func
 
 from forebay.contracts.errors import ConfigurationError, TaskFailed
 from forebay.contracts.settings import MemberSettings
-from forebay.workers import job_lists
 from forebay.workers.arq_redis import create_pool
 from tests.support import wait_until
 from tests.support_arq import PATIENCE_SECONDS, Gate, result_of, working
@@ -155,8 +154,7 @@ async def test_jobs_of_another_pool_are_not_listed_and_its_queue_is_refused(redi
         await others.tasks.queue.discard("one")
 
 
-async def test_many_jobs_are_listed_over_few_connections(redis_url, jobs, monkeypatch):
-    monkeypatch.setattr(job_lists, "KEYS_PER_CALL", 7)
+async def test_many_jobs_are_listed_over_few_connections(redis_url, jobs):
     count = 100
     await asyncio.gather(*(jobs.enqueue_job("echo", n, _job_id=f"{n:03}") for n in range(count)))
     before = (await jobs.info("stats"))["total_connections_received"]

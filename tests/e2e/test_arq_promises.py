@@ -8,10 +8,10 @@ from datetime import datetime, timedelta, timezone
 
 import pytest
 from arq.cron import cron
-from arq.jobs import DeserializationError, JobStatus, ResultNotFound
+from arq.jobs import JobStatus, ResultNotFound
 from arq.worker import FailedJobs, Retry, func
 
-from forebay.contracts.errors import TaskFailed
+from forebay.contracts.errors import JobUnreadable, TaskFailed
 from forebay.workers.arq_worker import open_worker
 from tests.support import wait_until
 from tests.support_arq import Gate, named, result_of, working
@@ -136,10 +136,10 @@ async def test_who_waits_for_a_result_that_is_not_kept_is_told(redis_url, jobs):
 async def test_a_result_or_job_that_is_spoilt_is_told_as_such(redis_url, jobs):
     job = await jobs.enqueue_job("echo", 1, _job_id="one")
     await jobs.set("arq:job:one", b"spoilt")
-    with pytest.raises(DeserializationError, match="unable to deserialize job"):
+    with pytest.raises(JobUnreadable, match="the payload of job 'one'"):
         await job.info()
     await jobs.set("arq:result:one", b"spoilt")
-    with pytest.raises(DeserializationError, match="unable to deserialize job result"):
+    with pytest.raises(JobUnreadable, match="the result of job 'one'"):
         await job.result()
     await jobs.delete("arq:result:one")
     await jobs.tasks.queue.discard("one")

@@ -182,7 +182,7 @@ async def test_lists_of_jobs_leave_out_what_others_wrote(redis_url, jobs, caplog
     await jobs.enqueue_job("echo", _job_id="ours", _defer_by=60)
     await jobs.enqueue_job("echo", _job_id="spoiled", _defer_by=60)
     await jobs.set("arq:job:spoiled", b"garbage")
-    await jobs.set("arq:result:done", json.dumps(RESULT))
+    await jobs.set("arq:result:done", json.dumps(RESULT | {"q": jobs.default_queue_name}))
     await jobs.set("arq:result:foreign", PICKLES["pickle protocol 4"])
     await jobs.set(b"arq:result:\xff", b"garbage")
     assert [job.job_id for job in await jobs.queued_jobs()] == ["ours"]
