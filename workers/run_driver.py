@@ -7,7 +7,7 @@ which goes on from the row groups that are on disk (spec 05).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from forebay.contracts.errors import (
 from forebay.contracts.runs import RunProgress, RunSpec
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.logs import Logger
-from forebay.coordinator.runs.scheduling import resolve_columns, resource_limits
+from forebay.coordinator.runs.scheduling import resolve_columns
 from forebay.coordinator.runs.tracker import CompletionTracker
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.workers.generators.registry import build_generator
@@ -90,42 +90,31 @@ class RunDriver:
             ConfigurationError: its files cannot be written; the run was cancelled.
             CoordinatorError: the server could not be used; the run itself goes on.
         """
-        run_id = self._run.run_id
-        limits = resource_limits(self._run)
         await asyncio.to_thread(self._files.begin)
         try:
-            for resource, limit in limits.items():
-                await self._controller.set_limit(resource, limit, holder=run_id)
             scheduling = resolve_columns(self._run, build_generator)
             await self._tracker.submit(self._run, scheduling)
             await self._write_until_ended()
-            await self._drop_claims(limits)
             return await self._assemble()
         except (asyncio.CancelledError, ConfigurationError, TaskAdmissionError, RunRefused):
             await asyncio.to_thread(self._files.discard_if_empty)
-            await self._cancel_run(limits)
+            await self._cancel_run()
             raise
         finally:
             self._state.forget()
             await self._controller.close()
 
-    async def _cancel_run(self, limits: Iterable[str]) -> None:
+    async def _cancel_run(self) -> None:
         """End the run; where the server is away nobody can, and a person must know."""
         try:
             await self._tracker.cancel(self._run.run_id)
-            await self._drop_claims(limits)
         except ForebayError as error:
             log.warning(
                 "run_not_cancelled",
                 run_id=self._run.run_id,
                 error=str(error),
-                hint="its tasks and limits stay in the pool, and members go on with it",
+                hint="members work its open row groups to their end, which then wait in the pool",
             )
-
-    async def _drop_claims(self, limits: Iterable[str]) -> None:
-        """The smallest claim counts: one that outlives its run would throttle the pool."""
-        for resource in limits:
-            await self._controller.drop_limit(resource, holder=self._run.run_id)
 
     async def _write_until_ended(self) -> None:
         while True:

@@ -20,6 +20,7 @@ from forebay.contracts.scheduling import ResolvedTaskScheduling
 from forebay.contracts.workflow import Workflow
 from forebay.coordinator.keys import check_id, encode
 from forebay.coordinator.runs.plan import build_plan
+from forebay.coordinator.runs.scheduling import resource_limits
 from forebay.coordinator.tasks import codec
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 
@@ -61,7 +62,10 @@ class CompletionTracker:
         self._keys = controller.keys
 
     async def submit(self, run: RunSpec, scheduling: Sequence[ResolvedTaskScheduling]) -> bool:
-        """Begin a run; its first row groups are queued at once.
+        """Begin a run, and attend it; its first row groups are queued at once.
+
+        While this process is a member of the pool, the run's claims of limits count and its row
+        groups are admitted; `collect` attends it anew.
 
         Returns:
             Whether it is new; False where it is going on already.
@@ -77,7 +81,7 @@ class CompletionTracker:
                 f"the workflow of run {run.run_id!r} is longer than {MOST_WORKFLOW_BYTES:,} bytes"
                 " as JSON, values behind a YAML alias written out; make it smaller.",
             )
-        plan = build_plan(run.workflow, scheduling)
+        plan = build_plan(run.workflow, scheduling, resource_limits(run))
         result = await self._controller.ask("run_submit", check_id("run", run.run_id), plan, text)
         return codec.check_accepted(result, f"run {run.run_id!r}")
 
