@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal, cast
 from urllib.parse import unquote
 
 import redis.asyncio as aioredis
@@ -26,6 +26,9 @@ from forebay.coordinator.tasks.controller import TaskAdmissionController
 
 MOST_WORKFLOW_BYTES: Final = 8 * 2**20
 """Of a run's workflow as JSON; a workflow file has at most 1 MB."""
+
+WrittenAnswer = Literal["written", "ended", "unknown"]
+"""``unknown``: the server knows no such run, or none of its row groups that waits to be written."""
 
 DROPPED = "!"
 """Name under which a record keeps why it was dropped; no column's, as theirs are encoded."""
@@ -98,7 +101,10 @@ class CompletionTracker:
         return None if text is None else RunSpec.model_validate_json(text)
 
     async def collect(self, run_id: str) -> RunProgress | None:
-        """Return where a run stands, and be told of its next row groups; None where it is over.
+        """Attend a run, return where it stands, and be told of its next row groups.
+
+        Returns:
+            None where the server knows no such run: it has ended, was cancelled, or was lost.
 
         Raises:
             RunRefused: no live worker may make its cells, and none was made.
@@ -133,8 +139,8 @@ class CompletionTracker:
 
     async def read_row_group(
         self, run_id: str, workflow: Workflow, row_group: int
-    ) -> list[WrittenRecord]:
-        """Return the records of a row group that is through, in order."""
+    ) -> list[WrittenRecord] | None:
+        """Return the records of a row group that is through, in order; None where some are lost."""
         names = [name for column in workflow.columns for name in column.outputs]
         first = row_group * workflow.buffer_size
         last = min(first + workflow.buffer_size, workflow.seed.records)
@@ -151,15 +157,17 @@ class CompletionTracker:
                         number=record, values={}, dropped_by=unquote(column), reason=reason
                     )
                 )
+            elif None in values:
+                return None
             else:
                 row = {name: json.loads(v) for name, v in zip(names, values, strict=True)}
                 records.append(WrittenRecord(number=record, values=row))
         return records
 
-    async def written(self, run_id: str, row_group: int) -> bool:
-        """Say that a row group is on disk: its cells go; return whether the run has ended."""
-        result = await self._controller.ask("run_written", encode(run_id), row_group)
-        return result == ["ended"]
+    async def written(self, run_id: str, row_group: int) -> WrittenAnswer:
+        """Say that a row group is on disk: its cells go; the last one ends the run."""
+        (answer,) = await self._controller.ask("run_written", encode(run_id), row_group)
+        return cast("WrittenAnswer", answer)
 
     async def cancel(self, run_id: str) -> bool:
         """End a run at once; return whether there was one."""
