@@ -11,6 +11,7 @@
     │   ├── CoordinatorFull         Redis is out of memory; what frees still works
     │   ├── ServerTooOld            the server's version is not supported
     │   ├── SchemaMismatch          the shard was written by another, incompatible version
+    │   ├── RunLost                 the server lost a run, or records of it are elsewhere
     │   └── MembershipLost          this member was expired: its leases are gone
     ├── RequestAdmissionError       an acquire that was denied; carries RequestAdmissionDenied
     ├── TaskAdmissionError          a submit that was refused; carries the reason
@@ -101,6 +102,13 @@ class ServerTooOld(CoordinatorError):  # noqa: N818
 
 class SchemaMismatch(CoordinatorError):  # noqa: N818
     """The shard was written by a version that this member cannot speak with."""
+
+
+class RunLost(CoordinatorError):  # noqa: N818
+    """Records of a run are missing: the server lost its state, or another driver wrote them.
+
+    Nothing was deleted: row groups that were written and an earlier output stay as they are.
+    """
 
 
 class MembershipLost(CoordinatorError):  # noqa: N818

@@ -2,8 +2,9 @@
 --
 -- KEYS
 --   meta        hash    clock, virtual time, generation, counts, state, policy, who stands first
---   claims      zset    holder NUL resource NUL limit, and resource NUL limit NUL holder after "=", by name
---   limits      hash    resource -> limit, the smallest claim
+--   claims      zset    by name: after "@" holder NUL resource NUL limit; after "=" if it counts, "~" if it rests,
+--                       resource NUL limit NUL holder; after "!" member NUL run that it attends
+--   limits      hash    resource -> limit, the smallest claim that counts
 --   ledger      hash    resource -> amount out on leases
 --   config      hash    settings of the policy that borrows
 --   tasks       hash    task id -> group|arrival|signature|score|tries|run|column|number|function|losses
@@ -66,7 +67,8 @@
 --   O(signatures + log n) per admitted task, with the policy that borrows of at most 32 heads besides,
 --   and as much again to see who stands first; O(log n) per claim; O(tasks it frees) per finished one;
 --   O(cells of a row group) to write one or, of each open one, to cancel a run; besides, in one call, at
---   most 200 ended (leases and functions of members that are gone, and those members), 64 members
+--   most 200 ended (leases, functions and attended runs of members that are gone, each run with its claims,
+--   and those members), 64 members
 --   looked at, 64 due tasks, 64 parked or brought back and 64 wake-ups; one PTTL, and a PEXPIRE per key
 --   that the call may have made. A pool does not run in cluster mode: arq's keys are named by the task
 --   and not declared.
@@ -105,6 +107,7 @@ local OPERATIONS = {}
 -- @include lib/tasks/leases
 -- @include lib/tasks/pushes
 -- @include lib/suspects
+-- @include lib/runs/attending
 -- @include lib/tasks/settle
 -- @include lib/tasks/settings
 local first_argument, last_argument = 0, 0

@@ -56,8 +56,9 @@ def run_of(folder: Path, **columns: str) -> RunSpec:
     return RunSpec(run_id="run", tenant="t", workflow=workflow)
 
 
-def makes_cells(url: str):
-    return working(url, cells=partial(RunCells, environ={}, allowed=ALLOWED))
+def makes_cells(url: str, **settings: str):
+    allowed = Allowlist.of(paths=["."], hosts=["127.0.0.1:1"])
+    return working(url, cells=partial(RunCells, environ={}, allowed=allowed), **settings)
 
 
 async def test_columns_may_have_the_names_of_marks_in_the_store(folder, redis_url):
@@ -115,7 +116,7 @@ async def test_a_run_without_a_worker_says_what_it_waits_for(folder, redis_url):
             return await coordinator.client.exists(claims)
 
         await wait_until(is_submitted, timeout=20)
-    async with working(redis_url, pool="a b", cells=partial(RunCells, environ={}, allowed=ALLOWED)):
+    async with makes_cells(redis_url, pool="a b"):
         done = await running
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[:2] == [

@@ -97,9 +97,8 @@ async def test_a_cell_whose_run_was_being_prepared_by_a_cancelled_task_is_made_l
     async with await Coordinator.open(redis_url, BRIEF) as coordinator:
         tasks = TaskAdmissionController(coordinator)
         tracker = CompletionTracker(tasks, coordinator.client)
-        cells = RunCells(
-            tracker, AdaptiveRequestAdmissionController(coordinator), {}, Allowlist.of()
-        )
+        requests = AdaptiveRequestAdmissionController(coordinator)
+        cells = RunCells(tracker, requests, {}, Allowlist())
         making = asyncio.create_task(cells.make(RunCell(run_id="r", column_index=1, number=0), 1))
         await asyncio.sleep(0)
         for preparing in cells._prepared.values():
