@@ -232,8 +232,10 @@ class ForebayWorker(Worker):
             await work()
             if state.is_lost:
                 await self.pool.ping()  # the work may have asked the server nothing
-        except ResponseError as error:  # as of a key of arq's that another program has made
-            if self._refusals.get(name) != str(error):
+        except ResponseError as error:
+            if not str(error).startswith("WRONGTYPE"):
+                state.lost(error)
+            elif self._refusals.get(name) != str(error):
                 log.warning("heart_beat_failed", during=name, error=str(error))
             self._refusals[name] = str(error)
         except (RedisError, OSError, CoordinatorUnavailable) as error:

@@ -146,7 +146,7 @@ local function complete_cells(task, from, to)
   end
 end
 
-local function drop_cells(task, reason)
+function RUNS.drop_cells(task, reason)
   local run, plan = task.run, plan_of(task.run)
   if not plan then
     return
@@ -157,5 +157,3 @@ local function drop_cells(task, reason)
     drop_record(run, plan, records[i], column.name, reason)
   end
 end
-
-RUNS.drop_cells = drop_cells

@@ -143,7 +143,7 @@ function OPERATIONS.drop(lease_id, reason)
   redis.call('DEL', arq_key('in-progress', lease.task_id))
   emit_task('task_lease_released', 'task_id', lease.task_id, 'lease_id', lease_id, 'outcome', 'dropped')
   if task then
-    drop_cells(task, reason)
+    RUNS.drop_cells(task, reason)
   end
   return '["released"]'
 end
@@ -179,7 +179,7 @@ function OPERATIONS.discard(id, result, result_ttl_ms)
   write_result(id, result, result_ttl_ms)
   emit_task('cancelled', 'task_id', id)
   if task.run ~= '' then
-    drop_cells(task, 'discarded')
+    RUNS.drop_cells(task, 'discarded')
   end
   return '["discarded"]'
 end
