@@ -102,6 +102,7 @@ local OPERATIONS = {}
 -- @include lib/runs/state
 -- @include lib/tasks/leases
 -- @include lib/tasks/pushes
+-- @include lib/watch
 -- @include lib/suspects
 -- @include lib/tasks/settle
 -- @include lib/tasks/settings
