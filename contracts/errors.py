@@ -3,6 +3,7 @@
     ForebayError
     ├── ConfigurationError          a wrong URL, setting, file or name; nothing was started
     │   ├── WorkflowError           a workflow file that cannot run, with its place
+    │   ├── JobUnreadable           what is stored of a job is not of its pool; carries its id
     │   ├── RunRefused              a run that no worker may make: variable, file or host
     │   └── SchedulingMetadataError a generator that declares itself wrongly
     ├── CoordinatorError            the shared state could not be used
@@ -10,6 +11,7 @@
     │   ├── CoordinatorFull         Redis is out of memory; what frees still works
     │   ├── ServerTooOld            the server's version is not supported
     │   ├── SchemaMismatch          the shard was written by another, incompatible version
+    │   ├── RunLost                 the server lost a run, or records of it are elsewhere
     │   └── MembershipLost          this member was expired: its leases are gone
     ├── RequestAdmissionError       an acquire that was denied; carries RequestAdmissionDenied
     ├── TaskAdmissionError          a submit that was refused; carries the reason
@@ -39,6 +41,18 @@ class ConfigurationError(ForebayError):
 
 class WorkflowError(ConfigurationError):
     """A workflow file cannot run; the message names the place and what was expected."""
+
+
+class JobUnreadable(ConfigurationError):  # noqa: N818 - an outcome of a job, as TaskFailed
+    """What is stored of a job is not what its pool writes; nothing of it was executed.
+
+    Attributes:
+        job_id: the job.
+    """
+
+    def __init__(self, job_id: str, message: str) -> None:
+        super().__init__(message)
+        self.job_id = job_id
 
 
 class RunRefused(ConfigurationError):  # noqa: N818 - an answer of the workers
@@ -88,6 +102,13 @@ class ServerTooOld(CoordinatorError):  # noqa: N818
 
 class SchemaMismatch(CoordinatorError):  # noqa: N818
     """The shard was written by a version that this member cannot speak with."""
+
+
+class RunLost(CoordinatorError):  # noqa: N818
+    """Records of a run are missing: the server lost its state, or another driver wrote them.
+
+    Nothing was deleted: row groups that were written and an earlier output stay as they are.
+    """
 
 
 class MembershipLost(CoordinatorError):  # noqa: N818

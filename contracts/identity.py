@@ -21,6 +21,9 @@ LARGEST_ADMITTED: Final = 1_000_000_000
 MAX_SPAN_SECONDS: Final = 3e9
 """Some 95 years; added to a server's clock it keeps every microsecond in a double."""
 
+MAX_INSTANT_SECONDS: Final = 253_402_300_800
+"""The end of the year 9999, which is the last one of a ``datetime``, in seconds since the epoch."""
+
 _LONGEST_SHOWN: Final = 80
 _MOST_LISTED: Final = 12
 
@@ -109,6 +112,24 @@ def check_span(what: str, seconds: float) -> float:
         raise ConfigurationError(
             f"{what} is {shown(seconds)}, expected seconds, at most {MAX_SPAN_SECONDS:g}; give a"
             " number of them."
+        )
+    return seconds
+
+
+def check_instant(what: str, seconds: float) -> float:
+    """Return an instant in seconds since the epoch if a server can wait for it, else raise.
+
+    Raises:
+        ConfigurationError: not a number, or after the year 9999.
+    """
+    if (
+        isinstance(seconds, bool)
+        or not isinstance(seconds, int | float)
+        or not abs(seconds) <= MAX_INSTANT_SECONDS
+    ):
+        raise ConfigurationError(
+            f"{what} is {shown(seconds)}, expected seconds since the epoch, up to the year 9999;"
+            " give such an instant."
         )
     return seconds
 

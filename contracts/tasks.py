@@ -14,6 +14,7 @@ from forebay.contracts.identity import (
     SchedulerResourceKey,
     TaskGroupSpec,
     check_cap,
+    check_instant,
     check_name,
     check_span,
     check_type,
@@ -87,7 +88,8 @@ class SchedulableTask:
         function: the function that runs it; refused where live workers serve others and not this
             one. None asks nobody.
         first_try: what its first try counts as, from 1.
-        delay_seconds: not before this long from now.
+        not_before: instant before which it does not start, in seconds since the epoch, as the
+            server's clock counts them; None for now. One that is past is kept as arq's score.
         expires_seconds: after which the payload is dropped; None keeps it while it is queued.
 
     Raises:
@@ -101,7 +103,7 @@ class SchedulableTask:
     request_resource: RequestResourceKey | None = None
     function: str | None = None
     first_try: int = 1
-    delay_seconds: float = 0.0
+    not_before: float | None = None
     expires_seconds: float | None = None
 
     def __post_init__(self) -> None:
@@ -113,7 +115,8 @@ class SchedulableTask:
             SchedulerResourceRequest,
         )
         check_cap(f"first_try of task {self.task_id!r}", self.first_try, MOST_TRIES)
-        check_span(f"delay_seconds of task {self.task_id!r}", self.delay_seconds)
+        if self.not_before is not None:
+            check_instant(f"not_before of task {self.task_id!r}", self.not_before)
         if self.expires_seconds is not None:
             check_span(f"expires_seconds of task {self.task_id!r}", self.expires_seconds)
 

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         CoordinatorFull,
         CoordinatorUnavailable,
         ForebayError,
+        JobUnreadable,
         MembershipLost,
         RequestAdmissionError,
         RunRefused,
@@ -81,7 +82,8 @@ if TYPE_CHECKING:
     from forebay.transports import HttpResolver, RequestView, asking_as, http_client, transport
     from forebay.workers.allowlist import Allowlist
     from forebay.workers.arq_redis import JobPool, create_pool
-    from forebay.workers.arq_worker import ForebayWorker, open_worker, settings_of
+    from forebay.workers.arq_settings import settings_of
+    from forebay.workers.arq_worker import ForebayWorker, open_worker
     from forebay.workers.classification import Classifier, DefaultClassifier
     from forebay.workers.executor import ModelRequest, ModelRequestExecutor
     from forebay.workers.retries import RetryBudget, RetryPolicy
@@ -114,6 +116,7 @@ __all__ = [
     "ForebayWorker",
     "HttpResolver",
     "JobPool",
+    "JobUnreadable",
     "LeaseLost",
     "MemberSettings",
     "MembershipLost",
@@ -173,6 +176,7 @@ _EXPORTS: Final = {
         "CoordinatorFull",
         "CoordinatorUnavailable",
         "ForebayError",
+        "JobUnreadable",
         "MembershipLost",
         "RequestAdmissionError",
         "RunRefused",
@@ -240,10 +244,10 @@ _EXPORTS: Final = {
         "JobPool",
         "create_pool",
     ),
+    "forebay.workers.arq_settings": ("settings_of",),
     "forebay.workers.arq_worker": (
         "ForebayWorker",
         "open_worker",
-        "settings_of",
     ),
     "forebay.workers.classification": (
         "Classifier",

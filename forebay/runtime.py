@@ -35,12 +35,16 @@ def run_async(main: Coroutine[Any, Any, T]) -> T:
 
 @contextlib.contextmanager
 def server_url(url: str) -> Iterator[str]:
-    """Start an embedded server for the length of the block, or pass another URL through."""
+    """Start an embedded server for the length of the block, or pass another URL through.
+
+    ``embedded://`` alone is private to the command: nothing of an earlier one is in it. With a name
+    or a folder it keeps its data.
+    """
     address = parse_url(url)
     if not isinstance(address, EmbeddedAddress):
         yield url
         return
-    with EmbeddedServer(address.data_dir) as server:
+    with EmbeddedServer(None if url == DEFAULT_URL else address.data_dir) as server:
         yield server.url
 
 

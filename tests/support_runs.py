@@ -50,6 +50,20 @@ def forebay(
     )
 
 
+def start_forebay(
+    *arguments: object, cwd: Path, environ: dict[str, str] | None = None
+) -> subprocess.Popen[str]:
+    """Start a forebay command, as a user would in ``cwd``."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "forebay", *map(str, arguments)],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **(environ or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
 def seed_rows() -> list[dict[str, str]]:
     with (WORKFLOW.parent / "messages.csv").open(newline="") as file:
         return list(csv.DictReader(file))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -44,7 +45,7 @@ def task(
         group=of or group(),
         resource_request=SchedulerResourceRequest(amounts={"submission": 1, **amounts}),
         function=function,
-        delay_seconds=delay_seconds,
+        not_before=time.time() + delay_seconds if delay_seconds else None,
     )
 
 

@@ -17,11 +17,17 @@ from signal import Signals
 from typing import TYPE_CHECKING, Any, Final
 
 from arq.constants import job_key_prefix
+from arq.jobs import DeserializationError
 from arq.utils import timestamp_ms
-from arq.worker import Worker, func, get_kwargs
-from redis.exceptions import RedisError
+from arq.worker import Worker, func
+from redis.exceptions import RedisError, ResponseError
 
-from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable, ForebayError
+from forebay.contracts.errors import (
+    ConfigurationError,
+    CoordinatorUnavailable,
+    ForebayError,
+    JobUnreadable,
+)
 from forebay.contracts.requests import ReleaseResult
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.tasks import (
@@ -38,7 +44,16 @@ from forebay.coordinator.runs.tracker import CompletionTracker
 from forebay.coordinator.supervision import Guard
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.puller import TaskPuller
+from forebay.workers.arq_log import WorkerFacts, log_events, logged_as, logging_worker
+from forebay.workers.arq_log import log as arq_log
 from forebay.workers.arq_redis import ForebayArqRedis, Opening, opening_of_job
+from forebay.workers.arq_settings import (
+    WORKING,
+    check_settings,
+    named_functions,
+    pool_of,
+    url_of,
+)
 from forebay.workers.cell_jobs import (
     CELL_TRIES,
     CellJobs,
@@ -52,9 +67,6 @@ from forebay.workers.unstarted_jobs import UnstartedJobs
 
 if TYPE_CHECKING:
     from forebay.workers.allowlist import Allowlist  # with an extra
-
-_SERIALIZERS: Final = {"job_serializer", "job_deserializer"}
-_POOLS_TO_SAY: Final = {"redis_settings", "redis_pool", "queue_name", "queue_read_limit"}
 
 _TURN: Final = ("beats", "aborts", "aborts of waiting jobs", "hints")
 """What arq's loop does at each turn, as the log names it."""
@@ -73,18 +85,21 @@ class ForebayWorker(Worker):
 
     Args:
         coordinator: the process's connection to the server; closed by the worker.
-        pool: name of the task pool.
+        pool: name of the task pool, by default ``default``.
         functions: arq functions.
         serializer: of the pool's jobs and results.
-        cells: makes what makes the cells of runs; without it runs are refused.
+        cells: makes what makes the cells of runs; without it the worker is given none.
         settings: arq's, such as ``max_jobs``, ``on_startup`` or ``cron_jobs``.
+
+    Raises:
+        ConfigurationError: a setting that a pool does not take, or that is wrong.
     """
 
     def __init__(
         self,
         coordinator: Coordinator,
         *,
-        pool: str = "default",
+        pool: str | None = None,
         functions: Sequence[Any] = (),
         serializer: SerializerName = "json",
         cells: MakeCellMaker | None = None,
@@ -92,11 +107,12 @@ class ForebayWorker(Worker):
     ) -> None:
         self.coordinator = coordinator
         chosen = serializer_of(serializer)
-        named = [func(function) for function in functions]
-        crons = settings.get("cron_jobs") or ()
+        check_settings(settings)
+        pool_name = pool_of(pool, settings)
+        named, crons = named_functions(functions, settings.get("cron_jobs"))
         self.tasks_admission = TaskAdmissionController(
             coordinator,
-            pool,
+            pool_name,
             functions=[
                 *(one.name for one in named),
                 *((CELL_FUNCTION,) if cells else ()),
@@ -106,9 +122,10 @@ class ForebayWorker(Worker):
         )
         self.request_admission = AdaptiveRequestAdmissionController(coordinator)
         tracker = CompletionTracker(self.tasks_admission, coordinator.client)
-        maker = NoCells(tracker) if cells is None else cells(tracker, self.request_admission)
+        maker = NoCells() if cells is None else cells(tracker, self.request_admission)
         self._cells = CellJobs(maker, chosen)
         self._guard = Guard(log, pool=pool)
+        self._refusals: dict[str, str] = {}
         self._states = {
             name: coordinator.availability.connection(name, pool=pool) for name in _TURN
         }
@@ -121,7 +138,13 @@ class ForebayWorker(Worker):
         self._drained: dict[str, list[str]] = {"finished": [], "given_back": []}
         self._puller: TaskPuller | None = None
         self._stopping = False
-        jobs = ForebayArqRedis(self.tasks_admission, coordinator.client.connection_pool, chosen)
+        jobs = ForebayArqRedis(
+            self.tasks_admission,
+            coordinator.client.connection_pool,
+            chosen,
+            expires_extra_ms=settings.get("expires_extra_ms"),
+        )
+        self._jobs = jobs
         cell = func(self._cells.make, name=CELL_FUNCTION, keep_result=0, max_tries=CELL_TRIES)
         super().__init__(
             functions=[*named, cell],
@@ -129,7 +152,7 @@ class ForebayWorker(Worker):
             redis_pool=jobs,
             job_serializer=chosen.dump,
             job_deserializer=chosen.load,
-            **settings,
+            **{name: value for name, value in settings.items() if name in WORKING},
         )
         self._unstarted = UnstartedJobs(
             self.tasks_admission,
@@ -137,6 +160,14 @@ class ForebayWorker(Worker):
             chosen,
             keep_seconds=None if self.keep_result_forever else self.keep_result_s,
         )
+        self._facts = WorkerFacts(
+            pool=pool_name,
+            server=str(coordinator.address),
+            slots=self.max_jobs,
+            health_check_key=self.health_check_key,
+        )
+        log_events()
+        self.log_results = False  # none is logged, so none is made a text
         self.allow_pick_jobs = False  # arq's own polling: leases take its place
         self.ctx["forebay_worker"] = self
         self.ctx["forebay"] = self.request_admission
@@ -152,6 +183,11 @@ class ForebayWorker(Worker):
         return self._stopping
 
     # -- pulling
+
+    async def main(self) -> None:
+        """Do as arq does, and log it without what jobs carry."""
+        with logged_as(self._facts):
+            await super().main()
 
     async def heart_beat(self) -> None:
         """Start pulling at the first beat, after ``on_startup``; look at aborts and hints."""
@@ -175,12 +211,19 @@ class ForebayWorker(Worker):
             await self._outlive("aborts of waiting jobs", self._discard_aborted)
         await self._outlive("hints", self._hints.refresh)
 
+    async def _discard_aborted(self) -> None:
+        """Drop jobs that are to be aborted before their start; arq counts each as failed."""
+        for job_id in await self._unstarted.discard_aborted(self._runs_here):
+            self.jobs_failed += 1
+            arq_log.info("job_aborted", job_id=job_id, was_started=False)
+
     async def _cancel_aborted_jobs(self) -> None:
         """Do as arq does, which looks before each beat."""
-        await self._outlive("aborts", super()._cancel_aborted_jobs)
+        await self._outlive("aborts", self._cancel_aborted)
 
-    async def _discard_aborted(self) -> None:
-        await self._unstarted.discard_aborted(self._runs_here)
+    async def _cancel_aborted(self) -> None:
+        with contextlib.suppress(UnicodeDecodeError):  # of ids that are no text the beat disposes
+            await super()._cancel_aborted_jobs()
 
     async def _outlive(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do a part of what arq's loop does at each turn; what it raises ends no worker."""
@@ -189,6 +232,10 @@ class ForebayWorker(Worker):
             await work()
             if state.is_lost:
                 await self.pool.ping()  # the work may have asked the server nothing
+        except ResponseError as error:  # as of a key of arq's that another program has made
+            if self._refusals.get(name) != str(error):
+                log.warning("heart_beat_failed", during=name, error=str(error))
+            self._refusals[name] = str(error)
         except (RedisError, OSError, CoordinatorUnavailable) as error:
             state.lost(error)
         except ForebayError as error:  # as of a cron job that a draining pool does not take
@@ -196,6 +243,7 @@ class ForebayWorker(Worker):
         except Exception as error:  # noqa: BLE001 - of a cron job's schedule, say
             self._guard.note(name, error)
         else:
+            self._refusals.pop(name, None)
             state.back()
 
     def _free_slots(self) -> int:
@@ -219,6 +267,7 @@ class ForebayWorker(Worker):
     def _start_task(self, lease: TaskAdmissionLease) -> None:
         context = copy_context()
         context.run(lease_of_job.set, lease)
+        context.run(logging_worker.set, self._facts)
         task = self.loop.create_task(self._run(lease), context=context)
         self.tasks[lease.item.task_id] = task
         self._running.add(task)
@@ -230,19 +279,16 @@ class ForebayWorker(Worker):
         has_begun = False
         try:
             await self._unwound(item.task_id)
-            payload = await self._payload_of(lease)
-            if not self.tasks_admission.is_held(lease):
+            opening = await self._opening_of(lease)
+            if opening is None:
                 return
-            self.tasks_admission.say("worker_spawned", lease)
-            opening_of_job.set(
-                Opening(payload=payload, job_try=item.job_try, is_aborted=item.is_aborted)
-            )
+            opening_of_job.set(opening)
             has_begun = True
             await self.run_job(item.task_id, item.available_ms)
         except (RedisError, OSError) as error:
-            log.warning("job_put_back", task_id=item.task_id, error=type(error).__name__)
-            if self.tasks_admission.is_held(lease):
-                await self._end(lease, TaskDeferred())
+            if has_begun and not isinstance(error, RedisError):
+                raise  # of a hook; where it asked a server that is away, the job comes again
+            await self._put_back(lease, error)
         except Exception as error:
             if has_begun:
                 raise  # of a hook, which ends the worker, as it does in arq
@@ -256,6 +302,14 @@ class ForebayWorker(Worker):
                 self._end(lease, TaskDeferred(gives_back_try=True))
             raise
 
+    async def _put_back(self, lease: TaskAdmissionLease, error: Exception) -> None:
+        """Let a job run again later, as its worker could not reach a server."""
+        if self.tasks_admission.is_held(lease):
+            log.warning("job_put_back", task_id=lease.item.task_id, error=type(error).__name__)
+            await self._end(lease, TaskDeferred())
+        else:
+            log.warning("hook_failed", task_id=lease.item.task_id, error=type(error).__name__)
+
     async def _unwound(self, job_id: str) -> None:
         """Wait until the try of a job is over whose lease was lost: an id runs once at a time."""
         while (run := self._unwinding.get(job_id)) is not None:
@@ -263,16 +317,45 @@ class ForebayWorker(Worker):
             if job_id in self.job_tasks:
                 self.job_tasks[job_id].cancel()
 
+    async def _opening_of(self, lease: TaskAdmissionLease) -> Opening | None:
+        """Return what arq asks for first; None where the lease is lost or the job unreadable."""
+        item = lease.item
+        try:
+            payload = await self._payload_of(lease)
+        except JobUnreadable as error:
+            await self._fail_unreadable(lease, error)
+            return None
+        if not self.tasks_admission.is_held(lease):
+            return None
+        self.tasks_admission.say("worker_spawned", lease)
+        return Opening(payload=payload, job_try=item.job_try, is_aborted=item.is_aborted)
+
     async def _payload_of(self, lease: TaskAdmissionLease) -> bytes | None:
-        """Return the job; a cell carries a reference, and its job is made here."""
+        """Return the job, read and checked; a cell carries a reference, and its job is made here.
+
+        Raises:
+            JobUnreadable: what is stored is no job of this pool.
+        """
         item = lease.item
         if item.cell is not None:
             return self._cells.payload(item)
         if item.payload is not None:
-            return item.payload
+            return self._jobs.stored.payload(item.task_id, item.payload)
         # The reply that brought it was lost, and its repeat tells of the lease alone.
-        payload: bytes | None = await self.pool.get(job_key_prefix + item.task_id)
+        payload: bytes | None = await self._jobs.get(job_key_prefix + item.task_id)
         return payload
+
+    async def _fail_unreadable(self, lease: TaskAdmissionLease, error: JobUnreadable) -> None:
+        """End a job that is none of this pool's as arq ends one that it cannot deserialize."""
+        log.warning("job_unreadable", task_id=error.job_id, error=str(error))
+        if not self.tasks_admission.is_held(lease):
+            return
+        self.jobs_failed += 1
+        failure = DeserializationError(str(error))
+        failure.__cause__ = error
+        await self.finish_failed_job(
+            error.job_id, self._unstarted.failure(error.job_id, failure, lease.item.job_try)
+        )
 
     def _leave_slot(self, task: asyncio.Task[None], lease: TaskAdmissionLease) -> None:
         job_id = lease.item.task_id
@@ -297,7 +380,7 @@ class ForebayWorker(Worker):
     def _note_expired(self, job_id: str) -> None:
         """Count a job whose payload expired in the queue as arq does: it has failed."""
         self.jobs_failed += 1
-        log.warning("job_expired", task_id=job_id)
+        arq_log.warning("job_expired", job_id=job_id)
         # arq keeps what is in `tasks`, and looks how it ended.
         self.tasks[f"{job_id} expired"] = self.loop.create_task(
             self._outlive("beats", lambda: self._unstarted.leave_expired(job_id))
@@ -385,12 +468,14 @@ class ForebayWorker(Worker):
     def handle_sig(self, signum: Signals) -> None:
         """Give back what runs: an orderly stop costs a task no try."""
         self._stop_pulling()
-        super().handle_sig(signum)
+        with logged_as(self._facts):
+            super().handle_sig(signum)
 
     def handle_sig_wait_for_completion(self, signum: Signals) -> None:
         """Let what runs end within the grace time; take nothing new."""
         self._stop_pulling()
-        super().handle_sig_wait_for_completion(signum)
+        with logged_as(self._facts):
+            super().handle_sig_wait_for_completion(signum)
 
     def _stop_pulling(self) -> None:
         self._stopping = True
@@ -398,15 +483,25 @@ class ForebayWorker(Worker):
             self._puller.stop()
 
     async def close(self) -> None:
-        """Give every lease back, leave the fleet, say what ended how, close the connections."""
+        """Give every lease back, leave the fleet, say what ended how, close the connections.
+
+        Jobs that still run beside an error of a hook have the grace time to end, as on a signal.
+
+        Raises:
+            Exception: what ``on_shutdown`` raised.
+        """
+        is_told_to_stop = self._stopping
         self._stop_pulling()
         if not self._handle_signals:
             self.handle_sig(Signals.SIGUSR1)
+        elif self._running and not is_told_to_stop:
+            _, late = await asyncio.wait(self._running, timeout=self._job_completion_wait)
+            for task in late:
+                task.cancel()
         await self._end_jobs()
         log.info("worker_drained", **self._drained)
         try:
-            with contextlib.suppress(asyncio.CancelledError, RedisError, OSError):
-                await super().close()
+            await self._shut_down()
         finally:
             for state in self._states.values():
                 state.forget()
@@ -415,6 +510,17 @@ class ForebayWorker(Worker):
                 stack.push_async_callback(self.tasks_admission.close)
                 stack.push_async_callback(self.request_admission.close)
                 stack.push_async_callback(self._cells.aclose)
+
+    async def _shut_down(self) -> None:
+        """Do what arq's own close does once no job runs, where the server is away as well."""
+        if self._pool is None:
+            return
+        with contextlib.suppress(RedisError, OSError):
+            await self.pool.delete(self.health_check_key)
+        pool, self._pool = self._pool, None
+        if self.on_shutdown:
+            await self.on_shutdown(self.ctx)
+        await pool.close(close_connection_pool=True)
 
     async def _end_jobs(self) -> None:
         """Wait until every job has ended and its lease is on its way back, and the worker's loop.
@@ -432,9 +538,9 @@ class ForebayWorker(Worker):
 
 
 async def open_worker(
-    url: str,
+    url: str | None = None,
     *,
-    pool: str = "default",
+    pool: str | None = None,
     member: MemberSettings | None = None,
     allowed: Allowlist | None = None,
     **settings: Any,
@@ -442,8 +548,9 @@ async def open_worker(
     """Connect and make a worker; ``await worker.async_run()`` runs it.
 
     Args:
-        url: the server: ``redis://``, ``rediss://`` or ``unix://``.
-        pool: the task pool.
+        url: the server: ``redis://``, ``rediss://`` or ``unix://``; by default that of the setting
+            ``redis_settings``.
+        pool: the task pool, by default ``default``.
         member: how the process takes part in the fleet.
         allowed: the worker makes the cells of runs, which may use this and no other variable, file
             or host; without it, and without ``cells``, it makes none.
@@ -451,11 +558,15 @@ async def open_worker(
             `settings_of` returns.
 
     Raises:
-        ConfigurationError, CoordinatorError: the server cannot be used.
+        ConfigurationError, CoordinatorError: a setting is wrong, or the server cannot be used.
     """
+    if url is None and settings.get("redis_settings") is None:
+        raise ConfigurationError(
+            "neither a url nor redis_settings were given, expected one; say the server's url."
+        )
     if allowed is not None:
         settings = {"cells": _cells_within(allowed)} | settings
-    coordinator = await Coordinator.open(url, member)
+    coordinator = await Coordinator.open(url or url_of(settings["redis_settings"]), member)
     try:
         return ForebayWorker(coordinator, pool=pool, **settings)
     except BaseException:
@@ -467,21 +578,3 @@ def _cells_within(allowed: Allowlist) -> MakeCellMaker:
     from forebay.workers.run_cells import RunCells  # noqa: PLC0415 - an extra
 
     return partial(RunCells, environ=os.environ, allowed=allowed)
-
-
-def settings_of(settings_class: Any) -> dict[str, Any]:
-    """Return what of an arq settings class a worker of a pool takes.
-
-    Its Redis address and queue are the pool's to say and are left out.
-
-    Raises:
-        ConfigurationError: it names serializers of its own.
-    """
-    found: dict[str, Any] = get_kwargs(settings_class)
-    if own := found.keys() & _SERIALIZERS:
-        raise ConfigurationError(
-            f"{settings_class.__name__} sets {', '.join(sorted(own))}, which a pool does not take:"
-            " jobs are JSON or msgpack, never pickle; leave them out and name a serializer:"
-            " serializer='msgpack'."
-        )
-    return {name: value for name, value in found.items() if name not in _POOLS_TO_SAY}

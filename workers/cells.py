@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from redis.exceptions import RedisError
-
-from forebay.contracts.errors import CoordinatorError
 from forebay.contracts.tasks import RunCell
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
@@ -71,24 +67,11 @@ def this_worker() -> str:
 
 
 class NoCells:
-    """Refuses every run: for a worker that makes no cells, where no other one may be there.
-
-    Args:
-        tracker: of the pool's runs.
-    """
-
-    def __init__(self, tracker: CompletionTracker) -> None:
-        self._tracker = tracker
+    """Stands in a worker that makes no cells, and so serves none: leaves each to other workers."""
 
     async def make(self, cell: RunCell, job_try: int) -> CellsOutcome:  # noqa: ARG002
-        """Leave the cell to other workers."""
-        reason = (
-            f"worker {this_worker()} makes no cells of runs; start one as `forebay worker`, where"
-            " forebay[run] is installed, and give runs and jobs pools of their own."
-        )
-        log.error("run_refused", run_id=cell.run_id, reason=reason)
-        with contextlib.suppress(CoordinatorError, RedisError):  # said again with the next cell
-            await self._tracker.refuse(cell.run_id, reason)
+        """Put the cell back, at no cost of a try."""
+        log.warning("cell_put_back", run_id=cell.run_id, reason="this worker makes no cells")
         return CellsDeferred(delay_seconds=PUT_BACK_SECONDS, gives_back_try=True)
 
     async def aclose(self) -> None:

@@ -7,7 +7,7 @@ which goes on from the row groups that are on disk (spec 05).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,13 +17,14 @@ from forebay.contracts.errors import (
     ConfigurationError,
     CoordinatorUnavailable,
     ForebayError,
+    RunLost,
     RunRefused,
     TaskAdmissionError,
 )
 from forebay.contracts.runs import RunProgress, RunSpec
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.logs import Logger
-from forebay.coordinator.runs.scheduling import resolve_columns, resource_limits
+from forebay.coordinator.runs.scheduling import resolve_columns
 from forebay.coordinator.runs.tracker import CompletionTracker
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.workers.generators.registry import build_generator
@@ -80,6 +81,8 @@ class RunDriver:
         ignored: Callable[[RunProgress], None] = lambda _progress: None  # noqa: E731
         self._on_progress = ignored if on_progress is None else on_progress
         self._files = RunFiles(Path(run.workflow.output.path), run.run_id)
+        self._on_disk: set[int] = set()
+        self._generation = ""
 
     async def drive(self) -> RunSummary:
         """Submit the run unless it is going on, and stay until its records are on disk.
@@ -88,44 +91,36 @@ class RunDriver:
             TaskAdmissionError: the pool refuses it; nothing was queued.
             RunRefused: no worker may make it; nothing of it was made, and it is over.
             ConfigurationError: its files cannot be written; the run was cancelled.
+            RunLost: records are missing, as the server lost the run; nothing was deleted.
             CoordinatorError: the server could not be used; the run itself goes on.
         """
-        run_id = self._run.run_id
-        limits = resource_limits(self._run)
         await asyncio.to_thread(self._files.begin)
         try:
-            for resource, limit in limits.items():
-                await self._controller.set_limit(resource, limit, holder=run_id)
             scheduling = resolve_columns(self._run, build_generator)
-            await self._tracker.submit(self._run, scheduling)
+            if not await self._tracker.submit(self._run, scheduling):
+                self._on_disk = self._files.row_groups()  # as an earlier driver left them
+            self._generation = self._generation_now()
             await self._write_until_ended()
-            await self._drop_claims(limits)
             return await self._assemble()
         except (asyncio.CancelledError, ConfigurationError, TaskAdmissionError, RunRefused):
             await asyncio.to_thread(self._files.discard_if_empty)
-            await self._cancel_run(limits)
+            await self._cancel_run()
             raise
         finally:
             self._state.forget()
             await self._controller.close()
 
-    async def _cancel_run(self, limits: Iterable[str]) -> None:
+    async def _cancel_run(self) -> None:
         """End the run; where the server is away nobody can, and a person must know."""
         try:
             await self._tracker.cancel(self._run.run_id)
-            await self._drop_claims(limits)
         except ForebayError as error:
             log.warning(
                 "run_not_cancelled",
                 run_id=self._run.run_id,
                 error=str(error),
-                hint="its tasks and limits stay in the pool, and members go on with it",
+                hint="members work its open row groups to their end, which then wait in the pool",
             )
-
-    async def _drop_claims(self, limits: Iterable[str]) -> None:
-        """The smallest claim counts: one that outlives its run would throttle the pool."""
-        for resource in limits:
-            await self._controller.drop_limit(resource, holder=self._run.run_id)
 
     async def _write_until_ended(self) -> None:
         while True:
@@ -143,25 +138,51 @@ class RunDriver:
 
     async def _write_what_is_ready(self) -> bool:
         """Write every row group that is through; return whether the run has ended."""
+        run_id, workflow = self._run.run_id, self._run.workflow
         while True:
-            progress = await self._tracker.collect(self._run.run_id)
+            progress = await self._tracker.collect(run_id)
             if progress is None:
-                return True
+                if len(self._on_disk) < workflow.row_group_count:
+                    raise await self._lost(self._why_unknown())
+                return True  # the reply that said so was lost
             self._on_progress(progress)
             for row_group in progress.ready_to_write:
-                records = await self._tracker.read_row_group(
-                    self._run.run_id, self._run.workflow, row_group
-                )
+                records = await self._tracker.read_row_group(run_id, workflow, row_group)
+                if records is None:
+                    raise await self._lost(f"cells of row group {row_group} are not on the server")
                 await asyncio.to_thread(self._files.write_row_group, row_group, records)
-                if await self._tracker.written(self._run.run_id, row_group):
+                self._on_disk.add(row_group)
+                if await self._tracker.written(run_id, row_group) == "ended":
                     return True
             if not progress.ready_to_write:
                 return False
 
+    def _generation_now(self) -> str:
+        membership = self._controller.channel.membership
+        return "" if membership is None else membership.generation
+
+    def _why_unknown(self) -> str:
+        if self._generation_now() == self._generation:
+            return "it was cancelled elsewhere, or its keys were deleted"
+        return "the server lost its state (FLUSHALL, or a restart without its data)"
+
+    async def _lost(self, why: str) -> RunLost:
+        written, dropped = await asyncio.to_thread(self._files.count)
+        records = self._run.workflow.seed.records
+        return RunLost(
+            f"run {self._run.run_id!r} did not end and cannot go on: {why}. {written} of {records}"
+            f" records were finished and {dropped} dropped; they lie in {self._files.parts}."
+            " Nothing was deleted; run the workflow again for all of them."
+        )
+
     async def _assemble(self) -> RunSummary:
-        written, dropped = await asyncio.to_thread(self._files.assemble)
+        written, dropped = await asyncio.to_thread(self._files.count)
+        records = self._run.workflow.seed.records
+        if written + dropped != records:
+            raise await self._lost("another driver of it wrote the other row groups elsewhere")
+        await asyncio.to_thread(self._files.assemble)
         return RunSummary(
-            records=self._run.workflow.seed.records,
+            records=records,
             written=written,
             dropped=dropped,
             output=self._files.output,

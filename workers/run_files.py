@@ -6,7 +6,7 @@ import contextlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -99,20 +99,35 @@ class RunFiles:
                 partial.write_text("".join(map(_json_line, rows)), encoding="utf-8")
                 partial.replace(path)
 
-    def assemble(self) -> tuple[int, int]:
-        """Put the row groups together in order; return how many records were written and dropped.
+    def row_groups(self) -> set[int]:
+        """Return the row groups that are on disk."""
+        return {int(path.name.partition(".")[0]) for path in self._parts_of("dropped")}
+
+    def count(self) -> tuple[int, int]:
+        """Return how many records the row groups on disk hold, and how many dropped ones.
+
+        Raises:
+            ConfigurationError: they cannot be read.
+        """
+        with self._told():
+            kept, dropped = map(_count_lines, map(self._parts_of, ("records", "dropped")))
+        return kept, dropped
+
+    def assemble(self) -> None:
+        """Put the row groups together in order, in the place of what an earlier run wrote.
 
         Raises:
             ConfigurationError: a file cannot be written; the parts are left.
         """
         with self._told():
             self.parts.parent.mkdir(parents=True, exist_ok=True)
-            written = _concatenate(sorted(self.parts.glob("*.records.jsonl")), self.output)
-            dropped = _concatenate(sorted(self.parts.glob("*.dropped.jsonl")), self.dropped)
-            if not dropped:
+            _concatenate(self._parts_of("records"), self.output)
+            if not _concatenate(self._parts_of("dropped"), self.dropped):
                 self.dropped.unlink()
             shutil.rmtree(self.parts)
-        return written, dropped
+
+    def _parts_of(self, name: str) -> list[Path]:
+        return sorted(self.parts.glob(f"*.{name}.jsonl"))
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
@@ -166,14 +181,21 @@ def _json_line(row: Any) -> str:
     return json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n"
 
 
-def _concatenate(parts: list[Path], target: Path) -> int:
-    """Put parts into one file in order, replacing it at once; return the number of lines."""
-    partial = _partial_of(target)
+def _count_lines(paths: Iterable[Path]) -> int:
     lines = 0
-    with partial.open("w", encoding="utf-8") as out:
-        for part in parts:
-            text = part.read_text(encoding="utf-8")
-            lines += text.count("\n")
-            out.write(text)
-    partial.replace(target)
+    for path in paths:
+        with path.open("rb") as file:
+            lines += sum(1 for _ in file)
     return lines
+
+
+def _concatenate(parts: list[Path], target: Path) -> bool:
+    """Put parts into one file in order, replacing it at once; return whether it holds anything."""
+    partial = _partial_of(target)
+    with partial.open("wb") as out:
+        for part in parts:
+            with part.open("rb") as file:
+                shutil.copyfileobj(file, out)
+        holds_any = out.tell() > 0
+    partial.replace(target)
+    return holds_any

@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import pickle
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 from forebay.contracts.errors import ConfigurationError, TaskFailed
 from forebay.contracts.extras import how_to_install
@@ -21,8 +22,52 @@ from forebay.contracts.identity import shown
 SerializerName = Literal["json", "msgpack"]
 
 _ERROR: Final = "__forebay_error__"
+_ERROR_FIELDS: Final = {_ERROR, "message", "traceback"}
 _PICKLE: Final = b"\x80"
 """How every pickle since 2003 begins; no arq job is the empty map that this is in msgpack."""
+
+
+class Decoded(bytes):
+    """A job or result that was read already, in place of the stored bytes.
+
+    A serializer's ``load`` returns its value. arq's ``Job`` without a deserializer unpickles what
+    it is given: these bytes are then a pickle of this process's own, which holds one call, to
+    `read_stored`. What is stored is an argument of it, and is never unpickled itself.
+
+    Attributes:
+        value: what the stored bytes say.
+    """
+
+    value: Any
+
+    @classmethod
+    def of(cls, value: Any, *, stored: bytes | None = None, serializer: str = "") -> Self:
+        """Return what stands for a value.
+
+        Args:
+            value: what was read.
+            stored: from where, for who unpickles; without it that fails.
+            serializer: the name of the stored bytes' serializer.
+        """
+        unpickled = b"." if stored is None else pickle.dumps(_Reading(serializer, stored))
+        self = cls(unpickled)
+        self.value = value
+        return self
+
+
+class _Reading:
+    """Pickled as a call of `read_stored`."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self._arguments = arguments
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (read_stored, self._arguments)
+
+
+def read_stored(serializer: str, stored: bytes) -> Any:
+    """Return what stored bytes say; arq's ``Job`` calls it by way of `Decoded`."""
+    return serializer_of(serializer).load(stored)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +77,8 @@ class JobSerializer:
     Attributes:
         name: ``json`` or ``msgpack``; all of a pool must use the same.
         dump: writes; a value that it has no form for is a TypeError.
-        load: reads what ``dump`` wrote; anything else, a pickle above all, is a ConfigurationError.
+        load: reads what ``dump`` wrote, or returns what is `Decoded`; anything else, a pickle above
+            all, is a ConfigurationError.
     """
 
     name: SerializerName
@@ -51,7 +97,7 @@ def _encode(value: Any) -> Any:
 
 
 def _decode(value: dict[str, Any]) -> Any:
-    if _ERROR not in value:
+    if value.keys() != _ERROR_FIELDS or not all(isinstance(text, str) for text in value.values()):
         return value
     if value[_ERROR] == "CancelledError":
         return asyncio.CancelledError(value["message"])
@@ -77,6 +123,8 @@ def load_job(payload: bytes) -> Any:
     Raises:
         ConfigurationError: the payload is not JSON, such as a pickle of plain arq.
     """
+    if isinstance(payload, Decoded):
+        return payload.value
     try:
         return _from_json(payload.decode())
     except (ValueError, RecursionError) as error:
@@ -110,11 +158,13 @@ def serializer_of(name: str) -> JobSerializer:
         return bytes(msgpack.packb(value, default=_encode))
 
     def load(payload: bytes) -> Any:
+        if isinstance(payload, Decoded):
+            return payload.value
         if payload.startswith(_PICKLE):
             raise _unreadable("msgpack")
         try:
             return msgpack.unpackb(payload, object_hook=_decode)
-        except (ValueError, msgpack.exceptions.UnpackException) as error:
+        except (ValueError, RecursionError, msgpack.exceptions.UnpackException) as error:
             raise _unreadable("msgpack") from error
 
     return JobSerializer(name="msgpack", dump=dump, load=load)

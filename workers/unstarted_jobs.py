@@ -12,10 +12,19 @@ from arq.jobs import SerializationError, deserialize_job_raw, serialize_result
 from arq.utils import timestamp_ms
 from arq.worker import JobExecutionFailed
 
-from forebay.contracts.errors import CoordinatorError, WorkerLost
+from forebay.contracts.errors import (
+    ConfigurationError,
+    CoordinatorError,
+    JobUnreadable,
+    WorkerLost,
+)
+from forebay.contracts.identity import check_name, shown
+from forebay.coordinator.logs import Logger
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.workers.arq_redis import ForebayArqRedis
 from forebay.workers.serialization import JobSerializer
+
+log = Logger("forebay.worker")
 
 
 class UnstartedJobs:
@@ -41,24 +50,35 @@ class UnstartedJobs:
         self._serializer = serializer
         self._keep_seconds = keep_seconds
 
-    async def discard_aborted(self, runs_here: Callable[[str], bool]) -> None:
+    async def discard_aborted(self, runs_here: Callable[[str], bool]) -> list[str]:
         """Drop jobs that are to be aborted and have not started; arq cancels those that have.
 
         Args:
             runs_here: whether a job runs in this worker.
 
+        Returns:
+            The ids of those that were dropped by this call, and by no other worker's.
+
         Raises:
             CoordinatorError, RedisError: the server could not be used.
         """
+        dropped = []
         for found in await self._redis.zrange(abort_jobs_ss, 0, -1):
-            job_id = found.decode()
+            try:
+                job_id = check_name("job id", found.decode())
+            except (UnicodeDecodeError, ConfigurationError):
+                log.warning("abort_request_dropped", job_id=shown(found), reason="no job's id")
+                await self._redis.zrem(abort_jobs_ss, found)
+                continue
             if runs_here(job_id):
                 continue
-            payload = await self._redis.get(job_key_prefix + job_id)
+            payload = await self._payload_of(job_id)
             result = self._result_of(job_id, asyncio.CancelledError(), payload)
-            await self._controller.queue.abort(
+            if await self._controller.queue.abort(
                 job_id, result=result, result_seconds=self._keep_seconds
-            )
+            ):
+                dropped.append(job_id)
+        return dropped
 
     async def leave_expired(self, job_id: str) -> None:
         """End a job whose payload expired in the queue; without a server it comes again later."""
@@ -68,16 +88,30 @@ class UnstartedJobs:
                 job_id, result=result, result_seconds=self._keep_seconds
             )
 
+    async def _payload_of(self, job_id: str) -> bytes | None:
+        """Return a job's payload; None where it is gone, or none of this pool's."""
+        try:
+            payload: bytes | None = await self._redis.get(job_key_prefix + job_id)
+        except JobUnreadable:
+            return None
+        return payload
+
+    def failure(self, job_id: str, error: Exception, job_try: int) -> bytes:
+        """Return the result of a job of which nothing could be read; empty where none is kept."""
+        return self._result_of(job_id, error, None, job_try)
+
     async def fail_lost(self, job_id: str, members: Sequence[str]) -> None:
         """End a job whose process died with it too often; without a server it comes again later."""
-        payload = await self._redis.get(job_key_prefix + job_id)
+        payload = await self._payload_of(job_id)
         result = self._result_of(job_id, WorkerLost(members), payload)
         with contextlib.suppress(CoordinatorError):
             await self._controller.queue.fail_lost(
                 job_id, result=result, result_seconds=self._keep_seconds
             )
 
-    def _result_of(self, job_id: str, error: BaseException, payload: bytes | None) -> bytes:
+    def _result_of(
+        self, job_id: str, error: BaseException, payload: bytes | None, job_try: int = 1
+    ) -> bytes:
         if self._keep_seconds is not None and self._keep_seconds <= 0:
             return b""
         now_ms = timestamp_ms()
@@ -86,7 +120,7 @@ class UnstartedJobs:
             function=function,
             args=args,
             kwargs=kwargs,
-            job_try=1,
+            job_try=job_try,
             enqueue_time_ms=enqueued_ms,
             success=False,
             result=error,

@@ -9,11 +9,7 @@ from typing import Final
 from forebay.contracts.scheduling import ResolvedTaskScheduling
 from forebay.contracts.workflow import ColumnScope, PlannedColumn, Workflow
 from forebay.coordinator.keys import encode
-from forebay.coordinator.tasks.codec import encode_group, signature
-
-MAX_UNWRITTEN_ROW_GROUPS: Final = 64
-"""Row groups that may wait for their records to be written; then no further one is opened, so that
-a run without a driver does not grow without bound."""
+from forebay.coordinator.tasks.codec import encode_group, encode_resource, signature
 
 CELL_FUNCTION: Final = "forebay_cell"
 """The function that a member serves which makes cells of runs."""
@@ -21,23 +17,27 @@ CELL_FUNCTION: Final = "forebay_cell"
 SCOPE_LETTER: Final = {ColumnScope.ROW_GROUP: "g", ColumnScope.RECORD: "r"}
 
 
-def build_plan(workflow: Workflow, scheduling: Sequence[ResolvedTaskScheduling]) -> str:
+def build_plan(
+    workflow: Workflow, scheduling: Sequence[ResolvedTaskScheduling], limits: Mapping[str, int]
+) -> str:
     """Return the plan as JSON.
 
     Args:
         workflow: the checked workflow.
         scheduling: group and resources of each column, in the order of the workflow.
+        limits: what the run claims of resources while a driver attends it.
 
     Returns:
-        What ``lua/lib/runs/tracker.lua`` reads: sizes, and per column its name, scope, inputs,
-        outputs, the columns it feeds (counted from 1), group, weight, limit, signature, function.
+        What ``lua/lib/runs/tracker.lua`` reads: sizes, limits, and per column its name, scope,
+        inputs, outputs, the columns it feeds (counted from 1), group, weight, admitted limit,
+        signature, function.
     """
     plan = {
         "records": workflow.seed.records,
         "buffer_size": workflow.buffer_size,
         "row_groups": workflow.row_group_count,
         "max_open": workflow.max_concurrent_row_groups,
-        "max_unwritten": MAX_UNWRITTEN_ROW_GROUPS,
+        "limits": {encode_resource(resource): limit for resource, limit in limits.items()},
         "columns": [
             _column(workflow.columns, index, resolved) for index, resolved in enumerate(scheduling)
         ],

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal, cast
 from urllib.parse import unquote
 
 import redis.asyncio as aioredis
@@ -20,11 +20,15 @@ from forebay.contracts.scheduling import ResolvedTaskScheduling
 from forebay.contracts.workflow import Workflow
 from forebay.coordinator.keys import check_id, encode
 from forebay.coordinator.runs.plan import build_plan
+from forebay.coordinator.runs.scheduling import resource_limits
 from forebay.coordinator.tasks import codec
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 
 MOST_WORKFLOW_BYTES: Final = 8 * 2**20
 """Of a run's workflow as JSON; a workflow file has at most 1 MB."""
+
+WrittenAnswer = Literal["written", "ended", "unknown"]
+"""``unknown``: the server knows no such run, or none of its row groups that waits to be written."""
 
 DROPPED = "!"
 """Name under which a record keeps why it was dropped; no column's, as theirs are encoded."""
@@ -61,7 +65,10 @@ class CompletionTracker:
         self._keys = controller.keys
 
     async def submit(self, run: RunSpec, scheduling: Sequence[ResolvedTaskScheduling]) -> bool:
-        """Begin a run; its first row groups are queued at once.
+        """Begin a run, and attend it; its first row groups are queued at once.
+
+        While this process is a member of the pool, the run's claims of limits count and its row
+        groups are admitted; `collect` attends it anew.
 
         Returns:
             Whether it is new; False where it is going on already.
@@ -77,7 +84,7 @@ class CompletionTracker:
                 f"the workflow of run {run.run_id!r} is longer than {MOST_WORKFLOW_BYTES:,} bytes"
                 " as JSON, values behind a YAML alias written out; make it smaller.",
             )
-        plan = build_plan(run.workflow, scheduling)
+        plan = build_plan(run.workflow, scheduling, resource_limits(run))
         result = await self._controller.ask("run_submit", check_id("run", run.run_id), plan, text)
         return codec.check_accepted(result, f"run {run.run_id!r}")
 
@@ -94,7 +101,10 @@ class CompletionTracker:
         return None if text is None else RunSpec.model_validate_json(text)
 
     async def collect(self, run_id: str) -> RunProgress | None:
-        """Return where a run stands, and be told of its next row groups; None where it is over.
+        """Attend a run, return where it stands, and be told of its next row groups.
+
+        Returns:
+            None where the server knows no such run: it has ended, was cancelled, or was lost.
 
         Raises:
             RunRefused: no live worker may make its cells, and none was made.
@@ -129,8 +139,8 @@ class CompletionTracker:
 
     async def read_row_group(
         self, run_id: str, workflow: Workflow, row_group: int
-    ) -> list[WrittenRecord]:
-        """Return the records of a row group that is through, in order."""
+    ) -> list[WrittenRecord] | None:
+        """Return the records of a row group that is through, in order; None where some are lost."""
         names = [name for column in workflow.columns for name in column.outputs]
         first = row_group * workflow.buffer_size
         last = min(first + workflow.buffer_size, workflow.seed.records)
@@ -147,15 +157,17 @@ class CompletionTracker:
                         number=record, values={}, dropped_by=unquote(column), reason=reason
                     )
                 )
+            elif None in values:
+                return None
             else:
                 row = {name: json.loads(v) for name, v in zip(names, values, strict=True)}
                 records.append(WrittenRecord(number=record, values=row))
         return records
 
-    async def written(self, run_id: str, row_group: int) -> bool:
-        """Say that a row group is on disk: its cells go; return whether the run has ended."""
-        result = await self._controller.ask("run_written", encode(run_id), row_group)
-        return result == ["ended"]
+    async def written(self, run_id: str, row_group: int) -> WrittenAnswer:
+        """Say that a row group is on disk: its cells go; the last one ends the run."""
+        (answer,) = await self._controller.ask("run_written", encode(run_id), row_group)
+        return cast("WrittenAnswer", answer)
 
     async def cancel(self, run_id: str) -> bool:
         """End a run at once; return whether there was one."""

@@ -76,7 +76,7 @@ def submit_args(task: SchedulableTask) -> Args:
         repr(task.group.weight),
         "" if limit is None else limit,
         signature(task.resource_request),
-        round(max(0.0, task.delay_seconds) * 1e6),
+        "" if task.not_before is None else round(task.not_before * 1e6),
         task.payload,
         "" if expires is None else milliseconds(expires),
         "" if task.function is None else check_id("function", task.function),

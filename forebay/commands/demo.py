@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from forebay.commands.lines import WIDTH
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.extras import require_extra
 
@@ -35,9 +37,13 @@ def demo_command(out: Path) -> None:
     _make(out)
     weights = ", ".join(f"{tenant} {weight:g}" for tenant, weight in TENANTS.items())
     click.echo(
-        f"{WORKERS} worker processes, a provider that takes {CAPACITY} calls at once (and tells"
-        f" nobody),\n3 tenants with weights {weights}; half way the capacity drops and a worker is"
-        " killed.\n"
+        textwrap.fill(
+            f"{WORKERS} worker processes, a provider that takes {CAPACITY} calls at once (and tells"
+            f" nobody), {len(TENANTS)} tenants with weights {weights}; half way the capacity drops"
+            " and a worker is killed.",
+            WIDTH,
+        )
+        + "\n"
     )
     live = _LiveLine()
     seen = Demo(out, live.show).run(run_async)
@@ -79,9 +85,9 @@ class _LiveLine:
         span = look.at - past.at
         rate = (look.succeeded - past.succeeded) / span if span > 0 else 0.0
         line = (
-            f"{look.at:5.1f} s  {look.succeeded:4d}/{2 * seen.records} calls  {rate:5.1f}/s"
-            f"  window {look.window:3d}  in flight {look.in_flight:3d}"
-            f"  429s {look.rate_limited:3d}  waiting {look.waiting:3d}"
+            f"{look.at:5.1f} s  {look.succeeded:4d}/{2 * seen.records} calls {rate:5.1f}/s"
+            f"  window {look.window:3d} in flight {look.in_flight:3d}"
+            f" 429s {look.rate_limited:3d} waiting {look.waiting:3d}"
         )
         click.echo(f"{self._start()}{line}", nl=not self._is_terminal)
 
@@ -96,29 +102,41 @@ class _LiveLine:
 def _print(summary: DemoSummary, seen: Observations, out: Path, plot: Path) -> None:
     tenants = ",".join(share.tenant for share in summary.shares)
     freed = summary.freed_after_seconds
-    lines = [
-        "",
-        (
-            f"records    {summary.written} of {summary.records} written, {summary.dropped} dropped,"
-            f" {summary.lost} lost, {summary.doubled} doubled, in {summary.seconds:.1f} s"
-        ),
-        f"goodput    {summary.goodput_ratio:.1%} of what the hidden capacity allowed",
-        f"429s       {summary.refused} of {summary.attempts} attempts ({summary.refused_rate:.1%})",
-        "shares     "
-        + ", ".join(f"{s.tenant} {s.share:.1%} (weight {s.fair_share:.1%})" for s in summary.shares)
+    rows = {
+        "records": f"{summary.written} of {summary.records} written, {summary.dropped} dropped,"
+        f" {summary.lost} lost, {summary.doubled} doubled, in {summary.seconds:.1f} s",
+        "goodput": f"{summary.goodput_ratio:.1%} of what the hidden capacity allowed",
+        "429s": f"{summary.refused} of {summary.attempts} attempts ({summary.refused_rate:.1%})",
+        "shares": ", ".join(
+            f"{s.tenant} {s.share:.1%} (weight {s.fair_share:.1%})" for s in summary.shares
+        )
         + " of the records done while all had work",
-        f"drop       {_drop(seen)}; {summary.lost} records lost",
-        "SIGKILL    one worker of four"
+        "drop": f"{_drop(seen)}; {summary.lost} records lost",
+        "SIGKILL": "one worker of four"
         + (
             f"; its leases and tasks were the others' again after {freed:.1f} s"
             if freed is not None
             else "; its membership did not end before the demo did"
         ),
-        f"left over  {summary.leases_left} leases, {summary.waiters_left} waiters; audit: "
+        "left over": f"{summary.leases_left} leases, {summary.waiters_left} waiters; audit: "
         + ("ok" if not summary.audit_differences else "; ".join(summary.audit_differences)),
-        f"files      {out}/{{{tenants}}}.jsonl and {plot}",
-    ]
-    click.echo("\n".join(lines))
+        "files": f"{out}/{{{tenants}}}.jsonl and {plot}",
+    }
+    click.echo()
+    for name, text in rows.items():
+        click.echo(_row(name, text))
+
+
+def _row(name: str, text: str) -> str:
+    """Return a named line of the summary, continued below itself where it is long."""
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent=f"{name:<11}",
+        subsequent_indent=" " * 11,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _drop(seen: Observations) -> str:

@@ -134,7 +134,7 @@ class _Progress:
         rate = done / now if now > 0 else 0.0
         left = f"{(self._records - done) / rate:.0f} s left" if rate > 0 else "no record yet"
         click.echo(
-            f"  {now:5.0f} s  {done}/{self._records} records  {rate:6.1f}/s  {left}"
+            f"  {now:5.0f} s  {done}/{self._records} records {rate:6.1f}/s  {left}"
             f"  open row groups {progress.row_groups_open}",
             err=True,
         )

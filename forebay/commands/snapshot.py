@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import click
 
+from forebay.commands.lines import fitted
 from forebay.contracts.identity import ProviderModelKey
 from forebay.contracts.snapshots import BudgetSnapshot, DomainSnapshot, GlobalSnapshot
 from forebay.coordinator.coordinator import Coordinator
@@ -42,32 +43,43 @@ async def _show(url: str, *, as_json: bool, watch: bool) -> None:
 def snapshot_lines(key: ProviderModelKey, shard: GlobalSnapshot) -> list[str]:
     """Return a shard as text; what is overdue or leaks is named where there is any."""
     wrong = {"overdue_members": shard.overdue_member_count, **shard.leak_diagnostics}
-    whole = (
-        f"{key}  cap {shard.static_cap}  in flight {shard.aggregate_in_flight}"
-        f"  waiting {shard.waiters}  members {shard.member_count}{_named(wrong)}"
-    )
+    whole = [
+        str(key),
+        f"cap {shard.static_cap}",
+        f"in flight {shard.aggregate_in_flight}",
+        f"waiting {shard.waiters}",
+        f"members {shard.member_count}",
+        *_named(wrong),
+    ]
+    lines = fitted(whole)
+    for quota in shard.budgets:
+        lines += fitted(_quota_parts(quota), first="  ")
+    for window in shard.domains.values():
+        if window.is_used:
+            lines += fitted(_window_parts(window), first="  ", indent=" " * 15)
+    return lines
+
+
+def _quota_parts(quota: BudgetSnapshot) -> list[str]:
     return [
-        whole,
-        *map(_quota_line, shard.budgets),
-        *(_window_line(window) for window in shard.domains.values() if window.is_used),
+        quota.budget,
+        f"left {quota.level:.0f} of {quota.burst}",
+        f"limit {quota.limit}{' (headers)' if quota.learned else ''}",
     ]
 
 
-def _quota_line(quota: BudgetSnapshot) -> str:
-    return (
-        f"  {quota.budget}  left {quota.level:.0f} of {quota.burst}"
-        f"  limit {quota.limit}{' (headers)' if quota.learned else ''}"
-    )
+def _window_parts(window: DomainSnapshot) -> list[str]:
+    return [
+        f"{window.resource.domain:<11}",
+        f"window {window.current_limit}/{window.effective_max}",
+        f"in flight {window.in_flight_count}",
+        f"waiting {window.waiters}",
+        f"cooldown {window.cooldown_remaining_seconds:.1f} s",
+        f"granted {window.granted}",
+        f"cuts {window.cuts}",
+        *_named(window.leak_diagnostics),
+    ]
 
 
-def _window_line(window: DomainSnapshot) -> str:
-    return (
-        f"  {window.resource.domain:<11}  window {window.current_limit}/{window.effective_max}"
-        f"  in flight {window.in_flight_count}  waiting {window.waiters}"
-        f"  cooldown {window.cooldown_remaining_seconds:.1f} s"
-        f"  granted {window.granted}  cuts {window.cuts}{_named(window.leak_diagnostics)}"
-    )
-
-
-def _named(wrong: Mapping[str, int]) -> str:
-    return "".join(f"  {name.replace('_', ' ')} {count}" for name, count in wrong.items() if count)
+def _named(wrong: Mapping[str, int]) -> list[str]:
+    return [f"{name.replace('_', ' ')} {count}" for name, count in wrong.items() if count]

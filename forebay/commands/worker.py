@@ -20,7 +20,8 @@ from forebay.contracts.extras import missing_modules, require_extra
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.logs import Logger
 from forebay.runtime import run_async
-from forebay.workers.arq_worker import open_worker, settings_of
+from forebay.workers.arq_settings import settings_of
+from forebay.workers.arq_worker import open_worker
 
 if TYPE_CHECKING:
     from forebay.workers.allowlist import Allowlist  # with an extra

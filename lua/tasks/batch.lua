@@ -2,12 +2,13 @@
 --
 -- KEYS
 --   meta        hash    clock, virtual time, generation, counts, state, policy, who stands first
---   claims      zset    holder NUL resource NUL limit, and resource NUL limit NUL holder after "=", by name
---   limits      hash    resource -> limit, the smallest claim
+--   claims      zset    by name: after "@" holder NUL resource NUL limit; after "=" if it counts, "~" if it rests,
+--                       resource NUL limit NUL holder; after "!" member NUL run that it attends
+--   limits      hash    resource -> limit, the smallest claim that counts
 --   ledger      hash    resource -> amount out on leases
 --   config      hash    settings of the policy that borrows
 --   tasks       hash    task id -> group|arrival|signature|score|tries|run|column|number|function|losses
---   queue       zset    task name, by available-at in milliseconds: the queue that arq's Job looks at
+--   queue       zset    task name, by available-at in milliseconds of the server's clock: where arq's Job looks
 --   ready       zset    class NUL line NUL tag NUL place NUL group, by name
 --   signatures  hash    class (signature;function) -> groups in its open line|in its capped line|their weight
 --   fifo        zset    group NUL arrival NUL task id, by name
@@ -40,7 +41,9 @@
 --   member_id    string  who calls
 --   batch_number integer one more than this member's last
 --   operations   rest    name, number of arguments and arguments of each operation, one after another:
---                        submit id group weight admitted_limit signature delay_us payload ttl_ms function tries
+--                        submit id group weight admitted_limit signature not_before_us payload ttl_ms function tries
+--                        (not_before_us: microseconds since the epoch, which the user asks for, or empty
+--                        for now: it is compared with the server's TIME and never taken for the time)
 --                        admit slots in_progress_ms resources_under_pressure seen
 --                        finish lease_id result result_ttl_ms keep_in_progress_ms [record name value]...
 --                        drop lease_id reason; retry lease_id delay_us give_back_try
@@ -64,7 +67,8 @@
 --   O(signatures + log n) per admitted task, with the policy that borrows of at most 32 heads besides,
 --   and as much again to see who stands first; O(log n) per claim; O(tasks it frees) per finished one;
 --   O(cells of a row group) to write one or, of each open one, to cancel a run; besides, in one call, at
---   most 200 ended (leases and functions of members that are gone, and those members), 64 members
+--   most 200 ended (leases, functions and attended runs of members that are gone, each run with its claims,
+--   and those members), 64 members
 --   looked at, 64 due tasks, 64 parked or brought back and 64 wake-ups; one PTTL, and a PEXPIRE per key
 --   that the call may have made. A pool does not run in cluster mode: arq's keys are named by the task
 --   and not declared.
@@ -104,6 +108,7 @@ local OPERATIONS = {}
 -- @include lib/tasks/pushes
 -- @include lib/watch
 -- @include lib/suspects
+-- @include lib/runs/attending
 -- @include lib/tasks/settle
 -- @include lib/tasks/settings
 local first_argument, last_argument = 0, 0

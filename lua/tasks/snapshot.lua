@@ -2,8 +2,9 @@
 --
 -- KEYS
 --   meta        hash    clock, virtual time, generation, counts, state, policy, who stands first
---   claims      zset    holder NUL resource NUL limit, and resource NUL limit NUL holder after "=", by name
---   limits      hash    resource -> limit, the smallest claim
+--   claims      zset    by name: after "@" holder NUL resource NUL limit; after "=" if it counts, "~" if it rests,
+--                       resource NUL limit NUL holder; after "!" member NUL run that it attends
+--   limits      hash    resource -> limit, the smallest claim that counts
 --   ledger      hash    resource -> amount out on leases
 --   config      hash    settings of the policy that borrows
 --   tasks       hash    task id -> group|arrival|signature|score|tries|run|column|number|function|losses

@@ -51,14 +51,15 @@ def submission(
     *,
     weight: float = 1,
     limit: object = "",
-    delay_us: int = 0,
+    not_before_us: object = "",
     function: str = "",
     ttl_ms: object = "",
     payload: bytes = b"",
 ) -> tuple[Any, ...]:
     """Return the operation that submits a task."""
     payload = payload or f"payload of {task_id}".encode()
-    return ("submit", task_id, group, weight, limit, asks, delay_us, payload, ttl_ms, function, 0)
+    terms = (group, weight, limit, asks, not_before_us, payload, ttl_ms, function, 0)
+    return ("submit", task_id, *terms)
 
 
 def demand(slots: int = 1, hints: str = "", seen: object = "") -> tuple[Any, ...]:
@@ -126,8 +127,17 @@ class Pool:
             self.ask(member_ids[0], "claim", resource, "pool", limit)
 
     def submit(
-        self, task_id: str, group: str = "g", asks: str = ONE, *, by: str = "m", **terms: Any
+        self,
+        task_id: str,
+        group: str = "g",
+        asks: str = ONE,
+        *,
+        by: str = "m",
+        delay_us: int = 0,
+        **terms: Any,
     ) -> list[Any]:
+        if delay_us:
+            terms["not_before_us"] = int(self.client.get(CLOCK_KEY)) + delay_us
         return self.ask(by, *submission(task_id, group, asks, **terms))
 
     def submit_many(self, group: str, count: int, asks: str = ONE, **terms: Any) -> None:

@@ -15,7 +15,7 @@ def column(name: str, scope: str, inputs: list[str], feeds: list[int], asks: str
     }  # fmt: skip
 
 
-def plan(records: int = 4, buffer_size: int = 2, max_open: int = 1, **other: int) -> str:
+def plan(records: int = 4, buffer_size: int = 2, max_open: int = 1, **other: Any) -> str:
     """A root makes `seed`; `left` and `right` need it; `last` needs both."""
     columns = [
         column("seed", "g", [], [2, 3], ONE),
@@ -25,9 +25,7 @@ def plan(records: int = 4, buffer_size: int = 2, max_open: int = 1, **other: int
     ]
     sizes = {"records": records, "buffer_size": buffer_size, "max_open": max_open}
     groups = -(-records // buffer_size)
-    return json.dumps(
-        sizes | {"row_groups": groups, "max_unwritten": 64, "columns": columns} | other
-    )
+    return json.dumps(sizes | {"row_groups": groups, "limits": {}, "columns": columns} | other)
 
 
 def values_of(lease_id: str, *, buffer_size: int = 2) -> list[str]:

@@ -83,12 +83,12 @@ def test_cell_is_queued_once_though_two_inputs_come(pool: Pool) -> None:
 
 
 def test_no_row_group_opens_while_too_many_wait_to_be_written(pool: Pool) -> None:
-    begin(pool, plan(max_unwritten=1))
+    begin(pool, plan(records=6))
     drain(pool)
-    assert progress(pool) == [2, 0, 0, 0, [0]]
+    assert progress(pool) == [4, 0, 0, 0, [0, 1]]
     assert pool.ask("m", "run_written", "run", 0) == ["written"]
 
-    assert work(pool) == ["run:seed:g1"]
+    assert work(pool) == ["run:seed:g2"]
 
 
 def test_dropped_record_discards_its_waiting_tasks_and_counts_add_up(pool: Pool) -> None:

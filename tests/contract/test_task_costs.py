@@ -96,12 +96,29 @@ def test_end_of_a_run_costs_its_own_claims_alone(client: redis.Redis) -> None:
         pool.open("m", gpu=5)
         for i in range(others):
             pool.ask("m", "claim", "gpu", f"holder{i}", 10 + i)
-        pool.ask("m", "run_submit", "run", plan(), "{}")
-        for name in ("gpu", "request:p/m"):
-            pool.ask("m", "claim", name, "run", 4)
+        pool.ask("m", "run_submit", "run", plan(limits={"gpu": 4, "request:p/m": 4}), "{}")
         costs.append(commands(client, lambda pool=pool: pool.ask("m", "run_cancel", "run")))
         pool.close()
     assert costs[0] == costs[1]
+
+
+def test_pools_call_ends_no_more_attended_runs_than_it_promises(pool: Pool) -> None:
+    pool.open("m", "driver")
+    pool.beat("m", 3600_000_000)
+    text = plan(records=1, buffer_size=1, limits={"request:p/m": 2})
+    for at in range(0, 300, 20):
+        submits = [("run_submit", f"r{i}", text, "{}") for i in range(at, at + 20)]
+        pool.ask_all("driver", *submits)
+    pool.pass_time(15.0)
+
+    def attended() -> int:
+        return int(pool.client.zlexcount(pool.keys["claims"], "[!", '["'))
+
+    assert attended() == 300
+    while before := attended():
+        pool.ask_for(0)
+        assert 0 < before - attended() <= TASKS["ended"]
+    assert pool.client.hget(pool.keys["limits"], "request:p/m") == b"4"
 
 
 def test_cancelling_a_run_costs_nothing_for_row_groups_long_written(client: redis.Redis) -> None:

@@ -146,8 +146,8 @@ def test_holder_that_claims_again_replaces_its_own_claim(pool: Pool) -> None:
 
 
 def test_claim_of_a_run_ends_with_it(pool: Pool) -> None:
-    assert pool.ask("m", "run_submit", "run", plan(), "{}") == ["accepted"]
-    assert pool.ask("m", "claim", "gpu", "run", 1) == ["claimed", 1]
+    assert pool.ask("m", "run_submit", "run", plan(limits={"gpu": 1}), "{}") == ["accepted"]
+    assert pool.client.hget(pool.keys["limits"], "gpu") == b"1"
     pool.ask("m", "run_cancel", "run")
 
     assert pool.client.hget(pool.keys["limits"], "gpu") == b"4"

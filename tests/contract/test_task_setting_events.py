@@ -81,10 +81,10 @@ def test_limit_of_tasks_as_such_is_told_from_what_an_unclaimed_pool_has(pool: Po
 def test_claims_that_end_with_their_run_are_told(pool: Pool) -> None:
     for resource, limit in LIMITS.items():
         pool.ask("m", "claim", resource, "pool", limit)
-    pool.ask("m", "claim", "gpu", "run", 2)
-    assert pool.ask("m", "run_submit", "run", plan(), "{}") == ["accepted"]
+    text = plan(limits={"gpu": 2})
+    assert pool.ask("m", "run_submit", "run", text, "{}") == ["accepted"]
     pool.ask("n", "run_cancel", "run")
-    assert told(pool, "resource_limit_claimed")[-1] == ("gpu", "run", "2", "", "n")
+    assert told(pool, "resource_limit_claimed")[-1] == ("gpu", "run:run", "2", "", "n")
 
 
 # -- policy and settings

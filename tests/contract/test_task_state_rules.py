@@ -212,6 +212,7 @@ def test_cell_of_a_run_is_written_down_as_any_task(pool: Pool) -> None:
     pool.finish(root, 0, "seed", '"s"', 1, "seed", '"t"')
 
     assert kinds(pool) == [
+        "run_attended",
         "row_group_admitted",
         "ready_enqueued",
         "task_lease_acquired",

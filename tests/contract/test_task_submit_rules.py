@@ -11,6 +11,8 @@ from tests.contract.pool_under_clock import GPU, MODEL, ONE, Pool, honest_pool, 
 from tests.contract.run_plans import plan
 from tests.contract.shard_under_clock import SECOND_US, SERVERS, START_US
 
+LATER_US = START_US + SECOND_US
+
 
 @pytest.fixture(params=SERVERS)
 def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
@@ -28,7 +30,7 @@ def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
         ({"asks": "tpu=1,submission=1"}, ["unknown_resource", "tpu"]),
         ({"asks": "gpu=3,submission=1"}, ["never_fits", "gpu"]),
         ({"asks": "gpu=2,submission=101"}, ["never_fits", "submission"]),
-        ({"delay_us": SECOND_US, "asks": "gpu=3,submission=1"}, ["never_fits", "gpu"]),
+        ({"not_before_us": LATER_US, "asks": "gpu=3,submission=1"}, ["never_fits", "gpu"]),
     ],
 )
 def test_refused_task_leaves_nothing_behind(
@@ -184,6 +186,51 @@ def test_delayed_task_takes_the_place_of_its_arrival(pool: Pool) -> None:
     pool.pass_time(1)
 
     assert tasks_of(pool.admit(9)) == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("late_seconds", [0, 0.5, 3])
+def test_task_starts_at_its_instant_however_late_its_submit_arrives(
+    pool: Pool, late_seconds: float
+) -> None:
+    pool.pass_time(late_seconds)
+    pool.submit("t", not_before_us=LATER_US)
+
+    assert pool.client.zscore(pool.keys["queue"], "t") == round(LATER_US / 1000)
+    assert tasks_of(pool.admit(9)) == (["t"] if late_seconds > 1 else [])
+    pool.pass_time(max(0, 1 - late_seconds))
+    assert tasks_of(pool.admit(9)) == ([] if late_seconds > 1 else ["t"])
+
+
+@pytest.mark.parametrize("instant_us", [0, -62_135_596_800_000_000, START_US - 1_000_600])
+def test_past_instant_keeps_its_score_and_its_task_is_ready(pool: Pool, instant_us: int) -> None:
+    pool.submit("t", not_before_us=instant_us)
+    (lease,) = pool.ask_for(1).leases
+
+    assert pool.client.zscore(pool.keys["queue"], "t") == round(instant_us / 1000)
+    assert lease[5] == str(round(instant_us / 1000))
+
+
+def test_instant_of_the_year_9999_is_kept(pool: Pool) -> None:
+    last_us = 253_402_300_799_999_000
+    pool.submit("t", not_before_us=last_us)
+
+    assert pool.client.zscore(pool.keys["queue"], "t") == last_us / 1000
+    assert pool.admit(1) == []
+    assert pool.count("delayed") == 1
+
+
+def test_instants_are_those_of_a_clock_that_stepped_back(pool: Pool) -> None:
+    pool.admit(0)
+    pool.pass_time(-3600)
+    now_us = START_US - 3600 * SECOND_US
+    pool.submit("soon", not_before_us=now_us + 5 * SECOND_US)
+    pool.submit("ready")
+    scores = {name: pool.client.zscore(pool.keys["queue"], name) for name in ("soon", "ready")}
+
+    assert scores == {"soon": round(now_us / 1000) + 5000, "ready": now_us // 1000}
+    assert tasks_of(pool.admit(9)) == ["ready"]
+    pool.pass_time(5)
+    assert tasks_of(pool.admit(9)) == ["soon"]
 
 
 def test_more_due_tasks_than_one_call_moves_come_with_the_next(pool: Pool) -> None:

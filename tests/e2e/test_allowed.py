@@ -226,22 +226,6 @@ def test_an_option_of_another_form_is_told_in_one_sentence(
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-async def test_a_run_that_only_workers_without_cells_could_take_is_refused(
-    fleet, provider, tmp_path, redis_url
-):
-    worker = await open_worker(redis_url)
-    working = asyncio.create_task(worker.async_run())
-    try:
-        done = await asyncio.to_thread(fleet.run, write_workflow(tmp_path, provider))
-    finally:
-        working.cancel()
-        await asyncio.gather(working, return_exceptions=True)
-        await worker.close()
-    assert done.returncode == 1
-    assert f":{os.getpid()} makes no cells of runs; start one as `forebay worker`" in done.stderr
-    await leaves_nothing(redis_url)
-
-
 class Refusing:
     """Leaves the first cells to others, then makes them; keeps which try each was."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from arq.connections import ArqRedis
 from arq.jobs import JobStatus
+from arq.utils import timestamp_ms, to_unix_ms
 from arq.worker import Retry
 
 from forebay.contracts.errors import ConfigurationError, TaskFailed
@@ -121,6 +122,30 @@ async def test_a_deferred_job_waits_for_its_time(redis_url, jobs, defer):
     assert await job.status() is JobStatus.deferred
     due = datetime.fromtimestamp((await job.info()).score / 1000, UTC)
     assert before + HOUR - timedelta(seconds=1) < due < before + HOUR + timedelta(seconds=60)
+
+
+@pytest.mark.parametrize(
+    "until",
+    [
+        datetime(2032, 1, 1, tzinfo=UTC),
+        datetime(2031, 7, 1, 12, 30, 15, 999_600),  # noqa: DTZ001 - of the local time, as in arq
+        datetime(2001, 9, 9, 1, 46, 40, 400, tzinfo=timezone(HOUR)),
+    ],
+    ids=["later", "without a zone", "past"],
+)
+async def test_an_instant_is_the_score_of_its_job_as_in_arq(jobs, until):
+    job = await jobs.enqueue_job("echo", _defer_until=until)
+    assert (await job.info()).score == to_unix_ms(until)
+    is_later = until.timestamp() > datetime.now(UTC).timestamp()
+    assert await job.status() is (JobStatus.deferred if is_later else JobStatus.queued)
+
+
+async def test_a_negative_span_makes_a_job_older_and_lets_it_run(redis_url, jobs):
+    before_ms = timestamp_ms()
+    job = await jobs.enqueue_job("echo", _defer_by=-2)
+    assert before_ms - 2000 <= (await job.info()).score <= timestamp_ms() - 2000
+    async with working(redis_url, echo):
+        await result_of(job)
 
 
 @pytest.mark.parametrize("by", ["_defer_by", "_defer_until"])

@@ -7,14 +7,16 @@ from importlib.metadata import version
 
 import pytest
 from arq.connections import ArqRedis
-from arq.jobs import serialize_job
+from arq.jobs import Job, serialize_job
 from arq.worker import Worker
 
+from forebay.workers.arq_job import _init_on_pool
 from forebay.workers.arq_redis import ForebayArqRedis, Opening, _OpeningPipeline
 from forebay.workers.arq_worker import ForebayWorker
 from forebay.workers.serialization import dump_job, load_job
 
 OVERRIDDEN = [
+    "main",
     "heart_beat",
     "finish_job",
     "finish_failed_job",
@@ -110,6 +112,19 @@ def test_enqueue_job_takes_every_argument_of_arqs_own():
     assert list(theirs) == [name for name in ours if name in theirs]
     for name, parameter in theirs.items():
         assert (ours[name].kind, ours[name].default) == (parameter.kind, parameter.default)
+
+
+def test_arqs_job_takes_what_it_took_and_asks_a_pool_for_the_rest():
+    parameters = inspect.signature(inspect.unwrap(Job.__init__)).parameters
+    assert {name: parameter.default for name, parameter in parameters.items()} == {
+        "self": inspect.Parameter.empty,
+        "job_id": inspect.Parameter.empty,
+        "redis": inspect.Parameter.empty,
+        "_queue_name": "arq:queue",
+        "_deserializer": None,
+    }
+    assert inspect.signature(_init_on_pool).parameters.keys() == parameters.keys()
+    assert Job.__init__ is _init_on_pool
 
 
 def test_what_is_relied_upon_is_in_the_installed_arq():

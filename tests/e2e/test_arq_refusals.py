@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 from arq.connections import RedisSettings
@@ -13,6 +13,8 @@ from forebay.coordinator.tasks.queue import MAX_PAYLOAD_BYTES
 from forebay.workers.arq_redis import create_pool
 from tests.support import wait_until
 from tests.support_arq import result_of, working
+
+WEST = timezone(timedelta(hours=-5))
 
 
 async def echo(ctx, *args):
@@ -103,8 +105,12 @@ async def test_arguments_that_the_serializer_cannot_hold_are_refused(redis_url, 
         ({"_job_id": "\ud800"}, "task id"),
         ({"_job_try": 0}, "first_try"),
         ({"_job_try": "2"}, "first_try"),
-        ({"_defer_by": float("inf")}, "delay_seconds"),
-        ({"_defer_by": float("nan")}, "delay_seconds"),
+        ({"_defer_by": float("inf")}, "_defer_by"),
+        ({"_defer_by": float("nan")}, "_defer_by"),
+        ({"_defer_by": timedelta.max}, "_defer_by"),
+        ({"_defer_until": 5}, "_defer_until is 5.*_defer_by"),
+        ({"_defer_until": datetime(1, 1, 1)}, "_defer_until"),  # noqa: DTZ001
+        ({"_defer_until": datetime.max.replace(tzinfo=WEST)}, "_defer_until"),
         ({"_expires": float("inf")}, "expires_seconds"),
         ({"_expires": float("nan")}, "expires_seconds"),
         ({"_group": 3}, "group"),

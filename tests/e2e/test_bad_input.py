@@ -128,7 +128,7 @@ def test_a_wrong_option_is_named(workflow, redis_url, tmp_path, options, parts):
 def test_a_demo_that_cannot_make_its_folder_says_so(tmp_path):
     (tmp_path / "file").write_text("")
     done = forebay("demo", "--out", "file/out", cwd=tmp_path)
-    refused(done, "--out file/out cannot be made", "Not a directory", "name another")
+    refused(done, "--out file/out: this folder cannot be made", "Not a directory", "name another")
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from forebay.contracts.runs import RunProgress, RunSpec
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.tasks.controller import TaskAdmissionController
+from forebay.workers.allowlist import Allowlist
 from forebay.workers.run_cells import RunCells
 from forebay.workers.run_driver import RunDriver
 from forebay.workers.workflow_file import load_workflow
@@ -23,6 +24,7 @@ from tests.support_arq import working
 from tests.support_runs import forebay, remains
 
 POOL = pool_shard("default")
+ALLOWED = Allowlist.of(paths=["/"], hosts=["127.0.0.1"])
 HEAD = """
 name = "letters"
 buffer_size = 1
@@ -54,8 +56,9 @@ def run_of(folder: Path, **columns: str) -> RunSpec:
     return RunSpec(run_id="run", tenant="t", workflow=workflow)
 
 
-def makes_cells(url: str):
-    return working(url, cells=partial(RunCells, environ={}))
+def makes_cells(url: str, **settings: str):
+    allowed = Allowlist.of(paths=["."], hosts=["127.0.0.1:1"])
+    return working(url, cells=partial(RunCells, environ={}, allowed=allowed), **settings)
 
 
 async def test_columns_may_have_the_names_of_marks_in_the_store(folder, redis_url):
@@ -74,7 +77,7 @@ async def test_a_text_that_cannot_be_stored_drops_its_record_and_ends_no_worker(
         assert not worker.main_task.done()
     assert (summary.written, summary.dropped) == (1, 1)
     (dropped,) = map(json.loads, summary.dropped_file.read_text().splitlines())
-    assert dropped["reason"] == "invalid_text in template: a lone surrogate"
+    assert dropped["reason"] == "template_error in template: a lone surrogate in its text"
 
 
 async def test_a_run_whose_files_cannot_be_written_is_cancelled_and_leaves_no_claim(
@@ -113,7 +116,7 @@ async def test_a_run_without_a_worker_says_what_it_waits_for(folder, redis_url):
             return await coordinator.client.exists(claims)
 
         await wait_until(is_submitted, timeout=20)
-    async with working(redis_url, pool="a b", cells=partial(RunCells, environ={})):
+    async with makes_cells(redis_url, pool="a b"):
         done = await running
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[:2] == [

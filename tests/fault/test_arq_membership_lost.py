@@ -37,6 +37,7 @@ async def lose_membership(jobs, worker):
 async def test_what_it_had_to_say_of_a_lease_is_not_said_under_its_next_membership(jobs):
     controller = jobs.tasks
     await controller.configure(TaskAdmissionConfig(events="full"))
+    await controller.ask("serve", "job")
     await jobs.enqueue_job("job", _job_id="one")
     (lease,) = (await controller.admit(1)).leases
     for kind in ("members", "checks"):
@@ -62,7 +63,7 @@ async def test_its_job_is_cancelled_writes_nothing_and_is_tried_again(redis_url,
         assert await jobs.exists("arq:result:one") == 0
         gate.open.set()
         assert await result_of(job) == "let go"
-    assert (await job.result_info()).job_try == 2
+    assert (await job.result_info()).job_try == 1  # a loss is no try
 
 
 async def test_it_takes_jobs_of_a_server_that_was_flushed(redis_url, jobs):
@@ -95,8 +96,8 @@ async def test_a_hook_of_its_job_is_cancelled_and_no_job_begins_without_a_lease(
         gate.open.set()
         await jobs.tasks.set_state("open")
         await result_of(enqueued)
-    assert tries == ([2] if name == "on_job_start" else [1, 2])
-    assert (await enqueued.result_info()).job_try == 2
+    assert tries == ([1] if name == "on_job_start" else [1, 1])
+    assert (await enqueued.result_info()).job_try == 1
 
 
 async def test_a_job_that_is_slow_to_stop_never_runs_beside_its_next_try(redis_url, jobs):
@@ -128,7 +129,7 @@ async def test_a_job_that_is_slow_to_stop_never_runs_beside_its_next_try(redis_u
             may_stop.set()
         assert await result_of(job) == "done"
         assert (worker.jobs_complete, worker.jobs_failed) == (1, 0)
-    assert (tries, beside) == ([1, 2], [False, False])
+    assert (tries, beside) == ([1, 1], [False, False])
 
 
 async def test_it_comes_back_by_itself_though_it_had_nothing_to_do(redis_url, jobs):
@@ -161,3 +162,25 @@ async def test_it_outlives_the_loss_of_a_lease_whose_job_has_not_begun(
         assert not worker.main_task.done()
     assert cancelled[0].cancelled()
     assert gate.inside == ["one"]
+
+
+async def test_hooks_and_counters_tell_of_each_start(redis_url, jobs):
+    gate, entries = Gate(), []
+
+    def hook(name):
+        async def hook(ctx):
+            entries.append(name)
+
+        return hook
+
+    hooks = {name: hook(name) for name in ("on_job_start", "on_job_end", "after_job_end")}
+    async with working(redis_url, gate.gated, member=SETTINGS, **hooks) as worker:
+        job = await jobs.enqueue_job("gated", _job_id="one")
+        await wait_until(lambda: gate.inside)
+        await lose_membership(jobs, worker)
+        await wait_until(lambda: len(gate.inside) == 2)
+        gate.open.set()
+        assert await result_of(job) == "let go"
+        await wait_until(lambda: not worker._running)
+        assert (worker.jobs_complete, worker.jobs_failed, worker.jobs_retried) == (1, 0, 1)
+    assert sorted(entries) == sorted([*hooks, *hooks])

@@ -18,6 +18,7 @@ from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionCont
 from forebay.coordinator.runs.tracker import CompletionTracker
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.workers import run_driver
+from forebay.workers.allowlist import Allowlist
 from forebay.workers.cells import CellsDeferred
 from forebay.workers.run_cells import RunCells
 from forebay.workers.run_driver import RunDriver
@@ -96,7 +97,8 @@ async def test_a_cell_whose_run_was_being_prepared_by_a_cancelled_task_is_made_l
     async with await Coordinator.open(redis_url, BRIEF) as coordinator:
         tasks = TaskAdmissionController(coordinator)
         tracker = CompletionTracker(tasks, coordinator.client)
-        cells = RunCells(tracker, AdaptiveRequestAdmissionController(coordinator), {})
+        requests = AdaptiveRequestAdmissionController(coordinator)
+        cells = RunCells(tracker, requests, {}, Allowlist())
         making = asyncio.create_task(cells.make(RunCell(run_id="r", column_index=1, number=0), 1))
         await asyncio.sleep(0)
         for preparing in cells._prepared.values():

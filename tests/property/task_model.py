@@ -26,7 +26,7 @@ class PoolModel(PoolQueue):
         weight: float,
         limit: int | None,
         amounts: Amounts,
-        delay: int,
+        instant_us: int | None,
         function: str = "",
     ) -> Result:
         known = self.tasks.get(task_id)
@@ -52,11 +52,16 @@ class PoolModel(PoolQueue):
             function=function,
         )
         self.tasks[task_id] = task
-        self._put_back(task, self.now_us + delay, 0)
+        if instant_us is None:
+            self._put_back(task, self.now_us, 0)
+        else:  # of the server's clock, which may have stepped back
+            self._put_back(task, self.now_us + instant_us - self.server_us, 0)
+            task.score = (instant_us + 500) // 1000
         return ["accepted"] if self.serves(None, function) else ["accepted", "not_served"]
 
     def serve(self, member: str, functions: set[str]) -> Result:
         self.served.setdefault(member, set()).update(functions)
+        self._sort_by_service()
         return ["served"]
 
     def admit(

@@ -27,7 +27,7 @@ ASKS = st.sampled_from(
         {"submission": 7},
     ]
 )
-DELAYS_US = st.sampled_from([0, 0, 0, 0, 700_000, 3_000_000])
+DELAYS_US = st.sampled_from([0, 0, 0, 0, 700_000, 3_000_000, -2_500_600])
 FUNCTIONS = st.sampled_from(["", "", "", "f", "f", "g"])
 SUBMITS = st.tuples(GROUPS, WEIGHTS, GROUP_LIMITS, ASKS, DELAYS_US, FUNCTIONS)
 SLOTS = st.sampled_from([1, 1, 2, 3, 5, 0])

@@ -117,7 +117,8 @@ class PoolQueue(PoolState):
             group.place = self._next_place()
 
     def _put_back(self, task: Task, available_us: int, tries: int) -> None:
-        task.tries, task.score, task.available_us = tries, available_us // 1000, available_us
+        task.tries, task.available_us = tries, available_us
+        task.score = (available_us - self.now_us + self.server_us) // 1000
         if available_us > self.now_us:
             task.place = "delayed"
             self.put_off.append(task)

@@ -185,6 +185,7 @@ class TaskPoolMachine(RuleBasedStateMachine):
         function: str = "",
     ) -> tuple[tuple[Any, ...], Any]:
         asks = ",".join(f"{name}={amount}" for name, amount in sorted(amounts.items()))
+        instant_us = self.model.server_us + delay_us if delay_us else None
         operation = (
             "submit",
             task_id,
@@ -192,14 +193,14 @@ class TaskPoolMachine(RuleBasedStateMachine):
             weight,
             "" if limit is None else limit,
             asks,
-            delay_us,
+            "" if instant_us is None else instant_us,
             f"payload of {task_id}",
             "",
             function,
             0,
         )
         return operation, lambda: self.model.submit(
-            task_id, group, weight, limit, amounts, delay_us, function
+            task_id, group, weight, limit, amounts, instant_us, function
         )
 
     def submit_again(self, pick: int, task: int) -> None:

@@ -36,7 +36,8 @@ def files(tmp_path: Path) -> RunFiles:
 def test_row_groups_are_put_together_in_their_order(files: RunFiles) -> None:
     files.write_row_group(10, [record(2, "b")])
     files.write_row_group(9, [record(0, "ä"), dropped(1)])
-    assert files.assemble() == (2, 1)
+    assert files.count() == (2, 1)
+    files.assemble()
     assert files.output.read_text(encoding="utf-8") == '{"text":"ä"}\n{"text":"b"}\n'
     (line,) = files.dropped.read_text().splitlines()
     assert json.loads(line) == {"record": 1, "column": "text", "reason": "broken"}
@@ -46,7 +47,7 @@ def test_row_groups_are_put_together_in_their_order(files: RunFiles) -> None:
 def test_what_an_earlier_run_dropped_is_gone_where_nothing_was(files: RunFiles) -> None:
     files.dropped.write_text("old")
     files.write_row_group(0, [record(0, "a")])
-    assert files.assemble() == (1, 0)
+    files.assemble()
     assert not files.dropped.exists()
 
 

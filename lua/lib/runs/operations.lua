@@ -1,38 +1,48 @@
 -- The operations of a run's driver: submit, collect what is through, say what was written, cancel.
 
--- Begin a run, once. The plan was checked by who made it; its resources are checked here, before
--- anything is queued.
+-- Begin a run, once, with the limits that it claims; the caller attends it. The plan was checked by who made
+-- it; its resources are checked here, before anything is queued.
 function OPERATIONS.run_submit(run, text, workflow)
-  if redis.call('HEXISTS', K.runs, run) == 1 then
+  local known = plan_of(run)
+  if known then
+    ATTENDING.begin(run)
+    open_row_groups(run, known)
     return '["known"]'
   elseif meta.state == 'draining' then
     return refused('shutdown', '')
   end
   local plan = cjson.decode(text)
+  for resource, limit in pairs(plan.limits or {}) do
+    CLAIMS.set(resource, ATTENDING.holder(run), int(limit))
+  end
   for i = 1, #plan.columns do
     local refusal = never_fits(plan.columns[i].signature)
     if refusal then
+      CLAIMS.drop(ATTENDING.holder(run))
       return refusal
     end
   end
   may_be_new('runs')
   redis.call('HSET', K.runs, run, text, run .. '\0workflow', workflow)
+  plans[run] = plan
+  ATTENDING.begin(run)
   open_row_groups(run, plan)
   return '["accepted"]'
 end
 
--- Progress of a run, or why no worker makes it, and the row groups whose cells wait to be written out. The caller is told of
--- the next ones by its channel.
+-- Progress of a run, or why no worker makes it, and the row groups whose cells wait to be written out. The
+-- caller attends the run, and is told of the next ones by its channel.
 function OPERATIONS.run_collect(run)
   local plan = plan_of(run)
   if not plan then
     return '["unknown"]'
   end
-  redis.call('HSET', K.progress, run .. '\0driver', member_id)
+  ATTENDING.begin(run)
   local refusal = redis.call('HGET', K.progress, run .. '\0refused')
   if refusal then
     return '["refused",' .. cjson.encode(refusal) .. ']'
   end
+  open_row_groups(run, plan)
   local ready = redis.call('ZRANGE', K.checkpoints, '[' .. run .. '\0', '(' .. run .. '\1', 'BYLEX',
     'LIMIT', 0, 16)
   for i = 1, #ready do
@@ -55,7 +65,7 @@ end
 local function end_run(run)
   redis.call('HDEL', K.runs, run, run .. '\0workflow')
   plans[run] = false
-  CLAIMS.drop(run)
+  ATTENDING.finish(run)
   local names = { 'next', 'open', 'unwritten', 'done', 'dropped', 'written', 'driver', 'accepted',
     'refusals', 'refused' }
   for i = 1, #names do

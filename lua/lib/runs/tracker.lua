@@ -20,10 +20,16 @@ local function tell_driver(run, text)
   end
 end
 
--- Admit row groups while fewer than max_open are open and those that wait for their checkpoint to
--- be written are few: open row groups bound memory, also while nobody writes.
+-- Whether one more row group may be open beside those that are, and those that wait to be written: row groups
+-- bound memory, also while nobody writes.
+local function has_room(run, plan)
+  local open = counted(run, 'open')
+  return open < plan.max_open and open + counted(run, 'unwritten') <= plan.max_open
+end
+
+-- Admit row groups while a driver attends and there is room.
 local function open_row_groups(run, plan)
-  while counted(run, 'open') < plan.max_open and counted(run, 'unwritten') < plan.max_unwritten do
+  while has_room(run, plan) and ATTENDING.is_attended(run) do
     local row_group = counted(run, 'next')
     if row_group >= plan.row_groups then
       return

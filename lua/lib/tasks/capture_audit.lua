@@ -1,7 +1,7 @@
 -- The books of a task pool, worked out again from its tasks and leases, and compared with what is
 -- stored.
 local MAX_ENTRIES = 100000
-local books = { ledger = {}, claims = {}, lost = {}, suspect_leases = {}, held = {}, fifo = {},
+local books = { ledger = {}, claims = {}, attended = {}, lost = {}, suspect_leases = {}, held = {}, fifo = {},
   delayed = {}, parked = {}, unserved = {}, suspect_tasks = {}, leased = {}, waiting = {},
   running = {}, away = {}, first = {}, ready = {}, lines = {}, out = {}, functions = {} }
 
@@ -219,23 +219,35 @@ local function audit_totals()
   expect('queue', 'count', tasks, redis.call('ZCARD', K.queue))
 end
 
--- A limit is the smallest that is claimed.
-local function audit_limits()
-  local smallest = {}
-  for name in pairs(read_names('claims')) do
-    local part = split(name, '\0')
-    if string.sub(name, 1, 1) == '=' then
-      local resource, claimed = string.sub(part[1], 2), tonumber(part[2])
-      smallest[resource] = math.min(smallest[resource] or claimed, claimed)
-      books.claims['@' .. part[3] .. '\0' .. resource .. '\0' .. int(claimed)] = true
+-- A claim stands by its holder and, once, by its resource; a run that is attended by a member has its driver.
+local function book_claims(found, smallest)
+  for name in pairs(found) do
+    local kind, part = string.sub(name, 1, 1), split(string.sub(name, 2), '\0')
+    if kind == '@' then
+      local place = part[2] .. '\0' .. string.format('%016.0f', part[3]) .. '\0' .. part[1]
+      books.claims[(found['~' .. place] and '~' or '=') .. place] = true
+    elseif kind == '!' then
+      books.attended[part[2]] = part[1]
+      books.claims[name] = books.members[part[1]]
     else
-      books.claims['=' .. part[2] .. '\0' .. string.format('%016.0f', part[3]) .. '\0'
-        .. string.sub(part[1], 2)] = true
+      local claimed = tonumber(part[2])
+      smallest[kind][part[1]] = math.min(smallest[kind][part[1]] or claimed, claimed)
+      books.claims['@' .. part[3] .. '\0' .. part[1] .. '\0' .. int(claimed)] = true
     end
   end
-  expect_names('claims', books.claims, read_names('claims'))
-  smallest.submission = smallest.submission or tonumber(UNCLAIMED_SUBMISSIONS)
-  expect_counts('limits', smallest, limits)
+end
+
+-- A limit is the smallest claim that counts; where none does, the smallest that rests.
+local function audit_limits()
+  local found, smallest = read_names('claims'), { ['='] = {}, ['~'] = {} }
+  book_claims(found, smallest)
+  local limit_by_resource = smallest['~']
+  for resource, claimed in pairs(smallest['=']) do
+    limit_by_resource[resource] = claimed
+  end
+  expect_names('claims', books.claims, found)
+  limit_by_resource.submission = limit_by_resource.submission or tonumber(UNCLAIMED_SUBMISSIONS)
+  expect_counts('limits', limit_by_resource, limits)
 end
 
 local function expect_members(kind, names)
@@ -290,7 +302,7 @@ local function audit()
   audit_totals()
   if entries <= MAX_ENTRIES then
     audit_entries()
-    audit_runs()
+    audit_runs(books.attended)
   end
   table.sort(differences)
   return { entries = entries, is_complete = entries <= MAX_ENTRIES, differences = differences,

@@ -17,8 +17,31 @@ local function expect_run(kind, runs, names)
   end
 end
 
-local function audit_runs()
+-- Who attends a run is its driver, and only then do its claims count.
+local function expect_attendance(run, plan, driver)
+  expect('progress', 'driver of ' .. run, driver or '', redis.call('HGET', K.progress, run .. '\0driver') or '')
+  local claims, kind = redis.call('ZRANGE', K.claims, '[@run:' .. run .. '\0', '(@run:' .. run .. '\1', 'BYLEX'),
+    driver and '=' or '~'
+  local claimed = {}
+  for i = 1, #claims do
+    local part = split(claims[i], '\0')
+    local place = part[2] .. '\0' .. string.format('%016.0f', part[3]) .. '\0run:' .. run
+    claimed[part[2]] = redis.call('ZSCORE', K.claims, kind .. place) and tonumber(part[3])
+  end
+  for resource, limit in pairs(plan.limits or {}) do
+    expect('claims', resource .. ' of ' .. run, limit, claimed[resource])
+  end
+end
+
+-- `attended`: run -> the member that attends it.
+local function audit_runs(attended)
   local runs = read_runs()
+  for name, plan in pairs(runs) do
+    expect_attendance(name, plan, attended[name])
+  end
+  for name in pairs(attended) do
+    expect_run('claims', runs, { name })
+  end
   for name in pairs(runs) do
     expect('progress', 'unwritten of ' .. name, redis.call('ZLEXCOUNT', K.checkpoints,
       '[' .. name .. '\0', '(' .. name .. '\1'), counted(name, 'unwritten'))

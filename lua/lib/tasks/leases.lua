@@ -12,7 +12,8 @@ local function take_abort(id)
   if are_aborts_pending == nil then
     are_aborts_pending = redis.call('EXISTS', 'arq:abort') == 1
   end
-  return are_aborts_pending and redis.call('ZREM', 'arq:abort', name_of(id)) == 1
+  -- pcall: another program may have made it a key of another type, which must not end the call.
+  return are_aborts_pending and redis.pcall('ZREM', 'arq:abort', name_of(id)) == 1
 end
 
 -- A task is over: what remains of it is its result.
@@ -29,6 +30,13 @@ local function lease_text(lease_id, id, task, acquired_us, is_aborted, payload_i
   return '["' .. table.concat({ lease_id, id, task.group, task.signature, acquired_us, task.score,
     int(task.tries + 1), is_aborted and '1' or '0', int(payload_index), task.run, task.column,
     task.number }, '","') .. '"]'
+end
+
+-- A job's payload, false if it has expired. Under arq's names another program may have put anything:
+-- what is no text is no job either, which its worker says in a result.
+local function payload_of(id)
+  local payload = redis.pcall('GET', arq_key('job', id))
+  return type(payload) == 'table' and 'a key of another type' or payload
 end
 
 -- The place in the reply, from 1, of a payload that goes with it; 0 for none.
@@ -63,7 +71,7 @@ local function grant_lease(head, member, in_progress_ms)
     id, task = take_head(g)
   end
   local is_cell = task.run ~= ''
-  local payload = not is_cell and redis.call('GET', arq_key('job', id))
+  local payload = not is_cell and payload_of(id)
   local is_lost = task.losses >= LOST.max()
   if is_lost or (not is_cell and not payload) then
     restand(g)

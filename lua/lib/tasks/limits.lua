@@ -1,18 +1,12 @@
 -- Limits of resources, and tasks that ask for more than one (spec 04, The ledger).
 local moves_left = 64 -- parked or brought back in this call
 
--- Claims of limits, each written down by its holder and by its resource, where the smallest is first.
+-- Claims of limits, each written down by its holder and by its resource, where the smallest is first: after
+-- "=" if it counts, after "~" if it rests, as a run's while no driver attends it.
 local CLAIMS = {}
 
-function CLAIMS.add(resource, holder, limit)
-  may_be_new('claims')
-  redis.call('ZADD', K.claims, 0, '@' .. holder .. '\0' .. resource .. '\0' .. limit,
-    0, '=' .. resource .. '\0' .. string.format('%016.0f', limit) .. '\0' .. holder)
-end
-
-function CLAIMS.remove(resource, holder, limit)
-  redis.call('ZREM', K.claims, '@' .. holder .. '\0' .. resource .. '\0' .. limit,
-    '=' .. resource .. '\0' .. string.format('%016.0f', limit) .. '\0' .. holder)
+function CLAIMS.of_resource(kind, resource, limit, holder)
+  return kind .. resource .. '\0' .. string.format('%016.0f', limit) .. '\0' .. holder
 end
 
 -- Entries whose first parts are these.
@@ -21,23 +15,11 @@ function CLAIMS.under(prefix, most)
     'LIMIT', 0, most)
 end
 
--- A limit counts as the smallest that its holders claim; without a claim it is 0, but for the limit
--- of tasks as such. Both a claim and the limit in force are told where they change.
-function OPERATIONS.claim(resource, holder, limit)
+-- A limit is the smallest claim that counts; where none counts, the smallest that rests, so that work which
+-- is there can end; without a claim it is 0, but for the limit of tasks as such.
+function CLAIMS.apply(resource)
   local in_force = limit_of(resource)
-  local old = CLAIMS.under('@' .. holder .. '\0' .. resource, 1)[1]
-  local before = old and split(old, '\0')[3] or ''
-  if before ~= limit then
-    emit('resource_limit_claimed', 'resource', resource, 'holder', holder, 'from', before, 'to', limit,
-      'member_id', member_id)
-  end
-  if old then
-    CLAIMS.remove(resource, holder, before)
-  end
-  if limit ~= '' then
-    CLAIMS.add(resource, holder, limit)
-  end
-  local smallest = CLAIMS.under('=' .. resource, 1)[1]
+  local smallest = CLAIMS.under('=' .. resource, 1)[1] or CLAIMS.under('~' .. resource, 1)[1]
   if smallest then
     limits[resource] = int(tonumber(split(smallest, '\0')[2]))
     may_be_new('limits')
@@ -50,15 +32,51 @@ function OPERATIONS.claim(resource, holder, limit)
     emit('resource_limit_changed', 'resource', resource, 'from', int(in_force), 'to',
       int(limit_of(resource)))
   end
-  return '["claimed",' .. int(limit_of(resource)) .. ']'
+end
+
+-- Replace a holder's claim of a resource; an empty limit takes it back. Both a claim and the limit in force
+-- are told where they change.
+function CLAIMS.set(resource, holder, limit)
+  local old = CLAIMS.under('@' .. holder .. '\0' .. resource, 1)[1]
+  local before = old and split(old, '\0')[3] or ''
+  if before ~= limit then
+    emit('resource_limit_claimed', 'resource', resource, 'holder', holder, 'from', before, 'to', limit,
+      'member_id', member_id)
+  end
+  if old then
+    redis.call('ZREM', K.claims, old, CLAIMS.of_resource('=', resource, before, holder),
+      CLAIMS.of_resource('~', resource, before, holder))
+  end
+  if limit ~= '' then
+    may_be_new('claims')
+    redis.call('ZADD', K.claims, 0, '@' .. holder .. '\0' .. resource .. '\0' .. limit,
+      0, CLAIMS.of_resource('=', resource, limit, holder))
+  end
+  CLAIMS.apply(resource)
+end
+
+-- Let the claims of a holder count, or rest.
+function CLAIMS.move(holder, from, to)
+  local entries = CLAIMS.under('@' .. holder, -1)
+  for i = 1, #entries do
+    local part = split(entries[i], '\0')
+    redis.call('ZREM', K.claims, CLAIMS.of_resource(from, part[2], part[3], holder))
+    redis.call('ZADD', K.claims, 0, CLAIMS.of_resource(to, part[2], part[3], holder))
+    CLAIMS.apply(part[2])
+  end
 end
 
 -- A claim must not outlive who made it: it would hold the limit down for everybody.
 function CLAIMS.drop(holder)
   local entries = CLAIMS.under('@' .. holder, -1)
   for i = 1, #entries do
-    OPERATIONS.claim(split(entries[i], '\0')[2], holder, '')
+    CLAIMS.set(split(entries[i], '\0')[2], holder, '')
   end
+end
+
+function OPERATIONS.claim(resource, holder, limit)
+  CLAIMS.set(resource, holder, limit)
+  return '["claimed",' .. int(limit_of(resource)) .. ']'
 end
 
 local function refused(reason, detail)

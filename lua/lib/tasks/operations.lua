@@ -17,8 +17,9 @@ local function refusal_of(signature)
   return never_fits(signature)
 end
 
-function OPERATIONS.submit(id, group_name, weight, admitted_limit, signature, delay_us, payload, ttl_ms,
-  function_name, tries)
+-- `not_before_us` is an instant of the server's clock that the user asks for, or empty for now.
+function OPERATIONS.submit(id, group_name, weight, admitted_limit, signature, not_before_us, payload,
+  ttl_ms, function_name, tries)
   if is_known(id) then
     return '["known"]'
   end
@@ -36,9 +37,9 @@ function OPERATIONS.submit(id, group_name, weight, admitted_limit, signature, de
     redis.call('SET', arq_key('job', id), payload, 'PX', ttl_ms)
   end
   take_abort(id) -- one that was meant for an earlier job of this id
-  let_wait(id, { group = group_name, arrival = next_arrival(), signature = signature,
+  let_wait_until(id, { group = group_name, arrival = next_arrival(), signature = signature,
     tries = tonumber(tries), run = '', column = '', number = '', fn = function_name, losses = 0 },
-    now_us + tonumber(delay_us))
+    tonumber(not_before_us))
   return CLASSES.serves(nil, function_name) and '["accepted"]' or '["accepted","not_served"]'
 end
 
@@ -216,6 +217,7 @@ function OPERATIONS.serve()
     end
   end
   CLASSES.forget_served()
+  CLASSES.sort_served() -- what waited for these can be admitted in this very batch
   return '["served"]'
 end
 

@@ -37,7 +37,7 @@ function PUSHES.unseen(seen, in_progress_ms)
     if text then
       local lease = parse_lease(text)
       local id = lease.task_id
-      local payload = not lease.is_cell and redis.call('GET', arq_key('job', id))
+      local payload = not lease.is_cell and payload_of(id)
       list[#list + 1] = '[' .. int(pushes.count - #pushes.unseen + i) .. ',' .. lease_text(lease_id, id,
         read_task(id), lease.acquired_us, take_abort(id), place_of(payload)) .. ']'
     end

@@ -114,9 +114,10 @@ local function take_head(g)
   return id, task
 end
 
--- Let a task wait for its turn, or first for its time.
-local function let_wait(id, task, available_us)
-  task.score = int(math.floor(available_us / 1000))
+-- Let a task wait for its turn, or first for its time. arq compares a score with clocks, so it is one of
+-- the server's clock, from which the shard's time differs after a step back of that clock.
+local function let_wait(id, task, available_us, score)
+  task.score = int(score or math.floor((available_us - now_us + meta.last_us) / 1000))
   write_task(id, task)
   if available_us <= now_us then
     enqueue(id, task)
@@ -127,6 +128,17 @@ local function let_wait(id, task, available_us)
   meta.delayed = meta.delayed + 1
   count_away(group(task.group), 1)
   put_off[id] = true
+end
+
+-- Let a new task wait until an instant of the server's clock, by which it is shown in arq's rounding
+-- even where it is past; or for its turn alone.
+local function let_wait_until(id, task, instant_us)
+  if instant_us then
+    local score = math.floor(instant_us / 1000 + 0.5)
+    let_wait(id, task, now_us + instant_us - meta.last_us, score)
+  else
+    let_wait(id, task, now_us)
+  end
 end
 
 -- A task that was delayed or parked is ready.

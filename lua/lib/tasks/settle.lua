@@ -1,6 +1,6 @@
 -- What happened by time alone, and who is woken by what changed.
 local MOST = { due = 64, woken = 64, passed = 512 } -- in one call; passed: idle members that may take nothing of what is ready
-local ended_left = 200 -- leases and functions of members that are gone, and those members
+local ended_left = 200 -- leases, functions and attended runs of members that are gone, and those members
 
 function CLASSES.end_function(name)
   CLASSES.forget_served()
@@ -22,6 +22,10 @@ local function end_member(member, why)
     end
   end
   ended_left = ended_left - #items
+  if ended_left <= 0 then
+    return false
+  end
+  ended_left = ended_left - ATTENDING.end_member(member, ended_left)
   if ended_left <= 0 then
     return false
   end

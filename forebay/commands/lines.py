@@ -1,0 +1,30 @@
+"""Lines of at most 80 columns, as a terminal has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+WIDTH: Final = 80
+
+
+def fitted(parts: Sequence[str], *, first: str = "", indent: str = "    ") -> list[str]:
+    """Return parts on as few lines as they need, two spaces between.
+
+    Nothing is cut: a part that is longer than a line, such as a long name, has a line of its own.
+
+    Args:
+        parts: in order; empty ones are left out.
+        first: what the first line begins with.
+        indent: what each further line begins with.
+    """
+    lines, line = [], first
+    for part in filter(None, parts):
+        is_begun = line not in {first, indent}
+        longer = f"{line}  {part}" if is_begun else f"{line}{part}"
+        if is_begun and len(longer) > WIDTH:
+            lines.append(line)
+            line = f"{indent}{part}"
+        else:
+            line = longer
+    return [*lines, line]

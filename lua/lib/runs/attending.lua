@@ -1,0 +1,58 @@
+-- Who attends a run (spec 05): its driver, for as long as that is a member. While nobody does, the run's
+-- claims of limits rest and no row group is admitted; those that are open are worked to their end.
+local ATTENDING = {}
+
+-- The holder of a run's claims. The names of other holders are encoded and have no colon.
+function ATTENDING.holder(run)
+  return 'run:' .. run
+end
+
+function ATTENDING.entry(member, run)
+  return '!' .. member .. '\0' .. run
+end
+
+-- Whether a driver attends. One that was killed is noticed before its membership ends: nobody listens to it.
+function ATTENDING.is_attended(run)
+  local driver = redis.call('HGET', K.progress, run .. '\0driver')
+  return driver and SUSPECTS.is_present(driver)
+end
+
+-- The caller attends a run from now on, in the place of whoever did.
+function ATTENDING.begin(run)
+  local before = redis.call('HGET', K.progress, run .. '\0driver')
+  if before == member_id then
+    return
+  end
+  if before then
+    redis.call('ZREM', K.claims, ATTENDING.entry(before, run))
+  else
+    CLAIMS.move(ATTENDING.holder(run), '~', '=')
+  end
+  may_be_new('claims')
+  may_be_new('progress')
+  redis.call('ZADD', K.claims, 0, ATTENDING.entry(member_id, run))
+  redis.call('HSET', K.progress, run .. '\0driver', member_id)
+  emit('run_attended', 'run_id', run, 'member_id', member_id)
+end
+
+-- A run is over: its claims go, and nobody attends it.
+function ATTENDING.finish(run)
+  local driver = redis.call('HGET', K.progress, run .. '\0driver')
+  if driver then
+    redis.call('ZREM', K.claims, ATTENDING.entry(driver, run))
+  end
+  CLAIMS.drop(ATTENDING.holder(run))
+end
+
+-- A membership ends: at most `most` runs that it attended are attended by nobody; returns how many.
+function ATTENDING.end_member(member, most)
+  local entries = CLAIMS.under('!' .. member, most)
+  for i = 1, #entries do
+    local run = split(entries[i], '\0')[2]
+    redis.call('ZREM', K.claims, entries[i])
+    redis.call('HDEL', K.progress, run .. '\0driver')
+    CLAIMS.move(ATTENDING.holder(run), '=', '~')
+    emit('run_unattended', 'run_id', run, 'member_id', member)
+  end
+  return #entries
+end

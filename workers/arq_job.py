@@ -1,0 +1,38 @@
+"""arq's own ``Job(job_id, pool)`` on a Forebay pool.
+
+arq's constructor takes ``arq:queue`` and pickle where it is not told a queue and a deserializer,
+also for a pool that has others: a job of a pool was ``not_found`` and its result unreadable. Only
+the constructor knows these defaults, so it is replaced by one that asks a pool for its own
+(docs/arq.md). Of any other connection it does what it did.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, Final
+
+from arq.constants import default_queue_name
+from arq.jobs import Deserializer, Job
+
+_init: Final = Job.__init__
+
+
+@functools.wraps(_init)
+def _init_on_pool(
+    self: Job,
+    job_id: str,
+    redis: Any,
+    _queue_name: str = default_queue_name,
+    _deserializer: Deserializer | None = None,
+) -> None:
+    if getattr(redis, "is_forebay_pool", None) is True:
+        if _queue_name == default_queue_name:
+            _queue_name = redis.default_queue_name
+        _deserializer = _deserializer or redis.job_deserializer
+    _init(self, job_id, redis, _queue_name, _deserializer)
+
+
+def find_jobs_on_pools() -> None:
+    """Let ``arq.jobs.Job`` ask a pool for its queue and deserializer, from now on."""
+    if not hasattr(Job.__init__, "__wrapped__"):
+        Job.__init__ = _init_on_pool  # type: ignore[method-assign]
