@@ -13,6 +13,7 @@ ARGUMENT_COUNTS: Final = {
     "register": 3,
     "learn": 4,
     "leave": 0,
+    "sweep": 0,
 }
 Reply = Any
 """What hiredis makes of a reply; an error reply is a value too."""

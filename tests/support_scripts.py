@@ -107,11 +107,16 @@ class Learn:
 
 
 @dataclass(frozen=True, slots=True)
+class Sweep:
+    """Look whether members have died."""
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """End the membership."""
 
 
-Op = Acquire | Release | Cancel | State | Register | Learn | Leave
+Op = Acquire | Release | Cancel | State | Register | Learn | Leave | Sweep
 Notices = dict[str, list[list[Any]]]
 
 
@@ -163,6 +168,8 @@ def encode(op: Op) -> Sequence[str | int | bytes]:  # noqa: PLR0911 - one per op
             return codec.learn_args(op.reading, op.at_us)
         case Leave():
             return ("leave",)
+        case Sweep():
+            return ("sweep",)
         case _:
             assert_never(op)
 

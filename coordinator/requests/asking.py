@@ -1,4 +1,4 @@
-"""What asks on a request shard: an attempt, a look at what became of it, a registration."""
+"""What asks on a request shard: an attempt, a look at it, a registration, a look at members."""
 
 from __future__ import annotations
 
@@ -149,3 +149,30 @@ class Registration(Operation):
         """See whether it was taken: without it every acquire would be denied."""
         if isinstance(result, ForebayError):
             self._failed(self.args)
+
+
+class Sweep(Operation):
+    """Ends members that died on a shard where nobody else calls.
+
+    Args:
+        look_again: called with the seconds until the next look, None where nothing is held.
+    """
+
+    __slots__ = ("_look_again",)
+
+    def __init__(self, look_again: Callable[[float | None], None]) -> None:
+        super().__init__(("sweep",), takes=False)
+        self._look_again = look_again
+
+    @property
+    def is_wanted(self) -> bool:
+        """Never: a new membership sweeps anew."""
+        return False
+
+    def done(self, result: Result | ForebayError) -> None:
+        """Take the shard's answer; without one the next sweep comes after an interval."""
+        match result:
+            case ["swept", int(microseconds)]:
+                self._look_again(microseconds / 1e6)
+            case _:
+                self._look_again(None)

@@ -31,13 +31,11 @@ from forebay.coordinator.logs import Logger
 from forebay.coordinator.membership import Membership
 from forebay.coordinator.operations import Args, Operation, Release, Result
 from forebay.coordinator.requests import codec
-from forebay.coordinator.requests.asking import Attempt, Recheck, Registration
+from forebay.coordinator.requests.asking import Attempt, Recheck, Registration, Sweep
 from forebay.coordinator.scripts import script
 from forebay.coordinator.supervision import Guard
 
 SHORTEST_WAKE_SECONDS: Final = 0.001
-NO_ATTEMPT: Final = "-"
-"""An id that no attempt has: asking for its state only settles the shard."""
 
 LeaseLost = Callable[[RequestAdmissionLease, str], None]
 
@@ -277,18 +275,24 @@ class RequestShard:
         again = self._register_again
         return [Registration(args, again) for args in self._registrations.values()]
 
-    def _sweep_later(self, membership: Membership) -> None:
-        """On a quiet shard nobody's call would end a dead member: each live one looks at times."""
+    def _sweep_later(self, membership: Membership, seconds: float | None = None) -> None:
+        """On a quiet shard nobody's call would end a dead member: each live one looks at times.
+
+        Args:
+            membership: this process's.
+            seconds: until the shard has somebody to look at; an interval at most.
+        """
         if self._sweep is not None:
             self._sweep.cancel()
         if self._is_closed:
             return
+        interval = membership.ttl_seconds / 3
+        pause = interval if seconds is None else min(interval, max(SHORTEST_WAKE_SECONDS, seconds))
 
         def sweep() -> None:
             self._sweep_later(membership)
-            self.channel.submit(Operation(("state", NO_ATTEMPT), takes=False))
+            self.channel.submit(Sweep(lambda until: self._sweep_later(membership, until)))
 
-        pause = membership.ttl_seconds / 3
         self._sweep = self.loop.call_later(pause, self._guard.call, sweep)
 
     def on_lost(self, membership: Membership) -> None:  # noqa: ARG002

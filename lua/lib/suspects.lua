@@ -1,10 +1,10 @@
 -- Members to whom nobody listens (spec 06, Members). A suspect is given nothing, as it would have to
 -- be taken back, and is expired without waiting for its TTL once it was one for a whole interval. Any
 -- call or heartbeat of its own clears it: `suspects` then holds 0 until what stood aside is back.
-local SUSPECTS = { silent_intervals = 1.1, cleared_per_call = 64,
-  usual_interval_us = 5000000 }
+local SUSPECTS = { cleared_per_call = 64, usual_interval_us = 5000000, short_silence_us = 30000,
+  few_members = 8 }
 local checks_left = 64 -- of members, in this call
-local first_check_us -- of a member, or earlier: its expiry is one of its checks
+local first_check_us -- of a member, or earlier: its expiry is one of its checks; nil if not known
 local caller -- whose call this is; nil for an operator's
 local presence = {} -- member -> whether it can be given something in this call
 
@@ -17,6 +17,7 @@ end
 function SUSPECTS.forget(member)
   redis.call('ZREM', K.checks, member)
   redis.call('HDEL', K.intervals, member)
+  first_check_us = nil
   if meta.suspects > 0 then
     meta.suspects = meta.suspects - redis.call('ZREM', K.suspects, member)
   end
@@ -39,8 +40,19 @@ function SUSPECTS.is_present(member)
   return presence[member]
 end
 
--- Clear the caller and those that a heartbeat cleared; `restore` puts back what stood aside; it answers false
--- where the rest is left to the next call.
+-- A member that is a suspect no more stands where it stood; `restore` puts back what stood aside and
+-- answers false where the rest is left to the next call.
+function SUSPECTS.clear(member, restore)
+  local is_whole = restore(member)
+  if is_whole then
+    meta.suspects = meta.suspects - redis.call('ZREM', K.suspects, member)
+  else
+    redis.call('ZADD', K.suspects, 'XX', 0, member)
+  end
+  return is_whole
+end
+
+-- Clear the caller and those that a heartbeat cleared.
 function SUSPECTS.clear_heard(restore)
   if meta.suspects == 0 then
     return
@@ -51,51 +63,61 @@ function SUSPECTS.clear_heard(restore)
   local heard = redis.call('ZRANGE', K.suspects, 0, 0, 'BYSCORE', 'LIMIT', 0,
     SUSPECTS.cleared_per_call)
   for i = 1, #heard do
-    if not restore(heard[i]) then
+    if not SUSPECTS.clear(heard[i], restore) then
       return
     end
-    meta.suspects = meta.suspects - redis.call('ZREM', K.suspects, heard[i])
   end
 end
 
--- A suspect's interval is over. One that is listened to again is cleared; where the shard itself heard
--- nobody for that long, the server's network was away, and nobody is expired early.
-function SUSPECTS.is_gone(member, interval_us)
-  if is_listened_to(member) then
-    redis.call('ZADD', K.suspects, 0, member)
-    return false
-  elseif meta.silent_us > SUSPECTS.silent_intervals * interval_us then
-    redis.call('ZADD', K.suspects, int(now_us), member)
-    return false
+-- Note that the shard is heard of again after it heard of nobody. An operator's call does not tell whether
+-- members are back, so any silence before it counts.
+function SUSPECTS.note_silence()
+  if meta.silent_us > SUSPECTS.short_silence_us then
+    local interval_us = caller and tonumber(redis.call('HGET', K.intervals, caller)) or 0
+    if WATCH.was_away(meta.silent_us, interval_us) then
+      meta.back_us = now_us
+    end
   end
-  return true
+end
+
+-- Look at a suspect: why it ends, or when to look again. Nobody is expired early at the call of one that
+-- nobody listens to: it was cut off itself, and others may be about to come back as it did.
+function SUSPECTS.look_at_suspect(member, since, interval_us, restore)
+  local due_us = math.max(since, meta.back_us) + interval_us
+  if due_us > now_us then
+    return nil, due_us
+  elseif is_listened_to(member) then
+    SUSPECTS.clear(member, restore)
+  elseif caller and not is_listened_to(caller) then
+    meta.back_us = now_us
+  else
+    return 'not_listening'
+  end
+  return nil, now_us + interval_us
 end
 
 -- Look at one member whose heartbeat is older than an interval: why it ends, or when to look again.
-function SUSPECTS.look_at(member)
+function SUSPECTS.look_at(member, restore)
   local expiry = tonumber(redis.call('ZSCORE', K.members, member))
   if not expiry or expiry <= now_us then
     return 'member_lost'
   end
   local interval_us = tonumber(redis.call('HGET', K.intervals, member)) or SUSPECTS.usual_interval_us
-  local next_us = now_us + interval_us
+  local why, next_us = nil, now_us + interval_us
   if member ~= caller then
     local since = SUSPECTS.since(member)
-    if since > 0 and since + interval_us > now_us then
-      next_us = since + interval_us
-    elseif since > 0 then
-      if SUSPECTS.is_gone(member, interval_us) then
-        return 'not_listening'
-      end
+    if since > 0 then
+      why, next_us = SUSPECTS.look_at_suspect(member, since, interval_us, restore)
     elseif not is_listened_to(member) then
       SUSPECTS.mark(member)
     end
   end
-  return nil, math.min(next_us, expiry)
+  return why, not why and math.min(next_us, expiry)
 end
 
 -- End members whose time is over, and look at those that were silent for an interval.
-function SUSPECTS.check(end_member)
+function SUSPECTS.check(end_member, restore)
+  SUSPECTS.note_silence()
   while checks_left > 0 do
     local first = redis.call('ZRANGE', K.checks, 0, 0, 'WITHSCORES')
     first_check_us = tonumber(first[2])
@@ -103,11 +125,23 @@ function SUSPECTS.check(end_member)
       return
     end
     checks_left = checks_left - 1
-    local why, next_us = SUSPECTS.look_at(first[1])
+    local why, next_us = SUSPECTS.look_at(first[1], restore)
     if next_us then
       redis.call('ZADD', K.checks, int(next_us), first[1])
     elseif not end_member(first[1], why) then
       return
     end
   end
+end
+
+-- When a member is to be looked at next, or nil. Where there are many, somebody's call looks in time in any
+-- case, so nobody has to wake for each of them.
+function SUSPECTS.next_check_us()
+  first_check_us = first_check_us or tonumber(redis.call('ZRANGE', K.checks, 0, 0, 'WITHSCORES')[2])
+  local soon_us = now_us + SUSPECTS.usual_interval_us / 8
+  if first_check_us and first_check_us < soon_us
+    and redis.call('ZCARD', K.members) > SUSPECTS.few_members then
+    return soon_us
+  end
+  return first_check_us
 end

@@ -1,6 +1,15 @@
+-- What tells a member that ended from one that cannot be heard for a while (spec 06, Members).
+local WATCH = { silent_intervals = 1.1 } -- above 1, as the only live member of a quiet shard beats once an interval
+
 -- A member was heard of: unless it is heard of again within its interval, the shard looks at it.
-local function watch_from(heard_us, member, life_us)
+function WATCH.begin(heard_us, member, life_us)
   local interval_us = math.floor(tonumber(life_us) / 3)
   redis.call('ZADD', K.checks, int(heard_us + interval_us), member)
   redis.call('HSET', K.intervals, member, int(interval_us))
+end
+
+-- Whether a shard heard of nobody for longer than live members are silent: the server's own network
+-- was away, and nobody's absence counts from before.
+function WATCH.was_away(silent_us, interval_us)
+  return silent_us > WATCH.silent_intervals * interval_us
 end

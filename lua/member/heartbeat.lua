@@ -34,8 +34,11 @@ if not expiry or tonumber(expiry) <= now_us then
   return '[' .. int(now_us) .. ',0]'
 end
 redis.call('HSET', K.meta, 'now_us', int(now_us), 'last_us', int(read))
+if WATCH.was_away(now_us - tonumber(stored[1]), ttl_us / 3) then
+  redis.call('HSET', K.meta, 'back_us', int(now_us))
+end
 redis.call('ZADD', K.members, int(now_us + tonumber(ttl_us)), member_id)
-watch_from(now_us, member_id, ttl_us)
+WATCH.begin(now_us, member_id, ttl_us)
 redis.call('ZADD', K.suspects, 'XX', 0, member_id)
 keep_all(keep_ms)
 return '[' .. int(now_us) .. ',' .. redis.call('ZCARD', K.members) .. ']'

@@ -47,11 +47,14 @@ end
 
 local read
 now_us, read = shard_time(meta.now_us, meta.last_us)
+if WATCH.was_away(now_us - (tonumber(meta.now_us) or now_us), ttl_us / 3) then
+  redis.call('HSET', K.meta, 'back_us', int(now_us))
+end
 meta.sequence = tonumber(meta.sequence) or 0
 if redis.call('ZADD', K.members, int(now_us + tonumber(ttl_us)), member_id) == 1 then
   emit('member_joined', 'member_id', member_id)
 end
-watch_from(now_us, member_id, ttl_us)
+WATCH.begin(now_us, member_id, ttl_us)
 write_events(meta)
 redis.call('HSET', K.meta, 'now_us', int(now_us), 'last_us', int(read), 'sequence',
   int(meta.sequence))

@@ -36,13 +36,13 @@
 --                              acquire id domain group weight cost wait ("" for ever, "try", or
 --                              microseconds)
 --                              release id outcome retry_after_us generation used ("", "unsent", or tokens)
---                              cancel id; state id; register alias cap tuning; leave
+--                              cancel id; state id; register alias cap tuning; leave; sweep
 --                              learn budget limit remaining at_us ("" for what was not said)
 -- Reply
 --   JSON [now_us, next_wake_us, generation, results, notices]: a result per operation
 --   (granted, waiting, denied, error, released, duplicate, stale_lease, wrong_generation,
---   unknown_lease, cancelled, registered, learned, left, leaving, unknown), and what befell waiters and
---   leases of the caller (granted, denied, lost). Other members get their notices by channel.
+--   unknown_lease, cancelled, registered, learned, left, leaving, unknown, swept), and what befell waiters
+--   and leases of the caller (granted, denied, lost). Other members get their notices by channel.
 -- Errors
 --   NOMEMBER the caller is not a member (any more); OLDBATCH a late duplicate; BADBATCH an
 --   operation that is not one, lacks arguments, or names no domain, outcome or budget: nothing
@@ -76,6 +76,7 @@ local GROUP_EXTRA = {}
 -- @include lib/requests/records
 -- @include lib/requests/turns
 -- @include lib/requests/leases
+-- @include lib/watch
 -- @include lib/suspects
 -- @include lib/requests/queue
 -- @include lib/requests/settle

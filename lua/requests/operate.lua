@@ -71,6 +71,7 @@ local GROUP_EXTRA = {}
 -- @include lib/requests/records
 -- @include lib/requests/turns
 -- @include lib/requests/leases
+-- @include lib/watch
 -- @include lib/suspects
 -- @include lib/requests/queue
 -- @include lib/requests/settle

@@ -106,6 +106,7 @@ local OPERATIONS = {}
 -- @include lib/runs/state
 -- @include lib/tasks/leases
 -- @include lib/tasks/pushes
+-- @include lib/watch
 -- @include lib/suspects
 -- @include lib/runs/attending
 -- @include lib/tasks/settle

@@ -19,6 +19,7 @@ from tests.support_scripts import (
     Release,
     ScriptedShard,
     State,
+    Sweep,
     granted,
 )
 from tests.support_state import audited
@@ -239,6 +240,73 @@ def test_nobody_is_expired_early_where_the_shard_heard_nobody(shard: ScriptedSha
     assert {"b", "c", "d"} <= set(state(shard)["leases"])
 
 
+def cut_off_all(shard: ScriptedShard) -> None:
+    """Cut one after the other off: "n" is a suspect when "m" calls for the last time."""
+    shard.open(2, "m", "n")
+    shard.batch("n", Acquire("held"))
+    shard.batch("m", Acquire("first"))
+    shard.batch("n", Acquire("a"))
+    fall_deaf(shard, "n")
+    shard.batch("m", Release("first"))
+    assert state(shard)["suspects"] == {"n": shard.server_us}
+    fall_deaf(shard, "m")
+
+
+def expect_gone_after_an_interval(shard: ScriptedShard) -> None:
+    """The members that are back are heard of from now on; "n" is not."""
+    shard.batch("m")
+    shard.advance(INTERVAL - 0.000_001)
+    shard.batch("m")
+    assert set(state(shard)["leases"]) == {"held"}
+    shard.advance(0.000_001)
+    shard.batch("m")
+    assert "n" not in state(shard)["members"]
+
+
+@pytest.mark.parametrize("first", ["heartbeat", "join", "operator"])
+def test_silence_counts_whoever_is_heard_of_first_after_it(
+    shard: ScriptedShard, first: str
+) -> None:
+    """Each has connections of its own, and they come back one by one."""
+    cut_off_all(shard)
+    shard.advance(6.0)
+    match first:
+        case "heartbeat":
+            shard.heartbeat("m")
+        case "join":
+            shard.join("o")
+        case "operator":
+            shard.operate("settle")
+    listen_again(shard, "m")
+    expect_gone_after_an_interval(shard)
+
+
+def test_nobody_is_expired_early_at_the_call_of_a_member_that_nobody_listens_to(
+    shard: ScriptedShard,
+) -> None:
+    """It was cut off itself, though for hardly longer than members are silent."""
+    cut_off_all(shard)
+    shard.advance(INTERVAL + 0.2)
+    shard.batch("m")
+    listen_again(shard, "m")
+    expect_gone_after_an_interval(shard)
+
+
+def test_suspect_that_is_found_listening_stands_where_it_stood_at_once(
+    shard: ScriptedShard,
+) -> None:
+    """In the call that finds it so, before anything is granted."""
+    wait_in_order(shard, ("dead", "a"), ("m", "b"), ("m", "c"))
+    fall_deaf(shard, "dead")
+    shard.batch("n", Release("first"))
+    for _ in range(2):
+        shard.advance(INTERVAL / 2)
+        shard.beat_all("m", "n")
+    listen_again(shard, "dead")
+    shard.batch("m", Release("b"))
+    assert granted(shard.pushed["dead"]) == ["a"]
+
+
 def test_each_of_several_dead_members_is_expired_early(shard: ScriptedShard) -> None:
     names = [f"m{i}" for i in range(10)]
     shard.open(10, *names)
@@ -251,6 +319,35 @@ def test_each_of_several_dead_members_is_expired_early(shard: ScriptedShard) -> 
             shard.heartbeat(name)
             shard.batch(name)
     assert set(state(shard)["members"]) == set(names[:7])
+
+
+@pytest.mark.parametrize(("count", "expected"), [(8, 0.0), (9, 0.625)])
+def test_members_of_a_large_fleet_do_not_wake_for_each_look(
+    shard: ScriptedShard, count: int, expected: float
+) -> None:
+    """Where there are many, somebody calls soon in any case."""
+    shard.open(1, *(f"m{i}" for i in range(count)))
+    shard.batch("m0", Acquire("a"))
+    shard.advance(INTERVAL)
+    reply = shard.batch("m1", Acquire("b"))
+    shard.advance(INTERVAL - 0.1)
+    reply = shard.batch("m1")
+    assert reply.next_wake_us == reply.now_us + round((expected or 0.1) * 1e6)
+
+
+def test_sweep_says_when_to_look_next_while_anything_is_held(shard: ScriptedShard) -> None:
+    shard.open(2, "m", "dead")
+    assert shard.ask("m", Sweep()) == ["swept"]
+    shard.batch("dead", Acquire("a"))
+    fall_deaf(shard, "dead")
+    seconds = []
+    while "dead" in state(shard)["members"]:
+        (word, left_us) = shard.ask("m", Sweep())
+        seconds.append(left_us / 1e6)
+        shard.advance(left_us / 1e6)
+        shard.heartbeat("m")
+        shard.batch("m")
+    assert (word, seconds) == ("swept", [INTERVAL, INTERVAL])
 
 
 def test_silent_member_is_looked_at_once_an_interval(shard: ScriptedShard) -> None:

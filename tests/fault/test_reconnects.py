@@ -90,7 +90,7 @@ async def test_wake_ups_arrive_again_after_their_connection_was_cut(redis_url):
         subscribed = scene.proxy.subscriptions
         scene.proxy.cut_subscribers()
         await wait_until(lambda: scene.proxy.subscriptions > subscribed)
-        await subscription_answered(scene)
+        await until_heard_on(scene, 2)
         await scene.free_one()
         await soon(waiting)
         await scene.release_all()
@@ -108,25 +108,24 @@ async def test_a_wake_up_lost_during_a_gap_is_made_up_for_on_reconnecting(redis_
 
 
 async def test_a_cut_of_every_connection_loses_no_waiter(redis_url):
+    """Nobody listens to the member, so nothing is granted to it before it is back."""
     async with open_scene(redis_url, settings(recheck_seconds=NEVER_SECONDS)) as scene:
         await scene.fill()
         waiting = [asyncio.create_task(scene.take(scene.member)) for _ in range(3)]
         await scene.until(waiters=3)
         scene.proxy.refuse()
+        await until_heard_on(scene, 1)
         for _ in range(3):
             await scene.free_one()
-        await scene.proxy.accept()  # nobody listened meanwhile: they stood aside, or were granted
+        await scene.until(waiters=3, in_flight=CAP - 3)
+        await scene.proxy.accept()
         await soon(asyncio.gather(*waiting))
         await scene.release_all()
 
 
-async def subscription_answered(scene: Scene) -> None:
-    """Wait until the server knows the member's channel again."""
-
-    def is_known() -> bool:
-        return len(scene.client.pubsub_channels()) == 2  # the rival's and the member's
-
-    await wait_until(is_known)
+async def until_heard_on(scene: Scene, channels: int) -> None:
+    """Wait until the server has so many channels: the rival's, and the member's if it listens."""
+    await wait_until(lambda: len(scene.client.pubsub_channels()) == channels)
 
 
 # -- the server away

@@ -39,15 +39,18 @@ class RequestModel(ModelState):
 
     # -- members (spec 06)
 
-    def _flow(self) -> None:
-        self.now_us, self.last_us = self.read_clock(), self.server_us
+    def _flow(self) -> int:
+        """Let time pass; returns how long the shard had heard of nobody."""
+        before_us, self.now_us = self.now_us, self.read_clock()
+        is_first, self.last_us = self.last_us is None, self.server_us
         for window in self.windows.values():
             window.end_ramp(self.now_us)
+        return 0 if is_first else self.now_us - before_us
 
     def join(self, member: str, ttl_us: int) -> Result:
-        self._flow()
+        silent_us = self._flow()
         self.members[member] = self.now_us + ttl_us
-        self.listeners.beat(member, ttl_us, self.now_us)
+        self.listeners.beat(member, ttl_us, self.now_us, silent_us)
         return [self.now_us, self.generation, len(self.members)]
 
     def heartbeat(self, member: str, ttl_us: int) -> Result:
@@ -55,9 +58,9 @@ class RequestModel(ModelState):
         now_us = self.read_clock()
         if self.members.get(member, 0) <= now_us:
             return [now_us, 0]
-        self._flow()
+        silent_us = self._flow()
         self.members[member] = now_us + ttl_us
-        self.listeners.beat(member, ttl_us, now_us)
+        self.listeners.beat(member, ttl_us, now_us, silent_us)
         return [now_us, len(self.members)]
 
     def _end_member(self, member: str, reason: str) -> None:
@@ -80,13 +83,15 @@ class RequestModel(ModelState):
 
     def settle(self, caller: str | None = None) -> None:
         """What time alone did, then what became possible."""
-        before_us = self.now_us
-        self._flow()
-        self.caller, self.silent_us = caller, self.now_us - before_us
+        silent_us, self.caller = self._flow(), caller
+        if caller is not None:
+            self.listeners.suspects.pop(caller, None)
         self._take_back_in_line()
-        gone = self.listeners.ended(self.members, caller, self.now_us, self.silent_us)
-        for member, why in gone:
-            self._end_member(member, why)
+        self.listeners.call(caller, self.now_us, silent_us)
+        for member, why in self.listeners.looked_at(self.members, caller, self.now_us):
+            if why:
+                self._end_member(member, why)
+            self._take_back_in_line()
         if self.config.max_hold_seconds is not None:
             for lease in list(self.leases.values()):
                 if lease.held_until_us <= self.now_us:
@@ -99,9 +104,7 @@ class RequestModel(ModelState):
         self._grant_waiters()  # who was denied may have kept a quota
 
     def _take_back_in_line(self) -> None:
-        """Any call or heartbeat of its own clears a suspect: it lost no place in line."""
-        if self.caller is not None:
-            self.listeners.suspects.pop(self.caller, None)
+        """A member that is a suspect no more lost no place in line."""
         for waiter in self.queue.waiters.values():
             if waiter.is_aside and waiter.member not in self.listeners.suspects:
                 self.queue.come_back(waiter, self.now_us)

@@ -58,7 +58,6 @@ class ModelState:
         server_us: the server's clock, which the test moves.
         listeners: who is listened to.
         caller: whose call this is; None for an operator's.
-        silent_us: how long the shard had heard of nobody before this call.
         caps: cap of each alias, by member and alias.
         override: the operator's bound of the static cap.
         queue: all who wait, and the groups' places in line.
@@ -76,7 +75,6 @@ class ModelState:
     members: dict[str, int] = field(default_factory=dict)
     listeners: Listeners = field(default_factory=Listeners)
     caller: str | None = None
-    silent_us: int = 0
     caps: dict[tuple[str, str], int] = field(default_factory=dict)
     override: int | None = None
     windows: dict[RequestDomain, Window] = field(default_factory=dict)

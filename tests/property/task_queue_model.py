@@ -31,19 +31,22 @@ class PoolQueue(PoolState):
             return self.server_us
         return self.now_us + max(0, self.server_us - self.last_us)
 
-    def _flow(self) -> None:
-        self.now_us, self.last_us = self.read_clock(), self.server_us
+    def _flow(self) -> int:
+        """Let time pass; returns how long the shard had heard of nobody."""
+        before_us, self.now_us = self.now_us, self.read_clock()
+        is_first, self.last_us = self.last_us is None, self.server_us
+        return 0 if is_first else self.now_us - before_us
 
     def join(self, member: str, ttl_us: int) -> None:
-        self._flow()
+        silent_us = self._flow()
         self.members[member] = self.now_us + ttl_us
-        self.listeners.beat(member, ttl_us, self.now_us)
+        self.listeners.beat(member, ttl_us, self.now_us, silent_us)
 
     def heartbeat(self, member: str, ttl_us: int) -> None:
         if self.members.get(member, 0) > self.read_clock():
-            self._flow()
+            silent_us = self._flow()
             self.members[member] = self.now_us + ttl_us
-            self.listeners.beat(member, ttl_us, self.now_us)
+            self.listeners.beat(member, ttl_us, self.now_us, silent_us)
 
     def _end_member(self, member: str, why: str) -> None:
         """Its tasks go back; what had begun counts a loss, which is no try."""
@@ -64,13 +67,13 @@ class PoolQueue(PoolState):
 
     def begin(self, caller: str) -> None:
         """What time alone did."""
-        before_us, self.caller = self.now_us, caller
-        self._flow()
+        silent_us, self.caller = self._flow(), caller
         self.put_off = []
         self.listeners.suspects.pop(caller, None)
-        silent_us = self.now_us - before_us
-        for member, why in self.listeners.ended(self.members, caller, self.now_us, silent_us):
-            self._end_member(member, why)
+        self.listeners.call(caller, self.now_us, silent_us)
+        for member, why in self.listeners.looked_at(self.members, caller, self.now_us):
+            if why:
+                self._end_member(member, why)
         due = [task for task in self.tasks_at("delayed") if task.available_us <= self.now_us]
         for task in sorted(due, key=lambda task: (task.available_us, task.task_id)):
             self._enqueue(task)

@@ -149,6 +149,13 @@ local function state(id)
   return known_attempt(id) or '["unknown"]'
 end
 
+-- A look at a quiet shard, where nobody's call would end a dead member; with how long until the next look,
+-- where anything is held that a death would free.
+local function sweep()
+  local next_us = meta.in_flight + meta.waiters > 0 and SUSPECTS.next_check_us()
+  return next_us and '["swept",' .. int(math.max(0, next_us - now_us)) .. ']' or '["swept"]'
+end
+
 -- Write down an alias's cap; one that is new or another than before is told.
 local function register_alias(alias, cap)
   local entry = member_id .. '\0' .. alias
@@ -223,4 +230,5 @@ local OPERATIONS = {
   state = { 1, state },
   register = { 3, register },
   leave = { 0, leave },
+  sweep = { 0, sweep },
 }

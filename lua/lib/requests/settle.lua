@@ -140,7 +140,7 @@ end
 -- the very instant of a deadline what is possible is given first.
 local function settle()
   SUSPECTS.clear_heard(ASIDE.put_back)
-  SUSPECTS.check(end_member)
+  SUSPECTS.check(end_member, ASIDE.put_back)
   if ended_left <= 0 then
     grants_left = 0 -- a member whose end goes on in the next call must not be given anything
   end
@@ -162,7 +162,7 @@ local function next_wake_us()
   if more_to_grant() or ended_left <= 0 or meta.static_cap == 0 then
     return now_us
   end
-  local wake = earlier(first_check_us, first_deadline_us)
+  local wake = earlier(SUSPECTS.next_check_us(), first_deadline_us)
   if meta.max_hold_us > 0 then
     wake = earlier(wake, tonumber(redis.call('ZRANGE', K.holds, 0, 0, 'WITHSCORES')[2]))
   end

@@ -3,8 +3,8 @@ local DOMAINS = { 'chat', 'embedding', 'image', 'healthcheck' }
 -- Counts of outcomes are not read: what a call adds is added where they stand.
 local META_FIELDS = { 'now_us', 'last_us', 'virtual_time', 'places', 'sequence', 'static_cap',
   'in_flight', 'waiters', 'finished', 'max_hold_us', 'successes_until_increase', 'budgets',
-  'token_fair', 'suspects', 'generation', 'schema', 'lines' }
-local META_NUMBERS = 14
+  'token_fair', 'suspects', 'back_us', 'generation', 'schema', 'lines' }
+local META_NUMBERS = 15
 local DOMAIN_FIELDS = { 'current_limit', 'effective_max', 'in_flight', 'waiters',
   'blocked_until_us', 'success_streak', 'cuts', 'rate_limit_ceiling', 'consecutive_rate_limits',
   'ramp_started_us', 'ramp_us', 'ramp_target', 'last_outcome' }
@@ -23,8 +23,8 @@ local function load_meta()
     sequence = stored[5] or 0, static_cap = stored[6] or 0, in_flight = stored[7] or 0,
     waiters = stored[8] or 0, finished = stored[9] or 0, max_hold_us = stored[10] or 0,
     successes_until_increase = stored[11] or 0, budgets = stored[12] or 0,
-    token_fair = stored[13] or 0, suspects = stored[14] or 0, generation = stored[15] or nil,
-    schema = stored[16] or nil, lines = stored[17] or '', stored = stored,
+    token_fair = stored[13] or 0, suspects = stored[14] or 0, back_us = stored[15] or 0,
+    generation = stored[16] or nil, schema = stored[17] or nil, lines = stored[18] or '', stored = stored,
     silent_us = now - (stored[1] or now) }
 end
 

@@ -56,8 +56,9 @@ local function enqueue_due()
 end
 
 local function settle()
-  SUSPECTS.clear_heard(function() return true end) -- nothing of a pool stands aside: a member asks anew
-  SUSPECTS.check(end_member)
+  local function restore() return true end -- nothing of a pool stands aside: a member asks anew
+  SUSPECTS.clear_heard(restore)
+  SUSPECTS.check(end_member, restore)
   enqueue_due()
   park_what_never_fits()
   unpark()
@@ -133,7 +134,7 @@ local function next_wake_us()
   elseif moves_left <= 0 then
     return now_us
   end
-  local wake = tonumber(redis.call('ZRANGE', K.checks, 0, 0, 'WITHSCORES')[2]) or 0
+  local wake = SUSPECTS.next_check_us() or 0
   local due = meta.delayed > 0 and tonumber(redis.call('ZRANGE', K.delayed, 0, 0, 'WITHSCORES')[2])
   if due and (wake == 0 or due < wake) then
     wake = due

@@ -1,10 +1,10 @@
 -- State of a task pool for the length of one call: read once, changed in memory, written once.
 local META_FIELDS = { 'now_us', 'last_us', 'virtual_time', 'places', 'sequence', 'queued',
   'delayed', 'parked', 'running', 'admissions', 'finished', 'reserve_after_us', 'first_since_us',
-  'suspects', 'max_losses', 'lost', 'unserved',
+  'suspects', 'back_us', 'max_losses', 'lost', 'unserved',
   'suspect_tasks', 'generation', 'state', 'policy', 'events', 'first_task',
   'first_signature', 'draining' }
-local META_NUMBERS = 18
+local META_NUMBERS = 19
 local GROUP_EXTRA = { 'running', 'away', 'admitted_limit', 'head', 'signature', 'line', 'out', 'debt' }
 
 local UNCLAIMED_SUBMISSIONS = '10000' -- tasks at once in a pool where nobody claims a limit of them
