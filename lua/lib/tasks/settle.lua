@@ -101,7 +101,7 @@ local function wake_idle()
 end
 
 -- Who is idle has been told when the first delayed task is due; if that is another now, it is told anew.
-local function tell_due()
+function PUSHES.tell_due()
   if not next(put_off) then
     return
   end
@@ -124,7 +124,7 @@ local function settle_after()
   unpark()
   RESERVE.note_first()
   wake_idle()
-  tell_due()
+  PUSHES.tell_due()
 end
 
 -- The instant at which time alone may change something for this pool, or 0.
