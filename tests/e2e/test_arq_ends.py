@@ -207,7 +207,6 @@ async def a_broken_hook_beside_a_job_that_ends_in_time(story):
 
 
 STORIES = [
-    pytest.param(all_kinds_of_jobs, {}, id="jobs of all kinds"),
     pytest.param(a_signal, {}, id="signal"),
     pytest.param(
         a_signal_and_a_job_that_ends_in_time, {"job_completion_wait": 60}, id="signal, in time"
