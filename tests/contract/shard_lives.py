@@ -156,12 +156,13 @@ class PoolMember:
     def submit(self) -> tuple[Any, ...]:
         name = next(self._tasks)
         self._known = [*self._known[-12:], name]
+        soon_us = int(self._pool.client.get(CLOCK_KEY)) + 900_000
         return submission(
             name,
             self._draw.choice("abc"),
             self._draw.choice([ONE, ONE, GPU, MODEL]),
             weight=self._draw.choice([1, 3]),
-            delay_us=self._draw.choice([0, 0, 900_000]),
+            not_before_us=self._draw.choice(["", "", soon_us]),
         )
 
     def end(self) -> tuple[Any, ...]:
