@@ -42,6 +42,8 @@ class Attempt(Operation):
         deadline: loop time at which its wait is over; None for never.
         is_waiting: whether it stands in the queue, as far as this process knows.
         is_rechecked: whether a look at what became of it is on its way.
+        is_in_doubt: whether a wake-up may have been lost since its last operation left, so that a
+            reply to that may be older than the wake-up.
         is_granted: whether its lease has arrived, by reply or by notice.
         lost_because: why its lease ended, where a notice said so before the lease arrived.
     """
@@ -53,6 +55,7 @@ class Attempt(Operation):
         "deadline",
         "future",
         "is_granted",
+        "is_in_doubt",
         "is_rechecked",
         "is_waiting",
         "item",
@@ -69,6 +72,7 @@ class Attempt(Operation):
         self.deadline = None if wait in {"", "try"} else self.asked_at + int(wait) / 1e6
         self.is_waiting = False
         self.is_rechecked = False
+        self.is_in_doubt = False
         self.is_granted = False
         self.lost_because: str | None = None
         self._desk = desk
@@ -87,6 +91,10 @@ class Attempt(Operation):
         """Ask from now on for what is left of its wait."""
         if self.deadline is not None:
             self.args = (*self.args[:-1], str(max(0, round((self.deadline - now) * 1e6))))
+
+    def prepare(self) -> None:
+        """Its reply will be younger than what was lost up to now."""
+        self.is_in_doubt = False
 
     def done(self, result: Result | ForebayError) -> None:
         """Take the shard's answer to the question."""
@@ -115,6 +123,10 @@ class Recheck(Operation):
         attempt.is_rechecked = True
         self._attempt = attempt
         self._desk = desk
+
+    def prepare(self) -> None:
+        """Its reply will be younger than what was lost up to now."""
+        self._attempt.is_in_doubt = False
 
     @property
     def is_wanted(self) -> bool:

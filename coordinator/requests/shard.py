@@ -165,6 +165,8 @@ class RequestShard:
             attempt.is_waiting = True
             self._waiting += 1
             self._keep_rechecking()
+        if attempt.is_in_doubt:
+            self._recheck_one(attempt)
 
     def _grant(self, attempt: Attempt, terms: Sequence[Any]) -> None:
         membership = self.channel.membership
@@ -314,8 +316,9 @@ class RequestShard:
     # -- looking again: a lost wake-up costs at most the recheck interval
 
     def on_resumed(self) -> None:
-        """Ask for the truth of everything that waits."""
+        """Ask for the truth of everything that waits, or is about to hear that it waits."""
         for attempt in list(self._attempts.values()):
+            attempt.is_in_doubt = True
             self._recheck_one(attempt)
 
     def _recheck_one(self, attempt: Attempt) -> None:

@@ -1,11 +1,12 @@
 """Hints travel over another connection than replies: either may arrive first (spec 04, 06).
 
-The rechecks are a minute away, so that a hint which is lost is never made good.
+Rechecks and heartbeats are a minute away or more, so that a lost hint is never made good.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -28,7 +29,7 @@ from tests.contract.chat_domain import CHAT, MODEL
 from tests.support import wait_until
 from tests.support_tasks import Work, joined, task
 
-NEVER = MemberSettings(recheck_seconds=60.0)
+NEVER = MemberSettings(recheck_seconds=60.0, ttl_seconds=3600.0)
 both_orders = pytest.mark.parametrize("first", ["the hint", "the reply"])
 
 
@@ -143,15 +144,36 @@ class Waiting:
         self.asking = asyncio.ensure_future(self.own.acquire(item))
         await wait_until(lambda: self.replies.count == 1)
 
+    async def look_again(self) -> None:
+        """Take the reply, then look at the attempt once more; that reply is held instead."""
+        self.replies.let_go()
+        self.replies = HeldReplies(self.shard.channel)
+        self.shard.on_resumed()
+        await wait_until(lambda: self.replies.count == 1)
+
+    @contextlib.asynccontextmanager
+    async def not_listening(self) -> AsyncIterator[None]:
+        """Let nobody listen to the member for a while; then it is told that it listens again."""
+        channel, subscriber = self.shard.channel, self.shard.channel._server.subscriber
+        assert channel.membership is not None
+        name = channel.keys.wake_channel(channel.membership.member_id)
+        subscriber.unsubscribe(name)
+        # The server takes a connection's commands in order: the first has been carried out.
+        await subscriber.subscribe("fb:another", lambda _: None, lambda: None)
+        yield
+        await subscriber.subscribe(name, channel._on_message, self.shard.on_resumed)
+        self.shard.on_resumed()
+
 
 @pytest.fixture
-async def waiting(
-    redis_url: str, coordinator: Coordinator, request: pytest.FixtureRequest
-) -> AsyncIterator[Waiting]:
+async def waiting(redis_url: str, request: pytest.FixtureRequest) -> AsyncIterator[Waiting]:
     config: RequestAdmissionConfig = getattr(request, "param", RequestAdmissionConfig())
-    async with await Coordinator.open(redis_url, NEVER) as connection:
-        own = AdaptiveRequestAdmissionController(connection)
-        other = AdaptiveRequestAdmissionController(coordinator)
+    async with (
+        await Coordinator.open(redis_url, NEVER) as own_connection,
+        await Coordinator.open(redis_url, NEVER) as other_connection,
+    ):
+        own = AdaptiveRequestAdmissionController(own_connection)
+        other = AdaptiveRequestAdmissionController(other_connection)
         for controller in (own, other):
             await controller.register(MODEL, "alias", max_parallel_requests=1, config=config)
         yield Waiting(own, other)
@@ -200,6 +222,21 @@ async def test_denial_is_delivered_once_whatever_comes_first(waiting: Waiting, f
     waiting.replies.let_go()
     refused = await waiting.own.try_acquire(RequestAdmissionItem(resource=CHAT))
     assert isinstance(refused, RequestAdmissionDenied)
+
+
+@both_orders
+@pytest.mark.parametrize("of", ["an ask", "a look"])
+async def test_end_of_a_gap_is_not_lost_to_the_reply(waiting: Waiting, of: str, first: str) -> None:
+    """What was freed in the gap was not granted to a member to whom nobody listened."""
+    await waiting.begin()
+    if of == "a look":
+        await waiting.look_again()
+    if first == "the reply":
+        waiting.replies.let_go()
+    async with waiting.not_listening():
+        await waiting.other.release(waiting.taken, SUCCESS)
+    waiting.replies.let_go()
+    assert isinstance(await asyncio.wait_for(waiting.asking, 5.0), RequestAdmissionLease)
 
 
 @pytest.mark.parametrize("waiting", [RequestAdmissionConfig(max_hold_seconds=0.05)], indirect=True)
