@@ -25,6 +25,7 @@ MODULES: Final[Mapping[str, tuple[str, ...]]] = {
     "demo": (*_RUN, *_MOCK, "matplotlib"),
     "mock": _MOCK,
     "run": _RUN,
+    "watch": ("watchfiles",),
 }
 """Extra of a command -> the modules without which the command cannot run."""
 

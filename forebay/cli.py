@@ -55,21 +55,10 @@ class _LazyCommands(click.Group):
 @click.pass_context
 def cli(ctx: click.Context, debug: bool) -> None:
     """Share the capacity of model providers over many processes, fairly, through Redis."""
+    from forebay.logs import log_to_stderr  # noqa: PLC0415 - a command runs; see the top
+
     ctx.obj = debug
-    _configure_logs(debug=debug)
-
-
-def _configure_logs(*, debug: bool) -> None:
-    import logging  # noqa: PLC0415 - a command runs; see the top
-
-    import structlog  # noqa: PLC0415
-
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(
-            logging.DEBUG if debug else logging.WARNING
-        ),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
+    log_to_stderr("debug" if debug else "warning")
 
 
 def main() -> None:

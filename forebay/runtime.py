@@ -48,6 +48,21 @@ def server_url(url: str) -> Iterator[str]:
         yield server.url
 
 
+def start_again(*arguments: str) -> subprocess.Popen[bytes]:
+    """Start this very command line in a process of its own, as `start_worker` starts a worker.
+
+    It is in a process group of its own, so that Ctrl-C reaches it by this process alone.
+
+    Args:
+        arguments: what is added to the command line.
+    """
+    return subprocess.Popen(
+        [sys.executable, "-P", str(_COMMAND_LINE), *sys.argv[1:], *arguments, "--lifeline"],
+        stdin=subprocess.PIPE,
+        process_group=0,
+    )
+
+
 def start_worker(
     url: str, *arguments: str, environ: Mapping[str, str] | None = None
 ) -> subprocess.Popen[bytes]:

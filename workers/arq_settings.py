@@ -186,6 +186,22 @@ def pool_of(pool: str | None, settings: Mapping[str, Any]) -> str:
     return "default" if pool is None else pool
 
 
+def address_of(url: str | None, settings: Mapping[str, Any]) -> str:
+    """Return the URL of a worker's server: the one that was said, or that of ``redis_settings``.
+
+    Raises:
+        ConfigurationError: neither was said, or the settings say what no URL can.
+    """
+    if url is not None:
+        return url
+    if settings.get("redis_settings") is None:
+        raise ConfigurationError(
+            "neither a url nor redis_settings were given, expected one; say the server's url"
+            " (forebay worker --url)."
+        )
+    return url_of(settings["redis_settings"])
+
+
 def url_of(redis_settings: RedisSettings) -> str:
     """Return the URL of the server that arq's own settings name.
 

@@ -23,7 +23,6 @@ from arq.worker import Worker, func
 from redis.exceptions import RedisError, ResponseError
 
 from forebay.contracts.errors import (
-    ConfigurationError,
     CoordinatorUnavailable,
     ForebayError,
     JobUnreadable,
@@ -44,15 +43,16 @@ from forebay.coordinator.runs.tracker import CompletionTracker
 from forebay.coordinator.supervision import Guard
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.puller import TaskPuller
+from forebay.workers.arq_health import HealthKeys, HealthRecord
 from forebay.workers.arq_log import WorkerFacts, log_events, logged_as, logging_worker
 from forebay.workers.arq_log import log as arq_log
 from forebay.workers.arq_redis import ForebayArqRedis, Opening, opening_of_job
 from forebay.workers.arq_settings import (
     WORKING,
+    address_of,
     check_settings,
     named_functions,
     pool_of,
-    url_of,
 )
 from forebay.workers.cell_jobs import (
     CELL_TRIES,
@@ -108,11 +108,11 @@ class ForebayWorker(Worker):
         self.coordinator = coordinator
         chosen = serializer_of(serializer)
         check_settings(settings)
-        pool_name = pool_of(pool, settings)
+        self.pool_name = pool_of(pool, settings)
         named, crons = named_functions(functions, settings.get("cron_jobs"))
         self.tasks_admission = TaskAdmissionController(
             coordinator,
-            pool_name,
+            self.pool_name,
             functions=[
                 *(one.name for one in named),
                 *((CELL_FUNCTION,) if cells else ()),
@@ -124,10 +124,10 @@ class ForebayWorker(Worker):
         tracker = CompletionTracker(self.tasks_admission, coordinator.client)
         maker = NoCells() if cells is None else cells(tracker, self.request_admission)
         self._cells = CellJobs(maker, chosen)
-        self._guard = Guard(log, pool=pool)
+        self._guard = Guard(log, pool=self.pool_name)
         self._refusals: dict[str, str] = {}
         self._states = {
-            name: coordinator.availability.connection(name, pool=pool) for name in _TURN
+            name: coordinator.availability.connection(name, pool=self.pool_name) for name in _TURN
         }
         self._hints = RequestPressureHints(
             self.request_admission.pressure, self.request_admission.known
@@ -145,6 +145,7 @@ class ForebayWorker(Worker):
             expires_extra_ms=settings.get("expires_extra_ms"),
         )
         self._jobs = jobs
+        health = HealthKeys.of(self.pool_name, settings)
         cell = func(self._cells.make, name=CELL_FUNCTION, keep_result=0, max_tries=CELL_TRIES)
         super().__init__(
             functions=[*named, cell],
@@ -152,8 +153,10 @@ class ForebayWorker(Worker):
             redis_pool=jobs,
             job_serializer=chosen.dump,
             job_deserializer=chosen.load,
-            **{name: value for name, value in settings.items() if name in WORKING},
+            **{name: value for name, value in settings.items() if name in WORKING}
+            | {"health_check_key": health.own},
         )
+        self._health = HealthRecord(health, self.health_check_interval)
         self._unstarted = UnstartedJobs(
             self.tasks_admission,
             jobs,
@@ -161,7 +164,7 @@ class ForebayWorker(Worker):
             keep_seconds=None if self.keep_result_forever else self.keep_result_s,
         )
         self._facts = WorkerFacts(
-            pool=pool_name,
+            pool=self.pool_name,
             server=str(coordinator.address),
             slots=self.max_jobs,
             health_check_key=self.health_check_key,
@@ -210,6 +213,17 @@ class ForebayWorker(Worker):
         if self.allow_abort_jobs:
             await self._outlive("aborts of waiting jobs", self._discard_aborted)
         await self._outlive("hints", self._hints.refresh)
+
+    async def record_health(self) -> None:
+        """Record as arq does, and for ``arq --check``; where that fails, again at the next beat."""
+        recorded_at = self._last_health_check
+        try:
+            await super().record_health()
+            if self._last_health_check != recorded_at:
+                await self._health.note(self.pool)
+        except (RedisError, OSError):
+            self._last_health_check = recorded_at
+            raise
 
     async def _discard_aborted(self) -> None:
         """Drop jobs that are to be aborted before their start; arq counts each as failed."""
@@ -518,7 +532,7 @@ class ForebayWorker(Worker):
         if self._pool is None:
             return
         with contextlib.suppress(RedisError, OSError):
-            await self.pool.delete(self.health_check_key)
+            await self._health.delete(self.pool)
         pool, self._pool = self._pool, None
         if self.on_shutdown:
             await self.on_shutdown(self.ctx)
@@ -562,13 +576,10 @@ async def open_worker(
     Raises:
         ConfigurationError, CoordinatorError: a setting is wrong, or the server cannot be used.
     """
-    if url is None and settings.get("redis_settings") is None:
-        raise ConfigurationError(
-            "neither a url nor redis_settings were given, expected one; say the server's url."
-        )
+    address = address_of(url, settings)
     if allowed is not None:
         settings = {"cells": _cells_within(allowed)} | settings
-    coordinator = await Coordinator.open(url or url_of(settings["redis_settings"]), member)
+    coordinator = await Coordinator.open(address, member)
     try:
         return ForebayWorker(coordinator, pool=pool, **settings)
     except BaseException:

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import sys
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import click
-from arq.utils import import_string
 
-from forebay.contracts.errors import ConfigurationError, CoordinatorError
-from forebay.contracts.extras import missing_modules, require_extra
+from forebay.commands.watching import work_and_watch
+from forebay.commands.worker_settings import allowlist_of, imported, settings_named
+from forebay.contracts.errors import CoordinatorError
+from forebay.contracts.extras import require_extra
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.logs import Logger
+from forebay.logs import LEVELS, log_by_dictionary, log_to_standard_library, log_to_stderr
 from forebay.runtime import run_async
-from forebay.workers.arq_settings import settings_of
+from forebay.workers.arq_health import HealthKeys, read_health
+from forebay.workers.arq_settings import address_of, pool_of
 from forebay.workers.arq_worker import open_worker
-
-if TYPE_CHECKING:
-    from forebay.workers.allowlist import Allowlist  # with an extra
 
 log = Logger("forebay.worker")
 
@@ -33,8 +32,11 @@ MOST_NAMED: Final = 20
 
 @click.command("worker")
 @click.argument("settings", required=False, metavar="[SETTINGS]")
-@click.option("--url", required=True, help="Server: redis://, rediss:// or unix://.")
-@click.option("--pool", default="default", show_default=True, help="Task pool to work for.")
+@click.option(
+    "--url",
+    help="Server: redis://, rediss:// or unix://.  [default: redis_settings of SETTINGS]",
+)
+@click.option("--pool", help="Task pool to work for.  [default: default]")
 @click.option(
     "--slots",
     type=click.IntRange(1),
@@ -55,6 +57,33 @@ MOST_NAMED: Final = 20
     help="Of jobs and results; all of a pool use the same.",
 )
 @click.option(
+    "--burst/--no-burst",
+    default=None,
+    help="Stop once no job is left in the pool.  [default: burst of SETTINGS]",
+)
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Say whether a worker has recorded its health, and exit: 0 if so, else 1.",
+)
+@click.option(
+    "--watch",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Folder at whose changes the worker is started anew.",
+)
+@click.option("--watched", is_flag=True, hidden=True, help="This is the worker of --watch.")
+@click.option(
+    "--log-level",
+    type=click.Choice([*LEVELS]),
+    help="Least level that is logged.  [default: info with SETTINGS, else warning]",
+)
+@click.option("-v", "--verbose", is_flag=True, help="As --log-level debug.")
+@click.option(
+    "--custom-log-dict",
+    metavar="NAME",
+    help="Dictionary to import for logging.config.dictConfig, such as app.LOGGING.",
+)
+@click.option(
     "--allow-env",
     multiple=True,
     metavar="NAME[=HOST]",
@@ -73,14 +102,24 @@ MOST_NAMED: Final = 20
     help="Provider that workflows may call; without a port, any port of it.",
 )
 @click.option("--lifeline", is_flag=True, hidden=True, help="Stop when standard input closes.")
+@click.pass_obj
 def worker_command(
+    debug: bool | None,
+    *,
     settings: str | None,
-    url: str,
-    pool: str,
-    slots: int | None,
+    url: str | None,
+    pool: str | None,
+    watch: Path | None,
+    watched: bool,
+    check: bool,
+    log_level: str | None,
+    verbose: bool,
+    custom_log_dict: str | None,
     ttl: float,
-    grace: int | None,
     serializer: str,
+    slots: int | None,
+    grace: int | None,
+    burst: bool | None,
     allow_env: tuple[str, ...],
     allow_path: tuple[str, ...],
     allow_host: tuple[str, ...],
@@ -89,76 +128,61 @@ def worker_command(
     """Run tasks of a pool until stopped; start as many of these as you like, anywhere.
 
     SETTINGS names the class that `arq` is given, such as app.WorkerSettings: its functions, hooks
-    and cron jobs run here as they do there. Its Redis address and queue are not used: --url and
-    --pool are. Without SETTINGS the worker makes the cells of runs.
+    and cron jobs run here as they do there, and are logged as there. --url stands for its
+    redis_settings, --pool for its queue_name. Without SETTINGS the worker makes the cells of runs.
 
     A workflow may use the variables, files and hosts that the options --allow-... name, each as
     often as you like, and the hosts of this process's FOREBAY_PROVIDER_<NAME>_BASE_URL; a run that
     asks for others is refused before anything of it runs.
     """
+    if settings is None and url is None:
+        raise click.UsageError("Missing option '--url', or SETTINGS whose redis_settings say it.")
+    if custom_log_dict is not None and (verbose or log_level is not None):
+        raise click.UsageError("--custom-log-dict says levels itself; leave out the other option.")
+    if watch is not None and not watched and not check:
+        require_extra("watch", "--watch")
+        run_async(work_and_watch(watch))
+        return
     if lifeline:
         threading.Thread(target=_stop_with_parent, daemon=True).start()
-    chosen: dict[str, Any] = {"max_jobs": 32, "job_completion_wait": 10} if not settings else {}
-    if slots is not None:
-        chosen["max_jobs"] = slots
-    if grace is not None:
-        chosen["job_completion_wait"] = grace
-    # Before SETTINGS: what the current folder holds is nobody's extra.
-    allowed = _allowed(allow_env, allow_path, allow_host)
-    if settings is None:
-        require_extra("run", "forebay worker without SETTINGS")
-        logging.getLogger("arq").setLevel(logging.CRITICAL)  # it would name every cell
+    least = log_level or ("debug" if debug or verbose else "info" if settings else "warning")
+    if custom_log_dict is None:
+        log_to_stderr(least)
     else:
-        chosen = {"job_completion_wait": 10} | _settings_of(settings) | chosen
-    run_async(_work(url, pool, ttl, chosen | {"serializer": serializer, "allowed": allowed}))
+        log_to_standard_library()
+    # Before SETTINGS: what the current folder holds is nobody's extra.
+    allowed = None if check else allowlist_of(allow_env, allow_path, allow_host)
+    if settings is None and not check:
+        require_extra("run", "forebay worker without SETTINGS")
+    chosen = {"max_jobs": 32} if settings is None else settings_named(settings)
+    if custom_log_dict is not None:
+        log_by_dictionary(imported("--custom-log-dict", custom_log_dict, "a dict"))
+    if check:
+        _check_health(url, pool, chosen)
+        return
+    said = {"max_jobs": slots, "job_completion_wait": 0 if watched else grace, "burst": burst}
+    chosen = {"job_completion_wait": 10, **chosen}
+    chosen |= {name: value for name, value in said.items() if value is not None}
+    chosen |= {"serializer": serializer, "allowed": allowed}
+    run_async(_work(url, pool, ttl, chosen))
 
 
-def _settings_of(name: str) -> dict[str, Any]:
-    """Import an arq settings class and return what it sets.
+def _check_health(url: str | None, pool: str | None, settings: Mapping[str, Any]) -> None:
+    """Print the health record of the workers that these options start.
 
     Raises:
-        ConfigurationError: it cannot be imported, or sets what a pool decides.
+        CoordinatorError: there is none, or the server cannot be used.
     """
-    try:
-        # At the end, as arq does: modules of the user's are found, and hide no installed package.
-        sys.path.append(str(Path.cwd()))
-        found = import_string(name)
-    except Exception as error:  # the module's own code may raise anything
-        why = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
-        raise ConfigurationError(
-            f"SETTINGS {name!r} cannot be imported ({why}); expected a class such as"
-            " app.WorkerSettings, from the folder that holds app.py."
-        ) from error
-    if not isinstance(found, dict) and not hasattr(found, "__dict__"):  # what arq takes
-        raise ConfigurationError(
-            f"SETTINGS {name!r} is of type {type(found).__name__}, expected a class such as arq is"
-            " given; name the class."
+    name = pool_of(pool, settings)
+    key = HealthKeys.of(name, settings).own
+    found = read_health(address_of(url, settings), key)
+    if found is None:
+        raise CoordinatorError(
+            f"no worker of pool {name} has a health record under {key}, expected one that is at"
+            " most health_check_interval old; start a worker, or check with its options and"
+            " SETTINGS."
         )
-    return settings_of(found)
-
-
-def _allowed(env: Sequence[str], paths: Sequence[str], hosts: Sequence[str]) -> Allowlist | None:
-    """Return what workflows may use here; None where no cells can be made, for want of the extra.
-
-    Raises:
-        ConfigurationError: an option is of another form, or there is one and no extra.
-    """
-    if env or paths or hosts:
-        require_extra("run", "--allow-..., which is for the cells of runs,")
-    elif missing_modules("run"):
-        return None
-    from forebay.workers.allowlist import Allowlist
-
-    allowed = Allowlist.of(env=env, paths=paths, hosts=hosts, environ=os.environ)
-    for name, bound in allowed.variables.items():
-        if bound is None and len(allowed.hosts) > 1:
-            log.warning(
-                "variable_for_every_host",
-                variable=name,
-                hosts=sorted(map(str, allowed.hosts)),
-                remedy=f"--allow-env {name}=HOST ties it to the host that it is for",
-            )
-    return allowed
+    click.echo(f"healthy: {found}")
 
 
 def _stop_with_parent() -> None:
@@ -171,9 +195,11 @@ def _stop_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-async def _work(url: str, pool: str, ttl: float, settings: dict[str, Any]) -> None:
+async def _work(url: str | None, pool: str | None, ttl: float, settings: dict[str, Any]) -> None:
     worker = await open_worker(url, pool=pool, member=MemberSettings(ttl_seconds=ttl), **settings)
-    click.echo(f"working for pool {pool} with {worker.max_jobs} slots; stop with Ctrl-C")
+    click.echo(
+        f"working for pool {worker.pool_name} with {worker.max_jobs} slots; stop with Ctrl-C"
+    )
     try:
         await worker.async_run()
     except asyncio.CancelledError:

@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import signal
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,8 +17,8 @@ from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.tasks.snapshots import PoolReader
 from forebay.workers.arq_redis import create_pool
 from tests.support import wait_until
+from tests.support_worker_command import worker
 
-ROOT = Path(__file__).parents[2]
 APP = """
 import asyncio
 import os
@@ -56,25 +51,6 @@ def app(tmp_path: Path) -> Path:
     (tmp_path / "broken.py").write_text("1 / 0")
     (tmp_path / "wrong.py").write_text("def (")
     return tmp_path
-
-
-@contextlib.contextmanager
-def worker(
-    app: Path, redis_url: str, settings: str = "app.WorkerSettings", *options: str
-) -> Iterator[subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "forebay", "worker", settings, "--url", redis_url, *options]
-    with subprocess.Popen(
-        command,
-        cwd=app,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def pool_command(name: str, redis_url: str) -> str:
