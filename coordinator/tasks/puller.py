@@ -6,12 +6,15 @@ than asked for it is silent until it is woken: nothing polls.
 
 A hint travels over another connection than the replies, and may overtake the reply of an ask under
 way. So a hint is used up by an ask that leaves after it, never by a reply.
+
+The pool may think a slot free whose job is over but for its last hook. A process without a free
+slot keeps neither a task nor a wake-up from others: it gives the task back and asks for none. That
+ends its being idle and lets the pool wake the next.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from forebay.contracts.errors import ForebayError
@@ -57,9 +60,9 @@ class TaskPuller:
         self._under_pressure = under_pressure
         self._loop = asyncio.get_running_loop()
         self._asked = 0
-        self._pushed: deque[TaskAdmissionLease] = deque()
         self._next: _Ask | None = None
         self._may_be_work = True  # something may have changed since the last ask left
+        self._is_idle = False  # the pool may take this process for one with a free slot
         self._is_stopped = False
         controller.watch(self._on_change)
         if takes_pushes:
@@ -67,11 +70,10 @@ class TaskPuller:
 
     def look(self) -> None:
         """Ask, if a slot is free and there may be work; call it when a slot gets free."""
-        while self._pushed and self._free_slots() > 0:
-            self._start(self._pushed.popleft())
         if self._is_stopped or self._next is not None or not self._may_be_work:
             return
-        if self._free_slots() > self._asked:
+        free = self._free_slots()
+        if free > self._asked or (free <= 0 and self._is_idle):
             self._ask()
 
     def _ask(self) -> None:
@@ -84,18 +86,17 @@ class TaskPuller:
         if self._is_stopped:
             return
         self._is_stopped = True
-        while self._pushed:
-            self._controller.return_unstarted(self._pushed.popleft())
         self._ask()
 
     def _take(self, lease: TaskAdmissionLease) -> None:
-        """Start it; the pool may think a slot free whose job is over but for its last hook."""
+        """Start it, or give it back where no slot is free."""
         if self._is_stopped:
             self._controller.return_unstarted(lease)
         elif self._free_slots() > 0:
             self._start(lease)
         else:
-            self._pushed.append(lease)
+            self._controller.return_unstarted(lease)
+            self._ask()
 
     def _on_change(self) -> None:
         self._may_be_work = True
@@ -118,7 +119,8 @@ class TaskPuller:
     def _answered(self, slots: int, given: int, admission: Admission) -> None:
         """Start what came; ``given`` counts as well what was pushed and is known already."""
         self._asked -= slots
-        if given >= slots:
+        self._is_idle = given < slots
+        if not self._is_idle:
             self._may_be_work = True
         for lease in admission.leases:
             self._take(lease)

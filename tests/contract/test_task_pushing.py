@@ -123,18 +123,41 @@ async def test_member_that_is_stopping_gives_back_what_is_pushed_to_it(
     assert (worker.names, lease.item.job_try) == ([], 1)
 
 
-async def test_task_that_is_pushed_to_a_full_process_waits_for_its_slot(
+@pytest.mark.parametrize("names", [["a"], ["a", "b"]], ids=["pushed", "woken"])
+async def test_process_without_a_slot_keeps_no_task_from_an_idle_one(
+    worker: Work, redis_url: str, tasks: TaskAdmissionController, names: list[str]
+) -> None:
+    """As one whose jobs are over but for their last hook, of which the pool knows nothing."""
+    settings = MemberSettings(recheck_seconds=60.0)
+    async with await Coordinator.open(redis_url, settings) as own, joined(own) as others:
+        idle = Work(own, others, 1)
+        await idle.be_idle()
+        worker.slots = 0  # the pool knows of two
+        await tasks.queue.enqueue([task(name) for name in names])
+        await wait_until(lambda: idle.names == ["a"])
+        assert worker.names == []
+        worker.slots = 1
+        worker.puller.look()
+        await idle.finish()
+        await wait_until(lambda: idle.names + worker.names == names[1:])
+        await worker.finish()
+        await idle.finish()
+
+
+async def test_task_that_is_pushed_to_a_full_process_comes_with_its_slot(
     worker: Work, tasks: TaskAdmissionController
 ) -> None:
-    """As one does whose job is over but for its last hook, of which the pool knows nothing."""
     worker.slots = 0
     await tasks.queue.submit(task("t"))
-    await wait_until(lambda: bool(worker.puller._pushed))
-    assert worker.names == []
+
+    async def is_back() -> bool:
+        return (await tasks.queue.view()).queued_total == 1
+
+    await wait_until(is_back)
     worker.slots = 1
     worker.puller.look()
-
-    assert worker.names == ["t"]
+    await wait_until(lambda: worker.names == ["t"])
+    assert worker.started[0].item.job_try == 1
 
 
 async def test_member_that_takes_no_pushes_asks_for_its_tasks(
@@ -188,7 +211,7 @@ async def test_ask_that_crosses_a_push_leaves_its_member_asking_for_more(
         await tasks.queue.discard("b")
 
 
-async def test_tasks_that_are_told_again_wait_for_their_slots(
+async def test_tasks_that_are_told_again_start_as_slots_are_free(
     worker: Work, tasks: TaskAdmissionController
 ) -> None:
     def lose(_generation: str, _notices: list[Any], _listen: Listen) -> None:
@@ -202,12 +225,11 @@ async def test_tasks_that_are_told_again_wait_for_their_slots(
     worker.tasks.on_notices = listen
     worker.puller.look()
     listen("", [["work"]])
-    await wait_until(lambda: bool(worker.puller._pushed))
-    assert worker.names == ["a"]
+    await wait_until(lambda: worker.names == ["a"])
     await worker.finish()
     worker.puller.look()
-
-    assert worker.names == ["b"]
+    await wait_until(lambda: worker.names == ["b"])
+    await worker.finish()
 
 
 async def test_member_that_is_stopping_says_again_that_it_takes_no_more(
