@@ -1,10 +1,13 @@
 """``python -m bench``: measures every figure of a scenario, or of all, and writes what it found.
 
 With ``--baseline REF`` it compares the checked out commit with another one instead.
+``python -m bench simulate`` simulates a fleet's window (bench/simulate).
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import click
 from bench import handoff, jobs, many_waiters, memory, micro, recovery, report, transport
 from bench.compare.command import FEWEST_PAIRS, USUAL_PAIRS, compare
 from bench.harness import new_event_loop
+from bench.simulate.command import simulate
 
 SCENARIOS = {
     "micro": micro,
@@ -23,6 +27,9 @@ SCENARIOS = {
     "transport": transport,
     "jobs": jobs,
 }
+
+COMMANDS = {"simulate": simulate}
+"""What has options of its own."""
 
 
 def progress(line: str) -> None:
@@ -58,7 +65,10 @@ def main(
     pairs: int | None,
     out: Path,
 ) -> None:
-    """Measure Forebay beside what it is compared with, on servers of its own."""
+    """Measure Forebay beside what it is compared with, on servers of its own.
+
+    ``python -m bench simulate --help``: a fleet's window against simulated providers.
+    """
     if baseline is None and pairs is not None:
         raise click.UsageError("--pairs is for --baseline REF; --rounds repeats a scenario.")
     if baseline is not None and rounds is not None:
@@ -77,5 +87,14 @@ def main(
     report.show([figure for outcome in outcomes.values() for figure in outcome.figures])
 
 
+def run(arguments: Sequence[str]) -> None:
+    """Run a command, or the scenarios where the first argument names none."""
+    command = COMMANDS.get(arguments[0]) if arguments else None
+    if command is None:
+        main(list(arguments))
+    else:
+        command(list(arguments[1:]), prog_name=f"python -m bench {arguments[0]}")
+
+
 if __name__ == "__main__":
-    main()
+    run(sys.argv[1:])

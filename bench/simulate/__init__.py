@@ -1,0 +1,1 @@
+"""Callers against simulated providers: the production Lua on a simulated clock."""

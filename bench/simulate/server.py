@@ -1,0 +1,115 @@
+"""A real server whose scripts read a simulated clock: the production Lua, but for ``lib/clock``."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import hiredis
+
+from bench.simulate.timeline import Timeline
+from forebay.coordinator.address import UnixAddress, parse_url
+from forebay.coordinator.scripts import Script, compose
+
+CLOCK_KEY: Final = "fb:simulated:clock"
+CLOCK: Final = f"""local function server_time_us()
+  return tonumber(redis.call('GET', '{CLOCK_KEY}'))
+end
+"""
+START_US: Final = 1_795_500_000_000_000
+"""The server's clock when a simulation begins: the first instant of a minute."""
+_READ_BYTES: Final = 1 << 20
+
+OnMessage = Callable[[bytes], None]
+
+
+class SimulatedServer:
+    """One connection to a server, in RESP3: replies and published messages come over it in order.
+
+    Every call sets the clock to the timeline's instant before it, and returns when all that the
+    call published has been read. So nothing depends on how fast the machine is.
+
+    Args:
+        url: of an embedded server.
+        timeline: the time that scripts read.
+    """
+
+    def __init__(self, url: str, timeline: Timeline) -> None:
+        address = parse_url(url)
+        assert isinstance(address, UnixAddress), "a simulation runs on an embedded server"
+        self._timeline = timeline
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(str(address.path))
+        self._reader = hiredis.Reader()
+        self._listeners: dict[bytes, OnMessage] = {}
+        self._scripts: dict[str, Script] = {}
+        self._talk([("HELLO", "3"), ("CONFIG", "SET", "appendonly", "no"), ("FLUSHALL",)])
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._socket.close()
+
+    def call(self, name: str, keys: Sequence[str], args: Sequence[Any]) -> bytes:
+        """Run a script at the present instant; messages it published are delivered before.
+
+        Raises:
+            hiredis.ReplyError: it answered with an error.
+        """
+        script = self._scripts.get(name) or self._load(name)
+        clock = START_US + self._timeline.now_us
+        reply: bytes = self._talk(
+            [
+                ("SET", CLOCK_KEY, clock),
+                ("FCALL", script.function, len(keys), *keys, *args),
+            ]
+        )[1]
+        return reply
+
+    def read(self, key: str, *fields: str) -> list[float]:
+        """Return numbers of a hash; 0 for what is not there."""
+        return [float(value or 0) for value in self._talk([("HMGET", key, *fields)])[0]]
+
+    def read_all(self, key: str) -> Mapping[str, str]:
+        """Return a hash as text."""
+        found = self._talk([("HGETALL", key)])[0]
+        return {name.decode(): value.decode() for name, value in found.items()}
+
+    def listen(self, channel: str, on_message: OnMessage) -> None:
+        """Hand on what is published on a channel from now on."""
+        self._listeners[channel.encode()] = on_message
+        self._talk([("SUBSCRIBE", channel)])
+
+    def unlisten(self, channel: str) -> None:
+        """Listen on a channel no longer, as when a process is killed."""
+        del self._listeners[channel.encode()]
+        self._talk([("UNSUBSCRIBE", channel)])
+
+    def _load(self, name: str) -> Script:
+        script = self._scripts[name] = compose(name, {"lib/clock": CLOCK})
+        self._talk([("FUNCTION", "LOAD", "REPLACE", script.library)])
+        return script
+
+    def _talk(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """Send commands; return their replies, once a last one says that no message can follow."""
+        sent = b"".join(hiredis.pack_command(command) for command in (*commands, ("PING",)))
+        self._socket.sendall(sent)
+        replies: list[Any] = []
+        while True:
+            found = self._reader.gets()
+            if found is False:
+                self._reader.feed(self._socket.recv(_READ_BYTES))
+            elif isinstance(found, hiredis.PushNotification):
+                self._take(found)
+            elif isinstance(found, hiredis.ReplyError):
+                raise found
+            else:
+                replies.append(found)
+                if found == b"PONG":
+                    return replies
+
+    def _take(self, message: Sequence[bytes]) -> None:
+        kind, channel, payload = message
+        listener = self._listeners.get(channel)
+        if kind == b"message" and listener is not None:
+            listener(payload)
