@@ -1,8 +1,8 @@
 """arq's own ``Job(job_id, pool)`` on a Forebay pool.
 
 arq's constructor takes ``arq:queue`` and pickle where it is not told a queue and a deserializer,
-also for a pool that has others: a job of a pool was ``not_found`` and its result unreadable. Only
-the constructor knows these defaults, so it is replaced by one that asks a pool for its own
+also for a pool that has others: a job of a pool would be ``not_found`` and its result unreadable.
+Only the constructor knows these defaults, so it is replaced by one that asks a pool for its own
 (docs/arq.md). Of any other connection it does what it did.
 """
 
@@ -13,6 +13,8 @@ from typing import Any, Final
 
 from arq.constants import default_queue_name
 from arq.jobs import Deserializer, Job
+
+from forebay.contracts.errors import ConfigurationError
 
 _init: Final = Job.__init__
 
@@ -28,7 +30,12 @@ def _init_on_pool(
     if getattr(redis, "is_forebay_pool", None) is True:
         if _queue_name == default_queue_name:
             _queue_name = redis.default_queue_name
-        _deserializer = _deserializer or redis.job_deserializer
+        if _deserializer not in {None, redis.job_deserializer}:
+            raise ConfigurationError(
+                f"job {job_id!r} is given a _deserializer, and a pool reads its jobs by its own;"
+                " leave it out, and name the pool's: create_pool(url, serializer=...)."
+            )
+        _deserializer = redis.job_deserializer
     _init(self, job_id, redis, _queue_name, _deserializer)
 
 

@@ -93,9 +93,8 @@ class _OpeningPipeline:
 class ForebayArqRedis(ArqRedis):
     """``ArqRedis`` whose jobs wait in a pool's fair queue and are never unpickled.
 
-    `job` returns arq's ``Job``. One that is made by hand, ``arq.jobs.Job(job_id, pool)``, answers
-    the same: what is read of a key of a job or result comes read and checked (`Decoded`), and arq's
-    own queue stands for the pool's.
+    `job` returns arq's ``Job``, as does ``arq.jobs.Job(job_id, pool)``. What is read of a key of a
+    job or result comes read and checked (`Decoded`).
 
     Args:
         controller: the pool.
@@ -130,7 +129,7 @@ class ForebayArqRedis(ArqRedis):
         self.expires_extra_ms = expires_extra_ms
         self._controller = controller
         self._serializer = serializer
-        self.stored = StoredJobs(serializer, controller.keys["queue"])
+        self.stored = StoredJobs(serializer)
 
     def job(self, job_id: str) -> Job:
         """Return arq's ``Job`` of this pool: status, result, info and abort.
@@ -146,21 +145,15 @@ class ForebayArqRedis(ArqRedis):
         Raises:
             ConfigurationError: no text, or above 512 bytes.
         """
-        return Job(
-            check_name("job id", job_id),
-            self,
-            _queue_name=self.default_queue_name,
-            _deserializer=self._serializer.load,
-        )
+        return Job(check_name("job id", job_id), self)
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Run a command; of a job or result the answer is what the pool's serializer reads.
+        """Run a command; of a job or result the answer is read and checked.
 
         Raises:
             JobUnreadable: what was read of a job or result is not what this pool writes.
         """
-        sent = self.stored.command(args)
-        reply = await super().execute_command(*sent, **options)  # type: ignore[no-untyped-call] # redis-py's
+        reply = await super().execute_command(*args, **options)  # type: ignore[no-untyped-call] # redis-py's
         return self.stored.answer(args, reply)
 
     async def close(self, close_connection_pool: bool | None = None) -> None:  # noqa: ARG002

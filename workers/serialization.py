@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
-import pickle
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,46 +27,20 @@ _PICKLE: Final = b"\x80"
 
 
 class Decoded(bytes):
-    """A job or result that was read already, in place of the stored bytes.
-
-    A serializer's ``load`` returns its value. arq's ``Job`` without a deserializer unpickles what
-    it is given: these bytes are then a pickle of this process's own, which holds one call, to
-    `read_stored`. What is stored is an argument of it, and is never unpickled itself.
+    """The stored bytes of a job or result that were read and checked already.
 
     Attributes:
-        value: what the stored bytes say.
+        value: what they say; a serializer's ``load`` returns it.
     """
 
     value: Any
 
     @classmethod
-    def of(cls, value: Any, *, stored: bytes | None = None, serializer: str = "") -> Self:
-        """Return what stands for a value.
-
-        Args:
-            value: what was read.
-            stored: from where, for who unpickles; without it that fails.
-            serializer: the name of the stored bytes' serializer.
-        """
-        unpickled = b"." if stored is None else pickle.dumps(_Reading(serializer, stored))
-        self = cls(unpickled)
+    def of(cls, stored: bytes, value: Any) -> Self:
+        """Return stored bytes with their value."""
+        self = cls(stored)
         self.value = value
         return self
-
-
-class _Reading:
-    """Pickled as a call of `read_stored`."""
-
-    def __init__(self, *arguments: Any) -> None:
-        self._arguments = arguments
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (read_stored, self._arguments)
-
-
-def read_stored(serializer: str, stored: bytes) -> Any:
-    """Return what stored bytes say; arq's ``Job`` calls it by way of `Decoded`."""
-    return serializer_of(serializer).load(stored)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,8 +50,8 @@ class JobSerializer:
     Attributes:
         name: ``json`` or ``msgpack``; all of a pool must use the same.
         dump: writes; a value that it has no form for is a TypeError.
-        load: reads what ``dump`` wrote, or returns what is `Decoded`; anything else, a pickle above
-            all, is a ConfigurationError.
+        load: reads what ``dump`` wrote, or returns the value of `Decoded`; anything else, a pickle
+            above all, is a ConfigurationError.
     """
 
     name: SerializerName

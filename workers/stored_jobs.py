@@ -1,8 +1,8 @@
 """Jobs and results as they are stored: read by the pool's serializer, checked, never unpickled.
 
-Anybody who can write to the server can write under ``arq:job:`` and ``arq:result:``, and arq's
-``Job`` unpickles what it reads there unless it was given a deserializer. So a pool's client answers
-every read of such a key with what its serializer made of it (`Decoded`), or with `JobUnreadable`.
+Anybody who can write to the server can write under ``arq:job:`` and ``arq:result:``. So a pool's
+client reads and checks what lies there before anybody else does: it answers with `Decoded`, or with
+`JobUnreadable`.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 from arq.connections import ArqRedis
-from arq.constants import default_queue_name, job_key_prefix, result_key_prefix
+from arq.constants import job_key_prefix, result_key_prefix
 from arq.jobs import JobDef, JobResult, deserialize_job, deserialize_result
 from redis.asyncio.client import Pipeline
 
@@ -24,8 +24,6 @@ from forebay.workers.serialization import Decoded, JobSerializer
 _LATEST_MS: Final = 253_402_300_799_999
 """The last millisecond of the year 9999, beyond which Python has no dates."""
 _READS: Final = frozenset({"GET", "GETDEL", "GETEX", "MGET"})
-_OF_THE_QUEUE: Final = frozenset({"ZSCORE", "ZREM", "ZADD"})
-"""What arq's ``Job`` does to the sorted set that it takes for its queue."""
 
 log = Logger("forebay.worker")
 
@@ -53,12 +51,10 @@ class StoredJobs:
 
     Args:
         serializer: of the pool's jobs and results.
-        queue_name: the sorted set of the pool, where arq's ``Job`` looks for a job that waits.
     """
 
-    def __init__(self, serializer: JobSerializer, queue_name: str) -> None:
+    def __init__(self, serializer: JobSerializer) -> None:
         self._serializer = serializer
-        self._queue_name = queue_name
 
     def payload(self, job_id: str, stored: bytes) -> Decoded:
         """Return a job's payload, read and checked.
@@ -66,14 +62,7 @@ class StoredJobs:
         Raises:
             JobUnreadable: it is not what this pool's clients write.
         """
-        return Decoded.of(self._read(job_key_prefix, job_id, stored))
-
-    def command(self, args: Sequence[Any]) -> tuple[Any, ...]:
-        """Return a command as it is sent: a job made by hand waits in this pool's queue."""
-        is_queued = len(args) > 1 and _text(args[1]) == default_queue_name
-        if is_queued and _text(args[0]).upper() in _OF_THE_QUEUE:
-            return (args[0], self._queue_name, *args[2:])
-        return tuple(args)
+        return self._read(job_key_prefix, job_id, stored)
 
     def answer(self, args: Sequence[Any], reply: Any) -> Any:
         """Return the reply of a command with each job or result in it read and checked.
@@ -94,11 +83,10 @@ class StoredJobs:
         name = _text(key)
         for prefix in _KINDS:
             if name.startswith(prefix):
-                value = self._read(prefix, name.removeprefix(prefix), stored)
-                return Decoded.of(value, stored=stored, serializer=self._serializer.name)
+                return self._read(prefix, name.removeprefix(prefix), stored)
         return stored
 
-    def _read(self, prefix: str, job_id: str, stored: bytes) -> Any:
+    def _read(self, prefix: str, job_id: str, stored: bytes) -> Decoded:
         what, fields = _KINDS[prefix]
         try:
             value = self._serializer.load(stored)
@@ -107,7 +95,8 @@ class StoredJobs:
         problem = _problem(value, fields)
         if problem is not None:
             raise _unreadable(what, prefix, job_id, problem)
-        return value
+        value["a"] = tuple(value["a"])  # as arq types them; JSON knows lists alone
+        return Decoded.of(stored, value)
 
 
 def _problem(value: Any, fields: Fields) -> str | None:
@@ -136,10 +125,6 @@ class JobPipeline(Pipeline):
     def __init__(self, jobs: StoredJobs, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._jobs = jobs
-
-    def execute_command(self, *args: Any, **options: Any) -> Any:
-        """Stage a command, or run it at once while keys are watched."""
-        return super().execute_command(*self._jobs.command(args), **options)
 
     async def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
         """Run a command at once."""

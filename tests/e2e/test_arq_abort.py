@@ -36,7 +36,7 @@ async def test_a_running_job_is_cancelled(redis_url, jobs):
         assert await abort(job) is True
         assert gate.cancelled == [job.job_id]
         assert (worker.jobs_failed, worker.jobs_retried) == (1, 0)
-        await assert_aborted(jobs, job, args=[])
+        await assert_aborted(jobs, job, args=())
         assert not any((await jobs.tasks.view()).leased.values())
 
 
@@ -64,7 +64,7 @@ async def test_a_waiting_job_is_dropped_at_once_and_never_runs(redis_url, jobs, 
         job = await jobs.enqueue_job("gated", 1, _job_id="second", _defer_by=defer)
         assert await abort(job) is True
         assert (await jobs.tasks.queue.view()).queued_total == 0
-        await assert_aborted(jobs, job, args=[1])
+        await assert_aborted(jobs, job, args=(1,))
         gate.open.set()
     assert gate.inside == ["first"]
 
@@ -76,7 +76,7 @@ async def test_a_job_that_was_to_be_aborted_before_any_worker_came_is_not_run(re
     async with working(redis_url, gate.gated, allow_abort_jobs=True):
         with pytest.raises(asyncio.CancelledError):
             await result_of(job)
-        await assert_aborted(jobs, job, args=[1])
+        await assert_aborted(jobs, job, args=(1,))
     assert gate.inside == []
 
 
@@ -88,7 +88,7 @@ async def test_a_job_that_put_itself_off_is_aborted(redis_url, jobs):
         job = await jobs.enqueue_job("gated")
         await wait_until(lambda: worker.jobs_retried == 1 and not worker._running)
         assert await abort(job) is True
-        await assert_aborted(jobs, job, args=[])
+        await assert_aborted(jobs, job, args=())
 
 
 async def test_a_job_that_ends_in_spite_of_it_was_not_aborted(redis_url, jobs):

@@ -63,7 +63,7 @@ async def test_a_burst_worker_starts_no_more_than_it_may(redis_url, jobs):
         assert await worker.run_check(max_burst_jobs=3) == 3
     finally:
         await worker.close()
-    assert sorted(job.args for job in await jobs.queued_jobs()) == [[3], [4]]
+    assert sorted(job.args for job in await jobs.queued_jobs()) == [(3,), (4,)]
     assert [await result_of(job) for job in queued[:3]] == [[0], [1], [2]]
 
 

@@ -29,7 +29,7 @@ async def echo(ctx, *args, **kwargs):
 async def test_arguments_reach_the_function_by_position_and_by_name(redis_url, jobs):
     job = await jobs.enqueue_job("echo", 1, None, {"a": [True, "ü"]}, by_name=2.5, _job_id="one")
     info = await job.info()
-    assert (info.args, info.kwargs) == ([1, None, {"a": [True, "ü"]}], {"by_name": 2.5})
+    assert (info.args, info.kwargs) == ((1, None, {"a": [True, "ü"]}), {"by_name": 2.5})
     async with working(redis_url, echo):
         result = await result_of(job)
     assert result["args"] == [1, None, {"a": [True, "ü"]}]
@@ -258,7 +258,7 @@ async def test_all_that_wait_and_all_results_are_listed_by_arqs_own_client(redis
     await jobs.enqueue_job("echo", "later", _job_id="b:later", _defer_by=HOUR)
     await jobs.enqueue_job("echo", "now", _job_id="a:now")
     for reader in (client, jobs):
-        assert [(job.job_id, job.args) for job in await reader.queued_jobs()] == [
+        assert [(job.job_id, [*job.args]) for job in await reader.queued_jobs()] == [
             ("a:now", ["now"]),
             ("b:later", ["later"]),
         ]

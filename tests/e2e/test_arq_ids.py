@@ -24,7 +24,7 @@ async def test_a_job_is_followed_by_its_id_from_the_queue_to_its_result(redis_ur
     job = await jobs.enqueue_job("echo", 1, _job_id=job_id)
     assert job.job_id == job_id
     assert await job.status() is JobStatus.queued
-    assert (await job.info()).args == [1]
+    assert (await job.info()).args == (1,)
     assert await jobs.enqueue_job("echo", 2, _job_id=job_id) is None
     async with working(redis_url, echo):
         assert await result_of(job) == [job_id, 1]

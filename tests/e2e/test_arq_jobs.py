@@ -37,7 +37,7 @@ async def assert_waits(job, status):
     assert await job.status() is status
     info = await job.info()
     assert not isinstance(info, JobResult)
-    assert (info.function, info.args, info.kwargs, info.job_try) == ("gated", [], {}, None)
+    assert (info.function, info.args, info.kwargs, info.job_try) == ("gated", (), {}, None)
     assert datetime.now(UTC) - SOON < info.enqueue_time <= datetime.now(UTC)
     assert await job.result_info() is None
     with pytest.raises(TimeoutError):
@@ -77,7 +77,7 @@ async def test_a_job_is_told_of_to_who_knows_only_its_id(redis_url, jobs):
     async with working(redis_url, add):
         assert await result_of(known) == 5
     result = await known.result_info()
-    assert (result.function, result.args, result.kwargs) == ("add", [2], {"right": 3})
+    assert (result.function, result.args, result.kwargs) == ("add", (2,), {"right": 3})
 
 
 async def test_of_an_unknown_job_there_is_nothing_to_tell(jobs):

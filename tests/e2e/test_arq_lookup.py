@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import pickle
 from datetime import timedelta
 from unittest.mock import MagicMock
@@ -49,7 +50,7 @@ async def test_a_job_made_by_hand_is_the_pools_from_its_queue_to_its_result(redi
         now, later = Job("now", pool), Job("later", pool)
         assert await now.status() is JobStatus.queued
         assert await later.status() is JobStatus.deferred
-        assert ((await now.info()).function, list((await now.info()).args)) == ("echo", [1])
+        assert ((await now.info()).function, (await now.info()).args) == ("echo", (1,))
         with pytest.raises(TimeoutError):
             await now.result(timeout=0.0, poll_delay=0.001)
         async with working(redis_url, echo, serializer=serializer):
@@ -95,12 +96,19 @@ async def test_a_job_looks_others_up_through_its_context(redis_url, jobs):
         assert await result_of(await jobs.enqueue_job("look")) == [1]
 
 
-async def test_what_a_caller_says_of_a_job_is_kept(jobs):
-    def load(payload):
-        return {}
+async def test_the_queue_that_a_caller_names_is_kept_and_a_deserializer_is_refused(jobs):
+    job = Job("one", jobs, "another:queue", jobs.job_deserializer)
+    assert (job._queue_name, job._deserializer) == ("another:queue", jobs.job_deserializer)
+    with pytest.raises(ConfigurationError, match="job 'one' is given a _deserializer"):
+        Job("one", jobs, _deserializer=pickle.loads)
 
-    job = Job("one", jobs, "another:queue", load)
-    assert (job._queue_name, job._deserializer) == ("another:queue", load)
+
+async def test_what_lies_under_a_key_is_read_as_it_is_stored(redis_url, jobs):
+    async with working(redis_url, echo):
+        await result_of(await jobs.enqueue_job("echo", 1, _job_id="one"))
+    stored = await jobs.get("arq:result:one")
+    assert stored == (await jobs.eval("return redis.call('GET', KEYS[1])", 1, "arq:result:one"))
+    assert json.loads(stored)["r"] == [1]
 
 
 @pytest.mark.parametrize("redis", [ArqRedis(), MagicMock(), None], ids=["arq", "mock", "none"])
@@ -125,8 +133,8 @@ async def test_jobs_that_are_not_finished_are_listed_by_the_time_from_which_they
         listed = await jobs.queued_jobs()
         assert [job.job_id for job in listed] == ["past", "running", "waiting", "later"]
         past, *_, later = listed
-        assert (past.function, list(past.args), past.kwargs) == ("gated", [], {"a": 2})
-        assert (list(later.args), later.job_try) == ([1], 2)
+        assert (past.function, past.args, past.kwargs) == ("gated", (), {"a": 2})
+        assert (later.args, later.job_try) == ((1,), 2)
         assert [job.score for job in listed] == sorted(job.score for job in listed)
         for job_id in ("past", "waiting", "later"):
             await jobs.tasks.queue.discard(job_id)

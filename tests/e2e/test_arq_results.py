@@ -101,7 +101,7 @@ async def test_values_come_back_as_they_went(redis_url, serializer, values):
     ):
         job = await jobs.enqueue_job("echo", *values)
         assert await result_of(job) == values
-        assert (await job.result_info()).args == values
+        assert (await job.result_info()).args == tuple(values)
         with pytest.raises(TaskFailed, match="ValueError: no") as failure:
             await result_of(await jobs.enqueue_job("fail"))
         assert "in fail" in failure.value.traceback_text
