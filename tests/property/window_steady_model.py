@@ -1,0 +1,250 @@
+"""A reference model of the window rule ``steady``, from spec 11, *The rule*, without the pace.
+
+Each branch names the rule of that page that it follows. Time is in microseconds of the shard's
+clock; counts round down.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+Said = tuple[Any, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SteadySettings:
+    """What a fleet may set of the rule."""
+
+    successes_until_try: int = 150
+    round_successes: int = 24
+    cooldown_us: int = 2_000_000
+
+    @property
+    def wait_after_fall(self) -> int:
+        """Rule 7: the first try after a fall comes after a third of the usual wait."""
+        return max(1, self.successes_until_try // 3)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaseEnd:
+    """What the rule knows of a lease that ends.
+
+    Attributes:
+        in_flight: leases of the domain before this one is taken off.
+        cuts: how many cuts the window had had when the lease was granted.
+        hint_us: the provider's retry-after, clamped to the longest cooldown; 0 without one.
+    """
+
+    now_us: int
+    in_flight: int
+    cuts: int
+    hint_us: int = 0
+
+    @property
+    def left(self) -> int:
+        """Leases of the domain without this one."""
+        return self.in_flight - 1
+
+
+@dataclass(slots=True, kw_only=True)
+class WindowState:
+    """A domain's window: its limit, and what a rule keeps of the past.
+
+    Attributes:
+        limit: how many leases may be out.
+        noted: the noted ceiling, 0 for none.
+        cuts: congestion events so far.
+        credit: successes that count towards the next step up.
+        untold_from: the limit from which a return began that no event has told yet, 0 for none.
+        wait: the credit that begins a try; 0 for the usual one.
+        step: the last step of the try under way, 0 where none is; 1 in the climb from birth.
+        row: fresh refusals since the last fresh success.
+        served: successes so far.
+        served_at_refusal: ``served`` at the last fresh refusal.
+        top: what was in flight after the last refusal if that is to be the ceiling when serving
+            goes on, else 0.
+    """
+
+    effective_max: int
+    limit: int
+    noted: int = 0
+    cuts: int = 0
+    credit: int = 0
+    untold_from: int = 0
+    wait: int = 0
+    step: int = 0
+    row: int = 0
+    served: int = 0
+    served_at_refusal: int = 0
+    top: int = 0
+    quiet_until_us: int = 0
+    blocked_until_us: int = 0
+
+    @property
+    def ceiling(self) -> int:
+        """What was served before, as far as it is allowed now."""
+        return min(self.noted or self.effective_max, self.effective_max)
+
+    def move(self, limit: int, reason: str) -> Iterator[Said]:
+        """Move the limit and tell it, so that each told move begins where the last one ended."""
+        if limit != self.limit:
+            yield from self.tell_return()
+            yield from said_of_move(self.limit, limit, reason)
+            self.limit = limit
+
+    def tell_return(self) -> Iterator[Said]:
+        """Tell the steps of a return together."""
+        began, self.untold_from = self.untold_from, 0
+        if began:
+            yield from said_of_move(began, self.limit, "return")
+
+
+def said_of_move(before: int, after: int, reason: str) -> Iterator[Said]:
+    """Say that a limit moved, if it did."""
+    if after != before:
+        kind = "increased" if after > before else "decreased"
+        yield f"request_limit_{kind}", before, after, reason
+
+
+# -- a success
+
+
+def succeed(window: WindowState, settings: SteadySettings, end: LeaseEnd) -> Iterator[Said]:
+    """An attempt was served."""
+    is_full, is_fresh = end.in_flight >= window.limit, end.cuts == window.cuts
+    if is_fresh:
+        window.row = 0
+        if window.top:  # rule 6, when serving goes on
+            _note_ceiling(window, max(window.limit, window.top))
+            window.top = 0
+    if end.now_us < max(window.blocked_until_us, window.quiet_until_us) or not is_full:
+        return
+    if window.limit < window.ceiling:
+        if is_fresh:
+            yield from _return_by_one(window)
+    elif window.step or window.limit < window.effective_max:  # rule 5
+        window.credit += 1
+        if window.credit >= _credit_needed(window, settings):
+            yield from _take_step(window)
+
+
+def _note_ceiling(window: WindowState, ceiling: int) -> None:
+    window.noted = 0 if ceiling >= window.effective_max else ceiling
+
+
+def _return_by_one(window: WindowState) -> Iterator[Said]:
+    """Rule 4."""
+    window.untold_from = window.untold_from or window.limit
+    window.limit += 1
+    if window.limit == window.ceiling:
+        yield from window.tell_return()
+        if window.noted:
+            yield ("request_soft_ceiling_recovered",)
+
+
+def _credit_needed(window: WindowState, settings: SteadySettings) -> int:
+    if window.step:
+        return max(settings.round_successes, window.limit)
+    usual = settings.successes_until_try
+    return min(window.wait or usual, usual)
+
+
+def _take_step(window: WindowState) -> Iterator[Said]:
+    """Confirm the step before, and take the next while there is room for one."""
+    was_noted = window.noted
+    _note_ceiling(window, window.limit)
+    window.credit = 0
+    if window.limit == window.effective_max:
+        window.step = 0
+        if was_noted:
+            yield ("request_fully_recovered",)
+        return
+    window.step = max(1, min(2 * window.step, window.limit // 4))
+    yield from window.move(min(window.effective_max, window.limit + window.step), "try")
+
+
+# -- a refusal
+
+
+def refuse(window: WindowState, settings: SteadySettings, end: LeaseEnd) -> Iterator[Said]:
+    """An attempt was refused by the provider's rate limit."""
+    is_full, is_fresh = end.in_flight >= window.limit, end.cuts == window.cuts
+    limit, reason = window.limit, "refused"
+    if is_fresh:
+        _note_refusal(window, settings, end.left, is_full=is_full)
+        reason = "row" if window.row >= 2 else "refused"
+    if window.top:
+        window.top = max(1, end.left)
+    if is_full:  # rules 1 and 2
+        fall = 2 ** max(0, window.row - 2) if is_fresh else 0
+        limit = max(1, min(end.left, max(limit // 2, limit - fall)))
+    elif is_fresh:
+        limit = max(1, end.left, limit * 3 // 4)
+    if end.hint_us:  # rule 8
+        window.quiet_until_us = max(window.quiet_until_us, end.now_us + end.hint_us)
+        if is_fresh and window.row >= 2:
+            window.row = 0
+            limit, reason = max(1, limit // 4), "hint"
+            _block(window, end.now_us + end.hint_us)
+    if end.left == 0:  # rule 3
+        if window.top and not window.noted:
+            window.step = 1  # nothing was learned yet: it climbs as from birth
+        window.top = 0
+        limit, reason = 1, "outage"
+        _block(window, end.now_us + (end.hint_us or settings.cooldown_us))
+    yield ("request_rate_limited", window.blocked_until_us)
+    yield from window.move(limit, reason)
+
+
+def _note_refusal(
+    window: WindowState, settings: SteadySettings, left: int, *, is_full: bool
+) -> None:
+    """Note what a fresh refusal says of the ceiling and of the try.
+
+    The climb from birth is a try whose ceiling nobody knows yet: what ends it is what is refused.
+    """
+    is_climb = bool(window.step) and not window.noted
+    is_beyond = left + 1 > window.ceiling or (is_full and is_climb)
+    is_lone = window.served - window.served_at_refusal >= settings.round_successes
+    window.cuts += 1
+    window.row += 1
+    window.served_at_refusal = window.served
+    if is_beyond and window.step:
+        usual = settings.successes_until_try
+        window.wait = min(usual, 2 * (window.wait or usual))
+    if not is_lone and left < window.ceiling * 4 // 5:
+        window.wait = settings.wait_after_fall
+    if is_beyond or not is_lone:
+        window.top = max(1, left)
+        window.credit = window.step = 0
+
+
+def _block(window: WindowState, until_us: int) -> None:
+    window.blocked_until_us = max(window.blocked_until_us, until_us)
+
+
+# -- birth and caps
+
+
+def birth_limit(effective_max: int, initial: int | None) -> int:
+    """Where a window is born: at 4, or at its initial limit, below all that is allowed."""
+    return max(1, min(4 if initial is None else initial, effective_max))
+
+
+def born(effective_max: int, initial: int | None = None) -> WindowState:
+    """A window is born in a climb to all that is allowed, which is a try."""
+    limit = birth_limit(effective_max, initial)
+    return WindowState(effective_max=effective_max, limit=limit, step=1)
+
+
+def recap(window: WindowState, effective_max: int) -> Iterator[Said]:
+    """The cap or a clamp moved: raising lifts one at its old maximum that has no ceiling noted."""
+    old, window.effective_max = window.effective_max, effective_max
+    if effective_max < window.limit:
+        window.credit = window.step = 0
+        yield from window.move(effective_max, "cap")
+    elif window.limit == old < effective_max and not window.noted:
+        window.step = 1
+        yield from window.move(effective_max, "cap")
