@@ -301,13 +301,13 @@ class ForebayWorker(Worker):
             opening_of_job.set(opening)
             has_begun = True
             await self.run_job(item.task_id, item.available_ms)
-        except (RedisError, OSError) as error:
-            if has_begun and not isinstance(error, RedisError):
-                raise  # of a hook; where it asked a server that is away, the job comes again
+        except (RedisError, OSError, CoordinatorUnavailable) as error:
+            if has_begun and (isinstance(error, OSError) or await self._is_reachable()):
+                raise  # of a hook, which ends the worker, as it does in arq
             await self._put_back(lease, error)
         except Exception as error:
             if has_begun:
-                raise  # of a hook, which ends the worker, as it does in arq
+                raise
             self._guard.note("beginning a job", error)
             if self.tasks_admission.is_held(lease):
                 await self._end(lease, TaskDeferred(delay_seconds=UNREAD_SECONDS))
@@ -317,6 +317,14 @@ class ForebayWorker(Worker):
             if self._stopping and self.tasks_admission.is_held(lease):
                 self._end(lease, TaskDeferred(gives_back_try=True))
             raise
+
+    async def _is_reachable(self) -> bool:
+        """Whether the pool's own server answers: what a hook met is then none of its outage."""
+        try:
+            await self.pool.ping()
+        except (RedisError, OSError):
+            return False
+        return True
 
     async def _put_back(self, lease: TaskAdmissionLease, error: Exception) -> None:
         """Let a job run again later, as its worker could not reach a server."""

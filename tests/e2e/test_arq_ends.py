@@ -13,9 +13,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+import redis
 from arq.connections import ArqRedis
 from arq.worker import Retry, Worker
 
+from forebay.contracts.errors import CoordinatorUnavailable
 from forebay.coordinator.address import parse_url
 from forebay.coordinator.connections import open_sync
 from forebay.workers.arq_redis import create_pool
@@ -297,16 +299,22 @@ async def test_what_the_last_hook_raises_is_told_and_the_worker_has_left(redis_u
 
 
 @pytest.mark.parametrize("name", ["on_job_start", "on_job_end", "after_job_end"])
-async def test_a_hook_that_raises_what_a_lost_connection_raises_ends_its_worker(redis_url, name):
+@pytest.mark.parametrize(
+    "error",
+    [ConnectionRefusedError, redis.ConnectionError, redis.ResponseError, CoordinatorUnavailable],
+)
+async def test_a_hook_that_raises_what_a_lost_connection_raises_ends_its_worker(
+    redis_url, name, error
+):
     async def broken(ctx):
-        raise ConnectionRefusedError("the program's own database")
+        raise error("the program's own server")
 
     async with await create_pool(redis_url) as jobs:
         settings = {**SETTINGS, **Story(jobs).settings, name: broken}
         worker = await open_worker(redis_url, **settings)
         run = asyncio.create_task(worker.async_run())
         await jobs.enqueue_job("quick", _job_id="one")
-        with pytest.raises(ConnectionRefusedError):
+        with pytest.raises(error, match="the program's own server"):
             await asyncio.wait_for(run, PATIENCE_SECONDS)
         await worker.close()
 
