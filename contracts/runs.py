@@ -33,6 +33,21 @@ class RunSpec(Settings):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CoolingResource:
+    """A resource of a run whose provider takes nothing for now.
+
+    Attributes:
+        resource: as in the pool's limits, such as ``request:openai/gpt-4.1``.
+        until_at: server time in seconds at which the cooldown is over.
+        times: cooldowns in a row, without a cell that was made between them.
+    """
+
+    resource: str
+    until_at: float
+    times: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunProgress:
     """Where a run stands.
 
@@ -42,6 +57,7 @@ class RunProgress:
         row_groups_open: row groups that have records missing.
         row_groups_written: row groups whose records are on disk.
         ready_to_write: row groups that are through and wait to be written out, in order.
+        cooling: resources for whose cooldown cells wait.
     """
 
     records_done: int
@@ -49,3 +65,4 @@ class RunProgress:
     row_groups_open: int
     row_groups_written: int
     ready_to_write: tuple[int, ...]
+    cooling: tuple[CoolingResource, ...] = ()

@@ -32,6 +32,7 @@ class TaskDenialReason(StrEnum):
 
     ``not_served``: no member serves its function, or the one that asks does not. ``suspect``: it
     was lost with a member that died, and waits for a member that runs no other such task.
+    ``cooldown``: its run's provider takes nothing for now.
     """
 
     NO_CAPACITY = "no_capacity"
@@ -42,6 +43,7 @@ class TaskDenialReason(StrEnum):
     PAUSED = "paused"
     NOT_SERVED = "not_served"
     SUSPECT = "suspect"
+    COOLDOWN = "cooldown"
     SHUTDOWN = "shutdown"
     POLICY_DENIAL = "policy_denial"
 
@@ -204,10 +206,12 @@ class TaskDeferred:
     Attributes:
         delay_seconds: not before this long from now.
         gives_back_try: whether this admission counts as no try (an orderly stop).
+        cooling: the resource that it waits for: of a run, all tasks that ask for it wait with it.
     """
 
     delay_seconds: float = 0.0
     gives_back_try: bool = False
+    cooling: SchedulerResourceKey | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

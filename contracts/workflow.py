@@ -104,7 +104,10 @@ class WorkflowSettings(WorkflowPart):
     Attributes:
         name: names the workflow, for people, and its runs; so it can be part of a file name.
         buffer_size: records per row group.
-        max_concurrent_row_groups: row groups open at a time.
+        max_concurrent_row_groups: row groups open at a time, besides those whose open cells
+            all wait for a provider's cooldown.
+        max_admitted_rows: most records in row groups that are open or unwritten while some wait so,
+            which bounds what a run keeps on the server.
         max_tries: how often a task is tried before its record is dropped.
         output: where the records go.
         providers: by name; empty where no column asks a model.
@@ -114,6 +117,7 @@ class WorkflowSettings(WorkflowPart):
     name: WorkflowName
     buffer_size: Annotated[int, Field(ge=1, le=100_000)] = 100
     max_concurrent_row_groups: Annotated[int, Field(ge=1, le=10_000)] = 4
+    max_admitted_rows: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
     max_tries: Annotated[int, Field(ge=1, le=100)] = 3
     output: OutputSpec
     providers: dict[Name, ProviderSpec] = Field(default_factory=dict)

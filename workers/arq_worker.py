@@ -55,6 +55,7 @@ from forebay.workers.arq_settings import (
     pool_of,
 )
 from forebay.workers.cell_jobs import (
+    CELL_SECONDS,
     CELL_TRIES,
     CellJobs,
     lease_of_job,
@@ -146,7 +147,13 @@ class ForebayWorker(Worker):
         )
         self._jobs = jobs
         health = HealthKeys.of(self.pool_name, settings)
-        cell = func(self._cells.make, name=CELL_FUNCTION, keep_result=0, max_tries=CELL_TRIES)
+        cell = func(
+            self._cells.make,
+            name=CELL_FUNCTION,
+            keep_result=0,
+            timeout=CELL_SECONDS,
+            max_tries=CELL_TRIES,
+        )
         super().__init__(
             functions=[*named, cell],
             queue_name=jobs.default_queue_name,
@@ -433,13 +440,19 @@ class ForebayWorker(Worker):
         """End the lease with its task; with a lost lease nothing is written."""
         lease = lease_of_job.get()
         made = self._cells.take(lease)
-        gives_back_try = self._cells.take_no_try(lease) or self._stopping
+        deferral = self._cells.take_deferral(lease)
         if not self.tasks_admission.is_held(lease):
             return
         outcome: TaskOutcome
-        if not finish:
+        if deferral is not None and not finish:
+            outcome = TaskDeferred(
+                delay_seconds=deferral.delay_seconds,
+                gives_back_try=deferral.gives_back_try or self._stopping,
+                cooling=deferral.cooling,
+            )
+        elif not finish:
             delay_ms = lease.item.available_ms + incr_score - timestamp_ms() if incr_score else 0
-            outcome = TaskDeferred(delay_seconds=delay_ms / 1000, gives_back_try=gives_back_try)
+            outcome = TaskDeferred(delay_seconds=delay_ms / 1000, gives_back_try=self._stopping)
         else:
             outcome = TaskCompleted(
                 result=result_data or b"",

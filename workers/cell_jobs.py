@@ -11,11 +11,15 @@ from arq.worker import Retry
 
 from forebay.contracts.tasks import AdmittedTask, TaskAdmissionLease, TaskCompleted, TaskDropped
 from forebay.coordinator.runs.plan import CELL_FUNCTION
-from forebay.workers.cells import CellMaker, CellsDeferred, CellsDropped, CellsMade
+from forebay.workers.cells import CellMaker, CellsDeferred, CellsDropped, CellsMade, this_worker
 from forebay.workers.serialization import JobSerializer
 
 CELL_TRIES: Final = 1_000_000
 """arq's own bound of tries does not count for cells: a run decides with its ``max_tries``."""
+
+CELL_SECONDS: Final = 365 * 24 * 3600.0
+"""Nor does arq's own timeout of jobs: a cell may wait for its provider as long as it takes. What is
+bounded is each call (``timeout_seconds`` of a model) and each evaluation."""
 
 lease_of_job: ContextVar[TaskAdmissionLease] = ContextVar("forebay_lease_of_job")
 """The admission under which a job runs: its id may be admitted again while it still unwinds."""
@@ -33,7 +37,7 @@ class CellJobs:
         self._maker = maker
         self._serializer = serializer
         self._made: dict[str, CellsMade | CellsDropped] = {}
-        self._no_tries: set[str] = set()
+        self._deferred: dict[str, CellsDeferred] = {}
 
     def payload(self, item: AdmittedTask) -> bytes:
         """Return the arq job of a task of a run, which carries no payload of its own."""
@@ -57,8 +61,7 @@ class CellJobs:
             return
         outcome = await self._maker.make(lease.item.cell, ctx["job_try"])
         if isinstance(outcome, CellsDeferred):
-            if outcome.gives_back_try:
-                self._no_tries.add(lease.lease_id)
+            self._deferred[lease.lease_id] = outcome
             raise Retry(defer=outcome.delay_seconds)
         self._made[lease.lease_id] = outcome
 
@@ -66,12 +69,9 @@ class CellJobs:
         """Return what came of a task's cells, and forget it; None where nothing did."""
         return self._made.pop(lease.lease_id, None)
 
-    def take_no_try(self, lease: TaskAdmissionLease) -> bool:
-        """Say whether a task that is made later was no try of it, and forget it."""
-        if lease.lease_id not in self._no_tries:
-            return False
-        self._no_tries.discard(lease.lease_id)
-        return True
+    def take_deferral(self, lease: TaskAdmissionLease) -> CellsDeferred | None:
+        """Return how a task's cells are made later, and forget it; None where nothing said so."""
+        return self._deferred.pop(lease.lease_id, None)
 
     async def aclose(self) -> None:
         """Wait for releases under way and close the provider clients."""
@@ -88,4 +88,6 @@ def outcome_of_cells(
         case CellsDropped():
             return TaskDropped(reason=made.reason)
         case None:
-            return TaskDropped(reason="task_failed")
+            return TaskDropped(
+                reason=f"aborted: its job ended without cells in worker {this_worker()}"
+            )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from forebay.contracts.identity import SchedulerResourceKey
 from forebay.contracts.tasks import RunCell
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
@@ -40,10 +41,12 @@ class CellsDeferred:
     Attributes:
         delay_seconds: after which it may be tried again.
         gives_back_try: whether this was no try, as where the worker may not make such cells.
+        cooling: the resource for which it waits, and with it all cells that ask for that one.
     """
 
     delay_seconds: float
     gives_back_try: bool = False
+    cooling: SchedulerResourceKey | None = None
 
 
 CellsOutcome = CellsMade | CellsDropped | CellsDeferred

@@ -9,13 +9,15 @@ from typing import Any
 
 import httpx2
 from pydantic import SecretStr
+from redis.exceptions import RedisError
 
-from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.errors import ConfigurationError, CoordinatorError
 from forebay.contracts.identity import RequestDomain, RequestGroupSpec, RequestResourceKey
 from forebay.contracts.requests import TokenUsage
 from forebay.contracts.workflow import ModelSpec, ProviderSpec, WorkflowSettings
 from forebay.coordinator.requests.resolver import RequestResourceResolver
 from forebay.workers.answer_bodies import ANSWER_TOO_LONG
+from forebay.workers.cell_failures import ModelCallFailed
 from forebay.workers.executor import ModelRequest, ModelRequestExecutor
 from forebay.workers.generators.base import ChatAnswer, RecordRejected
 from forebay.workers.openai_answers import ProviderCompletion, ProviderHTTPError
@@ -59,6 +61,7 @@ class _Model:
     spec: ModelSpec
     resource: RequestResourceKey
     client: OpenAICompatibleClient
+    base_url: str
 
 
 class WorkflowModels:
@@ -104,6 +107,7 @@ class WorkflowModels:
                     spec.provider, spec.model, RequestDomain.CHAT, model_alias=alias
                 ),
                 client=clients.client(provider.base_url, _key_of(spec.provider, provider, environ)),
+                base_url=provider.base_url,
             )
 
     async def chat(
@@ -123,7 +127,8 @@ class WorkflowModels:
         Raises:
             ConfigurationError: there is no such alias.
             RecordRejected: the answer is longer than the model's ``max_answer_bytes``.
-            Exception: as `ModelRequestExecutor.execute`.
+            ModelCallFailed: there is no answer; says why.
+            CoordinatorError, RedisError: the shared state could not be used.
         """
         model = self._models.get(alias)
         if model is None:
@@ -133,13 +138,21 @@ class WorkflowModels:
             )
         try:
             answer = await self._executor.execute(self._request(model, messages, response_schema))
-        except ProviderHTTPError as error:
-            if error.error_code != ANSWER_TOO_LONG:
-                raise
-            raise RecordRejected(
-                f"answer_too_long: {model.spec.provider}/{model.spec.model} answered with more than"
-                f" {model.spec.max_answer_bytes:,} bytes, the max_answer_bytes of model {alias!r}"
-            ) from None
+        except (CoordinatorError, RedisError):
+            raise
+        except Exception as error:
+            if isinstance(error, ProviderHTTPError) and error.error_code == ANSWER_TOO_LONG:
+                raise RecordRejected(
+                    f"answer_too_long: {model.spec.provider}/{model.spec.model} answered with more"
+                    f" than {model.spec.max_answer_bytes:,} bytes, the max_answer_bytes of model"
+                    f" {alias!r}"
+                ) from None
+            raise ModelCallFailed(
+                model.resource,
+                error,
+                base_url=model.base_url,
+                timeout=model.spec.timeout_seconds,
+            ) from error
         usage = answer.usage or TokenUsage()
         return ChatAnswer(
             text=answer.text, input_tokens=usage.input_tokens, output_tokens=usage.output_tokens

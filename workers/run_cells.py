@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
@@ -14,8 +13,7 @@ from redis.exceptions import RedisError
 
 from forebay.contracts.errors import CoordinatorError, RunRefused, WorkflowError
 from forebay.contracts.events import RuntimeCorrelation, current_correlation
-from forebay.contracts.identity import RequestGroupSpec
-from forebay.contracts.requests import RequestDenialReason
+from forebay.contracts.identity import RequestGroupSpec, request_resource
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
 from forebay.contracts.tasks import RunCell
@@ -26,6 +24,7 @@ from forebay.coordinator.requests.resolver import RequestResourceResolver
 from forebay.coordinator.runs.tracker import CompletionTracker
 from forebay.coordinator.supervision import outcome_of
 from forebay.workers.allowlist import Allowlist
+from forebay.workers.cell_failures import ModelCallFailed, reason_of
 from forebay.workers.cells import (
     CellsDeferred,
     CellsDropped,
@@ -33,7 +32,7 @@ from forebay.workers.cells import (
     CellsOutcome,
     this_worker,
 )
-from forebay.workers.classification import DefaultClassifier
+from forebay.workers.cooldowns import ImpatientLeases
 from forebay.workers.evaluation.evaluator import EvaluatorUnavailable
 from forebay.workers.executor import ModelRequestExecutor
 from forebay.workers.generators.base import (
@@ -48,6 +47,10 @@ from forebay.workers.workflow_file import apply_addresses
 
 RETRY_BASE_SECONDS: Final = 0.5
 RETRY_CAP_SECONDS: Final = 30.0
+SERVER_AWAY_SECONDS: Final = 1.0
+"""After which a cell is made again that met a server which could not be used: that is no try."""
+NO_ROOM_SECONDS: Final = 1.0
+"""After which a cell is made again that found no room though its provider's window is open."""
 REFUSED_SECONDS: Final = 1.0
 """After which a cell that this worker may not make can be admitted again, by another one."""
 
@@ -83,7 +86,8 @@ class RunCells:
         self._environ = environ
         self._allowed = allowed
         self._name = this_worker()
-        self._executor = ModelRequestExecutor(requests)
+        self._leases = ImpatientLeases(requests, requests.pressure)
+        self._executor = ModelRequestExecutor(self._leases)
         self._clients = ProviderClients()
         self._resolver = RequestResourceResolver()
         self._prepared: dict[str, asyncio.Task[_PreparedRun | None]] = {}
@@ -120,6 +124,7 @@ class RunCells:
 
     async def aclose(self) -> None:
         """Wait for releases under way and close the provider clients."""
+        await self._leases.aclose()
         await self._executor.aclose()
         await self._clients.aclose()
 
@@ -143,24 +148,41 @@ class RunCells:
         return CellsMade(values={cell.number: _as_json(row, column.outputs)})
 
     async def _failed(self, cell: RunCell, job_try: int, error: Exception) -> CellsOutcome:
-        kind = type(error).__name__
-        log.info(
+        if isinstance(error, ModelCallFailed) and error.is_rate_limited:
+            return await self._refused_by_provider(cell, error)
+        if isinstance(error, CoordinatorError | RedisError):
+            log.info("cell_put_back", run_id=cell.run_id, reason=type(error).__name__)
+            return CellsDeferred(delay_seconds=SERVER_AWAY_SECONDS, gives_back_try=True)
+        reason = error.reason if isinstance(error, ModelCallFailed) else reason_of(error)
+        log.warning(
             "cell_failed",
             run_id=cell.run_id,
             column_index=cell.column_index,
             number=cell.number,
             job_try=job_try,
-            error=kind,
+            reason=reason,
         )
         if not _may_be_mended(error):
-            return CellsDropped(reason=f"not_retryable: {kind}")
+            return CellsDropped(reason=_bounded(f"not_retryable: {reason}"))
         prepared = self._prepared.get(cell.run_id)
         run = prepared.result() if prepared and prepared.done() and not _failed(prepared) else None
         max_tries = run.spec.workflow.max_tries if run else 3
         if job_try >= max_tries:
-            return CellsDropped(reason=f"tries_exhausted: {kind} after {job_try} tries")
+            return CellsDropped(reason=_bounded(f"tries_exhausted: {reason}, {job_try} tries"))
         delay = min(RETRY_CAP_SECONDS, RETRY_BASE_SECONDS * 2 ** (job_try - 1))
         return CellsDeferred(delay_seconds=delay)
+
+    async def _refused_by_provider(self, cell: RunCell, error: ModelCallFailed) -> CellsOutcome:
+        """Defer a cell for which there was no room, at no cost of a try, until there may be."""
+        seconds = await self._leases.cooldown_seconds(error.resource)
+        log.info("cell_deferred", run_id=cell.run_id, reason=error.reason, cooldown_seconds=seconds)
+        if seconds == 0:
+            return CellsDeferred(delay_seconds=NO_ROOM_SECONDS, gives_back_try=True)
+        return CellsDeferred(
+            delay_seconds=seconds,
+            gives_back_try=True,
+            cooling=request_resource(error.resource.provider_model),
+        )
 
     async def _prepare(self, run_id: str) -> _PreparedRun | None:
         task = self._prepared.get(run_id)
@@ -238,13 +260,13 @@ def _failed(task: asyncio.Task[Any]) -> bool:
 
 def _may_be_mended(error: Exception) -> bool:
     """Whether another try may help: also elsewhere, where the seed file can be read."""
-    if isinstance(error, CoordinatorError | WorkflowError | EvaluatorUnavailable | RedisError):
-        return True
-    denied = getattr(error, "denied", None)
-    if denied is not None:
-        return bool(denied.reason == RequestDenialReason.QUEUE_TIMEOUT)
-    classifier = DefaultClassifier()
-    return classifier.is_retryable(classifier.classify_exception(error, now=time.time()))
+    if isinstance(error, ModelCallFailed):
+        return error.is_retryable
+    return isinstance(error, CoordinatorError | WorkflowError | EvaluatorUnavailable | RedisError)
+
+
+def _bounded(reason: str) -> str:
+    return RecordRejected(reason).reason
 
 
 def _correlation(spec: RunSpec, cell: RunCell) -> RuntimeCorrelation:

@@ -37,6 +37,7 @@ def build_plan(
         "buffer_size": workflow.buffer_size,
         "row_groups": workflow.row_group_count,
         "max_open": workflow.max_concurrent_row_groups,
+        "max_rows": workflow.max_admitted_rows,
         "limits": {encode_resource(resource): limit for resource, limit in limits.items()},
         "columns": [
             _column(workflow.columns, index, resolved) for index, resolved in enumerate(scheduling)

@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote
 
 from forebay.contracts.errors import CoordinatorError, TaskAdmissionError
 from forebay.contracts.identity import TaskGroupKey
-from forebay.contracts.runs import RunProgress
+from forebay.contracts.runs import CoolingResource, RunProgress
 from forebay.contracts.task_policies import TaskAdmissionConfig
 from forebay.contracts.tasks import (
     Admission,
@@ -104,7 +104,8 @@ def outcome_args(lease_id: str, outcome: TaskOutcome) -> Args:
             )
         case TaskDeferred():
             delay_us = round(max(0.0, outcome.delay_seconds) * 1e6)
-            return operation("retry", lease_id, delay_us, int(outcome.gives_back_try))
+            cooling = "" if outcome.cooling is None else encode_resource(outcome.cooling)
+            return operation("retry", lease_id, delay_us, int(outcome.gives_back_try), cooling)
         case TaskDropped():
             return operation("drop", lease_id, outcome.reason)
         case _:
@@ -307,12 +308,16 @@ def cell_values(values: Mapping[int, Mapping[str, str]]) -> list[str | int]:
 
 
 def decode_progress(terms: Sequence[Any]) -> RunProgress:
-    """Return what ``["progress", done, dropped, open, written, ready]`` says."""
-    _word, done, dropped, row_groups_open, written, ready = terms
+    """Return what ``["progress", done, dropped, open, written, ready, cooling]`` says."""
+    _word, done, dropped, row_groups_open, written, ready, cooling = terms
     return RunProgress(
         records_done=done,
         records_dropped=dropped,
         row_groups_open=row_groups_open,
         row_groups_written=written,
         ready_to_write=tuple(ready),
+        cooling=tuple(
+            CoolingResource(resource=unquote(resource), until_at=until_us / 1e6, times=times)
+            for resource, until_us, times in cooling
+        ),
     )

@@ -1,7 +1,7 @@
 -- One member's operations on a task pool, in order, once.
 --
 -- KEYS
---   meta        hash    clock, virtual time, generation, counts, state, policy, who stands first
+--   meta        hash    clock, virtual time, generation, counts, state, policy, who stands first, what cools
 --   claims      zset    by name: after "@" holder NUL resource NUL limit; after "=" if it counts, "~" if it rests,
 --                       resource NUL limit NUL holder; after "!" member NUL run that it attends
 --   limits      hash    resource -> limit, the smallest claim that counts
@@ -35,7 +35,7 @@
 --   runs        hash    run id -> its plan as JSON; run id NUL workflow -> the workflow
 --   progress    hash    run NUL name -> count; NUL refused, refusals: why no worker makes it
 --   cells       hash    run NUL record NUL column -> value as JSON; # columns done; ! why dropped
---   row_groups  hash    run NUL row group -> records that are still missing
+--   row_groups  hash    run NUL row group -> records that are still missing; NUL column -> its tasks
 --   checkpoints zset    run NUL row group, whose records wait to be written out
 -- ARGV
 --   member_id    string  who calls
@@ -46,7 +46,7 @@
 --                        for now: it is compared with the server's TIME and never taken for the time)
 --                        admit slots in_progress_ms resources_under_pressure seen
 --                        finish lease_id result result_ttl_ms keep_in_progress_ms [record name value]...
---                        drop lease_id reason; retry lease_id delay_us give_back_try
+--                        drop lease_id reason; retry lease_id delay_us give_back_try [cooling_resource]
 --                        discard id result result_ttl_ms; expire id result result_ttl_ms; fail_lost id result result_ttl_ms
 --                        claim resource holder limit; serve function...; set_state state; leave
 --                        say kind task_id lease_id
@@ -94,6 +94,7 @@ local OPERATIONS = {}
 -- @include lib/tasks/save
 -- @include lib/tasks/names
 -- @include lib/tasks/classes
+-- @include lib/tasks/cooling
 -- @include lib/tasks/queue
 -- @include lib/tasks/lost
 -- @include lib/tasks/limits
@@ -112,6 +113,7 @@ local OPERATIONS = {}
 -- @include lib/tasks/settle
 -- @include lib/tasks/settings
 local first_argument, last_argument = 0, 0
+-- @include lib/runs/row_groups
 -- @include lib/runs/tracker
 -- @include lib/runs/operations
 -- @include lib/runs/refusals

@@ -1,7 +1,7 @@
 -- One instant of a task pool as aligned lines, for an operator with redis-cli.
 --
 -- KEYS
---   meta        hash    clock, virtual time, generation, counts, state, policy, who stands first
+--   meta        hash    clock, virtual time, generation, counts, state, policy, who stands first, what cools
 --   claims      zset    by name: after "@" holder NUL resource NUL limit; after "=" if it counts, "~" if it rests,
 --                       resource NUL limit NUL holder; after "!" member NUL run that it attends
 --   limits      hash    resource -> limit, the smallest claim that counts
@@ -35,7 +35,7 @@
 --   runs        hash    run id -> its plan as JSON; run id NUL workflow -> the workflow
 --   progress    hash    run NUL name -> count
 --   cells       hash    run NUL record NUL column -> value as JSON; # columns done; ! why dropped
---   row_groups  hash    run NUL row group -> records that are still missing
+--   row_groups  hash    run NUL row group -> records that are still missing; NUL column -> its tasks
 --   checkpoints zset    run NUL row group, whose records wait to be written out
 -- ARGV
 --   max_rows integer how many rows of each list, 0..100

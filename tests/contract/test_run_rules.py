@@ -35,7 +35,7 @@ def work(pool: Pool, slots: int = 99) -> list[str]:
 
 def progress(pool: Pool) -> list[Any]:
     """done, dropped, open, written, ready to write"""
-    return pool.ask("m", "run_collect", "run")[1:]
+    return pool.ask("m", "run_collect", "run")[1:6]
 
 
 def drain(pool: Pool) -> None:

@@ -50,6 +50,8 @@ class Tracker:
 
 
 class Registering(FakeAdmission):
+    pressure = None  # nobody waits
+
     def __init__(self) -> None:
         super().__init__()
         self.quotas: dict[str, RequestQuotas | None] = {}

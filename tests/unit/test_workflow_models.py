@@ -14,10 +14,10 @@ from forebay.contracts.requests import (
 from forebay.contracts.workflow import ModelSpec, OutputSpec, ProviderSpec, WorkflowSettings
 from forebay.coordinator.requests.resolver import RequestResourceResolver
 from forebay.mock_provider.app import create_app
+from forebay.workers.cell_failures import ModelCallFailed
 from forebay.workers.executor import ModelRequestExecutor
 from forebay.workers.generators.base import ChatAnswer, ModelCaller
 from forebay.workers.models import ProviderClients, WorkflowModels
-from forebay.workers.openai_answers import ProviderHTTPError
 from forebay.workers.token_estimate import CharacterEstimator
 from tests.support_executor import FakeAdmission
 
@@ -102,7 +102,7 @@ async def test_a_schema_reaches_the_provider() -> None:
 
 async def test_a_model_is_tried_as_often_as_its_spec_says() -> None:
     house = House(httpx2.MockTransport(lambda _: httpx2.Response(500)))
-    with pytest.raises(ProviderHTTPError, match="answered 500"):
+    with pytest.raises(ModelCallFailed, match=r"^500 from local/mock$"):
         await house.models.chat("judge", MESSAGES)
     assert len(house.admission.items) == 2
     await house.close()

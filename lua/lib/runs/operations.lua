@@ -6,7 +6,7 @@ function OPERATIONS.run_submit(run, text, workflow)
   local known = plan_of(run)
   if known then
     ATTENDING.begin(run)
-    open_row_groups(run, known)
+    RUNS.open_row_groups(run, known)
     return '["known"]'
   elseif meta.state == 'draining' then
     return refused('shutdown', '')
@@ -26,12 +26,27 @@ function OPERATIONS.run_submit(run, text, workflow)
   redis.call('HSET', K.runs, run, text, run .. '\0workflow', workflow)
   plans[run] = plan
   ATTENDING.begin(run)
-  open_row_groups(run, plan)
+  RUNS.open_row_groups(run, plan)
   return '["accepted"]'
 end
 
--- Progress of a run, or why no worker makes it, and the row groups whose cells wait to be written out. The
--- caller attends the run, and is told of the next ones by its channel.
+-- The resources of a run that cool: each with the end of its cooldown, and how many there were in a row.
+function RUNS.cooling_of(plan)
+  local told, list = {}, {}
+  for i = 1, #plan.columns do
+    for resource in pairs(COOLING.next_us() and amounts_of(plan.columns[i].signature).amounts or {}) do
+      if COOLING.is_cooling(resource) and not told[resource] then
+        told[resource] = true
+        local one = COOLING.all()[resource]
+        list[#list + 1] = '["' .. resource .. '",' .. int(one.until_us) .. ',' .. int(one.times) .. ']'
+      end
+    end
+  end
+  return list
+end
+
+-- Progress of a run, or why no worker makes it, the row groups whose cells wait to be written out, and what
+-- the run waits for. The caller attends the run, and is told of the next ones by its channel.
 function OPERATIONS.run_collect(run)
   local plan = plan_of(run)
   if not plan then
@@ -42,14 +57,15 @@ function OPERATIONS.run_collect(run)
   if refusal then
     return '["refused",' .. cjson.encode(refusal) .. ']'
   end
-  open_row_groups(run, plan)
+  RUNS.open_row_groups(run, plan)
   local ready = redis.call('ZRANGE', K.checkpoints, '[' .. run .. '\0', '(' .. run .. '\1', 'BYLEX',
     'LIMIT', 0, 16)
   for i = 1, #ready do
     ready[i] = int(tonumber(split(ready[i], '\0')[2]))
   end
   return '["progress",' .. table.concat({ counted(run, 'done'), counted(run, 'dropped'),
-    counted(run, 'open'), counted(run, 'written') }, ',') .. ',[' .. table.concat(ready, ',') .. ']]'
+    counted(run, 'open'), counted(run, 'written') }, ',') .. ',[' .. table.concat(ready, ',') .. '],['
+    .. table.concat(RUNS.cooling_of(plan), ',') .. ']]'
 end
 
 local function delete_cells(run, plan, record)
@@ -90,7 +106,7 @@ function OPERATIONS.run_written(run, row_group)
     end_run(run)
     return '["ended"]'
   end
-  open_row_groups(run, plan)
+  RUNS.open_row_groups(run, plan)
   return '["written"]'
 end
 
@@ -122,7 +138,7 @@ function OPERATIONS.run_cancel(run)
   local left, row_group = counted(run, 'open') + counted(run, 'unwritten'), counted(run, 'next')
   while left > 0 and row_group > 0 do
     row_group = row_group - 1
-    local open = redis.call('HDEL', K.row_groups, run .. '\0' .. int(row_group))
+    local open = RUNS.forget_row_group(run, plan, row_group) and 1 or 0
     local unwritten = redis.call('ZREM', K.checkpoints,
       run .. '\0' .. string.format('%016.0f', row_group))
     if open + unwritten > 0 then

@@ -6,7 +6,7 @@ local function is_refused_by_all(refusals)
   local members = redis.call('ZRANGE', K.members, 0, -1)
   for i = 1, #members do
     if not refusals[members[i]]
-      and redis.call('ZSCORE', K.held, members[i] .. '\0function\0forebay_cell') then
+      and redis.call('ZSCORE', K.held, members[i] .. '\0function\0' .. COOLING.cell_function) then
       return false
     end
   end
@@ -43,6 +43,6 @@ function OPERATIONS.run_refuse(run, reason)
   end
   redis.call('HSET', K.progress, run .. '\0refused', reason)
   emit('run_refused', 'run_id', run, 'member_id', member_id)
-  tell_driver(run, '["row_group"]')
+  RUNS.tell_driver(run, '["row_group"]')
   return '["refused"]'
 end

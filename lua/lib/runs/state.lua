@@ -1,6 +1,6 @@
 -- A run's plan and counts, and which of its tasks are still wanted.
 local plans = {}
-local RUNS = {} -- functions of the tracker that others call
+local RUNS = { most_open = 256, most_looked_at = 1024, usual_rows = 10000 } -- the tracker's functions
 
 local function plan_of(run)
   local plan = plans[run]
@@ -27,6 +27,17 @@ end
 local function records_of(plan, row_group)
   local first = row_group * plan.buffer_size
   return first, math.min(plan.records, first + plan.buffer_size) - 1
+end
+
+-- The row group of a task, and the field that counts the tasks of one of its columns.
+function RUNS.row_group_of(plan, task)
+  local number = tonumber(task.number)
+  local column = plan.columns[tonumber(task.column)]
+  return column.scope == 'g' and number or math.floor(number / plan.buffer_size)
+end
+
+function RUNS.tasks_field(run, plan, row_group, column)
+  return run .. '\0' .. int(row_group) .. '\0' .. plan.columns[tonumber(column)].name
 end
 
 local function is_dropped(run, record)

@@ -2,9 +2,10 @@
 -- row group is through. Its state of a run: `runs` the plan, `progress` counts, `cells` values of
 -- open row groups, `row_groups` records that are still missing in each.
 
-local function submit_cell(run, plan, index, number)
+function RUNS.submit_cell(run, plan, index, number)
   local column = plan.columns[index]
   local id = run .. ':' .. column.name .. ':' .. column.scope .. number
+  RUNS.count_task({ run = run, column = int(index), number = number }, 1)
   if redis.call('HEXISTS', K.tasks, id) == 1 then
     return -- it still runs from before its run was cancelled and begun again: its end counts
   end
@@ -13,64 +14,29 @@ local function submit_cell(run, plan, index, number)
     tries = 0, run = run, column = int(index), number = number, fn = column.fn or '', losses = 0 }, now_us)
 end
 
-local function tell_driver(run, text)
+function RUNS.tell_driver(run, text)
   local driver = redis.call('HGET', K.progress, run .. '\0driver')
   if driver then
     notify(driver, text)
   end
 end
 
--- Whether one more row group may be open beside those that are, and those that wait to be written: row groups
--- bound memory, also while nobody writes.
-local function has_room(run, plan)
-  local open = counted(run, 'open')
-  return open < plan.max_open and open + counted(run, 'unwritten') <= plan.max_open
-end
-
--- Admit row groups while a driver attends and there is room.
-local function open_row_groups(run, plan)
-  while has_room(run, plan) and ATTENDING.is_attended(run) do
-    local row_group = counted(run, 'next')
-    if row_group >= plan.row_groups then
-      return
-    end
-    count(run, 'next', 1)
-    count(run, 'open', 1)
-    local first, last = records_of(plan, row_group)
-    may_be_new('row_groups')
-    may_be_new('progress')
-    redis.call('HSET', K.row_groups, run .. '\0' .. row_group, int(last - first + 1))
-    emit('row_group_admitted', 'run_id', run, 'row_group', int(row_group))
-    for index = 1, #plan.columns do
-      if #plan.columns[index].inputs == 0 then
-        if plan.columns[index].scope == 'g' then
-          submit_cell(run, plan, index, int(row_group))
-        else
-          for record = first, last do
-            submit_cell(run, plan, index, int(record))
-          end
-        end
-      end
-    end
-  end
-end
-
-local function close_record(run, plan, record)
+function RUNS.close_record(run, plan, record)
   local row_group = math.floor(tonumber(record) / plan.buffer_size)
   if redis.call('HINCRBY', K.row_groups, run .. '\0' .. int(row_group), -1) > 0 then
     return
   end
-  redis.call('HDEL', K.row_groups, run .. '\0' .. int(row_group))
+  RUNS.forget_row_group(run, plan, row_group)
   may_be_new('checkpoints')
   redis.call('ZADD', K.checkpoints, 0, run .. '\0' .. string.format('%016.0f', row_group))
   count(run, 'open', -1)
   count(run, 'unwritten', 1)
   emit('row_group_checkpointed', 'run_id', run, 'row_group', int(row_group))
-  tell_driver(run, '["row_group"]')
-  open_row_groups(run, plan)
+  RUNS.tell_driver(run, '["row_group"]')
+  RUNS.open_row_groups(run, plan)
 end
 
-local function is_ready(run, column, record)
+function RUNS.is_ready(run, column, record)
   for i = 1, #column.inputs do
     if redis.call('HEXISTS', K.cells, cell(run, record, column.inputs[i])) == 0 then
       return false
@@ -80,22 +46,22 @@ local function is_ready(run, column, record)
 end
 
 -- One more column of a record is there: enqueue what that makes ready, close a whole record.
-local function advance_record(run, plan, index, record)
+function RUNS.advance_record(run, plan, index, record)
   local feeds = plan.columns[index].feeds
   for i = 1, #feeds do
     local column = plan.columns[feeds[i]]
-    if is_ready(run, column, record) then
-      submit_cell(run, plan, feeds[i], record)
+    if RUNS.is_ready(run, column, record) then
+      RUNS.submit_cell(run, plan, feeds[i], record)
     end
   end
   if redis.call('HINCRBY', K.cells, cell(run, record, '#'), 1) == #plan.columns then
     count(run, 'done', 1)
-    close_record(run, plan, record)
+    RUNS.close_record(run, plan, record)
   end
 end
 
 -- A record that cannot be finished: its waiting tasks never start, a running one ends unheard.
-local function drop_record(run, plan, record, column_name, reason)
+function RUNS.drop_record(run, plan, record, column_name, reason)
   may_be_new('cells')
   redis.call('HSET', K.cells, cell(run, record, '!'), column_name .. '\0' .. reason)
   for index = 1, #plan.columns do
@@ -106,12 +72,12 @@ local function drop_record(run, plan, record, column_name, reason)
   end
   count(run, 'dropped', 1)
   emit('non_retryable_dropped', 'run_id', run, 'record', record, 'column', column_name)
-  close_record(run, plan, record)
+  RUNS.close_record(run, plan, record)
 end
 
 -- The open records that a task of a run stands for: a task may outlive its record, which was dropped
 -- by another column and perhaps written out since.
-local function open_records(run, plan, column, number)
+function RUNS.open_records(run, plan, column, number)
   local first, last = tonumber(number), tonumber(number)
   if column.scope == 'g' then
     first, last = records_of(plan, first)
@@ -128,13 +94,13 @@ local function open_records(run, plan, column, number)
 end
 
 -- Store the values of a finished task (record, name, value, ... in ARGV) and go on from them.
-local function complete_cells(task, from, to)
+function RUNS.complete_cells(task, from, to)
   local run, plan = task.run, plan_of(task.run)
   if not plan then
     return
   end
   local index = tonumber(task.column)
-  local records, is_among = open_records(run, plan, plan.columns[index], task.number)
+  local records, is_among = RUNS.open_records(run, plan, plan.columns[index], task.number)
   may_be_new('cells')
   for i = from, to, 3 do
     if is_among[ARGV[i]] then
@@ -142,7 +108,7 @@ local function complete_cells(task, from, to)
     end
   end
   for i = 1, #records do
-    advance_record(run, plan, index, records[i])
+    RUNS.advance_record(run, plan, index, records[i])
   end
 end
 
@@ -152,8 +118,8 @@ function RUNS.drop_cells(task, reason)
     return
   end
   local column = plan.columns[tonumber(task.column)]
-  local records = open_records(run, plan, column, task.number)
+  local records = RUNS.open_records(run, plan, column, task.number)
   for i = 1, #records do
-    drop_record(run, plan, records[i], column.name, reason)
+    RUNS.drop_record(run, plan, records[i], column.name, reason)
   end
 end

@@ -302,7 +302,7 @@ local function audit()
   audit_totals()
   if entries <= MAX_ENTRIES then
     audit_entries()
-    audit_runs(books.attended)
+    audit_runs(books.attended, books.tasks)
   end
   table.sort(differences)
   return { entries = entries, is_complete = entries <= MAX_ENTRIES, differences = differences,

@@ -33,8 +33,30 @@ local function expect_attendance(run, plan, driver)
   end
 end
 
--- `attended`: run -> the member that attends it.
-local function audit_runs(attended)
+-- Each open row group counts the tasks that there are of its columns.
+local function expect_row_group_tasks(runs, tasks, found)
+  local expected = {}
+  for _, text in pairs(tasks) do
+    local task = parse_task(text)
+    local plan = task.number and runs[task.run]
+    if plan and plan.columns[tonumber(task.column)] then
+      local row_group = RUNS.row_group_of(plan, task)
+      local name = RUNS.tasks_field(task.run, plan, row_group, task.column)
+      if found[task.run .. '\0' .. int(row_group)] then
+        expected[name] = (expected[name] or 0) + 1
+      end
+    end
+  end
+  for name, missing in pairs(found) do
+    if #split(name, '\0') == 2 then
+      expected[name] = tonumber(missing) -- the records that are missing in a row group
+    end
+  end
+  expect_counts('row_groups', expected, found)
+end
+
+-- `attended`: run -> the member that attends it. `tasks`: as they are stored.
+local function audit_runs(attended, tasks)
   local runs = read_runs()
   for name, plan in pairs(runs) do
     expect_attendance(name, plan, attended[name])
@@ -47,8 +69,12 @@ local function audit_runs(attended)
       '[' .. name .. '\0', '(' .. name .. '\1'), counted(name, 'unwritten'))
   end
   local open, missing = {}, read_hash(K.row_groups)
+  expect_row_group_tasks(runs, tasks, missing)
   for name in pairs(missing) do
-    open[split(name, '\0')[1]] = (open[split(name, '\0')[1]] or 0) + 1
+    local part = split(name, '\0')
+    if #part == 2 then
+      open[part[1]] = (open[part[1]] or 0) + 1
+    end
   end
   for name in pairs(runs) do
     expect('progress', 'open of ' .. name, open[name] or 0, counted(name, 'open'))

@@ -18,7 +18,9 @@ end
 
 -- A task is over: what remains of it is its result.
 local function forget_task(id)
-  LOST.forget(id, read_task(id) or { losses = 0 })
+  local task = read_task(id) or { losses = 0, run = '' }
+  LOST.forget(id, task)
+  RUNS.count_task(task, -1)
   known_tasks[id] = false
   redis.call('HDEL', K.tasks, id)
   redis.call('ZREM', K.queue, name_of(id))
@@ -139,7 +141,7 @@ local function lose_lease(lease_id, lease, why)
   if lease.is_cell and task.losses >= LOST.max() then
     local members = redis.call('HGET', K.losses, id)
     forget_task(id)
-    RUNS.drop_cells(task, 'worker_lost ' .. members)
+    RUNS.drop_cells(task, 'worker_lost: ' .. #split(members, ',') .. ' workers died while they made it: ' .. members)
   else
     put_back(id, task, now_us, task.tries)
   end

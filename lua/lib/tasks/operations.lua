@@ -126,7 +126,8 @@ function OPERATIONS.finish(lease_id, result, result_ttl_ms, keep_in_progress_ms)
   end
   emit_task('task_lease_released', 'task_id', id, 'lease_id', lease_id, 'outcome', 'completed')
   if task then
-    complete_cells(task, first_argument + 4, last_argument)
+    COOLING.finish(task.signature)
+    RUNS.complete_cells(task, first_argument + 4, last_argument)
   end
   return '["released"]'
 end
@@ -148,8 +149,9 @@ function OPERATIONS.drop(lease_id, reason)
   return '["released"]'
 end
 
--- End the lease and put the task back in one step, with the try given back where it was not one.
-function OPERATIONS.retry(lease_id, delay_us, give_back_try)
+-- End the lease and put the task back in one step, with the try given back where it was not one. A task of a
+-- run that names a resource which cools waits in its old place for that, with all that ask for it.
+function OPERATIONS.retry(lease_id, delay_us, give_back_try, cooling)
   local lease, unknown = own_lease(lease_id)
   if not lease then
     return unknown
@@ -161,6 +163,11 @@ function OPERATIONS.retry(lease_id, delay_us, give_back_try)
   local task, is_try = read_task(id), give_back_try ~= '1'
   if is_try then
     LOST.forget(id, task) -- it ended once, and its member lives
+  end
+  if COOLING.holds_for(task, cooling) then
+    COOLING.begin(cooling, available_us)
+    RUNS.touch(task.run)
+    available_us = now_us
   end
   put_back(id, task, available_us, task.tries + (is_try and 1 or 0))
   return '["released"]'

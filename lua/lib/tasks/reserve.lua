@@ -18,7 +18,7 @@ end
 function RESERVE.fitting_beside(signature)
   local free, list = amounts_of(signature).amounts, {}
   for other, line in pairs(waiting_lines) do
-    if line.open + line.capped > 0 and fits(other, free)
+    if line.open + line.capped > 0 and fits(other, free) and not COOLING.holds(other)
       and CLASSES.serves(nil, CLASSES.function_of(other)) then
       list[#list + 1] = other
     end
@@ -26,11 +26,12 @@ function RESERVE.fitting_beside(signature)
   return list
 end
 
--- What nobody serves cannot go, so nothing is kept for it.
+-- What nobody serves, or waits for a cooldown, cannot go, so nothing is kept for it.
 function RESERVE.served_signatures()
   local list = {}
   for class, line in pairs(waiting_lines) do
-    if line.open + line.capped > 0 and CLASSES.serves(nil, CLASSES.function_of(class)) then
+    if line.open + line.capped > 0 and CLASSES.serves(nil, CLASSES.function_of(class))
+      and not COOLING.holds(class) then
       list[#list + 1] = class
     end
   end

@@ -1,9 +1,12 @@
 -- Which task goes next (docs/adr/0009): of what fits beside what is kept, the first in order that the
 -- policy lets go.
 
--- Why a signature cannot go now, or nil. Beside a reservation fits what leaves it what it needs.
+-- Why tasks of a class cannot go now, or nil. Beside a reservation fits what leaves it what it needs.
 local function holds_back(signature, kept)
   local reason
+  if COOLING.holds(signature) then
+    return 'cooldown'
+  end
   for resource, amount in pairs(amounts_of(signature).amounts) do
     local left = left_of(resource)
     if amount > left then
@@ -25,7 +28,7 @@ function LOST.next(member)
   for i = 1, #ids do
     local task = read_task(ids[i])
     if LOST.may_take(member, task)
-      and (task.losses >= LOST.max() or not holds_back(task.signature, kept)) then
+      and (task.losses >= LOST.max() or not holds_back(CLASSES.of(task), kept)) then
       return { group = task.group, signature = CLASSES.of(task), suspect = ids[i], borrowed = {} }
     end
   end

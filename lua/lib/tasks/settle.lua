@@ -119,6 +119,7 @@ end
 
 -- The last look of a call: who stands first without fitting, and who has something to do.
 local function settle_after()
+  RUNS.look_for_room()
   CLASSES.sort_served()
   park_what_never_fits()
   unpark()
@@ -136,6 +137,11 @@ local function next_wake_us()
   end
   local wake = SUSPECTS.next_check_us() or 0
   local due = meta.delayed > 0 and tonumber(redis.call('ZRANGE', K.delayed, 0, 0, 'WITHSCORES')[2])
+  due = due or nil
+  local cooled = COOLING.next_us()
+  if cooled and (not due or cooled < due) then
+    due = cooled
+  end
   if due and (wake == 0 or due < wake) then
     wake = due
   end

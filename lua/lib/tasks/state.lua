@@ -3,7 +3,7 @@ local META_FIELDS = { 'now_us', 'last_us', 'virtual_time', 'places', 'sequence',
   'delayed', 'parked', 'running', 'admissions', 'finished', 'reserve_after_us', 'first_since_us',
   'suspects', 'back_us', 'max_losses', 'lost', 'unserved',
   'suspect_tasks', 'generation', 'state', 'policy', 'events', 'first_task',
-  'first_signature', 'draining' }
+  'first_signature', 'draining', 'cooling' }
 local META_NUMBERS = 19
 local GROUP_EXTRA = { 'running', 'away', 'admitted_limit', 'head', 'signature', 'line', 'out', 'debt' }
 

@@ -1,0 +1,148 @@
+-- Which row groups of a run are open, and which of those wait for a cooldown (spec 05). A row group waits where
+-- each of its tasks asks for a resource that cools; `row_groups` counts the tasks of each of its columns.
+
+-- One more task of a column of an open row group is there, or one less.
+function RUNS.count_task(task, by)
+  local plan = task.run ~= '' and plan_of(task.run)
+  if not plan then
+    return
+  end
+  local name = RUNS.tasks_field(task.run, plan, RUNS.row_group_of(plan, task), task.column)
+  if by > 0 then
+    may_be_new('row_groups')
+    redis.call('HINCRBY', K.row_groups, name, by)
+  elseif redis.call('HEXISTS', K.row_groups, name) == 1 then
+    if redis.call('HINCRBY', K.row_groups, name, by) <= 0 then
+      redis.call('HDEL', K.row_groups, name)
+      RUNS.touch(task.run)
+    end
+  end
+end
+
+-- Whether each task of a row group waits for a cooldown; one without tasks does not.
+function RUNS.is_waiting(run, plan, row_group)
+  local names, holds = {}, false
+  for index = 1, #plan.columns do
+    names[index] = RUNS.tasks_field(run, plan, row_group, index)
+  end
+  local tasks = redis.call('HMGET', K.row_groups, unpack(names))
+  for index = 1, #plan.columns do
+    if tasks[index] then
+      local column = plan.columns[index]
+      if not COOLING.holds(column.signature .. ';' .. (column.fn or '')) then
+        return false
+      end
+      holds = true
+    end
+  end
+  return holds
+end
+
+-- How many of the open row groups wait for a cooldown, of those that were admitted last.
+function RUNS.count_waiting(run, plan, open)
+  local waiting, next_group = 0, counted(run, 'next')
+  local names = {}
+  for row_group = next_group - 1, math.max(0, next_group - RUNS.most_looked_at), -1 do
+    names[#names + 1] = run .. '\0' .. int(row_group)
+  end
+  local missing = redis.call('HMGET', K.row_groups, unpack(names))
+  for i = 1, #missing do
+    if missing[i] and open > 0 then
+      open = open - 1
+      waiting = waiting + (RUNS.is_waiting(run, plan, next_group - i) and 1 or 0)
+    end
+  end
+  return waiting
+end
+
+-- Whether a new row group has cells that need nothing of what cools, and none that waits for it.
+function RUNS.has_other_work(plan)
+  local is_made, is_more, has_work = {}, true, false
+  while is_more do
+    is_more = false
+    for index = 1, #plan.columns do
+      local column = plan.columns[index]
+      local is_reached = not is_made[index] and not COOLING.holds(column.signature .. ';' .. (column.fn or ''))
+      for i = 1, #column.inputs do
+        is_reached = is_reached and is_made[column.inputs[i]]
+      end
+      if is_reached then
+        is_made[index], is_more, has_work = true, true, has_work or #column.inputs > 0
+        for i = 1, #column.outputs do
+          is_made[column.outputs[i]] = true
+        end
+      end
+    end
+  end
+  return has_work
+end
+
+-- Whether one more row group may be open beside those that are, and those that wait to be written: row groups
+-- bound memory, also while nobody writes. Those that wait for a cooldown hold up no other, within a bound.
+function RUNS.has_room(run, plan)
+  local open, unwritten = counted(run, 'open'), counted(run, 'unwritten')
+  if open < plan.max_open and open + unwritten <= plan.max_open then
+    return true
+  end
+  local held = open + unwritten + 1
+  if open == 0 or not COOLING.next_us() or held > RUNS.most_open
+    or held * plan.buffer_size > (plan.max_rows or RUNS.usual_rows) or not RUNS.has_other_work(plan) then
+    return false
+  end
+  local busy = open - RUNS.count_waiting(run, plan, open)
+  return busy < plan.max_open and busy + unwritten <= plan.max_open
+end
+
+-- Something of a run has changed that may make room for a row group, which the end of the call looks for.
+function RUNS.touch(run)
+  if meta.cooling ~= '' then
+    meta.touched = meta.touched or {}
+    meta.touched[run] = true
+  end
+end
+
+function RUNS.look_for_room()
+  for run in pairs(meta.touched or {}) do
+    local plan = plan_of(run)
+    if plan then
+      RUNS.open_row_groups(run, plan)
+    end
+  end
+end
+
+-- An open row group is over; false where it is none.
+function RUNS.forget_row_group(run, plan, row_group)
+  local was_open = redis.call('HDEL', K.row_groups, run .. '\0' .. int(row_group)) == 1
+  for index = 1, #plan.columns do
+    redis.call('HDEL', K.row_groups, RUNS.tasks_field(run, plan, row_group, index))
+  end
+  return was_open
+end
+
+-- Admit row groups while a driver attends and there is room.
+function RUNS.open_row_groups(run, plan)
+  while RUNS.has_room(run, plan) and ATTENDING.is_attended(run) do
+    local row_group = counted(run, 'next')
+    if row_group >= plan.row_groups then
+      return
+    end
+    count(run, 'next', 1)
+    count(run, 'open', 1)
+    local first, last = records_of(plan, row_group)
+    may_be_new('row_groups')
+    may_be_new('progress')
+    redis.call('HSET', K.row_groups, run .. '\0' .. row_group, int(last - first + 1))
+    emit('row_group_admitted', 'run_id', run, 'row_group', int(row_group))
+    for index = 1, #plan.columns do
+      if #plan.columns[index].inputs == 0 then
+        if plan.columns[index].scope == 'g' then
+          RUNS.submit_cell(run, plan, index, int(row_group))
+        else
+          for record = first, last do
+            RUNS.submit_cell(run, plan, index, int(record))
+          end
+        end
+      end
+    end
+  end
+end
