@@ -6,6 +6,7 @@ Commands are counted by the server itself, those inside of scripts too; nothing 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -17,8 +18,21 @@ from tests.contract.pool_under_clock import Pool, submission
 from tests.contract.run_plans import plan
 from tests.contract.test_run_rules import values_of
 from tests.support_costs import MANY, commands, counted, promised
+from tests.support_scripts import DEAF_KEY
 
 TASKS = promised("tasks/batch")
+COUNTS_JUDGED = (
+    (files("forebay.lua") / "lib/tasks/reserve.lua").read_text()
+    + """
+do
+  local beside = RESERVE.fitting_beside
+  function RESERVE.fitting_beside(signature)
+    redis.call('INCR', 'test:judged')
+    return beside(signature)
+  end
+end
+"""
+)
 
 
 @pytest.fixture
@@ -193,6 +207,71 @@ def test_pools_call_wakes_no_more_members_than_it_promises(pool: Pool) -> None:
     pool.listen_to_all()
     pool.ask_all("looks", *(submission(f"t{i}", f"g{i}") for i in range(150)))
     assert len(pool.woken()) == TASKS["wake"]
+
+
+def test_pools_call_looks_at_no_more_idle_members_than_it_promises(pool: Pool) -> None:
+    """As after a deploy: nobody listens to any of them."""
+    dead = [f"m{i}" for i in range(600)]
+    pool.open("looks", *dead, submission=1000)
+    for name in dead:
+        pool.ask_for(1, name)
+    pool.client.sadd(DEAF_KEY, *dead)
+    suspects = 0
+    pool.submit("t", by="looks")
+    while suspects < len(dead):
+        found = int(pool.client.zcard(pool.keys["suspects"]))
+        assert 0 < found - suspects <= TASKS["idle"]
+        suspects = found
+        pool.ask_for(0, "looks")
+
+
+@pytest.mark.parametrize("waiting", [1, 30, 200])
+def test_pools_call_looks_at_no_more_functions_of_idle_members_than_it_promises(
+    client: redis.Redis, pool: Pool, waiting: int
+) -> None:
+    """Of what waits they serve nothing, and who does is busy."""
+    idle = 150
+    pool.open("busy", submission=1000)
+    for i in range(idle):
+        pool.join(f"m{i}")
+        pool.ask(f"m{i}", "serve", "another")
+        pool.ask_for(1, f"m{i}")
+    pool.ask("busy", "serve", *(f"f{i}" for i in range(waiting)))
+    for i in range(waiting):
+        pool.submit(f"t{i}", f"g{i}", function=f"f{i}", by="busy")
+    with counted(client) as count:
+        pool.ask_for(0, "busy")
+    assert count.all <= 2 * idle + 4 * waiting
+    assert count.by_name["zmscore"] <= min(idle, 1 + TASKS["looks"] // waiting)
+
+
+def test_idle_member_that_serves_what_waits_is_woken_behind_many_that_do_not(pool: Pool) -> None:
+    others = [f"m{i}" for i in range(100)]
+    pool.open("busy", *others, "serves", submission=1000)
+    for name in others:
+        pool.ask(name, "serve", "another")
+        pool.ask_for(9, name)
+    pool.ask("serves", "serve", "f")
+    pool.ask_for(1, "serves")
+    pool.listen_to_all()
+    pool.ask_all("busy", *(submission(f"t{i}", f"g{i}", function="f") for i in range(3)))
+    assert pool.woken() == ["serves"]
+
+
+def test_who_stands_first_is_judged_beside_no_more_asks_than_it_promises(pool: Pool) -> None:
+    """Groups at their limits, each with its own model, stand before one that presses on all."""
+    models = [f"request:p/m{i}" for i in range(40)]
+    pool.open("m", **dict.fromkeys(models, 9), submission=40)
+    pool.put_behind("z")
+    for n in range(2):
+        for i, model in enumerate(models):
+            pool.submit(f"{i}.{n}", f"g{i}", f"{model}=1,submission=1", limit=1)
+        pool.admit(40)
+    every = ",".join(f"{model}=1" for model in sorted(models))
+    pool.submit("presses", "z", f"{every},submission=1")
+    judged = {"lib/tasks/reserve": COUNTS_JUDGED}
+    pool.run("tasks/batch", "m", pool.batches["m"] + 1, "admit", 4, 0, 1, "", "", fragments=judged)
+    assert int(pool.client.get("test:judged")) == TASKS["asks"]
 
 
 @pytest.mark.parametrize("name", ["tasks/snapshot", "tasks/show"])

@@ -14,7 +14,12 @@ do -- a script may have 200 locals at a time; these are nobody else's, and none 
 
   -- What a head is judged beside: the signatures that fit, and the first heads of them.
   function BORROW.beside(fitting)
-    return { fitting = fitting, heads = BORROW.heads(fitting), weights = {}, pressing = {} }
+    return { fitting = fitting, heads = BORROW.heads(fitting), weights = {}, pressing = {}, passes = {} }
+  end
+
+  -- Each head's share, and so what it may, depends on what it is judged beside.
+  function BORROW.is_judged()
+    return true
   end
 
   -- The heads that are looked at, in order.
@@ -60,19 +65,19 @@ do -- a script may have 200 locals at a time; these are nobody else's, and none 
 
   -- Whether a head would pass in its turn on all its resources: one that would not holds back nobody.
   local function would_pass(head, beside)
-    if head.would_pass == nil then
+    if beside.passes[head] == nil then
       local g, asked = group(head.group), amounts_of(head.signature)
       local out, debt = parse_amounts(g.out), parse_amounts(g.debt)
-      head.would_pass = true
+      beside.passes[head] = true
       for i = 1, is_unlimited(g) and 0 or #asked.names do
         local resource, amount = asked.names[i], asked.amounts[asked.names[i]]
         if (debt[resource] or 0) > 0
           or (out[resource] or 0) + amount > share_of(g, resource, beside) then
-          head.would_pass = false
+          beside.passes[head] = false
         end
       end
     end
-    return head.would_pass
+    return beside.passes[head]
   end
 
   -- The groups that press on a resource: how many, and which.

@@ -1,7 +1,7 @@
 -- Which member may take a task (spec 04, functions). A group stands in the line of its first task's class,
 -- "signature;function", so that a member's choice is among whole lines. Tasks of a function that nobody
 -- serves wait in `unserved` and hold up nobody of their groups.
-local CLASSES = {}
+local CLASSES = { asked_at_once = 500 }
 local LOST = { usual_max = 3, looked_at = 32 } -- see lib/tasks/lost
 local served_by = {} -- member, or '' for any -> function -> whether it is served
 local class_functions = {}
@@ -17,6 +17,10 @@ function CLASSES.function_of(class)
     class_functions[class] = fn
   end
   return fn
+end
+
+function CLASSES.ask_of(class)
+  return string.match(class, '^[^;]*')
 end
 
 -- Whether a member serves a function; without a member, whether any does.
@@ -41,17 +45,38 @@ function CLASSES.forget_served()
   served_by = {}
 end
 
--- What a member serves of what waits, as text: members of one kind may take the same.
-function CLASSES.kind_of(member)
-  local kind = {}
+-- The functions of what waits, and how many classes wait.
+function CLASSES.waiting_functions()
+  local is_known, functions, count = { [''] = true }, {}, 0
   for class, line in pairs(waiting_lines) do
     local fn = CLASSES.function_of(class)
-    if line.open + line.capped > 0 and fn ~= '' and CLASSES.serves(member, fn) then
-      kind[#kind + 1] = fn
+    if line.open + line.capped > 0 then
+      count = count + 1
+      if not is_known[fn] then
+        is_known[fn] = true
+        functions[#functions + 1] = fn
+      end
     end
   end
-  table.sort(kind)
-  return table.concat(kind, ';')
+  return functions, count
+end
+
+-- What a member serves of some functions, as text: members of one kind may take the same.
+function CLASSES.kind_of(member, functions)
+  local known, kind = served_by[member] or {}, {}
+  for from = 1, #functions, CLASSES.asked_at_once do
+    local names = {}
+    for i = from, math.min(#functions, from + CLASSES.asked_at_once - 1) do
+      names[#names + 1] = member .. '\0function\0' .. functions[i]
+    end
+    local scores = redis.call('ZMSCORE', K.held, unpack(names))
+    for i = 1, #names do
+      known[functions[from + i - 1]] = scores[i] and true or false
+      kind[#kind + 1] = scores[i] and '1' or '0'
+    end
+  end
+  served_by[member] = known
+  return table.concat(kind)
 end
 
 function LOST.member(id, task)

@@ -1,5 +1,5 @@
 -- What is kept for the first in order that does not fit (spec 04, The ledger; docs/adr/0009).
-local RESERVE = { usual_after_us = 5000000 }
+local RESERVE = { usual_after_us = 5000000, asks_judged = 32 }
 
 local function policy_in_force()
   return meta.policy == 'borrow' and BORROW or STRICT
@@ -39,16 +39,23 @@ function RESERVE.served_signatures()
 end
 
 -- The first in order that the policy would let go if it fitted, judged beside all that would fit
--- then; nil where it does fit, as then nobody is starved.
+-- then; nil where it does fit, as then nobody is starved. Heads that ask for the same are judged beside
+-- the same; those of more asks than are judged in one call are passed over.
 function RESERVE.first_without_room()
-  local rule, beside = policy_in_force(), {}
+  local rule, beside, asks_left = policy_in_force(), {}, RESERVE.asks_judged
   local heads_found = rule.heads(RESERVE.served_signatures())
   for i = 1, #heads_found do
     local head = heads_found[i]
-    local signature = head.signature
-    beside[signature] = beside[signature] or rule.beside(RESERVE.fitting_beside(signature))
-    if rule.may_go(head, beside[signature]) then
-      return not fits(signature) and head or nil
+    local is_let_go = not rule.is_judged(head)
+    if not is_let_go then
+      local ask = CLASSES.ask_of(head.signature)
+      if not beside[ask] and asks_left > 0 then
+        beside[ask], asks_left = rule.beside(RESERVE.fitting_beside(head.signature)), asks_left - 1
+      end
+      is_let_go = beside[ask] and rule.may_go(head, beside[ask])
+    end
+    if is_let_go then
+      return not fits(head.signature) and head or nil
     end
   end
   return nil

@@ -1,5 +1,6 @@
 -- What happened by time alone, and who is woken by what changed.
-local MOST = { due = 64, woken = 64, passed = 512 } -- in one call; passed: idle members that may take nothing of what is ready
+-- In one call; idle: members that are looked at before enough are woken, looks: at what these serve.
+local MOST = { due = 64, woken = 64, idle = 512, looks = 4096 }
 local ended_left = 200 -- leases, functions and attended runs of members that are gone, and those members
 
 function CLASSES.end_function(name)
@@ -72,18 +73,24 @@ local function wake_idle()
   if ready == 0 or redis.call('ZCARD', K.idle) == 0 or (meta.suspect_tasks == 0 and not select_next()) then
     return
   end
-  local wanted, woken, passed, heads_by_kind = ready, 0, 0, {}
-  while wanted > 0 and woken < MOST.woken and passed < MOST.passed do
-    local found = redis.call('ZRANGE', K.idle, '+inf', '(0', 'BYSCORE', 'REV', 'LIMIT', passed, 1,
-      'WITHSCORES')
-    local member, slots = found[1], tonumber(found[2])
+  local functions, classes = CLASSES.waiting_functions()
+  local wanted, woken, passed, looked_at, looks, heads_by_kind = ready, 0, 0, 0, 0, {}
+  local found, at = {}, 1
+  while wanted > 0 and woken < MOST.woken and looked_at < MOST.idle and looks < MOST.looks do
+    if at > #found then
+      found, at = redis.call('ZRANGE', K.idle, '+inf', '(0', 'BYSCORE', 'REV', 'LIMIT', passed,
+        math.min(MOST.woken, 1 + 3 * looked_at), 'WITHSCORES'), 1
+    end
+    local member, slots = found[at], tonumber(found[at + 1])
     if not member then
       return
     end
-    local kind = meta.lost > 0 and member or CLASSES.kind_of(member)
+    at, looked_at, looks = at + 2, looked_at + 1, looks + 1 + #functions
+    local kind = CLASSES.kind_of(member, functions)
+    kind = meta.lost > 0 and member or kind
     local head = heads_by_kind[kind]
     if head == nil then
-      head = select_next(member) or false
+      head, looks = select_next(member) or false, looks + classes
       heads_by_kind[kind] = head
     end
     if not head then

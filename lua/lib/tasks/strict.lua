@@ -3,9 +3,17 @@
 -- own limit; without such a peer it may go beyond, so that nothing idles.
 local STRICT = {}
 
--- What a head is judged beside: the signatures that fit.
+-- What a head is judged beside: the signatures that fit, and what the groups below their limit want.
 function STRICT.beside(fitting)
-  return fitting
+  local wanted = {}
+  for i = 1, #fitting do
+    if waiting_lines[fitting[i]].open > 0 then
+      for resource in pairs(amounts_of(fitting[i]).amounts) do
+        wanted[resource] = true
+      end
+    end
+  end
+  return { fitting = fitting, wanted = wanted }
 end
 
 -- The heads that are looked at, in order: all groups of one line may go, or none.
@@ -13,26 +21,28 @@ function STRICT.heads(waiting)
   return fronts_of(waiting)
 end
 
-function STRICT.is_pressed(signature, fitting)
+function STRICT.is_pressed(signature, beside)
   local pressing = amounts_of(signature).pressing
-  for i = 1, #fitting do
-    if waiting_lines[fitting[i]].open > 0 then
-      for j = 1, #pressing do
-        if wants(fitting[i], pressing[j]) then
-          return true
-        end
-      end
+  for i = 1, #pressing do
+    if beside.wanted[pressing[i]] then
+      return true
     end
   end
   return false
 end
 
-function STRICT.may_go(head, fitting)
-  return head.line == 'open' or not STRICT.is_pressed(head.signature, fitting)
+-- Whether what a head is judged beside makes a difference to it.
+function STRICT.is_judged(head)
+  return head.line == 'capped'
+end
+
+function STRICT.may_go(head, beside)
+  return not STRICT.is_pressed(head.signature, beside)
 end
 
 -- The first in order that may go; hints put a head behind all that have none.
-function STRICT.choose(fitting, reasons)
+function STRICT.choose(beside, reasons)
+  local fitting = beside.fitting
   local best, best_hinted
   local function consider(head)
     if is_hinted(head.signature) then
@@ -49,7 +59,7 @@ function STRICT.choose(fitting, reasons)
       consider(head_of(fitting[i], 'open'))
     end
     if line.capped > 0 then
-      if STRICT.is_pressed(fitting[i], fitting) then
+      if STRICT.is_pressed(fitting[i], beside) then
         reasons.group_cap = (reasons.group_cap or 0) + line.capped
       else
         consider(head_of(fitting[i], 'capped'))
