@@ -145,7 +145,9 @@ class TaskAdmissionError(ForebayError):
 
 
 class WorkerLost(ForebayError):  # noqa: N818
-    """A task was lost with each of several members: their processes died while it ran.
+    """A task was lost in each of several members: while it ran their processes died.
+
+    Or its task was cancelled by code of the process that is not the worker's.
 
     Attributes:
         members: the members, in order.
@@ -153,9 +155,10 @@ class WorkerLost(ForebayError):  # noqa: N818
 
     def __init__(self, members: Sequence[str]) -> None:
         super().__init__(
-            f"worker_lost: {len(members)} members died while they ran it, the last one with nothing"
-            f" beside it ({', '.join(members)}); expected a job that leaves its process alive; look"
-            " for an exit, a crash of native code, or memory that the system refuses."
+            f"worker_lost: it was lost {len(members)} times, the last time with nothing beside it,"
+            f" in {', '.join(members)}: the process died, or its task was cancelled; expected a job"
+            " that leaves its process alive; look for an exit, a crash of native code, or memory"
+            " that the system refuses."
         )
         self.members = tuple(members)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import (
@@ -205,12 +205,13 @@ class TaskDeferred:
 
     Attributes:
         delay_seconds: not before this long from now.
-        gives_back_try: whether this admission counts as no try (an orderly stop).
+        counts: what this admission was: a ``try``; ``nothing``, as in an orderly stop; or a
+            ``loss``, as where its code was cut off by something in its process that nobody knows.
         cooling: the resource that it waits for: of a run, all tasks that ask for it wait with it.
     """
 
     delay_seconds: float = 0.0
-    gives_back_try: bool = False
+    counts: Literal["try", "nothing", "loss"] = "try"
     cooling: SchedulerResourceKey | None = None
 
 

@@ -25,12 +25,17 @@ _COMMAND_LINE = Path(__file__).with_name("__main__.py")
 
 def run_async(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine on uvloop where it is installed, else on asyncio's own loop."""
+    with new_runner() as runner:
+        return runner.run(main)
+
+
+def new_runner() -> asyncio.Runner:
+    """Return a runner on uvloop where it is installed, else on asyncio's own loop."""
     if importlib.util.find_spec("uvloop") is not None:
         import uvloop  # noqa: PLC0415 - an extra
 
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(main)
-    return asyncio.run(main)
+        return asyncio.Runner(loop_factory=uvloop.new_event_loop)
+    return asyncio.Runner()
 
 
 @contextlib.contextmanager

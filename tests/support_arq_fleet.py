@@ -5,10 +5,11 @@ One stream has one order, so that what a job did stands between the events of th
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import subprocess
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,9 @@ KEYS: Final = pool_shard("default")
 TTL_SECONDS: Final = 1.0
 START_SECONDS: Final = 20.0
 """Above what a process takes to start on a busy machine."""
+
+Ends = list[int]
+"""Exit codes of processes; a signal's is below 0."""
 
 _ROOT: Final = Path(__file__).parents[1]
 _APP: Final = Path(__file__).parent / "arq_app.py"
@@ -55,12 +59,14 @@ class ArqFleet:
         self._folder = folder
         self._stack = stack
 
-    def start(self, count: int = 1, *options: str) -> list[subprocess.Popen[bytes]]:
+    def start(
+        self, count: int = 1, *options: str, settings: str = "tests.arq_app.WorkerSettings"
+    ) -> list[subprocess.Popen[bytes]]:
         """Start workers with one slot each, unless the options say otherwise."""
         workers = [
             start_worker(
                 self.url,
-                "tests.arq_app.WorkerSettings",
+                settings,
                 *("--ttl", str(TTL_SECONDS), "--slots", "1", *options),
                 environ={"PYTHONPATH": str(_ROOT)},
             )
@@ -68,6 +74,33 @@ class ArqFleet:
         ]
         self._stack.callback(stop_workers, workers)
         return workers
+
+    @contextlib.asynccontextmanager
+    async def supervised(self, count: int, *options: str, settings: str) -> AsyncIterator[Ends]:
+        """Keep so many workers alive for the length of the block, as a supervisor does.
+
+        Yields:
+            How those ended that were begun again, in order.
+        """
+        ends: Ends = []
+        workers = self.start(count, *options, settings=settings)
+
+        async def supervise() -> None:
+            while True:
+                for number, worker in enumerate(workers):
+                    if worker.poll() is not None:
+                        ends.append(worker.returncode)
+                        stop_workers([worker])  # its pipe
+                        workers[number] = self.start(1, *options, settings=settings)[0]
+                await asyncio.sleep(0.02)
+
+        supervising = asyncio.create_task(supervise())
+        try:
+            yield ends
+        finally:
+            supervising.cancel()
+            await asyncio.wait({supervising})
+            stop_workers(workers)
 
     async def until_idle(self, count: int) -> None:
         """Wait until as many workers have asked for tasks and got none."""

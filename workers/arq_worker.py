@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import copy_context
 from functools import partial
 from signal import Signals
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from arq.constants import job_key_prefix
 from arq.jobs import DeserializationError
@@ -62,6 +62,7 @@ from forebay.workers.cell_jobs import (
     outcome_of_cells,
 )
 from forebay.workers.cells import MakeCellMaker, NoCells
+from forebay.workers.contained_jobs import contained, run_to_end
 from forebay.workers.pressure import RequestPressureHints
 from forebay.workers.serialization import SerializerName, serializer_of
 from forebay.workers.unstarted_jobs import UnstartedJobs
@@ -136,9 +137,12 @@ class ForebayWorker(Worker):
         self._running: set[asyncio.Task[None]] = set()
         self._unwinding: dict[str, asyncio.Task[None]] = {}
         self._ending: set[str] = set()
+        self._cancelled: set[str] = set()
         self._drained: dict[str, list[str]] = {"finished": [], "given_back": []}
         self._puller: TaskPuller | None = None
         self._stopping = False
+        self._was_cut_off = False
+        self._caller: asyncio.Task[Any] | None = None
         jobs = ForebayArqRedis(
             self.tasks_admission,
             coordinator.client.connection_pool,
@@ -154,14 +158,18 @@ class ForebayWorker(Worker):
             timeout=CELL_SECONDS,
             max_tries=CELL_TRIES,
         )
+        working = {name: value for name, value in settings.items() if name in WORKING}
         super().__init__(
-            functions=[*named, cell],
             queue_name=jobs.default_queue_name,
             redis_pool=jobs,
             job_serializer=chosen.dump,
             job_deserializer=chosen.load,
-            **{name: value for name, value in settings.items() if name in WORKING}
-            | {"health_check_key": health.own},
+            **working
+            | {
+                "functions": [contained(one, self._note_cancelled) for one in [*named, cell]],
+                "cron_jobs": [contained(cron, self._note_cancelled) for cron in crons],
+                "health_check_key": health.own,
+            },
         )
         self._health = HealthRecord(health, self.health_check_interval)
         self._unstarted = UnstartedJobs(
@@ -193,6 +201,21 @@ class ForebayWorker(Worker):
         return self._stopping
 
     # -- pulling
+
+    def run(self) -> None:
+        """Do as arq does; no job's own task ends the loop."""
+        self.main_task = self.loop.create_task(self.main())
+        try:
+            with contextlib.suppress(asyncio.CancelledError):
+                run_to_end(self.loop, self.main_task, goes_on=lambda: True)
+        finally:
+            closing = self.loop.create_task(self.close())
+            run_to_end(self.loop, closing, goes_on=lambda: True)
+
+    async def async_run(self) -> None:
+        """Do as arq does."""
+        self._caller = asyncio.current_task()
+        await super().async_run()
 
     async def main(self) -> None:
         """Do as arq does, and log it without what jobs carry."""
@@ -307,7 +330,7 @@ class ForebayWorker(Worker):
                 return
             opening_of_job.set(opening)
             has_begun = True
-            await self.run_job(item.task_id, item.available_ms)
+            await self._run_by_arq(item.task_id, item.available_ms)
         except (RedisError, OSError, CoordinatorUnavailable) as error:
             if has_begun and (isinstance(error, OSError) or await self._is_reachable()):
                 raise  # of a hook, which ends the worker, as it does in arq
@@ -319,11 +342,20 @@ class ForebayWorker(Worker):
             if self.tasks_admission.is_held(lease):
                 await self._end(lease, TaskDeferred(delay_seconds=UNREAD_SECONDS))
         except asyncio.CancelledError:  # arq lets it through where a hook was cancelled
-            if not self.tasks_admission.is_held(lease) and not self._stopping:
-                return
-            if self._stopping and self.tasks_admission.is_held(lease):
-                self._end(lease, TaskDeferred(gives_back_try=True))
+            if self.tasks_admission.is_held(lease) or self._stopping:
+                raise
+
+    async def _run_by_arq(self, job_id: str, score: int) -> None:
+        """Let arq run a job; what no loop outlives comes from a hook, as jobs are contained."""
+        try:
+            await self.run_job(job_id, score)
+        except (Exception, asyncio.CancelledError):
             raise
+        except BaseException as error:
+            raise RuntimeError(
+                f"a hook of the worker raised {type(error).__qualname__}, expected an Exception; it"
+                " ends the worker."
+            ) from error
 
     async def _is_reachable(self) -> bool:
         """Whether the pool's own server answers: what a hook met is then none of its outage."""
@@ -392,7 +424,8 @@ class ForebayWorker(Worker):
         job_id = lease.item.task_id
         self._running.discard(task)
         self._ending.discard(lease.lease_id)
-        if task.cancelled() and not self._stopping:
+        self._cancelled.discard(lease.lease_id)
+        if task.cancelled():
             self._put_back_cancelled(lease)
         if self._unwinding.get(job_id) is task:
             del self._unwinding[job_id]
@@ -403,10 +436,35 @@ class ForebayWorker(Worker):
             self._guard.call(self._puller.look)
 
     def _put_back_cancelled(self, lease: TaskAdmissionLease) -> None:
-        """Put a job back whose task was cancelled by nobody here; its worker goes on."""
+        """Put a job back that was cancelled before it ended, or in a hook."""
         if self.tasks_admission.is_held(lease):
-            log.warning("job_put_back", task_id=lease.item.task_id, error="CancelledError")
-            self.tasks_admission.finish(lease, TaskDeferred())
+            if not self._stopping:
+                log.warning("job_put_back", task_id=lease.item.task_id, error="CancelledError")
+            self._end(lease, TaskDeferred(counts=self._cut_off_counts))
+
+    def _note_cancelled(self) -> None:
+        """Note that somebody cancelled a job, as its own code did not raise that by itself."""
+        self._cancelled.add(lease_of_job.get().lease_id)
+
+    def _counts_of(
+        self, lease: TaskAdmissionLease, *, is_no_try: bool
+    ) -> Literal["try", "nothing", "loss"]:
+        """What a job counts that goes back into the queue."""
+        if lease.lease_id in self._cancelled:
+            return self._cut_off_counts
+        return "nothing" if is_no_try or self._stopping else "try"
+
+    @property
+    def _cut_off_counts(self) -> Literal["nothing", "loss"]:
+        """What a cancelled job counts: nothing where its worker was told to stop.
+
+        Else a job of this process cancelled it, and nobody knows which.
+        """
+        return "nothing" if self._stopping and not self._was_cut_off else "loss"
+
+    def note_cut_off(self) -> None:
+        """Take it that a job of this process cancelled the worker, for which its jobs are lost."""
+        self._was_cut_off = True
 
     def _note_expired(self, job_id: str) -> None:
         """Count a job whose payload expired in the queue as arq does: it has failed."""
@@ -447,12 +505,14 @@ class ForebayWorker(Worker):
         if deferral is not None and not finish:
             outcome = TaskDeferred(
                 delay_seconds=deferral.delay_seconds,
-                gives_back_try=deferral.gives_back_try or self._stopping,
+                counts=self._counts_of(lease, is_no_try=deferral.gives_back_try),
                 cooling=deferral.cooling,
             )
         elif not finish:
             delay_ms = lease.item.available_ms + incr_score - timestamp_ms() if incr_score else 0
-            outcome = TaskDeferred(delay_seconds=delay_ms / 1000, gives_back_try=self._stopping)
+            outcome = TaskDeferred(
+                delay_seconds=delay_ms / 1000, counts=self._counts_of(lease, is_no_try=False)
+            )
         else:
             outcome = TaskCompleted(
                 result=result_data or b"",
@@ -527,7 +587,15 @@ class ForebayWorker(Worker):
         Raises:
             Exception: what ``on_shutdown`` raised.
         """
-        is_told_to_stop = self._stopping
+        is_told_to_stop, main = self._stopping, self.main_task
+        is_caller_cancelled = self._caller is not None and self._caller.cancelling() > 0
+        if (
+            main is not None
+            and main.cancelled()
+            and not is_told_to_stop
+            and not is_caller_cancelled
+        ):
+            self.note_cut_off()
         self._stop_pulling()
         if not self._handle_signals:
             self.handle_sig(Signals.SIGUSR1)

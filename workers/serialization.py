@@ -63,10 +63,18 @@ def _encode(value: Any) -> Any:
     if isinstance(value, BaseException):
         return {
             _ERROR: type(value).__qualname__,
-            "message": str(value)[:2000],
+            "message": text_of(value)[:2000],
             "traceback": "".join(traceback.format_exception(value))[-8000:],
         }
     raise TypeError(f"{type(value).__qualname__} is not JSON")
+
+
+def text_of(error: BaseException) -> str:
+    """Return the message of an exception whose own code may raise anything."""
+    try:
+        return str(error)
+    except BaseException as raised:  # noqa: BLE001 - the code of a job's exception
+        return f"its message cannot be read: {type(raised).__qualname__}"
 
 
 def _decode(value: dict[str, Any]) -> Any:
@@ -81,13 +89,23 @@ _to_json = json.JSONEncoder(default=_encode, separators=(",", ":")).encode
 _from_json = json.JSONDecoder(object_hook=_decode).decode
 
 
+def _dump(write: Callable[[Any], bytes], value: Any) -> bytes:
+    """Return a value as it is written; code of the value's own class may raise anything."""
+    try:
+        return write(value)
+    except Exception:
+        raise
+    except BaseException as error:
+        raise TypeError(f"a value's own code raised {type(error).__qualname__}") from error
+
+
 def dump_job(value: Any) -> bytes:
     """Return a job or result as JSON; arguments must be JSON values.
 
     Raises:
         TypeError: a value that JSON has no form for.
     """
-    return _to_json(value).encode()
+    return _dump(lambda value: _to_json(value).encode(), value)
 
 
 def load_job(payload: bytes) -> Any:
@@ -128,7 +146,7 @@ def serializer_of(name: str) -> JobSerializer:
         ) from error
 
     def dump(value: Any) -> bytes:
-        return bytes(msgpack.packb(value, default=_encode))
+        return _dump(lambda value: bytes(msgpack.packb(value, default=_encode)), value)
 
     def load(payload: bytes) -> Any:
         if isinstance(payload, Decoded):

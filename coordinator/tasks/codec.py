@@ -32,6 +32,7 @@ from forebay.coordinator.operations import Args
 
 log = Logger("forebay.tasks")
 
+_COUNTS: Final = {"try": 0, "nothing": 1, "loss": 2}
 RESOURCE_SAFE: Final = ":/"
 """Kept readable in resource names besides letters, digits and ``._-~``."""
 
@@ -105,7 +106,7 @@ def outcome_args(lease_id: str, outcome: TaskOutcome) -> Args:
         case TaskDeferred():
             delay_us = round(max(0.0, outcome.delay_seconds) * 1e6)
             cooling = "" if outcome.cooling is None else encode_resource(outcome.cooling)
-            return operation("retry", lease_id, delay_us, int(outcome.gives_back_try), cooling)
+            return operation("retry", lease_id, delay_us, _COUNTS[outcome.counts], cooling)
         case TaskDropped():
             return operation("drop", lease_id, outcome.reason)
         case _:

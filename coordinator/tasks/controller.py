@@ -189,7 +189,7 @@ class TaskAdmissionController:
 
     def return_unstarted(self, lease: TaskAdmissionLease) -> None:
         """Give a task back of which no code ran: it counts as no try."""
-        self.finish(lease, TaskDeferred(gives_back_try=True))
+        self.finish(lease, TaskDeferred(counts="nothing"))
 
     def is_held(self, lease: TaskAdmissionLease) -> bool:
         """Whether the lease is this process's, as far as it knows."""

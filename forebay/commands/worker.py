@@ -20,10 +20,11 @@ from forebay.contracts.extras import require_extra
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.logs import Logger
 from forebay.logs import LEVELS, log_by_dictionary, log_to_standard_library, log_to_stderr
-from forebay.runtime import run_async
+from forebay.runtime import new_runner, run_async
 from forebay.workers.arq_health import HealthKeys, read_health
 from forebay.workers.arq_settings import address_of, pool_of
-from forebay.workers.arq_worker import open_worker
+from forebay.workers.arq_worker import ForebayWorker, open_worker
+from forebay.workers.contained_jobs import run_to_end
 
 log = Logger("forebay.worker")
 
@@ -164,7 +165,17 @@ def worker_command(
     chosen = {"job_completion_wait": 10, **chosen}
     chosen |= {name: value for name, value in said.items() if value is not None}
     chosen |= {"serializer": serializer, "allowed": allowed}
-    run_async(_work(url, pool, ttl, chosen))
+    _run(url, pool, ttl, chosen)
+
+
+def _run(url: str | None, pool: str | None, ttl: float, settings: dict[str, Any]) -> None:
+    """Run a worker, whatever its jobs do to its event loop."""
+    begun: list[ForebayWorker] = []
+    with new_runner() as runner:
+        loop = runner.get_loop()
+        work = loop.create_task(_work(begun, url, pool, ttl, settings))
+        # Before it has begun, Ctrl-C ends it; from then on arq's signal handlers do.
+        run_to_end(loop, work, goes_on=lambda: bool(begun))
 
 
 def _check_health(url: str | None, pool: str | None, settings: Mapping[str, Any]) -> None:
@@ -195,8 +206,15 @@ def _stop_with_parent() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-async def _work(url: str | None, pool: str | None, ttl: float, settings: dict[str, Any]) -> None:
+async def _work(
+    begun: list[ForebayWorker],
+    url: str | None,
+    pool: str | None,
+    ttl: float,
+    settings: dict[str, Any],
+) -> None:
     worker = await open_worker(url, pool=pool, member=MemberSettings(ttl_seconds=ttl), **settings)
+    begun.append(worker)
     click.echo(
         f"working for pool {worker.pool_name} with {worker.max_jobs} slots; stop with Ctrl-C"
     )
@@ -204,6 +222,7 @@ async def _work(url: str | None, pool: str | None, ttl: float, settings: dict[st
         await worker.async_run()
     except asyncio.CancelledError:
         if not worker.is_stopping:
+            worker.note_cut_off()
             raise CoordinatorError(
                 "the worker's loop was cancelled, expected it to run until it is told to stop; see"
                 " the log for what cancelled it, and start it again."

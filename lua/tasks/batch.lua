@@ -46,7 +46,8 @@
 --                        for now: it is compared with the server's TIME and never taken for the time)
 --                        admit slots in_progress_ms resources_under_pressure seen
 --                        finish lease_id result result_ttl_ms keep_in_progress_ms [record name value]...
---                        drop lease_id reason; retry lease_id delay_us give_back_try [cooling_resource]
+--                        drop lease_id reason; retry lease_id delay_us counts [cooling_resource] (counts:
+--                        0 a try, 1 nothing, 2 a loss)
 --                        discard id result result_ttl_ms; expire id result result_ttl_ms; fail_lost id result result_ttl_ms
 --                        claim resource holder limit; serve function...; set_state state; leave
 --                        say kind task_id lease_id

@@ -140,6 +140,16 @@ def test_task_that_outlives_its_written_row_group_leaves_nothing(pool: Pool, end
     assert tasks_of(pool.admit(9)) == ["run:seed:g1"]
 
 
+def test_cell_that_is_put_back_as_lost_too_often_drops_its_records(pool: Pool) -> None:
+    begin(pool, plan(records=2))
+    for _ in range(3):
+        (lease,) = pool.admit(1)
+        assert pool.ask("m", "retry", lease, 0, 2) == ["released"]
+
+    assert progress(pool)[:2] == [0, 2]
+    assert pool.admit(9) == []
+
+
 def test_root_is_tried_again_though_a_record_of_its_number_was_dropped(pool: Pool) -> None:
     begin(pool, plan(max_open=2))
     first, second = pool.admit(2)

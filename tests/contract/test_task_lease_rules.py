@@ -181,15 +181,30 @@ def test_arqs_keys_follow_a_jobs_life(pool: Pool) -> None:
     assert not pool.client.exists("arq:abort")
 
 
-@pytest.mark.parametrize(("give_back", "next_try"), [(1, "1"), (0, "2")])
-def test_try_is_given_back_when_asked(pool: Pool, give_back: int, next_try: str) -> None:
+@pytest.mark.parametrize(("counts", "next_try", "losses"), [(0, "2", 0), (1, "1", 0), (2, "1", 1)])
+def test_task_that_is_put_back_counts_a_try_nothing_or_a_loss(
+    pool: Pool, counts: int, next_try: str, losses: int
+) -> None:
     pool.open("m")
     pool.submit("t")
     (lease,) = pool.admit(1)
-    pool.ask("m", "retry", lease, 0, give_back)
+    pool.ask("m", "retry", lease, 0, counts)
+    assert pool.count("suspect_tasks") == losses
     (again,) = pool.ask_for().leases
 
     assert again[6] == next_try
+
+
+def test_task_that_is_put_back_as_lost_too_often_is_told_with_its_members(pool: Pool) -> None:
+    pool.open("m")
+    pool.submit("t")
+    for _ in range(3):
+        (lease,) = pool.admit(1)
+        pool.ask("m", "retry", lease, 0, 2)
+    answer = pool.ask_for()
+
+    assert (answer.leases, answer.lost) == ([], [["t", "m,m,m"]])
+    assert pool.ask("m", "fail_lost", "t", b"", "") == ["discarded"]
 
 
 def test_cron_job_keeps_its_mark_and_is_not_submitted_again(pool: Pool) -> None:

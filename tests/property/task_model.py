@@ -119,15 +119,17 @@ class PoolModel(PoolQueue):
         del self.tasks[lease.task.task_id]
         return ["released"]
 
-    def retry(self, member: str, lease_id: str, delay_us: int, *, gives_back: bool) -> Result:
+    def retry(self, member: str, lease_id: str, delay_us: int, counts: int) -> Result:
         lease = self._own(member, lease_id)
         if not isinstance(lease, Lease):
             return lease
         self._end(lease, "released")
-        tries = lease.task.tries + (0 if gives_back else 1)
-        if not gives_back:
-            lease.task.lost_with = []  # it ended once, and its member lives
-        self._put_back(lease.task, self.now_us + delay_us, tries)
+        task = lease.task
+        if counts == 0:  # a try: it ended once, and its member lives
+            task.lost_with = []
+        elif counts == 2:  # a loss
+            task.lost_with.append(member)
+        self._put_back(task, self.now_us + delay_us, task.tries + (counts == 0))
         return ["released"]
 
     def discard(self, task_id: str) -> Result:

@@ -116,7 +116,8 @@ class TaskPoolMachine(RuleBasedStateMachine):
         self.woken.update({who: 1 for who, notices in told.items() if ["work"] in notices})
         idle = self.pool.client.zrange(self.pool.keys["idle"], "(0", "+inf", byscore=True)
         free = {name.decode() for name in idle} - self.model.listeners.deaf - {*self.woken}
-        about_to_ask = self.woken.keys() & self.model.members.keys() - self.model.listeners.deaf
+        deaf = self.model.listeners.deaf - {member}  # its reply tells the caller
+        about_to_ask = self.woken.keys() & self.model.members.keys() - deaf
         if free and not about_to_ask:
             assert all(self.model._choose(set(), name) is None for name in free)
 
@@ -253,18 +254,11 @@ class TaskPoolMachine(RuleBasedStateMachine):
         member = self.a_member(pick)
         self.batch(member, self.end(member, known[which % len(known)]))
 
-    def retry(self, pick: int, delay_us: int, gives_back: bool) -> None:
+    def retry(self, pick: int, delay_us: int, counts: int) -> None:
         if lease := self.a_lease(pick):
-            operation = ("retry", lease.lease_id, delay_us, int(gives_back))
-            self.batch(
-                lease.member,
-                (
-                    operation,
-                    lambda: self.model.retry(
-                        lease.member, lease.lease_id, delay_us, gives_back=gives_back
-                    ),
-                ),
-            )
+            operation = ("retry", lease.lease_id, delay_us, counts)
+            expect = lambda: self.model.retry(lease.member, lease.lease_id, delay_us, counts)  # noqa: E731
+            self.batch(lease.member, (operation, expect))
 
     def discard(self, pick: int, task: int) -> None:
         task_id = self.a_task(task)

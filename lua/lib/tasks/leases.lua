@@ -125,6 +125,18 @@ local function end_lease(lease_id, lease, is_lost)
   change_lines(g)
 end
 
+-- Put a task back that may have been lost too often: a job is ended by a member, which writes its result; of a
+-- run its records are dropped.
+function LOST.put_back(id, task, available_us, tries)
+  if task.run ~= '' and task.losses >= LOST.max() then
+    local members = redis.call('HGET', K.losses, id)
+    forget_task(id)
+    RUNS.drop_cells(task, 'worker_lost: ' .. #split(members, ',') .. ' workers died while they made it: ' .. members)
+  else
+    put_back(id, task, available_us, tries)
+  end
+end
+
 -- A member that died gives its task back, which counts a loss and no try; where it cannot know of the
 -- lease yet, neither. One that left without giving a task back counts a try: what ended it may again.
 local function lose_lease(lease_id, lease, why)
@@ -138,13 +150,7 @@ local function lose_lease(lease_id, lease, why)
   elseif not PUSHES.is_unseen(lease.member, lease_id) then
     LOST.count(id, task, lease.member)
   end
-  if lease.is_cell and task.losses >= LOST.max() then
-    local members = redis.call('HGET', K.losses, id)
-    forget_task(id)
-    RUNS.drop_cells(task, 'worker_lost: ' .. #split(members, ',') .. ' workers died while they made it: ' .. members)
-  else
-    put_back(id, task, now_us, task.tries)
-  end
+  LOST.put_back(id, task, now_us, task.tries)
 end
 
 -- Drop a task that waits; a running one is left to end.

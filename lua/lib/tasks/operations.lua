@@ -149,9 +149,10 @@ function OPERATIONS.drop(lease_id, reason)
   return '["released"]'
 end
 
--- End the lease and put the task back in one step, with the try given back where it was not one. A task of a
--- run that names a resource which cools waits in its old place for that, with all that ask for it.
-function OPERATIONS.retry(lease_id, delay_us, give_back_try, cooling)
+-- End the lease and put the task back in one step. It counts a try, nothing, or a loss: something in the
+-- process cut its code off, and nobody knows which task is to blame. A task of a run that names a resource
+-- which cools waits in its old place for that, with all that ask for it.
+function OPERATIONS.retry(lease_id, delay_us, counts, cooling)
   local lease, unknown = own_lease(lease_id)
   if not lease then
     return unknown
@@ -160,16 +161,18 @@ function OPERATIONS.retry(lease_id, delay_us, give_back_try, cooling)
   end_lease(lease_id, lease, false)
   redis.call('DEL', arq_key('in-progress', id))
   emit_task('retry_deferred', 'task_id', id, 'lease_id', lease_id, 'available_at_us', int(available_us))
-  local task, is_try = read_task(id), give_back_try ~= '1'
+  local task, is_try = read_task(id), counts ~= '1' and counts ~= '2'
   if is_try then
     LOST.forget(id, task) -- it ended once, and its member lives
+  elseif counts == '2' then
+    LOST.count(id, task, member_id)
   end
   if COOLING.holds_for(task, cooling) then
     COOLING.begin(cooling, available_us)
     RUNS.touch(task.run)
     available_us = now_us
   end
-  put_back(id, task, available_us, task.tries + (is_try and 1 or 0))
+  LOST.put_back(id, task, available_us, task.tries + (is_try and 1 or 0))
   return '["released"]'
 end
 
