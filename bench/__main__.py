@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from bench import handoff, jobs, many_waiters, memory, micro, recovery, report, transport
+from bench import crash, handoff, jobs, many_waiters, memory, micro, recovery, report, transport
 from bench.compare.command import FEWEST_PAIRS, USUAL_PAIRS, compare
 from bench.harness import new_event_loop
 from bench.simulate.command import simulate
@@ -22,6 +22,7 @@ SCENARIOS = {
     "micro": micro,
     "handoff": handoff,
     "recovery": recovery,
+    "crash": crash,
     "many_waiters": many_waiters,
     "memory": memory,
     "transport": transport,

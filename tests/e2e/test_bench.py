@@ -40,6 +40,8 @@ def test_smoke_runs_every_scenario_and_leaves_no_lease_and_no_waiter(tmp_path: P
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
     holders = json.loads((tmp_path / "handoff.json").read_text())["iterations"][0]
     assert all(most <= 8 for name, most in holders.items() if name.endswith("max_holders"))
+    crash = json.loads((tmp_path / "crash.json").read_text())["iterations"][0]
+    assert crash["held_by_the_dead"] + crash["max_holders_while_taken"] <= 8
 
 
 @pytest.fixture

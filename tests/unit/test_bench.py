@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner
 
 from bench import (
+    crash,
     handoff,
     harness,
     jobs,
@@ -266,6 +267,11 @@ def test_one_duration_is_its_own_95th_percentile() -> None:
     assert p95([0.25]) == 0.25
 
 
+def test_rate_counts_the_holds_that_ended_in_a_time() -> None:
+    holds = [hold(0, 0.9), hold(0, 1), hold(0, 1.5), hold(0, 3)]
+    assert crash.rate(holds, 1, 3) == 1.0
+
+
 def test_no_ratio_is_taken_to_0_nor_to_what_a_round_lacks() -> None:
     found: Iterations = [{"a": 9.0, "b": 0.0}, {"a": 9.0}, {"b": 3.0}, {"a": 6.0, "b": 3.0}]
     assert ratios(found, "a", "b") == (2.0,)
@@ -276,7 +282,7 @@ def test_what_could_not_be_measured_is_said_in_every_output(
     round_: dict[str, float], tmp_path: Path
 ) -> None:
     figures = every_figure([round_])
-    figures += jobs.figures(jobs.FULL, [round_])
+    figures += [*jobs.figures(jobs.FULL, [round_]), *crash.figures(crash.FULL, [round_])]
     empty = [aimed for aimed in figures if not aimed.rounds]
     assert empty
     for aimed in empty:
