@@ -47,8 +47,9 @@ class RequestDenialReason(StrEnum):
 class RequestOutcomeKind(StrEnum):
     """How an attempt ended, documented by its effect on the window (spec 03, *The window*).
 
-    ``success`` grows it, ``rate_limited`` cuts it once per congestion event and cools down, the
-    failures count in diagnostics only, the local ones and ``member_lost`` only free the lease.
+    ``success`` may grow it, ``rate_limited`` lowers it and may cool down (rule ``aimd``: once per
+    congestion event), the failures count in diagnostics only, the local ones and ``member_lost``
+    only free the lease.
     """
 
     SUCCESS = "success"
@@ -59,6 +60,17 @@ class RequestOutcomeKind(StrEnum):
     LOCAL_TIMEOUT = "local_timeout"
     UNEXPECTED_EXCEPTION = "unexpected_exception"
     MEMBER_LOST = "member_lost"
+
+
+class RateLimitScope(StrEnum):
+    """What a rate limit's hint speaks of, where the provider says.
+
+    Attributes:
+        QUOTA: a budget of requests or tokens, not load: the domain is blocked at once until the
+            stated refill, and the window is not cut.
+    """
+
+    QUOTA = "quota"
 
 
 class ReleaseReason(StrEnum):
@@ -246,6 +258,8 @@ class RequestReleaseOutcome:
             ``member_lost``, which the system alone writes.
         retry_after_seconds: the provider's hint with a ``rate_limited``; ignored unless finite
             and positive, clamped to the resource's ``max_cooldown_seconds``.
+        scope: what that hint speaks of; None is load, as is any scope without a usable hint. The
+            hint of a ``quota`` is believed for up to 31 days.
         provider_status: HTTP status, where there was one.
         usage: real tokens, settles the quota.
         diagnostics: JSON-compatible details; never a prompt, completion or body.
@@ -256,6 +270,7 @@ class RequestReleaseOutcome:
 
     kind: RequestOutcomeKind
     retry_after_seconds: float | None = None
+    scope: RateLimitScope | None = None
     provider_status: int | None = None
     usage: TokenUsage | None = None
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
@@ -271,6 +286,9 @@ class RequestReleaseOutcome:
             )
         if self.retry_after_seconds is not None:
             _check_number("retry_after_seconds", self.retry_after_seconds)
+        if self.scope is not None and type(self.scope) is not RateLimitScope:
+            scope = check_choice("scope of a rate limit", self.scope, RateLimitScope)
+            object.__setattr__(self, "scope", scope)
         if self.provider_status is not None:
             check_type("provider_status", self.provider_status, int)
         if self.usage is not None:

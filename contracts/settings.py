@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 from pydantic_core import ErrorDetails
 
 from forebay.contracts.errors import ConfigurationError
@@ -64,22 +72,68 @@ class GivenSettings(Settings):
     __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
 
 
+_OF_STEADY: Final = frozenset({"successes_until_try", "round_successes"})
+_OF_AIMD: Final = frozenset(
+    {"multiplicative_decrease_factor", "additive_increase_step", "successes_until_increase"}
+)
+_NUMBERS: Final = {"steady": _OF_STEADY, "aimd": _OF_AIMD}
+
+
 class RequestAdmissionTuningConfig(GivenSettings):
-    """How a window moves.
+    """How a window moves: the rule, and the numbers of that rule alone (spec 03, *The window*).
+
+    ``steady`` holds at what is being served and tries one more now and then; ``aimd`` adds a step
+    after a streak and multiplies at a refusal. A number of ``aimd`` that is given without a rule
+    selects ``aimd``.
 
     Attributes:
-        multiplicative_decrease_factor: what a rate limit multiplies the window by.
-        additive_increase_step: what a full streak of successes adds to it.
-        successes_until_increase: how many successes make a full streak.
-        cooldown_seconds: pause after a rate limit that carried no usable hint.
+        rule: how windows move.
+        successes_until_try: of ``steady``: successes of a full window until it tries one more.
+        round_successes: of ``steady``: how many successes confirm a step up, at least a window's
+            worth; refusals that are rarer are taken for the provider's noise.
+        multiplicative_decrease_factor: of ``aimd``: what a rate limit multiplies the window by.
+        additive_increase_step: of ``aimd``: what a full streak of successes adds to it.
+        successes_until_increase: of ``aimd``: how many successes make a full streak.
+        cooldown_seconds: pause after a rate limit that carried no usable hint; under ``steady``
+            only where nothing else was in flight.
         startup_ramp_seconds: a new window climbs from 1 for this long; 0 starts at its target.
+
+    Raises:
+        ConfigurationError: also where a number of one rule is given with the other.
     """
 
+    rule: Literal["steady", "aimd"] = "steady"
+    successes_until_try: Cap = 150
+    round_successes: Cap = 24
     multiplicative_decrease_factor: Annotated[Number, Field(gt=0, lt=1)] = 0.75
     additive_increase_step: Cap = 1
     successes_until_increase: Cap = 25
     cooldown_seconds: Seconds = 2.0
     startup_ramp_seconds: Seconds = 0.0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_select_their_rule(cls, values: Any) -> Any:
+        if isinstance(values, dict) and "rule" not in values and _OF_AIMD & values.keys():
+            return {"rule": "aimd", **values}
+        return values
+
+    @model_validator(mode="after")
+    def _numbers_are_of_the_rule(self) -> Self:
+        foreign = sorted(self.model_fields_set & (_OF_AIMD | _OF_STEADY) - _NUMBERS[self.rule])
+        if foreign:
+            other = "aimd" if self.rule == "steady" else "steady"
+            raise ValueError(
+                f"{foreign[0]} is a number of rule {other!r} and was given with rule"
+                f" {self.rule!r}; give numbers of one rule"
+            )
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_the_other_rule(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the numbers of the other rule, which could not be read back."""
+        foreign = (_OF_AIMD | _OF_STEADY) - _NUMBERS[self.rule]
+        return {name: value for name, value in serialize(self).items() if name not in foreign}
 
 
 class RequestQuotas(GivenSettings):
@@ -115,7 +169,8 @@ class RequestAdmissionConfig(GivenSettings):
 
     Attributes:
         tuning: how its windows move.
-        initial_limits: where a domain's window is born; default its effective max.
+        initial_limits: where a domain's window is born; default, of rule ``steady``, 4, of
+            ``aimd`` its effective max, and never above that.
         max_limit_clamps: a domain's own upper bound below the static cap.
         default_queue_wait_timeout_seconds: wait of items that name none; None waits for ever.
         max_cooldown_seconds: a provider's longest hint that is believed.

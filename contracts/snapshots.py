@@ -78,10 +78,19 @@ class DomainSnapshot(Snapshot):
         waiters: attempts in the queue.
         blocked_until: end of the cooldown, in server seconds; None when not cooling down.
         cooldown_remaining_seconds: the same, from ``captured_at``; 0 when not cooling down.
-        rate_limit_ceiling: the limit at which the first cut was made; None when none is noted.
+        algorithm: the rule by which the window moves, ``steady`` or ``aimd``.
+        rate_limit_ceiling: the noted ceiling: of ``steady`` what was served before, of ``aimd`` the
+            limit at which the first cut was made; None when none is noted.
+        ceiling: what a window that fell returns to: the noted ceiling, else ``effective_max``.
+        is_trying: whether ``steady`` has gone beyond what was served, which a round confirms.
+        quiet_until: until when a provider's hint stops tries and returns of ``steady``, in server
+            seconds; None where none does.
+        outlook: what the window does next, in words for people; they may change.
         consecutive_rate_limits: rate limits in a row.
         last_outcome: how the last lease ended; None before the first.
-        success_streak: successes since the window last grew.
+        success_streak: successes since the window last grew; of ``steady`` those of a full window
+            at its ceiling.
+        successes_needed: how many of them the next growth takes.
         cuts: how often the window was cut.
         granted: leases ever granted.
         outcomes: leases ever ended, by outcome.
@@ -101,10 +110,16 @@ class DomainSnapshot(Snapshot):
     waiters: int
     blocked_until: float | None
     cooldown_remaining_seconds: float
+    algorithm: str
     rate_limit_ceiling: int | None
+    ceiling: int
+    is_trying: bool
+    quiet_until: float | None
+    outlook: str
     consecutive_rate_limits: int
     last_outcome: RequestOutcomeKind | None
     success_streak: int
+    successes_needed: int
     cuts: int
     granted: int
     outcomes: dict[RequestOutcomeKind, int]

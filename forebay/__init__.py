@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from forebay.contracts.requests import (
         SUCCESS,
         ClassifyException,
+        RateLimitScope,
         ReleaseReason,
         ReleaseResult,
         RequestAdmissionDecision,
@@ -125,6 +126,7 @@ __all__ = [
     "ProviderModelKey",
     "QuotaBudget",
     "QuotaReading",
+    "RateLimitScope",
     "ReleaseReason",
     "ReleaseResult",
     "RequestAdmissionConfig",
@@ -201,6 +203,7 @@ _EXPORTS: Final = {
     "forebay.contracts.requests": (
         "SUCCESS",
         "ClassifyException",
+        "RateLimitScope",
         "ReleaseReason",
         "ReleaseResult",
         "RequestAdmissionDecision",

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 ARGUMENT_COUNTS: Final = {
     "acquire": 6,
-    "release": 5,
+    "release": 6,
     "cancel": 1,
     "state": 1,
     "register": 3,

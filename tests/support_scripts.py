@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Final, Literal, assert_never
@@ -26,13 +26,14 @@ from forebay.contracts.identity import (
 )
 from forebay.contracts.quotas import QuotaReading
 from forebay.contracts.requests import (
+    RateLimitScope,
     RequestAdmissionItem,
     RequestAdmissionLease,
     RequestOutcomeKind,
     RequestReleaseOutcome,
     TokenUsage,
 )
-from forebay.contracts.settings import RequestAdmissionConfig
+from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
 from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, request_shard
 from forebay.coordinator.membership import member_keys
 from forebay.coordinator.requests import codec
@@ -48,6 +49,9 @@ FRAGMENTS: Final = {
     f"lib/{name}": (Path(__file__).parent / "lua" / f"{name}.lua").read_text()
     for name in ("clock", "listening")
 }
+
+AIMD: Final = RequestAdmissionConfig(tuning=RequestAdmissionTuningConfig(rule="aimd"))
+"""The default here: its windows are born at the cap, so a test of the queue need not climb."""
 
 CHAT, EMBEDDING, IMAGE = RequestDomain.CHAT, RequestDomain.EMBEDDING, RequestDomain.IMAGE
 
@@ -73,6 +77,7 @@ class Release:
     retry_after_seconds: float | None = None
     generation: str = GENERATION
     used: int | None = None
+    scope: RateLimitScope | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +100,7 @@ class Register:
 
     alias: str
     cap: int
-    config: RequestAdmissionConfig = field(default_factory=RequestAdmissionConfig)
+    config: RequestAdmissionConfig = AIMD
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +160,7 @@ def encode(op: Op) -> Sequence[str | int | bytes]:  # noqa: PLR0911 - one per op
             outcome = RequestReleaseOutcome(
                 kind=op.outcome,
                 retry_after_seconds=op.retry_after_seconds,
+                scope=op.scope,
                 usage=None if op.used is None else TokenUsage(input_tokens=op.used),
             )
             return codec.release_args(_lease(op), outcome)
@@ -331,7 +337,7 @@ class ScriptedShard:
         """Make members, by default one called "m"; the first registers the resource."""
         for member in members or ("m",):
             self.join(member)
-        register = Register("alias", cap, config or RequestAdmissionConfig())
+        register = Register("alias", cap, config or AIMD)
         self.batch((members or ("m",))[0], register)
 
     def beat_all(self, *members: str, ttl_seconds: float = 15.0) -> None:

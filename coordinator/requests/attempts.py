@@ -14,6 +14,7 @@ from forebay.contracts.identity import check_type, shown
 from forebay.contracts.requests import (
     SUCCESS,
     ClassifyException,
+    RateLimitScope,
     RequestAdmissionController,
     RequestAdmissionItem,
     RequestAdmissionLease,
@@ -175,17 +176,24 @@ class RequestAttempt:
         self._outcome = outcome
 
     def rate_limited(
-        self, *, retry_after_seconds: float | None = None, provider_status: int | None = 429
+        self,
+        *,
+        retry_after_seconds: float | None = None,
+        provider_status: int | None = 429,
+        scope: RateLimitScope | None = None,
     ) -> None:
-        """Say that the provider refused for its rate limit: the window is cut and cools down.
+        """Say that the provider refused for its rate limit, which lowers the window.
 
         Args:
-            retry_after_seconds: the provider's hint; None takes the resource's own cooldown.
+            retry_after_seconds: the provider's hint; None where it gave none.
             provider_status: the HTTP status.
+            scope: ``quota`` where the hint says when a budget is refilled: nobody asks until then,
+                and the window stays as it is.
         """
         self.outcome = RequestReleaseOutcome(
             kind=RequestOutcomeKind.RATE_LIMITED,
             retry_after_seconds=retry_after_seconds,
+            scope=scope,
             provider_status=provider_status,
         )
 

@@ -53,7 +53,9 @@ def release_args(lease: RequestAdmissionLease, outcome: RequestReleaseOutcome) -
     usable = hint is not None and 0 < hint < math.inf  # a whole number of any size too
     hint_us = round(min(hint or 0.0, LONGEST_HINT_SECONDS) * 1e6) if usable else 0
     used = _used(outcome)
-    return ("release", encode(lease.lease_id), outcome.kind.value, hint_us, lease.generation, used)
+    scope = "" if outcome.scope is None else outcome.scope.value
+    lease_id = encode(lease.lease_id)
+    return ("release", lease_id, outcome.kind.value, hint_us, lease.generation, used, scope)
 
 
 def _used(outcome: RequestReleaseOutcome) -> str:
@@ -76,12 +78,15 @@ def register_args(alias: str, cap: int, config: RequestAdmissionConfig) -> Args:
     tuning = config.tuning
     hold = config.max_hold_seconds
     values: list[str] = [
+        tuning.rule,
+        str(tuning.successes_until_try),
+        str(tuning.round_successes),
         repr(tuning.multiplicative_decrease_factor),
         str(tuning.additive_increase_step),
+        str(tuning.successes_until_increase),
         str(round(tuning.cooldown_seconds * 1e6)),
         str(round(tuning.startup_ramp_seconds * 1e6)),
         str(round(config.max_cooldown_seconds * 1e6)),
-        str(tuning.successes_until_increase),
         "" if hold is None else str(round(hold * 1e6)),
     ]
     for limits in (config.initial_limits, config.max_limit_clamps):

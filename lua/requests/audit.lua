@@ -53,7 +53,6 @@ local GROUP_EXTRA = {}
 -- @include lib/read_numbers
 -- @include lib/split
 -- @include lib/shard
--- @include lib/requests/ramp
 -- @include lib/requests/state
 -- @include lib/groups
 -- @include lib/requests/window

@@ -36,6 +36,7 @@
 --                              acquire id domain group weight cost wait ("" for ever, "try", or
 --                              microseconds)
 --                              release id outcome retry_after_us generation used ("", "unsent", or tokens)
+--                              scope ("", or "quota": the hint speaks of a budget)
 --                              cancel id; state id; register alias cap tuning; leave; sweep
 --                              learn budget limit remaining at_us ("" for what was not said)
 -- Reply
@@ -61,12 +62,11 @@ local GROUP_EXTRA = {}
 -- @include lib/int
 -- @include lib/real
 -- @include lib/read_numbers
--- @include lib/write_changes
+-- @include lib/add_changes
 -- @include lib/split
 -- @include lib/shard
 -- @include lib/keep
 -- @include lib/listening
--- @include lib/requests/ramp
 -- @include lib/requests/state
 -- @include lib/requests/budgets
 -- @include lib/requests/draws

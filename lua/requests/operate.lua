@@ -56,12 +56,11 @@ local GROUP_EXTRA = {}
 -- @include lib/int
 -- @include lib/real
 -- @include lib/read_numbers
--- @include lib/write_changes
+-- @include lib/add_changes
 -- @include lib/split
 -- @include lib/shard
 -- @include lib/keep
 -- @include lib/listening
--- @include lib/requests/ramp
 -- @include lib/requests/state
 -- @include lib/requests/budgets
 -- @include lib/requests/draws
@@ -87,21 +86,23 @@ local function reset_window(name)
     return 0
   end
   local before = d.current_limit
-  d.ramp_us, d.rate_limit_ceiling, d.success_streak, d.consecutive_rate_limits = 0, 0, 0, 0
-  d.cuts = d.cuts + 1
-  bear_window(d, meta.static_cap > 0 and ceiling_of(name) or d.effective_max)
+  WINDOW.bear_anew(d, meta.static_cap > 0 and WINDOW.effective_max(name) or d.effective_max)
   emit('request_window_reset', 'domain', name, 'from', int(before), 'to', int(d.current_limit))
   local born_at = d.current_limit
   d.current_limit = before
-  set_limit(d, born_at, 'reset')
+  LIMITS.set(d, born_at, 'reset')
   return born_at
 end
 
 local function reset_cooldown(name)
   local d = domain(name)
-  local left_us = math.max(0, d.blocked_until_us - now_us)
+  need_outcome(d)
+  need_moves(d)
+  local left_us = math.max(0, d.blocked_until_us - now_us, d.quiet_until_us - now_us)
   if left_us > 0 then
-    d.blocked_until_us = now_us
+    d.blocked_until_us = math.min(d.blocked_until_us, now_us)
+    d.quiet_until_us = math.min(d.quiet_until_us, now_us)
+    d.quota_until_us = math.min(d.quota_until_us, now_us)
     emit('request_cooldown_reset', 'domain', name, 'left_us', int(left_us))
   end
   return left_us

@@ -84,7 +84,7 @@ local OPERATIONS = {}
 -- @include lib/real
 -- @include lib/read_hash
 -- @include lib/read_numbers
--- @include lib/write_changes
+-- @include lib/add_changes
 -- @include lib/split
 -- @include lib/shard
 -- @include lib/keep

@@ -90,7 +90,7 @@ class Shard:
         return str(self.batch(member_id, codec.acquire_args(item, wait))[3][0][0])
 
     def release(self, member_id: str, lease_id: str, outcome: str = "success") -> None:
-        self.batch(member_id, ("release", lease_id, outcome, 0, "born", ""))
+        self.batch(member_id, ("release", lease_id, outcome, 0, "born", "", ""))
 
     def snapshot(self, max_rows: int = 100) -> GlobalSnapshot:
         return decode_capture(LARGE, self.run("requests/snapshot", max_rows))

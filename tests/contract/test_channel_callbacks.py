@@ -19,6 +19,7 @@ from forebay.coordinator.requests import codec
 from tests.contract.chat_domain import MODEL, is_idle, item, when
 from tests.support import wait_until
 from tests.support_scene import Controller, settings, soon
+from tests.support_scripts import AIMD
 
 CAP = 200
 LOOK = ("state", "nobody")
@@ -43,7 +44,7 @@ async def coordinator(redis_url: str) -> AsyncIterator[Coordinator]:
 @pytest.fixture
 async def requests(coordinator: Coordinator) -> AsyncIterator[Controller]:
     controller = Controller(coordinator, on_lease_lost=Lost())
-    await controller.register(MODEL, "main", CAP)
+    await controller.register(MODEL, "main", CAP, AIMD)
     yield controller
     await controller.close()
 
@@ -159,7 +160,7 @@ async def test_a_lost_lease_is_told_to_each_holder_though_one_raises(
     leases = [await requests.acquire(item()) for _ in range(3)]
     with capture_logs() as logs:
         await coordinator.client.flushall()
-        await soon(requests.register(MODEL, "main", CAP))
+        await soon(requests.register(MODEL, "main", CAP, AIMD))
     assert requests._on_lease_lost == [lease.lease_id for lease in leases]
     raised = [entry for entry in logs if entry["event"] == "on_lease_lost_raised"]
     assert [entry["error_type"] for entry in raised] == ["RuntimeError"]
@@ -186,7 +187,7 @@ async def test_a_listener_that_raises_while_joining_anew_keeps_nobody_out(
 
     monkeypatch.setattr(shard, method, raises_once)
     await coordinator.client.flushall()
-    await soon(requests.register(MODEL, "main", CAP))
+    await soon(requests.register(MODEL, "main", CAP, AIMD))
     lease = await soon(requests.acquire(item()))
     assert (await requests.release(lease, forebay.SUCCESS)).released
     assert calls

@@ -19,7 +19,7 @@ from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import request_shard
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from tests.support import wait_until
-from tests.support_scripts import Acquire, Register, Release, ScriptedShard
+from tests.support_scripts import AIMD, Acquire, Register, Release, ScriptedShard
 from tests.support_state import audited
 
 NASTY: Final = [
@@ -117,7 +117,7 @@ async def test_any_name_lives_through_the_server_unchanged_and_apart(
 async def test_nasty_names_of_one_shard_stay_apart(
     requests: Controller, pressure: Pressure
 ) -> None:
-    await requests.register(MODEL, "main", len(NASTY))
+    await requests.register(MODEL, "main", len(NASTY), AIMD)
     leases = [
         await requests.acquire(dataclasses.replace(named(name, name), resource=RESOURCE))
         for name in NASTY
@@ -209,7 +209,7 @@ async def test_an_alias_that_is_no_name_is_refused_and_leaves_nothing(
 async def test_the_smallest_and_the_largest_cap_are_kept_exactly(
     requests: Controller, pressure: Pressure, cap: int
 ) -> None:
-    assert await requests.register(MODEL, "main", cap) == cap
+    assert await requests.register(MODEL, "main", cap, AIMD) == cap
     lease = await requests.acquire(forebay.RequestAdmissionItem(resource=RESOURCE))
     assert (lease.limit_at_admission, lease.effective_max) == (cap, cap)
     limited = forebay.RequestReleaseOutcome(kind=forebay.RequestOutcomeKind.RATE_LIMITED)

@@ -23,7 +23,9 @@ UNSENT = forebay.RequestReleaseOutcome(
 
 
 def config(**quotas: Any) -> forebay.RequestAdmissionConfig:
-    return forebay.RequestAdmissionConfig(quotas=forebay.RequestQuotas(**quotas))
+    return forebay.RequestAdmissionConfig(
+        initial_limits={forebay.RequestDomain.CHAT: 8}, quotas=forebay.RequestQuotas(**quotas)
+    )
 
 
 async def left(requests: forebay.AdaptiveRequestAdmissionController) -> dict[str, float]:

@@ -85,7 +85,7 @@ def test_late_call_to_a_shard_that_is_gone_makes_no_key(shard: ScriptedShard) ->
     "wrong",
     [
         ("acquire", "b", "video", "g", "1", "0", ""),
-        ("release", "a", "shrug", "0", GENERATION, ""),
+        ("release", "a", "shrug", "0", GENERATION, "", ""),
         ("release", "a"),
         ("steal", "a"),
     ],

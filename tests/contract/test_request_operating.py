@@ -26,7 +26,7 @@ LIMITED = Outcome.RATE_LIMITED
 
 def configured(initial: int | None = None, **tuning: Any) -> RequestAdmissionConfig:
     return RequestAdmissionConfig(
-        tuning=RequestAdmissionTuningConfig(**tuning),
+        tuning=RequestAdmissionTuningConfig(rule="aimd", **tuning),
         initial_limits={} if initial is None else {CHAT: initial},
     )
 

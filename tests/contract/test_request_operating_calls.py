@@ -23,6 +23,7 @@ from forebay.coordinator.requests.operating import reset_cooldown, reset_window,
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from tests.support import wait_until
 from tests.support_runs import forebay
+from tests.support_scripts import AIMD
 
 LIMITED_FOR_A_MINUTE = RequestReleaseOutcome(
     kind=RequestOutcomeKind.RATE_LIMITED, retry_after_seconds=60.0
@@ -77,7 +78,7 @@ async def test_operator_needs_no_membership(
 
 async def test_all_that_an_operation_makes_possible_is_granted(coordinator: Coordinator) -> None:
     controller = AdaptiveRequestAdmissionController(coordinator)
-    await controller.register(MODEL, "main", 150)
+    await controller.register(MODEL, "main", 150, AIMD)
     await set_override_cap(coordinator, MODEL, 1)
     shard = RequestPressureSnapshotProvider(coordinator)
     items = [RequestAdmissionItem(resource=RESOURCE) for _ in range(150)]

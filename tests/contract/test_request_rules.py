@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from forebay.contracts.requests import RequestOutcomeKind as Outcome
-from forebay.contracts.settings import RequestAdmissionConfig
+from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
 from tests.support_scripts import (
     CHAT,
     EMBEDDING,
@@ -170,7 +170,8 @@ def test_clamp_bounds_one_domain_and_never_the_aggregate(shard: ScriptedShard) -
 def test_effective_max_is_the_smaller_of_cap_and_clamp_and_never_below_one(
     shard: ScriptedShard, cap: int, clamp: int, expected: int
 ) -> None:
-    shard.open(cap, config=RequestAdmissionConfig(max_limit_clamps={CHAT: clamp}))
+    aimd = RequestAdmissionTuningConfig(rule="aimd")
+    shard.open(cap, config=RequestAdmissionConfig(tuning=aimd, max_limit_clamps={CHAT: clamp}))
     shard.batch("m", Acquire("a"), Release("a", LIMITED))
     seen = state(shard)["windows"]["chat"]
     assert seen["effective_max"] == expected

@@ -68,7 +68,11 @@ def test_override_is_told_once_for_each_change(shard: ScriptedShard) -> None:
 
 TUNED = RequestAdmissionTuningConfig
 HALVING = TUNED(multiplicative_decrease_factor=0.5)
+OF_AIMD = {"multiplicative_decrease_factor", "additive_increase_step", "successes_until_increase"}
 SETTINGS = [
+    ({"tuning": TUNED(rule="aimd")}, "rule", "steady", "aimd"),
+    ({"tuning": TUNED(successes_until_try=90)}, "successes_until_try", "150", "90"),
+    ({"tuning": TUNED(round_successes=12)}, "round_successes", "24", "12"),
     ({"tuning": HALVING}, "multiplicative_decrease_factor", "0.75", "0.5"),
     ({"tuning": TUNED(additive_increase_step=3)}, "additive_increase_step", "1", "3"),
     ({"tuning": TUNED(successes_until_increase=7)}, "successes_until_increase", "25", "7"),
@@ -89,18 +93,20 @@ SETTINGS = [
 def test_each_changed_setting_is_told_with_its_member_and_both_values(
     shard: ScriptedShard, fields: dict[str, Any], name: str, default: str, value: str
 ) -> None:
-    shard.open(4, "m", "n")
-    assert told(shard, CHANGED) == []
+    same_rule = TUNED(rule="aimd" if name in OF_AIMD else "steady")
+    shard.open(4, "m", "n", config=configured(tuning=same_rule))
+    before = told(shard, CHANGED)
+    assert before == ([("rule", "steady", "aimd", "alias", "m")] if name in OF_AIMD else [])
     for _ in range(2):
         shard.batch("n", Register("mine", 9, configured(**fields)))
-    assert told(shard, CHANGED) == [(name, default, value, "mine", "n")]
+    assert told(shard, CHANGED) == [*before, (name, default, value, "mine", "n")]
     without = {"quotas": RequestQuotas()} if "quotas" in fields else {}
-    shard.batch("m", Register("alias", 4, configured(**without)))
-    assert told(shard, CHANGED)[1:] == [(name, value, default, "alias", "m")]
+    shard.batch("m", Register("alias", 4, configured(tuning=same_rule, **without)))
+    assert told(shard, CHANGED)[len(before) + 1 :] == [(name, value, default, "alias", "m")]
 
 
 def test_budget_and_burst_are_told_apart(shard: ScriptedShard) -> None:
-    shard.open(4)
+    shard.open(4, config=configured())
     for limit, burst in ((600, 20), (600, 30), (300, 30)):
         quotas = RequestQuotas(tokens_per_minute=limit, bursts={"tokens_per_minute": burst})
         shard.batch("m", Register("alias", 4, configured(quotas=quotas)))
@@ -115,7 +121,7 @@ def test_budget_and_burst_are_told_apart(shard: ScriptedShard) -> None:
 def test_registration_that_leaves_the_quotas_tells_nothing_of_them(shard: ScriptedShard) -> None:
     shard.open(4, config=configured(quotas=RequestQuotas(requests_per_day=10)))
     before = told(shard, CHANGED)
-    shard.batch("m", Register("alias", 4))
+    shard.batch("m", Register("alias", 4, configured()))
     assert told(shard, CHANGED) == before == [("requests_per_day", "", "10", "alias", "m")]
 
 
@@ -125,7 +131,7 @@ def test_first_registration_tells_what_is_not_the_default(shard: ScriptedShard) 
 
 
 def test_repeated_batch_tells_a_change_once(shard: ScriptedShard) -> None:
-    shard.open(4)
+    shard.open(4, config=configured())
     change = Register("alias", 6, configured(fair_by="tokens"))
     for _ in range(2):
         shard.call("m", 2, change)
@@ -134,7 +140,7 @@ def test_repeated_batch_tells_a_change_once(shard: ScriptedShard) -> None:
 
 
 def test_operator_who_reads_the_stream_finds_who_changed_what(shard: ScriptedShard) -> None:
-    shard.open(4)
+    shard.open(4, config=configured())
     shard.batch("m", Register("alias", 6))
     (_name, fields) = events(shard.client, shard.keys)[-2]
     assert fields["kind"] == REGISTERED

@@ -72,8 +72,9 @@ def test_snapshot_survives_the_round_trip_to_json(busy: Shard) -> None:
 
 
 def test_times_keep_their_microseconds(busy: Shard) -> None:
+    busy.register("m1", 4, "fast", tuning=RequestAdmissionTuningConfig(rule="aimd"))
     busy.pass_time(0.000_001)
-    busy.batch("m1", ("release", "a1", "rate_limited", 30 * SECOND_US, "born", ""))
+    busy.batch("m1", ("release", "a1", "rate_limited", 30 * SECOND_US, "born", "", ""))
     busy.pass_time(1)
     seen = busy.snapshot()
     chat = seen.domains[RequestDomain.CHAT]
@@ -87,8 +88,11 @@ def test_times_keep_their_microseconds(busy: Shard) -> None:
 
 
 def test_a_cooldown_is_over_at_its_very_end(busy: Shard) -> None:
-    busy.batch("m1", ("release", "a1", "rate_limited", 3 * SECOND_US, "born", ""))
-    busy.pass_time(3)
+    busy.register("m1", 4, "fast", tuning=RequestAdmissionTuningConfig(rule="aimd"))
+    busy.batch("m1", ("release", "a1", "rate_limited", 3 * SECOND_US, "born", "", ""))
+    busy.pass_time(2)
+    assert busy.snapshot().domains[RequestDomain.CHAT].blocked_until is not None
+    busy.pass_time(1)
 
     assert busy.snapshot().domains[RequestDomain.CHAT].blocked_until is None
 
@@ -151,7 +155,7 @@ def test_leases_kept_longer_than_allowed_are_shown(busy: Shard) -> None:
 
 
 def test_the_ramp_is_applied_but_not_written(shard: Shard) -> None:
-    tuning = RequestAdmissionTuningConfig(startup_ramp_seconds=10)
+    tuning = RequestAdmissionTuningConfig(rule="aimd", startup_ramp_seconds=10)
     shard.join("m1")
     shard.register("m1", 11, tuning=tuning)
     shard.acquire("m1", "a1")

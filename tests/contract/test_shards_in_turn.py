@@ -34,6 +34,7 @@ SMALL: Final = RequestAdmissionConfig(
     fair_by="tokens",
 )
 LARGE: Final = RequestAdmissionConfig(max_limit_clamps={EMBEDDING: 5})
+"""Of rule `steady`, where the small one is of `aimd`."""
 LIVES: Final[dict[str, Life]] = {
     "small requests": life_of_requests("small", 3, SMALL, seed=1),
     "large requests": life_of_requests("large", 40, LARGE, seed=2),

@@ -20,6 +20,7 @@ from tests.support import wait_until
 from tests.support_proxy import Fault
 from tests.support_scene import Controller, open_scene, settings, soon
 from tests.support_scene import item as scene_item
+from tests.support_scripts import AIMD
 
 NEVER_SECONDS = 60.0
 
@@ -77,7 +78,7 @@ async def test_no_caller_hangs_when_the_shard_is_flushed_between_two_results(
         requests = Controller(
             coordinator, on_lease_lost=lambda lease, _why: lost.append(lease.lease_id)
         )
-        await requests.register(MODEL, "main", 1000)
+        await requests.register(MODEL, "main", 1000, AIMD)
         channel = shard_of(requests).channel
         first, tell, send = channel.membership, channel._tell, channel._link.send
         sent: list[int] = []

@@ -350,6 +350,9 @@ class RequestModel(ModelState):
         config, tuning = self.config, self.config.tuning
         hold = config.max_hold_seconds
         settings: dict[str, object] = {
+            "rule": tuning.rule,
+            "successes_until_try": tuning.successes_until_try,
+            "round_successes": tuning.round_successes,
             "multiplicative_decrease_factor": tuning.multiplicative_decrease_factor,
             "additive_increase_step": tuning.additive_increase_step,
             "successes_until_increase": tuning.successes_until_increase,

@@ -88,6 +88,7 @@ CONFIGS = st.builds(
     RequestAdmissionConfig,
     tuning=st.builds(
         RequestAdmissionTuningConfig,
+        rule=st.just("aimd"),
         multiplicative_decrease_factor=st.sampled_from([0.75, 0.5, 0.01]),
         additive_increase_step=st.sampled_from([1, 3]),
         successes_until_increase=st.sampled_from([1, 2, 3]),

@@ -48,8 +48,9 @@ end
 local function capture_domain(name, rows, overdue)
   local d = domain(name)
   local is_used = d.born
+  need_outcome(d)
   if not is_used and meta.static_cap > 0 then
-    bear_window(d, ceiling_of(name)) -- in memory only: what the first acquire would find
+    WINDOW.bear(d, WINDOW.effective_max(name)) -- in memory only: what the first acquire would find
   end
   local counts = redis.call('HMGET', K['domain_' .. name], unpack(OUTCOMES))
   local outcomes, granted = {}, d.in_flight -- each lease is live or ended with one outcome
@@ -68,6 +69,13 @@ local function capture_domain(name, rows, overdue)
     cooldown_us = int(math.max(0, d.blocked_until_us - now_us)),
     rate_limit_ceiling = d.rate_limit_ceiling,
     consecutive_rate_limits = d.consecutive_rate_limits,
+    algorithm = rule_name(),
+    ceiling = d.born and WINDOW.ceiling(d) or 0,
+    is_trying = d.step > 0,
+    successes_needed = d.born and WINDOW.rule().needed(d) or 0,
+    quiet_until_us = int(d.quiet_until_us),
+    quiet_us = int(math.max(0, d.quiet_until_us - now_us)),
+    outlook = d.born and WINDOW.outlook(d) or '',
     last_outcome = d.last_outcome,
     success_streak = d.success_streak,
     cuts = d.cuts,

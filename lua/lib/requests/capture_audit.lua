@@ -148,7 +148,7 @@ local function audit_domain(name)
   expect(kind, 'waiters', count.waiter, d.waiters)
   expect_names('line_' .. name, books['line_' .. name])
   if d.born and meta.static_cap > 0 then
-    expect(kind, 'effective_max', ceiling_of(name), d.effective_max)
+    expect(kind, 'effective_max', WINDOW.effective_max(name), d.effective_max)
     if d.current_limit < 1 or d.current_limit > d.effective_max then
       differs(kind, 'current_limit', '1 to ' .. d.effective_max, d.current_limit)
     end

@@ -41,6 +41,16 @@ local function add_windows(lines, c)
     'ceiling', 'cuts', 'streak', 'rate limits in a row', 'last outcome' }, rows, #rows)
 end
 
+-- What each window does next.
+local function add_outlooks(lines, c)
+  local rows, names = {}, used_domains(c)
+  for i = 1, #names do
+    local d = c.domains[names[i]]
+    rows[i] = { names[i], d.algorithm, d.outlook }
+  end
+  add_table(lines, { 'domain', 'rule', 'what comes next' }, rows, #rows)
+end
+
 local function add_budgets(lines, c)
   local rows = {}
   for i = 1, #c.budgets do
@@ -103,6 +113,7 @@ local function capture_lines(name, c)
   local lines = {}
   add_title(lines, name, c)
   add_windows(lines, c)
+  add_outlooks(lines, c)
   add_budgets(lines, c)
   add_counters(lines, c)
   add_groups(lines, c)

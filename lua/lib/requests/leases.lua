@@ -46,7 +46,7 @@ local function settle_cost(lease, used, is_unsent)
   end
 end
 
-local function end_lease(id, lease, outcome, retry_after_us, used)
+local function end_lease(id, lease, outcome, retry_after_us, used, scope)
   redis.call('HDEL', K.leases, id)
   redis.call('ZREM', K.held, lease.member .. '\0lease\0' .. id)
   if lease.has_hold then
@@ -59,11 +59,11 @@ local function end_lease(id, lease, outcome, retry_after_us, used)
   if used ~= '' then
     settle_cost(lease, used == 'unsent' and 0 or tonumber(used), used == 'unsent')
   end
-  on_outcome(d, lease, outcome, retry_after_us)
+  WINDOW.on_outcome(d, lease, outcome, retry_after_us, scope)
 end
 
 local function lose_lease(id, lease, why)
   emit('request_lease_expired', 'lease_id', id, 'member_id', lease.member, 'domain', lease.domain,
     'reason', why)
-  end_lease(id, lease, 'member_lost', 0, '')
+  end_lease(id, lease, 'member_lost', 0, '', '')
 end

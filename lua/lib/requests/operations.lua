@@ -76,7 +76,7 @@ local function acquire(id, domain_name, group_name, weight, cost_given, wait)
   end
   local d, g = domain(domain_name), group(group_name)
   if not d.born then
-    bear_window(d, ceiling_of(domain_name))
+    WINDOW.bear(d, WINDOW.effective_max(domain_name))
   end
   local new_weight = tonumber(weight)
   if g.weight ~= new_weight then
@@ -117,7 +117,7 @@ local function not_a_lease(id, lease, generation)
 end
 
 -- A release that ends nothing is told; taking back an acquire that was denied is no fault.
-local function release(id, outcome, retry_after_us, generation, used, is_cancel)
+local function release(id, outcome, retry_after_us, generation, used, scope, is_cancel)
   local text = redis.call('HGET', K.leases, id)
   local lease = text and parse_lease(text)
   if not lease or lease.member ~= member_id then
@@ -128,7 +128,7 @@ local function release(id, outcome, retry_after_us, generation, used, is_cancel)
     end
     return result
   end
-  end_lease(id, lease, outcome, tonumber(retry_after_us), used)
+  end_lease(id, lease, outcome, tonumber(retry_after_us), used, scope)
   grant_waiters()
   return '["released"]'
 end
@@ -141,7 +141,7 @@ local function cancel(id)
     grant_waiters()
     return '["cancelled"]'
   end
-  return release(id, 'local_cancelled', '0', meta.generation, 'unsent', true)
+  return release(id, 'local_cancelled', '0', meta.generation, 'unsent', '', true)
 end
 
 -- What became of an attempt that its member still waits for.
@@ -181,8 +181,8 @@ local function register(alias, cap, tuning)
   recompute_cap()
   for i = 1, #DOMAINS do
     local d = domain(DOMAINS[i])
-    if d.born and ceiling_of(d.name) ~= d.effective_max then
-      recap_window(d)
+    if d.born and WINDOW.effective_max(d.name) ~= d.effective_max then
+      WINDOW.recap(d)
     end
   end
   grant_waiters()
@@ -224,7 +224,7 @@ local IS_OUTCOME = { success = true, rate_limited = true, provider_failure = tru
 -- How many arguments, what to do, and which argument must be one of which words.
 local OPERATIONS = {
   acquire = { 6, acquire, 2, IS_DOMAIN },
-  release = { 5, release, 2, IS_OUTCOME },
+  release = { 6, release, 2, IS_OUTCOME },
   learn = { 4, learn, 1, NUMBER_OF },
   cancel = { 1, cancel },
   state = { 1, state },

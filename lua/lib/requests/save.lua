@@ -9,15 +9,19 @@ local function save()
   write_groups()
   for name, d in pairs(domains) do
     if d.born then
-      local key, stored = K['domain_' .. name], stored_domains[name]
-      if not stored[1] then
+      local key, stored, changes = K['domain_' .. name], d.stored, {}
+      if not stored.admission[1] then
         may_be_new('domain_' .. name)
       end
-      local changes = {}
-      if d.last_outcome ~= (stored[DOMAIN_NUMBERS + 1] or '') then
+      if stored.outcome and d.last_outcome ~= (stored.outcome[PART_NUMBERS.outcome + 1] or '') then
         changes[1], changes[2] = 'last_outcome', d.last_outcome
       end
-      write_changes(key, DOMAIN_FIELDS, DOMAIN_NUMBERS, d, stored, changes)
+      for part, values in pairs(stored) do
+        add_changes(DOMAIN_PARTS[part], PART_NUMBERS[part], d, values, changes)
+      end
+      if #changes > 0 then
+        redis.call('HSET', key, unpack(changes))
+      end
       for outcome, n in pairs(d.ended) do
         redis.call('HINCRBY', key, outcome, n)
       end
@@ -29,6 +33,9 @@ local function save()
   if meta.lines ~= (meta.stored[META_NUMBERS + 3] or '') then
     changes[1], changes[2] = 'lines', meta.lines
   end
-  write_changes(K.meta, META_FIELDS, META_NUMBERS, meta, meta.stored, changes)
+  add_changes(META_FIELDS, META_NUMBERS, meta, meta.stored, changes)
+  if #changes > 0 then
+    redis.call('HSET', K.meta, unpack(changes))
+  end
   keep_new_keys()
 end

@@ -2,9 +2,10 @@
 -- event with the values before and after; before the first registration the defaults are in force. An
 -- empty text stands for "none".
 local SETTINGS = { -- a table, as a script may have 200 locals
-  of_windows = { { 'multiplicative_decrease_factor', '0.75' }, { 'additive_increase_step', '1' },
-    { 'cooldown_us', '2000000' }, { 'startup_ramp_us', '0' }, { 'max_cooldown_us', '300000000' } },
-  default_successes = 25,
+  of_windows = { { 'rule', 'steady' }, { 'successes_until_try', '150' }, { 'round_successes', '24' },
+    { 'multiplicative_decrease_factor', '0.75' }, { 'additive_increase_step', '1' },
+    { 'successes_until_increase', '25' }, { 'cooldown_us', '2000000' }, { 'startup_ramp_us', '0' },
+    { 'max_cooldown_us', '300000000' } },
 }
 
 function SETTINGS.tell(alias, name, from, to)
@@ -29,13 +30,9 @@ function SETTINGS.store(alias, name, value, default)
 end
 
 -- What most calls need stands in the hash that all of them read.
-function SETTINGS.store_in_meta(alias, successes, max_hold_us, fair_by)
-  local before = meta.successes_until_increase
-  SETTINGS.tell(alias, 'successes_until_increase',
-    int(before > 0 and before or SETTINGS.default_successes), successes)
+function SETTINGS.store_in_meta(alias, max_hold_us, fair_by)
   SETTINGS.tell(alias, 'max_hold_us', SETTINGS.or_none(meta.max_hold_us), max_hold_us)
   SETTINGS.tell(alias, 'fair_by', meta.token_fair > 0 and 'tokens' or 'requests', fair_by)
-  meta.successes_until_increase = tonumber(successes)
   meta.max_hold_us = tonumber(max_hold_us) or 0
   meta.token_fair = fair_by == 'tokens' and 1 or 0
 end
@@ -47,22 +44,22 @@ function SETTINGS.store_budget(alias, number, limit, burst)
   register_budget(number, tonumber(limit) or 0, tonumber(burst) or 0)
 end
 
--- `values` are those of `of_windows` in their order, then successes_until_increase and max_hold_us,
--- then four initial limits and four clamps, then what is fair, then, unless the fleet's budgets stay as
--- they are, their four limits and four bursts.
+-- `values` are those of `of_windows` in their order, then max_hold_us, then four initial limits and four
+-- clamps, then what is fair, then, unless the fleet's budgets stay as they are, their four limits and
+-- four bursts.
 function SETTINGS.register(alias, values)
   local n = #SETTINGS.of_windows
   for i = 1, n do
     SETTINGS.store(alias, SETTINGS.of_windows[i][1], values[i], SETTINGS.of_windows[i][2])
   end
-  SETTINGS.store_in_meta(alias, values[n + 1], values[n + 2], values[n + 11])
+  SETTINGS.store_in_meta(alias, values[n + 1], values[n + 10])
   for i = 1, #DOMAINS do
-    SETTINGS.store(alias, 'initial_limit:' .. DOMAINS[i], values[n + 2 + i], '')
-    SETTINGS.store(alias, 'max_limit_clamp:' .. DOMAINS[i], values[n + 6 + i], '')
+    SETTINGS.store(alias, 'initial_limit:' .. DOMAINS[i], values[n + 1 + i], '')
+    SETTINGS.store(alias, 'max_limit_clamp:' .. DOMAINS[i], values[n + 5 + i], '')
   end
-  if #values > n + 11 then
+  if #values > n + 10 then
     for i = 1, #BUDGETS do
-      SETTINGS.store_budget(alias, i, values[n + 11 + i], values[n + 15 + i])
+      SETTINGS.store_budget(alias, i, values[n + 10 + i], values[n + 14 + i])
     end
   end
   config = nil

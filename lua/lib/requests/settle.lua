@@ -19,7 +19,7 @@ local function recompute_cap()
     for i = 1, #DOMAINS do
       local d = domain(DOMAINS[i])
       if d.born then
-        recap_window(d)
+        WINDOW.recap(d)
       end
     end
   end
@@ -171,7 +171,7 @@ local function next_wake_us()
     if d.blocked_until_us > now_us then
       wake = earlier(wake, d.blocked_until_us)
     end
-    wake = earlier(wake, next_ramp_us(d))
+    wake = earlier(wake, LIMITS.next_climb_us(d))
   end
   if meta.budgets > 0 then
     for _, head in ipairs(heads_in_order()) do

@@ -1,107 +1,148 @@
--- The adaptive window of a domain (spec 03, The window): arithmetic only, no leases, no queue.
+-- The adaptive window of a domain (spec 03, The window): what its rules share; arithmetic only, no
+-- leases, no queue. A rule is a table: `initial_limit` (0: the effective max), `on_success`,
+-- `on_refusal`, which returns the limit and why, `on_lowered_cap`, `needed` and `outlook`.
+local WINDOW = { longest_budget_us = 31 * 86400000000 }
 
-local function ceiling_of(name)
+function WINDOW.rule()
+  return WINDOW.rules[rule_name()]
+end
+
+function WINDOW.effective_max(name)
   return math.max(1, math.min(meta.static_cap, setting('max_limit_clamp:' .. name, meta.static_cap)))
 end
 
+-- What the window returns to after a fall: the limit that was noted, else all that caps allow.
+function WINDOW.ceiling(d)
+  local noted = d.rate_limit_ceiling
+  return noted > 0 and math.min(noted, d.effective_max) or d.effective_max
+end
+
 -- A window is born at its domain's first acquire on a registered resource.
-local function bear_window(d, effective_max)
+function WINDOW.bear(d, effective_max)
+  need_outcome(d)
+  need_moves(d)
   d.born = true
   d.effective_max = effective_max
-  d.current_limit = math.min(setting('initial_limit:' .. d.name, d.effective_max), d.effective_max)
+  local initial = setting('initial_limit:' .. d.name, WINDOW.rule().initial_limit)
+  d.current_limit = initial > 0 and math.min(initial, effective_max) or effective_max
   local ramp_us = setting('startup_ramp_us', 0)
   if ramp_us > 0 then
     d.ramp_us, d.ramp_started_us = ramp_us, now_us
-    d.ramp_target = setting('initial_limit:' .. d.name, 0)
+    d.ramp_target = initial
     d.current_limit = 1
   end
 end
 
+-- Born anew, but for the number of cuts, which goes on by one, so that no lease admitted before cuts
+-- the new window; and for the cooldown.
+function WINDOW.bear_anew(d, effective_max)
+  need_outcome(d)
+  LIMITS.tell_return(d)
+  d.ramp_us, d.rate_limit_ceiling, d.success_streak, d.consecutive_rate_limits = 0, 0, 0, 0
+  d.row, d.wait, d.step, d.top, d.quiet_until_us = 0, 0, 0, 0, 0
+  d.served_at_refusal, d.quota_until_us = served(d), 0
+  d.cuts = d.cuts + 1
+  WINDOW.bear(d, effective_max)
+end
+
 -- The static cap or a clamp moved: lowering lowers the window at once; raising lifts only one that
--- stood at its old maximum and was never cut.
-local function recap_window(d)
-  local old, new = d.effective_max, ceiling_of(d.name)
+-- stood at its old maximum with no ceiling noted. What was noted stays noted.
+function WINDOW.recap(d)
+  need_outcome(d)
+  local old, new = d.effective_max, WINDOW.effective_max(d.name)
   d.effective_max = new
   if d.ramp_us > 0 then
-    climb_ramp(d, 'cap')
-  elseif new < old then
-    set_limit(d, math.min(d.current_limit, new), 'cap')
+    LIMITS.climb(d, 'cap')
+  elseif new < d.current_limit then
+    LIMITS.set(d, new, 'cap')
+    WINDOW.rule().on_lowered_cap(d)
   elseif new > old and d.current_limit == old and d.rate_limit_ceiling == 0 then
-    set_limit(d, new, 'cap')
+    LIMITS.set(d, new, 'cap')
   end
 end
 
-local function cool_down(d, retry_after_us)
-  local longest = setting('max_cooldown_us', 300000000)
-  local pause = retry_after_us > 0 and retry_after_us or setting('cooldown_us', 2000000)
-  if pause > longest then
+-- As much of a pause as is believed; more is recorded.
+function WINDOW.believed(d, pause_us, longest_us)
+  if pause_us > longest_us then
     emit('request_release_diagnostic', 'domain', d.name, 'code', 'cooldown_clamped', 'asked_us',
-      int(pause), 'taken_us', int(longest))
-    pause = longest
+      int(pause_us), 'taken_us', int(longest_us))
+    return longest_us
   end
-  d.blocked_until_us = math.max(d.blocked_until_us, now_us + pause)
+  return pause_us
 end
 
--- One cut per congestion event: only a lease that was admitted since the last cut (or reset) cuts
--- again, and only a cut ends a ramp.
-local function on_rate_limited(d, lease, retry_after_us)
+-- How long a refusal asks to be left alone; what is configured where it does not say.
+function WINDOW.pause_us(d, hint_us)
+  local pause_us = hint_us > 0 and hint_us or setting('cooldown_us', 2000000)
+  return WINDOW.believed(d, pause_us, setting('max_cooldown_us', 300000000))
+end
+
+-- A cooldown is only ever extended.
+function WINDOW.cool_down(d, pause_us)
+  d.blocked_until_us = math.max(d.blocked_until_us, now_us + pause_us)
+end
+
+-- A refusal that names a budget blocks until its refill. Where a lease granted since the last such
+-- refill is refused so again, with nothing served between, it is not the budget alone that refuses:
+-- false.
+function WINDOW.wait_for_budget(d, lease, refill_us)
+  local is_answered = d.quota_until_us == 0 or lease.acquired_us < d.quota_until_us
+    or served(d) > d.served_at_quota
+  WINDOW.cool_down(d, WINDOW.believed(d, refill_us, WINDOW.longest_budget_us))
+  d.quota_until_us, d.served_at_quota = d.blocked_until_us, served(d)
+  return is_answered
+end
+
+function WINDOW.on_rate_limited(d, lease, hint_us, scope)
+  need_moves(d)
   d.consecutive_rate_limits = d.consecutive_rate_limits + 1
-  d.success_streak = 0
-  cool_down(d, retry_after_us)
-  emit('request_rate_limited', 'domain', d.name, 'blocked_until_us', int(d.blocked_until_us))
-  if lease.cuts ~= d.cuts then
-    return
+  local limit, reason = d.current_limit, nil
+  local names_budget = scope == 'quota' and hint_us > 0
+  if not names_budget or not WINDOW.wait_for_budget(d, lease, hint_us) then
+    limit, reason = WINDOW.rule().on_refusal(d, lease, names_budget and 0 or hint_us)
   end
-  d.ramp_us = 0
-  d.cuts = d.cuts + 1
-  if d.rate_limit_ceiling == 0 then
-    d.rate_limit_ceiling = lease.limit
-  end
-  local factor = setting('multiplicative_decrease_factor', 0.75)
-  set_limit(d, math.max(1, math.floor(d.current_limit * factor)), 'rate_limited')
+  emit('request_rate_limited', 'domain', d.name, 'blocked_until_us', int(d.blocked_until_us), 'scope',
+    scope, 'algorithm', rule_name())
+  LIMITS.set(d, limit, reason)
 end
 
-local function on_success(d)
-  if now_us < d.blocked_until_us then
-    return
+-- @include lib/requests/window_aimd
+-- @include lib/requests/window_steady
+WINDOW.rules = { aimd = AIMD, steady = STEADY }
+
+-- What the window does next, in words: at most 60 characters.
+function WINDOW.outlook(d)
+  local cooldown_us, hint_us = d.blocked_until_us - now_us, d.quiet_until_us - now_us
+  if cooldown_us > 0 then
+    return string.format('cools down for %.1f s, then goes on at %d', cooldown_us / 1e6, d.current_limit)
+  elseif d.ramp_us > 0 then
+    return string.format('climbs from %d to %d within %.1f s', d.current_limit, LIMITS.ramp_target(d),
+      (d.ramp_started_us + d.ramp_us - now_us) / 1e6)
+  elseif hint_us > 0 and rule_name() == 'steady' then
+    return string.format('holds at %d for %.1f s, as the provider asked', d.current_limit, hint_us / 1e6)
   end
-  d.consecutive_rate_limits = 0
-  if d.ramp_us > 0 then
-    return
-  end
-  d.success_streak = d.success_streak + 1
-  if d.success_streak < meta.successes_until_increase then
-    return
-  end
-  d.success_streak = 0
-  local before = d.current_limit
-  if before >= d.effective_max then
-    return
-  end
-  local step = setting('additive_increase_step', 1)
-  set_limit(d, math.min(d.effective_max, before + step), 'success')
-  if before < d.rate_limit_ceiling and d.current_limit >= d.rate_limit_ceiling then
-    emit('request_soft_ceiling_recovered', 'domain', d.name, 'at', int(d.rate_limit_ceiling))
-  end
-  if d.rate_limit_ceiling > 0 and d.current_limit >= d.effective_max then
-    emit('request_fully_recovered', 'domain', d.name, 'at', int(d.effective_max))
-    d.rate_limit_ceiling = 0
-  end
+  return WINDOW.rule().outlook(d)
 end
 
-local LOCAL_OUTCOMES = { rate_limited = true, local_cancelled = true, local_timeout = true,
+WINDOW.keeps_row = { rate_limited = true, local_cancelled = true, local_timeout = true,
   member_lost = true }
 
 -- An attempt of this domain ended; its lease has already been taken off `in_flight`.
-local function on_outcome(d, lease, outcome, retry_after_us)
+function WINDOW.on_outcome(d, lease, outcome, hint_us, scope)
+  need_outcome(d)
   d.ended[outcome] = (d.ended[outcome] or 0) + 1
   d.last_outcome = outcome
-  if outcome == 'rate_limited' then
-    on_rate_limited(d, lease, retry_after_us)
-  elseif outcome == 'success' then
-    on_success(d)
+  if outcome == 'success' then
+    if now_us >= d.blocked_until_us then
+      d.consecutive_rate_limits = 0
+    end
+    if d.ramp_us == 0 then
+      WINDOW.rule().on_success(d, lease)
+    end
+  elseif outcome == 'rate_limited' then
+    WINDOW.on_rate_limited(d, lease, hint_us, scope)
   end
-  if d.in_flight == 0 and not LOCAL_OUTCOMES[outcome] then
+  if d.in_flight == 0 and not WINDOW.keeps_row[outcome] then
     d.consecutive_rate_limits = 0
   end
 end

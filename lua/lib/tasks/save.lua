@@ -23,5 +23,8 @@ local function save()
       changes[#changes + 1] = meta[name]
     end
   end
-  write_changes(K.meta, META_FIELDS, META_NUMBERS, meta, stored_meta, changes)
+  add_changes(META_FIELDS, META_NUMBERS, meta, stored_meta, changes)
+  if #changes > 0 then
+    redis.call('HSET', K.meta, unpack(changes))
+  end
 end

@@ -1,4 +1,4 @@
-"""Spec 03, *The window (AIMD)*: a pinned case per rule."""
+"""Spec 03, *The window (AIMD)*, of `rule="aimd"`: a pinned case per sentence."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def configured(
     initial: int | None = None, max_cooldown_seconds: float = 300.0, **tuning: Any
 ) -> RequestAdmissionConfig:
     return RequestAdmissionConfig(
-        tuning=RequestAdmissionTuningConfig(**tuning),
+        tuning=RequestAdmissionTuningConfig(rule="aimd", **tuning),
         initial_limits={} if initial is None else {CHAT: initial},
         max_cooldown_seconds=max_cooldown_seconds,
     )

@@ -1,0 +1,169 @@
+-- The window rule `steady` (docs/window.md): it holds at what is being served. Additive increase: one
+-- more after many successes of a full window, then a doubled step for each round that confirms it.
+-- Multiplicative decrease: to what is in flight, and by 1, 1, 2, 4 ... down to a half where refusals
+-- follow each other. `fresh` is a lease granted since the last fresh refusal: only such ones tell of
+-- the window as it is now, so the burst of one instant counts once.
+--
+-- Of a window: `success_streak` is the credit, `rate_limit_ceiling` what was served before, `row` the
+-- fresh refusals with nothing served between, `wait` the credit of a first try (0: the configured
+-- one), `step` the last step of the try under way, 0 without one, `top` where the ceiling settles with
+-- the next fresh success, 0 for nowhere, `quiet_until_us` the end of a provider's hint.
+local STEADY = { initial_limit = 4, waits_after_fall = 3, most_doublings = 30 }
+
+function STEADY.note_ceiling(d, limit)
+  d.rate_limit_ceiling = limit < d.effective_max and limit or 0
+end
+
+function STEADY.successes_until_try()
+  return setting('successes_until_try', 150)
+end
+
+function STEADY.round()
+  return setting('round_successes', 24)
+end
+
+function STEADY.end_try(d)
+  d.success_streak, d.step = 0, 0
+end
+
+STEADY.on_lowered_cap = STEADY.end_try
+
+-- How many credits the next step up costs.
+function STEADY.needed(d)
+  if d.step > 0 then
+    return math.max(STEADY.round(), d.current_limit)
+  end
+  local most = STEADY.successes_until_try()
+  return d.wait > 0 and math.min(d.wait, most) or most
+end
+
+-- At the ceiling a success of a full window is one credit; enough of them are a step up, which the
+-- next round confirms.
+function STEADY.earn(d)
+  d.success_streak = d.success_streak + 1
+  if d.success_streak < STEADY.needed(d) then
+    return
+  end
+  local limit = d.current_limit
+  d.success_streak = 0
+  STEADY.note_ceiling(d, limit)
+  if limit >= d.effective_max then
+    d.step = 0
+    emit('request_fully_recovered', 'domain', d.name, 'at', int(d.effective_max))
+    return
+  end
+  d.step = math.max(1, math.min(2 * d.step, math.floor(limit / 4)))
+  LIMITS.set(d, math.min(d.effective_max, limit + d.step), 'try')
+end
+
+-- Below the ceiling each success of a full window adds one: the window doubles each call's time.
+function STEADY.come_back(d, ceiling)
+  LIMITS.rise_untold(d)
+  if d.current_limit >= ceiling then
+    LIMITS.tell_return(d)
+    if d.rate_limit_ceiling > 0 then
+      emit('request_soft_ceiling_recovered', 'domain', d.name, 'at', int(ceiling))
+    end
+  end
+end
+
+function STEADY.on_success(d, lease)
+  local is_fresh = lease.cuts == d.cuts
+  if is_fresh then
+    d.row = 0
+    if d.top > 0 then
+      STEADY.note_ceiling(d, math.max(d.current_limit, d.top))
+      d.top = 0
+    end
+  end
+  local is_full = d.in_flight + 1 >= d.current_limit
+  if now_us < d.blocked_until_us or now_us < d.quiet_until_us or not is_full then
+    return
+  end
+  local ceiling = WINDOW.ceiling(d)
+  if d.current_limit >= ceiling then
+    if ceiling < d.effective_max then
+      STEADY.earn(d)
+    end
+  elseif is_fresh then
+    STEADY.come_back(d, ceiling)
+  end
+end
+
+-- What a fresh refusal says of the window: it ends a try; or it is a lone one, at what was served
+-- before, and taken for the provider's noise; or it follows another, so the limit has moved. Whether
+-- the ceiling settles at what is in flight.
+function STEADY.note_refusal(d, left)
+  local ceiling = WINDOW.ceiling(d)
+  local is_lone = served(d) - d.served_at_refusal >= STEADY.round()
+  local ends_try = left + 1 > ceiling
+  d.cuts, d.row, d.served_at_refusal = d.cuts + 1, d.row + 1, served(d)
+  if ends_try and d.step > 0 then
+    d.wait = 2 * d.wait < STEADY.successes_until_try() and 2 * d.wait or 0
+  end
+  if not is_lone and left < math.floor(ceiling * 4 / 5) then
+    d.wait = math.max(1, math.floor(STEADY.successes_until_try() / STEADY.waits_after_fall))
+  end
+  local settles = ends_try or not is_lone
+  if settles then
+    STEADY.end_try(d)
+  end
+  return settles
+end
+
+-- A full window falls to what is in flight, so that a refusal grants nobody; the fall of a row
+-- doubles. One that something else holds back falls by a quarter.
+function STEADY.fallen(d, left, is_fresh)
+  local limit = d.current_limit
+  if left + 1 >= limit then
+    local fall = is_fresh and 2 ^ math.min(STEADY.most_doublings, math.max(0, d.row - 2)) or 0
+    return math.max(1, math.min(left, math.max(math.floor(limit / 2), limit - fall)))
+  end
+  return is_fresh and math.max(1, left, math.floor(limit * 0.75)) or limit
+end
+
+-- A hint stops tries and returns. Where a lease granted since a refusal is refused with one, the
+-- provider means everyone; so it does where nobody else is in flight.
+function STEADY.on_refusal(d, lease, hint_us)
+  local left, is_fresh = d.in_flight, lease.cuts == d.cuts
+  local pause_us = (hint_us > 0 or left == 0) and WINDOW.pause_us(d, hint_us) or 0
+  if left == 0 then
+    WINDOW.cool_down(d, pause_us)
+  end
+  if d.ramp_us > 0 then
+    if not is_fresh then
+      return d.current_limit
+    end
+    STEADY.note_ceiling(d, LIMITS.ramp_target(d))
+    d.ramp_us = 0
+  end
+  if is_fresh and STEADY.note_refusal(d, left) or d.top > 0 then
+    d.top = left
+  end
+  local limit, reason = STEADY.fallen(d, left, is_fresh), is_fresh and d.row > 1 and 'row' or 'refused'
+  if hint_us > 0 then
+    d.quiet_until_us = math.max(d.quiet_until_us, now_us + pause_us)
+    if is_fresh and d.row > 1 then
+      d.row, limit, reason = 0, math.max(1, math.floor(limit / 4)), 'hint'
+      WINDOW.cool_down(d, pause_us)
+    end
+  end
+  if left == 0 then
+    return 1, 'outage'
+  end
+  return limit, reason
+end
+
+-- What the window does next, at most 60 characters.
+function STEADY.outlook(d)
+  local limit, ceiling = d.current_limit, WINDOW.ceiling(d)
+  local more = math.max(1, STEADY.needed(d) - d.success_streak)
+  if limit < ceiling then
+    return 'returns from ' .. limit .. ' to ' .. ceiling .. ', by 1 a success'
+  elseif ceiling >= d.effective_max then
+    return 'holds at ' .. limit .. ', the most that caps allow'
+  elseif d.step > 0 then
+    return 'tries ' .. limit .. ', confirmed after ' .. more .. ' more successes'
+  end
+  return 'holds at ' .. limit .. ', tries ' .. limit + 1 .. ' after ' .. more .. ' more successes'
+end
