@@ -57,7 +57,7 @@ def snapshot_lines(key: ProviderModelKey, shard: GlobalSnapshot) -> list[str]:
     for window in shard.domains.values():
         if window.is_used:
             lines += fitted(_window_parts(window), first="  ", indent=" " * 15)
-            lines.append(f"{'':15}{window.algorithm}: {window.outlook}")
+            lines.append(f"    {window.algorithm}: {window.outlook}")
     return lines
 
 
