@@ -25,7 +25,7 @@ from forebay.coordinator.connections import (
 )
 from forebay.coordinator.embedded import EmbeddedServer
 from forebay.coordinator.keys import SHARDS_KEY, ShardKeys
-from forebay.coordinator.link import ScriptLink
+from forebay.coordinator.link import ScriptLink, reading_error
 from forebay.coordinator.membership import Heartbeat
 from forebay.coordinator.operators import publish_scripts
 from forebay.coordinator.scripts import Script, script
@@ -179,7 +179,7 @@ class Coordinator:
             except NoScriptError:
                 reply = await self.client.eval_ro(which.text, len(keys), *keys, *args)
         except (RedisError, OSError) as error:
-            raise connection_error(error, self.address, f"running {name}") from error
+            raise reading_error(which, keys, error, self.address) from error
         return bytes(reply)
 
 

@@ -28,6 +28,8 @@ from forebay.contracts.errors import (
     ForebayError,
     SchemaMismatch,
 )
+from forebay.coordinator.address import ServerAddress
+from forebay.coordinator.connections import connection_error
 from forebay.coordinator.keys import SCHEMA_VERSION
 from forebay.coordinator.scripts import FUNCTION_NOT_FOUND, Script
 from forebay.coordinator.wire import Wire, open_wire
@@ -66,8 +68,14 @@ def is_passing(error: ResponseError) -> bool:
     )
 
 
-def refusal(script: Script, error: ResponseError) -> Exception:
-    """Return the typed exception for a script's error reply: the one place that reads its code."""
+def refusal(script: Script, keys: Sequence[str], error: ResponseError) -> Exception:
+    """Return the typed exception for a script's error reply: the one place that reads its code.
+
+    Args:
+        script: what was run.
+        keys: its KEYS, of a shard.
+        error: what the server answered.
+    """
     message = str(error)
     code, _, detail = message.partition(" ")
     if isinstance(error, NoPermissionError):
@@ -81,15 +89,25 @@ def refusal(script: Script, error: ResponseError) -> Exception:
         case "NOMEMBER":
             return NotAMemberError(detail)
         case "SCHEMA":
+            shard = keys[0].rpartition(":")[0]
             return SchemaMismatch(
-                f"the shard has schema version {detail}, and this version of forebay speaks"
+                f"the shard {shard} has schema version {detail}, and this version of forebay speaks"
                 f" {SCHEMA_VERSION} alone; upgrade the older members, or, where none runs any more,"
-                " delete the shard's keys (fb:{TAG}:*) or use another server."
+                f" delete the shard's keys ({shard}:*) or use another server."
             )
         case _:
             return CoordinatorError(
                 f"script {script.name} failed: {script.locate(message)}; please report this."
             )
+
+
+def reading_error(
+    script: Script, keys: Sequence[str], error: RedisError | OSError, address: ServerAddress
+) -> Exception:
+    """Return the typed exception for a look at a shard that failed."""
+    if isinstance(error, ResponseError) and str(error).startswith("SCHEMA "):
+        return refusal(script, keys, error)
+    return connection_error(error, address, f"running {script.name}")
 
 
 def _forbidden(error: NoPermissionError) -> ConfigurationError:
@@ -140,7 +158,7 @@ class ScriptLink:
         self._client: Any = client  # its types mix the blocking and the async client
         self._scripts = scripts
         self._wire: Wire | None = None
-        self._under_way: tuple[Script, Answered] | None = None
+        self._under_way: tuple[Call, Answered] | None = None
 
     @property
     def is_up(self) -> bool:
@@ -184,7 +202,7 @@ class ScriptLink:
         script = call.script
         function = script.freeing_function if call.is_freeing else script.function
         self._wire.write("FCALL", function, len(call.keys), *call.keys, *call.arguments)
-        self._under_way = (script, answered)  # no reply can come before the loop turns
+        self._under_way = (call, answered)  # no reply can come before the loop turns
 
     async def run(self, call: Call) -> bytes:
         """Run a script and return its reply.
@@ -221,8 +239,9 @@ class ScriptLink:
             # Another connection may do better, as it may find another primary, or load the scripts.
             self._on_lost(RedisConnectionError(f"{reply!r:.200}"))
             return
-        (script, answered), self._under_way = self._under_way, None
-        answered(refusal(script, reply) if isinstance(reply, ResponseError) else reply)
+        (call, answered), self._under_way = self._under_way, None
+        is_refused = isinstance(reply, ResponseError)
+        answered(refusal(call.script, call.keys, reply) if is_refused else reply)
 
     def _on_lost(self, error: Exception) -> None:
         wire, self._wire = self._wire, None

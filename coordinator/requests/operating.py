@@ -118,7 +118,7 @@ async def _call(
     except ResponseError as error:
         if str(error).startswith("NOSHARD"):
             raise await _no_such_provider_model(coordinator, provider_model) from error
-        raise refusal(operate, error) from error
+        raise refusal(operate, keys, error) from error
     except (RedisError, OSError) as error:
         raise connection_error(error, coordinator.address, f"asking for {operation}") from error
     now_us, wake_us, value = json.loads(reply)

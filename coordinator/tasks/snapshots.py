@@ -18,6 +18,7 @@ from forebay.contracts.tasks import Amounts, TaskAdmissionBlockSummary
 from forebay.coordinator.connections import connection_error
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import ShardKeys, check_id, pool_shard
+from forebay.coordinator.link import reading_error
 from forebay.coordinator.requests.snapshots import decode_audit
 from forebay.coordinator.scripts import script
 from forebay.coordinator.tasks import codec
@@ -225,10 +226,10 @@ async def pool_lines(coordinator: Coordinator, name: str) -> list[str]:
         CoordinatorError: the server could not be used.
     """
     keys = pool_shard(name).all
-    text = script("tasks/show").text
+    show = script("tasks/show")
     try:
-        reply = coordinator.client.eval_ro(text, len(keys), *keys, str(MAX_ROWS))
+        reply = coordinator.client.eval_ro(show.text, len(keys), *keys, str(MAX_ROWS))
         lines = await cast("Awaitable[list[bytes]]", reply)
     except (RedisError, OSError) as error:
-        raise connection_error(error, coordinator.address, "running tasks/show") from error
+        raise reading_error(show, keys, error, coordinator.address) from error
     return [line.decode() for line in lines]

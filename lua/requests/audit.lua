@@ -36,7 +36,7 @@
 --   array of lines, "ok" first if nothing differs. A difference names key, expected and found; at
 --   most 100 are told
 -- Errors
---   none
+--   SCHEMA the shard was written with another schema version
 -- Cost
 --   O(n log n) in leases, waiters, groups and members up to 100,000 entries (some tenths of a
 --   second); above that the totals alone are compared, in O(1), and is_complete is false
@@ -45,6 +45,7 @@
 -- @bind
 local GROUP_EXTRA = {}
 -- luacheck: push ignore 211 241
+-- @include lib/schema
 -- @include lib/clock
 -- @include lib/time
 -- @include lib/int
@@ -60,5 +61,9 @@ local GROUP_EXTRA = {}
 -- luacheck: pop
 -- @include lib/requests/capture_audit
 
+local refusal = SCHEMA.refusal()
+if refusal then
+  return refusal
+end
 local found = audit()
 return form == 'lines' and audit_lines(found) or cjson.encode(found)

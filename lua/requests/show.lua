@@ -35,7 +35,7 @@
 --   array of lines: title, totals, then a table each of windows, counters, waiting groups, members
 --   and registrations
 -- Errors
---   none
+--   SCHEMA the shard was written with another schema version
 -- Cost
 --   as requests/snapshot
 -- Invariant
@@ -43,6 +43,7 @@
 -- @bind
 local GROUP_EXTRA = {}
 -- luacheck: push ignore 211 241
+-- @include lib/schema
 -- @include lib/clock
 -- @include lib/time
 -- @include lib/int
@@ -59,4 +60,8 @@ local GROUP_EXTRA = {}
 -- @include lib/table_lines
 -- @include lib/requests/capture_text
 
+local refusal = SCHEMA.refusal()
+if refusal then
+  return refusal
+end
 return capture_lines(string.match(K.meta, '{rq:(.-)}'), capture(tonumber(max_rows)))

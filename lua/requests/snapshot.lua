@@ -35,7 +35,7 @@
 --   JSON object as built in lib/requests/capture; times (*_us) are text of whole microseconds, an
 --   empty list may stand as {}
 -- Errors
---   none
+--   SCHEMA the shard was written with another schema version
 -- Cost
 --   O(log n) per row, of at most 100 members, 100 registrations, 100 groups per domain and 1,000
 --   overdue leases
@@ -44,6 +44,7 @@
 -- @bind
 local GROUP_EXTRA = {}
 -- luacheck: push ignore 211 241
+-- @include lib/schema
 -- @include lib/clock
 -- @include lib/time
 -- @include lib/int
@@ -58,4 +59,8 @@ local GROUP_EXTRA = {}
 -- luacheck: pop
 -- @include lib/requests/capture
 
+local refusal = SCHEMA.refusal()
+if refusal then
+  return refusal
+end
 return cjson.encode(capture(tonumber(max_rows)))

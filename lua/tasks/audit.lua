@@ -44,7 +44,7 @@
 --   array of lines, "ok" first if nothing differs. A difference names key, expected and found; at
 --   most 100 are told
 -- Errors
---   none
+--   SCHEMA the shard was written with another schema version
 -- Cost
 --   O(n log n) in tasks, leases, groups and members up to 100,000 entries (some tenths of a second);
 --   above that the totals alone are compared, in O(1), and is_complete is false
@@ -52,6 +52,7 @@
 --   changes nothing, the clock neither
 -- @bind
 -- luacheck: push ignore 211 241
+-- @include lib/schema
 -- @include lib/clock
 -- @include lib/time
 -- @include lib/int
@@ -75,5 +76,9 @@
 -- @include lib/tasks/capture_runs
 -- @include lib/tasks/capture_audit
 
+local refusal = SCHEMA.refusal()
+if refusal then
+  return refusal
+end
 local found = audit()
 return form == 'lines' and audit_lines(found, MAX_ENTRIES) or cjson.encode(found)

@@ -43,13 +43,14 @@
 --   array of lines: title, totals, then a table each of resources, what first tasks ask for, groups,
 --   members and runs
 -- Errors
---   none
+--   SCHEMA the shard was written with another schema version
 -- Cost
 --   O(log n) per row, of at most 100 groups and members; O(n) in resources, signatures and runs
 -- Invariant
 --   changes nothing, the clock neither
 -- @bind
 -- luacheck: push ignore 211 241
+-- @include lib/schema
 -- @include lib/clock
 -- @include lib/time
 -- @include lib/int
@@ -71,4 +72,8 @@
 -- @include lib/table_lines
 -- @include lib/tasks/capture_text
 
+local refusal = SCHEMA.refusal()
+if refusal then
+  return refusal
+end
 return capture_lines(string.match(K.meta, '{pool:(.-)}'), tonumber(max_rows))

@@ -43,13 +43,14 @@
 --   JSON {generation, now_us, state, policy, queued, delayed, parked, running, limits, leased, kept,
 --   groups, is_complete, reasons, due_us}; a pool that nobody used has generation "" alone
 -- Errors
---   none
+--   SCHEMA the shard was written with another schema version
 -- Cost
 --   O(log n) per row, and at most 1,000 tasks; O(n) in resources and signatures
 -- Invariant
 --   changes nothing, the clock neither
 -- @bind
 -- luacheck: push ignore 211 241
+-- @include lib/schema
 -- @include lib/clock
 -- @include lib/time
 -- @include lib/int
@@ -76,4 +77,8 @@
 -- luacheck: pop
 -- @include lib/tasks/capture_view
 
+local refusal = SCHEMA.refusal()
+if refusal then
+  return refusal
+end
 return cjson.encode(capture_view(tonumber(max_rows)))

@@ -1,0 +1,8 @@
+-- What a look says of a shard that another schema version wrote (spec 06, Where it runs).
+local SCHEMA = { spoken = '2' }
+
+-- The error to reply with, or nil.
+function SCHEMA.refusal()
+  local stored = redis.call('HGET', K.meta, 'schema')
+  return stored and stored ~= SCHEMA.spoken and redis.error_reply('SCHEMA ' .. stored) or nil
+end

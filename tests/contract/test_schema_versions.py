@@ -1,0 +1,93 @@
+"""A shard that another version wrote is refused in words, by whoever meets it (spec 06)."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from importlib.resources import files
+
+import pytest
+
+from forebay.contracts.errors import SchemaMismatch
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.keys import SCHEMA_VERSION, ShardKeys, pool_shard, request_shard
+from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.requests.operating import reset_window
+from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.tasks.operating import set_pool_state
+from forebay.coordinator.tasks.snapshots import audit_pool, pool_lines
+from tests.contract.chat_domain import CHAT, MODEL
+from tests.support_tasks import joined, task
+
+POOL = "tasks"
+OTHERS = ("1", "3")
+
+
+async def register(coordinator: Coordinator) -> None:
+    controller = AdaptiveRequestAdmissionController(coordinator)
+    try:
+        await controller.register(MODEL, "alias", max_parallel_requests=1)
+    finally:
+        await controller.close()
+
+
+async def submit(coordinator: Coordinator) -> None:
+    async with joined(coordinator, POOL) as tasks:
+        await tasks.queue.submit(task("t"))
+
+
+def pressure(coordinator: Coordinator) -> RequestPressureSnapshotProvider:
+    return RequestPressureSnapshotProvider(coordinator)
+
+
+OF_REQUESTS: dict[str, Callable[[Coordinator], Awaitable[object]]] = {
+    "joining": register,
+    "snapshot": lambda coordinator: pressure(coordinator).snapshot(CHAT),
+    "all snapshots": lambda coordinator: pressure(coordinator).global_snapshots(),
+    "audit": lambda coordinator: pressure(coordinator).audit(MODEL),
+    "reset": lambda coordinator: reset_window(coordinator, CHAT),
+}
+OF_POOLS: dict[str, Callable[[Coordinator], Awaitable[object]]] = {
+    "joining": submit,
+    "pause": lambda coordinator: set_pool_state(coordinator, POOL, "paused"),
+    "audit": lambda coordinator: audit_pool(coordinator, POOL),
+    "show": lambda coordinator: pool_lines(coordinator, POOL),
+}
+
+
+def test_scripts_that_look_speak_the_version_that_members_speak() -> None:
+    fragment = (files("forebay.lua") / "lib/schema.lua").read_text()
+    assert f"spoken = '{SCHEMA_VERSION}'" in fragment
+
+
+async def refused(
+    coordinator: Coordinator,
+    keys: ShardKeys,
+    version: str,
+    use: Callable[[Coordinator], Awaitable[object]],
+) -> None:
+    await coordinator.client.hset(keys["meta"], "schema", version)
+    before = await coordinator.client.hgetall(keys["meta"])
+    shard = keys["meta"].removesuffix(":meta")
+    with pytest.raises(SchemaMismatch, match=f"has schema version {version},") as error:
+        await use(coordinator)
+    assert f"the shard {shard} has" in str(error.value)
+    assert f"({shard}:*)" in str(error.value)
+    assert await coordinator.client.hgetall(keys["meta"]) == before
+
+
+@pytest.mark.parametrize("version", OTHERS)
+@pytest.mark.parametrize("use", OF_REQUESTS.values(), ids=OF_REQUESTS)
+async def test_request_shard_of_another_version_is_refused_and_left_as_it_is(
+    coordinator: Coordinator, version: str, use: Callable[[Coordinator], Awaitable[object]]
+) -> None:
+    await register(coordinator)
+    await refused(coordinator, request_shard(MODEL), version, use)
+
+
+@pytest.mark.parametrize("version", OTHERS)
+@pytest.mark.parametrize("use", OF_POOLS.values(), ids=OF_POOLS)
+async def test_pool_of_another_version_is_refused_and_left_as_it_is(
+    coordinator: Coordinator, version: str, use: Callable[[Coordinator], Awaitable[object]]
+) -> None:
+    await submit(coordinator)
+    await refused(coordinator, pool_shard(POOL), version, use)
