@@ -67,7 +67,7 @@ class ArqFleet:
             start_worker(
                 self.url,
                 settings,
-                *("--ttl", str(TTL_SECONDS), "--slots", "1", *options),
+                *("--ttl", str(TTL_SECONDS), "--slots", "1", "--log-level", "warning", *options),
                 environ={"PYTHONPATH": str(_ROOT)},
             )
             for _ in range(count)

@@ -13,8 +13,12 @@ REDIS_URL = os.environ.get("REDIS_URL", "redis://127.0.0.1:6379")
 async def main() -> None:
     """Submit for both, wait, and say how far the flood was when the late tenant was done."""
     async with await forebay.create_pool(REDIS_URL, pool="app") as pool:
-        flood = [await pool.enqueue_job("enrich", n, _group="flood") for n in range(200)]
-        late = [await pool.enqueue_job("enrich", n, _group="late") for n in range(10)]
+        flood, late = [
+            await asyncio.gather(
+                *(pool.enqueue_job("enrich", n, _group=group) for n in range(many))
+            )
+            for group, many in (("flood", 200), ("late", 10))
+        ]
         flood_done, late_done = [
             [await job.result(timeout=60, poll_delay=0.05) for job in jobs if job is not None]
             for jobs in (flood, late)

@@ -114,7 +114,8 @@ async def test_workers_of_an_arq_application_share_one_limit(
 async def test_a_late_tenant_of_an_arq_application_waits_for_no_flood(
     redis_url: str, provider: MockProviderServer
 ) -> None:
-    worker = ["-m", "forebay", "worker", "app.WorkerSettings", "--url", redis_url, "--pool", "app"]
+    worker = ["-m", "forebay", "worker", "app.WorkerSettings", "--pool", "app"]
+    worker += ["--url", redis_url, "--log-level", "warning"]
     with (
         started("fair_arq", worker, redis_url, provider),
         started("fair_arq", ["submit.py"], redis_url, provider) as submit,
