@@ -13,6 +13,7 @@
     │   ├── SchemaMismatch          the shard was written by another, incompatible version
     │   ├── RunLost                 the server lost a run, or records of it are elsewhere
     │   └── MembershipLost          this member was expired: its leases are gone
+    ├── RunStopped                  a run whose first cells of a column all failed
     ├── RequestAdmissionError       an acquire that was denied; carries RequestAdmissionDenied
     ├── TaskAdmissionError          a submit that was refused; carries the reason
     ├── WorkerLost                  a task whose process died with it too often; names the members
@@ -108,6 +109,13 @@ class RunLost(CoordinatorError):  # noqa: N818
     """Records of a run are missing: the server lost its state, or another driver wrote them.
 
     Nothing was deleted: row groups that were written and an earlier output stay as they are.
+    """
+
+
+class RunStopped(ForebayError):  # noqa: N818 - an outcome of a run
+    """A run ended itself: the first cells of a column all failed, so that the others would, too.
+
+    Row groups that were written before and an earlier output stay as they are.
     """
 
 

@@ -1,7 +1,8 @@
 """The command line: `forebay COMMAND`. Errors are one sentence with a remedy.
 
-Exit codes: 0 done; 1 an error, said in one sentence, or Ctrl-C; 2 wrong usage; 3 a run that dropped
-records.
+Exit codes: 0 done; 1 an error, said in one sentence; 2 wrong usage; 3 a run that is not all that
+was asked; 4 a run that stopped itself; 128 and the signal's number for `run`, `resume` and `demo`
+that a signal stopped (docs/runs.md).
 
 This module imports click alone, and each command when it is asked for: `forebay --version` and
 wrong usage need neither Redis nor pydantic, and the help of a command needs no extra.
@@ -20,13 +21,16 @@ import click
 from forebay import __version__
 
 COMMANDS: Final = {
+    "cancel": "forebay.commands.runs:cancel_command",
     "demo": "forebay.commands.demo:demo_command",
     "drain": "forebay.commands.pool_state:drain_command",
     "mock-provider": "forebay.commands.mock_provider:mock_provider_command",
     "pause": "forebay.commands.pool_state:pause_command",
     "reset": "forebay.commands.reset:reset_command",
+    "resume": "forebay.commands.runs:resume_command",
     "resume-pool": "forebay.commands.pool_state:resume_command",
     "run": "forebay.commands.run:run_command",
+    "runs": "forebay.commands.runs:runs_command",
     "snapshot": "forebay.commands.snapshot:snapshot_command",
     "worker": "forebay.commands.worker:worker_command",
 }
@@ -73,7 +77,14 @@ def main() -> None:
         if debug:
             raise
         click.echo(f"Error: {sentence_of(error)}", err=True)
-        sys.exit(1)
+        sys.exit(exit_code_of(error))
+
+
+def exit_code_of(error: Exception) -> int:
+    """Return the exit code of a command that ended with an error."""
+    from forebay.contracts.errors import RunStopped  # noqa: PLC0415 - a command ran; see the top
+
+    return 4 if isinstance(error, RunStopped) else 1
 
 
 def sentence_of(error: Exception) -> str:

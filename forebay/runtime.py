@@ -38,18 +38,99 @@ def new_runner() -> asyncio.Runner:
     return asyncio.Runner()
 
 
+class Stopped(SystemExit):
+    """A signal told this process to end; its exit code is 128 and the signal's number.
+
+    Attributes:
+        signal: the first that came.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(128 + number)
+        self.signal = signal.Signals(number)
+
+
 @contextlib.contextmanager
-def server_url(url: str) -> Iterator[str]:
+def stoppable() -> Iterator[None]:
+    """Let SIGTERM, SIGINT and SIGHUP raise `Stopped` in the block, wherever it was started.
+
+    A script's background ignores SIGINT from its start on, which is undone; `nohup` ignores SIGHUP,
+    which is what it is for, and stays.
+    """
+
+    def stop(number: int, _frame: object) -> None:
+        raise Stopped(number)
+
+    before = {number: signal.signal(number, stop) for number in _stop_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def run_stoppable(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine as `run_async`, in a block of `stoppable`.
+
+    A signal cancels it, and it may clean up; a second SIGINT ends the process at once.
+
+    Raises:
+        Stopped: a signal came, and the coroutine has ended.
+    """
+    handlers = {number: signal.getsignal(number) for number in _stop_signals()}
+    told: list[signal.Signals] = []
+
+    def stop(number: signal.Signals, task: asyncio.Task[Any] | None) -> None:
+        if told and number == signal.SIGINT:
+            os._exit(128 + number)  # a person who asks twice; children end with this process
+        told.append(number)
+        if len(told) == 1 and task is not None:
+            task.cancel()
+
+    async def attended() -> T:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        for number in handlers:
+            loop.add_signal_handler(number, stop, number, task)
+        try:
+            return await main
+        finally:
+            for number in handlers:
+                loop.remove_signal_handler(number)
+
+    try:
+        return run_async(attended())
+    except asyncio.CancelledError:
+        if told:
+            raise Stopped(told[0]) from None
+        raise
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+
+
+def _stop_signals() -> list[signal.Signals]:
+    numbers = [signal.SIGTERM, signal.SIGINT]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    return numbers
+
+
+@contextlib.contextmanager
+def server_url(url: str, data_dir: Path | None = None) -> Iterator[str]:
     """Start an embedded server for the length of the block, or pass another URL through.
 
     ``embedded://`` alone is private to the command: nothing of an earlier one is in it. With a name
     or a folder it keeps its data.
+
+    Args:
+        url: as the user said it.
+        data_dir: where ``embedded://`` alone keeps its data; None removes them at the end.
     """
     address = parse_url(url)
     if not isinstance(address, EmbeddedAddress):
         yield url
         return
-    with EmbeddedServer(None if url == DEFAULT_URL else address.data_dir) as server:
+    with EmbeddedServer(data_dir if url == DEFAULT_URL else address.data_dir) as server:
         yield server.url
 
 

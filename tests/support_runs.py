@@ -91,7 +91,7 @@ def remains(url: str) -> dict[str, object]:
         kept |= {
             f"request {kind}": 1 for kind in ("leases", "waiters") if client.exists(SHARD[kind])
         }
-        kept |= {key.decode(): 1 for key in client.scan_iter("arq:*")}
+        kept |= {key.decode(): 1 for key in client.scan_iter("arq:*") if b"health-check" not in key}
         return kept | {
             claim.decode(): 1
             for claim in client.zrange(POOL["claims"], 0, -1)

@@ -13,7 +13,7 @@ import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import copy_context
 from functools import partial
-from signal import Signals
+from signal import SIG_IGN, Signals, getsignal
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from arq.constants import job_key_prefix
@@ -561,6 +561,12 @@ class ForebayWorker(Worker):
             self.job_tasks.get(job_id, run).cancel()
 
     # -- stopping
+
+    def _add_signal_handler(self, signum: Signals, handler: Callable[[Signals], None]) -> None:
+        """Handle SIGHUP as SIGTERM, unless the process was started to ignore it, as by `nohup`."""
+        super()._add_signal_handler(signum, handler)
+        if signum is Signals.SIGTERM and getsignal(Signals.SIGHUP) is not SIG_IGN:
+            super()._add_signal_handler(Signals.SIGHUP, handler)
 
     def handle_sig(self, signum: Signals) -> None:
         """Give back what runs: an orderly stop costs a task no try."""

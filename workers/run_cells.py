@@ -92,6 +92,7 @@ class RunCells:
         self._resolver = RequestResourceResolver()
         self._prepared: dict[str, asyncio.Task[_PreparedRun | None]] = {}
         self._refused: dict[str, str] = {}
+        self._told: set[tuple[str, int, str]] = set()
 
     async def make(self, cell: RunCell, job_try: int) -> CellsOutcome:
         """Make one task's cells and say how it went; only a cancellation is raised."""
@@ -154,7 +155,10 @@ class RunCells:
             log.info("cell_put_back", run_id=cell.run_id, reason=type(error).__name__)
             return CellsDeferred(delay_seconds=SERVER_AWAY_SECONDS, gives_back_try=True)
         reason = error.reason if isinstance(error, ModelCallFailed) else reason_of(error)
-        log.warning(
+        kind = (cell.run_id, cell.column_index, reason)
+        tell = log.info if kind in self._told else log.warning  # once each: a run has many cells
+        self._told.add(kind)
+        tell(
             "cell_failed",
             run_id=cell.run_id,
             column_index=cell.column_index,

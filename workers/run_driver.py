@@ -7,8 +7,8 @@ which goes on from the row groups that are on disk (spec 05).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from redis.exceptions import RedisError
@@ -19,6 +19,7 @@ from forebay.contracts.errors import (
     ForebayError,
     RunLost,
     RunRefused,
+    RunStopped,
     TaskAdmissionError,
 )
 from forebay.contracts.runs import RunProgress, RunSpec
@@ -43,8 +44,11 @@ class RunSummary:
         records: asked for.
         written: in ``output``.
         dropped: in ``dropped_file``, each with its reason.
-        output: the final file.
+        output: the file with its records.
         dropped_file: JSON Lines, or None where nothing was dropped.
+        reasons: why records were dropped, with how many; most frequent first.
+        kept_output: the output that the workflow names, where it holds more records of an earlier
+            run and was left as it is; None where ``output`` is that file.
     """
 
     records: int
@@ -52,6 +56,8 @@ class RunSummary:
     dropped: int
     output: Path
     dropped_file: Path | None
+    reasons: Mapping[str, int] = field(default_factory=dict)
+    kept_output: Path | None = None
 
 
 class RunDriver:
@@ -62,6 +68,7 @@ class RunDriver:
         run: what to run.
         pool: name of the task pool.
         on_progress: told after each look, with the run's records.
+        overwrites: whether an output of an earlier run may be replaced by fewer records.
     """
 
     def __init__(
@@ -71,8 +78,10 @@ class RunDriver:
         *,
         pool: str = "default",
         on_progress: Callable[[RunProgress], None] | None = None,
+        overwrites: bool = False,
     ) -> None:
         self._run = run
+        self._overwrites = overwrites
         self._state = coordinator.availability.connection("driver", run_id=run.run_id)
         self._controller = TaskAdmissionController(coordinator, pool)
         self._changed = asyncio.Event()
@@ -87,9 +96,13 @@ class RunDriver:
     async def drive(self) -> RunSummary:
         """Submit the run unless it is going on, and stay until its records are on disk.
 
+        A cancelled driver leaves the run as one that nobody attends: members work its open row
+        groups to their end, and another driver of the same run goes on from there.
+
         Raises:
             TaskAdmissionError: the pool refuses it; nothing was queued.
             RunRefused: no worker may make it; nothing of it was made, and it is over.
+            RunStopped: the first cells of a column all failed, and it is over.
             ConfigurationError: its files cannot be written; the run was cancelled.
             RunLost: records are missing, as the server lost the run; nothing was deleted.
             CoordinatorError: the server could not be used; the run itself goes on.
@@ -102,9 +115,12 @@ class RunDriver:
             self._generation = self._generation_now()
             await self._write_until_ended()
             return await self._assemble()
-        except (asyncio.CancelledError, ConfigurationError, TaskAdmissionError, RunRefused):
+        except (ConfigurationError, TaskAdmissionError, RunRefused, RunStopped):
             await asyncio.to_thread(self._files.discard_if_empty)
             await self._cancel_run()
+            raise
+        except asyncio.CancelledError:
+            self._files.discard_if_empty()
             raise
         finally:
             self._state.forget()
@@ -180,11 +196,16 @@ class RunDriver:
         records = self._run.workflow.seed.records
         if written + dropped != records:
             raise await self._lost("another driver of it wrote the other row groups elsewhere")
-        await asyncio.to_thread(self._files.assemble)
+        reasons = await asyncio.to_thread(self._files.reasons)
+        output, dropped_file = await asyncio.to_thread(
+            self._files.assemble, overwrites=self._overwrites
+        )
         return RunSummary(
             records=records,
             written=written,
             dropped=dropped,
-            output=self._files.output,
-            dropped_file=self._files.dropped if dropped else None,
+            output=output,
+            dropped_file=dropped_file if dropped else None,
+            reasons=dict(reasons.most_common()),
+            kept_output=None if output == self._files.output else self._files.output,
         )

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +18,7 @@ from forebay.coordinator.runs.tracker import WrittenRecord
 LONGEST_FILE_NAME: Final = 255
 """Bytes that the usual file systems allow."""
 _PARTIAL: Final = ".partial"
+_PARTS: Final = ".parts"
 
 
 class RunFiles:
@@ -29,12 +32,15 @@ class RunFiles:
         output: the final file, JSON Lines.
         dropped: JSON Lines of dropped records, there only if there are any.
         parts: folder of finished row groups, there until the run has ended.
+        server: folder of a server that is the run's own, there until the run has ended.
     """
 
     def __init__(self, output: Path, run_id: str) -> None:
         self.output = output
         self.dropped = output.with_name(f"{output.stem}.dropped.jsonl")
-        self.parts = output.with_name(f"{output.name}.{run_id}.parts")
+        self.parts = output.with_name(f"{output.name}.{run_id}{_PARTS}")
+        self.server = output.with_name(f"{output.name}.{run_id}.server")
+        self._run_id = run_id
 
     def problem(self, others: Sequence[tuple[Path, str]]) -> str | None:
         """Return why the run could not write here, as the rest of a sentence; None if it could.
@@ -53,7 +59,12 @@ class RunFiles:
             self.dropped: ", where dropped records go,",
             _partial_of(self.dropped): ", where dropped records are collected first,",
         }
-        for path in (*written, self.parts):  # first: nothing can be asked of too long a name
+        for path in (
+            *written,
+            self.parts,
+            self.server,
+            self._beside(self.dropped),
+        ):  # first: nothing can be asked of too long a name
             if problem := _name_problem(path.name):
                 return problem
         for path, purpose in written.items():
@@ -113,18 +124,55 @@ class RunFiles:
             kept, dropped = map(_count_lines, map(self._parts_of, ("records", "dropped")))
         return kept, dropped
 
-    def assemble(self) -> None:
+    def assemble(self, *, overwrites: bool = False) -> tuple[Path, Path]:
         """Put the row groups together in order, in the place of what an earlier run wrote.
+
+        Args:
+            overwrites: whether that may be more records than these; if not, these go beside it.
+
+        Returns:
+            Where the records are, and where the dropped ones are if there are any.
 
         Raises:
             ConfigurationError: a file cannot be written; the parts are left.
         """
         with self._told():
             self.parts.parent.mkdir(parents=True, exist_ok=True)
-            _concatenate(self._parts_of("records"), self.output)
-            if not _concatenate(self._parts_of("dropped"), self.dropped):
-                self.dropped.unlink()
+            output, dropped = self.output, self.dropped
+            kept = _count_lines(self._parts_of("records"))
+            if not overwrites and output.exists() and _count_lines([output]) > kept:
+                output, dropped = self._beside(output), self._beside(dropped)
+            _concatenate(self._parts_of("records"), output)
+            if not _concatenate(self._parts_of("dropped"), dropped):
+                dropped.unlink()
             shutil.rmtree(self.parts)
+        return output, dropped
+
+    def reasons(self) -> Counter[str]:
+        """Return why records were dropped, each with its column, and how often.
+
+        Raises:
+            ConfigurationError: they cannot be read.
+        """
+        found: Counter[str] = Counter()
+        with self._told():
+            for path in self._parts_of("dropped"):
+                for line in path.read_text(encoding="utf-8").splitlines():
+                    row = json.loads(line)
+                    found[f"{row['column']}: {row['reason']}"] += 1
+        return found
+
+    def unfinished(self, workflow: str) -> list[str]:
+        """Return ids of other runs of a workflow whose parts lie here, as they did not end."""
+        start = f"{self.output.name}."
+        folder = self.output.parent
+        found = folder.glob(f"{glob.escape(start + workflow)}-*{_PARTS}") if folder.is_dir() else ()
+        ids = (path.name.removeprefix(start).removesuffix(_PARTS) for path in found)
+        return sorted(run_id for run_id in ids if run_id != self._run_id)
+
+    def _beside(self, path: Path) -> Path:
+        stem = path.name.removesuffix(path.suffix)
+        return path.with_name(f"{stem}.{self._run_id}{path.suffix}")
 
     def _parts_of(self, name: str) -> list[Path]:
         return sorted(self.parts.glob(f"*.{name}.jsonl"))

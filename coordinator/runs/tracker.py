@@ -14,7 +14,7 @@ from urllib.parse import unquote
 
 import redis.asyncio as aioredis
 
-from forebay.contracts.errors import ConfigurationError, RunRefused, TaskAdmissionError
+from forebay.contracts.errors import ConfigurationError, RunRefused, RunStopped, TaskAdmissionError
 from forebay.contracts.runs import RunProgress, RunSpec
 from forebay.contracts.scheduling import ResolvedTaskScheduling
 from forebay.contracts.workflow import Workflow
@@ -100,6 +100,33 @@ class CompletionTracker:
         text = await self._client.hget(self._keys["runs"], field)
         return None if text is None else RunSpec.model_validate_json(text)
 
+    async def driver_of(self, run_id: str) -> str | None:
+        """Return the member that attends a run and is listened to, or None where nobody does."""
+        driver = await self._client.hget(self._keys["progress"], f"{encode(run_id)}\0driver")
+        if driver is None:
+            return None
+        channel = self._keys.wake_channel(driver.decode())
+        ((_channel, listeners),) = await self._client.pubsub_numsub(channel)
+        return driver.decode() if listeners else None
+
+    async def runs(self) -> dict[str, RunSpec]:
+        """Return the runs of the pool that did not end, by their ids."""
+        names = await self._client.hkeys(self._keys["runs"])
+        ids = sorted(unquote(name.decode()) for name in names if b"\0" not in name)
+        found = {run_id: await self.spec(run_id) for run_id in ids}
+        return {run_id: spec for run_id, spec in found.items() if spec is not None}
+
+    async def counts(self, run_id: str) -> dict[str, int]:
+        """Look at a run without attending it.
+
+        Returns:
+            Records ``done`` and ``dropped``, row groups ``open`` and ``unwritten``.
+        """
+        names = ("done", "dropped", "open", "unwritten")
+        fields = [f"{encode(run_id)}\0{name}" for name in names]
+        found = await self._client.hmget(self._keys["progress"], fields)
+        return {name: int(value or 0) for name, value in zip(names, found, strict=True)}
+
     async def collect(self, run_id: str) -> RunProgress | None:
         """Attend a run, return where it stands, and be told of its next row groups.
 
@@ -108,10 +135,18 @@ class CompletionTracker:
 
         Raises:
             RunRefused: no live worker may make its cells, and none was made.
+            RunStopped: the first finished cells of a column all failed.
         """
         result = await self._controller.ask("run_collect", encode(run_id))
         if result[0] == "refused":
             raise RunRefused(f"run {run_id!r} is refused: {result[1]}")
+        if result[0] == "stopped":
+            column, reason, cells = result[1:]
+            raise RunStopped(
+                f"run {run_id!r} stopped: the first {cells} finished cells of column"
+                f" {unquote(column)!r} all failed, the last one with: {reason}; expected some to be"
+                " made; correct that and run the workflow again."
+            )
         return None if result == ["unknown"] else codec.decode_progress(result)
 
     async def accept(self, run_id: str) -> bool:

@@ -32,7 +32,7 @@ def demo_command(out: Path) -> None:
     from forebay.demo.plot import draw
     from forebay.demo.scenario import CAPACITY, TENANTS, WORKERS, Demo
     from forebay.demo.summary import summarize
-    from forebay.runtime import run_async
+    from forebay.runtime import run_stoppable, stoppable
 
     _make(out)
     weights = ", ".join(f"{tenant} {weight:g}" for tenant, weight in TENANTS.items())
@@ -46,7 +46,8 @@ def demo_command(out: Path) -> None:
         + "\n"
     )
     live = _LiveLine()
-    seen = Demo(out, live.show).run(run_async)
+    with stoppable():
+        seen = Demo(out, live.show).run(run_stoppable)
     live.end()
     summary = summarize(seen)
     plot = out / "window.png"

@@ -1,9 +1,14 @@
-"""Lines of at most 80 columns, as a terminal has."""
+"""Lines of at most 80 columns, as a terminal has, and printing to one that may be gone."""
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
 from collections.abc import Sequence
 from typing import Final
+
+import click
 
 WIDTH: Final = 80
 
@@ -28,3 +33,13 @@ def fitted(parts: Sequence[str], *, first: str = "", indent: str = "    ") -> li
         else:
             line = longer
     return [*lines, line]
+
+
+def say(text: str, *, err: bool = False) -> None:
+    """Print a line; a terminal or a reader that is gone ends nothing."""
+    stream = sys.stderr if err else sys.stdout
+    try:
+        click.echo(text, err=err)
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):  # nor shall the flush at the exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

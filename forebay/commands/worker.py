@@ -13,6 +13,7 @@ from typing import Any, Final
 
 import click
 
+from forebay.commands.lines import say
 from forebay.commands.watching import work_and_watch
 from forebay.commands.worker_settings import allowlist_of, imported, settings_named
 from forebay.contracts.errors import CoordinatorError
@@ -20,7 +21,7 @@ from forebay.contracts.extras import require_extra
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.logs import Logger
 from forebay.logs import LEVELS, log_by_dictionary, log_to_standard_library, log_to_stderr
-from forebay.runtime import new_runner, run_async
+from forebay.runtime import new_runner, run_async, stoppable
 from forebay.workers.arq_health import HealthKeys, read_health
 from forebay.workers.arq_settings import address_of, pool_of
 from forebay.workers.arq_worker import ForebayWorker, open_worker
@@ -171,10 +172,10 @@ def worker_command(
 def _run(url: str | None, pool: str | None, ttl: float, settings: dict[str, Any]) -> None:
     """Run a worker, whatever its jobs do to its event loop."""
     begun: list[ForebayWorker] = []
-    with new_runner() as runner:
+    with stoppable(), new_runner() as runner:
         loop = runner.get_loop()
         work = loop.create_task(_work(begun, url, pool, ttl, settings))
-        # Before it has begun, Ctrl-C ends it; from then on arq's signal handlers do.
+        # Before it has begun, a signal ends it here; from then on arq's signal handlers do.
         run_to_end(loop, work, goes_on=lambda: bool(begun))
 
 
@@ -229,7 +230,7 @@ async def _work(
             ) from None
     finally:
         await worker.close()
-        click.echo(_last_words(worker.drained))
+        say(_last_words(worker.drained))
 
 
 def _last_words(drained: Mapping[str, Sequence[str]]) -> str:

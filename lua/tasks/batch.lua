@@ -33,7 +33,8 @@
 --   batches     hash    member -> number of the last batch, space, its reply
 --   events      stream  transitions, the last 8192
 --   runs        hash    run id -> its plan as JSON; run id NUL workflow -> the workflow
---   progress    hash    run NUL name -> count; NUL refused, refusals: why no worker makes it
+--   progress    hash    run NUL name -> count; NUL refused, refusals: why no worker makes it; NUL failed: cells
+--                       of a column that failed before one was made; NUL stopped: the column of which all did
 --   cells       hash    run NUL record NUL column -> value as JSON; # columns done; ! why dropped
 --   row_groups  hash    run NUL row group -> records that are still missing; NUL column -> its tasks
 --   checkpoints zset    run NUL row group, whose records wait to be written out
@@ -57,7 +58,7 @@
 -- Reply
 --   JSON [now_us, next_wake_us, generation, results, notices]: a result per operation (accepted,
 --   known, refused, admitted, released, duplicate, stale_lease, unknown_lease, discarded, unknown,
---   claimed, served, said, set, left, leaving, progress, written, ended, cancelled, noted), and what the caller
+--   claimed, served, said, set, left, leaving, progress, stopped, written, ended, cancelled, noted), and what the caller
 --   should look at (work, task, due, row_group). Other members get their notices by channel. If tasks were
 --   admitted, an array: that JSON, then payloads, of which each lease names its own from 1, a cell
 --   none (0); a repeated batch is answered with the JSON alone.

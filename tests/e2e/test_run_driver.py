@@ -120,6 +120,6 @@ async def test_a_run_without_a_worker_says_what_it_waits_for(folder, redis_url):
         done = await running
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[:2] == [
-        "pool a b has no worker yet, for which the run waits; start one:",
+        "pool a b has no worker, for which the run waits; start one:",
         "  forebay worker --pool 'a b' --url ...",
     ]

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from forebay.contracts.runs import RunSpec
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.runs import RunProgress, RunSpec
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.tasks import RunCell
 from forebay.coordinator.coordinator import Coordinator
@@ -76,19 +77,17 @@ async def test_a_driver_that_cannot_read_says_so_once_and_its_return_once(
     assert {level for _event, level in away + back} == {"warning"}
 
 
-async def test_a_run_that_cannot_be_cancelled_is_said_and_its_driver_is_cancelled_all_the_same(
+async def test_a_run_that_cannot_be_cancelled_is_said_and_its_driver_ends_all_the_same(
     redis_url, proxy, tmp_path
 ):
-    looks: list[int] = []
+    def fail(_progress: RunProgress) -> None:
+        proxy.refuse()
+        raise ConfigurationError("no room on the disk")
+
     async with await Coordinator.open(proxy.url, BRIEF) as coordinator:
-        driver = RunDriver(coordinator, run_into(tmp_path), on_progress=lambda _: looks.append(1))
-        driving = asyncio.create_task(driver.drive())
-        await wait_until(lambda: bool(looks))
-        with capture_logs() as logs:
-            proxy.refuse()
-            driving.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await soon(driving)
+        driver = RunDriver(coordinator, run_into(tmp_path), on_progress=fail)
+        with capture_logs() as logs, pytest.raises(ConfigurationError):
+            await soon(driver.drive())
         await proxy.accept()
     assert loud(logs, "run_not_cancelled") == [("run_not_cancelled", "warning")]
 

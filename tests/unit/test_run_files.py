@@ -51,6 +51,48 @@ def test_what_an_earlier_run_dropped_is_gone_where_nothing_was(files: RunFiles) 
     assert not files.dropped.exists()
 
 
+@pytest.mark.parametrize("kept", [0, 1])
+def test_an_output_with_more_records_is_left_and_the_new_ones_go_beside_it(
+    files: RunFiles, kept: int
+) -> None:
+    files.output.write_text("1\n2\n")
+    files.dropped.write_text("old\n")
+    files.write_row_group(0, [record(0, "a")] * kept + [dropped(1)])
+    output, dropped_file = files.assemble()
+    assert files.output.read_text() == "1\n2\n"
+    assert files.dropped.read_text() == "old\n"
+    assert (output.name, dropped_file.name) == (
+        "o.letters-1.jsonl",
+        "o.dropped.letters-1.jsonl",
+    )
+    assert len(output.read_text().splitlines()) == kept
+    assert len(dropped_file.read_text().splitlines()) == 1
+
+
+@pytest.mark.parametrize(("earlier", "overwrites"), [("1\n2\n", True), ("1\n", False), ("", False)])
+def test_an_output_is_replaced_by_as_many_records_or_where_that_is_asked(
+    files: RunFiles, earlier: str, overwrites: bool
+) -> None:
+    files.output.write_text(earlier)
+    files.write_row_group(0, [record(0, "a")])
+    output, _dropped = files.assemble(overwrites=overwrites)
+    assert output == files.output
+    assert output.read_text() == '{"text":"a"}\n'
+
+
+def test_reasons_are_counted_with_their_columns(files: RunFiles) -> None:
+    files.write_row_group(0, [record(0, "a"), dropped(1)])
+    files.write_row_group(1, [dropped(2), dropped(3)])
+    assert files.reasons() == {"text: broken": 3}
+
+
+def test_other_runs_of_the_workflow_that_did_not_end_are_found(files: RunFiles) -> None:
+    RunFiles(files.output, "letters-2").begin()
+    RunFiles(files.output, "let-3").begin()
+    RunFiles(files.output.with_name("other.jsonl"), "letters-4").begin()
+    assert files.unfinished("letters") == ["letters-2"]
+
+
 def test_row_group_that_cannot_be_written_is_told_with_its_place(files: RunFiles) -> None:
     files.parts.rmdir()
     with pytest.raises(ConfigurationError, match="cannot be written") as refused:

@@ -57,6 +57,11 @@ function OPERATIONS.run_collect(run)
   if refusal then
     return '["refused",' .. cjson.encode(refusal) .. ']'
   end
+  local stopped = redis.call('HGET', K.progress, run .. '\0stopped')
+  if stopped then
+    local part = split(stopped, '\0')
+    return '["stopped",' .. cjson.encode(part[1]) .. ',' .. cjson.encode(part[2]) .. ',' .. RUNS.most_failed .. ']'
+  end
   RUNS.open_row_groups(run, plan)
   local ready = redis.call('ZRANGE', K.checkpoints, '[' .. run .. '\0', '(' .. run .. '\1', 'BYLEX',
     'LIMIT', 0, 16)
@@ -78,12 +83,15 @@ local function delete_cells(run, plan, record)
   redis.call('HDEL', K.cells, unpack(names))
 end
 
-local function end_run(run)
+local function end_run(run, plan)
   redis.call('HDEL', K.runs, run, run .. '\0workflow')
   plans[run] = false
   ATTENDING.finish(run)
   local names = { 'next', 'open', 'unwritten', 'done', 'dropped', 'written', 'driver', 'accepted',
-    'refusals', 'refused' }
+    'refusals', 'refused', 'stopped' }
+  for index = 1, #plan.columns do
+    names[#names + 1] = 'failed\0' .. int(index)
+  end
   for i = 1, #names do
     redis.call('HDEL', K.progress, run .. '\0' .. names[i])
   end
@@ -103,7 +111,7 @@ function OPERATIONS.run_written(run, row_group)
   end
   count(run, 'unwritten', -1)
   if count(run, 'written', 1) == plan.row_groups then
-    end_run(run)
+    end_run(run, plan)
     return '["ended"]'
   end
   RUNS.open_row_groups(run, plan)
@@ -146,7 +154,7 @@ function OPERATIONS.run_cancel(run)
       cancel_row_group(run, plan, row_group)
     end
   end
-  end_run(run)
+  end_run(run, plan)
   emit('cancelled', 'run_id', run)
   return '["cancelled"]'
 end

@@ -80,6 +80,9 @@ end
 -- Whether one more row group may be open beside those that are, and those that wait to be written: row groups
 -- bound memory, also while nobody writes. Those that wait for a cooldown hold up no other, within a bound.
 function RUNS.has_room(run, plan)
+  if redis.call('HEXISTS', K.progress, run .. '\0stopped') == 1 then
+    return false
+  end
   local open, unwritten = counted(run, 'open'), counted(run, 'unwritten')
   if open < plan.max_open and open + unwritten <= plan.max_open then
     return true

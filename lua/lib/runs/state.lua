@@ -1,6 +1,6 @@
 -- A run's plan and counts, and which of its tasks are still wanted.
 local plans = {}
-local RUNS = { most_open = 256, most_looked_at = 1024, usual_rows = 10000 } -- the tracker's functions
+local RUNS = { most_open = 256, most_looked_at = 1024, usual_rows = 10000, most_failed = 20 } -- the tracker's functions
 
 local function plan_of(run)
   local plan = plans[run]

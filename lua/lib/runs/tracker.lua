@@ -93,6 +93,28 @@ function RUNS.open_records(run, plan, column, number)
   return records, is_among
 end
 
+-- Note whether the cells of a column can be made at all: where the first of them all failed, the run stops.
+function RUNS.note_made(run, index)
+  local name = run .. '\0failed\0' .. int(index)
+  if redis.call('HGET', K.progress, name) ~= 'made' then
+    may_be_new('progress')
+    redis.call('HSET', K.progress, name, 'made')
+  end
+end
+
+function RUNS.note_failed(run, plan, index, cells, reason)
+  local name = run .. '\0failed\0' .. int(index)
+  if redis.call('HGET', K.progress, name) == 'made' then
+    return
+  end
+  may_be_new('progress')
+  if redis.call('HINCRBY', K.progress, name, cells) >= RUNS.most_failed
+    and redis.call('HSETNX', K.progress, run .. '\0stopped', plan.columns[index].name .. '\0' .. reason) == 1 then
+    emit('run_stopped', 'run_id', run, 'column', plan.columns[index].name)
+    RUNS.tell_driver(run, '["row_group"]')
+  end
+end
+
 -- Store the values of a finished task (record, name, value, ... in ARGV) and go on from them.
 function RUNS.complete_cells(task, from, to)
   local run, plan = task.run, plan_of(task.run)
@@ -107,6 +129,7 @@ function RUNS.complete_cells(task, from, to)
       redis.call('HSET', K.cells, cell(run, ARGV[i], ARGV[i + 1]), ARGV[i + 2])
     end
   end
+  RUNS.note_made(run, index)
   for i = 1, #records do
     RUNS.advance_record(run, plan, index, records[i])
   end
@@ -119,6 +142,7 @@ function RUNS.drop_cells(task, reason)
   end
   local column = plan.columns[tonumber(task.column)]
   local records = RUNS.open_records(run, plan, column, task.number)
+  RUNS.note_failed(run, plan, tonumber(task.column), #records, reason)
   for i = 1, #records do
     RUNS.drop_record(run, plan, records[i], column.name, reason)
   end

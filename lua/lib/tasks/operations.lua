@@ -189,7 +189,7 @@ function OPERATIONS.discard(id, result, result_ttl_ms)
   write_result(id, result, result_ttl_ms)
   emit_task('cancelled', 'task_id', id)
   if task.run ~= '' then
-    RUNS.drop_cells(task, 'discarded')
+    RUNS.drop_cells(task, 'discarded by an operator')
   end
   return '["discarded"]'
 end
