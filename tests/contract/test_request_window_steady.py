@@ -104,7 +104,7 @@ def crowd_at(
     shard.open(cap, config=config)
     shard.heartbeat("m", 3600.0)
     crowd = Crowd(shard)
-    noted = {"rate_limit_ceiling": limit if ceiling is None else ceiling}
+    noted = {"rate_limit_ceiling": limit if ceiling is None else ceiling, "step": 0}
     shard.client.hset(shard.keys["domain_chat"], mapping=noted)
     return crowd
 
@@ -140,6 +140,40 @@ def test_new_window_doubles_each_calls_time(shard: ScriptedShard) -> None:
     assert limits == [4, 8, 16, 32, 64]
     crowd.serve(300)
     assert (crowd.limit, stored(shard)["success_streak"]) == (64, 0)
+
+
+def test_refusal_of_a_new_windows_climb_ends_it_however_much_was_served(
+    shard: ScriptedShard,
+) -> None:
+    shard.open(64, config=configured())
+    crowd = Crowd(shard)
+    crowd.serve(4 + 8 + 16 + 8)
+    assert crowd.limit == 40
+    crowd.end(LIMITED, newest=True)
+    crowd.serve(39 + 60)
+    seen = stored(shard)
+    assert (seen["current_limit"], seen["rate_limit_ceiling"], seen["step"]) == (39, 39, 0)
+
+
+def test_outage_before_anything_was_learned_ends_in_a_new_climb(shard: ScriptedShard) -> None:
+    shard.open(64, config=configured())
+    crowd = Crowd(shard)
+    crowd.serve(4)
+    crowd.end(LIMITED, times=8)
+    shard.advance(2.0)
+    crowd.held = granted(shard.batch("m", Acquire("probe", wait="try")).notices)
+    crowd.serve(1 + 2 + 4)
+    assert crowd.limit == 8
+
+
+def test_new_window_at_its_maximum_takes_a_lone_refusal_for_noise(shard: ScriptedShard) -> None:
+    shard.open(8, config=configured())
+    crowd = Crowd(shard)
+    crowd.serve(4 + 24)
+    assert (crowd.limit, stored(shard)["step"]) == (8, 0)
+    crowd.end(LIMITED)
+    crowd.serve(8)
+    assert (crowd.limit, stored(shard)["rate_limit_ceiling"]) == (8, 0)
 
 
 def test_ramp_climbs_to_four_and_its_first_refusal_puts_the_ceiling_at_its_target(
@@ -469,7 +503,7 @@ def test_reset_window_is_as_new(shard: ScriptedShard) -> None:
     shard.operate("reset_window", "chat")
     seen = stored(shard)
     fields = ("current_limit", "rate_limit_ceiling", "row", "wait", "step", "top", "quiet_until_us")
-    assert [seen[name] for name in fields] == [4, 0, 0, 0, 0, 0, 0]
+    assert [seen[name] for name in fields] == [4, 0, 0, 0, 1, 0, 0]
 
 
 def test_reset_cooldown_ends_what_a_hint_stopped(shard: ScriptedShard) -> None:

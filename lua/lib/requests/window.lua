@@ -1,5 +1,5 @@
 -- The adaptive window of a domain (spec 03, The window): what its rules share; arithmetic only, no
--- leases, no queue. A rule is a table: `initial_limit` (0: the effective max), `on_success`,
+-- leases, no queue. A rule is a table: `initial_limit` (0: the effective max), `first_step`, `on_success`,
 -- `on_refusal`, which returns the limit and why, `on_lowered_cap`, `needed` and `outlook`.
 local WINDOW = { longest_budget_us = 31 * 86400000000 }
 
@@ -25,6 +25,7 @@ function WINDOW.bear(d, effective_max)
   d.effective_max = effective_max
   local initial = setting('initial_limit:' .. d.name, WINDOW.rule().initial_limit)
   d.current_limit = initial > 0 and math.min(initial, effective_max) or effective_max
+  d.step = WINDOW.rule().first_step
   local ramp_us = setting('startup_ramp_us', 0)
   if ramp_us > 0 then
     d.ramp_us, d.ramp_started_us = ramp_us, now_us
@@ -39,7 +40,7 @@ function WINDOW.bear_anew(d, effective_max)
   need_outcome(d)
   LIMITS.tell_return(d)
   d.ramp_us, d.rate_limit_ceiling, d.success_streak, d.consecutive_rate_limits = 0, 0, 0, 0
-  d.row, d.wait, d.step, d.top, d.quiet_until_us = 0, 0, 0, 0, 0
+  d.row, d.wait, d.top, d.quiet_until_us = 0, 0, 0, 0
   d.served_at_refusal, d.quota_until_us = served(d), 0
   d.cuts = d.cuts + 1
   WINDOW.bear(d, effective_max)
@@ -58,6 +59,7 @@ function WINDOW.recap(d)
     WINDOW.rule().on_lowered_cap(d)
   elseif new > old and d.current_limit == old and d.rate_limit_ceiling == 0 then
     LIMITS.set(d, new, 'cap')
+    d.step = WINDOW.rule().first_step
   end
 end
 

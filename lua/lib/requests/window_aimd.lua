@@ -1,6 +1,6 @@
 -- The window rule `aimd` (spec 03, The window): +1 after a streak of successes, times a factor and a
 -- cooldown at a refusal.
-local AIMD = { initial_limit = 0 }
+local AIMD = { initial_limit = 0, first_step = 0 }
 
 function AIMD.needed()
   return setting('successes_until_increase', 25)

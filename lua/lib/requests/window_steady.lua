@@ -8,7 +8,12 @@
 -- fresh refusals with nothing served between, `wait` the credit of a first try (0: the configured
 -- one), `step` the last step of the try under way, 0 without one, `top` where the ceiling settles with
 -- the next fresh success, 0 for nowhere, `quiet_until_us` the end of a provider's hint.
-local STEADY = { initial_limit = 4, waits_after_fall = 3, most_doublings = 30 }
+local STEADY = { initial_limit = 4, first_step = 1, waits_after_fall = 3, most_doublings = 30 }
+
+-- The climb of a new window is a try whose ceiling nobody knows yet: what ends it is what is refused.
+function STEADY.is_climbing(d)
+  return d.step > 0 and d.rate_limit_ceiling == 0
+end
 
 function STEADY.note_ceiling(d, limit)
   d.rate_limit_ceiling = limit < d.effective_max and limit or 0
@@ -44,12 +49,14 @@ function STEADY.earn(d)
   if d.success_streak < STEADY.needed(d) then
     return
   end
-  local limit = d.current_limit
+  local limit, noted = d.current_limit, d.rate_limit_ceiling
   d.success_streak = 0
   STEADY.note_ceiling(d, limit)
   if limit >= d.effective_max then
     d.step = 0
-    emit('request_fully_recovered', 'domain', d.name, 'at', int(d.effective_max))
+    if noted > 0 then
+      emit('request_fully_recovered', 'domain', d.name, 'at', int(d.effective_max))
+    end
     return
   end
   d.step = math.max(1, math.min(2 * d.step, math.floor(limit / 4)))
@@ -82,7 +89,7 @@ function STEADY.on_success(d, lease)
   end
   local ceiling = WINDOW.ceiling(d)
   if d.current_limit >= ceiling then
-    if ceiling < d.effective_max then
+    if ceiling < d.effective_max or d.step > 0 then
       STEADY.earn(d)
     end
   elseif is_fresh then
@@ -96,7 +103,7 @@ end
 function STEADY.note_refusal(d, left)
   local ceiling = WINDOW.ceiling(d)
   local is_lone = served(d) - d.served_at_refusal >= STEADY.round()
-  local ends_try = left + 1 > ceiling
+  local ends_try = left + 1 > ceiling or left + 1 >= d.current_limit and STEADY.is_climbing(d)
   d.cuts, d.row, d.served_at_refusal = d.cuts + 1, d.row + 1, served(d)
   if ends_try and d.step > 0 then
     d.wait = 2 * d.wait < STEADY.successes_until_try() and 2 * d.wait or 0
@@ -135,10 +142,13 @@ function STEADY.on_refusal(d, lease, hint_us)
       return d.current_limit
     end
     STEADY.note_ceiling(d, LIMITS.ramp_target(d))
-    d.ramp_us = 0
+    d.ramp_us, d.step = 0, d.rate_limit_ceiling == 0 and d.step or 0
   end
   if is_fresh and STEADY.note_refusal(d, left) or d.top > 0 then
     d.top = left
+    if left == 0 and d.rate_limit_ceiling == 0 then
+      d.step = STEADY.first_step -- nothing was learned: it climbs as a new one
+    end
   end
   local limit, reason = STEADY.fallen(d, left, is_fresh), is_fresh and d.row > 1 and 'row' or 'refused'
   if hint_us > 0 then
@@ -159,11 +169,12 @@ function STEADY.outlook(d)
   local limit, ceiling = d.current_limit, WINDOW.ceiling(d)
   local more = math.max(1, STEADY.needed(d) - d.success_streak)
   if limit < ceiling then
-    return 'returns from ' .. limit .. ' to ' .. ceiling .. ', by 1 a success'
-  elseif ceiling >= d.effective_max then
-    return 'holds at ' .. limit .. ', the most that caps allow'
+    local how = STEADY.is_climbing(d) and 'climbs from ' or 'returns from '
+    return how .. limit .. ' to ' .. ceiling .. ', by 1 a success'
   elseif d.step > 0 then
     return 'tries ' .. limit .. ', confirmed after ' .. more .. ' more successes'
+  elseif ceiling >= d.effective_max then
+    return 'holds at ' .. limit .. ', the most that caps allow'
   end
   return 'holds at ' .. limit .. ', tries ' .. limit + 1 .. ' after ' .. more .. ' more successes'
 end
