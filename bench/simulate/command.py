@@ -20,7 +20,10 @@ from bench.simulate.simulation import Run, run_oracle, run_rule
 from forebay.contracts.settings import RequestAdmissionTuningConfig
 from forebay.coordinator.embedded import EmbeddedServer
 
-RULES: Final = {"aimd": RequestAdmissionTuningConfig()}
+RULES: Final = {
+    "steady": RequestAdmissionTuningConfig(),
+    "aimd": RequestAdmissionTuningConfig(rule="aimd"),
+}
 
 
 @click.command()
