@@ -24,12 +24,17 @@ from forebay.contracts.requests import (
     RequestReleaseOutcome,
 )
 from forebay.contracts.snapshots import DomainSnapshot
+from forebay.coordinator.logs import Logger
+from forebay.coordinator.supervision import Background, Guard
 from forebay.workers.executor import LeaseHolder
 
 LOOK_SECONDS: Final = 0.5
 """Between two looks at a domain, while calls of this process wait for it."""
 SHORTEST_SECONDS: Final = 1.0
 """A cooldown that is over before is waited for in the queue."""
+
+
+log = Logger("forebay.runs")
 
 
 class Pressure(Protocol):
@@ -123,7 +128,12 @@ class _Watch:
         self._loop = asyncio.get_running_loop()
         self._waits: set[asyncio.Timeout] = set()
         self._cooled_at = 0.0  # loop time
-        self._looking: asyncio.Task[None] | None = None
+        self._looking = Background(
+            "forebay-cooldowns",
+            self._look_again,
+            Guard(log, resource=str(resource)),
+            done=self._go_on,
+        )
 
     def cooldown_seconds(self) -> float:
         """Return how long the domain cools down, by the last look."""
@@ -131,8 +141,7 @@ class _Watch:
 
     def add(self, wait: asyncio.Timeout) -> None:
         self._waits.add(wait)
-        if self._looking is None or self._looking.done():
-            self._looking = self._loop.create_task(self._look_again())
+        self._looking.start()
 
     def remove(self, wait: asyncio.Timeout) -> None:
         self._waits.discard(wait)
@@ -149,9 +158,11 @@ class _Watch:
             self._waits.clear()
 
     async def aclose(self) -> None:
-        if self._looking is not None:
-            self._looking.cancel()
-            await asyncio.wait([self._looking])
+        await self._looking.stop()
+
+    def _go_on(self) -> None:
+        if self._waits:  # one that began as the last look ended
+            self._looking.start()
 
     async def _look_again(self) -> None:
         await asyncio.sleep(LOOK_SECONDS)  # most waits are over by then
