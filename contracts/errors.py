@@ -140,7 +140,7 @@ class TaskAdmissionError(ForebayError):
 
     Attributes:
         reason: a stable snake_case name of the refusal: ``unknown_resource``, ``never_fits``,
-            ``shutdown``, ``payload_too_large``, ``duplicate_id``.
+            ``shutdown``, ``payload_too_large``, ``duplicate_id``, ``id_of_another_pool``.
         denied: the task and the rule that said no; None where a run was refused.
     """
 

@@ -82,7 +82,7 @@ class SchedulableTask:
 
     Attributes:
         task_id: stable; submitting it again while it is known adds nothing. arq's keys are named by
-            it, so an id that another pool has queued is known too.
+            it, so an id that another pool holds is refused.
         payload: the arq job, serialised.
         group: its fair-queue group.
         resource_request: what it needs from the ledger.

@@ -15,13 +15,15 @@ from forebay.contracts.tasks import (
     TaskCompleted,
 )
 from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.puller import TaskPuller
 from forebay.coordinator.tasks.snapshots import audit_pool
 from tests.support import wait_until
 
 POOL: Final = "tasks"
-DONE: Final = TaskCompleted(result=b"done", result_seconds=60.0)
+DONE: Final = TaskCompleted(result=pool_shard(POOL)["queue"].encode(), result_seconds=60.0)
+"""With a result that names its pool, as arq's do."""
 
 
 def group(name: str = "g", weight: float = 1.0, limit: int | None = None) -> TaskGroupSpec:

@@ -57,6 +57,9 @@ class Opening:
     is_aborted: bool
 
 
+cron_instants: ContextVar[Mapping[str, datetime] | None] = ContextVar("forebay_cron", default=None)
+"""Set while arq enqueues cron jobs: the instants for which it does, by their names."""
+
 opening_of_job: ContextVar[Opening | None] = ContextVar("forebay_opening_of_job", default=None)
 """Set around ``run_job``; its first pipeline takes it."""
 
@@ -235,10 +238,11 @@ class ForebayArqRedis(ArqRedis):
                 that is named too.
 
         Returns:
-            The job, or None where its id is queued, running or has a result.
+            The job, or None where its id is queued, runs or has a result in this pool.
 
         Raises:
-            TaskAdmissionError: it was refused and nothing was queued; see `FairTaskQueue.submit`.
+            TaskAdmissionError: it was refused and nothing was queued, as where another pool or
+                program holds the id (``id_of_another_pool``); see `FairTaskQueue.submit`.
             ConfigurationError: both kinds of defer, another queue, a wrong name or number, or
                 arguments that the serializer cannot hold.
         """
@@ -246,6 +250,12 @@ class ForebayArqRedis(ArqRedis):
         if _defer_until and _defer_by:
             raise ConfigurationError("use either _defer_until or _defer_by, not both.")
         check_name("function", function)
+        instant = (cron_instants.get() or {}).get(function)
+        if instant is not None:
+            # The pool's name: arq's keys are the whole server's. The instant, past ones as well:
+            # the mark of an earlier run is none of it.
+            _job_id = f"{self._controller.pool}:{_job_id}" if _job_id else None
+            _defer_until = instant
         not_before = _instant(_defer_until, _defer_by)
         job_id = _job_id or uuid4().hex
         is_new = await self._controller.queue.submit(

@@ -12,6 +12,7 @@ import contextlib
 import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextvars import copy_context
+from datetime import datetime
 from functools import partial
 from signal import SIG_IGN, Signals, getsignal
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -46,7 +47,7 @@ from forebay.coordinator.tasks.puller import TaskPuller
 from forebay.workers.arq_health import HealthKeys, HealthRecord
 from forebay.workers.arq_log import WorkerFacts, log_events, logged_as, logging_worker
 from forebay.workers.arq_log import log as arq_log
-from forebay.workers.arq_redis import ForebayArqRedis, Opening, opening_of_job
+from forebay.workers.arq_redis import ForebayArqRedis, Opening, cron_instants, opening_of_job
 from forebay.workers.arq_settings import (
     WORKING,
     address_of,
@@ -255,6 +256,25 @@ class ForebayWorker(Worker):
             self._last_health_check = recorded_at
             raise
 
+    async def run_cron(self, n: datetime, delay: float, num_windows: int = 2) -> None:
+        """Do as arq does, and let each job be known by its pool and its instant."""
+        instants = {job.name: job.next_run or n for job in self.cron_jobs}
+        token = cron_instants.set(instants)
+        try:
+            await super().run_cron(n, delay, num_windows)
+        finally:
+            cron_instants.reset(token)
+
+    async def _poll_iteration(self) -> None:
+        self._forget_cancelled()
+        await super()._poll_iteration()
+
+    def _forget_cancelled(self) -> None:
+        """Forget tasks that were cancelled, which arq would raise in its loop and end."""
+        for job_id, task in [*self.tasks.items()]:
+            if task.done() and task.cancelled():
+                del self.tasks[job_id]
+
     async def _discard_aborted(self) -> None:
         """Drop jobs that are to be aborted before their start; arq counts each as failed."""
         for job_id in await self._unstarted.discard_aborted(self._runs_here):
@@ -264,6 +284,7 @@ class ForebayWorker(Worker):
     async def _cancel_aborted_jobs(self) -> None:
         """Do as arq does, which looks before each beat."""
         await self._outlive("aborts", self._cancel_aborted)
+        self._forget_cancelled()
 
     async def _cancel_aborted(self) -> None:
         with contextlib.suppress(UnicodeDecodeError):  # of ids that are no text the beat disposes

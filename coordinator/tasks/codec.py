@@ -27,10 +27,7 @@ from forebay.contracts.tasks import (
     TaskOutcome,
 )
 from forebay.coordinator.keys import check_id, encode
-from forebay.coordinator.logs import Logger
 from forebay.coordinator.operations import Args
-
-log = Logger("forebay.tasks")
 
 _COUNTS: Final = {"try": 0, "nothing": 1, "loss": 2}
 RESOURCE_SAFE: Final = ":/"
@@ -161,10 +158,7 @@ def check_accepted(terms: Sequence[Any], what: str, item: SchedulableTask | None
         TaskAdmissionError: it was refused.
     """
     match terms:
-        case ["accepted"]:
-            return True
-        case ["accepted", "not_served"]:
-            _warn_not_served(what, item)
+        case ["accepted", *_]:
             return True
         case ["known"]:
             return False
@@ -177,15 +171,6 @@ def check_accepted(terms: Sequence[Any], what: str, item: SchedulableTask | None
             raise TaskAdmissionError(code, f"{what} {says}", denied)
         case _:
             raise CoordinatorError(f"{what} was answered with {terms!r}; please report this.")
-
-
-def _warn_not_served(what: str, item: SchedulableTask | None) -> None:
-    log.warning(
-        "task_waits_for_its_function",
-        task=what,
-        function=item and item.function,
-        hint="no live worker of this pool serves it; the task waits until one that does is started",
-    )
 
 
 def _refusal(code: str, detail: str) -> tuple[TaskDenialReason, str]:

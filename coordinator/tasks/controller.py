@@ -27,11 +27,12 @@ from forebay.coordinator.scripts import script
 from forebay.coordinator.supervision import Guard
 from forebay.coordinator.tasks import codec
 from forebay.coordinator.tasks.asking import Admit, Word
+from forebay.coordinator.tasks.id_holders import HolderServer
 from forebay.coordinator.tasks.queue import FairTaskQueue
 from forebay.coordinator.tasks.snapshots import PoolReader, Reader
 
 
-class PoolServer(Server, Reader, Protocol):
+class PoolServer(Server, Reader, HolderServer, Protocol):
     """The process's connection to a pool's server."""
 
 
@@ -55,6 +56,7 @@ class TaskAdmissionController:
             code can be stopped: another member is free to run it.
 
     Attributes:
+        pool: the pool's name.
         keys: of the pool.
         queue: what goes into it.
         channel: the one way of this process to change it.
@@ -68,6 +70,7 @@ class TaskAdmissionController:
         functions: Sequence[str] = (),
         on_lease_lost: Callable[[TaskAdmissionLease], None] | None = None,
     ) -> None:
+        self.pool = pool
         self.keys = pool_shard(pool)
         self.recheck_seconds = server.settings.recheck_seconds
         self._functions = [check_id("function", name) for name in functions]
@@ -84,7 +87,7 @@ class TaskAdmissionController:
         self._due_at: float | None = None  # loop time at which a notice said to look again
         self.channel = ShardChannel(server, self.keys, script("tasks/batch"), self)
         self._reader = PoolReader(server, self.keys)
-        self.queue = FairTaskQueue(self.channel, self._reader)
+        self.queue = FairTaskQueue(self.channel, self._reader, server, pool)
 
     def watch(self, on_change: Callable[[], None]) -> None:
         """Call a function whenever there may be something new: work, room, a row group."""

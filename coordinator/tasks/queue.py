@@ -12,10 +12,16 @@ from forebay.contracts.task_policies import QueueView
 from forebay.contracts.tasks import SchedulableTask, TaskAdmissionDenied, TaskDenialReason
 from forebay.coordinator.channel import ShardChannel
 from forebay.coordinator.keys import check_id
+from forebay.coordinator.logs import Logger
+from forebay.coordinator.operations import Result
 from forebay.coordinator.tasks import codec
+from forebay.coordinator.tasks.id_holders import HolderServer, holder_of
 from forebay.coordinator.tasks.snapshots import PoolReader
 
 MAX_PAYLOAD_BYTES: Final = 8 * 1024 * 1024
+_MOST_SAID_OF: Final = 1000
+
+log = Logger("forebay.tasks")
 
 
 class FairTaskQueue:
@@ -24,11 +30,18 @@ class FairTaskQueue:
     Args:
         channel: the pool's.
         reader: looks at the pool.
+        server: the process's connection, to look who else holds an id.
+        pool: its name, for the log.
     """
 
-    def __init__(self, channel: ShardChannel, reader: PoolReader) -> None:
+    def __init__(
+        self, channel: ShardChannel, reader: PoolReader, server: HolderServer, pool: str
+    ) -> None:
+        self._pool = pool
         self._channel = channel
         self._reader = reader
+        self._server = server
+        self._said_of: set[str] = set()  # functions whose tasks wait, as nobody serves them
 
     async def submit(self, task: SchedulableTask) -> bool:
         """Put a task into the queue, once.
@@ -38,13 +51,40 @@ class FairTaskQueue:
 
         Raises:
             TaskAdmissionError: it was refused and nothing was queued: a resource that is unknown or
-                asked for above its limit, a payload that is too large, a pool that is draining.
+                asked for above its limit, a payload that is too large, a pool that is draining, an
+                id that another pool or program holds.
             ConfigurationError: a wrong name.
             CoordinatorError: the shared state could not be used.
         """
         _check_task(task)
         result = await self._channel.ask(*codec.submit_args(task))
-        return codec.check_accepted(result, f"task {task.task_id!r}", task)
+        return await self._is_new(result, task)
+
+    async def _is_new(self, result: Result, task: SchedulableTask) -> bool:
+        """Return whether a submitted task is new; raise where it was refused, and say by whom."""
+        if result == ["known", "elsewhere"]:
+            raise _held_elsewhere(task, await holder_of(self._server, task.task_id))
+        is_new = codec.check_accepted(result, f"task {task.task_id!r}", task)
+        if is_new and task.function is not None:
+            self._say_if_it_waits(task.function, task, is_served=result == ["accepted"])
+        return is_new
+
+    def _say_if_it_waits(self, function: str, task: SchedulableTask, *, is_served: bool) -> None:
+        """Warn once of a function that no live worker serves; again after it was served."""
+        if is_served:
+            self._said_of.discard(function)
+        elif function not in self._said_of:
+            if len(self._said_of) >= _MOST_SAID_OF:
+                self._said_of.clear()
+            self._said_of.add(function)
+            log.warning(
+                "task_waits_for_its_function",
+                pool=self._pool,
+                function=function,
+                task_id=task.task_id,
+                remedy="no live worker of this pool serves it; start one that does, and this task"
+                " and others of the function are taken",
+            )
 
     async def enqueue(self, items: Iterable[SchedulableTask]) -> list[str]:
         """Put tasks into the queue, each once, in one or few calls.
@@ -69,7 +109,7 @@ class FairTaskQueue:
             if isinstance(answer, BaseException):
                 raise answer
             try:
-                codec.check_accepted(answer, f"task {task.task_id!r}", task)
+                await self._is_new(answer, task)
             except TaskAdmissionError as error:
                 refused = refused or error
             else:
@@ -154,6 +194,19 @@ def _check_task(task: SchedulableTask) -> None:
             f" {MAX_PAYLOAD_BYTES}; store it elsewhere and pass a reference.",
             TaskAdmissionDenied(item=task, reason=TaskDenialReason.POLICY_DENIAL),
         )
+
+
+def _held_elsewhere(task: SchedulableTask, holder: str) -> TaskAdmissionError:
+    return TaskAdmissionError(
+        "id_of_another_pool",
+        f"task id {task.task_id!r} is held by {holder}, expected one that is free: ids count for"
+        " the whole server, as arq's keys are named by them alone; put the pool's name in front.",
+        TaskAdmissionDenied(
+            item=task,
+            reason=TaskDenialReason.POLICY_DENIAL,
+            diagnostics={"code": "id_of_another_pool", "holder": holder},
+        ),
+    )
 
 
 def _check_distinct(tasks: list[SchedulableTask]) -> None:

@@ -97,7 +97,7 @@ def test_known_task_is_accepted_and_stays_as_it_is(pool: Pool, place: str) -> No
     if place in {"running", "result", "mark"}:
         (lease,) = pool.admit(1)
     if place == "result":
-        pool.finish(lease)
+        pool.finish(lease, result=f"...{pool.keys['queue']}...".encode())
     if place == "mark":
         pool.ask("m", "finish", lease, b"", "", 60_000)
     payload, before = pool.client.get("arq:job:t"), pool.stored()
@@ -105,6 +105,44 @@ def test_known_task_is_accepted_and_stays_as_it_is(pool: Pool, place: str) -> No
     assert pool.submit("t", "elsewhere", weight=7, limit=1, payload=b"other") == ["known"]
     assert pool.client.get("arq:job:t") == payload
     assert pool.stored() == before
+
+
+@pytest.mark.parametrize("kind", ["job", "in-progress", "result"])
+@pytest.mark.parametrize("stored", ["another's", "of another type"])
+def test_id_that_another_pool_or_program_holds_is_told_and_stays_as_it_is(
+    pool: Pool, kind: str, stored: str
+) -> None:
+    if stored == "another's":
+        pool.client.set(f"arq:{kind}:t", "fb:{pool:other}:queue 123")
+    else:
+        pool.client.rpush(f"arq:{kind}:t", "x")
+    before = pool.stored()
+
+    assert pool.submit("t", not_before_us=START_US + SECOND_US) == ["known", "elsewhere"]
+    assert pool.stored() == before
+    assert pool.arq("t") == {kind}
+    pool.client.delete(f"arq:{kind}:t")
+
+
+@pytest.mark.parametrize(
+    ("later_us", "answer"),
+    [(0, "known"), (499, "known"), (1000, "accepted"), (2_000_000, "accepted"), (-1000, "known")],
+)
+def test_mark_of_a_cron_jobs_instant_refuses_no_later_one(
+    pool: Pool, later_us: int, answer: str
+) -> None:
+    instant_us = START_US - 60 * SECOND_US
+    pool.submit("t", not_before_us=instant_us)
+    pool.ask("m", "finish", pool.admit(1)[0], b"", "", 60_000)
+
+    assert pool.submit("t", not_before_us=instant_us + later_us) == [answer]
+
+
+def test_mark_of_a_cron_job_refuses_who_names_no_instant(pool: Pool) -> None:
+    pool.submit("t", not_before_us=START_US)
+    pool.ask("m", "finish", pool.admit(1)[0], b"", "", 60_000)
+
+    assert pool.submit("t") == ["known"]
 
 
 def test_task_whose_result_has_expired_is_new(pool: Pool) -> None:

@@ -53,7 +53,7 @@ async def test_a_job_runs_at_its_times_once_by_several_workers(redis_url, jobs):
             )
         await wait_until(lambda: len(set(diary.ids)) >= 2)
     assert set(Counter(diary.ids).values()) == {1}
-    assert all(re.fullmatch(r"note:\d+123", job_id) for job_id in diary.ids)
+    assert all(re.fullmatch(r"default:note:\d+123", job_id) for job_id in diary.ids)
 
 
 @pytest.mark.parametrize(("unique", "runs"), [(True, 1), (False, 2)])
@@ -94,12 +94,76 @@ async def test_a_job_with_an_id_is_not_enqueued_while_its_last_run_goes_on(redis
     now = datetime.now().astimezone()
     async with working(redis_url, cron_jobs=[job]) as worker:
         await come_due([worker], now)
-        await wait_until(lambda: gate.inside == ["nightly"])
+        await wait_until(lambda: gate.inside == ["default:nightly"])
         await come_due([worker], now + timedelta(seconds=1))
         assert (await jobs.tasks.queue.view()).queued_total == 0
         gate.open.set()
         await wait_until(lambda: worker.jobs_complete == 1)
-    assert gate.inside == ["nightly"]
+    assert gate.inside == ["default:nightly"]
+
+
+async def test_cron_jobs_of_one_name_in_two_applications_both_run(redis_url, jobs):
+    diaries = {"one": Diary(), "two": Diary()}
+    now = datetime.now().astimezone()
+    async with (
+        working(redis_url, cron_jobs=[diaries["one"].cron()], pool="one") as one,
+        working(redis_url, cron_jobs=[diaries["two"].cron()], pool="two") as two,
+    ):
+        await come_due([one, two], now)
+        await wait_until(lambda: all(diary.ids for diary in diaries.values()))
+    assert [diary.ids for diary in diaries.values()] == [
+        [f"one:note:{to_unix_ms(now)}"],
+        [f"two:note:{to_unix_ms(now)}"],
+    ]
+
+
+async def test_cron_jobs_of_one_id_in_two_applications_both_run(redis_url, jobs):
+    diaries = {"one": Diary(), "two": Diary()}
+    crons = {name: diary.cron(job_id="nightly") for name, diary in diaries.items()}
+    async with (
+        working(redis_url, cron_jobs=[crons["one"]], pool="one") as one,
+        working(redis_url, cron_jobs=[crons["two"]], pool="two") as two,
+    ):
+        await come_due([one, two], datetime.now().astimezone())
+        await wait_until(lambda: all(diary.ids for diary in diaries.values()))
+    assert [diary.ids for diary in diaries.values()] == [["one:nightly"], ["two:nightly"]]
+
+
+async def test_a_job_with_an_id_runs_at_each_of_its_times(redis_url, jobs):
+    """arq's mark of the last run lives for 60 s, and is none of the next time's."""
+    diary = Diary()
+    first = datetime.now().astimezone() - timedelta(seconds=20)
+    async with working(redis_url, cron_jobs=[diary.cron(job_id="often")]) as worker:
+        for turn in range(1, 6):
+            await come_due([worker], first + timedelta(seconds=2 * turn))
+            await wait_until(lambda turn=turn: worker.jobs_complete == turn)
+    assert diary.ids == ["default:often"] * 5
+
+
+async def test_a_job_with_an_id_every_two_seconds_runs_every_two_seconds(redis_url, jobs):
+    diary = Diary()
+    terms = {"hour": None, "minute": None, "second": set(range(0, 60, 2))}
+    often = diary.cron(job_id="often", **terms)
+    async with working(redis_url, cron_jobs=[often], poll_delay=0.1):
+        await wait_until(lambda: len(diary.ids) >= 3, timeout=30.0)
+
+
+async def test_a_worker_that_lags_behind_does_not_repeat_a_job_with_an_id(redis_url, jobs):
+    diary = Diary()
+    now = datetime.now().astimezone()
+    async with (
+        working(redis_url, cron_jobs=[diary.cron(job_id="often")]) as one,
+        working(redis_url, cron_jobs=[diary.cron(job_id="often")]) as other,
+    ):
+        ended = lambda count: one.jobs_complete + other.jobs_complete == count  # noqa: E731
+        await come_due([one], now)
+        await wait_until(lambda: ended(1))
+        await come_due([other], now)
+        await come_due([one], now + timedelta(seconds=2))
+        await wait_until(lambda: ended(2))
+        await come_due([other], now + timedelta(seconds=2))
+        assert await jobs.zcard(jobs.default_queue_name) == 0
+    assert diary.ids == ["default:often"] * 2
 
 
 async def test_a_job_may_run_as_its_worker_starts(redis_url, jobs):
@@ -114,7 +178,7 @@ async def test_a_job_that_comes_soon_waits_for_its_time(redis_url, jobs):
         due = datetime.now().astimezone() + timedelta(hours=1)
         await come_due([worker], due)
         (queued,) = await jobs.queued_jobs()
-        assert queued.job_id == f"note:{to_unix_ms(due)}"
+        assert queued.job_id == f"default:note:{to_unix_ms(due)}"
         assert abs(queued.score - to_unix_ms(due)) < 60_000
 
 

@@ -10,7 +10,7 @@ from arq.jobs import JobStatus
 from arq.utils import timestamp_ms, to_unix_ms
 from arq.worker import Retry
 
-from forebay.contracts.errors import ConfigurationError, TaskFailed
+from forebay.contracts.errors import ConfigurationError, TaskAdmissionError, TaskFailed
 from forebay.contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpec
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.tasks import SchedulerResourceRequest
@@ -239,7 +239,8 @@ async def test_an_id_is_enqueued_once_while_its_job_waits_runs_or_has_a_result(r
 async def test_an_id_that_another_pool_has_queued_is_not_taken_from_it(redis_url, jobs):
     job = await jobs.enqueue_job("echo", "first", _job_id="one")
     async with await create_pool(redis_url, pool="other") as others:
-        assert await others.enqueue_job("echo", "second", _job_id="one") is None
+        with pytest.raises(TaskAdmissionError, match="'one' is held by pool 'default'"):
+            await others.enqueue_job("echo", "second", _job_id="one")
         other = await others.enqueue_job("echo", "other")
         async with working(redis_url, echo, pool="other"):
             assert (await result_of(other))["args"] == ["other"]

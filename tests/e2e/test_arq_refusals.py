@@ -63,6 +63,25 @@ async def test_a_job_of_a_function_that_no_live_worker_has_waits_for_one(redis_u
         assert await waits.result(timeout=5) == -1
 
 
+async def test_a_function_that_nobody_serves_is_warned_of_once_until_it_was_served(
+    redis_url, jobs, caplog
+):
+    def warned():
+        return caplog.text.count("task_waits_for_its_function")
+
+    for n in range(5):
+        await jobs.enqueue_job("echo", n)
+    await jobs.enqueue_job("ecko", 1)
+    assert warned() == 2
+    async with working(redis_url, echo):
+        await result_of(await jobs.enqueue_job("echo", 5))
+        assert warned() == 2
+    for n in range(5):
+        await jobs.enqueue_job("echo", n)
+    assert warned() == 3
+    await jobs.flushall()
+
+
 async def test_a_pool_that_drains_takes_nothing_new(redis_url, jobs):
     await jobs.tasks.set_state("draining")
     with pytest.raises(TaskAdmissionError, match="draining") as refused:

@@ -99,7 +99,7 @@ local function grant_lease(head, member, in_progress_ms)
   may_be_new('held')
   redis.call('ZADD', K.held, 0, member .. '\0lease\0' .. lease_id)
   LOST.watch(member, lease_id, task.losses)
-  redis.call('SET', arq_key('in-progress', id), '1', 'PX', in_progress_ms)
+  redis.call('SET', arq_key('in-progress', id), K.queue, 'PX', in_progress_ms)
   emit_task('task_lease_acquired', 'task_id', id, 'lease_id', lease_id, 'member_id', member)
   return { id = id, lease_id = lease_id, task = task, payload = payload }
 end

@@ -1,12 +1,34 @@
 -- The operations of a batch. Each returns its own result as JSON text; ids, names and signatures
 -- arrive encoded, so that none can break a string.
 
--- Whether an id waits, here or in another pool, runs or has a result. One whose payload has expired
--- waits only to be told so, and comes anew; a cell has no payload.
-local function is_known(id)
-  local task = read_task(id)
-  return task and task.run ~= ''
-    or redis.call('EXISTS', arq_key('job', id), arq_key('in-progress', id), arq_key('result', id)) > 0
+-- Whether arq's mark of an id is one that the end of a cron job has left, of an earlier instant than this one.
+local function is_of_an_earlier_instant(mark, not_before_us)
+  local prefix = K.queue .. ' '
+  local score = type(mark) == 'string' and string.sub(mark, 1, #prefix) == prefix
+    and tonumber(string.sub(mark, #prefix + 1))
+  return score and not_before_us and math.floor(not_before_us / 1000 + 0.5) > score
+end
+
+-- The answer to the submit of an id that waits, runs or has a result, here or elsewhere: arq's keys are named
+-- by ids alone. nil for a new one: its payload has expired, and it waits only to be told so, or the mark is of
+-- a cron job's earlier instant. A cell has no payload.
+local function known_as(id, not_before_us)
+  local task, job, marked, result = read_task(id), arq_key('job', id), arq_key('in-progress', id),
+    arq_key('result', id)
+  if task and task.run ~= '' then
+    return '["known"]'
+  elseif redis.call('EXISTS', job, marked, result) == 0 then
+    return nil
+  elseif task then
+    return '["known"]'
+  end
+  -- pcall: another program may have made it a key of another type.
+  local mark, kept = redis.pcall('GET', marked), redis.pcall('GET', result)
+  if is_of_an_earlier_instant(mark, not_before_us) and not kept and redis.call('EXISTS', job) == 0 then
+    return nil
+  end
+  local is_ours = string.find(tostring(mark), K.queue, 1, true) or string.find(tostring(kept), K.queue, 1, true)
+  return is_ours and '["known"]' or '["known","elsewhere"]'
 end
 
 -- Why a new task is not taken, as a result; or nil.
@@ -20,8 +42,9 @@ end
 -- `not_before_us` is an instant of the server's clock that the user asks for, or empty for now.
 function OPERATIONS.submit(id, group_name, weight, admitted_limit, signature, not_before_us, payload,
   ttl_ms, function_name, tries)
-  if is_known(id) then
-    return '["known"]'
+  local known = known_as(id, tonumber(not_before_us))
+  if known then
+    return known
   end
   local refusal = refusal_of(signature)
   if refusal then
@@ -115,17 +138,17 @@ function OPERATIONS.finish(lease_id, result, result_ttl_ms, keep_in_progress_ms)
     return unknown
   end
   local id = lease.task_id
-  local task = lease.is_cell and read_task(id)
+  local task = (lease.is_cell or keep_in_progress_ms ~= '') and read_task(id)
   end_lease(lease_id, lease, false)
   forget_task(id)
   write_result(id, result, result_ttl_ms)
   if keep_in_progress_ms == '' then
     redis.call('DEL', arq_key('in-progress', id))
-  else
-    redis.call('PEXPIRE', arq_key('in-progress', id), keep_in_progress_ms)
+  else -- of a cron job: it tells others that its instant was served, and no later one
+    redis.call('SET', arq_key('in-progress', id), K.queue .. ' ' .. task.score, 'PX', keep_in_progress_ms)
   end
   emit_task('task_lease_released', 'task_id', id, 'lease_id', lease_id, 'outcome', 'completed')
-  if task then
+  if lease.is_cell and task then
     COOLING.finish(task.signature)
     RUNS.complete_cells(task, first_argument + 4, last_argument)
   end
