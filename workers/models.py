@@ -76,7 +76,7 @@ class WorkflowModels:
         environ: where the keys are.
 
     Raises:
-        ConfigurationError: a model names no provider, or a provider's key is not set.
+        ConfigurationError: a model names no provider, or a provider's key is not set or no key.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class WorkflowModels:
                 resource=resolver.resolve(
                     spec.provider, spec.model, RequestDomain.CHAT, model_alias=alias
                 ),
-                client=clients.client(provider.base_url, _key_of(spec.provider, provider, environ)),
+                client=_client_of(clients, spec.provider, provider, environ),
                 base_url=provider.base_url,
             )
 
@@ -184,6 +184,17 @@ class WorkflowModels:
             cost=self._estimator.estimate({"messages": messages, "max_tokens": spec.max_tokens}),
             max_attempts=spec.max_attempts,
         )
+
+
+def _client_of(
+    clients: ProviderClients, name: str, provider: ProviderSpec, environ: Mapping[str, str]
+) -> OpenAICompatibleClient:
+    key = _key_of(name, provider, environ)
+    try:
+        return clients.client(provider.base_url, key)
+    except ConfigurationError as error:
+        of_key = f" with the key in variable {provider.api_key_env}" if key else ""
+        raise ConfigurationError(f"provider {name!r}{of_key} cannot be called: {error}") from error
 
 
 def _key_of(name: str, provider: ProviderSpec, environ: Mapping[str, str]) -> SecretStr | None:

@@ -11,7 +11,12 @@ from typing import Any, Final
 
 from redis.exceptions import RedisError
 
-from forebay.contracts.errors import CoordinatorError, RunRefused, WorkflowError
+from forebay.contracts.errors import (
+    ConfigurationError,
+    CoordinatorError,
+    RunRefused,
+    WorkflowError,
+)
 from forebay.contracts.events import RuntimeCorrelation, current_correlation
 from forebay.contracts.identity import RequestDomain, RequestGroupSpec, request_resource
 from forebay.contracts.runs import RunSpec
@@ -201,9 +206,10 @@ class RunCells:
             return None
         workflow = self._workflow_here(spec.workflow)
         generators = await asyncio.to_thread(_generators_of, workflow)
+        spec = spec.model_copy(update={"workflow": workflow})
+        models = self._models_of(spec)
         if not await self._tracker.accept(run_id):
             raise RunRefused(f"every worker of the pool has refused run {run_id!r}.")
-        spec = spec.model_copy(update={"workflow": workflow})
         for alias, model in workflow.models.items():
             resource = self._resolver.resolve(model.provider, model.model, model_alias=alias)
             await self._requests.register(
@@ -218,19 +224,29 @@ class RunCells:
                     quotas=model.quotas,
                 ),
             )
-        models = WorkflowModels(
-            workflow,
-            executor=self._executor,
-            clients=self._clients,
-            resolver=self._resolver,
-            group=RequestGroupSpec(key=spec.tenant, weight=spec.weight),
-            environ=self._environ,
-        )
         return _PreparedRun(
             spec=spec,
             generators=generators,
             context=GenerationContext(models=models),
         )
+
+    def _models_of(self, spec: RunSpec) -> WorkflowModels:
+        """Return the models of a run.
+
+        Raises:
+            RunRefused: a provider's key or address cannot be used here.
+        """
+        try:
+            return WorkflowModels(
+                spec.workflow,
+                executor=self._executor,
+                clients=self._clients,
+                resolver=self._resolver,
+                group=RequestGroupSpec(key=spec.tenant, weight=spec.weight),
+                environ=self._environ,
+            )
+        except ConfigurationError as error:
+            raise RunRefused(f"worker {self._name} cannot make it: {error}") from error
 
     def _workflow_here(self, workflow: Workflow) -> Workflow:
         """Return a workflow as this worker may use it.

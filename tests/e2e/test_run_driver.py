@@ -21,7 +21,7 @@ from forebay.workers.run_driver import RunDriver
 from forebay.workers.workflow_file import load_workflow
 from tests.support import wait_until
 from tests.support_arq import working
-from tests.support_runs import forebay, remains
+from tests.support_runs import forebay, remains, start_forebay
 
 POOL = pool_shard("default")
 ALLOWED = Allowlist.of(paths=["/"], hosts=["127.0.0.1"])
@@ -123,3 +123,32 @@ async def test_a_run_without_a_worker_says_what_it_waits_for(folder, redis_url):
         "pool a b has no worker, for which the run waits; start one:",
         "  forebay worker --pool 'a b' --url ...",
     ]
+
+
+async def test_a_run_whose_only_worker_goes_says_so_and_goes_on_when_one_comes(folder, redis_url):
+    (folder / "seed.csv").write_text("id\n" + "".join(f"{n}\n" for n in range(400)))
+    run_of(folder, text="{{ id }}")
+    async with await Coordinator.open(redis_url) as coordinator:
+        async with makes_cells(redis_url, max_jobs=1):
+            running = start_forebay("run", "flow.toml", "--url", redis_url, cwd=folder)
+
+            async def is_begun():
+                return await coordinator.client.exists(POOL["checkpoints"])
+
+            await wait_until(is_begun, timeout=60)
+        said = await asyncio.to_thread(lines_until, running, "has no worker")
+        async with makes_cells(redis_url):
+            said += await asyncio.to_thread(lines_until, running, "has a worker; the run goes on")
+            out, _ = await asyncio.to_thread(running.communicate, timeout=120)
+    assert running.returncode == 0, said
+    assert "400 of 400 records written" in out
+
+
+def lines_until(running, text):
+    """Read what a command says up to a line that holds a text."""
+    lines = []
+    while not lines or text not in lines[-1]:
+        line = running.stderr.readline()
+        assert line, f"it ended without saying {text!r}: {lines}"
+        lines.append(line)
+    return lines
