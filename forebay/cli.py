@@ -73,10 +73,14 @@ def main() -> None:
             stream.reconfigure(errors="backslashreplace")  # a name that a terminal cannot show
     try:
         cli(prog_name="forebay", standalone_mode=not debug)
-    except Exception as error:
+    except click.ClickException as error:  # wrong usage, which click tells by itself else
+        error.show()
+        sys.exit(error.exit_code)
+    except Exception as error:  # noqa: BLE001 - told below, whatever it is
         if debug:
-            raise
-        click.echo(f"Error: {sentence_of(error)}", err=True)
+            traceback.print_exc()
+        else:
+            click.echo(f"Error: {sentence_of(error)}", err=True)
         sys.exit(exit_code_of(error))
 
 

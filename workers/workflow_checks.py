@@ -132,8 +132,9 @@ def _used_columns(
         try:
             variables = check_template(source)
         except TemplateSyntaxError as error:
+            problem = (error.message or "").rstrip(".")
             raise file.refuse(
-                place, f"template line {error.lineno}: {error.message}; correct it there"
+                place, f"template line {error.lineno}: {problem}; correct it there"
             ) from error
         for name in sorted(variables):
             if name not in makers:

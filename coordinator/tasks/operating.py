@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from urllib.parse import unquote
 
 from forebay.contracts.errors import ConfigurationError
@@ -40,5 +41,5 @@ async def _no_such_pool(coordinator: Coordinator, pool: str) -> ConfigurationErr
     return ConfigurationError(
         f"no pool {pool!r} exists on the server at {coordinator.address}, {there_is}; correct the"
         f" name or the URL, or make the pool by starting a worker for it: forebay worker --pool"
-        f" {pool}."
+        f" {shlex.quote(pool)}."
     )

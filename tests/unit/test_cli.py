@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from forebay.cli import COMMANDS, cli, main
-from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.errors import ConfigurationError, RunStopped
 from tests.support_extras import answer_of
 
 LOADED = """
@@ -160,11 +160,41 @@ def test_an_error_that_nobody_expected_is_one_line_with_its_place_and_no_traceba
     assert "forebay --debug" in line
 
 
-def test_debug_shows_the_traceback_of_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("error", "code"), [(KeyError("absent"), 1), (RunStopped("told to"), 4)])
+def test_debug_shows_the_traceback_of_an_error_and_keeps_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: Exception,
+    code: int,
+) -> None:
     def fail(**_: object) -> None:
-        raise KeyError("absent")
+        raise error
 
     monkeypatch.setattr(sys, "argv", ["forebay", "--debug"])
     monkeypatch.setattr("forebay.cli.cli", fail)
-    with pytest.raises(KeyError):
+    with pytest.raises(SystemExit) as ended:
         main()
+    assert ended.value.code == code
+    said = capsys.readouterr().err
+    assert said.startswith("Traceback")
+    assert "in fail" in said
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["nope"], ["snapshot"], ["snapshot", "--nope"], ["run", "--weight", "x", "flow.toml"]],
+)
+@pytest.mark.parametrize("debug", [[], ["--debug"]])
+def test_wrong_usage_is_told_without_a_traceback_with_debug_too(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    debug: list[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["forebay", *debug, *arguments])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("Usage: forebay ")
+    assert "Traceback" not in said
