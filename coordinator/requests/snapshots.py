@@ -94,8 +94,12 @@ class RequestPressureSnapshotProvider:
 
     async def global_snapshots(self) -> dict[ProviderModelKey, GlobalSnapshot]:
         """Return every provider/model that any member ever joined."""
-        keys = [key for tag in await self._coordinator.shards() if (key := provider_model_of(tag))]
-        return {key: await self.global_snapshot(key) for key in keys}
+        return {key: await self.global_snapshot(key) for key in await self.used()}
+
+    async def used(self) -> list[ProviderModelKey]:
+        """Return which provider/models any member ever joined."""
+        tags = await self._coordinator.shards()
+        return [key for tag in tags if (key := provider_model_of(tag))]
 
     async def audit(self, provider_model: ProviderModelKey) -> AuditReport:
         """Work out a shard's books from its leases, waiters and registrations, and compare."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Mapping
 
 import click
 
 from forebay.commands.lines import fitted
+from forebay.contracts.errors import SchemaMismatch
 from forebay.contracts.identity import ProviderModelKey
 from forebay.contracts.snapshots import BudgetSnapshot, DomainSnapshot, GlobalSnapshot
 from forebay.coordinator.coordinator import Coordinator
@@ -21,23 +23,35 @@ from forebay.runtime import run_async
 @click.option("--watch", is_flag=True, help="Again every second until stopped.")
 def snapshot_command(url: str, as_json: bool, watch: bool) -> None:
     """Print windows, leases, waiters and members of every provider/model."""
-    run_async(_show(url, as_json=as_json, watch=watch))
+    if not run_async(_show(url, as_json=as_json, watch=watch)):
+        sys.exit(1)
 
 
-async def _show(url: str, *, as_json: bool, watch: bool) -> None:
+async def _show(url: str, *, as_json: bool, watch: bool) -> bool:
+    """Print all there are; return whether each could be read."""
     async with await Coordinator.open(url) as coordinator:
         pressure = RequestPressureSnapshotProvider(coordinator)
         while True:
-            shards = await pressure.global_snapshots()
-            if not shards and not as_json:
+            keys = await pressure.used()
+            if not keys and not as_json:
                 click.echo("no provider/model has been used on this server yet")
-            for key, shard in shards.items():
-                click.echo(
-                    shard.model_dump_json() if as_json else "\n".join(snapshot_lines(key, shard))
-                )
+            refused = [key for key in keys if not await _show_one(pressure, key, as_json=as_json)]
             if not watch:
-                return
+                return not refused
             await asyncio.sleep(1.0)
+
+
+async def _show_one(
+    pressure: RequestPressureSnapshotProvider, key: ProviderModelKey, *, as_json: bool
+) -> bool:
+    """Print a provider/model, or why this version cannot read it, which hides no other."""
+    try:
+        shard = await pressure.global_snapshot(key)
+    except SchemaMismatch as error:
+        click.echo(f"Error: {error}", err=True)
+        return False
+    click.echo(shard.model_dump_json() if as_json else "\n".join(snapshot_lines(key, shard)))
+    return True
 
 
 def snapshot_lines(key: ProviderModelKey, shard: GlobalSnapshot) -> list[str]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 
 import pytest
 
 from forebay.contracts.errors import SchemaMismatch
+from forebay.contracts.identity import ProviderModelKey
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import SCHEMA_VERSION, ShardKeys, pool_shard, request_shard
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
@@ -22,10 +26,10 @@ POOL = "tasks"
 OTHERS = ("1", "3")
 
 
-async def register(coordinator: Coordinator) -> None:
+async def register(coordinator: Coordinator, model: ProviderModelKey = MODEL) -> None:
     controller = AdaptiveRequestAdmissionController(coordinator)
     try:
-        await controller.register(MODEL, "alias", max_parallel_requests=1)
+        await controller.register(model, "alias", max_parallel_requests=1)
     finally:
         await controller.close()
 
@@ -91,3 +95,20 @@ async def test_pool_of_another_version_is_refused_and_left_as_it_is(
 ) -> None:
     await submit(coordinator)
     await refused(coordinator, pool_shard(POOL), version, use)
+
+
+async def test_snapshots_of_other_shards_are_shown_beside_one_that_is_refused(
+    coordinator: Coordinator, redis_url: str
+) -> None:
+    await register(coordinator)
+    other = ProviderModelKey(provider_name="local", model_id="older")
+    await register(coordinator, other)
+    await coordinator.client.hset(request_shard(other)["meta"], "schema", "1")
+    command = [sys.executable, "-m", "forebay", "snapshot", "--url", redis_url]
+    ran = await asyncio.to_thread(
+        subprocess.run, command, capture_output=True, text=True, check=False
+    )
+    assert ran.returncode == 1
+    assert ran.stdout.startswith(f"{MODEL}  cap ")
+    assert f"the shard fb:{{rq:{other}}} has schema version 1," in ran.stderr
+    assert len(ran.stderr.splitlines()) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ async def test_pool_that_nobody_made_is_an_error_that_lists_the_pools(
     with pytest.raises(ConfigurationError, match=r"expected one of a b, mail;") as refused:
         await set_pool_state(made, pool, "paused")
     assert repr(pool) in str(refused.value)
-    assert f"forebay worker --pool {pool}" in str(refused.value)
+    assert f"forebay worker --pool {shlex.quote(pool)}." in str(refused.value)
     assert await everything(made) == before
 
 
