@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 CHECKS := lint types lua test test-slow
 
 .PHONY: help setup demo test test-slow check checks property-long bench lint lint-imports types lua clean \
-	e2e-providers e2e-sdks
+	e2e-providers e2e-sdks shared-capacity
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,7 @@ help:
 	@echo "make check  what CI runs: $(CHECKS)"
 	@echo "make bench  figures, beside the raw cost; two commits are compared by"
 	@echo "            .venv/bin/python -m bench --baseline REF SCENARIO"
+	@echo "make shared-capacity [ROW=...]  a fleet told nothing beside one that knows the limit; an hour and a half"
 	@echo "make property-long  10,000 random histories of a shard against its model"
 	@echo "make e2e-providers  against LiteLLM, nginx and a provider with three hidden limits; 40 minutes"
 	@echo "make e2e-sdks  the transports below older SDKs, LiteLLM and pydantic-ai, each installed apart"
@@ -93,6 +94,10 @@ $(VENV)/apart/%: pyproject.toml
 	@rm -rf $@ && $(PYTHON) -m venv $@
 	@$@/bin/python -m pip install -qq --disable-pip-version-check $(PACKAGES)
 	@touch $@
+
+# A run that was interrupted goes on where it was: each row is an artifact.
+shared-capacity: setup $(VENV)/apart/litellm-proxy
+	@$(BIN)/python -m bench shared-capacity $(ROW)
 
 bench: setup
 	@$(BIN)/python -m bench

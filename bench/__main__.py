@@ -1,7 +1,8 @@
 """``python -m bench``: measures every figure of a scenario, or of all, and writes what it found.
 
 With ``--baseline REF`` it compares the checked out commit with another one instead.
-``python -m bench simulate`` simulates a fleet's window (bench/simulate).
+``python -m bench simulate`` simulates a fleet's window,
+``python -m bench shared-capacity`` runs fleets against providers that refuse.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import click
 from bench import crash, handoff, jobs, many_waiters, memory, micro, recovery, report, transport
 from bench.compare.command import FEWEST_PAIRS, USUAL_PAIRS, compare
 from bench.harness import new_event_loop
+from bench.shared_capacity.command import shared_capacity
 from bench.simulate.command import simulate
 
 SCENARIOS = {
@@ -29,7 +31,7 @@ SCENARIOS = {
     "jobs": jobs,
 }
 
-COMMANDS = {"simulate": simulate}
+COMMANDS = {"simulate": simulate, "shared-capacity": shared_capacity}
 """What has options of its own."""
 
 
@@ -68,7 +70,8 @@ def main(
 ) -> None:
     """Measure Forebay beside what it is compared with, on servers of its own.
 
-    ``python -m bench simulate --help``: a fleet's window against simulated providers.
+    ``python -m bench simulate --help``: a fleet's window against simulated providers;
+    ``python -m bench shared-capacity --help``: against real ones that refuse.
     """
     if baseline is None and pairs is not None:
         raise click.UsageError("--pairs is for --baseline REF; --rounds repeats a scenario.")

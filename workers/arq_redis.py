@@ -13,7 +13,6 @@ from uuid import uuid4
 from arq.connections import ArqRedis
 from arq.jobs import Job, JobDef, JobResult, SerializationError, serialize_job
 from arq.utils import timestamp_ms
-from redis.exceptions import ResponseError
 
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import (
@@ -157,11 +156,7 @@ class ForebayArqRedis(ArqRedis):
         Raises:
             JobUnreadable: what was read of a job or result is not what this pool writes.
         """
-        try:
-            reply = await super().execute_command(*args, **options)  # type: ignore[no-untyped-call] # redis-py's
-        except ResponseError as error:
-            self.stored.refuse(args, error)
-            raise
+        reply = await super().execute_command(*args, **options)  # type: ignore[no-untyped-call] # redis-py's
         return self.stored.answer(args, reply)
 
     async def close(self, close_connection_pool: bool | None = None) -> None:  # noqa: ARG002

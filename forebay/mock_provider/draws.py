@@ -57,6 +57,11 @@ class ServiceDraws:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._times_seen: OrderedDict[str, int] = OrderedDict()
+        self._refusals = stream_of(seed, "refusals")
+
+    def refuses(self, truth: ProviderTruth) -> bool:
+        """Return whether the next request is refused whatever the limits say."""
+        return truth.refusal_rate > 0 and self._refusals.random() < truth.refusal_rate
 
     def draw(self, truth: ProviderTruth, digest: str) -> tuple[float, bool]:
         """Return the latency in seconds, and whether the request fails."""

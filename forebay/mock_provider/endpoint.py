@@ -20,7 +20,6 @@ from forebay.mock_provider.responses import Headers
 from forebay.mock_provider.state import (
     CLIENT_LEFT,
     FAILED,
-    REFUSED,
     Caller,
     ProviderState,
     Refusal,
@@ -107,7 +106,7 @@ class ModelEndpoint:
                 decision.message, kind="rate_limit_error", code="rate_limit_exceeded"
             )
             headers = self._budget_headers() + responses.refusal_headers(decision)
-            await respond(send, REFUSED, body, headers)
+            await respond(send, decision.status, body, headers)
             return
         # A server may tell by an OSError that the client left while something was sent.
         with decision as service, contextlib.suppress(ClientLeftError, OSError):

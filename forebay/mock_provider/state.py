@@ -37,17 +37,19 @@ class Caller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """A request that was turned away at once, with 429; it took nothing from any budget.
+    """A request that was turned away at once; it took nothing from any budget.
 
     Attributes:
-        refused_by: the limit that was reached.
+        status: 429, or what the truth names for refusals that no limit explains.
+        refused_by: the limit that was reached; "chance" for the truth's ``refusal_rate``.
         message: the sentence for the client; it does not give the concurrency limit away.
         retry_after_seconds: how long to wait; None to name no time, infinite for "never".
     """
 
-    refused_by: Literal["concurrency"] | BudgetName
+    refused_by: Literal["concurrency", "chance"] | BudgetName
     message: str
     retry_after_seconds: float | None
+    status: int = REFUSED
 
 
 @dataclass(slots=True, kw_only=True)
@@ -58,7 +60,7 @@ class Counters:
         in_flight: requests in service now.
         max_in_flight: the most there were at once.
         ok: answered.
-        refused: 429.
+        refused: turned away at once, with 429 or the truth's ``refusal_status``.
         errors: 500, drawn from ``error_rate``.
         abandoned: the client left before the answer was complete.
         invalid: a wrong body or key.
@@ -72,11 +74,11 @@ class Counters:
     abandoned: int = 0
     invalid: int = 0
 
-    def count(self, status: int) -> None:
-        """Count one request that is over."""
+    def count(self, status: int, *, is_refusal: bool) -> None:
+        """Count one request that is over; a refusal may have another status than 429."""
         if status < 400:  # noqa: PLR2004 - HTTP
             self.ok += 1
-        elif status == REFUSED:
+        elif is_refusal or status == REFUSED:
             self.refused += 1
         elif status == CLIENT_LEFT:
             self.abandoned += 1
@@ -201,7 +203,7 @@ class ProviderState:
         self.settle()
         refusal = self._refuse_or_charge(tokens)
         if refusal is not None:
-            self.note(caller, REFUSED, refused_by=refusal.refused_by)
+            self.note(caller, refusal.status, refused_by=refusal.refused_by)
             return refusal
         counters = self.counters
         others, limit = counters.in_flight, self.truth.concurrency
@@ -237,7 +239,7 @@ class ProviderState:
             refused_by: the limit that was reached.
             total_tokens: what it used.
         """
-        self.counters.count(status)
+        self.counters.count(status, is_refusal=refused_by is not None)
         if in_flight is None:
             in_flight, concurrency_limit = self.counters.in_flight, self.truth.concurrency
         self.log.append(
@@ -262,6 +264,13 @@ class ProviderState:
         return self._budgets.left()
 
     def _refuse_or_charge(self, tokens: int) -> Refusal | None:
+        if self._draws.refuses(self.truth):
+            return Refusal(
+                status=self.truth.refusal_status,
+                refused_by="chance",
+                message="The server is overloaded; try again later.",
+                retry_after_seconds=self.truth.retry_after_seconds,
+            )
         limit = self.truth.concurrency
         if limit is not None and self.counters.in_flight >= limit:
             return Refusal(

@@ -44,6 +44,30 @@ def test_smoke_runs_every_scenario_and_leaves_no_lease_and_no_waiter(tmp_path: P
     assert crash["held_by_the_dead"] + crash["max_holders_while_taken"] <= 8
 
 
+def test_fleets_beside_one_that_is_told_keep_their_books_against_a_provider_that_refuses(
+    tmp_path: Path,
+) -> None:
+    rows = ("mock-outage", "mock-tenants")
+    subprocess.run(  # which raises where provider and clients counted differently
+        [sys.executable, "-m", "bench", "shared-capacity", *rows, "--smoke", "--out", tmp_path],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    found = {path.name for path in (tmp_path / "smoke").glob("*.json")}
+    fleets = ("told-steady", "aimd", "aimd-each", "split", "sdk")
+    assert found == {
+        *(f"mock-outage.{name}.1.json" for name in fleets),
+        "mock-tenants.told-steady.1.json",
+    }
+    pair = json.loads((tmp_path / "smoke" / "mock-outage.told-steady.1.json").read_text())
+    for fleet in pair["fleets"].values():
+        statuses = {status for _, status, _ in fleet["answers"]}
+        assert {200, 503} <= statuses
+        assert all(left["audit"]["ok"] for left in fleet["final_request_snapshot"].values())
+
+
 @pytest.fixture
 def repository(tmp_path: Path) -> Path:
     """A repository of one commit: the tree as it is."""

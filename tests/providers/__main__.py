@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Final
 
 from bench.harness import InvariantBrokenError
+from bench.shared_capacity import children
 from forebay.contracts.errors import ConfigurationError
-from tests.providers import children
 from tests.providers.books import Row, table
 from tests.providers.hidden_limits import TRUTHS, hidden_limits
 from tests.providers.scenarios import litellm, nginx

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from bench.harness import InvariantBrokenError, final_snapshots
+from bench.shared_capacity.children import Counting
+from bench.shared_capacity.load import HTTP_OK, HTTP_TOO_MANY, Load, Tally, Way, run_load
 from forebay.coordinator.embedded import EmbeddedServer
-from tests.providers.children import Counting
-from tests.providers.load import HTTP_OK, HTTP_TOO_MANY, Load, Tally, Way, run_load
 
 _OUTCOMES: Final = {"success": HTTP_OK, "rate_limited": HTTP_TOO_MANY}
 

@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import json
 import tempfile
-import urllib.request
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from bench.shared_capacity import children
+from bench.shared_capacity.counts import TruthCounts, get_json
+from bench.shared_capacity.load import Load, Way
 from forebay import RequestAdmissionConfig, RequestQuotas
-from tests.providers import children
 from tests.providers.books import Limit, Row, compare
-from tests.providers.load import HTTP_OK, HTTP_TOO_MANY, Load, Way
 from tests.providers.scenarios import BARE, UNTOLD
 
 SECONDS: Final = 150.0
@@ -51,27 +50,6 @@ TRUTHS: Final = {
         Truth(name="concurrency", concurrency=4, requests_per_minute=900, tokens_per_minute=27_000),
     )
 }
-
-
-class TruthCounts:
-    """The mock provider's own counters."""
-
-    def __init__(self, base_url: str) -> None:
-        self._url = base_url.removesuffix("/v1") + "/truth"
-        self._counted: Counter[int] = Counter()
-
-    def begin(self) -> None:
-        """Count from here on."""
-        self._counted = self._all()
-
-    def since(self, total: int) -> Counter[int]:
-        """Return the answers since `begin`; they are counted before they are sent."""
-        return self._all() - self._counted
-
-    def _all(self) -> Counter[int]:
-        counters = _get_json(self._url)["counters"]
-        failed = counters["errors"] + counters["abandoned"] + counters["invalid"]
-        return Counter({HTTP_OK: counters["ok"], HTTP_TOO_MANY: counters["refused"], 0: failed})
 
 
 def hidden_limits(truth: Truth, seconds: float = SECONDS) -> list[Row]:
@@ -124,13 +102,6 @@ def _tokens_per_call(load: Load) -> int:
         "messages": [{"role": "user", "content": load.prompt}],
         "max_tokens": load.max_tokens,
     }
-    answer = _get_json(f"{load.base_url}/chat/completions", json.dumps(body).encode())
+    answer = get_json(f"{load.base_url}/chat/completions", json.dumps(body).encode())
     tokens: int = answer["usage"]["total_tokens"]
     return tokens
-
-
-def _get_json(url: str, body: bytes | None = None) -> Any:
-    request = urllib.request.Request(url, body, {"content-type": "application/json"})
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=children.START_SECONDS) as response:
-        return json.load(response)

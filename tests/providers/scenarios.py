@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from bench.shared_capacity import children
+from bench.shared_capacity.load import Load, Way
 from forebay import RequestAdmissionConfig, RequestQuotas
-from tests.providers import children
 from tests.providers.books import Limit, Row, compare
-from tests.providers.load import Load, Way
 
 BARE: Final = Way(name="bare")
 UNTOLD: Final = Way(name="Forebay, told nothing", max_parallel_requests=64)

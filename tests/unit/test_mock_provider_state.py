@@ -285,3 +285,22 @@ def test_a_full_disk_ends_the_log_file_and_not_the_service(capsys):
     served(state).finish(200)
     assert len(records(state)) == 1
     assert "mock_provider_log_ended" in capsys.readouterr().out
+
+
+def test_a_refusal_rate_refuses_that_share_and_takes_no_slot():
+    state = make(concurrency=1000, refusal_rate=0.2, seed=3)
+    decisions = [ask(state) for _ in range(1000)]
+    refusals = [d for d in decisions if isinstance(d, Refusal)]
+    assert 150 < len(refusals) < 250
+    assert {(r.status, r.refused_by) for r in refusals} == {(429, "chance")}
+    assert state.counters.in_flight == 1000 - len(refusals)
+    assert state.counters.refused == len(refusals)
+
+
+def test_an_outage_refuses_everything_with_its_status_and_counts_it_as_refused():
+    state = make(refusal_rate=1.0, refusal_status=503, retry_after_seconds=None)
+    assert refused(state).status == 503
+    state.change_truth({"refusal_rate": 0.0})
+    served(state).finish(200)
+    assert (state.counters.refused, state.counters.errors, state.counters.ok) == (1, 0, 1)
+    assert [record.status for record in records(state)] == [503, 200]

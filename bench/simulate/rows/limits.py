@@ -56,7 +56,7 @@ ROWS: Final = (
     Scenario("at-24-far", "24 at once, 60 ms each way", limited(at_once(24)), way_seconds=0.06),
     Scenario(
         "at-256",
-        "256 at once, cap 512, 1024 callers in 16 processes",
+        "256 at once, cap 512, 640 callers in 16 processes",
         limited(at_once(256)),
         fleets=(LARGE,),
     ),

@@ -24,7 +24,7 @@ MakeLimit = Callable[[], Limit]
 MakeProvider = Callable[[Random], Provider]
 TO_THE_END: Final = 1e9
 
-LARGE: Final = Fleet(callers=(Callers(count=1024),), members=16, cap=512)
+LARGE: Final = Fleet(callers=(Callers(count=640),), members=16, cap=512)
 """A fleet for limits in the hundreds."""
 
 

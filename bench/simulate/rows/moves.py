@@ -11,6 +11,7 @@ from bench.simulate.rows.making import (
     LARGE,
     TO_THE_END,
     at_once,
+    constant,
     limited,
     outages,
     steps,
@@ -42,6 +43,12 @@ ROWS: Final = (
         limited(STEPS, hint_seconds=1.0),
         seconds=120,
         settled=AFTER_STEPS,
+    ),
+    Scenario(
+        "steps-constant",
+        "24, then 12 at once, exactly 0.5 s: calls in lock-step",
+        limited(at_once(steps((0, 24), (40, 12))), latency=constant(0.5)),
+        settled=((10, 40), (50, TO_THE_END)),
     ),
     Scenario(
         "steps-small",

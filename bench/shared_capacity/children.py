@@ -34,20 +34,33 @@ def free_port() -> int:
         return port
 
 
+def _find(program: str, package: str) -> str:
+    # Debian has these in a folder that is on root's PATH alone.
+    found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/usr/local/sbin")
+    if found is None:
+        raise ConfigurationError(
+            f"{program} is not installed, expected it on PATH or in /usr/sbin, as one of the"
+            f" providers that nobody here wrote; on Debian: apt-get install {package}."
+        )
+    return found
+
+
 def find_nginx() -> str:
     """Return nginx' path.
 
     Raises:
         ConfigurationError: it is not installed.
     """
-    # Debian has it in a folder that is on root's PATH alone.
-    found = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
-    if found is None:
-        raise ConfigurationError(
-            "nginx is not installed, expected it on PATH or in /usr/sbin, as one of the providers"
-            " that nobody here wrote; on Debian: apt-get install nginx-light."
-        )
-    return found
+    return _find("nginx", "nginx-light")
+
+
+def find_haproxy() -> str:
+    """Return HAProxy's path.
+
+    Raises:
+        ConfigurationError: it is not installed.
+    """
+    return _find("haproxy", "haproxy")
 
 
 def find_litellm(path: Path) -> str:
@@ -139,21 +152,46 @@ def mock_provider(folder: Path, *options: str) -> Iterator[str]:
         yield _wait_for_line(output).removeprefix(_LISTENING)
 
 
-@contextlib.contextmanager
-def nginx(folder: Path, upstream_url: str) -> Iterator[tuple[str, Counting]]:
-    """Run nginx with ``nginx.conf`` in front of a provider; yield base URL and counts."""
-    port = free_port()
+def _filled(name: str, folder: Path, upstream_url: str, **values: object) -> Path:
+    """Write a configuration of this folder with its words filled in; return where."""
     upstream = upstream_url.removeprefix("http://").partition("/")[0]
-    values = {"FOLDER": str(folder), "PORT": str(port), "UPSTREAM": upstream}
-    text = (_HERE / "nginx.conf").read_text()
-    for name, value in values.items():
-        text = text.replace(f"@{name}@", value)
-    config = folder / "nginx.conf"
+    text = (_HERE / name).read_text()
+    for word, value in {"FOLDER": folder, "UPSTREAM": upstream, **values}.items():
+        text = text.replace(f"@{word}@", str(value))
+    config = folder / name
     config.write_text(text)
+    return config
+
+
+@contextlib.contextmanager
+def nginx(
+    folder: Path, upstream_url: str, *, has_rate: bool = True
+) -> Iterator[tuple[str, Counting]]:
+    """Run nginx with ``nginx.conf`` in front of a provider; yield base URL and counts.
+
+    Args:
+        folder: for its files.
+        upstream_url: the provider.
+        has_rate: the URL is of the server with a rate, else of the one that limits calls at once.
+    """
+    port, at_once_port = free_port(), free_port()
+    config = _filled("nginx.conf", folder, upstream_url, PORT=port, AT_ONCE_PORT=at_once_port)
     command = [find_nginx(), "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(config)]
     with child(command, folder / "nginx.out"):
         _wait_for_answer(f"http://127.0.0.1:{port}/healthz", folder / "error.log")
-        yield f"http://127.0.0.1:{port}/v1", LogCounts(folder / "access.log", r"^(\d{3}) /v1/")
+        counts = LogCounts(folder / "access.log", r"^(\d{3}) /v1/")
+        yield f"http://127.0.0.1:{port if has_rate else at_once_port}/v1", counts
+
+
+@contextlib.contextmanager
+def haproxy(folder: Path, upstream_url: str) -> Iterator[tuple[str, Counting]]:
+    """Run HAProxy with ``haproxy.cfg`` in front of a provider; yield base URL and counts."""
+    port = free_port()
+    config = _filled("haproxy.cfg", folder, upstream_url, PORT=port)
+    output = folder / "haproxy.out"
+    with child([find_haproxy(), "-db", "-f", str(config)], output):
+        _wait_for_answer(f"http://127.0.0.1:{port}/healthz", output)
+        yield f"http://127.0.0.1:{port}/v1", LogCounts(output, r"^(\d{3}) /v1/")
 
 
 @contextlib.contextmanager
