@@ -20,6 +20,17 @@ WINDOW_FIELDS: Final = (
     "consecutive_rate_limits",
     "last_outcome",
 )
+WINDOW_FIELDS_OF_STEADY: Final = (
+    "row",
+    "wait",
+    "step",
+    "top",
+    "quiet_until_us",
+    "served_at_refusal",
+    "untold_from",
+    "quota_until_us",
+    "served_at_quota",
+)
 TRANSITIONS: Final = {
     "request_resource_registered": ("alias", "from", "cap", "member_id"),
     "request_setting_changed": ("setting", "from", "to", "alias", "member_id"),
@@ -93,7 +104,9 @@ def _group(packed: str) -> tuple[Any, ...]:
 
 def _window(stored: Hash) -> dict[str, Any]:
     window: dict[str, Any] = {
-        name: number(stored.get(name, "0")) for name in WINDOW_FIELDS if name != "last_outcome"
+        name: number(stored.get(name, "0"))
+        for name in (*WINDOW_FIELDS, *WINDOW_FIELDS_OF_STEADY)
+        if name != "last_outcome"
     }
     window["last_outcome"] = stored.get("last_outcome", "")
     if number(stored.get("ramp_us", "0")) > 0:
@@ -128,9 +141,16 @@ def observable(found: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stored_limits(found: Mapping[str, Any]) -> dict[str, int]:
-    """Return the limit of each window as it is written down, climbing or not."""
+    """Return the limit of each window as it is written down, climbing or not.
+
+    The steps of a return are told together: until then it is the limit from which it began.
+    """
     windows = {domain.value: found[f"domain_{domain}"] for domain in RequestDomain}
-    return {name: int(stored["current_limit"]) for name, stored in windows.items() if stored}
+    return {
+        name: int(stored.get("untold_from", "0")) or int(stored["current_limit"])
+        for name, stored in windows.items()
+        if stored
+    }
 
 
 def audit(found: Mapping[str, Any]) -> None:

@@ -11,7 +11,7 @@ from forebay.contracts.identity import RequestDomain
 from forebay.coordinator.keys import ShardKeys
 from tests.property.request_model import RequestModel
 from tests.support_scripts import GENERATION
-from tests.support_state import events
+from tests.support_state import WINDOW_FIELDS_OF_STEADY, events
 
 
 def in_order(notices: dict[str, list[list[Any]]]) -> dict[str, list[list[Any]]]:
@@ -51,7 +51,8 @@ def follow_limits(
             told[domain] = after
     for domain in RequestDomain:
         if told.get(domain) != limits.get(domain):
-            assert told[domain] == model.windows[domain].limit_at(model.now_us)
+            window = model.windows[domain]
+            assert told[domain] == (window.untold_from or window.limit_at(model.now_us))
     return told
 
 
@@ -65,11 +66,12 @@ def expected_state(model: RequestModel) -> dict[str, Any]:
                 "current_limit": window.limit_at(model.now_us),
                 "effective_max": window.effective_max,
                 "blocked_until_us": window.blocked_until_us,
-                "success_streak": window.streak,
+                "success_streak": window.credit,
                 "cuts": window.cuts,
-                "rate_limit_ceiling": window.ceiling,
+                "rate_limit_ceiling": window.noted,
                 "consecutive_rate_limits": window.consecutive,
                 "last_outcome": window.last_outcome,
+                **{name: getattr(window, name) for name in WINDOW_FIELDS_OF_STEADY},
                 "in_flight": model.in_flight(domain),
                 "waiters": len(model.queue.waiting(domain)),
             }

@@ -16,7 +16,7 @@ from forebay.contracts.quotas import QuotaBudget
 from forebay.contracts.requests import RequestOutcomeKind as Outcome
 from tests.property.request_queue_model import Waiter
 from tests.property.request_state_model import Lease, ModelReply, ModelState, Result
-from tests.property.request_window_model import Window, ceiling_of, to_us
+from tests.property.request_window_model import Ended, Window, ceiling_of, to_us
 from tests.support_scripts import (
     Acquire,
     Cancel,
@@ -77,7 +77,7 @@ class RequestModel(ModelState):
 
     def _lose(self, lease: Lease, reason: str) -> None:
         self.say("request_lease_expired", lease.lease_id, lease.member, reason)
-        self._end(lease, Outcome.MEMBER_LOST, None, "expired")
+        self._end(lease, None, "expired")
 
     # -- settling (spec 03, Order)
 
@@ -302,7 +302,7 @@ class RequestModel(ModelState):
                     return ["unknown_lease" if is_ours else "wrong_generation"]
         if lease.member != member:
             return ["stale_lease"]
-        self._end(lease, op.outcome, op.retry_after_seconds, "released")
+        self._end(lease, op, "released")
         if op.used is not None:
             unsent = op.used == 0 and op.outcome in LOCAL
             self.quotas.settle(lease.cost, op.used, self.now_us, unsent=unsent)
@@ -311,13 +311,19 @@ class RequestModel(ModelState):
         self._grant_waiters()
         return ["released"]
 
-    def _end(self, lease: Lease, outcome: Outcome, hint: float | None, how: str) -> None:
+    def _end(self, lease: Lease, release: Release | None, how: str) -> None:
+        """End a lease as its holder says, or without a word of it."""
+        ended = Ended(
+            outcome=release.outcome if release else Outcome.MEMBER_LOST,
+            hint_seconds=release and release.retry_after_seconds,
+            scope=release and release.scope,
+            in_flight=self.in_flight(lease.domain),
+            now_us=self.now_us,
+        )
         del self.leases[lease.lease_id]
         self.finished.pop(lease.lease_id, None)
         self.finished[lease.lease_id] = how
-        is_empty = self.in_flight(lease.domain) == 0
-        window = self.windows[lease.domain]
-        said = window.on_outcome(self.config, lease, outcome, hint, self.now_us, is_empty=is_empty)
+        said = self.windows[lease.domain].on_outcome(self.config, lease, ended)
         self._say_of_window(lease.domain, said)
 
     def _cancel(self, member: str, attempt_id: str) -> Result:
@@ -427,9 +433,13 @@ class RequestModel(ModelState):
 
     def _reset_cooldown(self, domain: RequestDomain) -> int:
         window = self.windows.get(domain)
-        if window is None or window.blocked_until_us <= self.now_us:
+        if window is None:
             return 0
-        left_us, window.blocked_until_us = window.blocked_until_us - self.now_us, self.now_us
+        left_us = max(window.blocked_until_us, window.quiet_until_us) - self.now_us
+        if left_us <= 0:
+            return 0
+        window.blocked_until_us = min(window.blocked_until_us, self.now_us)
+        window.quiet_until_us = min(window.quiet_until_us, self.now_us)
         self.say("request_cooldown_reset", domain, left_us)
         return left_us
 

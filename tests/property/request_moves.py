@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from forebay.contracts.identity import RequestDomain
 from forebay.contracts.quotas import QuotaBudget, QuotaReading
+from forebay.contracts.requests import RateLimitScope
 from forebay.contracts.requests import RequestOutcomeKind as Outcome
 from forebay.contracts.settings import (
     RequestAdmissionConfig,
@@ -41,6 +42,7 @@ ASKS = st.builds(Acquire, st.just(""), DOMAINS, GROUPS, WEIGHTS, WAITS, COSTS)
 HINTS = st.sampled_from([None, None, 0.5, 3.0, 1e4, 0.0, -1.0, math.nan, math.inf])
 ENDS = [kind for kind in Outcome if kind is not Outcome.MEMBER_LOST]
 OUTCOMES = st.sampled_from([Outcome.SUCCESS] * 12 + [Outcome.RATE_LIMITED] * 4 + ENDS)
+SCOPES = st.sampled_from([None, None, None, RateLimitScope.QUOTA])
 USED = st.sampled_from([None, None, 0, 0, 1, 5, 7, 30, 200])
 LIMITS = {
     QuotaBudget.REQUESTS_PER_MINUTE: [60, 97, 7, 2],
@@ -84,17 +86,28 @@ READINGS = st.sampled_from(QuotaBudget).flatmap(
         remaining=st.sampled_from([None, 0, 1, 2, 4, 10, 18, 1000]),
     )
 )
+OF_BOTH = {
+    "cooldown_seconds": st.sampled_from([2.0, 0.5, 0.0]),
+    "startup_ramp_seconds": st.sampled_from([0.0, 0.0, 10.0, 0.0, 3.0]),
+}
+AIMD = st.builds(
+    RequestAdmissionTuningConfig,
+    rule=st.just("aimd"),
+    multiplicative_decrease_factor=st.sampled_from([0.75, 0.5, 0.01]),
+    additive_increase_step=st.sampled_from([1, 3]),
+    successes_until_increase=st.sampled_from([1, 2, 3]),
+    **OF_BOTH,
+)
+STEADY = st.builds(
+    RequestAdmissionTuningConfig,
+    rule=st.just("steady"),
+    successes_until_try=st.sampled_from([1, 2, 3, 5, 150]),
+    round_successes=st.sampled_from([1, 2, 3, 24]),
+    **OF_BOTH,
+)
 CONFIGS = st.builds(
     RequestAdmissionConfig,
-    tuning=st.builds(
-        RequestAdmissionTuningConfig,
-        rule=st.just("aimd"),
-        multiplicative_decrease_factor=st.sampled_from([0.75, 0.5, 0.01]),
-        additive_increase_step=st.sampled_from([1, 3]),
-        successes_until_increase=st.sampled_from([1, 2, 3]),
-        cooldown_seconds=st.sampled_from([2.0, 0.5, 0.0]),
-        startup_ramp_seconds=st.sampled_from([0.0, 10.0, 0.0, 3.0]),
-    ),
+    tuning=st.one_of(AIMD, STEADY, STEADY),
     initial_limits=st.dictionaries(DOMAINS, st.sampled_from([1, 2, 4, 20]), max_size=1),
     max_limit_clamps=st.dictionaries(DOMAINS, st.sampled_from([1, 3, 20]), max_size=1),
     max_cooldown_seconds=st.sampled_from([300.0, 300.0, 1.0]),
@@ -116,16 +129,21 @@ KNOWN = st.builds("?{}".format, st.integers(0, 30))
 OPS = st.one_of(
     ASKS,
     st.builds(Acquire, KNOWN, DOMAINS, GROUPS, WEIGHTS, WAITS, COSTS),
-    st.builds(Release, KNOWN, OUTCOMES, HINTS, st.sampled_from([GENERATION, "older"]), USED),
+    st.builds(
+        Release, KNOWN, OUTCOMES, HINTS, st.sampled_from([GENERATION, "older"]), USED, SCOPES
+    ),
     st.builds(Learn, READINGS, st.sampled_from([0, START_US, START_US + 1, 2 * START_US])),
     st.builds(Cancel, KNOWN),
     st.builds(State, KNOWN),
 )
 MOVES: dict[str, tuple[int, st.SearchStrategy[tuple[Any, ...]]]] = {
     "ask": (9, st.tuples(INDEX, st.lists(ASKS, min_size=1, max_size=6))),
-    "release": (7, st.tuples(st.lists(INDEX, min_size=1, max_size=3), OUTCOMES, HINTS, USED)),
+    "release": (
+        7,
+        st.tuples(st.lists(INDEX, min_size=1, max_size=3), OUTCOMES, HINTS, USED, SCOPES),
+    ),
     "a_mixed_batch": (5, st.tuples(INDEX, st.lists(OPS, min_size=1, max_size=5))),
-    "a_burst_of_rate_limits": (2, st.tuples(INDEX, HINTS)),
+    "a_burst_of_rate_limits": (3, st.tuples(INDEX, HINTS, SCOPES)),
     "a_run_of_successes": (2, st.tuples(INDEX, st.integers(1, 6), DOMAINS)),
     "an_earlier_batch_comes_again": (1, st.tuples(INDEX, INDEX)),
     "time_passes": (4, st.tuples(STEPS_US, MOSTLY, TTLS)),

@@ -36,6 +36,10 @@ class Lease:
     cost: int
 
     @property
+    def granted_us(self) -> int:
+        return self.terms[0]
+
+    @property
     def granted(self) -> Result:
         return ["granted", self.lease_id, *self.terms]
 

@@ -138,7 +138,7 @@ class ShardSteps(RuleBasedStateMachine):
         probe = copy.deepcopy(self.model)
         probe.told = {}
         probe.server_us += max(0, wake_us - 1 - probe.now_us)
-        probe.settle()
+        probe.settle(probe.caller)  # a member that calls is present, whoever listens to it
         # an instant in the past says that something is due now, such as a hold that began to count
         assert bool(probe.told) == (wake_us <= self.model.now_us)
         quota_us = self.model.quota_instants()

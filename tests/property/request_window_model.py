@@ -1,15 +1,19 @@
-"""A reference model of one domain's window, from spec 03, *The window (AIMD)*, alone."""
+"""A reference model of one domain's window under either rule (spec 03, *The window*; 11)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Protocol, Self
+from dataclasses import dataclass, replace
+from typing import Protocol, Self
 
 from forebay.contracts.identity import RequestDomain
+from forebay.contracts.requests import RateLimitScope
 from forebay.contracts.requests import RequestOutcomeKind as Outcome
 from forebay.contracts.settings import RequestAdmissionConfig
+from tests.property import window_aimd_model as aimd
+from tests.property import window_steady_model as steady
+from tests.property.window_state_model import LeaseEnd, Said, WindowState, said_of_move
 
 KEEPS_CONSECUTIVE = {
     Outcome.RATE_LIMITED,
@@ -17,8 +21,7 @@ KEEPS_CONSECUTIVE = {
     Outcome.LOCAL_TIMEOUT,
     Outcome.MEMBER_LOST,
 }
-
-Said = tuple[Any, ...]
+LONGEST_BUDGET_HINT_SECONDS = 31 * 24 * 3600.0
 
 
 class Admitted(Protocol):
@@ -28,6 +31,29 @@ class Admitted(Protocol):
     def cuts(self) -> int: ...
     @property
     def limit(self) -> int: ...
+    @property
+    def granted_us(self) -> int: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a lease ended, as its holder says.
+
+    Attributes:
+        in_flight: leases of the domain before this one was taken off.
+    """
+
+    outcome: Outcome
+    hint_seconds: float | None
+    scope: RateLimitScope | None
+    in_flight: int
+    now_us: int
+
+    @property
+    def hint(self) -> float:
+        """The provider's hint if it is of use, else 0."""
+        hint = self.hint_seconds
+        return hint if hint is not None and math.isfinite(hint) and hint > 0 else 0.0
 
 
 def to_us(seconds: float) -> int:
@@ -40,45 +66,45 @@ def ceiling_of(config: RequestAdmissionConfig, domain: RequestDomain, static_cap
     return max(1, min(static_cap, config.max_limit_clamps.get(domain, static_cap)))
 
 
-def said_of_move(before: int, after: int, reason: str) -> Iterator[Said]:
-    """Say that a limit moved, if it did."""
-    if after != before:
-        kind = "increased" if after > before else "decreased"
-        yield f"request_limit_{kind}", before, after, reason
+def steady_settings(config: RequestAdmissionConfig, pause_us: int = 0) -> steady.SteadySettings:
+    """Return what a registration says of the rule ``steady``."""
+    return steady.SteadySettings(
+        cooldown_us=pause_us,
+        successes_until_try=config.tuning.successes_until_try,
+        round_successes=config.tuning.round_successes,
+    )
 
 
 @dataclass(slots=True, kw_only=True)
-class Window:
-    """A domain's window.
+class Window(WindowState):
+    """A domain's window; ``limit`` is meaningless while it ramps.
 
     Attributes:
-        initial: the configured initial limit at birth, None for the ceiling.
-        limit: the window, meaningless while it ramps.
+        initial: the limit at birth, None for all that is allowed.
         ramp_us: length of the ramp, 0 when it is over.
-        ceiling: the noted rate limit ceiling, 0 for none.
+        quota_until_us: until when the last refusal for a budget blocked, 0 before the first.
+        served_at_quota: ``served`` at that refusal.
     """
 
-    effective_max: int
     initial: int | None
-    limit: int
     born_us: int
     ramp_us: int
-    blocked_until_us: int = 0
-    streak: int = 0
-    cuts: int = 0
-    ceiling: int = 0
     consecutive: int = 0
     last_outcome: str = ""
+    quota_until_us: int = 0
+    served_at_quota: int = 0
 
     @classmethod
     def born(
         cls, config: RequestAdmissionConfig, domain: RequestDomain, effective_max: int, now_us: int
     ) -> Self:
         """At a domain's first acquire, at the initial limit clamped to 1..effective_max."""
+        is_steady = config.tuning.rule == "steady"
         window = cls(
             effective_max=effective_max,
-            initial=config.initial_limits.get(domain),
+            initial=config.initial_limits.get(domain, 4 if is_steady else None),
             limit=1,
+            step=int(is_steady),
             born_us=now_us,
             ramp_us=to_us(config.tuning.startup_ramp_seconds),
         )
@@ -104,20 +130,19 @@ class Window:
         if self.ramp_us and now_us - self.born_us >= self.ramp_us:
             self.ramp_us, self.limit = 0, self.target
 
-    def _move(self, limit: int, reason: str) -> Iterator[Said]:
-        yield from said_of_move(self.limit, limit, reason)
-        self.limit = limit
-
     def reset(
         self, config: RequestAdmissionConfig, domain: RequestDomain, static_cap: int, now_us: int
     ) -> Iterator[Said]:
         """Born anew, but for the cooldown; no lease admitted before cuts it."""
+        yield from self.tell_return()
         before = self.limit_at(now_us)
         known = ceiling_of(config, domain, static_cap) if static_cap else self.effective_max
         new = Window.born(config, domain, known, now_us)
-        self.effective_max, self.initial = new.effective_max, new.initial
+        self.effective_max, self.initial, self.step = new.effective_max, new.initial, new.step
         self.limit, self.born_us, self.ramp_us = new.limit, new.born_us, new.ramp_us
-        self.streak, self.ceiling, self.consecutive = 0, 0, 0
+        self.credit = self.noted = self.consecutive = 0
+        self.row = self.wait = self.top = self.quiet_until_us = self.quota_until_us = 0
+        self.served_at_refusal = self.served
         self.cuts += 1
         after = self.limit_at(now_us)
         yield "request_window_reset", before, after
@@ -126,71 +151,99 @@ class Window:
     def on_caps(
         self, config: RequestAdmissionConfig, domain: RequestDomain, static_cap: int, now_us: int
     ) -> Iterator[Said]:
-        """Lowering lowers at once; raising lifts one at its old maximum that was never cut."""
-        old, new = self.effective_max, ceiling_of(config, domain, static_cap)
-        before, self.effective_max = self.limit_at(now_us), new
+        """The static cap or a clamp may have moved."""
+        new = ceiling_of(config, domain, static_cap)
         if self.ramp_us:
+            before, self.effective_max = self.limit_at(now_us), new
             yield from said_of_move(before, self.limit_at(now_us), "cap")
-        elif new < self.limit or (new > old == self.limit and not self.ceiling):
-            yield from self._move(new, "cap")
+        else:
+            recap = steady.recap if config.tuning.rule == "steady" else aimd.recap
+            yield from recap(self, new)
+
+    # -- outcomes
 
     def on_outcome(
-        self,
-        config: RequestAdmissionConfig,
-        lease: Admitted,
-        outcome: Outcome,
-        hint_seconds: float | None,
-        now_us: int,
-        *,
-        is_empty: bool,
+        self, config: RequestAdmissionConfig, lease: Admitted, ended: Ended
     ) -> Iterator[Said]:
-        """An attempt ended; ``is_empty`` says that it was the domain's last lease."""
+        """An attempt ended."""
+        outcome, now_us = ended.outcome, ended.now_us
         self.last_outcome = outcome.value
         if outcome is Outcome.RATE_LIMITED:
-            yield from self._on_rate_limited(config, lease, hint_seconds, now_us)
-        elif outcome is Outcome.SUCCESS and now_us >= self.blocked_until_us:
-            self.consecutive = 0
+            self.consecutive += 1
+            yield from self._on_rate_limited(config, lease, ended)
+        elif outcome is Outcome.SUCCESS:
+            self.served += 1
+            if now_us >= self.blocked_until_us:
+                self.consecutive = 0
             if not self.ramp_us:
-                yield from self._on_success(config)
-        if is_empty and outcome not in KEEPS_CONSECUTIVE:
+                yield from self._on_success(config, lease, ended)
+        if ended.in_flight == 1 and outcome not in KEEPS_CONSECUTIVE:
             self.consecutive = 0
+
+    def _on_success(
+        self, config: RequestAdmissionConfig, lease: Admitted, ended: Ended
+    ) -> Iterator[Said]:
+        if config.tuning.rule == "steady":
+            yield from steady.succeed(self, steady_settings(config), _end(lease, ended))
+        elif ended.now_us >= self.blocked_until_us:
+            yield from aimd.succeed(self, config.tuning)
 
     def _on_rate_limited(
-        self,
-        config: RequestAdmissionConfig,
-        lease: Admitted,
-        hint_seconds: float | None,
-        now_us: int,
+        self, config: RequestAdmissionConfig, lease: Admitted, ended: Ended
     ) -> Iterator[Said]:
-        self.consecutive += 1
-        self.streak = 0
-        usable = hint_seconds is not None and math.isfinite(hint_seconds) and hint_seconds > 0
-        pause = hint_seconds if usable else None
-        pause = config.tuning.cooldown_seconds if pause is None else pause
-        if pause > config.max_cooldown_seconds:
-            pause = config.max_cooldown_seconds
-            yield "request_release_diagnostic", "", "cooldown_clamped"
-        self.blocked_until_us = max(self.blocked_until_us, now_us + to_us(pause))
+        """A refusal for a budget blocks until its refill; any other one is the rule's."""
+        said: list[Said] = []
+        if ended.scope is not RateLimitScope.QUOTA or not ended.hint:
+            yield from self._refuse(config, lease, ended, said)
+        else:
+            is_again = 0 < self.quota_until_us <= lease.granted_us
+            is_again = is_again and self.served == self.served_at_quota
+            refill, diagnostic = _believed(ended.hint, LONGEST_BUDGET_HINT_SECONDS)
+            yield from diagnostic
+            self.block(ended.now_us + to_us(refill))
+            self.quota_until_us, self.served_at_quota = self.blocked_until_us, self.served
+            if is_again:  # it is not the budget alone that refuses
+                yield from self._refuse(config, lease, replace(ended, hint_seconds=None), said)
         yield "request_rate_limited", self.blocked_until_us
-        if lease.cuts == self.cuts:
-            self.limit, self.ramp_us = self.limit_at(now_us), 0
-            self.cuts += 1
-            self.ceiling = self.ceiling or lease.limit
-            factor = config.tuning.multiplicative_decrease_factor
-            yield from self._move(max(1, math.floor(self.limit * factor)), "rate_limited")
+        yield from said
 
-    def _on_success(self, config: RequestAdmissionConfig) -> Iterator[Said]:
-        self.streak += 1
-        if self.streak < config.tuning.successes_until_increase:
+    def _refuse(
+        self, config: RequestAdmissionConfig, lease: Admitted, ended: Ended, said: list[Said]
+    ) -> Iterator[Said]:
+        """Let the rule know of a refusal that speaks of load; note what it says of the limit."""
+        is_steady, is_fresh = config.tuning.rule == "steady", lease.cuts == self.cuts
+        cools_down = not is_steady or ended.in_flight == 1
+        asked = ended.hint or (config.tuning.cooldown_seconds if cools_down else 0.0)
+        pause, diagnostic = _believed(asked, config.max_cooldown_seconds)
+        yield from diagnostic
+        until_us = ended.now_us + to_us(pause)
+        if cools_down:
+            self.block(until_us)
+        if self.ramp_us and not is_fresh:
             return
-        self.streak = 0
-        before = self.limit
-        after = min(self.effective_max, before + config.tuning.additive_increase_step)
-        if after <= before:
+        was_ramping = self.ramp_us > 0
+        self.limit, self.ramp_us = self.limit_at(ended.now_us), 0
+        if not is_steady:
+            said += aimd.refuse(self, config.tuning, _end(lease, ended))
             return
-        yield from self._move(after, "success")
-        if before < self.ceiling <= after:
-            yield ("request_soft_ceiling_recovered",)
-        if self.ceiling and after == self.effective_max:
-            self.ceiling = 0
-            yield ("request_fully_recovered",)
+        if was_ramping:
+            self.noted = 0 if self.target >= self.effective_max else self.target
+            self.step = 0 if self.noted else self.step
+        settings = steady_settings(config, to_us(pause))
+        said += steady.refuse(self, settings, _end(lease, ended, ended.hint and to_us(pause)))
+
+
+def _believed(seconds: float, longest: float) -> tuple[float, list[Said]]:
+    """As much of a pause as is believed, and a word of it if it is less."""
+    clamped: Said = ("request_release_diagnostic", "", "cooldown_clamped")
+    return min(seconds, longest), [clamped] if seconds > longest else []
+
+
+def _end(lease: Admitted, ended: Ended, hint_us: float = 0) -> LeaseEnd:
+    return LeaseEnd(
+        now_us=ended.now_us,
+        in_flight=ended.in_flight,
+        cuts=lease.cuts,
+        limit=lease.limit,
+        hint_us=int(hint_us),
+    )

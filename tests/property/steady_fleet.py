@@ -5,15 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from tests.property.window_steady_model import (
-    LeaseEnd,
-    Said,
-    SteadySettings,
-    WindowState,
-    recap,
-    refuse,
-    succeed,
-)
+from tests.property.window_state_model import LeaseEnd, Said, WindowState
+from tests.property.window_steady_model import SteadySettings, recap, refuse, succeed
 
 
 @dataclass(slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from hypothesis.stateful import initialize, rule
 
 from forebay.contracts.identity import RequestDomain
 from forebay.contracts.quotas import QuotaReading
+from forebay.contracts.requests import RateLimitScope
 from forebay.contracts.requests import RequestOutcomeKind as Outcome
 from forebay.coordinator.address import parse_url
 from forebay.coordinator.connections import open_sync
@@ -136,11 +137,18 @@ class RequestShardMachine(ShardSteps):
         self.step(self.a_member(pick), *map(self.named, asks))
 
     def release(
-        self, picks: list[int], outcome: Outcome, hint: float | None, used: int | None
+        self,
+        picks: list[int],
+        outcome: Outcome,
+        hint: float | None,
+        used: int | None,
+        scope: RateLimitScope | None,
     ) -> None:
         leases = [self.a_lease(pick) for pick in picks if self.model.leases]
         if leases:
-            ops = [Release(lease.lease_id, outcome, hint, used=used) for lease in leases]
+            ops = [
+                Release(lease.lease_id, outcome, hint, used=used, scope=scope) for lease in leases
+            ]
             self.step(leases[0].member, *ops)
 
     def headers_arrive(self, pick: int, readings: list[QuotaReading], ago_us: int) -> None:
@@ -153,11 +161,14 @@ class RequestShardMachine(ShardSteps):
             waiter = waiters[pick % min(3, len(waiters))]
             self.step(waiter.member, Cancel(waiter.attempt_id))
 
-    def a_burst_of_rate_limits(self, pick: int, hint: float | None) -> None:
+    def a_burst_of_rate_limits(
+        self, pick: int, hint: float | None, scope: RateLimitScope | None
+    ) -> None:
         leases = list(self.model.leases.values())
         for lease in leases:
             if lease.domain is leases[pick % len(leases)].domain:
-                self.step(lease.member, Release(lease.lease_id, Outcome.RATE_LIMITED, hint))
+                refused = Release(lease.lease_id, Outcome.RATE_LIMITED, hint, scope=scope)
+                self.step(lease.member, refused)
 
     def a_run_of_successes(self, pick: int, count: int, domain: RequestDomain) -> None:
         for _ in range(count):

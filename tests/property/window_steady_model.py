@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
-Said = tuple[Any, ...]
+from tests.property.window_state_model import LeaseEnd, Said, WindowState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,87 +24,6 @@ class SteadySettings:
     def wait_after_fall(self) -> int:
         """Rule 7: the first try after a fall comes after a third of the usual wait."""
         return max(1, self.successes_until_try // 3)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LeaseEnd:
-    """What the rule knows of a lease that ends.
-
-    Attributes:
-        in_flight: leases of the domain before this one is taken off.
-        cuts: how many cuts the window had had when the lease was granted.
-        hint_us: the provider's retry-after, clamped to the longest cooldown; 0 without one.
-    """
-
-    now_us: int
-    in_flight: int
-    cuts: int
-    hint_us: int = 0
-
-    @property
-    def left(self) -> int:
-        """Leases of the domain without this one."""
-        return self.in_flight - 1
-
-
-@dataclass(slots=True, kw_only=True)
-class WindowState:
-    """A domain's window: its limit, and what a rule keeps of the past.
-
-    Attributes:
-        limit: how many leases may be out.
-        noted: the noted ceiling, 0 for none.
-        cuts: congestion events so far.
-        credit: successes that count towards the next step up.
-        untold_from: the limit from which a return began that no event has told yet, 0 for none.
-        wait: the credit that begins a try; 0 for the usual one.
-        step: the last step of the try under way, 0 where none is; 1 in the climb from birth.
-        row: fresh refusals since the last fresh success.
-        served: successes so far.
-        served_at_refusal: ``served`` at the last fresh refusal.
-        top: what was in flight after the last refusal if that is to be the ceiling when serving
-            goes on, else 0.
-    """
-
-    effective_max: int
-    limit: int
-    noted: int = 0
-    cuts: int = 0
-    credit: int = 0
-    untold_from: int = 0
-    wait: int = 0
-    step: int = 0
-    row: int = 0
-    served: int = 0
-    served_at_refusal: int = 0
-    top: int = 0
-    quiet_until_us: int = 0
-    blocked_until_us: int = 0
-
-    @property
-    def ceiling(self) -> int:
-        """What was served before, as far as it is allowed now."""
-        return min(self.noted or self.effective_max, self.effective_max)
-
-    def move(self, limit: int, reason: str) -> Iterator[Said]:
-        """Move the limit and tell it, so that each told move begins where the last one ended."""
-        if limit != self.limit:
-            yield from self.tell_return()
-            yield from said_of_move(self.limit, limit, reason)
-            self.limit = limit
-
-    def tell_return(self) -> Iterator[Said]:
-        """Tell the steps of a return together."""
-        began, self.untold_from = self.untold_from, 0
-        if began:
-            yield from said_of_move(began, self.limit, "return")
-
-
-def said_of_move(before: int, after: int, reason: str) -> Iterator[Said]:
-    """Say that a limit moved, if it did."""
-    if after != before:
-        kind = "increased" if after > before else "decreased"
-        yield f"request_limit_{kind}", before, after, reason
 
 
 # -- a success
@@ -187,14 +105,13 @@ def refuse(window: WindowState, settings: SteadySettings, end: LeaseEnd) -> Iter
         if is_fresh and window.row >= 2:
             window.row = 0
             limit, reason = max(1, limit // 4), "hint"
-            _block(window, end.now_us + end.hint_us)
+            window.block(end.now_us + end.hint_us)
     if end.left == 0:  # rule 3
         if window.top and not window.noted:
             window.step = 1  # nothing was learned yet: it climbs as from birth
         window.top = 0
         limit, reason = 1, "outage"
-        _block(window, end.now_us + (end.hint_us or settings.cooldown_us))
-    yield ("request_rate_limited", window.blocked_until_us)
+        window.block(end.now_us + (end.hint_us or settings.cooldown_us))
     yield from window.move(limit, reason)
 
 
@@ -212,17 +129,13 @@ def _note_refusal(
     window.row += 1
     window.served_at_refusal = window.served
     if is_beyond and window.step:
-        usual = settings.successes_until_try
-        window.wait = min(usual, 2 * (window.wait or usual))
+        doubled = 2 * window.wait
+        window.wait = doubled if doubled < settings.successes_until_try else 0
     if not is_lone and left < window.ceiling * 4 // 5:
         window.wait = settings.wait_after_fall
     if is_beyond or not is_lone:
         window.top = max(1, left)
         window.credit = window.step = 0
-
-
-def _block(window: WindowState, until_us: int) -> None:
-    window.blocked_until_us = max(window.blocked_until_us, until_us)
 
 
 # -- birth and caps
@@ -240,11 +153,15 @@ def born(effective_max: int, initial: int | None = None) -> WindowState:
 
 
 def recap(window: WindowState, effective_max: int) -> Iterator[Said]:
-    """The cap or a clamp moved: raising lifts one at its old maximum that has no ceiling noted."""
+    """The cap or a clamp moved: raising lifts one at its old maximum that has no ceiling noted.
+
+    Nobody has served what is allowed now, so that is a climb as from birth.
+    """
     old, window.effective_max = window.effective_max, effective_max
     if effective_max < window.limit:
         window.credit = window.step = 0
         yield from window.move(effective_max, "cap")
-    elif window.limit == old < effective_max and not window.noted:
+    elif effective_max > old and not window.noted:
         window.step = 1
-        yield from window.move(effective_max, "cap")
+        if window.limit == old:
+            yield from window.move(effective_max, "cap")

@@ -47,7 +47,8 @@ function WINDOW.bear_anew(d, effective_max)
 end
 
 -- The static cap or a clamp moved: lowering lowers the window at once; raising lifts only one that
--- stood at its old maximum with no ceiling noted. What was noted stays noted.
+-- stood at its old maximum with no ceiling noted. What was noted stays noted; where nothing is, what is
+-- allowed now has never been served, as at birth.
 function WINDOW.recap(d)
   need_outcome(d)
   local old, new = d.effective_max, WINDOW.effective_max(d.name)
@@ -57,8 +58,10 @@ function WINDOW.recap(d)
   elseif new < d.current_limit then
     LIMITS.set(d, new, 'cap')
     WINDOW.rule().on_lowered_cap(d)
-  elseif new > old and d.current_limit == old and d.rate_limit_ceiling == 0 then
-    LIMITS.set(d, new, 'cap')
+  elseif new > old and d.rate_limit_ceiling == 0 then
+    if d.current_limit == old then
+      LIMITS.set(d, new, 'cap')
+    end
     d.step = WINDOW.rule().first_step
   end
 end
