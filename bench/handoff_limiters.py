@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
-from bench.harness import Orders
+from bench.harness import Orders, told
 from bench.holds import Hold
 from bench.raw import FifoLimiter, PublishProbe, open_raw
 from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
@@ -139,7 +139,7 @@ async def serve(orders: Orders, url: str, cap: int) -> None:
     async with await Coordinator.open(url) as coordinator:
         client = open_raw(coordinator.address)
         controller = AdaptiveRequestAdmissionController(coordinator)
-        await controller.register(PROVIDER_MODEL, "bench", cap)
+        await controller.register(PROVIDER_MODEL, "bench", cap, told(cap))
         fifo = FifoLimiter(client, cap)
         probe = PublishProbe(client, orders.process)
         await fifo.open()

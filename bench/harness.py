@@ -17,7 +17,8 @@ from typing import Any, Concatenate, Final, Self, TypeVar
 from bench.figures import Figure, Iterations
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.extras import how_to_install
-from forebay.contracts.identity import ProviderModelKey
+from forebay.contracts.identity import ProviderModelKey, RequestDomain
+from forebay.contracts.settings import RequestAdmissionConfig
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 
@@ -27,6 +28,11 @@ POLL_SECONDS: Final = 0.005
 
 Progress = Callable[[str], None]
 Item = TypeVar("Item")
+
+
+def told(cap: int) -> RequestAdmissionConfig:
+    """Return settings of windows that are born at their cap: their climb is not measured."""
+    return RequestAdmissionConfig(initial_limits=dict.fromkeys(RequestDomain, cap))
 
 
 class InvariantBrokenError(Exception):

@@ -15,11 +15,12 @@ from bench.harness import (
     final_snapshots,
     new_runner,
     repeat,
+    told,
     wait_for_state,
 )
 from forebay.contracts.identity import ProviderModelKey, RequestGroupSpec, RequestResourceKey
 from forebay.contracts.requests import SUCCESS, RequestAdmissionItem
-from forebay.contracts.settings import MemberSettings, RequestAdmissionConfig
+from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.embedded import EmbeddedServer
 from forebay.coordinator.keys import request_shard
@@ -126,7 +127,7 @@ async def _count_bytes(url: str, kind: Kind, count: int) -> dict[str, float]:
     async with await Coordinator.open(url, SETTINGS) as coordinator:
         controller = AdaptiveRequestAdmissionController(coordinator)
         provider = RequestPressureSnapshotProvider(coordinator)
-        config = RequestAdmissionConfig(max_hold_seconds=kind.max_hold_seconds)
+        config = told(kind.cap).model_copy(update={"max_hold_seconds": kind.max_hold_seconds})
         await controller.register(PROVIDER_MODEL, "bench", kind.cap, config)
         held = [await controller.acquire(RequestAdmissionItem(resource=RESOURCE))]
         before = await _bytes_of(coordinator)

@@ -19,6 +19,7 @@ from bench.harness import (
     final_snapshots,
     repeat,
     rotated,
+    told,
 )
 from bench.raw import RawPair, open_raw
 from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
@@ -97,7 +98,7 @@ async def _turn(pair: Pair, order: Order) -> list[float]:
 async def _serve(orders: Orders, url: str) -> None:
     async with await Coordinator.open(url) as coordinator:
         controller = AdaptiveRequestAdmissionController(coordinator)
-        await controller.register(PROVIDER_MODEL, "bench", CAP)
+        await controller.register(PROVIDER_MODEL, "bench", CAP, told(CAP))
         resource = RequestResourceKey(provider_model=PROVIDER_MODEL)
         client = open_raw(coordinator.address)
         scripts = RawPair(client, CAP)

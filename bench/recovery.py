@@ -16,6 +16,7 @@ from bench.harness import (
     final_snapshots,
     new_runner,
     repeat,
+    told,
     wait_for_state,
 )
 from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
@@ -60,7 +61,7 @@ async def _hold_all(orders: Orders, url: str, cap: int, ttl_seconds: float) -> N
     settings = MemberSettings(ttl_seconds=ttl_seconds)
     async with await Coordinator.open(url, settings) as coordinator:
         controller = AdaptiveRequestAdmissionController(coordinator)
-        await controller.register(PROVIDER_MODEL, "bench", cap)
+        await controller.register(PROVIDER_MODEL, "bench", cap, told(cap))
         item = RequestAdmissionItem
         leases = [await controller.acquire(item(resource=RESOURCE)) for _ in range(cap)]
         async for _order in orders:
@@ -75,7 +76,7 @@ async def _kill_and_wait(
     settings = MemberSettings(ttl_seconds=ttl_seconds)
     async with await Coordinator.open(url, settings) as coordinator:
         controller = AdaptiveRequestAdmissionController(coordinator)
-        await controller.register(PROVIDER_MODEL, "bench", inputs.cap)
+        await controller.register(PROVIDER_MODEL, "bench", inputs.cap, told(inputs.cap))
         (holder,) = fleet.ask({0: "who are you?"})
 
         async def wait_for_slot() -> RequestAdmissionLease:

@@ -26,6 +26,7 @@ from bench.harness import (
     final_snapshots,
     repeat,
     rotated,
+    told,
 )
 from forebay.coordinator.embedded import EmbeddedServer
 from forebay.transports import HttpResolver
@@ -123,7 +124,9 @@ async def _call(orders: Orders, url: str, port: int) -> None:
     limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
     clients = {
         "bare": httpx2.AsyncClient(limits=limits),
-        "forebay": forebay.http_client(url, max_parallel_requests=CAP, resolve=resolve),
+        "forebay": forebay.http_client(
+            url, max_parallel_requests=CAP, config=told(CAP), resolve=resolve
+        ),
     }
     sdks = {
         way: AsyncOpenAI(api_key="any", base_url=base_url, http_client=client, max_retries=0)

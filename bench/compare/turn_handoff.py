@@ -12,7 +12,7 @@ from bench.compare.callgrind import counted_server
 from bench.compare.counters import counted
 from bench.compare.turn_micro import PATIENT
 from bench.handoff_limiters import PROVIDER_MODEL, ForebayLimiter, serve
-from bench.harness import Fleet, final_snapshots, new_runner
+from bench.harness import Fleet, final_snapshots, new_runner, told
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.embedded import EmbeddedServer
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
@@ -46,7 +46,7 @@ async def _hand_on(url: str, cap: int) -> int:
     """Let a crowd of one process take turns without a pause; return how many grants there were."""
     async with await Coordinator.open(url, PATIENT) as coordinator:
         controller = AdaptiveRequestAdmissionController(coordinator)
-        await controller.register(PROVIDER_MODEL, "bench", cap)
+        await controller.register(PROVIDER_MODEL, "bench", cap, told(cap))
         limiter = ForebayLimiter(controller)
 
         async def take_turns() -> None:

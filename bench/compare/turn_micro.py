@@ -14,7 +14,7 @@ import redis
 from bench.compare.callgrind import counted_server
 from bench.compare.counters import counted
 from bench.figures import in_ms, p95
-from bench.harness import STARTUP_SECONDS, Fleet, Orders, final_snapshots, new_runner
+from bench.harness import STARTUP_SECONDS, Fleet, Orders, final_snapshots, new_runner, told
 from bench.micro import ALONE, CAP, PROVIDER_MODEL, Load
 from forebay.contracts.identity import RequestResourceKey
 from forebay.contracts.requests import SUCCESS, RequestAdmissionItem
@@ -93,7 +93,7 @@ async def run_pairs(controller: AdaptiveRequestAdmissionController, pairs: Pairs
 async def _serve(orders: Orders, url: str) -> None:
     async with await Coordinator.open(url, PATIENT) as coordinator:
         controller = AdaptiveRequestAdmissionController(coordinator)
-        await controller.register(PROVIDER_MODEL, "bench", CAP)
+        await controller.register(PROVIDER_MODEL, "bench", CAP, told(CAP))
         async for pairs in orders:
             orders.answer(await run_pairs(controller, pairs))
         await controller.close()
@@ -130,7 +130,7 @@ def timed(inputs: Inputs) -> dict[str, Any]:
 async def _run_alone(url: str, pairs: Pairs) -> None:
     async with await Coordinator.open(url, PATIENT) as coordinator:
         controller = AdaptiveRequestAdmissionController(coordinator)
-        await controller.register(PROVIDER_MODEL, "bench", CAP)
+        await controller.register(PROVIDER_MODEL, "bench", CAP, told(CAP))
         await run_pairs(controller, pairs)
         await controller.close()
 
