@@ -74,6 +74,7 @@ async def test_a_function_that_nobody_serves_is_warned_of_once_until_it_was_serv
     await jobs.enqueue_job("ecko", 1)
     assert warned() == 2
     async with working(redis_url, echo):
+        await wait_until(lambda: jobs.hexists(jobs.tasks.keys["functions"], "echo"))
         await result_of(await jobs.enqueue_job("echo", 5))
         assert warned() == 2
     for n in range(5):

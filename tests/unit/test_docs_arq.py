@@ -8,7 +8,9 @@ from dataclasses import fields
 from pathlib import Path
 
 import arq.connections
+import click
 import pytest
+from arq.cli import cli as arqs_command
 from arq.connections import ArqRedis, RedisSettings
 from arq.worker import Worker
 
@@ -64,16 +66,24 @@ def test_the_page_tells_of_each_argument_that_create_pool_refuses():
     assert set(REFUSED_OF_CREATE_POOL) <= NAMES
 
 
-def test_each_option_of_the_page_is_one_of_the_command_and_none_of_arqs_is_left_out():
-    known = {
+def options_of(command):
+    return {
         option
-        for parameter in worker_command.params
+        for parameter in command.params
+        if isinstance(parameter, click.Option)
         for option in (*parameter.opts, *parameter.secondary_opts)
     }
-    assert known >= OPTIONS
-    assert {
-        *("--burst", "--no-burst", "--check", "--watch", "--verbose", "--custom-log-dict")
+
+
+def test_the_command_has_each_option_of_arqs_but_the_version_that_every_command_has():
+    assert options_of(arqs_command) - options_of(worker_command) == {"-V", "--version"}
+    assert {option for option in options_of(arqs_command) if len(option) > 2} - {
+        "--version"
     } <= OPTIONS
+
+
+def test_each_option_of_the_page_is_one_of_the_command():
+    assert options_of(worker_command) >= OPTIONS
 
 
 def test_each_difference_has_both_sides():
