@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 # What CI checks, in this order; .ci/run times each.
 CHECKS := lint types lua test test-slow
 
-.PHONY: help setup demo test test-slow check checks property-long bench lint lint-imports types lua clean \
+.PHONY: help setup demo test test-slow check checks property-long chaos bench lint lint-imports types lua clean \
 	e2e-providers e2e-sdks shared-capacity
 .DEFAULT_GOAL := help
 
@@ -21,6 +21,7 @@ help:
 	@echo "            .venv/bin/python -m bench --baseline REF SCENARIO"
 	@echo "make shared-capacity [ROW=...]  a fleet told nothing beside one that knows the limit; an hour and a half"
 	@echo "make property-long  10,000 random histories of a shard against its model"
+	@echo "make chaos  5,000 jobs under random kills for a minute, pills among them"
 	@echo "make e2e-providers  against LiteLLM, nginx and a provider with three hidden limits; 40 minutes"
 	@echo "make e2e-sdks  the transports below older SDKs, LiteLLM and pydantic-ai, each installed apart"
 	@echo "make clean  removes all that these made, the virtual environment too"
@@ -74,6 +75,9 @@ property-long: setup
 # Each in an environment of its own: they ask for other versions of what is installed here.
 e2e-providers: setup $(VENV)/apart/litellm-proxy
 	@$(BIN)/python -m tests.providers
+
+chaos: setup
+	@$(BIN)/python -m tests.chaos
 
 SDKS := openai-1 openai-2 litellm pydantic-ai
 BELOW_SDKS := tests/contract/test_transports.py tests/contract/test_transport_failures.py

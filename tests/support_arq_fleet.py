@@ -25,9 +25,6 @@ TTL_SECONDS: Final = 1.0
 START_SECONDS: Final = 20.0
 """Above what a process takes to start on a busy machine."""
 
-Ends = list[int]
-"""Exit codes of processes; a signal's is below 0."""
-
 _ROOT: Final = Path(__file__).parents[1]
 _APP: Final = Path(__file__).parent / "arq_app.py"
 _BEGIN: Final = "task_lease_acquired"
@@ -42,6 +39,19 @@ class Event:
     task_id: str
     lease_id: str
     member_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Supervised:
+    """Workers that are begun again when they end.
+
+    Attributes:
+        workers: those that run now.
+        ends: exit codes of those that ended, in order; a signal's is below 0.
+    """
+
+    workers: list[subprocess.Popen[bytes]]
+    ends: list[int]
 
 
 class ArqFleet:
@@ -76,14 +86,15 @@ class ArqFleet:
         return workers
 
     @contextlib.asynccontextmanager
-    async def supervised(self, count: int, *options: str, settings: str) -> AsyncIterator[Ends]:
+    async def supervised(
+        self, count: int, *options: str, settings: str
+    ) -> AsyncIterator[Supervised]:
         """Keep so many workers alive for the length of the block, as a supervisor does.
 
         Yields:
-            How those ended that were begun again, in order.
+            The workers, and how those ended that were begun again.
         """
-        ends: Ends = []
-        workers = self.start(count, *options, settings=settings)
+        workers, ends = self.start(count, *options, settings=settings), list[int]()
 
         async def supervise() -> None:
             while True:
@@ -96,7 +107,7 @@ class ArqFleet:
 
         supervising = asyncio.create_task(supervise())
         try:
-            yield ends
+            yield Supervised(workers=workers, ends=ends)
         finally:
             supervising.cancel()
             await asyncio.wait({supervising})

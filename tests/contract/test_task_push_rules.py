@@ -170,9 +170,11 @@ def test_task_that_was_pushed_to_a_member_that_died_goes_to_another(pool: Pool) 
     ask(pool, by="v")
     pool.pass_time(TTL_US / 2e6)
     pool.admit(0)
-    ((_word, number, lease, _payload),) = pool.told()["v"]
 
-    assert (number, lease[1], lease[6]) == (1, "t", "1")  # it never started: no try and no loss
+    assert pool.told()["v"] == [["work"]]  # it may have ended its process, unseen: it is a suspect
+    assert (pool.count("suspect_tasks"), pool.count("lost")) == (1, 1)
+    (lease,) = pool.ask_for(1, "v", seen=0).leases
+    assert (lease[1], lease[6]) == ("t", "1")
     assert pool.client.hkeys(pool.keys["pushes"]) == [b"v"]
 
 

@@ -46,6 +46,9 @@ FAILS_OTHERWISE = {
     "cancels-itself": "WorkerLost",
 }
 
+ENDS_WITH = {"os._exit": 0, "SIGKILL": -9, "segfault": -11, "cancels-all": 1}
+"""The code with which the process ends; a job that exits says its own."""
+
 
 @pytest.fixture
 async def jobs(redis_url):
@@ -85,11 +88,11 @@ def check_innocent(results):
 
 async def test_whatever_a_job_raises_ends_that_job_alone_and_no_worker(jobs, fleet):
     harmful = [*RAISES, *ENDS_WELL, "unwritable"]
-    async with fleet.supervised(2, "--slots", "10", settings=APP) as ends:
+    async with fleet.supervised(2, "--slots", "10", settings=APP) as supervised:
         await put_beside_innocent(jobs, fleet, harmful)
         fleet.open_gate("open")
         results = await results_of(jobs, INNOCENT + len(harmful))
-        assert ends == []
+        assert supervised.ends == []
     check_innocent(results)
     check_order(fleet.events())
     failed = {name: results[name].result.error_type for name in RAISES}
@@ -98,16 +101,26 @@ async def test_whatever_a_job_raises_ends_that_job_alone_and_no_worker(jobs, fle
     assert (results["unwritable"].success, results["unwritable"].job_try) == (False, 1)
 
 
-@pytest.mark.parametrize("how", ["os._exit", "SIGKILL", "segfault", "cancels-all"])
+@pytest.mark.parametrize("how", ENDS_WITH)
 async def test_a_job_that_ends_its_process_fails_alone_and_all_others_succeed(jobs, fleet, how):
-    async with fleet.supervised(2, "--slots", "10", settings=APP) as ends:
+    async with fleet.supervised(2, "--slots", "10", settings=APP) as supervised:
         await put_beside_innocent(jobs, fleet, [how])
-        await wait_until(lambda: len(ends) > 0, timeout=SECONDS)  # beside others that have begun
+        await wait_until(lambda: supervised.ends, timeout=SECONDS)  # beside others that have begun
         fleet.open_gate("open")
         results = await results_of(jobs, INNOCENT + 1)
     check_innocent(results)
     check_order(fleet.events())
     assert results[how].result.error_type == "WorkerLost"
     assert "3 times" in results[how].result.error_message
-    assert len(ends) == 3
-    assert set(ends) == {{"os._exit": 0, "SIGKILL": -9, "segfault": -11, "cancels-all": 1}[how]}
+    assert len(supervised.ends) == 3
+    assert set(supervised.ends) == {ENDS_WITH[how]}
+
+
+async def test_a_lone_job_that_ends_its_process_at_once_is_found_out_as_well(jobs, fleet):
+    """It comes by push, and its process dies before it asks again."""
+    async with fleet.supervised(2, "--slots", "10", settings=APP) as supervised:
+        await fleet.until_idle(2)
+        await jobs.enqueue_job("harm", "os._exit", _job_id="lone")
+        results = await results_of(jobs, 1)
+    assert results["lone"].result.error_type == "WorkerLost"
+    assert len(supervised.ends) == 3

@@ -49,19 +49,19 @@ class PoolQueue(PoolState):
             self.listeners.beat(member, ttl_us, self.now_us, silent_us)
 
     def _end_member(self, member: str, why: str) -> None:
-        """Its tasks go back; what had begun counts a loss, which is no try."""
+        """Its tasks go back; each counts a loss, which is no try."""
         self.members.pop(member, None)
         self.listeners.forget(member)
         self.idle.pop(member, None)
         self.served.pop(member, None)
-        pushes = self.pushes.pop(member, None)
+        self.pushes.pop(member, None)
         self.draining = "" if self.draining == member else self.draining
         held = [lease for lease in self.leases.values() if lease.member == member]
         for lease in sorted(held, key=lambda lease: lease.lease_id):
             self._end(lease, "expired")
             if why == "left":
                 lease.task.tries += 1
-            elif not (pushes and lease.lease_id in pushes.unseen):
+            else:
                 lease.task.lost_with.append(member)
             self._put_back(lease.task, self.now_us, lease.task.tries)
 

@@ -137,8 +137,9 @@ function LOST.put_back(id, task, available_us, tries)
   end
 end
 
--- A member that died gives its task back, which counts a loss and no try; where it cannot know of the
--- lease yet, neither. One that left without giving a task back counts a try: what ended it may again.
+-- A member that died gives its task back, which counts a loss and no try: also of a pushed one that it did not
+-- say it has seen, as one that ends its process at once is never seen. One that left without giving a task back
+-- counts a try: what ended it may again.
 local function lose_lease(lease_id, lease, why)
   emit('task_lease_expired', 'task_id', lease.task_id, 'lease_id', lease_id, 'member_id',
     lease.member, 'reason', why)
@@ -147,7 +148,7 @@ local function lose_lease(lease_id, lease, why)
   local id, task = lease.task_id, read_task(lease.task_id)
   if why == 'left' then
     task.tries = task.tries + 1
-  elseif not PUSHES.is_unseen(lease.member, lease_id) then
+  else
     LOST.count(id, task, lease.member)
   end
   LOST.put_back(id, task, now_us, task.tries)

@@ -53,17 +53,6 @@ function PUSHES.payload_text(payload)
   return cjson.encode(payload)
 end
 
--- Whether a member may not know yet that it was given a lease.
-function PUSHES.is_unseen(member, lease_id)
-  local pushes = PUSHES.of(member)
-  for i = 1, pushes and #pushes.unseen or 0 do
-    if pushes.unseen[i] == lease_id then
-      return true
-    end
-  end
-  return false
-end
-
 -- Grant the only ready task to an idle member that takes pushes; false where it has to ask instead.
 function PUSHES.push(head, member, slots)
   local pushes, id = PUSHES.of(member), group(head.group).head
