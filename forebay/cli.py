@@ -1,8 +1,8 @@
 """The command line: `forebay COMMAND`. Errors are one sentence with a remedy.
 
 Exit codes: 0 done; 1 an error, said in one sentence; 2 wrong usage; 3 a run that is not all that
-was asked; 4 a run that stopped itself; 128 and the signal's number for `run`, `resume` and `demo`
-that a signal stopped (docs/runs.md).
+was asked; 4 a run that stopped itself; 128 and the signal's number where one ended the command, but
+for a worker (docs/runs.md).
 
 This module imports click alone, and each command when it is asked for: `forebay --version` and
 wrong usage need neither Redis nor pydantic, and the help of a command needs no extra.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import io
+import signal
 import sys
 import traceback
 from typing import Final
@@ -40,6 +41,14 @@ COMMANDS: Final = {
 class _LazyCommands(click.Group):
     """Imports a command when it is asked for."""
 
+    def invoke(self, ctx: click.Context) -> object:
+        """Run a command; one that Ctrl-C ends has the exit code of that signal."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("stopped by SIGINT", err=True)
+            sys.exit(128 + signal.SIGINT)
+
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """Return the names of all commands."""
         return sorted(COMMANDS)
@@ -67,6 +76,8 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
 def main() -> None:
     """Run the command line and exit."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a script's background begins
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     debug = "--debug" in sys.argv
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

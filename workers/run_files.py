@@ -19,6 +19,7 @@ LONGEST_FILE_NAME: Final = 255
 """Bytes that the usual file systems allow."""
 _PARTIAL: Final = ".partial"
 _PARTS: Final = ".parts"
+_SERVER: Final = ".server"
 
 
 class RunFiles:
@@ -39,7 +40,7 @@ class RunFiles:
         self.output = output
         self.dropped = output.with_name(f"{output.stem}.dropped.jsonl")
         self.parts = output.with_name(f"{output.name}.{run_id}{_PARTS}")
-        self.server = output.with_name(f"{output.name}.{run_id}.server")
+        self.server = output.with_name(f"{output.name}.{run_id}{_SERVER}")
         self._run_id = run_id
 
     def problem(self, others: Sequence[tuple[Path, str]]) -> str | None:
@@ -163,12 +164,14 @@ class RunFiles:
         return found
 
     def unfinished(self, workflow: str) -> list[str]:
-        """Return ids of other runs of a workflow whose parts lie here, as they did not end."""
+        """Return ids of other runs of a workflow that have left a folder here: they did not end."""
         start = f"{self.output.name}."
-        folder = self.output.parent
-        found = folder.glob(f"{glob.escape(start + workflow)}-*{_PARTS}") if folder.is_dir() else ()
-        ids = (path.name.removeprefix(start).removesuffix(_PARTS) for path in found)
-        return sorted(run_id for run_id in ids if run_id != self._run_id)
+        ids = {
+            path.name.removeprefix(start).removesuffix(end)
+            for end in (_PARTS, _SERVER)
+            for path in self.output.parent.glob(f"{glob.escape(start + workflow)}-*{end}")
+        }
+        return sorted(ids - {self._run_id})
 
     def _beside(self, path: Path) -> Path:
         stem = path.name.removesuffix(path.suffix)

@@ -50,7 +50,13 @@ EXIT_NOT_ALL: Final = 3
 
 
 def drive(
-    run: RunSpec, url: str, pool: str, *, workers: int | None, overwrites: bool
+    run: RunSpec,
+    url: str,
+    pool: str,
+    *,
+    workers: int | None,
+    overwrites: bool,
+    is_begun: bool = False,
 ) -> RunSummary:
     """Drive a run to its end; say what is kept where it does not come to one.
 
@@ -60,6 +66,7 @@ def drive(
         pool: the task pool.
         workers: processes to start here; None starts 2 where the server is embedded, else none.
         overwrites: whether an output with more records may be replaced.
+        is_begun: whether the server has the run already.
 
     Raises:
         Stopped: a signal came.
@@ -74,11 +81,18 @@ def drive(
     if workers is None:
         workers = 2 if is_embedded else 0
     options = ("--pool", pool, *options_for(run.workflow))
-    with _kept_unless_over(run, url, pool, files), stoppable(), server_url(url, files.server) as at:
+    progress = _Progress(run.workflow.seed.records, is_begun=is_begun)
+    with (
+        _kept_unless_over(run, url, pool, files, progress),
+        stoppable(),
+        server_url(url, files.server) as at,
+    ):
         started: list[subprocess.Popen[bytes]] = []
         try:
             started += [start_worker(at, *options) for _ in range(workers)]
-            return run_stoppable(_drive_while_worked(at, pool, run, started, overwrites))
+            return run_stoppable(
+                _drive_while_worked(at, pool, run, started, progress, overwrites=overwrites)
+            )
         finally:
             stop_workers(started)
 
@@ -106,18 +120,25 @@ def conclude(summary: RunSummary) -> None:
 
 
 @contextlib.contextmanager
-def _kept_unless_over(run: RunSpec, url: str, pool: str, files: RunFiles) -> Iterator[None]:
+def _kept_unless_over(
+    run: RunSpec, url: str, pool: str, files: RunFiles, progress: _Progress
+) -> Iterator[None]:
     """Say how to go on where the run is not over; else remove the server that was its own."""
     try:
         yield
     except (ConfigurationError, TaskAdmissionError, RunStopped):
         shutil.rmtree(files.server, ignore_errors=True)
         raise
-    except Stopped as stopped:
-        _say_kept(run, url, pool, files, f"stopped by {stopped.signal.name}")
-        raise
-    except CoordinatorError:
-        _say_kept(run, url, pool, files, "ended by an error, which follows")
+    except (Stopped, CoordinatorError) as error:
+        why = "an error, which follows"
+        if isinstance(error, Stopped):
+            why = error.signal.name
+        if progress.is_begun:
+            _say_kept(run, url, pool, files, f"stopped by {why}")
+        else:
+            files.discard_if_empty()
+            shutil.rmtree(files.server, ignore_errors=True)
+            say(f"run {run.run_id} had not begun, stopped by {why}; nothing is kept", err=True)
         raise
     else:
         shutil.rmtree(files.server, ignore_errors=True)
@@ -144,7 +165,8 @@ def _say_kept(run: RunSpec, url: str, pool: str, files: RunFiles, why: str) -> N
     )
     say(f"  go on:   {resume_command(run.run_id, url, pool, files)}", err=True)
     if is_own:
-        given_up = shlex.join(["rm", "-r", str(files.parts), str(files.server)])
+        there = [str(path) for path in (files.parts, files.server) if path.exists()]
+        given_up = shlex.join(["rm", "-r", *there])
     else:
         given_up = f"forebay cancel {_options(run.run_id, url, pool)}"
     say(f"  give up: {given_up}", err=True)
@@ -168,10 +190,14 @@ async def _drive_while_worked(
     pool: str,
     run: RunSpec,
     workers: list[subprocess.Popen[bytes]],
+    progress: _Progress,
+    *,
     overwrites: bool,
 ) -> RunSummary:
     """Drive the run, unless every worker that was started for it has ended."""
-    driving = asyncio.create_task(_drive(url, pool, run, overwrites, expects_workers=not workers))
+    driving = asyncio.create_task(
+        _drive(url, pool, run, progress, overwrites=overwrites, expects_workers=not workers)
+    )
     try:
         while not driving.done():
             await asyncio.wait([driving], timeout=0.5)
@@ -187,20 +213,26 @@ async def _drive_while_worked(
 
 
 async def _drive(
-    url: str, pool: str, run: RunSpec, overwrites: bool, *, expects_workers: bool
+    url: str,
+    pool: str,
+    run: RunSpec,
+    progress: _Progress,
+    *,
+    overwrites: bool,
+    expects_workers: bool,
 ) -> RunSummary:
     from forebay.workers.run_driver import RunDriver
 
     async with await Coordinator.open(url, MemberSettings()) as coordinator:
         workflow = run.workflow
         say(f"run {run.run_id}: {workflow.seed.records} records, {len(workflow.columns)} columns")
-        progress = _Progress(workflow.seed.records)
         driver = RunDriver(
             coordinator, run, pool=pool, on_progress=progress.show, overwrites=overwrites
         )
         looking = (
             asyncio.create_task(_look_for_workers(coordinator, pool)) if expects_workers else None
         )
+        progress.is_begun = True  # it is submitted, or about to be
         try:
             return await driver.drive()
         finally:
@@ -225,9 +257,14 @@ async def _look_for_workers(coordinator: Coordinator, pool: str) -> None:
 
 
 class _Progress:
-    """One line per look, at most one a second; plain, as it may go to a file."""
+    """One line per look, at most one a second; plain, as it may go to a file.
 
-    def __init__(self, records: int) -> None:
+    Attributes:
+        is_begun: whether the server may have the run.
+    """
+
+    def __init__(self, records: int, *, is_begun: bool) -> None:
+        self.is_begun = is_begun
         self._records = records
         self._started = time.monotonic()
         self._shown = -1.0

@@ -48,7 +48,7 @@ def resume_command(run: str, url: str, pool: str, workers: int | None, overwrite
     require_extra("run", "forebay resume")
     with server_url(url) as server:
         spec = run_async(_unattended(server, pool, run))
-    conclude(drive(spec, url, pool, workers=workers, overwrites=overwrite))
+    conclude(drive(spec, url, pool, workers=workers, overwrites=overwrite, is_begun=True))
 
 
 @click.command("cancel")

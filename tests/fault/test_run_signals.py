@@ -86,15 +86,23 @@ def names_in(folder: Path, pattern: str = "*") -> list[str]:
     return sorted(path.name for path in folder.glob(pattern))
 
 
-def children_of(pid: int) -> set[int]:
-    """Return the processes of a session, but for its first."""
-    found = set()
+def processes() -> dict[int, int]:
+    """Return the parent of each process that has not ended."""
+    found = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         with contextlib.suppress(OSError):
-            fields = stat.read_text().rpartition(")")[2].split()
-            if int(fields[3]) == pid and fields[0] != "Z" and int(stat.parent.name) != pid:
-                found.add(int(stat.parent.name))
+            state, parent, *_others = stat.read_text().rpartition(")")[2].split()
+            if state != "Z":
+                found[int(stat.parent.name)] = int(parent)
     return found
+
+
+def children_of(pid: int) -> set[int]:
+    """Return the processes that a process has started, and those that these have."""
+    parents, found = processes(), {pid}
+    while more := {child for child, parent in parents.items() if parent in found} - found:
+        found |= more
+    return found - {pid}
 
 
 def go_on_of(said: str) -> list[str]:
@@ -110,10 +118,12 @@ async def test_a_signal_ends_a_run_with_its_children_and_says_how_to_go_on(
 ) -> None:
     with started(tmp_path, "run", "flow.toml", shell=shell) as running:
         await wait_until(lambda: is_begun(tmp_path), timeout=60)
+        children = children_of(running.pid)
+        assert len(children) >= 4, "a watchdog with its server, two workers"
         running.send_signal(number)
         _out, said = await asyncio.to_thread(running.communicate, timeout=60)
         assert running.returncode == 128 + number, said
-        await wait_until(lambda: not children_of(running.pid))
+        await wait_until(lambda: not children & processes().keys())
     assert f"stopped by {number.name}" in said
     assert "Traceback" not in said
     (parts,) = names_in(tmp_path, "*.parts")
@@ -205,9 +215,33 @@ async def test_a_signal_ends_a_worker_in_order(
 async def test_a_signal_ends_the_demo_with_its_children(tmp_path: Path) -> None:
     with started(tmp_path, "demo", shell=IGNORING.format(name="INT")) as demo:
         assert demo.stdout is not None
-        await wait_until(lambda: len(children_of(demo.pid)) >= 4, timeout=60)
+        await wait_until(lambda: len(children_of(demo.pid)) >= 6, timeout=60)
+        children = children_of(demo.pid)
         demo.send_signal(signal.SIGINT)
         _out, said = await asyncio.to_thread(demo.communicate, timeout=60)
         assert demo.returncode == 128 + signal.SIGINT, said
-        await wait_until(lambda: not children_of(demo.pid))
+        await wait_until(lambda: not children & processes().keys())
     assert "Traceback" not in said
+
+
+async def test_any_command_that_a_script_has_put_into_its_background_ends_by_sigint(
+    server: EmbeddedServer, tmp_path: Path
+) -> None:
+    words = ("snapshot", "--watch", "--url", server.url)
+    with started(tmp_path, *words, shell=IGNORING.format(name="INT")) as watching:
+        assert watching.stdout is not None
+        assert await asyncio.to_thread(watching.stdout.readline)
+        watching.send_signal(signal.SIGINT)
+        _out, said = await asyncio.to_thread(watching.communicate, timeout=60)
+    assert (watching.returncode, said) == (128 + signal.SIGINT, "stopped by SIGINT\n")
+
+
+async def test_a_run_that_is_killed_leaves_no_process(
+    provider: MockProviderServer, tmp_path: Path
+) -> None:
+    with started(tmp_path, "run", "flow.toml") as running:
+        await wait_until(lambda: is_begun(tmp_path), timeout=60)
+        children = children_of(running.pid)
+        running.kill()
+        await wait_until(lambda: not children & processes().keys(), timeout=60)
+    assert provider.state.counters.ok < RECORDS

@@ -90,7 +90,8 @@ def test_other_runs_of_the_workflow_that_did_not_end_are_found(files: RunFiles) 
     RunFiles(files.output, "letters-2").begin()
     RunFiles(files.output, "let-3").begin()
     RunFiles(files.output.with_name("other.jsonl"), "letters-4").begin()
-    assert files.unfinished("letters") == ["letters-2"]
+    RunFiles(files.output, "letters-5").server.mkdir()
+    assert files.unfinished("letters") == ["letters-2", "letters-5"]
 
 
 def test_row_group_that_cannot_be_written_is_told_with_its_place(files: RunFiles) -> None:
