@@ -179,6 +179,12 @@ class Fleet:
             self._pipes[index].send(order)
         return [self._answer_of(index) for index in orders]
 
+    def process_id(self, index: int) -> int:
+        """Return a process's id."""
+        process_id = self._processes[index].pid
+        assert process_id is not None
+        return process_id
+
     def kill(self, index: int) -> float:
         """Kill a process (SIGKILL) and return the instant, by CLOCK_MONOTONIC, just before."""
         killed_at = time.monotonic()

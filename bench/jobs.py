@@ -18,6 +18,7 @@ import redis
 
 from bench.figures import Figure, Iterations, in_ms, middle, of_rounds, p95, ratios
 from bench.harness import Fleet, InvariantBrokenError, Outcome, Progress, repeat, rotated
+from bench.jobs_idle import idle_gaps
 from bench.jobs_libraries import CONCURRENCY, libraries
 from bench.jobs_processes import Count, Start, Stop, Submit, serve
 from bench.jobs_queue import check_books, cycles, queued_bytes
@@ -51,6 +52,8 @@ class Inputs:
         queued: tasks whose memory is counted.
         groups: of the two queues whose admit cycles are compared.
         cycles: of each.
+        bursts: of jobs, which idle workers meet, to see how long they stay idle.
+        burst_jobs: of each burst.
     """
 
     jobs: int = 5_000
@@ -60,10 +63,14 @@ class Inputs:
     queued: int = 100_000
     groups: tuple[int, int] = (8, 10_000)
     cycles: int = 1_000
+    bursts: int = 30
+    burst_jobs: int = 300
 
 
 FULL: Final = Inputs()
-SMOKE: Final = Inputs(jobs=200, rounds=1, singles=10, queued=500, groups=(8, 100), cycles=20)
+SMOKE: Final = Inputs(
+    jobs=200, rounds=1, singles=10, queued=500, groups=(8, 100), cycles=20, bursts=2
+)
 
 
 class Turns:
@@ -198,6 +205,20 @@ def figures(inputs: Inputs, found: Iterations) -> list[Figure]:
             beside=f"{middle(found, many, 'ms')} / {middle(found, few, 'ms')}",
         ),
         Figure(
+            name="ready_idle_gap: a free slot beside ready jobs, 99th percentile",
+            rounds=of_rounds(found, "ready_idle_gap_p99_ms"),
+            unit="ms",
+            aim=50,
+            beside=f"{middle(found, 'ready_idle_gaps', '')} gaps a round",
+        ),
+        Figure(
+            name="the same, the longest",
+            rounds=of_rounds(found, "ready_idle_gap_longest_ms"),
+            unit="ms",
+            aim=250,
+            is_worst=True,
+        ),
+        Figure(
             name="queued task, beyond its payload: growth of used_memory",
             rounds=of_rounds(found, "queued_task_bytes"),
             unit="bytes",
@@ -223,6 +244,14 @@ def run(inputs: Inputs, progress: Progress) -> Outcome:
 
         def measure(number: int) -> dict[str, float]:
             found = _round(turns, inputs, number)
+            found |= idle_gaps(
+                fleet,
+                client,
+                server.url,
+                submitter=SUBMITTER,
+                bursts=inputs.bursts,
+                jobs=inputs.burst_jobs,
+            )
             client.flushall()
             found |= cycles(rotated(inputs.groups, number), inputs.cycles)
             if number == 0:  # bytes do not drift

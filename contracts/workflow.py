@@ -73,6 +73,7 @@ class ModelSpec(WorkflowPart):
         max_parallel_requests: the most calls that the whole fleet may have under way.
         temperature: sampling temperature; None leaves it to the provider.
         max_tokens: longest answer in tokens; None leaves it to the provider.
+        initial_limit: where its windows are born; None leaves that to the window's rule.
         tuning: how the window moves; None takes the defaults.
         quotas: what the account may use over time; None leaves what the fleet has registered.
         timeout_seconds: longest wait for the answer of one attempt.
@@ -85,6 +86,7 @@ class ModelSpec(WorkflowPart):
     max_parallel_requests: Cap
     temperature: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
     max_tokens: Cap | None = None
+    initial_limit: Cap | None = None
     tuning: RequestAdmissionTuningConfig | None = None
     quotas: RequestQuotas | None = None
     timeout_seconds: Positive = 60.0

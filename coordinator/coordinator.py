@@ -8,7 +8,7 @@ import os
 import secrets
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
 
 from redis.exceptions import NoScriptError, RedisError
 
@@ -30,6 +30,13 @@ from forebay.coordinator.membership import Heartbeat
 from forebay.coordinator.operators import publish_scripts
 from forebay.coordinator.scripts import Script, script
 from forebay.coordinator.wakeups import Subscriber
+
+_RANDOM_DIGITS: Final = 8
+
+
+def pid_of(member_id: str) -> int:
+    """Return the id of the process that a member is, with which its name begins."""
+    return int(member_id.partition("-")[0][:-_RANDOM_DIGITS], 16)
 
 
 class Coordinator:
@@ -58,7 +65,7 @@ class Coordinator:
             self.availability.connection("wake-ups"),
             min(CONNECT_TIMEOUT_SECONDS, settings.call_timeout_seconds),
         )
-        self._process_id = f"{os.getpid():x}{secrets.token_hex(4)}"
+        self._process_id = f"{os.getpid():x}{secrets.token_hex(_RANDOM_DIGITS // 2)}"
         self._memberships = 0
         self._embedded: EmbeddedServer | None = None
 

@@ -13,6 +13,7 @@ from uuid import uuid4
 from arq.connections import ArqRedis
 from arq.jobs import Job, JobDef, JobResult, SerializationError, serialize_job
 from arq.utils import timestamp_ms
+from redis.exceptions import ResponseError
 
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import (
@@ -156,7 +157,11 @@ class ForebayArqRedis(ArqRedis):
         Raises:
             JobUnreadable: what was read of a job or result is not what this pool writes.
         """
-        reply = await super().execute_command(*args, **options)  # type: ignore[no-untyped-call] # redis-py's
+        try:
+            reply = await super().execute_command(*args, **options)  # type: ignore[no-untyped-call] # redis-py's
+        except ResponseError as error:
+            self.stored.refuse(args, error)
+            raise
         return self.stored.answer(args, reply)
 
     async def close(self, close_connection_pool: bool | None = None) -> None:  # noqa: ARG002

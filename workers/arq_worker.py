@@ -10,22 +10,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import copy_context
 from datetime import datetime
 from functools import partial
 from signal import SIG_IGN, Signals, getsignal
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final
 
-from arq.constants import job_key_prefix
 from arq.jobs import DeserializationError
-from arq.utils import timestamp_ms
 from arq.worker import Worker, func
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import RedisError
 
 from forebay.contracts.errors import (
     CoordinatorUnavailable,
-    ForebayError,
     JobUnreadable,
 )
 from forebay.contracts.requests import ReleaseResult
@@ -55,6 +52,7 @@ from forebay.workers.arq_settings import (
     named_functions,
     pool_of,
 )
+from forebay.workers.arq_turns import Turns
 from forebay.workers.cell_jobs import (
     CELL_SECONDS,
     CELL_TRIES,
@@ -64,15 +62,14 @@ from forebay.workers.cell_jobs import (
 )
 from forebay.workers.cells import MakeCellMaker, NoCells
 from forebay.workers.contained_jobs import contained, run_to_end
+from forebay.workers.job_ends import JobEnds
+from forebay.workers.job_openings import JobOpenings
 from forebay.workers.pressure import RequestPressureHints
 from forebay.workers.serialization import SerializerName, serializer_of
 from forebay.workers.unstarted_jobs import UnstartedJobs
 
 if TYPE_CHECKING:
     from forebay.workers.allowlist import Allowlist  # with an extra
-
-_TURN: Final = ("beats", "aborts", "aborts of waiting jobs", "hints")
-"""What arq's loop does at each turn, as the log names it."""
 
 CANCEL_AGAIN_SECONDS: Final = 0.5
 """How long a cancelled job may clean up before it is cancelled again."""
@@ -128,21 +125,15 @@ class ForebayWorker(Worker):
         maker = NoCells() if cells is None else cells(tracker, self.request_admission)
         self._cells = CellJobs(maker, chosen)
         self._guard = Guard(log, pool=self.pool_name)
-        self._refusals: dict[str, str] = {}
-        self._states = {
-            name: coordinator.availability.connection(name, pool=self.pool_name) for name in _TURN
-        }
+        self._turns = Turns(coordinator, self.pool_name, self._guard)
         self._hints = RequestPressureHints(
             self.request_admission.pressure, self.request_admission.known
         )
         self._running: set[asyncio.Task[None]] = set()
         self._unwinding: dict[str, asyncio.Task[None]] = {}
         self._ending: set[str] = set()
-        self._cancelled: set[str] = set()
-        self._drained: dict[str, list[str]] = {"finished": [], "given_back": []}
+        self._ends = JobEnds()
         self._puller: TaskPuller | None = None
-        self._stopping = False
-        self._was_cut_off = False
         self._caller: asyncio.Task[Any] | None = None
         jobs = ForebayArqRedis(
             self.tasks_admission,
@@ -150,7 +141,7 @@ class ForebayWorker(Worker):
             chosen,
             expires_extra_ms=settings.get("expires_extra_ms"),
         )
-        self._jobs = jobs
+        self._openings = JobOpenings(jobs, self._cells)
         health = HealthKeys.of(self.pool_name, settings)
         cell = func(
             self._cells.make,
@@ -167,8 +158,8 @@ class ForebayWorker(Worker):
             job_deserializer=chosen.load,
             **working
             | {
-                "functions": [contained(one, self._note_cancelled) for one in [*named, cell]],
-                "cron_jobs": [contained(cron, self._note_cancelled) for cron in crons],
+                "functions": [contained(one, self._ends.note_cancelled) for one in [*named, cell]],
+                "cron_jobs": [contained(cron, self._ends.note_cancelled) for cron in crons],
                 "health_check_key": health.own,
             },
         )
@@ -194,12 +185,12 @@ class ForebayWorker(Worker):
     @property
     def drained(self) -> Mapping[str, Sequence[str]]:
         """Ids of the tasks that ended since the stop began: ``finished`` and ``given_back``."""
-        return self._drained
+        return self._ends.drained
 
     @property
     def is_stopping(self) -> bool:
         """Whether it was told to stop: it takes no new tasks."""
-        return self._stopping
+        return self._ends.is_stopping
 
     # -- pulling
 
@@ -240,10 +231,10 @@ class ForebayWorker(Worker):
                 takes_pushes=not self.burst,
             )
             self._puller.look()
-        await self._outlive("beats", super().heart_beat)
+        await self._turns.do("beats", super().heart_beat)
         if self.allow_abort_jobs:
-            await self._outlive("aborts of waiting jobs", self._discard_aborted)
-        await self._outlive("hints", self._hints.refresh)
+            await self._turns.do("aborts of waiting jobs", self._discard_aborted)
+        await self._turns.do("hints", self._hints.refresh)
 
     async def record_health(self) -> None:
         """Record as arq does, and for ``arq --check``; where that fails, again at the next beat."""
@@ -283,39 +274,16 @@ class ForebayWorker(Worker):
 
     async def _cancel_aborted_jobs(self) -> None:
         """Do as arq does, which looks before each beat."""
-        await self._outlive("aborts", self._cancel_aborted)
+        await self._turns.do("aborts", self._cancel_aborted)
         self._forget_cancelled()
 
     async def _cancel_aborted(self) -> None:
         with contextlib.suppress(UnicodeDecodeError):  # of ids that are no text the beat disposes
             await super()._cancel_aborted_jobs()
 
-    async def _outlive(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Do a part of what arq's loop does at each turn; what it raises ends no worker."""
-        state = self._states[name]
-        try:
-            await work()
-            if state.is_lost:
-                await self.pool.ping()  # the work may have asked the server nothing
-        except ResponseError as error:
-            if not str(error).startswith("WRONGTYPE"):
-                state.lost(error)
-            elif self._refusals.get(name) != str(error):
-                log.warning("heart_beat_failed", during=name, error=str(error))
-            self._refusals[name] = str(error)
-        except (RedisError, OSError, CoordinatorUnavailable) as error:
-            state.lost(error)
-        except ForebayError as error:  # as of a cron job that a draining pool does not take
-            log.warning("heart_beat_failed", error=str(error))
-        except Exception as error:  # noqa: BLE001 - of a cron job's schedule, say
-            self._guard.note(name, error)
-        else:
-            self._refusals.pop(name, None)
-            state.back()
-
     def _free_slots(self) -> int:
         """How many more may start: a job whose end is on its way has left its slot."""
-        if self._stopping:
+        if self.is_stopping:
             return 0
         free = self.max_jobs - len(self._running) + len(self._ending)
         if self.burst and self.max_burst_jobs >= 0:
@@ -363,7 +331,7 @@ class ForebayWorker(Worker):
             if self.tasks_admission.is_held(lease):
                 await self._end(lease, TaskDeferred(delay_seconds=UNREAD_SECONDS))
         except asyncio.CancelledError:  # arq lets it through where a hook was cancelled
-            if self.tasks_admission.is_held(lease) or self._stopping:
+            if self.tasks_admission.is_held(lease) or self.is_stopping:
                 raise
 
     async def _run_by_arq(self, job_id: str, score: int) -> None:
@@ -403,31 +371,15 @@ class ForebayWorker(Worker):
 
     async def _opening_of(self, lease: TaskAdmissionLease) -> Opening | None:
         """Return what arq asks for first; None where the lease is lost or the job unreadable."""
-        item = lease.item
         try:
-            payload = await self._payload_of(lease)
+            opening = await self._openings.of(lease)
         except JobUnreadable as error:
             await self._fail_unreadable(lease, error)
             return None
         if not self.tasks_admission.is_held(lease):
             return None
         self.tasks_admission.say("worker_spawned", lease)
-        return Opening(payload=payload, job_try=item.job_try, is_aborted=item.is_aborted)
-
-    async def _payload_of(self, lease: TaskAdmissionLease) -> bytes | None:
-        """Return the job, read and checked; a cell carries a reference, and its job is made here.
-
-        Raises:
-            JobUnreadable: what is stored is no job of this pool.
-        """
-        item = lease.item
-        if item.cell is not None:
-            return self._cells.payload(item)
-        if item.payload is not None:
-            return self._jobs.stored.payload(item.task_id, item.payload)
-        # The reply that brought it was lost, and its repeat tells of the lease alone.
-        payload: bytes | None = await self._jobs.get(job_key_prefix + item.task_id)
-        return payload
+        return opening
 
     async def _fail_unreadable(self, lease: TaskAdmissionLease, error: JobUnreadable) -> None:
         """End a job that is none of this pool's as arq ends one that it cannot deserialize."""
@@ -445,7 +397,7 @@ class ForebayWorker(Worker):
         job_id = lease.item.task_id
         self._running.discard(task)
         self._ending.discard(lease.lease_id)
-        self._cancelled.discard(lease.lease_id)
+        self._ends.forget(lease)
         if task.cancelled():
             self._put_back_cancelled(lease)
         if self._unwinding.get(job_id) is task:
@@ -459,33 +411,13 @@ class ForebayWorker(Worker):
     def _put_back_cancelled(self, lease: TaskAdmissionLease) -> None:
         """Put a job back that was cancelled before it ended, or in a hook."""
         if self.tasks_admission.is_held(lease):
-            if not self._stopping:
+            if not self.is_stopping:
                 log.warning("job_put_back", task_id=lease.item.task_id, error="CancelledError")
-            self._end(lease, TaskDeferred(counts=self._cut_off_counts))
-
-    def _note_cancelled(self) -> None:
-        """Note that somebody cancelled a job, as its own code did not raise that by itself."""
-        self._cancelled.add(lease_of_job.get().lease_id)
-
-    def _counts_of(
-        self, lease: TaskAdmissionLease, *, is_no_try: bool
-    ) -> Literal["try", "nothing", "loss"]:
-        """What a job counts that goes back into the queue."""
-        if lease.lease_id in self._cancelled:
-            return self._cut_off_counts
-        return "nothing" if is_no_try or self._stopping else "try"
-
-    @property
-    def _cut_off_counts(self) -> Literal["nothing", "loss"]:
-        """What a cancelled job counts: nothing where its worker was told to stop.
-
-        Else a job of this process cancelled it, and nobody knows which.
-        """
-        return "nothing" if self._stopping and not self._was_cut_off else "loss"
+            self._end(lease, self._ends.cut_off())
 
     def note_cut_off(self) -> None:
         """Take it that a job of this process cancelled the worker, for which its jobs are lost."""
-        self._was_cut_off = True
+        self._ends.was_cut_off = True
 
     def _note_expired(self, job_id: str) -> None:
         """Count a job whose payload expired in the queue as arq does: it has failed."""
@@ -493,7 +425,7 @@ class ForebayWorker(Worker):
         arq_log.warning("job_expired", job_id=job_id)
         # arq keeps what is in `tasks`, and looks how it ended.
         self.tasks[f"{job_id} expired"] = self.loop.create_task(
-            self._outlive("beats", lambda: self._unstarted.leave_expired(job_id))
+            self._turns.do("beats", lambda: self._unstarted.leave_expired(job_id))
         )
 
     def _note_lost(self, job_id: str, members: Sequence[str]) -> None:
@@ -501,7 +433,7 @@ class ForebayWorker(Worker):
         self.jobs_failed += 1
         log.error("job_failed_worker_lost", task_id=job_id, members=list(members))
         self.tasks[f"{job_id} lost"] = self.loop.create_task(
-            self._outlive("beats", lambda: self._unstarted.fail_lost(job_id, members))
+            self._turns.do("beats", lambda: self._unstarted.fail_lost(job_id, members))
         )
 
     # -- the end of a job: one script
@@ -523,17 +455,8 @@ class ForebayWorker(Worker):
         if not self.tasks_admission.is_held(lease):
             return
         outcome: TaskOutcome
-        if deferral is not None and not finish:
-            outcome = TaskDeferred(
-                delay_seconds=deferral.delay_seconds,
-                counts=self._counts_of(lease, is_no_try=deferral.gives_back_try),
-                cooling=deferral.cooling,
-            )
-        elif not finish:
-            delay_ms = lease.item.available_ms + incr_score - timestamp_ms() if incr_score else 0
-            outcome = TaskDeferred(
-                delay_seconds=delay_ms / 1000, counts=self._counts_of(lease, is_no_try=False)
-            )
+        if not finish:
+            outcome = self._ends.put_off(lease, incr_score, deferral)
         else:
             outcome = TaskCompleted(
                 result=result_data or b"",
@@ -562,9 +485,7 @@ class ForebayWorker(Worker):
         self, lease: TaskAdmissionLease, outcome: TaskOutcome
     ) -> asyncio.Future[ReleaseResult]:
         """End a lease; unless a hook still follows, the ask for a successor travels with it."""
-        if self._stopping:
-            is_deferred = isinstance(outcome, TaskDeferred)
-            self._drained["given_back" if is_deferred else "finished"].append(lease.item.task_id)
+        self._ends.note(lease, outcome)
         ending = self.tasks_admission.finish(lease, outcome)
         if self.after_job_end is None:
             self._ending.add(lease.lease_id)
@@ -602,7 +523,7 @@ class ForebayWorker(Worker):
             super().handle_sig_wait_for_completion(signum)
 
     def _stop_pulling(self) -> None:
-        self._stopping = True
+        self._ends.is_stopping = True
         if self._puller is not None:
             self._puller.stop()
 
@@ -614,7 +535,7 @@ class ForebayWorker(Worker):
         Raises:
             Exception: what ``on_shutdown`` raised.
         """
-        is_told_to_stop, main = self._stopping, self.main_task
+        is_told_to_stop, main = self.is_stopping, self.main_task
         is_caller_cancelled = self._caller is not None and self._caller.cancelling() > 0
         if (
             main is not None
@@ -631,12 +552,11 @@ class ForebayWorker(Worker):
             for task in late:
                 task.cancel()
         await self._end_jobs()
-        log.info("worker_drained", **self._drained)
+        log.info("worker_drained", **self._ends.drained)
         try:
             await self._shut_down()
         finally:
-            for state in self._states.values():
-                state.forget()
+            self._turns.forget()
             async with contextlib.AsyncExitStack() as stack:  # each, whatever befalls the others
                 stack.push_async_callback(self.coordinator.close)
                 stack.push_async_callback(self.tasks_admission.close)

@@ -22,13 +22,24 @@ from forebay.contracts.errors import (
 )
 from forebay.contracts.identity import check_methods
 from forebay.contracts.requests import (
+    RateLimitScope,
     RequestDenialReason,
     RequestOutcomeKind,
     RequestReleaseOutcome,
     TokenUsage,
 )
-from forebay.workers.answer_bodies import ANSWER_TOO_LONG, BILLING_CODES, OVERLOAD_CODES
-from forebay.workers.provider_answers import answer_of, lowered_headers, retry_after_seconds
+from forebay.workers.answer_bodies import (
+    ANSWER_TOO_LONG,
+    BILLING_CODES,
+    BUDGET_CODE,
+    OVERLOAD_CODES,
+)
+from forebay.workers.provider_answers import (
+    answer_of,
+    exhausted_budget,
+    lowered_headers,
+    retry_after_seconds,
+)
 
 _OVERLOAD = frozenset({429, 503, 529})
 _HTTP_PACKAGES = frozenset(
@@ -119,8 +130,9 @@ class DefaultClassifier:
 
         Returns:
             2xx without a code ``success``; 429, 503, 529 and codes of overload ``rate_limited``,
-            with the provider's hint; everything else, and an exhausted account whatever its status,
-            ``provider_failure``.
+            with the provider's hint, whose scope is ``quota`` where the headers say that a budget
+            is exhausted or the code names one; everything else, and an exhausted account whatever
+            its status, ``provider_failure``.
         """
         is_good = 200 <= status < 300  # noqa: PLR2004
         if is_good and body_error_code is None:
@@ -139,11 +151,21 @@ class DefaultClassifier:
             # The request was accepted, so it is not the request that is wrong.
             diagnostics["retryable"] = True
         overloaded = not billing and (status in _OVERLOAD or body_error_code in OVERLOAD_CODES)
+        if not overloaded:
+            return RequestReleaseOutcome(
+                kind=RequestOutcomeKind.PROVIDER_FAILURE,
+                retry_after_seconds=None if billing else retry_after_seconds(lowered, now),
+                provider_status=status,
+                diagnostics=diagnostics,
+            )
+        budget = exhausted_budget(lowered, now)
+        if budget is not None:
+            diagnostics["budget"] = budget.value
+        names_budget = budget is not None or bool(BUDGET_CODE.search(body_error_code or ""))
         return RequestReleaseOutcome(
-            kind=RequestOutcomeKind.RATE_LIMITED
-            if overloaded
-            else RequestOutcomeKind.PROVIDER_FAILURE,
-            retry_after_seconds=None if billing else retry_after_seconds(lowered, now),
+            kind=RequestOutcomeKind.RATE_LIMITED,
+            retry_after_seconds=retry_after_seconds(lowered, now),
+            scope=RateLimitScope.QUOTA if names_budget else None,
             provider_status=status,
             diagnostics=diagnostics,
         )

@@ -15,7 +15,7 @@ from typing import Any, Final
 from forebay.contracts.quotas import MAX_BUDGET, QuotaBudget, QuotaReading
 from forebay.workers.answer_bodies import error_code_in, error_code_of
 
-LONGEST_HINT_SECONDS = 86_400.0
+LONGEST_HINT_SECONDS = 31 * 86_400.0
 """A longer ``retry-after`` is taken as this one: whoever asks for it wants to be left alone."""
 
 _DECIMAL = re.compile(r"[0-9]+(\.[0-9]+)?")
@@ -121,7 +121,7 @@ def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: float) -> float | None:
-    """Return the provider's hint in seconds from now, at most a day; None without a usable one.
+    """Return the provider's hint in seconds from now, at most 31 days; None without a usable one.
 
     Args:
         headers: names in lower case; ``retry-after-ms`` goes before ``retry-after``, which holds
@@ -168,6 +168,17 @@ def quota_readings(headers: Mapping[str, str], now: float) -> list[QuotaReading]
         budget = _BUDGETS[unit, is_daily]
         readings.append(QuotaReading(budget=budget, limit=limit, remaining=remaining))
     return readings
+
+
+def exhausted_budget(headers: Mapping[str, str], now: float) -> QuotaBudget | None:
+    """Return a budget of which the headers say that nothing is left; None where none says so.
+
+    Args:
+        headers: names in any case.
+        now: Unix time in seconds.
+    """
+    empty = (found.budget for found in quota_readings(headers, now) if found.remaining == 0)
+    return next(empty, None)
 
 
 def lowered_headers(headers: Any) -> dict[str, str]:

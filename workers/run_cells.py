@@ -18,7 +18,7 @@ from forebay.contracts.errors import (
     WorkflowError,
 )
 from forebay.contracts.events import RuntimeCorrelation, current_correlation
-from forebay.contracts.identity import RequestGroupSpec, request_resource
+from forebay.contracts.identity import RequestDomain, RequestGroupSpec, request_resource
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
 from forebay.contracts.tasks import RunCell
@@ -217,7 +217,11 @@ class RunCells:
                 alias,
                 model.max_parallel_requests,
                 RequestAdmissionConfig(
-                    tuning=model.tuning or RequestAdmissionTuningConfig(), quotas=model.quotas
+                    tuning=model.tuning or RequestAdmissionTuningConfig(),
+                    initial_limits=dict.fromkeys(RequestDomain, model.initial_limit)
+                    if model.initial_limit is not None
+                    else {},
+                    quotas=model.quotas,
                 ),
             )
         return _PreparedRun(

@@ -15,6 +15,7 @@ from arq.connections import ArqRedis
 from arq.constants import job_key_prefix, result_key_prefix
 from arq.jobs import JobDef, JobResult, deserialize_job, deserialize_result
 from redis.asyncio.client import Pipeline
+from redis.exceptions import ResponseError
 
 from forebay.contracts.errors import ConfigurationError, JobUnreadable
 from forebay.contracts.identity import shown
@@ -77,6 +78,20 @@ class StoredJobs:
             return [self._answered(*pair) for pair in zip(keys, reply, strict=True)]
         return self._answered(args[1], reply)
 
+    def refuse(self, args: Sequence[Any], error: ResponseError) -> None:
+        """Tell of a command's error if a job or result under its key is of another type.
+
+        Raises:
+            JobUnreadable: it is.
+        """
+        if len(args) < 2 or not str(error).startswith("WRONGTYPE"):  # noqa: PLR2004
+            return
+        name = _text(args[1])
+        for prefix, (what, _fields) in _KINDS.items():
+            if name.startswith(prefix):
+                problem = "the key is of another type, as another program made it"
+                raise _unreadable(what, prefix, name.removeprefix(prefix), problem) from error
+
     def _answered(self, key: Any, stored: Any) -> Any:
         if not isinstance(stored, bytes) or not stored:
             return stored
@@ -128,7 +143,11 @@ class JobPipeline(Pipeline):
 
     async def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
         """Run a command at once."""
-        reply = await super().immediate_execute_command(*args, **options)  # type: ignore[no-untyped-call] # redis-py's
+        try:
+            reply = await super().immediate_execute_command(*args, **options)  # type: ignore[no-untyped-call] # redis-py's
+        except ResponseError as error:
+            self._jobs.refuse(args, error)
+            raise
         return self._jobs.answer(args, reply)
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
@@ -137,11 +156,19 @@ class JobPipeline(Pipeline):
         Raises:
             JobUnreadable: a job or result in them is not what this pool writes.
         """
-        staged = [args for args, _options in self.command_stack]
-        replies = await super().execute(raise_on_error)
+        staged = list(self.command_stack)
+        replies = await super().execute(raise_on_error=False)
         if len(staged) != len(replies):
             return list(replies)
-        return [self._jobs.answer(*pair) for pair in zip(staged, replies, strict=True)]
+        for (args, _options), reply in zip(staged, replies, strict=True):
+            if isinstance(reply, ResponseError):
+                self._jobs.refuse(args, reply)
+        if raise_on_error:
+            self.raise_first_error(staged, replies)
+        return [
+            self._jobs.answer(args, reply)
+            for (args, _options), reply in zip(staged, replies, strict=True)
+        ]
 
 
 async def read_results(client: ArqRedis) -> list[JobResult]:

@@ -112,6 +112,9 @@ def _print(summary: DemoSummary, seen: Observations, out: Path, plot: Path) -> N
             f"{s.tenant} {s.share:.1%} (weight {s.fair_share:.1%})" for s in summary.shares
         )
         + " of the records done while all had work",
+        "idle gaps": f"ready_idle_gap of {summary.idle_gaps}: p99"
+        f" {summary.idle_gap_p99_seconds * 1e3:.0f} ms, longest"
+        f" {summary.longest_idle_gap_seconds * 1e3:.0f} ms (a slot free beside ready work)",
         "drop": f"{_drop(seen)}; {summary.lost} records lost",
         "SIGKILL": "one worker of four"
         + (

@@ -24,12 +24,15 @@ from forebay.contracts.requests import RequestOutcomeKind
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.settings import MemberSettings, RequestAdmissionTuningConfig
 from forebay.contracts.snapshots import AuditReport, GlobalSnapshot
+from forebay.contracts.task_policies import TaskAdmissionConfig
 from forebay.contracts.workflow import Workflow
-from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.coordinator import Coordinator, pid_of
 from forebay.coordinator.embedded import EmbeddedServer
 from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.requests.resolver import RequestResourceResolver
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.tasks.controller import TaskAdmissionController
+from forebay.coordinator.tasks.idle_gaps import IdleGaps
 from forebay.coordinator.tasks.snapshots import audit_pool
 from forebay.mock_provider.log import RequestRecord, TruthRecord
 from forebay.mock_provider.server import MockProviderServer
@@ -86,6 +89,7 @@ class Observations:
         truths: what the provider could do, and since when.
         final: the shard at the end.
         audits: of the request shard and of the pool.
+        idle_gaps: seconds in which a worker had a free slot beside ready work that fitted.
     """
 
     looks: list[Look] = field(default_factory=list)
@@ -98,6 +102,7 @@ class Observations:
     truths: list[TruthRecord] = field(default_factory=list)
     final: GlobalSnapshot | None = None
     audits: list[AuditReport] = field(default_factory=list)
+    idle_gaps: list[float] = field(default_factory=list)
     records: int = 0
 
 
@@ -114,6 +119,8 @@ class Demo:
         self._on_look = on_look
         self._seen = Observations()
         self._workers: list[subprocess.Popen[bytes]] = []
+        self._gaps = IdleGaps(self._slots_of)
+        self._last_event = "-"
 
     def run(self, run_async: Callable[..., None]) -> Observations:
         """Run it to the end and return what was seen."""
@@ -144,6 +151,9 @@ class Demo:
         self._seen.records = workflow.seed.records * len(TENANTS)
         async with await Coordinator.open(url, MemberSettings()) as coordinator:
             await self._workers_ready(coordinator)
+            pool = TaskAdmissionController(coordinator)
+            await pool.configure(TaskAdmissionConfig(events="full"))
+            await pool.close()
             self._started = time.monotonic() - provider.state.elapsed_seconds()
             events = asyncio.create_task(self._disturb(provider))
             looking = asyncio.create_task(self._look_on(coordinator, workflow))
@@ -223,8 +233,21 @@ class Demo:
             )
             if self._seen.killed_at and not self._seen.freed_at and shard.member_count < WORKERS:
                 self._seen.freed_at = self._now()
+            await self._note_events(coordinator)
             self._on_look(self._seen)
             await asyncio.sleep(LOOK_SECONDS)
+
+    async def _note_events(self, coordinator: Coordinator) -> None:
+        """Follow the pool's events; the server keeps the last 8192, many seconds of them."""
+        events = pool_shard("default")["events"]
+        for entry_id, fields in await coordinator.client.xrange(events, min=self._last_event):
+            self._gaps.note({name.decode(): text.decode() for name, text in fields.items()})
+            self._last_event = f"({entry_id.decode()}"
+        self._seen.idle_gaps = self._gaps.seconds
+
+    def _slots_of(self, member_id: str) -> int:
+        is_worker = pid_of(member_id) in {worker.pid for worker in self._workers}
+        return SLOTS_PER_WORKER if is_worker else 0
 
     async def _conclude(
         self, coordinator: Coordinator, workflow: Workflow, provider: MockProviderServer
@@ -237,6 +260,8 @@ class Demo:
             if self._seen.final.aggregate_in_flight == 0:
                 break
             await asyncio.sleep(LOOK_SECONDS)
+        await self._note_events(coordinator)
+        self._gaps.close()
         self._seen.audits = [
             await pressure.audit(key),
             await audit_pool(coordinator, "default"),

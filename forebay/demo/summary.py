@@ -7,6 +7,7 @@ import json
 from dataclasses import dataclass
 from itertools import pairwise
 
+from forebay.coordinator.tasks.idle_gaps import p99
 from forebay.demo.scenario import TENANTS, WORKFLOW, Observations
 
 SERVED = 200
@@ -39,6 +40,8 @@ class DemoSummary:
         leases_left, waiters_left: at the end.
         audit_differences: over both audits.
         freed_after_seconds: from the SIGKILL until the dead worker's membership was over.
+        idle_gaps, idle_gap_p99_seconds, longest_idle_gap_seconds: the times in which a worker had
+            a free slot beside ready work that fits, by the pool's events.
     """
 
     records: int
@@ -56,6 +59,9 @@ class DemoSummary:
     waiters_left: int
     audit_differences: tuple[str, ...]
     freed_after_seconds: float | None
+    idle_gaps: int
+    idle_gap_p99_seconds: float
+    longest_idle_gap_seconds: float
 
     @property
     def ok(self) -> bool:
@@ -149,4 +155,7 @@ def summarize(seen: Observations) -> DemoSummary:
         waiters_left=seen.final.waiters,
         audit_differences=tuple(d for audit in seen.audits for d in audit.differences),
         freed_after_seconds=freed - killed if killed and freed else None,
+        idle_gaps=len(seen.idle_gaps),
+        idle_gap_p99_seconds=p99(seen.idle_gaps),
+        longest_idle_gap_seconds=max(seen.idle_gaps, default=0.0),
     )

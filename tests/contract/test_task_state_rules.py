@@ -196,7 +196,11 @@ def test_pool_that_is_told_to_writes_down_what_befalls_each_task(pool: Pool) -> 
         "lease_id": "done~1",
         "member_id": "m",
     }
-    assert told(pool, "ready_enqueued")[4] == {"task_id": "large", "group": "large"}
+    assert told(pool, "ready_enqueued")[4] == {
+        "task_id": "large",
+        "group": "large",
+        "asks": "gpu=2,submission=1",
+    }
 
 
 def test_other_pools_write_down_nothing_of_single_tasks(pool: Pool) -> None:

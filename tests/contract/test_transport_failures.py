@@ -55,7 +55,21 @@ async def test_a_refusal_cuts_the_window_and_sets_the_hinted_cooldown(
             await exchanges.driver.chat()
         assert raised.value.response.status_code == 429
         seen = await exchanges.when(in_flight=0)
-        assert seen.current_limit == 6
+        assert seen.current_limit == 1
+        assert 25 < seen.cooldown_remaining_seconds <= 30
+    assert exchanges.outcomes == {"rate_limited": 1}
+
+
+@every_driver
+async def test_a_refusal_for_a_budget_blocks_until_its_refill_and_cuts_nothing(
+    redis_url: str, provider: RawProvider, name: str
+) -> None:
+    provider.behaviour = refuses(retry_after="30", x_ratelimit_remaining_requests="0")
+    async with exchanging(name, redis_url, provider) as exchanges:
+        with pytest.raises(STATUS_ERRORS):
+            await exchanges.driver.chat()
+        seen = await exchanges.when(in_flight=0)
+        assert (seen.current_limit, seen.cuts) == (4, 0)
         assert 25 < seen.cooldown_remaining_seconds <= 30
     assert exchanges.outcomes == {"rate_limited": 1}
 
@@ -69,7 +83,7 @@ async def test_an_exhausted_account_is_no_overload(
         with pytest.raises(STATUS_ERRORS):
             await exchanges.driver.chat()
         seen = await exchanges.when(in_flight=0)
-        assert (seen.current_limit, seen.cooldown_remaining_seconds) == (8, 0.0)
+        assert (seen.current_limit, seen.cooldown_remaining_seconds) == (4, 0.0)
     assert exchanges.outcomes == {"provider_failure": 1}
 
 
@@ -109,7 +123,7 @@ async def test_an_overload_told_within_a_good_stream_cuts_the_window(
             await streamed.rest()
         await streamed.close()
         seen = await exchanges.when(in_flight=0)
-        assert seen.current_limit == 6
+        assert seen.current_limit == 1
     assert exchanges.outcomes == {"rate_limited": 1}
 
 

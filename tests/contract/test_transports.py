@@ -66,7 +66,7 @@ async def test_a_large_answer_is_settled_by_its_usage_if_that_can_be_true(
     async with exchanging(name, redis_url, provider, config=a_day_of_tokens()) as exchanges:
         await exchanges.driver.do(lambda: exchanges.driver.call("", stream=False))
         await exchanges.when(in_flight=0)
-        assert await exchanges.level(TPD) == pytest.approx(100_000 - drawn, abs=1)
+        assert await exchanges.level(TPD) == pytest.approx(100_000 - drawn, abs=60)
     assert exchanges.outcomes == {"success": 1}
 
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 
 import msgpack
 import pytest
+import redis
 from arq.jobs import Job, JobStatus, ResultNotFound
 
 from forebay.contracts.errors import ConfigurationError, JobUnreadable, TaskFailed
@@ -192,6 +193,65 @@ async def test_lists_of_jobs_leave_out_what_others_wrote(redis_url, jobs, caplog
     assert "foreign" in told
     for job_id in ("ours", "spoiled"):
         assert await jobs.tasks.queue.discard(job_id)
+
+
+ODD_TYPES = {
+    "list": ("rpush", "x"),
+    "hash": ("hset", "x", "y"),
+    "set": ("sadd", "x"),
+    "sorted set": ("zadd", {"x": 1}),
+    "stream": ("xadd", {"x": "y"}),
+}
+odd_types = pytest.mark.parametrize("odd", ODD_TYPES.values(), ids=ODD_TYPES)
+
+
+async def write(jobs, key, odd):
+    command, *value = odd
+    await getattr(jobs, command)(key, *value)
+
+
+@odd_types
+@ways
+async def test_a_key_of_another_type_is_one_typed_error_of_its_job(jobs, job_of, odd, caplog):
+    await write(jobs, "arq:result:one", odd)
+    await write(jobs, "arq:job:two", odd)
+    one, two = job_of("one", jobs), job_of("two", jobs)
+    for reading in (one.result(timeout=5), one.result_info(), one.info(), one.abort(timeout=5)):
+        with pytest.raises(JobUnreadable, match="the key is of another type") as refused:
+            await reading
+        check_told(refused.value)
+    with pytest.raises(JobUnreadable, match="the payload of job 'two'"):
+        await two.info()
+    assert await jobs.all_job_results() == []
+    assert "task_id='one'" in caplog.text
+    await jobs.delete("arq:result:one", "arq:job:two")
+
+
+@pytest.mark.parametrize("transaction", [True, False])
+async def test_a_pipelines_other_errors_are_redis_own(jobs, transaction):
+    await jobs.rpush("other", "x")
+    async with jobs.pipeline(transaction=transaction) as pipe:
+        with pytest.raises(redis.ResponseError, match=r"^Command # 2 \(GET other\)"):
+            await pipe.ping().get("other").execute()
+    async with jobs.pipeline(transaction=transaction) as pipe:
+        answers = await pipe.get("absent").get("other").execute(raise_on_error=False)
+    assert answers[0] is None
+    assert isinstance(answers[1], redis.ResponseError)
+    await jobs.delete("other")
+
+
+@odd_types
+@pytest.mark.parametrize("kind", ["result", "in-progress", "retry"])
+async def test_a_key_of_another_type_beside_a_job_holds_up_nothing(redis_url, jobs, kind, odd):
+    await jobs.tasks.set_state("paused")
+    job = await jobs.enqueue_job("echo", 1, _job_id="one")
+    await write(jobs, f"arq:{kind}:one", odd)
+    async with working(redis_url, echo) as worker:
+        await jobs.tasks.set_state("open")
+        await wait_until(lambda: worker.jobs_complete == 1)
+        assert await result_of(job) == [1]
+        assert not worker.main_task.done()
+    await jobs.delete(f"arq:{kind}:one")
 
 
 # -- a job made by hand

@@ -38,7 +38,7 @@ def loud(logs: list[Any], *events: str) -> list[tuple[str, str]]:
 
 
 def is_lost(worker: arq_worker.ForebayWorker) -> bool:
-    return any(state.is_lost for state in worker._states.values())
+    return worker._turns.is_away
 
 
 class Broken:
@@ -159,7 +159,7 @@ async def test_a_job_whose_task_is_cancelled_by_others_is_put_back_and_ends_no_w
     await check_books(redis_url)
 
 
-@pytest.mark.parametrize("broken", ["_start_task", "_payload_of"])
+@pytest.mark.parametrize("broken", ["_start_task", "_opening_of"])
 async def test_a_job_that_cannot_be_begun_is_put_back_and_costs_no_other(
     redis_url, jobs, monkeypatch, broken
 ):

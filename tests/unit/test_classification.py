@@ -19,6 +19,7 @@ from forebay.contracts.errors import (
 )
 from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
 from forebay.contracts.requests import (
+    RateLimitScope,
     RequestAdmissionDenied,
     RequestAdmissionItem,
     RequestDenialReason,
@@ -72,6 +73,69 @@ def test_each_status_has_its_outcome(status: int, kind: KINDS, retryable: bool) 
     outcome = CLASSIFIER.classify_response(status, {}, None, now=NOW)
     assert (outcome.kind, outcome.provider_status) == (kind, status)
     assert CLASSIFIER.is_retryable(outcome) is retryable
+
+
+@pytest.mark.parametrize(
+    ("headers", "code", "budget"),
+    [
+        ({"x-ratelimit-remaining-requests": "0"}, None, "requests_per_minute"),
+        (
+            {"X-RateLimit-Limit-Tokens": "60000", "X-RateLimit-Remaining-Tokens": "0"},
+            "rate_limit_exceeded",
+            "tokens_per_minute",
+        ),
+        (
+            {
+                "anthropic-ratelimit-requests-limit": "50",
+                "anthropic-ratelimit-requests-remaining": "0",
+            },
+            "rate_limit_error",
+            "requests_per_minute",
+        ),
+        (
+            {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "7h12m"},
+            None,
+            "requests_per_day",
+        ),
+        ({}, "daily_limit_exceeded", None),
+        ({}, "tokens_per_day", None),
+        ({}, "request_quota_exceeded", None),
+    ],
+)
+def test_refusal_that_names_a_budget_says_so_beside_its_refill(
+    headers: dict[str, str], code: str | None, budget: str | None
+) -> None:
+    outcome = CLASSIFIER.classify_response(429, {"retry-after": "90000", **headers}, code, now=NOW)
+    assert (outcome.kind, outcome.scope) == (KINDS.RATE_LIMITED, RateLimitScope.QUOTA)
+    assert outcome.retry_after_seconds == 90_000.0
+    assert outcome.diagnostics.get("budget") == budget
+
+
+@pytest.mark.parametrize(
+    ("headers", "code"),
+    [
+        ({"x-ratelimit-remaining-requests": "1"}, None),
+        ({"x-ratelimit-limit-requests": "60"}, "rate_limit_exceeded"),
+        ({"x-ratelimit-remaining-requests": "none"}, "overloaded_error"),
+    ],
+)
+def test_refusal_that_names_no_exhausted_budget_is_load(
+    headers: dict[str, str], code: str | None
+) -> None:
+    outcome = CLASSIFIER.classify_response(429, {"retry-after": "3", **headers}, code, now=NOW)
+    assert (outcome.kind, outcome.scope) == (KINDS.RATE_LIMITED, None)
+
+
+def test_scope_is_of_refusals_alone() -> None:
+    exhausted = {"x-ratelimit-remaining-requests": "0"}
+    for status, code in ((200, None), (500, None), (429, "insufficient_quota")):
+        assert CLASSIFIER.classify_response(status, exhausted, code, now=NOW).scope is None
+
+
+def test_exception_of_an_sdk_keeps_the_scope_of_its_answer() -> None:
+    response = answered(429, **{"x-ratelimit-remaining-requests": "0", "retry-after": "5"})
+    error = openai.RateLimitError("refused", response=response, body=None)
+    assert CLASSIFIER.classify_exception(error, now=NOW).scope is RateLimitScope.QUOTA
 
 
 @pytest.mark.parametrize("status", [403, 429, 503])

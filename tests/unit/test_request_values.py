@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import math
 import pickle
 import traceback
@@ -263,6 +264,8 @@ BAD_SETTINGS: list[tuple[type[BaseModel], str, list[Any]]] = [
     ),
     (RequestAdmissionTuningConfig, "additive_increase_step", BAD_COUNTS),
     (RequestAdmissionTuningConfig, "successes_until_increase", BAD_COUNTS),
+    (RequestAdmissionTuningConfig, "successes_until_try", BAD_COUNTS),
+    (RequestAdmissionTuningConfig, "round_successes", BAD_COUNTS),
     (RequestAdmissionTuningConfig, "cooldown_seconds", [*BAD_SPANS, None]),
     (RequestAdmissionTuningConfig, "startup_ramp_seconds", [*BAD_SPANS, None]),
     (RequestAdmissionConfig, "tuning", [None, 3, "fast", {"cooldown_seconds": -1}]),
@@ -328,6 +331,51 @@ def test_settings_go_through_json_and_back() -> None:
         max_hold_seconds=0.001,
     )
     assert RequestAdmissionConfig.model_validate_json(config.model_dump_json()) == config
+
+
+NUMBERS_OF_AIMD = {
+    "multiplicative_decrease_factor": 0.75,
+    "additive_increase_step": 1,
+    "successes_until_increase": 25,
+}
+NUMBERS_OF_STEADY = {"successes_until_try": 150, "round_successes": 24}
+
+
+@pytest.mark.parametrize(
+    ("given", "rule"),
+    [({}, "steady"), ({"cooldown_seconds": 1}, "steady"), ({"rule": "aimd"}, "aimd")]
+    + [({name: value}, "aimd") for name, value in NUMBERS_OF_AIMD.items()]
+    + [({name: value}, "steady") for name, value in NUMBERS_OF_STEADY.items()],
+)
+def test_a_number_of_a_rule_selects_it(given: dict[str, Any], rule: str) -> None:
+    tuning = RequestAdmissionTuningConfig(**given)
+    assert tuning.rule == rule
+    text = tuning.model_dump_json()
+    assert RequestAdmissionTuningConfig.model_validate_json(text) == tuning
+    assert RequestAdmissionTuningConfig.model_validate_json(json.dumps(given)) == tuning
+
+
+@pytest.mark.parametrize(
+    ("rule", "name", "value"),
+    [("steady", name, value) for name, value in NUMBERS_OF_AIMD.items()]
+    + [("aimd", name, value) for name, value in NUMBERS_OF_STEADY.items()],
+)
+def test_a_number_of_the_other_rule_is_refused_with_both_named(
+    rule: str, name: str, value: float
+) -> None:
+    fields: dict[str, Any] = {"rule": rule, name: value}
+    other = {"steady": "aimd", "aimd": "steady"}[rule]
+    refusal(lambda: RequestAdmissionTuningConfig(**fields), f"{name} is", f"'{other}'", f"'{rule}'")
+
+
+def test_numbers_of_both_rules_without_a_rule_are_refused() -> None:
+    fields: dict[str, Any] = {"additive_increase_step": 2, "successes_until_try": 9}
+    refusal(lambda: RequestAdmissionTuningConfig(**fields), "successes_until_try", "'steady'")
+
+
+def test_a_rule_that_there_is_not_is_refused_by_its_name() -> None:
+    fields: dict[str, Any] = {"rule": "vegas"}
+    refusal(lambda: RequestAdmissionTuningConfig(**fields), "rule is 'vegas'", "steady")
 
 
 def test_the_longest_span_keeps_its_microseconds_in_the_scripts_numbers() -> None:

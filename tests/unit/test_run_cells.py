@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, cast
 
-from forebay.contracts.identity import ProviderModelKey
+from forebay.contracts.identity import ProviderModelKey, RequestDomain
 from forebay.contracts.quotas import QuotaBudget
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.settings import RequestAdmissionConfig, RequestQuotas
@@ -31,6 +31,8 @@ bursts = {tokens_per_minute = 500}
 provider = "local"
 model = "large"
 max_parallel_requests = 8
+initial_limit = 6
+tuning = {additive_increase_step = 2}
 [[columns]]
 generator = "seed"
 names = ["id", "text"]
@@ -54,16 +56,16 @@ class Registering(FakeAdmission):
 
     def __init__(self) -> None:
         super().__init__()
-        self.quotas: dict[str, RequestQuotas | None] = {}
+        self.configs: dict[str, RequestAdmissionConfig] = {}
 
     async def register(
         self, _: ProviderModelKey, alias: str, __: int, config: RequestAdmissionConfig
     ) -> int:
-        self.quotas[alias] = config.quotas
+        self.configs[alias] = config
         return 8
 
 
-async def test_a_models_quotas_are_registered_and_others_left_as_they_are(tmp_path: Path) -> None:
+async def test_what_a_model_says_is_registered_and_the_rest_left_as_it_is(tmp_path: Path) -> None:
     (tmp_path / "seed.csv").write_text("id,text\n1,a\n")
     (tmp_path / "flow.toml").write_text(WORKFLOW)
     workflow = load_workflow(tmp_path / "flow.toml", environ={})
@@ -75,7 +77,11 @@ async def test_a_models_quotas_are_registered_and_others_left_as_they_are(tmp_pa
     made = await cells.make(RunCell(run_id="r", column_index=1, number=0), 1)
 
     assert made == CellsMade(values={0: {"id": '"1"', "text": '"a"'}})
-    assert admission.quotas == {
+    tunings = {alias: config.tuning.rule for alias, config in admission.configs.items()}
+    assert tunings == {"writer": "steady", "judge": "aimd"}
+    assert admission.configs["writer"].initial_limits == {}
+    assert admission.configs["judge"].initial_limits == dict.fromkeys(RequestDomain, 6)
+    assert {alias: config.quotas for alias, config in admission.configs.items()} == {
         "writer": RequestQuotas(
             tokens_per_minute=9000, bursts={QuotaBudget.TOKENS_PER_MINUTE: 500}
         ),

@@ -81,7 +81,7 @@ end
 -- A task that comes back takes its old place among those of its group.
 local function enqueue(id, task)
   if task.losses > 0 or not CLASSES.serves(nil, task.fn) then
-    emit_task('ready_enqueued', 'task_id', id, 'group', task.group)
+    emit_task('ready_enqueued', 'task_id', id, 'group', task.group, 'asks', task.signature)
     return CLASSES.wait_beside(id, task)
   end
   local g = group(task.group)
@@ -89,7 +89,7 @@ local function enqueue(id, task)
   redis.call('ZADD', K.fifo, 0, fifo_member(id, task))
   g.waiting, g.touched_us, g.dirty = g.waiting + 1, now_us, true
   meta.queued = meta.queued + 1
-  emit_task('ready_enqueued', 'task_id', id, 'group', task.group)
+  emit_task('ready_enqueued', 'task_id', id, 'group', task.group, 'asks', task.signature)
   if g.waiting == 1 then
     enter_line(g)
   elseif task.arrival > read_task(g.head).arrival then

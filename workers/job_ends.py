@@ -1,0 +1,82 @@
+"""What a job of a worker counts that goes back into the queue, and which ended during a stop."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from arq.utils import timestamp_ms
+
+from forebay.contracts.tasks import TaskAdmissionLease, TaskDeferred, TaskOutcome
+from forebay.workers.cell_jobs import lease_of_job
+from forebay.workers.cells import CellsDeferred
+
+
+class JobEnds:
+    """How the jobs of one worker end.
+
+    Attributes:
+        is_stopping: whether the worker was told to stop: what it cancels counts nothing.
+        was_cut_off: whether a job of this process cancelled the worker: what is cut off is lost.
+        drained: ids of the tasks that ended since the stop began, by how: ``finished``,
+            ``given_back``.
+    """
+
+    def __init__(self) -> None:
+        self.is_stopping = False
+        self.was_cut_off = False
+        self.drained: dict[str, list[str]] = {"finished": [], "given_back": []}
+        self._cancelled: set[str] = set()
+
+    def note_cancelled(self) -> None:
+        """Note that somebody cancelled the job that runs here; it did not raise that by itself."""
+        self._cancelled.add(lease_of_job.get().lease_id)
+
+    def put_off(
+        self, lease: TaskAdmissionLease, incr_score: int | None, cells: CellsDeferred | None
+    ) -> TaskDeferred:
+        """Return how a job goes back whose try has ended.
+
+        Args:
+            lease: of the job.
+            incr_score: milliseconds by which arq raises its score; None for at once.
+            cells: of a task of a run, when and why its cells are made later.
+        """
+        if cells is not None:
+            return TaskDeferred(
+                delay_seconds=cells.delay_seconds,
+                counts=self._counts_of(lease, is_no_try=cells.gives_back_try),
+                cooling=cells.cooling,
+            )
+        delay_ms = lease.item.available_ms + incr_score - timestamp_ms() if incr_score else 0
+        return TaskDeferred(
+            delay_seconds=delay_ms / 1000, counts=self._counts_of(lease, is_no_try=False)
+        )
+
+    def cut_off(self) -> TaskDeferred:
+        """Return how a job goes back that was cancelled before it ended, or in a hook."""
+        return TaskDeferred(counts=self._cut_off_counts)
+
+    def note(self, lease: TaskAdmissionLease, outcome: TaskOutcome) -> None:
+        """Note how a task ended."""
+        if self.is_stopping:
+            how = "given_back" if isinstance(outcome, TaskDeferred) else "finished"
+            self.drained[how].append(lease.item.task_id)
+
+    def forget(self, lease: TaskAdmissionLease) -> None:
+        """Forget a lease whose job is over."""
+        self._cancelled.discard(lease.lease_id)
+
+    def _counts_of(
+        self, lease: TaskAdmissionLease, *, is_no_try: bool
+    ) -> Literal["try", "nothing", "loss"]:
+        if lease.lease_id in self._cancelled:
+            return self._cut_off_counts
+        return "nothing" if is_no_try or self.is_stopping else "try"
+
+    @property
+    def _cut_off_counts(self) -> Literal["nothing", "loss"]:
+        """Nothing where the worker was told to stop.
+
+        Else a job of this process cancelled it, and nobody knows which.
+        """
+        return "nothing" if self.is_stopping and not self.was_cut_off else "loss"
