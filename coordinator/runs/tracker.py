@@ -90,7 +90,7 @@ class CompletionTracker:
 
     async def spec(self, run_id: str) -> RunSpec | None:
         """Return what a run that is going on was submitted with, or None."""
-        field = f"{encode(run_id)}\0workflow"
+        field = f"{check_id('run', run_id)}\0workflow"
         length = await self._client.hstrlen(self._keys["runs"], field)
         if length > MOST_WORKFLOW_BYTES:
             raise ConfigurationError(
@@ -206,7 +206,7 @@ class CompletionTracker:
 
     async def cancel(self, run_id: str) -> bool:
         """End a run at once; return whether there was one."""
-        return await self._controller.ask("run_cancel", encode(run_id)) == ["cancelled"]
+        return await self._controller.ask("run_cancel", check_id("run", run_id)) == ["cancelled"]
 
     async def _read(self, run_id: str, record: int, names: Sequence[str]) -> list[Any]:
         """Return each value as bytes, and why the record was dropped; None where there is none."""

@@ -25,14 +25,25 @@ async def set_pool_state(coordinator: Coordinator, pool: str, state: PoolState) 
         CoordinatorError: the server could not be used.
     """
     reader = PoolReader(coordinator, pool_shard(pool))
-    if not (await reader.snapshot()).exists:
-        raise await _no_such_pool(coordinator, pool)
+    await require_pool(coordinator, pool)
     controller = TaskAdmissionController(coordinator, pool)
     try:
         await controller.set_state(state)
     finally:
         await controller.close()
     return await reader.snapshot()
+
+
+async def require_pool(coordinator: Coordinator, pool: str) -> None:
+    """Return if somebody has made a pool of this name; makes none.
+
+    Raises:
+        ConfigurationError: a wrong name, or nobody made it; the message lists the pools that there
+            are.
+        CoordinatorError: the server could not be used.
+    """
+    if not (await PoolReader(coordinator, pool_shard(pool)).snapshot()).exists:
+        raise await _no_such_pool(coordinator, pool)
 
 
 async def _no_such_pool(coordinator: Coordinator, pool: str) -> ConfigurationError:

@@ -14,6 +14,7 @@ from forebay.contracts.runs import RunSpec
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.runs.tracker import CompletionTracker
 from forebay.coordinator.tasks.controller import TaskAdmissionController
+from forebay.coordinator.tasks.operating import require_pool
 from forebay.runtime import run_async, server_url
 
 _url = click.option("--url", required=True, help="Server that has the run.")
@@ -65,6 +66,7 @@ def cancel_command(run: str, url: str, pool: str) -> None:
 @asynccontextmanager
 async def _tracker_of(url: str, pool: str) -> AsyncIterator[CompletionTracker]:
     async with await Coordinator.open(url) as coordinator:
+        await require_pool(coordinator, pool)
         controller = TaskAdmissionController(coordinator, pool)
         try:
             yield CompletionTracker(controller, coordinator.client)
