@@ -68,12 +68,13 @@
 -- Cost
 --   O(signatures + log n) per admitted task, with the policy that borrows of at most 32 heads besides,
 --   and as much again for each of 32 asks to see who stands first; O(log n) per claim; O(leases) to change
---   the policy; O(tasks it frees) per finished one; O(cells of a row group) to write one or, of each open
---   one, to cancel a run; besides, in one call, at most 200 ended (leases, functions and attended runs of
---   members that are gone, each run with its claims, and those members), 64 members looked at, 64 due
---   tasks, 64 parked or brought back and 64 wake-ups, for which it looks at 512 idle members and takes
---   4,096 looks at what these serve; one PTTL, and a PEXPIRE per key that the call may have made. A pool
---   does not run in cluster mode: arq's keys are named by the task and not declared.
+--   the policy; O(tasks it frees) per finished one; O(root tasks of the row groups that it opens) to begin
+--   a run or attend it; O(cells of a row group) to write one or, of each open one, to cancel a run;
+--   besides, in one call, at most 200 ended (leases, functions and attended runs of members that are gone,
+--   each run with its claims, and those members), 64 members looked at, 64 due tasks, 64 parked or brought
+--   back and 64 wake-ups, for which it looks at 512 idle members and takes 4,096 looks at what these serve;
+--   one PTTL, and a PEXPIRE per key that the call may have made. A pool does not run in cluster mode:
+--   arq's keys are named by the task and not declared.
 -- Invariant
 --   the ledger is the sum over live leases; a task is queued, running or finished, never two of
 --   these (spec 01, 2 to 4)

@@ -102,6 +102,26 @@ def test_claim_costs_the_same_commands_among_many_claims(client: redis.Redis) ->
     assert costs[0] == costs[1]
 
 
+@pytest.mark.parametrize("name", ["run_submit", "run_collect"])
+def test_beginning_of_a_run_costs_its_open_row_groups_alone(client: redis.Redis, name: str) -> None:
+    costs = []
+    for records, max_open in ((100, 10), (10_000, 10), (10_000, 30)):
+        client.flushall()
+        pool = Pool(client)
+        pool.open("m", "driver")
+        text = plan(records=records, buffer_size=2, max_open=max_open)
+        submit = ("run_submit", "run", text, "{}")
+        if name == "run_submit":
+            costs.append(commands(client, lambda pool=pool, submit=submit: pool.ask("m", *submit)))
+        else:
+            pool.ask("driver", *submit)
+            costs.append(commands(client, lambda pool=pool: pool.ask("m", "run_collect", "run")))
+        pool.close()
+    few, same, many = costs
+    assert few == same
+    assert many <= 3 * few
+
+
 def test_end_of_a_run_costs_its_own_claims_alone(client: redis.Redis) -> None:
     costs = []
     for others in (1, 500):
