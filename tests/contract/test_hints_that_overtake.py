@@ -41,11 +41,18 @@ class HeldReplies:
         self._channel = channel
         self._deliver: Callable[..., None] = channel._deliver
         self._held: list[tuple[Any, ...]] = []
+        self._close = channel.close
         channel._deliver = self._hold  # type: ignore[method-assign]
+        channel.close = self._let_go_and_close  # type: ignore[method-assign]
 
     def _hold(self, *reply: Any) -> None:
         self.count += 1
         self._held.append(reply)
+
+    async def _let_go_and_close(self, *leave: Any) -> None:
+        """After a test that failed, too: leaving waits for a reply."""
+        self.let_go()
+        await self._close(*leave)
 
     def let_go(self) -> None:
         """Deliver what is held, in order, and hold nothing any more."""
