@@ -244,9 +244,10 @@ class ShardChannel:
 
     def _answered(self, answer: Answer) -> None:
         if isinstance(answer, LinkDownError):
-            self._note_unavailable(answer)
-            self._failures += 1
-            self._repair()
+            if not self._closed:  # else it was dropped on purpose
+                self._note_unavailable(answer)
+                self._failures += 1
+                self._repair()
             return
         failures, self._failures = self._failures, 0
         self._note_available()

@@ -19,9 +19,13 @@ from collections.abc import Callable, Iterable, Sequence
 
 from forebay.contracts.errors import ForebayError
 from forebay.contracts.tasks import Admission, TaskAdmissionLease
+from forebay.coordinator.logs import Logger
 from forebay.coordinator.operations import Args, Operation, Result
+from forebay.coordinator.supervision import Guard
 from forebay.coordinator.tasks import codec
 from forebay.coordinator.tasks.controller import TaskAdmissionController
+
+log = Logger("forebay.tasks")
 
 
 class TaskPuller:
@@ -59,6 +63,7 @@ class TaskPuller:
         self._in_progress_seconds = in_progress_seconds
         self._under_pressure = under_pressure
         self._loop = asyncio.get_running_loop()
+        self._guard = Guard(log)
         self._asked = 0
         self._next: _Ask | None = None
         self._may_be_work = True  # something may have changed since the last ask left
@@ -137,7 +142,7 @@ class TaskPuller:
             self._next = None  # it was given up before it left
         if not self._controller.channel.is_closed:
             again = self._ask if self._is_stopped else self._on_change
-            self._loop.call_later(self._controller.recheck_seconds, again)
+            self._loop.call_later(self._controller.recheck_seconds, self._guard.call, again)
 
 
 class _Ask(Operation):

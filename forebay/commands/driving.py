@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -24,7 +25,9 @@ from forebay.contracts.runs import RunProgress, RunSpec
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.address import EmbeddedAddress, parse_url
 from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.logs import Logger
 from forebay.coordinator.runs.plan import CELL_FUNCTION
+from forebay.coordinator.supervision import Background, Guard
 from forebay.coordinator.tasks.snapshots import count_serving
 from forebay.runtime import (
     DEFAULT_URL,
@@ -47,6 +50,8 @@ TOLD_EVERY: Final = 10
 MOST_REASONS: Final = 3
 
 EXIT_NOT_ALL: Final = 3
+
+log = Logger("forebay.driving")
 
 
 def drive(
@@ -229,16 +234,16 @@ async def _drive(
         driver = RunDriver(
             coordinator, run, pool=pool, on_progress=progress.show, overwrites=overwrites
         )
-        looking = (
-            asyncio.create_task(_look_for_workers(coordinator, pool)) if expects_workers else None
+        looking = Background(
+            "looking for workers", partial(_look_for_workers, coordinator, pool), Guard(log)
         )
+        if expects_workers:
+            looking.start()
         progress.is_begun = True  # it is submitted, or about to be
         try:
             return await driver.drive()
         finally:
-            if looking is not None:
-                looking.cancel()
-                await asyncio.wait([looking])
+            await looking.stop()
 
 
 async def _look_for_workers(coordinator: Coordinator, pool: str) -> None:
