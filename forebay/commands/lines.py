@@ -16,7 +16,7 @@ WIDTH: Final = 80
 def fitted(parts: Sequence[str], *, first: str = "", indent: str = "    ") -> list[str]:
     """Return parts on as few lines as they need, two spaces between.
 
-    Nothing is cut: a part that is longer than a line, such as a long name, has a line of its own.
+    Nothing is cut: a part that is longer than a line, such as a long name, goes on below itself.
 
     Args:
         parts: in order; empty ones are left out.
@@ -32,6 +32,9 @@ def fitted(parts: Sequence[str], *, first: str = "", indent: str = "    ") -> li
             line = f"{indent}{part}"
         else:
             line = longer
+        while len(line) > WIDTH:
+            lines.append(line[:WIDTH])
+            line = f"{indent}{line[WIDTH:]}"
     return [*lines, line]
 
 

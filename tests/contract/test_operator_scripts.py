@@ -29,12 +29,16 @@ def busy(shard: Shard) -> Shard:
 def test_show_has_a_row_for_each_window_group_member_and_alias(busy: Shard) -> None:
     lines = busy.show()
     rows = [line.split() for line in lines]
+    text = " ".join(" ".join(lines).split())
 
     assert lines[0].startswith("local/mock%2Flarge%20%7B1%7D  generation born  clock 1795482385.03")
-    assert lines[1] == "static cap 4, override -, in flight 4, leases 4, waiters 3, members 2"
-    assert lines[2] == "overdue: members 0, leases 0, holds 0"
-    assert ["chat", "4", "4", "3", "3", "-", "-", "0", "0", "0", "-"] in rows
-    assert ["chat", "3", *"00000000"] in rows
+    assert "static cap 4, override -, in flight 4, leases 4, waiters 3, members 2" in lines
+    assert "overdue: members 0, leases 0, holds 0" in lines
+    assert (
+        "domain: chat window 4 effective max 4 in flight 3 waiters 3 cooldown - ceiling - cuts 0"
+        " streak 0 rate limits in a row 0 last outcome -"
+    ) in text
+    assert "domain: chat granted 3 success 0 rate_limited 0" in text
     assert ["m1", "15.000", "s", "3", "1"] in rows
     assert ["slow%20one", "6", "m2"] in rows
     assert [row[0] for row in rows if row[1:2] == ["2"] and len(row) == 4] == ["run%207"]
@@ -48,7 +52,7 @@ def run_published(shard: Shard, name: str, *keys: str) -> list[str]:
 def test_published_scripts_find_a_shard_by_its_meta_key_alone(busy: Shard) -> None:
     shown = run_published(busy, "show", busy.keys["meta"])
 
-    assert shown[1] == busy.show()[1]
+    assert set(shown) & {line for line in busy.show() if line.startswith("static cap")}
     assert run_published(busy, "audit", busy.keys["meta"]) == ["ok"]
     busy.client.hincrby(busy.keys["domain_chat"], "in_flight", 1)
     assert run_published(busy, "audit", busy.keys["meta"])[0] == "2 differences"

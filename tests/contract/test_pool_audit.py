@@ -173,7 +173,7 @@ def test_show_has_a_row_for_each_resource_ask_group_member_and_run(busy: Pool) -
 
 
 def test_show_of_a_pool_that_nobody_used_says_so_and_writes_nothing(pool: Pool) -> None:
-    assert pool.show() == ["main  nobody has used this pool; list the shards to see those in use"]
+    assert pool.show() == ["main  nobody has used this pool; list those in use"]
     assert pool.audit() == OK
     assert [kind for kind in pool.keys.kinds if pool.client.exists(pool.keys[kind])] == []
 

@@ -19,14 +19,14 @@ local function used_domains(c)
 end
 
 local function add_title(lines, name, c)
-  lines[1] = name .. '  generation ' .. c.generation .. '  clock '
-    .. string.format('%.6f', tonumber(c.captured_us) / 1000000) .. '  sequence ' .. c.sequence
-    .. '  virtual time ' .. string.format('%.6g', c.virtual_time)
-  lines[2] = 'static cap ' .. c.static_cap .. ', override ' .. or_dash(c.override_cap) .. ', in flight '
-    .. c.in_flight .. ', leases ' .. c.leases .. ', waiters ' .. c.waiters .. ', members '
-    .. c.member_count
-  lines[3] = 'overdue: members ' .. c.overdue_members .. ', leases ' .. c.overdue_leases
-    .. ', holds ' .. c.overdue_holds
+  TEXT.add_parts(lines, { name, 'generation ' .. c.generation,
+    'clock ' .. string.format('%.6f', tonumber(c.captured_us) / 1000000), 'sequence ' .. c.sequence,
+    'virtual time ' .. string.format('%.6g', c.virtual_time) }, '  ')
+  TEXT.add_text(lines, 'static cap ' .. c.static_cap .. ', override ' .. or_dash(c.override_cap)
+    .. ', in flight ' .. c.in_flight .. ', leases ' .. c.leases .. ', waiters ' .. c.waiters
+    .. ', members ' .. c.member_count)
+  TEXT.add_text(lines, 'overdue: members ' .. c.overdue_members .. ', leases ' .. c.overdue_leases
+    .. ', holds ' .. c.overdue_holds)
 end
 
 local function add_windows(lines, c)
@@ -37,7 +37,7 @@ local function add_windows(lines, c)
       d.cooldown_us == '0' and '-' or seconds(d.cooldown_us), or_dash(d.rate_limit_ceiling), d.cuts,
       d.success_streak, d.consecutive_rate_limits, or_dash(d.last_outcome) }
   end
-  add_table(lines, { 'domain', 'window', 'effective max', 'in flight', 'waiters', 'cooldown',
+  TEXT.add_table(lines, { 'domain', 'window', 'effective max', 'in flight', 'waiters', 'cooldown',
     'ceiling', 'cuts', 'streak', 'rate limits in a row', 'last outcome' }, rows, #rows)
 end
 
@@ -48,7 +48,7 @@ local function add_outlooks(lines, c)
     local d = c.domains[names[i]]
     rows[i] = { names[i], d.algorithm, d.outlook }
   end
-  add_table(lines, { 'domain', 'rule', 'what comes next' }, rows, #rows)
+  TEXT.add_table(lines, { 'domain', 'rule', 'what comes next' }, rows, #rows)
 end
 
 local function add_budgets(lines, c)
@@ -58,7 +58,7 @@ local function add_budgets(lines, c)
     rows[i] = { b.budget, b.limit, b.burst, string.format('%.1f', tonumber(b.level)),
       or_dash(b.registered), or_dash(b.learned) }
   end
-  add_table(lines, { 'budget', 'limit', 'burst', 'left', 'registered', 'learned' }, rows, #rows)
+  TEXT.add_table(lines, { 'budget', 'limit', 'burst', 'left', 'registered', 'learned' }, rows, #rows)
 end
 
 local function add_counters(lines, c)
@@ -71,7 +71,7 @@ local function add_counters(lines, c)
       rows[i][2 + j] = d.outcomes[OUTCOMES[j]]
     end
   end
-  add_table(lines, header, rows, #rows)
+  TEXT.add_table(lines, header, rows, #rows)
 end
 
 local function add_groups(lines, c)
@@ -81,7 +81,7 @@ local function add_groups(lines, c)
       local g = d.waiting_groups[j]
       rows[j] = { g.group, g.weight, string.format('%.6g', g.tag), g.waiting }
     end
-    add_table(lines, { 'group waiting for ' .. DOMAINS[i], 'weight', 'tag', 'waiting' }, rows,
+    TEXT.add_table(lines, { 'group waiting for ' .. DOMAINS[i], 'weight', 'tag', 'waiting' }, rows,
       d.waiting_group_count)
   end
 end
@@ -94,7 +94,7 @@ local function add_members(lines, c)
     rows[i] = { m.member_id, left > 0 and seconds(left) or 'overdue ' .. seconds(-left),
       m.lease_count, m.waiters }
   end
-  add_table(lines, { 'member', 'expires in', 'leases', 'waiters' }, rows, c.member_count)
+  TEXT.add_table(lines, { 'member', 'expires in', 'leases', 'waiters' }, rows, c.member_count)
 end
 
 local function add_registrations(lines, c)
@@ -103,12 +103,14 @@ local function add_registrations(lines, c)
     local r = c.registrations[i]
     rows[i] = { r.alias, r.cap, r.member_id }
   end
-  add_table(lines, { 'alias', 'cap', 'member' }, rows, c.registration_count)
+  TEXT.add_table(lines, { 'alias', 'cap', 'member' }, rows, c.registration_count)
 end
 
 local function capture_lines(name, c)
   if not c.generation then
-    return { name .. '  nobody has used this shard; list the shards to see those in use' }
+    local said = {}
+    TEXT.add_parts(said, { name, 'nobody has used this shard; list those in use' }, '  ')
+    return said
   end
   local lines = {}
   add_title(lines, name, c)

@@ -19,19 +19,19 @@ local function first_names(names, rows)
 end
 
 local function add_title(lines, name)
-  lines[1] = name .. '  generation ' .. meta.generation .. '  clock '
-    .. string.format('%.6f', now_us / 1000000) .. '  sequence ' .. int(meta.sequence)
-    .. '  virtual time ' .. string.format('%.6g', meta.virtual_time)
-  lines[2] = 'queued ' .. int(meta.queued) .. ', delayed ' .. int(meta.delayed) .. ', parked '
+  TEXT.add_parts(lines, { name, 'generation ' .. meta.generation,
+    'clock ' .. string.format('%.6f', now_us / 1000000), 'sequence ' .. int(meta.sequence),
+    'virtual time ' .. string.format('%.6g', meta.virtual_time) }, '  ')
+  TEXT.add_text(lines, 'queued ' .. int(meta.queued) .. ', delayed ' .. int(meta.delayed) .. ', parked '
     .. int(meta.parked) .. ', running '
     .. int(meta.running) .. ', groups waiting ' .. redis.call('ZCARD', K.ready) .. ', members '
-    .. redis.call('ZCARD', K.members) .. ', idle ' .. redis.call('ZCOUNT', K.idle, '(0', '+inf')
-  lines[3] = 'policy ' .. (meta.policy == '' and 'strict' or meta.policy) .. ', state '
+    .. redis.call('ZCARD', K.members) .. ', idle ' .. redis.call('ZCOUNT', K.idle, '(0', '+inf'))
+  TEXT.add_text(lines, 'policy ' .. (meta.policy == '' and 'strict' or meta.policy) .. ', state '
     .. (meta.state == '' and 'open' or meta.state)
     .. (meta.first_task ~= '' and ', first and not fitting for ' .. seconds(now_us - meta.first_since_us)
-      .. ': ' .. meta.first_task or '')
-  lines[4] = 'overdue: members ' .. redis.call('ZCOUNT', K.members, '-inf', int(now_us))
-    .. ', delayed ' .. redis.call('ZCOUNT', K.delayed, '-inf', int(now_us))
+      .. ': ' .. meta.first_task or ''))
+  TEXT.add_text(lines, 'overdue: members ' .. redis.call('ZCOUNT', K.members, '-inf', int(now_us))
+    .. ', delayed ' .. redis.call('ZCOUNT', K.delayed, '-inf', int(now_us)))
 end
 
 local function add_resources(lines, rows)
@@ -49,7 +49,7 @@ local function add_resources(lines, rows)
   for i = 1, #first do
     list[i] = { first[i], int(limit_of(first[i])), int(ledger[first[i]] or 0) }
   end
-  add_table(lines, { 'resource', 'limit', 'in use' }, list, total)
+  TEXT.add_table(lines, { 'resource', 'limit', 'in use' }, list, total)
 end
 
 -- Why a queue stands still: what is asked for, by how many groups, and whether it fits now.
@@ -64,7 +64,7 @@ local function add_asked(lines, rows)
     local part = split(stored[first[i]], '|')
     list[i] = { first[i], part[1], part[2], fits(first[i]) and 'yes' or 'no' }
   end
-  add_table(lines, { 'first tasks ask for', 'groups', 'at their limit', 'fits now' }, list, total)
+  TEXT.add_table(lines, { 'first tasks ask for', 'groups', 'at their limit', 'fits now' }, list, total)
 end
 
 local function group_row(name)
@@ -89,7 +89,7 @@ local function add_groups(lines, rows)
       total = total + 1
     end
   end
-  add_table(lines, { 'group', 'weight', 'tag', 'waiting', 'running', 'admitted limit', 'line', 'debt' },
+  TEXT.add_table(lines, { 'group', 'weight', 'tag', 'waiting', 'running', 'admitted limit', 'line', 'debt' },
     list, total)
 end
 
@@ -117,7 +117,7 @@ local function add_members(lines, rows)
       redis.call('ZLEXCOUNT', K.held, '[' .. member .. '\0lease\0', '(' .. member .. '\0lease\1'),
       eldest_lease(member), or_dash(redis.call('ZSCORE', K.idle, member) or nil) }
   end
-  add_table(lines, { 'member', 'expires in', 'leases', 'eldest of 10', 'free slots told' }, list,
+  TEXT.add_table(lines, { 'member', 'expires in', 'leases', 'eldest of 10', 'free slots told' }, list,
     redis.call('ZCARD', K.members))
 end
 
@@ -136,14 +136,16 @@ local function add_runs(lines, rows)
       int(plan.row_groups), int(counted(run, 'open')), int(counted(run, 'unwritten')),
       int(counted(run, 'written')) }
   end
-  add_table(lines, { 'run', 'records', 'done', 'dropped', 'row groups', 'open', 'to be written',
+  TEXT.add_table(lines, { 'run', 'records', 'done', 'dropped', 'row groups', 'open', 'to be written',
     'written' }, list, total)
 end
 
 local function capture_lines(name, rows)
   load_meta()
   if meta.generation == '' then
-    return { name .. '  nobody has used this pool; list the shards to see those in use' }
+    local said = {}
+    TEXT.add_parts(said, { name, 'nobody has used this pool; list those in use' }, '  ')
+    return said
   end
   local lines = {}
   add_title(lines, name)
