@@ -66,7 +66,8 @@
 --   NOMEMBER the caller is not a member (any more); OLDBATCH a late duplicate; BADBATCH operations
 --   that cannot be read
 -- Cost
---   O(signatures + log n) per admitted task, with the policy that borrows of at most 32 heads besides,
+--   O(signatures + log n) per admitted task, where no first task may go of at most 64 tasks in 8 groups
+--   behind those that the member does not serve, with the policy that borrows of at most 32 heads besides,
 --   and as much again for each of 32 asks to see who stands first; O(log n) per claim; O(leases) to change
 --   the policy; O(tasks it frees) per finished one; O(root tasks of the row groups that it opens) to begin
 --   a run or attend it; O(cells of a row group) to write one or, of each open one, to cancel a run;

@@ -89,6 +89,25 @@ def test_operation_of_a_pool_costs_the_same_commands_among_many_groups(
     assert costs[0] == costs[1]
 
 
+def test_admit_behind_unserved_first_tasks_costs_the_same_commands_among_many_groups(
+    client: redis.Redis,
+) -> None:
+    costs = []
+    for groups in (40, MANY):
+        client.flushall()
+        pool = Pool(client)
+        pool.open("m", "old", submission=100_000)
+        pool.ask("m", "serve", "older", "newer")
+        pool.ask("old", "serve", "older")
+        for at in range(groups):
+            submits = [submission(f"{at}{f}", f"g{at:04}", function=f) for f in ("newer", "older")]
+            pool.ask_all("m", *submits)
+        costs.append(commands(client, lambda pool=pool: pool.admit(1, by="old")))
+        assert pool.count("running") == 1
+        pool.close()
+    assert costs[0] == costs[1]
+
+
 def test_claim_costs_the_same_commands_among_many_claims(client: redis.Redis) -> None:
     costs = []
     for holders in (1, 500):

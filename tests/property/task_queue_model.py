@@ -204,7 +204,23 @@ class PoolQueue(PoolState):
             if verdict.may_go
         ]
         first = [granted for granted in allowed if not hints & granted.task.amounts.keys()]
-        return next(iter([*first, *allowed]), None)
+        found = next(iter([*first, *allowed]), None)
+        if found is None and member is not None and self._choose(set(), None) is not None:
+            return self._behind(member)
+        return found
+
+    def _behind(self, member: str) -> Granted | None:
+        """What a member serves behind the first tasks of groups that it does not serve."""
+        unserved = [task for task in self.heads() if not self.serves(member, task.function)]
+        served = self.fitting_heads(self.available(), member)
+        for head in unserved[:8]:
+            for task in self.ready_of(head.group)[1:65]:
+                if self.serves(member, task.function) and fits(task.amounts, self.available()):
+                    verdict = self.policy.verdict(self.as_head(task), served, self.limits)
+                    if verdict.may_go:
+                        return Granted(task=task, borrows=verdict.borrows)
+                    break
+        return None
 
     def _may_go(self, task: Task) -> bool:
         """Whether the policy would let a first task go if what it lacks were free."""

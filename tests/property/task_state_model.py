@@ -217,13 +217,20 @@ class PoolState:
         by = self.members if member is None else [member]
         return not function or any(function in self.served.get(name, ()) for name in by)
 
-    def verdicts(self, available: Amounts, member: str | None) -> list[tuple[Task, Verdict]]:
-        """What the policy says of heads that fit and a member serves, in order."""
-        tasks = [
+    def _fitting(self, available: Amounts, member: str | None) -> list[Task]:
+        return [
             task
             for task in self.heads()
             if fits(task.amounts, available) and self.serves(member, task.function)
         ]
+
+    def fitting_heads(self, available: Amounts, member: str | None) -> list[Head]:
+        """First tasks that fit and a member serves, as a policy looks at them, in order."""
+        return [self.as_head(task) for task in self._fitting(available, member)]
+
+    def verdicts(self, available: Amounts, member: str | None) -> list[tuple[Task, Verdict]]:
+        """What the policy says of heads that fit and a member serves, in order."""
+        tasks = self._fitting(available, member)
         heads = [self.as_head(task) for task in tasks]
         looked_at = self.policy.considered(heads)
         return [

@@ -137,6 +137,18 @@ do -- a script may have 200 locals at a time; these are nobody else's, and none 
     return evaluate(head, beside) == nil
   end
 
+  -- The first of some heads, in order, that may go.
+  function BORROW.pick(heads_found, beside)
+    for i = 1, #heads_found do
+      local reason, borrowed = evaluate(heads_found[i], beside)
+      if not reason then
+        heads_found[i].borrowed = borrowed
+        return heads_found[i]
+      end
+    end
+    return nil
+  end
+
   -- The first in order that may go; hints put a head behind all that have none.
   function BORROW.choose(beside, reasons)
     local best_hinted

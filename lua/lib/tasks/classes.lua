@@ -1,7 +1,7 @@
 -- Which member may take a task (spec 04, functions). A group stands in the line of its first task's class,
 -- "signature;function", so that a member's choice is among whole lines. Tasks of a function that nobody
 -- serves wait in `unserved` and hold up nobody of their groups.
-local CLASSES = { asked_at_once = 500 }
+local CLASSES = { asked_at_once = 500, groups_behind = 8, tasks_behind = 64 }
 local LOST = { usual_max = 3, looked_at = 32 } -- see lib/tasks/lost
 local served_by = {} -- member, or '' for any -> function -> whether it is served
 local class_functions = {}

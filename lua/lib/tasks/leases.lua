@@ -66,8 +66,9 @@ end
 local function grant_lease(head, member, in_progress_ms)
   local g = group(head.group)
   local id, task
-  if head.suspect then
-    id, task = head.suspect, read_task(head.suspect)
+  id = head.suspect or head.behind
+  if id then
+    task = read_task(id)
     remove_waiting(id, task)
   else
     id, task = take_head(g)

@@ -35,6 +35,39 @@ function LOST.next(member)
   return nil, false
 end
 
+-- The first task of a group, behind its first, that a member serves and that fits, as a head; or nil.
+function CLASSES.first_behind(member, head, kept)
+  local name = head.group
+  local found = redis.call('ZRANGE', K.fifo, '[' .. name .. '\0', '(' .. name .. '\1', 'BYLEX',
+    'LIMIT', 1, CLASSES.tasks_behind)
+  for i = 1, #found do
+    local id = string.match(found[i], '^[^%z]*%z[^%z]*%z(.*)$')
+    local task = read_task(id)
+    if CLASSES.serves(member, task.fn) and not holds_back(CLASSES.of(task), kept) then
+      return { group = name, signature = CLASSES.of(task), line = head.line, behind = id, borrowed = {} }
+    end
+  end
+  return nil
+end
+
+-- What a member serves behind first tasks that it does not serve: they hold it up no more than the policy
+-- does. Asked where no first task may go by this member and one may by another, of few groups and few tasks.
+function CLASSES.next_behind(member, kept, beside)
+  local unserved, list = {}, {}
+  for class, line in pairs(waiting_lines) do
+    if line.open + line.capped > 0 and not CLASSES.serves(member, CLASSES.function_of(class)) then
+      unserved[#unserved + 1] = class
+    end
+  end
+  local fronts = first_heads(unserved, CLASSES.groups_behind)
+  for i = 1, #fronts do
+    if group(fronts[i].group).waiting > 1 then
+      list[#list + 1] = CLASSES.first_behind(member, fronts[i], kept)
+    end
+  end
+  return policy_in_force().pick(list, beside)
+end
+
 -- The next that a member may take, or any member where none is named, or nil; and why others may not,
 -- each reason with how many groups it holds back.
 local function select_next(member)
@@ -69,5 +102,10 @@ local function select_next(member)
     end
   end
   local rule = policy_in_force()
-  return #fitting > 0 and rule.choose(rule.beside(fitting), reasons) or nil, reasons
+  local beside = rule.beside(fitting)
+  local head = #fitting > 0 and rule.choose(beside, reasons) or nil
+  if not head and member and reasons.not_served and select_next() then
+    head = CLASSES.next_behind(member, kept, beside)
+  end
+  return head, reasons
 end

@@ -87,10 +87,14 @@ local function wake_idle()
     end
     at, looked_at, looks = at + 2, looked_at + 1, looks + 1 + #functions
     local kind = CLASSES.kind_of(member, functions)
-    kind = meta.lost > 0 and member or kind
+    local looks_behind = string.find(kind, '0', 1, true)
+    if meta.lost > 0 or looks_behind then
+      kind = member -- what it serves behind other first tasks is its own matter
+    end
     local head = heads_by_kind[kind]
     if head == nil then
-      head, looks = select_next(member) or false, looks + classes
+      head = select_next(member) or false
+      looks = looks + classes + (looks_behind and classes + CLASSES.groups_behind or 0)
       heads_by_kind[kind] = head
     end
     if not head then

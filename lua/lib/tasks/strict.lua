@@ -69,6 +69,16 @@ function STRICT.choose(beside, reasons)
   return best or best_hinted
 end
 
+-- The first of some heads, in order, that may go.
+function STRICT.pick(heads_found, beside)
+  for i = 1, #heads_found do
+    if not STRICT.is_judged(heads_found[i]) or STRICT.may_go(heads_found[i], beside) then
+      return heads_found[i]
+    end
+  end
+  return nil
+end
+
 -- It keeps no state.
 function STRICT.on_acquire()
 end
