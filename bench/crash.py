@@ -25,6 +25,7 @@ from bench.harness import (
     Progress,
     final_snapshots,
     repeat,
+    told,
 )
 from bench.holds import Hold, max_holders
 from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
@@ -93,7 +94,7 @@ async def _call(orders: Orders, url: str, inputs: Inputs) -> None:
     settings = MemberSettings(ttl_seconds=inputs.ttl_seconds)
     async with await Coordinator.open(url, settings) as coordinator:
         controller = AdaptiveRequestAdmissionController(coordinator)
-        await controller.register(PROVIDER_MODEL, "bench", inputs.cap)
+        await controller.register(PROVIDER_MODEL, "bench", inputs.cap, told(inputs.cap))
 
         async def call(waiter: int) -> None:
             await asyncio.sleep(ARRIVAL_SECONDS * (waiter * inputs.processes + orders.process))

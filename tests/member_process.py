@@ -53,7 +53,8 @@ async def _serve_requests(url: str, cap: int, own: forebay.MemberSettings) -> No
     async with forebay.connect(
         url, own, on_lease_lost=lambda lease, why: _say("lost", lease.lease_id, why)
     ) as requests:
-        await requests.register(MODEL, "member", cap)
+        whole = forebay.RequestAdmissionConfig(initial_limits={forebay.RequestDomain.CHAT: cap})
+        await requests.register(MODEL, "member", cap, config=whole)
         _say("ready")
         async for line in await _orders():
             word, count = line.split()
