@@ -1,0 +1,204 @@
+"""A reference model of one run, from the words of spec 05; shares nothing with the scripts.
+
+Time stands still but for `pass_time`. Capacity never binds: what is held back is held back by a
+cooldown or a delay alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+ROOT = "seed"
+NEEDS = {"a": ("seed",), "b": ("seed",), "last": ("a", "b"), "solo": ("seed",)}
+ASKS = {"a": "request:p/m", "b": "request:p/other"}
+"""Which column asks for which provider; the others ask for none."""
+MOST_FAILED = 20
+
+Task = tuple[str, int]
+"""A column and a number: of a record, of the root a row group."""
+
+
+@dataclass
+class RunModel:
+    """One run, and what its driver and its workers have done.
+
+    Attributes:
+        made: cells that are there, by record.
+        dropped: records that were given up.
+        tasks: tasks that exist, each with the instant from which it may go.
+        leased: tasks that run.
+        admitted: row groups that were ever admitted; they are admitted in order.
+        written: row groups that are on disk.
+    """
+
+    records: int
+    buffer_size: int
+    max_open: int
+    max_rows: int
+    columns: tuple[str, ...]
+    now: int = 0
+    is_attended: bool = True
+    made: dict[int, set[str]] = field(default_factory=dict)
+    dropped: set[int] = field(default_factory=set)
+    tasks: dict[Task, int] = field(default_factory=dict)
+    leased: set[Task] = field(default_factory=set)
+    cooling: dict[str, tuple[int, int]] = field(default_factory=dict)
+    failed: dict[str, int | None] = field(default_factory=dict)
+    stopped: str | None = None
+    admitted: int = 0
+    written: set[int] = field(default_factory=set)
+
+    # -- what there is
+
+    @property
+    def row_groups(self) -> int:
+        return -(-self.records // self.buffer_size)
+
+    def records_of(self, row_group: int) -> range:
+        first = row_group * self.buffer_size
+        return range(first, min(self.records, first + self.buffer_size))
+
+    def row_group_of(self, task: Task) -> int:
+        column, number = task
+        return number if column == ROOT else number // self.buffer_size
+
+    def is_over(self, record: int) -> bool:
+        return record in self.dropped or self.made.get(record) == {ROOT, *self.columns}
+
+    def is_through(self, row_group: int) -> bool:
+        return all(self.is_over(record) for record in self.records_of(row_group))
+
+    def open_row_groups(self) -> list[int]:
+        return [one for one in range(self.admitted) if not self.is_through(one)]
+
+    def unwritten(self) -> list[int]:
+        through = [one for one in range(self.admitted) if self.is_through(one)]
+        return [one for one in through if one not in self.written]
+
+    def cools(self, column: str) -> bool:
+        until, _times = self.cooling.get(ASKS.get(column, ""), (0, 0))
+        return until > self.now
+
+    def admissible(self) -> set[Task]:
+        """Tasks that may go now: nothing that cools is given to a worker."""
+        return {
+            task
+            for task, due in self.tasks.items()
+            if task not in self.leased and due <= self.now and not self.cools(task[0])
+        }
+
+    def progress(self) -> list[object]:
+        done = sum(
+            record not in self.dropped and self.is_over(record) for record in range(self.records)
+        )
+        return [
+            done,
+            len(self.dropped),
+            len(self.open_row_groups()),
+            len(self.written),
+            self.unwritten()[:16],
+            sorted(
+                [resource, until, times]
+                for resource, (until, times) in self.cooling.items()
+                if until > self.now
+            ),
+        ]
+
+    # -- what happens
+
+    def admit_row_groups(self) -> None:
+        while self.is_attended and self.stopped is None and self._has_room():
+            if self.admitted == self.row_groups:
+                return
+            self.tasks[ROOT, self.admitted] = self.now
+            self.admitted += 1
+
+    def _has_room(self) -> bool:
+        open_now, unwritten = self.open_row_groups(), len(self.unwritten())
+        if len(open_now) < self.max_open and len(open_now) + unwritten <= self.max_open:
+            return True
+        held = len(open_now) + unwritten + 1
+        if not open_now or held * self.buffer_size > self.max_rows or not self._next_has_work():
+            return False
+        busy = sum(not self._waits(one) for one in open_now)
+        return busy < self.max_open and busy + unwritten <= self.max_open
+
+    def _waits(self, row_group: int) -> bool:
+        """Whether all cells of a row group that are left wait for a provider that cools down."""
+        tasks = [task for task in self.tasks if self.row_group_of(task) == row_group]
+        return bool(tasks) and all(self.cools(column) for column, _number in tasks)
+
+    def _next_has_work(self) -> bool:
+        """Whether a new row group has cells that none of what cools is needed for."""
+        if not any(map(self.cools, self.columns)):
+            return False
+        makeable = {ROOT}
+        for column in self.columns:  # each stands behind what it needs
+            if not self.cools(column) and makeable.issuperset(NEEDS[column]):
+                makeable.add(column)
+        return makeable > {ROOT}
+
+    def admit(self, tasks: set[Task]) -> None:
+        assert tasks <= self.admissible()
+        self.leased |= tasks
+
+    def finish(self, task: Task) -> None:
+        column, number = task
+        self._end(task)
+        self.cooling.pop(ASKS.get(column, ""), None)
+        group = self.row_group_of(task)
+        records = list(self.records_of(group)) if column == ROOT else [number]
+        records = [record for record in records if not self.is_over(record)]
+        self.failed[column] = None
+        for record in records:
+            self._make(record, column)
+        self.admit_row_groups()
+
+    def _make(self, record: int, column: str) -> None:
+        made = self.made.setdefault(record, set())
+        made.add(column)
+        for other in self.columns:
+            if column in NEEDS[other] and made.issuperset(NEEDS[other]):
+                self.tasks[other, record] = self.now
+
+    def drop(self, task: Task) -> None:
+        column, number = task
+        self._end(task)
+        records = self.records_of(number) if column == ROOT else [number]
+        fallen = [record for record in records if not self.is_over(record)]
+        failures = self.failed.get(column, 0)
+        if failures is not None:
+            self.failed[column] = failures + len(fallen)
+            if failures + len(fallen) >= MOST_FAILED and self.stopped is None:
+                self.stopped = column
+        for record in fallen:
+            self.dropped.add(record)
+            for other in self.columns:
+                if (other, record) not in self.leased:
+                    self.tasks.pop((other, record), None)
+        self.admit_row_groups()
+
+    def defer(self, task: Task, seconds_us: int, *, is_cooling: bool) -> None:
+        """Put a task back: for its provider's cooldown, or by itself."""
+        self.leased.discard(task)
+        column, number = task
+        is_wanted = column == ROOT or not self.is_over(number)
+        due = self.now + seconds_us
+        if is_cooling:
+            until, times = self.cooling.get(ASKS[column], (0, 0))
+            is_new = until <= self.now
+            self.cooling[ASKS[column]] = (max(until, due), times + is_new)
+            due = self.now
+        if is_wanted:
+            self.tasks[task] = due
+        else:
+            self.tasks.pop(task, None)
+        self.admit_row_groups()
+
+    def _end(self, task: Task) -> None:
+        self.leased.discard(task)
+        self.tasks.pop(task, None)
+
+    def write(self, row_group: int) -> None:
+        self.written.add(row_group)
+        self.admit_row_groups()
