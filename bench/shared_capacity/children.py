@@ -72,7 +72,7 @@ def find_litellm(path: Path) -> str:
     if not path.is_file():
         raise ConfigurationError(
             f"{path} is missing, expected the LiteLLM proxy in a virtual environment of its own;"
-            " run make e2e-providers, which makes one, or there pip install 'litellm[proxy]'."
+            " run make shared-capacity or make e2e-providers, which make one."
         )
     return str(path.absolute())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import textwrap
 from pathlib import Path
@@ -26,9 +27,15 @@ if TYPE_CHECKING:
     show_default=True,
     help="Folder for records and plot.",
 )
-def demo_command(out: Path) -> None:
+@click.option(
+    "--beside-backoff",
+    is_flag=True,
+    help="Then make the same calls with exponential back-off alone, drawn beside.",
+)
+def demo_command(out: Path, *, beside_backoff: bool) -> None:
     """Run three tenants on four workers against a provider with a hidden limit; survive trouble."""
     require_extra("demo", "forebay demo")
+    from forebay.demo.backoff import BackoffRun
     from forebay.demo.plot import draw
     from forebay.demo.scenario import CAPACITY, TENANTS, WORKERS, Demo
     from forebay.demo.summary import summarize
@@ -51,8 +58,14 @@ def demo_command(out: Path) -> None:
     live.end()
     summary = summarize(seen)
     plot = out / "window.png"
-    draw(seen, plot)
+    backoff = None
+    if beside_backoff:
+        click.echo("\nthe same calls with exponential back-off alone, no leases ...")
+        backoff = asyncio.run(BackoffRun(2 * seen.records).run())
+    draw(seen, plot, backoff)
     _print(summary, seen, out, plot)
+    if backoff is not None:
+        click.echo(_row("back-off", _alone(backoff)))
     sys.exit(0 if summary.ok else 1)
 
 
@@ -106,7 +119,8 @@ def _print(summary: DemoSummary, seen: Observations, out: Path, plot: Path) -> N
     rows = {
         "records": f"{summary.written} of {summary.records} written, {summary.dropped} dropped,"
         f" {summary.lost} lost, {summary.doubled} doubled, in {summary.seconds:.1f} s",
-        "goodput": f"{summary.goodput_ratio:.1%} of what the hidden capacity allowed",
+        "goodput": f"{summary.goodput_ratio:.1%} of what the hidden capacity allowed: "
+        + ", ".join(f"{step.ratio:.1%} of {step.capacity}" for step in summary.steps),
         "429s": f"{summary.refused} of {summary.attempts} attempts ({summary.refused_rate:.1%})",
         "shares": ", ".join(
             f"{s.tenant} {s.share:.1%} (weight {s.fair_share:.1%})" for s in summary.shares
@@ -129,6 +143,18 @@ def _print(summary: DemoSummary, seen: Observations, out: Path, plot: Path) -> N
     click.echo()
     for name, text in rows.items():
         click.echo(_row(name, text))
+
+
+def _alone(seen: Observations) -> str:
+    """Say what the calls with back-off alone came to."""
+    from forebay.demo.summary import REFUSED, goodput
+
+    ratio, seconds = goodput(seen)
+    refused = sum(record.status == REFUSED for record in seen.requests)
+    return (
+        f"alone: goodput {ratio:.1%}, {refused} 429s of {len(seen.requests)} attempts"
+        f" ({refused / len(seen.requests):.1%}), in {seconds:.1f} s"
+    )
 
 
 def _row(name: str, text: str) -> str:

@@ -2,50 +2,91 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from pathlib import Path
 
 import matplotlib as mpl
 
 from forebay.demo.scenario import Observations
-from forebay.demo.summary import capacity_steps
+from forebay.demo.summary import REFUSED, SERVED, capacity_steps
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt  # after the backend is chosen
+from matplotlib.axes import Axes
 
 
-def draw(seen: Observations, path: Path) -> None:
-    """Write the plot as PNG."""
-    end = max(look.at for look in seen.looks)
+def draw(seen: Observations, path: Path, backoff: Observations | None = None) -> None:
+    """Write the plot as PNG: the demo, and beside it the same calls with back-off alone."""
+    columns = 1 if backoff is None else 2
+    figure, all_axes = plt.subplots(
+        2,
+        columns,
+        figsize=(9 * columns, 6),
+        height_ratios=(4, 1),
+        sharex="col",
+        sharey="row",
+        squeeze=False,
+        layout="constrained",
+    )
+    above, below = all_axes[0][0], all_axes[1][0]
     times = [look.at for look in seen.looks]
+    windows = [look.window for look in seen.looks]
+    above.plot(times, windows, color="#1f4e79", label="shared window")
+    _draw_provider(seen, above, below)
+    above.set(title="Forebay: four worker processes find one provider's hidden limit")
+    highest = max(windows)
+    if backoff is not None:
+        above, below = all_axes[0][1], all_axes[1][1]
+        _draw_provider(backoff, above, below)
+        above.set(title="exponential back-off alone: as many callers, the same provider")
+    all_axes[0][0].set(ylabel="calls at once", ylim=(0, 1.25 * max(highest, *_capacities(seen))))
+    all_axes[1][0].set(ylabel="429s a second")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _capacities(seen: Observations) -> list[int]:
+    return [capacity for _start, _stop, capacity in capacity_steps(seen, 0.0)]
+
+
+def _draw_provider(seen: Observations, above: Axes, below: Axes) -> None:
+    """Draw what the provider knows: its capacity, the calls it served, those it refused."""
+    served = [record for record in seen.requests if record.status == SERVED]
+    begin = min(record.arrived_at for record in seen.requests)
+    end = max(record.finished_at for record in served)
     steps = capacity_steps(seen, end)
-    edges = [start for start, _stop, _capacity in steps] + [end]
-    figure, axes = plt.subplots(figsize=(10, 5), layout="constrained")
-    axes.stairs(
+    edges = [max(begin, start) for start, _stop, _capacity in steps] + [end]
+    above.stairs(
         [capacity for _start, _stop, capacity in steps],
         edges,
         color="#c0392b",
         linewidth=2,
         label="hidden capacity of the provider",
     )
-    axes.plot(times, [look.window for look in seen.looks], color="#1f4e79", label="shared window")
-    axes.fill_between(
-        times,
-        [look.in_flight for look in seen.looks],
+    changes = sorted(
+        [(record.arrived_at, 1) for record in served]
+        + [(record.finished_at, -1) for record in served]
+    )
+    above.fill_between(
+        [at for at, _change in changes],
+        list(accumulate(change for _at, change in changes)),
+        step="post",
         color="#1f4e79",
         alpha=0.2,
-        label="calls in flight",
+        label="calls that it serves",
     )
-    top = max(*(look.window for look in seen.looks), *(c for _a, _b, c in steps)) * 1.25
     for at, note in seen.notes:
-        axes.axvline(at, color="#888888", linestyle=":", linewidth=1)
-        axes.text(at, top * 0.99, f" {note}", rotation=90, va="top", ha="right", fontsize=8)
-    axes.set(
-        xlim=(0, end),
-        ylim=(0, top),
-        xlabel="seconds",
-        ylabel="calls at once",
-        title="Four worker processes find one provider's hidden limit",
-    )
-    axes.legend(loc="lower left")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+        above.axvline(at, color="#888888", linestyle=":", linewidth=1)
+        above.annotate(
+            f" {note}",
+            (at, 0.99),
+            xycoords=("data", "axes fraction"),
+            rotation=90,
+            va="top",
+            ha="right",
+            fontsize=8,
+        )
+    refused = [record.finished_at for record in seen.requests if record.status == REFUSED]
+    below.hist(refused, bins=max(1, round(end - begin)), range=(begin, end), color="#c0392b")
+    below.set(xlabel=f"seconds; {len(refused)} refusals in all", xlim=(begin, end))
+    above.legend(loc="lower left")

@@ -22,7 +22,7 @@ from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import ProviderModelKey, RequestDomain
 from forebay.contracts.requests import RequestOutcomeKind
 from forebay.contracts.runs import RunSpec
-from forebay.contracts.settings import MemberSettings, RequestAdmissionTuningConfig
+from forebay.contracts.settings import MemberSettings
 from forebay.contracts.snapshots import AuditReport, GlobalSnapshot
 from forebay.contracts.task_policies import TaskAdmissionConfig
 from forebay.contracts.workflow import Workflow
@@ -55,9 +55,6 @@ LOOK_SECONDS: Final = 0.1
 WORKFLOW: Final = Path(str(files("forebay.demo.support_triage") / "workflow.toml"))
 PROVIDER: Final = ProviderTruth(
     concurrency=CAPACITY, latency_median_seconds=0.5, latency_sigma=0.25, retry_after_seconds=0.15
-)
-TUNING: Final = RequestAdmissionTuningConfig(
-    multiplicative_decrease_factor=0.9, successes_until_increase=12, cooldown_seconds=0.2
 )
 
 
@@ -143,11 +140,6 @@ class Demo:
 
     async def _main(self, url: str, provider: MockProviderServer, environ: dict[str, str]) -> None:
         workflow = await asyncio.to_thread(load_workflow, WORKFLOW, environ=environ)
-        models = {
-            alias: model.model_copy(update={"tuning": TUNING})
-            for alias, model in workflow.models.items()
-        }
-        workflow = workflow.model_copy(update={"models": models})
         self._seen.records = workflow.seed.records * len(TENANTS)
         async with await Coordinator.open(url, MemberSettings()) as coordinator:
             await self._workers_ready(coordinator)
@@ -266,11 +258,16 @@ class Demo:
             await pressure.audit(key),
             await audit_pool(coordinator, "default"),
         ]
-        for _index, record in provider.state.log.since(0):
-            if isinstance(record, RequestRecord):
-                self._seen.requests.append(record)
-            else:
-                self._seen.truths.append(record)
+        take_log(provider, self._seen)
+
+
+def take_log(provider: MockProviderServer, seen: Observations) -> None:
+    """Add what the provider saw, and what it could do by then."""
+    for _index, record in provider.state.log.since(0):
+        if isinstance(record, RequestRecord):
+            seen.requests.append(record)
+        else:
+            seen.truths.append(record)
 
 
 async def _records_done(coordinator: Coordinator) -> dict[str, int]:

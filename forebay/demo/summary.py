@@ -35,7 +35,8 @@ class DemoSummary:
         refused_rate: refused attempts of all attempts.
         goodput_ratio: slot-seconds of served answers over those that the hidden capacity had, from
             the first request to the last answer.
-        seconds: that long.
+        steps: the same between two changes of the hidden capacity.
+        seconds: from the first request to the last answer.
         shares: per tenant, while all had work.
         leases_left, waiters_left: at the end.
         audit_differences: over both audits.
@@ -53,6 +54,7 @@ class DemoSummary:
     refused: int
     refused_rate: float
     goodput_ratio: float
+    steps: tuple[StepGoodput, ...]
     seconds: float
     shares: tuple[TenantShare, ...]
     leases_left: int
@@ -89,17 +91,53 @@ def capacity_steps(seen: Observations, end: float) -> list[tuple[float, float, i
     ]
 
 
-def goodput(seen: Observations) -> tuple[float, float]:
-    """Return slot-seconds served over slot-seconds there were, and the seconds that took."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StepGoodput:
+    """What was served between two changes of the hidden capacity.
+
+    Attributes:
+        capacity: calls at once in that time.
+        seconds: how long it was so.
+        used: slot-seconds of served answers.
+    """
+
+    capacity: int
+    seconds: float
+    used: float
+
+    @property
+    def ratio(self) -> float:
+        """Slot-seconds served over those that there were."""
+        return self.used / (self.capacity * self.seconds) if self.seconds else 0.0
+
+
+def goodput_by_step(seen: Observations) -> tuple[StepGoodput, ...]:
+    """Return what was served at each capacity, from the first request to the last answer."""
     served = [record for record in seen.requests if record.status == SERVED]
     start = min(record.arrived_at for record in seen.requests)
     end = max(record.finished_at for record in served)
-    used = sum(record.finished_at - record.arrived_at for record in served)
-    available = sum(
-        capacity * max(0.0, min(stop, end) - max(begin, start))
+    spans = [
+        (max(begin, start), min(stop, end), capacity)
         for begin, stop, capacity in capacity_steps(seen, end)
+    ]
+    return tuple(
+        StepGoodput(
+            capacity=capacity,
+            seconds=max(0.0, stop - begin),
+            used=sum(
+                max(0.0, min(record.finished_at, stop) - max(record.arrived_at, begin))
+                for record in served
+            ),
+        )
+        for begin, stop, capacity in spans
     )
-    return used / available, end - start
+
+
+def goodput(seen: Observations) -> tuple[float, float]:
+    """Return slot-seconds served over slot-seconds there were, and the seconds that took."""
+    steps = goodput_by_step(seen)
+    available = sum(step.capacity * step.seconds for step in steps)
+    return sum(step.used for step in steps) / available, sum(step.seconds for step in steps)
 
 
 def tenant_shares(seen: Observations) -> tuple[TenantShare, ...]:
@@ -149,6 +187,7 @@ def summarize(seen: Observations) -> DemoSummary:
         refused=refused,
         refused_rate=refused / max(1, len(seen.requests)),
         goodput_ratio=ratio,
+        steps=goodput_by_step(seen),
         seconds=seconds,
         shares=tenant_shares(seen),
         leases_left=seen.final.aggregate_in_flight,

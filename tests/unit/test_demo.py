@@ -1,0 +1,67 @@
+"""What the demo says of a run: goodput at each capacity, and the same calls with back-off alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from forebay.demo import backoff
+from forebay.demo.backoff import BackoffRun
+from forebay.demo.plot import draw
+from forebay.demo.scenario import PROVIDER, Look, Observations
+from forebay.demo.summary import REFUSED, SERVED, goodput, goodput_by_step
+from forebay.mock_provider.log import RequestRecord, TruthRecord
+
+
+def served(begin: float, end: float) -> RequestRecord:
+    return RequestRecord(
+        arrived_at=begin,
+        finished_at=end,
+        path="/v1/chat/completions",
+        model="m",
+        status=SERVED,
+        refused_by=None,
+        in_flight_on_arrival=0,
+        concurrency_limit=2,
+        total_tokens=1,
+        user=None,
+        tag=None,
+    )
+
+
+def truth(at: float, capacity: int) -> TruthRecord:
+    return TruthRecord(at=at, source="live", changes={"concurrency": capacity})
+
+
+def test_goodput_after_each_step_counts_the_part_of_a_call_that_falls_into_it() -> None:
+    seen = Observations(
+        requests=[served(1, 3), served(1, 6), served(5, 9)],
+        truths=[truth(0, 2), truth(5, 1)],
+    )
+    before, after = goodput_by_step(seen)
+    assert (before.capacity, before.seconds, before.used) == (2, 4, 6)
+    assert (after.capacity, after.seconds, after.used) == (1, 4, 5)
+    assert before.ratio == pytest.approx(6 / 8)
+    assert goodput(seen) == (pytest.approx(11 / 12), 8)
+
+
+async def test_with_back_off_alone_every_call_is_answered_once_and_many_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    quick = PROVIDER.merged({"latency_median_seconds": 0.02, "retry_after_seconds": 0.01})
+    monkeypatch.setattr(backoff, "PROVIDER", quick)
+    monkeypatch.setattr(backoff, "DROPPED_FOR_SECONDS", 0.05)
+    seen = await BackoffRun(200).run()
+    statuses = [record.status for record in seen.requests]
+    assert statuses.count(SERVED) == 200
+    assert set(statuses) == {SERVED, REFUSED}
+    capacities = [step.changes["concurrency"] for step in seen.truths]
+    assert capacities == [24, 12, 24]
+    look = Look(
+        at=1, window=9, in_flight=1, waiting=0, rate_limited=0, succeeded=1, records_done={}
+    )
+    seen.looks.append(look)
+    draw(seen, tmp_path / "beside.png", seen)
+    draw(seen, tmp_path / "alone.png")
+    assert (tmp_path / "beside.png").stat().st_size > (tmp_path / "alone.png").stat().st_size > 0
