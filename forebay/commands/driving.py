@@ -8,20 +8,21 @@ import shlex
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from forebay.commands.lines import say
+from forebay.commands.progress import Progress
 from forebay.contracts.errors import (
     ConfigurationError,
     CoordinatorError,
+    RunLost,
     RunStopped,
     TaskAdmissionError,
 )
-from forebay.contracts.runs import RunProgress, RunSpec
+from forebay.contracts.runs import RunSpec
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.address import EmbeddedAddress, parse_url
 from forebay.coordinator.coordinator import Coordinator
@@ -45,8 +46,6 @@ if TYPE_CHECKING:
 
 LOOK_SECONDS: Final = 2.0
 """Between two looks whether the pool has a worker for the run."""
-TOLD_EVERY: Final = 10
-"""Of the cooldowns in a row of a resource, which are told beside the progress."""
 MOST_REASONS: Final = 3
 
 EXIT_NOT_ALL: Final = 3
@@ -86,7 +85,7 @@ def drive(
     if workers is None:
         workers = 2 if is_embedded else 0
     options = ("--pool", pool, *options_for(run.workflow))
-    progress = _Progress(run.workflow.seed.records, is_begun=is_begun)
+    progress = Progress(run.workflow.seed.records, is_begun=is_begun)
     with (
         _kept_unless_over(run, url, pool, files, progress),
         stoppable(),
@@ -126,12 +125,12 @@ def conclude(summary: RunSummary) -> None:
 
 @contextlib.contextmanager
 def _kept_unless_over(
-    run: RunSpec, url: str, pool: str, files: RunFiles, progress: _Progress
+    run: RunSpec, url: str, pool: str, files: RunFiles, progress: Progress
 ) -> Iterator[None]:
     """Say how to go on where the run is not over; else remove the server that was its own."""
     try:
         yield
-    except (ConfigurationError, TaskAdmissionError, RunStopped):
+    except (ConfigurationError, TaskAdmissionError, RunStopped, RunLost):  # nothing goes on
         shutil.rmtree(files.server, ignore_errors=True)
         raise
     except (Stopped, CoordinatorError) as error:
@@ -184,9 +183,20 @@ def resume_command(run_id: str, url: str, pool: str, files: RunFiles) -> str:
     return f"forebay resume {_options(run_id, url, pool)}"
 
 
+def worker_command(url: str, pool: str, run: RunSpec) -> str:
+    """Return the command that starts a worker which may do what a run asks, and no more."""
+    from forebay.workers.allowlist import options_for
+
+    words = ["forebay", "worker", "--pool", pool, "--url", _shown(url), *options_for(run.workflow)]
+    return shlex.join(words)
+
+
+def _shown(url: str) -> str:
+    return "..." if "@" in url else url  # it may hold a password
+
+
 def _options(run_id: str, url: str, pool: str) -> str:
-    shown = "..." if "@" in url else url  # it may hold a password
-    words = [run_id, "--url", shown]
+    words = [run_id, "--url", _shown(url)]
     return shlex.join(words if pool == "default" else [*words, "--pool", pool])
 
 
@@ -195,7 +205,7 @@ async def _drive_while_worked(
     pool: str,
     run: RunSpec,
     workers: list[subprocess.Popen[bytes]],
-    progress: _Progress,
+    progress: Progress,
     *,
     overwrites: bool,
 ) -> RunSummary:
@@ -221,7 +231,7 @@ async def _drive(
     url: str,
     pool: str,
     run: RunSpec,
-    progress: _Progress,
+    progress: Progress,
     *,
     overwrites: bool,
     expects_workers: bool,
@@ -235,7 +245,9 @@ async def _drive(
             coordinator, run, pool=pool, on_progress=progress.show, overwrites=overwrites
         )
         looking = Background(
-            "looking for workers", partial(_look_for_workers, coordinator, pool), Guard(log)
+            "looking for workers",
+            partial(_look_for_workers, coordinator, url, pool, run),
+            Guard(log),
         )
         if expects_workers:
             looking.start()
@@ -246,7 +258,7 @@ async def _drive(
             await looking.stop()
 
 
-async def _look_for_workers(coordinator: Coordinator, pool: str) -> None:
+async def _look_for_workers(coordinator: Coordinator, url: str, pool: str, run: RunSpec) -> None:
     """Say when the pool has no worker for which the run could wait, and when one is there again."""
     are_missing = False
     while True:
@@ -254,49 +266,8 @@ async def _look_for_workers(coordinator: Coordinator, pool: str) -> None:
             serving = await count_serving(coordinator, pool, CELL_FUNCTION)
             if not serving and not are_missing:
                 say(f"pool {pool} has no worker, for which the run waits; start one:", err=True)
-                say(f"  forebay worker --pool {shlex.quote(pool)} --url ...", err=True)
+                say(f"  {worker_command(url, pool, run)}", err=True)
             elif serving and are_missing:
                 say(f"pool {pool} has a worker; the run goes on", err=True)
             are_missing = not serving
         await asyncio.sleep(LOOK_SECONDS)
-
-
-class _Progress:
-    """One line per look, at most one a second; plain, as it may go to a file.
-
-    Attributes:
-        is_begun: whether the server may have the run.
-    """
-
-    def __init__(self, records: int, *, is_begun: bool) -> None:
-        self.is_begun = is_begun
-        self._records = records
-        self._started = time.monotonic()
-        self._shown = -1.0
-        self._told: dict[str, int] = {}
-
-    def show(self, progress: RunProgress) -> None:
-        self._tell_cooldowns(progress)
-        now = time.monotonic() - self._started
-        if now - self._shown < 1.0:
-            return
-        self._shown = now
-        done = progress.records_done + progress.records_dropped
-        rate = done / now if now > 0 else 0.0
-        left = f"{(self._records - done) / rate:.0f} s left" if rate > 0 else "no record yet"
-        waits = "".join(f"  waits for {one.resource}" for one in progress.cooling)
-        say(
-            f"  {now:5.0f} s  {done}/{self._records} records {rate:6.1f}/s  {left}"
-            f"  open row groups {progress.row_groups_open}{waits}",
-            err=True,
-        )
-
-    def _tell_cooldowns(self, progress: RunProgress) -> None:
-        for one in progress.cooling:
-            if one.times % TOLD_EVERY == 0 and self._told.get(one.resource) != one.times:
-                self._told[one.resource] = one.times
-                say(
-                    f"{one.resource} took no call in {one.times} cooldowns in a row; its cells wait"
-                    " and no record is dropped for it",
-                    err=True,
-                )

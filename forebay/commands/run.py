@@ -68,9 +68,10 @@ def run_command(
     )
     output = Path(loaded.output.path)
     for run_id in RunFiles(output, run.run_id).unfinished(loaded.name):
-        say(
-            f"run {run_id} of this output is not over, and this is another one; it goes on by",
-            err=True,
-        )
-        say(f"  {resume_command(run_id, url, pool, RunFiles(output, run_id))}", err=True)
+        files = RunFiles(output, run_id)
+        kept = " ".join(str(path) for path in (files.parts, files.server) if path.exists())
+        say(f"run {run_id} of this output has not come to its end; this is another run.", err=True)
+        say(f"  kept:    {kept}", err=True)
+        say(f"  go on:   {resume_command(run_id, url, pool, files)}", err=True)
+        say("  where its server has that run no more, delete what is kept", err=True)
     conclude(drive(run, url, pool, workers=workers, overwrites=overwrite))

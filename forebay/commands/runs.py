@@ -111,5 +111,6 @@ async def _cancel(url: str, pool: str, run_id: str) -> None:
 async def _unknown(tracker: CompletionTracker, pool: str, run_id: str) -> ConfigurationError:
     others = ", ".join(await tracker.runs()) or "none"
     return ConfigurationError(
-        f"pool {pool} has no run {run_id!r}, expected one of: {others}; see `forebay runs`."
+        f"pool {pool} has no run {run_id!r}, expected one of: {others}. A run is in its pool until"
+        " its output is written or it is cancelled; see `forebay runs`."
     )

@@ -49,4 +49,5 @@ async def test_run_that_nobody_began_is_refused_by_its_name(
     assert said.startswith(("Error: run must be", "Error: run ", f"Error: pool {POOL} has no run"))
     assert repr(run) in said
     assert "not expected" not in said
+    assert "has no run" not in said or "until its output is written" in said
     assert len(said.splitlines()) == 1

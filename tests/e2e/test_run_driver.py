@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from forebay.commands.driving import worker_command
 from forebay.contracts.errors import ConfigurationError, TaskAdmissionError
 from forebay.contracts.runs import RunProgress, RunSpec
 from forebay.coordinator.coordinator import Coordinator
@@ -106,7 +107,7 @@ async def test_a_run_that_its_pool_refuses_leaves_neither_claim_nor_folder(folde
 
 
 async def test_a_run_without_a_worker_says_what_it_waits_for(folder, redis_url):
-    run_of(folder)
+    run = run_of(folder)
     words = ("run", "flow.toml", "--url", redis_url, "--pool", "a b")
     running = asyncio.create_task(asyncio.to_thread(forebay, *words, cwd=folder))
     claims = pool_shard("a b")["claims"]
@@ -121,7 +122,7 @@ async def test_a_run_without_a_worker_says_what_it_waits_for(folder, redis_url):
     assert done.returncode == 0, done.stderr
     assert done.stderr.splitlines()[:2] == [
         "pool a b has no worker, for which the run waits; start one:",
-        "  forebay worker --pool 'a b' --url ...",
+        f"  {worker_command(redis_url, 'a b', run)}",
     ]
 
 

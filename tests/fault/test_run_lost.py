@@ -99,6 +99,7 @@ async def test_a_run_whose_state_is_lost_fails_and_deletes_nothing(
 
     assert running.returncode == 1, said
     assert "the server lost its state" in said
+    assert "forebay resume" not in said, "it cannot go on"
     check_kept(tmp_path, said)
 
 

@@ -251,7 +251,7 @@ async def test_another_run_after_a_kill_is_another_run_and_names_the_one_that_is
     again = await asyncio.to_thread(forebay, "run", WORKFLOW, cwd=tmp_path, environ=address)
     assert again.returncode == 0, again.stderr
     run_id = parts.name.removeprefix("support_triage.jsonl.").removesuffix(".parts")
-    assert f"run {run_id} of this output is not over" in again.stderr
+    assert f"run {run_id} of this output has not come to its end" in again.stderr
     assert f"forebay resume {run_id} --url embedded:///" in again.stderr
     assert provider.state.counters.ok - before == NEEDED, "it carries on nothing of the other one"
     assert await asyncio.to_thread(lambda: sorted(parts.iterdir())) == kept

@@ -109,7 +109,11 @@ def test_records_beyond_the_end_are_refused(tmp_path):
         ("s.csv", "A\n1\n", "line 1: the header has no column 'a'; name one"),
         ("s.csv", "a,a\n1,2\n", "line 1: two columns of the header have one name"),
         ("s.csv", "a,b\n1,2\n1,2,3\n", "line 3: 3 fields, expected 2"),
-        ("s.csv", 'a\n1\n"open\n2\n', "line 4: not CSV: unexpected end of data"),
+        (
+            "s.csv",
+            'a\n1\n"open\n2\n',
+            "line 4: not CSV: unexpected end of data; a field in quotes has no closing quote",
+        ),
         ("s.csv", "a\n" + "x" * 200_000, "line 2: not CSV: field larger than field limit"),
         ("s.csv", b"a\n\xff\n", "line 2: not UTF-8; save the file as UTF-8"),
         ("s.jsonl", "", "holds no records"),

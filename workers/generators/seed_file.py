@@ -211,6 +211,12 @@ def _csv_header(lines: _Lines, names: Sequence[str]) -> tuple[str, ...]:
     return header
 
 
+_CSV_REMEDIES: Final = {
+    "field limit": "keep such a text elsewhere",
+    "unexpected end": "a field in quotes has no closing quote; add it",
+}
+
+
 def _csv_rows(lines: _Lines) -> Iterator[tuple[str, ...]]:
     """Yield rows that are not empty. Strict: an open quote must not swallow the rest silently."""
     reader = csv.reader(lines, strict=True)
@@ -220,8 +226,10 @@ def _csv_rows(lines: _Lines) -> Iterator[tuple[str, ...]]:
         except StopIteration:
             return
         except csv.Error as error:
-            is_long = "field limit" in str(error)
-            remedy = "keep such a text elsewhere" if is_long else "put such a field in quotes"
+            remedy = next(
+                (remedy for part, remedy in _CSV_REMEDIES.items() if part in str(error)),
+                "put such a field in quotes",
+            )
             raise lines.refuse(f"not CSV: {error}; {remedy}") from error
         lines.end_record()
         if row:
