@@ -14,6 +14,7 @@ from redis.exceptions import RedisError
 from forebay.contracts.errors import ConfigurationError, CoordinatorError
 from forebay.contracts.identity import RequestDomain, RequestGroupSpec, RequestResourceKey
 from forebay.contracts.requests import TokenUsage
+from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
 from forebay.contracts.workflow import ModelSpec, ProviderSpec, WorkflowSettings
 from forebay.coordinator.requests.resolver import RequestResourceResolver
 from forebay.workers.answer_bodies import ANSWER_TOO_LONG
@@ -54,6 +55,23 @@ class ProviderClients:
         clients, self._clients = self._clients, {}
         for client in clients.values():
             await client.aclose()
+
+
+def admission_config(workflow: WorkflowSettings, model: ModelSpec) -> RequestAdmissionConfig:
+    """Return what an alias of a workflow registers besides its cap.
+
+    Aliases of one provider's model share its window: one that says nothing of it registers what
+    another one says, so that their order does not matter.
+    """
+    identity = (model.provider, model.model)
+    aliases = [each for each in workflow.models.values() if (each.provider, each.model) == identity]
+    initial = next((each.initial_limit for each in aliases if each.initial_limit), None)
+    tuning = next((each.tuning for each in aliases if each.tuning), None)
+    return RequestAdmissionConfig(
+        tuning=tuning or RequestAdmissionTuningConfig(),
+        initial_limits={} if initial is None else dict.fromkeys(RequestDomain, initial),
+        quotas=model.quotas,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

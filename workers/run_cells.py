@@ -18,9 +18,8 @@ from forebay.contracts.errors import (
     WorkflowError,
 )
 from forebay.contracts.events import RuntimeCorrelation, current_correlation
-from forebay.contracts.identity import RequestDomain, RequestGroupSpec, request_resource
+from forebay.contracts.identity import RequestGroupSpec, request_resource
 from forebay.contracts.runs import RunSpec
-from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
 from forebay.contracts.tasks import RunCell
 from forebay.contracts.workflow import Workflow
 from forebay.coordinator.logs import Logger
@@ -47,7 +46,7 @@ from forebay.workers.generators.base import (
     RowGroupGenerator,
 )
 from forebay.workers.generators.registry import build_generator
-from forebay.workers.models import ProviderClients, WorkflowModels
+from forebay.workers.models import ProviderClients, WorkflowModels, admission_config
 from forebay.workers.workflow_file import apply_addresses
 
 RETRY_BASE_SECONDS: Final = 0.5
@@ -216,13 +215,7 @@ class RunCells:
                 resource.provider_model,
                 alias,
                 model.max_parallel_requests,
-                RequestAdmissionConfig(
-                    tuning=model.tuning or RequestAdmissionTuningConfig(),
-                    initial_limits=dict.fromkeys(RequestDomain, model.initial_limit)
-                    if model.initial_limit is not None
-                    else {},
-                    quotas=model.quotas,
-                ),
+                admission_config(workflow, model),
             )
         return _PreparedRun(
             spec=spec,

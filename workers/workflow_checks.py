@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from graphlib import CycleError, TopologicalSorter
+from typing import Final
 
 from jinja2 import TemplateSyntaxError
 
-from forebay.contracts.settings import RequestQuotas
 from forebay.contracts.workflow import ColumnScope, PlannedColumn, WorkflowSpec
 from forebay.contracts.workflow_columns import ChatColumn, LlmStructuredColumn, SeedColumn
 from forebay.workers.evaluation.evaluator import EvaluationFailed
@@ -14,34 +14,45 @@ from forebay.workers.generators.llm_structured import check_schema
 from forebay.workers.generators.templates import check_template, is_template_word
 from forebay.workers.workflow_places import Place, WorkflowFile, suggestion
 
+OF_ONE_WINDOW: Final = ("quotas", "tuning", "initial_limit")
+"""Settings of a model that belong to its provider's model, so that aliases share them."""
+
 
 def check_models(file: WorkflowFile, spec: WorkflowSpec) -> None:
-    """Refuse a model of an unknown provider, a column of an unknown model, and quotas at odds.
+    """Refuse a model of an unknown provider, a column of an unknown model, and settings at odds.
 
     Raises:
         WorkflowError: with the place.
     """
-    quotas: dict[tuple[str, str], tuple[str, RequestQuotas]] = {}
     for alias, model in spec.models.items():
         if model.provider not in spec.providers:
             remedy = suggestion(model.provider, spec.providers)
             raise file.refuse(
                 ("models", alias, "provider"), f"unknown provider {model.provider!r}; {remedy}"
             )
-        if model.quotas is not None:
-            of_endpoint = (model.provider, model.model)
-            other, registered = quotas.setdefault(of_endpoint, (alias, model.quotas))
-            if registered != model.quotas:
-                raise file.refuse(
-                    ("models", alias, "quotas"),
-                    f"models.{other} gives other quotas to the same provider's model; give both the"
-                    " same, or one of them none",
-                )
+        for name in OF_ONE_WINDOW:
+            _check_shared(file, spec, alias, name)
     for index, column in enumerate(spec.columns):
         if isinstance(column, ChatColumn) and column.model not in spec.models:
             remedy = suggestion(column.model, spec.models)
             raise file.refuse(
                 ("columns", index, "model"), f"unknown model alias {column.model!r}; {remedy}"
+            )
+
+
+def _check_shared(file: WorkflowFile, spec: WorkflowSpec, alias: str, name: str) -> None:
+    """Refuse a setting that another alias of the same provider's model gives otherwise."""
+    model = spec.models[alias]
+    given = getattr(model, name)
+    for other, earlier in spec.models.items():
+        if other == alias or given is None:
+            return
+        is_same = (earlier.provider, earlier.model) == (model.provider, model.model)
+        if is_same and getattr(earlier, name) not in (None, given):
+            raise file.refuse(
+                ("models", alias, name),
+                f"models.{other} gives other {name} to the same provider's model; give both the"
+                " same, or one of them none",
             )
 
 

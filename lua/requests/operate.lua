@@ -87,7 +87,8 @@ local function reset_window(name)
   end
   local before = d.current_limit
   WINDOW.bear_anew(d, meta.static_cap > 0 and WINDOW.effective_max(name) or d.effective_max)
-  emit('request_window_reset', 'domain', name, 'from', int(before), 'to', int(d.current_limit))
+  emit('request_window_reset', 'domain', name, 'from', int(before), 'to', int(d.current_limit),
+    'algorithm', rule_name())
   local born_at = d.current_limit
   d.current_limit = before
   LIMITS.set(d, born_at, 'reset')

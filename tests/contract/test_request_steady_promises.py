@@ -14,11 +14,15 @@ import pytest
 
 from forebay.contracts.quotas import QuotaBudget
 from forebay.contracts.requests import RequestOutcomeKind as Outcome
-from forebay.contracts.settings import RequestAdmissionConfig, RequestQuotas
+from forebay.contracts.settings import (
+    RequestAdmissionConfig,
+    RequestAdmissionTuningConfig,
+    RequestQuotas,
+)
 from forebay.coordinator.address import parse_url
 from forebay.coordinator.connections import open_sync
 from tests.contract.callers_of_a_shard import LONG_TTL_SECONDS, Callers, callers_of, steady
-from tests.support_scripts import EMBEDDING, Leave, Register, Release, ScriptedShard
+from tests.support_scripts import CHAT, EMBEDDING, Leave, Register, Release, ScriptedShard
 from tests.support_state import events, read_keys
 
 COOLDOWN_US = 2_000_000
@@ -206,6 +210,41 @@ def _on(client: Any, seed: int) -> tuple[dict[str, Any], list[Any]]:
         shard.close()
 
 
+@pytest.mark.parametrize("rule", ["steady", "aimd"])
+def test_each_event_of_a_window_names_its_rule(shard: ScriptedShard, rule: str) -> None:
+    quick = {
+        "steady": steady(4, successes_until_try=1, round_successes=1),
+        "aimd": RequestAdmissionConfig(
+            tuning=RequestAdmissionTuningConfig(rule="aimd", successes_until_increase=1),
+            initial_limits={CHAT: 4},
+        ),
+    }
+    callers = callers_of(shard, 6, quick[rule])
+    callers.refuse()
+    callers.wait_out_the_cooldown()
+    callers.serve()
+    for _ in range(3):
+        callers.serve()  # a ceiling is noted
+    while callers.held:
+        callers.refuse(0)
+    callers.wait_out_the_cooldown()
+    for _ in range(80):
+        callers.serve()  # it is reached, and left behind
+    shard.operate("reset_window", "chat")
+    said = [fields for _, fields in events(shard.client, shard.keys)]
+    names = {fields["kind"]: fields.get("algorithm") for fields in said}
+    of_windows = {
+        "request_rate_limited",
+        "request_limit_decreased",
+        "request_limit_increased",
+        "request_soft_ceiling_recovered",
+        "request_fully_recovered",
+        "request_window_reset",
+    }
+    assert of_windows <= names.keys()
+    assert {names[kind] for kind in of_windows} == {rule}
+
+
 # -- return, noise, holding and trying
 
 
@@ -251,6 +290,22 @@ def test_refusals_within_a_round_lower_the_ceiling_to_what_is_in_flight(
     assert (callers.limit, shard_capture(shard)["ceiling"]) == (left, left)
 
 
+def test_lone_refusal_at_what_was_served_ends_no_try(shard: ScriptedShard) -> None:
+    callers = callers_of(shard, 64, steady(8, successes_until_try=1, round_successes=1), 8)
+    callers.refuse()
+    while not callers.stored("step"):
+        callers.serve()
+    assert (callers.limit, callers.stored("rate_limit_ceiling")) == (8, 7)
+    for _ in range(5):
+        callers.end(0, Outcome.PROVIDER_FAILURE, again=False)
+    callers.refuse()  # not full: falls by a quarter
+    callers.come(20)
+    callers.serve()
+    assert (callers.limit, callers.is_full) == (6, True)
+    callers.refuse()
+    assert (callers.limit, callers.stored("step"), callers.stored("top")) == (5, 1, 0)
+
+
 @pytest.fixture
 def real_shard(redis_url: str) -> Iterator[ScriptedShard]:
     """On a real server alone, for thousands of calls."""
@@ -282,6 +337,17 @@ def test_maximum_that_was_raised_is_nothing_that_was_served(
     callers.call("m", Register("alias", 64, steady(24)))
     callers.meet_limit(40, 800)
     served, refused = callers.meet_limit(40, 1000)
+    assert 4 <= refused <= 1 + 0.009 * served
+
+
+def test_ramp_is_a_climb_as_well(real_shard: ScriptedShard) -> None:
+    """What ends it is what is refused, though its target was never served."""
+    callers = callers_of(real_shard, 64, steady(48, startup_ramp_seconds=48.0))
+    for _ in range(40):
+        real_shard.advance(1.0)
+        callers.settle()
+        callers.meet_limit(30, 40)
+    served, refused = callers.meet_limit(30, 1000)
     assert 4 <= refused <= 1 + 0.009 * served
 
 

@@ -176,7 +176,7 @@ def test_new_window_at_its_maximum_takes_a_lone_refusal_for_noise(shard: Scripte
     assert (crowd.limit, stored(shard)["rate_limit_ceiling"]) == (8, 0)
 
 
-def test_ramp_climbs_to_four_and_its_first_refusal_puts_the_ceiling_at_its_target(
+def test_ramp_climbs_to_four_and_its_first_refusal_ends_it_like_a_try(
     shard: ScriptedShard,
 ) -> None:
     shard.open(64, config=configured(startup_ramp_seconds=3.0))
@@ -192,7 +192,7 @@ def test_ramp_climbs_to_four_and_its_first_refusal_puts_the_ceiling_at_its_targe
     crowd.end(FAILED, times=4)
     crowd.end(LIMITED, newest=True)
     seen = stored(shard)
-    assert (seen["current_limit"], seen["rate_limit_ceiling"], seen["ramp_us"]) == (2, 4, 0)
+    assert (seen["current_limit"], seen["top"], seen["ramp_us"]) == (2, 2, 0)
 
 
 # -- 1, 2: refused

@@ -440,6 +440,7 @@ class RequestModel(ModelState):
             return 0
         window.blocked_until_us = min(window.blocked_until_us, self.now_us)
         window.quiet_until_us = min(window.quiet_until_us, self.now_us)
+        window.quota_until_us = min(window.quota_until_us, self.now_us)
         self.say("request_cooldown_reset", domain, left_us)
         return left_us
 

@@ -221,14 +221,10 @@ class Window(WindowState):
             self.block(until_us)
         if self.ramp_us and not is_fresh:
             return
-        was_ramping = self.ramp_us > 0
         self.limit, self.ramp_us = self.limit_at(ended.now_us), 0
         if not is_steady:
             said += aimd.refuse(self, config.tuning, _end(lease, ended))
             return
-        if was_ramping:
-            self.noted = 0 if self.target >= self.effective_max else self.target
-            self.step = 0 if self.noted else self.step
         settings = steady_settings(config, to_us(pause))
         said += steady.refuse(self, settings, _end(lease, ended, ended.hint and to_us(pause)))
 

@@ -77,10 +77,9 @@ async def test_what_a_model_says_is_registered_and_the_rest_left_as_it_is(tmp_pa
     made = await cells.make(RunCell(run_id="r", column_index=1, number=0), 1)
 
     assert made == CellsMade(values={0: {"id": '"1"', "text": '"a"'}})
-    tunings = {alias: config.tuning.rule for alias, config in admission.configs.items()}
-    assert tunings == {"writer": "steady", "judge": "aimd"}
-    assert admission.configs["writer"].initial_limits == {}
-    assert admission.configs["judge"].initial_limits == dict.fromkeys(RequestDomain, 6)
+    for config in admission.configs.values():  # one window, whichever alias registers last
+        assert config.tuning.rule == "aimd"
+        assert config.initial_limits == dict.fromkeys(RequestDomain, 6)
     assert {alias: config.quotas for alias, config in admission.configs.items()} == {
         "writer": RequestQuotas(
             tokens_per_minute=9000, bursts={QuotaBudget.TOKENS_PER_MINUTE: 500}

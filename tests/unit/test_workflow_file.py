@@ -257,6 +257,22 @@ def change(old: str, new: str) -> str:
             + SEED,
             ["models.judge.quotas: models.writer gives other quotas to the same"],
         ),
+        (
+            HEAD
+            + "initial_limit = 2\n"
+            + '[models.judge]\nprovider = "local"\nmodel = "large"\nmax_parallel_requests = 1\n'
+            + "initial_limit = 3\n"
+            + SEED,
+            ["models.judge.initial_limit: models.writer gives other initial_limit to the same"],
+        ),
+        (
+            HEAD
+            + "tuning = {round_successes = 12}\n"
+            + '[models.judge]\nprovider = "local"\nmodel = "large"\nmax_parallel_requests = 1\n'
+            + 'tuning = {rule = "aimd"}\n'
+            + SEED,
+            ["models.judge.tuning: models.writer gives other tuning to the same"],
+        ),
         (change("= 8", '= "8"'), ["models.writer.max_parallel_requests: expected a valid integer"]),
         (change("= 8", "= true"), ["expected a valid integer, not true"]),
         (change("= 8", "= 0"), ["expected greater than or equal to 1, not 0"]),

@@ -71,7 +71,7 @@ local function capture_domain(name, rows, overdue)
     consecutive_rate_limits = d.consecutive_rate_limits,
     algorithm = rule_name(),
     ceiling = d.born and WINDOW.ceiling(d) or 0,
-    is_trying = d.step > 0,
+    is_trying = d.step > 0 and rule_name() == 'steady',
     successes_needed = d.born and WINDOW.rule().needed(d) or 0,
     quiet_until_us = int(d.quiet_until_us),
     quiet_us = int(math.max(0, d.quiet_until_us - now_us)),

@@ -42,10 +42,12 @@ function AIMD.on_success(d)
   local step = setting('additive_increase_step', 1)
   LIMITS.set(d, math.min(d.effective_max, before + step), 'success')
   if before < d.rate_limit_ceiling and d.current_limit >= d.rate_limit_ceiling then
-    emit('request_soft_ceiling_recovered', 'domain', d.name, 'at', int(d.rate_limit_ceiling))
+    emit('request_soft_ceiling_recovered', 'domain', d.name, 'at', int(d.rate_limit_ceiling),
+      'algorithm', rule_name())
   end
   if d.rate_limit_ceiling > 0 and d.current_limit >= d.effective_max then
-    emit('request_fully_recovered', 'domain', d.name, 'at', int(d.effective_max))
+    emit('request_fully_recovered', 'domain', d.name, 'at', int(d.effective_max), 'algorithm',
+      rule_name())
     d.rate_limit_ceiling = 0
   end
 end

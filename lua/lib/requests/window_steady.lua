@@ -55,7 +55,8 @@ function STEADY.earn(d)
   if limit >= d.effective_max then
     d.step = 0
     if noted > 0 then
-      emit('request_fully_recovered', 'domain', d.name, 'at', int(d.effective_max))
+      emit('request_fully_recovered', 'domain', d.name, 'at', int(d.effective_max), 'algorithm',
+        rule_name())
     end
     return
   end
@@ -69,7 +70,8 @@ function STEADY.come_back(d, ceiling)
   if d.current_limit >= ceiling then
     LIMITS.tell_return(d)
     if d.rate_limit_ceiling > 0 then
-      emit('request_soft_ceiling_recovered', 'domain', d.name, 'at', int(ceiling))
+      emit('request_soft_ceiling_recovered', 'domain', d.name, 'at', int(ceiling), 'algorithm',
+        rule_name())
     end
   end
 end
@@ -141,8 +143,7 @@ function STEADY.on_refusal(d, lease, hint_us)
     if not is_fresh then
       return d.current_limit
     end
-    STEADY.note_ceiling(d, LIMITS.ramp_target(d))
-    d.ramp_us, d.step = 0, d.rate_limit_ceiling == 0 and d.step or 0
+    d.ramp_us = 0 -- a ramp is a climb, too
   end
   if is_fresh and STEADY.note_refusal(d, left) or d.top > 0 then
     d.top = left
