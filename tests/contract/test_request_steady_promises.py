@@ -33,6 +33,16 @@ ORDERS: dict[str, Callable[[], Iterator[int]]] = {
 }
 
 
+@pytest.fixture
+def shard(redis_url: str) -> Iterator[ScriptedShard]:
+    """A shard on a real server alone: these are many calls, which fakeredis makes slowly."""
+    with open_sync(parse_url(redis_url)) as client:
+        client.flushall()
+        shard = ScriptedShard(client)
+        yield shard
+        shard.close()
+
+
 # -- a refusal of a full window
 
 
@@ -306,19 +316,26 @@ def test_lone_refusal_at_what_was_served_ends_no_try(shard: ScriptedShard) -> No
     assert (callers.limit, callers.stored("step"), callers.stored("top")) == (5, 1, 0)
 
 
-@pytest.fixture
-def real_shard(redis_url: str) -> Iterator[ScriptedShard]:
-    """On a real server alone, for thousands of calls."""
-    with open_sync(parse_url(redis_url)) as client:
-        shard = ScriptedShard(client)
-        yield shard
-        shard.close()
+def test_fewer_successes_until_a_try_bind_a_window_that_fell_before(shard: ScriptedShard) -> None:
+    callers = callers_of(shard, 64, steady(24))
+    for _ in range(8):
+        callers.refuse()
+        callers.end(0, Outcome.PROVIDER_FAILURE)
+    callers.meet_limit(10, 20)
+    assert (callers.stored("wait"), callers.stored("step")) == (50, 0)
+    callers.call("m", Register("alias", 64, steady(24, successes_until_try=5)))
+    while callers.limit < callers.stored("rate_limit_ceiling"):
+        callers.serve()
+    before = callers.limit
+    for _ in range(5):
+        callers.serve()
+    assert callers.limit == before + 1
 
 
 @pytest.mark.parametrize("limit", [1, 4, 24, 30, 63])
-def test_standing_limit_is_held_at_one_refusal_a_try(real_shard: ScriptedShard, limit: int) -> None:
+def test_standing_limit_is_held_at_one_refusal_a_try(shard: ScriptedShard, limit: int) -> None:
     """Also of a limit above a round, which is first met by a climb that nobody served before."""
-    callers = callers_of(real_shard, 64, steady())
+    callers = callers_of(shard, 64, steady())
     callers.meet_limit(limit, 20 * limit)
     served, refused = callers.meet_limit(limit, 1000)
     assert 4 <= refused <= 1 + 0.009 * served
@@ -327,10 +344,10 @@ def test_standing_limit_is_held_at_one_refusal_a_try(real_shard: ScriptedShard, 
 
 @pytest.mark.parametrize("is_at_maximum", [True, False])
 def test_maximum_that_was_raised_is_nothing_that_was_served(
-    real_shard: ScriptedShard, is_at_maximum: bool
+    shard: ScriptedShard, is_at_maximum: bool
 ) -> None:
     """A window that served its old maximum climbs to the new one as from birth."""
-    callers = callers_of(real_shard, 24, steady(24))
+    callers = callers_of(shard, 24, steady(24))
     callers.meet_limit(24, 100)
     if not is_at_maximum:
         callers.refuse()  # noise
@@ -340,11 +357,11 @@ def test_maximum_that_was_raised_is_nothing_that_was_served(
     assert 4 <= refused <= 1 + 0.009 * served
 
 
-def test_ramp_is_a_climb_as_well(real_shard: ScriptedShard) -> None:
+def test_ramp_is_a_climb_as_well(shard: ScriptedShard) -> None:
     """What ends it is what is refused, though its target was never served."""
-    callers = callers_of(real_shard, 64, steady(48, startup_ramp_seconds=48.0))
+    callers = callers_of(shard, 64, steady(48, startup_ramp_seconds=48.0))
     for _ in range(40):
-        real_shard.advance(1.0)
+        shard.advance(1.0)
         callers.settle()
         callers.meet_limit(30, 40)
     served, refused = callers.meet_limit(30, 1000)
