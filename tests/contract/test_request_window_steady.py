@@ -402,6 +402,19 @@ def test_refusals_closer_than_a_round_lower_the_ceiling_when_serving_goes_on(
     assert stored(shard)["rate_limit_ceiling"] == 22
 
 
+def test_three_refusals_with_nothing_served_between_are_no_noise(shard: ScriptedShard) -> None:
+    crowd = crowd_at(shard, 24)
+    crowd.serve(30)
+    crowd.end(LIMITED, times=2)
+    assert (stored(shard)["top"], stored(shard)["success_streak"]) == (0, 30)
+    crowd.end(LIMITED, times=10)
+    seen = stored(shard)
+    assert (seen["current_limit"], seen["top"], seen["success_streak"]) == (12, 12, 0)
+    crowd.serve(12 + 1)
+    seen = stored(shard)
+    assert (seen["current_limit"], seen["rate_limit_ceiling"], seen["wait"]) == (12, 12, 50)
+
+
 # -- 7: after a fall
 
 

@@ -8,7 +8,8 @@
 -- fresh refusals with nothing served between, `wait` the credit of a first try (0: the configured
 -- one), `step` the last step of the try under way, 0 without one, `top` where the ceiling settles with
 -- the next fresh success, 0 for nowhere, `quiet_until_us` the end of a provider's hint.
-local STEADY = { initial_limit = 4, first_step = 1, waits_after_fall = 3, most_doublings = 30 }
+local STEADY = { initial_limit = 4, first_step = 1, waits_after_fall = 3, most_doublings = 30,
+  refusals_of_noise = 2 }
 
 -- The climb of a new window is a try whose ceiling nobody knows yet: what ends it is what is refused.
 function STEADY.is_climbing(d)
@@ -99,9 +100,16 @@ function STEADY.on_success(d, lease)
   end
 end
 
+-- What has just moved may move again: after a fall the first try comes sooner.
+function STEADY.note_fall(d, left)
+  if left < math.floor(WINDOW.ceiling(d) * 4 / 5) then
+    d.wait = math.max(1, math.floor(STEADY.successes_until_try() / STEADY.waits_after_fall))
+  end
+end
+
 -- What a fresh refusal says of the window: it ends a try; or it is a lone one, at what was served
--- before, and taken for the provider's noise; or it follows another, so the limit has moved. Whether
--- the ceiling settles at what is in flight.
+-- before, and taken for the provider's noise; or it follows another, so the limit has moved. Returns
+-- whether the ceiling settles at what is in flight.
 function STEADY.note_refusal(d, left)
   local ceiling = WINDOW.ceiling(d)
   local is_lone = served(d) - d.served_at_refusal >= STEADY.round()
@@ -110,14 +118,26 @@ function STEADY.note_refusal(d, left)
   if ends_try and d.step > 0 then
     d.wait = 2 * d.wait < STEADY.successes_until_try() and 2 * d.wait or 0
   end
-  if not is_lone and left < math.floor(ceiling * 4 / 5) then
-    d.wait = math.max(1, math.floor(STEADY.successes_until_try() / STEADY.waits_after_fall))
+  if not is_lone then
+    STEADY.note_fall(d, left)
   end
   local settles = ends_try or not is_lone
   if settles then
     STEADY.end_try(d)
   end
   return settles
+end
+
+-- The ceiling is to be what is in flight, when serving goes on; where nothing is and nothing was
+-- learned before, the window climbs as a new one.
+function STEADY.settle(d, left)
+  if d.top == 0 then
+    STEADY.end_try(d)
+  end
+  d.top = left
+  if left == 0 and d.rate_limit_ceiling == 0 then
+    d.step = STEADY.first_step
+  end
 end
 
 -- A full window falls to what is in flight, so that a refusal grants nobody; the fall of a row
@@ -145,11 +165,13 @@ function STEADY.on_refusal(d, lease, hint_us)
     end
     d.ramp_us = 0 -- a ramp is a climb, too
   end
-  if is_fresh and STEADY.note_refusal(d, left) or d.top > 0 then
-    d.top = left
-    if left == 0 and d.rate_limit_ceiling == 0 then
-      d.step = STEADY.first_step -- nothing was learned: it climbs as a new one
-    end
+  local settles = is_fresh and STEADY.note_refusal(d, left) or d.top > 0
+  if d.consecutive_rate_limits > STEADY.refusals_of_noise then
+    STEADY.note_fall(d, left)
+    settles = true
+  end
+  if settles then
+    STEADY.settle(d, left)
   end
   local limit, reason = STEADY.fallen(d, left, is_fresh), is_fresh and d.row > 1 and 'row' or 'refused'
   if hint_us > 0 then
