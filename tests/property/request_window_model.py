@@ -226,7 +226,8 @@ class Window(WindowState):
             said += aimd.refuse(self, config.tuning, _end(lease, ended))
             return
         settings = steady_settings(config, to_us(pause))
-        said += steady.refuse(self, settings, _end(lease, ended, ended.hint and to_us(pause)))
+        end = _end(lease, ended, ended.hint and to_us(pause))
+        said += steady.refuse(self, settings, replace(end, in_a_row=self.consecutive))
 
 
 def _believed(seconds: float, longest: float) -> tuple[float, list[Said]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tests.property.window_state_model import LeaseEnd, Said, WindowState
 from tests.property.window_steady_model import SteadySettings, recap, refuse, succeed
@@ -26,6 +26,7 @@ class Fleet:
     now_us: int = 1_000_000
     leases: list[int] = field(default_factory=list)
     refused_fresh: int = 0
+    in_a_row: int = 0
     granted: int = 0
     said: list[Said] = field(default_factory=list)
 
@@ -60,11 +61,13 @@ class Fleet:
 
     def serve(self, pick: int = 0) -> int:
         self.window.served += 1
+        self.in_a_row = 0
         self.said += succeed(self.window, self.settings, self._end(pick))
         return self.grant()
 
     def refuse(self, pick: int = -1, hint_us: int = 0) -> int:
-        end = self._end(pick, hint_us)
+        self.in_a_row += 1
+        end = replace(self._end(pick, hint_us), in_a_row=self.in_a_row)
         self.refused_fresh += end.cuts == self.window.cuts
         self.said += refuse(self.window, self.settings, end)
         return self.grant()

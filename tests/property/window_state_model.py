@@ -18,6 +18,7 @@ class LeaseEnd:
         cuts: how many cuts the window had had when the lease was granted.
         limit: the window's limit at that time.
         hint_us: the provider's retry-after, clamped to the longest cooldown; 0 without one.
+        in_a_row: of a refusal: how many there were by now with nothing served between.
     """
 
     now_us: int
@@ -25,6 +26,7 @@ class LeaseEnd:
     cuts: int
     limit: int = 0
     hint_us: int = 0
+    in_a_row: int = 1
 
     @property
     def left(self) -> int:

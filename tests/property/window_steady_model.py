@@ -11,6 +11,9 @@ from dataclasses import dataclass
 
 from tests.property.window_state_model import LeaseEnd, Said, WindowState
 
+MOST_OF_NOISE = 2
+"""Refusals with nothing served between that may still be the provider's noise."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SteadySettings:
@@ -93,6 +96,8 @@ def refuse(window: WindowState, settings: SteadySettings, end: LeaseEnd) -> Iter
     if is_fresh:
         _note_refusal(window, settings, end.left, is_full=is_full)
         reason = "row" if window.row >= 2 else "refused"
+    if end.in_a_row > MOST_OF_NOISE:
+        _note_burst(window, settings, end.left)
     if window.top:
         window.top = max(1, end.left)
     if is_full:  # rules 1 and 2
@@ -113,6 +118,15 @@ def refuse(window: WindowState, settings: SteadySettings, end: LeaseEnd) -> Iter
         limit, reason = 1, "outage"
         window.block(end.now_us + (end.hint_us or settings.cooldown_us))
     yield from window.move(limit, reason)
+
+
+def _note_burst(window: WindowState, settings: SteadySettings, left: int) -> None:
+    """So many refusals in a row are no noise, whenever their leases were granted."""
+    if left < window.ceiling * 4 // 5:
+        window.wait = settings.wait_after_fall
+    if not window.top:
+        window.credit = window.step = 0
+        window.top = max(1, left)
 
 
 def _note_refusal(
