@@ -60,21 +60,22 @@ local function rule_name()
   return config.rule
 end
 
-local function read_part(d, part)
-  local stored = read_numbers(K['domain_' .. d.name], DOMAIN_PARTS[part], PART_NUMBERS[part])
-  d.stored[part] = stored
-  return stored
+local function read_part(name, part)
+  return read_numbers(K['domain_' .. name], DOMAIN_PARTS[part], PART_NUMBERS[part])
 end
 
--- A domain's window; `born` is false before its first acquire.
+-- A domain's window; `born` is false before its first acquire, and what belongs to a later part is
+-- false until that is read.
 local function domain(name)
   local d = domains[name]
   if not d then
-    d = { name = name, ended = {}, stored = {} }
-    local stored = read_part(d, 'admission')
-    d.born, d.current_limit, d.effective_max = stored[1] ~= nil, stored[1] or 0, stored[2] or 0
-    d.in_flight, d.waiters, d.blocked_until_us = stored[3] or 0, stored[4] or 0, stored[5] or 0
-    d.cuts, d.ramp_us = stored[6] or 0, stored[7] or 0
+    local stored = read_part(name, 'admission')
+    d = { name = name, born = stored[1] ~= nil, ended = {}, stored = { admission = stored },
+      current_limit = stored[1] or 0, effective_max = stored[2] or 0, in_flight = stored[3] or 0,
+      waiters = stored[4] or 0, blocked_until_us = stored[5] or 0, cuts = stored[6] or 0,
+      ramp_us = stored[7] or 0, success_streak = false, rate_limit_ceiling = false,
+      consecutive_rate_limits = false, row = false, wait = false, step = false, top = false,
+      quiet_until_us = false, last_outcome = false }
     domains[name] = d
     LIMITS.climb(d, 'ramp')
   end
@@ -84,7 +85,8 @@ end
 -- Have what the end of an attempt needs.
 local function need_outcome(d)
   if not d.stored.outcome then
-    local stored = read_part(d, 'outcome')
+    local stored = read_part(d.name, 'outcome')
+    d.stored.outcome = stored
     d.success_streak, d.rate_limit_ceiling = stored[1] or 0, stored[2] or 0
     d.consecutive_rate_limits, d.row, d.wait = stored[3] or 0, stored[4] or 0, stored[5] or 0
     d.step, d.top, d.quiet_until_us = stored[6] or 0, stored[7] or 0, stored[8] or 0
@@ -95,7 +97,8 @@ end
 -- Have what is needed where the limit moves.
 local function need_moves(d)
   if not d.stored.moves then
-    local stored = read_part(d, 'moves')
+    local stored = read_part(d.name, 'moves')
+    d.stored.moves = stored
     d.ramp_started_us, d.ramp_target = stored[1] or 0, stored[2] or 0
     d.untold_from, d.served_at_refusal = stored[3] or 0, stored[4] or 0
     d.quota_until_us, d.served_at_quota = stored[5] or 0, stored[6] or 0
