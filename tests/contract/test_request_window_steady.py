@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import count, pairwise
 from typing import Any, Final
 
@@ -40,9 +41,7 @@ def stored(shard: ScriptedShard) -> dict[str, int]:
     audited(shard.client, shard.keys)
     fields = shard.client.hgetall(shard.keys["domain_chat"])
     found = {name.decode(): value.decode() for name, value in fields.items()}
-    names = ("row", "wait", "step", "top", "quiet_until_us", "rate_limit_ceiling")
-    numbers = {name: int(value) for name, value in found.items() if name != "last_outcome"}
-    return dict.fromkeys(names, 0) | numbers
+    return Counter({name: int(value) for name, value in found.items() if name != "last_outcome"})
 
 
 class Crowd:
