@@ -28,6 +28,7 @@ from forebay.coordinator.address import EmbeddedAddress, parse_url
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.runs.plan import CELL_FUNCTION
+from forebay.coordinator.runs.refusals import refusals_of
 from forebay.coordinator.supervision import Background, Guard
 from forebay.coordinator.tasks.snapshots import count_serving
 from forebay.runtime import (
@@ -260,7 +261,7 @@ async def _drive(
 
 async def _look_for_workers(coordinator: Coordinator, url: str, pool: str, run: RunSpec) -> None:
     """Say when the pool has no worker for which the run could wait, and when one is there again."""
-    are_missing = False
+    are_missing, told = False, ""
     while True:
         with contextlib.suppress(CoordinatorError):  # the driver says what is wrong with the server
             serving = await count_serving(coordinator, pool, CELL_FUNCTION)
@@ -270,4 +271,8 @@ async def _look_for_workers(coordinator: Coordinator, url: str, pool: str, run: 
             elif serving and are_missing:
                 say(f"pool {pool} has a worker; the run goes on", err=True)
             are_missing = not serving
+            refusals = await refusals_of(coordinator, pool, run.run_id)
+            if serving and len(refusals) >= serving and refusals[0] != told:
+                told = refusals[0]
+                say(f"no worker of pool {pool} goes on with the run: {told}", err=True)
         await asyncio.sleep(LOOK_SECONDS)

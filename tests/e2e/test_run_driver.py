@@ -145,6 +145,27 @@ async def test_a_run_whose_only_worker_goes_says_so_and_goes_on_when_one_comes(f
     assert "400 of 400 records written" in out
 
 
+async def test_a_run_that_every_worker_left_may_not_make_says_why_and_goes_on(folder, redis_url):
+    (folder / "seed.csv").write_text("id\n" + "".join(f"{n}\n" for n in range(400)))
+    run_of(folder, text="{{ id }}")
+    async with await Coordinator.open(redis_url) as coordinator:
+        async with makes_cells(redis_url, max_jobs=1):
+            running = start_forebay("run", "flow.toml", "--url", redis_url, cwd=folder)
+
+            async def is_begun():
+                return await coordinator.client.exists(POOL["checkpoints"])
+
+            await wait_until(is_begun, timeout=60)
+        nothing = partial(RunCells, environ={}, allowed=Allowlist.of(paths=[], hosts=[]))
+        async with working(redis_url, cells=nothing):
+            said = await asyncio.to_thread(lines_until, running, "goes on with the run: worker ")
+        assert "--allow-path" in said[-1]
+        async with makes_cells(redis_url):
+            out, _ = await asyncio.to_thread(running.communicate, timeout=120)
+    assert running.returncode == 0, said
+    assert "400 of 400 records written" in out
+
+
 def lines_until(running, text):
     """Read what a command says up to a line that holds a text."""
     lines = []

@@ -25,19 +25,30 @@ function OPERATIONS.run_accept(run)
   return '["accepted"]'
 end
 
--- The caller may not make them, for a reason. Once a run was accepted it is never refused: others go
--- on with it.
+-- Without the refusals of members that are gone, as a run may outlive many.
+local function refusals_of(run)
+  local text, living = redis.call('HGET', K.progress, run .. '\0refusals'), {}
+  for member, reason in pairs(text and cjson.decode(text) or {}) do
+    if redis.call('ZSCORE', K.members, member) then
+      living[member] = reason
+    end
+  end
+  return living
+end
+
+-- The caller may not make them, for a reason. Once a run was accepted it is never refused: it waits for
+-- others, and the reason is kept for the driver to show.
 function OPERATIONS.run_refuse(run, reason)
   if not plan_of(run) then
     return '["unknown"]'
-  elseif redis.call('HEXISTS', K.progress, run .. '\0accepted') == 1 then
-    return '["accepted"]'
   end
-  local text = redis.call('HGET', K.progress, run .. '\0refusals')
-  local refusals = text and cjson.decode(text) or {}
+  local refusals = refusals_of(run)
   refusals[member_id] = reason
   may_be_new('progress')
   redis.call('HSET', K.progress, run .. '\0refusals', cjson.encode(refusals))
+  if redis.call('HEXISTS', K.progress, run .. '\0accepted') == 1 then
+    return '["accepted"]'
+  end
   if not is_refused_by_all(refusals) then
     return '["noted"]'
   end
