@@ -40,7 +40,7 @@
 -- ARGV
 --   max_rows integer how many rows of each list, 0..100
 -- Reply
---   array of lines: title, totals, then a table each of resources, what first tasks ask for, groups,
+--   array of lines: title, totals, then a table each of functions nobody serves, resources, what first tasks ask for, groups,
 --   members and runs
 -- Errors
 --   SCHEMA the shard was written with another schema version

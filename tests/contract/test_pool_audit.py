@@ -172,6 +172,20 @@ def test_show_has_a_row_for_each_resource_ask_group_member_and_run(busy: Pool) -
     assert ["run", "4", "0", "0", "2", "1", "0", "0"] in rows
 
 
+def test_show_tells_tasks_that_wait_beside_the_queue(pool: Pool) -> None:
+    pool.open("m")
+    pool.ask("m", "serve", "other")
+    for task, function in (("a", "f"), ("b", "g"), ("c", "f")):
+        assert pool.submit(task, function=function) == ["accepted", "not_served"]
+    pool.client.hincrby(pool.keys["meta"], "suspect_tasks", 2)
+
+    lines = pool.show()
+    rows = [line.split() for line in lines]
+    assert "lost with a member, run again one at a time: 2" in lines
+    assert "function that no live worker has  tasks  first task" in lines
+    assert (["f", "2", "a"] in rows, ["g", "1", "b"] in rows) == (True, True)
+
+
 def test_show_of_a_pool_that_nobody_used_says_so_and_writes_nothing(pool: Pool) -> None:
     assert pool.show() == ["main  nobody has used this pool; list those in use"]
     assert pool.audit() == OK

@@ -34,6 +34,25 @@ local function add_title(lines, name)
     .. ', delayed ' .. redis.call('ZCOUNT', K.delayed, '-inf', int(now_us)))
 end
 
+-- Tasks that wait beside the queue: nobody serves their function, or they were lost with a member.
+local function add_set_aside(lines, rows)
+  if meta.suspect_tasks > 0 then
+    TEXT.add_text(lines, 'lost with a member, run again one at a time: ' .. int(meta.suspect_tasks))
+  end
+  local list, from = {}, '-'
+  while #list < rows do
+    local first = redis.call('ZRANGE', K.unserved, from, '+', 'BYLEX', 'LIMIT', 0, 1)[1]
+    if not first then
+      break
+    end
+    local part = split(first, '\0')
+    list[#list + 1] = { part[1],
+      redis.call('ZLEXCOUNT', K.unserved, '[' .. part[1] .. '\0', '(' .. part[1] .. '\1'), part[3] }
+    from = '(' .. part[1] .. '\1'
+  end
+  TEXT.add_table(lines, { 'function that no live worker has', 'tasks', 'first task' }, list, #list)
+end
+
 local function add_resources(lines, rows)
   local known, names = {}, {}
   for _, amounts in pairs({ limits, ledger }) do
@@ -149,6 +168,7 @@ local function capture_lines(name, rows)
   end
   local lines = {}
   add_title(lines, name)
+  add_set_aside(lines, rows)
   add_resources(lines, rows)
   add_asked(lines, rows)
   add_groups(lines, rows)
