@@ -25,6 +25,7 @@ from forebay.contracts.errors import (
     ServerTooOld,
 )
 from forebay.coordinator.address import EmbeddedAddress, ServerAddress, TcpAddress, UnixAddress
+from forebay.coordinator.async_connections import async_connection_class
 
 CONNECT_TIMEOUT_SECONDS = 2.0
 SOCKET_TIMEOUT_SECONDS = 5.0
@@ -78,7 +79,7 @@ def open_async(
         ConfigurationError: the address is an embedded one.
     """
     pool = aioredis.ConnectionPool(
-        connection_class=_async_connection_class(address),
+        connection_class=async_connection_class(address),
         retry=AsyncRetry(NoBackoff(), 0),
         max_connections=max_connections,
         **_connection_settings(
@@ -280,14 +281,6 @@ def _connection_settings(
         "password": address.password,
         "db": address.database,
     }
-
-
-def _async_connection_class(address: ServerAddress) -> type[aioredis.connection.AbstractConnection]:
-    if isinstance(address, UnixAddress):
-        return aioredis.UnixDomainSocketConnection
-    if isinstance(address, TcpAddress) and address.tls is not None:
-        return aioredis.SSLConnection
-    return aioredis.Connection
 
 
 def _sync_connection_class(address: ServerAddress) -> type[redis.connection.AbstractConnection]:

@@ -103,7 +103,7 @@ class Heartbeat:
         self._stopped = False
         self._thread: threading.Thread | None = None
         self._loop = asyncio.get_running_loop()
-        self._loop_turned_at = boot_seconds()
+        self._unanswered_since: float | None = None  # when the loop was asked to turn
         self._is_stalled = False
 
     def add(self, membership: Membership) -> None:
@@ -152,7 +152,7 @@ class Heartbeat:
         pause = None if due is None else max(0.0, due - boot_seconds())
         self._changed.wait(pause)
         self._changed.clear()
-        if self._loop.is_closed():
+        if self._stopped or self._loop.is_closed():
             return
         self._ask_loop_to_turn()
         now = boot_seconds()
@@ -192,20 +192,27 @@ class Heartbeat:
             state.back()
 
     def _ask_loop_to_turn(self) -> None:
-        def turned() -> None:
-            self._loop_turned_at = boot_seconds()
+        """Ask, unless an earlier ask is unanswered: only such a one tells how long it stalls."""
 
-        with contextlib.suppress(RuntimeError):  # the loop was closed without stopping us
-            self._loop.call_soon_threadsafe(turned)
+        def turned() -> None:
+            self._unanswered_since = None
+
+        if self._unanswered_since is None:
+            self._unanswered_since = boot_seconds()
+            with contextlib.suppress(RuntimeError):  # the loop was closed without stopping us
+                self._loop.call_soon_threadsafe(turned)
 
     def _has_loop_stalled(self, now: float) -> bool:
         """Whether the loop has not turned for so long that its work counts as dead."""
-        stalled_seconds = now - self._loop_turned_at
+        asked_at = self._unanswered_since
+        stalled_seconds = 0.0 if asked_at is None else now - asked_at
         is_stalled = stalled_seconds > self._settings.loop_stall_seconds
         if is_stalled != self._is_stalled:
             self._is_stalled = is_stalled
-            event = "event_loop_stalled" if is_stalled else "event_loop_turns_again"
-            log.warning(event, seconds_since_last_turn=round(stalled_seconds))
+            if is_stalled:
+                log.warning("event_loop_stalled", seconds_without_a_turn=round(stalled_seconds))
+            else:
+                log.warning("event_loop_turns_again")
         return is_stalled
 
     def _beat(self, membership: Membership) -> None:

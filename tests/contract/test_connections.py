@@ -175,7 +175,8 @@ def test_tls_verifies_the_certificate_and_the_host_name():
         assert settings["ssl_cert_reqs"] == "required"
         assert settings["ssl_check_hostname"] is True
         assert settings["ssl_ca_certs"] == "/ca.pem"
-    assert open_async(address).connection_pool.connection_class.__name__ == "SSLConnection"
+    kind = open_async(address).connection_pool.connection_class
+    assert issubclass(kind, redis.asyncio.SSLConnection)
 
 
 def test_an_embedded_address_must_be_started_first():

@@ -190,11 +190,49 @@ async def test_a_thread_that_could_not_start_or_has_ended_is_started_by_the_next
 
 async def test_a_stalled_loop_and_its_turning_again_are_said_once_each_and_equally_loud() -> None:
     async with beating(Server(lambda _count, _member: ALIVE)) as heartbeat:
-        stalled = heartbeat._loop_turned_at + SETTINGS.loop_stall_seconds + 1
         with capture_logs() as logs:
-            for now in (stalled, stalled, heartbeat._loop_turned_at, heartbeat._loop_turned_at):
-                heartbeat._has_loop_stalled(now)
+            for asked_at in (0.0, 0.0, None, None):
+                heartbeat._unanswered_since = asked_at
+                heartbeat._has_loop_stalled(SETTINGS.loop_stall_seconds + 1)
     assert loud(logs) == [("event_loop_stalled", "warning"), ("event_loop_turns_again", "warning")]
+
+
+async def test_a_loop_that_stays_asked_is_found_stalled_and_its_members_are_not_renewed() -> None:
+    server = Server(lambda _count, _member: ALIVE)
+    async with beating(server) as heartbeat:
+        heartbeat._unanswered_since = boot_seconds() - SETTINGS.loop_stall_seconds - 1
+        with capture_logs() as logs:
+            heartbeat.add(membership("m"))
+            await wait_until(lambda: heartbeat._is_stalled)
+            assert server.beats == []
+            heartbeat._unanswered_since = None
+            await wait_until(lambda: "m" in server.beats)
+    assert loud(logs) == [("event_loop_stalled", "warning"), ("event_loop_turns_again", "warning")]
+
+
+@pytest.mark.parametrize("then", ["joins again", "goes on", "closes"])
+async def test_a_loop_that_nobody_asked_to_turn_for_long_is_no_stalled_one(
+    monkeypatch: pytest.MonkeyPatch, then: str
+) -> None:
+    server = Server(lambda _count, _member: ALIVE)
+    with capture_logs() as logs:
+        async with beating(server) as heartbeat:
+            first = membership("first")
+            heartbeat.add(first)
+            await wait_until(lambda: server.beats)
+            if then != "goes on":
+                heartbeat.remove(first)  # nobody's heartbeat is due from now on
+            later = SETTINGS.loop_stall_seconds + 100
+            monkeypatch.setattr(
+                "forebay.coordinator.membership.boot_seconds", lambda: boot_seconds() + later
+            )
+            if then == "joins again":
+                heartbeat.add(membership("second"))
+                await wait_until(lambda: "second" in server.beats)
+            elif then == "goes on":  # as where the machine slept
+                beats = len(server.beats)
+                await wait_until(lambda: len(server.beats) > beats + 1)
+    assert loud(logs) == []
 
 
 def test_a_loop_that_was_closed_without_closing_us_is_said_and_renews_nothing_more() -> None:
