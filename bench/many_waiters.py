@@ -26,6 +26,7 @@ from bench.harness import (
     new_runner,
     repeat,
     rotated,
+    told,
     wait_for_state,
 )
 from forebay.contracts.identity import (
@@ -41,7 +42,7 @@ from forebay.contracts.requests import (
     RequestOutcomeKind,
     RequestReleaseOutcome,
 )
-from forebay.contracts.settings import MemberSettings, RequestAdmissionConfig
+from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.embedded import EmbeddedServer
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
@@ -50,7 +51,7 @@ from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvid
 CAP: Final = 1_000_000_000
 COOLING, FULL_UP = RequestDomain.CHAT, RequestDomain.IMAGE
 FREE, ONE_SLOT = RequestDomain.EMBEDDING, RequestDomain.HEALTHCHECK
-CONFIG: Final = RequestAdmissionConfig(max_limit_clamps={FULL_UP: 1, ONE_SLOT: 1})
+CONFIG: Final = told(CAP).model_copy(update={"max_limit_clamps": {FULL_UP: 1, ONE_SLOT: 1}})
 LONG_COOLDOWN: Final = RequestReleaseOutcome(
     kind=RequestOutcomeKind.RATE_LIMITED, retry_after_seconds=300.0
 )

@@ -24,7 +24,11 @@ KEYS: Final = request_shard(MODEL)
 CAP: Final = 4
 PATIENCE_SECONDS: Final = 10.0
 """Far above what anything here takes, far below a test's end: only a hang is that long."""
-CLOCK_FIELDS: Final = {b"now_us", b"last_us"}
+AIMD: Final = forebay.RequestAdmissionConfig(
+    tuning=forebay.RequestAdmissionTuningConfig(rule="aimd")
+)
+"""A window that each success and each refusal moves, so that what happens twice is seen."""
+CLOCK_FIELDS: Final = {b"now_us", b"last_us", b"back_us"}
 
 Controller = forebay.AdaptiveRequestAdmissionController
 Books = dict[str, Any]
@@ -171,8 +175,8 @@ async def open_scene(
         member = await stack.enter_async_context(
             forebay.connect(proxy.url, member_settings or settings())
         )
-        await rival.register(MODEL, "rival", CAP)
-        await member.register(MODEL, "member", CAP)
+        await rival.register(MODEL, "rival", CAP, AIMD)
+        await member.register(MODEL, "member", CAP, AIMD)
         yield Scene(
             proxy=proxy,
             member=member,

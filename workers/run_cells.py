@@ -196,6 +196,7 @@ class RunCells:
         task = self._prepared.get(run_id)
         if task is None or _may_go_better(task):
             task = asyncio.get_running_loop().create_task(self._load(run_id))
+            task.add_done_callback(_retrieve)
             self._prepared[run_id] = task
         return await outcome_of(task, f"preparing run {run_id!r}")
 
@@ -257,6 +258,12 @@ class RunCells:
                     " starts, or stop the worker."
                 )
         return here
+
+
+def _retrieve(task: asyncio.Task[_PreparedRun | None]) -> None:
+    """Have its exception seen: the next cell reads it, though all who waited were cancelled."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _generators_of(workflow: Workflow) -> tuple[RecordGenerator | RowGroupGenerator, ...]:

@@ -143,7 +143,8 @@ def _kept_unless_over(
         else:
             files.discard_if_empty()
             shutil.rmtree(files.server, ignore_errors=True)
-            say(f"run {run.run_id} had not begun, stopped by {why}; nothing is kept", err=True)
+            if isinstance(error, Stopped):
+                say(f"run {run.run_id} had not begun, stopped by {why}; nothing is kept", err=True)
         raise
     else:
         shutil.rmtree(files.server, ignore_errors=True)

@@ -58,6 +58,10 @@ def shown() -> str:
     return "\n".join(reprs)
 
 
+LAST_COMMAND = "watching-ends-here-5e1f"
+"""Echoed as the last; in no script's text."""
+
+
 @contextlib.contextmanager
 def watching(url: str) -> Iterator[list[str]]:
     """Collect every command that the server runs, those of scripts too."""
@@ -69,7 +73,7 @@ def watching(url: str) -> Iterator[list[str]]:
             begun.set()
             while True:
                 command = monitor.next_command()["command"]
-                if "the end" in command:
+                if LAST_COMMAND in command:
                     return
                 seen.append(command)
 
@@ -80,7 +84,7 @@ def watching(url: str) -> Iterator[list[str]]:
         yield seen
     finally:
         with open_sync(parse_url(url)) as client:
-            client.echo("the end")
+            client.echo(LAST_COMMAND)
         thread.join(10)
         assert not thread.is_alive()
 
