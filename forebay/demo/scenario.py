@@ -7,16 +7,15 @@ which nobody but it knows.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import ProviderModelKey, RequestDomain
@@ -147,18 +146,11 @@ class Demo:
             await pool.configure(TaskAdmissionConfig(events="full"))
             await pool.close()
             self._started = time.monotonic() - provider.state.elapsed_seconds()
-            events = asyncio.create_task(self._disturb(provider))
-            looking = asyncio.create_task(self._look_on(coordinator, workflow))
-            await asyncio.gather(
-                *(
-                    self._drive(coordinator, workflow, tenant, weight)
-                    for tenant, weight in TENANTS.items()
-                )
+            await beside(
+                self._drive_all(coordinator, workflow),
+                self._disturb(provider),
+                self._look_on(coordinator, workflow),
             )
-            for task in (looking, events):
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task  # what it raised, if it did
             await self._conclude(coordinator, workflow, provider)
 
     def _now(self) -> float:
@@ -174,6 +166,14 @@ class Demo:
                 break
             await asyncio.sleep(0.02)
         raise ConfigurationError("the demo's workers did not start; run it again with --debug.")
+
+    async def _drive_all(self, coordinator: Coordinator, workflow: Workflow) -> None:
+        await asyncio.gather(
+            *(
+                self._drive(coordinator, workflow, tenant, weight)
+                for tenant, weight in TENANTS.items()
+            )
+        )
 
     async def _drive(
         self, coordinator: Coordinator, workflow: Workflow, tenant: str, weight: float
@@ -259,6 +259,23 @@ class Demo:
             await audit_pool(coordinator, "default"),
         ]
         take_log(provider, self._seen)
+
+
+async def beside(work: Coroutine[Any, Any, None], *aside: Coroutine[Any, Any, None]) -> None:
+    """Do some work while other things go on, which end with it, and raise what any of them raised.
+
+    A cancellation that comes while these end is this task's own, and raised.
+    """
+    tasks = [asyncio.create_task(each) for each in aside]
+    try:
+        await work
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()
 
 
 def take_log(provider: MockProviderServer, seen: Observations) -> None:

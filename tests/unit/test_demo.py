@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from forebay.demo import backoff
 from forebay.demo.backoff import BackoffRun
 from forebay.demo.plot import draw
-from forebay.demo.scenario import PROVIDER, Look, Observations
+from forebay.demo.scenario import PROVIDER, Look, Observations, beside
 from forebay.demo.summary import REFUSED, SERVED, goodput, goodput_by_step
 from forebay.mock_provider.log import RequestRecord, TruthRecord
 
@@ -65,3 +66,53 @@ async def test_with_back_off_alone_every_call_is_answered_once_and_many_are_refu
     draw(seen, tmp_path / "beside.png", seen)
     draw(seen, tmp_path / "alone.png")
     assert (tmp_path / "beside.png").stat().st_size > (tmp_path / "alone.png").stat().st_size > 0
+
+
+class Aside:
+    """What goes on for ever; once told to end it waits to be let go."""
+
+    def __init__(self) -> None:
+        self.told = asyncio.Event()
+        self.may_end = asyncio.Event()
+
+    async def go_on(self) -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.told.set()
+            await self.may_end.wait()
+
+
+async def a_turn() -> None:
+    await asyncio.sleep(0)
+
+
+async def test_a_stop_of_the_demo_is_not_taken_for_the_end_of_what_goes_on_beside_it() -> None:
+    aside = Aside()
+    whole = asyncio.create_task(beside(a_turn(), aside.go_on()))
+    await aside.told.wait()
+    whole.cancel()
+    aside.may_end.set()
+    await asyncio.wait({whole})
+    assert whole.cancelled()
+
+
+async def test_what_goes_on_beside_the_demo_ends_with_work_that_fails() -> None:
+    aside = Aside()
+    aside.may_end.set()
+
+    async def fail() -> None:
+        await asyncio.sleep(0)
+        raise ValueError("refused")
+
+    with pytest.raises(ValueError, match="refused"):
+        await beside(fail(), aside.go_on())
+    assert aside.told.is_set()
+
+
+async def test_what_failed_beside_the_demo_is_raised() -> None:
+    async def fail() -> None:
+        raise ValueError("no look")
+
+    with pytest.raises(ValueError, match="no look"):
+        await beside(a_turn(), fail())
