@@ -95,16 +95,23 @@ class World:
     Attributes:
         timeline: when things happen.
         provider: whom they call.
-        way_us: from a caller to the provider, and the same back.
-        random: draws pauses.
+        shortest_way_us: from a caller to the provider, and the same back.
+        delay_us: the mean of what a busy machine adds to each way, exponentially.
+        random: draws pauses and delays.
         answers: what all of them were answered, in order.
     """
 
     timeline: Timeline
     provider: Provider
-    way_us: int
+    shortest_way_us: int
+    delay_us: int
     random: Random
     answers: list[Answer] = field(default_factory=list)
+
+    def way_us(self) -> int:
+        """Draw how long one way takes now."""
+        delay_us = round(self.random.expovariate(1 / self.delay_us)) if self.delay_us else 0
+        return self.shortest_way_us + delay_us
 
 
 class Caller:
@@ -167,7 +174,7 @@ class Caller:
 
     def _granted(self, lease: RequestAdmissionLease) -> None:
         self._lease = lease
-        self._world.timeline.after(self._world.way_us, self._arrive)
+        self._world.timeline.after(self._world.way_us(), self._arrive)
 
     def _arrive(self) -> None:
         world = self._world
@@ -176,11 +183,11 @@ class Caller:
         if self._admission.admits():
             world.timeline.after(world.provider.latency_us(), self._served)
         else:
-            world.timeline.after(world.way_us, self._answered, False)
+            world.timeline.after(world.way_us(), self._answered, False)
 
     def _served(self) -> None:
         self._admission.leave()
-        self._world.timeline.after(self._world.way_us, self._answered, True)
+        self._world.timeline.after(self._world.way_us(), self._answered, True)
 
     def _answered(self, is_success: bool) -> None:
         world, lease = self._world, self._lease

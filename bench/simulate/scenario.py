@@ -50,7 +50,8 @@ class Scenario:
         seconds: how long the row runs.
         settled: spans of seconds that count as settled.
         fleets: who calls.
-        way_seconds: from a caller to the provider, and the same back.
+        way_seconds: from a caller to the provider, and the same back, at least.
+        delay_seconds: the mean of what a busy machine adds to each way, exponentially.
         kills: (second, number of a member of the first fleet): it is killed, and a new one takes
             its callers over two seconds later.
         step_at: second from which refusals of the first five seconds are counted; 0 is the birth.
@@ -64,5 +65,6 @@ class Scenario:
     settled: tuple[tuple[float, float], ...] = ((30.0, 1e9),)
     fleets: tuple[Fleet, ...] = (Fleet(),)
     way_seconds: float = 0.001
+    delay_seconds: float = 0.0
     kills: tuple[tuple[float, int], ...] = ()
     step_at: float = 0.0

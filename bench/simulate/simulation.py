@@ -99,7 +99,8 @@ def _world(scenario: Scenario, seed: int) -> World:
     return World(
         timeline=Timeline(),
         provider=scenario.provider(Random(f"provider {seed}")),
-        way_us=to_us(scenario.way_seconds),
+        shortest_way_us=to_us(scenario.way_seconds),
+        delay_us=to_us(scenario.delay_seconds),
         random=Random(f"callers {seed}"),
     )
 

@@ -413,7 +413,7 @@ def test_first_hint_stops_growth_and_not_the_others_calls(shard: ScriptedShard) 
     assert callers.limit == limit + 1
 
 
-def test_hint_to_a_lease_granted_after_the_first_one_cools_everyone_down(
+def test_third_hint_to_a_lease_granted_after_the_one_before_cools_everyone_down(
     shard: ScriptedShard,
 ) -> None:
     callers = callers_of(shard, 64, steady(24))
@@ -421,10 +421,12 @@ def test_hint_to_a_lease_granted_after_the_first_one_cools_everyone_down(
     callers.refuse(0, 5.0)
     assert not callers.is_cooling  # it was granted before: the same burst
     assert callers.limit == 22
-    callers.end(0, Outcome.PROVIDER_FAILURE)
-    callers.refuse(-1, 7.0)
+    for _ in range(2):
+        assert not callers.is_cooling
+        callers.end(0, Outcome.PROVIDER_FAILURE)
+        callers.refuse(-1, 7.0)
     assert callers.stored("blocked_until_us") == shard.server_us + 7_000_000
-    assert callers.limit == 21 // 4
+    assert callers.limit == (22 - 1 - 2) // 4
 
 
 # -- demand, batches, other domains, quotas

@@ -449,15 +449,43 @@ def test_first_hint_stops_tries_and_returns_but_nobodys_calls(shard: ScriptedSha
     assert crowd.limit == 24
 
 
-def test_second_hint_since_a_refusal_means_everyone(shard: ScriptedShard) -> None:
+def test_third_hint_in_a_row_means_everyone(shard: ScriptedShard) -> None:
     crowd = crowd_at(shard, 24)
-    crowd.refuse_newest(hint=5.0)
-    shard.advance(1.0)
+    for _ in range(2):
+        crowd.refuse_newest(hint=5.0)
+        shard.advance(1.0)
+    assert stored(shard)["blocked_until_us"] == 0
+    crowd.serve(2)
     assert crowd.refuse_newest(hint=5.0) == []
     seen = stored(shard)
     assert seen["blocked_until_us"] == shard.server_us + 5 * SECOND_US
-    assert seen["current_limit"] == 5
-    assert told(shard, *MOVES)[-1] == ("23", "5", "hint")
+    assert (seen["current_limit"], seen["row"]) == (5, 0)
+    assert told(shard, *MOVES)[-1] == ("22", "5", "hint")
+
+
+@pytest.mark.parametrize("hint", [0.15, 5.0])
+def test_hints_between_which_others_are_served_mean_nobody_else(
+    shard: ScriptedShard, hint: float
+) -> None:
+    """Calls take their time and refusals do not: a row says little while others are served."""
+    crowd = crowd_at(shard, 40)
+    for _ in range(3):
+        crowd.refuse_newest(hint=hint)
+        crowd.serve(6)  # granted before it
+    seen = stored(shard)
+    assert (seen["row"], seen["blocked_until_us"]) == (3, 0)
+    assert [reason for *_, reason in told(shard, *MOVES)] == ["refused", "row", "row"]
+
+
+def test_run_of_tries_that_overshoots_is_answered_with_hints_and_no_cooldown(
+    shard: ScriptedShard,
+) -> None:
+    crowd = crowd_at(shard, 24, successes_until_try=2, round_successes=3)
+    crowd.serve(2 + 25)
+    assert (crowd.limit, stored(shard)["step"]) == (27, 2)
+    for _ in range(2):
+        crowd.refuse_newest(hint=1.0)
+    assert (crowd.limit, stored(shard)["blocked_until_us"]) == (25, 0)
 
 
 def test_hint_of_a_lease_granted_before_the_first_blocks_nobody(shard: ScriptedShard) -> None:

@@ -341,13 +341,30 @@ def test_first_hint_stops_growth_and_not_the_others_calls() -> None:
     assert fleet.window.limit == limit + 1
 
 
-def test_hint_to_a_lease_granted_after_the_first_one_cools_everyone_down() -> None:
+@pytest.mark.parametrize(("served", "is_for_all"), [(2, True), (3, False)])
+def test_third_hint_in_a_row_after_an_eighth_of_a_window_at_most_cools_everyone_down(
+    served: int, is_for_all: bool
+) -> None:
+    fleet = fleet_of(64, initial=24)
+    for _ in range(2):
+        fleet.leases[-1] = fleet.window.cuts
+        fleet.refuse(hint_us=SECOND_US)
+    assert not fleet.is_cooling
+    fleet.window.served += served
+    fleet.leases[-1] = fleet.window.cuts
+    fleet.refuse(hint_us=SECOND_US)
+    assert fleet.is_cooling == is_for_all
+
+
+def test_third_hint_to_a_lease_granted_after_the_one_before_cools_everyone_down() -> None:
     fleet = fleet_of(64, initial=24)
     fleet.refuse(hint_us=5 * SECOND_US)
     fleet.refuse(0, hint_us=5 * SECOND_US)
     assert not fleet.is_cooling  # it was granted before: the same burst
     limit = fleet.window.limit
-    fleet.leases[-1] = fleet.window.cuts
-    fleet.refuse(hint_us=7 * SECOND_US)
+    for _ in range(2):
+        assert not fleet.is_cooling
+        fleet.leases[-1] = fleet.window.cuts
+        fleet.refuse(hint_us=7 * SECOND_US)
     assert fleet.window.blocked_until_us == fleet.now_us + 7 * SECOND_US
-    assert fleet.window.limit == (limit - 1) // 4
+    assert fleet.window.limit == (limit - 1 - 2) // 4

@@ -93,6 +93,7 @@ def refuse(window: WindowState, settings: SteadySettings, end: LeaseEnd) -> Iter
     """An attempt was refused by the provider's rate limit."""
     is_full, is_fresh = end.in_flight >= window.limit, end.cuts == window.cuts
     limit, reason = window.limit, "refused"
+    served_since = window.served - window.served_at_refusal
     if is_fresh:
         _note_refusal(window, settings, end.left, is_full=is_full)
         reason = "row" if window.row >= 2 else "refused"
@@ -107,7 +108,8 @@ def refuse(window: WindowState, settings: SteadySettings, end: LeaseEnd) -> Iter
         limit = max(1, end.left, limit * 3 // 4)
     if end.hint_us:  # rule 8
         window.quiet_until_us = max(window.quiet_until_us, end.now_us + end.hint_us)
-        if is_fresh and window.row >= 2:
+        few = max(1, window.limit // 8)
+        if is_fresh and window.row >= 3 and served_since <= few:
             window.row = 0
             limit, reason = max(1, limit // 4), "hint"
             window.block(end.now_us + end.hint_us)

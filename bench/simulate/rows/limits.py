@@ -27,6 +27,18 @@ ROWS: Final = (
     Scenario("at-24", "24 at once", limited(at_once(24))),
     Scenario("at-24-hint", "24 at once, retry-after 1 s", limited(at_once(24), hint_seconds=1.0)),
     Scenario(
+        "at-24-busy",
+        "24 at once, a busy machine: 30 ms more each way in the mean",
+        limited(at_once(24)),
+        delay_seconds=0.03,
+    ),
+    Scenario(
+        "at-24-busy-hint",
+        "the same, retry-after 1 s",
+        limited(at_once(24), hint_seconds=1.0),
+        delay_seconds=0.03,
+    ),
+    Scenario(
         "at-24-constant", "24 at once, exactly 0.5 s", limited(at_once(24), latency=constant(0.5))
     ),
     Scenario(

@@ -9,7 +9,7 @@
 -- one), `step` the last step of the try under way, 0 without one, `top` where the ceiling settles with
 -- the next fresh success, 0 for nowhere, `quiet_until_us` the end of a provider's hint.
 local STEADY = { initial_limit = 4, first_step = 1, waits_after_fall = 3, most_doublings = 30,
-  refusals_of_noise = 2 }
+  refusals_of_noise = 2, crowded_part = 8 }
 
 -- The climb of a new window is a try whose ceiling nobody knows yet: what ends it is what is refused.
 function STEADY.is_climbing(d)
@@ -108,11 +108,11 @@ function STEADY.note_fall(d, left)
 end
 
 -- What a fresh refusal says of the window: it ends a try; or it is a lone one, at what was served
--- before, and taken for the provider's noise; or it follows another, so the limit has moved. Returns
--- whether the ceiling settles at what is in flight.
-function STEADY.note_refusal(d, left)
+-- before, and taken for the provider's noise; or it follows another, so the limit has moved. `since` were
+-- served since the last one. Returns whether the ceiling settles at what is in flight.
+function STEADY.note_refusal(d, left, since)
   local ceiling = WINDOW.ceiling(d)
-  local is_lone = served(d) - d.served_at_refusal >= STEADY.round()
+  local is_lone = since >= STEADY.round()
   local ends_try = left + 1 > ceiling or left + 1 >= d.current_limit and STEADY.is_climbing(d)
   d.cuts, d.row, d.served_at_refusal = d.cuts + 1, d.row + 1, served(d)
   if ends_try and d.step > 0 then
@@ -151,8 +151,17 @@ function STEADY.fallen(d, left, is_fresh)
   return is_fresh and math.max(1, left, math.floor(limit * 0.75)) or limit
 end
 
--- A hint stops tries and returns. Where a lease granted since a refusal is refused with one, the
--- provider means everyone; so it does where nobody else is in flight.
+-- Whether a hint is meant for everyone: three fresh refusals in a row, the last one after so few were
+-- served that hardly any of those granted since the one before can have been admitted. Refusals are
+-- answered at once and successes take a call's time, so a row alone says little: in a call's time the
+-- whole window is granted anew, and at an edge that is not sharp some of it is refused.
+function STEADY.means_everyone(d, since)
+  local few = math.max(1, math.floor(d.current_limit / STEADY.crowded_part))
+  return d.row > STEADY.refusals_of_noise and since <= few
+end
+
+-- A hint stops tries and returns; one that means everyone, or that comes where nobody else is in
+-- flight, stops the calls, too.
 function STEADY.on_refusal(d, lease, hint_us)
   local left, is_fresh = d.in_flight, lease.cuts == d.cuts
   local pause_us = (hint_us > 0 or left == 0) and WINDOW.pause_us(d, hint_us) or 0
@@ -165,7 +174,8 @@ function STEADY.on_refusal(d, lease, hint_us)
     end
     d.ramp_us = 0 -- a ramp is a climb, too
   end
-  local settles = is_fresh and STEADY.note_refusal(d, left) or d.top > 0
+  local since = served(d) - d.served_at_refusal
+  local settles = is_fresh and STEADY.note_refusal(d, left, since) or d.top > 0
   if d.consecutive_rate_limits > STEADY.refusals_of_noise then
     STEADY.note_fall(d, left)
     settles = true
@@ -176,7 +186,7 @@ function STEADY.on_refusal(d, lease, hint_us)
   local limit, reason = STEADY.fallen(d, left, is_fresh), is_fresh and d.row > 1 and 'row' or 'refused'
   if hint_us > 0 then
     d.quiet_until_us = math.max(d.quiet_until_us, now_us + pause_us)
-    if is_fresh and d.row > 1 then
+    if is_fresh and STEADY.means_everyone(d, since) then
       d.row, limit, reason = 0, math.max(1, math.floor(limit / 4)), 'hint'
       WINDOW.cool_down(d, pause_us)
     end
