@@ -82,13 +82,14 @@ def drive(
 
     is_embedded = isinstance(parse_url(url), EmbeddedAddress)
     files = RunFiles(Path(run.workflow.output.path), run.run_id)
+    made = [folder for folder in files.parts.parents if not folder.exists()]
     files.begin()
     if workers is None:
         workers = 2 if is_embedded else 0
     options = ("--pool", pool, *options_for(run.workflow))
     progress = Progress(run.workflow.seed.records, is_begun=is_begun)
     with (
-        _kept_unless_over(run, url, pool, files, progress),
+        _kept_unless_over(run, url, pool, files, made, progress),
         stoppable(),
         server_url(url, files.server) as at,
     ):
@@ -126,9 +127,12 @@ def conclude(summary: RunSummary) -> None:
 
 @contextlib.contextmanager
 def _kept_unless_over(
-    run: RunSpec, url: str, pool: str, files: RunFiles, progress: Progress
+    run: RunSpec, url: str, pool: str, files: RunFiles, made: list[Path], progress: Progress
 ) -> Iterator[None]:
-    """Say how to go on where the run is not over; else remove the server that was its own."""
+    """Say how to go on where the run is not over; else remove the server that was its own.
+
+    Of a run that had not begun nothing is left, the folders ``made`` for its output neither.
+    """
     try:
         yield
     except (ConfigurationError, TaskAdmissionError, RunStopped, RunLost):  # nothing goes on
@@ -143,6 +147,9 @@ def _kept_unless_over(
         else:
             files.discard_if_empty()
             shutil.rmtree(files.server, ignore_errors=True)
+            for folder in made:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
             if isinstance(error, Stopped):
                 say(f"run {run.run_id} had not begun, stopped by {why}; nothing is kept", err=True)
         raise
