@@ -197,8 +197,6 @@ class RunCells:
         if task is None or _may_go_better(task):
             task = asyncio.get_running_loop().create_task(self._load(run_id))
             task.add_done_callback(_retrieve)
-            # Looks at its exception, which asyncio would print where no waiter is left to.
-            task.add_done_callback(_failed)
             self._prepared[run_id] = task
         return await outcome_of(task, f"preparing run {run_id!r}")
 
