@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from typing import Any
 
 from tests.contract.pool_under_clock import Pool
@@ -35,7 +36,7 @@ def _debt(debt: Any) -> str:
 def observed_state(pool: Pool, model: PoolModel) -> dict[str, Any]:
     """Read what is stored; a group that the model has forgotten may still be, and has no say."""
     client, keys = pool.client, pool.keys
-    meta = _text(client.hgetall(keys["meta"]))
+    meta = defaultdict(lambda: "0", _text(client.hgetall(keys["meta"])))  # a 0 is not written
     groups = {name: _group(text) for name, text in _text(client.hgetall(keys["groups"])).items()}
     known = {f"local/{name}" for name in model.groups if not model.is_idle(name)}
     tasks = {}
