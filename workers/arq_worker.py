@@ -151,6 +151,7 @@ class ForebayWorker(Worker):
             max_tries=CELL_TRIES,
         )
         working = {name: value for name, value in settings.items() if name in WORKING}
+        notes = (self._ends.note_begun, self._ends.note_cancelled)
         super().__init__(
             queue_name=jobs.default_queue_name,
             redis_pool=jobs,
@@ -158,8 +159,8 @@ class ForebayWorker(Worker):
             job_deserializer=chosen.load,
             **working
             | {
-                "functions": [contained(one, self._ends.note_cancelled) for one in [*named, cell]],
-                "cron_jobs": [contained(cron, self._ends.note_cancelled) for cron in crons],
+                "functions": [contained(one, *notes) for one in [*named, cell]],
+                "cron_jobs": [contained(cron, *notes) for cron in crons],
                 "health_check_key": health.own,
             },
         )

@@ -27,24 +27,30 @@ Job = Callable[..., Coroutine[Any, Any, Any]]
 log: Final = Logger("forebay.worker")
 
 
-def contained(function: AnyFunction, on_cancelled: Callable[[], None]) -> AnyFunction:
+def contained(
+    function: AnyFunction, on_begun: Callable[[], None], on_cancelled: Callable[[], None]
+) -> AnyFunction:
     """Return a function of a worker whose jobs raise nothing that arq does not take.
 
     Args:
         function: arq's function or cron job; it stays as it is.
+        on_begun: called in a job's own context before its first step.
         on_cancelled: called in a job's own context where somebody else cancelled its task.
 
     Returns:
         The same with another coroutine: what is no ``Exception`` is raised as arq's
         ``JobExecutionFailed``. A cancellation stays one: arq runs the job again, or aborts it.
     """
-    return replace(function, coroutine=_contained(function.coroutine, on_cancelled))
+    return replace(function, coroutine=_contained(function.coroutine, on_begun, on_cancelled))
 
 
-def _contained(coroutine: Job, on_cancelled: Callable[[], None]) -> Job:
+def _contained(
+    coroutine: Job, on_begun: Callable[[], None], on_cancelled: Callable[[], None]
+) -> Job:
     @functools.wraps(coroutine)
     async def run(*args: Any, **kwargs: Any) -> Any:
         task = _current_task()
+        on_begun()
         try:
             return await coroutine(*args, **kwargs)
         except MemoryError as error:

@@ -25,7 +25,12 @@ class JobEnds:
         self.is_stopping = False
         self.was_cut_off = False
         self.drained: dict[str, list[str]] = {"finished": [], "given_back": []}
+        self._begun: set[str] = set()
         self._cancelled: set[str] = set()
+
+    def note_begun(self) -> None:
+        """Note that the job that runs here takes its first step."""
+        self._begun.add(lease_of_job.get().lease_id)
 
     def note_cancelled(self) -> None:
         """Note that somebody cancelled the job that runs here; it did not raise that by itself."""
@@ -64,11 +69,14 @@ class JobEnds:
 
     def forget(self, lease: TaskAdmissionLease) -> None:
         """Forget a lease whose job is over."""
+        self._begun.discard(lease.lease_id)
         self._cancelled.discard(lease.lease_id)
 
     def _counts_of(
         self, lease: TaskAdmissionLease, *, is_no_try: bool
     ) -> Literal["try", "nothing", "loss"]:
+        if lease.lease_id not in self._begun:  # cancelled before its first step (spec 04, losses)
+            return "nothing"
         if lease.lease_id in self._cancelled:
             return self._cut_off_counts
         return "nothing" if is_no_try or self.is_stopping else "try"

@@ -23,7 +23,7 @@ class Held:
 
 
 def job_of(coroutine, noted=None):
-    return contained(func(coroutine, name="job"), lambda: noted.append(1)).coroutine
+    return contained(func(coroutine, name="job"), lambda: None, lambda: noted.append(1)).coroutine
 
 
 async def test_a_job_that_is_no_exception_is_raised_as_arqs_own_failure():
@@ -94,7 +94,7 @@ def test_a_cron_job_is_contained_and_keeps_its_terms():
         raise SystemExit
 
     given = cron(job, hour=3, job_id="nightly", max_tries=7)
-    made = contained(given, lambda: None)
+    made = contained(given, lambda: None, lambda: None)
     assert (made.hour, made.job_id, made.max_tries, made.name) == (3, "nightly", 7, given.name)
     assert given.coroutine is job
     with pytest.raises(JobExecutionFailed):
