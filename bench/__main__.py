@@ -32,7 +32,7 @@ SCENARIOS = {
 }
 
 COMMANDS = {"simulate": simulate, "shared-capacity": shared_capacity}
-"""What has options of its own."""
+"""Benchmarks that take options of their own, as subcommands."""
 
 
 def progress(line: str) -> None:

@@ -48,7 +48,7 @@ FROM_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """What a run of the scenario is given.
+    """Parameters of one benchmark of a killed member.
 
     Attributes:
         cap: the most holders.

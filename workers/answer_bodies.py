@@ -50,7 +50,7 @@ OVERLOAD_CODES: Final = frozenset(
 """Error codes that mean overload even in an answer with a good status, as within a stream."""
 
 BUDGET_CODE: Final = re.compile(r"quota|daily|monthly|per_day|per_month", re.IGNORECASE)
-"""What an error code holds that names a budget of requests or tokens, such as a day's."""
+"""Parts of an error code that name a budget of requests or tokens, such as a daily one."""
 
 UNNAMED_ERROR: Final = "unnamed_error"
 """Error code of an error inside an answer with a good status that gave itself no code."""

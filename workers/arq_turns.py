@@ -1,4 +1,4 @@
-"""What arq's loop does at each turn besides running jobs; nothing of it ends a worker (spec 04)."""
+"""Periodic duties of arq's main loop; the failure of one ends no worker (spec 04)."""
 
 from __future__ import annotations
 

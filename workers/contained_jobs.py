@@ -1,4 +1,4 @@
-"""What a job raises or does to its worker's event loop ends that job alone (spec 04).
+"""Contain a job: what it raises, or does to the event loop, ends that job alone (spec 04).
 
 arq takes an ``Exception`` and a cancellation of a job's; anything else would pass through it and
 end the worker. asyncio ends the whole loop where any task raises SystemExit or KeyboardInterrupt.

@@ -38,7 +38,7 @@ log = Logger("forebay.runs")
 
 
 class Pressure(Protocol):
-    """What is looked at: `RequestPressureSnapshotProvider`."""
+    """The source of cooldowns: `RequestPressureSnapshotProvider`."""
 
     async def snapshot(self, resource: RequestResourceKey) -> DomainSnapshot:
         """Return one domain's window."""

@@ -1,4 +1,4 @@
-"""What a job of a worker counts that goes back into the queue, and which ended during a stop."""
+"""What a job counts that is put back into the queue: a try, a loss or nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What arq's ``run_job`` asks the server for first, answered from what the admission brought."""
+"""Answer the first reads of arq's ``run_job`` from the lease's payload, without a call."""
 
 from __future__ import annotations
 

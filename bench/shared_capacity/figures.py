@@ -1,4 +1,4 @@
-"""What an artifact says: goodput to the fleet that is told, refusals, steps, shares. Pure."""
+"""Figures computed from an artifact: goodput to told, 429s, steps, shares."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SPAN_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """One fleet's run in numbers; times in seconds, shares of one.
+    """Figures of one fleet in one run; times in seconds, shares between 0 and 1.
 
     Attributes:
         goodput: completions a second, settled.

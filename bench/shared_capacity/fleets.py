@@ -27,7 +27,7 @@ SAMPLE_SECONDS: Final = 0.1
 TOLD: Final = "told"
 STEADY: Final = "steady"
 PAIR: Final = (TOLD, STEADY)
-"""What runs at the same time, each on its own instance of the provider."""
+"""Fleets of worker processes that run at the same time, each against its own provider instance."""
 OTHERS: Final = ("aimd", "aimd-each", "split", "sdk")
 
 

@@ -29,7 +29,7 @@ CALL_TIMEOUT_SECONDS: Final = 600.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tenant:
-    """Who calls: a group of the fair queue.
+    """A tenant of the load: one group of the fair queue.
 
     Attributes:
         name: of the group.
@@ -44,7 +44,7 @@ class Tenant:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What every process does.
+    """Parameters that all worker processes of a fleet share.
 
     Attributes:
         base_url: the provider's, as the SDK wants it.
@@ -68,7 +68,7 @@ class Load:
 
     @property
     def provider_model(self) -> forebay.ProviderModelKey:
-        """Whose shard the calls are in."""
+        """The provider and model whose request shard admits the calls."""
         return forebay.ProviderModelKey(provider_name="provider", model_id=self.model)
 
 
@@ -107,7 +107,7 @@ class Answer(NamedTuple):
 
 @dataclass(slots=True, kw_only=True)
 class Tally:
-    """What processes saw; times in seconds since they began together.
+    """Measurements of the worker processes; times in seconds since their common start.
 
     Attributes:
         answers: to each HTTP attempt.
@@ -208,7 +208,7 @@ def run_parts(
 
 
 class Order(NamedTuple):
-    """What one process is to do.
+    """Parameters of one worker process.
 
     Attributes:
         part: of which it is one.

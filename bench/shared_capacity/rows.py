@@ -38,7 +38,7 @@ Start = Callable[[Path], contextlib.AbstractContextManager[Provider]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What changes in a run.
+    """A change of the provider's limit during a run.
 
     Attributes:
         at: seconds after the begin.
@@ -51,7 +51,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Aims:
-    """What issue 14 aims at; None aims at nothing.
+    """The thresholds of issue 14 for a row; None where it states none.
 
     Attributes:
         goodput: settled, to that of a fleet that is told.

@@ -1,4 +1,4 @@
-"""One run of a row: fleets at the same time, each on its own instance; its artifact."""
+"""Run the fleets of one row at the same time and write the row's artifact."""
 
 from __future__ import annotations
 

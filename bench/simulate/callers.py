@@ -49,7 +49,7 @@ class Callers:
 
 
 class Answer(NamedTuple):
-    """What a caller was answered.
+    """The answer of a simulated provider to one call.
 
     Attributes:
         at_us: when the caller knew.
@@ -65,7 +65,7 @@ class Answer(NamedTuple):
 
 
 class Admission(Protocol):
-    """What grants leases: a member of a fleet, or whoever knows the provider's limits."""
+    """A source of leases: a member of a fleet, or the oracle that knows the provider's limits."""
 
     is_alive: bool
 
@@ -90,7 +90,7 @@ class Admission(Protocol):
 
 @dataclass(slots=True, kw_only=True)
 class World:
-    """What all callers share.
+    """State that all simulated callers share.
 
     Attributes:
         timeline: when things happen.
@@ -115,7 +115,7 @@ class World:
 
 
 class Caller:
-    """One caller, or one call that began by itself.
+    """One simulated caller, or one call of an open load.
 
     Args:
         world: what it shares with the others.

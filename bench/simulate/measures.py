@@ -1,4 +1,4 @@
-"""What a run says: goodput beside the oracle's, refusals, how soon a step is followed, shares."""
+"""Figures of a simulated run: goodput beside the oracle's, 429s, time to follow a step, shares."""
 
 from __future__ import annotations
 

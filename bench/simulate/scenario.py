@@ -1,4 +1,4 @@
-"""What a row simulates: a provider, fleets, what befalls them, and what of it is counted."""
+"""A simulated scenario: provider, fleets, faults, and the time spans that are measured."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """What happened.
+    """Record of one simulated run.
 
     Attributes:
         answers: of all callers, in order of time.

@@ -1,4 +1,4 @@
-"""Why nobody goes on with a run that a worker, gone since, has accepted."""
+"""Refusals by live workers of a run that an earlier worker had accepted."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _UNKNOWN: Final = "another program"
 
 
 class HolderServer(Protocol):
-    """What is needed of the process's connection to a server."""
+    """The part of the process's server connection that this module uses."""
 
     address: ServerAddress
     settings: MemberSettings

@@ -1,4 +1,4 @@
-"""What the arguments of `forebay worker` name: settings, a log dictionary, an allowlist."""
+"""Load what the arguments of `forebay worker` name: settings class, log dictionary, allowlist."""
 
 from __future__ import annotations
 

@@ -93,7 +93,7 @@ def capacity_steps(seen: Observations, end: float) -> list[tuple[float, float, i
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StepGoodput:
-    """What was served between two changes of the hidden capacity.
+    """Calls served between two changes of the provider's hidden capacity.
 
     Attributes:
         capacity: calls at once in that time.

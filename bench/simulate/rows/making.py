@@ -1,4 +1,4 @@
-"""What rows are made of: latencies, providers, fleets."""
+"""Building blocks of the rows: latencies, providers, fleets."""
 
 from __future__ import annotations
 
