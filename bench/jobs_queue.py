@@ -24,7 +24,7 @@ from forebay.coordinator.embedded import EmbeddedServer
 from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.snapshots import PoolReader, PoolSnapshot, audit_pool
-from forebay.workers.serialization import dump_job
+from forebay.workers.arq.serialization import dump_job
 
 POOL: Final = "default"
 RESOURCES: Final = 7

@@ -81,19 +81,19 @@ if TYPE_CHECKING:
     from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
     from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
     from forebay.transports import HttpResolver, RequestView, asking_as, http_client, transport
-    from forebay.workers.allowlist import Allowlist
-    from forebay.workers.arq_redis import JobPool, create_pool
-    from forebay.workers.arq_settings import settings_of
-    from forebay.workers.arq_worker import ForebayWorker, open_worker
-    from forebay.workers.classification import Classifier, DefaultClassifier
+    from forebay.workers.arq.pool import JobPool, create_pool
+    from forebay.workers.arq.settings import settings_of
+    from forebay.workers.arq.worker import ForebayWorker, open_worker
     from forebay.workers.executor import ModelRequest, ModelRequestExecutor
-    from forebay.workers.retries import RetryBudget, RetryPolicy
-    from forebay.workers.token_estimate import (
+    from forebay.workers.providers.classification import Classifier, DefaultClassifier
+    from forebay.workers.providers.token_estimate import (
         CharacterEstimator,
         TiktokenEstimator,
         TokenEstimator,
         best_estimator,
     )
+    from forebay.workers.retries import RetryBudget, RetryPolicy
+    from forebay.workers.runs.allowlist import Allowlist
 
 __version__: Final = "0.1.0"
 
@@ -242,17 +242,17 @@ _EXPORTS: Final = {
         "http_client",
         "transport",
     ),
-    "forebay.workers.allowlist": ("Allowlist",),
-    "forebay.workers.arq_redis": (
+    "forebay.workers.runs.allowlist": ("Allowlist",),
+    "forebay.workers.arq.pool": (
         "JobPool",
         "create_pool",
     ),
-    "forebay.workers.arq_settings": ("settings_of",),
-    "forebay.workers.arq_worker": (
+    "forebay.workers.arq.settings": ("settings_of",),
+    "forebay.workers.arq.worker": (
         "ForebayWorker",
         "open_worker",
     ),
-    "forebay.workers.classification": (
+    "forebay.workers.providers.classification": (
         "Classifier",
         "DefaultClassifier",
     ),
@@ -264,7 +264,7 @@ _EXPORTS: Final = {
         "RetryBudget",
         "RetryPolicy",
     ),
-    "forebay.workers.token_estimate": (
+    "forebay.workers.providers.token_estimate": (
         "CharacterEstimator",
         "TiktokenEstimator",
         "TokenEstimator",

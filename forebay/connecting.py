@@ -26,7 +26,7 @@ from forebay.coordinator.requests.blocking import BlockingRequestAdmissionContro
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.requests.threads import refuse_to_block_a_loop
 from forebay.runtime import DEFAULT_URL, run_async
-from forebay.workers.classification import DefaultClassifier
+from forebay.workers.providers.classification import DefaultClassifier
 
 log = Logger("forebay.connecting")
 

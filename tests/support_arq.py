@@ -17,7 +17,7 @@ from forebay.coordinator.connections import open_sync
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.tasks.snapshots import audit_pool
-from forebay.workers.arq_worker import ForebayWorker, open_worker
+from forebay.workers.arq.worker import ForebayWorker, open_worker
 from tests.support import wait_until
 
 GROUP = TaskGroupSpec(key=TaskGroupKey(kind=TaskGroupKind.LOCAL, identity=("tests",)))

@@ -15,7 +15,7 @@ from forebay.contracts.requests import (
     RequestReleaseOutcome,
 )
 from forebay.workers.executor import ModelRequestExecutor
-from forebay.workers.openai_answers import ProviderHTTPError
+from forebay.workers.providers.openai_answers import ProviderHTTPError
 
 KINDS = RequestOutcomeKind
 RESOURCE = RequestResourceKey(provider_model=ProviderModelKey(provider_name="p", model_id="m"))

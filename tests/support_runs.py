@@ -19,7 +19,7 @@ from forebay.coordinator.requests.resolver import RequestResourceResolver
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.tasks.snapshots import audit_pool
 from forebay.mock_provider.server import MockProviderServer
-from forebay.workers.workflow_file import load_workflow
+from forebay.workers.runs.workflow_file import load_workflow
 
 ROOT = Path(__file__).parent.parent
 WORKFLOW = ROOT / "examples" / "support_triage" / "workflow.toml"

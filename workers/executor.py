@@ -38,10 +38,15 @@ from forebay.contracts.requests import (
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.attempts import UNCLASSIFIED, classified
 from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
-from forebay.workers.classification import NOT_SENT, Classifier, DefaultClassifier, check_classifier
-from forebay.workers.provider_answers import Answered, answer_of, quota_readings
+from forebay.workers.providers.classification import (
+    NOT_SENT,
+    Classifier,
+    DefaultClassifier,
+    check_classifier,
+)
+from forebay.workers.providers.headers import Answered, answer_of, quota_readings
+from forebay.workers.providers.token_usage import token_usage
 from forebay.workers.retries import RetryBudget, RetryPolicy, check_max_attempts
-from forebay.workers.token_usage import token_usage
 
 T = TypeVar("T")
 

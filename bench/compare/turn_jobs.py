@@ -19,8 +19,8 @@ from bench.harness import Fleet, InvariantBrokenError, new_runner
 from bench.jobs_libraries import CONCURRENCY, FOREBAY_GROUPS, noop, started_at
 from bench.jobs_processes import serve
 from forebay.coordinator.embedded import EmbeddedServer
-from forebay.workers.arq_redis import create_pool
-from forebay.workers.arq_worker import open_worker
+from forebay.workers.arq.pool import create_pool
+from forebay.workers.arq.worker import open_worker
 
 FULL: Final = jobs.Inputs(jobs=2_000, rounds=1, singles=60, pause_seconds=0.01)
 SMOKE: Final = replace(jobs.SMOKE, jobs=100)

@@ -38,7 +38,7 @@ def classify_by_kind(error: Exception) -> RequestReleaseOutcome:
     """Classify what a call raised without knowing any HTTP library.
 
     `forebay.connect` passes a classifier that does know them
-    (``forebay.workers.classification.DefaultClassifier``).
+    (``forebay.workers.providers.classification.DefaultClassifier``).
     """
     kind = RequestOutcomeKind.UNEXPECTED_EXCEPTION
     if isinstance(error, TimeoutError):

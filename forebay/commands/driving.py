@@ -42,8 +42,8 @@ from forebay.runtime import (
 )
 
 if TYPE_CHECKING:
-    from forebay.workers.run_driver import RunSummary
-    from forebay.workers.run_files import RunFiles
+    from forebay.workers.runs.driver import RunSummary
+    from forebay.workers.runs.files import RunFiles
 
 LOOK_SECONDS: Final = 2.0
 """Between two looks whether the pool has a worker for the run."""
@@ -77,8 +77,8 @@ def drive(
         Stopped: a signal came.
         ForebayError: as `RunDriver.drive`, and where every worker that was started has ended.
     """
-    from forebay.workers.allowlist import options_for
-    from forebay.workers.run_files import RunFiles
+    from forebay.workers.runs.allowlist import options_for
+    from forebay.workers.runs.files import RunFiles
 
     is_embedded = isinstance(parse_url(url), EmbeddedAddress)
     files = RunFiles(Path(run.workflow.output.path), run.run_id)
@@ -194,7 +194,7 @@ def resume_command(run_id: str, url: str, pool: str, files: RunFiles) -> str:
 
 def worker_command(url: str, pool: str, run: RunSpec) -> str:
     """Return the command that starts a worker which may do what a run asks, and no more."""
-    from forebay.workers.allowlist import options_for
+    from forebay.workers.runs.allowlist import options_for
 
     words = ["forebay", "worker", "--pool", pool, "--url", _shown(url), *options_for(run.workflow)]
     return shlex.join(words)
@@ -245,7 +245,7 @@ async def _drive(
     overwrites: bool,
     expects_workers: bool,
 ) -> RunSummary:
-    from forebay.workers.run_driver import RunDriver
+    from forebay.workers.runs.driver import RunDriver
 
     async with await Coordinator.open(url, MemberSettings()) as coordinator:
         workflow = run.workflow

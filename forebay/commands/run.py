@@ -56,8 +56,8 @@ def run_command(
     """  # noqa: D301 - click reads that character
     require_extra("run", "forebay run")
     check_id("pool", pool)
-    from forebay.workers.run_files import RunFiles
-    from forebay.workers.workflow_file import load_workflow
+    from forebay.workers.runs.files import RunFiles
+    from forebay.workers.runs.workflow_file import load_workflow
 
     loaded = load_workflow(workflow, environ=os.environ)
     run = RunSpec(

@@ -22,10 +22,10 @@ from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.logs import Logger
 from forebay.logs import LEVELS, log_by_dictionary, log_to_standard_library, log_to_stderr
 from forebay.runtime import new_runner, run_async, stoppable
-from forebay.workers.arq_health import HealthKeys, read_health
-from forebay.workers.arq_settings import address_of, pool_of
-from forebay.workers.arq_worker import ForebayWorker, open_worker
-from forebay.workers.contained_jobs import run_to_end
+from forebay.workers.arq.contained_jobs import run_to_end
+from forebay.workers.arq.health import HealthKeys, read_health
+from forebay.workers.arq.settings import address_of, pool_of
+from forebay.workers.arq.worker import ForebayWorker, open_worker
 
 log = Logger("forebay.worker")
 

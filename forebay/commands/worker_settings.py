@@ -13,10 +13,10 @@ from arq.utils import import_string
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.extras import missing_modules, require_extra
 from forebay.coordinator.logs import Logger
-from forebay.workers.arq_settings import settings_of
+from forebay.workers.arq.settings import settings_of
 
 if TYPE_CHECKING:
-    from forebay.workers.allowlist import Allowlist  # with an extra
+    from forebay.workers.runs.allowlist import Allowlist  # with an extra
 
 log = Logger("forebay.worker")
 
@@ -74,7 +74,7 @@ def allowlist_of(
         require_extra("run", "--allow-..., which is for the cells of runs,")
     elif missing_modules("run"):
         return None
-    from forebay.workers.allowlist import Allowlist
+    from forebay.workers.runs.allowlist import Allowlist
 
     allowed = Allowlist.of(env=env, paths=paths, hosts=hosts, environ=os.environ)
     for name, bound in allowed.variables.items():

@@ -37,8 +37,8 @@ from forebay.mock_provider.log import RequestRecord, TruthRecord
 from forebay.mock_provider.server import MockProviderServer
 from forebay.mock_provider.truth import ProviderTruth
 from forebay.runtime import start_worker, stop_workers
-from forebay.workers.run_driver import RunDriver, RunSummary
-from forebay.workers.workflow_file import load_workflow
+from forebay.workers.runs.driver import RunDriver, RunSummary
+from forebay.workers.runs.workflow_file import load_workflow
 
 TENANTS: Final = {"atlas": 3.0, "borealis": 2.0, "cumulus": 1.0}
 WORKERS: Final = 4

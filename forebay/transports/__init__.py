@@ -32,8 +32,8 @@ from forebay.transports.clients import Factory, library_of
 from forebay.transports.exchange import ReleaseAt, Rules
 from forebay.transports.groups import asking_as, current_group
 from forebay.transports.identity import UNNAMED_MODEL, HttpResolver, RequestView, Resolve
-from forebay.workers.classification import Classifier
-from forebay.workers.token_estimate import TokenEstimator
+from forebay.workers.providers.classification import Classifier
+from forebay.workers.providers.token_estimate import TokenEstimator
 
 if TYPE_CHECKING:
     import httpx

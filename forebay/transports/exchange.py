@@ -30,10 +30,19 @@ from forebay.transports.arguments import Controller
 from forebay.transports.identity import HttpResolver, Resolve
 from forebay.transports.lanes import Lanes, Passage
 from forebay.transports.waits import OPEN_BODIES
-from forebay.workers.answer_bodies import AnswerReader
-from forebay.workers.classification import NOT_SENT, Classifier, DefaultClassifier, check_classifier
-from forebay.workers.provider_answers import quota_readings
-from forebay.workers.token_estimate import CharacterEstimator, TokenEstimator, check_estimator
+from forebay.workers.providers.answer_bodies import AnswerReader
+from forebay.workers.providers.classification import (
+    NOT_SENT,
+    Classifier,
+    DefaultClassifier,
+    check_classifier,
+)
+from forebay.workers.providers.headers import quota_readings
+from forebay.workers.providers.token_estimate import (
+    CharacterEstimator,
+    TokenEstimator,
+    check_estimator,
+)
 
 log = Logger("forebay.transports")
 

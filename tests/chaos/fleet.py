@@ -12,7 +12,7 @@ from pathlib import Path
 from subprocess import Popen
 from typing import Final
 
-from forebay.workers.arq_redis import JobPool, create_pool
+from forebay.workers.arq.pool import JobPool, create_pool
 from tests.chaos.app import STARTS, TWICE
 from tests.support import wait_until
 from tests.support_arq import check_books

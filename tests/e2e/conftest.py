@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from forebay.workers.arq_redis import JobPool, create_pool
+from forebay.workers.arq.pool import JobPool, create_pool
 from tests.support_arq import check_books
 
 

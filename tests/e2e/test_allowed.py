@@ -17,11 +17,11 @@ from forebay.coordinator.address import parse_url
 from forebay.coordinator.connections import open_sync
 from forebay.coordinator.coordinator import Coordinator
 from forebay.runtime import start_worker, stop_workers
-from forebay.workers.allowlist import options_for
-from forebay.workers.arq_worker import open_worker
-from forebay.workers.cells import CellsDeferred, CellsMade, CellsOutcome
-from forebay.workers.run_driver import RunDriver
-from forebay.workers.workflow_file import load_workflow
+from forebay.workers.arq.worker import open_worker
+from forebay.workers.runs.allowlist import options_for
+from forebay.workers.runs.cells import CellsDeferred, CellsMade, CellsOutcome
+from forebay.workers.runs.driver import RunDriver
+from forebay.workers.runs.workflow_file import load_workflow
 from tests.support import wait_until
 from tests.support_answers import answers
 from tests.support_raw_provider import RawProvider

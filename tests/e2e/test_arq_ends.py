@@ -20,8 +20,8 @@ from arq.worker import Retry, Worker
 from forebay.contracts.errors import CoordinatorUnavailable
 from forebay.coordinator.address import parse_url
 from forebay.coordinator.connections import open_sync
-from forebay.workers.arq_redis import create_pool
-from forebay.workers.arq_worker import open_worker
+from forebay.workers.arq.pool import create_pool
+from forebay.workers.arq.worker import open_worker
 from tests.support import wait_until
 from tests.support_arq import PATIENCE_SECONDS, named
 

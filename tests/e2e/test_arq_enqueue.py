@@ -14,8 +14,8 @@ from forebay.contracts.errors import ConfigurationError, TaskAdmissionError, Tas
 from forebay.contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpec
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.tasks import SchedulerResourceRequest
-from forebay.workers.arq_redis import create_pool
-from forebay.workers.serialization import load_job
+from forebay.workers.arq.pool import create_pool
+from forebay.workers.arq.serialization import load_job
 from tests.support import wait_until
 from tests.support_arq import Gate, result_of, working
 

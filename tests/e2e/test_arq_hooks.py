@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from forebay.workers.arq_redis import ForebayArqRedis
+from forebay.workers.arq.pool import ForebayArqRedis
 from tests.support import wait_until
 from tests.support_arq import Gate, result_of, working
 

@@ -13,7 +13,7 @@ from forebay.contracts.errors import CoordinatorUnavailable, TaskAdmissionError
 from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.tasks.id_holders import holder_of
 from forebay.coordinator.tasks.snapshots import audit_pool
-from forebay.workers.arq_redis import create_pool
+from forebay.workers.arq.pool import create_pool
 from tests.support_arq import PATIENCE_SECONDS, result_of, working
 from tests.support_tasks import task
 

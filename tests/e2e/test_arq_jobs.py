@@ -11,7 +11,7 @@ from arq.jobs import Job, JobResult, JobStatus, ResultNotFound
 from forebay.contracts.errors import TaskFailed
 from forebay.contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpec
 from forebay.contracts.tasks import SchedulableTask
-from forebay.workers.serialization import dump_job, load_job
+from forebay.workers.arq.serialization import dump_job, load_job
 from tests.support import wait_until
 from tests.support_arq import Gate, result_of, working
 

@@ -12,7 +12,7 @@ from arq.cron import cron
 from arq.worker import Retry, func
 
 from forebay.contracts.tasks import SchedulableTask
-from forebay.workers.serialization import dump_job
+from forebay.workers.arq.serialization import dump_job
 from tests.support import wait_until
 from tests.support_arq import GROUP, PATIENCE_SECONDS, Gate, named, working
 

@@ -15,7 +15,7 @@ from arq.worker import func
 
 from forebay.contracts.errors import ConfigurationError, JobUnreadable, TaskFailed
 from forebay.contracts.settings import MemberSettings
-from forebay.workers.arq_redis import create_pool
+from forebay.workers.arq.pool import create_pool
 from tests.support import wait_until
 from tests.support_arq import PATIENCE_SECONDS, Gate, result_of, working
 

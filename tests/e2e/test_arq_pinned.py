@@ -10,10 +10,10 @@ from arq.connections import ArqRedis
 from arq.jobs import Job, serialize_job
 from arq.worker import Worker
 
-from forebay.workers.arq_job import _init_on_pool
-from forebay.workers.arq_redis import ForebayArqRedis, Opening, _OpeningPipeline
-from forebay.workers.arq_worker import ForebayWorker
-from forebay.workers.serialization import dump_job, load_job
+from forebay.workers.arq.job import _init_on_pool
+from forebay.workers.arq.pool import ForebayArqRedis, Opening, _OpeningPipeline
+from forebay.workers.arq.serialization import dump_job, load_job
+from forebay.workers.arq.worker import ForebayWorker
 
 OVERRIDDEN = [
     "main",

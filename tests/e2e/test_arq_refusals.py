@@ -10,7 +10,7 @@ from arq.connections import RedisSettings
 from forebay.contracts.errors import ConfigurationError, TaskAdmissionError
 from forebay.contracts.tasks import TaskDenialReason
 from forebay.coordinator.tasks.queue import MAX_PAYLOAD_BYTES
-from forebay.workers.arq_redis import create_pool
+from forebay.workers.arq.pool import create_pool
 from tests.support import wait_until
 from tests.support_arq import result_of, working
 

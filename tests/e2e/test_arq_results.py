@@ -10,8 +10,8 @@ from arq.worker import Retry, func
 
 from forebay.contracts.errors import TaskFailed
 from forebay.contracts.tasks import SchedulableTask
-from forebay.workers.arq_redis import create_pool
-from forebay.workers.serialization import load_job
+from forebay.workers.arq.pool import create_pool
+from forebay.workers.arq.serialization import load_job
 from tests.support import wait_until
 from tests.support_arq import GROUP, result_of, working
 

@@ -13,7 +13,7 @@ from arq.jobs import Job, JobStatus, ResultNotFound
 
 from forebay.contracts.errors import ConfigurationError, JobUnreadable, TaskFailed
 from forebay.contracts.tasks import SchedulableTask
-from forebay.workers.arq_redis import create_pool
+from forebay.workers.arq.pool import create_pool
 from tests.support import wait_until
 from tests.support_arq import GROUP, Gate, result_of, working
 

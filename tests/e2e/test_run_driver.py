@@ -16,10 +16,10 @@ from forebay.contracts.runs import RunProgress, RunSpec
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.tasks.controller import TaskAdmissionController
-from forebay.workers.allowlist import Allowlist
-from forebay.workers.run_cells import RunCells
-from forebay.workers.run_driver import RunDriver
-from forebay.workers.workflow_file import load_workflow
+from forebay.workers.runs.allowlist import Allowlist
+from forebay.workers.runs.driver import RunDriver
+from forebay.workers.runs.run_cells import RunCells
+from forebay.workers.runs.workflow_file import load_workflow
 from tests.support import wait_until
 from tests.support_arq import working
 from tests.support_runs import forebay, remains, start_forebay

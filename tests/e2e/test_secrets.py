@@ -20,7 +20,7 @@ import forebay
 from forebay.coordinator.address import parse_url
 from forebay.coordinator.connections import open_sync
 from forebay.workers.executor import ModelRequest, ModelRequestExecutor
-from forebay.workers.openai_client import OpenAICompatibleClient
+from forebay.workers.providers.openai_client import OpenAICompatibleClient
 from tests.contract.chat_domain import CHAT
 from tests.support import wait_until
 from tests.support_answers import (

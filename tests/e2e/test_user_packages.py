@@ -14,7 +14,7 @@ from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.embedded import EmbeddedServer
 from forebay.coordinator.keys import pool_shard
 from forebay.runtime import start_worker, stop_workers
-from forebay.workers.arq_redis import create_pool
+from forebay.workers.arq.pool import create_pool
 from tests.support import wait_until
 from tests.support_installs import (
     BARE_NAMES,

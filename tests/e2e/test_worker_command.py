@@ -15,7 +15,7 @@ from forebay.contracts.errors import TaskAdmissionError
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.tasks.snapshots import PoolReader
-from forebay.workers.arq_redis import create_pool
+from forebay.workers.arq.pool import create_pool
 from tests.support import wait_until
 from tests.support_worker_command import worker
 

@@ -15,7 +15,7 @@ from arq.connections import ArqRedis
 
 from forebay.coordinator.address import parse_url
 from forebay.coordinator.connections import open_sync
-from forebay.workers.arq_redis import create_pool
+from forebay.workers.arq.pool import create_pool
 from tests.support import wait_until
 from tests.support_arq import PATIENCE_SECONDS
 from tests.support_worker_command import worker

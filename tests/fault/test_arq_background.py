@@ -12,8 +12,8 @@ from structlog.testing import capture_logs
 
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.tasks import codec
-from forebay.workers import arq_worker
-from forebay.workers.arq_redis import create_pool
+from forebay.workers.arq import worker as arq_worker
+from forebay.workers.arq.pool import create_pool
 from tests.support import wait_until
 from tests.support_arq import Gate, check_books, result_of, working
 from tests.support_proxy import FaultyProxy
@@ -235,7 +235,7 @@ async def test_hints_are_gone_while_their_server_cannot_be_asked(redis_url):
             raise OSError("gone")
 
     from forebay.contracts.identity import ProviderModelKey, SchedulerResourceKey
-    from forebay.workers.pressure import RequestPressureHints
+    from forebay.workers.arq.pressure import RequestPressureHints
 
     known = [ProviderModelKey(provider_name="p", model_id=name) for name in "ab"]
     hints = RequestPressureHints(Away(), lambda: known)

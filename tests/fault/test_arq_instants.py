@@ -10,7 +10,7 @@ from arq.cron import cron
 from arq.jobs import JobStatus
 from arq.utils import timestamp_ms, to_unix_ms
 
-from forebay.workers.arq_redis import create_pool
+from forebay.workers.arq.pool import create_pool
 from tests.support import wait_until
 from tests.support_arq import check_books, result_of, working
 from tests.support_proxy import FaultyProxy

@@ -6,7 +6,7 @@ import pytest
 
 from forebay.contracts.errors import TaskFailed
 from forebay.contracts.settings import MemberSettings
-from forebay.workers.arq_redis import create_pool
+from forebay.workers.arq.pool import create_pool
 from tests.support import wait_until
 from tests.support_arq import Gate, check_books, result_of, working
 from tests.support_proxy import Fault, FaultyProxy

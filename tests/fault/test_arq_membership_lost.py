@@ -10,7 +10,7 @@ import pytest
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.task_policies import TaskAdmissionConfig
 from forebay.coordinator.keys import pool_shard
-from forebay.workers.arq_redis import create_pool
+from forebay.workers.arq.pool import create_pool
 from tests.support import wait_until
 from tests.support_arq import Gate, check_books, result_of, working
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from forebay.contracts.settings import MemberSettings
-from forebay.workers.arq_redis import create_pool
+from forebay.workers.arq.pool import create_pool
 from tests.support import wait_until
 from tests.support_arq import result_of, working
 from tests.support_proxy import FaultyProxy

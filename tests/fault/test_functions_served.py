@@ -7,7 +7,7 @@ import contextlib
 import pytest
 
 from forebay.contracts.tasks import TaskDenialReason
-from forebay.workers.arq_redis import create_pool
+from forebay.workers.arq.pool import create_pool
 from tests.support import wait_until
 from tests.support_arq import check_books
 from tests.support_arq_fleet import START_SECONDS, ArqFleet

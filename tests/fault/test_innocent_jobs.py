@@ -10,7 +10,7 @@ import contextlib
 import pytest
 
 from forebay.contracts.task_policies import TaskAdmissionConfig
-from forebay.workers.arq_redis import create_pool
+from forebay.workers.arq.pool import create_pool
 from tests.support import wait_until
 from tests.support_arq import check_books
 from tests.support_arq_fleet import ArqFleet, check_order

@@ -13,8 +13,8 @@ from arq.worker import func
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.tasks.snapshots import audit_pool
-from forebay.workers.arq_redis import JobPool, create_pool
-from forebay.workers.arq_worker import ForebayWorker
+from forebay.workers.arq.pool import JobPool, create_pool
+from forebay.workers.arq.worker import ForebayWorker
 from tests.support import wait_until
 from tests.support_proxy import FaultyProxy
 from tests.support_scene import PATIENCE_SECONDS, settings, soon

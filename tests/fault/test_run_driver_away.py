@@ -18,12 +18,12 @@ from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.runs.tracker import CompletionTracker
 from forebay.coordinator.tasks.controller import TaskAdmissionController
-from forebay.workers import run_driver
-from forebay.workers.allowlist import Allowlist
-from forebay.workers.cells import CellsDeferred
-from forebay.workers.run_cells import RunCells
-from forebay.workers.run_driver import RunDriver
-from forebay.workers.workflow_file import load_workflow
+from forebay.workers.runs import driver as run_driver
+from forebay.workers.runs.allowlist import Allowlist
+from forebay.workers.runs.cells import CellsDeferred
+from forebay.workers.runs.driver import RunDriver
+from forebay.workers.runs.run_cells import RunCells
+from forebay.workers.runs.workflow_file import load_workflow
 from tests.support import wait_until
 from tests.support_proxy import FaultyProxy
 from tests.support_runs import WORKFLOW

@@ -17,8 +17,8 @@ from forebay.coordinator.embedded import EmbeddedServer
 from forebay.mock_provider.server import MockProviderServer
 from forebay.mock_provider.truth import ProviderTruth
 from forebay.runtime import start_worker, stop_workers
-from forebay.workers.allowlist import options_for
-from forebay.workers.run_driver import RunDriver
+from forebay.workers.runs.allowlist import options_for
+from forebay.workers.runs.driver import RunDriver
 from tests.support import wait_until
 from tests.support_runs import POOL, load_run, provider_address, start_forebay
 

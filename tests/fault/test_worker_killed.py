@@ -14,7 +14,7 @@ from forebay.coordinator.coordinator import Coordinator
 from forebay.mock_provider.server import MockProviderServer
 from forebay.mock_provider.truth import ProviderTruth
 from forebay.runtime import start_worker, stop_workers
-from forebay.workers.run_driver import RunDriver
+from forebay.workers.runs.driver import RunDriver
 from tests.support import wait_until
 from tests.support_runs import (
     COLUMNS,

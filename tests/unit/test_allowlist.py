@@ -8,8 +8,8 @@ import pytest
 
 from forebay.contracts.errors import ConfigurationError, RunRefused
 from forebay.contracts.workflow import Workflow
-from forebay.workers.allowlist import Allowlist, Host, options_for
-from forebay.workers.workflow_file import apply_addresses, load_workflow
+from forebay.workers.runs.allowlist import Allowlist, Host, options_for
+from forebay.workers.runs.workflow_file import apply_addresses, load_workflow
 
 WORKER = "host-1:4711"
 

@@ -10,12 +10,12 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from forebay.contracts.requests import RequestOutcomeKind
-from forebay.workers.answer_decoding import decoder_of
-from forebay.workers.answer_reading import MOST_PARTS
-from forebay.workers.classification import DefaultClassifier
 from forebay.workers.generators.base import RecordRejected
-from forebay.workers.openai_answers import ProviderHTTPError
-from forebay.workers.openai_client import OpenAICompatibleClient
+from forebay.workers.providers.answer_decoding import decoder_of
+from forebay.workers.providers.answer_reading import MOST_PARTS
+from forebay.workers.providers.classification import DefaultClassifier
+from forebay.workers.providers.openai_answers import ProviderHTTPError
+from forebay.workers.providers.openai_client import OpenAICompatibleClient
 from tests.support_answers import completion
 from tests.support_raw_provider import Asked, RawProvider, Reply, begun_stream, chunk, whole
 from tests.unit.test_workflow_models import House

@@ -10,8 +10,8 @@ import brotli
 import pytest
 import zstandard
 
-from forebay.workers import answer_decoding
-from forebay.workers.answer_decoding import STEP_BYTES, decoder_of
+from forebay.workers.providers import answer_decoding
+from forebay.workers.providers.answer_decoding import STEP_BYTES, decoder_of
 
 BODY = b"".join(b"%d " % number for number in range(100_000))
 FRAMES = backports.zstd.compress(BODY[:99]) + backports.zstd.compress(BODY[99:])

@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from forebay.contracts.requests import TokenUsage
-from forebay.workers.answer_bodies import (
+from forebay.workers.providers.answer_bodies import (
     MOST_INFLATED_BYTES,
     MOST_PARSED_BYTES,
     UNNAMED_ERROR,
     AnswerReader,
 )
-from forebay.workers.token_usage import MOST_TOKENS
+from forebay.workers.providers.token_usage import MOST_TOKENS
 
 USED = TokenUsage(input_tokens=25, output_tokens=15)
 CHAT = {"id": "c", "choices": [], "usage": {"prompt_tokens": 25, "completion_tokens": 15}}

@@ -11,7 +11,7 @@ import arq.worker
 import pytest
 import structlog
 
-from forebay.workers.arq_log import EVENTS, WorkerFacts, event_of, log_events, logged_as
+from forebay.workers.arq.log import EVENTS, WorkerFacts, event_of, log_events, logged_as
 
 FACTS = WorkerFacts(pool="p", server="redis://h:1/0", slots=2, health_check_key="k")
 UNREACHED = {

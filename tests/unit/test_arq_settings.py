@@ -13,8 +13,8 @@ from arq.worker import Worker
 
 from forebay.contracts.errors import ConfigurationError
 from forebay.coordinator.address import parse_url
-from forebay.workers.arq_redis import create_pool
-from forebay.workers.arq_settings import (
+from forebay.workers.arq.pool import create_pool
+from forebay.workers.arq.settings import (
     ELSEWHERE,
     REFUSED,
     REFUSED_OF_CREATE_POOL,

@@ -20,9 +20,9 @@ from forebay.contracts.requests import (
     RequestDenialReason,
     new_attempt_id,
 )
-from forebay.workers.cell_failures import ModelCallFailed, place_of, reason_of
-from forebay.workers.openai_answers import ProviderHTTPError
-from forebay.workers.openai_client import OpenAICompatibleClient
+from forebay.workers.providers.openai_answers import ProviderHTTPError
+from forebay.workers.providers.openai_client import OpenAICompatibleClient
+from forebay.workers.runs.cell_failures import ModelCallFailed, place_of, reason_of
 
 B_BIG = RequestResourceKey(provider_model=ProviderModelKey(provider_name="beta", model_id="b-big"))
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]

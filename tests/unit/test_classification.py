@@ -27,8 +27,8 @@ from forebay.contracts.requests import (
     RequestReleaseOutcome,
     TokenUsage,
 )
-from forebay.workers.classification import Classifier, DefaultClassifier
-from forebay.workers.openai_answers import ProviderHTTPError
+from forebay.workers.providers.classification import Classifier, DefaultClassifier
+from forebay.workers.providers.openai_answers import ProviderHTTPError
 
 NOW = 1_445_412_480.0  # Wed, 21 Oct 2015 07:28:00 GMT
 KINDS = RequestOutcomeKind

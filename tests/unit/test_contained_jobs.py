@@ -11,7 +11,7 @@ import pytest
 from arq.cron import cron
 from arq.worker import JobExecutionFailed, Retry, func
 
-from forebay.workers.contained_jobs import contained, run_to_end
+from forebay.workers.arq.contained_jobs import contained, run_to_end
 
 
 class HoardError(MemoryError):

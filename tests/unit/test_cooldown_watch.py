@@ -12,8 +12,8 @@ import pytest
 from forebay.contracts.errors import CoordinatorError, RequestAdmissionError
 from forebay.contracts.identity import RequestResourceKey
 from forebay.contracts.requests import RequestAdmissionItem, RequestDenialReason
-from forebay.workers import cooldowns
-from forebay.workers.cooldowns import ImpatientLeases
+from forebay.workers.runs import cooldowns
+from forebay.workers.runs.cooldowns import ImpatientLeases
 from tests.contract.chat_domain import CHAT
 
 COOLDOWN_SECONDS = 60.0

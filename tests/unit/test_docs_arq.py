@@ -15,8 +15,8 @@ from arq.connections import ArqRedis, RedisSettings
 from arq.worker import Worker
 
 from forebay.commands.worker import worker_command
-from forebay.workers.arq_log import EVENTS
-from forebay.workers.arq_settings import REFUSED, REFUSED_OF_CREATE_POOL, WORKING
+from forebay.workers.arq.log import EVENTS
+from forebay.workers.arq.settings import REFUSED, REFUSED_OF_CREATE_POOL, WORKING
 
 TEXT = (Path(__file__).parents[2] / "docs" / "arq.md").read_text(encoding="utf-8")
 PROSE = re.sub(r"```.*?```", "", TEXT, flags=re.DOTALL)

@@ -20,7 +20,7 @@ from forebay.contracts.requests import (
     TokenUsage,
 )
 from forebay.workers.executor import ModelRequest, in_executor
-from forebay.workers.openai_answers import ProviderHTTPError
+from forebay.workers.providers.openai_answers import ProviderHTTPError
 from tests.support import wait_until
 from tests.support_executor import KINDS, OUTAGE, RATE_LIMIT, RESOURCE, Calls, FakeAdmission, Make
 

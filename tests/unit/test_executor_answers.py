@@ -11,10 +11,10 @@ import pytest
 from forebay.contracts.identity import RequestDomain, RequestResourceKey
 from forebay.contracts.quotas import QuotaBudget, QuotaReading
 from forebay.contracts.requests import RequestReleaseOutcome, TokenUsage
-from forebay.workers.classification import DefaultClassifier
 from forebay.workers.executor import ModelRequest
-from forebay.workers.openai_answers import ProviderCompletion, ProviderHTTPError
-from forebay.workers.openai_client import OpenAICompatibleClient
+from forebay.workers.providers.classification import DefaultClassifier
+from forebay.workers.providers.openai_answers import ProviderCompletion, ProviderHTTPError
+from forebay.workers.providers.openai_client import OpenAICompatibleClient
 from tests.support_executor import (
     KINDS,
     OUTAGE,

@@ -12,10 +12,10 @@ from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.requests import RequestOutcomeKind
 from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
 from forebay.transports.exchange import Rules
-from forebay.workers.classification import DefaultClassifier
 from forebay.workers.executor import ModelRequest, ModelRequestExecutor
+from forebay.workers.providers.classification import DefaultClassifier
+from forebay.workers.providers.token_estimate import CharacterEstimator
 from forebay.workers.retries import RetryBudget, RetryPolicy
-from forebay.workers.token_estimate import CharacterEstimator
 from tests.support_executor import RESOURCE, FakeAdmission, Make
 
 URL = "redis://:secret@localhost"

@@ -24,7 +24,7 @@ from forebay.contracts.requests import (
     RequestReleaseOutcome,
 )
 from forebay.workers.executor import ModelRequest
-from forebay.workers.openai_answers import ProviderHTTPError
+from forebay.workers.providers.openai_answers import ProviderHTTPError
 from forebay.workers.retries import RetryBudget, RetryPolicy
 from tests.support_executor import (
     KINDS,

@@ -18,7 +18,7 @@ from forebay.workers.generators.base import (
     RowGroupGenerator,
 )
 from forebay.workers.generators.registry import build_generator
-from forebay.workers.workflow_file import load_workflow
+from forebay.workers.runs.workflow_file import load_workflow
 
 SECRET = "hunter2"
 SCHEMA = {

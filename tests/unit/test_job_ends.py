@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from forebay.workers.cell_jobs import lease_of_job
-from forebay.workers.job_ends import JobEnds
+from forebay.workers.arq.cell_jobs import lease_of_job
+from forebay.workers.arq.job_ends import JobEnds
 
 LEASE = SimpleNamespace(lease_id="t~1")
 

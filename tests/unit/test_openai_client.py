@@ -11,9 +11,9 @@ from pydantic import SecretStr
 
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.requests import RequestOutcomeKind, TokenUsage
-from forebay.workers.classification import DefaultClassifier
-from forebay.workers.openai_answers import ProviderHTTPError
-from forebay.workers.openai_client import OpenAICompatibleClient
+from forebay.workers.providers.classification import DefaultClassifier
+from forebay.workers.providers.openai_answers import ProviderHTTPError
+from forebay.workers.providers.openai_client import OpenAICompatibleClient
 
 KEY = "sk-secret"
 PROMPT = "a prompt of a customer"

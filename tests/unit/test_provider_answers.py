@@ -10,7 +10,7 @@ import httpx2
 import pytest
 
 from forebay.contracts.quotas import QuotaBudget, QuotaReading
-from forebay.workers.provider_answers import (
+from forebay.workers.providers.headers import (
     answer_of,
     kept_headers,
     lowered_headers,

@@ -10,10 +10,10 @@ from forebay.contracts.quotas import QuotaBudget
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.settings import RequestAdmissionConfig, RequestQuotas
 from forebay.contracts.tasks import RunCell
-from forebay.workers.allowlist import Allowlist
-from forebay.workers.cells import CellsMade
-from forebay.workers.run_cells import RunCells
-from forebay.workers.workflow_file import load_workflow
+from forebay.workers.runs.allowlist import Allowlist
+from forebay.workers.runs.cells import CellsMade
+from forebay.workers.runs.run_cells import RunCells
+from forebay.workers.runs.workflow_file import load_workflow
 from tests.support_executor import FakeAdmission
 
 WORKFLOW = """

@@ -13,8 +13,8 @@ from pydantic import ValidationError
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.runs import RunSpec
 from forebay.coordinator.runs.tracker import WrittenRecord
-from forebay.workers.run_files import RunFiles
-from forebay.workers.workflow_file import load_workflow
+from forebay.workers.runs.files import RunFiles
+from forebay.workers.runs.workflow_file import load_workflow
 from tests.support_runs import ROOT, WORKFLOW
 
 
@@ -138,7 +138,7 @@ def test_files_are_utf8_whatever_the_locale(tmp_path: Path) -> None:
     program = (
         "from pathlib import Path\n"
         "from forebay.coordinator.runs.tracker import WrittenRecord\n"
-        "from forebay.workers.run_files import RunFiles\n"
+        "from forebay.workers.runs.files import RunFiles\n"
         f"files = RunFiles(Path({str(tmp_path)!r}) / 'o.jsonl', 'r')\n"
         "files.begin()\n"
         "files.write_row_group(0, [WrittenRecord(number=0, values={'t': chr(0x65e5)})])\n"

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.requests import MAX_COST
-from forebay.workers import token_estimate
-from forebay.workers.token_estimate import (
+from forebay.workers.providers import token_estimate
+from forebay.workers.providers.token_estimate import (
     MOST_ENCODED_CHARACTERS,
     CharacterEstimator,
     TiktokenEstimator,

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from forebay.contracts.requests import TokenUsage
-from forebay.workers.token_usage import (
+from forebay.workers.providers.token_usage import (
     LONGEST_USAGE,
     MOST_TOKENS,
     NO_COUNTS,

@@ -10,7 +10,7 @@ import pytest
 from forebay.contracts.errors import ConfigurationError, WorkflowError
 from forebay.contracts.workflow import ColumnScope, Workflow
 from forebay.contracts.workflow_columns import ExpressionColumn, SeedColumn
-from forebay.workers.workflow_file import apply_environment, load_workflow
+from forebay.workers.runs.workflow_file import apply_environment, load_workflow
 
 REPO = Path(__file__).resolve().parents[2]
 

@@ -14,11 +14,11 @@ from forebay.contracts.requests import (
 from forebay.contracts.workflow import ModelSpec, OutputSpec, ProviderSpec, WorkflowSettings
 from forebay.coordinator.requests.resolver import RequestResourceResolver
 from forebay.mock_provider.app import create_app
-from forebay.workers.cell_failures import ModelCallFailed
 from forebay.workers.executor import ModelRequestExecutor
 from forebay.workers.generators.base import ChatAnswer, ModelCaller
-from forebay.workers.models import ProviderClients, WorkflowModels
-from forebay.workers.token_estimate import CharacterEstimator
+from forebay.workers.providers.token_estimate import CharacterEstimator
+from forebay.workers.runs.cell_failures import ModelCallFailed
+from forebay.workers.runs.models import ProviderClients, WorkflowModels
 from tests.support_executor import FakeAdmission
 
 URL = "http://mock/v1"

@@ -18,7 +18,7 @@ from jsonschema_rs import (
     validator_for,
 )
 
-from forebay.workers.generators.strict_json import parse_json
+from forebay.workers.evaluation.strict_json import parse_json
 
 _FENCE: Final = "```"
 _LOOK_AROUND: Final = ("(?=", "(?!", "(?<=", "(?<!", "(?>")

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final
 
 from forebay.contracts.errors import WorkflowError
 from forebay.contracts.workflow import RecordRange, SeedFile
-from forebay.workers.generators.strict_json import parse_json
+from forebay.workers.evaluation.strict_json import parse_json
 
 INDEX_STRIDE: Final = 128
 """The index keeps the byte offset of every so many records: 8 bytes for 128 records in memory, and

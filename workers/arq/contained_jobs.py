@@ -17,7 +17,7 @@ from arq.cron import CronJob
 from arq.worker import Function, JobExecutionFailed
 
 from forebay.coordinator.logs import Logger
-from forebay.workers.serialization import text_of
+from forebay.workers.arq.serialization import text_of
 
 T = TypeVar("T")
 AnyFunction = TypeVar("AnyFunction", Function, CronJob)

@@ -11,8 +11,14 @@ from arq.worker import Retry
 
 from forebay.contracts.tasks import AdmittedTask, TaskAdmissionLease, TaskCompleted, TaskDropped
 from forebay.coordinator.runs.plan import CELL_FUNCTION
-from forebay.workers.cells import CellMaker, CellsDeferred, CellsDropped, CellsMade, this_worker
-from forebay.workers.serialization import JobSerializer
+from forebay.workers.arq.serialization import JobSerializer
+from forebay.workers.runs.cells import (
+    CellMaker,
+    CellsDeferred,
+    CellsDropped,
+    CellsMade,
+    this_worker,
+)
 
 CELL_TRIES: Final = 1_000_000
 """arq's own bound of tries does not count for cells: a run decides with its ``max_tries``."""

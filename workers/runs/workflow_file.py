@@ -15,10 +15,10 @@ from forebay.contracts.identity import shown
 from forebay.contracts.runs import RUN_NUMBER_DIGITS
 from forebay.contracts.workflow import OutputSpec, ProviderSpec, SeedFile, Workflow, WorkflowSpec
 from forebay.workers.generators.seed_file import describe_seed
-from forebay.workers.run_files import RunFiles
-from forebay.workers.workflow_checks import check_models, find_seed, plan_columns
-from forebay.workers.workflow_places import Place, WorkflowFile
-from forebay.workers.workflow_reading import read_document
+from forebay.workers.runs.files import RunFiles
+from forebay.workers.runs.workflow_checks import check_models, find_seed, plan_columns
+from forebay.workers.runs.workflow_places import Place, WorkflowFile
+from forebay.workers.runs.workflow_reading import read_document
 
 
 def load_workflow(path: Path | str, *, environ: Mapping[str, str]) -> Workflow:

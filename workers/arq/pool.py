@@ -33,10 +33,10 @@ from forebay.contracts.settings import MemberSettings
 from forebay.contracts.tasks import SchedulableTask, SchedulerResourceRequest
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.tasks.controller import TaskAdmissionController
-from forebay.workers.arq_job import find_jobs_on_pools
-from forebay.workers.arq_settings import check_create_pool
-from forebay.workers.serialization import JSON, JobSerializer, SerializerName, serializer_of
-from forebay.workers.stored_jobs import JobPipeline, StoredJobs, read_queued, read_results
+from forebay.workers.arq.job import find_jobs_on_pools
+from forebay.workers.arq.serialization import JSON, JobSerializer, SerializerName, serializer_of
+from forebay.workers.arq.settings import check_create_pool
+from forebay.workers.arq.stored_jobs import JobPipeline, StoredJobs, read_queued, read_results
 
 DEFAULT_GROUP: Final = "default"
 find_jobs_on_pools()

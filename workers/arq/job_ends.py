@@ -7,8 +7,8 @@ from typing import Literal
 from arq.utils import timestamp_ms
 
 from forebay.contracts.tasks import TaskAdmissionLease, TaskDeferred, TaskOutcome
-from forebay.workers.cell_jobs import lease_of_job
-from forebay.workers.cells import CellsDeferred
+from forebay.workers.arq.cell_jobs import lease_of_job
+from forebay.workers.runs.cells import CellsDeferred
 
 
 class JobEnds:

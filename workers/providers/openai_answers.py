@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from forebay.contracts.errors import ForebayError
 from forebay.contracts.requests import TokenUsage
-from forebay.workers.provider_answers import kept_headers
+from forebay.workers.providers.headers import kept_headers
 
 UNREADABLE = "unreadable_answer"
 """Error code of an answer with a good status and a body that is not what was asked for."""

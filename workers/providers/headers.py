@@ -1,6 +1,6 @@
 """What an answer's headers say besides its content: when to come back, and what is left.
 
-What its body says is read in `forebay.workers.answer_bodies`.
+What its body says is read in `forebay.workers.providers.answer_bodies`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from forebay.contracts.quotas import MAX_BUDGET, QuotaBudget, QuotaReading
-from forebay.workers.answer_bodies import error_code_in, error_code_of
+from forebay.workers.providers.answer_bodies import error_code_in, error_code_of
 
 LONGEST_HINT_SECONDS = 31 * 86_400.0
 """A longer ``retry-after`` is taken as this one: whoever asks for it wants to be left alone."""

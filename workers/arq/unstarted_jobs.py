@@ -21,8 +21,8 @@ from forebay.contracts.errors import (
 from forebay.contracts.identity import check_name, shown
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.tasks.controller import TaskAdmissionController
-from forebay.workers.arq_redis import ForebayArqRedis
-from forebay.workers.serialization import JobSerializer
+from forebay.workers.arq.pool import ForebayArqRedis
+from forebay.workers.arq.serialization import JobSerializer
 
 log = Logger("forebay.worker")
 

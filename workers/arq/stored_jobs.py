@@ -20,7 +20,7 @@ from redis.exceptions import ResponseError
 from forebay.contracts.errors import ConfigurationError, JobUnreadable
 from forebay.contracts.identity import shown
 from forebay.coordinator.logs import Logger
-from forebay.workers.serialization import Decoded, JobSerializer
+from forebay.workers.arq.serialization import Decoded, JobSerializer
 
 _LATEST_MS: Final = 253_402_300_799_999
 """The last millisecond of the year 9999, beyond which Python has no dates."""

@@ -10,7 +10,7 @@ from forebay.contracts.errors import ConfigurationError, WorkflowError
 from forebay.contracts.extras import how_to_install
 from forebay.workers.evaluation.evaluator import EvaluationFailed, evaluator
 from forebay.workers.evaluation.limits import DOCUMENT_CPU_SECONDS
-from forebay.workers.workflow_places import WorkflowFile
+from forebay.workers.runs.workflow_places import WorkflowFile
 
 MOST_FILE_BYTES: Final = 2**20
 

@@ -17,13 +17,13 @@ from forebay.contracts.requests import TokenUsage
 from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
 from forebay.contracts.workflow import ModelSpec, ProviderSpec, WorkflowSettings
 from forebay.coordinator.requests.resolver import RequestResourceResolver
-from forebay.workers.answer_bodies import ANSWER_TOO_LONG
-from forebay.workers.cell_failures import ModelCallFailed
 from forebay.workers.executor import ModelRequest, ModelRequestExecutor
 from forebay.workers.generators.base import ChatAnswer, RecordRejected
-from forebay.workers.openai_answers import ProviderCompletion, ProviderHTTPError
-from forebay.workers.openai_client import OpenAICompatibleClient
-from forebay.workers.token_estimate import CharacterEstimator
+from forebay.workers.providers.answer_bodies import ANSWER_TOO_LONG
+from forebay.workers.providers.openai_answers import ProviderCompletion, ProviderHTTPError
+from forebay.workers.providers.openai_client import OpenAICompatibleClient
+from forebay.workers.providers.token_estimate import CharacterEstimator
+from forebay.workers.runs.cell_failures import ModelCallFailed
 
 
 class ProviderClients:

@@ -23,7 +23,7 @@ import structlog
 
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.runs.plan import CELL_FUNCTION
-from forebay.workers.cell_jobs import lease_of_job
+from forebay.workers.arq.cell_jobs import lease_of_job
 
 Fields = dict[str, Any]
 

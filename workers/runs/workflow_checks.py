@@ -12,7 +12,7 @@ from forebay.contracts.workflow_columns import ChatColumn, LlmStructuredColumn, 
 from forebay.workers.evaluation.evaluator import EvaluationFailed
 from forebay.workers.generators.llm_structured import check_schema
 from forebay.workers.generators.templates import check_template, is_template_word
-from forebay.workers.workflow_places import Place, WorkflowFile, suggestion
+from forebay.workers.runs.workflow_places import Place, WorkflowFile, suggestion
 
 OF_ONE_WINDOW: Final = ("quotas", "tuning", "initial_limit")
 """Settings of a model that belong to its provider's model, so that aliases share them."""

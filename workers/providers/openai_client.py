@@ -16,14 +16,15 @@ import httpx2
 from pydantic import SecretStr, ValidationError
 
 from forebay.contracts.errors import ConfigurationError
-from forebay.workers.answer_bodies import ANSWER_TOO_LONG, AnswerReader, error_code_of
-from forebay.workers.answer_reading import (
+from forebay.workers.providers.answer_bodies import ANSWER_TOO_LONG, AnswerReader, error_code_of
+from forebay.workers.providers.answer_reading import (
     ACCEPTED_ENCODINGS,
     BodyTooLong,
     BodyUnreadable,
     read_body,
 )
-from forebay.workers.openai_answers import (
+from forebay.workers.providers.headers import kept_headers
+from forebay.workers.providers.openai_answers import (
     UNREADABLE,
     ChatCompletion,
     Embeddings,
@@ -35,8 +36,7 @@ from forebay.workers.openai_answers import (
     ProviderImages,
     Wire,
 )
-from forebay.workers.provider_answers import kept_headers
-from forebay.workers.token_usage import token_usage
+from forebay.workers.providers.token_usage import token_usage
 
 _WireT = TypeVar("_WireT", bound=Wire)
 

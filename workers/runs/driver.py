@@ -29,7 +29,7 @@ from forebay.coordinator.runs.scheduling import resolve_columns
 from forebay.coordinator.runs.tracker import CompletionTracker
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.workers.generators.registry import build_generator
-from forebay.workers.run_files import RunFiles
+from forebay.workers.runs.files import RunFiles
 
 RECHECK_SECONDS = 1.0
 

@@ -28,13 +28,13 @@ from forebay.contracts.requests import (
     RequestReleaseOutcome,
     TokenUsage,
 )
-from forebay.workers.answer_bodies import (
+from forebay.workers.providers.answer_bodies import (
     ANSWER_TOO_LONG,
     BILLING_CODES,
     BUDGET_CODE,
     OVERLOAD_CODES,
 )
-from forebay.workers.provider_answers import (
+from forebay.workers.providers.headers import (
     answer_of,
     exhausted_budget,
     lowered_headers,

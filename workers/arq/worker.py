@@ -41,35 +41,35 @@ from forebay.coordinator.runs.tracker import CompletionTracker
 from forebay.coordinator.supervision import Guard
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.puller import TaskPuller
-from forebay.workers.arq_health import HealthKeys, HealthRecord
-from forebay.workers.arq_log import WorkerFacts, log_events, logged_as, logging_worker
-from forebay.workers.arq_log import log as arq_log
-from forebay.workers.arq_redis import ForebayArqRedis, Opening, cron_instants, opening_of_job
-from forebay.workers.arq_settings import (
-    WORKING,
-    address_of,
-    check_settings,
-    named_functions,
-    pool_of,
-)
-from forebay.workers.arq_turns import Turns
-from forebay.workers.cell_jobs import (
+from forebay.workers.arq.cell_jobs import (
     CELL_SECONDS,
     CELL_TRIES,
     CellJobs,
     lease_of_job,
     outcome_of_cells,
 )
-from forebay.workers.cells import MakeCellMaker, NoCells
-from forebay.workers.contained_jobs import contained, run_to_end
-from forebay.workers.job_ends import JobEnds
-from forebay.workers.job_openings import JobOpenings
-from forebay.workers.pressure import RequestPressureHints
-from forebay.workers.serialization import SerializerName, serializer_of
-from forebay.workers.unstarted_jobs import UnstartedJobs
+from forebay.workers.arq.contained_jobs import contained, run_to_end
+from forebay.workers.arq.health import HealthKeys, HealthRecord
+from forebay.workers.arq.job_ends import JobEnds
+from forebay.workers.arq.job_openings import JobOpenings
+from forebay.workers.arq.log import WorkerFacts, log_events, logged_as, logging_worker
+from forebay.workers.arq.log import log as arq_log
+from forebay.workers.arq.pool import ForebayArqRedis, Opening, cron_instants, opening_of_job
+from forebay.workers.arq.pressure import RequestPressureHints
+from forebay.workers.arq.serialization import SerializerName, serializer_of
+from forebay.workers.arq.settings import (
+    WORKING,
+    address_of,
+    check_settings,
+    named_functions,
+    pool_of,
+)
+from forebay.workers.arq.turns import Turns
+from forebay.workers.arq.unstarted_jobs import UnstartedJobs
+from forebay.workers.runs.cells import MakeCellMaker, NoCells
 
 if TYPE_CHECKING:
-    from forebay.workers.allowlist import Allowlist  # with an extra
+    from forebay.workers.runs.allowlist import Allowlist  # with an extra
 
 CANCEL_AGAIN_SECONDS: Final = 0.5
 """How long a cancelled job may clean up before it is cancelled again."""
@@ -625,6 +625,6 @@ async def open_worker(
 
 
 def _cells_within(allowed: Allowlist) -> MakeCellMaker:
-    from forebay.workers.run_cells import RunCells  # noqa: PLC0415 - an extra
+    from forebay.workers.runs.run_cells import RunCells  # noqa: PLC0415 - an extra
 
     return partial(RunCells, environ=os.environ, allowed=allowed)

@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 from forebay.contracts.errors import ForebayError, RequestAdmissionError
 from forebay.contracts.identity import RequestResourceKey
 from forebay.contracts.requests import RequestDenialReason, RequestOutcomeKind
-from forebay.workers.classification import DefaultClassifier
-from forebay.workers.openai_answers import UNREADABLE, ProviderHTTPError
+from forebay.workers.providers.classification import DefaultClassifier
+from forebay.workers.providers.openai_answers import UNREADABLE, ProviderHTTPError
 
 _WAITS = frozenset(
     {

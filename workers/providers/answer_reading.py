@@ -8,7 +8,7 @@ from typing import Final
 
 import httpx2
 
-from forebay.workers.answer_decoding import decoder_of
+from forebay.workers.providers.answer_decoding import decoder_of
 
 ACCEPTED_ENCODINGS: Final = "gzip, deflate"
 """Encodings that every installation decodes in steps of bounded size."""

@@ -27,16 +27,6 @@ from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionCont
 from forebay.coordinator.requests.resolver import RequestResourceResolver
 from forebay.coordinator.runs.tracker import CompletionTracker
 from forebay.coordinator.supervision import outcome_of
-from forebay.workers.allowlist import Allowlist
-from forebay.workers.cell_failures import ModelCallFailed, reason_of
-from forebay.workers.cells import (
-    CellsDeferred,
-    CellsDropped,
-    CellsMade,
-    CellsOutcome,
-    this_worker,
-)
-from forebay.workers.cooldowns import ImpatientLeases
 from forebay.workers.evaluation.evaluator import EvaluatorUnavailable
 from forebay.workers.executor import ModelRequestExecutor
 from forebay.workers.generators.base import (
@@ -46,8 +36,18 @@ from forebay.workers.generators.base import (
     RowGroupGenerator,
 )
 from forebay.workers.generators.registry import build_generator
-from forebay.workers.models import ProviderClients, WorkflowModels, admission_config
-from forebay.workers.workflow_file import apply_addresses
+from forebay.workers.runs.allowlist import Allowlist
+from forebay.workers.runs.cell_failures import ModelCallFailed, reason_of
+from forebay.workers.runs.cells import (
+    CellsDeferred,
+    CellsDropped,
+    CellsMade,
+    CellsOutcome,
+    this_worker,
+)
+from forebay.workers.runs.cooldowns import ImpatientLeases
+from forebay.workers.runs.models import ProviderClients, WorkflowModels, admission_config
+from forebay.workers.runs.workflow_file import apply_addresses
 
 RETRY_BASE_SECONDS: Final = 0.5
 RETRY_CAP_SECONDS: Final = 30.0

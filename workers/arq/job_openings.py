@@ -5,8 +5,8 @@ from __future__ import annotations
 from arq.constants import job_key_prefix
 
 from forebay.contracts.tasks import TaskAdmissionLease
-from forebay.workers.arq_redis import ForebayArqRedis, Opening
-from forebay.workers.cell_jobs import CellJobs
+from forebay.workers.arq.cell_jobs import CellJobs
+from forebay.workers.arq.pool import ForebayArqRedis, Opening
 
 
 class JobOpenings:

@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from forebay.contracts.requests import TokenUsage
-from forebay.workers.answer_decoding import decoder_of
-from forebay.workers.token_usage import (
+from forebay.workers.providers.answer_decoding import decoder_of
+from forebay.workers.providers.token_usage import (
     LONGEST_USAGE,
     NO_COUNTS,
     Counts,
