@@ -64,13 +64,15 @@ async def test_a_record_that_could_not_be_written_is_written_at_the_next_beat(
 @pytest.mark.parametrize("key", [POOLS, ARQS])
 async def test_a_key_of_another_type_is_written_over(redis_url, jobs, key):
     await jobs.lpush(key, "odd")
-    async with working(redis_url, echo):
-        await wait_until(lambda: is_text(jobs, key))
+    async with working(redis_url, echo) as worker:
+        await wait_until(lambda: is_recorded(worker, jobs))
+        assert await jobs.type(key) == b"string"
     assert not await jobs.exists(key)
 
 
-async def is_text(jobs, key):
-    return await jobs.type(key) == b"string"
+async def is_recorded(worker, jobs):
+    """Whether both keys are written and the worker has noted it; before, it deletes nothing."""
+    return worker._health._written and await has(jobs, POOLS, ARQS)
 
 
 async def test_a_worker_that_may_not_write_at_arqs_key_says_so_once_and_goes_on(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 from functools import partial
@@ -127,35 +128,19 @@ async def test_a_run_without_a_worker_says_what_it_waits_for(folder, redis_url):
 
 
 async def test_a_run_whose_only_worker_goes_says_so_and_goes_on_when_one_comes(folder, redis_url):
-    (folder / "seed.csv").write_text("id\n" + "".join(f"{n}\n" for n in range(400)))
-    run_of(folder, text="{{ id }}")
-    async with await Coordinator.open(redis_url) as coordinator:
-        async with makes_cells(redis_url, max_jobs=1):
-            running = start_forebay("run", "flow.toml", "--url", redis_url, cwd=folder)
-
-            async def is_begun():
-                return await coordinator.client.exists(POOL["checkpoints"])
-
-            await wait_until(is_begun, timeout=60)
+    async with a_run_left_half_way(folder, redis_url) as (running, tasks):
         said = await asyncio.to_thread(lines_until, running, "has no worker")
         async with makes_cells(redis_url):
             said += await asyncio.to_thread(lines_until, running, "has a worker; the run goes on")
+            await tasks.set_state("open")
             out, _ = await asyncio.to_thread(running.communicate, timeout=120)
     assert running.returncode == 0, said
     assert "400 of 400 records written" in out
 
 
 async def test_a_run_that_every_worker_left_may_not_make_says_why_and_goes_on(folder, redis_url):
-    (folder / "seed.csv").write_text("id\n" + "".join(f"{n}\n" for n in range(400)))
-    run_of(folder, text="{{ id }}")
-    async with await Coordinator.open(redis_url) as coordinator:
-        async with makes_cells(redis_url, max_jobs=1):
-            running = start_forebay("run", "flow.toml", "--url", redis_url, cwd=folder)
-
-            async def is_begun():
-                return await coordinator.client.exists(POOL["checkpoints"])
-
-            await wait_until(is_begun, timeout=60)
+    async with a_run_left_half_way(folder, redis_url) as (running, tasks):
+        await tasks.set_state("open")
         nothing = partial(RunCells, environ={}, allowed=Allowlist.of(paths=[], hosts=[]))
         async with working(redis_url, cells=nothing):
             said = await asyncio.to_thread(lines_until, running, "goes on with the run: worker ")
@@ -164,6 +149,25 @@ async def test_a_run_that_every_worker_left_may_not_make_says_why_and_goes_on(fo
             out, _ = await asyncio.to_thread(running.communicate, timeout=120)
     assert running.returncode == 0, said
     assert "400 of 400 records written" in out
+
+
+@contextlib.asynccontextmanager
+async def a_run_left_half_way(folder, redis_url):
+    """Yield a run's command and its pool, paused: most of its cells are left, and no worker."""
+    (folder / "seed.csv").write_text("id\n" + "".join(f"{n}\n" for n in range(400)))
+    run_of(folder, text="{{ id }}")
+    async with await Coordinator.open(redis_url) as coordinator:
+        tasks = TaskAdmissionController(coordinator)
+        running = start_forebay("run", "flow.toml", "--url", redis_url, cwd=folder)
+        try:
+            async with makes_cells(redis_url, max_jobs=1):
+                await wait_until(lambda: coordinator.client.exists(POOL["checkpoints"]), timeout=60)
+                await tasks.set_state("paused")
+            yield running, tasks
+        finally:
+            with running:
+                running.kill()
+            await tasks.close()
 
 
 def lines_until(running, text):
