@@ -32,9 +32,9 @@ from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
 from forebay.contracts.requests import SUCCESS, RequestAdmissionItem
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.embedded import EmbeddedServer
 from forebay.coordinator.keys import request_shard
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.server.embedded import EmbeddedServer
 
 PROVIDER_MODEL: Final = ProviderModelKey(provider_name="bench", model_id="crash")
 RESOURCE: Final = RequestResourceKey(provider_model=PROVIDER_MODEL)

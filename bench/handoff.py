@@ -26,7 +26,7 @@ from bench.harness import (
     rotated,
 )
 from bench.holds import Hold, summarize
-from forebay.coordinator.embedded import EmbeddedServer
+from forebay.coordinator.server.embedded import EmbeddedServer
 
 LIMITERS: Final = ("forebay", "semaphore", "fifo")
 PROBES: Final = ("publish_idle", "publish_loaded")

@@ -23,7 +23,7 @@ from bench.jobs_libraries import CONCURRENCY, libraries
 from bench.jobs_processes import Count, Start, Stop, Submit, serve
 from bench.jobs_queue import check_books, cycles, queued_bytes
 from forebay.contracts.extras import how_to_install
-from forebay.coordinator.embedded import EmbeddedServer
+from forebay.coordinator.server.embedded import EmbeddedServer
 
 WORKERS: Final = (1, 2)
 SUBMITTER: Final = max(WORKERS)

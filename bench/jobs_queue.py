@@ -20,8 +20,8 @@ from forebay.contracts.tasks import (
     TaskCompleted,
 )
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.embedded import EmbeddedServer
 from forebay.coordinator.keys import pool_shard
+from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.snapshots import PoolReader, PoolSnapshot, audit_pool
 from forebay.workers.arq.serialization import dump_job

@@ -44,9 +44,9 @@ from forebay.contracts.requests import (
 )
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.embedded import EmbeddedServer
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.server.embedded import EmbeddedServer
 
 CAP: Final = 1_000_000_000
 COOLING, FULL_UP = RequestDomain.CHAT, RequestDomain.IMAGE

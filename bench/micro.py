@@ -25,8 +25,8 @@ from bench.raw import RawPair, open_raw
 from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
 from forebay.contracts.requests import SUCCESS, RequestAdmissionItem
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.embedded import EmbeddedServer
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.server.embedded import EmbeddedServer
 
 PROVIDER_MODEL: Final = ProviderModelKey(provider_name="bench", model_id="micro")
 CAP: Final = 1000

@@ -15,8 +15,8 @@ from typing import Any, Final
 
 import redis.asyncio as aioredis
 
-from forebay.coordinator.address import ServerAddress
-from forebay.coordinator.connections import open_async
+from forebay.coordinator.server.address import ServerAddress
+from forebay.coordinator.server.connections import open_async
 
 RAW_ACQUIRE: Final = """
 local now = redis.call('TIME')

@@ -23,9 +23,9 @@ from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
 from forebay.contracts.requests import SUCCESS, RequestAdmissionItem, RequestAdmissionLease
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.embedded import EmbeddedServer
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.server.embedded import EmbeddedServer
 
 PROVIDER_MODEL: Final = ProviderModelKey(provider_name="bench", model_id="recovery")
 RESOURCE: Final = RequestResourceKey(provider_model=PROVIDER_MODEL)

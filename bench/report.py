@@ -21,7 +21,7 @@ import click
 from bench.figures import Figure, medians
 from bench.harness import Outcome, loop_name
 from forebay.contracts.extras import how_to_install
-from forebay.coordinator.embedded_files import find_server_binary
+from forebay.coordinator.server.embedded_files import find_server_binary
 
 ARTIFACT_SCHEMA_VERSION: Final = 2
 HARNESS_VERSION: Final = 2

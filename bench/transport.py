@@ -28,7 +28,7 @@ from bench.harness import (
     rotated,
     told,
 )
-from forebay.coordinator.embedded import EmbeddedServer
+from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.transports import HttpResolver
 
 PROVIDER_MODEL: Final = forebay.ProviderModelKey(provider_name="bench", model_id="transport")

@@ -14,22 +14,22 @@ from redis.exceptions import NoScriptError, RedisError
 
 from forebay.contracts.identity import check_type
 from forebay.contracts.settings import MemberSettings
-from forebay.coordinator.address import EmbeddedAddress, ServerAddress, parse_url
-from forebay.coordinator.availability import Availability
-from forebay.coordinator.connections import (
+from forebay.coordinator.keys import SHARDS_KEY, ShardKeys
+from forebay.coordinator.scripts.composing import Script, script
+from forebay.coordinator.scripts.operators import publish_scripts
+from forebay.coordinator.server.address import EmbeddedAddress, ServerAddress, parse_url
+from forebay.coordinator.server.availability import Availability
+from forebay.coordinator.server.connections import (
     CONNECT_TIMEOUT_SECONDS,
     check_server,
     connection_error,
     open_async,
     open_sync,
 )
-from forebay.coordinator.embedded import EmbeddedServer
-from forebay.coordinator.keys import SHARDS_KEY, ShardKeys
-from forebay.coordinator.link import ScriptLink, reading_error
-from forebay.coordinator.membership import Heartbeat
-from forebay.coordinator.operators import publish_scripts
-from forebay.coordinator.scripts import Script, script
-from forebay.coordinator.wakeups import Subscriber
+from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.server.link import ScriptLink, reading_error
+from forebay.coordinator.server.wakeups import Subscriber
+from forebay.coordinator.shard.membership import Heartbeat
 
 _RANDOM_DIGITS: Final = 8
 

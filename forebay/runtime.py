@@ -13,8 +13,8 @@ from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from forebay.coordinator.address import EmbeddedAddress, parse_url
-from forebay.coordinator.embedded import EmbeddedServer
+from forebay.coordinator.server.address import EmbeddedAddress, parse_url
+from forebay.coordinator.server.embedded import EmbeddedServer
 
 T = TypeVar("T")
 

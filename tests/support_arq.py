@@ -12,10 +12,10 @@ from arq.worker import func
 
 from forebay.contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpec
 from forebay.contracts.settings import MemberSettings
-from forebay.coordinator.address import parse_url
-from forebay.coordinator.connections import open_sync
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
+from forebay.coordinator.server.address import parse_url
+from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.tasks.snapshots import audit_pool
 from forebay.workers.arq.worker import ForebayWorker, open_worker
 from tests.support import wait_until

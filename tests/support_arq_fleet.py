@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from forebay.coordinator.address import parse_url
-from forebay.coordinator.connections import open_sync
 from forebay.coordinator.keys import pool_shard
+from forebay.coordinator.server.address import parse_url
+from forebay.coordinator.server.connections import open_sync
 from forebay.runtime import start_worker, stop_workers
 from tests.support import wait_until
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import redis
 
-from forebay.coordinator.scripts import compose
+from forebay.coordinator.scripts.composing import compose
 
 NOT_OF_SCRIPTS = {"info", "ping", "config|resetstat", "function|load", "fcall", "eval", "eval_ro"}
 """Commands of the tests' own clients and of the call itself."""

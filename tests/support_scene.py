@@ -11,11 +11,11 @@ from typing import Any, Final
 import redis
 
 import forebay
-from forebay.coordinator.address import parse_url
-from forebay.coordinator.connections import open_sync
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import request_shard
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.server.address import parse_url
+from forebay.coordinator.server.connections import open_sync
 from tests.support import wait_until
 from tests.support_proxy import Fault, FaultyProxy, Trap
 

@@ -35,9 +35,9 @@ from forebay.contracts.requests import (
 )
 from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
 from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, request_shard
-from forebay.coordinator.membership import member_keys
 from forebay.coordinator.requests import codec
-from forebay.coordinator.scripts import FUNCTION_NOT_FOUND, Script, compose
+from forebay.coordinator.scripts.composing import FUNCTION_NOT_FOUND, Script, compose
+from forebay.coordinator.shard.membership import member_keys
 
 CLOCK_KEY: Final = "fb:test:clock"
 START_US: Final = 1_700_000_000_000_000

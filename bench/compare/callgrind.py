@@ -15,7 +15,7 @@ from typing import Final
 
 import redis
 
-from forebay.coordinator.embedded_files import find_server_binary
+from forebay.coordinator.server.embedded_files import find_server_binary
 
 COUNTED_FUNCTION: Final = "fcallCommand"
 """Of the server: counting goes on and off with it, so what is around a call is left out."""

@@ -14,8 +14,8 @@ from bench.compare.turn_micro import PATIENT
 from bench.handoff_limiters import PROVIDER_MODEL, ForebayLimiter, serve
 from bench.harness import Fleet, final_snapshots, new_runner, told
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.embedded import EmbeddedServer
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.server.embedded import EmbeddedServer
 
 CASE: Final = handoff.Case(2, 0.001)
 FULL: Final = handoff.Inputs(rounds=1, seconds=1.0)

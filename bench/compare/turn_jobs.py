@@ -18,7 +18,7 @@ from bench.figures import in_ms
 from bench.harness import Fleet, InvariantBrokenError, new_runner
 from bench.jobs_libraries import CONCURRENCY, FOREBAY_GROUPS, noop, started_at
 from bench.jobs_processes import serve
-from forebay.coordinator.embedded import EmbeddedServer
+from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.workers.arq.pool import create_pool
 from forebay.workers.arq.worker import open_worker
 

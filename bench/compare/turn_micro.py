@@ -20,8 +20,8 @@ from forebay.contracts.identity import RequestResourceKey
 from forebay.contracts.requests import SUCCESS, RequestAdmissionItem
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.embedded import EmbeddedServer
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.server.embedded import EmbeddedServer
 
 LOADS: Final = (ALONE, Load(1, 64), Load(2, 64))
 PATIENT: Final = MemberSettings(ttl_seconds=600.0, recheck_seconds=60.0, call_timeout_seconds=60.0)

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from bench.compare import turn_handoff, turn_jobs, turn_micro
 from bench.harness import loop_name
-from forebay.coordinator.embedded_files import find_server_binary
+from forebay.coordinator.server.embedded_files import find_server_binary
 
 TIMED: Final = "timed"
 INSTRUCTIONS: Final = "instructions"

@@ -17,10 +17,10 @@ from bench.shared_capacity.load import PROCESSES, Load, Tally, Way
 from bench.shared_capacity.rows import CAP, Provider, Row
 from bench.simulate.command import RULES
 from forebay import RequestAdmissionConfig
-from forebay.coordinator.address import parse_url
-from forebay.coordinator.connections import open_sync
-from forebay.coordinator.embedded import EmbeddedServer
 from forebay.coordinator.keys import request_shard
+from forebay.coordinator.server.address import parse_url
+from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.embedded import EmbeddedServer
 
 SAMPLE_SECONDS: Final = 0.1
 

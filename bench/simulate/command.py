@@ -18,7 +18,7 @@ from bench.simulate.rows import ROWS
 from bench.simulate.scenario import Scenario
 from bench.simulate.simulation import Run, run_oracle, run_rule
 from forebay.contracts.settings import RequestAdmissionTuningConfig
-from forebay.coordinator.embedded import EmbeddedServer
+from forebay.coordinator.server.embedded import EmbeddedServer
 
 RULES: Final = {
     "steady": RequestAdmissionTuningConfig(),

@@ -9,8 +9,8 @@ from typing import Any, Final
 import hiredis
 
 from bench.simulate.timeline import Timeline
-from forebay.coordinator.address import UnixAddress, parse_url
-from forebay.coordinator.scripts import Script, compose
+from forebay.coordinator.scripts.composing import Script, compose
+from forebay.coordinator.server.address import UnixAddress, parse_url
 
 CLOCK_KEY: Final = "fb:simulated:clock"
 CLOCK: Final = f"""local function server_time_us()

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from forebay.contracts.errors import ForebayError
 from forebay.contracts.requests import RequestAdmissionDecision, RequestAdmissionItem
-from forebay.coordinator.membership import Membership
-from forebay.coordinator.operations import Args, Operation, Result
+from forebay.coordinator.shard.membership import Membership
+from forebay.coordinator.shard.operation import Args, Operation, Result
 
 
 class Desk(Protocol):

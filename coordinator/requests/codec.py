@@ -18,7 +18,7 @@ from forebay.contracts.requests import (
 )
 from forebay.contracts.settings import LONGEST_SECONDS, RequestAdmissionConfig
 from forebay.coordinator.keys import check_id, encode
-from forebay.coordinator.operations import Args
+from forebay.coordinator.shard.operation import Args
 
 _LOCAL: Final = frozenset({RequestOutcomeKind.LOCAL_CANCELLED, RequestOutcomeKind.LOCAL_TIMEOUT})
 LONGEST_HINT_SECONDS: Final = 1e9

@@ -33,7 +33,6 @@ from forebay.contracts.requests import (
     TokenUsage,
 )
 from forebay.contracts.settings import LARGEST_CAP, RequestAdmissionConfig
-from forebay.coordinator.joining import Server
 from forebay.coordinator.keys import request_shard
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.asking import Attempt
@@ -42,6 +41,7 @@ from forebay.coordinator.requests.codec import wait_argument
 from forebay.coordinator.requests.shard import LeaseLost, RequestShard, require_lease
 from forebay.coordinator.requests.snapshots import Reader, RequestPressureSnapshotProvider
 from forebay.coordinator.requests.threads import LoopCaller, LoopEndedError
+from forebay.coordinator.shard.joining import Server
 from forebay.coordinator.supervision import Guard
 
 log = Logger("forebay.requests")

@@ -14,12 +14,12 @@ from redis.exceptions import NoPermissionError, NoScriptError, RedisError, Respo
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import ProviderModelKey, RequestResourceKey, check_cap, listed
 from forebay.contracts.settings import LARGEST_CAP
-from forebay.coordinator.address import ServerAddress
-from forebay.coordinator.connections import connection_error
 from forebay.coordinator.keys import SCHEMA_VERSION, request_shard
-from forebay.coordinator.link import refusal
 from forebay.coordinator.requests.snapshots import REQUEST_TAG
-from forebay.coordinator.scripts import script
+from forebay.coordinator.scripts.composing import script
+from forebay.coordinator.server.address import ServerAddress
+from forebay.coordinator.server.connections import connection_error
+from forebay.coordinator.server.link import refusal
 
 
 class Operable(Protocol):

@@ -24,15 +24,15 @@ from forebay.contracts.requests import (
     RequestReleaseOutcome,
 )
 from forebay.contracts.settings import RequestAdmissionConfig
-from forebay.coordinator.channel import ShardChannel
-from forebay.coordinator.joining import Server
 from forebay.coordinator.keys import encode, request_shard
 from forebay.coordinator.logs import Logger
-from forebay.coordinator.membership import Membership
-from forebay.coordinator.operations import Args, Operation, Release, Result
 from forebay.coordinator.requests import codec
 from forebay.coordinator.requests.asking import Attempt, Recheck, Registration, Sweep
-from forebay.coordinator.scripts import script
+from forebay.coordinator.scripts.composing import script
+from forebay.coordinator.shard.channel import ShardChannel
+from forebay.coordinator.shard.joining import Server
+from forebay.coordinator.shard.membership import Membership
+from forebay.coordinator.shard.operation import Args, Operation, Release, Result
 from forebay.coordinator.supervision import Guard
 
 SHORTEST_WAKE_SECONDS: Final = 0.001

@@ -6,8 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from forebay.coordinator.membership import Membership
-from forebay.coordinator.operations import Args, Operation, Question, Result
+from forebay.coordinator.shard.membership import Membership
+from forebay.coordinator.shard.operation import Args, Operation, Question, Result
 
 
 class Admit(Question):

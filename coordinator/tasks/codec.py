@@ -27,7 +27,7 @@ from forebay.contracts.tasks import (
     TaskOutcome,
 )
 from forebay.coordinator.keys import check_id, encode
-from forebay.coordinator.operations import Args
+from forebay.coordinator.shard.operation import Args
 
 _COUNTS: Final = {"try": 0, "nothing": 1, "loss": 2}
 RESOURCE_SAFE: Final = ":/"

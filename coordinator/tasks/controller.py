@@ -17,13 +17,13 @@ from forebay.contracts.tasks import (
     TaskDeferred,
     TaskOutcome,
 )
-from forebay.coordinator.channel import ShardChannel
-from forebay.coordinator.joining import Server
 from forebay.coordinator.keys import check_id, pool_shard
 from forebay.coordinator.logs import Logger
-from forebay.coordinator.membership import Membership
-from forebay.coordinator.operations import Operation, Release, Result
-from forebay.coordinator.scripts import script
+from forebay.coordinator.scripts.composing import script
+from forebay.coordinator.shard.channel import ShardChannel
+from forebay.coordinator.shard.joining import Server
+from forebay.coordinator.shard.membership import Membership
+from forebay.coordinator.shard.operation import Operation, Release, Result
 from forebay.coordinator.supervision import Guard
 from forebay.coordinator.tasks import codec
 from forebay.coordinator.tasks.asking import Admit, Word

@@ -17,9 +17,9 @@ from redis.exceptions import RedisError
 
 from forebay.contracts.identity import shown
 from forebay.contracts.settings import MemberSettings
-from forebay.coordinator.address import ServerAddress
-from forebay.coordinator.connections import connection_error
 from forebay.coordinator.keys import POOL_KEYS, ShardKeys
+from forebay.coordinator.server.address import ServerAddress
+from forebay.coordinator.server.connections import connection_error
 
 ARQ_QUEUE: Final = "arq:queue"
 _POOL: Final = "pool:"

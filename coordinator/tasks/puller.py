@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Sequence
 from forebay.contracts.errors import ForebayError
 from forebay.contracts.tasks import Admission, TaskAdmissionLease
 from forebay.coordinator.logs import Logger
-from forebay.coordinator.operations import Args, Operation, Result
+from forebay.coordinator.shard.operation import Args, Operation, Result
 from forebay.coordinator.supervision import Guard
 from forebay.coordinator.tasks import codec
 from forebay.coordinator.tasks.controller import TaskAdmissionController

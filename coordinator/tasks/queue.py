@@ -10,10 +10,10 @@ from forebay.contracts.errors import ConfigurationError, TaskAdmissionError
 from forebay.contracts.identity import check_type
 from forebay.contracts.task_policies import QueueView
 from forebay.contracts.tasks import SchedulableTask, TaskAdmissionDenied, TaskDenialReason
-from forebay.coordinator.channel import ShardChannel
 from forebay.coordinator.keys import check_id
 from forebay.coordinator.logs import Logger
-from forebay.coordinator.operations import Result
+from forebay.coordinator.shard.channel import ShardChannel
+from forebay.coordinator.shard.operation import Result
 from forebay.coordinator.tasks import codec
 from forebay.coordinator.tasks.id_holders import HolderServer, holder_of
 from forebay.coordinator.tasks.snapshots import PoolReader

@@ -15,12 +15,12 @@ from forebay.contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpe
 from forebay.contracts.snapshots import AuditReport
 from forebay.contracts.task_policies import MOST_CONSIDERED, QueueView, TaskAdmissionView
 from forebay.contracts.tasks import Amounts, TaskAdmissionBlockSummary
-from forebay.coordinator.connections import connection_error
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import ShardKeys, check_id, pool_shard
-from forebay.coordinator.link import reading_error
 from forebay.coordinator.requests.snapshots import decode_audit
-from forebay.coordinator.scripts import script
+from forebay.coordinator.scripts.composing import script
+from forebay.coordinator.server.connections import connection_error
+from forebay.coordinator.server.link import reading_error
 from forebay.coordinator.tasks import codec
 
 MAX_ROWS: Final = 100

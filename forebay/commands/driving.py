@@ -24,11 +24,11 @@ from forebay.contracts.errors import (
 )
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.settings import MemberSettings
-from forebay.coordinator.address import EmbeddedAddress, parse_url
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.runs.plan import CELL_FUNCTION
 from forebay.coordinator.runs.refusals import refusals_of
+from forebay.coordinator.server.address import EmbeddedAddress, parse_url
 from forebay.coordinator.supervision import Background, Guard
 from forebay.coordinator.tasks.snapshots import count_serving
 from forebay.runtime import (

@@ -26,10 +26,10 @@ from forebay.contracts.snapshots import AuditReport, GlobalSnapshot
 from forebay.contracts.task_policies import TaskAdmissionConfig
 from forebay.contracts.workflow import Workflow
 from forebay.coordinator.coordinator import Coordinator, pid_of
-from forebay.coordinator.embedded import EmbeddedServer
 from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.requests.resolver import RequestResourceResolver
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.idle_gaps import IdleGaps
 from forebay.coordinator.tasks.snapshots import audit_pool

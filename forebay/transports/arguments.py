@@ -11,9 +11,9 @@ from forebay.connecting import Connection
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import check_type, shown
 from forebay.contracts.settings import MemberSettings, RequestAdmissionConfig, RequestQuotas
-from forebay.coordinator.address import parse_url
 from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.server.address import parse_url
 
 Controller = AdaptiveRequestAdmissionController | BlockingRequestAdmissionController
 

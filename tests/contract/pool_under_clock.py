@@ -11,11 +11,11 @@ import pytest
 import redis
 
 from forebay.contracts.snapshots import AuditReport
-from forebay.coordinator.address import parse_url
-from forebay.coordinator.connections import open_sync
 from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, pool_shard
-from forebay.coordinator.membership import member_keys
 from forebay.coordinator.requests.snapshots import decode_audit
+from forebay.coordinator.server.address import parse_url
+from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.shard.membership import member_keys
 from forebay.coordinator.tasks.codec import parse_signature
 from tests.contract.shard_under_clock import CLOCK_KEY, SECOND_US, START_US, TTL_US, UNDER_CLOCK
 from tests.support_scripts import composed, evaluate

@@ -19,13 +19,13 @@ from forebay.contracts.identity import (
 from forebay.contracts.requests import RequestAdmissionItem
 from forebay.contracts.settings import RequestAdmissionConfig
 from forebay.contracts.snapshots import AuditReport, GlobalSnapshot
-from forebay.coordinator.address import parse_url
-from forebay.coordinator.connections import open_sync
 from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, request_shard
-from forebay.coordinator.membership import member_keys
 from forebay.coordinator.requests import codec
 from forebay.coordinator.requests.snapshots import decode_audit, decode_capture
-from forebay.coordinator.scripts import compose
+from forebay.coordinator.scripts.composing import compose
+from forebay.coordinator.server.address import parse_url
+from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.shard.membership import member_keys
 from tests.support_scripts import FRAGMENTS
 
 SERVERS: Final = ("fakeredis", "server")

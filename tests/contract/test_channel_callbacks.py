@@ -12,10 +12,10 @@ from structlog.testing import capture_logs
 
 import forebay
 from forebay.contracts.errors import ConfigurationError, CoordinatorError, CoordinatorUnavailable
-from forebay.coordinator.channel import OPERATIONS_PER_CALL, ShardChannel
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.operations import Operation, Question, Release
 from forebay.coordinator.requests import codec
+from forebay.coordinator.shard.channel import OPERATIONS_PER_CALL, ShardChannel
+from forebay.coordinator.shard.operation import Operation, Question, Release
 from tests.contract.chat_domain import MODEL, is_idle, item, when
 from tests.support import wait_until
 from tests.support_scene import Controller, settings, soon
@@ -237,7 +237,8 @@ async def test_replies_that_can_never_be_read_are_no_hot_loop(
 ) -> None:
     pauses: list[int] = []
     monkeypatch.setattr(
-        "forebay.coordinator.channel.pause_seconds", lambda failures: pauses.append(failures) or 0.0
+        "forebay.coordinator.shard.channel.pause_seconds",
+        lambda failures: pauses.append(failures) or 0.0,
     )
     monkeypatch.setattr(channel, "_deliver", lambda *_: json.loads("garbled"))
     for _ in range(3):

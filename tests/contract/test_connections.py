@@ -14,14 +14,14 @@ import pytest
 import redis
 
 from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable, ServerTooOld
-from forebay.coordinator.address import (
+from forebay.coordinator.server.address import (
     EmbeddedAddress,
     TcpAddress,
     TlsFiles,
     UnixAddress,
     parse_url,
 )
-from forebay.coordinator.connections import (
+from forebay.coordinator.server.connections import (
     ServerVersion,
     check_server,
     connection_error,
@@ -30,7 +30,7 @@ from forebay.coordinator.connections import (
     parse_server_version,
     require_supported,
 )
-from forebay.coordinator.embedded_files import find_server_binary
+from forebay.coordinator.server.embedded_files import find_server_binary
 
 SECRET = "hunter2"
 

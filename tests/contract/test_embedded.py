@@ -17,17 +17,17 @@ import pytest
 import redis
 
 from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable
-from forebay.coordinator import embedded_files
-from forebay.coordinator.address import UnixAddress, parse_url
-from forebay.coordinator.connections import check_server, open_async, open_sync
-from forebay.coordinator.embedded import LOG_FILE, EmbeddedServer
+from forebay.coordinator.server import embedded_files
+from forebay.coordinator.server.address import UnixAddress, parse_url
+from forebay.coordinator.server.connections import check_server, open_async, open_sync
+from forebay.coordinator.server.embedded import LOG_FILE, EmbeddedServer
 from tests.support import wait_until
 
 ROOT = Path(__file__).parents[2]
 
 OWNER = """
 import os, sys
-from forebay.coordinator.embedded import EmbeddedServer
+from forebay.coordinator.server.embedded import EmbeddedServer
 server = EmbeddedServer(sys.argv[1] or None)
 server.start()
 child = os.fork() if "fork" in sys.argv else os.getpid()

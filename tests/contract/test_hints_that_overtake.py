@@ -21,10 +21,10 @@ from forebay.contracts.requests import (
     RequestDenialReason,
 )
 from forebay.contracts.settings import MemberSettings, RequestAdmissionConfig
-from forebay.coordinator.channel import ShardChannel
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.operations import Operation
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.shard.channel import ShardChannel
+from forebay.coordinator.shard.operation import Operation
 from tests.contract.chat_domain import CHAT, MODEL
 from tests.support import wait_until
 from tests.support_tasks import Work, joined, task

@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import pytest
 
-from forebay.coordinator.address import TcpAddress, TlsFiles, UnixAddress, parse_url
-from forebay.coordinator.async_connections import async_connection_class
-from forebay.coordinator.connections import open_async
+from forebay.coordinator.server.address import TcpAddress, TlsFiles, UnixAddress, parse_url
+from forebay.coordinator.server.async_connections import async_connection_class
+from forebay.coordinator.server.connections import open_async
 
 PATIENCE_SECONDS = 30.0
 TURNS = range(1, 13)
@@ -76,4 +76,4 @@ def test_every_kind_of_address_is_reached_so() -> None:
     kinds = [async_connection_class(address) for address in addresses]
     assert len(set(kinds)) == len(addresses)
     (send,) = {kind.send_packed_command for kind in kinds}
-    assert send.__module__ == "forebay.coordinator.async_connections"
+    assert send.__module__ == "forebay.coordinator.server.async_connections"

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from forebay.coordinator.address import parse_url
-from forebay.coordinator.connections import open_sync
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import OPERATOR_SCRIPTS_KEY, SHARDS_KEY, request_shard
-from forebay.coordinator.operators import OPERATOR_RIGHTS, operator_scripts, publish_scripts
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.scripts.operators import OPERATOR_RIGHTS, operator_scripts, publish_scripts
+from forebay.coordinator.server.address import parse_url
+from forebay.coordinator.server.connections import open_sync
 from tests.contract.shard_under_clock import LARGE, SERVERS, Shard, make_busy, open_shard
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from forebay.contracts.snapshots import AuditReport
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.operators import operator_scripts
+from forebay.coordinator.scripts.operators import operator_scripts
 from forebay.coordinator.tasks.snapshots import audit_pool, pool_lines
 from tests.contract.pool_under_clock import MODEL, ONE, OTHER, Pool, open_pool
 from tests.contract.run_plans import plan

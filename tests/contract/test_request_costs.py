@@ -14,10 +14,10 @@ import redis
 
 from forebay.contracts.requests import RequestOutcomeKind as Outcome
 from forebay.contracts.settings import RequestAdmissionConfig
-from forebay.coordinator.address import parse_url
-from forebay.coordinator.connections import open_sync
 from forebay.coordinator.keys import SHARDS_KEY
-from forebay.coordinator.scripts import ENTRY_POINTS, compose
+from forebay.coordinator.scripts.composing import ENTRY_POINTS, compose
+from forebay.coordinator.server.address import parse_url
+from forebay.coordinator.server.connections import open_sync
 from tests.support_costs import FEW, MANY, commands, counted, promised
 from tests.support_scripts import DEAF_KEY, Acquire, Cancel, Release, ScriptedShard, State, granted
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from forebay.contracts.requests import RequestOutcomeKind as Outcome
-from forebay.coordinator.address import parse_url
-from forebay.coordinator.connections import open_sync
+from forebay.coordinator.server.address import parse_url
+from forebay.coordinator.server.connections import open_sync
 from tests.support_scripts import (
     GENERATION,
     Acquire,

@@ -17,10 +17,10 @@ from forebay.contracts.requests import (
     RequestReleaseOutcome,
 )
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.embedded import EmbeddedServer
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.requests.operating import reset_cooldown, reset_window, set_override_cap
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.server.embedded import EmbeddedServer
 from tests.support import wait_until
 from tests.support_runs import forebay
 from tests.support_scripts import AIMD

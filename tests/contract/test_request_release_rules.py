@@ -14,12 +14,12 @@ import pytest
 import redis
 
 import forebay
-from forebay.coordinator.address import parse_url
-from forebay.coordinator.connections import open_sync
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.embedded import EmbeddedServer
 from forebay.coordinator.keys import request_shard
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.server.address import parse_url
+from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.embedded import EmbeddedServer
 from tests.support import wait_until
 
 MODEL: Final = forebay.ProviderModelKey(provider_name="acme", model_id="m")

@@ -15,10 +15,10 @@ from forebay.contracts.requests import RequestAdmissionItem, RequestOutcomeKind
 from forebay.contracts.settings import RequestAdmissionTuningConfig
 from forebay.contracts.snapshots import GlobalSnapshot
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.embedded import EmbeddedServer
 from forebay.coordinator.keys import SHARDS_KEY
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.server.embedded import EmbeddedServer
 from tests.contract.shard_under_clock import (
     LARGE,
     SECOND_US,

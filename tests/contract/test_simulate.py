@@ -15,7 +15,7 @@ from bench.simulate.rows import ROWS
 from bench.simulate.rows.making import at_once, limited, outages
 from bench.simulate.simulation import run_oracle, run_rule
 from bench.simulate.timeline import SECOND_US
-from forebay.coordinator.embedded import EmbeddedServer
+from forebay.coordinator.server.embedded import EmbeddedServer
 
 RULE_NAMES = list(RULES)
 NOISY = {"noise-1", "noise-3"}

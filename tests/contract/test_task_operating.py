@@ -11,10 +11,10 @@ import pytest
 
 from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.embedded import EmbeddedServer
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.requests.operating import reset_window, set_override_cap
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.coordinator.tasks.operating import set_pool_state
 from tests.contract.test_request_operating_calls import MODEL, RESOURCE
 from tests.support_runs import forebay

@@ -11,7 +11,7 @@ from forebay.contracts.errors import CoordinatorFull
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.tasks import Admission
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.operations import Operation
+from forebay.coordinator.shard.operation import Operation
 from forebay.coordinator.tasks import codec
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from tests.support import wait_until

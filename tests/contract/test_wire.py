@@ -11,9 +11,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from structlog.testing import capture_logs
 
-from forebay.coordinator.address import parse_url
-from forebay.coordinator.connections import open_async
-from forebay.coordinator.wire import Wire, is_sendable, open_wire
+from forebay.coordinator.server.address import parse_url
+from forebay.coordinator.server.connections import open_async
+from forebay.coordinator.server.wire import Wire, is_sendable, open_wire
 from tests.support import wait_until
 
 SECRET = "a secret"  # no line of a traceback quotes it, only the message does

@@ -13,9 +13,9 @@ import pytest
 
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.tasks import RunCell
-from forebay.coordinator.address import parse_url
-from forebay.coordinator.connections import open_sync
 from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.server.address import parse_url
+from forebay.coordinator.server.connections import open_sync
 from forebay.runtime import start_worker, stop_workers
 from forebay.workers.arq.worker import open_worker
 from forebay.workers.runs.allowlist import options_for

@@ -18,8 +18,8 @@ from arq.connections import ArqRedis
 from arq.worker import Retry, Worker
 
 from forebay.contracts.errors import CoordinatorUnavailable
-from forebay.coordinator.address import parse_url
-from forebay.coordinator.connections import open_sync
+from forebay.coordinator.server.address import parse_url
+from forebay.coordinator.server.connections import open_sync
 from forebay.workers.arq.pool import create_pool
 from forebay.workers.arq.worker import open_worker
 from tests.support import wait_until

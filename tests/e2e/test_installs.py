@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from forebay.coordinator.scripts import ENTRY_POINTS, compose
+from forebay.coordinator.scripts.composing import ENTRY_POINTS, compose
 from tests.support_installs import (
     BARE_NAMES,
     ROOT,
@@ -34,7 +34,7 @@ import importlib.metadata, importlib.util, json, sys
 from importlib.resources import files
 import forebay
 from forebay.contracts.errors import ForebayError
-from forebay.coordinator.scripts import ENTRY_POINTS, compose
+from forebay.coordinator.scripts.composing import ENTRY_POINTS, compose
 example = files("forebay.demo.support_triage")
 print(json.dumps({
     "is one class": forebay.ForebayError is ForebayError,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from forebay.coordinator.embedded import EmbeddedServer
+from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.mock_provider.server import MockProviderServer
 from forebay.mock_provider.truth import ProviderTruth
 from forebay.runtime import start_worker, stop_workers

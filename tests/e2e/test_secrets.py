@@ -17,8 +17,8 @@ import pytest
 from pydantic import SecretStr
 
 import forebay
-from forebay.coordinator.address import parse_url
-from forebay.coordinator.connections import open_sync
+from forebay.coordinator.server.address import parse_url
+from forebay.coordinator.server.connections import open_sync
 from forebay.workers.executor import ModelRequest, ModelRequestExecutor
 from forebay.workers.providers.openai_client import OpenAICompatibleClient
 from tests.contract.chat_domain import CHAT

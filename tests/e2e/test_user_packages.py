@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.embedded import EmbeddedServer
 from forebay.coordinator.keys import pool_shard
+from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.runtime import start_worker, stop_workers
 from forebay.workers.arq.pool import create_pool
 from tests.support import wait_until

@@ -15,12 +15,13 @@ import pytest
 from structlog.testing import capture_logs
 
 import forebay
-from forebay.coordinator import channel, joining, link, wakeups, wire
-from forebay.coordinator.address import parse_url
-from forebay.coordinator.channel import ShardChannel
-from forebay.coordinator.connections import open_sync
+from forebay.coordinator.server import link, wakeups, wire
+from forebay.coordinator.server.address import parse_url
+from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.wakeups import Subscriber
+from forebay.coordinator.shard import channel, joining
+from forebay.coordinator.shard.channel import ShardChannel
 from forebay.coordinator.supervision import Background
-from forebay.coordinator.wakeups import Subscriber
 from tests.contract.chat_domain import MODEL, item
 from tests.support import wait_until
 from tests.support_awaits import Place, ThrownAt, awaits_of, each_wait, throw_into

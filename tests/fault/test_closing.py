@@ -10,12 +10,12 @@ from structlog.testing import capture_logs
 
 import forebay
 from forebay.contracts.errors import CoordinatorUnavailable, SchemaMismatch
-from forebay.coordinator import channel as channel_module
-from forebay.coordinator import joining
-from forebay.coordinator.address import parse_url
-from forebay.coordinator.channel import ShardChannel
-from forebay.coordinator.connections import open_sync
 from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.server.address import parse_url
+from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.shard import channel as channel_module
+from forebay.coordinator.shard import joining
+from forebay.coordinator.shard.channel import ShardChannel
 from tests.contract.chat_domain import MODEL, item
 from tests.support import wait_until
 from tests.support_proxy import FaultyProxy

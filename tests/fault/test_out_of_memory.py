@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 import forebay
-from forebay.coordinator.embedded import EmbeddedServer
+from forebay.coordinator.server.embedded import EmbeddedServer
 from tests.contract.chat_domain import CHAT, MODEL, item
 from tests.support import wait_until
 

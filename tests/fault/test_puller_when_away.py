@@ -10,7 +10,7 @@ import pytest
 
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.embedded import EmbeddedServer
+from forebay.coordinator.server.embedded import EmbeddedServer
 from tests.support import wait_until
 from tests.support_tasks import Work, joined, task
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from forebay.coordinator.embedded import EmbeddedServer
+from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.mock_provider.server import MockProviderServer
 from forebay.mock_provider.truth import ProviderTruth
 from tests.support import wait_until

@@ -11,9 +11,9 @@ from structlog.testing import capture_logs
 
 import forebay
 from forebay.contracts.errors import CoordinatorUnavailable
-from forebay.coordinator import wakeups
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.wakeups import Subscriber
+from forebay.coordinator.server import wakeups
+from forebay.coordinator.server.wakeups import Subscriber
 from tests.contract.chat_domain import MODEL
 from tests.support import wait_until
 from tests.support_proxy import FaultyProxy

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from forebay.coordinator.address import EmbeddedAddress
-from forebay.coordinator.embedded import EmbeddedServer
+from forebay.coordinator.server.address import EmbeddedAddress
+from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.mock_provider.log import RequestRecord
 from forebay.mock_provider.server import MockProviderServer
 from forebay.mock_provider.truth import ProviderTruth

@@ -13,10 +13,10 @@ import pytest
 import redis
 
 import forebay
-from forebay.coordinator.address import parse_url
-from forebay.coordinator.connections import open_sync
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.embedded import EmbeddedServer
+from forebay.coordinator.server.address import parse_url
+from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.embedded import EmbeddedServer
 from tests.contract.chat_domain import MODEL, item, when
 from tests.support import wait_until
 from tests.support_scene import Scene, open_scene, settings, soon

@@ -15,8 +15,8 @@ from forebay.contracts.identity import RequestDomain
 from forebay.contracts.quotas import QuotaReading
 from forebay.contracts.requests import RateLimitScope
 from forebay.contracts.requests import RequestOutcomeKind as Outcome
-from forebay.coordinator.address import parse_url
-from forebay.coordinator.connections import open_sync
+from forebay.coordinator.server.address import parse_url
+from forebay.coordinator.server.connections import open_sync
 from tests.property.modes import LONG, explore
 from tests.property.request_comparison import in_order
 from tests.property.request_moves import MOSTLY, MOVES, REGISTRATIONS, WEIGHTED

@@ -9,7 +9,7 @@ from typing import Any, Final
 from bench.harness import InvariantBrokenError, final_snapshots
 from bench.shared_capacity.children import Counting
 from bench.shared_capacity.load import HTTP_OK, HTTP_TOO_MANY, Load, Tally, Way, run_load
-from forebay.coordinator.embedded import EmbeddedServer
+from forebay.coordinator.server.embedded import EmbeddedServer
 
 _OUTCOMES: Final = {"success": HTTP_OK, "rate_limited": HTTP_TOO_MANY}
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from forebay.contracts.errors import ConfigurationError
-from forebay.coordinator.address import (
+from forebay.coordinator.server.address import (
     EmbeddedAddress,
     TcpAddress,
     TlsFiles,

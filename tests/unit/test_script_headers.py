@@ -10,14 +10,8 @@ import pytest
 from forebay import lua
 from forebay.contracts.identity import ProviderModelKey
 from forebay.coordinator.keys import POOL_KEYS, REQUEST_KEYS, pool_shard, request_shard
-from forebay.coordinator.scripts import (
-    BIND,
-    ENTRY_POINTS,
-    SECTIONS,
-    Script,
-    compose,
-    parse_header,
-)
+from forebay.coordinator.scripts.composing import ENTRY_POINTS, Script, compose
+from forebay.coordinator.scripts.headers import BIND, SECTIONS, parse_header
 
 WITH_OPERATIONS = [name for name in ENTRY_POINTS if name.endswith(("/batch", "/operate"))]
 WRITERS = [name for name in ENTRY_POINTS if name.startswith("member/")] + WITH_OPERATIONS

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from forebay.coordinator.script_library import as_library
-from forebay.coordinator.scripts import ENTRY_POINTS, compose
+from forebay.coordinator.scripts.__main__ import main
+from forebay.coordinator.scripts.composing import ENTRY_POINTS, compose
+from forebay.coordinator.scripts.library import as_library
 
 SOURCE = """\
 -- Purpose.
@@ -60,3 +61,21 @@ def test_another_text_is_another_function(name: str) -> None:
     assert script.function.startswith("forebay_")
     if script.text != other.text:
         assert script.function != other.function
+
+
+@pytest.mark.parametrize("name", ENTRY_POINTS)
+def test_show_prints_a_script_with_the_lines_that_a_server_s_errors_name(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["show", name]) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert shown[0].startswith("#!lua" if name.endswith("/batch") or "member/" in name else "--")
+    assert "KEYS[1]" in "\n".join(shown)
+    assert len(shown) >= len(compose(name).origins)
+
+
+def test_show_of_no_script_names_those_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "requests/nothing"]) == 2
+    told = capsys.readouterr().err
+    assert "requests/nothing" in told
+    assert all(name in told for name in ENTRY_POINTS)

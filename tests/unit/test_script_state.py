@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import pytest
 from lupa import lua51
 
-from forebay.coordinator.scripts import ENTRY_POINTS, Script, compose
+from forebay.coordinator.scripts.composing import ENTRY_POINTS, Script, compose
 
 LUA_LIMIT = 200
 """Local variables that Lua 5.1 lets one function have at a time; the main chunk is one."""

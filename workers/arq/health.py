@@ -16,10 +16,10 @@ from arq.constants import default_queue_name, health_check_key_suffix
 from redis.exceptions import RedisError, ResponseError
 
 from forebay.contracts.errors import CoordinatorUnavailable
-from forebay.coordinator.address import parse_url
-from forebay.coordinator.connections import open_sync
 from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.logs import Logger
+from forebay.coordinator.server.address import parse_url
+from forebay.coordinator.server.connections import open_sync
 
 log = Logger("forebay.worker")
 

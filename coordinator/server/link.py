@@ -28,11 +28,11 @@ from forebay.contracts.errors import (
     ForebayError,
     SchemaMismatch,
 )
-from forebay.coordinator.address import ServerAddress
-from forebay.coordinator.connections import connection_error
 from forebay.coordinator.keys import SCHEMA_VERSION
-from forebay.coordinator.scripts import FUNCTION_NOT_FOUND, Script
-from forebay.coordinator.wire import Wire, open_wire
+from forebay.coordinator.scripts.composing import FUNCTION_NOT_FOUND, Script
+from forebay.coordinator.server.address import ServerAddress
+from forebay.coordinator.server.connections import connection_error
+from forebay.coordinator.server.wire import Wire, open_wire
 
 _PASSING: Final = frozenset(
     {

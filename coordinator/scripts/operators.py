@@ -19,7 +19,7 @@ from typing import Final, cast
 import redis.asyncio as aioredis
 
 from forebay.coordinator.keys import OPERATOR_SCRIPTS_KEY, POOL_KEYS, REQUEST_KEYS, SHARDS_KEY
-from forebay.coordinator.scripts import script
+from forebay.coordinator.scripts.composing import script
 
 _SHARD: Final = "fb:{rq:local/mock-large}"
 

@@ -1,30 +1,19 @@
-"""Composing, checking and naming the Lua scripts (spec 09, *Scripts*).
-
-An entry point's header is its contract. From its KEYS and ARGV sections the composer generates the
-lines that bind ``K.<name>`` and the argument names, so that an index can never drift from the
-documented order. ``python -m forebay.coordinator.scripts check`` runs luacheck on each of them.
-"""
+"""Composing and naming the Lua scripts: an entry point with its fragments (spec 09, *Scripts*)."""
 
 from __future__ import annotations
 
 import hashlib
 import re
-import shutil
-import subprocess
-import sys
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import files
-from pathlib import Path
 from typing import Final
 
-from forebay.coordinator.script_library import as_library
+from forebay.coordinator.scripts.headers import BIND, Header, parse_header
+from forebay.coordinator.scripts.library import as_library
 
 INCLUDE = re.compile(r"^-- @include (\S+)$")
-BIND: Final = "-- @bind"
-SECTIONS: Final = ("KEYS", "ARGV", "Reply", "Errors", "Cost", "Invariant")
 FUNCTION_NOT_FOUND: Final = "Function not found"
 """A server's answer to a call of a function that it was not given yet."""
 ENTRY_POINTS: Final = (
@@ -41,42 +30,8 @@ ENTRY_POINTS: Final = (
     "tasks/show",
     "tasks/audit",
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Header:
-    """The contract at the top of an entry point.
-
-    Attributes:
-        purpose: its first line.
-        keys: name and type of each key, in order; a type ``rest`` stands for any further keys.
-        arguments: name and type of each argument, in order; ``rest`` for all that follow.
-        sections: the text of every section, by name.
-    """
-
-    purpose: str
-    keys: tuple[tuple[str, str], ...]
-    arguments: tuple[tuple[str, str], ...]
-    sections: Mapping[str, str]
-
-    def binding(self) -> str:
-        """Return the Lua lines that give KEYS and ARGV their names."""
-        keys = [
-            f"  {name} = KEYS[{i}],"
-            for i, (name, kind) in enumerate(self.keys, 1)
-            if kind != "rest"
-        ]
-        fixed = [name for name, kind in self.arguments if kind != "rest"]
-        lines = ["local K = {", *keys, "}"]
-        if fixed:
-            values = ", ".join(f"ARGV[{i}]" for i in range(1, len(fixed) + 1))
-            lines.append(f"local {', '.join(fixed)} = {values}")
-        lines += [
-            f"local {name} = {i}"
-            for i, (name, kind) in enumerate(self.arguments, 1)
-            if kind == "rest"
-        ]
-        return "\n".join(lines)
+FUNCTIONS: Final = ("member/join", "member/heartbeat", "requests/batch", "tasks/batch")
+"""The entry points that members call as functions (ADR 0006); the others are evaluated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,47 +77,6 @@ class Script:
             return self.origins[line - 1] if 0 < line <= len(self.origins) else match.group(0)
 
         return re.sub(r"user_(?:script|function):(\d+)", origin, message)
-
-
-def parse_header(text: str) -> Header:
-    """Read the contract at the top of an entry point.
-
-    Raises:
-        ValueError: a section is missing or a line has no name and type.
-    """
-    lines = []
-    for line in text.splitlines():
-        if not line.startswith("--") or line == BIND:
-            break
-        lines.append(line[2:])
-    sections: dict[str, list[str]] = {}
-    current: list[str] = []
-    purpose = lines[0].strip() if lines else ""
-    for line in lines[1:]:
-        word = line.strip()
-        if word in SECTIONS:
-            current = sections.setdefault(word, [])
-        elif word:
-            current.append(line)
-    if missing := [name for name in SECTIONS if name not in sections]:
-        raise ValueError(f"header lacks the section {missing[0]}")
-    return Header(
-        purpose=purpose,
-        keys=_names(sections["KEYS"]),
-        arguments=_names(sections["ARGV"]),
-        sections={name: "\n".join(body) for name, body in sections.items()},
-    )
-
-
-def _names(lines: list[str]) -> tuple[tuple[str, str], ...]:
-    """Return name and type of each entry; deeper indented lines continue a meaning."""
-    entries = []
-    for line in lines:
-        if line.startswith(" " * 4):
-            continue
-        name, kind, _meaning = line.split(maxsplit=2)
-        entries.append((name, kind))
-    return tuple(entries)
 
 
 def _source(path: str, fragments: Mapping[str, str]) -> str:
@@ -222,25 +136,3 @@ def compose(name: str, fragments: Mapping[str, str] | None = None) -> Script:
 def script(name: str) -> Script:
     """Return a production script, composed once per process."""
     return compose(name)
-
-
-def luacheck() -> int:
-    """Run luacheck over every composed entry point; return its exit status."""
-    program = shutil.which("luacheck")
-    if program is None:
-        sys.stderr.write("luacheck is not installed: apt-get install lua-check\n")
-        return 2
-    with tempfile.TemporaryDirectory() as folder:
-        for name in ENTRY_POINTS:
-            (Path(folder) / (name.replace("/", "_") + ".lua")).write_text(compose(name).text)
-        return subprocess.run(
-            [program, "--std", "lua51", "--globals", "redis", "KEYS", "ARGV", "cjson",
-             "--max-line-length", "140", "--quiet", folder],
-            check=False,
-        ).returncode  # fmt: skip
-
-
-if __name__ == "__main__":
-    if sys.argv[1:] == ["check"]:
-        sys.exit(luacheck())
-    sys.exit("usage: python -m forebay.coordinator.scripts check")

@@ -15,10 +15,10 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable
-from forebay.coordinator.availability import ConnectionState
 from forebay.coordinator.logs import Logger
+from forebay.coordinator.server.availability import ConnectionState
+from forebay.coordinator.server.wire import Wire, open_wire
 from forebay.coordinator.supervision import Background, Guard, pause_seconds
-from forebay.coordinator.wire import Wire, open_wire
 
 log = Logger("forebay.wakeups")
 

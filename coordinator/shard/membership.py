@@ -20,10 +20,10 @@ import redis
 from redis.exceptions import RedisError, ResponseError
 
 from forebay.contracts.settings import MemberSettings
-from forebay.coordinator.availability import Availability, ConnectionState
 from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, ShardKeys
 from forebay.coordinator.logs import Logger
-from forebay.coordinator.scripts import FUNCTION_NOT_FOUND, script
+from forebay.coordinator.scripts.composing import FUNCTION_NOT_FOUND, script
+from forebay.coordinator.server.availability import Availability, ConnectionState
 from forebay.coordinator.supervision import Guard, name_of
 
 MEMBERS_PER_SECOND: Final = 1000

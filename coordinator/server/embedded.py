@@ -23,9 +23,9 @@ from urllib.parse import quote
 import redis
 
 from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable
-from forebay.coordinator.address import UnixAddress
-from forebay.coordinator.connections import open_sync
-from forebay.coordinator.embedded_files import (
+from forebay.coordinator.server.address import UnixAddress
+from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.embedded_files import (
     SOCKET_NAME,
     find_server_binary,
     locked,

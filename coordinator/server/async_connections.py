@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import redis.asyncio as aioredis
 from redis.asyncio.connection import AbstractConnection
 
-from forebay.coordinator.address import ServerAddress, TcpAddress, UnixAddress
+from forebay.coordinator.server.address import ServerAddress, TcpAddress, UnixAddress
 
 
 class _Cancellable(AbstractConnection):

@@ -22,15 +22,21 @@ from forebay.contracts.errors import (
     CoordinatorUnavailable,
     ForebayError,
 )
-from forebay.coordinator.joining import MEMBER_SCRIPTS, Server, join
 from forebay.coordinator.keys import ShardKeys
-from forebay.coordinator.link import Answer, Call, LinkDownError, NotAMemberError, refused_operation
 from forebay.coordinator.logs import Logger
-from forebay.coordinator.membership import Membership
-from forebay.coordinator.operations import Args, Operation, Question, Result
-from forebay.coordinator.scripts import Script
+from forebay.coordinator.scripts.composing import Script
+from forebay.coordinator.server.link import (
+    Answer,
+    Call,
+    LinkDownError,
+    NotAMemberError,
+    refused_operation,
+)
+from forebay.coordinator.server.wire import is_sendable
+from forebay.coordinator.shard.joining import MEMBER_SCRIPTS, Server, join
+from forebay.coordinator.shard.membership import Membership
+from forebay.coordinator.shard.operation import Args, Operation, Question, Result
 from forebay.coordinator.supervision import Background, Guard, name_of, pause_seconds
-from forebay.coordinator.wire import is_sendable
 
 OPERATIONS_PER_CALL: Final = 64
 RESULTS_PER_TURN: Final = 16

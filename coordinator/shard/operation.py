@@ -8,7 +8,7 @@ from typing import Any
 
 from forebay.contracts.errors import ForebayError
 from forebay.contracts.requests import ReleaseReason, ReleaseResult
-from forebay.coordinator.membership import Membership
+from forebay.coordinator.shard.membership import Membership
 
 Result = list[Any]
 Args = tuple[str | int | bytes, ...]

@@ -10,8 +10,8 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from forebay.coordinator.address import ServerAddress
 from forebay.coordinator.logs import Logger
+from forebay.coordinator.server.address import ServerAddress
 
 log = Logger("forebay.channel")
 

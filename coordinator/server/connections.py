@@ -24,8 +24,13 @@ from forebay.contracts.errors import (
     ForebayError,
     ServerTooOld,
 )
-from forebay.coordinator.address import EmbeddedAddress, ServerAddress, TcpAddress, UnixAddress
-from forebay.coordinator.async_connections import async_connection_class
+from forebay.coordinator.server.address import (
+    EmbeddedAddress,
+    ServerAddress,
+    TcpAddress,
+    UnixAddress,
+)
+from forebay.coordinator.server.async_connections import async_connection_class
 
 CONNECT_TIMEOUT_SECONDS = 2.0
 SOCKET_TIMEOUT_SECONDS = 5.0

@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 from forebay.contracts.settings import MemberSettings
-from forebay.coordinator.address import ServerAddress
-from forebay.coordinator.availability import Availability
 from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, ShardKeys
-from forebay.coordinator.link import Call, ScriptLink
-from forebay.coordinator.membership import Heartbeat, Membership, boot_seconds, member_keys
-from forebay.coordinator.scripts import Script, script
-from forebay.coordinator.wakeups import Subscriber
+from forebay.coordinator.scripts.composing import Script, script
+from forebay.coordinator.server.address import ServerAddress
+from forebay.coordinator.server.availability import Availability
+from forebay.coordinator.server.link import Call, ScriptLink
+from forebay.coordinator.server.wakeups import Subscriber
+from forebay.coordinator.shard.membership import Heartbeat, Membership, boot_seconds, member_keys
 
 JOIN: Final = script("member/join")
 MEMBER_SCRIPTS: Final = (JOIN, script("member/heartbeat"))
