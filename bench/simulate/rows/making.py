@@ -38,9 +38,14 @@ def exponential(seconds: float) -> Latency:
     return lambda random: random.expovariate(1 / seconds)
 
 
+def log_normal(seconds: float, sigma: float) -> Latency:
+    """Return a log-normal latency with this median."""
+    return lambda random: seconds * random.lognormvariate(0, sigma)
+
+
 def long_tailed(seconds: float) -> Latency:
     """Return a log-normal latency with this median."""
-    return lambda random: seconds * random.lognormvariate(0, 0.6)
+    return log_normal(seconds, 0.6)
 
 
 def constant(seconds: float) -> Latency:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from random import Random
 from typing import Final
 
+from bench.simulate.callers import Callers
 from bench.simulate.provider import AtOnce, Drift, Provider, Steps, fixed
 from bench.simulate.rows.making import (
     HALF_A_SECOND,
@@ -12,7 +13,9 @@ from bench.simulate.rows.making import (
     TO_THE_END,
     at_once,
     constant,
+    fleet,
     limited,
+    log_normal,
     outages,
     steps,
 )
@@ -23,6 +26,8 @@ AFTER_STEPS: Final = ((10.0, 40.0), (50.0, 80.0), (90.0, 120.0))
 AN_OUTAGE: Final = outages((40, 60))
 AFTER_OUTAGE: Final = ((70.0, TO_THE_END),)
 TAKEN_AT_MOST: Final = 12
+DEMO_STEPS: Final = at_once(steps((0, 24), (16, 12), (21, 24)))
+WHOLE: Final = ((0.0, TO_THE_END),)
 
 
 def _with_others(random: Random) -> Provider:
@@ -35,7 +40,22 @@ def _with_others(random: Random) -> Provider:
     return Provider(AtOnce(fixed(24), others), latency=HALF_A_SECOND, random=random)
 
 
+def _demo(name: str, about: str, hint_seconds: float | None) -> Scenario:
+    """Return the course of ``forebay demo``, but for the kill: 4 workers of 12 slots, cap 32."""
+    return Scenario(
+        name,
+        about,
+        limited(DEMO_STEPS, latency=log_normal(0.5, 0.25), hint_seconds=hint_seconds),
+        seconds=36,
+        settled=WHOLE,
+        fleets=(fleet(Callers(count=48), cap=32),),
+        way_seconds=0.004,
+    )
+
+
 ROWS: Final = (
+    _demo("demo", "the demo: 24, 12 for 5 s, 24 at once, retry-after 0.15 s", 0.15),
+    _demo("demo-no-hint", "the same without retry-after", None),
     Scenario("steps", "12, 24, 12 at once", limited(STEPS), seconds=120, settled=AFTER_STEPS),
     Scenario(
         "steps-hint",
