@@ -29,7 +29,8 @@ from bench.harness import (
 )
 from bench.holds import Hold, max_holders
 from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
-from forebay.contracts.requests import SUCCESS, RequestAdmissionItem
+from forebay.contracts.outcomes import SUCCESS
+from forebay.contracts.requests import RequestAdmissionItem
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import request_shard

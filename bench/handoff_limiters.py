@@ -11,7 +11,8 @@ from bench.harness import Orders, told
 from bench.holds import Hold
 from bench.raw import FifoLimiter, PublishProbe, open_raw
 from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
-from forebay.contracts.requests import SUCCESS, RequestAdmissionItem, RequestAdmissionLease
+from forebay.contracts.outcomes import SUCCESS
+from forebay.contracts.requests import RequestAdmissionItem, RequestAdmissionLease
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 

@@ -12,13 +12,9 @@ from arq.utils import timestamp_ms
 from bench.figures import p95
 from bench.harness import InvariantBrokenError, new_runner
 from forebay.contracts.identity import SUBMISSION, TaskGroupKey, TaskGroupKind, TaskGroupSpec
+from forebay.contracts.outcomes import TaskCompleted
 from forebay.contracts.settings import MemberSettings
-from forebay.contracts.tasks import (
-    SchedulableTask,
-    SchedulerResourceRequest,
-    TaskAdmissionLease,
-    TaskCompleted,
-)
+from forebay.contracts.tasks import SchedulableTask, SchedulerResourceRequest, TaskAdmissionLease
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.server.embedded import EmbeddedServer

@@ -35,13 +35,8 @@ from forebay.contracts.identity import (
     RequestGroupSpec,
     RequestResourceKey,
 )
-from forebay.contracts.requests import (
-    SUCCESS,
-    RequestAdmissionItem,
-    RequestAdmissionLease,
-    RequestOutcomeKind,
-    RequestReleaseOutcome,
-)
+from forebay.contracts.outcomes import SUCCESS, RequestOutcomeKind, RequestReleaseOutcome
+from forebay.contracts.requests import RequestAdmissionItem, RequestAdmissionLease
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController

@@ -19,7 +19,8 @@ from bench.harness import (
     wait_for_state,
 )
 from forebay.contracts.identity import ProviderModelKey, RequestGroupSpec, RequestResourceKey
-from forebay.contracts.requests import SUCCESS, RequestAdmissionItem
+from forebay.contracts.outcomes import SUCCESS
+from forebay.contracts.requests import RequestAdmissionItem
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import request_shard

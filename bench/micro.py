@@ -23,7 +23,8 @@ from bench.harness import (
 )
 from bench.raw import RawPair, open_raw
 from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
-from forebay.contracts.requests import SUCCESS, RequestAdmissionItem
+from forebay.contracts.outcomes import SUCCESS
+from forebay.contracts.requests import RequestAdmissionItem
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.server.embedded import EmbeddedServer

@@ -20,7 +20,8 @@ from bench.harness import (
     wait_for_state,
 )
 from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
-from forebay.contracts.requests import SUCCESS, RequestAdmissionItem, RequestAdmissionLease
+from forebay.contracts.outcomes import SUCCESS
+from forebay.contracts.requests import RequestAdmissionItem, RequestAdmissionLease
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController

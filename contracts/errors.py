@@ -19,17 +19,14 @@
     ├── WorkerLost                  a task whose process died with it too often; names the members
     └── TaskFailed                  a task ended with an exception; carries type and traceback
 
-Every message names the thing, what was expected, and the remedy.
+Every message names the thing, what was expected, and the remedy. RequestAdmissionError and
+TaskAdmissionError are defined beside what they carry: contracts/requests.py, contracts/tasks.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from forebay.contracts.requests import RequestAdmissionDenied
-    from forebay.contracts.tasks import TaskAdmissionDenied
+from typing import Any
 
 
 class ForebayError(Exception):
@@ -121,35 +118,6 @@ class RunStopped(ForebayError):  # noqa: N818 - an outcome of a run
 
 class MembershipLost(CoordinatorError):  # noqa: N818
     """This member's heartbeat was overdue: its leases ended as ``member_lost``."""
-
-
-class RequestAdmissionError(ForebayError):
-    """An acquire was denied.
-
-    Attributes:
-        denied: the reason, with when it may change.
-    """
-
-    def __init__(self, denied: RequestAdmissionDenied, message: str) -> None:
-        super().__init__(message)
-        self.denied = denied
-
-
-class TaskAdmissionError(ForebayError):
-    """A submit was refused; nothing of it was queued.
-
-    Attributes:
-        reason: a stable snake_case name of the refusal: ``unknown_resource``, ``never_fits``,
-            ``shutdown``, ``payload_too_large``, ``duplicate_id``, ``id_of_another_pool``.
-        denied: the task and the rule that said no; None where a run was refused.
-    """
-
-    def __init__(
-        self, reason: str, message: str, denied: TaskAdmissionDenied | None = None
-    ) -> None:
-        super().__init__(message)
-        self.reason = reason
-        self.denied = denied
 
 
 class WorkerLost(ForebayError):  # noqa: N818

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from forebay.contracts.checks import check_cap, check_choice, shown
 from forebay.contracts.errors import ConfigurationError
-from forebay.contracts.identity import check_cap, check_choice, shown
 
 MAX_BUDGET: Final = 1_000_000_000_000
 """Largest limit in requests or tokens: far above what anybody sells."""

@@ -1,23 +1,18 @@
-"""Values of request admission: what is asked, what is decided, how an attempt ended (spec 02)."""
+"""Values of request admission: what is asked and what is decided (spec 02, *Requests*)."""
 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final, Protocol
 
-from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.checks import check_name, check_tokens, check_type, check_wait, shown
+from forebay.contracts.errors import ConfigurationError, ForebayError
 from forebay.contracts.events import RequestEventContext
-from forebay.contracts.identity import (
-    RequestGroupSpec,
-    RequestResourceKey,
-    check_choice,
-    check_name,
-    check_type,
-    shown,
-)
+from forebay.contracts.identity import RequestGroupSpec, RequestResourceKey
+from forebay.contracts.outcomes import ReleaseResult, RequestReleaseOutcome
 
 
 class RequestDenialReason(StrEnum):
@@ -44,89 +39,12 @@ class RequestDenialReason(StrEnum):
     HARD_POLICY_DENIAL = "hard_policy_denial"
 
 
-class RequestOutcomeKind(StrEnum):
-    """How an attempt ended, documented by its effect on the window (spec 03, *The window*).
-
-    ``success`` may grow it, ``rate_limited`` lowers it and may cool down (rule ``aimd``: once per
-    congestion event), the failures count in diagnostics only, the local ones and ``member_lost``
-    only free the lease.
-    """
-
-    SUCCESS = "success"
-    RATE_LIMITED = "rate_limited"
-    PROVIDER_FAILURE = "provider_failure"
-    PROVIDER_TIMEOUT = "provider_timeout"
-    LOCAL_CANCELLED = "local_cancelled"
-    LOCAL_TIMEOUT = "local_timeout"
-    UNEXPECTED_EXCEPTION = "unexpected_exception"
-    MEMBER_LOST = "member_lost"
-
-
-class RateLimitScope(StrEnum):
-    """What a rate limit's hint speaks of, where the provider says.
-
-    Attributes:
-        QUOTA: a budget of requests or tokens, not load: the domain is blocked at once until the
-            stated refill, and the window is not cut.
-    """
-
-    QUOTA = "quota"
-
-
-class ReleaseReason(StrEnum):
-    """What a release found.
-
-    Attributes:
-        RELEASED: the lease, which is free now; once per lease.
-        DUPLICATE: it had been released before.
-        STALE_LEASE: it had ended otherwise, or is another member's.
-        WRONG_GENERATION: nothing of that name, which an older state of the server granted.
-        UNKNOWN_LEASE: nothing of that name.
-        DEFERRED: no answer within the caller's own deadline; the release goes on by itself.
-    """
-
-    RELEASED = "released"
-    DUPLICATE = "duplicate"
-    STALE_LEASE = "stale_lease"
-    WRONG_GENERATION = "wrong_generation"
-    UNKNOWN_LEASE = "unknown_lease"
-    DEFERRED = "deferred"
-
-
 MAX_COST: Final = 1_000_000_000
 """Largest estimate of an attempt in tokens: no budget is as large."""
 
 
 _OF_THE_RESOURCE: Final = RequestGroupSpec()
 """The group of an item that names none, made once: items are made for every call."""
-
-
-def _check_number(what: str, value: object) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigurationError(
-            f"{what} is {shown(value)}, expected a number of seconds or None; convert it."
-        )
-
-
-def check_wait(seconds: float) -> None:
-    """Refuse what is no wait in a queue; None, for ever, is for the caller to pass over.
-
-    Raises:
-        ConfigurationError: no number of seconds from 0 on.
-    """
-    _check_number("queue_wait_timeout_seconds", seconds)
-    if not seconds >= 0:  # not "<": NaN is below nothing
-        raise ConfigurationError(
-            f"queue_wait_timeout_seconds is {shown(seconds)}, expected a number from 0 on; use 0 to"
-            " take only what is free now, None to wait for ever."
-        )
-
-
-def _check_tokens(what: str, count: object) -> None:
-    if isinstance(count, bool) or not isinstance(count, int) or count < 0:
-        raise ConfigurationError(
-            f"{what} is {shown(count)}, expected a whole number of tokens from 0 on; round it."
-        )
 
 
 def new_attempt_id() -> str:
@@ -165,7 +83,7 @@ class RequestAdmissionItem:
         if self.queue_wait_timeout_seconds is not None:
             check_wait(self.queue_wait_timeout_seconds)
         if self.cost is not None:
-            _check_tokens("cost", self.cost)
+            check_tokens("cost", self.cost)
             if self.cost > MAX_COST:
                 raise ConfigurationError(
                     f"cost is {shown(self.cost)}, expected at most {MAX_COST} tokens; split the"
@@ -230,86 +148,19 @@ class RequestAdmissionDenied:
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
 
 
-RequestAdmissionDecision = RequestAdmissionLease | RequestAdmissionDenied
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TokenUsage:
-    """Real tokens of an attempt, as the provider reported them; any whole number from 0 on.
-
-    Raises:
-        ConfigurationError: a count that is none.
-    """
-
-    input_tokens: int = 0
-    output_tokens: int = 0
-
-    def __post_init__(self) -> None:
-        _check_tokens("input_tokens", self.input_tokens)
-        _check_tokens("output_tokens", self.output_tokens)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RequestReleaseOutcome:
-    """How an attempt ended; what cannot be released is refused here, as releasing never raises.
+class RequestAdmissionError(ForebayError):
+    """An acquire was denied.
 
     Attributes:
-        kind: its effect on the window, its text ("success") is taken as well; never
-            ``member_lost``, which the system alone writes.
-        retry_after_seconds: the provider's hint with a ``rate_limited``; ignored unless finite
-            and positive, clamped to the resource's ``max_cooldown_seconds``.
-        scope: what that hint speaks of; None is load, as is any scope without a usable hint. The
-            hint of a ``quota`` is believed for up to 31 days.
-        provider_status: HTTP status, where there was one.
-        usage: real tokens, settles the quota.
-        diagnostics: JSON-compatible details; never a prompt, completion or body.
-
-    Raises:
-        ConfigurationError: a value of the wrong type, or ``member_lost``.
+        denied: the reason, with when it may change.
     """
 
-    kind: RequestOutcomeKind
-    retry_after_seconds: float | None = None
-    scope: RateLimitScope | None = None
-    provider_status: int | None = None
-    usage: TokenUsage | None = None
-    diagnostics: Mapping[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if type(self.kind) is not RequestOutcomeKind:
-            kind = check_choice("outcome kind", self.kind, RequestOutcomeKind)
-            object.__setattr__(self, "kind", kind)
-        if self.kind is RequestOutcomeKind.MEMBER_LOST:
-            raise ConfigurationError(
-                "outcome kind is member_lost, which the system alone writes when a member's"
-                " heartbeat is overdue; use local_cancelled for an attempt that was given up."
-            )
-        if self.retry_after_seconds is not None:
-            _check_number("retry_after_seconds", self.retry_after_seconds)
-        if self.scope is not None and type(self.scope) is not RateLimitScope:
-            scope = check_choice("scope of a rate limit", self.scope, RateLimitScope)
-            object.__setattr__(self, "scope", scope)
-        if self.provider_status is not None:
-            check_type("provider_status", self.provider_status, int)
-        if self.usage is not None:
-            check_type("usage of an outcome", self.usage, TokenUsage)
-        check_type("diagnostics of an outcome", self.diagnostics, Mapping)
+    def __init__(self, denied: RequestAdmissionDenied, message: str) -> None:
+        super().__init__(message)
+        self.denied = denied
 
 
-SUCCESS = RequestReleaseOutcome(kind=RequestOutcomeKind.SUCCESS)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReleaseResult:
-    """What a release did: ``released`` is True exactly once per lease."""
-
-    released: bool
-    reason: ReleaseReason
-    diagnostics: Mapping[str, Any] = field(default_factory=dict)
-
-
-ClassifyException = Callable[[Exception], RequestReleaseOutcome]
-"""Reads from what a provider call raised how its attempt ended; sees no cancellation."""
+RequestAdmissionDecision = RequestAdmissionLease | RequestAdmissionDenied
 
 
 class RequestAdmissionController(Protocol):

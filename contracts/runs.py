@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 from pydantic import Field
 
-from forebay.contracts.identity import MAX_WEIGHT, MIN_WEIGHT
+from forebay.contracts.checks import MAX_WEIGHT, MIN_WEIGHT
 from forebay.contracts.settings import Settings
 from forebay.contracts.workflow import Workflow
 from forebay.contracts.workflow_columns import Name, RunName

@@ -6,15 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
+from forebay.contracts.checks import check_cap, check_name, check_type
 from forebay.contracts.errors import ConfigurationError, SchedulingMetadataError
-from forebay.contracts.identity import (
-    RequestResourceKey,
-    TaskGroupKind,
-    TaskGroupSpec,
-    check_cap,
-    check_name,
-    check_type,
-)
+from forebay.contracts.identity import RequestResourceKey, TaskGroupKind, TaskGroupSpec
 from forebay.contracts.settings import LARGEST_CAP
 from forebay.contracts.tasks import SchedulerResourceRequest
 

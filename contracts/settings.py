@@ -15,8 +15,9 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from forebay.contracts.checks import shown
 from forebay.contracts.errors import ConfigurationError
-from forebay.contracts.identity import RequestDomain, shown
+from forebay.contracts.identity import RequestDomain
 from forebay.contracts.quotas import MAX_BUDGET, QuotaBudget
 
 LONGEST_SECONDS: Final = 366 * 24 * 3600.0

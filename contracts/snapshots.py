@@ -11,8 +11,8 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from forebay.contracts.identity import ProviderModelKey, RequestDomain, RequestResourceKey
+from forebay.contracts.outcomes import RequestOutcomeKind
 from forebay.contracts.quotas import QuotaBudget
-from forebay.contracts.requests import RequestOutcomeKind
 
 
 class Snapshot(BaseModel):

@@ -1,24 +1,26 @@
-"""Values of task admission: what waits, what may run, how it ended (spec 02, *Tasks*)."""
+"""Values of task admission: what waits, and what may run (spec 02, *Tasks*)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from forebay.contracts.errors import ConfigurationError
-from forebay.contracts.identity import (
-    SUBMISSION,
-    RequestResourceKey,
-    SchedulerResourceKey,
-    TaskGroupSpec,
+from forebay.contracts.checks import (
     check_cap,
     check_instant,
     check_name,
     check_span,
     check_type,
     shown,
+)
+from forebay.contracts.errors import ConfigurationError, ForebayError
+from forebay.contracts.identity import (
+    SUBMISSION,
+    RequestResourceKey,
+    SchedulerResourceKey,
+    TaskGroupSpec,
 )
 
 MOST_TRIES: Final = 1_000_000
@@ -183,54 +185,6 @@ class TaskAdmissionLease:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TaskCompleted:
-    """A task is over.
-
-    Attributes:
-        result: arq's serialised result, empty for none.
-        result_seconds: how long it is kept; None for ever.
-        keep_in_progress_seconds: how long arq's in-progress mark stays (cron jobs).
-        cells: for a task of a run, what it made: record -> column -> value as JSON text.
-    """
-
-    result: bytes = field(default=b"", repr=False)
-    result_seconds: float | None = None
-    keep_in_progress_seconds: float | None = None
-    cells: Mapping[int, Mapping[str, str]] = field(default_factory=dict, repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskDeferred:
-    """A task goes back into the queue, in its old place among its group's.
-
-    Attributes:
-        delay_seconds: not before this long from now.
-        counts: what this admission was: a ``try``; ``nothing``, as in an orderly stop; or a
-            ``loss``, as where its code was cut off by something in its process that nobody knows.
-        cooling: the resource that it waits for: of a run, all tasks that ask for it wait with it.
-    """
-
-    delay_seconds: float = 0.0
-    counts: Literal["try", "nothing", "loss"] = "try"
-    cooling: SchedulerResourceKey | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskDropped:
-    """A task of a run that cannot succeed: its records are dropped.
-
-    Attributes:
-        reason: a code and a short text, never a value.
-    """
-
-    reason: str
-
-
-TaskOutcome = TaskCompleted | TaskDeferred | TaskDropped
-"""How an admission ended."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskAdmissionDenied:
     """A task that may not start, or is not taken, and why.
 
@@ -247,6 +201,23 @@ class TaskAdmissionDenied:
     available_at: float | None = None
     snapshot: Mapping[str, Any] | None = None
     diagnostics: Mapping[str, Any] = field(default_factory=dict)
+
+
+class TaskAdmissionError(ForebayError):
+    """A submit was refused; nothing of it was queued.
+
+    Attributes:
+        reason: a stable snake_case name of the refusal: ``unknown_resource``, ``never_fits``,
+            ``shutdown``, ``payload_too_large``, ``duplicate_id``, ``id_of_another_pool``.
+        denied: the task and the rule that said no; None where a run was refused.
+    """
+
+    def __init__(
+        self, reason: str, message: str, denied: TaskAdmissionDenied | None = None
+    ) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.denied = denied
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field
 
+from forebay.contracts.checks import check_name, shown
 from forebay.contracts.errors import ConfigurationError
-from forebay.contracts.identity import check_name, shown
 from forebay.contracts.settings import Settings
 
 

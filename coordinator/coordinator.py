@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 
 from redis.exceptions import NoScriptError, RedisError
 
-from forebay.contracts.identity import check_type
+from forebay.contracts.checks import check_type
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.keys import SHARDS_KEY, ShardKeys
 from forebay.coordinator.scripts.composing import Script, script

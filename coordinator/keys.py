@@ -11,7 +11,8 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import quote
 
-from forebay.contracts.identity import ProviderModelKey, check_name
+from forebay.contracts.checks import check_name
+from forebay.contracts.identity import ProviderModelKey
 
 PREFIX: Final = "fb:"
 SHARDS_KEY: Final = "fb:shards"

@@ -33,9 +33,7 @@ if TYPE_CHECKING:
         ForebayError,
         JobUnreadable,
         MembershipLost,
-        RequestAdmissionError,
         RunRefused,
-        TaskAdmissionError,
         TaskFailed,
         WorkflowError,
     )
@@ -49,21 +47,24 @@ if TYPE_CHECKING:
         TaskGroupKind,
         TaskGroupSpec,
     )
-    from forebay.contracts.quotas import QuotaBudget, QuotaReading
-    from forebay.contracts.requests import (
+    from forebay.contracts.outcomes import (
         SUCCESS,
         ClassifyException,
         RateLimitScope,
         ReleaseReason,
         ReleaseResult,
-        RequestAdmissionDecision,
-        RequestAdmissionDenied,
-        RequestAdmissionItem,
-        RequestAdmissionLease,
-        RequestDenialReason,
         RequestOutcomeKind,
         RequestReleaseOutcome,
         TokenUsage,
+    )
+    from forebay.contracts.quotas import QuotaBudget, QuotaReading
+    from forebay.contracts.requests import (
+        RequestAdmissionDecision,
+        RequestAdmissionDenied,
+        RequestAdmissionError,
+        RequestAdmissionItem,
+        RequestAdmissionLease,
+        RequestDenialReason,
     )
     from forebay.contracts.settings import (
         MemberSettings,
@@ -76,7 +77,7 @@ if TYPE_CHECKING:
         DebtCeiling,
         TaskAdmissionConfig,
     )
-    from forebay.contracts.tasks import SchedulerResourceRequest
+    from forebay.contracts.tasks import SchedulerResourceRequest, TaskAdmissionError
     from forebay.coordinator.requests.attempts import RequestAttempt
     from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
     from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
@@ -180,9 +181,7 @@ _EXPORTS: Final = {
         "ForebayError",
         "JobUnreadable",
         "MembershipLost",
-        "RequestAdmissionError",
         "RunRefused",
-        "TaskAdmissionError",
         "TaskFailed",
         "WorkflowError",
     ),
@@ -196,24 +195,27 @@ _EXPORTS: Final = {
         "TaskGroupKind",
         "TaskGroupSpec",
     ),
-    "forebay.contracts.quotas": (
-        "QuotaBudget",
-        "QuotaReading",
-    ),
-    "forebay.contracts.requests": (
+    "forebay.contracts.outcomes": (
         "SUCCESS",
         "ClassifyException",
         "RateLimitScope",
         "ReleaseReason",
         "ReleaseResult",
-        "RequestAdmissionDecision",
-        "RequestAdmissionDenied",
-        "RequestAdmissionItem",
-        "RequestAdmissionLease",
-        "RequestDenialReason",
         "RequestOutcomeKind",
         "RequestReleaseOutcome",
         "TokenUsage",
+    ),
+    "forebay.contracts.quotas": (
+        "QuotaBudget",
+        "QuotaReading",
+    ),
+    "forebay.contracts.requests": (
+        "RequestAdmissionDecision",
+        "RequestAdmissionDenied",
+        "RequestAdmissionError",
+        "RequestAdmissionItem",
+        "RequestAdmissionLease",
+        "RequestDenialReason",
     ),
     "forebay.contracts.settings": (
         "MemberSettings",
@@ -226,7 +228,10 @@ _EXPORTS: Final = {
         "DebtCeiling",
         "TaskAdmissionConfig",
     ),
-    "forebay.contracts.tasks": ("SchedulerResourceRequest",),
+    "forebay.contracts.tasks": (
+        "SchedulerResourceRequest",
+        "TaskAdmissionError",
+    ),
     "forebay.coordinator.requests.attempts": ("RequestAttempt",),
     "forebay.coordinator.requests.blocking": ("BlockingRequestAdmissionController",),
     "forebay.coordinator.requests.controller": ("AdaptiveRequestAdmissionController",),

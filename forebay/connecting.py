@@ -12,13 +12,10 @@ from concurrent.futures import Future, InvalidStateError
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 
+from forebay.contracts.checks import check_type, shown
 from forebay.contracts.errors import ConfigurationError
-from forebay.contracts.identity import check_type, shown
-from forebay.contracts.requests import (
-    ClassifyException,
-    RequestAdmissionLease,
-    RequestReleaseOutcome,
-)
+from forebay.contracts.outcomes import ClassifyException, RequestReleaseOutcome
+from forebay.contracts.requests import RequestAdmissionLease
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.logs import Logger

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 
 from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
-from forebay.contracts.quotas import QuotaReading
-from forebay.contracts.requests import (
+from forebay.contracts.outcomes import (
     ReleaseReason,
     ReleaseResult,
-    RequestAdmissionItem,
-    RequestAdmissionLease,
     RequestOutcomeKind,
     RequestReleaseOutcome,
 )
+from forebay.contracts.quotas import QuotaReading
+from forebay.contracts.requests import RequestAdmissionItem, RequestAdmissionLease
 from forebay.workers.executor import ModelRequestExecutor
 from forebay.workers.providers.openai_answers import ProviderHTTPError
 

@@ -24,15 +24,14 @@ from forebay.contracts.identity import (
     RequestGroupSpec,
     RequestResourceKey,
 )
-from forebay.contracts.quotas import QuotaReading
-from forebay.contracts.requests import (
+from forebay.contracts.outcomes import (
     RateLimitScope,
-    RequestAdmissionItem,
-    RequestAdmissionLease,
     RequestOutcomeKind,
     RequestReleaseOutcome,
     TokenUsage,
 )
+from forebay.contracts.quotas import QuotaReading
+from forebay.contracts.requests import RequestAdmissionItem, RequestAdmissionLease
 from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
 from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, request_shard
 from forebay.coordinator.requests import codec

@@ -8,12 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 from forebay.contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpec
-from forebay.contracts.tasks import (
-    SchedulableTask,
-    SchedulerResourceRequest,
-    TaskAdmissionLease,
-    TaskCompleted,
-)
+from forebay.contracts.outcomes import TaskCompleted
+from forebay.contracts.tasks import SchedulableTask, SchedulerResourceRequest, TaskAdmissionLease
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.tasks.controller import TaskAdmissionController

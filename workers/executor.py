@@ -17,24 +17,18 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
+from forebay.contracts.checks import check_methods, check_type
 from forebay.contracts.errors import ConfigurationError, MembershipLost
 from forebay.contracts.events import RequestEventContext, captured_context
-from forebay.contracts.identity import (
-    RequestGroupSpec,
-    RequestResourceKey,
-    check_methods,
-    check_type,
-)
-from forebay.contracts.quotas import QuotaReading
-from forebay.contracts.requests import (
+from forebay.contracts.identity import RequestGroupSpec, RequestResourceKey
+from forebay.contracts.outcomes import (
     SUCCESS,
     ReleaseResult,
-    RequestAdmissionItem,
-    RequestAdmissionLease,
     RequestOutcomeKind,
     RequestReleaseOutcome,
-    new_attempt_id,
 )
+from forebay.contracts.quotas import QuotaReading
+from forebay.contracts.requests import RequestAdmissionItem, RequestAdmissionLease, new_attempt_id
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.attempts import UNCLASSIFIED, classified
 from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController

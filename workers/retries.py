@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from forebay.contracts.checks import shown
 from forebay.contracts.errors import ConfigurationError
-from forebay.contracts.identity import shown
-from forebay.contracts.requests import RequestReleaseOutcome
+from forebay.contracts.outcomes import RequestReleaseOutcome
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,8 @@ from bench.figures import in_ms, p95
 from bench.harness import STARTUP_SECONDS, Fleet, Orders, final_snapshots, new_runner, told
 from bench.micro import ALONE, CAP, PROVIDER_MODEL, Load
 from forebay.contracts.identity import RequestResourceKey
-from forebay.contracts.requests import SUCCESS, RequestAdmissionItem
+from forebay.contracts.outcomes import SUCCESS
+from forebay.contracts.requests import RequestAdmissionItem
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController

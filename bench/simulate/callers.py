@@ -15,12 +15,8 @@ from forebay.contracts.identity import (
     RequestGroupSpec,
     RequestResourceKey,
 )
-from forebay.contracts.requests import (
-    RequestAdmissionItem,
-    RequestAdmissionLease,
-    RequestOutcomeKind,
-    RequestReleaseOutcome,
-)
+from forebay.contracts.outcomes import RequestOutcomeKind, RequestReleaseOutcome
+from forebay.contracts.requests import RequestAdmissionItem, RequestAdmissionLease
 
 PROVIDER_MODEL: Final = ProviderModelKey(provider_name="simulated", model_id="model")
 _SUCCESS: Final = RequestReleaseOutcome(kind=RequestOutcomeKind.SUCCESS)

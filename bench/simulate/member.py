@@ -16,11 +16,8 @@ from typing import Any, Final
 from bench.simulate.provider import Provider
 from bench.simulate.server import SimulatedServer
 from bench.simulate.timeline import SECOND_US, Timeline, to_us
-from forebay.contracts.requests import (
-    RequestAdmissionItem,
-    RequestAdmissionLease,
-    RequestReleaseOutcome,
-)
+from forebay.contracts.outcomes import RequestReleaseOutcome
+from forebay.contracts.requests import RequestAdmissionItem, RequestAdmissionLease
 from forebay.contracts.settings import RequestAdmissionConfig
 from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, ShardKeys
 from forebay.coordinator.requests import codec

@@ -8,11 +8,8 @@ from typing import Final
 
 from bench.simulate.provider import Provider
 from bench.simulate.timeline import Timeline
-from forebay.contracts.requests import (
-    RequestAdmissionItem,
-    RequestAdmissionLease,
-    RequestReleaseOutcome,
-)
+from forebay.contracts.outcomes import RequestReleaseOutcome
+from forebay.contracts.requests import RequestAdmissionItem, RequestAdmissionLease
 
 _SOONEST_US: Final = 1000
 

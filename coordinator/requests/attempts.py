@@ -9,17 +9,19 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Final, ParamSpec, Self, TypeVar, cast
 
+from forebay.contracts.checks import check_type, shown
 from forebay.contracts.errors import ConfigurationError
-from forebay.contracts.identity import check_type, shown
-from forebay.contracts.requests import (
+from forebay.contracts.outcomes import (
     SUCCESS,
     ClassifyException,
     RateLimitScope,
+    RequestOutcomeKind,
+    RequestReleaseOutcome,
+)
+from forebay.contracts.requests import (
     RequestAdmissionController,
     RequestAdmissionItem,
     RequestAdmissionLease,
-    RequestOutcomeKind,
-    RequestReleaseOutcome,
     new_attempt_id,
 )
 from forebay.coordinator.logs import Logger

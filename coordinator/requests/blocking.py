@@ -6,13 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Final, ParamSpec, TypeVar
 
 from forebay.contracts.identity import ProviderModelKey, RequestGroupSpec, RequestResourceKey
+from forebay.contracts.outcomes import ReleaseResult, RequestReleaseOutcome
 from forebay.contracts.quotas import QuotaReading
 from forebay.contracts.requests import (
-    ReleaseResult,
     RequestAdmissionDecision,
     RequestAdmissionItem,
     RequestAdmissionLease,
-    RequestReleaseOutcome,
 )
 from forebay.contracts.settings import RequestAdmissionConfig
 from forebay.coordinator.requests.attempts import RequestAttempt, limited

@@ -7,14 +7,13 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from forebay.contracts.identity import RequestDomain
+from forebay.contracts.outcomes import RequestOutcomeKind, RequestReleaseOutcome
 from forebay.contracts.quotas import MAX_BUDGET, QuotaBudget, QuotaReading
 from forebay.contracts.requests import (
     RequestAdmissionDenied,
     RequestAdmissionItem,
     RequestAdmissionLease,
     RequestDenialReason,
-    RequestOutcomeKind,
-    RequestReleaseOutcome,
 )
 from forebay.contracts.settings import LONGEST_SECONDS, RequestAdmissionConfig
 from forebay.coordinator.keys import check_id, encode

@@ -6,31 +6,24 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, ParamSpec, Protocol, TypeVar
 
-from forebay.contracts.errors import (
-    CoordinatorUnavailable,
-    ForebayError,
-    MembershipLost,
-)
-from forebay.contracts.identity import (
-    ProviderModelKey,
-    RequestGroupSpec,
-    RequestResourceKey,
-    check_cap,
-    check_type,
-)
-from forebay.contracts.quotas import QuotaReading
-from forebay.contracts.requests import (
+from forebay.contracts.checks import check_cap, check_type
+from forebay.contracts.errors import CoordinatorUnavailable, ForebayError, MembershipLost
+from forebay.contracts.identity import ProviderModelKey, RequestGroupSpec, RequestResourceKey
+from forebay.contracts.outcomes import (
     ClassifyException,
     ReleaseReason,
     ReleaseResult,
+    RequestOutcomeKind,
+    RequestReleaseOutcome,
+    TokenUsage,
+)
+from forebay.contracts.quotas import QuotaReading
+from forebay.contracts.requests import (
     RequestAdmissionDecision,
     RequestAdmissionDenied,
     RequestAdmissionItem,
     RequestAdmissionLease,
     RequestDenialReason,
-    RequestOutcomeKind,
-    RequestReleaseOutcome,
-    TokenUsage,
 )
 from forebay.contracts.settings import LARGEST_CAP, RequestAdmissionConfig
 from forebay.coordinator.keys import request_shard

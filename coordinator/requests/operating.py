@@ -11,8 +11,9 @@ from urllib.parse import unquote
 
 from redis.exceptions import NoPermissionError, NoScriptError, RedisError, ResponseError
 
+from forebay.contracts.checks import check_cap, listed
 from forebay.contracts.errors import ConfigurationError
-from forebay.contracts.identity import ProviderModelKey, RequestResourceKey, check_cap, listed
+from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
 from forebay.contracts.settings import LARGEST_CAP
 from forebay.coordinator.keys import SCHEMA_VERSION, request_shard
 from forebay.coordinator.requests.snapshots import REQUEST_TAG

@@ -6,22 +6,17 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from forebay.contracts.errors import (
-    ConfigurationError,
-    CoordinatorError,
-    ForebayError,
-    RequestAdmissionError,
-)
+from forebay.contracts.errors import ConfigurationError, CoordinatorError, ForebayError
 from forebay.contracts.identity import ProviderModelKey
+from forebay.contracts.outcomes import ReleaseResult, RequestReleaseOutcome
 from forebay.contracts.quotas import QuotaReading
 from forebay.contracts.requests import (
-    ReleaseResult,
     RequestAdmissionDecision,
     RequestAdmissionDenied,
+    RequestAdmissionError,
     RequestAdmissionItem,
     RequestAdmissionLease,
     RequestDenialReason,
-    RequestReleaseOutcome,
 )
 from forebay.contracts.settings import RequestAdmissionConfig
 from forebay.coordinator.keys import encode, request_shard

@@ -7,14 +7,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final, Protocol
 from urllib.parse import unquote
 
+from forebay.contracts.checks import check_type
 from forebay.contracts.errors import ConfigurationError
-from forebay.contracts.identity import (
-    ProviderModelKey,
-    RequestDomain,
-    RequestResourceKey,
-    check_type,
-)
-from forebay.contracts.requests import RequestOutcomeKind
+from forebay.contracts.identity import ProviderModelKey, RequestDomain, RequestResourceKey
+from forebay.contracts.outcomes import RequestOutcomeKind
 from forebay.contracts.snapshots import (
     AuditReport,
     BudgetSnapshot,

@@ -14,9 +14,10 @@ from urllib.parse import unquote
 
 import redis.asyncio as aioredis
 
-from forebay.contracts.errors import ConfigurationError, RunRefused, RunStopped, TaskAdmissionError
+from forebay.contracts.errors import ConfigurationError, RunRefused, RunStopped
 from forebay.contracts.runs import RunProgress, RunSpec
 from forebay.contracts.scheduling import ResolvedTaskScheduling
+from forebay.contracts.tasks import TaskAdmissionError
 from forebay.contracts.workflow import Workflow
 from forebay.coordinator.keys import check_id, encode
 from forebay.coordinator.runs.plan import build_plan

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from forebay.contracts.errors import ForebayError
-from forebay.contracts.requests import ReleaseReason, ReleaseResult
+from forebay.contracts.outcomes import ReleaseReason, ReleaseResult
 from forebay.coordinator.shard.membership import Membership
 
 Result = list[Any]

@@ -7,8 +7,9 @@ from dataclasses import replace
 from typing import Any, Final, assert_never
 from urllib.parse import quote, unquote
 
-from forebay.contracts.errors import CoordinatorError, TaskAdmissionError
+from forebay.contracts.errors import CoordinatorError
 from forebay.contracts.identity import TaskGroupKey
+from forebay.contracts.outcomes import TaskCompleted, TaskDeferred, TaskDropped, TaskOutcome
 from forebay.contracts.runs import CoolingResource, RunProgress
 from forebay.contracts.task_policies import TaskAdmissionConfig
 from forebay.contracts.tasks import (
@@ -19,12 +20,9 @@ from forebay.contracts.tasks import (
     SchedulerResourceRequest,
     TaskAdmissionBlockSummary,
     TaskAdmissionDenied,
+    TaskAdmissionError,
     TaskAdmissionLease,
-    TaskCompleted,
-    TaskDeferred,
     TaskDenialReason,
-    TaskDropped,
-    TaskOutcome,
 )
 from forebay.coordinator.keys import check_id, encode
 from forebay.coordinator.shard.operation import Args

@@ -6,17 +6,12 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Literal, Protocol
 
+from forebay.contracts.checks import check_type
 from forebay.contracts.errors import ConfigurationError
-from forebay.contracts.identity import SUBMISSION, check_type
-from forebay.contracts.requests import ReleaseResult
+from forebay.contracts.identity import SUBMISSION
+from forebay.contracts.outcomes import ReleaseResult, TaskDeferred, TaskOutcome
 from forebay.contracts.task_policies import TaskAdmissionConfig, TaskAdmissionView
-from forebay.contracts.tasks import (
-    Admission,
-    TaskAdmissionBlockSummary,
-    TaskAdmissionLease,
-    TaskDeferred,
-    TaskOutcome,
-)
+from forebay.contracts.tasks import Admission, TaskAdmissionBlockSummary, TaskAdmissionLease
 from forebay.coordinator.keys import check_id, pool_shard
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.scripts.composing import script

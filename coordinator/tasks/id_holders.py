@@ -15,7 +15,7 @@ from urllib.parse import unquote
 import redis.asyncio as aioredis
 from redis.exceptions import RedisError
 
-from forebay.contracts.identity import shown
+from forebay.contracts.checks import shown
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.keys import POOL_KEYS, ShardKeys
 from forebay.coordinator.server.address import ServerAddress

@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 from urllib.parse import unquote
 
+from forebay.contracts.checks import listed
 from forebay.contracts.errors import ConfigurationError
-from forebay.contracts.identity import listed
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.tasks.controller import PoolState, TaskAdmissionController

@@ -6,10 +6,15 @@ import asyncio
 from collections.abc import Iterable
 from typing import Final
 
-from forebay.contracts.errors import ConfigurationError, TaskAdmissionError
-from forebay.contracts.identity import check_type
+from forebay.contracts.checks import check_type
+from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.task_policies import QueueView
-from forebay.contracts.tasks import SchedulableTask, TaskAdmissionDenied, TaskDenialReason
+from forebay.contracts.tasks import (
+    SchedulableTask,
+    TaskAdmissionDenied,
+    TaskAdmissionError,
+    TaskDenialReason,
+)
 from forebay.coordinator.keys import check_id
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.shard.channel import ShardChannel

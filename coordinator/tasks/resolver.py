@@ -6,19 +6,15 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, Final
 
+from forebay.contracts.checks import MAX_NAME_BYTES, MAX_WEIGHT, MIN_WEIGHT, check_cap, shown
 from forebay.contracts.errors import SchedulingMetadataError
 from forebay.contracts.identity import (
-    MAX_NAME_BYTES,
-    MAX_WEIGHT,
-    MIN_WEIGHT,
     SUBMISSION,
     RequestResourceKey,
     TaskGroupKey,
     TaskGroupKind,
     TaskGroupSpec,
-    check_cap,
     request_resource,
-    shown,
 )
 from forebay.contracts.scheduling import (
     DeclaresScheduling,

@@ -15,15 +15,10 @@ from typing import TYPE_CHECKING, Final
 
 from forebay.commands.lines import say
 from forebay.commands.progress import Progress
-from forebay.contracts.errors import (
-    ConfigurationError,
-    CoordinatorError,
-    RunLost,
-    RunStopped,
-    TaskAdmissionError,
-)
+from forebay.contracts.errors import ConfigurationError, CoordinatorError, RunLost, RunStopped
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.settings import MemberSettings
+from forebay.contracts.tasks import TaskAdmissionError
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.runs.plan import CELL_FUNCTION

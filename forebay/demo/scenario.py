@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import ProviderModelKey, RequestDomain
-from forebay.contracts.requests import RequestOutcomeKind
+from forebay.contracts.outcomes import RequestOutcomeKind
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.snapshots import AuditReport, GlobalSnapshot

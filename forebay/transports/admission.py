@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from forebay.connecting import Connection, connect
+from forebay.contracts.checks import check_cap, check_type
 from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable
-from forebay.contracts.identity import ProviderModelKey, check_cap, check_type
+from forebay.contracts.identity import ProviderModelKey
 from forebay.contracts.settings import LARGEST_CAP, MemberSettings, RequestAdmissionConfig
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.attempts import RequestAttempt

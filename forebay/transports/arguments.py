@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from forebay.connecting import Connection
+from forebay.contracts.checks import check_type, shown
 from forebay.contracts.errors import ConfigurationError
-from forebay.contracts.identity import check_type, shown
 from forebay.contracts.settings import MemberSettings, RequestAdmissionConfig, RequestQuotas
 from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController

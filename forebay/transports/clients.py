@@ -9,9 +9,9 @@ from functools import cache, partial
 from types import ModuleType
 from typing import Any, Final
 
+from forebay.contracts.checks import check_type, shown
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.extras import how_to_install
-from forebay.contracts.identity import check_type, shown
 from forebay.contracts.settings import MemberSettings
 from forebay.transports.admission import (
     AsyncAdmission,

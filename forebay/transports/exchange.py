@@ -10,20 +10,11 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, Literal
 
+from forebay.contracts.checks import check_methods, check_type, check_wait, shown
 from forebay.contracts.errors import ConfigurationError
-from forebay.contracts.identity import (
-    RequestGroupSpec,
-    RequestResourceKey,
-    check_methods,
-    check_type,
-    shown,
-)
-from forebay.contracts.requests import (
-    RequestAdmissionItem,
-    RequestOutcomeKind,
-    RequestReleaseOutcome,
-    check_wait,
-)
+from forebay.contracts.identity import RequestGroupSpec, RequestResourceKey
+from forebay.contracts.outcomes import RequestOutcomeKind, RequestReleaseOutcome
+from forebay.contracts.requests import RequestAdmissionItem
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.attempts import classified, outcome_of
 from forebay.transports.arguments import Controller

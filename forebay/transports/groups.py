@@ -6,7 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from contextvars import ContextVar
 
-from forebay.contracts.identity import RequestGroupSpec, check_type
+from forebay.contracts.checks import check_type
+from forebay.contracts.identity import RequestGroupSpec
 
 current_group: ContextVar[RequestGroupSpec | None] = ContextVar(
     "forebay_request_group", default=None

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from forebay.contracts.checks import check_type, shown
 from forebay.contracts.errors import ConfigurationError
-from forebay.contracts.identity import RequestDomain, RequestResourceKey, check_type, shown
+from forebay.contracts.identity import RequestDomain, RequestResourceKey
 from forebay.coordinator.requests.resolver import RequestResourceResolver
 
 UNNAMED_MODEL: Final = "unnamed"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from forebay.contracts.identity import RequestDomain
-from forebay.contracts.requests import RequestOutcomeKind as Outcome
+from forebay.contracts.outcomes import RequestOutcomeKind as Outcome
 from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
 from tests.support_scripts import CHAT, Acquire, Op, Release, ScriptedShard
 from tests.support_state import audited

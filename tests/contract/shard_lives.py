@@ -13,8 +13,8 @@ from typing import Any, Final
 import redis
 
 from forebay.contracts.identity import ProviderModelKey, RequestDomain
+from forebay.contracts.outcomes import RequestOutcomeKind
 from forebay.contracts.quotas import QuotaBudget, QuotaReading
-from forebay.contracts.requests import RequestOutcomeKind
 from forebay.contracts.settings import RequestAdmissionConfig
 from forebay.coordinator.keys import ShardKeys
 from tests.contract.pool_under_clock import GPU, MODEL, ONE, Pool, demand, submission

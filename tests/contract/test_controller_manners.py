@@ -8,16 +8,19 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from forebay.contracts.errors import ConfigurationError, RequestAdmissionError
+from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
-from forebay.contracts.requests import (
+from forebay.contracts.outcomes import (
     SUCCESS,
     ReleaseReason,
+    RequestOutcomeKind,
+    RequestReleaseOutcome,
+)
+from forebay.contracts.requests import (
+    RequestAdmissionError,
     RequestAdmissionItem,
     RequestAdmissionLease,
     RequestDenialReason,
-    RequestOutcomeKind,
-    RequestReleaseOutcome,
 )
 from forebay.contracts.settings import MemberSettings, RequestAdmissionConfig
 from forebay.coordinator.coordinator import Coordinator

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from forebay.contracts.errors import RequestAdmissionError
+from forebay.contracts.outcomes import SUCCESS
 from forebay.contracts.requests import (
-    SUCCESS,
     RequestAdmissionDenied,
+    RequestAdmissionError,
     RequestAdmissionItem,
     RequestAdmissionLease,
     RequestDenialReason,

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import redis
 
-from forebay.contracts.requests import RequestOutcomeKind as Outcome
+from forebay.contracts.outcomes import RequestOutcomeKind as Outcome
 from forebay.contracts.settings import RequestAdmissionConfig
 from forebay.coordinator.keys import SHARDS_KEY
 from forebay.coordinator.scripts.composing import ENTRY_POINTS, compose

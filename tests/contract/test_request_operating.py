@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from forebay.contracts.requests import RequestOutcomeKind as Outcome
+from forebay.contracts.outcomes import RequestOutcomeKind as Outcome
 from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
 from tests.support_scripts import (
     CHAT,

@@ -11,11 +11,8 @@ import pytest
 
 from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable, SchemaMismatch
 from forebay.contracts.identity import ProviderModelKey, RequestDomain, RequestResourceKey
-from forebay.contracts.requests import (
-    RequestAdmissionItem,
-    RequestOutcomeKind,
-    RequestReleaseOutcome,
-)
+from forebay.contracts.outcomes import RequestOutcomeKind, RequestReleaseOutcome
+from forebay.contracts.requests import RequestAdmissionItem
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.requests.operating import reset_cooldown, reset_window, set_override_cap

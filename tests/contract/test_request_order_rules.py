@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from forebay.contracts.identity import RequestDomain
-from forebay.contracts.requests import RequestOutcomeKind as Outcome
+from forebay.contracts.outcomes import RequestOutcomeKind as Outcome
 from forebay.contracts.settings import RequestAdmissionConfig
 from tests.support_scripts import (
     CHAT,

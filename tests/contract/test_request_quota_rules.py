@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from forebay.contracts.outcomes import RequestOutcomeKind as Outcome
 from forebay.contracts.quotas import QuotaReading
-from forebay.contracts.requests import RequestOutcomeKind as Outcome
 from forebay.contracts.settings import RequestAdmissionConfig
 from tests.contract.quota_shard import RPM, SECOND_US, TPM, answers, config, levels, opened
 from tests.support_scripts import (

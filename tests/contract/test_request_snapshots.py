@@ -11,7 +11,8 @@ import redis
 from forebay.commands.snapshot import snapshot_lines
 from forebay.contracts.errors import CoordinatorUnavailable
 from forebay.contracts.identity import ProviderModelKey, RequestDomain, RequestResourceKey
-from forebay.contracts.requests import RequestAdmissionItem, RequestOutcomeKind
+from forebay.contracts.outcomes import RequestOutcomeKind
+from forebay.contracts.requests import RequestAdmissionItem
 from forebay.contracts.settings import RequestAdmissionTuningConfig
 from forebay.contracts.snapshots import GlobalSnapshot
 from forebay.coordinator.coordinator import Coordinator

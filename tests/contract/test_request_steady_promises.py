@@ -12,8 +12,8 @@ from typing import Any
 import fakeredis
 import pytest
 
+from forebay.contracts.outcomes import RequestOutcomeKind as Outcome
 from forebay.contracts.quotas import QuotaBudget
-from forebay.contracts.requests import RequestOutcomeKind as Outcome
 from forebay.contracts.settings import (
     RequestAdmissionConfig,
     RequestAdmissionTuningConfig,

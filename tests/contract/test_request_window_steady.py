@@ -8,8 +8,8 @@ from typing import Any, Final
 
 import pytest
 
-from forebay.contracts.requests import RateLimitScope
-from forebay.contracts.requests import RequestOutcomeKind as Outcome
+from forebay.contracts.outcomes import RateLimitScope
+from forebay.contracts.outcomes import RequestOutcomeKind as Outcome
 from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
 from tests.support_scripts import (
     AIMD,

@@ -13,8 +13,9 @@ from forebay.commands.lines import WIDTH
 from forebay.commands.snapshot import snapshot_lines
 from forebay.contracts.identity import ProviderModelKey, RequestDomain, RequestGroupSpec
 from forebay.contracts.identity import RequestResourceKey as Resource
+from forebay.contracts.outcomes import SUCCESS
 from forebay.contracts.quotas import QuotaBudget
-from forebay.contracts.requests import SUCCESS, RequestAdmissionItem
+from forebay.contracts.requests import RequestAdmissionItem
 from forebay.contracts.settings import RequestAdmissionConfig, RequestQuotas
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from forebay.contracts.requests import RequestOutcomeKind as Outcome
+from forebay.contracts.outcomes import RequestOutcomeKind as Outcome
 from forebay.contracts.settings import RequestAdmissionConfig, RequestQuotas
 from tests.contract.pool_under_clock import Pool, open_pool
 from tests.contract.shard_under_clock import SERVERS

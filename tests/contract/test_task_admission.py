@@ -6,14 +6,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from forebay.contracts.errors import TaskAdmissionError
 from forebay.contracts.identity import TaskGroupKind
 from forebay.contracts.task_policies import (
     BoundedBorrowTaskAdmissionPolicyConfig,
     DebtCeiling,
     TaskAdmissionConfig,
 )
-from forebay.contracts.tasks import TaskDenialReason
+from forebay.contracts.tasks import TaskAdmissionError, TaskDenialReason
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from tests.support import wait_until

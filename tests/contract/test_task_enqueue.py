@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from forebay.contracts.errors import ConfigurationError, TaskAdmissionError
+from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.task_policies import TaskAdmissionConfig
-from forebay.contracts.tasks import TaskDenialReason
+from forebay.contracts.tasks import TaskAdmissionError, TaskDenialReason
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.queue import MAX_PAYLOAD_BYTES

@@ -10,10 +10,10 @@ from arq.jobs import JobStatus
 from arq.utils import timestamp_ms, to_unix_ms
 from arq.worker import Retry
 
-from forebay.contracts.errors import ConfigurationError, TaskAdmissionError, TaskFailed
+from forebay.contracts.errors import ConfigurationError, TaskFailed
 from forebay.contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpec
 from forebay.contracts.settings import MemberSettings
-from forebay.contracts.tasks import SchedulerResourceRequest
+from forebay.contracts.tasks import SchedulerResourceRequest, TaskAdmissionError
 from forebay.workers.arq.pool import create_pool
 from forebay.workers.arq.serialization import load_job
 from tests.support import wait_until

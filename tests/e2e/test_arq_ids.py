@@ -9,7 +9,8 @@ import redis
 from arq.connections import ArqRedis
 from arq.jobs import JobStatus, serialize_result
 
-from forebay.contracts.errors import CoordinatorUnavailable, TaskAdmissionError
+from forebay.contracts.errors import CoordinatorUnavailable
+from forebay.contracts.tasks import TaskAdmissionError
 from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.tasks.id_holders import holder_of
 from forebay.coordinator.tasks.snapshots import audit_pool

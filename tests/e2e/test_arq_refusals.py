@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from arq.connections import RedisSettings
 
-from forebay.contracts.errors import ConfigurationError, TaskAdmissionError
-from forebay.contracts.tasks import TaskDenialReason
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.tasks import TaskAdmissionError, TaskDenialReason
 from forebay.coordinator.tasks.queue import MAX_PAYLOAD_BYTES
 from forebay.workers.arq.pool import create_pool
 from tests.support import wait_until

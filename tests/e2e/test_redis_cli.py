@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from forebay.contracts.identity import ProviderModelKey, RequestGroupSpec, RequestResourceKey
-from forebay.contracts.requests import SUCCESS, RequestAdmissionItem
+from forebay.contracts.outcomes import SUCCESS
+from forebay.contracts.requests import RequestAdmissionItem
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import request_shard
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from forebay.commands.driving import worker_command
-from forebay.contracts.errors import ConfigurationError, TaskAdmissionError
+from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.runs import RunProgress, RunSpec
+from forebay.contracts.tasks import TaskAdmissionError
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.tasks.controller import TaskAdmissionController

@@ -11,7 +11,7 @@ from arq.jobs import JobStatus
 from click.testing import CliRunner
 
 from forebay.cli import cli
-from forebay.contracts.errors import TaskAdmissionError
+from forebay.contracts.tasks import TaskAdmissionError
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.tasks.snapshots import PoolReader

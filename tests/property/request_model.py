@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from forebay.contracts.identity import RequestDomain
+from forebay.contracts.outcomes import RequestOutcomeKind as Outcome
 from forebay.contracts.quotas import QuotaBudget
-from forebay.contracts.requests import RequestOutcomeKind as Outcome
 from tests.property.request_queue_model import Waiter
 from tests.property.request_state_model import Lease, ModelReply, ModelState, Result
 from tests.property.request_window_model import Ended, Window, ceiling_of, to_us

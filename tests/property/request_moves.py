@@ -8,9 +8,9 @@ from typing import Any
 from hypothesis import strategies as st
 
 from forebay.contracts.identity import RequestDomain
+from forebay.contracts.outcomes import RateLimitScope
+from forebay.contracts.outcomes import RequestOutcomeKind as Outcome
 from forebay.contracts.quotas import QuotaBudget, QuotaReading
-from forebay.contracts.requests import RateLimitScope
-from forebay.contracts.requests import RequestOutcomeKind as Outcome
 from forebay.contracts.settings import (
     RequestAdmissionConfig,
     RequestAdmissionTuningConfig,

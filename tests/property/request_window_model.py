@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Protocol, Self
 
 from forebay.contracts.identity import RequestDomain
-from forebay.contracts.requests import RateLimitScope
-from forebay.contracts.requests import RequestOutcomeKind as Outcome
+from forebay.contracts.outcomes import RateLimitScope
+from forebay.contracts.outcomes import RequestOutcomeKind as Outcome
 from forebay.contracts.settings import RequestAdmissionConfig
 from tests.property import window_aimd_model as aimd
 from tests.property import window_steady_model as steady

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, rule
 
 from forebay.contracts.identity import RequestDomain
+from forebay.contracts.outcomes import RateLimitScope
+from forebay.contracts.outcomes import RequestOutcomeKind as Outcome
 from forebay.contracts.quotas import QuotaReading
-from forebay.contracts.requests import RateLimitScope
-from forebay.contracts.requests import RequestOutcomeKind as Outcome
 from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
 from tests.property.modes import LONG, explore

@@ -24,8 +24,8 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from forebay.contracts.identity import RequestDomain
+from forebay.contracts.outcomes import RequestOutcomeKind as Outcome
 from forebay.contracts.quotas import QuotaBudget
-from forebay.contracts.requests import RequestOutcomeKind as Outcome
 from forebay.contracts.settings import (
     RequestAdmissionConfig,
     RequestAdmissionTuningConfig,

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from forebay.contracts.requests import TokenUsage
+from forebay.contracts.outcomes import TokenUsage
 from forebay.workers.providers.answer_bodies import error_code_of
 
 USED = TokenUsage(input_tokens=25, output_tokens=15)

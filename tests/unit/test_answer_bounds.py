@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from forebay.contracts.requests import RequestOutcomeKind
+from forebay.contracts.outcomes import RequestOutcomeKind
 from forebay.workers.generators.base import RecordRejected
 from forebay.workers.providers.answer_decoding import decoder_of
 from forebay.workers.providers.answer_reading import MOST_PARTS

@@ -12,7 +12,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from forebay.contracts.requests import TokenUsage
+from forebay.contracts.outcomes import TokenUsage
 from forebay.workers.providers.answer_bodies import (
     MOST_INFLATED_BYTES,
     MOST_PARSED_BYTES,

@@ -12,16 +12,18 @@ import pytest
 
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
-from forebay.contracts.requests import (
+from forebay.contracts.outcomes import (
     SUCCESS,
     ClassifyException,
     ReleaseReason,
     ReleaseResult,
+    RequestOutcomeKind,
+    RequestReleaseOutcome,
+)
+from forebay.contracts.requests import (
     RequestAdmissionDecision,
     RequestAdmissionItem,
     RequestAdmissionLease,
-    RequestOutcomeKind,
-    RequestReleaseOutcome,
 )
 from forebay.coordinator.requests.attempts import (
     RequestAttempt,

@@ -12,10 +12,11 @@ from contextlib import asynccontextmanager
 import httpx2
 import pytest
 
-from forebay.contracts.errors import ConfigurationError, RequestAdmissionError
+from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
 from forebay.contracts.requests import (
     RequestAdmissionDenied,
+    RequestAdmissionError,
     RequestAdmissionItem,
     RequestDenialReason,
     new_attempt_id,

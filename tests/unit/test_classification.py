@@ -11,21 +11,19 @@ import httpx2
 import openai
 import pytest
 
-from forebay.contracts.errors import (
-    CoordinatorFull,
-    CoordinatorUnavailable,
-    MembershipLost,
-    RequestAdmissionError,
-)
+from forebay.contracts.errors import CoordinatorFull, CoordinatorUnavailable, MembershipLost
 from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
-from forebay.contracts.requests import (
+from forebay.contracts.outcomes import (
     RateLimitScope,
-    RequestAdmissionDenied,
-    RequestAdmissionItem,
-    RequestDenialReason,
     RequestOutcomeKind,
     RequestReleaseOutcome,
     TokenUsage,
+)
+from forebay.contracts.requests import (
+    RequestAdmissionDenied,
+    RequestAdmissionError,
+    RequestAdmissionItem,
+    RequestDenialReason,
 )
 from forebay.workers.providers.classification import Classifier, DefaultClassifier
 from forebay.workers.providers.openai_answers import ProviderHTTPError

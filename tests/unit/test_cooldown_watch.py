@@ -9,9 +9,13 @@ from typing import Any
 
 import pytest
 
-from forebay.contracts.errors import CoordinatorError, RequestAdmissionError
+from forebay.contracts.errors import CoordinatorError
 from forebay.contracts.identity import RequestResourceKey
-from forebay.contracts.requests import RequestAdmissionItem, RequestDenialReason
+from forebay.contracts.requests import (
+    RequestAdmissionError,
+    RequestAdmissionItem,
+    RequestDenialReason,
+)
 from forebay.workers.runs import cooldowns
 from forebay.workers.runs.cooldowns import ImpatientLeases
 from tests.contract.chat_domain import CHAT

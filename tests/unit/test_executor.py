@@ -10,14 +10,15 @@ from collections.abc import Awaitable
 
 import pytest
 
-from forebay.contracts.errors import CoordinatorUnavailable, MembershipLost, RequestAdmissionError
+from forebay.contracts.errors import CoordinatorUnavailable, MembershipLost
 from forebay.contracts.events import RequestEventContext, RuntimeCorrelation, current_correlation
 from forebay.contracts.identity import RequestGroupSpec
+from forebay.contracts.outcomes import TokenUsage
 from forebay.contracts.requests import (
     RequestAdmissionDenied,
+    RequestAdmissionError,
     RequestAdmissionItem,
     RequestDenialReason,
-    TokenUsage,
 )
 from forebay.workers.executor import ModelRequest, in_executor
 from forebay.workers.providers.openai_answers import ProviderHTTPError

@@ -9,8 +9,8 @@ import httpx2
 import pytest
 
 from forebay.contracts.identity import RequestDomain, RequestResourceKey
+from forebay.contracts.outcomes import RequestReleaseOutcome, TokenUsage
 from forebay.contracts.quotas import QuotaBudget, QuotaReading
-from forebay.contracts.requests import RequestReleaseOutcome, TokenUsage
 from forebay.workers.executor import ModelRequest
 from forebay.workers.providers.classification import DefaultClassifier
 from forebay.workers.providers.openai_answers import ProviderCompletion, ProviderHTTPError

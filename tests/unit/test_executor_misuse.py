@@ -9,7 +9,7 @@ import pytest
 
 import forebay
 from forebay.contracts.errors import ConfigurationError
-from forebay.contracts.requests import RequestOutcomeKind
+from forebay.contracts.outcomes import RequestOutcomeKind
 from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
 from forebay.transports.exchange import Rules
 from forebay.workers.executor import ModelRequest, ModelRequestExecutor

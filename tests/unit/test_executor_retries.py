@@ -9,19 +9,13 @@ import weakref
 import httpx2
 import pytest
 
-from forebay.contracts.errors import (
-    ConfigurationError,
-    CoordinatorUnavailable,
-    MembershipLost,
-    RequestAdmissionError,
-)
+from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable, MembershipLost
+from forebay.contracts.outcomes import ReleaseReason, ReleaseResult, RequestReleaseOutcome
 from forebay.contracts.requests import (
-    ReleaseReason,
-    ReleaseResult,
     RequestAdmissionDenied,
+    RequestAdmissionError,
     RequestAdmissionItem,
     RequestDenialReason,
-    RequestReleaseOutcome,
 )
 from forebay.workers.executor import ModelRequest
 from forebay.workers.providers.openai_answers import ProviderHTTPError

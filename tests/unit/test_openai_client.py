@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr
 
 from forebay.contracts.errors import ConfigurationError
-from forebay.contracts.requests import RequestOutcomeKind, TokenUsage
+from forebay.contracts.outcomes import RequestOutcomeKind, TokenUsage
 from forebay.workers.providers.classification import DefaultClassifier
 from forebay.workers.providers.openai_answers import ProviderHTTPError
 from forebay.workers.providers.openai_client import OpenAICompatibleClient

@@ -15,22 +15,16 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from forebay.contracts.checks import MAX_NAME_BYTES
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import (
-    MAX_NAME_BYTES,
     ProviderModelKey,
     RequestDomain,
     RequestGroupSpec,
     RequestResourceKey,
 )
-from forebay.contracts.requests import (
-    MAX_COST,
-    RequestAdmissionItem,
-    RequestAdmissionLease,
-    RequestOutcomeKind,
-    RequestReleaseOutcome,
-    TokenUsage,
-)
+from forebay.contracts.outcomes import RequestOutcomeKind, RequestReleaseOutcome, TokenUsage
+from forebay.contracts.requests import MAX_COST, RequestAdmissionItem, RequestAdmissionLease
 from forebay.contracts.settings import (
     LONGEST_SECONDS,
     MemberSettings,

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from forebay.contracts.requests import TokenUsage
+from forebay.contracts.outcomes import TokenUsage
 from forebay.workers.providers.token_usage import (
     LONGEST_USAGE,
     MOST_TOKENS,

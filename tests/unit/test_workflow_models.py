@@ -8,9 +8,7 @@ from pydantic import SecretStr
 
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import RequestGroupSpec
-from forebay.contracts.requests import (
-    TokenUsage,
-)
+from forebay.contracts.outcomes import TokenUsage
 from forebay.contracts.workflow import ModelSpec, OutputSpec, ProviderSpec, WorkflowSettings
 from forebay.coordinator.requests.resolver import RequestResourceResolver
 from forebay.mock_provider.app import create_app

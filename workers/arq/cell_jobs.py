@@ -9,7 +9,8 @@ from typing import Any, Final
 from arq.jobs import serialize_job
 from arq.worker import Retry
 
-from forebay.contracts.tasks import AdmittedTask, TaskAdmissionLease, TaskCompleted, TaskDropped
+from forebay.contracts.outcomes import TaskCompleted, TaskDropped
+from forebay.contracts.tasks import AdmittedTask, TaskAdmissionLease
 from forebay.coordinator.runs.plan import CELL_FUNCTION
 from forebay.workers.arq.serialization import JobSerializer
 from forebay.workers.runs.cells import (

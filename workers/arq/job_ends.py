@@ -6,7 +6,8 @@ from typing import Literal
 
 from arq.utils import timestamp_ms
 
-from forebay.contracts.tasks import TaskAdmissionLease, TaskDeferred, TaskOutcome
+from forebay.contracts.outcomes import TaskDeferred, TaskOutcome
+from forebay.contracts.tasks import TaskAdmissionLease
 from forebay.workers.arq.cell_jobs import lease_of_job
 from forebay.workers.runs.cells import CellsDeferred
 

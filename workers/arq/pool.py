@@ -15,13 +15,8 @@ from arq.jobs import Job, JobDef, JobResult, SerializationError, serialize_job
 from arq.utils import timestamp_ms
 from redis.exceptions import ResponseError
 
-from forebay.contracts.errors import ConfigurationError
-from forebay.contracts.identity import (
+from forebay.contracts.checks import (
     MAX_SPAN_SECONDS,
-    SUBMISSION,
-    TaskGroupKey,
-    TaskGroupKind,
-    TaskGroupSpec,
     check_cap,
     check_instant,
     check_name,
@@ -29,6 +24,8 @@ from forebay.contracts.identity import (
     check_type,
     shown,
 )
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import SUBMISSION, TaskGroupKey, TaskGroupKind, TaskGroupSpec
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.tasks import SchedulableTask, SchedulerResourceRequest
 from forebay.coordinator.coordinator import Coordinator

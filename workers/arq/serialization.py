@@ -14,9 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
 
+from forebay.contracts.checks import shown
 from forebay.contracts.errors import ConfigurationError, TaskFailed
 from forebay.contracts.extras import how_to_install
-from forebay.contracts.identity import shown
 
 SerializerName = Literal["json", "msgpack"]
 

@@ -13,8 +13,8 @@ from arq.constants import default_queue_name
 from arq.cron import CronJob
 from arq.worker import Function, Worker, func
 
+from forebay.contracts.checks import shown
 from forebay.contracts.errors import ConfigurationError
-from forebay.contracts.identity import shown
 
 WORKING: Final = frozenset(
     {

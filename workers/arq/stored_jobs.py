@@ -17,8 +17,8 @@ from arq.jobs import JobDef, JobResult, deserialize_job, deserialize_result
 from redis.asyncio.client import Pipeline
 from redis.exceptions import ResponseError
 
+from forebay.contracts.checks import shown
 from forebay.contracts.errors import ConfigurationError, JobUnreadable
-from forebay.contracts.identity import shown
 from forebay.coordinator.logs import Logger
 from forebay.workers.arq.serialization import Decoded, JobSerializer
 

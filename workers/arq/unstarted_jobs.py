@@ -12,13 +12,8 @@ from arq.jobs import SerializationError, deserialize_job_raw, serialize_result
 from arq.utils import timestamp_ms
 from arq.worker import JobExecutionFailed
 
-from forebay.contracts.errors import (
-    ConfigurationError,
-    CoordinatorError,
-    JobUnreadable,
-    WorkerLost,
-)
-from forebay.contracts.identity import check_name, shown
+from forebay.contracts.checks import check_name, shown
+from forebay.contracts.errors import ConfigurationError, CoordinatorError, JobUnreadable, WorkerLost
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.workers.arq.pool import ForebayArqRedis

@@ -21,18 +21,10 @@ from arq.jobs import DeserializationError
 from arq.worker import Worker, func
 from redis.exceptions import RedisError
 
-from forebay.contracts.errors import (
-    CoordinatorUnavailable,
-    JobUnreadable,
-)
-from forebay.contracts.requests import ReleaseResult
+from forebay.contracts.errors import CoordinatorUnavailable, JobUnreadable
+from forebay.contracts.outcomes import ReleaseResult, TaskCompleted, TaskDeferred, TaskOutcome
 from forebay.contracts.settings import MemberSettings
-from forebay.contracts.tasks import (
-    TaskAdmissionLease,
-    TaskCompleted,
-    TaskDeferred,
-    TaskOutcome,
-)
+from forebay.contracts.tasks import TaskAdmissionLease
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from forebay.contracts.requests import TokenUsage
+from forebay.contracts.outcomes import TokenUsage
 from forebay.workers.providers.answer_decoding import decoder_of
 from forebay.workers.providers.token_usage import (
     LONGEST_USAGE,

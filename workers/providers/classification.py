@@ -14,20 +14,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
 
-from forebay.contracts.errors import (
-    CoordinatorFull,
-    CoordinatorUnavailable,
-    MembershipLost,
-    RequestAdmissionError,
-)
-from forebay.contracts.identity import check_methods
-from forebay.contracts.requests import (
+from forebay.contracts.checks import check_methods
+from forebay.contracts.errors import CoordinatorFull, CoordinatorUnavailable, MembershipLost
+from forebay.contracts.outcomes import (
     RateLimitScope,
-    RequestDenialReason,
     RequestOutcomeKind,
     RequestReleaseOutcome,
     TokenUsage,
 )
+from forebay.contracts.requests import RequestAdmissionError, RequestDenialReason
 from forebay.workers.providers.answer_bodies import (
     ANSWER_TOO_LONG,
     BILLING_CODES,

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from forebay.contracts.errors import ForebayError
-from forebay.contracts.requests import TokenUsage
+from forebay.contracts.outcomes import TokenUsage
 from forebay.workers.providers.headers import kept_headers
 
 UNREADABLE = "unreadable_answer"

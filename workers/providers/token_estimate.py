@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Protocol
 
+from forebay.contracts.checks import check_methods, shown
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.extras import how_to_install
-from forebay.contracts.identity import check_methods, shown
 from forebay.contracts.requests import MAX_COST
 
 CHARACTERS_PER_TOKEN: Final = 4

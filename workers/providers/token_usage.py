@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from forebay.contracts.requests import TokenUsage
+from forebay.contracts.outcomes import TokenUsage
 
 MOST_TOKENS: Final = 100_000_000
 """A count above is no count: no call takes as many, and a debt of them would stop a fleet for days.

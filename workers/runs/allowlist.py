@@ -14,8 +14,8 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, Self
 
+from forebay.contracts.checks import shown
 from forebay.contracts.errors import ConfigurationError, RunRefused
-from forebay.contracts.identity import shown
 from forebay.contracts.workflow import ProviderSpec, Workflow
 
 _ADDRESS_VARIABLE: Final = re.compile(r"FOREBAY_PROVIDER_[A-Z0-9_]+_BASE_URL")

@@ -14,9 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from forebay.contracts.errors import ForebayError, RequestAdmissionError
+from forebay.contracts.errors import ForebayError
 from forebay.contracts.identity import RequestResourceKey
-from forebay.contracts.requests import RequestDenialReason, RequestOutcomeKind
+from forebay.contracts.outcomes import RequestOutcomeKind
+from forebay.contracts.requests import RequestAdmissionError, RequestDenialReason
 from forebay.workers.providers.classification import DefaultClassifier
 from forebay.workers.providers.openai_answers import UNREADABLE, ProviderHTTPError
 

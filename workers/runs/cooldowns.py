@@ -12,16 +12,16 @@ from typing import Final, Protocol
 
 from redis.exceptions import RedisError
 
-from forebay.contracts.errors import ForebayError, RequestAdmissionError
+from forebay.contracts.errors import ForebayError
 from forebay.contracts.identity import RequestResourceKey
+from forebay.contracts.outcomes import ReleaseResult, RequestReleaseOutcome
 from forebay.contracts.quotas import QuotaReading
 from forebay.contracts.requests import (
-    ReleaseResult,
     RequestAdmissionDenied,
+    RequestAdmissionError,
     RequestAdmissionItem,
     RequestAdmissionLease,
     RequestDenialReason,
-    RequestReleaseOutcome,
 )
 from forebay.contracts.snapshots import DomainSnapshot
 from forebay.coordinator.logs import Logger

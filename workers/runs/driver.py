@@ -20,9 +20,9 @@ from forebay.contracts.errors import (
     RunLost,
     RunRefused,
     RunStopped,
-    TaskAdmissionError,
 )
 from forebay.contracts.runs import RunProgress, RunSpec
+from forebay.contracts.tasks import TaskAdmissionError
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.runs.scheduling import resolve_columns

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from forebay.contracts.errors import ConfigurationError, CoordinatorError
 from forebay.contracts.identity import RequestDomain, RequestGroupSpec, RequestResourceKey
-from forebay.contracts.requests import TokenUsage
+from forebay.contracts.outcomes import TokenUsage
 from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
 from forebay.contracts.workflow import ModelSpec, ProviderSpec, WorkflowSettings
 from forebay.coordinator.requests.resolver import RequestResourceResolver

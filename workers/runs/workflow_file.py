@@ -10,8 +10,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from forebay.contracts.checks import shown
 from forebay.contracts.errors import WorkflowError
-from forebay.contracts.identity import shown
 from forebay.contracts.runs import RUN_NUMBER_DIGITS
 from forebay.contracts.workflow import OutputSpec, ProviderSpec, SeedFile, Workflow, WorkflowSpec
 from forebay.workers.generators.seed_file import describe_seed

@@ -11,8 +11,8 @@ from typing import Any, Final
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from forebay.contracts.checks import shown
 from forebay.contracts.errors import WorkflowError
-from forebay.contracts.identity import shown
 from forebay.contracts.settings import RequestAdmissionTuningConfig, RequestQuotas, Settings
 from forebay.contracts.workflow import ModelSpec, OutputSpec, ProviderSpec, WorkflowSpec
 from forebay.contracts.workflow_columns import COLUMN_TYPES
