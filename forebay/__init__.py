@@ -85,7 +85,8 @@ if TYPE_CHECKING:
     from forebay.workers.arq.pool import JobPool, create_pool
     from forebay.workers.arq.settings import settings_of
     from forebay.workers.arq.worker import ForebayWorker, open_worker
-    from forebay.workers.executor import ModelRequest, ModelRequestExecutor
+    from forebay.workers.executor import ModelRequestExecutor
+    from forebay.workers.model_request import ModelRequest
     from forebay.workers.providers.classification import Classifier, DefaultClassifier
     from forebay.workers.providers.token_estimate import (
         CharacterEstimator,
@@ -261,10 +262,8 @@ _EXPORTS: Final = {
         "Classifier",
         "DefaultClassifier",
     ),
-    "forebay.workers.executor": (
-        "ModelRequest",
-        "ModelRequestExecutor",
-    ),
+    "forebay.workers.executor": ("ModelRequestExecutor",),
+    "forebay.workers.model_request": ("ModelRequest",),
     "forebay.workers.retries": (
         "RetryBudget",
         "RetryPolicy",

@@ -9,38 +9,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from forebay.contracts.checks import check_methods, check_type
 from forebay.contracts.errors import ConfigurationError, MembershipLost
-from forebay.contracts.events import RequestEventContext, captured_context
-from forebay.contracts.identity import RequestGroupSpec, RequestResourceKey
-from forebay.contracts.outcomes import (
-    SUCCESS,
-    ReleaseResult,
-    RequestOutcomeKind,
-    RequestReleaseOutcome,
-)
+from forebay.contracts.outcomes import ReleaseResult, RequestOutcomeKind, RequestReleaseOutcome
 from forebay.contracts.quotas import QuotaReading
-from forebay.contracts.requests import RequestAdmissionItem, RequestAdmissionLease, new_attempt_id
+from forebay.contracts.requests import RequestAdmissionItem, RequestAdmissionLease
 from forebay.coordinator.logs import Logger
-from forebay.coordinator.requests.attempts import UNCLASSIFIED, classified
+from forebay.coordinator.requests.attempts import UNCLASSIFIED
 from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
+from forebay.workers.attempt_outcomes import AttemptOutcomes
+from forebay.workers.model_request import ModelRequest, call_of, item_of
 from forebay.workers.providers.classification import (
     NOT_SENT,
     Classifier,
     DefaultClassifier,
     check_classifier,
 )
-from forebay.workers.providers.headers import Answered, answer_of, quota_readings
-from forebay.workers.providers.token_usage import token_usage
-from forebay.workers.retries import RetryBudget, RetryPolicy, check_max_attempts
+from forebay.workers.retries import RetryBudget, RetryPolicy
 
 T = TypeVar("T")
 
@@ -74,45 +66,6 @@ class LeaseHolder(Protocol):
     def learn(self, lease: RequestAdmissionLease, readings: Sequence[QuotaReading]) -> None:
         """Take what an answer's headers say of the account's quotas; returns at once."""
         ...
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ModelRequest(Generic[T]):
-    """One provider call to be made, as often as it takes.
-
-    Attributes:
-        resource: the window it needs a lease of.
-        call: makes the provider call once; each attempt calls it anew. Of what it returns, a
-            ``usage`` (a `TokenUsage`, or as the SDKs and APIs have it) settles the quota; a numeric
-            ``status`` or ``status_code``, ``headers`` and an ``error_code``, where they are there,
-            are classified as an exception's would be.
-        group: who asks.
-        cost: estimated tokens of one attempt, for quotas.
-        queue_wait_timeout_seconds: longest wait of each attempt in the queue.
-        max_attempts: overrides the executor's `RetryPolicy`.
-        event_context: correlation; None captures the caller's.
-
-    Raises:
-        ConfigurationError: ``max_attempts`` is below 1, or ``call`` is no function.
-    """
-
-    resource: RequestResourceKey
-    call: Callable[[], Awaitable[T]] = field(repr=False)
-    group: RequestGroupSpec = field(default_factory=RequestGroupSpec)
-    cost: int | None = None
-    queue_wait_timeout_seconds: float | None = None
-    max_attempts: int | None = None
-    event_context: RequestEventContext | None = None
-
-    def __post_init__(self) -> None:
-        if not callable(self.call):
-            raise ConfigurationError(
-                f"call of a model request is of type {type(self.call).__name__}, expected a"
-                " function without arguments, which is called anew for each attempt; pass one, as"
-                " in call=lambda: client.post(url, json=body)."
-            )
-        if self.max_attempts is not None:
-            check_max_attempts(self.max_attempts)
 
 
 @dataclass(slots=True)
@@ -177,10 +130,11 @@ class ModelRequestExecutor:
         if retry_budget is not None:
             check_type("retry_budget", retry_budget, RetryBudget)
         self._controller = controller
-        self._classifier: Classifier = DefaultClassifier() if classifier is None else classifier
+        self._outcomes = AttemptOutcomes(
+            DefaultClassifier() if classifier is None else classifier, controller.learn, clock
+        )
         self._retry = RetryPolicy() if retry is None else retry
         self._budget = retry_budget
-        self._clock = clock
         self._sleep = sleep
         self._draw = draw
         self._releases: set[asyncio.Future[ReleaseResult]] = set()
@@ -243,10 +197,10 @@ class ModelRequestExecutor:
             return _Raised(error)
 
     async def _attempt(self, request: ModelRequest[T], trace: _Trace) -> T:
-        lease = await self._controller.acquire(_item_of(request))
+        lease = await self._controller.acquire(item_of(request))
         try:
             answer = await self._call(request, lease, trace)
-            trace.outcome = self._classify_answer(lease, answer)
+            trace.outcome = self._outcomes.of_answer(lease, answer)
         finally:
             # Not awaited: a cancelled caller goes at once, and the release needs nobody to wait.
             trace.release = self._release(lease, trace.outcome)
@@ -259,53 +213,12 @@ class ModelRequestExecutor:
         try:
             self._controller.assert_held(lease)
             trace.is_sent = True
-            return await _awaitable(request.call())
+            return await call_of(request)
         except BaseException as error:
-            trace.outcome = self._classify(lease, error) if trace.is_sent else NOT_SENT
+            trace.outcome = self._outcomes.of_error(lease, error) if trace.is_sent else NOT_SENT
             raise
         finally:
             in_executor.reset(token)
-
-    def _classify(
-        self, lease: RequestAdmissionLease, error: BaseException
-    ) -> RequestReleaseOutcome:
-        def classify() -> RequestReleaseOutcome:
-            now = self._clock()
-            self._learn(lease, answer_of(error), now)
-            return self._classifier.classify_exception(error, now=now)
-
-        return classified(classify, error=error)
-
-    def _classify_answer(
-        self, lease: RequestAdmissionLease, answer: object
-    ) -> RequestReleaseOutcome:
-        """Classify what the call returned; an answer without a status is a success."""
-
-        def classify() -> RequestReleaseOutcome:
-            now = self._clock()
-            found = answer_of(answer)
-            self._learn(lease, found, now)
-            outcome = SUCCESS
-            if found is not None:
-                outcome = self._classifier.classify_response(
-                    found.status, found.headers, found.error_code, now=now
-                )
-            usage = token_usage(getattr(answer, "usage", None))
-            return outcome if usage is None else replace(outcome, usage=usage)
-
-        return classified(classify)
-
-    def _learn(self, lease: RequestAdmissionLease, found: Answered | None, now: float) -> None:
-        readings = quota_readings(found.headers, now) if found is not None else []
-        if readings:
-            self._controller.learn(lease, readings)
-
-    def _is_retryable(self, outcome: RequestReleaseOutcome) -> bool:
-        try:
-            return self._classifier.is_retryable(outcome)
-        except Exception as fault:  # noqa: BLE001 - nor hide what the provider's call raised
-            log.warning("classifier_failed", error_type=type(fault).__qualname__)
-            return False
 
     def _release(
         self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome
@@ -331,7 +244,7 @@ class ModelRequestExecutor:
             if self._budget is not None:
                 self._budget.give_back()
             return False
-        return self._is_retryable(trace.outcome)
+        return self._outcomes.is_retryable(trace.outcome)
 
     def _may_spend(self) -> bool:
         return self._budget is None or self._budget.take()
@@ -364,16 +277,6 @@ async def _has_released(release: asyncio.Future[ReleaseResult]) -> bool:
     return is_told and release.result().released
 
 
-def _awaitable(made: Awaitable[T]) -> Awaitable[T]:
-    """Refuse what a call of a function that blocks has returned."""
-    if inspect.isawaitable(made):
-        return made
-    raise ConfigurationError(
-        f"call of a model request returned something of type {type(made).__name__}, expected an"
-        " awaitable; make it async, or run what blocks by asyncio.to_thread."
-    )
-
-
 def _note_no_lease(called: _Returned[Any] | _Raised, end: _Returned[Any] | _Raised) -> None:
     """Say why the retry of a call was not made, where its caller looks."""
     if isinstance(called, _Raised) and isinstance(end, _Raised):
@@ -381,18 +284,3 @@ def _note_no_lease(called: _Returned[Any] | _Raised, end: _Returned[Any] | _Rais
             called.error.add_note(f"Forebay: no lease came for the retry: {end.error}")
     else:
         log.warning("retry_got_no_lease")
-
-
-def _item_of(request: ModelRequest[Any]) -> RequestAdmissionItem:
-    attempt_id = new_attempt_id()
-    given = request.event_context
-    return RequestAdmissionItem(
-        resource=request.resource,
-        group=request.group,
-        attempt_id=attempt_id,
-        queue_wait_timeout_seconds=request.queue_wait_timeout_seconds,
-        cost=request.cost,
-        event_context=replace(given, request_attempt_id=attempt_id)
-        if given
-        else captured_context(attempt_id),
-    )

@@ -11,7 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 import forebay
-from forebay.workers.executor import ModelRequest, ModelRequestExecutor
+from forebay.workers.executor import ModelRequestExecutor
+from forebay.workers.model_request import ModelRequest
 from tests.contract.chat_domain import item
 from tests.support_answers import refuses
 from tests.support_drivers import Driver

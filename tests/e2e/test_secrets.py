@@ -19,7 +19,8 @@ from pydantic import SecretStr
 import forebay
 from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
-from forebay.workers.executor import ModelRequest, ModelRequestExecutor
+from forebay.workers.executor import ModelRequestExecutor
+from forebay.workers.model_request import ModelRequest
 from forebay.workers.providers.openai_client import OpenAICompatibleClient
 from tests.contract.chat_domain import CHAT
 from tests.support import wait_until

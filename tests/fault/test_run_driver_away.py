@@ -100,7 +100,7 @@ async def test_a_cell_whose_run_was_being_prepared_by_a_cancelled_task_is_made_l
         cells = RunCells(tracker, requests, {}, Allowlist())
         making = asyncio.create_task(cells.make(RunCell(run_id="r", column_index=1, number=0), 1))
         await asyncio.sleep(0)
-        for preparing in cells._prepared.values():
+        for preparing in cells._runs._prepared.values():
             preparing.cancel()
         assert isinstance(await soon(making), CellsDeferred)
         await cells.aclose()

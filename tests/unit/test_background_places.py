@@ -24,7 +24,7 @@ HEARD_OF = {
     "coordinator/requests/controller.py release": "given to the caller; catches all",
     "coordinator/requests/threads.py begin": "answers the thread that asked, however it ends",
     "workers/executor.py _release": "its callback logs what it raised",
-    "workers/runs/run_cells.py _prepare": "every caller awaits it",
+    "workers/runs/prepared_runs.py get": "every caller awaits it",
     "workers/arq/worker.py run": "awaited; arq's main task",
     "workers/arq/worker.py _start_task": "its callback gives the lease back, however it ends",
     "workers/arq/worker.py _note_expired": "arq's worker awaits its tasks",

@@ -20,7 +20,8 @@ from forebay.contracts.requests import (
     RequestAdmissionItem,
     RequestDenialReason,
 )
-from forebay.workers.executor import ModelRequest, in_executor
+from forebay.workers.executor import in_executor
+from forebay.workers.model_request import ModelRequest
 from forebay.workers.providers.openai_answers import ProviderHTTPError
 from tests.support import wait_until
 from tests.support_executor import KINDS, OUTAGE, RATE_LIMIT, RESOURCE, Calls, FakeAdmission, Make

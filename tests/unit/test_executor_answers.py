@@ -11,7 +11,7 @@ import pytest
 from forebay.contracts.identity import RequestDomain, RequestResourceKey
 from forebay.contracts.outcomes import RequestReleaseOutcome, TokenUsage
 from forebay.contracts.quotas import QuotaBudget, QuotaReading
-from forebay.workers.executor import ModelRequest
+from forebay.workers.model_request import ModelRequest
 from forebay.workers.providers.classification import DefaultClassifier
 from forebay.workers.providers.openai_answers import ProviderCompletion, ProviderHTTPError
 from forebay.workers.providers.openai_client import OpenAICompatibleClient

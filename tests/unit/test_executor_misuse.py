@@ -12,7 +12,8 @@ from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.outcomes import RequestOutcomeKind
 from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
 from forebay.transports.exchange import Rules
-from forebay.workers.executor import ModelRequest, ModelRequestExecutor
+from forebay.workers.executor import ModelRequestExecutor
+from forebay.workers.model_request import ModelRequest
 from forebay.workers.providers.classification import DefaultClassifier
 from forebay.workers.providers.token_estimate import CharacterEstimator
 from forebay.workers.retries import RetryBudget, RetryPolicy

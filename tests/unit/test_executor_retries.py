@@ -17,7 +17,7 @@ from forebay.contracts.requests import (
     RequestAdmissionItem,
     RequestDenialReason,
 )
-from forebay.workers.executor import ModelRequest
+from forebay.workers.model_request import ModelRequest
 from forebay.workers.providers.openai_answers import ProviderHTTPError
 from forebay.workers.retries import RetryBudget, RetryPolicy
 from tests.support_executor import (

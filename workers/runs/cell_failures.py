@@ -14,10 +14,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from forebay.contracts.errors import ForebayError
+from redis.exceptions import RedisError
+
+from forebay.contracts.errors import CoordinatorError, ForebayError, WorkflowError
 from forebay.contracts.identity import RequestResourceKey
 from forebay.contracts.outcomes import RequestOutcomeKind
 from forebay.contracts.requests import RequestAdmissionError, RequestDenialReason
+from forebay.workers.evaluation.evaluator import EvaluatorUnavailable
 from forebay.workers.providers.classification import DefaultClassifier
 from forebay.workers.providers.openai_answers import UNREADABLE, ProviderHTTPError
 
@@ -81,6 +84,13 @@ def reason_of_call(error: Exception, name: str, *, base_url: str, timeout: float
 def reason_of(error: Exception) -> str:
     """Return what failed where it was no call of a model."""
     return str(error) if isinstance(error, ForebayError) else f"raised {place_of(error)}"
+
+
+def may_be_mended(error: Exception) -> bool:
+    """Whether another try may help: also elsewhere, where the seed file can be read."""
+    if isinstance(error, ModelCallFailed):
+        return error.is_retryable
+    return isinstance(error, CoordinatorError | WorkflowError | EvaluatorUnavailable | RedisError)
 
 
 def place_of(error: BaseException) -> str:

@@ -17,8 +17,9 @@ from forebay.contracts.outcomes import TokenUsage
 from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
 from forebay.contracts.workflow import ModelSpec, ProviderSpec, WorkflowSettings
 from forebay.coordinator.requests.resolver import RequestResourceResolver
-from forebay.workers.executor import ModelRequest, ModelRequestExecutor
+from forebay.workers.executor import ModelRequestExecutor
 from forebay.workers.generators.base import ChatAnswer, RecordRejected
+from forebay.workers.model_request import ModelRequest
 from forebay.workers.providers.answer_bodies import ANSWER_TOO_LONG
 from forebay.workers.providers.openai_answers import ProviderCompletion, ProviderHTTPError
 from forebay.workers.providers.openai_client import OpenAICompatibleClient

@@ -2,52 +2,28 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Final
 
 from redis.exceptions import RedisError
 
-from forebay.contracts.errors import (
-    ConfigurationError,
-    CoordinatorError,
-    RunRefused,
-    WorkflowError,
-)
+from forebay.contracts.errors import CoordinatorError, RunRefused
 from forebay.contracts.events import RuntimeCorrelation, current_correlation
-from forebay.contracts.identity import RequestGroupSpec, request_resource
+from forebay.contracts.identity import request_resource
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.tasks import RunCell
-from forebay.contracts.workflow import Workflow
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
-from forebay.coordinator.requests.resolver import RequestResourceResolver
 from forebay.coordinator.runs.tracker import CompletionTracker
-from forebay.coordinator.supervision import outcome_of
-from forebay.workers.evaluation.evaluator import EvaluatorUnavailable
 from forebay.workers.executor import ModelRequestExecutor
-from forebay.workers.generators.base import (
-    GenerationContext,
-    RecordGenerator,
-    RecordRejected,
-    RowGroupGenerator,
-)
-from forebay.workers.generators.registry import build_generator
+from forebay.workers.generators.base import RecordRejected, RowGroupGenerator
 from forebay.workers.runs.allowlist import Allowlist
-from forebay.workers.runs.cell_failures import ModelCallFailed, reason_of
-from forebay.workers.runs.cells import (
-    CellsDeferred,
-    CellsDropped,
-    CellsMade,
-    CellsOutcome,
-    this_worker,
-)
+from forebay.workers.runs.cell_failures import ModelCallFailed, may_be_mended, reason_of
+from forebay.workers.runs.cells import CellsDeferred, CellsDropped, CellsMade, CellsOutcome
 from forebay.workers.runs.cooldowns import ImpatientLeases
-from forebay.workers.runs.models import ProviderClients, WorkflowModels, admission_config
-from forebay.workers.runs.workflow_file import apply_addresses
+from forebay.workers.runs.prepared_runs import PreparedRun, PreparedRuns
 
 RETRY_BASE_SECONDS: Final = 0.5
 RETRY_CAP_SECONDS: Final = 30.0
@@ -59,13 +35,6 @@ REFUSED_SECONDS: Final = 1.0
 """After which a cell that this worker may not make can be admitted again, by another one."""
 
 log = Logger("forebay.runs")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _PreparedRun:
-    spec: RunSpec
-    generators: tuple[RecordGenerator | RowGroupGenerator, ...]
-    context: GenerationContext
 
 
 class RunCells:
@@ -86,15 +55,9 @@ class RunCells:
         allowed: Allowlist,
     ) -> None:
         self._tracker = tracker
-        self._requests = requests
-        self._environ = environ
-        self._allowed = allowed
-        self._name = this_worker()
         self._leases = ImpatientLeases(requests, requests.pressure)
         self._executor = ModelRequestExecutor(self._leases)
-        self._clients = ProviderClients()
-        self._resolver = RequestResourceResolver()
-        self._prepared: dict[str, asyncio.Task[_PreparedRun | None]] = {}
+        self._runs = PreparedRuns(tracker, requests, self._executor, environ, allowed)
         self._refused: dict[str, str] = {}
         self._told: set[tuple[str, int, str]] = set()
 
@@ -103,7 +66,7 @@ class RunCells:
         try:
             if cell.run_id in self._refused:
                 return await self._refuse(cell.run_id)
-            run = await self._prepare(cell.run_id)
+            run = await self._runs.get(cell.run_id)
             if run is None:
                 return CellsDropped(reason="run_ended")
             token = current_correlation.set(_correlation(run.spec, cell))
@@ -131,9 +94,9 @@ class RunCells:
         """Wait for releases under way and close the provider clients."""
         await self._leases.aclose()
         await self._executor.aclose()
-        await self._clients.aclose()
+        await self._runs.aclose()
 
-    async def _generate(self, run: _PreparedRun, cell: RunCell) -> CellsOutcome:
+    async def _generate(self, run: PreparedRun, cell: RunCell) -> CellsOutcome:
         workflow = run.spec.workflow
         column = workflow.columns[cell.column_index - 1]
         generator = run.generators[cell.column_index - 1]
@@ -170,10 +133,9 @@ class RunCells:
             job_try=job_try,
             reason=reason,
         )
-        if not _may_be_mended(error):
+        if not may_be_mended(error):
             return CellsDropped(reason=_bounded(f"not_retryable: {reason}"))
-        prepared = self._prepared.get(cell.run_id)
-        run = prepared.result() if prepared and prepared.done() and not _failed(prepared) else None
+        run = self._runs.known(cell.run_id)
         max_tries = run.spec.workflow.max_tries if run else 3
         if job_try >= max_tries:
             return CellsDropped(reason=_bounded(f"tries_exhausted: {reason}, {job_try} tries"))
@@ -191,102 +153,6 @@ class RunCells:
             gives_back_try=True,
             cooling=request_resource(error.resource.provider_model),
         )
-
-    async def _prepare(self, run_id: str) -> _PreparedRun | None:
-        task = self._prepared.get(run_id)
-        if task is None or _may_go_better(task):
-            task = asyncio.get_running_loop().create_task(self._load(run_id))
-            task.add_done_callback(_retrieve)
-            self._prepared[run_id] = task
-        return await outcome_of(task, f"preparing run {run_id!r}")
-
-    async def _load(self, run_id: str) -> _PreparedRun | None:
-        spec = await self._tracker.spec(run_id)
-        if spec is None:
-            return None
-        workflow = self._workflow_here(spec.workflow)
-        generators = await asyncio.to_thread(_generators_of, workflow)
-        spec = spec.model_copy(update={"workflow": workflow})
-        models = self._models_of(spec)
-        if not await self._tracker.accept(run_id):
-            raise RunRefused(f"every worker of the pool has refused run {run_id!r}.")
-        for alias, model in workflow.models.items():
-            resource = self._resolver.resolve(model.provider, model.model, model_alias=alias)
-            await self._requests.register(
-                resource.provider_model,
-                alias,
-                model.max_parallel_requests,
-                admission_config(workflow, model),
-            )
-        return _PreparedRun(
-            spec=spec,
-            generators=generators,
-            context=GenerationContext(models=models),
-        )
-
-    def _models_of(self, spec: RunSpec) -> WorkflowModels:
-        """Return the models of a run.
-
-        Raises:
-            RunRefused: a provider's key or address cannot be used here.
-        """
-        try:
-            return WorkflowModels(
-                spec.workflow,
-                executor=self._executor,
-                clients=self._clients,
-                resolver=self._resolver,
-                group=RequestGroupSpec(key=spec.tenant, weight=spec.weight),
-                environ=self._environ,
-            )
-        except ConfigurationError as error:
-            raise RunRefused(f"worker {self._name} cannot make it: {error}") from error
-
-    def _workflow_here(self, workflow: Workflow) -> Workflow:
-        """Return a workflow as this worker may use it.
-
-        Raises:
-            RunRefused: it asks for something that is not allowed here, or not here.
-        """
-        here = apply_addresses(workflow, environ=self._environ)
-        here = self._allowed.check(here, self._name)
-        for provider in here.providers.values():
-            key = provider.api_key_env
-            if key is not None and not self._environ.get(key, "").strip():
-                raise RunRefused(
-                    f"variable {key} is not set in worker {self._name}; set it where that worker"
-                    " starts, or stop the worker."
-                )
-        return here
-
-
-def _retrieve(task: asyncio.Task[_PreparedRun | None]) -> None:
-    """Have its exception seen: the next cell reads it, though all who waited were cancelled."""
-    if not task.cancelled():
-        task.exception()
-
-
-def _generators_of(workflow: Workflow) -> tuple[RecordGenerator | RowGroupGenerator, ...]:
-    return tuple(build_generator(column, workflow) for column in workflow.columns)
-
-
-def _may_go_better(preparing: asyncio.Task[Any]) -> bool:
-    """Whether to prepare a run again: what is wrong with its workflow stays wrong."""
-    if not _failed(preparing) or preparing.cancelled():
-        return _failed(preparing)
-    error = preparing.exception()
-    return not isinstance(error, Exception) or _may_be_mended(error)
-
-
-def _failed(task: asyncio.Task[Any]) -> bool:
-    return task.done() and (task.cancelled() or task.exception() is not None)
-
-
-def _may_be_mended(error: Exception) -> bool:
-    """Whether another try may help: also elsewhere, where the seed file can be read."""
-    if isinstance(error, ModelCallFailed):
-        return error.is_retryable
-    return isinstance(error, CoordinatorError | WorkflowError | EvaluatorUnavailable | RedisError)
 
 
 def _bounded(reason: str) -> str:

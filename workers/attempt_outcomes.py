@@ -1,0 +1,79 @@
+"""How an attempt of the executor ended, and what its answer says of quotas (spec 03)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from forebay.contracts.outcomes import SUCCESS, RequestReleaseOutcome
+from forebay.contracts.quotas import QuotaReading
+from forebay.contracts.requests import RequestAdmissionLease
+from forebay.coordinator.logs import Logger
+from forebay.coordinator.requests.attempts import classified
+from forebay.workers.providers.classification import Classifier
+from forebay.workers.providers.headers import Answered, answer_of, quota_readings
+from forebay.workers.providers.token_usage import token_usage
+
+log = Logger("forebay.executor")
+
+
+class AttemptOutcomes:
+    """Reads how attempts ended from what their calls raised or returned.
+
+    A classifier is the user's: what it raises is logged, and hides nothing of the call.
+
+    Args:
+        classifier: reads statuses, headers and exceptions.
+        learn: is told what an answer's headers say of quotas.
+        clock: Unix time in seconds, for dates in headers.
+    """
+
+    def __init__(
+        self,
+        classifier: Classifier,
+        learn: Callable[[RequestAdmissionLease, Sequence[QuotaReading]], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._classifier = classifier
+        self._tell = learn
+        self._clock = clock
+
+    def of_error(self, lease: RequestAdmissionLease, error: BaseException) -> RequestReleaseOutcome:
+        """Classify what the call raised."""
+
+        def classify() -> RequestReleaseOutcome:
+            now = self._clock()
+            self._learn(lease, answer_of(error), now)
+            return self._classifier.classify_exception(error, now=now)
+
+        return classified(classify, error=error)
+
+    def of_answer(self, lease: RequestAdmissionLease, answer: object) -> RequestReleaseOutcome:
+        """Classify what the call returned; an answer without a status is a success."""
+
+        def classify() -> RequestReleaseOutcome:
+            now = self._clock()
+            found = answer_of(answer)
+            self._learn(lease, found, now)
+            outcome = SUCCESS
+            if found is not None:
+                outcome = self._classifier.classify_response(
+                    found.status, found.headers, found.error_code, now=now
+                )
+            usage = token_usage(getattr(answer, "usage", None))
+            return outcome if usage is None else replace(outcome, usage=usage)
+
+        return classified(classify)
+
+    def _learn(self, lease: RequestAdmissionLease, found: Answered | None, now: float) -> None:
+        readings = quota_readings(found.headers, now) if found is not None else []
+        if readings:
+            self._tell(lease, readings)
+
+    def is_retryable(self, outcome: RequestReleaseOutcome) -> bool:
+        """Say whether another attempt may succeed after this one."""
+        try:
+            return self._classifier.is_retryable(outcome)
+        except Exception as fault:  # noqa: BLE001 - nor hide what the provider's call raised
+            log.warning("classifier_failed", error_type=type(fault).__qualname__)
+            return False
