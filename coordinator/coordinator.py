@@ -15,7 +15,7 @@ from redis.exceptions import NoScriptError, RedisError
 from forebay.contracts.checks import check_type
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.keys import SHARDS_KEY, ShardKeys
-from forebay.coordinator.scripts.composing import Script, script
+from forebay.coordinator.scripts.composing import script
 from forebay.coordinator.scripts.operators import publish_scripts
 from forebay.coordinator.server.address import EmbeddedAddress, ServerAddress, parse_url
 from forebay.coordinator.server.availability import Availability
@@ -27,9 +27,9 @@ from forebay.coordinator.server.connections import (
     open_sync,
 )
 from forebay.coordinator.server.embedded import EmbeddedServer
-from forebay.coordinator.server.link import ScriptLink, reading_error
+from forebay.coordinator.server.refusals import reading_error
 from forebay.coordinator.server.wakeups import Subscriber
-from forebay.coordinator.shard.membership import Heartbeat
+from forebay.coordinator.shard.heartbeat import Heartbeat
 
 _RANDOM_DIGITS: Final = 8
 
@@ -47,6 +47,7 @@ class Coordinator:
         settings: how this process takes part in the fleet.
         availability: which of this process's connections are lost.
         client: for whatever is not a shard's batch: single commands, looking, operating.
+        patient: a client without a socket timeout, for calls that their caller bounds.
         heartbeat: keeps the memberships of this process alive.
         subscriber: the channel on which it is woken.
     """
@@ -58,10 +59,10 @@ class Coordinator:
         # Any: redis-py 5 declares one return type for its blocking and its async client, which
         # cannot be awaited for mypy. Whoever takes a client's attribute does the same.
         self.client: Any = open_async(address)
-        self._patient = open_async(address, socket_timeout_seconds=None, health_check_seconds=0)
+        self.patient: Any = open_async(address, socket_timeout_seconds=None, health_check_seconds=0)
         self.heartbeat = Heartbeat(open_sync(address), settings, self.availability)
         self.subscriber = Subscriber(
-            self._patient,
+            self.patient,
             self.availability.connection("wake-ups"),
             min(CONNECT_TIMEOUT_SECONDS, settings.call_timeout_seconds),
         )
@@ -102,7 +103,7 @@ class Coordinator:
         async with contextlib.AsyncExitStack() as stack:  # each, whatever befalls the others
             if self._embedded is not None:
                 stack.push_async_callback(asyncio.to_thread, self._embedded.stop)
-            for client in (self.client, self._patient):
+            for client in (self.client, self.patient):
                 stack.push_async_callback(client.aclose)
             stack.push_async_callback(self.subscriber.close)
             stack.push_async_callback(self.heartbeat.stop)
@@ -168,10 +169,6 @@ class Coordinator:
         except (RedisError, OSError) as error:
             raise connection_error(error, self.address, "listing the shards") from error
         return [tag.removeprefix(prefix) for tag, n in zip(tags, exist, strict=True) if n]
-
-    def new_link(self, *scripts: Script) -> ScriptLink:
-        """Return a connection of its own that runs these scripts."""
-        return ScriptLink(self._patient, scripts)
 
     async def read(self, name: str, keys: Sequence[str], args: Sequence[str | int] = ()) -> bytes:
         """Run a read-only script and return its reply.

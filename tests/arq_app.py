@@ -17,7 +17,7 @@ EVENTS = pool_shard("default")["events"]
 
 async def note(ctx: dict[str, Any], kind: str) -> None:
     """Write into the pool's stream, so that it stands in one order with the pool's own events."""
-    membership = ctx["forebay_worker"].tasks_admission.channel.membership
+    membership = ctx["forebay_worker"].tasks_admission.session.membership
     fields = {"kind": kind, "task_id": ctx["job_id"], "member_id": membership.member_id}
     await ctx["redis"].xadd(EVENTS, fields)
 

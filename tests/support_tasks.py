@@ -102,7 +102,7 @@ class Work:
         self.puller.look()
 
         async def is_known() -> bool:
-            member = self.tasks.channel.membership
+            member = self.tasks.session.membership
             if member is None:
                 return False
             told = await self._client.zscore(self.tasks.keys["idle"], member.member_id)

@@ -22,7 +22,7 @@ from forebay.contracts.settings import RequestAdmissionConfig
 from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, ShardKeys
 from forebay.coordinator.requests import codec
 from forebay.coordinator.requests.shard import SHORTEST_WAKE_SECONDS
-from forebay.coordinator.shard.channel import OPERATIONS_PER_CALL
+from forebay.coordinator.shard.batches import OPERATIONS_PER_CALL
 from forebay.coordinator.shard.membership import member_keys
 
 TTL_US: Final = 15 * SECOND_US

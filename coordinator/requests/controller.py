@@ -313,7 +313,7 @@ class AdaptiveRequestAdmissionController:
             MembershipLost: the last acknowledged heartbeat is older than the TTL; send nothing.
         """
         shard = self._shards.get(lease.item.resource.provider_model)
-        membership = shard.channel.membership if shard else None
+        membership = shard.session.membership if shard else None
         if membership is None or membership.member_id != lease.member_id or not membership.is_held:
             raise MembershipLost(
                 f"the lease {lease.lease_id} of {lease.item.resource} is lost, as this process's"

@@ -20,7 +20,7 @@ from forebay.coordinator.requests.snapshots import REQUEST_TAG
 from forebay.coordinator.scripts.composing import script
 from forebay.coordinator.server.address import ServerAddress
 from forebay.coordinator.server.connections import connection_error
-from forebay.coordinator.server.link import refusal
+from forebay.coordinator.server.refusals import refusal
 
 
 class Operable(Protocol):

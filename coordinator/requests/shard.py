@@ -24,10 +24,10 @@ from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests import codec
 from forebay.coordinator.requests.asking import Attempt, Recheck, Registration, Sweep
 from forebay.coordinator.scripts.composing import script
-from forebay.coordinator.shard.channel import ShardChannel
 from forebay.coordinator.shard.joining import Server
 from forebay.coordinator.shard.membership import Membership
 from forebay.coordinator.shard.operation import Args, Operation, Release, Result
+from forebay.coordinator.shard.session import Session
 from forebay.coordinator.supervision import Guard
 
 SHORTEST_WAKE_SECONDS: Final = 0.001
@@ -64,14 +64,14 @@ class RequestShard:
         self._wake: asyncio.TimerHandle | None = None
         self._recheck: asyncio.TimerHandle | None = None
         self._sweep: asyncio.TimerHandle | None = None
-        self.channel = ShardChannel(
+        self.session = Session(
             server, request_shard(provider_model), script("requests/batch"), self
         )
 
     async def register(self, alias: str, cap: int, config: RequestAdmissionConfig) -> int:
         """Register an alias for as long as this process is a member; return the static cap."""
         args = codec.register_args(alias, cap, config)
-        result = await self.channel.ask(*args)
+        result = await self.session.ask(*args)
         self._registrations[alias] = args
         return int(result[1])
 
@@ -80,7 +80,7 @@ class RequestShard:
 
         def submit() -> None:
             if args in self._registrations.values():
-                self.channel.submit(Registration(args, self._register_again))
+                self.session.submit(Registration(args, self._register_again))
 
         if not self._is_closed:
             self.loop.call_later(self._recheck_seconds, self._guard.call, submit)
@@ -104,7 +104,7 @@ class RequestShard:
                 " first, with `async with`",
             )
         self._attempts[attempt.encoded_id] = attempt
-        self.channel.submit(attempt)
+        self.session.submit(attempt)
         return attempt
 
     def answered(self, attempt: Attempt, result: Result, sent_as: Membership | None) -> None:
@@ -116,7 +116,7 @@ class RequestShard:
                 self._decide(attempt, codec.decode_denial(attempt.item, result))
             case "granted" | "waiting" if attempt.future.done():
                 self.unwanted(attempt)
-            case "granted" | "waiting" if sent_as is not self.channel.membership:
+            case "granted" | "waiting" if sent_as is not self.session.membership:
                 self._ask_again(attempt)  # what it got has gone with that membership
             case "granted":
                 self._grant(attempt, result)
@@ -142,7 +142,7 @@ class RequestShard:
 
     def _return(self, encoded_id: str) -> None:
         if encoded_id not in self.held:
-            self.channel.submit(Operation(("cancel", encoded_id), frees=True))
+            self.session.submit(Operation(("cancel", encoded_id), frees=True))
 
     def _ask_again(self, attempt: Attempt) -> None:
         if attempt.future.done():
@@ -153,7 +153,7 @@ class RequestShard:
             self._deny(attempt, RequestDenialReason.QUEUE_TIMEOUT)
         else:
             attempt.shorten(now)
-            self.channel.submit(attempt)
+            self.session.submit(attempt)
 
     def _note_waiting(self, attempt: Attempt) -> None:
         if not attempt.is_waiting:
@@ -164,7 +164,7 @@ class RequestShard:
             self._recheck_one(attempt)
 
     def _grant(self, attempt: Attempt, terms: Sequence[Any]) -> None:
-        membership = self.channel.membership
+        membership = self.session.membership
         assert membership is not None  # noqa: S101 - for mypy; whoever tells a grant is a member
         lease = codec.decode_lease(attempt.item, terms, membership.generation, membership.member_id)
         self.held[attempt.encoded_id] = lease
@@ -197,7 +197,7 @@ class RequestShard:
         """Cancel an attempt, whichever way it went: waiter gone, or lease given back."""
         self._forget(attempt)
         self._let_go(attempt.encoded_id)
-        return self.channel.ask("cancel", attempt.args[1], frees=True)
+        return self.session.ask("cancel", attempt.args[1], frees=True)
 
     def _let_go(self, encoded_id: str) -> None:
         self.held.pop(encoded_id, None)
@@ -212,15 +212,15 @@ class RequestShard:
         """Give a lease back; under way at once and repeated until acknowledged."""
         self._let_go(encode(lease.lease_id))
         release = Release(codec.release_args(lease, outcome), self.loop)
-        self.channel.submit(release)
+        self.session.submit(release)
         return release.future
 
     def learn(self, readings: Sequence[QuotaReading]) -> None:
         """Tell what headers said that arrived just now; lost if the server is away."""
-        at_us = self.channel.server_now_us
+        at_us = self.session.server_now_us
         if at_us is not None:
             for reading in readings:
-                self.channel.submit(Operation(codec.learn_args(reading, at_us)))
+                self.session.submit(Operation(codec.learn_args(reading, at_us)))
 
     # -- what the shard tells
 
@@ -288,7 +288,7 @@ class RequestShard:
 
         def sweep() -> None:
             self._sweep_later(membership)
-            self.channel.submit(Sweep(lambda until: self._sweep_later(membership, until)))
+            self.session.submit(Sweep(lambda until: self._sweep_later(membership, until)))
 
         self._sweep = self.loop.call_later(pause, self._guard.call, sweep)
 
@@ -318,7 +318,7 @@ class RequestShard:
 
     def _recheck_one(self, attempt: Attempt) -> None:
         if attempt.is_waiting and not attempt.is_rechecked:
-            self.channel.submit(Recheck(attempt, self))
+            self.session.submit(Recheck(attempt, self))
 
     def _look(self) -> None:
         self._wake = None
@@ -356,7 +356,7 @@ class RequestShard:
         for attempt in list(self._attempts.values()):
             self._deny(attempt, RequestDenialReason.SHUTDOWN)
         try:
-            await self.channel.close()
+            await self.session.close()
         finally:  # after it, as its replies set timers
             for timer in (self._wake, self._recheck, self._sweep):
                 if timer is not None:

@@ -1,252 +1,156 @@
-"""One connection that runs scripts, and what a server's refusal means.
-
-Callers own no connection: cancelling one never cancels a command (spec 06, *Exactly once*).
-"""
+"""A connection for calls of scripts, which is opened anew until it works (spec 06)."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
-from urllib.parse import unquote
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
-import redis.asyncio as aioredis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import (
-    NoPermissionError,
-    OutOfMemoryError,
-    ReadOnlyError,
-    RedisError,
-    ResponseError,
-)
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
-from forebay.contracts.errors import (
-    ConfigurationError,
-    CoordinatorError,
-    CoordinatorFull,
-    ForebayError,
-    SchemaMismatch,
-)
-from forebay.coordinator.keys import SCHEMA_VERSION
-from forebay.coordinator.scripts.composing import FUNCTION_NOT_FOUND, Script
-from forebay.coordinator.server.address import ServerAddress
-from forebay.coordinator.server.connections import connection_error
+from forebay.contracts.errors import ForebayError
+from forebay.coordinator.scripts.composing import Script
+from forebay.coordinator.server.availability import ConnectionState
+from forebay.coordinator.server.refusals import forbidden, is_passing, refusal
 from forebay.coordinator.server.wire import Wire, open_wire
-
-_PASSING: Final = frozenset(
-    {
-        *("TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "ASK", "MOVED"),
-        *("NOREPLICAS", "MISCONF", "BUSY"),
-    }
-)
+from forebay.coordinator.supervision import Background, Guard, pause_seconds
 
 
-Answer = bytes | list[bytes] | Exception
-"""A reply, alone or followed by payloads that it speaks of; or why there is none."""
-Answered = Callable[[Answer], None]
+class Link:
+    """One connection to a server that has some scripts as functions.
 
-
-class LinkDownError(Exception):
-    """The connection broke before a reply came; the call may or may not have been carried out."""
-
-
-class NotAMemberError(Exception):
-    """The shard does not know this member, or no longer."""
-
-
-def is_passing(error: ResponseError) -> bool:
-    """Whether an error reply tells of a state that passes (spec 06).
-
-    A failover, a slot that moves, a replica or a disk that is away, a script that runs too long,
-    functions that somebody flushed.
-    """
-    return (
-        isinstance(error, ReadOnlyError)
-        or str(error) == FUNCTION_NOT_FOUND
-        or str(error).partition(" ")[0] in _PASSING
-    )
-
-
-def refusal(script: Script, keys: Sequence[str], error: ResponseError) -> Exception:
-    """Return the typed exception for a script's error reply: the one place that reads its code.
+    It knows no call: whoever writes to ``wire`` knows what is under way.
 
     Args:
-        script: what was run.
-        keys: its KEYS, of a shard.
-        error: what the server answered.
-    """
-    message = str(error)
-    code, _, detail = message.partition(" ")
-    if isinstance(error, NoPermissionError):
-        return _forbidden(error)
-    if isinstance(error, OutOfMemoryError):
-        return CoordinatorFull(
-            "the server is out of memory and refuses new work; raise its maxmemory or free some."
-            " What frees still works."
-        )
-    match code:
-        case "NOMEMBER":
-            return NotAMemberError(detail)
-        case "SCHEMA":
-            shard = keys[0].rpartition(":")[0]
-            return SchemaMismatch(
-                f"the shard {shard} has schema version {detail}, and this version of forebay speaks"
-                f" {SCHEMA_VERSION} alone; upgrade the older members, or, where none runs any more,"
-                f" delete the shard's keys ({shard}:*) or use another server."
-            )
-        case _:
-            return CoordinatorError(
-                f"script {script.name} failed: {script.locate(message)}; please report this."
-            )
-
-
-def reading_error(
-    script: Script, keys: Sequence[str], error: RedisError | OSError, address: ServerAddress
-) -> Exception:
-    """Return the typed exception for a look at a shard that failed."""
-    if isinstance(error, ResponseError) and str(error).startswith("SCHEMA "):
-        return refusal(script, keys, error)
-    return connection_error(error, address, f"running {script.name}")
-
-
-def _forbidden(error: NoPermissionError) -> ConfigurationError:
-    return ConfigurationError(
-        f"the server forbids this user what a member needs ({error}); grant it ~fb:* &fb:* +@read"
-        " +@write +@pubsub -@dangerous +info +time +fcall +function|load +function|list +evalsha_ro"
-        " +eval_ro -function|flush -function|delete, or name another user in the URL."
-    )
-
-
-def refused_operation(code: str, detail: str) -> ForebayError:
-    """Return the typed exception for one operation of a batch that was refused."""
-    if code == "ATTEMPT_ID_USED":
-        return ConfigurationError(
-            f"attempt id {unquote(detail)!r} was used before; make one per attempt, or leave it"
-            " out: RequestAdmissionItem makes its own."
-        )
-    return CoordinatorError(f"the shard refused an operation: {code} {detail}; please report this.")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One call of a script, as a function that the server keeps (ADR 0006).
+        client: whose pool makes the connection; without a socket timeout.
+        scripts: what will be called.
+        name: of the task that repairs the connection.
+        guard: logs what a repair raises.
+        state: told when the connection is lost and when it is back.
+        timeout_seconds: bound of one try to open it.
+        on_reply: told each reply; an error reply comes as redis-py's exception.
+        on_open: awaited in each repair when the connection is open, before it may be used.
+        on_refused: told what the server refuses for good; the repair ends.
+        on_repaired: told that a repair has ended, well or not.
+        on_lost: told that an open connection has ended by itself or was dropped.
 
     Attributes:
-        script: what is run.
-        keys: its KEYS.
-        arguments: its ARGV.
-        is_freeing: whether it only gives back, and so runs in a server without memory too.
+        wire: the open connection; None where there is none.
+        failures: how many there were in a row; the next repair pauses longer with each.
+        last_error: why the last one failed, for a message.
+        state: whether it is lost.
     """
 
-    script: Script
-    keys: Sequence[str]
-    arguments: Sequence[str | int | bytes]
-    is_freeing: bool = False
-
-
-class ScriptLink:
-    """Runs scripts over one connection of its own, one call at a time.
-
-    Args:
-        client: whose pool makes the connection; without a socket timeout, as the caller bounds
-            each call.
-        scripts: what will be run.
-    """
-
-    def __init__(self, client: aioredis.Redis, scripts: Sequence[Script]) -> None:
-        self._client: Any = client  # its types mix the blocking and the async client
+    def __init__(
+        self,
+        client: Any,
+        scripts: Sequence[Script],
+        *,
+        name: str,
+        guard: Guard,
+        state: ConnectionState,
+        timeout_seconds: float,
+        on_reply: Callable[[Any], None],
+        on_open: Callable[[], Awaitable[None]],
+        on_refused: Callable[[ForebayError], None],
+        on_repaired: Callable[[], None],
+        on_lost: Callable[[Exception], None],
+    ) -> None:
+        self.wire: Wire | None = None
+        self.failures = 0
+        self.last_error = ""
+        self.state = state
+        self._client = client
         self._scripts = scripts
-        self._wire: Wire | None = None
-        self._under_way: tuple[Call, Answered] | None = None
+        self._timeout_seconds = timeout_seconds
+        self._on_reply = on_reply
+        self._on_open = on_open
+        self._on_refused = on_refused
+        self._on_lost = on_lost
+        self._repairing = Background(name, self._make_whole, guard, done=on_repaired)
 
     @property
-    def is_up(self) -> bool:
-        """Whether there is a connection to send over."""
-        return self._wire is not None
+    def is_repairing(self) -> bool:
+        """Whether a repair is under way, or is to be tried again."""
+        return self._repairing.is_running
 
-    async def connect(self) -> None:
-        """Open the connection, where there is none, to a server that knows the scripts.
+    def repair(self) -> None:
+        """Open the connection where there is none, and make it ready for use."""
+        self._repairing.start()
 
-        Raises:
-            LinkDownError: the server could not be reached, or refused the login.
-            ConfigurationError: its user may not load functions.
-        """
-        if self._wire is not None:
-            return
+    def fail(self, error: Exception) -> None:
+        """Note that what was sent was not answered, and repair."""
+        self._note(error)
+        self.repair()
+
+    def drop(self, why: str) -> None:
+        """Close the connection; nothing more is heard of it."""
+        wire, self.wire = self.wire, None
+        if wire is not None:
+            wire.close()
+            self._on_lost(RedisConnectionError(why))
+
+    async def stop(self) -> None:
+        """End a repair for good."""
+        await self._repairing.stop()
+
+    async def _make_whole(self) -> None:
+        while True:
+            try:
+                if self.failures:
+                    await asyncio.sleep(pause_seconds(self.failures))
+                # A server that accepts and says nothing must not hold up the next try for ever.
+                async with asyncio.timeout(self._timeout_seconds):
+                    if self.wire is None:
+                        self.wire = await self._open()
+                    await self._on_open()
+            except ForebayError as error:
+                self._on_refused(error)
+                return
+            except (RedisError, OSError) as error:
+                self._note(error)
+                self.drop(str(error))
+            except (Exception, asyncio.CancelledError) as error:
+                # It is logged and tried again.
+                self.last_error = f" ({type(error).__qualname__})"
+                self.drop(str(error))
+                raise
+            else:
+                return
+
+    async def _open(self) -> Wire:
         try:
             for script in self._scripts:
                 if not await self._client.function_list(library=script.function):
                     await self._client.function_load(script.library, replace=True)
-            self._wire = await open_wire(self._client, self._on_reply, self._on_lost)
+            return await open_wire(self._client, self._on_reply, self._lost)
         except NoPermissionError as error:
-            raise _forbidden(error) from error
-        except (RedisError, OSError) as error:
-            raise LinkDownError(str(error)) from error
+            raise forbidden(error) from error
 
-    def send(self, call: Call, answered: Answered) -> None:
-        """Send one call, after the one before has been answered.
+    def _lost(self, error: Exception) -> None:
+        self.wire = None
+        self._on_lost(error)
 
-        Args:
-            call: what is run.
-            answered: told, once, the reply, or a LinkDownError after which a numbered call may be
-                repeated, or what the script refused with: a NotAMemberError or CoordinatorError.
+    def _note(self, error: Exception) -> None:
+        self.failures += 1
+        self.last_error = f" ({error!s:.200})" if str(error) else ""
+        self.state.lost(error)
 
-        Raises:
-            TypeError, ValueError: an argument has no form in bytes; nothing was sent, and
-                ``answered`` is told nothing.
-        """
-        if self._wire is None:
-            answered(LinkDownError("the connection is not open"))
-            return
-        script = call.script
-        function = script.freeing_function if call.is_freeing else script.function
-        self._wire.write("FCALL", function, len(call.keys), *call.keys, *call.arguments)
-        self._under_way = (call, answered)  # no reply can come before the loop turns
 
-    async def run(self, call: Call) -> bytes:
-        """Run a script and return its reply.
+async def call_once(
+    client: Any, script: Script, keys: Sequence[str], arguments: Sequence[str | int | bytes]
+) -> bytes:
+    """Call a script that the server has as a function, over a connection of the client's pool.
 
-        Raises:
-            LinkDownError: the connection broke.
-            NotAMemberError, CoordinatorError: the script refused.
-        """
-        reply: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-
-        def answered(answer: Answer) -> None:
-            if not reply.done():
-                reply.set_result(answer)
-
-        self.send(call, answered)
-        try:
-            answer = await reply
-        except asyncio.CancelledError:
-            self.drop()  # else the reply, once it comes, would be taken for the next call's
+    Raises:
+        RedisError, OSError: no answer; the call may or may not have been carried out.
+        CoordinatorError: the script refused.
+    """
+    try:
+        reply: bytes = await client.fcall(script.function, len(keys), *keys, *arguments)
+    except ResponseError as error:
+        if is_passing(error):
             raise
-        if isinstance(answer, Exception):
-            raise answer
-        return answer[0] if isinstance(answer, list) else answer
-
-    def drop(self) -> None:
-        """Close the connection; a call under way is answered with a LinkDownError."""
-        self._on_lost(RedisConnectionError("the connection was dropped"))
-
-    def _on_reply(self, reply: Any) -> None:
-        is_answer = isinstance(reply, bytes | list) or (
-            isinstance(reply, ResponseError) and not is_passing(reply)
-        )
-        if not is_answer or self._under_way is None:
-            # Another connection may do better, as it may find another primary, or load the scripts.
-            self._on_lost(RedisConnectionError(f"{reply!r:.200}"))
-            return
-        (call, answered), self._under_way = self._under_way, None
-        is_refused = isinstance(reply, ResponseError)
-        answered(refusal(call.script, call.keys, reply) if is_refused else reply)
-
-    def _on_lost(self, error: Exception) -> None:
-        wire, self._wire = self._wire, None
-        if wire is not None:
-            wire.close()
-        under_way, self._under_way = self._under_way, None
-        if under_way is not None:
-            under_way[1](LinkDownError(str(error)))
+        raise refusal(script, keys, error) from error
+    return reply

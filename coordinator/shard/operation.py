@@ -1,10 +1,10 @@
-"""What travels in a batch: one operation each, and what becomes of it."""
+"""What travels in a batch, and what a shard is told beside the results."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 from forebay.contracts.errors import ForebayError
 from forebay.contracts.outcomes import ReleaseReason, ReleaseResult
@@ -100,3 +100,25 @@ class Release(Operation):
                 released=reason is ReleaseReason.RELEASED, reason=reason, diagnostics=diagnostics
             )
         )
+
+
+class Listener(Protocol):
+    """What a session tells the shard it serves; what a method raises is logged."""
+
+    def on_notices(self, generation: str, notices: Sequence[list[Any]]) -> None:
+        """Take notices: something befell waiters or leases of this member."""
+
+    def on_next_wake(self, seconds: float | None) -> None:
+        """Take how far from now time alone may change something; None if nobody waits."""
+
+    def on_joined(self, membership: Membership) -> list[Operation]:
+        """Return what must come before everything else in a membership, such as registering.
+
+        Where it raises, the process is no member and joins again after a pause.
+        """
+
+    def on_lost(self, membership: Membership) -> None:
+        """Called when a membership ends, possibly twice. Its leases are, or will be, others'."""
+
+    def on_resumed(self) -> None:
+        """Ask for what is waited for: wake-ups may have been lost."""

@@ -15,10 +15,10 @@ from forebay.contracts.tasks import Admission, TaskAdmissionBlockSummary, TaskAd
 from forebay.coordinator.keys import check_id, pool_shard
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.scripts.composing import script
-from forebay.coordinator.shard.channel import ShardChannel
 from forebay.coordinator.shard.joining import Server
 from forebay.coordinator.shard.membership import Membership
 from forebay.coordinator.shard.operation import Operation, Release, Result
+from forebay.coordinator.shard.session import Session
 from forebay.coordinator.supervision import Guard
 from forebay.coordinator.tasks import codec
 from forebay.coordinator.tasks.asking import Admit, Word
@@ -80,9 +80,9 @@ class TaskAdmissionController:
         self._watchers: list[Callable[[], None]] = []
         self._wake: asyncio.TimerHandle | None = None
         self._due_at: float | None = None  # loop time at which a notice said to look again
-        self.channel = ShardChannel(server, self.keys, script("tasks/batch"), self)
+        self.session = Session(server, self.keys, script("tasks/batch"), self)
         self._reader = PoolReader(server, self.keys)
-        self.queue = FairTaskQueue(self.channel, self._reader, server, pool)
+        self.queue = FairTaskQueue(self.session, self._reader, server, pool)
 
     def watch(self, on_change: Callable[[], None]) -> None:
         """Call a function whenever there may be something new: work, room, a row group."""
@@ -101,7 +101,7 @@ class TaskAdmissionController:
         limits = {**config.resource_limits, SUBMISSION: config.submission_capacity}
         for resource, limit in limits.items():
             await self.set_limit(resource, limit, holder="config")
-        await self.channel.ask(*codec.configure_args(config))
+        await self.session.ask(*codec.configure_args(config))
 
     async def set_limit(self, resource: str, limit: int, *, holder: str = "pool") -> int:
         """Claim a limit for a resource; the smallest claim of all holders counts.
@@ -166,7 +166,7 @@ class TaskAdmissionController:
         """
         args = codec.admit_args(slots, in_progress_seconds, under_pressure)
         question = Admit(args, self._loop, self.return_late)
-        self.channel.submit(question)
+        self.session.submit(question)
         result = await question.future
         return self.take_admission(result, question.payloads, question.sent_as)
 
@@ -182,7 +182,7 @@ class TaskAdmissionController:
         """
         self._held.pop(lease.lease_id, None)
         release = Release(codec.outcome_args(lease.lease_id, outcome), self._loop)
-        self.channel.submit(release)
+        self.session.submit(release)
         return release.future
 
     def return_unstarted(self, lease: TaskAdmissionLease) -> None:
@@ -197,7 +197,7 @@ class TaskAdmissionController:
         self, result: Result, payloads: Sequence[bytes], membership: Membership | None
     ) -> Admission:
         """Return what an ``admit`` granted; from now on its leases are this process's."""
-        if membership is None or membership is not self.channel.membership:
+        if membership is None or membership is not self.session.membership:
             # It has ended meanwhile: what was granted has gone back to the queue.
             return Admission(leases=(), blocked=None)
         admission = codec.decode_admission(
@@ -218,7 +218,7 @@ class TaskAdmissionController:
         """Put back a task whose lease this version cannot read: another member may."""
         self._guard.note("reading a task's lease", error)
         outcome = TaskDeferred(delay_seconds=UNREAD_SECONDS)
-        self.channel.submit(Release(codec.outcome_args(lease_id, outcome), self._loop))
+        self.session.submit(Release(codec.outcome_args(lease_id, outcome), self._loop))
 
     def accept_pushes(self, start: Callable[[TaskAdmissionLease], None]) -> None:
         """Take tasks unasked, while this member is idle; each of its asks must then say `seen`.
@@ -234,7 +234,7 @@ class TaskAdmissionController:
         return None if self._start_pushed is None else self._pushes_seen
 
     def _take_pushed(self, number: int, terms: Sequence[str], payload: str | None) -> None:
-        membership = self.channel.membership
+        membership = self.session.membership
         if membership is None or self._start_pushed is None or number <= self._pushes_seen:
             return
         if number > self._pushes_seen + 1:
@@ -269,19 +269,19 @@ class TaskAdmissionController:
         Raises:
             CoordinatorError: the shared state could not be used.
         """
-        return await self.channel.ask(*codec.operation(name, *args))
+        return await self.session.ask(*codec.operation(name, *args))
 
     def say(self, kind: str, lease: TaskAdmissionLease) -> None:
         """Tell what happens to a task in its worker, where the pool writes down that much."""
         if not self._writes_all_events:
             return
         task_id = check_id("task id", lease.item.task_id)
-        self.channel.submit(Word(codec.operation("say", kind, task_id, lease.lease_id)))
+        self.session.submit(Word(codec.operation("say", kind, task_id, lease.lease_id)))
 
     async def close(self) -> None:
         """Leave the pool: tasks that still run go back to the queue."""
         try:
-            await self.channel.close(codec.operation("leave"))
+            await self.session.close(codec.operation("leave"))
         finally:  # after it, as its replies set the timer
             if self._wake is not None:
                 self._wake.cancel()
@@ -328,7 +328,7 @@ class TaskAdmissionController:
 
     def _look_at(self, due_us: int) -> None:
         """Look again at an instant of the shard's clock, unless it is to be earlier anyway."""
-        now_us = self.channel.server_now_us
+        now_us = self.session.server_now_us
         seconds = 0.0 if now_us is None else (due_us - now_us) / 1e6
         at = self._loop.time() + seconds
         self._due_at = at if self._due_at is None else min(at, self._due_at)

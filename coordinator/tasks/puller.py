@@ -84,7 +84,7 @@ class TaskPuller:
     def _ask(self) -> None:
         if self._next is None:
             self._next = _Ask(self, self._controller)
-            self._controller.channel.submit(self._next)
+            self._controller.session.submit(self._next)
 
     def stop(self) -> None:
         """Ask for nothing any more, and be idle no more; what comes still goes back."""
@@ -140,7 +140,7 @@ class TaskPuller:
         self._asked -= slots
         if self._next is ask:
             self._next = None  # it was given up before it left
-        if not self._controller.channel.is_closed:
+        if not self._controller.session.is_closed:
             again = self._ask if self._is_stopped else self._on_change
             self._loop.call_later(self._controller.recheck_seconds, self._guard.call, again)
 

@@ -17,8 +17,8 @@ from forebay.contracts.tasks import (
 )
 from forebay.coordinator.keys import check_id
 from forebay.coordinator.logs import Logger
-from forebay.coordinator.shard.channel import ShardChannel
 from forebay.coordinator.shard.operation import Result
+from forebay.coordinator.shard.session import Session
 from forebay.coordinator.tasks import codec
 from forebay.coordinator.tasks.id_holders import HolderServer, holder_of
 from forebay.coordinator.tasks.snapshots import PoolReader
@@ -40,7 +40,7 @@ class FairTaskQueue:
     """
 
     def __init__(
-        self, channel: ShardChannel, reader: PoolReader, server: HolderServer, pool: str
+        self, channel: Session, reader: PoolReader, server: HolderServer, pool: str
     ) -> None:
         self._pool = pool
         self._channel = channel

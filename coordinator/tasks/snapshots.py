@@ -20,7 +20,7 @@ from forebay.coordinator.keys import ShardKeys, check_id, pool_shard
 from forebay.coordinator.requests.snapshots import decode_audit
 from forebay.coordinator.scripts.composing import script
 from forebay.coordinator.server.connections import connection_error
-from forebay.coordinator.server.link import reading_error
+from forebay.coordinator.server.refusals import reading_error
 from forebay.coordinator.tasks import codec
 
 MAX_ROWS: Final = 100

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -23,8 +24,8 @@ from forebay.contracts.requests import (
 from forebay.contracts.settings import MemberSettings, RequestAdmissionConfig
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
-from forebay.coordinator.shard.channel import ShardChannel
 from forebay.coordinator.shard.operation import Operation
+from forebay.coordinator.shard.session import Session
 from tests.contract.chat_domain import CHAT, MODEL
 from tests.support import wait_until
 from tests.support_tasks import Work, joined, task
@@ -34,20 +35,20 @@ both_orders = pytest.mark.parametrize("first", ["the hint", "the reply"])
 
 
 class HeldReplies:
-    """Replies of a channel that reach their member when the test lets them go."""
+    """Replies of a session that reach their member when the test lets them go."""
 
-    def __init__(self, channel: ShardChannel) -> None:
+    def __init__(self, session: Session) -> None:
         self.count = 0
-        self._channel = channel
-        self._deliver: Callable[..., None] = channel._deliver
-        self._held: list[tuple[Any, ...]] = []
-        self._close = channel.close
-        channel._deliver = self._hold  # type: ignore[method-assign]
-        channel.close = self._let_go_and_close  # type: ignore[method-assign]
+        self._session = session
+        self._take_reply: Callable[..., None] = session._batches.take_reply
+        self._held: list[Any] = []
+        self._close = session.close
+        session._batches.take_reply = self._hold  # type: ignore[method-assign]
+        session.close = self._let_go_and_close  # type: ignore[method-assign]
 
-    def _hold(self, *reply: Any) -> None:
+    def _hold(self, *reply: Any, **more: Any) -> None:
         self.count += 1
-        self._held.append(reply)
+        self._held.append(partial(self._take_reply, *reply, **more))
 
     async def _let_go_and_close(self, *leave: Any) -> None:
         """After a test that failed, too: leaving waits for a reply."""
@@ -56,9 +57,9 @@ class HeldReplies:
 
     def let_go(self) -> None:
         """Deliver what is held, in order, and hold nothing any more."""
-        self._channel._deliver = self._deliver  # type: ignore[method-assign]
+        self._session._batches.take_reply = self._take_reply  # type: ignore[method-assign]
         while self._held:
-            self._deliver(*self._held.pop(0))
+            self._held.pop(0)()
 
 
 def heard_by(listener: Any) -> list[Any]:
@@ -96,7 +97,7 @@ async def worker(redis_url: str, coordinator: Coordinator) -> AsyncIterator[Work
 async def test_word_of_work_is_not_lost_to_the_reply_of_an_earlier_ask(
     worker: Work, other: Any, first: str
 ) -> None:
-    replies, heard = HeldReplies(worker.tasks.channel), heard_by(worker.tasks)
+    replies, heard = HeldReplies(worker.tasks.session), heard_by(worker.tasks)
     worker.puller._on_change()  # an ask leaves, and finds nothing
     await wait_until(lambda: replies.count == 1)
     if first == "the reply":
@@ -120,7 +121,7 @@ async def test_word_of_work_in_the_very_reply_of_an_ask_is_not_lost(worker: Work
 async def test_instant_of_a_delayed_task_is_not_put_off_by_an_older_reply(
     worker: Work, other: Any, first: str
 ) -> None:
-    replies, heard = HeldReplies(worker.tasks.channel), heard_by(worker.tasks)
+    replies, heard = HeldReplies(worker.tasks.session), heard_by(worker.tasks)
     worker.puller._on_change()
     await wait_until(lambda: replies.count == 1)
     if first == "the reply":
@@ -146,7 +147,7 @@ class Waiting:
     async def begin(self, **terms: Any) -> None:
         """Fill the cap, then ask; the reply that says "waiting" is held."""
         self.taken = await self.other.acquire(RequestAdmissionItem(resource=CHAT))
-        self.replies, self.heard = HeldReplies(self.shard.channel), heard_by(self.shard)
+        self.replies, self.heard = HeldReplies(self.shard.session), heard_by(self.shard)
         item = RequestAdmissionItem(resource=CHAT, attempt_id="waits", **terms)
         self.asking = asyncio.ensure_future(self.own.acquire(item))
         await wait_until(lambda: self.replies.count == 1)
@@ -154,21 +155,21 @@ class Waiting:
     async def look_again(self) -> None:
         """Take the reply, then look at the attempt once more; that reply is held instead."""
         self.replies.let_go()
-        self.replies = HeldReplies(self.shard.channel)
+        self.replies = HeldReplies(self.shard.session)
         self.shard.on_resumed()
         await wait_until(lambda: self.replies.count == 1)
 
     @contextlib.asynccontextmanager
     async def not_listening(self) -> AsyncIterator[None]:
         """Let nobody listen to the member for a while; then it is told that it listens again."""
-        channel, subscriber = self.shard.channel, self.shard.channel._server.subscriber
-        assert channel.membership is not None
-        name = channel.keys.wake_channel(channel.membership.member_id)
+        session, subscriber = self.shard.session, self.shard.session._server.subscriber
+        assert session.membership is not None
+        name = session.keys.wake_channel(session.membership.member_id)
         subscriber.unsubscribe(name)
         # The server takes a connection's commands in order: the first has been carried out.
         await subscriber.subscribe("fb:another", lambda _: None, lambda: None)
         yield
-        await subscriber.subscribe(name, channel._on_message, self.shard.on_resumed)
+        await subscriber.subscribe(name, session._on_message, self.shard.on_resumed)
         self.shard.on_resumed()
 
 
@@ -188,23 +189,23 @@ async def waiting(redis_url: str, request: pytest.FixtureRequest) -> AsyncIterat
         await other.close()
 
 
-def asked_of(channel: ShardChannel) -> list[str]:
+def asked_of(session: Session) -> list[str]:
     """Return a list of the operations that are submitted from now on, by name."""
     names: list[str] = []
-    submit = channel.submit
+    submit = session.submit
 
     def note(operation: Operation) -> None:
         names.append(str(operation.args[0]))
         submit(operation)
 
-    channel.submit = note  # type: ignore[method-assign]
+    session.submit = note  # type: ignore[method-assign]
     return names
 
 
 @both_orders
 async def test_grant_is_delivered_once_whatever_comes_first(waiting: Waiting, first: str) -> None:
     await waiting.begin()
-    asked = asked_of(waiting.shard.channel)
+    asked = asked_of(waiting.shard.session)
     if first == "the reply":
         waiting.replies.let_go()
     await waiting.other.release(waiting.taken, SUCCESS)
@@ -250,7 +251,7 @@ async def test_end_of_a_gap_is_not_lost_to_the_reply(waiting: Waiting, of: str, 
 async def test_loss_that_overtakes_the_lease_is_told_with_it(waiting: Waiting) -> None:
     lost: list[tuple[str, str]] = []
     waiting.shard._on_lease_lost = lambda lease, why: lost.append((lease.lease_id, why))
-    replies, heard = HeldReplies(waiting.shard.channel), heard_by(waiting.shard)
+    replies, heard = HeldReplies(waiting.shard.session), heard_by(waiting.shard)
     asking = asyncio.ensure_future(
         waiting.own.acquire(RequestAdmissionItem(resource=CHAT, attempt_id="held"))
     )

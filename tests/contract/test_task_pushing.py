@@ -98,8 +98,8 @@ async def test_task_that_an_ask_under_way_is_told_again_starts_once(
 ) -> None:
     await tasks.queue.submit(task("t"))
     await wait_until(lambda: bool(worker.names))
-    result = await worker.tasks.channel.ask(*codec.admit_args(0, 60.0, (), seen=0))
-    admission = worker.tasks.take_admission(result, [], worker.tasks.channel.membership)
+    result = await worker.tasks.session.ask(*codec.admit_args(0, 60.0, (), seen=0))
+    admission = worker.tasks.take_admission(result, [], worker.tasks.session.membership)
 
     assert [number for number, _lease in result[2]] == [1]
     assert (admission.leases, worker.tasks.seen) == ((), 1)
@@ -243,13 +243,13 @@ async def test_member_that_is_stopping_says_again_that_it_takes_no_more(
     ):
         work = Work(connection, taker, 1)
         await work.be_idle()
-        submit = taker.channel.submit
+        submit = taker.session.submit
 
         def fail(operation: Operation) -> None:
-            taker.channel.submit = submit
+            taker.session.submit = submit
             operation.done(CoordinatorFull("no memory is left"))
 
-        taker.channel.submit = fail
+        taker.session.submit = fail
         work.puller.stop()
 
         async def is_known() -> bool:

@@ -221,8 +221,8 @@ async def test_each_lost_task_is_told_though_the_first_callback_raises(redis_url
         for number in range(3):
             await jobs.enqueue_job("gated", _job_id=str(number))
         await wait_until(lambda: len(gate.inside) == 3)
-        membership = worker.tasks_admission.channel.membership
-        worker.tasks_admission.channel._on_expired(membership)
+        membership = worker.tasks_admission.session.membership
+        worker.tasks_admission.session._on_expired(membership)
         await wait_until(lambda: len(gate.cancelled) == 3)
         assert sorted(told) == ["0", "1", "2"]
         gate.open.set()
@@ -254,5 +254,5 @@ async def test_one_part_of_a_worker_that_cannot_be_closed_keeps_no_other_open(
     with pytest.raises(ValueError):  # noqa: PT011 - raised above
         async with working(redis_url, add, member=SETTINGS) as worker:
             monkeypatch.setattr(worker._cells, "aclose", refuse)
-    assert worker.tasks_admission.channel.is_closed
+    assert worker.tasks_admission.session.is_closed
     assert worker.coordinator.subscriber._is_closed

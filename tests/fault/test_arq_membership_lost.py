@@ -27,7 +27,7 @@ async def jobs(redis_url):
 
 async def lose_membership(jobs, worker):
     """Let the server expire a worker, as if it had not beaten; wait until it is a member anew."""
-    channel = worker.tasks_admission.channel
+    channel = worker.tasks_admission.session
     lost = channel.membership
     for kind in ("members", "checks"):
         await jobs.zadd(KEYS[kind], {lost.member_id: 1})
@@ -44,7 +44,7 @@ async def test_what_it_had_to_say_of_a_lease_is_not_said_under_its_next_membersh
         await jobs.zadd(KEYS[kind], {lease.member_id: 1})
     controller.say("worker_spawned", lease)
     await controller.set_state("open")
-    assert controller.channel.membership.member_id != lease.member_id
+    assert controller.session.membership.member_id != lease.member_id
     kinds = [fields[b"kind"] for _id, fields in await jobs.xrange(KEYS["events"])]
     assert b"task_lease_expired" in kinds
     assert b"worker_spawned" not in kinds
@@ -137,7 +137,7 @@ async def test_it_comes_back_by_itself_though_it_had_nothing_to_do(redis_url, jo
     gate.open.set()
     member = MemberSettings(ttl_seconds=0.3, recheck_seconds=60.0)
     async with working(redis_url, gate.gated, member=member) as worker:
-        await wait_until(lambda: worker.tasks_admission.channel.membership is not None)
+        await wait_until(lambda: worker.tasks_admission.session.membership is not None)
         await lose_membership(jobs, worker)
         assert await result_of(await jobs.enqueue_job("gated")) == "let go"
 
@@ -148,7 +148,7 @@ async def test_it_outlives_the_loss_of_a_lease_whose_job_has_not_begun(
     gate = Gate()
     gate.open.set()
     async with working(redis_url, gate.gated, member=SETTINGS) as worker:
-        channel, start = worker.tasks_admission.channel, worker._puller._start
+        channel, start = worker.tasks_admission.session, worker._puller._start
         cancelled = []
 
         def start_and_lose(lease):

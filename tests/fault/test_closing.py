@@ -13,9 +13,8 @@ from forebay.contracts.errors import CoordinatorUnavailable, SchemaMismatch
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
-from forebay.coordinator.shard import channel as channel_module
-from forebay.coordinator.shard import joining
-from forebay.coordinator.shard.channel import ShardChannel
+from forebay.coordinator.shard.joining import Joiner
+from forebay.coordinator.shard.session import Session
 from tests.contract.chat_domain import MODEL, item
 from tests.support import wait_until
 from tests.support_proxy import FaultyProxy
@@ -27,8 +26,8 @@ def members(url: str) -> int:
         return sum(client.zcard(key) for key in client.keys("fb:*members*"))
 
 
-def channel_of(requests: Controller) -> ShardChannel:
-    return requests._shards[MODEL].channel
+def session_of(requests: Controller) -> Session:
+    return requests._shards[MODEL].session
 
 
 class Hold:
@@ -61,8 +60,8 @@ async def test_a_close_that_meets_a_join_leaves_no_member_and_no_heartbeat(
 ) -> None:
     async with await Coordinator.open(redis_url, settings()) as coordinator:
         requests = Controller(coordinator)
-        held = Hold(joining.join, after=after)
-        monkeypatch.setattr(channel_module, "join", held)
+        held = Hold(Joiner.join, after=after)
+        monkeypatch.setattr(Joiner, "join", lambda joiner: held(joiner))  # noqa: PLW0108 - a method
         registering = asyncio.ensure_future(requests.register(MODEL, "mine", 1))
         await wait_until(lambda: held.is_reached)
         closing = asyncio.ensure_future(requests.close())
@@ -79,19 +78,19 @@ async def test_a_close_that_is_cancelled_closes_all_the_same(redis_url: str) -> 
     async with FaultyProxy(redis_url) as proxy, await Coordinator.open(proxy.url) as coordinator:
         requests = Controller(coordinator)
         await requests.register(MODEL, "mine", 1)
-        channel = channel_of(requests)
+        session = session_of(requests)
         proxy.stall()
         closing = asyncio.ensure_future(requests.close())
-        await wait_until(lambda: bool(channel._under_way))
+        await wait_until(lambda: bool(session._batches.under_way))
         closing.cancel()
         with capture_logs() as logs, pytest.raises(asyncio.CancelledError):
             await soon(closing)
         assert logs == []  # its connection was dropped on purpose: no outage
-        assert channel.is_closed
-        assert not channel._link.is_up
+        assert session.is_closed
+        assert session._link.wire is None
         assert coordinator.heartbeat._memberships == {}
         with pytest.raises(CoordinatorUnavailable):
-            await soon(channel.ask("state", "nobody"))
+            await soon(session.ask("state", "nobody"))
         proxy.flow()
 
 
@@ -103,13 +102,13 @@ async def test_a_close_during_a_repair_ends_it(redis_url: str) -> None:
     ):
         requests = Controller(coordinator)
         await requests.register(MODEL, "mine", 1)
-        channel = channel_of(requests)
+        session = session_of(requests)
         proxy.refuse()
         with pytest.raises(CoordinatorUnavailable):
             await soon(requests.try_acquire(item()))
-        assert channel._repairing.is_running
+        assert session._link.is_repairing
         await soon(requests.close())
-        assert not channel._repairing.is_running
+        assert not session._link.is_repairing
         await proxy.accept()
 
 
@@ -122,8 +121,8 @@ async def test_a_close_before_the_first_join_waits_for_no_server(redis_url: str)
             proxy.stall()
             asking = asyncio.ensure_future(requests.register(MODEL, "mine", 1))
             await asyncio.sleep(0)
-            channel = channel_of(requests)
-            await wait_until(lambda: channel._repairing.is_running)
+            session = session_of(requests)
+            await wait_until(lambda: session._link.is_repairing)
             await soon(requests.close())
             with pytest.raises(CoordinatorUnavailable):
                 await soon(asking)
@@ -146,8 +145,8 @@ async def test_one_shard_that_cannot_be_closed_keeps_no_other_open(
         monkeypatch.setattr(shards[0], "close", refuse)
         with pytest.raises(ValueError):  # noqa: PT011 - raised above
             await requests.close()
-        assert shards[1].channel.is_closed
-        await shards[0].channel.close()
+        assert shards[1].session.is_closed
+        await shards[0].session.close()
 
 
 async def test_one_connection_that_cannot_be_closed_keeps_no_other_open(
@@ -182,22 +181,22 @@ async def test_a_refusal_is_given_to_callers_at_once_and_is_no_hot_loop(
     async with forebay.connect(redis_url, patient) as requests:
         await requests.register(MODEL, "mine", 1)
         lease = await requests.acquire(item())
-        channel = channel_of(requests)
-        connect = channel._link.connect
+        session = session_of(requests)
+        connect = session._link._open
 
-        async def refuse() -> None:
-            tries.append(channel._failures)
+        async def refuse() -> Any:
+            tries.append(session._link.failures)
             raise SchemaMismatch("another version")
 
-        monkeypatch.setattr(channel._link, "connect", refuse)
-        channel._link.drop()
+        monkeypatch.setattr(session._link, "_open", refuse)
+        session._link.drop("for the test")
         release = requests.release(lease, forebay.SUCCESS)
         with pytest.raises(SchemaMismatch):
             await soon(requests.register(MODEL, "mine", 1))
         assert (await soon(release)).reason is forebay.ReleaseReason.DEFERRED
         await wait_until(lambda: len(tries) > 2)
         assert tries == sorted(set(tries)), "each try comes after a longer pause"
-        monkeypatch.setattr(channel._link, "connect", connect)
+        monkeypatch.setattr(session._link, "_open", connect)
 
         async def is_free() -> bool:
             return (await requests.pressure.global_snapshot(MODEL)).aggregate_in_flight == 0
@@ -210,15 +209,15 @@ async def test_an_outage_of_any_length_ends(redis_url: str) -> None:
     async with FaultyProxy(redis_url) as proxy:
         async with forebay.connect(proxy.url, settings(call_timeout_seconds=0.3)) as requests:
             await requests.register(MODEL, "mine", 1)
-            channel = channel_of(requests)
+            session = session_of(requests)
             subscriber: Any = requests._server.subscriber
-            channel._failures = subscriber._failures = 100_000
+            session._link.failures = subscriber._failures = 100_000
             with capture_logs() as logs:
                 proxy.refuse()
                 with pytest.raises(CoordinatorUnavailable):
                     await soon(requests.register(MODEL, "mine", 1))
                 await proxy.accept()
-                await wait_until(lambda: not channel._repairing.is_running)
+                await wait_until(lambda: not session._link.is_repairing)
                 await wait_until(lambda: not subscriber._reconnecting.is_running)
             await soon(requests.register(MODEL, "mine", 1))
         assert "unexpected_exception" not in {entry["event"] for entry in logs}

@@ -79,29 +79,29 @@ async def test_no_caller_hangs_when_the_shard_is_flushed_between_two_results(
             coordinator, on_lease_lost=lambda lease, _why: lost.append(lease.lease_id)
         )
         await requests.register(MODEL, "main", 1000, AIMD)
-        channel = shard_of(requests).channel
-        first, tell, send = channel.membership, channel._tell, channel._link.send
+        session = shard_of(requests).session
+        first, tell, send = session.membership, session._batches._tell, session._send
         sent: list[int] = []
         told: list[int] = []
 
-        def send_but_flush_before_the_second(*call: Any, **more: Any) -> None:
+        def send_but_flush_before_the_second() -> None:
             sent.append(1)
             if len(sent) == 2:
                 with open_sync(parse_url(redis_url)) as client:
                     client.flushall()
-            send(*call, **more)
+            send()
 
-        def tell_the_rest_later(results: Any) -> None:
-            now = channel.membership
+        def tell_the_rest_later(*results: Any) -> None:
+            now = session.membership
             ready = now is not first and (now is not None) is joined_anew
             if not told or ready or len(told) > 1:
                 told.append(1)
-                tell(results)
+                tell(*results)
             else:
-                asyncio.get_running_loop().call_soon(tell_the_rest_later, results)
+                asyncio.get_running_loop().call_soon(tell_the_rest_later, *results)
 
-        monkeypatch.setattr(channel._link, "send", send_but_flush_before_the_second)
-        monkeypatch.setattr(channel, "_tell", tell_the_rest_later)
+        monkeypatch.setattr(session, "_send", send_but_flush_before_the_second)
+        monkeypatch.setattr(session._batches, "_tell", tell_the_rest_later)
         asked = [requests.acquire(item()) for _ in range(128)]
         leases = await soon(asyncio.gather(*asked))
         for lease in leases:

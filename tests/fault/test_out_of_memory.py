@@ -44,7 +44,7 @@ async def test_without_memory_leases_are_given_back_and_kept_and_none_is_taken(
         assert (await released).released
         assert (await requests.release(second, forebay.SUCCESS)).released
 
-        membership = requests._shards[MODEL].channel.membership
+        membership = requests._shards[MODEL].session.membership
         assert membership is not None
         before = membership.acknowledged_at
 

@@ -38,8 +38,8 @@ async def subscriber(proxy: FaultyProxy) -> AsyncIterator[Subscriber]:
         yield coordinator.subscriber
 
 
-async def begin_to_subscribe(subscriber: Subscriber, channel: str) -> asyncio.Task[None]:
-    task = asyncio.create_task(subscriber.subscribe(channel, ignore, ignore))
+async def begin_to_subscribe(subscriber: Subscriber, session: str) -> asyncio.Task[None]:
+    task = asyncio.create_task(subscriber.subscribe(session, ignore, ignore))
     await asyncio.sleep(0)
     return task
 
@@ -111,10 +111,10 @@ async def test_a_message_that_cannot_be_read_is_made_up_for(redis_url: str) -> N
         await scene.fill()
         waiting = asyncio.create_task(scene.take(scene.member))
         await scene.until(waiters=1)
-        channel: Any = scene.member._shards[item().resource.provider_model].channel
-        subscriber = channel._server.subscriber
+        session: Any = scene.member._shards[item().resource.provider_model].session
+        subscriber = session._server.subscriber
         listener = subscriber._listeners[
-            channel.keys.wake_channel(channel.membership.member_id).encode()
+            session.keys.wake_channel(session.membership.member_id).encode()
         ]
         good, listener.on_message = listener.on_message, lambda _payload: good(b"no JSON")
         with capture_logs() as logs:

@@ -174,7 +174,7 @@ class RunDriver:
                 return False
 
     def _generation_now(self) -> str:
-        membership = self._controller.channel.membership
+        membership = self._controller.session.membership
         return "" if membership is None else membership.generation
 
     def _why_unknown(self) -> str:

@@ -14,8 +14,9 @@ import forebay
 from forebay.contracts.errors import ConfigurationError, CoordinatorError, CoordinatorUnavailable
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests import codec
-from forebay.coordinator.shard.channel import OPERATIONS_PER_CALL, ShardChannel
+from forebay.coordinator.shard.batches import OPERATIONS_PER_CALL
 from forebay.coordinator.shard.operation import Operation, Question, Release
+from forebay.coordinator.shard.session import Session
 from tests.contract.chat_domain import MODEL, is_idle, item, when
 from tests.support import wait_until
 from tests.support_scene import Controller, settings, soon
@@ -50,8 +51,8 @@ async def requests(coordinator: Coordinator) -> AsyncIterator[Controller]:
 
 
 @pytest.fixture
-def channel(requests: Controller) -> ShardChannel:
-    return requests._shards[MODEL].channel
+def session(requests: Controller) -> Session:
+    return requests._shards[MODEL].session
 
 
 class Broken(Operation):
@@ -84,13 +85,13 @@ class Broken(Operation):
 @pytest.mark.parametrize("method", ["done", "prepare"])
 @pytest.mark.parametrize("place", [0, 20, OPERATIONS_PER_CALL - 1, OPERATIONS_PER_CALL])
 async def test_an_operation_that_raises_leaves_no_other_of_its_batch_without_a_result(
-    channel: ShardChannel, method: str, place: int
+    session: Session, method: str, place: int
 ) -> None:
     questions = [Question(LOOK, asyncio.get_running_loop()) for _ in range(2 * OPERATIONS_PER_CALL)]
     broken = Broken(method)
     with capture_logs() as logs:
         for operation in [*questions[:place], broken, *questions[place:]]:
-            channel.submit(operation)
+            session.submit(operation)
         answers = await soon(asyncio.gather(*(question.future for question in questions)))
     assert answers == [["unknown"]] * len(questions)
     assert [type(told) for told in broken.told] == [CoordinatorError]
@@ -101,56 +102,57 @@ async def test_an_operation_that_raises_leaves_no_other_of_its_batch_without_a_r
     ]
     assert "Traceback" in faults[0]["stack"]
     assert SECRET not in str(faults)
-    assert await soon(channel.ask(*LOOK)) == ["unknown"]
+    assert await soon(session.ask(*LOOK)) == ["unknown"]
 
 
 async def test_an_operation_that_always_raises_is_logged_once_and_stops_nothing(
-    channel: ShardChannel,
+    session: Session,
 ) -> None:
     with capture_logs() as logs:
         for _ in range(100):
-            channel.submit(Broken("done", always=True))
-        assert await soon(channel.ask(*LOOK)) == ["unknown"]
+            session.submit(Broken("done", always=True))
+        assert await soon(session.ask(*LOOK)) == ["unknown"]
     assert len([entry for entry in logs if entry["event"] == "unexpected_exception"]) == 1
 
 
-async def test_a_late_result_that_raises_stops_nothing(channel: ShardChannel) -> None:
+async def test_a_late_result_that_raises_stops_nothing(session: Session) -> None:
     broken = Broken("late")
-    channel.submit(broken)
-    channel._flush()
+    session.submit(broken)
+    session._flush()
     broken.given_up = True
-    assert await soon(channel.ask(*LOOK)) == ["unknown"]
+    assert await soon(session.ask(*LOOK)) == ["unknown"]
     assert broken.late_with == [["unknown"]]
 
 
 async def test_a_caller_who_is_given_up_and_raises_leaves_no_other_without_its_error(
-    requests: Controller, channel: ShardChannel
+    requests: Controller, session: Session
 ) -> None:
     broken = Broken("done")
-    channel.submit(broken)
-    asked = channel.ask(*LOOK)
-    channel._give_up(CoordinatorUnavailable("away"), channel._queue)
+    session.submit(broken)
+    asked = session.ask(*LOOK)
+    session._batches.give_up(CoordinatorUnavailable("away"))
     with pytest.raises(CoordinatorUnavailable):
         await soon(asked)
-    assert await soon(channel.ask(*LOOK)) == ["unknown"]
+    assert await soon(session.ask(*LOOK)) == ["unknown"]
 
 
 @pytest.mark.parametrize("method", ["on_notices", "on_next_wake"])
 async def test_a_listener_that_raises_costs_no_result(
-    requests: Controller, channel: ShardChannel, monkeypatch: pytest.MonkeyPatch, method: str
+    requests: Controller, session: Session, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     def broken(*_: Any) -> None:
         raise ValueError(SECRET)
 
-    deliver = channel._deliver
+    take_reply = session._batches.take_reply
 
-    def deliver_with_a_notice(reply: bytes, *rest: Any) -> None:
+    def take_with_a_notice(reply: bytes, *rest: Any, **more: Any) -> None:
         *before, _notices = json.loads(reply)
-        deliver(json.dumps([*before, [["lost", "nobody's", "expired"]]]).encode(), *rest)
+        notices = [["lost", "nobody's", "expired"]]
+        take_reply(json.dumps([*before, notices]).encode(), *rest, **more)
 
     monkeypatch.setattr(requests._shards[MODEL], method, broken)
-    monkeypatch.setattr(channel, "_deliver", deliver_with_a_notice)
-    answers = await soon(asyncio.gather(*(channel.ask(*LOOK) for _ in range(3))))
+    monkeypatch.setattr(session._batches, "take_reply", take_with_a_notice)
+    answers = await soon(asyncio.gather(*(session.ask(*LOOK) for _ in range(3))))
     assert answers == [["unknown"]] * 3
 
 
@@ -207,25 +209,25 @@ async def test_a_listener_that_raises_while_joining_anew_keeps_nobody_out(
     ids=["no JSON", "no text", "results missing", "no time"],
 )
 async def test_callers_of_a_reply_that_cannot_be_read_get_a_typed_error(
-    requests: Controller, channel: ShardChannel, monkeypatch: pytest.MonkeyPatch, garble: Any
+    requests: Controller, session: Session, monkeypatch: pytest.MonkeyPatch, garble: Any
 ) -> None:
-    deliver, garbled = channel._deliver, []
-    before = channel.membership
+    take_reply, garbled = session._batches.take_reply, []
+    before = session.membership
 
-    def deliver_garbled(reply: bytes, *rest: Any) -> None:
+    def take_garbled(reply: bytes, *rest: Any, **more: Any) -> None:
         if not garbled:
             garbled.append(reply)
             reply = garble(reply)
-        deliver(reply, *rest)
+        take_reply(reply, *rest, **more)
 
-    monkeypatch.setattr(channel, "_deliver", deliver_garbled)
+    monkeypatch.setattr(session._batches, "take_reply", take_garbled)
     with capture_logs() as logs:
         asked = [asyncio.ensure_future(requests.acquire(item())) for _ in range(3)]
         ended = await soon(asyncio.gather(*asked, return_exceptions=True))
         assert {type(error) for error in ended} == {CoordinatorError}
         assert SECRET not in str(ended)
         lease = await soon(requests.acquire(item()))
-    assert channel.membership is not before, "what the reply gave ends with its membership"
+    assert session.membership is not before, "what the reply gave ends with its membership"
     assert (await requests.release(lease, forebay.SUCCESS)).released
     assert [e["during"] for e in logs if e["event"] == "unexpected_exception"] == [
         "reading a reply"
@@ -233,14 +235,14 @@ async def test_callers_of_a_reply_that_cannot_be_read_get_a_typed_error(
 
 
 async def test_replies_that_can_never_be_read_are_no_hot_loop(
-    requests: Controller, channel: ShardChannel, monkeypatch: pytest.MonkeyPatch
+    requests: Controller, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pauses: list[int] = []
     monkeypatch.setattr(
-        "forebay.coordinator.shard.channel.pause_seconds",
+        "forebay.coordinator.server.link.pause_seconds",
         lambda failures: pauses.append(failures) or 0.0,
     )
-    monkeypatch.setattr(channel, "_deliver", lambda *_: json.loads("garbled"))
+    monkeypatch.setattr(session._batches, "take_reply", lambda *_, **__: json.loads("garbled"))
     for _ in range(3):
         with pytest.raises(CoordinatorError):
             await soon(requests.acquire(item()))
@@ -255,16 +257,16 @@ class Unsendable(Question):
 
 
 @pytest.mark.parametrize("argument", [None, [1], "\ud800"], ids=repr)
-async def test_what_has_no_form_in_bytes_fails_alone(channel: ShardChannel, argument: Any) -> None:
+async def test_what_has_no_form_in_bytes_fails_alone(session: Session, argument: Any) -> None:
     unsendable = Unsendable(argument)
-    before, after = Question(LOOK, channel._loop), Question(LOOK, channel._loop)
+    before, after = Question(LOOK, session._loop), Question(LOOK, session._loop)
     for operation in (before, unsendable, after):
-        channel.submit(operation)
+        session.submit(operation)
     assert await soon(before.future) == ["unknown"]
     assert await soon(after.future) == ["unknown"]
     with pytest.raises(CoordinatorError):
         await soon(unsendable.future)
-    assert await soon(channel.ask(*LOOK)) == ["unknown"]
+    assert await soon(session.ask(*LOOK)) == ["unknown"]
 
 
 # -- one attempt, one notice
@@ -321,10 +323,10 @@ async def test_a_notice_that_cannot_be_read_fails_its_attempt_and_no_other(
 
 
 async def test_a_release_whose_answer_is_unknown_is_told_deferred(
-    channel: ShardChannel, monkeypatch: pytest.MonkeyPatch
+    session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release = Release(LOOK, channel._loop)  # answered by a word that is no reason of a release
-    channel.submit(release)
+    release = Release(LOOK, session._loop)  # answered by a word that is no reason of a release
+    session.submit(release)
     result = await soon(release.future)
     assert result.reason is forebay.ReleaseReason.DEFERRED
 
@@ -337,8 +339,8 @@ async def test_a_refused_look_ends_the_attempt_that_waits(requests: Controller) 
     await wait_until(lambda: shard._waiting == 1)
     attempt = next(iter(shard._attempts.values()))
     shard._recheck_one(attempt)
-    look = shard.channel._queue[-1]
-    shard.channel._queue.clear()
+    look = shard.session._batches._queue[-1]
+    shard.session._batches._queue.clear()
     look.done(ConfigurationError("forbidden"))
     with pytest.raises(ConfigurationError):
         await soon(waiting)

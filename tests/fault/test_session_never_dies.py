@@ -18,9 +18,10 @@ import forebay
 from forebay.coordinator.server import link, wakeups, wire
 from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.link import Link
 from forebay.coordinator.server.wakeups import Subscriber
-from forebay.coordinator.shard import channel, joining
-from forebay.coordinator.shard.channel import ShardChannel
+from forebay.coordinator.shard import joining, session
+from forebay.coordinator.shard.session import Session
 from forebay.coordinator.supervision import Background
 from tests.contract.chat_domain import MODEL, item
 from tests.support import wait_until
@@ -40,8 +41,8 @@ WENT_WRONG = {"unexpected_exception", "coordinator_unavailable"}
 WENT_WELL = {"recovered", "coordinator_available"}
 
 
-def channel_of(requests: Controller) -> ShardChannel:
-    return next(iter(requests._shards.values())).channel
+def session_of(requests: Controller) -> Session:
+    return next(iter(requests._shards.values())).session
 
 
 def forget_functions(url: str) -> None:
@@ -81,7 +82,7 @@ def said_once(thrown: ThrownAt) -> Any:
 @contextlib.asynccontextmanager
 async def first_join(url: str, thrown: ThrownAt, patch: Any) -> AsyncIterator[None]:
     forget_functions(url)
-    throw_into(patch, ShardChannel, "_make_whole", thrown)
+    throw_into(patch, Link, "_make_whole", thrown)
     async with forebay.connect(url, SETTINGS) as requests:
         with said_once(thrown):
             await soon(requests.register(MODEL, "mine", 1))
@@ -94,8 +95,9 @@ async def join_after_a_flush(url: str, thrown: ThrownAt, patch: Any) -> AsyncIte
     async with forebay.connect(url, SETTINGS) as requests:
         await requests.register(MODEL, "mine", 1)
         await use(requests)
-        throw_into(patch, ShardChannel, "_make_whole", thrown)
-        channel_of(requests)._repairing._work = channel_of(requests)._make_whole
+        throw_into(patch, Link, "_make_whole", thrown)
+        mine = session_of(requests)._link
+        mine._repairing._work = mine._make_whole
         with open_sync(parse_url(url)) as client:
             client.flushall()
         with said_once(thrown):
@@ -108,11 +110,11 @@ async def join_after_a_flush(url: str, thrown: ThrownAt, patch: Any) -> AsyncIte
 async def reconnect_after_a_failure(url: str, thrown: ThrownAt, patch: Any) -> AsyncIterator[None]:
     async with forebay.connect(url, SETTINGS) as requests:
         await requests.register(MODEL, "mine", 1)
-        throw_into(patch, ShardChannel, "_make_whole", thrown)
-        mine = channel_of(requests)
+        throw_into(patch, Link, "_make_whole", thrown)
+        mine = session_of(requests)._link
         mine._repairing._work = mine._make_whole
-        mine._failures = 1
-        mine._link.drop()
+        mine.failures = 1
+        mine.drop("for the test")
         with said_once(thrown):
             await use(requests)
         yield
@@ -124,13 +126,13 @@ async def repeat_of_a_batch(url: str, thrown: ThrownAt, patch: Any) -> AsyncIter
     """The connection breaks while a batch is under way, which is sent again."""
     async with forebay.connect(url, SETTINGS) as requests:
         await requests.register(MODEL, "mine", 1)
-        throw_into(patch, ShardChannel, "_make_whole", thrown)
-        mine = channel_of(requests)
-        mine._repairing._work = mine._make_whole
+        throw_into(patch, Link, "_make_whole", thrown)
+        mine = session_of(requests)
+        mine._link._repairing._work = mine._link._make_whole
         asked = mine.ask("state", "nobody")
         mine._flush()
-        assert mine._under_way
-        mine._link.drop()
+        assert mine._batches.under_way
+        mine._link.drop("for the test")
         assert await soon(asked) == ["unknown"]
         yield
         await use(requests)
@@ -203,7 +205,7 @@ async def test_every_await_of_joining_and_repairing_was_tried(redis_url: str) ->
     reached: set[Place] = set()
     for situation in SITUATIONS:
         reached |= (await thrown_everywhere(situation, ValueError, redis_url))[0]
-    awaits = awaits_of([channel, joining, link, wakeups, wire], but=ENDS_ITSELF)
+    awaits = awaits_of([session, joining, link, wakeups, wire], but=ENDS_ITSELF)
     assert [place for place, lines in awaits.items() if not lines & reached] == []
 
 

@@ -1,0 +1,112 @@
+"""What a server's refusal of a script means: the one place that reads its codes (spec 06)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+from urllib.parse import unquote
+
+from redis.exceptions import (
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+)
+
+from forebay.contracts.errors import (
+    ConfigurationError,
+    CoordinatorError,
+    CoordinatorFull,
+    ForebayError,
+    SchemaMismatch,
+)
+from forebay.coordinator.keys import SCHEMA_VERSION
+from forebay.coordinator.scripts.composing import FUNCTION_NOT_FOUND, Script
+from forebay.coordinator.server.address import ServerAddress
+from forebay.coordinator.server.connections import connection_error
+
+_PASSING: Final = frozenset(
+    {
+        *("TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "ASK", "MOVED"),
+        *("NOREPLICAS", "MISCONF", "BUSY"),
+    }
+)
+
+
+class NotAMemberError(Exception):
+    """The shard does not know this member, or no longer."""
+
+
+def is_passing(error: ResponseError) -> bool:
+    """Whether an error reply tells of a state that passes (spec 06).
+
+    A failover, a slot that moves, a replica or a disk that is away, a script that runs too long,
+    functions that somebody flushed.
+    """
+    return (
+        isinstance(error, ReadOnlyError)
+        or str(error) == FUNCTION_NOT_FOUND
+        or str(error).partition(" ")[0] in _PASSING
+    )
+
+
+def refusal(script: Script, keys: Sequence[str], error: ResponseError) -> Exception:
+    """Return the typed exception for a script's error reply: the one place that reads its code.
+
+    Args:
+        script: what was run.
+        keys: its KEYS, of a shard.
+        error: what the server answered.
+    """
+    message = str(error)
+    code, _, detail = message.partition(" ")
+    if isinstance(error, NoPermissionError):
+        return forbidden(error)
+    if isinstance(error, OutOfMemoryError):
+        return CoordinatorFull(
+            "the server is out of memory and refuses new work; raise its maxmemory or free some."
+            " What frees still works."
+        )
+    match code:
+        case "NOMEMBER":
+            return NotAMemberError(detail)
+        case "SCHEMA":
+            shard = keys[0].rpartition(":")[0]
+            return SchemaMismatch(
+                f"the shard {shard} has schema version {detail}, and this version of forebay speaks"
+                f" {SCHEMA_VERSION} alone; upgrade the older members, or, where none runs any more,"
+                f" delete the shard's keys ({shard}:*) or use another server."
+            )
+        case _:
+            return CoordinatorError(
+                f"script {script.name} failed: {script.locate(message)}; please report this."
+            )
+
+
+def reading_error(
+    script: Script, keys: Sequence[str], error: RedisError | OSError, address: ServerAddress
+) -> Exception:
+    """Return the typed exception for a look at a shard that failed."""
+    if isinstance(error, ResponseError) and str(error).startswith("SCHEMA "):
+        return refusal(script, keys, error)
+    return connection_error(error, address, f"running {script.name}")
+
+
+def forbidden(error: NoPermissionError) -> ConfigurationError:
+    """Return the typed exception for a user who lacks rights that a member needs."""
+    return ConfigurationError(
+        f"the server forbids this user what a member needs ({error}); grant it ~fb:* &fb:* +@read"
+        " +@write +@pubsub -@dangerous +info +time +fcall +function|load +function|list +evalsha_ro"
+        " +eval_ro -function|flush -function|delete, or name another user in the URL."
+    )
+
+
+def refused_operation(code: str, detail: str) -> ForebayError:
+    """Return the typed exception for one operation of a batch that was refused."""
+    if code == "ATTEMPT_ID_USED":
+        return ConfigurationError(
+            f"attempt id {unquote(detail)!r} was used before; make one per attempt, or leave it"
+            " out: RequestAdmissionItem makes its own."
+        )
+    return CoordinatorError(f"the shard refused an operation: {code} {detail}; please report this.")

@@ -1,0 +1,360 @@
+"""A process's session with one shard: its membership, its connection, its batches (spec 06).
+
+Operations of one turn of the event loop travel in one call; while a call is under way the next ones
+gather. Cancelling a caller never cancels a command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import Any, Final
+
+from redis.exceptions import ResponseError
+
+from forebay.contracts.errors import (
+    CoordinatorError,
+    CoordinatorFull,
+    CoordinatorUnavailable,
+    ForebayError,
+)
+from forebay.coordinator.keys import ShardKeys
+from forebay.coordinator.logs import Logger
+from forebay.coordinator.scripts.composing import Script
+from forebay.coordinator.server.link import Link
+from forebay.coordinator.server.refusals import NotAMemberError, is_passing, refusal
+from forebay.coordinator.shard.batches import Batches
+from forebay.coordinator.shard.joining import MEMBER_SCRIPTS, Joiner, Server
+from forebay.coordinator.shard.membership import (
+    Closed,
+    Down,
+    Expired,
+    Joining,
+    Leaving,
+    Member,
+    Membership,
+    MembershipState,
+    membership_of,
+)
+from forebay.coordinator.shard.operation import Args, Listener, Operation, Question, Result
+from forebay.coordinator.supervision import Guard
+
+CLOSED: Final = "the coordinator was closed; connect anew."
+
+log = Logger("forebay.session")
+
+
+class Session:
+    """The one way of this process to change a shard.
+
+    Args:
+        server: the process's connection to the server.
+        keys: the shard.
+        batch: the shard's batch script.
+        listener: told of notices, wake-ups and membership.
+
+    Attributes:
+        keys: the shard's.
+        state: what this process is to the shard.
+    """
+
+    def __init__(self, server: Server, keys: ShardKeys, batch: Script, listener: Listener) -> None:
+        self.keys = keys
+        self.state: MembershipState = Down()
+        self._server = server
+        self._batch = batch
+        self._function = batch.function  # once: it is put together each time
+        self._key_list = keys.all
+        self._listener = listener
+        self._loop = asyncio.get_running_loop()
+        self._guard = Guard(log, shard=keys.tag)
+        self._batches = Batches(
+            keys.tag,
+            listener,
+            self._guard,
+            timeout_seconds=server.settings.call_timeout_seconds,
+            on_overdue=self._on_overdue,
+        )
+        self._link = Link(
+            server.patient,
+            (*MEMBER_SCRIPTS, batch),
+            name=f"forebay-{keys.tag}",
+            guard=self._guard,
+            state=server.availability.connection("calls", shard=keys.tag),
+            timeout_seconds=server.settings.call_timeout_seconds,
+            on_reply=self._on_reply,
+            on_open=self._become_member,
+            on_refused=self._on_refused,
+            on_repaired=self._on_repaired,
+            on_lost=self._on_lost,
+        )
+        self._flush_due: asyncio.Handle | None = None
+        self._joiner = Joiner(
+            server,
+            keys,
+            self._guard,
+            on_message=self._on_message,
+            on_resumed=listener.on_resumed,
+            on_expired=self._on_expired,
+        )
+
+    @property
+    def membership(self) -> Membership | None:
+        """The membership under which batches are sent, or were until it ended."""
+        return membership_of(self.state)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed: nothing can be asked any more."""
+        return isinstance(self.state, Closed)
+
+    @property
+    def server_now_us(self) -> int | None:
+        """About the shard's time, as of its last reply; None before the first."""
+        ahead_us = self._batches.clock_ahead_us
+        return None if ahead_us is None else round(self._loop.time() * 1e6 + ahead_us)
+
+    def submit(self, operation: Operation) -> None:
+        """Send an operation with the next call; it is told its result."""
+        if self.is_closed:
+            self._guard.call(operation.done, CoordinatorUnavailable(CLOSED))
+            return
+        self._batches.add(operation)
+        if not self._batches.under_way:
+            self._flush_soon()
+
+    def ask(self, *args: str | int | bytes, frees: bool = False) -> asyncio.Future[Result]:
+        """Submit an operation and return its result as a future."""
+        question = Question(args, self._loop, frees=frees)
+        self.submit(question)
+        return question.future
+
+    async def close(self, leave: Args = ("leave",)) -> None:
+        """Leave the shard at once, as far as the server can be reached, and close.
+
+        Args:
+            leave: the operation that leaves, as it stands in the ARGV of this shard's script.
+        """
+        match self.state:
+            case Member(membership):
+                self.state = Leaving(membership)
+            case Joining():
+                self.state = Leaving(None)
+            case Expired(membership):
+                self._lose(membership)
+        try:
+            with contextlib.suppress(ForebayError):
+                while isinstance(self.state, Leaving):
+                    if await self.ask(*leave, frees=True) == ["left"]:
+                        break
+        finally:
+            left, self.state = self.membership, Closed()
+            try:
+                await self._link.stop()
+            finally:
+                self._end(left)
+
+    def _end(self, membership: Membership | None) -> None:
+        if membership is not None:
+            self._joiner.part(membership)
+        self._batches.give_up(CoordinatorUnavailable(CLOSED))
+        self._batches.clear()
+        self._link.drop("it was closed")
+        self._link.state.forget()
+
+    # -- calls
+
+    def _flush_soon(self) -> None:
+        """Send at the end of this turn of the loop: what it brings up travels together."""
+        if self._flush_due is None:
+            self._flush_due = self._loop.call_soon(self._guard.call, self._flush)
+
+    @property
+    def _sending_as(self) -> Membership | None:
+        """The membership under which a call can be sent now."""
+        if self._link.wire is None or isinstance(self.state, Expired):
+            return None
+        return self.membership
+
+    def _flush(self) -> None:
+        self._flush_due = None
+        if self._batches.under_way or self._link.is_repairing or self.is_closed:
+            return
+        membership = self._sending_as
+        if isinstance(self.state, Expired):
+            self._lose(self.state.membership)
+            self._link.repair()
+        elif self._batches.has_waiting:
+            if membership is None:
+                self._link.repair()
+            else:
+                self._send_new(is_any=self._batches.take_next(membership))
+
+    def _send_new(self, *, is_any: bool) -> None:
+        if is_any:
+            self._send()
+        else:
+            self._flush_soon()
+
+    def _send(self) -> None:
+        """Send the call that is under way, for the first time or again."""
+        wire, membership = self._link.wire, self.membership
+        if wire is None or membership is None:
+            self._link.repair()
+            return
+        function = self._batch.freeing_function if self._batches.is_freeing else self._function
+        try:
+            wire.write(
+                "FCALL", function, len(self._key_list), *self._key_list, *self._batches.arguments
+            )
+        except (TypeError, ValueError) as error:
+            self._send_new(is_any=self._batches.retake_sendable(error, membership))
+
+    def _on_reply(self, reply: Any) -> None:
+        is_error = isinstance(reply, ResponseError) and not is_passing(reply)
+        if not (is_error or isinstance(reply, bytes | list)) or not self._batches.under_way:
+            # Another connection may do better, as it may find another primary, or load the scripts.
+            self._link.drop(f"{reply!r:.200}")
+            return
+        failures, self._link.failures = self._link.failures, 0
+        self._link.state.back()
+        operations = self._batches.end_call()
+        try:
+            if is_error:
+                self._take_refusal(refusal(self._batch, self._key_list, reply), operations)
+            else:
+                if (membership := self._sending_as) and self._batches.has_waiting:
+                    # The server works while this reply is told.
+                    self._send_new(is_any=self._batches.take_next(membership))
+                self._batches.take_reply(reply, operations, between=self._flush_soon)
+        except Exception as error:  # noqa: BLE001 - their callers must not wait for ever
+            self._link.failures = failures + 1
+            self._lose_reply(operations, error)
+        self._flush_soon()
+
+    def _take_refusal(self, refused: Exception, operations: list[Operation]) -> None:
+        match refused:
+            case NotAMemberError():
+                self._batches.requeue(operations)
+                match self.state:
+                    case Member(membership):
+                        self.state = Expired(membership)
+                    case Leaving(Membership() as membership):
+                        self._joiner.part(membership)
+                        self.state = Closed()  # it has left, though the reply was lost
+            case CoordinatorFull():
+                # Nothing was carried out. What frees goes on alone, as it is taken in any case.
+                self._batches.give_up(refused, [op for op in operations if op.takes])
+                others = [op for op in operations if not op.takes]
+                if others and self.membership is not None:
+                    self._send_new(is_any=self._batches.take(others, self.membership))
+            case ForebayError():
+                self._batches.give_up(refused, operations)
+            case _:
+                raise refused
+
+    def _lose_reply(self, operations: list[Operation], error: Exception) -> None:
+        """End the membership, as nobody knows what a reply gave that cannot be read."""
+        self._guard.note("reading a reply", error)
+        if isinstance(self.state, Member):
+            self.state = Expired(self.state.membership)
+        unread = CoordinatorError(
+            f"the reply of {self._server.address} for {self.keys.tag} cannot be read"
+            f" ({type(error).__qualname__}, see the log), expected what this version's scripts"
+            " answer; please report this."
+        )
+        self._batches.give_up(unread, operations)
+
+    # -- the connection
+
+    def _on_lost(self, error: Exception) -> None:
+        # While a repair goes on, what is under way was not sent over this connection.
+        if self._batches.under_way and not self._link.is_repairing and not self.is_closed:
+            self._link.fail(error)
+
+    def _on_repaired(self) -> None:
+        if self._batches.under_way:
+            # The same number: if the server has acted already, it answers from its memory.
+            self._send()
+        else:
+            self._flush_soon()
+
+    def _on_refused(self, error: ForebayError) -> None:
+        """Tell callers what the server refuses them; it would refuse that again."""
+        self._batches.give_up(error)
+        if not isinstance(self.state, Member | Leaving):
+            self._batches.clear()  # without a membership nothing is left to free
+        if self._batches.has_waiting or self._batches.under_way:
+            self._link.failures += 1  # what frees is tried again, after a pause
+        else:
+            self._link.state.back()  # it answers, after all
+
+    # -- the membership
+
+    async def _become_member(self) -> None:
+        """Join where this process is no member, over the connection that has just been opened."""
+        if isinstance(self.state, Expired) and not self._batches.under_way:
+            self._lose(self.state.membership)
+        match self.state:
+            case Down(was_member):
+                await self._join(was_member=was_member)
+            case Leaving(None) | Closed():
+                raise CoordinatorUnavailable(CLOSED)
+            case _:
+                pass
+        if not self._batches.under_way:
+            self._link.state.back()
+
+    def _lose(self, membership: Membership) -> None:
+        """Tell what a membership that has ended lost."""
+        self.state = Down(was_member=True)
+        self._joiner.part(membership)
+        log.warning("membership_lost", shard=self.keys.tag, member_id=membership.member_id)
+        self._guard.call(self._listener.on_lost, membership)
+
+    async def _join(self, *, was_member: bool) -> None:
+        self.state = Joining(was_member)
+        try:
+            self._begin(await self._joiner.join())
+        finally:
+            if isinstance(self.state, Joining):
+                self.state = Down(was_member)
+
+    def _begin(self, membership: Membership) -> None:
+        try:
+            first = self._listener.on_joined(membership)
+        except BaseException:
+            self._joiner.part(membership)
+            raise
+        self._batches.begin(first)
+        match self.state:
+            case Joining(was_member):
+                self.state = Member(membership)
+                if was_member:
+                    member_id = membership.member_id
+                    log.warning("membership_joined_anew", shard=self.keys.tag, member_id=member_id)
+            case Leaving():
+                self.state = Leaving(membership)
+            case _:
+                self._joiner.part(membership)  # it was closed meanwhile
+
+    def _on_expired(self, membership: Membership) -> None:
+        if isinstance(self.state, Member) and self.membership is membership:
+            self.state = Expired(membership)
+            self._guard.call(self._listener.on_lost, membership)
+            self._flush_soon()
+
+    def _on_message(self, payload: bytes) -> None:
+        generation, notices = json.loads(payload)
+        self._listener.on_notices(generation, notices)
+
+    def _on_overdue(self) -> CoordinatorUnavailable:
+        """Repeat over a new connection what was not answered in time."""
+        error = CoordinatorUnavailable(
+            f"{self._server.address} did not answer within"
+            f" {self._server.settings.call_timeout_seconds:g} s{self._link.last_error}; is it"
+            " running and reachable? Forebay goes on trying to reach it."
+        )
+        self._link.drop("no reply came in time")
+        return error
