@@ -17,8 +17,8 @@ from redis.asyncio import ConnectionPool
 from forebay.contracts.identity import SUBMISSION, TaskGroupKey, TaskGroupKind, TaskGroupSpec
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.tasks.controller import TaskAdmissionController
-from forebay.workers.arq.pool import ForebayArqRedis
-from forebay.workers.arq.worker import open_worker
+from forebay.workers.arq.open_worker import open_worker
+from forebay.workers.arq.pool_redis import ForebayArqRedis
 
 CONCURRENCY: Final = 50
 ARQ_POLL_SECONDS: Final = 0.01

@@ -82,9 +82,10 @@ if TYPE_CHECKING:
     from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
     from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
     from forebay.transports import HttpResolver, RequestView, asking_as, http_client, transport
+    from forebay.workers.arq.open_worker import open_worker
     from forebay.workers.arq.pool import JobPool, create_pool
     from forebay.workers.arq.settings import settings_of
-    from forebay.workers.arq.worker import ForebayWorker, open_worker
+    from forebay.workers.arq.worker import ForebayWorker
     from forebay.workers.executor import ModelRequestExecutor
     from forebay.workers.model_request import ModelRequest
     from forebay.workers.providers.classification import Classifier, DefaultClassifier
@@ -254,10 +255,8 @@ _EXPORTS: Final = {
         "create_pool",
     ),
     "forebay.workers.arq.settings": ("settings_of",),
-    "forebay.workers.arq.worker": (
-        "ForebayWorker",
-        "open_worker",
-    ),
+    "forebay.workers.arq.open_worker": ("open_worker",),
+    "forebay.workers.arq.worker": ("ForebayWorker",),
     "forebay.workers.providers.classification": (
         "Classifier",
         "DefaultClassifier",

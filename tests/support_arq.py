@@ -17,7 +17,8 @@ from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.tasks.snapshots import audit_pool
-from forebay.workers.arq.worker import ForebayWorker, open_worker
+from forebay.workers.arq.open_worker import open_worker
+from forebay.workers.arq.worker import ForebayWorker
 from tests.support import wait_until
 
 GROUP = TaskGroupSpec(key=TaskGroupKey(kind=TaskGroupKind.LOCAL, identity=("tests",)))
@@ -75,7 +76,7 @@ async def working(
     )
     run = asyncio.create_task(worker.async_run())
     try:
-        await wait_until(lambda: worker._puller is not None or run.done())
+        await wait_until(lambda: worker._runs._puller is not None or run.done())
         yield worker
     finally:
         await worker.close()

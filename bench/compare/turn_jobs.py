@@ -18,9 +18,8 @@ from bench.figures import in_ms
 from bench.harness import Fleet, InvariantBrokenError, new_runner
 from bench.jobs_libraries import CONCURRENCY, FOREBAY_GROUPS, noop, started_at
 from bench.jobs_processes import serve
+from forebay import create_pool, open_worker
 from forebay.coordinator.server.embedded import EmbeddedServer
-from forebay.workers.arq.pool import create_pool
-from forebay.workers.arq.worker import open_worker
 
 FULL: Final = jobs.Inputs(jobs=2_000, rounds=1, singles=60, pause_seconds=0.01)
 SMOKE: Final = replace(jobs.SMOKE, jobs=100)

@@ -24,8 +24,9 @@ from forebay.logs import LEVELS, log_by_dictionary, log_to_standard_library, log
 from forebay.runtime import new_runner, run_async, stoppable
 from forebay.workers.arq.contained_jobs import run_to_end
 from forebay.workers.arq.health import HealthKeys, read_health
+from forebay.workers.arq.open_worker import open_worker
 from forebay.workers.arq.settings import address_of, pool_of
-from forebay.workers.arq.worker import ForebayWorker, open_worker
+from forebay.workers.arq.worker import ForebayWorker
 
 log = Logger("forebay.worker")
 

@@ -17,7 +17,7 @@ from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
 from forebay.runtime import start_worker, stop_workers
-from forebay.workers.arq.worker import open_worker
+from forebay.workers.arq.open_worker import open_worker
 from forebay.workers.runs.allowlist import options_for
 from forebay.workers.runs.cells import CellsDeferred, CellsMade, CellsOutcome
 from forebay.workers.runs.driver import RunDriver

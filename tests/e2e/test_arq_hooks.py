@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from forebay.workers.arq.pool import ForebayArqRedis
+from forebay.workers.arq.pool_redis import ForebayArqRedis
 from tests.support import wait_until
 from tests.support_arq import Gate, result_of, working
 
@@ -74,7 +74,7 @@ async def test_hooks_of_a_job_run_at_each_try_and_after_a_failure(redis_url, job
     hooks = {name: hook(name) for name in of_a_try}
     async with working(redis_url, fail, **hooks) as worker:
         await jobs.enqueue_job("fail")
-        await wait_until(lambda: worker.jobs_failed == 1 and not worker._running)
+        await wait_until(lambda: worker.jobs_failed == 1 and not worker._runs.running)
     of_a_try.insert(1, "job")
     for job_try in (1, 2):
         assert [name for number, name in entries if number == job_try] == of_a_try

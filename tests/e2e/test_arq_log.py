@@ -66,7 +66,9 @@ async def odd(ctx):
 async def run_one(redis_url, jobs, function, *args, **settings):
     async with working(redis_url, function, **settings) as worker:
         await jobs.enqueue_job(named(function)[0].name, *args, _job_id="one")
-        await wait_until(lambda: worker.jobs_complete + worker.jobs_failed and not worker._running)
+        await wait_until(
+            lambda: worker.jobs_complete + worker.jobs_failed and not worker._runs.running
+        )
 
 
 async def test_a_worker_says_what_it_runs_where_and_for_whom(redis_url, jobs, said):

@@ -11,7 +11,9 @@ from arq.jobs import Job, serialize_job
 from arq.worker import Worker
 
 from forebay.workers.arq.job import _init_on_pool
-from forebay.workers.arq.pool import ForebayArqRedis, Opening, _OpeningPipeline
+from forebay.workers.arq.opening import Opening
+from forebay.workers.arq.pool import _OpeningPipeline
+from forebay.workers.arq.pool_redis import ForebayArqRedis
 from forebay.workers.arq.serialization import dump_job, load_job
 from forebay.workers.arq.worker import ForebayWorker
 

@@ -12,7 +12,7 @@ from arq.jobs import JobStatus, ResultNotFound
 from arq.worker import FailedJobs, Retry, func
 
 from forebay.contracts.errors import JobUnreadable, TaskFailed
-from forebay.workers.arq.worker import open_worker
+from forebay.workers.arq.open_worker import open_worker
 from tests.support import wait_until
 from tests.support_arq import Gate, named, result_of, working
 

@@ -8,12 +8,14 @@ from typing import Any
 import pytest
 import redis
 from arq import cron
+from arq.worker import Worker
 from structlog.testing import capture_logs
 
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.tasks import codec
-from forebay.workers.arq import worker as arq_worker
+from forebay.workers.arq import job_runs
 from forebay.workers.arq.pool import create_pool
+from forebay.workers.arq.worker import ForebayWorker
 from tests.support import wait_until
 from tests.support_arq import Gate, check_books, result_of, working
 from tests.support_proxy import FaultyProxy
@@ -37,7 +39,7 @@ def loud(logs: list[Any], *events: str) -> list[tuple[str, str]]:
     return [(e["event"], e["log_level"]) for e in logs if not events or e["event"] in events]
 
 
-def is_lost(worker: arq_worker.ForebayWorker) -> bool:
+def is_lost(worker: ForebayWorker) -> bool:
     return worker._turns.is_away
 
 
@@ -67,7 +69,7 @@ async def test_a_beat_that_raises_ends_no_worker_and_is_said_once(
 ):
     async with working(redis_url, add, member=SETTINGS, allow_abort_jobs=True) as worker:
         if broken == "_cancel_aborted_jobs":
-            owner: Any = arq_worker.Worker
+            owner: Any = Worker
         elif broken == "refresh":
             owner = worker._hints
         elif broken == "discard_aborted":
@@ -139,7 +141,7 @@ async def test_a_job_whose_task_is_cancelled_by_others_is_put_back_and_ends_no_w
 
     async with working(redis_url, add, member=SETTINGS, on_job_start=on_job_start) as worker:
         if how == "before its first step":
-            start = worker._start_task
+            start = worker._runs._start_task
 
             def start_and_cancel_once(lease):
                 start(lease)
@@ -147,7 +149,7 @@ async def test_a_job_whose_task_is_cancelled_by_others_is_put_back_and_ends_no_w
                     waits.append(asyncio.Event())
                     worker.tasks[lease.item.task_id].cancel()
 
-            monkeypatch.setattr(worker, "_start_task", start_and_cancel_once)
+            monkeypatch.setattr(worker._runs, "_start_task", start_and_cancel_once)
         with capture_logs() as logs:
             job = await jobs.enqueue_job("add", 1, 2)
             if how == "while a hook waits":
@@ -163,10 +165,10 @@ async def test_a_job_whose_task_is_cancelled_by_others_is_put_back_and_ends_no_w
 async def test_a_job_that_cannot_be_begun_is_put_back_and_costs_no_other(
     redis_url, jobs, monkeypatch, broken
 ):
-    monkeypatch.setattr(arq_worker, "UNREAD_SECONDS", 0.05)
+    monkeypatch.setattr(job_runs, "UNREAD_SECONDS", 0.05)
     async with working(redis_url, add, member=SETTINGS) as worker:
-        raises = Broken(1, ValueError(SECRET), getattr(worker, broken))
-        monkeypatch.setattr(worker, broken, raises)
+        raises = Broken(1, ValueError(SECRET), getattr(worker._runs, broken))
+        monkeypatch.setattr(worker._runs, broken, raises)
         with capture_logs() as logs:
             asked = [await jobs.enqueue_job("add", number, 1) for number in range(4)]
             assert [await result_of(job) for job in asked] == [1, 2, 3, 4]

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from arq.jobs import serialize_job
-from arq.worker import Retry
+from arq.worker import Function, Retry, func
 
 from forebay.contracts.outcomes import TaskCompleted, TaskDropped
 from forebay.contracts.tasks import AdmittedTask, TaskAdmissionLease
@@ -45,6 +45,13 @@ class CellJobs:
         self._serializer = serializer
         self._made: dict[str, CellsMade | CellsDropped] = {}
         self._deferred: dict[str, CellsDeferred] = {}
+
+    @property
+    def function(self) -> Function:
+        """What arq calls for each of them."""
+        return func(
+            self.make, name=CELL_FUNCTION, keep_result=0, timeout=CELL_SECONDS, max_tries=CELL_TRIES
+        )
 
     def payload(self, item: AdmittedTask) -> bytes:
         """Return the arq job of a task of a run, which carries no payload of its own."""

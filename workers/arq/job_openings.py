@@ -6,7 +6,8 @@ from arq.constants import job_key_prefix
 
 from forebay.contracts.tasks import TaskAdmissionLease
 from forebay.workers.arq.cell_jobs import CellJobs
-from forebay.workers.arq.pool import ForebayArqRedis, Opening
+from forebay.workers.arq.opening import Opening
+from forebay.workers.arq.pool_redis import ForebayArqRedis
 
 
 class JobOpenings:

@@ -4,60 +4,65 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from arq.constants import abort_jobs_ss, job_key_prefix
 from arq.jobs import SerializationError, deserialize_job_raw, serialize_result
 from arq.utils import timestamp_ms
-from arq.worker import JobExecutionFailed
+from arq.worker import JobExecutionFailed, Worker
 
 from forebay.contracts.checks import check_name, shown
 from forebay.contracts.errors import ConfigurationError, CoordinatorError, JobUnreadable, WorkerLost
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.tasks.controller import TaskAdmissionController
-from forebay.workers.arq.pool import ForebayArqRedis
+from forebay.workers.arq.log import log as arq_log
+from forebay.workers.arq.pool_redis import ForebayArqRedis
 from forebay.workers.arq.serialization import JobSerializer
+from forebay.workers.arq.turns import Turns
 
 log = Logger("forebay.worker")
 
 
 class UnstartedJobs:
-    """Leaves the results that arq leaves of such jobs.
+    """Counts such jobs as failed, as arq does, and leaves the results that arq leaves of them.
 
     Args:
+        worker: arq's, which counts them and says how long results are kept.
         controller: the pool.
         redis: where arq's keys are.
         serializer: of jobs and results.
-        keep_seconds: how long results are kept; None for ever, 0 not at all.
+        turns: ends those that the queue tells of.
     """
 
     def __init__(
         self,
+        worker: Worker,
         controller: TaskAdmissionController,
         redis: ForebayArqRedis,
         serializer: JobSerializer,
-        *,
-        keep_seconds: float | None,
+        turns: Turns,
     ) -> None:
+        self._worker = worker
+        self._turns = turns
         self._controller = controller
         self._redis = redis
         self._serializer = serializer
-        self._keep_seconds = keep_seconds
 
-    async def discard_aborted(self, runs_here: Callable[[str], bool]) -> list[str]:
+    @property
+    def _keep_seconds(self) -> float | None:
+        """How long results are kept; None for ever, 0 not at all."""
+        return None if self._worker.keep_result_forever else self._worker.keep_result_s
+
+    async def discard_aborted(self, runs_here: Callable[[str], bool]) -> None:
         """Drop jobs that are to be aborted and have not started; arq cancels those that have.
 
         Args:
             runs_here: whether a job runs in this worker.
 
-        Returns:
-            The ids of those that were dropped by this call, and by no other worker's.
-
         Raises:
             CoordinatorError, RedisError: the server could not be used.
         """
-        dropped = []
         for found in await self._redis.zrange(abort_jobs_ss, 0, -1):
             try:
                 job_id = check_name("job id", found.decode())
@@ -72,10 +77,26 @@ class UnstartedJobs:
             if await self._controller.queue.abort(
                 job_id, result=result, result_seconds=self._keep_seconds
             ):
-                dropped.append(job_id)
-        return dropped
+                self._worker.jobs_failed += 1
+                arq_log.info("job_aborted", job_id=job_id, was_started=False)
 
-    async def leave_expired(self, job_id: str) -> None:
+    def note_expired(self, job_id: str) -> None:
+        """Count a job whose payload expired in the queue, and end it."""
+        self._worker.jobs_failed += 1
+        arq_log.warning("job_expired", job_id=job_id)
+        self._end_soon(f"{job_id} expired", lambda: self._leave_expired(job_id))
+
+    def note_lost(self, job_id: str, members: Sequence[str]) -> None:
+        """Count a job that ended the process of each member that ran it, and end it."""
+        self._worker.jobs_failed += 1
+        log.error("job_failed_worker_lost", task_id=job_id, members=list(members))
+        self._end_soon(f"{job_id} lost", lambda: self._fail_lost(job_id, members))
+
+    def _end_soon(self, name: str, end: Callable[[], Awaitable[None]]) -> None:
+        # arq keeps what is in `tasks`, and looks how it ended.
+        self._worker.tasks[name] = self._worker.loop.create_task(self._turns.do("beats", end))
+
+    async def _leave_expired(self, job_id: str) -> None:
         """End a job whose payload expired in the queue; without a server it comes again later."""
         result = self._result_of(job_id, JobExecutionFailed("job expired"), None)
         with contextlib.suppress(CoordinatorError):
@@ -95,7 +116,7 @@ class UnstartedJobs:
         """Return the result of a job of which nothing could be read; empty where none is kept."""
         return self._result_of(job_id, error, None, job_try)
 
-    async def fail_lost(self, job_id: str, members: Sequence[str]) -> None:
+    async def _fail_lost(self, job_id: str, members: Sequence[str]) -> None:
         """End a job whose process died with it too often; without a server it comes again later."""
         payload = await self._payload_of(job_id)
         result = self._result_of(job_id, WorkerLost(members), payload)

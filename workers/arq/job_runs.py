@@ -1,0 +1,274 @@
+"""The jobs that run in one worker process, each from its lease to its end (spec 04)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import Final
+
+from arq.jobs import DeserializationError
+from arq.worker import Worker
+from redis.exceptions import RedisError
+
+from forebay.contracts.errors import CoordinatorUnavailable, JobUnreadable
+from forebay.contracts.identity import SchedulerResourceKey
+from forebay.contracts.outcomes import ReleaseResult, TaskDeferred, TaskOutcome
+from forebay.contracts.tasks import TaskAdmissionLease
+from forebay.coordinator.logs import Logger
+from forebay.coordinator.supervision import Guard
+from forebay.coordinator.tasks.controller import TaskAdmissionController
+from forebay.coordinator.tasks.puller import TaskPuller
+from forebay.workers.arq.cell_jobs import lease_of_job
+from forebay.workers.arq.job_ends import JobEnds
+from forebay.workers.arq.job_openings import JobOpenings
+from forebay.workers.arq.log import WorkerFacts, logging_worker
+from forebay.workers.arq.opening import Opening, opening_of_job
+from forebay.workers.arq.unstarted_jobs import UnstartedJobs
+
+CANCEL_AGAIN_SECONDS: Final = 0.5
+"""How long a cancelled job may clean up before it is cancelled again."""
+
+UNREAD_SECONDS: Final = 30.0
+"""After which a job that this worker could not begin may be admitted again."""
+
+log = Logger("forebay.worker")
+
+
+class JobRuns:
+    """Takes jobs for the free slots, lets arq run them, and sends their ends.
+
+    Args:
+        worker: arq's, which runs a job; its tables of tasks are kept as it reads them.
+        admission: grants leases and takes them back.
+        openings: what arq reads of a job first.
+        unstarted: what jobs leave that cannot be started.
+        ends: what a job counts that is put back.
+        guard: logs what nobody expected.
+        facts: of the worker, for the log.
+        under_pressure: returns the resources whose providers take nothing now.
+
+    Attributes:
+        running: the jobs' tasks, until each has left its slot.
+    """
+
+    def __init__(
+        self,
+        worker: Worker,
+        admission: TaskAdmissionController,
+        openings: JobOpenings,
+        unstarted: UnstartedJobs,
+        ends: JobEnds,
+        guard: Guard,
+        facts: WorkerFacts,
+        *,
+        under_pressure: Callable[[], frozenset[SchedulerResourceKey]],
+    ) -> None:
+        self.running: set[asyncio.Task[None]] = set()
+        self._worker = worker
+        self._admission = admission
+        self._openings = openings
+        self._unstarted = unstarted
+        self._ends = ends
+        self._guard = guard
+        self._facts = facts
+        self._under_pressure = under_pressure
+        self._puller: TaskPuller | None = None
+        self._ending: set[str] = set()
+        self._unwinding: dict[str, asyncio.Task[None]] = {}
+
+    def begin(self) -> None:
+        """Take jobs from now on; does nothing the second time."""
+        if self._puller is None:
+            self._puller = TaskPuller(
+                self._admission,
+                free_slots=self.free_slots,
+                start=self.start,
+                expired=self._unstarted.note_expired,
+                lost=self._unstarted.note_lost,
+                in_progress_seconds=self._worker.in_progress_timeout_s,
+                under_pressure=self._under_pressure,
+                takes_pushes=not self._worker.burst,
+            )
+            self._puller.look()
+
+    def begin_no_more(self) -> None:
+        """Take no more jobs; those that run go on."""
+        if self._puller is not None:
+            self._puller.stop()
+
+    def free_slots(self) -> int:
+        """Return how many more may start: a job whose end is on its way has left its slot."""
+        if self._ends.is_stopping:
+            return 0
+        worker, running = self._worker, len(self.running)
+        free = worker.max_jobs - running + len(self._ending)
+        if worker.burst and worker.max_burst_jobs >= 0:
+            ended = worker.jobs_complete + worker.jobs_failed + worker.jobs_retried
+            free = min(free, worker.max_burst_jobs - ended - running)
+        return free
+
+    def has(self, job_id: str) -> bool:
+        """Whether a job runs here."""
+        return job_id in self._worker.job_tasks or job_id in self._worker.tasks
+
+    def start(self, lease: TaskAdmissionLease) -> None:
+        """Start a job's task; one that cannot be started is put back, and ends nothing else."""
+        if not self._guard.call(self._start_task, lease):
+            self._admission.finish(lease, TaskDeferred(delay_seconds=UNREAD_SECONDS))
+
+    def end(self, lease: TaskAdmissionLease, outcome: TaskOutcome) -> asyncio.Future[ReleaseResult]:
+        """End a lease; unless a hook still follows, the ask for a successor travels with it."""
+        self._ends.note(lease, outcome)
+        ending = self._admission.finish(lease, outcome)
+        if self._worker.after_job_end is None:
+            self._ending.add(lease.lease_id)
+            self._look()
+        return ending
+
+    def stop(self, lease: TaskAdmissionLease) -> None:
+        """Stop a job whose lease is lost, in a hook too, and write nothing.
+
+        Another member may run it now.
+        """
+        job_id = lease.item.task_id
+        log.warning("task_lease_lost", task_id=job_id)
+        # where arq would find it cancelled, and end the worker
+        run = self._worker.tasks.pop(job_id, None)
+        if run is not None and not run.done():
+            self._unwinding.setdefault(job_id, run)
+            self._worker.job_tasks.get(job_id, run).cancel()
+
+    async def end_all(self) -> None:
+        """Wait until every job has ended and its lease is on its way back, and the worker's loop.
+
+        arq's own close raises at the first job that was cancelled before it began. A cancellation
+        can be lost in a library that a task is waiting in, so it is repeated.
+        """
+        caller, loop = asyncio.current_task(), self._worker.main_task
+        main = [task for task in (loop,) if task is not None and task is not caller]
+        while going := [task for task in (*self.running, *main) if not task.done()]:
+            for task in (*self._worker.job_tasks.values(), *main):
+                task.cancel()
+            await asyncio.wait(going, timeout=CANCEL_AGAIN_SECONDS)
+        self._worker.tasks.clear()
+
+    def _look(self) -> None:
+        """Ask for jobs where slots are free."""
+        if self._puller is not None:
+            self._puller.look()
+
+    def _start_task(self, lease: TaskAdmissionLease) -> None:
+        context = copy_context()
+        context.run(lease_of_job.set, lease)
+        context.run(logging_worker.set, self._facts)
+        task = self._worker.loop.create_task(self._run(lease), context=context)
+        self._worker.tasks[lease.item.task_id] = task
+        self.running.add(task)
+        task.add_done_callback(lambda task: self._leave_slot(task, lease))
+
+    async def _run(self, lease: TaskAdmissionLease) -> None:
+        """Let arq run the job; a server that is away is no fault of the job, nor of the worker."""
+        item = lease.item
+        has_begun = False
+        try:
+            await self._unwound(item.task_id)
+            opening = await self._opening_of(lease)
+            if opening is None:
+                return
+            opening_of_job.set(opening)
+            has_begun = True
+            await self._run_by_arq(item.task_id, item.available_ms)
+        except (RedisError, OSError, CoordinatorUnavailable) as error:
+            if has_begun and (isinstance(error, OSError) or await self._is_reachable()):
+                raise  # of a hook, which ends the worker, as it does in arq
+            await self._put_back(lease, error)
+        except Exception as error:
+            if has_begun:
+                raise
+            self._guard.note("beginning a job", error)
+            if self._admission.is_held(lease):
+                await self.end(lease, TaskDeferred(delay_seconds=UNREAD_SECONDS))
+        except asyncio.CancelledError:  # arq lets it through where a hook was cancelled
+            if self._admission.is_held(lease) or self._ends.is_stopping:
+                raise
+
+    async def _run_by_arq(self, job_id: str, score: int) -> None:
+        """Let arq run a job; what no loop outlives comes from a hook, as jobs are contained."""
+        try:
+            await self._worker.run_job(job_id, score)
+        except (Exception, asyncio.CancelledError):
+            raise
+        except BaseException as error:
+            raise RuntimeError(
+                f"a hook of the worker raised {type(error).__qualname__}, expected an Exception; it"
+                " ends the worker."
+            ) from error
+
+    async def _is_reachable(self) -> bool:
+        """Whether the pool's own server answers: what a hook met is then none of its outage."""
+        try:
+            await self._worker.pool.ping()
+        except (RedisError, OSError):
+            return False
+        return True
+
+    async def _put_back(self, lease: TaskAdmissionLease, error: Exception) -> None:
+        """Let a job run again later, as its worker could not reach a server."""
+        if self._admission.is_held(lease):
+            log.warning("job_put_back", task_id=lease.item.task_id, error=type(error).__name__)
+            await self.end(lease, TaskDeferred())
+        else:
+            log.warning("hook_failed", task_id=lease.item.task_id, error=type(error).__name__)
+
+    async def _unwound(self, job_id: str) -> None:
+        """Wait until the try of a job is over whose lease was lost: an id runs once at a time."""
+        while (run := self._unwinding.get(job_id)) is not None:
+            await asyncio.wait({run}, timeout=CANCEL_AGAIN_SECONDS)
+            if job_id in self._worker.job_tasks:
+                self._worker.job_tasks[job_id].cancel()
+
+    async def _opening_of(self, lease: TaskAdmissionLease) -> Opening | None:
+        """Return what arq asks for first; None where the lease is lost or the job unreadable."""
+        try:
+            opening = await self._openings.of(lease)
+        except JobUnreadable as error:
+            await self._fail_unreadable(lease, error)
+            return None
+        if not self._admission.is_held(lease):
+            return None
+        self._admission.say("worker_spawned", lease)
+        return opening
+
+    async def _fail_unreadable(self, lease: TaskAdmissionLease, error: JobUnreadable) -> None:
+        """End a job that is none of this pool's as arq ends one that it cannot deserialize."""
+        log.warning("job_unreadable", task_id=error.job_id, error=str(error))
+        if not self._admission.is_held(lease):
+            return
+        self._worker.jobs_failed += 1
+        failure = DeserializationError(str(error))
+        failure.__cause__ = error
+        await self._worker.finish_failed_job(
+            error.job_id, self._unstarted.failure(error.job_id, failure, lease.item.job_try)
+        )
+
+    def _leave_slot(self, task: asyncio.Task[None], lease: TaskAdmissionLease) -> None:
+        job_id = lease.item.task_id
+        self.running.discard(task)
+        self._ending.discard(lease.lease_id)
+        self._ends.forget(lease)
+        if task.cancelled():
+            self._put_back_cancelled(lease)
+        if self._unwinding.get(job_id) is task:
+            del self._unwinding[job_id]
+        is_kept = self._worker.tasks.get(job_id) is task
+        if is_kept and (task.cancelled() or task.exception() is None):
+            del self._worker.tasks[job_id]  # arq looks at those that failed, and raises
+        self._guard.call(self._look)
+
+    def _put_back_cancelled(self, lease: TaskAdmissionLease) -> None:
+        """Put a job back that was cancelled before it ended, or in a hook."""
+        if self._admission.is_held(lease):
+            if not self._ends.is_stopping:
+                log.warning("job_put_back", task_id=lease.item.task_id, error="CancelledError")
+            self.end(lease, self._ends.cut_off())

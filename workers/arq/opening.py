@@ -1,0 +1,60 @@
+"""The first reads of arq's ``run_job``, answered from what the admission brought already."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What arq's ``run_job`` asks the server for first, as the admission brought it already.
+
+    Attributes:
+        payload: the job.
+        job_try: which try this is.
+        is_aborted: whether it is to be aborted.
+    """
+
+    payload: bytes | None
+    job_try: int
+    is_aborted: bool
+
+
+opening_of_job: ContextVar[Opening | None] = ContextVar("forebay_opening_of_job", default=None)
+"""Set around ``run_job``; its first pipeline takes it."""
+
+
+class OpeningPipeline:
+    """Stands for the pipeline with which ``run_job`` begins; it asks nobody."""
+
+    def __init__(self, opening: Opening) -> None:
+        self._opening = opening
+        self._answers: list[Any] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return
+
+    def get(self, _key: str) -> None:
+        """Read the job."""
+        self._answers.append(self._opening.payload)
+
+    def incr(self, _key: str) -> None:
+        """Count this try."""
+        self._answers.append(self._opening.job_try)
+
+    def expire(self, _key: str, _seconds: int) -> None:
+        """Let the count of tries expire, which the task's record holds."""
+        self._answers.append(True)
+
+    def zrem(self, _key: str, _job_id: str) -> None:
+        """Take the request to abort it, if there is one."""
+        self._answers.append(int(self._opening.is_aborted))
+
+    async def execute(self) -> list[Any]:
+        """Return the answers, in the order of the calls."""
+        return self._answers

@@ -1,0 +1,290 @@
+"""``enqueue_job`` through the fair queue: programs, ``ctx["redis"]``, arq's cron jobs (spec 04)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from contextvars import ContextVar
+from datetime import datetime, timedelta
+from typing import Any, Final
+from uuid import uuid4
+
+from arq.connections import ArqRedis
+from arq.jobs import Job, JobDef, JobResult, SerializationError, serialize_job
+from arq.utils import timestamp_ms
+from redis.exceptions import ResponseError
+
+from forebay.contracts.checks import (
+    MAX_SPAN_SECONDS,
+    check_cap,
+    check_instant,
+    check_name,
+    check_span,
+    check_type,
+    shown,
+)
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import SUBMISSION, TaskGroupKey, TaskGroupKind, TaskGroupSpec
+from forebay.contracts.tasks import SchedulableTask, SchedulerResourceRequest
+from forebay.coordinator.tasks.controller import TaskAdmissionController
+from forebay.workers.arq.job import find_jobs_on_pools
+from forebay.workers.arq.opening import OpeningPipeline, opening_of_job
+from forebay.workers.arq.serialization import JSON, JobSerializer
+from forebay.workers.arq.stored_jobs import JobPipeline, StoredJobs, read_queued, read_results
+
+DEFAULT_GROUP: Final = "default"
+find_jobs_on_pools()
+_ONE_SUBMISSION: Final = SchedulerResourceRequest()
+
+
+cron_instants: ContextVar[Mapping[str, datetime] | None] = ContextVar("forebay_cron", default=None)
+"""Set while arq enqueues cron jobs: the instants for which it does, by their names."""
+
+
+class ForebayArqRedis(ArqRedis):
+    """``ArqRedis`` whose jobs wait in a pool's fair queue and are never unpickled.
+
+    `job` returns arq's ``Job``, as does ``arq.jobs.Job(job_id, pool)``. What is read of a key of a
+    job or result comes read and checked (`Decoded`).
+
+    Args:
+        controller: the pool.
+        connection_pool: where single commands go.
+        serializer: of jobs and results.
+        expires_extra_ms: as arq's, how long after its time a job expires that says no ``_expires``;
+            None for never.
+
+    Raises:
+        ConfigurationError: ``expires_extra_ms`` is no whole number from 1 on.
+    """
+
+    is_forebay_pool: Final = True
+    expires_extra_ms: int | None  # type: ignore[assignment]  # arq's jobs always expire
+
+    def __init__(
+        self,
+        controller: TaskAdmissionController,
+        connection_pool: Any,
+        serializer: JobSerializer = JSON,
+        *,
+        expires_extra_ms: int | None = None,
+    ) -> None:
+        if expires_extra_ms is not None:
+            check_cap("expires_extra_ms", expires_extra_ms, round(MAX_SPAN_SECONDS * 1000))
+        super().__init__(
+            pool_or_conn=connection_pool,
+            job_serializer=serializer.dump,
+            job_deserializer=serializer.load,
+            default_queue_name=controller.keys["queue"],
+        )
+        self.expires_extra_ms = expires_extra_ms
+        self._controller = controller
+        self._serializer = serializer
+        self.stored = StoredJobs(serializer)
+
+    def job(self, job_id: str) -> Job:
+        """Return arq's ``Job`` of this pool: status, result, info and abort.
+
+        Args:
+            job_id: as it was enqueued; whether there is such a job is told by its ``status()``.
+
+        Returns:
+            The job. Its ``result(timeout=..., poll_delay=...)`` raises `TaskFailed` where the job
+            did, arq's ``ResultNotFound`` where there is none, and `JobUnreadable` where another
+            program wrote it; ``info()`` and ``abort()`` read the job, so they raise that, too.
+
+        Raises:
+            ConfigurationError: no text, or above 512 bytes.
+        """
+        return Job(check_name("job id", job_id), self)
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        """Run a command; of a job or result the answer is read and checked.
+
+        Raises:
+            JobUnreadable: what was read of a job or result is not what this pool writes.
+        """
+        try:
+            reply = await super().execute_command(*args, **options)  # type: ignore[no-untyped-call] # redis-py's
+        except ResponseError as error:
+            self.stored.refuse(args, error)
+            raise
+        return self.stored.answer(args, reply)
+
+    async def close(self, close_connection_pool: bool | None = None) -> None:  # noqa: ARG002
+        """Close, by the name that arq uses; the connections are the coordinator's to close."""
+        await self.aclose(close_connection_pool=False)
+
+    def pipeline(self, *args: Any, **kwargs: Any) -> Any:
+        """Return a pipeline; to ``run_job``'s first one the answers are known."""
+        opening = opening_of_job.get()
+        if opening is None:
+            made = super().pipeline(*args, **kwargs)
+            return JobPipeline(
+                self.stored,
+                made.connection_pool,
+                made.response_callbacks,
+                made.is_transaction,
+                made.shard_hint,
+            )
+        opening_of_job.set(None)
+        return OpeningPipeline(opening)
+
+    async def queued_jobs(self, *, queue_name: str | None = None) -> list[JobDef]:
+        """Return the pool's jobs that are not finished: those that wait, are put off, or run.
+
+        In the order of their scores: the instant, in milliseconds, from which each may run. Cells
+        of runs are left out, and jobs that expired while they waited; a warning names each whose
+        payload another program wrote.
+
+        Raises:
+            ConfigurationError: another queue than the pool's.
+        """
+        self._check_queue(queue_name)
+        return await read_queued(self, self.default_queue_name)
+
+    async def all_job_results(self) -> list[JobResult]:
+        """Return the results that the pool's jobs have left, by the time of their enqueueing.
+
+        Those of other pools and of arq's own queues are left out; a warning names each that cannot
+        be read. It looks through all keys of the
+        server, a thousand at a time, so it is for tests and tools.
+        """
+        results = await read_results(self)
+        return [result for result in results if result.queue_name == self.default_queue_name]
+
+    def _check_queue(self, queue_name: str | None) -> None:
+        if queue_name not in {None, self.default_queue_name}:
+            raise ConfigurationError(
+                f"queue {queue_name!r} is not this pool's ({self.default_queue_name}); use another"
+                " pool through its own connection: forebay.create_pool(url, pool=...)."
+            )
+
+    async def enqueue_job(
+        self,
+        function: str,
+        *args: Any,
+        _job_id: str | None = None,
+        _queue_name: str | None = None,
+        _defer_until: datetime | None = None,
+        _defer_by: float | timedelta | None = None,
+        _expires: float | timedelta | None = None,
+        _job_try: int | None = None,
+        _group: TaskGroupSpec | str = DEFAULT_GROUP,
+        _weight: float = 1.0,
+        _resources: SchedulerResourceRequest | Mapping[str, int] | None = None,
+        **kwargs: Any,
+    ) -> Job | None:
+        """Submit a job; as arq's own, with a group and resources besides.
+
+        Args:
+            function: its name, as the workers know it.
+            args: its arguments, as the serializer can hold them.
+            kwargs: its arguments by name.
+            _defer_until: instant before which it does not start, of this process's clock; without a
+                time zone, of its local time.
+            _defer_by: seconds, or a timedelta, before which it does not start, from this call on.
+            _group: whose share of the pool it takes: a name, or a group of the resolver's.
+            _weight: of a group that is named here.
+            _resources: units it needs at once, besides the one ``submission`` that it takes unless
+                that is named too.
+
+        Returns:
+            The job, or None where its id is queued, runs or has a result in this pool.
+
+        Raises:
+            TaskAdmissionError: it was refused and nothing was queued, as where another pool or
+                program holds the id (``id_of_another_pool``); see `FairTaskQueue.submit`.
+            ConfigurationError: both kinds of defer, another queue, a wrong name or number, or
+                arguments that the serializer cannot hold.
+        """
+        self._check_queue(_queue_name)
+        if _defer_until and _defer_by:
+            raise ConfigurationError("use either _defer_until or _defer_by, not both.")
+        check_name("function", function)
+        instant = (cron_instants.get() or {}).get(function)
+        if instant is not None:
+            # The pool's name: arq's keys are the whole server's. The instant, past ones as well:
+            # the mark of an earlier run is none of it.
+            _job_id = f"{self._controller.pool}:{_job_id}" if _job_id else None
+            _defer_until = instant
+        not_before = _instant(_defer_until, _defer_by)
+        job_id = _job_id or uuid4().hex
+        is_new = await self._controller.queue.submit(
+            SchedulableTask(
+                task_id=job_id,
+                payload=self._payload(function, args, kwargs, _job_try),
+                group=_group_of(_group, _weight),
+                resource_request=_request_of(_resources),
+                function=function,
+                first_try=1 if _job_try is None else _job_try,
+                not_before=not_before,
+                expires_seconds=_seconds(_expires) or self._expiry_of(not_before),
+            )
+        )
+        if not is_new:
+            return None
+        return self.job(job_id)
+
+    def _expiry_of(self, not_before: float | None) -> float | None:
+        """Return after which time a job expires that does not say it itself."""
+        if self.expires_extra_ms is None:
+            return None
+        waits = 0.0 if not_before is None else max(0.0, not_before - time.time())
+        return waits + self.expires_extra_ms / 1000
+
+    def _payload(
+        self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], job_try: int | None
+    ) -> bytes:
+        try:
+            return serialize_job(
+                function, args, kwargs, job_try, timestamp_ms(), serializer=self._serializer.dump
+            )
+        except SerializationError as error:
+            raise ConfigurationError(
+                f"the arguments of job {function!r} are no {self._serializer.name} values, expected"
+                " texts, numbers, booleans, None, lists and dicts; convert them."
+            ) from error
+
+
+def _group_of(group: TaskGroupSpec | str, weight: float) -> TaskGroupSpec:
+    if isinstance(group, TaskGroupSpec):
+        return group
+    key = TaskGroupKey(kind=TaskGroupKind.LOCAL, identity=(check_name("group", group),))
+    return TaskGroupSpec(key=key, weight=weight)
+
+
+def _request_of(
+    resources: SchedulerResourceRequest | Mapping[str, int] | None,
+) -> SchedulerResourceRequest:
+    if resources is None:
+        return _ONE_SUBMISSION
+    if isinstance(resources, SchedulerResourceRequest):
+        return resources
+    check_type("_resources of a job", resources, Mapping)
+    return SchedulerResourceRequest(amounts={SUBMISSION: 1, **resources})
+
+
+def _instant(defer_until: datetime | None, defer_by: float | timedelta | None) -> float | None:
+    """Return the instant before which a job is not to start; None for now.
+
+    A span counts from this call, so that time in which the server is away is no delay besides.
+
+    Raises:
+        ConfigurationError: no datetime, or no span of time.
+    """
+    if defer_until is not None:
+        try:
+            return check_instant("_defer_until", defer_until.timestamp())
+        except (AttributeError, ValueError, OverflowError) as error:
+            raise ConfigurationError(
+                f"_defer_until is {shown(defer_until)}, expected a datetime of the years 1 to 9999;"
+                " for a number of seconds say _defer_by."
+            ) from error
+    if not defer_by:
+        return None
+    return time.time() + check_span("_defer_by", _seconds(defer_by) or 0.0)
+
+
+def _seconds(duration: float | timedelta | None) -> float | None:
+    return duration.total_seconds() if isinstance(duration, timedelta) else duration
