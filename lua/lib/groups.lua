@@ -1,5 +1,6 @@
 -- Groups of a weighted fair queue, kept as small strings: weight, tag, place in line, how many
 -- wait, last turn, last entry in the index of idle ones; then what GROUP_EXTRA names.
+-- @include lib/write_many
 local GROUP_FORGOTTEN_US = 3600 * 1000000
 local GROUP_TOUCH_US = 60 * 1000000
 local groups = {}
@@ -70,14 +71,16 @@ local function write_groups()
   if is_new then
     forget_idle_groups()
   end
+  local texts = {}
   for i = 1, #changed do
     local g = changed[i]
     if not g.indexed_us or g.touched_us - g.indexed_us >= GROUP_TOUCH_US then
       g.indexed_us = g.touched_us
       redis.call('ZADD', K.idle_groups, int(g.touched_us), g.name)
     end
-    redis.call('HSET', K.groups, g.name, pack_group(g))
+    texts[2 * i - 1], texts[2 * i] = g.name, pack_group(g)
   end
+  write_many('HSET', K.groups, texts)
 end
 
 -- A group that gets its first waiter takes a new place in line, with its kept tag if it has one.

@@ -49,9 +49,10 @@
 --   operation that is not one, lacks arguments, or names no domain, outcome or budget: nothing
 --   happened
 -- Cost
---   O(log n) per operation; besides, in one call, at most 64 grants, 64 denials, 64 members looked at,
---   200 ended (leases, waiters and aliases of members that are gone, those members, overdue holds) and
---   200 waiters set aside or put back; one PTTL, and a PEXPIRE per key that the call may have made
+--   O(log n) per operation, of leases one command for each key; besides, in one call, at most 64
+--   grants, 64 denials, 64 members looked at, 200 ended (leases, waiters and aliases of members that
+--   are gone, those members, overdue holds) and 200 waiters set aside or put back; one PTTL, and a
+--   PEXPIRE per key that the call may have made
 -- Invariant
 --   in_flight is the number of live leases; no grant above window or cap; nobody passes a waiter
 --   that may go (spec 01, 4 and 5; spec 03, Order)
@@ -89,17 +90,23 @@ if repeated then
   return repeated
 end
 
-local calls, at = {}, operations
-while at <= #ARGV do
+local called, places, ids, new_ids = {}, {}, {}, {}
+local at, last = operations, #ARGV
+while at <= last do
   local operation = OPERATIONS[ARGV[at]]
-  if not operation or at + operation[1] > #ARGV then
+  if not operation or at + operation[1] > last then
     return redis.error_reply('BADBATCH operation ' .. tostring(ARGV[at]))
   end
-  local place, words = operation[3], operation[4]
+  local place, words, lease = operation[3], operation[4], operation[5]
   if words and not words[ARGV[at + place]] then
     return redis.error_reply('BADBATCH ' .. ARGV[at] .. ' ' .. ARGV[at + place])
   end
-  calls[#calls + 1] = { operation, at }
+  local n = #called + 1
+  called[n], places[n] = operation, at
+  if lease then
+    ids[#ids + 1] = ARGV[at + 1]
+    new_ids[#new_ids + 1] = lease == 'to_be' and ARGV[at + 1] or nil
+  end
   at = at + operation[1] + 1
 end
 
@@ -116,9 +123,12 @@ if not expiry or tonumber(expiry) <= now_us then
   return redis.error_reply('NOMEMBER ' .. member_id)
 end
 
+if #ids > 1 then
+  LEASES.read_ahead(ids, new_ids)
+end
 local results = {}
-for i = 1, #calls do
-  local operation, from = calls[i][1], calls[i][2]
+for i = 1, #called do
+  local operation, from = called[i], places[i]
   results[i] = operation[2](unpack(ARGV, from + 1, from + operation[1]))
 end
 

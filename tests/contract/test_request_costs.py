@@ -164,6 +164,19 @@ def test_call_sets_no_more_waiters_aside_than_it_promises(shard: ScriptedShard) 
         aside = found
 
 
+def test_batch_costs_no_more_commands_for_more_leases(shard: ScriptedShard) -> None:
+    shard.open(100, "m")
+    shard.batch("m", *(Acquire(f"a{i}") for i in range(40)))
+    shard.batch("m", Release("a39"))  # which makes the memory of ended leases
+    costs, at = [], 0
+    for pairs in (2, 16):
+        ops = [Release(f"a{i}") for i in range(at, at + pairs)]
+        ops += [Acquire(f"b{i}") for i in range(at, at + pairs)]
+        costs.append(commands(shard.client, lambda ops=ops: shard.batch("m", *ops)))
+        at += pairs
+    assert costs[0] == costs[1]
+
+
 # -- requests: the same commands however much there is
 
 

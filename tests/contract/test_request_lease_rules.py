@@ -9,6 +9,7 @@ import pytest
 from tests.support_scripts import (
     Acquire,
     Cancel,
+    Leave,
     Register,
     Release,
     ScriptedShard,
@@ -29,6 +30,36 @@ def test_second_release_frees_no_second_slot(shard: ScriptedShard) -> None:
     assert reply.results == [["released"], ["duplicate"]]
     assert granted(reply.notices) == ["b"]
     assert state(shard)["in_flight"] == 1
+
+
+def test_lease_that_is_made_and_ended_in_one_batch_is_gone(shard: ScriptedShard) -> None:
+    shard.open(2)
+    reply = shard.batch("m", Acquire("a"), Release("a"), Acquire("a"), State("a"), Release("a"))
+    found = [result[:2] for result in reply.results]
+    used = ["error", "ATTEMPT_ID_USED"]
+    assert found == [["granted", "a"], ["released"], used, ["unknown"], ["duplicate"]]
+    assert state(shard)["leases"] == {}
+
+
+def test_lease_that_expires_and_is_asked_for_again_in_one_call_is_held(
+    shard: ScriptedShard,
+) -> None:
+    shard.open(2, "m", "n")
+    shard.batch("n", Acquire("a"))
+    shard.heartbeat("m", 60.0)
+    shard.advance(15.0)
+    reply = shard.batch("m", Acquire("a"), Release("a"))
+    assert [result[0] for result in reply.results] == ["granted", "released"]
+    assert state(shard)["leases"] == {}
+    assert shard.ask("m", Release("a")) == ["duplicate"]
+
+
+def test_member_that_leaves_in_the_batch_that_took_a_lease_holds_none(
+    shard: ScriptedShard,
+) -> None:
+    shard.open(2, "m", "n")
+    shard.batch("m", Acquire("a"), Acquire("b"), Release("a"), Leave())
+    assert state(shard)["leases"] == {}
 
 
 def test_foreign_release_is_stale(shard: ScriptedShard) -> None:

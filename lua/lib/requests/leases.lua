@@ -1,6 +1,6 @@
 -- Granting and ending leases. A lease is one small string under its id, and one entry of its
 -- member's part of `held`, so that a member's end finds it without a scan.
-local FINISHED_KEPT = 8192
+-- @include lib/leases
 
 -- Grant; the reply's fields of a grant are returned as text.
 local function grant_lease(id, member, d, group_name, cost)
@@ -9,9 +9,8 @@ local function grant_lease(id, member, d, group_name, cost)
   end
   local terms = { int(now_us), int(d.current_limit), int(d.cuts), int(d.effective_max) }
   local has_hold = meta.max_hold_us > 0
-  redis.call('HSET', K.leases, id, table.concat({ member, d.name, group_name, terms[1], terms[2],
+  LEASES.make(id, member, table.concat({ member, d.name, group_name, terms[1], terms[2],
     terms[3], terms[4], meta.generation, has_hold and 'hold' or '' }, '|') .. cost_text(cost))
-  redis.call('ZADD', K.held, 0, member .. '\0lease\0' .. id)
   if meta.in_flight == 0 then
     may_be_new('leases')
   end
@@ -22,18 +21,6 @@ local function grant_lease(id, member, d, group_name, cost)
   d.in_flight = d.in_flight + 1
   meta.in_flight = meta.in_flight + 1
   return table.concat(terms, ',')
-end
-
--- Remember how an id ended: an even score was released, an odd one expired.
-local function remember_finished(id, expired)
-  meta.finished = meta.finished + 1
-  if meta.finished == 1 then
-    may_be_new('finished')
-  end
-  redis.call('ZADD', K.finished, int(meta.finished * 2 + (expired and 1 or 0)), id)
-  if meta.finished % 64 == 0 then
-    redis.call('ZREMRANGEBYRANK', K.finished, 0, -FINISHED_KEPT - 1)
-  end
 end
 
 -- What an attempt really used settles its budgets and, fair by tokens, its group's turn.
@@ -47,15 +34,13 @@ local function settle_cost(lease, used, is_unsent)
 end
 
 local function end_lease(id, lease, outcome, retry_after_us, used, scope)
-  redis.call('HDEL', K.leases, id)
-  redis.call('ZREM', K.held, lease.member .. '\0lease\0' .. id)
+  LEASES.finish(id, lease.member, outcome == 'member_lost')
   if lease.has_hold then
     redis.call('ZREM', K.holds, id)
   end
   local d = domain(lease.domain)
   d.in_flight = d.in_flight - 1
   meta.in_flight = meta.in_flight - 1
-  remember_finished(id, outcome == 'member_lost')
   if used ~= '' then
     settle_cost(lease, used == 'unsent' and 0 or tonumber(used), used == 'unsent')
   end

@@ -22,7 +22,7 @@ end
 -- The result of an attempt that the caller holds or waits for, false if its id is another's, nil
 -- if there is none.
 local function known_attempt(id)
-  local text = redis.call('HGET', K.leases, id)
+  local text = LEASES.text(id)
   if text then
     local lease = parse_lease(text)
     return lease.member == member_id and granted(id, lease)
@@ -32,13 +32,6 @@ local function known_attempt(id)
     return parse_waiter(text).member == member_id and '["waiting"]'
   end
   return nil
-end
-
--- Whether an id was released. One that expired with its member may be asked for again: the member
--- that comes back asks under the same id for what it still needs.
-local function is_released(id)
-  local ended = redis.call('ZSCORE', K.finished, id)
-  return ended and tonumber(ended) % 2 == 0
 end
 
 -- Why `try_acquire` gets nothing. Where somebody waits in its domain, that is what is in its way:
@@ -63,7 +56,9 @@ local function acquire(id, domain_name, group_name, weight, cost_given, wait)
   if known then
     return known
   end
-  if known == false or is_released(id) then
+  -- One that expired with its member may be asked for again: the member that comes back asks under the
+  -- same id for what it still needs.
+  if known == false or LEASES.ended(id) == 'released' then
     return failed('ATTEMPT_ID_USED', id)
   end
   if meta.static_cap == 0 then
@@ -109,16 +104,16 @@ local function not_a_lease(id, lease, generation)
   if lease then
     return '["stale_lease"]'
   end
-  local ended = redis.call('ZSCORE', K.finished, id)
+  local ended = LEASES.ended(id)
   if ended then
-    return tonumber(ended) % 2 == 1 and '["stale_lease"]' or '["duplicate"]'
+    return ended == 'expired' and '["stale_lease"]' or '["duplicate"]'
   end
   return generation ~= meta.generation and '["wrong_generation"]' or '["unknown_lease"]'
 end
 
 -- A release that ends nothing is told; taking back an acquire that was denied is no fault.
 local function release(id, outcome, retry_after_us, generation, used, scope, is_cancel)
-  local text = redis.call('HGET', K.leases, id)
+  local text = LEASES.text(id)
   local lease = text and parse_lease(text)
   if not lease or lease.member ~= member_id then
     local result = not_a_lease(id, lease, generation)
@@ -221,13 +216,14 @@ local IS_OUTCOME = { success = true, rate_limited = true, provider_failure = tru
   provider_timeout = true, local_cancelled = true, local_timeout = true,
   unexpected_exception = true, member_lost = true }
 
--- How many arguments, what to do, and which argument must be one of which words.
+-- How many arguments, what to do, which argument must be one of which words, and whether the first is the id
+-- of a lease that is there, or of one to be.
 local OPERATIONS = {
-  acquire = { 6, acquire, 2, IS_DOMAIN },
-  release = { 6, release, 2, IS_OUTCOME },
+  acquire = { 6, acquire, 2, IS_DOMAIN, 'to_be' },
+  release = { 6, release, 2, IS_OUTCOME, 'there' },
   learn = { 4, learn, 1, NUMBER_OF },
-  cancel = { 1, cancel },
-  state = { 1, state },
+  cancel = { 1, cancel, nil, nil, 'there' },
+  state = { 1, state, nil, nil, 'there' },
   register = { 3, register },
   leave = { 0, leave },
   sweep = { 0, sweep },

@@ -27,14 +27,13 @@ end
 
 -- End what a member holds; true once nothing is left and the member itself is gone.
 local function end_member(member, why)
-  local items = redis.call('ZRANGE', K.held, '[' .. member .. '\0', '(' .. member .. '\1', 'BYLEX',
-    'LIMIT', 0, ended_left)
+  local items = LEASES.held_by(member, ended_left)
   local caps_changed = false
   for i = 1, #items do
     local part = split(items[i], '\0')
     local kind, id = part[2], part[3]
     if kind == 'lease' then
-      lose_lease(id, parse_lease(redis.call('HGET', K.leases, id)), why)
+      lose_lease(id, parse_lease(LEASES.text(id)), why)
     elseif kind == 'waiter' then
       remove_waiter(id, parse_waiter(redis.call('HGET', K.waiters, id)))
     else
@@ -65,7 +64,7 @@ local function expire_holds()
   local overdue = redis.call('ZRANGE', K.holds, '-inf', int(now_us), 'BYSCORE', 'LIMIT', 0, ended_left)
   ended_left = ended_left - #overdue
   for i = 1, #overdue do
-    local lease = parse_lease(redis.call('HGET', K.leases, overdue[i]))
+    local lease = parse_lease(LEASES.text(overdue[i]))
     lose_lease(overdue[i], lease, 'max_hold')
     notify(lease.member, '["lost","' .. overdue[i] .. '","max_hold"]')
   end

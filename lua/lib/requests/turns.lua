@@ -1,10 +1,7 @@
 -- Turns of request groups, which may wait in the lines of several domains at once.
 
--- A group's tag or place moved: it moves in every line that it stands in.
+-- The tag or place of a group that waits moved: it moves in every line that it stands in.
 local function move_in_lines(g, old_member)
-  if g.waiting == 0 then
-    return
-  end
   local member = line_member(g)
   for name in waiting_domains() do
     local line = K['line_' .. name]
@@ -22,15 +19,19 @@ local function turn_cost(cost)
 end
 
 local function advance(g, cost)
-  local old_member = line_member(g)
+  local old_member = g.waiting > 0 and line_member(g)
   take_turn(g, cost)
-  move_in_lines(g, old_member)
+  if old_member then
+    move_in_lines(g, old_member)
+  end
 end
 
 -- A turn cost more, or less, than was thought; a group that was forgotten meanwhile owes nothing.
 local function settle_turn(g, difference)
   if g.tag and difference ~= 0 then
     g.tag, g.dirty = g.tag + difference / g.weight, true
-    move_in_lines(g, line_member(g))
+    if g.waiting > 0 then
+      move_in_lines(g, line_member(g))
+    end
   end
 end

@@ -190,6 +190,7 @@ do -- a script may have 200 locals at a time; these are nobody else's, and none 
   -- Work out again what each group has out: the other policy does not write it down.
   function BORROW.recount()
     local counted = {}
+    LEASES.flush()
     local all = redis.call('HVALS', K.leases)
     for i = 1, #all do
       local lease = parse_lease(all[i])

@@ -1,6 +1,5 @@
 -- Task leases, and arq's keys over a task's life (spec 10, Keys over a job's life): the lease exists
 -- exactly while the task runs, the task exists exactly while it is not finished.
-local FINISHED_KEPT = 8192
 local PUSHES = { most_bytes = 65536 } -- see lib/tasks/pushes
 local payloads = {} -- of the tasks that this call admits, in order
 local expired = {} -- tasks whose payload was gone when their turn came
@@ -94,11 +93,12 @@ local function grant_lease(head, member, in_progress_ms)
   policy_in_force().on_acquire(g, head)
   meta.running, meta.admissions = meta.running + 1, meta.admissions + 1
   local lease_id = id .. '~' .. int(meta.admissions)
-  may_be_new('leases')
-  redis.call('HSET', K.leases, lease_id, table.concat({ member, id, task.group, task.signature,
-    int(now_us), is_cell and 'cell' or '' }, '|'))
-  may_be_new('held')
-  redis.call('ZADD', K.held, 0, member .. '\0lease\0' .. lease_id)
+  if meta.running == 1 then
+    may_be_new('leases')
+    may_be_new('held')
+  end
+  LEASES.make(lease_id, member, table.concat({ member, id, task.group, task.signature, int(now_us),
+    is_cell and 'cell' or '' }, '|'))
   LOST.watch(member, lease_id, task.losses)
   redis.call('SET', arq_key('in-progress', id), K.queue, 'PX', in_progress_ms)
   emit_task('task_lease_acquired', 'task_id', id, 'lease_id', lease_id, 'member_id', member)
@@ -106,15 +106,8 @@ local function grant_lease(head, member, in_progress_ms)
 end
 
 local function end_lease(lease_id, lease, is_lost)
-  redis.call('HDEL', K.leases, lease_id)
-  redis.call('ZREM', K.held, lease.member .. '\0lease\0' .. lease_id)
+  LEASES.finish(lease_id, lease.member, is_lost)
   LOST.unwatch(lease.member, lease_id)
-  meta.finished = meta.finished + 1
-  may_be_new('finished')
-  redis.call('ZADD', K.finished, int(meta.finished * 2 + (is_lost and 1 or 0)), lease_id)
-  if meta.finished % 64 == 0 then
-    redis.call('ZREMRANGEBYRANK', K.finished, 0, -FINISHED_KEPT - 1)
-  end
   give_back(lease.signature)
   meta.running = meta.running - 1
   local g = group(lease.group)

@@ -1,6 +1,7 @@
 -- Tasks that were lost with a member that died (spec 04, losses). Each is a suspect until it ends once: it
 -- waits in `suspect_tasks`, by arrival, where it holds up nobody of its group, and a member runs one at a
 -- time. One whose next loss is its last runs with nothing beside it, so that what is blamed is to blame.
+-- @include lib/leases
 function LOST.max()
   return meta.max_losses > 0 and meta.max_losses or LOST.usual_max
 end
@@ -22,8 +23,7 @@ function LOST.first()
 end
 
 function LOST.holds_any(member)
-  return #redis.call('ZRANGE', K.held, '[' .. member .. '\0lease\0', '(' .. member .. '\0lease\1',
-    'BYLEX', 'LIMIT', 0, 1) > 0
+  return #LEASES.held_by(member .. '\0lease', 1) > 0
 end
 
 -- The suspect that a member runs, as "alone" or "beside", space and its lease; nil for none.

@@ -109,13 +109,13 @@ end
 
 -- The caller's live lease, or what is known of the id instead.
 local function own_lease(lease_id)
-  local text = redis.call('HGET', K.leases, lease_id)
+  local text = LEASES.text(lease_id)
   local lease = text and parse_lease(text)
   if lease and lease.member == member_id then
     return lease
   end
-  local ended = redis.call('ZSCORE', K.finished, lease_id)
-  if lease or (ended and tonumber(ended) % 2 == 1) then
+  local ended = LEASES.ended(lease_id)
+  if lease or ended == 'expired' then
     return nil, '["stale_lease"]'
   end
   return nil, ended and '["duplicate"]' or '["unknown_lease"]'

@@ -33,7 +33,7 @@ function PUSHES.unseen(seen, in_progress_ms)
   local list = {}
   for i = 1, #pushes.unseen do
     local lease_id = pushes.unseen[i]
-    local text = redis.call('HGET', K.leases, lease_id)
+    local text = LEASES.text(lease_id)
     if text then
       local lease = parse_lease(text)
       local id = lease.task_id

@@ -1,4 +1,5 @@
 -- Write what this call changed: the last step before telling anybody.
+-- @include lib/leases
 local function save()
   for _, g in pairs(groups) do
     if g.dirty and not g.indexed_us then
@@ -6,6 +7,7 @@ local function save()
       may_be_new('idle_groups')
     end
   end
+  LEASES.flush()
   write_groups()
   write_lines()
   for resource, amount in pairs(ledger) do

@@ -11,12 +11,11 @@ function CLASSES.end_function(name)
 end
 
 local function end_member(member, why)
-  local items = redis.call('ZRANGE', K.held, '[' .. member .. '\0', '(' .. member .. '\1', 'BYLEX',
-    'LIMIT', 0, ended_left)
+  local items = LEASES.held_by(member, ended_left)
   for i = 1, #items do
     local part = split(items[i], '\0')
     if part[2] == 'lease' then
-      lose_lease(part[3], parse_lease(redis.call('HGET', K.leases, part[3])), why)
+      lose_lease(part[3], parse_lease(LEASES.text(part[3])), why)
     else
       redis.call('ZREM', K.held, items[i])
       CLASSES.end_function(part[3])

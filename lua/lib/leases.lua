@@ -1,0 +1,103 @@
+-- Leases by id, what each member holds, and how the last ids ended. What a call reads is kept for its
+-- length, and what it writes is collected, so that a batch costs one command for each key and not one for
+-- each lease. `flush` comes before a range of `held` is read, and with the call's other writes.
+-- @include lib/write_many
+local LEASES = { finished_kept = 8192 }
+local lease_texts = {} -- lease id -> its text as this call leaves it, false for none
+local ended_scores = {} -- lease id -> its score in `finished`, false for none
+local lease_writes = {} -- arguments of the commands that are to come, by what they do
+
+-- Read what a batch will ask for: leases by id, and how ids ended that are to be leases.
+function LEASES.read_ahead(ids, new_ids)
+  local texts = #ids > 0 and redis.call('HMGET', K.leases, unpack(ids)) or {}
+  for i = 1, #texts do
+    if lease_texts[ids[i]] == nil then
+      lease_texts[ids[i]] = texts[i]
+    end
+  end
+  local scores = #new_ids > 0 and redis.call('ZMSCORE', K.finished, unpack(new_ids)) or {}
+  for i = 1, #scores do
+    if ended_scores[new_ids[i]] == nil then
+      ended_scores[new_ids[i]] = tonumber(scores[i]) or false
+    end
+  end
+end
+
+-- The text of a live lease, false for none.
+function LEASES.text(id)
+  local text = lease_texts[id]
+  if text == nil then
+    text = redis.call('HGET', K.leases, id)
+    lease_texts[id] = text
+  end
+  return text
+end
+
+-- How an id ended: "released" or "expired", false where no lease of it is known to have ended.
+function LEASES.ended(id)
+  local score = ended_scores[id]
+  if score == nil then
+    score = tonumber(redis.call('ZSCORE', K.finished, id)) or false
+    ended_scores[id] = score
+  end
+  return score and (score % 2 == 0 and 'released' or 'expired')
+end
+
+-- The order of a flush's commands does not matter, as an id is made or ended only once between two.
+function LEASES.make(id, member, text)
+  if ended_scores[id] then
+    LEASES.flush()
+  end
+  lease_texts[id] = text
+  local new, held = lease_writes.made, lease_writes.held
+  if not new then
+    new, held = {}, {}
+    lease_writes.made, lease_writes.held = new, held
+  end
+  local n = #new
+  new[n + 1], new[n + 2], new[id] = id, text, true
+  held[n + 1], held[n + 2] = 0, member .. '\0lease\0' .. id
+end
+
+-- Remember how the id ended, too: an even score was released, an odd one expired.
+function LEASES.finish(id, member, is_expired)
+  if lease_writes.made and lease_writes.made[id] then
+    LEASES.flush()
+  end
+  local ended, let_go, finished = lease_writes.ended, lease_writes.let_go, lease_writes.finished
+  if not ended then
+    ended, let_go, finished = {}, {}, {}
+    lease_writes.ended, lease_writes.let_go, lease_writes.finished = ended, let_go, finished
+  end
+  meta.finished = meta.finished + 1
+  local n, score = #ended, meta.finished * 2 + (is_expired and 1 or 0)
+  lease_texts[id], ended_scores[id] = false, score
+  ended[n + 1], let_go[n + 1] = id, member .. '\0lease\0' .. id
+  finished[2 * n + 1], finished[2 * n + 2] = score, id
+end
+
+-- What a member holds: at most `most` of leases and what else its kind of shard notes of it.
+function LEASES.held_by(member, most)
+  LEASES.flush()
+  return redis.call('ZRANGE', K.held, '[' .. member .. '\0', '(' .. member .. '\1', 'BYLEX', 'LIMIT', 0, most)
+end
+
+function LEASES.flush()
+  local new, ended = lease_writes.made, lease_writes.ended
+  if new then
+    write_many('HSET', K.leases, new)
+    write_many('ZADD', K.held, lease_writes.held)
+    lease_writes.made = nil
+  end
+  if ended then
+    write_many('HDEL', K.leases, ended)
+    write_many('ZREM', K.held, lease_writes.let_go)
+    write_many('ZADD', K.finished, lease_writes.finished)
+    lease_writes.ended = nil
+    if #ended == meta.finished then
+      may_be_new('finished')
+    elseif meta.finished % 64 < #ended then
+      redis.call('ZREMRANGEBYRANK', K.finished, 0, -LEASES.finished_kept - 1)
+    end
+  end
+end
