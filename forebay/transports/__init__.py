@@ -26,12 +26,12 @@ from forebay.contracts.identity import RequestGroupSpec, RequestResourceKey
 from forebay.contracts.settings import MemberSettings, RequestAdmissionConfig
 from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
-from forebay.transports.admission import RegisterAs
 from forebay.transports.arguments import check_keywords, check_requests
 from forebay.transports.clients import Factory, library_of
 from forebay.transports.exchange import ReleaseAt, Rules
 from forebay.transports.groups import asking_as, current_group
 from forebay.transports.identity import UNNAMED_MODEL, HttpResolver, RequestView, Resolve
+from forebay.transports.joined import RegisterAs
 from forebay.workers.providers.classification import Classifier
 from forebay.workers.providers.token_estimate import TokenEstimator
 

@@ -13,15 +13,13 @@ from forebay.contracts.checks import check_type, shown
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.extras import how_to_install
 from forebay.contracts.settings import MemberSettings
-from forebay.transports.admission import (
-    AsyncAdmission,
-    BlockingAdmission,
-    RegisterAs,
-)
+from forebay.transports.admission import AsyncAdmission
 from forebay.transports.arguments import Controller, check_inner, check_sync
+from forebay.transports.blocking_admission import BlockingAdmission
 from forebay.transports.core import Asking, AsyncAdmitted, BlockingAdmitted
 from forebay.transports.exchange import Rules
 from forebay.transports.identity import LIBRARIES
+from forebay.transports.joined import RegisterAs
 from forebay.transports.lanes import Lanes, ManyLanes, OneLane
 from forebay.transports.proxies import proxy_mounts
 from forebay.transports.streams import AsyncBody, BlockingBody

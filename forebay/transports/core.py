@@ -13,7 +13,8 @@ from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.events import captured_context
 from forebay.contracts.requests import RequestAdmissionItem, new_attempt_id
 from forebay.coordinator.logs import Logger
-from forebay.transports.admission import AsyncAdmission, BlockingAdmission, refuse_two_loops
+from forebay.transports.admission import AsyncAdmission, refuse_two_loops
+from forebay.transports.blocking_admission import BlockingAdmission
 from forebay.transports.exchange import Exchange, Rules
 from forebay.transports.groups import current_group
 from forebay.transports.identity import view_of

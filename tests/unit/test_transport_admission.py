@@ -15,8 +15,10 @@ from structlog.testing import capture_logs
 
 import forebay
 from forebay.connecting import Connection
-from forebay.transports import admission
-from forebay.transports.admission import AsyncAdmission, BlockingAdmission, RegisterAs
+from forebay.transports import admission, blocking_admission
+from forebay.transports.admission import AsyncAdmission
+from forebay.transports.blocking_admission import BlockingAdmission
+from forebay.transports.joined import RegisterAs
 from tests.contract.chat_domain import MODEL
 
 THREADS = 8
@@ -54,7 +56,8 @@ class Joins:
 @pytest.fixture
 def joins(monkeypatch: pytest.MonkeyPatch) -> Joins:
     joins = Joins()
-    monkeypatch.setattr(admission, "connect", lambda *_: joins)
+    for module in (admission, blocking_admission):
+        monkeypatch.setattr(module, "connect", lambda *_: joins)
     return joins
 
 
@@ -74,7 +77,7 @@ def test_threads_that_ask_first_at_the_same_time_join_once(
             asked.ready(MODEL)
         joins.entered = 0
         with monkeypatch.context() as child, ThreadPoolExecutor(THREADS) as threads:
-            child.setattr(admission, "os", SimpleNamespace(getpid=process_id))
+            child.setattr(blocking_admission, "os", SimpleNamespace(getpid=process_id))
             given = set(threads.map(asked.ready, [MODEL] * THREADS))
         assert (len(given), joins.entered) == (1, 1)
 
@@ -193,7 +196,7 @@ def test_a_client_that_nobody_closed_leaves_when_the_program_ends(joins: Joins) 
     asked = BlockingAdmission("redis://nowhere", None)
     asked.ready(MODEL)
     for _ in range(2):
-        admission._leave_all()
+        blocking_admission._leave_all()
         assert (joins.entered, joins.left) == (1, 1)
 
 
@@ -209,10 +212,10 @@ def test_clients_that_nobody_closed_leave_at_the_same_time(
         left.append(1)
 
     left: list[int] = []
-    monkeypatch.setattr(admission, "connect", lambda *_: Connection(admitted()))
+    monkeypatch.setattr(blocking_admission, "connect", lambda *_: Connection(admitted()))
     for _ in range(2):
         BlockingAdmission("redis://nowhere", None).ready(MODEL)
-    admission._leave_all()
+    blocking_admission._leave_all()
     assert left == [1, 1]
 
 
@@ -241,9 +244,9 @@ def test_a_client_that_cannot_leave_when_the_program_ends_is_said_and_holds_up_n
         leave(self, *error)
 
     monkeypatch.setattr(Joins, "__exit__", raise_once)
-    monkeypatch.setattr(admission, "_to_leave", {joins, other := Joins()})
+    monkeypatch.setattr(blocking_admission, "_to_leave", {joins, other := Joins()})
     with capture_logs() as logs:
-        admission._leave_all()
+        blocking_admission._leave_all()
     assert (joins.left + other.left, len(broken)) == (1, 1)
     assert [entry["event"] for entry in logs] == ["unexpected_exception"]
 
