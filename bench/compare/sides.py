@@ -21,7 +21,7 @@ from bench.harness import Progress
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 OLD_NAMES: Final = Path(__file__).with_name("old_names.py")
-"""Imported by the processes of an old tree alone: it changes what their imports find."""
+"""Imported by the processes of the sides alone: it changes what the imports of older trees find."""
 EXTRAS: Final = "embedded,uvloop"
 """What a measured process needs of a tree's extras."""
 KEPT: Final = 6
@@ -177,9 +177,8 @@ def _install(side: Side, tree: Path, environment: Path, constraints: str) -> Non
     except ComparisonError:
         _run(side, *pip)  # its own bounds may ask for others; then the table tells of them
     site = Path(_run(side, python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"))
-    if not (site / "forebay" / "coordinator").exists():
-        shutil.copy(OLD_NAMES, site / "_forebay_old_names.py")
-        (site / "_forebay_old_names.pth").write_text("import _forebay_old_names\n")
+    shutil.copy(OLD_NAMES, site / "_forebay_old_names.py")
+    (site / "_forebay_old_names.pth").write_text("import _forebay_old_names\n")
 
 
 def _run(side: Side, *command: str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import json
 import subprocess
 import sys
@@ -107,6 +109,15 @@ def test_an_environment_that_is_there_is_used_again_and_the_oldest_go(
 # -- a tree from before the library had one name
 
 
+def said_by(code: str, folder: Path) -> str:
+    """Run a program in a folder, without this environment's packages; return what it prints."""
+    done = subprocess.run(
+        [sys.executable, "-S", "-c", code], cwd=folder, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_old_packages_are_found_under_the_new_names_and_only_once(tmp_path: Path) -> None:
     for package in ("forebay", "contracts", "coordinator", "coordinator/tasks"):
         (tmp_path / package).mkdir()
@@ -128,14 +139,55 @@ try:
 except ModuleNotFoundError:
     print("ok")
 """
-    done = subprocess.run(
-        [sys.executable, "-S", "-c", code],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.stdout, done.returncode) == ("ok\n", 0), done.stderr
+    assert said_by(code, tmp_path) == "ok\n"
+
+
+def test_names_are_found_where_they_were_in_an_older_tree(tmp_path: Path) -> None:
+    old = {
+        "forebay/contracts/requests.py": "SUCCESS = 'success'\n",
+        "forebay/contracts/tasks.py": "TaskCompleted = 'completed'\n",
+        "forebay/coordinator/embedded.py": "EmbeddedServer = 'embedded'\n",
+        "forebay/workers/arq_worker.py": "open_worker = 'worker'\n",
+    }
+    for file, text in old.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).parent.joinpath("__init__.py").touch()
+        (tmp_path / file).write_text(text)
+    (tmp_path / "old_names.py").write_text(sides.OLD_NAMES.read_text())
+    code = """
+import old_names
+from forebay.contracts.outcomes import SUCCESS, TaskCompleted
+from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.workers.arq.open_worker import open_worker
+print(SUCCESS, TaskCompleted, EmbeddedServer, open_worker)
+try:
+    from forebay.contracts.outcomes import elsewhere
+except ImportError:
+    print("ok")
+"""
+    assert said_by(code, tmp_path) == "success completed embedded worker\nok\n"
+
+
+def test_a_tree_that_has_a_name_keeps_it(tmp_path: Path) -> None:
+    folder = tmp_path / "forebay" / "contracts"
+    folder.mkdir(parents=True)
+    (folder / "__init__.py").touch()
+    (folder / "requests.py").write_text("SUCCESS = 'the old one'\n")
+    (folder / "outcomes.py").write_text("SUCCESS = 'its own'\n")
+    (tmp_path / "old_names.py").write_text(sides.OLD_NAMES.read_text())
+    code = "import old_names\nfrom forebay.contracts.outcomes import SUCCESS\nprint(SUCCESS)\n"
+    assert said_by(code, tmp_path) == "its own\n"
+
+
+def test_every_moved_name_is_one_of_this_tree() -> None:
+    # read, not imported: it changes what imports find, also in this process
+    tables = {
+        node.target.id: ast.literal_eval(node.value)
+        for node in ast.parse(sides.OLD_NAMES.read_text()).body
+        if isinstance(node, ast.AnnAssign) and node.target.id in {"ROOMS", "MOVED"}
+    }
+    for name in (*tables["ROOMS"], *tables["MOVED"]):
+        assert importlib.util.find_spec(name), name
 
 
 # -- turns
