@@ -23,7 +23,7 @@ help:
 	@echo "make property-long  10,000 random histories of a shard against its model"
 	@echo "make chaos  5,000 jobs under random kills for a minute, pills among them"
 	@echo "make e2e-providers  against LiteLLM, nginx and a provider with three hidden limits; 40 minutes"
-	@echo "make e2e-sdks  the transports below older SDKs, LiteLLM and pydantic-ai, each installed apart"
+	@echo "make e2e-sdks  the transports below older SDKs, LiteLLM and pydantic-ai, in environments of their own"
 	@echo "make clean  removes all that these made, the virtual environment too"
 
 setup: $(STAMP)
@@ -79,20 +79,17 @@ e2e-providers: setup $(VENV)/apart/litellm-proxy
 chaos: setup
 	@$(BIN)/python -m tests.chaos
 
-SDKS := openai-1 openai-2 litellm pydantic-ai
 BELOW_SDKS := tests/contract/test_transports.py tests/contract/test_transport_failures.py
 TESTING := -e '.[embedded,httpx,mock,uvloop]' 'pytest>=8.3' 'pytest-asyncio>=1.0,<2' 'pytest-timeout>=2.3,<3' 'fakeredis[lua]>=2.26'
-e2e-sdks: setup $(SDKS:%=$(VENV)/apart/%)
+# LiteLLM and pydantic-ai ask for openai 2, so that the three share an environment.
+e2e-sdks: setup $(VENV)/apart/openai-1 $(VENV)/apart/openai-2
 	@$(VENV)/apart/openai-1/bin/python -m pytest $(BELOW_SDKS) -k openai
 	@$(VENV)/apart/openai-2/bin/python -m pytest $(BELOW_SDKS) -k openai
-	@$(VENV)/apart/litellm/bin/python -m pytest tests/sdks/litellm_calls.py
-	@$(VENV)/apart/pydantic-ai/bin/python -m pytest tests/sdks/pydantic_ai_calls.py
+	@$(VENV)/apart/openai-2/bin/python -m pytest tests/sdks/litellm_calls.py tests/sdks/pydantic_ai_calls.py
 
 $(VENV)/apart/litellm-proxy: PACKAGES = 'litellm[proxy]>=1.80,<2'
 $(VENV)/apart/openai-1: PACKAGES = $(TESTING) 'openai>=1.50,<2'
-$(VENV)/apart/openai-2: PACKAGES = $(TESTING) 'openai>=2,<3'
-$(VENV)/apart/litellm: PACKAGES = $(TESTING) 'litellm>=1.80,<2'
-$(VENV)/apart/pydantic-ai: PACKAGES = $(TESTING) 'pydantic-ai-slim[openai]>=1,<3'
+$(VENV)/apart/openai-2: PACKAGES = $(TESTING) 'openai>=2,<3' 'litellm>=1.80,<2' 'pydantic-ai-slim[openai]>=1,<3'
 $(VENV)/apart/%: pyproject.toml
 	@echo "installing $* into $@ ..."
 	@rm -rf $@ && $(PYTHON) -m venv $@
