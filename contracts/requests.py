@@ -13,6 +13,7 @@ from forebay.contracts.errors import ConfigurationError, ForebayError
 from forebay.contracts.events import RequestEventContext
 from forebay.contracts.identity import RequestGroupSpec, RequestResourceKey
 from forebay.contracts.outcomes import ReleaseResult, RequestReleaseOutcome
+from forebay.contracts.snapshots import RequestPressure
 
 
 class RequestDenialReason(StrEnum):
@@ -165,6 +166,11 @@ RequestAdmissionDecision = RequestAdmissionLease | RequestAdmissionDenied
 
 class RequestAdmissionController(Protocol):
     """Grants and takes back request leases."""
+
+    @property
+    def pressure(self) -> RequestPressure:
+        """Windows, leases and waiters, to be read."""
+        ...
 
     async def try_acquire(self, item: RequestAdmissionItem) -> RequestAdmissionDecision:
         """Decide at once; never waits and never overtakes a waiter."""

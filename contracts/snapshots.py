@@ -6,7 +6,8 @@ each comes with the count of all its rows.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict
 
@@ -213,3 +214,27 @@ class AuditReport(Snapshot):
     is_complete: bool
     difference_count: int
     differences: tuple[str, ...]
+
+
+class RequestPressure(Protocol):
+    """What is read of windows, leases and waiters; reading changes nothing.
+
+    Implemented by ``RequestPressureSnapshotProvider`` of the coordinator; each method raises
+    CoordinatorError where the server could not be used.
+    """
+
+    async def snapshot(self, resource: RequestResourceKey) -> DomainSnapshot:
+        """Return one domain's window."""
+        ...
+
+    async def snapshots(self) -> Mapping[RequestResourceKey, DomainSnapshot]:
+        """Return the windows of all domains that are used."""
+        ...
+
+    async def global_snapshot(self, provider_model: ProviderModelKey) -> GlobalSnapshot:
+        """Return one instant of a provider/model: its cap, leases and domains."""
+        ...
+
+    async def global_snapshots(self) -> Mapping[ProviderModelKey, GlobalSnapshot]:
+        """Return one instant of each provider/model."""
+        ...

@@ -4,21 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from typing import Final, Protocol
+from typing import Final
 
 from forebay.contracts.identity import ProviderModelKey, SchedulerResourceKey, request_resource
-from forebay.contracts.snapshots import DomainSnapshot, GlobalSnapshot
+from forebay.contracts.snapshots import DomainSnapshot, RequestPressure
 
 REFRESH_SECONDS: Final = 1.0
 """Hints are at most this old, and a refresh."""
-
-
-class Pressure(Protocol):
-    """What is looked at: `RequestPressureSnapshotProvider`."""
-
-    async def global_snapshot(self, provider_model: ProviderModelKey) -> GlobalSnapshot:
-        """Return one instant of a provider/model."""
-        ...
 
 
 def is_under_pressure(domain: DomainSnapshot) -> bool:
@@ -38,7 +30,7 @@ class RequestPressureHints:
 
     def __init__(
         self,
-        pressure: Pressure,
+        pressure: RequestPressure,
         known: Callable[[], Iterable[ProviderModelKey]],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

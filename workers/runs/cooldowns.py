@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from redis.exceptions import RedisError
 
@@ -23,7 +23,7 @@ from forebay.contracts.requests import (
     RequestAdmissionLease,
     RequestDenialReason,
 )
-from forebay.contracts.snapshots import DomainSnapshot
+from forebay.contracts.snapshots import RequestPressure
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.supervision import Background, Guard
 from forebay.workers.executor import LeaseHolder
@@ -37,14 +37,6 @@ SHORTEST_SECONDS: Final = 1.0
 log = Logger("forebay.runs")
 
 
-class Pressure(Protocol):
-    """The source of cooldowns: `RequestPressureSnapshotProvider`."""
-
-    async def snapshot(self, resource: RequestResourceKey) -> DomainSnapshot:
-        """Return one domain's window."""
-        ...
-
-
 class ImpatientLeases:
     """Request admission whose waits end with ``cooldown`` where the domain cools down.
 
@@ -53,7 +45,7 @@ class ImpatientLeases:
         pressure: shows windows.
     """
 
-    def __init__(self, leases: LeaseHolder, pressure: Pressure) -> None:
+    def __init__(self, leases: LeaseHolder, pressure: RequestPressure) -> None:
         self._leases = leases
         self._pressure = pressure
         self._watches: dict[RequestResourceKey, _Watch] = {}
@@ -122,7 +114,7 @@ class ImpatientLeases:
 class _Watch:
     """Looks at one domain while calls wait for it."""
 
-    def __init__(self, resource: RequestResourceKey, pressure: Pressure) -> None:
+    def __init__(self, resource: RequestResourceKey, pressure: RequestPressure) -> None:
         self._resource = resource
         self._pressure = pressure
         self._loop = asyncio.get_running_loop()
