@@ -3,54 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from forebay.connecting import Connection, connect
 from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable
 from forebay.contracts.identity import ProviderModelKey
-from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.attempts import RequestAttempt
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.requests.threads import LoopCaller
 from forebay.coordinator.supervision import outcome_of
-from forebay.transports.joined import ALIAS, CLOSED, Joined, RegisterAs
-from forebay.transports.waits import OPEN_BODIES, LongWaits
+from forebay.transports.joined import ALIAS, CLOSED, Admission, Joined
+from forebay.transports.waits import LongWaits
 
 log = Logger("forebay.transports")
 
 
-class AsyncAdmission:
-    """Gives the controller of the running event loop.
+class AsyncAdmission(Admission[AdaptiveRequestAdmissionController]):
+    """Gives the controller of the running event loop; to a URL it connects anew on each new one."""
 
-    Args:
-        requests: a controller, or the URL of a server to connect to when first needed, anew on
-            each new event loop.
-        register_as: how each provider/model is registered when first asked for; None leaves
-            registering to the program.
-        settings: how the process takes part in the fleet; for a URL.
-        on_long_wait: told, about once a second, that a call waits for its lease since long.
-    """
-
-    def __init__(
-        self,
-        requests: AdaptiveRequestAdmissionController | str,
-        register_as: RegisterAs | None,
-        settings: MemberSettings | None = None,
-        *,
-        on_long_wait: Callable[[], None] = OPEN_BODIES.free_dropped,
-    ) -> None:
-        self._requests = requests
-        self._register_as = register_as
-        self._settings = settings
-        self._on_long_wait = on_long_wait
-        self._is_closed = False
+    def __post_init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._joining: set[asyncio.Task[AdaptiveRequestAdmissionController]] = set()
         self._joined = self._new()
 
     def _new(self) -> Joined[asyncio.Lock, AdaptiveRequestAdmissionController]:
-        return Joined(asyncio.Lock(), LongWaits(self._on_long_wait))
+        return Joined(asyncio.Lock(), LongWaits(self.on_long_wait))
 
     async def ready(self, provider_model: ProviderModelKey) -> AdaptiveRequestAdmissionController:
         """Return a controller that may be asked for a provider/model.
@@ -65,7 +42,7 @@ class AsyncAdmission:
             earlier, self._joined, self._loop = self._joined, self._new(), loop
             await self._leave_ended(earlier)
         joined = self._joined
-        ready = joined.ready(provider_model, self._register_as)
+        ready = joined.ready(provider_model, self.register_as)
         if ready is not None:
             return ready
         # A task of its own: whoever is cancelled midway would leave half a member behind.
@@ -79,9 +56,9 @@ class AsyncAdmission:
         joined: Joined[asyncio.Lock, AdaptiveRequestAdmissionController],
         provider_model: ProviderModelKey,
     ) -> AdaptiveRequestAdmissionController:
-        register_as = self._register_as
+        register_as = self.register_as
         async with joined.lock:
-            if self._is_closed:  # whoever closes waits for this lock, and then leaves
+            if self.is_closed:  # whoever closes waits for this lock, and then leaves
                 raise CoordinatorUnavailable(CLOSED)
             if joined.controller is None:
                 joined.controller, joined.connection = await self._connected()
@@ -109,7 +86,7 @@ class AsyncAdmission:
 
     async def aclose(self) -> None:
         """Leave the fleet, if this made the connection, and connect no more."""
-        self._is_closed = True
+        self.is_closed = True
         if self._loop is not asyncio.get_running_loop():
             # Not its lock: whoever held it when its loop ended never lets go.
             await self._leave_ended(self._joined)
@@ -118,9 +95,9 @@ class AsyncAdmission:
             await self._leave(self._joined)
 
     async def _connected(self) -> tuple[AdaptiveRequestAdmissionController, Connection | None]:
-        if not isinstance(self._requests, str):
-            return self._requests, None
-        connection = connect(self._requests, self._settings)
+        if not isinstance(self.requests, str):
+            return self.requests, None
+        connection = connect(self.requests, self.settings)
         return await connection.__aenter__(), connection
 
     async def _leave(

@@ -5,51 +5,37 @@ from __future__ import annotations
 import atexit
 import os
 import threading
-from collections.abc import Callable
 
 from forebay.connecting import Connection, connect
 from forebay.contracts.errors import CoordinatorUnavailable
 from forebay.contracts.identity import ProviderModelKey
-from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.attempts import RequestAttempt
 from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
 from forebay.coordinator.requests.threads import LoopCaller
 from forebay.coordinator.supervision import Guard
-from forebay.transports.joined import ALIAS, CLOSED, Joined, RegisterAs
-from forebay.transports.waits import OPEN_BODIES, LongWaits
+from forebay.transports.joined import ALIAS, CLOSED, Admission, Joined
+from forebay.transports.waits import LongWaits
 
 log = Logger("forebay.transports")
 
 
-class BlockingAdmission:
+class BlockingAdmission(Admission[BlockingRequestAdmissionController]):
     """Gives the controller of this process to threads; for the rest see `AsyncAdmission`."""
 
-    def __init__(
-        self,
-        requests: BlockingRequestAdmissionController | str,
-        register_as: RegisterAs | None,
-        settings: MemberSettings | None = None,
-        *,
-        on_long_wait: Callable[[], None] = OPEN_BODIES.free_dropped,
-    ) -> None:
-        self._requests = requests
-        self._register_as = register_as
-        self._settings = settings
-        self._on_long_wait = on_long_wait
-        self._is_closed = False
+    def __post_init__(self) -> None:
         self._joined_by_process: dict[
             int, Joined[threading.Lock, BlockingRequestAdmissionController]
         ] = {}
 
     def ready(self, provider_model: ProviderModelKey) -> BlockingRequestAdmissionController:
         """Return a controller that may be asked for a provider/model: `AsyncAdmission.ready`."""
-        joined, register_as = self._joined_here(), self._register_as
+        joined, register_as = self._joined_here(), self.register_as
         ready = joined.ready(provider_model, register_as)
         if ready is not None:
             return ready
         with joined.lock:
-            if self._is_closed:  # as in AsyncAdmission
+            if self.is_closed:  # as in AsyncAdmission
                 raise CoordinatorUnavailable(CLOSED)
             if joined.controller is None:
                 joined.controller, joined.connection = self._connected()
@@ -72,7 +58,7 @@ class BlockingAdmission:
 
     def close(self) -> None:
         """Leave the fleet, if this made the connection, and connect no more."""
-        self._is_closed = True
+        self.is_closed = True
         joined = self._joined_here()
         with joined.lock:
             connection = joined.forget()
@@ -85,14 +71,14 @@ class BlockingAdmission:
         if process_id not in self._joined_by_process:
             # One step: threads that come here at the same time all get the same.
             self._joined_by_process.setdefault(
-                process_id, Joined(threading.Lock(), LongWaits(self._on_long_wait))
+                process_id, Joined(threading.Lock(), LongWaits(self.on_long_wait))
             )
         return self._joined_by_process[process_id]
 
     def _connected(self) -> tuple[BlockingRequestAdmissionController, Connection | None]:
-        if not isinstance(self._requests, str):
-            return self._requests, None
-        connection = connect(self._requests, self._settings)
+        if not isinstance(self.requests, str):
+            return self.requests, None
+        connection = connect(self.requests, self.settings)
         controller = connection.__enter__()
         _to_leave.add(connection)
         return controller, connection

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from forebay.connecting import Connection
 from forebay.contracts.checks import check_cap, check_type
 from forebay.contracts.identity import ProviderModelKey
-from forebay.contracts.settings import LARGEST_CAP, RequestAdmissionConfig
-from forebay.transports.waits import LongWaits
+from forebay.contracts.settings import LARGEST_CAP, MemberSettings, RequestAdmissionConfig
+from forebay.transports.waits import OPEN_BODIES, LongWaits
 
 LockT = TypeVar("LockT")
 ControllerT = TypeVar("ControllerT")
@@ -68,3 +69,27 @@ class Joined(Generic[LockT, ControllerT]):
         connection, self.connection = self.connection, None
         self.controller, self.registered = None, set()
         return connection
+
+
+@dataclass(eq=False)
+class Admission(Generic[ControllerT]):
+    """What a transport asks for leases, and how it joins that.
+
+    Attributes:
+        requests: a controller, or the URL of a server to connect to when first needed.
+        register_as: how each provider/model is registered when first asked for; None leaves
+            registering to the program.
+        settings: how the process takes part in the fleet; for a URL.
+        on_long_wait: told, about once a second, that a call waits for its lease since long.
+        is_closed: whether it joins no more.
+    """
+
+    requests: ControllerT | str
+    register_as: RegisterAs | None
+    settings: MemberSettings | None = None
+    on_long_wait: Callable[[], None] = field(default=OPEN_BODIES.free_dropped, kw_only=True)
+    is_closed: bool = field(default=False, init=False)
+
+    def __post_init__(self) -> None:
+        """Begin with nothing joined."""
+        raise NotImplementedError
