@@ -27,9 +27,9 @@ from forebay.coordinator.server.connections import (
     open_sync,
 )
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.server.heartbeat import Heartbeat
 from forebay.coordinator.server.refusals import reading_error
 from forebay.coordinator.server.wakeups import Subscriber
-from forebay.coordinator.shard.heartbeat import Heartbeat
 
 _RANDOM_DIGITS: Final = 8
 

@@ -34,9 +34,9 @@ from forebay.contracts.quotas import QuotaReading
 from forebay.contracts.requests import RequestAdmissionItem, RequestAdmissionLease
 from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
 from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, request_shard
-from forebay.coordinator.requests import codec
+from forebay.coordinator.requests import operations, registering
 from forebay.coordinator.scripts.composing import FUNCTION_NOT_FOUND, Script, compose
-from forebay.coordinator.shard.membership import member_keys
+from forebay.coordinator.server.membership import member_keys
 
 CLOCK_KEY: Final = "fb:test:clock"
 START_US: Final = 1_700_000_000_000_000
@@ -153,8 +153,8 @@ def encode(op: Op) -> Sequence[str | int | bytes]:  # noqa: PLR0911 - one per op
     """Return an operation's arguments, as production encodes them."""
     match op:
         case Acquire():
-            wait = "try" if op.wait == "try" else codec.wait_argument(op.wait)
-            return codec.acquire_args(_item(op), wait)
+            wait = "try" if op.wait == "try" else operations.wait_argument(op.wait)
+            return operations.Acquire(_item(op), wait).encode()
         case Release():
             outcome = RequestReleaseOutcome(
                 kind=op.outcome,
@@ -162,15 +162,15 @@ def encode(op: Op) -> Sequence[str | int | bytes]:  # noqa: PLR0911 - one per op
                 scope=op.scope,
                 usage=None if op.used is None else TokenUsage(input_tokens=op.used),
             )
-            return codec.release_args(_lease(op), outcome)
+            return operations.Release(_lease(op), outcome).encode()
         case Cancel():
             return ("cancel", op.attempt_id)
         case State():
             return ("state", op.attempt_id)
         case Register():
-            return codec.register_args(op.alias, op.cap, op.config)
+            return registering.Register(op.alias, op.cap, op.config).encode()
         case Learn():
-            return codec.learn_args(op.reading, op.at_us)
+            return registering.Learn(op.reading, op.at_us).encode()
         case Leave():
             return ("leave",)
         case Sweep():

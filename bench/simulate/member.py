@@ -20,10 +20,11 @@ from forebay.contracts.outcomes import RequestReleaseOutcome
 from forebay.contracts.requests import RequestAdmissionItem, RequestAdmissionLease
 from forebay.contracts.settings import RequestAdmissionConfig
 from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, ShardKeys
-from forebay.coordinator.requests import codec
-from forebay.coordinator.requests.shard import SHORTEST_WAKE_SECONDS
+from forebay.coordinator.requests.operations import Acquire, Release, decode_lease
+from forebay.coordinator.requests.registering import Register
+from forebay.coordinator.requests.upkeep import SHORTEST_WAKE_SECONDS
+from forebay.coordinator.server.membership import member_keys
 from forebay.coordinator.shard.batches import OPERATIONS_PER_CALL
-from forebay.coordinator.shard.membership import member_keys
 
 TTL_US: Final = 15 * SECOND_US
 WAY_US: Final = 200
@@ -76,7 +77,7 @@ class SimulatedMember:
 
     def register(self, cap: int, config: RequestAdmissionConfig) -> None:
         """Register the provider/model; takes effect with the next batch."""
-        self._submit(codec.register_args("main", cap, config), _ignore)
+        self._submit(Register("main", cap, config).encode(), _ignore)
 
     def acquire(self, item: RequestAdmissionItem, on_granted: OnGranted) -> None:
         """Wait for a lease for as long as it takes."""
@@ -88,11 +89,11 @@ class SimulatedMember:
             elif result[0] != "waiting":
                 raise AssertionError(f"{item.attempt_id} was answered {result}")
 
-        self._submit(codec.acquire_args(item, ""), answered)
+        self._submit(Acquire(item, "").encode(), answered)
 
     def release(self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome) -> None:
         """Give a lease back."""
-        self._submit(codec.release_args(lease, outcome), _ignore)
+        self._submit(Release(lease, outcome).encode(), _ignore)
 
     def admits(self) -> bool:
         """Let the provider decide on a call that arrives there now."""
@@ -157,7 +158,7 @@ class SimulatedMember:
 
     def _take(self, attempt_id: str, *terms: Any) -> None:
         item, on_granted = self._asked.pop(attempt_id)
-        on_granted(codec.decode_lease(item, terms, "simulated", self._member_id))
+        on_granted(decode_lease(item, terms, "simulated", self._member_id))
 
     # -- what time alone brings
 

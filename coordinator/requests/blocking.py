@@ -15,7 +15,8 @@ from forebay.contracts.requests import (
 )
 from forebay.contracts.settings import RequestAdmissionConfig
 from forebay.coordinator.requests.attempts import RequestAttempt, limited
-from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController, shut_down
+from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.requests.denials import shut_down
 from forebay.coordinator.requests.threads import LoopCaller, LoopEndedError
 
 P = ParamSpec("P")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Final, ParamSpec, Protocol, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from forebay.contracts.checks import check_cap, check_type
 from forebay.contracts.errors import CoordinatorUnavailable, ForebayError, MembershipLost
@@ -26,15 +26,15 @@ from forebay.contracts.requests import (
     RequestDenialReason,
 )
 from forebay.contracts.settings import LARGEST_CAP, RequestAdmissionConfig
+from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import request_shard
 from forebay.coordinator.logs import Logger
-from forebay.coordinator.requests.asking import Attempt
 from forebay.coordinator.requests.attempts import RequestAttempt, classify_by_kind, limited
-from forebay.coordinator.requests.codec import wait_argument
-from forebay.coordinator.requests.shard import LeaseLost, RequestShard, require_lease
-from forebay.coordinator.requests.snapshots import Reader, RequestPressureSnapshotProvider
+from forebay.coordinator.requests.denials import denial, shut_down
+from forebay.coordinator.requests.operations import wait_argument
+from forebay.coordinator.requests.shard import LeaseLost, RequestShard
+from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.requests.threads import LoopCaller, LoopEndedError
-from forebay.coordinator.shard.joining import Server
 from forebay.coordinator.supervision import Guard
 
 log = Logger("forebay.requests")
@@ -42,14 +42,9 @@ log = Logger("forebay.requests")
 P = ParamSpec("P")
 R = TypeVar("R")
 
-LONGEST_CANCEL_SECONDS: Final = 1.0
 _NOT_USED: Final = RequestReleaseOutcome(
     kind=RequestOutcomeKind.LOCAL_CANCELLED, usage=TokenUsage()
 )
-
-
-class RequestServer(Server, Reader, Protocol):
-    """What request admission needs of the process's connection to a server."""
 
 
 class AdaptiveRequestAdmissionController:
@@ -73,7 +68,7 @@ class AdaptiveRequestAdmissionController:
 
     def __init__(
         self,
-        server: RequestServer,
+        server: Coordinator,
         *,
         on_lease_lost: LeaseLost | None = None,
         classify: ClassifyException = classify_by_kind,
@@ -153,7 +148,10 @@ class AdaptiveRequestAdmissionController:
         timeout = item.queue_wait_timeout_seconds
         if timeout is None:
             timeout = self._default_waits.get(item.resource.provider_model)
-        return require_lease(await self._ask(item, wait_argument(timeout)))
+        decision = await self._ask(item, wait_argument(timeout))
+        if isinstance(decision, RequestAdmissionDenied):
+            raise denial(decision)
+        return decision
 
     def acquire_sync(self, item: RequestAdmissionItem) -> RequestAdmissionLease:
         """Do as ``acquire``, blocking a thread in which no event loop runs.
@@ -173,7 +171,7 @@ class AdaptiveRequestAdmissionController:
                 undo=self.return_unused,
             )
         except LoopEndedError:
-            return require_lease(shut_down(item))
+            raise denial(shut_down(item)) from None
 
     def release_sync(
         self,
@@ -336,7 +334,8 @@ class AdaptiveRequestAdmissionController:
         return shard
 
     async def _ask(self, item: RequestAdmissionItem, wait: str) -> RequestAdmissionDecision:
-        self.caller.require_own_loop()
+        if asyncio.get_running_loop() is not self.caller.loop:
+            self.caller.require_own_loop()
         if self._is_closed:
             return shut_down(item)
         provider_model = item.resource.provider_model
@@ -347,31 +346,9 @@ class AdaptiveRequestAdmissionController:
             return RequestAdmissionDenied(item=item, reason=RequestDenialReason.HARD_POLICY_DENIAL)
         if self._is_closed:  # meanwhile
             return shut_down(item)
-        shard = self._shard(provider_model)
-        attempt = shard.ask(item, wait)
-        try:
-            return await attempt.future
-        except asyncio.CancelledError:
-            await _give_back(shard, attempt)
-            raise
-
-
-def shut_down(item: RequestAdmissionItem) -> RequestAdmissionDenied:
-    """Return what is decided once the controller or its loop has ended."""
-    return RequestAdmissionDenied(item=item, reason=RequestDenialReason.SHUTDOWN)
+        return await self._shard(provider_model).acquire(item, wait)
 
 
 def _left_before() -> ReleaseResult:
     left = {"error": "the controller was closed before, which gave its leases back."}
     return ReleaseResult(released=False, reason=ReleaseReason.STALE_LEASE, diagnostics=left)
-
-
-async def _give_back(shard: RequestShard, attempt: Attempt) -> None:
-    """Take an attempt back before its cancellation goes on; the order is under way in any case.
-
-    A server that says nothing holds the cancellation up for a moment only: the order is repeated
-    until it is acknowledged.
-    """
-    taken_back = shard.take_back(attempt)
-    taken_back.add_done_callback(lambda done: done.cancelled() or done.exception())
-    await asyncio.wait([taken_back], timeout=LONGEST_CANCEL_SECONDS)

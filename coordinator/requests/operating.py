@@ -6,7 +6,6 @@ Nobody has to be a member for it, and each may be done again without harm.
 from __future__ import annotations
 
 import json
-from typing import Any, Protocol
 from urllib.parse import unquote
 
 from redis.exceptions import NoPermissionError, NoScriptError, RedisError, ResponseError
@@ -15,31 +14,15 @@ from forebay.contracts.checks import check_cap, listed
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
 from forebay.contracts.settings import LARGEST_CAP
+from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import SCHEMA_VERSION, request_shard
 from forebay.coordinator.requests.snapshots import REQUEST_TAG
 from forebay.coordinator.scripts.composing import script
-from forebay.coordinator.server.address import ServerAddress
 from forebay.coordinator.server.connections import connection_error
 from forebay.coordinator.server.refusals import refusal
 
 
-class Operable(Protocol):
-    """What operating needs of the process's connection to a server.
-
-    Attributes:
-        address: the server, named in errors.
-        client: for single commands.
-    """
-
-    address: ServerAddress
-    client: Any
-
-    async def live_shards(self, prefix: str) -> list[str]:
-        """Return the names of the shards that exist now."""
-        ...
-
-
-async def reset_window(coordinator: Operable, resource: RequestResourceKey) -> int:
+async def reset_window(coordinator: Coordinator, resource: RequestResourceKey) -> int:
     """Let a domain's window be born anew: initial limit, ramp, no ceiling, no streak.
 
     What was learned of the provider is forgotten. Leases stay out, and a rate limit of one that was
@@ -57,7 +40,7 @@ async def reset_window(coordinator: Operable, resource: RequestResourceKey) -> i
     )
 
 
-async def reset_cooldown(coordinator: Operable, resource: RequestResourceKey) -> float:
+async def reset_cooldown(coordinator: Coordinator, resource: RequestResourceKey) -> float:
     """Open a domain now; its waiters are granted what is free, in the same script.
 
     Returns:
@@ -74,7 +57,7 @@ async def reset_cooldown(coordinator: Operable, resource: RequestResourceKey) ->
 
 
 async def set_override_cap(
-    coordinator: Operable, provider_model: ProviderModelKey, cap: int | None
+    coordinator: Coordinator, provider_model: ProviderModelKey, cap: int | None
 ) -> int:
     """Bound a provider/model's static cap from above, whatever members register; None takes it off.
 
@@ -95,7 +78,7 @@ async def set_override_cap(
 
 
 async def _operate(
-    coordinator: Operable, provider_model: ProviderModelKey, operation: str, subject: str | int
+    coordinator: Coordinator, provider_model: ProviderModelKey, operation: str, subject: str | int
 ) -> int:
     now_us, wake_us, value = await _call(coordinator, provider_model, operation, subject)
     while 0 < wake_us <= now_us:  # more became possible than one call grants
@@ -104,7 +87,7 @@ async def _operate(
 
 
 async def _call(
-    coordinator: Operable, provider_model: ProviderModelKey, operation: str, subject: str | int
+    coordinator: Coordinator, provider_model: ProviderModelKey, operation: str, subject: str | int
 ) -> tuple[int, int, int]:
     operate = script("requests/operate")
     keys = request_shard(provider_model).all
@@ -127,7 +110,7 @@ async def _call(
 
 
 async def _no_such_provider_model(
-    coordinator: Operable, provider_model: ProviderModelKey
+    coordinator: Coordinator, provider_model: ProviderModelKey
 ) -> ConfigurationError:
     used = [unquote(name) for name in await coordinator.live_shards(REQUEST_TAG)]
     there_is = f"expected one of {listed(used)}" if used else "and no other was used there either"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Mapping
+from typing import Any, Final
 from urllib.parse import unquote
 
 from forebay.contracts.checks import check_type
@@ -20,6 +20,7 @@ from forebay.contracts.snapshots import (
     RegistrationSnapshot,
     WaitingGroupSnapshot,
 )
+from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import request_shard
 
 MAX_ROWS: Final = 100
@@ -45,18 +46,6 @@ _SAME_NAME: Final = (
 )
 
 
-class Reader(Protocol):
-    """What looking needs of the process's connection to a server."""
-
-    async def read(self, name: str, keys: Sequence[str], args: Sequence[str | int] = ()) -> bytes:
-        """Run a read-only script and return its reply."""
-        ...
-
-    async def shards(self) -> list[str]:
-        """Return the tags of all shards."""
-        ...
-
-
 class RequestPressureSnapshotProvider:
     """Shows request shards, each in one instant; writes nothing, not even the shard's clock.
 
@@ -66,7 +55,7 @@ class RequestPressureSnapshotProvider:
         coordinator: the process's connection to the server.
     """
 
-    def __init__(self, coordinator: Reader) -> None:
+    def __init__(self, coordinator: Coordinator) -> None:
         self._coordinator = coordinator
 
     async def snapshot(self, resource: RequestResourceKey) -> DomainSnapshot:

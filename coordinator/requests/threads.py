@@ -52,10 +52,13 @@ class LoopCaller:
     """Runs what belongs to one event loop on behalf of other threads.
 
     Made on that loop, in the process that runs it; neither can be changed later.
+
+    Attributes:
+        loop: the event loop.
     """
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._process_id = os.getpid()
         self._guard = Guard(log)
         self._under_way: set[asyncio.Task[None]] = set()
@@ -67,7 +70,7 @@ class LoopCaller:
             ConfigurationError: another event loop runs here, or none.
         """
         try:
-            is_own = asyncio.get_running_loop() is self._loop
+            is_own = asyncio.get_running_loop() is self.loop
         except RuntimeError:
             is_own = False
         if not is_own:
@@ -121,7 +124,7 @@ class LoopCaller:
         Does nothing where the loop has ended, nor in a forked child, whose copy of it never turns.
         """
         try:
-            is_here = asyncio.get_running_loop() is self._loop
+            is_here = asyncio.get_running_loop() is self.loop
         except RuntimeError:
             is_here = False
         if is_here:
@@ -132,7 +135,7 @@ class LoopCaller:
     def soon(self, callback: Callable[[*Ts], object], *args: *Ts) -> None:
         """Run a callback as a later turn of the loop, from anywhere, from ``__del__`` too."""
         with contextlib.suppress(RuntimeError):  # closed
-            self._loop.call_soon_threadsafe(lambda: self._guard.call(callback, *args))
+            self.loop.call_soon_threadsafe(lambda: self._guard.call(callback, *args))
 
     def _begin_soon(
         self,
@@ -143,7 +146,7 @@ class LoopCaller:
         """Start the awaitable as the loop's next turn; to cancel the reply is to cancel it."""
 
         def begin() -> None:
-            task = self._loop.create_task(self._answer(reply, make, undo))
+            task = self.loop.create_task(self._answer(reply, make, undo))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
             task.add_done_callback(lambda _task: _end_unanswered(reply))
@@ -152,7 +155,7 @@ class LoopCaller:
             )
 
         try:
-            self._loop.call_soon_threadsafe(begin)
+            self.loop.call_soon_threadsafe(begin)
         except RuntimeError:  # closed
             raise LoopEndedError from None
 
@@ -193,7 +196,7 @@ class LoopCaller:
             )
 
     def _require_running(self) -> None:
-        if not self._loop.is_running():
+        if not self.loop.is_running():
             raise LoopEndedError
 
 

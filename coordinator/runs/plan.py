@@ -9,7 +9,7 @@ from typing import Final
 from forebay.contracts.scheduling import ResolvedTaskScheduling
 from forebay.contracts.workflow import ColumnScope, PlannedColumn, Workflow
 from forebay.coordinator.keys import encode
-from forebay.coordinator.tasks.codec import encode_group, encode_resource, signature
+from forebay.coordinator.tasks.names import encode_group, encode_resource, signature
 
 CELL_FUNCTION: Final = "forebay_cell"
 """The function that a member serves which makes cells of runs."""

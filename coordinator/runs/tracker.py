@@ -15,15 +15,15 @@ from urllib.parse import unquote
 import redis.asyncio as aioredis
 
 from forebay.contracts.errors import ConfigurationError, RunRefused, RunStopped
-from forebay.contracts.runs import RunProgress, RunSpec
+from forebay.contracts.runs import CoolingResource, RunProgress, RunSpec
 from forebay.contracts.scheduling import ResolvedTaskScheduling
 from forebay.contracts.tasks import TaskAdmissionError
 from forebay.contracts.workflow import Workflow
 from forebay.coordinator.keys import check_id, encode
 from forebay.coordinator.runs.plan import build_plan
 from forebay.coordinator.runs.scheduling import resource_limits
-from forebay.coordinator.tasks import codec
 from forebay.coordinator.tasks.controller import TaskAdmissionController
+from forebay.coordinator.tasks.denials import check_accepted
 
 MOST_WORKFLOW_BYTES: Final = 8 * 2**20
 """Of a run's workflow as JSON; a workflow file has at most 1 MB."""
@@ -87,7 +87,7 @@ class CompletionTracker:
             )
         plan = build_plan(run.workflow, scheduling, resource_limits(run))
         result = await self._controller.ask("run_submit", check_id("run", run.run_id), plan, text)
-        return codec.check_accepted(result, f"run {run.run_id!r}")
+        return check_accepted(result, f"run {run.run_id!r}")
 
     async def spec(self, run_id: str) -> RunSpec | None:
         """Return what a run that is going on was submitted with, or None."""
@@ -148,7 +148,7 @@ class CompletionTracker:
                 f" {unquote(column)!r} all failed, the last one with: {reason}; expected some to be"
                 " made; correct that and run the workflow again."
             )
-        return None if result == ["unknown"] else codec.decode_progress(result)
+        return None if result == ["unknown"] else _decode_progress(result)
 
     async def accept(self, run_id: str) -> bool:
         """Say that this process may make a run's cells; False where the run is refused already."""
@@ -220,3 +220,19 @@ def _fields(run_id: str, record: int, columns: Sequence[str]) -> list[str]:
     """Return the fields of a record's columns, and behind them the mark of a dropped one."""
     place = f"{encode(run_id)}\0{record}\0"
     return [*(place + encode(column) for column in columns), place + DROPPED]
+
+
+def _decode_progress(terms: Sequence[Any]) -> RunProgress:
+    """Return what ``["progress", done, dropped, open, written, ready, cooling]`` says."""
+    _word, done, dropped, row_groups_open, written, ready, cooling = terms
+    return RunProgress(
+        records_done=done,
+        records_dropped=dropped,
+        row_groups_open=row_groups_open,
+        row_groups_written=written,
+        ready_to_write=tuple(ready),
+        cooling=tuple(
+            CoolingResource(resource=unquote(resource), until_at=until_us / 1e6, times=times)
+            for resource, until_us, times in cooling
+        ),
+    )

@@ -13,7 +13,7 @@ from typing import Any
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.server.address import ServerAddress
 
-log = Logger("forebay.session")
+log = Logger("forebay.channel")
 
 
 class ConnectionState:

@@ -84,6 +84,11 @@ class Link:
         self._note(error)
         self.repair()
 
+    def answered(self) -> None:
+        """Note that what was sent was answered."""
+        self.failures = 0
+        self.state.back()
+
     def drop(self, why: str) -> None:
         """Close the connection; nothing more is heard of it."""
         wire, self.wire = self.wire, None

@@ -10,18 +10,82 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from typing import Final
+from typing import Any, Final, Generic, TypeVar
 
 from forebay.contracts.errors import CoordinatorError, ForebayError
+from forebay.coordinator.server.membership import Membership
 from forebay.coordinator.server.refusals import refused_operation
 from forebay.coordinator.server.wire import is_sendable
-from forebay.coordinator.shard.membership import Membership
-from forebay.coordinator.shard.operation import Listener, Operation, Result
-from forebay.coordinator.supervision import Guard, name_of
+from forebay.coordinator.shard.operation import (
+    ENDED,
+    Args,
+    Listener,
+    Operation,
+    Outcome,
+    Reply,
+    Told,
+)
+from forebay.coordinator.supervision import Guard
+
+T = TypeVar("T")
 
 OPERATIONS_PER_CALL: Final = 64
 RESULTS_PER_TURN: Final = 16
 """Half a call or less, so that the server and this process work at the same time."""
+
+
+def ignored(_outcome: Outcome[Any]) -> bool:
+    """Take an outcome that nobody waits for."""
+    return True
+
+
+class Pending(Generic[T]):
+    """An operation on its way.
+
+    Args:
+        operation: what is sent, or what makes it whenever its call is about to leave.
+        told: told once what becomes of it.
+
+    Attributes:
+        operation: what was sent last; None before it was made.
+        since: loop time when it was submitted.
+        membership: under which it was last sent.
+        is_given_up: whether its caller was told an error already.
+        is_release: whether it is sent whatever its caller was told.
+        needs_memory: whether a server without memory refuses it.
+    """
+
+    __slots__ = ("_make", "args", "is_given_up", "is_release", "membership", "needs_memory",
+                 "operation", "since", "told")  # fmt: skip
+
+    def __init__(self, operation: Operation[T] | Callable[[], Operation[T]], told: Told[T]) -> None:
+        self.args: Args = ()
+        self.operation: Operation[T] | None = None
+        self._make: Callable[[], Operation[T]] | None = None
+        if isinstance(operation, Operation):
+            self.operation = operation
+            self.args = operation.encode()  # now, so that its caller hears of a wrong argument
+            self.is_release, self.needs_memory = operation.is_release, operation.needs_memory
+        else:
+            self._make = operation
+            self.is_release, self.needs_memory = False, True
+        self.told = told
+        self.since = 0.0
+        self.membership: Membership | None = None
+        self.is_given_up = False
+
+    def prepare(self, membership: Membership) -> None:
+        """Settle what is sent, just before it is sent under a number for the first time."""
+        self.membership = membership
+        if self._make is not None:
+            self.operation = self._make()
+            self.args = self.operation.encode()
+
+    def sent(self, terms: Sequence[Any], payloads: Sequence[bytes]) -> tuple[Operation[T], Reply]:
+        """Return what was sent, and the reply to it of which these are the terms."""
+        assert self.operation is not None  # noqa: S101 - for mypy; it was sent
+        assert self.membership is not None  # noqa: S101 - so it was sent under one
+        return self.operation, Reply(terms, self.membership, payloads)
 
 
 class Batches:
@@ -49,7 +113,7 @@ class Batches:
         timeout_seconds: float,
         on_overdue: Callable[[], ForebayError],
     ) -> None:
-        self.under_way: list[Operation] = []
+        self.under_way: list[Pending[Any]] = []
         self.arguments: list[str | int | bytes] = []
         self.clock_ahead_us: float | None = None
         self._shard = shard
@@ -59,7 +123,7 @@ class Batches:
         self._on_overdue = on_overdue
         self._overdue: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[Operation] = deque()
+        self._queue: deque[Pending[Any]] = deque()
         self._number = 0
 
     @property
@@ -70,21 +134,22 @@ class Batches:
     @property
     def is_freeing(self) -> bool:
         """Whether the call under way only gives back, and so runs in a server without memory."""
-        return not any(operation.takes for operation in self.under_way)
+        return not any(pending.needs_memory for pending in self.under_way)
 
-    def add(self, operation: Operation) -> None:
+    def add(self, pending: Pending[Any]) -> None:
         """Let an operation wait for the next call."""
-        operation.since = self._loop.time()
-        self._queue.append(operation)
+        pending.since = self._loop.time()
+        self._queue.append(pending)
         if self._overdue is None:
-            self._look_for_overdue_at(operation.since + self._timeout_seconds)
+            self._look_for_overdue_at(pending.since + self._timeout_seconds)
 
-    def begin(self, first: Sequence[Operation]) -> None:
+    def begin(self, first: Sequence[tuple[Operation[Any], Told[Any]]]) -> None:
         """Begin a membership: calls are numbered from 1, and ``first`` comes before all else."""
         self._number = 0
-        for operation in first:
-            operation.since = self._loop.time()
-        self._queue.extendleft(reversed(first))
+        waiting, self._queue = self._queue, deque()
+        for operation, told in first:
+            self.add(Pending(operation, told))
+        self._queue += waiting
 
     # -- calls
 
@@ -93,23 +158,20 @@ class Batches:
         count = min(len(self._queue), OPERATIONS_PER_CALL)
         return self.take([self._queue.popleft() for _ in range(count)], membership)
 
-    def take(self, operations: Sequence[Operation], membership: Membership) -> bool:
+    def take(self, operations: Sequence[Pending[Any]], membership: Membership) -> bool:
         """Put operations under way under a new number; False where none of them can be sent."""
-        for operation in operations:
-            operation.sent_as = membership
+        self.arguments = [membership.member_id, self._number + 1]
+        for pending in operations:
             try:
-                operation.prepare()
+                pending.prepare(membership)
             except Exception as error:  # noqa: BLE001 - the others are to go
-                self._fail(operation, operation.prepare, error)
+                self._fail(pending, error)
             else:
-                self.under_way.append(operation)
-        if not self.under_way:
-            return False
-        self._number += 1
-        self.arguments = [membership.member_id, self._number]
-        for operation in self.under_way:
-            self.arguments += operation.args
-        return True
+                self.under_way.append(pending)
+                self.arguments += pending.args
+        if self.under_way:
+            self._number += 1
+        return bool(self.under_way)
 
     def retake_sendable(self, error: Exception, membership: Membership) -> bool:
         """Fail what has no form in bytes, and put the rest of the call under way instead.
@@ -120,15 +182,15 @@ class Batches:
         """
         operations = self.end_call()
         self._number -= 1
-        rest = [operation for operation in operations if is_sendable(operation.args)]
+        rest = [pending for pending in operations if is_sendable(pending.args)]
         if len(rest) == len(operations):
             rest = []
-        for operation in operations:
-            if operation not in rest:
-                self._fail(operation, is_sendable, error)
+        for pending in operations:
+            if pending not in rest:
+                self._fail(pending, error)
         return self.take(rest, membership)
 
-    def end_call(self) -> list[Operation]:
+    def end_call(self) -> list[Pending[Any]]:
         """Return the operations that were under way; they are no more."""
         operations, self.under_way = self.under_way, []
         return operations
@@ -138,7 +200,7 @@ class Batches:
     def take_reply(
         self,
         reply: bytes | list[bytes],
-        operations: Sequence[Operation],
+        operations: Sequence[Pending[Any]],
         *,
         between: Callable[[], None],
     ) -> None:
@@ -155,57 +217,70 @@ class Batches:
         """
         text, *payloads = reply if isinstance(reply, list) else [reply]
         now_us, wake_us, generation, results, notices = json.loads(text)
-        told = list(zip(operations, results, strict=True))
-        if payloads:
-            for operation in operations:
-                operation.payloads = payloads
+        answered = list(zip(operations, results, strict=True))
         self.clock_ahead_us = now_us - self._loop.time() * 1e6
         seconds = (wake_us - now_us) / 1e6 if wake_us else None
         if notices:
             self._guard.call(self._listener.on_notices, generation, notices)
         self._guard.call(self._listener.on_next_wake, seconds)
-        self._tell(told, between)
+        self._tell(answered, payloads, between)
 
-    def _tell(self, told: list[tuple[Operation, Result]], between: Callable[[], None]) -> None:
+    def _tell(
+        self,
+        answered: list[tuple[Pending[Any], list[Any]]],
+        payloads: Sequence[bytes],
+        between: Callable[[], None],
+    ) -> None:
         """Tell results, a part of them in a turn of the loop."""
-        for operation, result in told[:RESULTS_PER_TURN]:
+        for pending, terms in answered[:RESULTS_PER_TURN]:
             try:
-                if operation.given_up:
-                    operation.late(result)
-                elif result[0] == "error":
-                    operation.done(refused_operation(result[1], result[2]))
-                else:
-                    operation.done(result)
+                self._settle(pending, terms, payloads)
             except Exception as error:  # noqa: BLE001 - the others are to be told theirs
-                self._fail(operation, operation.done, error, result)
-        if rest := told[RESULTS_PER_TURN:]:
+                self._fail(pending, error)
+                self._guard.call(self._listener.on_unclaimed, *pending.sent(terms, payloads))
+        if rest := answered[RESULTS_PER_TURN:]:
             between()
-            self._loop.call_soon(self._guard.call, self._tell, rest, between)
+            self._loop.call_soon(self._guard.call, self._tell, rest, payloads, between)
 
-    def requeue(self, operations: Sequence[Operation]) -> None:
+    def _settle(self, pending: Pending[Any], terms: list[Any], payloads: Sequence[bytes]) -> None:
+        operation, reply = pending.sent(terms, payloads)
+        if terms[0] == "error":
+            if not pending.is_given_up:
+                pending.told(refused_operation(terms[1], terms[2]))
+        elif pending.is_given_up or not pending.told(operation.decode(reply)):
+            self._listener.on_unclaimed(operation, reply)
+
+    def requeue(self, operations: Sequence[Pending[Any]]) -> None:
         """Sort what met the end of a membership: releases have nothing left to free."""
         again = []
-        for operation in operations:
-            if operation.frees and not operation.given_up:
-                self._guard.call(operation.done, ["stale_lease"])
-            elif not operation.frees and operation.is_wanted:
-                again.append(operation)
+        for pending in operations:
+            operation, stale = pending.sent(("stale_lease",), ())
+            if pending.is_given_up:
+                continue
+            if operation.is_release:
+                self._guard.call(pending.told, operation.decode(stale))
+            elif operation.outlives_membership:
+                again.append(pending)
+            else:
+                self._guard.call(pending.told, ENDED)
         self._queue.extendleft(reversed(again))
 
     # -- errors
 
-    def give_up(self, error: ForebayError, operations: Sequence[Operation] | None = None) -> None:
+    def give_up(
+        self, error: ForebayError, operations: Sequence[Pending[Any]] | None = None
+    ) -> None:
         """Tell callers an error; releases go on, whatever their callers were told.
 
         Args:
             error: what they are told.
             operations: whose callers; None for all.
         """
-        for operation in [*self.under_way, *self._queue] if operations is None else operations:
-            if not operation.given_up:
-                operation.given_up = True
-                self._guard.call(operation.done, error)
-        self._queue = deque(op for op in self._queue if op.frees or not op.given_up)
+        for pending in [*self.under_way, *self._queue] if operations is None else operations:
+            if not pending.is_given_up:
+                pending.is_given_up = True
+                self._guard.call(pending.told, error)
+        self._queue = deque(one for one in self._queue if one.is_release or not one.is_given_up)
 
     def _look_for_overdue_at(self, instant: float) -> None:
         self._overdue = self._loop.call_at(instant, self._guard.call, self._give_up_overdue)
@@ -213,15 +288,15 @@ class Batches:
     def _give_up_overdue(self) -> None:
         self._overdue = None
         latest = self._loop.time() - self._timeout_seconds
-        if overdue := [op for op in self._awaited if op.since <= latest]:
+        if overdue := [one for one in self._awaited if one.since <= latest]:
             self.give_up(self._on_overdue(), overdue)
-        since = min((op.since for op in self._awaited), default=None)
+        since = min((one.since for one in self._awaited), default=None)
         if since is not None and self._overdue is None:
             self._look_for_overdue_at(since + self._timeout_seconds)
 
     @property
-    def _awaited(self) -> Iterator[Operation]:
-        return (op for op in (*self.under_way, *self._queue) if not op.given_up)
+    def _awaited(self) -> Iterator[Pending[Any]]:
+        return (one for one in (*self.under_way, *self._queue) if not one.is_given_up)
 
     def clear(self) -> None:
         """Forget what waits and what is under way."""
@@ -231,21 +306,11 @@ class Batches:
         self.under_way.clear()
         self._queue.clear()
 
-    def _fail(
-        self,
-        operation: Operation,
-        raised_in: Callable[..., object],
-        error: Exception,
-        result: Result | None = None,
-    ) -> None:
-        """End an operation that raised: its caller is told an error, and what it took goes back."""
-        self._guard.note(name_of(raised_in), error)
-        if operation.given_up:
-            return
+    def _fail(self, pending: Pending[Any], error: Exception) -> None:
+        """End an operation within which something was raised: its caller is told an error."""
+        self._guard.note(type(pending.operation).__qualname__, error)
         failed = CoordinatorError(
             f"an operation on {self._shard} failed within Forebay ({type(error).__qualname__},"
             " see the log); please report this."
         )
-        self.give_up(failed, [operation])
-        if result is not None:
-            self._guard.call(operation.late, result)
+        self.give_up(failed, [pending])

@@ -5,110 +5,106 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Callable
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
-from forebay.contracts.settings import MemberSettings
+from forebay.contracts.errors import CoordinatorUnavailable
+from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, ShardKeys
+from forebay.coordinator.logs import Logger
 from forebay.coordinator.scripts.composing import script
-from forebay.coordinator.server.address import ServerAddress
-from forebay.coordinator.server.availability import Availability
 from forebay.coordinator.server.link import call_once
-from forebay.coordinator.server.wakeups import Subscriber
-from forebay.coordinator.shard.heartbeat import Heartbeat
-from forebay.coordinator.shard.membership import Membership, boot_seconds, member_keys
+from forebay.coordinator.server.membership import Membership, boot_seconds, member_keys
+from forebay.coordinator.shard.operation import Listener, Operation, Told
+from forebay.coordinator.shard.state import (
+    Closed,
+    Down,
+    Expired,
+    Joining,
+    Leaving,
+    Member,
+    MembershipState,
+)
 from forebay.coordinator.supervision import Guard
 
 CLOCK_SLACK_SECONDS: Final = 0.001
 """Timers may fire a clock tick early."""
 
+CLOSED: Final = "the coordinator was closed; connect anew."
+
 JOIN: Final = script("member/join")
 MEMBER_SCRIPTS: Final = (JOIN, script("member/heartbeat"))
 """What a server must have as functions before anybody can be a member there for long."""
 
-
-class Server(Protocol):
-    """The process's connection to a server, as a session uses it.
-
-    Attributes:
-        address: the server, named in errors.
-        settings: TTL and deadlines.
-        availability: which connections are lost.
-        patient: a client whose calls the caller bounds.
-        heartbeat: keeps memberships alive.
-        subscriber: on which members are woken.
-    """
-
-    address: ServerAddress
-    settings: MemberSettings
-    availability: Availability
-    patient: Any
-    heartbeat: Heartbeat
-    subscriber: Subscriber
-
-    def new_member_id(self) -> str:
-        """Return a name that was never used and will never be used again."""
-        ...
-
-    async def run_id(self) -> str:
-        """Return the server's run id."""
-        ...
-
-    async def is_registered(self, keys: ShardKeys) -> bool:
-        """Return whether any member has registered a request shard's provider/model."""
-        ...
-
-    async def list_shard(self, keys: ShardKeys) -> None:
-        """Put the shard into the index of shards."""
-        ...
+log = Logger("forebay.channel")
 
 
-class Joiner:
-    """Begins and ends the memberships of this process in one shard.
+class Memberships:
+    """The memberships of this process in one shard, one after another.
 
     A member listens before it joins; its heartbeat is kept up while it is one.
 
     Args:
         server: the process's connection.
         keys: the shard.
-        guard: logs what a timer raises.
-        on_message: told what is published to the member.
-        on_resumed: told when messages may have been lost.
-        on_expired: told, on this loop, when a membership has ended.
+        guard: logs what a timer or the listener raises.
+        listener: told of each membership's beginning and end.
+        on_begun: told what must come before everything else in a membership.
+        on_expired: told that a membership has ended, on this loop.
+
+    Attributes:
+        state: what this process is to the shard.
     """
 
     def __init__(
         self,
-        server: Server,
+        server: Coordinator,
         keys: ShardKeys,
         guard: Guard,
+        listener: Listener,
         *,
-        on_message: Callable[[bytes], None],
-        on_resumed: Callable[[], None],
-        on_expired: Callable[[Membership], None],
+        on_begun: Callable[[Sequence[tuple[Operation[Any], Told[Any]]]], None],
+        on_expired: Callable[[], None],
     ) -> None:
+        self.state: MembershipState = Down()
         self._server = server
         self._keys = keys
         self._guard = guard
-        self._on_message = on_message
-        self._on_resumed = on_resumed
+        self._listener = listener
+        self._on_begun = on_begun
         self._on_expired = on_expired
         self._loop = asyncio.get_running_loop()
         self._watching: asyncio.TimerHandle | None = None
 
-    async def join(self) -> Membership:
-        """Become a member under a name that was never used.
+    async def make_member(self) -> None:
+        """Join, where this process is no member.
 
         Raises:
             RedisError, OSError: the server could not be reached; on the server a member may have
                 been left that nobody renews.
-            CoordinatorError: the shard refused, such as one of another schema version.
+            CoordinatorError: the shard refused, such as one of another schema version, or it is
+                being left.
         """
+        match self.state:
+            case Down(was_member):
+                self.state = Joining(was_member)
+                try:
+                    self._begin(await self.join())
+                finally:
+                    if isinstance(self.state, Joining):
+                        self.state = Down(was_member)
+            case Leaving(None) | Closed():
+                raise CoordinatorUnavailable(CLOSED)
+            case _:
+                pass
+
+    async def join(self) -> Membership:
+        """Join under a name that was never used."""
         server, keys = self._server, self._keys
         member_id = server.new_member_id()
         channel = keys.wake_channel(member_id)
         try:
-            await server.subscriber.subscribe(channel, self._on_message, self._on_resumed)
+            await server.subscriber.subscribe(channel, self._on_message, self._listener.on_resumed)
             joined_at = boot_seconds()
             arguments = (
                 member_id,
@@ -124,16 +120,75 @@ class Joiner:
         except BaseException:
             server.subscriber.unsubscribe(channel)
             raise
-        membership = Membership(
+        return Membership(
             member_id=member_id,
             generation=generation,
             keys=keys,
             ttl_seconds=server.settings.ttl_seconds,
             acknowledged_at=joined_at,
-            on_expired=self._on_expired,
+            on_expired=self.expire,
         )
-        server.heartbeat.add(membership)
+
+    def _begin(self, membership: Membership) -> None:
+        before = self.state
+        try:
+            self._server.heartbeat.add(membership)
+            self._on_begun(self._listener.on_joined(membership))
+        except BaseException:
+            self.part(membership)
+            raise
+        match before:
+            case Joining(was_member):
+                self.state = Member(membership)
+                if was_member:
+                    self._say("membership_joined_anew", membership)
+            case Leaving():
+                self.state = Leaving(membership)
+            case _:
+                self.part(membership)  # it was closed meanwhile
+                return
         self._watch(membership)
+
+    def expire(self, membership: Membership) -> None:
+        """End a membership of which the shard, or the clock, says that it is over."""
+        if isinstance(self.state, Member) and self.state.membership is membership:
+            self.state = Expired(membership)
+            self._guard.call(self._listener.on_lost, membership)
+            self._on_expired()
+
+    def disown(self) -> None:
+        """End the membership where the shard does not know it, or nobody knows what it gave."""
+        match self.state:
+            case Member(membership):
+                self.state = Expired(membership)
+            case Leaving(Membership() as membership):
+                self.part(membership)
+                self.state = Closed()  # it has left, though the reply was lost
+            case _:
+                pass
+
+    def lose(self) -> None:
+        """Tell what a membership that has expired lost, where no reply of it is to come."""
+        if isinstance(self.state, Expired):
+            membership = self.state.membership
+            self.state = Down(was_member=True)
+            self.part(membership)
+            self._say("membership_lost", membership)
+            self._guard.call(self._listener.on_lost, membership)
+
+    def leave(self) -> None:
+        """Begin to leave the shard, where there is or may be a member."""
+        match self.state:
+            case Member(membership):
+                self.state = Leaving(membership)
+            case Joining():
+                self.state = Leaving(None)
+            case _:
+                self.lose()
+
+    def close(self) -> Membership | None:
+        """Be nothing to the shard any more; return the membership that still has to be ended."""
+        membership, self.state = self.state.membership, Closed()
         return membership
 
     def part(self, membership: Membership) -> None:
@@ -153,4 +208,11 @@ class Joiner:
             self._watching = self._loop.call_later(pause, self._guard.call, self._watch, membership)
         else:
             self._server.heartbeat.remove(membership)
-            self._on_expired(membership)
+            self.expire(membership)
+
+    def _on_message(self, payload: bytes) -> None:
+        generation, notices = json.loads(payload)
+        self._listener.on_notices(generation, notices)
+
+    def _say(self, event: str, membership: Membership) -> None:
+        log.warning(event, shard=self._keys.tag, member_id=membership.member_id)

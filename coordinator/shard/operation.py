@@ -1,109 +1,152 @@
-"""What travels in a batch, and what a shard is told beside the results."""
+"""What an operation is, and what a shard is told beside the results of its operations (spec 06)."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, Generic, NamedTuple, Protocol, TypeAlias, TypeVar
 
-from forebay.contracts.errors import ForebayError
+from forebay.contracts.errors import CoordinatorUnavailable, ForebayError
 from forebay.contracts.outcomes import ReleaseReason, ReleaseResult
-from forebay.coordinator.shard.membership import Membership
+from forebay.coordinator.server.membership import Membership
 
-Result = list[Any]
 Args = tuple[str | int | bytes, ...]
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 
-class Operation:
-    """One operation on its way; as such, nobody waits for what becomes of it.
-
-    Args:
-        args: its name and arguments, as they stand in the script's ARGV.
-        frees: whether it gives back; what frees is repeated until acknowledged.
-        takes: whether it may need memory of the server; what frees does not.
+class Reply(NamedTuple):
+    """What a shard answers to one operation.
 
     Attributes:
-        given_up: whether its caller was told an error already.
-        payloads: what the reply of its call carried beside the results, which speak of it by index.
-        sent_as: the membership under which it was last sent.
-        since: loop time when it was submitted.
+        terms: its result, a status word first.
+        membership: under which it was sent.
+        payloads: what the reply of its call bore beside the results, which speak of it by index.
     """
 
-    __slots__ = ("args", "frees", "given_up", "payloads", "sent_as", "since", "takes")
-
-    def __init__(self, args: Args, *, frees: bool = False, takes: bool = True) -> None:
-        self.args = args
-        self.frees = frees
-        self.takes = takes and not frees
-        self.given_up = False
-        self.payloads: Sequence[bytes] = ()
-        self.sent_as: Membership | None = None
-        self.since = 0.0
-
-    def prepare(self) -> None:
-        """Settle its arguments, just before it is sent under a number for the first time."""
-
-    @property
-    def is_wanted(self) -> bool:
-        """Whether it is worth sending again under another membership."""
-        return not self.given_up
-
-    def done(self, result: Result | ForebayError) -> None:
-        """Tell its result, or the error that ended its caller's wait; called once."""
-
-    def late(self, result: Result) -> None:
-        """Tell a result that came after ``done`` was told an error: what it took goes back."""
+    terms: Sequence[Any]
+    membership: Membership
+    payloads: Sequence[bytes]
 
 
-class Question(Operation):
-    """An operation whose result is awaited."""
-
-    __slots__ = ("future",)
-
-    def __init__(self, args: Args, loop: asyncio.AbstractEventLoop, *, frees: bool = False) -> None:
-        super().__init__(args, frees=frees)
-        self.future: asyncio.Future[Result] = loop.create_future()
-
-    def done(self, result: Result | ForebayError) -> None:
-        """Resolve the future."""
-        if self.future.done():
-            return
-        if isinstance(result, ForebayError):
-            self.future.set_exception(result)
-        else:
-            self.future.set_result(result)
-
-
-class Release(Operation):
-    """An operation that ends a lease of either layer; it never raises (spec 02, 06).
+class Operation(Generic[T_co]):
+    """One operation of a batch, as a value.
 
     Attributes:
-        future: what it did; ``deferred`` where it was not acknowledged in time, and still will be.
+        is_release: whether it gives back; a release is repeated until it is acknowledged, whatever
+            its caller was told, and runs in a server without memory.
+        needs_memory: whether a server without memory refuses it.
+        outlives_membership: whether it is sent again where the membership ends before it was
+            carried out; its caller is told `ENDED` otherwise.
     """
 
-    __slots__ = ("future",)
+    __slots__ = ()
 
-    def __init__(self, args: Args, loop: asyncio.AbstractEventLoop) -> None:
-        super().__init__(args, frees=True)
-        self.future: asyncio.Future[ReleaseResult] = loop.create_future()
+    is_release: ClassVar[bool] = False
+    needs_memory: ClassVar[bool] = True
+    outlives_membership: ClassVar[bool] = True
 
-    def done(self, result: Result | ForebayError) -> None:
-        """Resolve the future."""
-        if self.future.done():
-            return
-        if isinstance(result, ForebayError):
-            reason, diagnostics = ReleaseReason.DEFERRED, {"error": str(result)}
-        else:
-            reason, diagnostics = ReleaseReason(result[0]), {}
-        self.future.set_result(
-            ReleaseResult(
-                released=reason is ReleaseReason.RELEASED, reason=reason, diagnostics=diagnostics
+    def encode(self) -> Args:
+        """Return its name and arguments, as they stand in the ARGV of its shard's script."""
+        raise NotImplementedError
+
+    def decode(self, reply: Reply) -> T_co:
+        """Return what its caller is told.
+
+        Raises:
+            Exception: the reply is none that this version knows; the caller is told an error.
+        """
+        raise NotImplementedError
+
+    def excuse(self, error: ForebayError) -> T_co:
+        """Return what its caller is told where no result came.
+
+        Raises:
+            ForebayError: ``error``, as there is nothing else to tell.
+        """
+        raise error
+
+    def undo(self, reply: Reply) -> Sequence[Operation[Any]]:  # noqa: ARG002
+        """Return what gives back what a reply gave to a caller that has gone."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The membership ended before an operation was carried out."""
+
+
+ENDED: Final = Ended()
+
+
+Outcome: TypeAlias = "T | Ended | ForebayError"
+"""What the caller of an operation is told."""
+Told: TypeAlias = "Callable[[Outcome[T]], bool]"
+"""Takes an outcome; returns whether a caller is left, as the operation is undone otherwise."""
+
+
+def resolve(future: asyncio.Future[T], operation: Operation[T], outcome: Outcome[T]) -> bool:
+    """Let a future bear an outcome; return False where nobody waits for it any more."""
+    if future.done():
+        return False
+    try:
+        if isinstance(outcome, Ended):
+            outcome = CoordinatorUnavailable(
+                "the membership ended before this was done; try again."
             )
+        value = operation.excuse(outcome) if isinstance(outcome, ForebayError) else outcome
+    except ForebayError as error:
+        future.set_exception(error)
+    else:
+        future.set_result(value)
+    return True
+
+
+class Saying(Operation[None]):
+    """An operation whose result says nothing."""
+
+    __slots__ = ()
+
+    def decode(self, reply: Reply) -> None:
+        """Return nothing."""
+
+
+class EndOfLease(Operation[ReleaseResult]):
+    """An operation that ends a lease of either layer; its caller is told no error (spec 02, 06)."""
+
+    __slots__ = ()
+
+    is_release: ClassVar[bool] = True
+    needs_memory: ClassVar[bool] = False
+
+    def decode(self, reply: Reply) -> ReleaseResult:
+        """Return what it did."""
+        reason = ReleaseReason(reply.terms[0])
+        return ReleaseResult(released=reason is ReleaseReason.RELEASED, reason=reason)
+
+    def excuse(self, error: ForebayError) -> ReleaseResult:
+        """Return that it was not acknowledged in time, and still will be."""
+        return ReleaseResult(
+            released=False, reason=ReleaseReason.DEFERRED, diagnostics={"error": str(error)}
         )
 
 
+class Leaves(Operation[bool]):
+    """An operation that leaves the shard; its caller is told whether that is done."""
+
+    __slots__ = ()
+
+    is_release: ClassVar[bool] = True
+    needs_memory: ClassVar[bool] = False
+
+    def decode(self, reply: Reply) -> bool:
+        """Return whether this process has left; otherwise more has to be given back first."""
+        return bool(reply.terms[0] == "left")
+
+
 class Listener(Protocol):
-    """What a session tells the shard it serves; what a method raises is logged."""
+    """What a session tells the shard that it serves; what a method raises is logged."""
 
     def on_notices(self, generation: str, notices: Sequence[list[Any]]) -> None:
         """Take notices: something befell waiters or leases of this member."""
@@ -111,8 +154,8 @@ class Listener(Protocol):
     def on_next_wake(self, seconds: float | None) -> None:
         """Take how far from now time alone may change something; None if nobody waits."""
 
-    def on_joined(self, membership: Membership) -> list[Operation]:
-        """Return what must come before everything else in a membership, such as registering.
+    def on_joined(self, membership: Membership) -> Sequence[tuple[Operation[Any], Told[Any]]]:
+        """Return what must come before everything else in a membership, and who is told of it.
 
         Where it raises, the process is no member and joins again after a pause.
         """
@@ -122,3 +165,6 @@ class Listener(Protocol):
 
     def on_resumed(self) -> None:
         """Ask for what is waited for: wake-ups may have been lost."""
+
+    def on_unclaimed(self, operation: Operation[Any], reply: Reply) -> None:
+        """Give back what a reply gave to a caller that has gone; see `Operation.undo`."""

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-from typing import Any, Final
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
 
 from redis.exceptions import ResponseError
 
@@ -19,30 +20,22 @@ from forebay.contracts.errors import (
     CoordinatorUnavailable,
     ForebayError,
 )
+from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import ShardKeys
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.scripts.composing import Script
 from forebay.coordinator.server.link import Link
+from forebay.coordinator.server.membership import Membership
 from forebay.coordinator.server.refusals import NotAMemberError, is_passing, refusal
-from forebay.coordinator.shard.batches import Batches
-from forebay.coordinator.shard.joining import MEMBER_SCRIPTS, Joiner, Server
-from forebay.coordinator.shard.membership import (
-    Closed,
-    Down,
-    Expired,
-    Joining,
-    Leaving,
-    Member,
-    Membership,
-    MembershipState,
-    membership_of,
-)
-from forebay.coordinator.shard.operation import Args, Listener, Operation, Question, Result
+from forebay.coordinator.shard.batches import Batches, Pending, ignored
+from forebay.coordinator.shard.joining import CLOSED, MEMBER_SCRIPTS, Memberships
+from forebay.coordinator.shard.operation import Leaves, Listener, Operation, Told, resolve
+from forebay.coordinator.shard.state import Closed, Expired, Leaving, Member
 from forebay.coordinator.supervision import Guard
 
-CLOSED: Final = "the coordinator was closed; connect anew."
+T = TypeVar("T")
 
-log = Logger("forebay.session")
+log = Logger("forebay.channel")
 
 
 class Session:
@@ -56,12 +49,12 @@ class Session:
 
     Attributes:
         keys: the shard's.
-        state: what this process is to the shard.
     """
 
-    def __init__(self, server: Server, keys: ShardKeys, batch: Script, listener: Listener) -> None:
+    def __init__(
+        self, server: Coordinator, keys: ShardKeys, batch: Script, listener: Listener
+    ) -> None:
         self.keys = keys
-        self.state: MembershipState = Down()
         self._server = server
         self._batch = batch
         self._function = batch.function  # once: it is put together each time
@@ -84,30 +77,30 @@ class Session:
             state=server.availability.connection("calls", shard=keys.tag),
             timeout_seconds=server.settings.call_timeout_seconds,
             on_reply=self._on_reply,
-            on_open=self._become_member,
+            on_open=self._on_open,
             on_refused=self._on_refused,
             on_repaired=self._on_repaired,
             on_lost=self._on_lost,
         )
         self._flush_due: asyncio.Handle | None = None
-        self._joiner = Joiner(
+        self._memberships = Memberships(
             server,
             keys,
             self._guard,
-            on_message=self._on_message,
-            on_resumed=listener.on_resumed,
-            on_expired=self._on_expired,
+            listener,
+            on_begun=self._batches.begin,
+            on_expired=self._flush_soon,
         )
 
     @property
     def membership(self) -> Membership | None:
         """The membership under which batches are sent, or were until it ended."""
-        return membership_of(self.state)
+        return self._memberships.state.membership
 
     @property
     def is_closed(self) -> bool:
         """Whether it was closed: nothing can be asked any more."""
-        return isinstance(self.state, Closed)
+        return isinstance(self._memberships.state, Closed)
 
     @property
     def server_now_us(self) -> int | None:
@@ -115,41 +108,45 @@ class Session:
         ahead_us = self._batches.clock_ahead_us
         return None if ahead_us is None else round(self._loop.time() * 1e6 + ahead_us)
 
-    def submit(self, operation: Operation) -> None:
-        """Send an operation with the next call; it is told its result."""
+    def submit(
+        self,
+        operation: Operation[T] | Callable[[], Operation[T]],
+        told: Told[T] = ignored,
+    ) -> None:
+        """Send an operation with the next call.
+
+        Args:
+            operation: what is sent, or what makes it whenever its call is about to leave.
+            told: told once what becomes of it, without a turn of the loop between.
+        """
+        pending = Pending(operation, told)
         if self.is_closed:
-            self._guard.call(operation.done, CoordinatorUnavailable(CLOSED))
+            self._guard.call(told, CoordinatorUnavailable(CLOSED))
             return
-        self._batches.add(operation)
+        self._batches.add(pending)
         if not self._batches.under_way:
             self._flush_soon()
 
-    def ask(self, *args: str | int | bytes, frees: bool = False) -> asyncio.Future[Result]:
-        """Submit an operation and return its result as a future."""
-        question = Question(args, self._loop, frees=frees)
-        self.submit(question)
-        return question.future
+    def ask(self, operation: Operation[T]) -> asyncio.Future[T]:
+        """Submit an operation and return what its reply says, as a future.
 
-    async def close(self, leave: Args = ("leave",)) -> None:
-        """Leave the shard at once, as far as the server can be reached, and close.
-
-        Args:
-            leave: the operation that leaves, as it stands in the ARGV of this shard's script.
+        Raises:
+            CoordinatorError: the shared state could not be used; of the future.
         """
-        match self.state:
-            case Member(membership):
-                self.state = Leaving(membership)
-            case Joining():
-                self.state = Leaving(None)
-            case Expired(membership):
-                self._lose(membership)
+        future: asyncio.Future[T] = self._loop.create_future()
+        self.submit(operation, partial(resolve, future, operation))
+        return future
+
+    async def close(self, leave: Leaves) -> None:
+        """Leave the shard at once, as far as the server can be reached, and close."""
+        self._memberships.leave()
         try:
             with contextlib.suppress(ForebayError):
-                while isinstance(self.state, Leaving):
-                    if await self.ask(*leave, frees=True) == ["left"]:
+                while isinstance(self._memberships.state, Leaving):
+                    if await self.ask(leave):
                         break
         finally:
-            left, self.state = self.membership, Closed()
+            left = self._memberships.close()
             try:
                 await self._link.stop()
             finally:
@@ -157,7 +154,7 @@ class Session:
 
     def _end(self, membership: Membership | None) -> None:
         if membership is not None:
-            self._joiner.part(membership)
+            self._memberships.part(membership)
         self._batches.give_up(CoordinatorUnavailable(CLOSED))
         self._batches.clear()
         self._link.drop("it was closed")
@@ -173,19 +170,20 @@ class Session:
     @property
     def _sending_as(self) -> Membership | None:
         """The membership under which a call can be sent now."""
-        if self._link.wire is None or isinstance(self.state, Expired):
+        if self._link.wire is None or isinstance(self._memberships.state, Expired):
             return None
         return self.membership
 
     def _flush(self) -> None:
         self._flush_due = None
-        if self._batches.under_way or self._link.is_repairing or self.is_closed:
+        if self._batches.under_way or self.is_closed:
             return
-        membership = self._sending_as
-        if isinstance(self.state, Expired):
-            self._lose(self.state.membership)
-            self._link.repair()
+        if isinstance(self._memberships.state, Expired):
+            if not self._link.is_repairing:
+                self._memberships.lose()
+                self._link.repair()
         elif self._batches.has_waiting:
+            membership = self._sending_as
             if membership is None:
                 self._link.repair()
             else:
@@ -217,8 +215,8 @@ class Session:
             # Another connection may do better, as it may find another primary, or load the scripts.
             self._link.drop(f"{reply!r:.200}")
             return
-        failures, self._link.failures = self._link.failures, 0
-        self._link.state.back()
+        if failures := self._link.failures:
+            self._link.answered()
         operations = self._batches.end_call()
         try:
             if is_error:
@@ -233,20 +231,15 @@ class Session:
             self._lose_reply(operations, error)
         self._flush_soon()
 
-    def _take_refusal(self, refused: Exception, operations: list[Operation]) -> None:
+    def _take_refusal(self, refused: Exception, operations: list[Pending[Any]]) -> None:
         match refused:
             case NotAMemberError():
                 self._batches.requeue(operations)
-                match self.state:
-                    case Member(membership):
-                        self.state = Expired(membership)
-                    case Leaving(Membership() as membership):
-                        self._joiner.part(membership)
-                        self.state = Closed()  # it has left, though the reply was lost
+                self._memberships.disown()
             case CoordinatorFull():
                 # Nothing was carried out. What frees goes on alone, as it is taken in any case.
-                self._batches.give_up(refused, [op for op in operations if op.takes])
-                others = [op for op in operations if not op.takes]
+                self._batches.give_up(refused, [one for one in operations if one.needs_memory])
+                others = [one for one in operations if not one.needs_memory]
                 if others and self.membership is not None:
                     self._send_new(is_any=self._batches.take(others, self.membership))
             case ForebayError():
@@ -254,11 +247,10 @@ class Session:
             case _:
                 raise refused
 
-    def _lose_reply(self, operations: list[Operation], error: Exception) -> None:
+    def _lose_reply(self, operations: list[Pending[Any]], error: Exception) -> None:
         """End the membership, as nobody knows what a reply gave that cannot be read."""
         self._guard.note("reading a reply", error)
-        if isinstance(self.state, Member):
-            self.state = Expired(self.state.membership)
+        self._memberships.disown()
         unread = CoordinatorError(
             f"the reply of {self._server.address} for {self.keys.tag} cannot be read"
             f" ({type(error).__qualname__}, see the log), expected what this version's scripts"
@@ -266,7 +258,14 @@ class Session:
         )
         self._batches.give_up(unread, operations)
 
-    # -- the connection
+    # -- the connection and the membership
+
+    async def _on_open(self) -> None:
+        if not self._batches.under_way:
+            self._memberships.lose()
+        await self._memberships.make_member()
+        if not self._batches.under_way:
+            self._link.state.back()
 
     def _on_lost(self, error: Exception) -> None:
         # While a repair goes on, what is under way was not sent over this connection.
@@ -283,71 +282,12 @@ class Session:
     def _on_refused(self, error: ForebayError) -> None:
         """Tell callers what the server refuses them; it would refuse that again."""
         self._batches.give_up(error)
-        if not isinstance(self.state, Member | Leaving):
+        if not isinstance(self._memberships.state, Member | Leaving):
             self._batches.clear()  # without a membership nothing is left to free
         if self._batches.has_waiting or self._batches.under_way:
             self._link.failures += 1  # what frees is tried again, after a pause
         else:
             self._link.state.back()  # it answers, after all
-
-    # -- the membership
-
-    async def _become_member(self) -> None:
-        """Join where this process is no member, over the connection that has just been opened."""
-        if isinstance(self.state, Expired) and not self._batches.under_way:
-            self._lose(self.state.membership)
-        match self.state:
-            case Down(was_member):
-                await self._join(was_member=was_member)
-            case Leaving(None) | Closed():
-                raise CoordinatorUnavailable(CLOSED)
-            case _:
-                pass
-        if not self._batches.under_way:
-            self._link.state.back()
-
-    def _lose(self, membership: Membership) -> None:
-        """Tell what a membership that has ended lost."""
-        self.state = Down(was_member=True)
-        self._joiner.part(membership)
-        log.warning("membership_lost", shard=self.keys.tag, member_id=membership.member_id)
-        self._guard.call(self._listener.on_lost, membership)
-
-    async def _join(self, *, was_member: bool) -> None:
-        self.state = Joining(was_member)
-        try:
-            self._begin(await self._joiner.join())
-        finally:
-            if isinstance(self.state, Joining):
-                self.state = Down(was_member)
-
-    def _begin(self, membership: Membership) -> None:
-        try:
-            first = self._listener.on_joined(membership)
-        except BaseException:
-            self._joiner.part(membership)
-            raise
-        self._batches.begin(first)
-        match self.state:
-            case Joining(was_member):
-                self.state = Member(membership)
-                if was_member:
-                    member_id = membership.member_id
-                    log.warning("membership_joined_anew", shard=self.keys.tag, member_id=member_id)
-            case Leaving():
-                self.state = Leaving(membership)
-            case _:
-                self._joiner.part(membership)  # it was closed meanwhile
-
-    def _on_expired(self, membership: Membership) -> None:
-        if isinstance(self.state, Member) and self.membership is membership:
-            self.state = Expired(membership)
-            self._guard.call(self._listener.on_lost, membership)
-            self._flush_soon()
-
-    def _on_message(self, payload: bytes) -> None:
-        generation, notices = json.loads(payload)
-        self._listener.on_notices(generation, notices)
 
     def _on_overdue(self) -> CoordinatorUnavailable:
         """Repeat over a new connection what was not answered in time."""

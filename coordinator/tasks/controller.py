@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 from forebay.contracts.checks import check_type
 from forebay.contracts.errors import ConfigurationError
@@ -12,24 +12,29 @@ from forebay.contracts.identity import SUBMISSION
 from forebay.contracts.outcomes import ReleaseResult, TaskDeferred, TaskOutcome
 from forebay.contracts.task_policies import TaskAdmissionConfig, TaskAdmissionView
 from forebay.contracts.tasks import Admission, TaskAdmissionBlockSummary, TaskAdmissionLease
+from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import check_id, pool_shard
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.scripts.composing import script
-from forebay.coordinator.shard.joining import Server
-from forebay.coordinator.shard.membership import Membership
-from forebay.coordinator.shard.operation import Operation, Release, Result
+from forebay.coordinator.server.membership import Membership
+from forebay.coordinator.shard.batches import ignored
+from forebay.coordinator.shard.operation import Operation, Reply, Told
 from forebay.coordinator.shard.session import Session
 from forebay.coordinator.supervision import Guard
-from forebay.coordinator.tasks import codec
-from forebay.coordinator.tasks.asking import Admit, Word
-from forebay.coordinator.tasks.id_holders import HolderServer
+from forebay.coordinator.tasks.operations import (
+    Admit,
+    Admitted,
+    Claim,
+    Configure,
+    End,
+    Leave,
+    Named,
+    Say,
+    Unreadable,
+    decode_pushed,
+)
 from forebay.coordinator.tasks.queue import FairTaskQueue
-from forebay.coordinator.tasks.snapshots import PoolReader, Reader
-
-
-class PoolServer(Server, Reader, HolderServer, Protocol):
-    """The process's connection to a pool's server."""
-
+from forebay.coordinator.tasks.snapshots import PoolReader
 
 PoolState = Literal["open", "paused", "draining"]
 
@@ -59,7 +64,7 @@ class TaskAdmissionController:
 
     def __init__(
         self,
-        server: PoolServer,
+        server: Coordinator,
         pool: str = "default",
         *,
         functions: Sequence[str] = (),
@@ -68,7 +73,7 @@ class TaskAdmissionController:
         self.pool = pool
         self.keys = pool_shard(pool)
         self.recheck_seconds = server.settings.recheck_seconds
-        self._functions = [check_id("function", name) for name in functions]
+        self._functions = tuple(check_id("function", name) for name in functions)
         self._held: dict[str, TaskAdmissionLease] = {}
         self._writes_all_events = False
         self._start_pushed: Callable[[TaskAdmissionLease], None] | None = None
@@ -101,7 +106,7 @@ class TaskAdmissionController:
         limits = {**config.resource_limits, SUBMISSION: config.submission_capacity}
         for resource, limit in limits.items():
             await self.set_limit(resource, limit, holder="config")
-        await self.session.ask(*codec.configure_args(config))
+        await self.session.ask(Configure(config))
 
     async def set_limit(self, resource: str, limit: int, *, holder: str = "pool") -> int:
         """Claim a limit for a resource; the smallest claim of all holders counts.
@@ -121,11 +126,11 @@ class TaskAdmissionController:
                 f"the limit of resource {resource!r} is {limit!r}, expected a whole number from 1"
                 " on; drop_limit takes a claim back."
             )
-        return await self._claim(resource, holder, limit)
+        return await self.session.ask(Claim(resource, holder, limit))
 
     async def drop_limit(self, resource: str, *, holder: str = "pool") -> int:
         """Take back a holder's claim; return the limit now in force, 0 for none."""
-        return await self._claim(resource, holder, "")
+        return await self.session.ask(Claim(resource, holder, None))
 
     async def set_state(self, state: PoolState) -> None:
         """Pause, drain or open the pool for all its members.
@@ -144,11 +149,6 @@ class TaskAdmissionController:
             )
         await self.ask("set_state", words[state])
 
-    async def _claim(self, resource: str, holder: str, limit: int | str) -> int:
-        name = codec.encode_resource(resource)
-        result = await self.ask("claim", name, check_id("holder", holder), limit)
-        return int(result[1])
-
     # -- leases
 
     async def admit(
@@ -164,11 +164,8 @@ class TaskAdmissionController:
             under_pressure: resources whose provider has no room now; tasks that ask for them are
                 admitted only where there are no others.
         """
-        args = codec.admit_args(slots, in_progress_seconds, under_pressure)
-        question = Admit(args, self._loop, self.return_late)
-        self.session.submit(question)
-        result = await question.future
-        return self.take_admission(result, question.payloads, question.sent_as)
+        ask = Admit(slots, in_progress_seconds, tuple(under_pressure))
+        return self.take_admission(await self.session.ask(ask))
 
     def finish(
         self, lease: TaskAdmissionLease, outcome: TaskOutcome
@@ -181,9 +178,7 @@ class TaskAdmissionController:
             At once, a future under way; it never raises.
         """
         self._held.pop(lease.lease_id, None)
-        release = Release(codec.outcome_args(lease.lease_id, outcome), self._loop)
-        self.session.submit(release)
-        return release.future
+        return self.session.ask(End(lease.lease_id, outcome))
 
     def return_unstarted(self, lease: TaskAdmissionLease) -> None:
         """Give a task back of which no code ran: it counts as no try."""
@@ -193,32 +188,33 @@ class TaskAdmissionController:
         """Whether the lease is this process's, as far as it knows."""
         return lease.lease_id in self._held
 
-    def take_admission(
-        self, result: Result, payloads: Sequence[bytes], membership: Membership | None
-    ) -> Admission:
-        """Return what an ``admit`` granted; from now on its leases are this process's."""
-        if membership is None or membership is not self.session.membership:
+    def take_admission(self, admitted: Admitted) -> Admission:
+        """Return what an ask granted; from now on its leases are this process's."""
+        if admitted.membership is not self.session.membership:
             # It has ended meanwhile: what was granted has gone back to the queue.
             return Admission(leases=(), blocked=None)
-        admission = codec.decode_admission(
-            result,
-            payloads,
-            membership.generation,
-            membership.member_id,
-            seen=self._pushes_seen,
-            put_back=self._put_back_unread,
+        seen, self._pushes_seen = self._pushes_seen, max([self._pushes_seen, *admitted.pushed])
+        unseen = [lease for number, lease in admitted.pushed.items() if number > seen]
+        leases = []
+        for lease in [*unseen, *admitted.leases]:
+            if isinstance(lease, Unreadable):
+                self._put_back_unread(lease)
+            else:
+                self._held[lease.lease_id] = lease
+                leases.append(lease)
+        self._writes_all_events = admitted.writes_all_events
+        return Admission(
+            leases=tuple(leases),
+            blocked=admitted.blocked,
+            expired=admitted.expired,
+            lost=admitted.lost,
+            writes_all_events=admitted.writes_all_events,
         )
-        self._pushes_seen = max([self._pushes_seen, *(number for number, _terms in result[2])])
-        self._writes_all_events = admission.writes_all_events
-        for lease in admission.leases:
-            self._held[lease.lease_id] = lease
-        return admission
 
-    def _put_back_unread(self, lease_id: str, error: Exception) -> None:
+    def _put_back_unread(self, unread: Unreadable) -> None:
         """Put back a task whose lease this version cannot read: another member may."""
-        self._guard.note("reading a task's lease", error)
-        outcome = TaskDeferred(delay_seconds=UNREAD_SECONDS)
-        self.session.submit(Release(codec.outcome_args(lease_id, outcome), self._loop))
+        self._guard.note("reading a task's lease", unread.error)
+        self.session.submit(End(unread.lease_id, TaskDeferred(delay_seconds=UNREAD_SECONDS)))
 
     def accept_pushes(self, start: Callable[[TaskAdmissionLease], None]) -> None:
         """Take tasks unasked, while this member is idle; each of its asks must then say `seen`.
@@ -240,18 +236,19 @@ class TaskAdmissionController:
         if number > self._pushes_seen + 1:
             self._changed()  # one before it was lost: the next ask is told both
             return
-        lease = codec.decode_pushed(terms, payload, membership.generation, membership.member_id)
+        lease = decode_pushed(terms, payload, membership)
         self._pushes_seen = number
         self._held[lease.lease_id] = lease
         if not self._guard.call(self._start_pushed, lease):
             self.return_unstarted(lease)
 
-    def return_late(self, result: Result, membership: Membership | None) -> None:
-        """Give back what an ``admit`` granted to a caller who has given up."""
-        known = set(self._held)  # started, by an ask that raised later
-        for lease in self.take_admission(result, (), membership).leases:
-            if lease.lease_id not in known:
-                self.return_unstarted(lease)
+    def on_unclaimed(self, operation: Operation[Any], reply: Reply) -> None:
+        """Give back what an ask granted to a caller that has gone."""
+        if isinstance(operation, Admit):
+            known = set(self._held)  # started, by an ask that raised later
+            for lease in self.take_admission(operation.decode(reply)).leases:
+                if lease.lease_id not in known:
+                    self.return_unstarted(lease)
 
     # -- looking
 
@@ -263,25 +260,23 @@ class TaskAdmissionController:
         """Say why ready tasks are not admitted now: how many, which reasons, when it may change."""
         return (await self._reader.snapshot()).blocked
 
-    async def ask(self, name: str, *args: str | int | bytes) -> Result:
+    async def ask(self, name: str, *args: str | int | bytes) -> list[Any]:
         """Run one operation of the pool and return its result.
 
         Raises:
             CoordinatorError: the shared state could not be used.
         """
-        return await self.session.ask(*codec.operation(name, *args))
+        return await self.session.ask(Named(name, args))
 
     def say(self, kind: str, lease: TaskAdmissionLease) -> None:
         """Tell what happens to a task in its worker, where the pool writes down that much."""
-        if not self._writes_all_events:
-            return
-        task_id = check_id("task id", lease.item.task_id)
-        self.session.submit(Word(codec.operation("say", kind, task_id, lease.lease_id)))
+        if self._writes_all_events:
+            self.session.submit(Say(kind, lease.item.task_id, lease.lease_id))
 
     async def close(self) -> None:
         """Leave the pool: tasks that still run go back to the queue."""
         try:
-            await self.session.close(codec.operation("leave"))
+            await self.session.close(Leave())
         finally:  # after it, as its replies set the timer
             if self._wake is not None:
                 self._wake.cancel()
@@ -335,13 +330,14 @@ class TaskAdmissionController:
         if self._wake is None or at < self._wake.when():
             self.on_next_wake(None)
 
-    def on_joined(self, membership: Membership) -> list[Operation]:  # noqa: ARG002
+    def on_joined(
+        self,
+        membership: Membership,  # noqa: ARG002
+    ) -> Sequence[tuple[Operation[Any], Told[Any]]]:
         """Say what this process runs; limits outlive their members."""
         self._pushes_seen = 0
         self._loop.call_soon(self._guard.call, self._changed)
-        if not self._functions:
-            return []
-        return [Operation(codec.operation("serve", *self._functions))]
+        return [(Named("serve", self._functions), ignored)] if self._functions else []
 
     def on_lost(self, membership: Membership) -> None:  # noqa: ARG002
         """Every task that runs here has gone back to the queue."""

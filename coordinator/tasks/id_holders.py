@@ -9,16 +9,14 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable
-from typing import Final, Protocol, cast
+from typing import Final, cast
 from urllib.parse import unquote
 
-import redis.asyncio as aioredis
 from redis.exceptions import RedisError
 
 from forebay.contracts.checks import shown
-from forebay.contracts.settings import MemberSettings
+from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import POOL_KEYS, ShardKeys
-from forebay.coordinator.server.address import ServerAddress
 from forebay.coordinator.server.connections import connection_error
 
 ARQ_QUEUE: Final = "arq:queue"
@@ -28,19 +26,7 @@ _UNREADABLE: Final = "a program that left a result which names no pool"
 _UNKNOWN: Final = "another program"
 
 
-class HolderServer(Protocol):
-    """The part of the process's server connection that this module uses."""
-
-    address: ServerAddress
-    settings: MemberSettings
-    client: aioredis.Redis
-
-    async def live_shards(self, prefix: str) -> list[str]:
-        """Return the names of the shards that exist now."""
-        ...
-
-
-async def holder_of(server: HolderServer, task_id: str) -> str:
+async def holder_of(server: Coordinator, task_id: str) -> str:
     """Return who holds an id that a pool was asked to take and does not hold itself.
 
     Returns:
@@ -56,7 +42,7 @@ async def holder_of(server: HolderServer, task_id: str) -> str:
         raise connection_error(error, server.address, f"looking for {task_id!r}") from error
 
 
-async def _marked(server: HolderServer, task_id: str) -> str | None:
+async def _marked(server: Coordinator, task_id: str) -> str | None:
     """Return who runs a job or left a result, where that says it."""
     for kind in ("in-progress", "result"):
         key = f"arq:{kind}:{task_id}"
@@ -72,7 +58,7 @@ async def _marked(server: HolderServer, task_id: str) -> str | None:
     return None
 
 
-async def _queued(server: HolderServer, task_id: str) -> str | None:
+async def _queued(server: Coordinator, task_id: str) -> str | None:
     """Return in whose queue a job waits."""
     pools = await server.live_shards(_POOL)
     pipe = server.client.pipeline(transaction=False)

@@ -17,13 +17,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
-from forebay.contracts.errors import ForebayError
-from forebay.contracts.tasks import Admission, TaskAdmissionLease
+from forebay.contracts.tasks import TaskAdmissionLease
 from forebay.coordinator.logs import Logger
-from forebay.coordinator.shard.operation import Args, Operation, Result
+from forebay.coordinator.shard.operation import Outcome
 from forebay.coordinator.supervision import Guard
-from forebay.coordinator.tasks import codec
 from forebay.coordinator.tasks.controller import TaskAdmissionController
+from forebay.coordinator.tasks.operations import Admit, Admitted
 
 log = Logger("forebay.tasks")
 
@@ -65,7 +64,7 @@ class TaskPuller:
         self._loop = asyncio.get_running_loop()
         self._guard = Guard(log)
         self._asked = 0
-        self._next: _Ask | None = None
+        self._next: Callable[[], Admit] | None = None  # makes the ask that has not left yet
         self._may_be_work = True  # something may have changed since the last ask left
         self._is_idle = False  # the pool may take this process for one with a free slot
         self._is_stopped = False
@@ -82,9 +81,27 @@ class TaskPuller:
             self._ask()
 
     def _ask(self) -> None:
-        if self._next is None:
-            self._next = _Ask(self, self._controller)
-            self._controller.session.submit(self._next)
+        if self._next is not None:
+            return
+        slots = 0
+
+        def make() -> Admit:
+            nonlocal slots
+            slots = self._settle(slots)
+            pressed = tuple(self._under_pressure())
+            return Admit(slots, self._in_progress_seconds, pressed, self._controller.seen)
+
+        def told(outcome: Outcome[Admitted]) -> bool:
+            nonlocal slots
+            asked, slots = slots, 0
+            if isinstance(outcome, Admitted):
+                self._answered(asked, outcome)
+            else:
+                self._failed(make, asked)
+            return True
+
+        self._next = make
+        self._controller.session.submit(make, told)
 
     def stop(self) -> None:
         """Ask for nothing any more, and be idle no more; what comes still goes back."""
@@ -107,7 +124,7 @@ class TaskPuller:
         self._may_be_work = True
         self.look()
 
-    def _prepare(self, before: int) -> int:
+    def _settle(self, before: int) -> int:
         """Settle how many to ask for, as the call leaves; ``before`` were asked for in vain."""
         self._next = None
         self._may_be_work = False
@@ -116,15 +133,11 @@ class TaskPuller:
         self._asked += slots
         return slots
 
-    def _admit_args(self, slots: int) -> Args:
-        return codec.admit_args(
-            slots, self._in_progress_seconds, self._under_pressure(), self._controller.seen
-        )
-
-    def _answered(self, slots: int, given: int, admission: Admission) -> None:
-        """Start what came; ``given`` counts as well what was pushed and is known already."""
+    def _answered(self, slots: int, admitted: Admitted) -> None:
+        """Start what came."""
+        admission = self._controller.take_admission(admitted)
         self._asked -= slots
-        self._is_idle = given < slots
+        self._is_idle = admitted.given < slots
         if not self._is_idle:
             self._may_be_work = True
         for lease in admission.leases:
@@ -135,7 +148,7 @@ class TaskPuller:
             self._lost(task_id, members)
         self.look()
 
-    def _failed(self, ask: _Ask, slots: int) -> None:
+    def _failed(self, ask: Callable[[], Admit], slots: int) -> None:
         """The server is away or full: ask again after a while, or when something changes."""
         self._asked -= slots
         if self._next is ask:
@@ -143,30 +156,3 @@ class TaskPuller:
         if not self._controller.session.is_closed:
             again = self._ask if self._is_stopped else self._on_change
             self._loop.call_later(self._controller.recheck_seconds, self._guard.call, again)
-
-
-class _Ask(Operation):
-    """One ask for tasks."""
-
-    __slots__ = ("_controller", "_puller", "_slots")
-
-    def __init__(self, puller: TaskPuller, controller: TaskAdmissionController) -> None:
-        super().__init__(())
-        self._puller = puller
-        self._controller = controller
-        self._slots = 0
-
-    def prepare(self) -> None:
-        self._slots = self._puller._prepare(self._slots)  # noqa: SLF001 - the two are one thing
-        self.args = self._puller._admit_args(self._slots)  # noqa: SLF001
-
-    def done(self, result: Result | ForebayError) -> None:
-        if isinstance(result, ForebayError):
-            self._puller._failed(self, self._slots)  # noqa: SLF001
-        else:
-            admission = self._controller.take_admission(result, self.payloads, self.sent_as)
-            given = codec.count_given(result)
-            self._puller._answered(self._slots, given, admission)  # noqa: SLF001
-
-    def late(self, result: Result) -> None:
-        self._controller.return_late(result, self.sent_as)

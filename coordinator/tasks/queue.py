@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from forebay.contracts.checks import check_type
 from forebay.contracts.errors import ConfigurationError
@@ -15,12 +15,12 @@ from forebay.contracts.tasks import (
     TaskAdmissionError,
     TaskDenialReason,
 )
-from forebay.coordinator.keys import check_id
+from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.logs import Logger
-from forebay.coordinator.shard.operation import Result
 from forebay.coordinator.shard.session import Session
-from forebay.coordinator.tasks import codec
-from forebay.coordinator.tasks.id_holders import HolderServer, holder_of
+from forebay.coordinator.tasks.denials import check_accepted
+from forebay.coordinator.tasks.id_holders import holder_of
+from forebay.coordinator.tasks.operations import EndWaiting, Submit, WhyEnded
 from forebay.coordinator.tasks.snapshots import PoolReader
 
 MAX_PAYLOAD_BYTES: Final = 8 * 1024 * 1024
@@ -33,17 +33,17 @@ class FairTaskQueue:
     """Membership and order of the ready tasks of one pool; which may go is not decided here.
 
     Args:
-        channel: the pool's.
+        session: the pool's.
         reader: looks at the pool.
         server: the process's connection, to look who else holds an id.
         pool: its name, for the log.
     """
 
     def __init__(
-        self, channel: Session, reader: PoolReader, server: HolderServer, pool: str
+        self, session: Session, reader: PoolReader, server: Coordinator, pool: str
     ) -> None:
         self._pool = pool
-        self._channel = channel
+        self._session = session
         self._reader = reader
         self._server = server
         self._said_of: set[str] = set()  # functions whose tasks wait, as nobody serves them
@@ -62,14 +62,14 @@ class FairTaskQueue:
             CoordinatorError: the shared state could not be used.
         """
         _check_task(task)
-        result = await self._channel.ask(*codec.submit_args(task))
+        result = await self._session.ask(Submit(task))
         return await self._is_new(result, task)
 
-    async def _is_new(self, result: Result, task: SchedulableTask) -> bool:
+    async def _is_new(self, result: list[Any], task: SchedulableTask) -> bool:
         """Return whether a submitted task is new; raise where it was refused, and say by whom."""
         if result == ["known", "elsewhere"]:
             raise _held_elsewhere(task, await holder_of(self._server, task.task_id))
-        is_new = codec.check_accepted(result, f"task {task.task_id!r}", task)
+        is_new = check_accepted(result, f"task {task.task_id!r}", task)
         if is_new and task.function is not None:
             self._say_if_it_waits(task.function, task, is_served=result == ["accepted"])
         return is_new
@@ -106,7 +106,7 @@ class FairTaskQueue:
         for task in tasks:
             _check_task(task)
         _check_distinct(tasks)
-        asked = [self._channel.ask(*codec.submit_args(task)) for task in tasks]
+        asked = [self._session.ask(Submit(task)) for task in tasks]
         # All of them: an error that nobody fetches would be logged by asyncio, one line each.
         answers = await asyncio.gather(*asked, return_exceptions=True)
         accepted, refused = [], None
@@ -170,11 +170,9 @@ class FairTaskQueue:
         return await self._end_waiting("fail_lost", task_id, result, result_seconds)
 
     async def _end_waiting(
-        self, operation: str, task_id: str, result: bytes, result_seconds: float | None
+        self, why: WhyEnded, task_id: str, result: bytes, result_seconds: float | None
     ) -> bool:
-        kept = "" if result_seconds is None else codec.milliseconds(result_seconds)
-        args = codec.operation(operation, check_id("task id", task_id), result, kept)
-        return await self._channel.ask(*args) == ["discarded"]
+        return await self._session.ask(EndWaiting(why, task_id, result, result_seconds))
 
     async def view(self) -> QueueView:
         """Look at what waits; changes nothing.

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, cast
 from urllib.parse import unquote
 
 from redis.exceptions import RedisError
@@ -21,18 +21,11 @@ from forebay.coordinator.requests.snapshots import decode_audit
 from forebay.coordinator.scripts.composing import script
 from forebay.coordinator.server.connections import connection_error
 from forebay.coordinator.server.refusals import reading_error
-from forebay.coordinator.tasks import codec
+from forebay.coordinator.tasks.denials import decode_reasons
+from forebay.coordinator.tasks.names import parse_signature
 
 MAX_ROWS: Final = 100
 """Rows of each list that is shown (``lua/tasks/show.lua``, ``snapshot.lua``)."""
-
-
-class Reader(Protocol):
-    """What is needed of the process's connection to a server."""
-
-    async def read(self, name: str, keys: Sequence[str], args: Sequence[str | int] = ()) -> bytes:
-        """Run a read-only script and return its reply."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +67,7 @@ class PoolReader:
         keys: of the pool.
     """
 
-    def __init__(self, reader: Reader, keys: ShardKeys) -> None:
+    def __init__(self, reader: Coordinator, keys: ShardKeys) -> None:
         self._reader = reader
         self._keys = keys
 
@@ -108,7 +101,7 @@ def decode_snapshot(capture: Mapping[str, Any]) -> PoolSnapshot:
         admission=_admission_view(limits, leased, kept, rows),
         blocked=TaskAdmissionBlockSummary(
             queued_count=capture["queued"],
-            reasons=codec.decode_reasons(capture["reasons"]),
+            reasons=decode_reasons(capture["reasons"]),
             available_at=float(due_us) / 1e6 if due_us else None,
             diagnostics={"delayed": capture["delayed"], "parked": capture["parked"]},
         ),
@@ -150,14 +143,14 @@ def _spec_of(row: Mapping[str, Any]) -> TaskGroupSpec:
 def _demand(row: Mapping[str, Any]) -> Counter[str]:
     demand: Counter[str] = Counter()
     for signature, count in dict(row["demand"]).items():
-        for resource, amount in codec.parse_signature(signature).items():
+        for resource, amount in parse_signature(signature).items():
             demand[resource] += amount * count
     return demand
 
 
 def _queue_view(queued: int, rows: Sequence[Mapping[str, Any]]) -> QueueView:
     waiting = {str(group_of(row["name"])): row for row in rows if row["waiting"]}
-    firsts = {name: codec.parse_signature(row["signature"]) for name, row in waiting.items()}
+    firsts = {name: parse_signature(row["signature"]) for name, row in waiting.items()}
     fitting = [name for name, row in waiting.items() if row["fits"]]
     peer_demand = Counter(resource for name in fitting for resource in firsts[name])
     return QueueView(
@@ -178,7 +171,7 @@ def _admission_view(
     rows: Sequence[Mapping[str, Any]],
 ) -> TaskAdmissionView:
     def by_group(field: str) -> dict[str, Amounts]:
-        return {str(group_of(row["name"])): codec.parse_signature(row[field]) for row in rows}
+        return {str(group_of(row["name"])): parse_signature(row[field]) for row in rows}
 
     return TaskAdmissionView(
         limits=limits,

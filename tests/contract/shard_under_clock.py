@@ -20,12 +20,14 @@ from forebay.contracts.requests import RequestAdmissionItem
 from forebay.contracts.settings import RequestAdmissionConfig
 from forebay.contracts.snapshots import AuditReport, GlobalSnapshot
 from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, request_shard
-from forebay.coordinator.requests import codec
+from forebay.coordinator.requests.operations import Acquire
+from forebay.coordinator.requests.registering import Register
 from forebay.coordinator.requests.snapshots import decode_audit, decode_capture
 from forebay.coordinator.scripts.composing import compose
 from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
-from forebay.coordinator.shard.membership import member_keys
+from forebay.coordinator.server.membership import member_keys
+from forebay.coordinator.shard.operation import Args
 from tests.support_scripts import FRAGMENTS
 
 SERVERS: Final = ("fakeredis", "server")
@@ -63,14 +65,14 @@ class Shard:
         args = (member_id, str(TTL_US), SCHEMA_VERSION, "server", "born")
         self.client.eval(text, len(keys), *keys, *args, str(KEEP_UNUSED_SHARD_MS))
 
-    def batch(self, member_id: str, *operations: codec.Args) -> list[Any]:
+    def batch(self, member_id: str, *operations: Args) -> list[Any]:
         number = self.batches[member_id] = self.batches.get(member_id, 0) + 1
         args = [part for operation in operations for part in operation]
         reply: list[Any] = json.loads(self.run("requests/batch", member_id, number, *args))
         return reply
 
     def register(self, member_id: str, cap: int, alias: str = "main", **config: Any) -> None:
-        self.batch(member_id, codec.register_args(alias, cap, RequestAdmissionConfig(**config)))
+        self.batch(member_id, Register(alias, cap, RequestAdmissionConfig(**config)).encode())
 
     def acquire(
         self,
@@ -87,7 +89,7 @@ class Shard:
             group=RequestGroupSpec(key=group, weight=weight),
             attempt_id=attempt_id,
         )
-        return str(self.batch(member_id, codec.acquire_args(item, wait))[3][0][0])
+        return str(self.batch(member_id, Acquire(item, wait).encode())[3][0][0])
 
     def release(self, member_id: str, lease_id: str, outcome: str = "success") -> None:
         self.batch(member_id, ("release", lease_id, outcome, 0, "born", "", ""))

@@ -18,8 +18,8 @@ from forebay.coordinator.keys import request_shard
 from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.availability import Availability
 from forebay.coordinator.server.connections import open_sync
-from forebay.coordinator.shard.heartbeat import Heartbeat
-from forebay.coordinator.shard.membership import Membership, boot_seconds
+from forebay.coordinator.server.heartbeat import Heartbeat
+from forebay.coordinator.server.membership import Membership, boot_seconds
 from tests.contract.chat_domain import MODEL, item
 from tests.support import wait_until
 from tests.support_proxy import FaultyProxy
@@ -151,7 +151,7 @@ async def test_a_fault_of_the_threads_own_loop_ends_it_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     server = Server(lambda _count, _member: ALIVE)
-    monkeypatch.setattr("forebay.coordinator.shard.heartbeat.AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr("forebay.coordinator.server.heartbeat.AGAIN_SECONDS", 0.01)
     async with beating(server) as heartbeat:
         broken: list[int] = []
         look = heartbeat._has_loop_stalled
@@ -225,7 +225,7 @@ async def test_a_loop_that_nobody_asked_to_turn_for_long_is_no_stalled_one(
                 heartbeat.remove(first)  # nobody's heartbeat is due from now on
             later = SETTINGS.loop_stall_seconds + 100
             monkeypatch.setattr(
-                "forebay.coordinator.shard.heartbeat.boot_seconds", lambda: boot_seconds() + later
+                "forebay.coordinator.server.heartbeat.boot_seconds", lambda: boot_seconds() + later
             )
             if then == "joins again":
                 heartbeat.add(membership("second"))

@@ -169,7 +169,7 @@ class Waiting:
         # The server takes a connection's commands in order: the first has been carried out.
         await subscriber.subscribe("fb:another", lambda _: None, lambda: None)
         yield
-        await subscriber.subscribe(name, session._on_message, self.shard.on_resumed)
+        await subscriber.subscribe(name, session._memberships._on_message, self.shard.on_resumed)
         self.shard.on_resumed()
 
 
@@ -194,9 +194,9 @@ def asked_of(session: Session) -> list[str]:
     names: list[str] = []
     submit = session.submit
 
-    def note(operation: Operation) -> None:
-        names.append(str(operation.args[0]))
-        submit(operation)
+    def note(operation: Operation[Any], *told: Any) -> None:
+        names.append(str(operation.encode()[0]))
+        submit(operation, *told)
 
     session.submit = note  # type: ignore[method-assign]
     return names

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import pytest
 from structlog.testing import capture_logs
@@ -13,9 +14,10 @@ from structlog.testing import capture_logs
 import forebay
 from forebay.contracts.errors import ConfigurationError, CoordinatorError, CoordinatorUnavailable
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.requests import codec
+from forebay.coordinator.requests import operations
+from forebay.coordinator.requests.shard import RequestShard
 from forebay.coordinator.shard.batches import OPERATIONS_PER_CALL
-from forebay.coordinator.shard.operation import Operation, Question, Release
+from forebay.coordinator.shard.operation import Args, EndOfLease, Operation, Reply
 from forebay.coordinator.shard.session import Session
 from tests.contract.chat_domain import MODEL, is_idle, item, when
 from tests.support import wait_until
@@ -23,8 +25,28 @@ from tests.support_scene import Controller, settings, soon
 from tests.support_scripts import AIMD
 
 CAP = 200
-LOOK = ("state", "nobody")
+
+
+@dataclass(frozen=True)
+class Look(Operation[list[Any]]):
+    """Asks for an attempt that the shard does not know; told the words of its answer."""
+
+    argument: Any = "nobody"
+
+    needs_memory: ClassVar[bool] = False
+
+    def encode(self) -> Args:
+        return ("state", self.argument)
+
+    def decode(self, reply: Reply) -> list[Any]:
+        return list(reply.terms)
+
+
 SECRET = "a secret"  # no line of a traceback quotes it, only the message does
+
+
+def waiting_on(shard: RequestShard) -> int:
+    return sum(attempt.is_waiting for attempt in shard._attempts.values())
 
 
 class Lost(list[str]):
@@ -55,54 +77,74 @@ def session(requests: Controller) -> Session:
     return requests._shards[MODEL].session
 
 
-class Broken(Operation):
-    """An operation of which one method raises, the first time or always."""
+class Broken(Operation[list[Any]]):
+    """A look of which one step raises, the first time or always.
 
-    def __init__(self, method: str, *, always: bool = False) -> None:
-        super().__init__(LOOK, takes=False)
-        self.told: list[Any] = []
-        self.late_with: list[Any] = []
-        self._method = method
+    Attributes:
+        heard: what its caller was told.
+        undone: what its reply gave to a caller that had gone.
+    """
+
+    needs_memory: ClassVar[bool] = False
+
+    def __init__(self, step: str, *, always: bool = False) -> None:
+        self.heard: list[Any] = []
+        self.undone: list[Any] = []
+        self._step = step
         self._always = always
 
-    def _raise(self, method: str) -> None:
-        if method == self._method:
-            self._method = method if self._always else ""
+    def _raise(self, step: str) -> None:
+        if step == self._step:
+            self._step = step if self._always else ""
             raise ValueError(SECRET)
 
-    def prepare(self) -> None:
-        self._raise("prepare")
+    def make(self) -> Broken:
+        self._raise("make")
+        return self
 
-    def done(self, result: Any) -> None:
-        self._raise("done")
-        self.told.append(result)
+    def encode(self) -> Args:
+        return Look().encode()
 
-    def late(self, result: Any) -> None:
-        self.late_with.append(result)
-        self._raise("late")
+    def decode(self, reply: Reply) -> list[Any]:
+        self._raise("decode")
+        return list(reply.terms)
+
+    def told(self, outcome: Any) -> bool:
+        self._raise("told")
+        self.heard.append(outcome)
+        return True
+
+    def undo(self, reply: Reply) -> tuple[()]:
+        self.undone.append(list(reply.terms))
+        self._raise("undo")
+        return ()
+
+    def submit(self, session: Session) -> None:
+        session.submit(self.make, self.told)
 
 
-@pytest.mark.parametrize("method", ["done", "prepare"])
+@pytest.mark.parametrize("step", ["make", "decode", "told"])
 @pytest.mark.parametrize("place", [0, 20, OPERATIONS_PER_CALL - 1, OPERATIONS_PER_CALL])
 async def test_an_operation_that_raises_leaves_no_other_of_its_batch_without_a_result(
-    session: Session, method: str, place: int
+    session: Session, step: str, place: int
 ) -> None:
-    questions = [Question(LOOK, asyncio.get_running_loop()) for _ in range(2 * OPERATIONS_PER_CALL)]
-    broken = Broken(method)
+    broken, asked = Broken(step), []
     with capture_logs() as logs:
-        for operation in [*questions[:place], broken, *questions[place:]]:
-            session.submit(operation)
-        answers = await soon(asyncio.gather(*(question.future for question in questions)))
-    assert answers == [["unknown"]] * len(questions)
-    assert [type(told) for told in broken.told] == [CoordinatorError]
-    assert broken.late_with == ([["unknown"]] if method == "done" else [])
+        for number in range(2 * OPERATIONS_PER_CALL):
+            if number == place:
+                broken.submit(session)
+            asked.append(session.ask(Look()))
+        answers = await soon(asyncio.gather(*asked))
+    assert answers == [["unknown"]] * len(asked)
+    assert [type(told) for told in broken.heard] == [CoordinatorError]
+    assert broken.undone == ([] if step == "make" else [["unknown"]])
     faults = [entry for entry in logs if entry["event"] == "unexpected_exception"]
     assert [(fault["error_type"], fault["log_level"]) for fault in faults] == [
         ("ValueError", "error")
     ]
     assert "Traceback" in faults[0]["stack"]
     assert SECRET not in str(faults)
-    assert await soon(session.ask(*LOOK)) == ["unknown"]
+    assert await soon(session.ask(Look())) == ["unknown"]
 
 
 async def test_an_operation_that_always_raises_is_logged_once_and_stops_nothing(
@@ -110,30 +152,37 @@ async def test_an_operation_that_always_raises_is_logged_once_and_stops_nothing(
 ) -> None:
     with capture_logs() as logs:
         for _ in range(100):
-            session.submit(Broken("done", always=True))
-        assert await soon(session.ask(*LOOK)) == ["unknown"]
+            Broken("decode", always=True).submit(session)
+        assert await soon(session.ask(Look())) == ["unknown"]
     assert len([entry for entry in logs if entry["event"] == "unexpected_exception"]) == 1
 
 
-async def test_a_late_result_that_raises_stops_nothing(session: Session) -> None:
-    broken = Broken("late")
-    session.submit(broken)
+async def test_an_undo_that_raises_stops_nothing(session: Session) -> None:
+    broken = Broken("undo")
+    broken.submit(session)
     session._flush()
-    broken.given_up = True
-    assert await soon(session.ask(*LOOK)) == ["unknown"]
-    assert broken.late_with == [["unknown"]]
+    session._batches.under_way[0].is_given_up = True
+    assert await soon(session.ask(Look())) == ["unknown"]
+    assert broken.undone == [["unknown"], ["unknown"]]
+    assert [type(told) for told in broken.heard] == []
 
 
 async def test_a_caller_who_is_given_up_and_raises_leaves_no_other_without_its_error(
-    requests: Controller, session: Session
+    session: Session,
 ) -> None:
-    broken = Broken("done")
-    session.submit(broken)
-    asked = session.ask(*LOOK)
+    Broken("told").submit(session)
+    asked = session.ask(Look())
     session._batches.give_up(CoordinatorUnavailable("away"))
     with pytest.raises(CoordinatorUnavailable):
         await soon(asked)
-    assert await soon(session.ask(*LOOK)) == ["unknown"]
+    assert await soon(session.ask(Look())) == ["unknown"]
+
+
+async def test_what_a_reply_gives_to_a_caller_that_has_gone_is_undone(session: Session) -> None:
+    broken = Broken("none")
+    session.submit(broken, lambda _outcome: False)
+    assert await soon(session.ask(Look())) == ["unknown"]
+    assert broken.undone == [["unknown"]]
 
 
 @pytest.mark.parametrize("method", ["on_notices", "on_next_wake"])
@@ -152,7 +201,7 @@ async def test_a_listener_that_raises_costs_no_result(
 
     monkeypatch.setattr(requests._shards[MODEL], method, broken)
     monkeypatch.setattr(session._batches, "take_reply", take_with_a_notice)
-    answers = await soon(asyncio.gather(*(session.ask(*LOOK) for _ in range(3))))
+    answers = await soon(asyncio.gather(*(session.ask(Look()) for _ in range(3))))
     assert answers == [["unknown"]] * 3
 
 
@@ -249,24 +298,14 @@ async def test_replies_that_can_never_be_read_are_no_hot_loop(
     await wait_until(lambda: pauses[:3] == [1, 2, 3])
 
 
-class Unsendable(Question):
-    """A question whose argument has no form in bytes."""
-
-    def __init__(self, argument: Any) -> None:
-        super().__init__(("state", argument), asyncio.get_running_loop())
-
-
 @pytest.mark.parametrize("argument", [None, [1], "\ud800"], ids=repr)
 async def test_what_has_no_form_in_bytes_fails_alone(session: Session, argument: Any) -> None:
-    unsendable = Unsendable(argument)
-    before, after = Question(LOOK, session._loop), Question(LOOK, session._loop)
-    for operation in (before, unsendable, after):
-        session.submit(operation)
-    assert await soon(before.future) == ["unknown"]
-    assert await soon(after.future) == ["unknown"]
+    before, unsendable, after = (session.ask(Look(name)) for name in ("a", argument, "b"))
+    assert await soon(before) == ["unknown"]
+    assert await soon(after) == ["unknown"]
     with pytest.raises(CoordinatorError):
-        await soon(unsendable.future)
-    assert await soon(session.ask(*LOOK)) == ["unknown"]
+        await soon(unsendable)
+    assert await soon(session.ask(Look())) == ["unknown"]
 
 
 # -- one attempt, one notice
@@ -277,7 +316,7 @@ async def test_a_grant_that_cannot_be_read_fails_its_attempt_and_goes_back(
     coordinator: Coordinator,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    decode, broken = codec.decode_lease, []
+    decode, broken = operations.decode_lease, []
 
     def decode_but_the_first(asked: Any, *rest: Any) -> Any:
         if not broken:
@@ -285,7 +324,7 @@ async def test_a_grant_that_cannot_be_read_fails_its_attempt_and_goes_back(
             raise KeyError(SECRET)
         return decode(asked, *rest)
 
-    monkeypatch.setattr(codec, "decode_lease", decode_but_the_first)
+    monkeypatch.setattr(operations, "decode_lease", decode_but_the_first)
     asked = [asyncio.ensure_future(requests.acquire(item())) for _ in range(3)]
     ended = await soon(asyncio.gather(*asked, return_exceptions=True))
     assert [type(end).__name__ for end in ended] == ["CoordinatorError"] + [
@@ -303,8 +342,8 @@ async def test_a_notice_that_cannot_be_read_fails_its_attempt_and_no_other(
     held = await requests.acquire(item())
     waiting = [asyncio.ensure_future(requests.acquire(item())) for _ in range(2)]
     shard = requests._shards[MODEL]
-    await wait_until(lambda: shard._waiting == 2)
-    decode, broken = codec.decode_lease, []
+    await wait_until(lambda: waiting_on(shard) == 2)
+    decode, broken = operations.decode_lease, []
 
     def decode_but_the_first(asked: Any, *rest: Any) -> Any:
         if not broken:
@@ -312,7 +351,7 @@ async def test_a_notice_that_cannot_be_read_fails_its_attempt_and_no_other(
             raise KeyError(SECRET)
         return decode(asked, *rest)
 
-    monkeypatch.setattr(codec, "decode_lease", decode_but_the_first)
+    monkeypatch.setattr(operations, "decode_lease", decode_but_the_first)
     await requests.release(held, forebay.SUCCESS)
     ended = await soon(asyncio.gather(*waiting, return_exceptions=True))
     errors = [end for end in ended if isinstance(end, CoordinatorError)]
@@ -322,12 +361,15 @@ async def test_a_notice_that_cannot_be_read_fails_its_attempt_and_no_other(
     await when(coordinator, is_idle)
 
 
-async def test_a_release_whose_answer_is_unknown_is_told_deferred(
-    session: Session, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    release = Release(LOOK, session._loop)  # answered by a word that is no reason of a release
-    session.submit(release)
-    result = await soon(release.future)
+class LookedFor(EndOfLease):
+    """A release that is answered by a word which is no reason of a release."""
+
+    def encode(self) -> Args:
+        return Look().encode()
+
+
+async def test_a_release_whose_answer_is_unknown_is_told_deferred(session: Session) -> None:
+    result = await soon(session.ask(LookedFor()))
     assert result.reason is forebay.ReleaseReason.DEFERRED
 
 
@@ -336,12 +378,12 @@ async def test_a_refused_look_ends_the_attempt_that_waits(requests: Controller) 
     held = await requests.acquire(item())
     waiting = asyncio.ensure_future(requests.acquire(item()))
     shard = requests._shards[MODEL]
-    await wait_until(lambda: shard._waiting == 1)
+    await wait_until(lambda: waiting_on(shard) == 1)
     attempt = next(iter(shard._attempts.values()))
-    shard._recheck_one(attempt)
+    shard._upkeep.recheck(attempt)
     look = shard.session._batches._queue[-1]
     shard.session._batches._queue.clear()
-    look.done(ConfigurationError("forbidden"))
+    look.told(ConfigurationError("forbidden"))
     with pytest.raises(ConfigurationError):
         await soon(waiting)
     assert (await requests.release(held, forebay.SUCCESS)).released

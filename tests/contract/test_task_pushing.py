@@ -11,9 +11,8 @@ from forebay.contracts.errors import CoordinatorFull
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.tasks import Admission
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.shard.operation import Operation
-from forebay.coordinator.tasks import codec
 from forebay.coordinator.tasks.controller import TaskAdmissionController
+from forebay.coordinator.tasks.operations import Admit
 from tests.support import wait_until
 from tests.support_tasks import Work, joined, task
 
@@ -98,10 +97,10 @@ async def test_task_that_an_ask_under_way_is_told_again_starts_once(
 ) -> None:
     await tasks.queue.submit(task("t"))
     await wait_until(lambda: bool(worker.names))
-    result = await worker.tasks.session.ask(*codec.admit_args(0, 60.0, (), seen=0))
-    admission = worker.tasks.take_admission(result, [], worker.tasks.session.membership)
+    admitted = await worker.tasks.session.ask(Admit(0, 60.0, (), seen=0))
+    admission = worker.tasks.take_admission(admitted)
 
-    assert [number for number, _lease in result[2]] == [1]
+    assert list(admitted.pushed) == [1]
     assert (admission.leases, worker.tasks.seen) == ((), 1)
 
 
@@ -245,9 +244,9 @@ async def test_member_that_is_stopping_says_again_that_it_takes_no_more(
         await work.be_idle()
         submit = taker.session.submit
 
-        def fail(operation: Operation) -> None:
+        def fail(_make: Any, told: Any) -> None:
             taker.session.submit = submit
-            operation.done(CoordinatorFull("no memory is left"))
+            told(CoordinatorFull("no memory is left"))
 
         taker.session.submit = fail
         work.puller.stop()

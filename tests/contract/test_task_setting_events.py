@@ -13,7 +13,7 @@ from forebay.contracts.task_policies import (
     DebtCeiling,
     TaskAdmissionConfig,
 )
-from forebay.coordinator.tasks import codec
+from forebay.coordinator.tasks.operations import Configure
 from tests.contract.pool_under_clock import LIMITS, Pool, honest_pool
 from tests.contract.run_plans import plan
 from tests.contract.shard_under_clock import SERVERS
@@ -37,7 +37,7 @@ def told(pool: Pool, kind: str) -> list[tuple[str, ...]]:
 
 
 def configure(pool: Pool, config: TaskAdmissionConfig) -> None:
-    name, _count, *args = codec.configure_args(config)
+    name, _count, *args = Configure(config).encode()
     pool.ask("m", str(name), *args)
 
 

@@ -12,7 +12,7 @@ from arq.worker import Worker
 from structlog.testing import capture_logs
 
 from forebay.contracts.settings import MemberSettings
-from forebay.coordinator.tasks import codec
+from forebay.coordinator.tasks import operations
 from forebay.workers.arq import job_runs
 from forebay.workers.arq.pool import create_pool
 from forebay.workers.arq.worker import ForebayWorker
@@ -180,8 +180,8 @@ async def test_a_lease_that_cannot_be_read_is_put_back_and_costs_no_other(
     redis_url, jobs, monkeypatch
 ):
     monkeypatch.setattr("forebay.coordinator.tasks.controller.UNREAD_SECONDS", 0.05)
-    raises = Broken(1, ValueError(SECRET), codec.decode_lease)
-    monkeypatch.setattr(codec, "decode_lease", raises)
+    raises = Broken(1, ValueError(SECRET), operations.decode_lease)
+    monkeypatch.setattr(operations, "decode_lease", raises)
     asked = [task(str(number), group()) for number in range(4)]
     await jobs.tasks.queue.enqueue(asked)
     admitted: set[str] = set()
@@ -224,7 +224,7 @@ async def test_each_lost_task_is_told_though_the_first_callback_raises(redis_url
             await jobs.enqueue_job("gated", _job_id=str(number))
         await wait_until(lambda: len(gate.inside) == 3)
         membership = worker.tasks_admission.session.membership
-        worker.tasks_admission.session._on_expired(membership)
+        worker.tasks_admission.session._memberships.expire(membership)
         await wait_until(lambda: len(gate.cancelled) == 3)
         assert sorted(told) == ["0", "1", "2"]
         gate.open.set()

@@ -148,14 +148,14 @@ async def test_it_outlives_the_loss_of_a_lease_whose_job_has_not_begun(
     gate = Gate()
     gate.open.set()
     async with working(redis_url, gate.gated, member=SETTINGS) as worker:
-        channel, start = worker.tasks_admission.session, worker._runs._puller._start
+        session, start = worker.tasks_admission.session, worker._runs._puller._start
         cancelled = []
 
         def start_and_lose(lease):
             start(lease)
             if not cancelled:
                 cancelled.append(worker.tasks[lease.item.task_id])
-                channel._on_expired(channel.membership)
+                session._memberships.expire(session.membership)
 
         monkeypatch.setattr(worker._runs._puller, "_start", start_and_lose)
         assert await result_of(await jobs.enqueue_job("gated", _job_id="one")) == "let go"

@@ -11,9 +11,10 @@ from structlog.testing import capture_logs
 import forebay
 from forebay.contracts.errors import CoordinatorUnavailable, SchemaMismatch
 from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.requests.registering import Leave, Sweep
 from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
-from forebay.coordinator.shard.joining import Joiner
+from forebay.coordinator.shard.joining import Memberships
 from forebay.coordinator.shard.session import Session
 from tests.contract.chat_domain import MODEL, item
 from tests.support import wait_until
@@ -60,8 +61,8 @@ async def test_a_close_that_meets_a_join_leaves_no_member_and_no_heartbeat(
 ) -> None:
     async with await Coordinator.open(redis_url, settings()) as coordinator:
         requests = Controller(coordinator)
-        held = Hold(Joiner.join, after=after)
-        monkeypatch.setattr(Joiner, "join", lambda joiner: held(joiner))  # noqa: PLW0108 - a method
+        held = Hold(Memberships.join, after=after)
+        monkeypatch.setattr(Memberships, "join", lambda mine: held(mine))  # noqa: PLW0108 - a method
         registering = asyncio.ensure_future(requests.register(MODEL, "mine", 1))
         await wait_until(lambda: held.is_reached)
         closing = asyncio.ensure_future(requests.close())
@@ -90,7 +91,7 @@ async def test_a_close_that_is_cancelled_closes_all_the_same(redis_url: str) -> 
         assert session._link.wire is None
         assert coordinator.heartbeat._memberships == {}
         with pytest.raises(CoordinatorUnavailable):
-            await soon(session.ask("state", "nobody"))
+            await soon(session.ask(Sweep()))
         proxy.flow()
 
 
@@ -146,7 +147,7 @@ async def test_one_shard_that_cannot_be_closed_keeps_no_other_open(
         with pytest.raises(ValueError):  # noqa: PT011 - raised above
             await requests.close()
         assert shards[1].session.is_closed
-        await shards[0].session.close()
+        await shards[0].session.close(Leave())
 
 
 async def test_one_connection_that_cannot_be_closed_keeps_no_other_open(

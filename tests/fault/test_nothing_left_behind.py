@@ -160,7 +160,7 @@ async def test_a_denial_that_comes_after_a_look_leaves_no_waiter(
             return bool(heard)
 
         await wait_until(is_denied)
-        shard._look()  # the shard knows the attempt no longer
+        shard._upkeep.look()  # the shard knows the attempt no longer
         if is_behind:
             await asked_anew.sprung.wait()
             await scene.until(waiters=1)
@@ -254,7 +254,7 @@ async def test_without_memory_waits_end_and_the_leases_of_the_dead_pass_on(
         await wait_until(both_wait)
         admin.config_set("maxmemory", 1)
         dead._server.heartbeat._memberships.clear()
-        sweep = shard_of(dead)._sweep
+        sweep = shard_of(dead)._upkeep._sweep
         assert sweep is not None
         sweep.cancel()
         with pytest.raises(forebay.RequestAdmissionError):

@@ -15,6 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 import forebay
+from forebay.coordinator.requests.registering import Sweep
 from forebay.coordinator.server import link, wakeups, wire
 from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
@@ -129,11 +130,11 @@ async def repeat_of_a_batch(url: str, thrown: ThrownAt, patch: Any) -> AsyncIter
         throw_into(patch, Link, "_make_whole", thrown)
         mine = session_of(requests)
         mine._link._repairing._work = mine._link._make_whole
-        asked = mine.ask("state", "nobody")
+        asked = mine.ask(Sweep())
         mine._flush()
         assert mine._batches.under_way
         mine._link.drop("for the test")
-        assert await soon(asked) == ["unknown"]
+        assert await soon(asked) is None
         yield
         await use(requests)
 
@@ -148,7 +149,9 @@ async def wake_ups(url: str, thrown: ThrownAt, patch: Any) -> AsyncIterator[None
         await rival.register(MODEL, "rival", 1)
         held = await rival.acquire(item())
         waiting = asyncio.ensure_future(requests.acquire(item()))
-        await wait_until(lambda: bool(requests._shards[MODEL]._waiting))
+        await wait_until(
+            lambda: any(a.is_waiting for a in requests._shards[MODEL]._attempts.values())
+        )
         subscriber: Any = requests._server.subscriber
         throw_into(patch, Subscriber, "_reconnect", thrown)
         subscriber._reconnecting._work = subscriber._reconnect

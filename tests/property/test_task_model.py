@@ -22,7 +22,7 @@ from forebay.contracts.task_policies import (
 from forebay.contracts.tasks import Amounts
 from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
-from forebay.coordinator.tasks import codec
+from forebay.coordinator.tasks.operations import Configure
 from tests.contract.pool_under_clock import Pool
 from tests.contract.shard_under_clock import START_US
 from tests.property.modes import LONG, explore
@@ -316,7 +316,7 @@ class TaskPoolMachine(RuleBasedStateMachine):
         config = TaskAdmissionConfig(
             borrow=borrow, reserve_after_seconds=max(0.001, reserve_us / 1e6), max_losses=losses
         )
-        name, _count, *args = codec.configure_args(config)
+        name, _count, *args = Configure(config).encode()
         policy = Strict() if borrow is None else Borrow(borrow)
         reserve_after_us = round(config.reserve_after_seconds * 1e6)
         expect = lambda: self.model.configure(policy, reserve_after_us, losses)  # noqa: E731

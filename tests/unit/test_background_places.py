@@ -18,7 +18,7 @@ TIMERS = {"call_later": 1, "call_at": 1, "call_soon": 0, "call_soon_threadsafe":
 
 HEARD_OF = {
     "coordinator/supervision.py _begin": "Background itself: its callback logs and begins again",
-    "coordinator/shard/heartbeat.py add": "a loop under a guard; one that ended is started again",
+    "coordinator/server/heartbeat.py add": "a loop under a guard; one that ended is started again",
     "coordinator/server/embedded_watchdog.py main": "ends the server with its owner; a process",
     "coordinator/coordinator.py _started": "awaited at once",
     "coordinator/requests/controller.py release": "given to the caller; catches all",
@@ -41,8 +41,8 @@ HEARD_OF = {
 SIMPLE_CALLBACKS = {
     "coordinator/supervision.py _ended": "begins the work again: makes a task and no more",
     "coordinator/server/wire.py write": "guards what it tells",
-    "coordinator/shard/heartbeat.py _ask_loop_to_turn": "notes the time",
-    "coordinator/shard/heartbeat.py _beat": "the channel guards what it tells",
+    "coordinator/server/heartbeat.py _ask_loop_to_turn": "notes the time",
+    "coordinator/server/heartbeat.py _beat": "the channel guards what it tells",
     "coordinator/requests/threads.py _begin_soon": "makes a task",
     "forebay/transports/streams.py __del__": "makes a task",
 }

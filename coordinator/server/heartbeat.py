@@ -22,7 +22,7 @@ from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.scripts.composing import FUNCTION_NOT_FOUND, script
 from forebay.coordinator.server.availability import Availability, ConnectionState
-from forebay.coordinator.shard.membership import Membership, boot_seconds, member_keys
+from forebay.coordinator.server.membership import Membership, boot_seconds, member_keys
 from forebay.coordinator.supervision import Guard, name_of
 
 MEMBERS_PER_SECOND: Final = 1000

@@ -1,4 +1,4 @@
-"""A process's membership in a shard, and what a process may be to one (spec 06, *Members*)."""
+"""A process's membership in a shard (spec 06, *Members*)."""
 
 from __future__ import annotations
 
@@ -52,68 +52,3 @@ class Membership:
     def is_held(self) -> bool:
         """Whether the last acknowledged heartbeat is younger than the TTL."""
         return self.remaining_seconds > 0
-
-
-@dataclass(frozen=True, slots=True)
-class Down:
-    """No member.
-
-    Attributes:
-        was_member: whether an earlier membership was lost.
-    """
-
-    was_member: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Joining:
-    """A join is under way.
-
-    Attributes:
-        was_member: whether an earlier membership was lost.
-    """
-
-    was_member: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """A member of the shard, as far as this process knows."""
-
-    membership: Membership
-
-
-@dataclass(frozen=True, slots=True)
-class Expired:
-    """The membership has ended, and the call that is under way may still be answered."""
-
-    membership: Membership
-
-
-@dataclass(frozen=True, slots=True)
-class Leaving:
-    """The shard is being left.
-
-    Attributes:
-        membership: None while a join is under way, which may have made a member on the server.
-    """
-
-    membership: Membership | None
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """Nothing can be asked any more."""
-
-
-MembershipState = Down | Joining | Member | Expired | Leaving | Closed
-"""What a process is to a shard."""
-
-
-def membership_of(state: MembershipState) -> Membership | None:
-    """Return the membership under which batches are sent, or were until it ended."""
-    match state:
-        case Member(membership) | Expired(membership) | Leaving(membership):
-            return membership
-        case _:
-            return None

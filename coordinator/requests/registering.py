@@ -1,0 +1,83 @@
+"""The operations of ``lua/requests/batch.lua`` that concern no attempt (spec 02, 03)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from forebay.contracts.identity import RequestDomain
+from forebay.contracts.quotas import QuotaBudget, QuotaReading
+from forebay.contracts.settings import RequestAdmissionConfig
+from forebay.coordinator.keys import check_id
+from forebay.coordinator.shard.operation import Args, Leaves, Operation, Reply, Saying
+
+
+@dataclass(frozen=True, slots=True)
+class Register(Operation[int]):
+    """Registers an alias with its cap and the resource's tuning; answered with the static cap."""
+
+    alias: str
+    cap: int
+    config: RequestAdmissionConfig
+
+    def encode(self) -> Args:
+        config, tuning = self.config, self.config.tuning
+        hold = config.max_hold_seconds
+        values: list[str] = [
+            tuning.rule,
+            str(tuning.successes_until_try),
+            str(tuning.round_successes),
+            repr(tuning.multiplicative_decrease_factor),
+            str(tuning.additive_increase_step),
+            str(tuning.successes_until_increase),
+            str(round(tuning.cooldown_seconds * 1e6)),
+            str(round(tuning.startup_ramp_seconds * 1e6)),
+            str(round(config.max_cooldown_seconds * 1e6)),
+            "" if hold is None else str(round(hold * 1e6)),
+        ]
+        for limits in (config.initial_limits, config.max_limit_clamps):
+            values += [str(limits.get(domain, "")) for domain in RequestDomain]
+        values.append(config.fair_by)
+        if config.quotas is not None:
+            limits_of_budgets = [getattr(config.quotas, budget) for budget in QuotaBudget]
+            bursts = [config.quotas.bursts.get(budget) for budget in QuotaBudget]
+            values += ["" if n is None else str(n) for n in (*limits_of_budgets, *bursts)]
+        return ("register", check_id("alias", self.alias), self.cap, ",".join(values))
+
+    def decode(self, reply: Reply) -> int:
+        return int(reply.terms[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Learn(Saying):
+    """Tells a shard what an answer's headers said of a budget, at an instant of its clock."""
+
+    reading: QuotaReading
+    at_us: int
+
+    def encode(self) -> Args:
+        reading = self.reading
+        limit, remaining = ("" if n is None else n for n in (reading.limit, reading.remaining))
+        return ("learn", reading.budget.value, limit, remaining, self.at_us)
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep(Operation[float | None]):
+    """Ends members that died on a shard where nobody else calls."""
+
+    needs_memory: ClassVar[bool] = False
+    outlives_membership: ClassVar[bool] = False
+
+    def encode(self) -> Args:
+        return ("sweep",)
+
+    def decode(self, reply: Reply) -> float | None:
+        """Return the seconds until the next member is to be looked at; None where none is."""
+        return reply.terms[1] / 1e6 if len(reply.terms) > 1 else None
+
+
+class Leave(Leaves):
+    """Ends the membership and gives back what it holds."""
+
+    def encode(self) -> Args:
+        return ("leave",)

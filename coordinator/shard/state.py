@@ -1,0 +1,58 @@
+"""What a process is to a shard: one value from joining to leaving (spec 06, *Members*).
+
+``membership`` is the one under which batches are sent, or were until it ended.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from forebay.coordinator.server.membership import Membership
+
+
+@dataclass(frozen=True, slots=True)
+class Down:
+    """No member; ``was_member`` where an earlier membership was lost."""
+
+    was_member: bool = False
+    membership: ClassVar[None] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """A join is under way; ``was_member`` as before it."""
+
+    was_member: bool
+    membership: ClassVar[None] = None
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A member of the shard, as far as this process knows."""
+
+    membership: Membership
+
+
+@dataclass(frozen=True, slots=True)
+class Expired:
+    """The membership has ended, and the call that is under way may still be answered."""
+
+    membership: Membership
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    """The shard is being left; no membership while a join is under way, which may make one."""
+
+    membership: Membership | None
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """Nothing can be asked any more."""
+
+    membership: ClassVar[None] = None
+
+
+MembershipState = Down | Joining | Member | Expired | Leaving | Closed

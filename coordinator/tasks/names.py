@@ -1,0 +1,42 @@
+"""Names and amounts of task admission as they stand in keys, signatures and ARGV (spec 02, 09)."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import quote, unquote
+
+from forebay.contracts.identity import TaskGroupKey
+from forebay.contracts.tasks import SchedulerResourceRequest
+from forebay.coordinator.keys import encode
+
+RESOURCE_SAFE: Final = ":/"
+"""Kept readable in resource names besides letters, digits and ``._-~``."""
+
+
+def encode_resource(resource: str) -> str:
+    """Return a resource's name as it stands in keys and signatures."""
+    return quote(resource, safe=RESOURCE_SAFE)
+
+
+def encode_group(key: TaskGroupKey) -> str:
+    """Return a group's name as it stands in keys: kind and identity, each part encoded."""
+    return "/".join(encode(part) for part in (key.kind.value, *key.identity))
+
+
+def signature(request: SchedulerResourceRequest) -> str:
+    """Return a request's amounts in one canonical text: sorted, ``name=amount``, comma between."""
+    return ",".join(
+        f"{encode_resource(resource)}={amount}"
+        for resource, amount in sorted(request.amounts.items())
+    )
+
+
+def parse_signature(text: str) -> dict[str, int]:
+    """Return the amounts that a signature stands for."""
+    pairs = (item.rsplit("=", 1) for item in text.split(",") if item)
+    return {unquote(name): int(amount) for name, amount in pairs}
+
+
+def milliseconds(seconds: float) -> int:
+    """Return a span that the server can expire by: at least one millisecond."""
+    return max(1, round(seconds * 1000))
