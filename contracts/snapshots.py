@@ -87,6 +87,10 @@ class DomainSnapshot(Snapshot):
         quiet_until: until when a provider's hint stops tries and returns of ``steady``, in server
             seconds; None where none does.
         outlook: what the window does next, in words for people; they may change.
+        minute_budget: how many calls the provider serves in a minute of its clock, as ``steady``
+            learned; None where it learned of no such budget.
+        minute_served: how many were served in the present minute; 0 without a budget.
+        minute_ends_at: when that minute ends, in server seconds; None without a budget.
         consecutive_rate_limits: rate limits in a row.
         last_outcome: how the last lease ended; None before the first.
         success_streak: successes since the window last grew; of ``steady`` those of a full window
@@ -117,6 +121,9 @@ class DomainSnapshot(Snapshot):
     is_trying: bool
     quiet_until: float | None
     outlook: str
+    minute_budget: int | None
+    minute_served: int
+    minute_ends_at: float | None
     consecutive_rate_limits: int
     last_outcome: RequestOutcomeKind | None
     success_streak: int

@@ -31,6 +31,7 @@ WINDOW_FIELDS_OF_STEADY: Final = (
     "quota_until_us",
     "served_at_quota",
 )
+MINUTE_FIELDS: Final = ("periods", "budget", "opened_us", "served_at_opening")
 TRANSITIONS: Final = {
     "request_resource_registered": ("alias", "from", "cap", "member_id"),
     "request_setting_changed": ("setting", "from", "to", "alias", "member_id"),
@@ -43,6 +44,8 @@ TRANSITIONS: Final = {
     "request_rate_limited": ("domain", "blocked_until_us"),
     "request_soft_ceiling_recovered": ("domain",),
     "request_fully_recovered": ("domain",),
+    "request_minute_budget_learned": ("domain", "budget", "reason"),
+    "request_minute_budget_dropped": ("domain", "budget", "reason"),
     "request_queue_formed": ("domain",),
     "request_queue_drained": ("domain",),
     "request_lease_expired": ("lease_id", "member_id", "reason"),
@@ -105,7 +108,7 @@ def _group(packed: str) -> tuple[Any, ...]:
 def _window(stored: Hash) -> dict[str, Any]:
     window: dict[str, Any] = {
         name: number(stored.get(name, "0"))
-        for name in (*WINDOW_FIELDS, *WINDOW_FIELDS_OF_STEADY)
+        for name in (*WINDOW_FIELDS, *WINDOW_FIELDS_OF_STEADY, *MINUTE_FIELDS)
         if name != "last_outcome"
     }
     window["last_outcome"] = stored.get("last_outcome", "")

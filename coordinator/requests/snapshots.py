@@ -201,6 +201,9 @@ def _decode_domain(
         cooldown_remaining_seconds=cooldown_seconds,
         rate_limit_ceiling=window["rate_limit_ceiling"] or None,
         quiet_until=_seconds(window["quiet_until_us"]) if _seconds(window["quiet_us"]) else None,
+        minute_budget=window["minute"]["budget"] or None,
+        minute_served=window["minute"]["served"],
+        minute_ends_at=_seconds(window["minute"]["ends_us"]) or None,
         last_outcome=window["last_outcome"] or None,
         outcomes={kind: window["outcomes"][kind] for kind in RequestOutcomeKind},
         waiting_groups=tuple(

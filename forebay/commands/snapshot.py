@@ -84,6 +84,7 @@ def _quota_parts(quota: BudgetSnapshot) -> list[str]:
 
 
 def _window_parts(window: DomainSnapshot) -> list[str]:
+    budget = window.minute_budget
     return [
         f"{window.resource.domain:<11}",
         f"window {window.current_limit}/{window.effective_max}",
@@ -92,6 +93,7 @@ def _window_parts(window: DomainSnapshot) -> list[str]:
         f"cooldown {window.cooldown_remaining_seconds:.1f} s",
         f"granted {window.granted}",
         f"cuts {window.cuts}",
+        *([f"this minute {window.minute_served}/{budget}"] if budget else []),
         *_named(window.leak_diagnostics),
     ]
 

@@ -9,9 +9,11 @@ import redis
 
 from forebay.contracts.identity import RequestDomain
 from forebay.coordinator.keys import ShardKeys
+from tests.property import window_minute_model as minute
 from tests.property.request_model import RequestModel
+from tests.property.window_state_model import WindowState
 from tests.support_scripts import GENERATION
-from tests.support_state import WINDOW_FIELDS_OF_STEADY, events
+from tests.support_state import MINUTE_FIELDS, WINDOW_FIELDS_OF_STEADY, events
 
 
 def in_order(notices: dict[str, list[list[Any]]]) -> dict[str, list[list[Any]]]:
@@ -30,9 +32,24 @@ def subject(event: tuple[str, ...]) -> tuple[str, ...]:
     return ("cap",) if kind == "request_effective_cap_changed" else ("of", fields[0])
 
 
-def without_ramp(said: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
-    """Leave out the steps of ramps: they are told when a call happens to see them."""
-    return [event for event in said if event[-1] != "ramp"]
+def without_time(said: list[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Leave out what time alone does to a window: it is told when a call happens to see it.
+
+    Those are the steps of ramps, and budgets by the minute that expired unused.
+    """
+    return [event for event in said if event[-1] not in {"ramp", "unused"}]
+
+
+def let_minutes_pass(windows: dict[str, dict[str, Any]], model: RequestModel) -> None:
+    """Bring minutes to the present: what passed is written down when a call looks at a window."""
+    for domain, window in model.windows.items():
+        found = windows[domain.value]
+        state = WindowState(effective_max=1, limit=1, served=window.served)
+        for name in MINUTE_FIELDS:
+            setattr(state, name, found[name])
+        in_a_row = found["consecutive_rate_limits"]
+        minute.pass_time(state, found["in_flight"], model.now_us, in_a_row)
+        found.update((name, getattr(state, name)) for name in MINUTE_FIELDS)
 
 
 def follow_limits(
@@ -72,6 +89,7 @@ def expected_state(model: RequestModel) -> dict[str, Any]:
                 "consecutive_rate_limits": window.consecutive,
                 "last_outcome": window.last_outcome,
                 **{name: getattr(window, name) for name in WINDOW_FIELDS_OF_STEADY},
+                **{name: getattr(window, name) for name in MINUTE_FIELDS},
                 "in_flight": model.in_flight(domain),
                 "waiters": len(model.queue.waiting(domain)),
             }

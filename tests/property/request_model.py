@@ -14,6 +14,7 @@ from typing import Any
 from forebay.contracts.identity import RequestDomain
 from forebay.contracts.outcomes import RequestOutcomeKind as Outcome
 from forebay.contracts.quotas import QuotaBudget
+from tests.property import window_minute_model as minute
 from tests.property.request_queue_model import Waiter
 from tests.property.request_state_model import Lease, ModelReply, ModelState, Result
 from tests.property.request_window_model import Ended, Window, ceiling_of, to_us
@@ -43,8 +44,9 @@ class RequestModel(ModelState):
         """Let time pass; returns how long the shard had heard of nobody."""
         before_us, self.now_us = self.now_us, self.read_clock()
         is_first, self.last_us = self.last_us is None, self.server_us
-        for window in self.windows.values():
+        for domain, window in self.windows.items():
             window.end_ramp(self.now_us)
+            minute.pass_time(window, self.in_flight(domain), self.now_us, window.consecutive)
         return 0 if is_first else self.now_us - before_us
 
     def join(self, member: str, ttl_us: int) -> Result:

@@ -164,6 +164,15 @@ MOVES: dict[str, tuple[int, st.SearchStrategy[tuple[Any, ...]]]] = {
         3,
         st.tuples(st.sampled_from([300_000, 800_000, 2_500_000]), st.integers(1, 6), DOMAINS),
     ),
+    "minutes_of_a_quota": (
+        2,
+        st.tuples(
+            st.sampled_from([1, 5, 6]),
+            st.sampled_from([8, 8, 8, 9, 11, 7]),
+            st.sampled_from([0, 0, 0, 1_000_000, 5_000_001]),
+            DOMAINS,
+        ),
+    ),
     "the_servers_clock_steps_back": (1, st.tuples(st.sampled_from([1, 10**6, HOUR_US]), INDEX)),
     "an_hour_passes": (1, st.tuples(st.sampled_from([HOUR_US - 1, HOUR_US, HOUR_US + 1]), INDEX)),
     "join": (2, st.tuples(TTLS, st.one_of(st.none(), REGISTRATIONS))),

@@ -12,6 +12,7 @@ from typing import Any
 from forebay.contracts.identity import RequestDomain
 from forebay.contracts.quotas import QuotaBudget
 from forebay.contracts.settings import RequestAdmissionConfig
+from tests.property import window_minute_model as minute
 from tests.property.member_model import Listeners
 from tests.property.request_queue_model import FairQueue, Waiter
 from tests.property.request_quota_model import Quotas
@@ -106,13 +107,20 @@ class ModelState:
 
     def may_go(self, domain: RequestDomain) -> bool:
         """Spec 03, *Eligible*, but for quotas: the domain is open."""
-        window = self.windows[domain]
+        window, in_flight = self.windows[domain], self.in_flight(domain)
         limit = min(window.limit_at(self.now_us), window.effective_max)
+        is_used_up = self.is_steady and minute.is_closed(window, in_flight, self.now_us)
         return (
             self.now_us >= window.blocked_until_us
-            and self.in_flight(domain) < limit
+            and in_flight < limit
             and self.in_flight() < self.static_cap
+            and not is_used_up
         )
+
+    @property
+    def is_steady(self) -> bool:
+        """Whether windows move by the rule ``steady``."""
+        return self.config.tuning.rule == "steady"
 
     def read_clock(self) -> int:
         """Return the shard's time: a step back of the server's clock costs nothing."""

@@ -17,11 +17,13 @@ from tests.property.request_comparison import (
     expected_state,
     follow_limits,
     in_order,
+    let_minutes_pass,
     subject,
-    without_ramp,
+    without_time,
 )
 from tests.property.request_model import RequestModel
 from tests.property.request_state_model import Lease, ModelReply
+from tests.property.window_minute_model import MINUTE_US
 from tests.support_scripts import (
     GENERATION,
     START_US,
@@ -157,6 +159,8 @@ class ShardSteps(RuleBasedStateMachine):
         actual["groups"] = {
             name: group for name, group in actual["groups"].items() if name in expected["groups"]
         }
+        for state in (actual, expected):
+            let_minutes_pass(state["windows"], self.model)
         for domain, window in expected["windows"].items():
             if actual["windows"][domain]["current_limit"] is None:
                 window["current_limit"] = None
@@ -168,7 +172,7 @@ class ShardSteps(RuleBasedStateMachine):
         self.model.corrections.clear()
         said, self.events_after = transitions(self.shard.client, self.shard.keys, after)
         promised = sorted(self.model.transitions, key=subject)
-        assert sorted(without_ramp(said), key=subject) == promised
+        assert sorted(without_time(said), key=subject) == promised
         self.model.transitions.clear()
         told = follow_limits(self.limits, said, self.model)
         self.limits = stored_limits(found)
@@ -187,11 +191,13 @@ def instants(model: RequestModel) -> list[float]:
     """Return when time alone may do something, but for quotas: past and future, maybe never."""
     of_windows = [window.blocked_until_us for window in model.windows.values()]
     ramps = [window.born_us + window.ramp_us for window in model.windows.values()]
+    minutes = [window.opened_us + MINUTE_US for window in model.windows.values()]
     return [
         *(waiter.deadline_us for waiter in model.queue.waiters.values()),
         *(lease.held_until_us for lease in model.leases.values()),
         *of_windows,
         *ramps,
+        *minutes,
         *model.members.values(),
         *model.listeners.look_at_us.values(),
     ]

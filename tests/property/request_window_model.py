@@ -12,6 +12,7 @@ from forebay.contracts.outcomes import RateLimitScope
 from forebay.contracts.outcomes import RequestOutcomeKind as Outcome
 from forebay.contracts.settings import RequestAdmissionConfig
 from tests.property import window_aimd_model as aimd
+from tests.property import window_minute_model as minute
 from tests.property import window_steady_model as steady
 from tests.property.window_state_model import LeaseEnd, Said, WindowState, said_of_move
 
@@ -135,6 +136,7 @@ class Window(WindowState):
     ) -> Iterator[Said]:
         """Born anew, but for the cooldown; no lease admitted before cuts it."""
         yield from self.tell_return()
+        yield from minute.forget(self)
         before = self.limit_at(now_us)
         known = ceiling_of(config, domain, static_cap) if static_cap else self.effective_max
         new = Window.born(config, domain, known, now_us)
@@ -172,19 +174,21 @@ class Window(WindowState):
             self.consecutive += 1
             yield from self._on_rate_limited(config, lease, ended)
         elif outcome is Outcome.SUCCESS:
+            in_a_row = self.consecutive
             self.served += 1
             if now_us >= self.blocked_until_us:
                 self.consecutive = 0
             if not self.ramp_us:
-                yield from self._on_success(config, lease, ended)
+                yield from self._on_success(config, lease, ended, in_a_row)
         if ended.in_flight == 1 and outcome not in KEEPS_CONSECUTIVE:
             self.consecutive = 0
 
     def _on_success(
-        self, config: RequestAdmissionConfig, lease: Admitted, ended: Ended
+        self, config: RequestAdmissionConfig, lease: Admitted, ended: Ended, in_a_row: int
     ) -> Iterator[Said]:
         if config.tuning.rule == "steady":
-            yield from steady.succeed(self, steady_settings(config), _end(lease, ended))
+            end = replace(_end(lease, ended), in_a_row=in_a_row)
+            yield from steady.succeed(self, steady_settings(config), end)
         elif ended.now_us >= self.blocked_until_us:
             yield from aimd.succeed(self, config.tuning)
 
@@ -228,6 +232,8 @@ class Window(WindowState):
         settings = steady_settings(config, to_us(pause))
         end = _end(lease, ended, ended.hint and to_us(pause))
         said += steady.refuse(self, settings, replace(end, in_a_row=self.consecutive))
+        if end.left == 0:
+            minute.wait_for_opening(self, end.now_us, to_us(config.max_cooldown_seconds))
 
 
 def _believed(seconds: float, longest: float) -> tuple[float, list[Said]]:
@@ -243,4 +249,5 @@ def _end(lease: Admitted, ended: Ended, hint_us: float = 0) -> LeaseEnd:
         cuts=lease.cuts,
         limit=lease.limit,
         hint_us=int(hint_us),
+        granted_us=lease.granted_us,
     )

@@ -25,6 +25,8 @@ from tests.support_scripts import DEAF_KEY, Acquire, Cancel, Learn, Leave, Op, R
 
 FAR_US = 30 * 24 * 3600 * 1_000_000
 MOST_MEMBERS = 3
+MOST_REFUSED = 10
+"""By then all of a window's leases are refused; without a cooldown there is always another."""
 
 
 class RequestShardMachine(ShardSteps):
@@ -120,6 +122,28 @@ class RequestShardMachine(ShardSteps):
             held = [lease for lease in self.model.leases.values() if lease.domain is domain]
             if held:
                 self.step(held[0].member, Release(held[0].lease_id))
+
+    def minutes_of_a_quota(
+        self, minutes: int, count: int, late_us: int, domain: RequestDomain
+    ) -> None:
+        """A provider serves so many calls, and refuses all until the next minute."""
+        for _ in range(minutes):
+            served = 0
+            while served < count and self.answer_one(domain, Outcome.SUCCESS):
+                served += 1
+            refused = 0
+            while refused < MOST_REFUSED and self.answer_one(domain, Outcome.RATE_LIMITED):
+                refused += 1
+            for part_us in (0, 30_000_000, 30_000_000 + late_us):
+                self.time_passes(part_us, beats=True, ttl=60.0)
+
+    def answer_one(self, domain: RequestDomain, outcome: Outcome) -> bool:
+        """End a lease of a domain, and ask for another; False where there is none."""
+        self.step(self.a_member(0), self.named(Acquire("", domain)))
+        lease = next((held for held in self.model.leases.values() if held.domain is domain), None)
+        if lease is not None:
+            self.step(lease.member, Release(lease.lease_id, outcome))
+        return lease is not None
 
     def the_servers_clock_steps_back(self, us: int, then: int) -> None:
         self.set_clock(self.model.server_us - us)

@@ -18,7 +18,8 @@ class LeaseEnd:
         cuts: how many cuts the window had had when the lease was granted.
         limit: the window's limit at that time.
         hint_us: the provider's retry-after, clamped to the longest cooldown; 0 without one.
-        in_a_row: of a refusal: how many there were by now with nothing served between.
+        in_a_row: refusals by now, this one too, with nothing served between.
+        granted_us: when the lease was granted.
     """
 
     now_us: int
@@ -27,6 +28,7 @@ class LeaseEnd:
     limit: int = 0
     hint_us: int = 0
     in_a_row: int = 1
+    granted_us: int = 0
 
     @property
     def left(self) -> int:
@@ -51,6 +53,10 @@ class WindowState:
         served_at_refusal: ``served`` at the last fresh refusal.
         top: what was in flight after the last refusal if that is to be the ceiling when serving
             goes on, else 0.
+        periods: minutes that were alike, less what spoke against a budget by the minute.
+        budget: what was served in the last of them.
+        opened_us: when the present one began.
+        served_at_opening: ``served`` then.
     """
 
     effective_max: int
@@ -67,6 +73,10 @@ class WindowState:
     top: int = 0
     quiet_until_us: int = 0
     blocked_until_us: int = 0
+    periods: int = 0
+    budget: int = 0
+    opened_us: int = 0
+    served_at_opening: int = 0
 
     @property
     def ceiling(self) -> int:

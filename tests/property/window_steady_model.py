@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from tests.property import window_minute_model as minute
 from tests.property.window_state_model import LeaseEnd, Said, WindowState
 
 MOST_OF_NOISE = 2
@@ -34,6 +35,7 @@ class SteadySettings:
 
 def succeed(window: WindowState, settings: SteadySettings, end: LeaseEnd) -> Iterator[Said]:
     """An attempt was served."""
+    yield from minute.succeed(window, end)
     is_full, is_fresh = end.in_flight >= window.limit, end.cuts == window.cuts
     if is_fresh:
         window.row = 0

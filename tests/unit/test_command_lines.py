@@ -39,6 +39,8 @@ def test_snapshot_of_large_numbers_fits_and_shows_all(model: str) -> None:
         cooldown_remaining_seconds=86_400.0,
         granted=LARGE**2,
         cuts=LARGE,
+        minute_budget=LARGE,
+        minute_served=LARGE,
         algorithm="steady",
         outlook=f"holds at {LARGE}, tries {LARGE} after {LARGE} more successes",
         leak_diagnostics=leaks,
@@ -59,7 +61,7 @@ def test_snapshot_of_large_numbers_fits_and_shows_all(model: str) -> None:
     )
     lines = snapshot_lines(key, shard)
     assert max(map(len, lines)) <= WIDTH
-    assert " ".join("\n".join(lines).split()).count(str(LARGE)) >= 15
+    assert " ".join("\n".join(lines).split()).count(str(LARGE)) >= 17
     assert "".join(line.strip() for line in lines).startswith(str(key))
 
 

@@ -76,6 +76,7 @@ local function capture_domain(name, rows, overdue)
     quiet_until_us = int(d.quiet_until_us),
     quiet_us = int(math.max(0, d.quiet_until_us - now_us)),
     outlook = d.born and WINDOW.outlook(d) or '',
+    minute = MINUTE.capture(d),
     last_outcome = d.last_outcome,
     success_streak = d.success_streak,
     cuts = d.cuts,

@@ -51,6 +51,20 @@ local function add_outlooks(lines, c)
   TEXT.add_table(lines, { 'domain', 'rule', 'what comes next' }, rows, #rows)
 end
 
+-- Budgets that providers count by the minute and tell nobody.
+local function add_minutes(lines, c)
+  local rows, names = {}, used_domains(c)
+  for i = 1, #names do
+    local m = c.domains[names[i]].minute
+    if m.budget > 0 then
+      rows[#rows + 1] = { names[i], m.budget, m.served,
+        seconds(math.max(0, tonumber(m.ends_us) - tonumber(c.captured_us))), m.periods }
+    end
+  end
+  TEXT.add_table(lines, { 'domain', 'served in a minute', 'in this one', 'ends in', 'minutes alike' },
+    rows, #rows)
+end
+
 local function add_budgets(lines, c)
   local rows = {}
   for i = 1, #c.budgets do
@@ -116,6 +130,7 @@ local function capture_lines(name, c)
   add_title(lines, name, c)
   add_windows(lines, c)
   add_outlooks(lines, c)
+  add_minutes(lines, c)
   add_budgets(lines, c)
   add_counters(lines, c)
   add_groups(lines, c)

@@ -171,6 +171,7 @@ local function next_wake_us()
       wake = earlier(wake, d.blocked_until_us)
     end
     wake = earlier(wake, LIMITS.next_climb_us(d))
+    wake = earlier(wake, MINUTE.next_opening_us(d))
   end
   if meta.budgets > 0 then
     for _, head in ipairs(heads_in_order()) do

@@ -6,21 +6,23 @@ local META_FIELDS = { 'now_us', 'last_us', 'virtual_time', 'places', 'sequence',
   'generation', 'schema', 'lines' }
 local META_NUMBERS = 14
 -- A window is read in parts, each when it is first needed: what a grant needs, what the end of an
--- attempt needs besides, and what is needed where the limit moves. The last field of the latter two is
--- no number that a call writes back.
+-- attempt needs besides, what is needed where the limit moves, and what a budget by the minute needs.
+-- The last field of the second and the third is no number that a call writes back.
 local DOMAIN_PARTS = {
   admission = { 'current_limit', 'effective_max', 'in_flight', 'waiters', 'blocked_until_us', 'cuts',
-    'ramp_us' },
+    'ramp_us', 'periods' },
   outcome = { 'success_streak', 'rate_limit_ceiling', 'consecutive_rate_limits', 'row', 'wait', 'step',
     'top', 'quiet_until_us', 'last_outcome' },
   moves = { 'ramp_started_us', 'ramp_target', 'untold_from', 'served_at_refusal', 'quota_until_us',
     'served_at_quota', 'success' },
+  minute = { 'budget', 'opened_us', 'served_at_opening' },
 }
-local PART_NUMBERS = { admission = 7, outcome = 8, moves = 6 }
+local PART_NUMBERS = { admission = 8, outcome = 8, moves = 6, minute = 3 }
 -- Settings that the end of an attempt needs, read at once.
 local OUTCOME_SETTINGS = { 'successes_until_increase', 'successes_until_try', 'rule' }
 
 local LIMITS = {} -- how a limit moves: lib/requests/limits
+local MINUTE = {} -- budgets by the minute: lib/requests/window_minute
 local meta
 local domains = {}
 local config
@@ -73,11 +75,14 @@ local function domain(name)
     d = { name = name, born = stored[1] ~= nil, ended = {}, stored = { admission = stored },
       current_limit = stored[1] or 0, effective_max = stored[2] or 0, in_flight = stored[3] or 0,
       waiters = stored[4] or 0, blocked_until_us = stored[5] or 0, cuts = stored[6] or 0,
-      ramp_us = stored[7] or 0, success_streak = false, rate_limit_ceiling = false,
+      ramp_us = stored[7] or 0, periods = stored[8] or 0, success_streak = false, rate_limit_ceiling = false,
       consecutive_rate_limits = false, row = false, wait = false, step = false, top = false,
       quiet_until_us = false, last_outcome = false }
     domains[name] = d
     LIMITS.climb(d, 'ramp')
+    if d.periods >= MINUTE.enough then
+      MINUTE.pass(d)
+    end
   end
   return d
 end
@@ -103,6 +108,15 @@ local function need_moves(d)
     d.untold_from, d.served_at_refusal = stored[3] or 0, stored[4] or 0
     d.quota_until_us, d.served_at_quota = stored[5] or 0, stored[6] or 0
     d.served_before = tonumber(stored[7]) or 0
+  end
+end
+
+-- Have what a budget by the minute needs.
+local function need_minute(d)
+  if not d.stored.minute then
+    local stored = read_part(d.name, 'minute')
+    d.stored.minute = stored
+    d.budget, d.opened_us, d.served_at_opening = stored[1] or 0, stored[2] or 0, stored[3] or 0
   end
 end
 

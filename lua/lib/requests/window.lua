@@ -43,6 +43,7 @@ function WINDOW.bear_anew(d, effective_max)
   d.row, d.wait, d.top, d.quiet_until_us = 0, 0, 0, 0
   d.served_at_refusal, d.quota_until_us = served(d), 0
   d.cuts = d.cuts + 1
+  MINUTE.forget(d)
   WINDOW.bear(d, effective_max)
 end
 
@@ -105,12 +106,16 @@ function WINDOW.on_rate_limited(d, lease, hint_us, scope)
   local names_budget = scope == 'quota' and hint_us > 0
   if not names_budget or not WINDOW.wait_for_budget(d, lease, hint_us) then
     limit, reason = WINDOW.rule().on_refusal(d, lease, names_budget and 0 or hint_us)
+    if d.in_flight == 0 then
+      MINUTE.on_total_refusal(d)
+    end
   end
   emit('request_rate_limited', 'domain', d.name, 'blocked_until_us', int(d.blocked_until_us), 'scope',
     scope, 'algorithm', rule_name())
   LIMITS.set(d, limit, reason)
 end
 
+-- @include lib/requests/window_minute
 -- @include lib/requests/window_aimd
 -- @include lib/requests/window_steady
 WINDOW.rules = { aimd = AIMD, steady = STEADY }
@@ -118,7 +123,10 @@ WINDOW.rules = { aimd = AIMD, steady = STEADY }
 -- What the window does next, in words: at most 60 characters.
 function WINDOW.outlook(d)
   local cooldown_us, hint_us = d.blocked_until_us - now_us, d.quiet_until_us - now_us
-  if cooldown_us > 0 then
+  local minutely = MINUTE.outlook(d)
+  if minutely then
+    return minutely
+  elseif cooldown_us > 0 then
     return string.format('cools down for %.1f s, then goes on at %d', cooldown_us / 1e6, d.current_limit)
   elseif d.ramp_us > 0 then
     return string.format('climbs from %d to %d within %.1f s', d.current_limit, LIMITS.ramp_target(d),
@@ -138,11 +146,12 @@ function WINDOW.on_outcome(d, lease, outcome, hint_us, scope)
   d.ended[outcome] = (d.ended[outcome] or 0) + 1
   d.last_outcome = outcome
   if outcome == 'success' then
+    local row = d.consecutive_rate_limits
     if now_us >= d.blocked_until_us then
       d.consecutive_rate_limits = 0
     end
     if d.ramp_us == 0 then
-      WINDOW.rule().on_success(d, lease)
+      WINDOW.rule().on_success(d, lease, row)
     end
   elseif outcome == 'rate_limited' then
     WINDOW.on_rate_limited(d, lease, hint_us, scope)

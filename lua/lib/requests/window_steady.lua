@@ -77,7 +77,8 @@ function STEADY.come_back(d, ceiling)
   end
 end
 
-function STEADY.on_success(d, lease)
+function STEADY.on_success(d, lease, row)
+  MINUTE.on_success(d, lease, row)
   local is_fresh = lease.cuts == d.cuts
   if is_fresh then
     d.row = 0

@@ -1,0 +1,149 @@
+-- A budget that the provider counts by the minute and tells nobody: a part of the rule `steady`
+-- (docs/window.md). An opening is the first success after nobody was served. Openings a minute apart
+-- with about the same number served between them, three minutes in a row, are a budget. From then on the
+-- calls in flight end where it is used up, and one goes beyond it alone: refused, everyone waits for the
+-- end of the minute; served, it was too low or there is none, so it rises, and some such end it.
+--
+-- Of a window: `periods` is the evidence, the minutes that were alike less what spoke against a budget;
+-- `budget` what may be served in a minute, `opened_us` when the present one began, and
+-- `served_at_opening` what had been served by then.
+MINUTE.length_us = 60000000
+MINUTE.slack_us = 5000000 -- an opening is found up to a cooldown or a hint late
+MINUTE.enough, MINUTE.most = 3, 5 -- minutes that are evidence enough; that are counted at most
+MINUTE.fewest = 8 -- served in a minute: of fewer, any two minutes are alike
+
+function MINUTE.is_learned(d)
+  return d.periods >= MINUTE.enough and rule_name() == 'steady'
+end
+
+-- Note the evidence; that a budget is learned or dropped is told, with the reason.
+function MINUTE.note(d, periods, reason, budget)
+  local was_learned = d.periods >= MINUTE.enough
+  d.periods = periods
+  if was_learned ~= (periods >= MINUTE.enough) then
+    emit(was_learned and 'request_minute_budget_dropped' or 'request_minute_budget_learned', 'domain',
+      d.name, 'budget', int(was_learned and d.budget or budget), 'reason', reason, 'algorithm', rule_name())
+  end
+  d.budget = budget
+end
+
+-- A minute ends by itself where nobody was refused as it ended. That nobody saw its end speaks against
+-- the budget, which so expires. Where calls are being refused its end is the opening, which may come late,
+-- and is known when the call that found it comes back.
+function MINUTE.pass(d)
+  need_minute(d)
+  local late_us = now_us - d.opened_us - MINUTE.length_us
+  if late_us < 0 then
+    return
+  end
+  need_outcome(d)
+  if d.consecutive_rate_limits > 0 then
+    late_us = d.in_flight == 0 and late_us - MINUTE.slack_us or -1
+  end
+  if late_us >= 0 then
+    local n = math.min(math.floor(late_us / MINUTE.length_us), d.periods - MINUTE.enough) + 1
+    d.opened_us, d.served_at_opening = d.opened_us + n * MINUTE.length_us, served(d)
+    MINUTE.note(d, d.periods - n, 'unused', d.budget)
+  end
+end
+
+-- What was served in the present minute, nil where it is over.
+function MINUTE.used(d)
+  need_minute(d)
+  return now_us < d.opened_us + MINUTE.length_us and served(d) - d.served_at_opening or nil
+end
+
+-- Whether calls have to end before the next one goes: with those in flight the budget is used up.
+function MINUTE.is_used_up(d)
+  if d.in_flight == 0 or not MINUTE.is_learned(d) then
+    return false
+  end
+  local used = MINUTE.used(d)
+  return used ~= nil and used + d.in_flight >= d.budget
+end
+
+-- When time alone ends that, or nil.
+function MINUTE.next_opening_us(d)
+  return MINUTE.is_used_up(d) and d.opened_us + MINUTE.length_us or nil
+end
+
+-- The first that was served after nobody was: the minute before it is over. Where hardly anything was
+-- served since the opening just before, that one goes on: a sliding minute opens bit by bit.
+function MINUTE.open(d, lease)
+  need_minute(d)
+  local before = served(d) - 1
+  local used, apart_us = before - d.served_at_opening, lease.acquired_us - d.opened_us
+  if used < MINUTE.fewest and apart_us <= MINUTE.slack_us then
+    return
+  end
+  local differs = math.abs(used - d.budget) > math.max(2, math.floor(d.budget / 10))
+  local periods, reason = math.min(MINUTE.most, d.periods + 1), 'alike'
+  if math.abs(apart_us - MINUTE.length_us) > MINUTE.slack_us or used < MINUTE.fewest then
+    periods, reason = 0, 'uneven'
+  elseif d.periods > 0 and differs then
+    periods, reason = 1, 'uneven'
+  end
+  MINUTE.note(d, periods, reason, used)
+  d.opened_us, d.served_at_opening = lease.acquired_us, before
+end
+
+-- `row`: how many were refused since the success before, without any served between.
+function MINUTE.on_success(d, lease, row)
+  if row > 0 and lease.cuts == d.cuts and d.current_limit == 1 and d.in_flight == 0 then
+    MINUTE.open(d, lease)
+  elseif MINUTE.is_learned(d) then
+    local used = MINUTE.used(d)
+    if used ~= nil and used > d.budget then
+      local more = math.max(2, math.floor(d.budget / 100))
+      MINUTE.note(d, d.periods - 1, 'exceeded', d.budget + more)
+    end
+  end
+end
+
+-- Calls that fail may count at the provider, so about the budget is used up somewhat below it.
+function MINUTE.is_about(d, used)
+  return used >= math.floor(d.budget * 9 / 10)
+end
+
+-- Nobody is served: where about the budget was, the minute is used up. Less is an outage, which is
+-- probed as ever.
+function MINUTE.on_total_refusal(d)
+  if not MINUTE.is_learned(d) then
+    return
+  end
+  local used = MINUTE.used(d)
+  if used ~= nil and MINUTE.is_about(d, used) then
+    local left_us = d.opened_us + MINUTE.length_us - now_us
+    WINDOW.cool_down(d, math.min(left_us, setting('max_cooldown_us', 300000000)))
+  end
+end
+
+-- What the window does next where the budget decides it, at most 60 characters; else nil.
+function MINUTE.outlook(d)
+  local used = MINUTE.is_learned(d) and MINUTE.used(d)
+  if not used then
+    return nil
+  end
+  local ends_us, blocked_us = d.opened_us + MINUTE.length_us, d.blocked_until_us - now_us
+  if blocked_us > 0 and d.blocked_until_us <= ends_us and MINUTE.is_about(d, used) then
+    return string.format('waits %.1f s: %d of about %d a minute are served', blocked_us / 1e6, used, d.budget)
+  elseif MINUTE.is_used_up(d) then
+    return string.format('lets %d calls end, which use up the minute (%.1f s left)', d.in_flight,
+      (ends_us - now_us) / 1e6)
+  end
+  return nil
+end
+
+-- For a snapshot; without a learned budget its zeros.
+function MINUTE.capture(d)
+  local used = MINUTE.is_learned(d) and (MINUTE.used(d) or 0)
+  return { budget = used and d.budget or 0, served = used or 0, periods = d.periods,
+    ends_us = int(used and d.opened_us + MINUTE.length_us or 0) }
+end
+
+-- As a window that was never used.
+function MINUTE.forget(d)
+  need_minute(d)
+  MINUTE.note(d, 0, 'reset', 0)
+  d.opened_us, d.served_at_opening = 0, 0
+end
