@@ -23,7 +23,7 @@ from tests.support_scene import (
 )
 
 NEVER_SECONDS = 60.0
-CALL_TIMEOUT_SECONDS = 0.2
+CALL_TIMEOUT_SECONDS = 0.5
 MOST_TRIES = 60
 """For traffic and wake-ups together, in three call timeouts; without backoff it is hundreds."""
 
