@@ -242,7 +242,10 @@ class Refusing:
         """Nothing to close."""
 
 
-async def test_a_cell_that_a_worker_leaves_to_others_was_no_try(redis_url, provider, tmp_path):
+async def test_a_cell_that_a_worker_leaves_to_others_was_no_try(
+    redis_url, provider, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)  # where its output goes
     maker = Refusing()
     workflow = load_workflow(write_workflow(tmp_path, provider), environ=KEY)
     workflow = workflow.model_copy(update={"columns": workflow.columns[:1]})
