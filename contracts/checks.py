@@ -44,6 +44,10 @@ def listed(names: Sequence[str]) -> str:
     return ", ".join(names[:_MOST_LISTED]) + (f" and {more} more" if more > 0 else "")
 
 
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def check_name(what: str, name: str) -> str:
     """Return ``name`` if it can be part of a key, else raise.
 
@@ -72,11 +76,7 @@ def check_name(what: str, name: str) -> str:
 
 def check_weight(what: str, weight: float) -> float:
     """Return ``weight`` as a float if a fair queue can use it, else raise ConfigurationError."""
-    if (
-        isinstance(weight, bool)
-        or not isinstance(weight, int | float)
-        or not MIN_WEIGHT <= weight <= MAX_WEIGHT
-    ):
+    if not _is_number(weight) or not MIN_WEIGHT <= weight <= MAX_WEIGHT:
         raise ConfigurationError(
             f"{what} has weight {shown(weight)}, expected a number from {MIN_WEIGHT} to"
             f" {MAX_WEIGHT:g}; only the ratio of weights matters."
@@ -103,11 +103,7 @@ def check_span(what: str, seconds: float) -> float:
     Raises:
         ConfigurationError: not a number, or above ``MAX_SPAN_SECONDS``.
     """
-    if (
-        isinstance(seconds, bool)
-        or not isinstance(seconds, int | float)
-        or not seconds <= MAX_SPAN_SECONDS
-    ):
+    if not _is_number(seconds) or not seconds <= MAX_SPAN_SECONDS:
         raise ConfigurationError(
             f"{what} is {shown(seconds)}, expected seconds, at most {MAX_SPAN_SECONDS:g}; give a"
             " number of them."
@@ -121,11 +117,7 @@ def check_instant(what: str, seconds: float) -> float:
     Raises:
         ConfigurationError: not a number, or after the year 9999.
     """
-    if (
-        isinstance(seconds, bool)
-        or not isinstance(seconds, int | float)
-        or not abs(seconds) <= MAX_INSTANT_SECONDS
-    ):
+    if not _is_number(seconds) or not abs(seconds) <= MAX_INSTANT_SECONDS:
         raise ConfigurationError(
             f"{what} is {shown(seconds)}, expected seconds since the epoch, up to the year 9999;"
             " give such an instant."
@@ -193,7 +185,7 @@ def check_seconds(what: str, value: object) -> None:
     Raises:
         ConfigurationError: no number.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if not _is_number(value):
         raise ConfigurationError(
             f"{what} is {shown(value)}, expected a number of seconds or None; convert it."
         )

@@ -18,6 +18,7 @@ from forebay.workers.runs.cells import (
     CellsDeferred,
     CellsDropped,
     CellsMade,
+    CellsOutcome,
     this_worker,
 )
 
@@ -43,8 +44,7 @@ class CellJobs:
     def __init__(self, maker: CellMaker, serializer: JobSerializer) -> None:
         self._maker = maker
         self._serializer = serializer
-        self._made: dict[str, CellsMade | CellsDropped] = {}
-        self._deferred: dict[str, CellsDeferred] = {}
+        self._outcomes: dict[str, CellsOutcome] = {}
 
     @property
     def function(self) -> Function:
@@ -74,18 +74,13 @@ class CellJobs:
         if lease.item.cell is None:
             return
         outcome = await self._maker.make(lease.item.cell, ctx["job_try"])
+        self._outcomes[lease.lease_id] = outcome
         if isinstance(outcome, CellsDeferred):
-            self._deferred[lease.lease_id] = outcome
             raise Retry(defer=outcome.delay_seconds)
-        self._made[lease.lease_id] = outcome
 
-    def take(self, lease: TaskAdmissionLease) -> CellsMade | CellsDropped | None:
+    def take(self, lease: TaskAdmissionLease) -> CellsOutcome | None:
         """Return what came of a task's cells, and forget it; None where nothing did."""
-        return self._made.pop(lease.lease_id, None)
-
-    def take_deferral(self, lease: TaskAdmissionLease) -> CellsDeferred | None:
-        """Return how a task's cells are made later, and forget it; None where nothing said so."""
-        return self._deferred.pop(lease.lease_id, None)
+        return self._outcomes.pop(lease.lease_id, None)
 
     async def aclose(self) -> None:
         """Wait for releases under way and close the provider clients."""
@@ -93,15 +88,15 @@ class CellJobs:
 
 
 def outcome_of_cells(
-    made: CellsMade | CellsDropped | None, completed: TaskCompleted
+    cells: CellsOutcome | None, completed: TaskCompleted
 ) -> TaskCompleted | TaskDropped:
     """Return how a task of a run ended whose job is over: without its cells it is dropped."""
-    match made:
+    match cells:
         case CellsMade():
-            return replace(completed, cells=made.values)
+            return replace(completed, cells=cells.values)
         case CellsDropped():
-            return TaskDropped(reason=made.reason)
-        case None:
+            return TaskDropped(reason=cells.reason)
+        case CellsDeferred() | None:
             return TaskDropped(
                 reason=f"aborted: its job ended without cells in worker {this_worker()}"
             )

@@ -9,7 +9,7 @@ from arq.utils import timestamp_ms
 from forebay.contracts.outcomes import TaskDeferred, TaskOutcome
 from forebay.contracts.tasks import TaskAdmissionLease
 from forebay.workers.arq.cell_jobs import lease_of_job
-from forebay.workers.runs.cells import CellsDeferred
+from forebay.workers.runs.cells import CellsDeferred, CellsOutcome
 
 
 class JobEnds:
@@ -38,16 +38,16 @@ class JobEnds:
         self._cancelled.add(lease_of_job.get().lease_id)
 
     def put_off(
-        self, lease: TaskAdmissionLease, incr_score: int | None, cells: CellsDeferred | None
+        self, lease: TaskAdmissionLease, incr_score: int | None, cells: CellsOutcome | None
     ) -> TaskDeferred:
         """Return how a job goes back whose try has ended.
 
         Args:
             lease: of the job.
             incr_score: milliseconds by which arq raises its score; None for at once.
-            cells: of a task of a run, when and why its cells are made later.
+            cells: of a task of a run, what came of it: when and why its cells are made later.
         """
-        if cells is not None:
+        if isinstance(cells, CellsDeferred):
             return TaskDeferred(
                 delay_seconds=cells.delay_seconds,
                 counts=self._counts_of(lease, is_no_try=cells.gives_back_try),

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import Final
 
+from arq.constants import job_key_prefix
 from arq.jobs import DeserializationError
 from arq.worker import Worker
 from redis.exceptions import RedisError
@@ -14,16 +15,16 @@ from redis.exceptions import RedisError
 from forebay.contracts.errors import CoordinatorUnavailable, JobUnreadable
 from forebay.contracts.identity import SchedulerResourceKey
 from forebay.contracts.outcomes import ReleaseResult, TaskDeferred, TaskOutcome
-from forebay.contracts.tasks import TaskAdmissionLease
+from forebay.contracts.tasks import AdmittedTask, TaskAdmissionLease
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.supervision import Guard
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.puller import TaskPuller
-from forebay.workers.arq.cell_jobs import lease_of_job
+from forebay.workers.arq.cell_jobs import CellJobs, lease_of_job
 from forebay.workers.arq.job_ends import JobEnds
-from forebay.workers.arq.job_openings import JobOpenings
 from forebay.workers.arq.log import WorkerFacts, logging_worker
 from forebay.workers.arq.opening import Opening, opening_of_job
+from forebay.workers.arq.pool_redis import ForebayArqRedis
 from forebay.workers.arq.unstarted_jobs import UnstartedJobs
 
 CANCEL_AGAIN_SECONDS: Final = 0.5
@@ -41,7 +42,8 @@ class JobRuns:
     Args:
         worker: arq's, which runs a job; its tables of tasks are kept as it reads them.
         admission: grants leases and takes them back.
-        openings: what arq reads of a job first.
+        redis: where arq's keys are.
+        cells: the jobs of tasks of runs, which have no payload of their own.
         unstarted: what jobs leave that cannot be started.
         ends: what a job counts that is put back.
         guard: logs what nobody expected.
@@ -56,7 +58,8 @@ class JobRuns:
         self,
         worker: Worker,
         admission: TaskAdmissionController,
-        openings: JobOpenings,
+        redis: ForebayArqRedis,
+        cells: CellJobs,
         unstarted: UnstartedJobs,
         ends: JobEnds,
         guard: Guard,
@@ -67,7 +70,8 @@ class JobRuns:
         self.running: set[asyncio.Task[None]] = set()
         self._worker = worker
         self._admission = admission
-        self._openings = openings
+        self._redis = redis
+        self._cells = cells
         self._unstarted = unstarted
         self._ends = ends
         self._guard = guard
@@ -231,14 +235,25 @@ class JobRuns:
     async def _opening_of(self, lease: TaskAdmissionLease) -> Opening | None:
         """Return what arq asks for first; None where the lease is lost or the job unreadable."""
         try:
-            opening = await self._openings.of(lease)
+            payload = await self._payload_of(lease.item)
         except JobUnreadable as error:
             await self._fail_unreadable(lease, error)
             return None
         if not self._admission.is_held(lease):
             return None
         self._admission.say("worker_spawned", lease)
-        return opening
+        item = lease.item
+        return Opening(payload=payload, job_try=item.job_try, is_aborted=item.is_aborted)
+
+    async def _payload_of(self, item: AdmittedTask) -> bytes | None:
+        """Return the job of a task, read and checked."""
+        if item.cell is not None:
+            return self._cells.payload(item)
+        if item.payload is not None:
+            return self._redis.stored.payload(item.task_id, item.payload)
+        # the reply that brought it was lost, and its repeat tells of the lease alone
+        payload: bytes | None = await self._redis.get(job_key_prefix + item.task_id)
+        return payload
 
     async def _fail_unreadable(self, lease: TaskAdmissionLease, error: JobUnreadable) -> None:
         """End a job that is none of this pool's as arq ends one that it cannot deserialize."""

@@ -29,7 +29,6 @@ from forebay.workers.arq.contained_jobs import contained
 from forebay.workers.arq.contained_worker import ContainedWorker
 from forebay.workers.arq.health import HealthKeys, HealthRecord
 from forebay.workers.arq.job_ends import JobEnds
-from forebay.workers.arq.job_openings import JobOpenings
 from forebay.workers.arq.job_runs import JobRuns
 from forebay.workers.arq.log import WorkerFacts, log_events, logged_as
 from forebay.workers.arq.pool_redis import ForebayArqRedis, cron_instants
@@ -125,7 +124,8 @@ class ForebayWorker(ContainedWorker):
         self._runs = JobRuns(
             self,
             self.tasks_admission,
-            JobOpenings(jobs, self._cells),
+            jobs,
+            self._cells,
             self._unstarted,
             self._ends,
             self._guard,
@@ -207,13 +207,12 @@ class ForebayWorker(ContainedWorker):
     ) -> None:
         """End the lease with its task; with a lost lease nothing is written."""
         lease = lease_of_job.get()
-        made = self._cells.take(lease)
-        deferral = self._cells.take_deferral(lease)
+        cells = self._cells.take(lease)
         if not self.tasks_admission.is_held(lease):
             return
         outcome: TaskOutcome
         if not finish:
-            outcome = self._ends.put_off(lease, incr_score, deferral)
+            outcome = self._ends.put_off(lease, incr_score, cells)
         else:
             outcome = TaskCompleted(
                 result=result_data or b"",
@@ -221,7 +220,7 @@ class ForebayWorker(ContainedWorker):
                 keep_in_progress_seconds=keep_in_progress,
             )
             if lease.item.cell is not None:
-                outcome = outcome_of_cells(made, outcome)
+                outcome = outcome_of_cells(cells, outcome)
         await self._runs.end(lease, outcome)
 
     async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:
