@@ -42,9 +42,16 @@ class _LazyCommands(click.Group):
     """Imports a command when it is asked for."""
 
     def invoke(self, ctx: click.Context) -> object:
-        """Run a command; one that Ctrl-C ends has the exit code of that signal."""
+        """Run a command; one that Ctrl-C ends has the exit code of that signal.
+
+        An error of the server has a note where the server's URL is that of a variable.
+        """
         try:
             return super().invoke(ctx)
+        except Exception as error:
+            if variable := ctx.meta.get("forebay.url_from_variable"):
+                _note_variable(error, variable)
+            raise
         except KeyboardInterrupt:
             click.echo("stopped by SIGINT", err=True)
             sys.exit(128 + signal.SIGINT)
@@ -60,6 +67,13 @@ class _LazyCommands(click.Group):
         module, _, name = COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
         return command
+
+
+def _note_variable(error: Exception, variable: str) -> None:
+    from forebay.contracts.errors import CoordinatorError  # noqa: PLC0415 - see the top
+
+    if isinstance(error, CoordinatorError) or " server at " in str(error):
+        error.add_note(f"The server's URL is that of the variable {variable}.")
 
 
 @click.group(cls=_LazyCommands, context_settings={"help_option_names": ["-h", "--help"]})
@@ -123,4 +137,4 @@ def sentence_of(error: Exception) -> str:
                 f"{frame.lineno}), which was not expected; see the traceback with `forebay"
                 " --debug ...`, and report it unless the fault is in code of your own."
             )
-    return " ".join(text.split("\n"))
+    return " ".join([*text.split("\n"), *getattr(error, "__notes__", ())])

@@ -10,17 +10,38 @@ import os
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit
+from urllib.parse import SplitResult, quote, unquote, urlencode, urlsplit
 
 from forebay.contracts.errors import ConfigurationError
+from forebay.coordinator.server.url_parameters import (
+    TLS_FILES,
+    UnusableParameter,
+    Verification,
+    read_parameters,
+    verification,
+)
 
 EXPECTED_FORMS = (
     "embedded://[name or /absolute/folder], redis://[user:password@]host[:port][/database], "
-    "rediss://... (the same over TLS) or unix:///absolute/path[?db=number]"
+    "rediss://... (the same over TLS), valkey:// and valkeys:// (the same two), or "
+    "unix:///absolute/path[?db=number]"
 )
 _DEFAULT_PORT = 6379
-_LATER_SCHEMES = {"redis+sentinel": "Sentinel", "redis+cluster": "Redis Cluster"}
-_TLS_PARAMETERS = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
+_SAME_SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
+_OTHER_SCHEMES = {
+    **dict.fromkeys(("tcp", "redis+tcp"), "write redis:// for it"),
+    **dict.fromkeys(
+        ("redis+ssl", "redis+tls", "redis-tls", "ssl", "tls"), "write rediss:// for it"
+    ),
+    **dict.fromkeys(
+        ("redis+unix", "redis+socket", "redis-socket", "socket", "unix+redis", "valkey+unix"),
+        "write unix:///absolute/path for it",
+    ),
+    **dict.fromkeys(
+        ("http", "https"), "this is a web address; write the server's redis:// or rediss:// URL"
+    ),
+}
+"""Schemes that other libraries and hosts use, with the form to write here."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,17 +60,26 @@ class EmbeddedAddress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TlsFiles:
-    """PEM files for TLS; the server's certificate and host name are always verified.
+    """PEM files for TLS, and what is verified with them.
 
     Attributes:
         ca_file: authorities to trust instead of the system's.
         cert_file: this client's certificate, where the server asks for one.
         key_file: the private key of ``cert_file``.
+        verifies: all that can be, unless the URL says ``ssl_cert_reqs=none`` (some hosts give
+            servers certificates that nobody signed) or ``ssl_check_hostname=false``.
     """
 
     ca_file: str | None = None
     cert_file: str | None = None
     key_file: str | None = None
+    verifies: Verification = "certificate_and_host"
+
+    def __str__(self) -> str:
+        relaxed = {"nothing": "ssl_cert_reqs=none", "certificate": "ssl_check_hostname=false"}
+        files = dict(zip(TLS_FILES, (self.ca_file, self.cert_file, self.key_file), strict=True))
+        said = urlencode({name: path for name, path in files.items() if path}, safe="/")
+        return "&".join(filter(None, [said, relaxed.get(self.verifies, "")]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +105,8 @@ class TcpAddress:
     def __str__(self) -> str:
         scheme = "redis" if self.tls is None else "rediss"
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{scheme}://{_masked_user(self)}{host}:{self.port}/{self.database}"
+        query = f"?{self.tls}" if self.tls is not None and str(self.tls) else ""
+        return f"{scheme}://{_masked_user(self)}{host}:{self.port}/{self.database}{query}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,20 +152,23 @@ def parse_url(url: str) -> ServerAddress:
     except ValueError:
         # `from None`: the cause quotes what it could not read, and that may be a password
         raise _refusal(url, "its host cannot be read") from None
-    match parts.scheme:
+    match _SAME_SCHEMES.get(parts.scheme, parts.scheme):
         case "embedded":
             return _embedded(url, parts)
-        case "redis" | "rediss":
-            return _tcp(url, parts)
+        case "redis" | "rediss" as scheme:
+            return _tcp(url, parts, scheme)
         case "unix":
             return _unix(url, parts)
-        case scheme if scheme in _LATER_SCHEMES:
+        case scheme if "sentinel" in scheme or "cluster" in scheme:
+            what = "Sentinel" if "sentinel" in scheme else "Redis Cluster"
             raise ConfigurationError(
-                f"server URL {mask_url(url)!r}: {_LATER_SCHEMES[scheme]} is not supported by this "
+                f"server URL {mask_url(url)!r}: {what} is not supported by this "
                 f"version yet; expected {EXPECTED_FORMS}; give the URL of a single server"
             )
+        case scheme if scheme in _OTHER_SCHEMES:
+            raise _refusal(url, f"its scheme is not known, {_OTHER_SCHEMES[scheme]}")
         case _:
-            raise _refusal(url, "its scheme is not known")
+            raise _refusal(url, "its scheme is not known, write redis://host:port")
 
 
 def mask_url(url: str) -> str:
@@ -179,23 +213,28 @@ def _data_home(url: str) -> Path:
         raise _refusal(url, "this user has no home folder, so name an absolute folder") from None
 
 
-def _tcp(url: str, parts: SplitResult) -> TcpAddress:
+def _tcp(url: str, parts: SplitResult, scheme: str) -> TcpAddress:
+    if "," in parts.netloc.rpartition("@")[2]:
+        raise _refusal(
+            url, "it names several hosts, as for a cluster or for Sentinel, neither of which this"
+            " version supports; write one server outside cluster mode"
+        )  # fmt: skip
     if not parts.hostname:
         raise _refusal(url, "its host is missing, as in redis://localhost:6379/0")
-    accepted = _TLS_PARAMETERS if parts.scheme == "rediss" else set()
-    query = _query(url, parts, accepted)
+    query = _query(url, parts, scheme)
+    try:
+        verifies = verification(query)
+    except UnusableParameter as fault:
+        raise _refusal(url, str(fault)) from None
+    files = [query.get(name) or None for name in TLS_FILES]
     return TcpAddress(
         host=parts.hostname,
         port=_port(url, parts),
-        database=_database(url, parts.path.removeprefix("/")),
+        database=_database(url, unquote(parts.path).strip("/"), query.get("db", "")),
         username=_decoded(parts.username),
         password=_decoded(parts.password),
-        tls=TlsFiles(
-            ca_file=query.get("ssl_ca_certs"),
-            cert_file=query.get("ssl_certfile"),
-            key_file=query.get("ssl_keyfile"),
-        )
-        if parts.scheme == "rediss"
+        tls=TlsFiles(ca_file=files[0], cert_file=files[1], key_file=files[2], verifies=verifies)
+        if scheme == "rediss"
         else None,
     )
 
@@ -214,7 +253,7 @@ def _port(url: str, parts: SplitResult) -> int:
 def _unix(url: str, parts: SplitResult) -> UnixAddress:
     if parts.hostname or not parts.path.strip("/"):
         raise _refusal(url, "the socket's path must be absolute, with three slashes: unix:///path")
-    query = _query(url, parts, {"db"})
+    query = _query(url, parts, "unix")
     return UnixAddress(
         path=unquote(parts.path),
         database=_database(url, query.get("db", "")),
@@ -223,19 +262,23 @@ def _unix(url: str, parts: SplitResult) -> UnixAddress:
     )
 
 
-def _query(url: str, parts: SplitResult, accepted: set[str]) -> dict[str, str]:
-    query = dict(parse_qsl(parts.query, keep_blank_values=True))
-    # a parameter that would silently do nothing is worse than an error
-    if parts.fragment or not query.keys() <= accepted:
-        known = ", ".join(sorted(accepted)) or "none"
-        raise _refusal(url, f"it has an unknown parameter or a #fragment (known here: {known})")
-    return query
+def _query(url: str, parts: SplitResult, scheme: str) -> dict[str, str]:
+    if parts.fragment:
+        raise _refusal(url, "it has a #fragment; leave it out")
+    try:
+        # a parameter that would silently do nothing is worse than an error
+        return read_parameters(scheme, parts.query)
+    except UnusableParameter as fault:
+        raise _refusal(url, str(fault)) from None
 
 
-def _database(url: str, text: str) -> int:
-    if text and not re.fullmatch(r"[0-9]{1,9}", text):
+def _database(url: str, *said: str) -> int:
+    numbers = set(filter(None, said))
+    if not all(re.fullmatch(r"[0-9]{1,9}", text) for text in numbers):
         raise _refusal(url, "the database must be a number, as in /0")
-    return int(text or 0)
+    if len({int(text) for text in numbers}) > 1:
+        raise _refusal(url, "its path and its db name two databases; write one of them")
+    return int(next(iter(numbers), 0))
 
 
 def _decoded(text: str | None) -> str | None:

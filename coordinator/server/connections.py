@@ -236,6 +236,12 @@ def connection_error(
                 f"the server at {address} forbids this user what Forebay needs ({cause}); expected "
                 "the ACL rules of the documentation; grant them or name another user in the URL"
             )
+        case _ if "CERTIFICATE_VERIFY_FAILED" in cause:
+            return ConfigurationError(
+                f"the certificate of the server at {address} cannot be verified ({cause}); expected"
+                " one of an authority that this machine knows; name the server's own authority in"
+                " the URL: ?ssl_ca_certs=/path/ca.pem, or verify nothing: ?ssl_cert_reqs=none"
+            )
         case redis.ConnectionError() | redis.TimeoutError() | OSError():
             return CoordinatorUnavailable(
                 f"no answer from the server at {address}, {attempt} ({cause}); expected "
@@ -274,8 +280,9 @@ def _connection_settings(
                     "ssl_ca_certs": address.tls.ca_file,
                     "ssl_certfile": address.tls.cert_file,
                     "ssl_keyfile": address.tls.key_file,
-                    "ssl_cert_reqs": "required",
-                    "ssl_check_hostname": True,  # redis-py's default is False
+                    "ssl_cert_reqs": "none" if address.tls.verifies == "nothing" else "required",
+                    # redis-py's default is False
+                    "ssl_check_hostname": address.tls.verifies == "certificate_and_host",
                 }
         case UnixAddress():
             settings |= {"path": address.path}

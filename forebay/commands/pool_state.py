@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from forebay.commands.server_option import url_option
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.tasks.controller import PoolState
 from forebay.coordinator.tasks.operating import set_pool_state
@@ -14,9 +15,7 @@ from forebay.runtime import run_async
 
 
 def _of_a_pool(command: Callable[..., None]) -> Callable[..., None]:
-    command = click.option("--url", required=True, help="Server: redis://, rediss:// or unix://.")(
-        command
-    )
+    command = url_option("Server: redis://, rediss:// or unix://.", required=True)(command)
     return click.option("--pool", default="default", show_default=True, help="Which task pool.")(
         command
     )

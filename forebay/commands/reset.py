@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from forebay.commands.server_option import url_option
 from forebay.contracts.identity import ProviderModelKey, RequestDomain, RequestResourceKey
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.operating import reset_cooldown, reset_window
@@ -13,7 +14,7 @@ from forebay.runtime import run_async
 @click.command("reset")
 @click.argument("provider")
 @click.argument("model")
-@click.option("--url", required=True, help="Server: redis://, rediss:// or unix://.")
+@url_option("Server: redis://, rediss:// or unix://.", required=True)
 @click.option(
     "--domain",
     type=click.Choice([domain.value for domain in RequestDomain]),

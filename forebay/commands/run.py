@@ -10,6 +10,7 @@ import click
 
 from forebay.commands.driving import conclude, drive, resume_command
 from forebay.commands.lines import say
+from forebay.commands.server_option import url_option
 from forebay.contracts.extras import require_extra
 from forebay.contracts.runs import RUN_NUMBER_DIGITS, RunSpec
 from forebay.coordinator.keys import check_id
@@ -18,7 +19,7 @@ from forebay.runtime import DEFAULT_URL
 
 @click.command("run")
 @click.argument("workflow", type=click.Path(path_type=Path))
-@click.option("--url", default=DEFAULT_URL, show_default=True, help="Server to run on.")
+@url_option("Server to run on.", default=DEFAULT_URL, show_default=True)
 @click.option("--pool", default="default", show_default=True, help="Task pool.")
 @click.option("--tenant", default="default", show_default=True, help="Whose share it takes.")
 @click.option("--weight", default=1.0, show_default=True, help="That share's weight.")

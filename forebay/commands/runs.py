@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import click
 
 from forebay.commands.driving import conclude, drive
+from forebay.commands.server_option import url_option
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.extras import require_extra
 from forebay.contracts.runs import RunSpec
@@ -17,7 +18,7 @@ from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.operating import require_pool
 from forebay.runtime import run_async, server_url
 
-_url = click.option("--url", required=True, help="Server that has the run.")
+_url = url_option("Server that has the run.", required=True)
 _pool = click.option("--pool", default="default", show_default=True, help="Task pool.")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 import click
 
 from forebay.commands.lines import fitted
+from forebay.commands.server_option import url_option
 from forebay.contracts.errors import SchemaMismatch
 from forebay.contracts.identity import ProviderModelKey
 from forebay.contracts.snapshots import BudgetSnapshot, DomainSnapshot, GlobalSnapshot
@@ -18,7 +19,7 @@ from forebay.runtime import run_async
 
 
 @click.command("snapshot")
-@click.option("--url", required=True, help="Server: redis://, rediss:// or unix://.")
+@url_option("Server: redis://, rediss:// or unix://.", required=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON document a provider/model.")
 @click.option("--watch", is_flag=True, help="Again every second until stopped.")
 def snapshot_command(url: str, as_json: bool, watch: bool) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 import click
 
 from forebay.commands.lines import say
+from forebay.commands.server_option import url_option
 from forebay.commands.watching import work_and_watch
 from forebay.commands.worker_settings import allowlist_of, imported, settings_named
 from forebay.contracts.errors import CoordinatorError
@@ -35,10 +36,7 @@ MOST_NAMED: Final = 20
 
 @click.command("worker")
 @click.argument("settings", required=False, metavar="[SETTINGS]")
-@click.option(
-    "--url",
-    help="Server: redis://, rediss:// or unix://.  [default: redis_settings of SETTINGS]",
-)
+@url_option("Server: redis://, rediss:// or unix://.  [default: redis_settings of SETTINGS]")
 @click.option("--pool", help="Task pool to work for.  [default: default]")
 @click.option(
     "--slots",
@@ -131,15 +129,19 @@ def worker_command(
     """Run tasks of a pool until stopped; start as many of these as you like, anywhere.
 
     SETTINGS names the class that `arq` is given, such as app.WorkerSettings: its functions, hooks
-    and cron jobs run here as they do there, and are logged as there. --url stands for its
-    redis_settings, --pool for its queue_name. Without SETTINGS the worker makes the cells of runs.
+    and cron jobs run here as they do there, and are logged as there. --url (or
+    FOREBAY_URL) stands for its redis_settings, --pool for its queue_name. Without SETTINGS the
+    worker makes the cells of runs.
 
     A workflow may use the variables, files and hosts that the options --allow-... name, each as
     often as you like, and the hosts of this process's FOREBAY_PROVIDER_<NAME>_BASE_URL; a run that
     asks for others is refused before anything of it runs.
     """
     if settings is None and url is None:
-        raise click.UsageError("Missing option '--url', or SETTINGS whose redis_settings say it.")
+        raise click.UsageError(
+            "Missing option '--url' (env var: 'FOREBAY_URL'), or SETTINGS whose redis_settings"
+            " say it."
+        )
     if custom_log_dict is not None and (verbose or log_level is not None):
         raise click.UsageError("--custom-log-dict says levels itself; leave out the other option.")
     if watch is not None and not watched and not check:

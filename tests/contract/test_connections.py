@@ -179,6 +179,24 @@ def test_tls_verifies_the_certificate_and_the_host_name():
     assert issubclass(kind, redis.asyncio.SSLConnection)
 
 
+@pytest.mark.parametrize(
+    ("parameter", "certificate", "host_name"),
+    [("ssl_cert_reqs=none", "none", False), ("ssl_check_hostname=false", "required", False)],
+)
+def test_tls_verifies_less_where_the_url_says_so(parameter, certificate, host_name):
+    with open_sync(parse_url(f"rediss://example.org?{parameter}")) as client:
+        settings = client.connection_pool.connection_kwargs
+        assert settings["ssl_cert_reqs"] == certificate
+        assert settings["ssl_check_hostname"] is host_name
+
+
+def test_a_certificate_that_nobody_signed_is_answered_with_what_to_write():
+    failure = redis.ConnectionError("[SSL: CERTIFICATE_VERIFY_FAILED] self-signed certificate")
+    said = str(connection_error(failure, TcpAddress(host="h", tls=TlsFiles()), "connecting"))
+    assert "?ssl_ca_certs=/path/ca.pem" in said
+    assert "?ssl_cert_reqs=none" in said
+
+
 def test_an_embedded_address_must_be_started_first():
     address = EmbeddedAddress(data_dir=Path("/data"))
     for open_client in (open_async, open_sync):

@@ -37,6 +37,26 @@ SECRET = "hunter2"
                 tls=TlsFiles(ca_file="/ca.pem", cert_file="/me.pem", key_file="/me.key"),
             ),
         ),
+        ("redis://example.org?db=3", TcpAddress(host="example.org", database=3)),
+        ("redis://example.org/3?db=3", TcpAddress(host="example.org", database=3)),
+        ("redis://example.org:7000/3/", TcpAddress(host="example.org", port=7000, database=3)),
+        ("redis://example.org/%33", TcpAddress(host="example.org", database=3)),
+        ("valkey://example.org/3", TcpAddress(host="example.org", database=3)),
+        ("valkeys://example.org/3", TcpAddress(host="example.org", database=3, tls=TlsFiles())),
+        (
+            "rediss://:hunter2@example.org:7000?ssl_cert_reqs=none",
+            TcpAddress(
+                host="example.org", port=7000, password=SECRET, tls=TlsFiles(verifies="nothing")
+            ),
+        ),
+        (
+            "rediss://example.org?ssl_cert_reqs=CERT_REQUIRED&ssl_check_hostname=False",
+            TcpAddress(host="example.org", tls=TlsFiles(verifies="certificate")),
+        ),
+        (
+            "rediss://example.org?ssl_cert_reqs=required&ssl_check_hostname=true",
+            TcpAddress(host="example.org", tls=TlsFiles()),
+        ),
         ("unix:///run/redis.sock", UnixAddress(path="/run/redis.sock")),
         ("unix:///a%20b/s?db=2", UnixAddress(path="/a b/s", database=2)),
         (
@@ -86,7 +106,13 @@ def test_embedded_takes_an_absolute_folder():
         "redis://example.org/one",
         "redis://example.org/-1",
         "redis://example.org/0?ssl_ca_certs=/ca.pem",
-        "rediss://example.org?ssl_cert_reqs=none",
+        "redis://example.org?ssl_cert_reqs=none",
+        "rediss://example.org?ssl_cert_reqs=optional",
+        "rediss://example.org?ssl_check_hostname=perhaps",
+        "redis://example.org?db=1&db=1",
+        "redis://example.org/0?db=1",
+        "redis://example.org/?db=one",
+        "redis://example.org/0/1",
         "redis://example.org#0",
         "unix://",
         "unix:///",
@@ -109,7 +135,40 @@ def test_any_other_url_is_refused_with_its_name_and_a_remedy(url):
     assert "correct the URL" in message
 
 
-@pytest.mark.parametrize("scheme", ["redis+sentinel", "redis+cluster"])
+@pytest.mark.parametrize(
+    ("url", "form"),
+    [
+        ("redis://h?health_check_interval=30", "write the URL without health_check_interval"),
+        (
+            "rediss://h?ssl_cert_reqs=none&socket_timeout=5&protocol=3",
+            "write the URL without socket_timeout and protocol",
+        ),
+        ("redis://h?max_connections=20", "write the URL without max_connections"),
+        ("redis://h?username=ann&password=hunter2", "write user:password@host"),
+        ("unix:///run/s?password=hunter2", "write unix://user:password@/path"),
+        ("redis://h?ssl=true", "write rediss://"),
+        ("redis://h?ssl_ca_certs=/ca.pem", "write rediss://"),
+        ("redis://h/0?db=1", "write one of them"),
+        ("redis+socket:///run/s?virtual_host=1", "write unix:///absolute/path"),
+        ("unix:///run/s?virtual_host=1", "write db"),
+        ("tcp://h:6379", "write redis://"),
+        ("redis+tls://h:6379", "write rediss://"),
+        ("https://name.upstash.example", "write the server's redis:// or rediss:// URL"),
+        ("localhost:6379", "write redis://host:port"),
+        ("redis://a:6379,b:6379/0", "write one server outside cluster mode"),
+    ],
+)
+def test_a_form_of_another_library_is_answered_with_the_form_to_write(url, form):
+    with pytest.raises(ConfigurationError) as refusal:
+        parse_url(url)
+    assert form in str(refusal.value)
+    assert SECRET not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "scheme",
+    ["redis+sentinel", "redis+cluster", "rediss+sentinel", "sentinel", "valkey+cluster", "cluster"],
+)
 def test_topologies_of_later_versions_are_refused_by_name(scheme):
     with pytest.raises(ConfigurationError, match="not supported by this version yet"):
         parse_url(f"{scheme}://a:1,b:2/main")
@@ -167,6 +226,8 @@ def test_no_refusal_shows_a_password(url):
         "redis://example.org:6379/0",
         "redis://[::1]:7000/2",
         "rediss://example.org:6380/1",
+        "rediss://example.org:6380/1?ssl_ca_certs=/ca.pem&ssl_cert_reqs=none",
+        "rediss://example.org:6380/1?ssl_check_hostname=false",
         "unix:///a%20b/s?db=2",
         "embedded:///srv/a%20b",
     ],
