@@ -22,7 +22,7 @@ WINDOW_FIELDS: Final = (
 )
 WINDOW_FIELDS_OF_STEADY: Final = (
     "row",
-    "wait",
+    "soon_tries",
     "step",
     "top",
     "quiet_until_us",

@@ -322,7 +322,7 @@ def test_fewer_successes_until_a_try_bind_a_window_that_fell_before(shard: Scrip
         callers.refuse()
         callers.end(0, Outcome.PROVIDER_FAILURE)
     callers.meet_limit(10, 20)
-    assert (callers.stored("wait"), callers.stored("step")) == (50, 0)
+    assert (callers.stored("soon_tries"), callers.stored("step")) == (3, 0)
     callers.call("m", Register("alias", 64, steady(24, successes_until_try=5)))
     while callers.limit < callers.stored("rate_limit_ceiling"):
         callers.serve()

@@ -411,25 +411,25 @@ def test_three_refusals_with_nothing_served_between_are_no_noise(shard: Scripted
     assert (seen["current_limit"], seen["top"], seen["success_streak"]) == (12, 12, 0)
     crowd.serve(12 + 1)
     seen = stored(shard)
-    assert (seen["current_limit"], seen["rate_limit_ceiling"], seen["wait"]) == (12, 12, 50)
+    assert (seen["current_limit"], seen["rate_limit_ceiling"], seen["soon_tries"]) == (12, 12, 3)
 
 
 # -- 7: after a fall
 
 
-def test_first_tries_after_a_fall_come_after_50_then_100_then_150(shard: ScriptedShard) -> None:
+def test_three_tries_after_a_fall_come_after_50_and_then_after_150(shard: ScriptedShard) -> None:
     crowd = crowd_at(shard, 24, ceiling=63)
     crowd.end(LIMITED)
     crowd.serve(24)
     assert (crowd.limit, stored(shard)["rate_limit_ceiling"]) == (23, 23)
     waits = []
-    for _ in range(4):
+    for _ in range(5):
         served = stored(shard)["success"] - stored(shard)["success_streak"]
         while crowd.limit == 23:
             crowd.serve(1)
         waits.append(stored(shard)["success"] - served)
         crowd.end(LIMITED, newest=True)
-    assert waits == [50, 100, 150, 150]
+    assert waits == [50, 50, 50, 150, 150]
 
 
 # -- 8: a hint
@@ -461,6 +461,20 @@ def test_third_hint_in_a_row_means_everyone(shard: ScriptedShard) -> None:
     assert seen["blocked_until_us"] == shard.server_us + 5 * SECOND_US
     assert (seen["current_limit"], seen["row"]) == (5, 0)
     assert told(shard, *MOVES)[-1] == ("22", "5", "hint")
+
+
+@pytest.mark.parametrize(("hint", "is_for_all"), [(0.15, False), (1.999, False), (2.0, True)])
+def test_hint_shorter_than_a_cooldown_stops_nobodys_calls(
+    shard: ScriptedShard, hint: float, *, is_for_all: bool
+) -> None:
+    """A window that falls has found what is served before a pause for everyone had ended."""
+    crowd = crowd_at(shard, 24)
+    for _ in range(3):
+        crowd.refuse_newest(hint=hint)
+    seen = stored(shard)
+    assert seen["row"] == (0 if is_for_all else 3)
+    assert (seen["blocked_until_us"] > shard.server_us) == is_for_all
+    assert told(shard, *MOVES)[-1][-1] == ("hint" if is_for_all else "row")
 
 
 @pytest.mark.parametrize("hint", [0.15, 5.0])
@@ -542,8 +556,9 @@ def test_reset_window_is_as_new(shard: ScriptedShard) -> None:
     shard.batch("m", Register("alias", 64, configured()))
     shard.operate("reset_window", "chat")
     seen = stored(shard)
-    fields = ("current_limit", "rate_limit_ceiling", "row", "wait", "step", "top", "quiet_until_us")
-    assert [seen[name] for name in fields] == [4, 0, 0, 0, 1, 0, 0]
+    assert (seen["current_limit"], seen["step"]) == (4, 1)
+    forgotten = ("rate_limit_ceiling", "row", "soon_tries", "top", "quiet_until_us")
+    assert [seen[name] for name in forgotten] == [0] * 5
 
 
 def test_reset_cooldown_ends_what_a_hint_stopped(shard: ScriptedShard) -> None:

@@ -143,7 +143,7 @@ class Window(WindowState):
         self.effective_max, self.initial, self.step = new.effective_max, new.initial, new.step
         self.limit, self.born_us, self.ramp_us = new.limit, new.born_us, new.ramp_us
         self.credit = self.noted = self.consecutive = 0
-        self.row = self.wait = self.top = self.quiet_until_us = self.quota_until_us = 0
+        self.row = self.soon_tries = self.top = self.quiet_until_us = self.quota_until_us = 0
         self.served_at_refusal = self.served
         self.cuts += 1
         after = self.limit_at(now_us)

@@ -348,12 +348,22 @@ def test_third_hint_in_a_row_after_an_eighth_of_a_window_at_most_cools_everyone_
     fleet = fleet_of(64, initial=24)
     for _ in range(2):
         fleet.leases[-1] = fleet.window.cuts
-        fleet.refuse(hint_us=SECOND_US)
+        fleet.refuse(hint_us=COOLDOWN_US)
     assert not fleet.is_cooling
     fleet.window.served += served
     fleet.leases[-1] = fleet.window.cuts
-    fleet.refuse(hint_us=SECOND_US)
+    fleet.refuse(hint_us=COOLDOWN_US)
     assert fleet.is_cooling == is_for_all
+
+
+def test_hints_shorter_than_a_cooldown_cool_nobody_down_but_one_that_is_alone() -> None:
+    fleet = fleet_of(64, initial=24)
+    while len(fleet.leases) > 1:
+        fleet.leases[-1] = fleet.window.cuts
+        fleet.refuse(hint_us=COOLDOWN_US - 1)
+        assert not fleet.is_cooling
+    fleet.refuse(hint_us=COOLDOWN_US - 1)
+    assert fleet.window.blocked_until_us == fleet.now_us + COOLDOWN_US - 1
 
 
 def test_third_hint_to_a_lease_granted_after_the_one_before_cools_everyone_down() -> None:

@@ -46,7 +46,7 @@ class WindowState:
         cuts: congestion events so far.
         credit: successes that count towards the next step up.
         untold_from: the limit from which a return began that no event has told yet, 0 for none.
-        wait: the credit that begins a try; 0 for the usual one.
+        soon_tries: how many tries still come soon after a fall.
         step: the last step of the try under way, 0 where none is; 1 in the climb from birth.
         row: fresh refusals since the last fresh success.
         served: successes so far.
@@ -65,7 +65,7 @@ class WindowState:
     cuts: int = 0
     credit: int = 0
     untold_from: int = 0
-    wait: int = 0
+    soon_tries: int = 0
     step: int = 0
     row: int = 0
     served: int = 0

@@ -1,7 +1,7 @@
-"""A reference model of the window rule ``steady``, from spec 11, *The rule*, without the pace.
+"""A reference model of the window rule ``steady``, from its text in docs/window.md.
 
-Each branch names the rule of that page that it follows. Time is in microseconds of the shard's
-clock; counts round down.
+Comments name the sentence of that page that a branch follows. Time is in microseconds of the
+shard's clock; counts round down.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ from tests.property.window_state_model import LeaseEnd, Said, WindowState
 
 MOST_OF_NOISE = 2
 """Refusals with nothing served between that may still be the provider's noise."""
+TRIES_AFTER_FALL = 3
+"""So many tries come soon after a fall."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +27,8 @@ class SteadySettings:
     cooldown_us: int = 2_000_000
 
     @property
-    def wait_after_fall(self) -> int:
-        """Rule 7: the first try after a fall comes after a third of the usual wait."""
+    def successes_until_soon_try(self) -> int:
+        """Sentence 9: after a fall, a third of the usual."""
         return max(1, self.successes_until_try // 3)
 
 
@@ -39,15 +41,15 @@ def succeed(window: WindowState, settings: SteadySettings, end: LeaseEnd) -> Ite
     is_full, is_fresh = end.in_flight >= window.limit, end.cuts == window.cuts
     if is_fresh:
         window.row = 0
-        if window.top:  # rule 6, when serving goes on
+        if window.top:  # sentence 7 or 8, when serving goes on
             _note_ceiling(window, max(window.limit, window.top))
             window.top = 0
     if end.now_us < max(window.blocked_until_us, window.quiet_until_us) or not is_full:
         return
     if window.limit < window.ceiling:
         if is_fresh:
-            yield from _return_by_one(window)
-    elif window.step or window.limit < window.effective_max:  # rule 5
+            yield from _come_back(window)
+    elif window.step or window.limit < window.effective_max:  # sentence 6
         window.credit += 1
         if window.credit >= _credit_needed(window, settings):
             yield from _take_step(window)
@@ -57,8 +59,13 @@ def _note_ceiling(window: WindowState, ceiling: int) -> None:
     window.noted = 0 if ceiling >= window.effective_max else ceiling
 
 
-def _return_by_one(window: WindowState) -> Iterator[Said]:
-    """Rule 4."""
+def _is_climb(window: WindowState) -> bool:
+    """Whether it goes up to where nobody was ever refused, as from birth."""
+    return bool(window.step) and not window.noted
+
+
+def _come_back(window: WindowState) -> Iterator[Said]:
+    """Sentence 5, and sentence 1 of a climb."""
     window.untold_from = window.untold_from or window.limit
     window.limit += 1
     if window.limit == window.ceiling:
@@ -70,8 +77,9 @@ def _return_by_one(window: WindowState) -> Iterator[Said]:
 def _credit_needed(window: WindowState, settings: SteadySettings) -> int:
     if window.step:
         return max(settings.round_successes, window.limit)
-    usual = settings.successes_until_try
-    return min(window.wait or usual, usual)
+    if window.soon_tries:
+        return settings.successes_until_soon_try
+    return settings.successes_until_try
 
 
 def _take_step(window: WindowState) -> Iterator[Said]:
@@ -103,19 +111,20 @@ def refuse(window: WindowState, settings: SteadySettings, end: LeaseEnd) -> Iter
         _note_burst(window, settings, end.left)
     if window.top:
         window.top = max(1, end.left)
-    if is_full:  # rules 1 and 2
+    if is_full:  # sentences 2 and 3
         fall = 2 ** max(0, window.row - 2) if is_fresh else 0
         limit = max(1, min(end.left, max(limit // 2, limit - fall)))
     elif is_fresh:
         limit = max(1, end.left, limit * 3 // 4)
-    if end.hint_us:  # rule 8
+    if end.hint_us:  # sentence 10
         window.quiet_until_us = max(window.quiet_until_us, end.now_us + end.hint_us)
+        is_long = end.hint_us >= settings.cooldown_us
         few = max(1, window.limit // 8)
-        if is_fresh and window.row >= 3 and served_since <= few:
+        if is_long and is_fresh and window.row >= 3 and served_since <= few:
             window.row = 0
             limit, reason = max(1, limit // 4), "hint"
             window.block(end.now_us + end.hint_us)
-    if end.left == 0:  # rule 3
+    if end.left == 0:  # sentence 4
         if window.top and not window.noted:
             window.step = 1  # nothing was learned yet: it climbs as from birth
         window.top = 0
@@ -127,7 +136,7 @@ def refuse(window: WindowState, settings: SteadySettings, end: LeaseEnd) -> Iter
 def _note_burst(window: WindowState, settings: SteadySettings, left: int) -> None:
     """So many refusals in a row are no noise, whenever their leases were granted."""
     if left < window.ceiling * 4 // 5:
-        window.wait = settings.wait_after_fall
+        window.soon_tries = TRIES_AFTER_FALL
     if not window.top:
         window.credit = window.step = 0
         window.top = max(1, left)
@@ -140,17 +149,15 @@ def _note_refusal(
 
     The climb from birth is a try whose ceiling nobody knows yet: what ends it is what is refused.
     """
-    is_climb = bool(window.step) and not window.noted
-    is_beyond = left + 1 > window.ceiling or (is_full and is_climb)
+    is_beyond = left + 1 > window.ceiling or (is_full and _is_climb(window))
     is_lone = window.served - window.served_at_refusal >= settings.round_successes
     window.cuts += 1
     window.row += 1
     window.served_at_refusal = window.served
     if is_beyond and window.step:
-        doubled = 2 * window.wait
-        window.wait = doubled if doubled < settings.successes_until_try else 0
+        window.soon_tries = max(0, window.soon_tries - 1)
     if not is_lone and left < window.ceiling * 4 // 5:
-        window.wait = settings.wait_after_fall
+        window.soon_tries = TRIES_AFTER_FALL
     if is_beyond or not is_lone:
         window.top = max(1, left)
         window.credit = window.step = 0

@@ -28,6 +28,11 @@ AFTER_OUTAGE: Final = ((70.0, TO_THE_END),)
 TAKEN_AT_MOST: Final = 12
 DEMO_STEPS: Final = at_once(steps((0, 24), (16, 12), (21, 24)))
 WHOLE: Final = ((0.0, TO_THE_END),)
+DIPS: Final = steps(
+    *((0, 24), (20, 12), (23, 24), (35, 12), (40, 24)),
+    *((55, 12), (63, 24), (80, 12), (92, 24), (110, 12), (114, 24)),
+)
+"""Halves for 3, 5, 8, 12 and 4 s."""
 
 
 def _with_others(random: Random) -> Provider:
@@ -56,6 +61,20 @@ def _demo(name: str, about: str, hint_seconds: float | None) -> Scenario:
 ROWS: Final = (
     _demo("demo", "the demo: 24, 12 for 5 s, 24 at once, retry-after 0.15 s", 0.15),
     _demo("demo-no-hint", "the same without retry-after", None),
+    Scenario(
+        "dips",
+        "24 at once, 12 for 3, 5, 8, 12 and 4 s",
+        limited(at_once(DIPS)),
+        seconds=130,
+        settled=((10, TO_THE_END),),
+    ),
+    Scenario(
+        "dips-hint",
+        "the same, retry-after 0.5 s",
+        limited(at_once(DIPS), hint_seconds=0.5),
+        seconds=130,
+        settled=((10, TO_THE_END),),
+    ),
     Scenario("steps", "12, 24, 12 at once", limited(STEPS), seconds=120, settled=AFTER_STEPS),
     Scenario(
         "steps-hint",

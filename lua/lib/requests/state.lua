@@ -11,8 +11,8 @@ local META_NUMBERS = 14
 local DOMAIN_PARTS = {
   admission = { 'current_limit', 'effective_max', 'in_flight', 'waiters', 'blocked_until_us', 'cuts',
     'ramp_us', 'periods' },
-  outcome = { 'success_streak', 'rate_limit_ceiling', 'consecutive_rate_limits', 'row', 'wait', 'step',
-    'top', 'quiet_until_us', 'last_outcome' },
+  outcome = { 'success_streak', 'rate_limit_ceiling', 'consecutive_rate_limits', 'row', 'soon_tries',
+    'step', 'top', 'quiet_until_us', 'last_outcome' },
   moves = { 'ramp_started_us', 'ramp_target', 'untold_from', 'served_at_refusal', 'quota_until_us',
     'served_at_quota', 'success' },
   minute = { 'budget', 'opened_us', 'served_at_opening' },
@@ -76,7 +76,7 @@ local function domain(name)
       current_limit = stored[1] or 0, effective_max = stored[2] or 0, in_flight = stored[3] or 0,
       waiters = stored[4] or 0, blocked_until_us = stored[5] or 0, cuts = stored[6] or 0,
       ramp_us = stored[7] or 0, periods = stored[8] or 0, success_streak = false, rate_limit_ceiling = false,
-      consecutive_rate_limits = false, row = false, wait = false, step = false, top = false,
+      consecutive_rate_limits = false, row = false, soon_tries = false, step = false, top = false,
       quiet_until_us = false, last_outcome = false }
     domains[name] = d
     LIMITS.climb(d, 'ramp')
@@ -93,7 +93,7 @@ local function need_outcome(d)
     local stored = read_part(d.name, 'outcome')
     d.stored.outcome = stored
     d.success_streak, d.rate_limit_ceiling = stored[1] or 0, stored[2] or 0
-    d.consecutive_rate_limits, d.row, d.wait = stored[3] or 0, stored[4] or 0, stored[5] or 0
+    d.consecutive_rate_limits, d.row, d.soon_tries = stored[3] or 0, stored[4] or 0, stored[5] or 0
     d.step, d.top, d.quiet_until_us = stored[6] or 0, stored[7] or 0, stored[8] or 0
     d.last_outcome = stored[9] or ''
   end

@@ -40,7 +40,7 @@ function WINDOW.bear_anew(d, effective_max)
   need_outcome(d)
   LIMITS.tell_return(d)
   d.ramp_us, d.rate_limit_ceiling, d.success_streak, d.consecutive_rate_limits = 0, 0, 0, 0
-  d.row, d.wait, d.top, d.quiet_until_us = 0, 0, 0, 0
+  d.row, d.soon_tries, d.top, d.quiet_until_us = 0, 0, 0, 0
   d.served_at_refusal, d.quota_until_us = served(d), 0
   d.cuts = d.cuts + 1
   MINUTE.forget(d)

@@ -5,11 +5,11 @@
 -- the window as it is now, so the burst of one instant counts once.
 --
 -- Of a window: `success_streak` is the credit, `rate_limit_ceiling` what was served before, `row` the
--- fresh refusals with nothing served between, `wait` the credit of a first try (0: the configured
--- one), `step` the last step of the try under way, 0 without one, `top` where the ceiling settles with
--- the next fresh success, 0 for nowhere, `quiet_until_us` the end of a provider's hint.
-local STEADY = { initial_limit = 4, first_step = 1, waits_after_fall = 3, most_doublings = 30,
-  refusals_of_noise = 2, crowded_part = 8 }
+-- fresh refusals with nothing served between, `soon_tries` how many tries still come sooner, as the
+-- window fell, `step` the last step of the try under way, 0 without one, `top` where the ceiling settles
+-- with the next fresh success, 0 for nowhere, `quiet_until_us` the end of a provider's hint.
+local STEADY = { initial_limit = 4, first_step = 1, tries_after_fall = 3, sooner_after_fall = 3,
+  most_doublings = 30, refusals_of_noise = 2, crowded_part = 8 }
 
 -- The climb of a new window is a try whose ceiling nobody knows yet: what ends it is what is refused.
 function STEADY.is_climbing(d)
@@ -39,8 +39,8 @@ function STEADY.needed(d)
   if d.step > 0 then
     return math.max(STEADY.round(), d.current_limit)
   end
-  local most = STEADY.successes_until_try()
-  return d.wait > 0 and math.min(d.wait, most) or most
+  local usual = STEADY.successes_until_try()
+  return d.soon_tries > 0 and math.max(1, math.floor(usual / STEADY.sooner_after_fall)) or usual
 end
 
 -- At the ceiling a success of a full window is one credit; enough of them are a step up, which the
@@ -101,10 +101,10 @@ function STEADY.on_success(d, lease, row)
   end
 end
 
--- What has just moved may move again: after a fall the first try comes sooner.
+-- What has just moved may move again: after a fall some tries come sooner.
 function STEADY.note_fall(d, left)
   if left < math.floor(WINDOW.ceiling(d) * 4 / 5) then
-    d.wait = math.max(1, math.floor(STEADY.successes_until_try() / STEADY.waits_after_fall))
+    d.soon_tries = STEADY.tries_after_fall
   end
 end
 
@@ -117,7 +117,7 @@ function STEADY.note_refusal(d, left, since)
   local ends_try = left + 1 > ceiling or left + 1 >= d.current_limit and STEADY.is_climbing(d)
   d.cuts, d.row, d.served_at_refusal = d.cuts + 1, d.row + 1, served(d)
   if ends_try and d.step > 0 then
-    d.wait = 2 * d.wait < STEADY.successes_until_try() and 2 * d.wait or 0
+    d.soon_tries = math.max(0, d.soon_tries - 1)
   end
   if not is_lone then
     STEADY.note_fall(d, left)
@@ -155,10 +155,12 @@ end
 -- Whether a hint is meant for everyone: three fresh refusals in a row, the last one after so few were
 -- served that hardly any of those granted since the one before can have been admitted. Refusals are
 -- answered at once and successes take a call's time, so a row alone says little: in a call's time the
--- whole window is granted anew, and at an edge that is not sharp some of it is refused.
-function STEADY.means_everyone(d, since)
+-- whole window is granted anew, and at an edge that is not sharp some of it is refused. A hint shorter
+-- than a cooldown is no reason for one: by then the window has found what is served.
+function STEADY.means_everyone(d, since, pause_us)
   local few = math.max(1, math.floor(d.current_limit / STEADY.crowded_part))
   return d.row > STEADY.refusals_of_noise and since <= few
+    and pause_us >= setting('cooldown_us', 2000000)
 end
 
 -- A hint stops tries and returns; one that means everyone, or that comes where nobody else is in
@@ -187,7 +189,7 @@ function STEADY.on_refusal(d, lease, hint_us)
   local limit, reason = STEADY.fallen(d, left, is_fresh), is_fresh and d.row > 1 and 'row' or 'refused'
   if hint_us > 0 then
     d.quiet_until_us = math.max(d.quiet_until_us, now_us + pause_us)
-    if is_fresh and STEADY.means_everyone(d, since) then
+    if is_fresh and STEADY.means_everyone(d, since, pause_us) then
       d.row, limit, reason = 0, math.max(1, math.floor(limit / 4)), 'hint'
       WINDOW.cool_down(d, pause_us)
     end
