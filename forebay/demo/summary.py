@@ -33,8 +33,8 @@ class DemoSummary:
         written, dropped, lost, doubled: records, over all tenants.
         attempts, refused: what the provider saw.
         refused_rate: refused attempts of all attempts.
-        goodput_ratio: slot-seconds of served answers over those that the hidden capacity had, from
-            the first request to the last answer.
+        goodput_ratio: slot-seconds of served answers over those that the hidden capacity allowed,
+            from the first request to the last answer.
         steps: the same between two changes of the hidden capacity.
         seconds: from the first request to the last answer.
         shares: per tenant, while all had work.
@@ -98,24 +98,31 @@ class StepGoodput:
     Attributes:
         capacity: calls at once in that time.
         seconds: how long it was so.
+        available: slot-seconds that there were, at most one slot for each call that was left.
         used: slot-seconds of served answers.
     """
 
     capacity: int
     seconds: float
+    available: float
     used: float
 
     @property
     def ratio(self) -> float:
         """Slot-seconds served over those that there were."""
-        return self.used / (self.capacity * self.seconds) if self.seconds else 0.0
+        return self.used / self.available if self.available else 0.0
 
 
 def goodput_by_step(seen: Observations) -> tuple[StepGoodput, ...]:
-    """Return what was served at each capacity, from the first request to the last answer."""
+    """Return what was served at each capacity, from the first request to the last answer.
+
+    When fewer calls are left than the capacity, no more than those can be served: the last
+    ``capacity`` calls fill a slot each until they end.
+    """
     served = [record for record in seen.requests if record.status == SERVED]
     start = min(record.arrived_at for record in seen.requests)
-    end = max(record.finished_at for record in served)
+    ends = sorted(record.finished_at for record in served)
+    end = ends[-1]
     spans = [
         (max(begin, start), min(stop, end), capacity)
         for begin, stop, capacity in capacity_steps(seen, end)
@@ -124,6 +131,7 @@ def goodput_by_step(seen: Observations) -> tuple[StepGoodput, ...]:
         StepGoodput(
             capacity=capacity,
             seconds=max(0.0, stop - begin),
+            available=sum(max(0.0, min(at, stop) - begin) for at in ends[-capacity:]),
             used=sum(
                 max(0.0, min(record.finished_at, stop) - max(record.arrived_at, begin))
                 for record in served
@@ -136,7 +144,7 @@ def goodput_by_step(seen: Observations) -> tuple[StepGoodput, ...]:
 def goodput(seen: Observations) -> tuple[float, float]:
     """Return slot-seconds served over slot-seconds there were, and the seconds that took."""
     steps = goodput_by_step(seen)
-    available = sum(step.capacity * step.seconds for step in steps)
+    available = sum(step.available for step in steps)
     return sum(step.used for step in steps) / available, sum(step.seconds for step in steps)
 
 

@@ -41,10 +41,16 @@ def test_goodput_after_each_step_counts_the_part_of_a_call_that_falls_into_it() 
         truths=[truth(0, 2), truth(5, 1)],
     )
     before, after = goodput_by_step(seen)
-    assert (before.capacity, before.seconds, before.used) == (2, 4, 6)
-    assert (after.capacity, after.seconds, after.used) == (1, 4, 5)
+    assert (before.capacity, before.seconds, before.available, before.used) == (2, 4, 8, 6)
+    assert (after.capacity, after.seconds, after.available, after.used) == (1, 4, 4, 5)
     assert before.ratio == pytest.approx(6 / 8)
     assert goodput(seen) == (pytest.approx(11 / 12), 8)
+
+
+def test_capacity_that_no_call_is_left_for_is_not_missed() -> None:
+    seen = Observations(requests=[served(0, 4), served(0, 2)], truths=[truth(0, 3)])
+    (step,) = goodput_by_step(seen)
+    assert (step.available, step.used) == (6, 6)
 
 
 async def test_with_back_off_alone_every_call_is_answered_once_and_many_are_refused(
