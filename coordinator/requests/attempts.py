@@ -117,15 +117,9 @@ class RequestAttempt:
     """
 
     __slots__ = (
-        "_caller",
-        "_classify",
-        "_controller",
-        "_is_left",
-        "_is_used",
-        "_lease",
-        "_outcome",
+        "_caller", "_classify", "_controller", "_is_left", "_is_used", "_lease", "_outcome",
         "item",
-    )
+    )  # fmt: skip
 
     def __init__(
         self,

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, ParamSpec, TypeVar
 
 from forebay.contracts.checks import check_cap, check_type
-from forebay.contracts.errors import CoordinatorUnavailable, ForebayError, MembershipLost
+from forebay.contracts.errors import CoordinatorUnavailable, MembershipLost
 from forebay.contracts.identity import ProviderModelKey, RequestGroupSpec, RequestResourceKey
 from forebay.contracts.outcomes import (
     ClassifyException,
@@ -28,16 +28,13 @@ from forebay.contracts.requests import (
 from forebay.contracts.settings import LARGEST_CAP, RequestAdmissionConfig
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import request_shard
-from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.attempts import RequestAttempt, classify_by_kind, limited
 from forebay.coordinator.requests.denials import denial, shut_down
 from forebay.coordinator.requests.operations import wait_argument
-from forebay.coordinator.requests.shard import LeaseLost, RequestShard
+from forebay.coordinator.requests.shard import LeaseLost
+from forebay.coordinator.requests.shards import LEFT_BEFORE, RequestShards
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.requests.threads import LoopCaller, LoopEndedError
-from forebay.coordinator.supervision import Guard
-
-log = Logger("forebay.requests")
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -76,13 +73,9 @@ class AdaptiveRequestAdmissionController:
         self.caller = LoopCaller()
         self.pressure = RequestPressureSnapshotProvider(server)
         self._server = server
-        ignored: LeaseLost = lambda _lease, _why: None  # noqa: E731
-        self._on_lease_lost = ignored if on_lease_lost is None else on_lease_lost
         self._classify = classify
-        self._is_closed = False
-        self._guard = Guard(log)
-        self._shards: dict[ProviderModelKey, RequestShard] = {}
-        self._unjoined: set[asyncio.Future[ReleaseResult]] = set()
+        ignored: LeaseLost = lambda _lease, _why: None  # noqa: E731
+        self._shards = RequestShards(server, ignored if on_lease_lost is None else on_lease_lost)
         self._default_waits: dict[ProviderModelKey, float | None] = {}
 
     def known(self) -> list[ProviderModelKey]:
@@ -112,7 +105,7 @@ class AdaptiveRequestAdmissionController:
             CoordinatorError: the shared state could not be used.
         """
         self.caller.require_own_loop()
-        if self._is_closed:
+        if self._shards.is_closed:
             raise CoordinatorUnavailable("the controller was closed; connect anew.")
         check_type("provider_model", provider_model, ProviderModelKey)
         cap = check_cap(
@@ -120,7 +113,7 @@ class AdaptiveRequestAdmissionController:
         )
         config = RequestAdmissionConfig() if config is None else config
         check_type("config", config, RequestAdmissionConfig)
-        static_cap = await self._shard(provider_model).register(alias, cap, config)
+        static_cap = await self._shards[provider_model].register(alias, cap, config)
         self._default_waits[provider_model] = config.default_queue_wait_timeout_seconds
         return static_cap
 
@@ -202,8 +195,8 @@ class AdaptiveRequestAdmissionController:
                 timeout_seconds=timeout_seconds,
             )
         except (TimeoutError, LoopEndedError) as late:
-            if self._is_closed:
-                return _left_before()
+            if self._shards.is_closed:
+                return LEFT_BEFORE
             return ReleaseResult(
                 released=False, reason=ReleaseReason.DEFERRED, diagnostics={"error": str(late)}
             )
@@ -263,33 +256,7 @@ class AdaptiveRequestAdmissionController:
         check_type("lease", lease, RequestAdmissionLease)
         check_type("outcome", outcome, RequestReleaseOutcome)
         self.caller.require_own_loop()
-        if self._is_closed:
-            future: asyncio.Future[ReleaseResult] = asyncio.get_running_loop().create_future()
-            future.set_result(_left_before())
-            return future
-        shard = self._shards.get(lease.item.resource.provider_model)
-        if shard is None:
-            release = asyncio.ensure_future(self._release_unjoined(lease, outcome))
-            self._unjoined.add(release)  # the loop alone would let it be collected midway
-            release.add_done_callback(self._unjoined.discard)
-            return release
-        return shard.release(lease, outcome)
-
-    async def _release_unjoined(
-        self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome
-    ) -> ReleaseResult:
-        """Release what another process acquired; where nobody can hold anything, join nothing."""
-        provider_model = lease.item.resource.provider_model
-        try:
-            if not await self._server.is_registered(request_shard(provider_model)):
-                return ReleaseResult(released=False, reason=ReleaseReason.UNKNOWN_LEASE)
-        except ForebayError:
-            pass  # the release goes on trying
-        except Exception as error:  # noqa: BLE001 - it does so then, too
-            self._guard.note("looking for a shard", error)
-        if self._is_closed:  # meanwhile
-            return ReleaseResult(released=False, reason=ReleaseReason.STALE_LEASE)
-        return await self._shard(provider_model).release(lease, outcome)
+        return self._shards.release(lease, outcome)
 
     def learn(self, lease: RequestAdmissionLease, readings: Sequence[QuotaReading]) -> None:
         """Tell the shard what the headers of an answer under this lease said of its budgets.
@@ -297,12 +264,7 @@ class AdaptiveRequestAdmissionController:
         May be called from any thread, as soon as the headers are there; returns at once and is not
         waited for. Readings only ever lower what was registered (spec 03, *Quotas*).
         """
-        self.caller.send(self._learn, lease.item.resource.provider_model, readings)
-
-    def _learn(self, provider_model: ProviderModelKey, readings: Sequence[QuotaReading]) -> None:
-        shard = self._shards.get(provider_model)
-        if shard is not None:
-            shard.learn(readings)
+        self.caller.send(self._shards.learn, lease.item.resource.provider_model, readings)
 
     def assert_held(self, lease: RequestAdmissionLease) -> None:
         """Check, before bytes go out, that the lease cannot have been given to another meanwhile.
@@ -310,9 +272,7 @@ class AdaptiveRequestAdmissionController:
         Raises:
             MembershipLost: the last acknowledged heartbeat is older than the TTL; send nothing.
         """
-        shard = self._shards.get(lease.item.resource.provider_model)
-        membership = shard.session.membership if shard else None
-        if membership is None or membership.member_id != lease.member_id or not membership.is_held:
+        if not self._shards.is_held(lease):
             raise MembershipLost(
                 f"the lease {lease.lease_id} of {lease.item.resource} is lost, as this process's"
                 " heartbeat is older than its TTL; send nothing under it, acquire again."
@@ -320,23 +280,12 @@ class AdaptiveRequestAdmissionController:
 
     async def close(self) -> None:
         """Deny this process's own waiters with ``shutdown`` and leave every shard."""
-        self._is_closed = True
-        shards, self._shards = list(self._shards.values()), {}
-        closed = await asyncio.gather(*(shard.close() for shard in shards), return_exceptions=True)
-        for error in filter(None, closed):  # each was closed, whatever befell the others
-            raise error
-
-    def _shard(self, provider_model: ProviderModelKey) -> RequestShard:
-        shard = self._shards.get(provider_model)
-        if shard is None:
-            shard = RequestShard(self._server, provider_model, self._on_lease_lost)
-            self._shards[provider_model] = shard
-        return shard
+        await self._shards.close()
 
     async def _ask(self, item: RequestAdmissionItem, wait: str) -> RequestAdmissionDecision:
         if asyncio.get_running_loop() is not self.caller.loop:
             self.caller.require_own_loop()
-        if self._is_closed:
+        if self._shards.is_closed:
             return shut_down(item)
         provider_model = item.resource.provider_model
         if provider_model not in self._shards and not await self._server.is_registered(
@@ -344,11 +293,6 @@ class AdaptiveRequestAdmissionController:
         ):
             # Decided without joining: an unregistered resource leaves no state behind.
             return RequestAdmissionDenied(item=item, reason=RequestDenialReason.HARD_POLICY_DENIAL)
-        if self._is_closed:  # meanwhile
+        if self._shards.is_closed:  # meanwhile
             return shut_down(item)
-        return await self._shard(provider_model).acquire(item, wait)
-
-
-def _left_before() -> ReleaseResult:
-    left = {"error": "the controller was closed before, which gave its leases back."}
-    return ReleaseResult(released=False, reason=ReleaseReason.STALE_LEASE, diagnostics=left)
+        return await self._shards[provider_model].acquire(item, wait)

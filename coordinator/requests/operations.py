@@ -19,7 +19,6 @@ from forebay.contracts.requests import (
 )
 from forebay.contracts.settings import LONGEST_SECONDS
 from forebay.coordinator.keys import encode
-from forebay.coordinator.requests.denials import shut_down
 from forebay.coordinator.shard.operation import (
     Args,
     Ended,
@@ -240,20 +239,9 @@ class Attempt:
     """
 
     __slots__ = (
-        "_arrival",
-        "_arrived",
-        "asked_at",
-        "asker",
-        "deadline",
-        "encoded_id",
-        "end",
-        "is_in_doubt",
-        "is_rechecked",
-        "is_waiting",
-        "item",
-        "lost_because",
-        "wait",
-    )
+        "_arrival", "_arrived", "asked_at", "asker", "deadline", "encoded_id", "end",
+        "is_in_doubt", "is_rechecked", "is_waiting", "item", "lost_because", "wait",
+    )  # fmt: skip
 
     def __init__(self, item: RequestAdmissionItem, wait: str) -> None:
         loop = asyncio.get_running_loop()
@@ -299,13 +287,3 @@ class Attempt:
             return True
         self.wait = str(max(0, round((self.deadline - now) * 1e6)))
         return now < self.deadline
-
-    def close(self) -> None:
-        """End it for its caller, who takes nothing any more: what still arrives is undone."""
-        if not isinstance(self.end, RequestAdmissionLease):
-            self.end = shut_down(self.item)
-
-    @property
-    def is_refused(self) -> bool:
-        """Whether it has ended without a lease."""
-        return self.end is not None and not isinstance(self.end, RequestAdmissionLease)

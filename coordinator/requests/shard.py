@@ -172,14 +172,15 @@ class RequestShard:
     def _forget(self, attempt: Attempt) -> None:
         if self._attempts.get(attempt.encoded_id) is attempt:
             del self._attempts[attempt.encoded_id]
-            attempt.close()
+            if attempt.end is None:  # its caller takes nothing any more
+                attempt.tell(shut_down(attempt.item))
 
     def on_unclaimed(self, operation: Operation[Any], reply: Reply) -> None:
         """Cancel what a reply gave to a caller that has gone, unless it asks anew under its id."""
         for back in operation.undo(reply):
             if isinstance(back, Cancel) and back.attempt_id not in self.held:
                 attempt = self._attempts.get(back.attempt_id)
-                if attempt is None or attempt.is_refused:
+                if attempt is None or isinstance(attempt.end, RequestAdmissionDenied | Exception):
                     self.session.submit(back)
 
     # -- releasing
@@ -244,7 +245,7 @@ class RequestShard:
                 attempt.tell(ENDED)
         return self._upkeep.register_anew()
 
-    def on_lost(self, membership: Membership) -> None:  # noqa: ARG002
+    def on_lost(self, _membership: Membership) -> None:
         """Tell that everything held under the last membership has been given to others."""
         for encoded_id in list(self.held):
             self._lost(encoded_id, "member_lost")

@@ -1,7 +1,6 @@
 """A member's numbered batches: what waits, what is under way, what becomes of it (spec 06).
 
-At most 64 operations travel in one call, and one call at a time. A call whose reply was lost is
-sent again under its number, so it is carried out once.
+One call travels at a time. If its reply is lost it is sent again under its number, and counts once.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Generic, TypeVar
 
 from forebay.contracts.errors import CoordinatorError, ForebayError
@@ -47,12 +46,8 @@ class Pending(Generic[T]):
         told: told once what becomes of it.
 
     Attributes:
-        operation: what was sent last; None before it was made.
         since: loop time when it was submitted.
-        membership: under which it was last sent.
         is_given_up: whether its caller was told an error already.
-        is_release: whether it is sent whatever its caller was told.
-        needs_memory: whether a server without memory refuses it.
     """
 
     __slots__ = ("_make", "args", "is_given_up", "is_release", "membership", "needs_memory",
@@ -62,13 +57,13 @@ class Pending(Generic[T]):
         self.args: Args = ()
         self.operation: Operation[T] | None = None
         self._make: Callable[[], Operation[T]] | None = None
+        self.is_release, self.needs_memory = False, True
         if isinstance(operation, Operation):
             self.operation = operation
             self.args = operation.encode()  # now, so that its caller hears of a wrong argument
             self.is_release, self.needs_memory = operation.is_release, operation.needs_memory
         else:
             self._make = operation
-            self.is_release, self.needs_memory = False, True
         self.told = told
         self.since = 0.0
         self.membership: Membership | None = None
@@ -86,6 +81,9 @@ class Pending(Generic[T]):
         assert self.operation is not None  # noqa: S101 - for mypy; it was sent
         assert self.membership is not None  # noqa: S101 - so it was sent under one
         return self.operation, Reply(terms, self.membership, payloads)
+
+
+Answered = list[tuple[Pending[Any], list[Any]]]
 
 
 class Batches:
@@ -141,7 +139,7 @@ class Batches:
         pending.since = self._loop.time()
         self._queue.append(pending)
         if self._overdue is None:
-            self._look_for_overdue_at(pending.since + self._timeout_seconds)
+            self._watch(pending.since)
 
     def begin(self, first: Sequence[tuple[Operation[Any], Told[Any]]]) -> None:
         """Begin a membership: calls are numbered from 1, and ``first`` comes before all else."""
@@ -174,12 +172,7 @@ class Batches:
         return bool(self.under_way)
 
     def retake_sendable(self, error: Exception, membership: Membership) -> bool:
-        """Fail what has no form in bytes, and put the rest of the call under way instead.
-
-        Args:
-            error: what was raised when the call was packed, of which nothing was sent.
-            membership: under which the rest is sent.
-        """
+        """Fail what has no form in bytes, as packing the call said, and take the rest instead."""
         operations = self.end_call()
         self._number -= 1
         rest = [pending for pending in operations if is_sendable(pending.args)]
@@ -209,8 +202,7 @@ class Batches:
         Args:
             reply: the reply's text, or that and the payloads that it speaks of.
             operations: those of its call.
-            between: called after each part of the results but the last, as what a part brings up
-                can go already.
+            between: called after each part of the results: what it brings up can go already.
 
         Raises:
             Exception: it cannot be read, and nothing was told.
@@ -226,10 +218,7 @@ class Batches:
         self._tell(answered, payloads, between)
 
     def _tell(
-        self,
-        answered: list[tuple[Pending[Any], list[Any]]],
-        payloads: Sequence[bytes],
-        between: Callable[[], None],
+        self, answered: Answered, payloads: Sequence[bytes], between: Callable[[], None]
     ) -> None:
         """Tell results, a part of them in a turn of the loop."""
         for pending, terms in answered[:RESULTS_PER_TURN]:
@@ -267,42 +256,37 @@ class Batches:
 
     # -- errors
 
-    def give_up(
-        self, error: ForebayError, operations: Sequence[Pending[Any]] | None = None
-    ) -> None:
-        """Tell callers an error; releases go on, whatever their callers were told.
+    def give_up_all(self, error: ForebayError) -> None:
+        """Tell every caller an error; releases go on, whatever their callers were told."""
+        self.give_up(error, [*self.under_way, *self._queue])
 
-        Args:
-            error: what they are told.
-            operations: whose callers; None for all.
-        """
-        for pending in [*self.under_way, *self._queue] if operations is None else operations:
+    def give_up(self, error: ForebayError, operations: Sequence[Pending[Any]]) -> None:
+        """Tell the callers of operations an error."""
+        for pending in operations:
             if not pending.is_given_up:
                 pending.is_given_up = True
                 self._guard.call(pending.told, error)
         self._queue = deque(one for one in self._queue if one.is_release or not one.is_given_up)
 
-    def _look_for_overdue_at(self, instant: float) -> None:
-        self._overdue = self._loop.call_at(instant, self._guard.call, self._give_up_overdue)
+    def _watch(self, since: float) -> None:
+        at = since + self._timeout_seconds
+        self._overdue = self._loop.call_at(at, self._guard.call, self._give_up_overdue)
 
     def _give_up_overdue(self) -> None:
         self._overdue = None
         latest = self._loop.time() - self._timeout_seconds
-        if overdue := [one for one in self._awaited if one.since <= latest]:
+        awaited = [one for one in (*self.under_way, *self._queue) if not one.is_given_up]
+        if overdue := [one for one in awaited if one.since <= latest]:
             self.give_up(self._on_overdue(), overdue)
-        since = min((one.since for one in self._awaited), default=None)
-        if since is not None and self._overdue is None:
-            self._look_for_overdue_at(since + self._timeout_seconds)
-
-    @property
-    def _awaited(self) -> Iterator[Pending[Any]]:
-        return (one for one in (*self.under_way, *self._queue) if not one.is_given_up)
+        others = [one.since for one in awaited if one.since > latest]
+        if others and self._overdue is None:
+            self._watch(min(others))
 
     def clear(self) -> None:
         """Forget what waits and what is under way."""
         if self._overdue is not None:
             self._overdue.cancel()
-            self._overdue = None
+        self._overdue = None
         self.under_way.clear()
         self._queue.clear()
 

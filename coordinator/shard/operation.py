@@ -148,19 +148,19 @@ class Leaves(Operation[bool]):
 class Listener(Protocol):
     """What a session tells the shard that it serves; what a method raises is logged."""
 
-    def on_notices(self, generation: str, notices: Sequence[list[Any]]) -> None:
+    def on_notices(self, generation: str, notices: Sequence[list[Any]], /) -> None:
         """Take notices: something befell waiters or leases of this member."""
 
     def on_next_wake(self, seconds: float | None) -> None:
         """Take how far from now time alone may change something; None if nobody waits."""
 
-    def on_joined(self, membership: Membership) -> Sequence[tuple[Operation[Any], Told[Any]]]:
+    def on_joined(self, membership: Membership, /) -> Sequence[tuple[Operation[Any], Told[Any]]]:
         """Return what must come before everything else in a membership, and who is told of it.
 
         Where it raises, the process is no member and joins again after a pause.
         """
 
-    def on_lost(self, membership: Membership) -> None:
+    def on_lost(self, membership: Membership, /) -> None:
         """Called when a membership ends, possibly twice. Its leases are, or will be, others'."""
 
     def on_resumed(self) -> None:

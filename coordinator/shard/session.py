@@ -155,7 +155,7 @@ class Session:
     def _end(self, membership: Membership | None) -> None:
         if membership is not None:
             self._memberships.part(membership)
-        self._batches.give_up(CoordinatorUnavailable(CLOSED))
+        self._batches.give_up_all(CoordinatorUnavailable(CLOSED))
         self._batches.clear()
         self._link.drop("it was closed")
         self._link.state.forget()
@@ -281,7 +281,7 @@ class Session:
 
     def _on_refused(self, error: ForebayError) -> None:
         """Tell callers what the server refuses them; it would refuse that again."""
-        self._batches.give_up(error)
+        self._batches.give_up_all(error)
         if not isinstance(self._memberships.state, Member | Leaving):
             self._batches.clear()  # without a membership nothing is left to free
         if self._batches.has_waiting or self._batches.under_way:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any, Final, Literal
 
 from forebay.contracts.checks import check_type
@@ -24,17 +25,15 @@ from forebay.coordinator.supervision import Guard
 from forebay.coordinator.tasks.operations import (
     Admit,
     Admitted,
-    Claim,
-    Configure,
     End,
-    Leave,
     Named,
-    Say,
     Unreadable,
     decode_pushed,
 )
 from forebay.coordinator.tasks.queue import FairTaskQueue
+from forebay.coordinator.tasks.registering import Claim, Configure, Leave, Say
 from forebay.coordinator.tasks.snapshots import PoolReader
+from forebay.coordinator.tasks.upkeep import Upkeep
 
 PoolState = Literal["open", "paused", "draining"]
 
@@ -59,7 +58,7 @@ class TaskAdmissionController:
         pool: the pool's name.
         keys: of the pool.
         queue: what goes into it.
-        channel: the one way of this process to change it.
+        session: the one way of this process to change it.
     """
 
     def __init__(
@@ -82,16 +81,14 @@ class TaskAdmissionController:
         self._on_lease_lost = ignored if on_lease_lost is None else on_lease_lost
         self._loop = asyncio.get_running_loop()
         self._guard = Guard(log, pool=pool)
-        self._watchers: list[Callable[[], None]] = []
-        self._wake: asyncio.TimerHandle | None = None
-        self._due_at: float | None = None  # loop time at which a notice said to look again
         self.session = Session(server, self.keys, script("tasks/batch"), self)
+        self._upkeep = Upkeep(self.session, self.recheck_seconds, self._guard)
         self._reader = PoolReader(server, self.keys)
         self.queue = FairTaskQueue(self.session, self._reader, server, pool)
 
     def watch(self, on_change: Callable[[], None]) -> None:
         """Call a function whenever there may be something new: work, room, a row group."""
-        self._watchers.append(on_change)
+        self._upkeep.watchers.append(on_change)
 
     # -- what the pool admits by
 
@@ -197,31 +194,17 @@ class TaskAdmissionController:
         unseen = [lease for number, lease in admitted.pushed.items() if number > seen]
         leases = []
         for lease in [*unseen, *admitted.leases]:
-            if isinstance(lease, Unreadable):
-                self._put_back_unread(lease)
+            if isinstance(lease, Unreadable):  # another member may be able to
+                self._guard.note("reading a task's lease", lease.error)
+                self.session.submit(End(lease.lease_id, TaskDeferred(delay_seconds=UNREAD_SECONDS)))
             else:
                 self._held[lease.lease_id] = lease
                 leases.append(lease)
-        self._writes_all_events = admitted.writes_all_events
-        return Admission(
-            leases=tuple(leases),
-            blocked=admitted.blocked,
-            expired=admitted.expired,
-            lost=admitted.lost,
-            writes_all_events=admitted.writes_all_events,
-        )
-
-    def _put_back_unread(self, unread: Unreadable) -> None:
-        """Put back a task whose lease this version cannot read: another member may."""
-        self._guard.note("reading a task's lease", unread.error)
-        self.session.submit(End(unread.lease_id, TaskDeferred(delay_seconds=UNREAD_SECONDS)))
+        self._writes_all_events = admitted.rest.writes_all_events
+        return replace(admitted.rest, leases=tuple(leases))
 
     def accept_pushes(self, start: Callable[[TaskAdmissionLease], None]) -> None:
-        """Take tasks unasked, while this member is idle; each of its asks must then say `seen`.
-
-        Args:
-            start: told the lease of each.
-        """
+        """Let `start` be told of tasks that come unasked; each ask must then say `seen`."""
         self._start_pushed = start
 
     @property
@@ -234,7 +217,7 @@ class TaskAdmissionController:
         if membership is None or self._start_pushed is None or number <= self._pushes_seen:
             return
         if number > self._pushes_seen + 1:
-            self._changed()  # one before it was lost: the next ask is told both
+            self._upkeep.change()  # one before it was lost: the next ask is told both
             return
         lease = decode_pushed(terms, payload, membership)
         self._pushes_seen = number
@@ -278,18 +261,11 @@ class TaskAdmissionController:
         try:
             await self.session.close(Leave())
         finally:  # after it, as its replies set the timer
-            if self._wake is not None:
-                self._wake.cancel()
+            self._upkeep.close()
 
     # -- what the shard tells
 
-    def _changed(self) -> None:
-        """Tell each watcher; one that raises is told again at the recheck."""
-        told = [self._guard.call(on_change) for on_change in self._watchers]
-        if not all(told):
-            self.on_next_wake(None)
-
-    def on_notices(self, generation: str, notices: Sequence[list[Any]]) -> None:  # noqa: ARG002
+    def on_notices(self, _generation: str, notices: Sequence[list[Any]]) -> None:
         """There is work, a task to start, an instant to look again, or a row group through."""
         has_changed = False
         for kind, *terms in notices:
@@ -297,49 +273,23 @@ class TaskAdmissionController:
                 # Of what could not be taken the next ask is told again.
                 has_changed |= not self._guard.call(self._take_pushed, *terms)
             elif kind == "due":
-                has_changed |= not self._guard.call(self._look_at, *terms)
+                has_changed |= not self._guard.call(self._upkeep.look_at, *terms)
             else:
                 has_changed = True
         if has_changed:
-            self._changed()
+            self._upkeep.change()
 
     def on_next_wake(self, seconds: float | None) -> None:
-        """Look again when time alone may have changed something, and each recheck interval.
+        """Look again when time alone may have changed something."""
+        self._upkeep.wake_in(seconds)
 
-        A reply may be older than a notice that named an earlier instant, which stays.
-        """
-        pause = self.recheck_seconds
-        if seconds is not None:
-            pause = min(pause, max(0.001, seconds))
-        if self._due_at is not None:
-            pause = min(pause, max(0.0, self._due_at - self._loop.time()))
-        if self._wake is not None:
-            self._wake.cancel()
-        self._wake = self._loop.call_later(pause, self._guard.call, self._look)
-
-    def _look(self) -> None:
-        self._due_at = None
-        self._changed()
-
-    def _look_at(self, due_us: int) -> None:
-        """Look again at an instant of the shard's clock, unless it is to be earlier anyway."""
-        now_us = self.session.server_now_us
-        seconds = 0.0 if now_us is None else (due_us - now_us) / 1e6
-        at = self._loop.time() + seconds
-        self._due_at = at if self._due_at is None else min(at, self._due_at)
-        if self._wake is None or at < self._wake.when():
-            self.on_next_wake(None)
-
-    def on_joined(
-        self,
-        membership: Membership,  # noqa: ARG002
-    ) -> Sequence[tuple[Operation[Any], Told[Any]]]:
+    def on_joined(self, _membership: Membership) -> Sequence[tuple[Operation[Any], Told[Any]]]:
         """Say what this process runs; limits outlive their members."""
         self._pushes_seen = 0
-        self._loop.call_soon(self._guard.call, self._changed)
+        self._loop.call_soon(self._guard.call, self._upkeep.change)
         return [(Named("serve", self._functions), ignored)] if self._functions else []
 
-    def on_lost(self, membership: Membership) -> None:  # noqa: ARG002
+    def on_lost(self, _membership: Membership) -> None:
         """Every task that runs here has gone back to the queue."""
         lost, self._held = self._held, {}
         for lease in lost.values():
@@ -347,4 +297,4 @@ class TaskAdmissionController:
 
     def on_resumed(self) -> None:
         """A wake-up may have been lost."""
-        self._changed()
+        self._upkeep.change()

@@ -1,15 +1,15 @@
-"""The operations of ``lua/tasks/batch.lua``: what is sent, what comes back (spec 02, 04)."""
+"""The operations of tasks in ``lua/tasks/batch.lua``: what is sent, what comes back (spec 04)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Final, Literal, assert_never
+from typing import Any, Final, Literal, assert_never
 from urllib.parse import unquote
 
 from forebay.contracts.outcomes import TaskCompleted, TaskDeferred, TaskDropped, TaskOutcome
-from forebay.contracts.task_policies import TaskAdmissionConfig
 from forebay.contracts.tasks import (
+    Admission,
     AdmittedTask,
     RunCell,
     SchedulableTask,
@@ -18,7 +18,7 @@ from forebay.contracts.tasks import (
 )
 from forebay.coordinator.keys import check_id, encode
 from forebay.coordinator.server.membership import Membership
-from forebay.coordinator.shard.operation import Args, EndOfLease, Leaves, Operation, Reply, Saying
+from forebay.coordinator.shard.operation import Args, EndOfLease, Operation, Reply
 from forebay.coordinator.tasks.denials import decode_reasons
 from forebay.coordinator.tasks.names import (
     encode_group,
@@ -96,19 +96,13 @@ class Admitted:
         membership: under which it was asked.
         pushed: tasks that were pushed to this member and that it may not have seen, by number.
         leases: the others.
-        blocked: why not more came.
-        expired: tasks whose payload was gone when their turn came.
-        lost: tasks that were lost with a member too often, with those members.
-        writes_all_events: whether the pool does.
+        rest: what else was said, with no leases yet.
     """
 
     membership: Membership
     pushed: Mapping[int, TaskAdmissionLease | Unreadable]
     leases: Sequence[TaskAdmissionLease | Unreadable]
-    blocked: TaskAdmissionBlockSummary | None
-    expired: tuple[str, ...]
-    lost: Mapping[str, tuple[str, ...]]
-    writes_all_events: bool
+    rest: Admission
 
     @property
     def given(self) -> int:
@@ -152,10 +146,13 @@ class Admit(Operation[Admitted]):
             membership=reply.membership,
             pushed={number: _read_lease(terms, reply) for number, terms in pushed},
             leases=[_read_lease(terms, reply) for terms in leases],
-            blocked=blocked,
-            expired=tuple(map(unquote, expired)),
-            lost={unquote(task_id): tuple(members.split(",")) for task_id, members in lost},
-            writes_all_events=events == "full",
+            rest=Admission(
+                leases=(),
+                blocked=blocked,
+                expired=tuple(map(unquote, expired)),
+                lost={unquote(task_id): tuple(members.split(",")) for task_id, members in lost},
+                writes_all_events=events == "full",
+            ),
         )
 
 
@@ -263,65 +260,3 @@ class EndWaiting(Operation[bool]):
 
     def decode(self, reply: Reply) -> bool:
         return bool(reply.terms == ["discarded"])
-
-
-@dataclass(frozen=True, slots=True)
-class Claim(Operation[int]):
-    """Claims a limit for a resource, or takes a claim back; answered with the limit in force."""
-
-    resource: str
-    holder: str
-    limit: int | None
-
-    def encode(self) -> Args:
-        holder, limit = check_id("holder", self.holder), "" if self.limit is None else self.limit
-        return named("claim", encode_resource(self.resource), holder, limit)
-
-    def decode(self, reply: Reply) -> int:
-        return int(reply.terms[1])
-
-
-@dataclass(frozen=True, slots=True)
-class Configure(Saying):
-    """Sets a pool's policy."""
-
-    config: TaskAdmissionConfig
-
-    def encode(self) -> Args:
-        config, borrow = self.config, self.config.borrow
-        events = "full" if config.events == "full" else ""
-        reserve_us = round(config.reserve_after_seconds * 1e6)
-        if borrow is None:
-            return named("configure", "", reserve_us, events, config.max_losses)
-        fields: dict[str, str | int] = {
-            "share_rounding": borrow.share_rounding,
-            "ceiling_reserve": borrow.ceiling_reserve,
-        }
-        if borrow.default_ceiling is not None:
-            fields["ceiling"] = borrow.default_ceiling
-        for ceiling in borrow.ceilings:
-            place = f"{encode_group(ceiling.group)}\0{encode_resource(ceiling.resource)}"
-            fields[f"ceiling:{place}"] = ceiling.units
-        pairs = [part for pair in fields.items() for part in pair]
-        return named("configure", "borrow", reserve_us, events, config.max_losses, *pairs)
-
-
-@dataclass(frozen=True, slots=True)
-class Say(Saying):
-    """Tells what happens to a task in its worker, under the lease that it has there."""
-
-    kind: str
-    task_id: str
-    lease_id: str
-
-    outlives_membership: ClassVar[bool] = False
-
-    def encode(self) -> Args:
-        return named("say", self.kind, check_id("task id", self.task_id), self.lease_id)
-
-
-class Leave(Leaves):
-    """Ends the membership; its tasks go back to the queue."""
-
-    def encode(self) -> Args:
-        return named("leave")

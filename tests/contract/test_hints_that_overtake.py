@@ -142,7 +142,7 @@ class Waiting:
         self, own: AdaptiveRequestAdmissionController, other: AdaptiveRequestAdmissionController
     ) -> None:
         self.own, self.other = own, other
-        self.shard = own._shard(MODEL)
+        self.shard = own._shards[MODEL]
 
     async def begin(self, **terms: Any) -> None:
         """Fill the cap, then ask; the reply that says "waiting" is held."""

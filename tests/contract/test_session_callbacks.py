@@ -172,7 +172,7 @@ async def test_a_caller_who_is_given_up_and_raises_leaves_no_other_without_its_e
 ) -> None:
     Broken("told").submit(session)
     asked = session.ask(Look())
-    session._batches.give_up(CoordinatorUnavailable("away"))
+    session._batches.give_up_all(CoordinatorUnavailable("away"))
     with pytest.raises(CoordinatorUnavailable):
         await soon(asked)
     assert await soon(session.ask(Look())) == ["unknown"]
@@ -212,7 +212,7 @@ async def test_a_lost_lease_is_told_to_each_holder_though_one_raises(
     with capture_logs() as logs:
         await coordinator.client.flushall()
         await soon(requests.register(MODEL, "main", CAP, AIMD))
-    assert requests._on_lease_lost == [lease.lease_id for lease in leases]
+    assert requests._shards._on_lease_lost == [lease.lease_id for lease in leases]
     raised = [entry for entry in logs if entry["event"] == "on_lease_lost_raised"]
     assert [entry["error_type"] for entry in raised] == ["RuntimeError"]
     assert SECRET not in str(raised)

@@ -13,7 +13,7 @@ from forebay.contracts.task_policies import (
     DebtCeiling,
     TaskAdmissionConfig,
 )
-from forebay.coordinator.tasks.operations import Configure
+from forebay.coordinator.tasks.registering import Configure
 from tests.contract.pool_under_clock import LIMITS, Pool, honest_pool
 from tests.contract.run_plans import plan
 from tests.contract.shard_under_clock import SERVERS

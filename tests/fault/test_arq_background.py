@@ -201,7 +201,7 @@ async def test_a_watcher_that_raises_is_told_again_and_keeps_no_other_from_being
         pool.tasks.watch(raises)
         pool.tasks.watch(lambda: told.append("other"))
         with capture_logs() as logs:
-            pool.tasks._changed()
+            pool.tasks._upkeep.change()
             await wait_until(lambda: "broken" in told)
     assert told[:3] == ["other", "other", "broken"]
     assert len(loud(logs, "unexpected_exception")) == 1

@@ -22,7 +22,7 @@ from forebay.contracts.task_policies import (
 from forebay.contracts.tasks import Amounts
 from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
-from forebay.coordinator.tasks.operations import Configure
+from forebay.coordinator.tasks.registering import Configure
 from tests.contract.pool_under_clock import Pool
 from tests.contract.shard_under_clock import START_US
 from tests.property.modes import LONG, explore

@@ -1,0 +1,109 @@
+"""The request shards of one process (spec 03)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Final
+
+from forebay.contracts.errors import ForebayError
+from forebay.contracts.identity import ProviderModelKey
+from forebay.contracts.outcomes import ReleaseReason, ReleaseResult, RequestReleaseOutcome
+from forebay.contracts.quotas import QuotaReading
+from forebay.contracts.requests import RequestAdmissionLease
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.keys import request_shard
+from forebay.coordinator.logs import Logger
+from forebay.coordinator.requests.shard import LeaseLost, RequestShard
+from forebay.coordinator.supervision import Guard
+
+LEFT_BEFORE: Final = ReleaseResult(
+    released=False,
+    reason=ReleaseReason.STALE_LEASE,
+    diagnostics={"error": "the controller was closed before, which gave its leases back."},
+)
+
+log = Logger("forebay.requests")
+
+
+class RequestShards(dict[ProviderModelKey, RequestShard]):
+    """The shards that this process uses, by provider/model; one that is asked for is made.
+
+    Args:
+        server: the process's connection to the server.
+        on_lease_lost: told of each lease that ended without being released, with the reason.
+
+    Attributes:
+        is_closed: whether the controller was closed.
+    """
+
+    def __init__(self, server: Coordinator, on_lease_lost: LeaseLost) -> None:
+        super().__init__()
+        self.is_closed = False
+        self._server = server
+        self._on_lease_lost = on_lease_lost
+        self._guard = Guard(log)
+        self._unjoined: set[asyncio.Future[ReleaseResult]] = set()
+
+    def __missing__(self, provider_model: ProviderModelKey) -> RequestShard:
+        shard = self[provider_model] = RequestShard(
+            self._server, provider_model, self._on_lease_lost
+        )
+        return shard
+
+    def is_held(self, lease: RequestAdmissionLease) -> bool:
+        """Whether the membership of a lease is this process's and lasts, as far as it knows."""
+        shard = self.get(lease.item.resource.provider_model)
+        membership = None if shard is None else shard.session.membership
+        return (
+            membership is not None
+            and membership.member_id == lease.member_id
+            and membership.is_held
+        )
+
+    def learn(self, provider_model: ProviderModelKey, readings: Sequence[QuotaReading]) -> None:
+        """Tell a shard what headers said, if it is used."""
+        shard = self.get(provider_model)
+        if shard is not None:
+            shard.learn(readings)
+
+    def release(
+        self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome
+    ) -> asyncio.Future[ReleaseResult]:
+        """Give a lease back, whose shard may not be joined: another process may have acquired."""
+        shard = self.get(lease.item.resource.provider_model)
+        if shard is not None:
+            return shard.release(lease, outcome)
+        if self.is_closed:
+            left: asyncio.Future[ReleaseResult] = asyncio.get_running_loop().create_future()
+            left.set_result(LEFT_BEFORE)
+            return left
+        release = asyncio.ensure_future(self._release_unjoined(lease, outcome))
+        self._unjoined.add(release)  # the loop alone would let it be collected midway
+        release.add_done_callback(self._unjoined.discard)
+        return release
+
+    async def _release_unjoined(
+        self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome
+    ) -> ReleaseResult:
+        """Join nothing where nobody can hold anything."""
+        provider_model = lease.item.resource.provider_model
+        try:
+            if not await self._server.is_registered(request_shard(provider_model)):
+                return ReleaseResult(released=False, reason=ReleaseReason.UNKNOWN_LEASE)
+        except ForebayError:
+            pass  # the release goes on trying
+        except Exception as error:  # noqa: BLE001 - it does so then, too
+            self._guard.note("looking for a shard", error)
+        if self.is_closed:  # meanwhile
+            return ReleaseResult(released=False, reason=ReleaseReason.STALE_LEASE)
+        return await self[provider_model].release(lease, outcome)
+
+    async def close(self) -> None:
+        """Leave every shard; each is left, whatever befalls the others."""
+        self.is_closed = True
+        shards = list(self.values())
+        self.clear()
+        closed = await asyncio.gather(*(shard.close() for shard in shards), return_exceptions=True)
+        for error in filter(None, closed):
+            raise error
