@@ -19,6 +19,7 @@ from forebay.coordinator.scripts.composing import script
 from forebay.coordinator.scripts.operators import publish_scripts
 from forebay.coordinator.server.address import EmbeddedAddress, ServerAddress, parse_url
 from forebay.coordinator.server.availability import Availability
+from forebay.coordinator.server.condition import SECTIONS, warn_of_risks
 from forebay.coordinator.server.connections import (
     CONNECT_TIMEOUT_SECONDS,
     check_server,
@@ -79,7 +80,8 @@ class Coordinator:
             settings: TTL and deadlines; the defaults are safe.
 
         Raises:
-            ConfigurationError: the URL or the credentials are wrong.
+            ConfigurationError: the URL or the credentials are wrong, or the server is a node of a
+                cluster or a Sentinel.
             CoordinatorUnavailable: nothing answers there.
             ServerTooOld: the server is older than Redis 7.0 or Valkey 8.
         """
@@ -125,8 +127,12 @@ class Coordinator:
         return f"{self._process_id}-{self._memberships}"
 
     async def run_id(self) -> str:
-        """Return the server's run id, which changes when it restarts."""
-        info: dict[str, Any] = await self.client.info("server")
+        """Return the server's run id, which changes when it restarts.
+
+        A member asks on joining. What the server may lose is logged, the first time.
+        """
+        info: dict[str, Any] = await self.client.info(*SECTIONS)
+        warn_of_risks(info, self.address)
         return str(info["run_id"])
 
     async def is_registered(self, keys: ShardKeys) -> bool:

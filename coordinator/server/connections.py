@@ -143,17 +143,19 @@ async def check_server(
 
     Raises:
         CoordinatorUnavailable: nobody answered in time.
-        ConfigurationError: the server refused the login, the database or the INFO command, or it
-            is no Redis.
+        ConfigurationError: the server refused the login, the database or the INFO command, it
+            is no Redis, or it is a node of a cluster or a Sentinel.
         ServerTooOld: older than Redis 7.0 or Valkey 8.
     """
     attempt = f"connecting and asking for INFO for up to {timeout_seconds:g} s"
     try:
         async with asyncio.timeout(timeout_seconds):
-            version = parse_server_version(await client.info("server"))
+            info = await client.info("server")
     except (redis.RedisError, OSError, TimeoutError) as error:
         raise connection_error(error, address, attempt) from error
+    version = parse_server_version(info)
     require_supported(version, address)
+    require_single(info, address)
     return version
 
 
@@ -201,6 +203,36 @@ def require_supported(version: ServerVersion, address: ServerAddress) -> None:
             f"the server at {address} is {version}; expected {_EXPECTED}; upgrade it, give the "
             "URL of a newer one, or use a private one on this machine: embedded://"
         )
+
+
+def require_single(server_info: Mapping[str, Any], address: ServerAddress) -> None:
+    """Refuses a node of a cluster, whose keys lie on several servers, and a Sentinel.
+
+    Args:
+        server_info: as for ``parse_server_version``.
+        address: named in the message.
+
+    Raises:
+        ConfigurationError: it is one of them.
+    """
+    # Valkey 9 calls it server_mode
+    match server_info.get("redis_mode") or server_info.get("server_mode"):
+        case "cluster":
+            raise ConfigurationError(
+                f"the server at {address} is a node of a cluster, which this version does not"
+                " support, neither for request admission nor for task pools; expected a server with"
+                " cluster-enabled no; give the URL of one, with replicas if you like (one server"
+                " admits tens of thousands of requests a second), or use a private one on this"
+                " machine: embedded://"
+            )
+        case "sentinel":
+            raise ConfigurationError(
+                f"the server at {address} is a Sentinel, which this version does not support;"
+                " expected the server that it watches; give the URL of a proxy or a DNS name that"
+                " follows its failovers"
+            )
+        case _:
+            pass
 
 
 def connection_error(
