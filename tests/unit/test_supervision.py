@@ -9,6 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from forebay.contracts.errors import CoordinatorUnavailable
+from forebay.coordinator import supervision
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.supervision import (
     SAID_AGAIN_SECONDS,
@@ -188,7 +189,10 @@ async def test_stopped_work_ends_for_good_and_says_nothing() -> None:
     assert (work.ended, logs) == (0, [])
 
 
-async def test_work_that_is_stopped_between_two_tries_is_not_begun_again() -> None:
+async def test_work_that_is_stopped_between_two_tries_is_not_begun_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervision, "pause_seconds", lambda _failures: 3600.0)
     task = background(work := Work(ValueError()))
     task.start()
     await wait_until(lambda: task._again is not None)
