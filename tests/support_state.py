@@ -31,7 +31,7 @@ WINDOW_FIELDS_OF_STEADY: Final = (
     "quota_until_us",
     "served_at_quota",
 )
-MINUTE_FIELDS: Final = ("periods", "budget", "opened_us", "served_at_opening")
+MINUTE_FIELDS: Final = ("periods", "budget", "opened_us", "served_at_opening", "used_up_at")
 TRANSITIONS: Final = {
     "request_resource_registered": ("alias", "from", "cap", "member_id"),
     "request_setting_changed": ("setting", "from", "to", "alias", "member_id"),

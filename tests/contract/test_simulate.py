@@ -18,7 +18,7 @@ from bench.simulate.timeline import SECOND_US
 from forebay.coordinator.server.embedded import EmbeddedServer
 
 RULE_NAMES = list(RULES)
-NOISY = {"noise-1", "noise-3"}
+NOISY = {"noise-1", "noise-3", "beat-5-noise"}
 
 
 @pytest.fixture(scope="module")

@@ -231,9 +231,9 @@ class Window(WindowState):
             return
         settings = steady_settings(config, to_us(pause))
         end = _end(lease, ended, ended.hint and to_us(pause))
-        said += steady.refuse(self, settings, replace(end, in_a_row=self.consecutive))
-        if end.left == 0:
-            minute.wait_for_opening(self, end.now_us, to_us(config.max_cooldown_seconds))
+        end = replace(end, in_a_row=self.consecutive)
+        said += steady.refuse(self, settings, end)
+        minute.refuse(self, end, to_us(config.max_cooldown_seconds))
 
 
 def _believed(seconds: float, longest: float) -> tuple[float, list[Said]]:

@@ -29,7 +29,8 @@ def is_over(window: WindowState, now_us: int) -> bool:
 def is_closed(window: WindowState, in_flight: int, now_us: int) -> bool:
     """At the budget the fleet drains; the one beyond it goes alone."""
     out = window.served - window.served_at_opening + in_flight
-    is_reached = not is_over(window, now_us) and out >= window.budget
+    most = min(window.used_up_at or window.budget, window.budget)
+    is_reached = not is_over(window, now_us) and out >= most
     return is_learned(window) and in_flight > 0 and is_reached
 
 
@@ -44,6 +45,7 @@ def pass_time(window: WindowState, in_flight: int, now_us: int, in_a_row: int) -
             return
         window.opened_us += MINUTE_US
         window.served_at_opening = window.served
+        window.used_up_at = 0
         window.periods -= 1
 
 
@@ -65,9 +67,14 @@ def succeed(window: WindowState, end: LeaseEnd) -> Iterator[Said]:
     if end.in_a_row and is_fresh and window.limit == 1 and end.left == 0:
         yield from _open(window, end)
         return
-    is_beyond = window.served - window.served_at_opening > window.budget
-    if is_learned(window) and not is_over(window, end.now_us) and is_beyond:
-        raised = window.budget + max(2, window.budget // 100)
+    if not is_learned(window):
+        return
+    used = 0 if is_over(window, end.now_us) else window.served - window.served_at_opening
+    if used > window.used_up_at:
+        window.used_up_at = 0
+    if used > window.budget:
+        spoken_against = MOST - window.periods
+        raised = window.budget + (max(2, window.budget // 100) << spoken_against)
         yield from _weigh(window, window.periods - 1, "exceeded", raised)
 
 
@@ -84,18 +91,28 @@ def _open(window: WindowState, end: LeaseEnd) -> Iterator[Said]:
     elif window.periods and not is_alike:
         yield from _weigh(window, 1, "uneven", used)
     else:
-        yield from _weigh(window, min(MOST, window.periods + 1), "alike", used)
+        alike = window.periods + 1
+        yield from _weigh(window, MOST if alike >= ENOUGH else alike, "alike", used)
     window.opened_us, window.served_at_opening = end.granted_us, window.served - 1
+    window.used_up_at = 0
 
 
-def wait_for_opening(window: WindowState, now_us: int, longest_us: int) -> None:
-    """Nobody is served, at nine tenths of the budget or beyond: wait for the boundary."""
-    used = window.served - window.served_at_opening
-    if is_learned(window) and not is_over(window, now_us) and used >= window.budget * 9 // 10:
-        window.block(min(window.opened_us + MINUTE_US, now_us + longest_us))
+def refuse(window: WindowState, end: LeaseEnd, longest_us: int) -> None:
+    """An attempt was refused, maybe since the period is used up.
+
+    Two in a row, with nine tenths of the budget served or in flight: nobody follows them. When
+    nobody is served any more, nine tenths having been served, wait for the boundary.
+    """
+    if not is_learned(window) or is_over(window, end.now_us):
+        return
+    used, about = window.served - window.served_at_opening, window.budget * 9 // 10
+    if end.in_a_row >= 2 and (window.used_up_at or used + end.left >= about):
+        window.used_up_at = used + end.left
+    if end.left == 0 and used >= about:
+        window.block(min(window.opened_us + MINUTE_US, end.now_us + longest_us))
 
 
 def forget(window: WindowState) -> Iterator[Said]:
     """As a window that was never used."""
     yield from _weigh(window, 0, "reset", 0)
-    window.opened_us = window.served_at_opening = 0
+    window.opened_us = window.served_at_opening = window.used_up_at = 0

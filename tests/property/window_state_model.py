@@ -57,6 +57,7 @@ class WindowState:
         budget: what was served in the last of them.
         opened_us: when the present one began.
         served_at_opening: ``served`` then.
+        used_up_at: what may be served in this minute alone; 0 where that is the budget.
     """
 
     effective_max: int
@@ -77,6 +78,7 @@ class WindowState:
     budget: int = 0
     opened_us: int = 0
     served_at_opening: int = 0
+    used_up_at: int = 0
 
     @property
     def ceiling(self) -> int:

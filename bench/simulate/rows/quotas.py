@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from random import Random
 from typing import Final
 
 from bench.simulate.callers import Callers
-from bench.simulate.provider import ByTheMinute, Sliding, fixed
+from bench.simulate.provider import ByTheMinute, Provider, Rate, Sliding, fixed
 from bench.simulate.rows.making import (
     TO_THE_END,
     MakeLimit,
@@ -32,6 +33,33 @@ def by_the_minute(*values: tuple[float, float]) -> MakeLimit:
 
 
 A_MINUTE: Final = by_the_minute((0, 200))
+
+
+def _shared(taken_at_most: int) -> MakeProvider:
+    """Return a maker of 200 a minute, less what another user takes: each minute another number."""
+
+    def make(random: Random) -> Provider:
+        left = steps(*((60.0 * n, 200 - random.randint(0, taken_at_most)) for n in range(20)))
+        return Provider(ByTheMinute(left), latency=SHORT, random=random)
+
+    return make
+
+
+def _down(count: int, seconds: float, *limits: MakeLimit) -> MakeProvider:
+    """Return a maker of a provider that is down for seconds, so many times, a minute apart."""
+    spans = ((40.0 + 60 * n, 40.0 + 60 * n + seconds) for n in range(count))
+    return limited(outages(*spans), *limits)
+
+
+def _outages(name: str, about_: str, provider: MakeProvider, seconds: float = 420.0) -> Scenario:
+    return Scenario(
+        name,
+        about_,
+        provider,
+        seconds=seconds,
+        settled=((40.0, TO_THE_END),),
+        fleets=(fleet(FLOOD),),
+    )
 
 
 def _row(
@@ -109,6 +137,49 @@ ROWS: Final = (
         "24 at once, until 600 s 200 a minute too",
         limited(by_the_minute((0, 200), (600, OPEN_ENDED)), at_once(24)),
         seconds=850,
+    ),
+    _row("minute-200-shared-5", "200 a minute, of which another user takes 0 to 5", _shared(5)),
+    _row("minute-200-shared-20", "200 a minute, of which another user takes 0 to 20", _shared(20)),
+    _outages(
+        "beat-3", "24 at once, down for 20 s three times, 60 s apart", _down(3, 20, at_once(24))
+    ),
+    _outages(
+        "beat-5-step",
+        "24 at once, down for 20 s five times, 60 s apart, from 310 s on 12 at once",
+        _down(5, 20, at_once(steps((0, 24), (310, 12)))),
+    ),
+    _outages(
+        "beat-5-then-off",
+        "24 at once, down for 20 s five times, 60 s apart, then for 60 s off the beat",
+        limited(
+            outages(*((40.0 + 60 * n, 60.0 + 60 * n) for n in range(5)), (320, 380)), at_once(24)
+        ),
+        480.0,
+    ),
+    _outages(
+        "beat-10-short",
+        "24 at once, down for 2 s ten times, 60 s apart",
+        _down(10, 2, at_once(24)),
+        660.0,
+    ),
+    _outages(
+        "beat-5-rate",
+        "limit_req 30/s, burst 20, limit_conn 8, down for 20 s five times, 60 s apart",
+        limited(
+            outages(*((40.0 + 60 * n, 60.0 + 60 * n) for n in range(5))),
+            lambda: Rate(fixed(30), 20),
+            at_once(8),
+            latency=SHORT,
+        ),
+    ),
+    _outages(
+        "beat-5-noise",
+        "24 at once, 1 % refused at random, down for 20 s five times, 60 s apart",
+        limited(
+            outages(*((40.0 + 60 * n, 60.0 + 60 * n) for n in range(5))),
+            at_once(24),
+            refused_at_random=0.01,
+        ),
     ),
     _row(
         "outages-by-the-minute",

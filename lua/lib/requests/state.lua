@@ -15,9 +15,9 @@ local DOMAIN_PARTS = {
     'step', 'top', 'quiet_until_us', 'last_outcome' },
   moves = { 'ramp_started_us', 'ramp_target', 'untold_from', 'served_at_refusal', 'quota_until_us',
     'served_at_quota', 'success' },
-  minute = { 'budget', 'opened_us', 'served_at_opening' },
+  minute = { 'budget', 'opened_us', 'served_at_opening', 'used_up_at' },
 }
-local PART_NUMBERS = { admission = 8, outcome = 8, moves = 6, minute = 3 }
+local PART_NUMBERS = { admission = 8, outcome = 8, moves = 6, minute = 4 }
 -- Settings that the end of an attempt needs, read at once.
 local OUTCOME_SETTINGS = { 'successes_until_increase', 'successes_until_try', 'rule' }
 
@@ -116,7 +116,8 @@ local function need_minute(d)
   if not d.stored.minute then
     local stored = read_part(d.name, 'minute')
     d.stored.minute = stored
-    d.budget, d.opened_us, d.served_at_opening = stored[1] or 0, stored[2] or 0, stored[3] or 0
+    d.budget, d.opened_us = stored[1] or 0, stored[2] or 0
+    d.served_at_opening, d.used_up_at = stored[3] or 0, stored[4] or 0
   end
 end
 

@@ -106,9 +106,7 @@ function WINDOW.on_rate_limited(d, lease, hint_us, scope)
   local names_budget = scope == 'quota' and hint_us > 0
   if not names_budget or not WINDOW.wait_for_budget(d, lease, hint_us) then
     limit, reason = WINDOW.rule().on_refusal(d, lease, names_budget and 0 or hint_us)
-    if d.in_flight == 0 then
-      MINUTE.on_total_refusal(d)
-    end
+    MINUTE.on_refusal(d)
   end
   emit('request_rate_limited', 'domain', d.name, 'blocked_until_us', int(d.blocked_until_us), 'scope',
     scope, 'algorithm', rule_name())

@@ -4,12 +4,13 @@
 -- calls in flight end where it is used up, and one goes beyond it alone: refused, everyone waits for the
 -- end of the minute; served, it was too low or there is none, so it rises, and some such end it.
 --
--- Of a window: `periods` is the evidence, the minutes that were alike less what spoke against a budget;
--- `budget` what may be served in a minute, `opened_us` when the present one began, and
--- `served_at_opening` what had been served by then.
+-- Of a window: `periods` are the minutes that were alike. At three of them the budget is believed, and
+-- `periods` is five less what spoke against it since an alike minute; below three it is dropped. `budget`
+-- is what may be served in a minute, `opened_us` when the present one began, and `served_at_opening` what
+-- had been served by then; `used_up_at` what may be served in this minute alone, 0 where that is the budget.
 MINUTE.length_us = 60000000
 MINUTE.slack_us = 5000000 -- an opening is found up to a cooldown or a hint late
-MINUTE.enough, MINUTE.most = 3, 5 -- minutes that are evidence enough; that are counted at most
+MINUTE.enough, MINUTE.most = 3, 5 -- minutes that are evidence enough; and what they count for
 MINUTE.fewest = 8 -- served in a minute: of fewer, any two minutes are alike
 
 function MINUTE.is_learned(d)
@@ -42,7 +43,7 @@ function MINUTE.pass(d)
   end
   if late_us >= 0 then
     local n = math.min(math.floor(late_us / MINUTE.length_us), d.periods - MINUTE.enough) + 1
-    d.opened_us, d.served_at_opening = d.opened_us + n * MINUTE.length_us, served(d)
+    d.opened_us, d.served_at_opening, d.used_up_at = d.opened_us + n * MINUTE.length_us, served(d), 0
     MINUTE.note(d, d.periods - n, 'unused', d.budget)
   end
 end
@@ -53,13 +54,14 @@ function MINUTE.used(d)
   return now_us < d.opened_us + MINUTE.length_us and served(d) - d.served_at_opening or nil
 end
 
--- Whether calls have to end before the next one goes: with those in flight the budget is used up.
+-- Whether calls have to end before the next one goes: with those in flight the minute is used up.
 function MINUTE.is_used_up(d)
   if d.in_flight == 0 or not MINUTE.is_learned(d) then
     return false
   end
   local used = MINUTE.used(d)
-  return used ~= nil and used + d.in_flight >= d.budget
+  local most = d.used_up_at > 0 and math.min(d.used_up_at, d.budget) or d.budget
+  return used ~= nil and used + d.in_flight >= most
 end
 
 -- When time alone ends that, or nil.
@@ -77,14 +79,21 @@ function MINUTE.open(d, lease)
     return
   end
   local differs = math.abs(used - d.budget) > math.max(2, math.floor(d.budget / 10))
-  local periods, reason = math.min(MINUTE.most, d.periods + 1), 'alike'
+  local periods, reason = d.periods + 1, 'alike'
   if math.abs(apart_us - MINUTE.length_us) > MINUTE.slack_us or used < MINUTE.fewest then
     periods, reason = 0, 'uneven'
   elseif d.periods > 0 and differs then
     periods, reason = 1, 'uneven'
+  elseif periods >= MINUTE.enough then
+    periods = MINUTE.most
   end
   MINUTE.note(d, periods, reason, used)
-  d.opened_us, d.served_at_opening = lease.acquired_us, before
+  d.opened_us, d.served_at_opening, d.used_up_at = lease.acquired_us, before, 0
+end
+
+-- How much a budget rises where one beyond it was served: a hundredth, then twice that.
+function MINUTE.more(d)
+  return math.max(2, math.floor(d.budget / 100)) * 2 ^ (MINUTE.most - d.periods)
 end
 
 -- `row`: how many were refused since the success before, without any served between.
@@ -92,27 +101,29 @@ function MINUTE.on_success(d, lease, row)
   if row > 0 and lease.cuts == d.cuts and d.current_limit == 1 and d.in_flight == 0 then
     MINUTE.open(d, lease)
   elseif MINUTE.is_learned(d) then
-    local used = MINUTE.used(d)
-    if used ~= nil and used > d.budget then
-      local more = math.max(2, math.floor(d.budget / 100))
-      MINUTE.note(d, d.periods - 1, 'exceeded', d.budget + more)
+    local used = MINUTE.used(d) or 0
+    if used > d.used_up_at then
+      d.used_up_at = 0
+    end
+    if used > d.budget then
+      MINUTE.note(d, d.periods - 1, 'exceeded', d.budget + MINUTE.more(d))
     end
   end
 end
 
--- Calls that fail may count at the provider, so about the budget is used up somewhat below it.
-function MINUTE.is_about(d, used)
-  return used >= math.floor(d.budget * 9 / 10)
-end
-
--- Nobody is served: where about the budget was, the minute is used up. Less is an outage, which is
--- probed as ever.
-function MINUTE.on_total_refusal(d)
-  if not MINUTE.is_learned(d) then
+-- About the budget, a second refusal with nothing served between says that this minute ends earlier:
+-- nobody takes the places of those who are refused. When nobody is in flight any more and about the
+-- budget was served, the minute is used up. Less than that is an outage, which is probed as ever.
+function MINUTE.on_refusal(d)
+  local used = MINUTE.is_learned(d) and MINUTE.used(d)
+  if not used then
     return
   end
-  local used = MINUTE.used(d)
-  if used ~= nil and MINUTE.is_about(d, used) then
+  local about = math.floor(d.budget * 9 / 10)
+  if d.consecutive_rate_limits > 1 and (d.used_up_at > 0 or used + d.in_flight >= about) then
+    d.used_up_at = used + d.in_flight
+  end
+  if d.in_flight == 0 and used >= about then
     local left_us = d.opened_us + MINUTE.length_us - now_us
     WINDOW.cool_down(d, math.min(left_us, setting('max_cooldown_us', 300000000)))
   end
@@ -125,7 +136,7 @@ function MINUTE.outlook(d)
     return nil
   end
   local ends_us, blocked_us = d.opened_us + MINUTE.length_us, d.blocked_until_us - now_us
-  if blocked_us > 0 and d.blocked_until_us <= ends_us and MINUTE.is_about(d, used) then
+  if blocked_us > 0 and d.blocked_until_us <= ends_us and used >= math.floor(d.budget * 9 / 10) then
     return string.format('waits %.1f s: %d of about %d a minute are served', blocked_us / 1e6, used, d.budget)
   elseif MINUTE.is_used_up(d) then
     return string.format('lets %d calls end, which use up the minute (%.1f s left)', d.in_flight,
@@ -145,5 +156,5 @@ end
 function MINUTE.forget(d)
   need_minute(d)
   MINUTE.note(d, 0, 'reset', 0)
-  d.opened_us, d.served_at_opening = 0, 0
+  d.opened_us, d.served_at_opening, d.used_up_at = 0, 0, 0
 end
