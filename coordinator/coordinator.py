@@ -29,6 +29,7 @@ from forebay.coordinator.server.connections import (
 )
 from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.coordinator.server.heartbeat import Heartbeat
+from forebay.coordinator.server.libraries import Libraries
 from forebay.coordinator.server.refusals import reading_error
 from forebay.coordinator.server.wakeups import Subscriber
 
@@ -49,6 +50,7 @@ class Coordinator:
         availability: which of this process's connections are lost.
         client: for whatever is not a shard's batch: single commands, looking, operating.
         patient: a client without a socket timeout, for calls that their caller bounds.
+        libraries: the functions that members call there.
         heartbeat: keeps the memberships of this process alive.
         subscriber: the channel on which it is woken.
     """
@@ -61,7 +63,8 @@ class Coordinator:
         # cannot be awaited for mypy. Whoever takes a client's attribute does the same.
         self.client: Any = open_async(address)
         self.patient: Any = open_async(address, socket_timeout_seconds=None, health_check_seconds=0)
-        self.heartbeat = Heartbeat(open_sync(address), settings, self.availability)
+        self.libraries = Libraries()
+        self.heartbeat = Heartbeat(open_sync(address), settings, self.availability, self.libraries)
         self.subscriber = Subscriber(
             self.patient,
             self.availability.connection("wake-ups"),

@@ -45,6 +45,8 @@ class Script:
         header: its contract.
         origins: file and line of each line of ``text``.
         body_at: the line, from 0, at which the entry point's own statements begin.
+        function: the name under which a server keeps it as a function: a hash of its library, so
+            that another version's is another name. Others may take it: see ``server/libraries.py``.
     """
 
     name: str
@@ -53,11 +55,7 @@ class Script:
     header: Header
     origins: tuple[str, ...] = field(repr=False)
     body_at: int
-
-    @property
-    def function(self) -> str:
-        """The name under which a server keeps it as a function; another text has another."""
-        return f"forebay_{self.sha}"
+    function: str
 
     @property
     def freeing_function(self) -> str:
@@ -67,7 +65,11 @@ class Script:
     @property
     def library(self) -> str:
         """The text that makes it a function of a server."""
-        return as_library(self.text, self.body_at, self.function)
+        return self.library_named(self.function)
+
+    def library_named(self, name: str) -> str:
+        """Return the text that makes it a function of another name."""
+        return as_library(self.text, self.body_at, name)
 
     def locate(self, message: str) -> str:
         """Return a server's error message with its line mapped back to the source file."""
@@ -77,6 +79,10 @@ class Script:
             return self.origins[line - 1] if 0 < line <= len(self.origins) else match.group(0)
 
         return re.sub(r"user_(?:script|function):(\d+)", origin, message)
+
+
+def _sha1(text: str) -> str:
+    return hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
 
 
 def _source(path: str, fragments: Mapping[str, str]) -> str:
@@ -122,10 +128,12 @@ def compose(name: str, fragments: Mapping[str, str] | None = None) -> Script:
 
     inline(name, entry_point, ())
     text = "\n".join(out) + "\n"
+    content = as_library(text, body_at, "forebay") if name in FUNCTIONS else text
     return Script(
         name=name,
         text=text,
-        sha=hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest(),
+        sha=_sha1(text),
+        function=f"forebay_{_sha1(content)}",
         header=header,
         origins=tuple(origins),
         body_at=body_at,

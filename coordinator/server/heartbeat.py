@@ -20,9 +20,11 @@ from redis.exceptions import RedisError, ResponseError
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS
 from forebay.coordinator.logs import Logger
-from forebay.coordinator.scripts.composing import FUNCTION_NOT_FOUND, script
+from forebay.coordinator.scripts.composing import script
 from forebay.coordinator.server.availability import Availability, ConnectionState
+from forebay.coordinator.server.libraries import Libraries
 from forebay.coordinator.server.membership import Membership, boot_seconds, member_keys
+from forebay.coordinator.server.refusals import may_be_of_other_code
 from forebay.coordinator.supervision import Guard, name_of
 
 MEMBERS_PER_SECOND: Final = 1000
@@ -41,14 +43,20 @@ class Heartbeat:
         client: a blocking client that nobody else uses.
         settings: TTL and the longest stall of the event loop that is believed to be alive.
         availability: told when heartbeats fail and when they are acknowledged again.
+        libraries: of the server.
     """
 
     def __init__(
-        self, client: redis.Redis, settings: MemberSettings, availability: Availability
+        self,
+        client: redis.Redis,
+        settings: MemberSettings,
+        availability: Availability,
+        libraries: Libraries,
     ) -> None:
         self._client = client
         self._settings = settings
         self._availability = availability
+        self._libraries = libraries
         self._guard = Guard(log)
         self._memberships: dict[str, Membership] = {}
         self._states: dict[str, ConnectionState] = {}
@@ -178,20 +186,12 @@ class Heartbeat:
             str(round(membership.ttl_seconds * 1e6)),
             str(KEEP_UNUSED_SHARD_MS),
         ]
-        heartbeat = script("member/heartbeat")
         try:
-            try:
-                reply = self._client.fcall(heartbeat.freeing_function, len(keys), *args)
-            except ResponseError as error:
-                if str(error) != FUNCTION_NOT_FOUND:
-                    raise
-                self._client.function_load(heartbeat.library, replace=True)
-                reply = self._client.fcall(heartbeat.freeing_function, len(keys), *args)
+            members = self._ask(len(keys), *args)
         except (RedisError, OSError) as error:
             self._note_failure(membership, error)
             return
         self._note_success(membership)
-        _now_us, members = json.loads(cast("bytes", reply))
         if members == 0:
             self.remove(membership)
             with contextlib.suppress(RuntimeError):
@@ -201,3 +201,27 @@ class Heartbeat:
         membership.ttl_seconds = 3 * interval
         membership.acknowledged_at = sent_at
         membership.next_beat_at = sent_at + interval
+
+    def _ask(self, *arguments: Any) -> int:
+        """Send a heartbeat and return how many members there are; 0 where this is none any more."""
+        heartbeat = script("member/heartbeat")
+        function = self._libraries.freeing_function(heartbeat)
+        try:
+            return _members_in(self._client.fcall(function, *arguments))
+        except (ResponseError, TypeError, ValueError) as error:
+            if isinstance(error, ResponseError) and not may_be_of_other_code(error):
+                raise
+            # Flushed, or replaced: its code is read anew.
+            self._libraries.ensure_blocking(self._client, heartbeat)
+        function = self._libraries.freeing_function(heartbeat)
+        return _members_in(self._client.fcall(function, *arguments))
+
+
+def _members_in(reply: Any) -> int:
+    """Return the number of members of a heartbeat's reply.
+
+    Raises:
+        TypeError, ValueError: it is no reply of a heartbeat.
+    """
+    _now_us, members = json.loads(cast("bytes", reply))
+    return int(members)

@@ -12,7 +12,8 @@ from redis.exceptions import NoPermissionError, RedisError, ResponseError
 from forebay.contracts.errors import ForebayError
 from forebay.coordinator.scripts.composing import Script
 from forebay.coordinator.server.availability import ConnectionState
-from forebay.coordinator.server.refusals import forbidden, is_passing, refusal
+from forebay.coordinator.server.libraries import Libraries
+from forebay.coordinator.server.refusals import forbidden, is_passing, may_be_of_other_code, refusal
 from forebay.coordinator.server.wire import Wire, open_wire
 from forebay.coordinator.supervision import Background, Guard, pause_seconds
 
@@ -24,6 +25,7 @@ class Link:
 
     Args:
         client: whose pool makes the connection; without a socket timeout.
+        libraries: of the server.
         scripts: what will be called.
         name: of the task that repairs the connection.
         guard: logs what a repair raises.
@@ -45,6 +47,7 @@ class Link:
     def __init__(
         self,
         client: Any,
+        libraries: Libraries,
         scripts: Sequence[Script],
         *,
         name: str,
@@ -62,6 +65,7 @@ class Link:
         self.last_error = ""
         self.state = state
         self._client = client
+        self._libraries = libraries
         self._scripts = scripts
         self._timeout_seconds = timeout_seconds
         self._on_reply = on_reply
@@ -118,6 +122,7 @@ class Link:
                 self.drop(str(error))
             except (Exception, asyncio.CancelledError) as error:
                 # It is logged and tried again.
+                self._libraries.doubt()
                 self.last_error = f" ({type(error).__qualname__})"
                 self.drop(str(error))
                 raise
@@ -126,9 +131,7 @@ class Link:
 
     async def _open(self) -> Wire:
         try:
-            for script in self._scripts:
-                if not await self._client.function_list(library=script.function):
-                    await self._client.function_load(script.library, replace=True)
+            await self._libraries.ensure(self._client, self._scripts)
             return await open_wire(self._client, self._on_reply, self._lost)
         except NoPermissionError as error:
             raise forbidden(error) from error
@@ -144,18 +147,29 @@ class Link:
 
 
 async def call_once(
-    client: Any, script: Script, keys: Sequence[str], arguments: Sequence[str | int | bytes]
+    client: Any,
+    libraries: Libraries,
+    script: Script,
+    keys: Sequence[str],
+    arguments: Sequence[str | int | bytes],
 ) -> bytes:
     """Call a script that the server has as a function, over a connection of the client's pool.
+
+    An error that is not the script's has its library read again: where that was replaced, the call
+    may be made anew.
 
     Raises:
         RedisError, OSError: no answer; the call may or may not have been carried out.
         CoordinatorError: the script refused.
     """
+    function = libraries.function(script)
     try:
-        reply: bytes = await client.fcall(script.function, len(keys), *keys, *arguments)
+        reply: bytes = await client.fcall(function, len(keys), *keys, *arguments)
     except ResponseError as error:
-        if is_passing(error):
+        if may_be_of_other_code(error):
+            libraries.doubt()
+            await libraries.ensure(client, [script])
+        if is_passing(error) or libraries.function(script) != function:
             raise
         raise refusal(script, keys, error) from error
     return reply

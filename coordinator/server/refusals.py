@@ -51,6 +51,12 @@ def is_passing(error: ResponseError) -> bool:
     )
 
 
+def may_be_of_other_code(error: ResponseError) -> bool:
+    """Whether an error reply is none that this version's scripts or their server are known for."""
+    is_known = isinstance(error, NoPermissionError | OutOfMemoryError | ReadOnlyError)
+    return not is_known and str(error).partition(" ")[0] not in {"NOMEMBER", "SCHEMA", *_PASSING}
+
+
 def refusal(script: Script, keys: Sequence[str], error: ResponseError) -> Exception:
     """Return the typed exception for a script's error reply: the one place that reads its code.
 

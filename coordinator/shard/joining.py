@@ -114,7 +114,9 @@ class Memberships:
                 secrets.token_hex(6),
                 KEEP_UNUSED_SHARD_MS,
             )
-            reply = await call_once(server.patient, JOIN, member_keys(keys), arguments)
+            reply = await call_once(
+                server.patient, server.libraries, JOIN, member_keys(keys), arguments
+            )
             await server.list_shard(keys)
             _now_us, generation, _members = json.loads(reply)
         except BaseException:

@@ -26,7 +26,12 @@ from forebay.coordinator.logs import Logger
 from forebay.coordinator.scripts.composing import Script
 from forebay.coordinator.server.link import Link
 from forebay.coordinator.server.membership import Membership
-from forebay.coordinator.server.refusals import NotAMemberError, is_passing, refusal
+from forebay.coordinator.server.refusals import (
+    NotAMemberError,
+    is_passing,
+    may_be_of_other_code,
+    refusal,
+)
 from forebay.coordinator.shard.batches import Batches, Pending, ignored
 from forebay.coordinator.shard.joining import CLOSED, MEMBER_SCRIPTS, Memberships
 from forebay.coordinator.shard.operation import Leaves, Listener, Operation, Told, resolve
@@ -57,7 +62,6 @@ class Session:
         self.keys = keys
         self._server = server
         self._batch = batch
-        self._function = batch.function  # once: it is put together each time
         self._key_list = keys.all
         self._listener = listener
         self._loop = asyncio.get_running_loop()
@@ -71,6 +75,7 @@ class Session:
         )
         self._link = Link(
             server.patient,
+            server.libraries,
             (*MEMBER_SCRIPTS, batch),
             name=f"forebay-{keys.tag}",
             guard=self._guard,
@@ -83,6 +88,7 @@ class Session:
             on_lost=self._on_lost,
         )
         self._flush_due: asyncio.Handle | None = None
+        self._doubted: tuple[ResponseError, str] | None = None  # an error, and of which function
         self._memberships = Memberships(
             server,
             keys,
@@ -201,7 +207,9 @@ class Session:
         if wire is None or membership is None:
             self._link.repair()
             return
-        function = self._batch.freeing_function if self._batches.is_freeing else self._function
+        libraries = self._server.libraries
+        name_of = libraries.freeing_function if self._batches.is_freeing else libraries.function
+        function = name_of(self._batch)
         try:
             wire.write(
                 "FCALL", function, len(self._key_list), *self._key_list, *self._batches.arguments
@@ -210,16 +218,31 @@ class Session:
             self._send_new(is_any=self._batches.retake_sendable(error, membership))
 
     def _on_reply(self, reply: Any) -> None:
-        is_error = isinstance(reply, ResponseError) and not is_passing(reply)
-        if not (is_error or isinstance(reply, bytes | list)) or not self._batches.under_way:
+        if not self._batches.under_way or not self._is_answer(reply):
             # Another connection may do better, as it may find another primary, or load the scripts.
             self._link.drop(f"{reply!r:.200}")
             return
+        self._take_answer(reply)
+
+    def _is_answer(self, reply: Any) -> bool:
+        """Whether a reply is the script's; where other code may have made it, note the doubt."""
+        if isinstance(reply, bytes | list):
+            return True
+        is_error = isinstance(reply, ResponseError)
+        if is_error and not may_be_of_other_code(reply):
+            return not is_passing(reply)
+        self._server.libraries.doubt()
+        if is_error and not is_passing(reply):
+            self._doubted = reply, self._server.libraries.function(self._batch)
+        return False
+
+    def _take_answer(self, reply: Any) -> None:
+        """Settle the call that is under way by what the batch script answered."""
         if failures := self._link.failures:
             self._link.answered()
         operations = self._batches.end_call()
         try:
-            if is_error:
+            if isinstance(reply, ResponseError):
                 self._take_refusal(refusal(self._batch, self._key_list, reply), operations)
             else:
                 if (membership := self._sending_as) and self._batches.has_waiting:
@@ -250,6 +273,8 @@ class Session:
     def _lose_reply(self, operations: list[Pending[Any]], error: Exception) -> None:
         """End the membership, as nobody knows what a reply gave that cannot be read."""
         self._guard.note("reading a reply", error)
+        self._server.libraries.doubt()
+        self._link.drop("a reply could not be read")
         self._memberships.disown()
         unread = CoordinatorError(
             f"the reply of {self._server.address} for {self.keys.tag} cannot be read"
@@ -273,11 +298,14 @@ class Session:
             self._link.fail(error)
 
     def _on_repaired(self) -> None:
-        if self._batches.under_way:
+        doubted, self._doubted = self._doubted, None
+        if not self._batches.under_way:
+            self._flush_soon()
+        elif doubted and doubted[1] == self._server.libraries.function(self._batch):
+            self._take_answer(doubted[0])  # the code is this version's, and so is the error
+        else:
             # The same number: if the server has acted already, it answers from its memory.
             self._send()
-        else:
-            self._flush_soon()
 
     def _on_refused(self, error: ForebayError) -> None:
         """Tell callers what the server refuses them; it would refuse that again."""

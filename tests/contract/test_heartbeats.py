@@ -19,6 +19,7 @@ from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.availability import Availability
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.heartbeat import Heartbeat
+from forebay.coordinator.server.libraries import Libraries
 from forebay.coordinator.server.membership import Membership, boot_seconds
 from tests.contract.chat_domain import MODEL, item
 from tests.support import wait_until
@@ -72,7 +73,7 @@ def membership(member_id: str) -> Membership:
 @asynccontextmanager
 async def beating(server: Server) -> AsyncIterator[Heartbeat]:
     client: Any = server
-    heartbeat = Heartbeat(client, SETTINGS, Availability(ADDRESS))
+    heartbeat = Heartbeat(client, SETTINGS, Availability(ADDRESS), Libraries())
     try:
         yield heartbeat
     finally:
@@ -241,7 +242,7 @@ def test_a_loop_that_was_closed_without_closing_us_is_said_and_renews_nothing_mo
 
     async def leave_open() -> Heartbeat:
         client: Any = server
-        heartbeat = Heartbeat(client, SETTINGS, Availability(ADDRESS))
+        heartbeat = Heartbeat(client, SETTINGS, Availability(ADDRESS), Libraries())
         heartbeat.add(membership("m"))
         return heartbeat
 

@@ -27,6 +27,7 @@ from forebay.coordinator.supervision import Background
 from tests.contract.chat_domain import MODEL, item
 from tests.support import wait_until
 from tests.support_awaits import Place, ThrownAt, awaits_of, each_wait, throw_into
+from tests.support_libraries import replace_library
 from tests.support_scene import Controller, settings, soon
 
 NEVER_SECONDS = 60.0
@@ -140,6 +141,24 @@ async def repeat_of_a_batch(url: str, thrown: ThrownAt, patch: Any) -> AsyncIter
 
 
 @contextlib.asynccontextmanager
+async def join_after_a_replacement(url: str, thrown: ThrownAt, patch: Any) -> AsyncIterator[None]:
+    """The library of joining has other code when a member that was expired joins anew."""
+    forget_functions(url)
+    async with forebay.connect(url, SETTINGS) as requests:
+        await requests.register(MODEL, "mine", 1)
+        throw_into(patch, Link, "_make_whole", thrown)
+        mine = session_of(requests)._link
+        mine._repairing._work = mine._make_whole
+        with open_sync(parse_url(url)) as client:
+            replace_library(client, joining.JOIN)
+            client.flushall()
+        await soon(requests.register(MODEL, "mine", 1))
+        yield
+        await use(requests)
+    forget_functions(url)
+
+
+@contextlib.asynccontextmanager
 async def wake_ups(url: str, thrown: ThrownAt, patch: Any) -> AsyncIterator[None]:
     async with (
         forebay.connect(url, SETTINGS) as requests,
@@ -171,6 +190,7 @@ SITUATIONS = [
     join_after_a_flush,
     reconnect_after_a_failure,
     repeat_of_a_batch,
+    join_after_a_replacement,
     wake_ups,
 ]
 
@@ -201,7 +221,7 @@ async def test_no_exception_at_any_await_ends_a_repair(
 ) -> None:
     reached, times_said = await thrown_everywhere(situation, error, redis_url)
     assert reached
-    assert times_said > 1 or situation in {repeat_of_a_batch, wake_ups}
+    assert times_said > 1 or situation in {repeat_of_a_batch, join_after_a_replacement, wake_ups}
 
 
 async def test_every_await_of_joining_and_repairing_was_tried(redis_url: str) -> None:

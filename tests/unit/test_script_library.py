@@ -79,3 +79,16 @@ def test_show_of_no_script_names_those_that_there_are(capsys: pytest.CaptureFixt
     told = capsys.readouterr().err
     assert "requests/nothing" in told
     assert all(name in told for name in ENTRY_POINTS)
+
+
+def test_a_library_that_is_made_in_another_way_of_the_same_text_is_another_function(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def made_otherwise(source: str, body_at: int, name: str) -> str:
+        return as_library(source, body_at, name) + "-- made by another version\n"
+
+    before = compose("requests/batch")
+    monkeypatch.setattr("forebay.coordinator.scripts.composing.as_library", made_otherwise)
+    after = compose("requests/batch")
+    assert before.text == after.text
+    assert before.function != after.function

@@ -1,0 +1,143 @@
+"""The function libraries that a process calls: verified by their code, never replaced (ADR 0006).
+
+Whoever may load a library may replace every other. So a name proves nothing: the code behind it is
+read before it is called for the first time, and again after an answer that is not the script's. A
+name that another code has taken is left to it, and the library is loaded under the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Any, Final
+
+import redis
+from redis.exceptions import ResponseError
+
+from forebay.contracts.errors import ConfigurationError
+from forebay.coordinator.logs import Logger
+from forebay.coordinator.scripts.composing import Script
+
+MOST_NAMES: Final = 8
+"""Names that are tried for one library: so often it may be replaced."""
+
+log = Logger("forebay.libraries")
+
+_Placing = Generator[tuple[str, ...], Any, tuple[str, bool]]
+
+
+class Libraries:
+    """Under which names a server has this version's libraries; every thread may use it."""
+
+    def __init__(self) -> None:
+        self._verified: dict[str, str] = {}  # names on the server, by `Script.function`
+        self._names: dict[str, str] = {}  # the same, kept while they are in doubt
+
+    def function(self, script: Script) -> str:
+        """Return the name under which to call a script."""
+        name = script.function
+        return self._names.get(name, name)
+
+    def freeing_function(self, script: Script) -> str:
+        """Return the name under which to call what only gives back (spec 06)."""
+        return f"{self.function(script)}_freeing"
+
+    def doubt(self) -> None:
+        """Have the code of every library read before the next call over a new connection."""
+        self._verified.clear()
+
+    async def ensure(self, client: Any, scripts: Sequence[Script]) -> None:
+        """Find or load the library of each script.
+
+        Args:
+            client: asyncio's, of the server.
+            scripts: what will be called.
+
+        Raises:
+            RedisError, OSError: the server could not be used.
+            ConfigurationError: other code has taken each name that may be used.
+        """
+        for script in scripts:
+            name = self._verified.get(script.function)
+            if name is not None and await client.function_list(library=name):
+                continue
+            steps, answer = _place(script), None
+            while True:
+                try:
+                    command = steps.send(answer)
+                except StopIteration as end:
+                    name, was_taken = end.value
+                    self._note(script, name, was_taken=was_taken)
+                    break
+                try:
+                    answer = await client.execute_command(*command)
+                except ResponseError as error:
+                    answer = error
+
+    def ensure_blocking(self, client: redis.Redis, script: Script) -> None:
+        """Read the code of one library again, and load it where it is not there: for a thread.
+
+        Raises:
+            RedisError, OSError: the server could not be used.
+            ConfigurationError: other code has taken each name that may be used.
+        """
+        steps, answer = _place(script), None
+        while True:
+            try:
+                command = steps.send(answer)
+            except StopIteration as end:
+                name, was_taken = end.value
+                self._note(script, name, was_taken=was_taken)
+                break
+            try:
+                answer = client.execute_command(*command)  # type: ignore[no-untyped-call]
+            except ResponseError as error:
+                answer = error
+
+    def _note(self, script: Script, name: str, *, was_taken: bool) -> None:
+        if was_taken and self.function(script) != name:
+            log.warning(
+                "function_library_replaced",
+                script=script.name,
+                library=self.function(script),
+                used_instead=name,
+                remedy="see who may call FUNCTION LOAD; then FUNCTION DELETE the replaced one",
+            )
+        self._verified[script.function] = self._names[script.function] = name
+
+
+def _place(script: Script) -> _Placing:
+    """Yield commands and take their replies; return a library's name, and whether one was taken.
+
+    Raises:
+        ResponseError: the server refuses a command.
+        ConfigurationError: as for `Libraries.ensure`.
+    """
+    for number in range(1, MOST_NAMES + 1):
+        name = script.function if number == 1 else f"{script.function}_{number}"
+        wanted = script.library_named(name)
+        for _ in range(2):  # another member may load it meanwhile
+            found = _code_of((yield ("FUNCTION LIST", "LIBRARYNAME", name, "WITHCODE")))
+            if found == wanted:
+                return name, number > 1
+            if found is not None:
+                break
+            loaded = yield ("FUNCTION LOAD", wanted)
+            if not isinstance(loaded, ResponseError):
+                return name, number > 1
+            if "already exists" not in str(loaded):
+                raise loaded
+    raise ConfigurationError(
+        f"the server has other code under each of the {MOST_NAMES} names that {script.function} may"
+        " have, expected code of this version under one; see who may call FUNCTION LOAD there, and"
+        " FUNCTION DELETE those libraries."
+    )
+
+
+def _code_of(found: Any) -> str | None:
+    """Return the code that FUNCTION LIST tells of a library; None where there is none."""
+    if isinstance(found, ResponseError):
+        raise found
+    for library in found:
+        pairs = dict(zip(library[::2], library[1::2], strict=True))
+        return str(pairs[b"library_code"].decode(errors="replace"))
+    return None
