@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import textwrap
 from pathlib import Path
@@ -28,14 +27,16 @@ if TYPE_CHECKING:
     help="Folder for records and plot.",
 )
 @click.option(
-    "--beside-backoff",
-    is_flag=True,
-    help="Then make the same calls with exponential back-off alone, drawn beside.",
+    "--backoff/--no-backoff",
+    "has_backoff",
+    default=True,
+    show_default=True,
+    help="At the same time, let as many callers back off alone, drawn beside.",
 )
-def demo_command(out: Path, *, beside_backoff: bool) -> None:
+def demo_command(out: Path, *, has_backoff: bool) -> None:
     """Run three tenants on four workers against a provider with a hidden limit; survive trouble."""
     require_extra("demo", "forebay demo")
-    from forebay.demo.backoff import BackoffRun
+    from forebay.demo.backoff import BackoffBeside
     from forebay.demo.plot import draw
     from forebay.demo.scenario import CAPACITY, TENANTS, WORKERS, Demo
     from forebay.demo.summary import summarize
@@ -47,21 +48,24 @@ def demo_command(out: Path, *, beside_backoff: bool) -> None:
         textwrap.fill(
             f"{WORKERS} worker processes, a provider that takes {CAPACITY} calls at once (and tells"
             f" nobody), {len(TENANTS)} tenants with weights {weights}; half way the capacity drops"
-            " and a worker is killed.",
+            " and a worker is killed."
+            + (" Beside it, as many callers with back-off alone." if has_backoff else ""),
             WIDTH,
         )
         + "\n"
     )
     live = _LiveLine()
-    with stoppable():
-        seen = Demo(out, live.show).run(run_stoppable)
+    beside = BackoffBeside() if has_backoff else None
+    try:
+        with stoppable():
+            seen = Demo(out, live.show, beside).run(run_stoppable)
+        backoff = beside.finish() if beside is not None else None
+    finally:
+        if beside is not None:
+            beside.close()
     live.end()
     summary = summarize(seen)
     plot = out / "window.png"
-    backoff = None
-    if beside_backoff:
-        click.echo("\nthe same calls with exponential back-off alone, no leases ...")
-        backoff = asyncio.run(BackoffRun(2 * seen.records).run())
     draw(seen, plot, backoff)
     _print(summary, seen, out, plot)
     if backoff is not None:
@@ -146,14 +150,15 @@ def _print(summary: DemoSummary, seen: Observations, out: Path, plot: Path) -> N
 
 
 def _alone(seen: Observations) -> str:
-    """Say what the calls with back-off alone came to."""
-    from forebay.demo.summary import REFUSED, goodput
+    """Say what back-off alone came to, beside a provider of its own with the same capacities."""
+    from forebay.demo.backoff import SDK_RETRIES
+    from forebay.demo.summary import goodput, refusals
 
-    ratio, seconds = goodput(seen)
-    refused = sum(record.status == REFUSED for record in seen.requests)
+    refused = refusals(seen)
     return (
-        f"alone: goodput {ratio:.1%}, {refused} 429s of {len(seen.requests)} attempts"
-        f" ({refused / len(seen.requests):.1%}), in {seconds:.1f} s"
+        f"alone, at the same time: {refused} 429s of {len(seen.requests)} attempts"
+        f" ({refused / len(seen.requests):.1%}); {seen.beyond_sdks} calls refused more than"
+        f" {SDK_RETRIES} times, when SDKs give up; goodput {goodput(seen)[0]:.1%}"
     )
 
 

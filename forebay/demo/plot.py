@@ -8,7 +8,8 @@ from pathlib import Path
 import matplotlib as mpl
 
 from forebay.demo.scenario import Observations
-from forebay.demo.summary import REFUSED, SERVED, capacity_steps
+from forebay.demo.summary import REFUSED, SERVED, capacity_steps, refusals
+from forebay.mock_provider.log import RequestRecord
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt  # after the backend is chosen
@@ -16,7 +17,7 @@ from matplotlib.axes import Axes
 
 
 def draw(seen: Observations, path: Path, backoff: Observations | None = None) -> None:
-    """Write the plot as PNG: the demo, and beside it the same calls with back-off alone."""
+    """Write the plot as PNG: the demo, and beside it as many callers with back-off alone."""
     columns = 1 if backoff is None else 2
     figure, all_axes = plt.subplots(
         2,
@@ -29,20 +30,40 @@ def draw(seen: Observations, path: Path, backoff: Observations | None = None) ->
         layout="constrained",
     )
     above, below = all_axes[0][0], all_axes[1][0]
-    times = [look.at for look in seen.looks]
+    begin = _begin(seen)
+    times = [look.at - begin for look in seen.looks]
     windows = [look.window for look in seen.looks]
     above.plot(times, windows, color="#1f4e79", label="shared window")
     _draw_provider(seen, above, below)
-    above.set(title="Forebay: four worker processes find one provider's hidden limit")
+    dropped = sum(summary.dropped for summary in seen.summaries.values())
+    above.set(
+        title=f"Forebay: {_refused_share(seen):.1%} of attempts refused,"
+        f" {dropped or 'no'} records dropped"
+    )
     highest = max(windows)
     if backoff is not None:
         above, below = all_axes[0][1], all_axes[1][1]
         _draw_provider(backoff, above, below)
-        above.set(title="exponential back-off alone: as many callers, the same provider")
+        above.set(
+            title=f"back-off alone: {_refused_share(backoff):.1%} of attempts refused,"
+            f" {backoff.beyond_sdks} calls more often than SDKs retry"
+        )
     all_axes[0][0].set(ylabel="calls at once", ylim=(0, 1.25 * max(highest, *_capacities(seen))))
     all_axes[1][0].set(ylabel="429s a second")
     figure.savefig(path, dpi=110)
     plt.close(figure)
+
+
+def _begin(seen: Observations) -> float:
+    return min(record.arrived_at for record in seen.requests)
+
+
+def _served(seen: Observations) -> list[RequestRecord]:
+    return [record for record in seen.requests if record.status == SERVED]
+
+
+def _refused_share(seen: Observations) -> float:
+    return refusals(seen) / len(seen.requests)
 
 
 def _capacities(seen: Observations) -> list[int]:
@@ -51,11 +72,11 @@ def _capacities(seen: Observations) -> list[int]:
 
 def _draw_provider(seen: Observations, above: Axes, below: Axes) -> None:
     """Draw what the provider knows: its capacity, the calls it served, those it refused."""
-    served = [record for record in seen.requests if record.status == SERVED]
-    begin = min(record.arrived_at for record in seen.requests)
+    served = _served(seen)
+    begin = _begin(seen)
     end = max(record.finished_at for record in served)
     steps = capacity_steps(seen, end)
-    edges = [max(begin, start) for start, _stop, _capacity in steps] + [end]
+    edges = [max(0.0, start - begin) for start, _stop, _capacity in steps] + [end - begin]
     above.stairs(
         [capacity for _start, _stop, capacity in steps],
         edges,
@@ -64,8 +85,8 @@ def _draw_provider(seen: Observations, above: Axes, below: Axes) -> None:
         label="hidden capacity of the provider",
     )
     changes = sorted(
-        [(record.arrived_at, 1) for record in served]
-        + [(record.finished_at, -1) for record in served]
+        [(record.arrived_at - begin, 1) for record in served]
+        + [(record.finished_at - begin, -1) for record in served]
     )
     above.fill_between(
         [at for at, _change in changes],
@@ -76,17 +97,18 @@ def _draw_provider(seen: Observations, above: Axes, below: Axes) -> None:
         label="calls that it serves",
     )
     for at, note in seen.notes:
-        above.axvline(at, color="#888888", linestyle=":", linewidth=1)
+        above.axvline(at - begin, color="#888888", linestyle=":", linewidth=1)
         above.annotate(
             f" {note}",
-            (at, 0.99),
+            (at - begin, 0.99),
             xycoords=("data", "axes fraction"),
             rotation=90,
             va="top",
             ha="right",
             fontsize=8,
         )
-    refused = [record.finished_at for record in seen.requests if record.status == REFUSED]
-    below.hist(refused, bins=max(1, round(end - begin)), range=(begin, end), color="#c0392b")
-    below.set(xlabel=f"seconds; {len(refused)} refusals in all", xlim=(begin, end))
+    refused = [record.finished_at - begin for record in seen.requests if record.status == REFUSED]
+    seconds = end - begin
+    below.hist(refused, bins=max(1, round(seconds)), range=(0.0, seconds), color="#c0392b")
+    below.set(xlabel=f"seconds; {len(refused)} refusals in all", xlim=(0.0, seconds))
     above.legend(loc="lower left")

@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import ProviderModelKey, RequestDomain
@@ -86,6 +86,7 @@ class Observations:
         final: the shard at the end.
         audits: of the request shard and of the pool.
         idle_gaps: seconds in which a worker had a free slot beside ready work that fitted.
+        beyond_sdks: calls that were refused more often than SDKs try again.
     """
 
     looks: list[Look] = field(default_factory=list)
@@ -100,6 +101,17 @@ class Observations:
     audits: list[AuditReport] = field(default_factory=list)
     idle_gaps: list[float] = field(default_factory=list)
     records: int = 0
+    beyond_sdks: int = 0
+
+
+class FleetBeside(Protocol):
+    """A fleet of another kind beside the demo's, with a provider of its own."""
+
+    def begin(self, calls: int) -> None:
+        """Make so many calls from now on."""
+
+    def change(self, capacity: int) -> None:
+        """Change the hidden capacity of its provider."""
 
 
 class Demo:
@@ -108,11 +120,18 @@ class Demo:
     Args:
         folder: where output files go.
         on_look: told of each look while it runs.
+        beside: a fleet that meets the same changes of capacity meanwhile, if any.
     """
 
-    def __init__(self, folder: Path, on_look: Callable[[Observations], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        on_look: Callable[[Observations], None],
+        beside: FleetBeside | None = None,
+    ) -> None:
         self._folder = folder
         self._on_look = on_look
+        self._beside = beside
         self._seen = Observations()
         self._workers: list[subprocess.Popen[bytes]] = []
         self._gaps = IdleGaps(self._slots_of)
@@ -146,6 +165,8 @@ class Demo:
             await pool.configure(TaskAdmissionConfig(events="full"))
             await pool.close()
             self._started = time.monotonic() - provider.state.elapsed_seconds()
+            if self._beside is not None:
+                await asyncio.to_thread(self._beside.begin, 2 * self._seen.records)
             await beside(
                 self._drive_all(coordinator, workflow),
                 self._disturb(provider),
@@ -190,15 +211,19 @@ class Demo:
 
     async def _disturb(self, provider: MockProviderServer) -> None:
         await self._until_done(DROP_AT)
-        await asyncio.to_thread(provider.change_truth, concurrency=DROPPED_CAPACITY)
-        self._seen.notes.append((self._now(), f"capacity {CAPACITY} -> {DROPPED_CAPACITY}"))
+        await self._change(provider, CAPACITY, DROPPED_CAPACITY)
         await asyncio.sleep(DROPPED_FOR_SECONDS)
-        await asyncio.to_thread(provider.change_truth, concurrency=CAPACITY)
-        self._seen.notes.append((self._now(), f"capacity {DROPPED_CAPACITY} -> {CAPACITY}"))
+        await self._change(provider, DROPPED_CAPACITY, CAPACITY)
         await self._until_done(KILL_AT)
         self._workers[0].send_signal(signal.SIGKILL)
         self._seen.killed_at = self._now()
         self._seen.notes.append((self._seen.killed_at, "SIGKILL of one worker"))
+
+    async def _change(self, provider: MockProviderServer, before: int, after: int) -> None:
+        await asyncio.to_thread(provider.change_truth, concurrency=after)
+        if self._beside is not None:
+            self._beside.change(after)
+        self._seen.notes.append((self._now(), f"capacity {before} -> {after}"))
 
     async def _until_done(self, share: float) -> None:
         while self._succeeded() < share * 2 * self._seen.records:  # noqa: ASYNC110 - looks are timed

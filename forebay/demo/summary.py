@@ -148,6 +148,11 @@ def goodput(seen: Observations) -> tuple[float, float]:
     return sum(step.used for step in steps) / available, sum(step.seconds for step in steps)
 
 
+def refusals(seen: Observations) -> int:
+    """Return how many attempts the provider refused."""
+    return sum(record.status == REFUSED for record in seen.requests)
+
+
 def tenant_shares(seen: Observations) -> tuple[TenantShare, ...]:
     """Return what each tenant had got just before the first of them was through."""
     first_end = min(seen.finished_at.values())
@@ -182,7 +187,7 @@ def summarize(seen: Observations) -> DemoSummary:
         dropped += summary.dropped
         doubled += len(ids) - len(set(ids))
         lost += len(expected - set(ids)) - summary.dropped
-    refused = sum(record.status == REFUSED for record in seen.requests)
+    refused = refusals(seen)
     ratio, seconds = goodput(seen)
     killed, freed = seen.killed_at, seen.freed_at
     return DemoSummary(

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
+from multiprocessing import Pipe
 from pathlib import Path
 
 import pytest
 
+from forebay.contracts.errors import ConfigurationError
 from forebay.demo import backoff
-from forebay.demo.backoff import BackoffRun
+from forebay.demo.backoff import BackoffBeside, BackoffRun
 from forebay.demo.plot import draw
 from forebay.demo.scenario import PROVIDER, Look, Observations, beside
-from forebay.demo.summary import REFUSED, SERVED, goodput, goodput_by_step
+from forebay.demo.summary import REFUSED, SERVED, goodput, goodput_by_step, refusals
 from forebay.mock_provider.log import RequestRecord, TruthRecord
+from tests.support import wait_until
 
 
 def served(begin: float, end: float) -> RequestRecord:
@@ -53,18 +57,26 @@ def test_capacity_that_no_call_is_left_for_is_not_missed() -> None:
     assert (step.available, step.used) == (6, 6)
 
 
-async def test_with_back_off_alone_every_call_is_answered_once_and_many_are_refused(
+async def test_with_back_off_alone_calls_are_answered_once_and_many_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    quick = PROVIDER.merged({"latency_median_seconds": 0.02, "retry_after_seconds": 0.01})
+    small = {"concurrency": 1, "latency_median_seconds": 0.02, "retry_after_seconds": 0.01}
+    quick = PROVIDER.merged(small)
     monkeypatch.setattr(backoff, "PROVIDER", quick)
-    monkeypatch.setattr(backoff, "DROPPED_FOR_SECONDS", 0.05)
-    seen = await BackoffRun(200).run()
+    ours, theirs = Pipe()
+    fleet = BackoffRun(48)
+    run = asyncio.create_task(fleet.run(theirs))
+    assert await asyncio.to_thread(ours.recv) == "ready"
+    for number, answered in ((60, 10), (2, 20), (1, 60)):  # calls, then capacities
+        ours.send(number)
+        await wait_until(partial(fleet.has_answered, answered))
+    ours.send(None)
+    seen = await asyncio.to_thread(ours.recv)
+    await run
     statuses = [record.status for record in seen.requests]
-    assert statuses.count(SERVED) == 200
-    assert set(statuses) == {SERVED, REFUSED}
-    capacities = [step.changes["concurrency"] for step in seen.truths]
-    assert capacities == [24, 12, 24]
+    assert statuses.count(SERVED) == 60
+    assert refusals(seen) == statuses.count(REFUSED) >= 3 * seen.beyond_sdks > 0
+    assert [step.changes["concurrency"] for step in seen.truths] == [1, 2, 1]
     look = Look(
         at=1, window=9, in_flight=1, waiting=0, rate_limited=0, succeeded=1, records_done={}
     )
@@ -72,6 +84,17 @@ async def test_with_back_off_alone_every_call_is_answered_once_and_many_are_refu
     draw(seen, tmp_path / "beside.png", seen)
     draw(seen, tmp_path / "alone.png")
     assert (tmp_path / "beside.png").stat().st_size > (tmp_path / "alone.png").stat().st_size > 0
+
+
+def test_fleet_beside_the_demo_is_a_process_that_ends_with_it() -> None:
+    fleet = BackoffBeside(callers=2)
+    fleet.begin(10**6)
+    fleet.change(12)
+    seen = fleet.finish()
+    assert [step.changes["concurrency"] for step in seen.truths] == [24, 12]
+    assert refusals(seen) == 0
+    with pytest.raises(ConfigurationError, match="--no-backoff leaves it out"):
+        fleet.change(24)
 
 
 class Aside:
