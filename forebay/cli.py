@@ -1,8 +1,8 @@
 """The command line: `forebay COMMAND`. Errors are one sentence with a remedy.
 
 Exit codes: 0 done; 1 an error, said in one sentence; 2 wrong usage; 3 a run that is not all that
-was asked; 4 a run that stopped itself; 128 and the signal's number where one ended the command, but
-for a worker (docs/runs.md).
+was asked; 4 a run that stopped itself; 5 `doctor` found something wrong; 128 and the signal's
+number where one ended the command, but for a worker (docs/runs.md).
 
 This module imports click alone, and each command when it is asked for: `forebay --version` and
 wrong usage need neither Redis nor pydantic, and the help of a command needs no extra.
@@ -24,6 +24,7 @@ from forebay import __version__
 COMMANDS: Final = {
     "cancel": "forebay.commands.runs:cancel_command",
     "demo": "forebay.commands.demo:demo_command",
+    "doctor": "forebay.commands.doctor:doctor_command",
     "drain": "forebay.commands.pool_state:drain_command",
     "mock-provider": "forebay.commands.mock_provider:mock_provider_command",
     "pause": "forebay.commands.pool_state:pause_command",

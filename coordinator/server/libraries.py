@@ -137,7 +137,13 @@ def _code_of(found: Any) -> str | None:
     """Return the code that FUNCTION LIST tells of a library; None where there is none."""
     if isinstance(found, ResponseError):
         raise found
-    for library in found:
-        pairs = dict(zip(library[::2], library[1::2], strict=True))
-        return str(pairs[b"library_code"].decode(errors="replace"))
-    return None
+    return next(iter(codes_of(found).values()), None)
+
+
+def codes_of(found: Any) -> dict[str, str]:
+    """Return the code of each library of a reply of FUNCTION LIST WITHCODE, by its name."""
+    libraries = [dict(zip(one[::2], one[1::2], strict=True)) for one in found]
+    return {
+        one[b"library_name"].decode(): one[b"library_code"].decode(errors="replace")
+        for one in libraries
+    }
