@@ -19,17 +19,12 @@ SHARDS_KEY: Final = "fb:shards"
 """Set of the tags of all shards; members add to it on joining."""
 OPERATOR_SCRIPTS_KEY: Final = "fb:scripts"
 """Hash of the read-only scripts that an operator runs with redis-cli."""
-SCHEMA_VERSION: Final = "2"
+SCHEMA_VERSION: Final = "3"
 KEEP_UNUSED_SHARD_MS: Final = 7 * 24 * 3600 * 1000
 
 REQUEST_KEYS: Final = (
     "meta",
-    "config",
     "aliases",
-    "domain_chat",
-    "domain_embedding",
-    "domain_image",
-    "domain_healthcheck",
     "leases",
     "members",
     "checks",
@@ -49,7 +44,6 @@ REQUEST_KEYS: Final = (
     "holds",
     "budgets",
     "finished",
-    "batches",
     "events",
 )
 """Kinds of key of a request shard, in the order of its scripts' KEYS."""
@@ -83,7 +77,6 @@ POOL_KEYS: Final = (
     "idle",
     "pushes",
     "finished",
-    "batches",
     "events",
     "runs",
     "progress",

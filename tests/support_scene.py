@@ -18,6 +18,7 @@ from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
 from tests.support import wait_until
 from tests.support_proxy import Fault, FaultyProxy, Trap
+from tests.support_records import read_record
 
 MODEL: Final = forebay.ProviderModelKey(provider_name="acme", model_id="m")
 KEYS: Final = request_shard(MODEL)
@@ -28,7 +29,7 @@ AIMD: Final = forebay.RequestAdmissionConfig(
     tuning=forebay.RequestAdmissionTuningConfig(rule="aimd")
 )
 """A window that each success and each refusal moves, so that what happens twice is seen."""
-CLOCK_FIELDS: Final = {b"now_us", b"last_us", b"back_us"}
+CLOCK_FIELDS: Final = {b"record", "now_us", "last_us", "back_us", "next_check_us"}
 
 Controller = forebay.AdaptiveRequestAdmissionController
 Books = dict[str, Any]
@@ -149,7 +150,8 @@ class Scene:
         found: dict[bytes, Any] = {}
         for key in KEYS.all:
             found[key.encode()] = self.client.dump(key)
-        meta = self.client.hgetall(KEYS["meta"])
+        meta: dict[bytes | str, Any] = dict(self.client.hgetall(KEYS["meta"]))
+        meta |= read_record(self.client, KEYS)
         found[KEYS["meta"].encode()] = {
             name: value for name, value in meta.items() if name not in CLOCK_FIELDS
         }

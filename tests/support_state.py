@@ -9,6 +9,7 @@ import redis
 
 from forebay.contracts.identity import RequestDomain
 from forebay.coordinator.keys import ShardKeys
+from forebay.coordinator.scripts.records import RECORD, parsed
 
 WINDOW_FIELDS: Final = (
     "current_limit",
@@ -71,28 +72,31 @@ def _pairs(members: list[tuple[bytes, float]]) -> dict[str, float]:
 
 
 def read_keys(client: redis.Redis, keys: ShardKeys) -> dict[str, Any]:
-    """Return every hash and sorted set of the shard by kind, in one round trip."""
-    hashes = ("meta", "config", "leases", "waiters", "groups")
-    domains = tuple(f"domain_{domain}" for domain in RequestDomain)
+    """Return every hash and sorted set of the shard by kind, and its records by name."""
+    hashes = ("meta", "leases", "waiters", "groups")
     lines = tuple(f"line_{domain}" for domain in RequestDomain)
     named = ("aliases", "members", "checks", "suspects", "held", "fifo", "aside")
     sets = (*named, "deadlines", "holds", *lines)
     pipe = client.pipeline(transaction=False)
-    for kind in (*hashes, *domains):
+    for kind in hashes:
         pipe.hgetall(keys[kind])
     for kind in sets:
         pipe.zrange(keys[kind], 0, -1, withscores=True)
     values = pipe.execute()
     found: dict[str, Any] = {}
-    for kind, value in zip((*hashes, *domains, *sets), values, strict=True):
+    for kind, value in zip((*hashes, *sets), values, strict=True):
         found[kind] = _text(value) if isinstance(value, dict) else _pairs(value)
+    meta = found["meta"]
+    for domain in RequestDomain:
+        field = f"window_{domain}"
+        found[f"domain_{domain}"] = parsed(meta.get(field), "requests", field)
+    found["meta"] = parsed(meta.get(RECORD), "requests")
     return found
 
 
 def _lease(packed: str) -> tuple[Any, ...]:
     member, domain, group, *rest = packed.split("|")
-    *terms, generation = rest[:5]  # then its hold, and its cost if it has one
-    return (member, domain, group, *map(int, terms), generation)
+    return (member, domain, group, *map(int, rest[:4]))  # then its hold, and its cost if it has one
 
 
 def _waiter(packed: str) -> tuple[Any, ...]:
@@ -168,7 +172,8 @@ def audit(found: Mapping[str, Any]) -> None:
     held = {f"{lease[0]}\0lease\0{name}" for name, lease in leases.items()}
     held |= {f"{waiter[0]}\0waiter\0{name}" for name, waiter in waiters.items()}
     held |= {alias.replace("\0", "\0alias\0") for alias in found["aliases"]}
-    assert set(found["held"]) == held, f"held {set(found['held']) ^ held} differs"
+    found_held = {"\0".join(entry.split("\0")[:3]) for entry in found["held"]}  # then a filling
+    assert found_held == held, f"held {found_held ^ held} differs"
     members = set(found["members"])
     assert {entry.split("\0")[0] for entry in held} <= members
     assert set(found["holds"]) <= set(leases)

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import redis
 
@@ -18,6 +18,7 @@ from bench.shared_capacity.rows import CAP, Provider, Row
 from bench.simulate.command import RULES
 from forebay import RequestAdmissionConfig
 from forebay.coordinator.keys import request_shard
+from forebay.coordinator.scripts.records import parsed
 from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.embedded import EmbeddedServer
@@ -77,7 +78,7 @@ class Fleet:
         """Note the window until the run ends; several servers' are added up."""
         if self.way.max_parallel_requests is None:
             return
-        key = request_shard(self.load.provider_model)["domain_chat"]
+        key = request_shard(self.load.provider_model)["meta"]
         with contextlib.ExitStack() as opened:
             clients = [opened.enter_context(open_sync(parse_url(url))) for url in self.redis_urls]
             while not ends.wait(SAMPLE_SECONDS):
@@ -118,9 +119,9 @@ class Fleet:
 
 
 def _window(client: redis.Redis, key: str) -> tuple[int, int]:
-    found: list[Any] = client.hmget(key, ["current_limit", "in_flight"])  # type: ignore[assignment]
-    limit, in_flight = found
-    return int(limit or 0), int(in_flight or 0)
+    text = cast("bytes | None", client.hget(key, "window_chat"))
+    window = parsed(text, "requests", "window_chat")
+    return int(window.get("current_limit", 0)), int(window.get("in_flight", 0))
 
 
 @contextlib.contextmanager

@@ -9,7 +9,10 @@ from typing import Any, Final
 import hiredis
 
 from bench.simulate.timeline import Timeline
+from forebay.contracts.identity import RequestDomain
+from forebay.coordinator.keys import ShardKeys
 from forebay.coordinator.scripts.composing import Script, compose
+from forebay.coordinator.scripts.records import parsed
 from forebay.coordinator.server.address import UnixAddress, parse_url
 
 CLOCK_KEY: Final = "fb:simulated:clock"
@@ -66,9 +69,10 @@ class SimulatedServer:
         )[1]
         return reply
 
-    def read(self, key: str, *fields: str) -> list[float]:
-        """Return numbers of a hash; 0 for what is not there."""
-        return [float(value or 0) for value in self._talk([("HMGET", key, *fields)])[0]]
+    def window(self, keys: ShardKeys, domain: RequestDomain) -> Mapping[str, str]:
+        """Return a window's parts by name; none of one that is not born."""
+        field = f"window_{domain}"
+        return parsed(self._talk([("HGET", keys["meta"], field)])[0], "requests", field)
 
     def read_all(self, key: str) -> Mapping[str, str]:
         """Return a hash as text."""

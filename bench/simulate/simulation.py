@@ -166,8 +166,10 @@ class _LuaFleet:
     def _sample(self) -> None:
         limits, out = 0, 0
         for domain in self.plan.domains:
-            limit, effective_max, in_flight = self._server.read(
-                self._keys[f"domain_{domain.value}"], "current_limit", "effective_max", "in_flight"
+            window = self._server.window(self._keys, domain)
+            limit, effective_max, in_flight = (
+                float(window.get(name, 0))
+                for name in ("current_limit", "effective_max", "in_flight")
             )
             if effective_max and not 1 <= limit <= effective_max:
                 raise InvariantBrokenError(

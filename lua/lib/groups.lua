@@ -1,6 +1,7 @@
 -- Groups of a weighted fair queue, kept as small strings: weight, tag, place in line, how many
 -- wait, last turn, last entry in the index of idle ones; then what GROUP_EXTRA names.
 -- @include lib/write_many
+local GROUP = '([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)(.*)'
 local GROUP_FORGOTTEN_US = 3600 * 1000000
 local GROUP_TOUCH_US = 60 * 1000000
 local groups = {}
@@ -17,12 +18,12 @@ local function group(name)
   end
   local stored = redis.call('HGET', K.groups, name)
   if stored then
-    local part = split(stored, '|')
-    g = { name = name, weight = tonumber(part[1]), tag = tonumber(part[2]),
-      place = tonumber(part[3]), waiting = tonumber(part[4]), touched_us = tonumber(part[5]),
-      indexed_us = tonumber(part[6]) }
+    local weight, tag, place, waiting, touched_us, indexed_us, more = string.match(stored, GROUP)
+    g = { name = name, weight = tonumber(weight), tag = tonumber(tag), place = tonumber(place),
+      waiting = tonumber(waiting), touched_us = tonumber(touched_us), indexed_us = tonumber(indexed_us) }
+    local part = #GROUP_EXTRA > 0 and split(more, '|') or {}
     for i = 1, #GROUP_EXTRA do
-      g[GROUP_EXTRA[i]] = part[6 + i]
+      g[GROUP_EXTRA[i]] = part[i + 1]
     end
     if is_idle(g) then
       g.tag = nil
@@ -53,7 +54,7 @@ end
 
 local function pack_group(g)
   local part = { real(g.weight), g.tag and real(g.tag) or '', int(g.place), int(g.waiting),
-    int(g.touched_us), int(g.indexed_us) }
+    g.touched_us == now_us and now_text or int(g.touched_us), int(g.indexed_us) }
   for i = 1, #GROUP_EXTRA do
     part[6 + i] = tostring(g[GROUP_EXTRA[i]] or '')
   end
@@ -91,7 +92,9 @@ end
 
 -- A turn was taken: time moves to the tag, the group's tag and place move behind it.
 local function take_turn(g, cost)
-  meta.virtual_time = math.max(meta.virtual_time, g.tag or meta.virtual_time)
+  if g.tag and g.tag > meta.virtual_time then
+    meta.virtual_time = g.tag
+  end
   g.tag = meta.virtual_time + cost / g.weight
   g.place = next_place()
   g.touched_us, g.dirty = now_us, true

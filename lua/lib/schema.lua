@@ -1,5 +1,5 @@
 -- What a look says of a shard that another schema version wrote (spec 06, Where it runs).
-local SCHEMA = { spoken = '2' }
+local SCHEMA = { spoken = '3' }
 
 -- The error to reply with, or nil.
 function SCHEMA.refusal()

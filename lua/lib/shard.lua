@@ -1,8 +1,71 @@
--- What both kinds of shard share: its clock, its events, what it tells other members, and the
+-- What both kinds of shard share: its record and clock, its events, what it tells other members, and the
 -- numbered batches that make a call happen once (spec 06, Exactly once).
 -- @include lib/events
-
+-- @include lib/records
+local SHARD = {}
+local read_fields -- what was read of `meta`: generation, record, the caller's kept reply, then what a kind names
 local notices = {}
+
+-- Read what a call needs of `meta` at once. A member's last number and reply stand under "@" and its name.
+function SHARD.read(member, fields)
+  read_fields = redis.call('HMGET', K.meta, 'generation', 'record', '@' .. member, unpack(fields))
+end
+
+-- Return the kept reply of a repeated batch, or an error for an older one, or nil to go on.
+function SHARD.replay(number)
+  local kept = read_fields[3]
+  if not kept then
+    return nil
+  end
+  local at = string.find(kept, ' ', 1, true)
+  local last = tonumber(string.sub(kept, 1, at - 1))
+  if number == last then
+    return string.sub(kept, at + 1)
+  elseif number < last then
+    return redis.error_reply('OLDBATCH batch ' .. int(number) .. ' after ' .. int(last))
+  end
+  return nil
+end
+
+-- The shard's record, with this call's time in it; its `generation` is nil where there is no shard.
+function SHARD.record(fields)
+  shard_records = KEPT.take()
+  local record = RECORDS.of('record', read_fields[2], fields)
+  local before_us = record.text and record.now_us or nil
+  now_us, record.last_us = shard_time(before_us, before_us and record.last_us)
+  now_text = int(now_us)
+  record.now_us, record.silent_us = now_us, now_us - (before_us or now_us)
+  record.generation = read_fields[1] or nil
+  return record
+end
+
+-- What a member's batch is answered.
+function SHARD.reply(member, wake_us, results)
+  return '[' .. now_text .. ',' .. int(wake_us) .. ',"' .. read_fields[1] .. '",['
+    .. table.concat(results, ',') .. '],[' .. table.concat(notices[member] or {}, ',') .. ']]'
+end
+
+-- The members of whom a reply is kept.
+function SHARD.callers()
+  local names, callers = redis.call('HKEYS', K.meta), {}
+  for i = 1, #names do
+    callers[#callers + 1] = string.match(names[i], '^@(.*)')
+  end
+  return callers
+end
+
+-- The change of `meta` by which the reply to a batch is kept.
+function SHARD.keeping(member, number, reply)
+  return { '@' .. member, int(number) .. ' ' .. reply }
+end
+
+-- Write what changed of `meta`, fields and values in turn: the last write of a call.
+function SHARD.write(changes)
+  if #changes > 0 then
+    redis.call('HSET', K.meta, unpack(changes))
+  end
+  KEPT.put(shard_records)
+end
 
 -- Note something for a member: it is told in the reply if it is the caller, else by its channel.
 local function notify(member, notice)
@@ -15,34 +78,12 @@ local function notify(member, notice)
 end
 
 -- The last act of a script: a message is a hint, so a failure to publish changes nothing.
-local function publish_notices(meta, caller)
+local function publish_notices(caller)
   local channel = string.sub(K.meta, 1, -5) .. 'wake:'
   for member, list in pairs(notices) do
     if member ~= caller then
       redis.pcall('PUBLISH', channel .. member,
-        '["' .. meta.generation .. '",[' .. table.concat(list, ',') .. ']]')
+        '["' .. read_fields[1] .. '",[' .. table.concat(list, ',') .. ']]')
     end
   end
-end
-
--- Return the kept reply of a repeated batch, or an error for an older one, or nil to go on.
-local function replay(member, number)
-  local kept = redis.call('HGET', K.batches, member)
-  if not kept then
-    return nil
-  end
-  local at = string.find(kept, ' ', 1, true)
-  local last = tonumber(string.sub(kept, 1, at - 1))
-  if number == last then
-    return string.sub(kept, at + 1)
-  end
-  if number < last then
-    return redis.error_reply('OLDBATCH batch ' .. int(number) .. ' after ' .. int(last))
-  end
-  return nil
-end
-
-local function keep_reply(member, number, reply)
-  redis.call('HSET', K.batches, member, int(number) .. ' ' .. reply)
-  return reply
 end

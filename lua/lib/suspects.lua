@@ -118,10 +118,15 @@ end
 -- End members whose time is over, and look at those that were silent for an interval.
 function SUSPECTS.check(end_member, restore)
   SUSPECTS.note_silence()
+  if meta.next_check_us > now_us then
+    return
+  end
+  meta.next_check_us = 0
   while checks_left > 0 do
     local first = redis.call('ZRANGE', K.checks, 0, 0, 'WITHSCORES')
     first_check_us = tonumber(first[2])
     if not first_check_us or first_check_us > now_us then
+      meta.next_check_us = first_check_us or 0
       return
     end
     checks_left = checks_left - 1
@@ -132,6 +137,16 @@ function SUSPECTS.check(end_member, restore)
       return
     end
   end
+end
+
+-- Whether the caller is a member, once all that were due have been looked at: one whose reply is kept was one
+-- when it last called, and is one as long as this call has ended nobody.
+function SUSPECTS.is_member(member, has_ended_any)
+  if read_fields[3] and not has_ended_any and meta.next_check_us > now_us then
+    return true
+  end
+  local expiry = redis.call('ZSCORE', K.members, member)
+  return expiry and tonumber(expiry) > now_us
 end
 
 -- When a member is to be looked at next, or nil. Where there are many, somebody's call looks in time in any

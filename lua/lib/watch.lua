@@ -2,10 +2,12 @@
 local WATCH = { silent_intervals = 1.1 } -- above 1, as the only live member of a quiet shard beats once an interval
 
 -- A member was heard of: unless it is heard of again within its interval, the shard looks at it.
-function WATCH.begin(heard_us, member, life_us)
+function WATCH.begin(head, member, life_us)
   local interval_us = math.floor(tonumber(life_us) / 3)
-  redis.call('ZADD', K.checks, int(heard_us + interval_us), member)
+  local check_us = head.now_us + interval_us
+  redis.call('ZADD', K.checks, int(check_us), member)
   redis.call('HSET', K.intervals, member, int(interval_us))
+  head.next_check_us = math.min(head.next_check_us, check_us)
 end
 
 -- Whether a shard heard of nobody for longer than live members are silent: the server's own network

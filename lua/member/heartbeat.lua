@@ -1,7 +1,7 @@
 -- Renew a membership and the life of its shard's keys; nothing else (spec 06, Members).
 --
 -- KEYS
---   meta      hash    clock
+--   meta      hash    schema, generation, run_id; record, whose head is lib/head
 --   members   zset    member, by expiry in microseconds
 --   events    stream  transitions, the last 8192
 --   checks    zset    member, by when to look at it unless its heartbeat comes before
@@ -24,21 +24,24 @@
 -- @include lib/clock
 -- @include lib/time
 -- @include lib/int
+-- @include lib/head
 -- @include lib/keep_all
 -- @include lib/watch
 
-local stored = redis.call('HMGET', K.meta, 'now_us', 'last_us', 'schema')
-local now_us, read = shard_time(stored[1], stored[2])
-local expiry = stored[3] and redis.call('ZSCORE', K.members, member_id)
-if not expiry or tonumber(expiry) <= now_us then
-  return '[' .. int(now_us) .. ',0]'
+local stored = redis.call('HMGET', K.meta, 'schema', 'record')
+local head = HEAD.parse(stored[2])
+local before_us = head.now_us
+head.now_us, head.last_us = shard_time(before_us, head.last_us)
+local expiry = stored[1] and redis.call('ZSCORE', K.members, member_id)
+if not expiry or tonumber(expiry) <= head.now_us then
+  return '[' .. int(head.now_us) .. ',0]'
 end
-redis.call('HSET', K.meta, 'now_us', int(now_us), 'last_us', int(read))
-if WATCH.was_away(now_us - tonumber(stored[1]), ttl_us / 3) then
-  redis.call('HSET', K.meta, 'back_us', int(now_us))
+if WATCH.was_away(head.now_us - before_us, ttl_us / 3) then
+  head.back_us = head.now_us
 end
-redis.call('ZADD', K.members, int(now_us + tonumber(ttl_us)), member_id)
-WATCH.begin(now_us, member_id, ttl_us)
+redis.call('ZADD', K.members, int(head.now_us + tonumber(ttl_us)), member_id)
+WATCH.begin(head, member_id, ttl_us)
+redis.call('HSET', K.meta, 'record', HEAD.text(head))
 redis.call('ZADD', K.suspects, 'XX', 0, member_id)
 keep_all(keep_ms)
-return '[' .. int(now_us) .. ',' .. redis.call('ZCARD', K.members) .. ']'
+return '[' .. int(head.now_us) .. ',' .. redis.call('ZCARD', K.members) .. ']'

@@ -1,7 +1,7 @@
 -- Make a process a member of a shard; the first one gives birth to the shard.
 --
 -- KEYS
---   meta      hash    clock, schema, generation, run id
+--   meta      hash    schema, generation, run_id; record, whose head is lib/head
 --   members   zset    member, by expiry in microseconds
 --   events    stream  transitions, the last 8192
 --   checks    zset    member, by when to look at it unless its heartbeat comes before
@@ -27,36 +27,36 @@
 -- @include lib/clock
 -- @include lib/time
 -- @include lib/int
--- @include lib/read_hash
 -- @include lib/events
+-- @include lib/head
 -- @include lib/keep_all
 -- @include lib/watch
 
-local meta = read_hash(K.meta)
-if meta.schema and meta.schema ~= schema then
-  return redis.error_reply('SCHEMA ' .. meta.schema)
+local stored = redis.call('HMGET', K.meta, 'schema', 'generation', 'run_id', 'record')
+if stored[1] and stored[1] ~= schema then
+  return redis.error_reply('SCHEMA ' .. stored[1])
 end
-if not meta.schema then
+if not stored[1] then
   redis.call('UNLINK', unpack(KEYS)) -- what outlived the last generation belongs to nobody
-  meta = { generation = generation }
+  stored = { schema, generation }
   redis.call('HSET', K.meta, 'schema', schema, 'generation', generation)
 end
-if meta.run_id ~= run_id then
+if stored[3] ~= run_id then
   redis.call('HSET', K.meta, 'run_id', run_id)
 end
 
-local read
-now_us, read = shard_time(meta.now_us, meta.last_us)
-if WATCH.was_away(now_us - (tonumber(meta.now_us) or now_us), ttl_us / 3) then
-  redis.call('HSET', K.meta, 'back_us', int(now_us))
+local head = HEAD.parse(stored[4])
+local before_us = head.now_us
+now_us, head.last_us = shard_time(before_us, head.last_us)
+head.now_us = now_us
+if WATCH.was_away(now_us - (before_us or now_us), ttl_us / 3) then
+  head.back_us = now_us
 end
-meta.sequence = tonumber(meta.sequence) or 0
 if redis.call('ZADD', K.members, int(now_us + tonumber(ttl_us)), member_id) == 1 then
   emit('member_joined', 'member_id', member_id)
 end
-WATCH.begin(now_us, member_id, ttl_us)
-write_events(meta)
-redis.call('HSET', K.meta, 'now_us', int(now_us), 'last_us', int(read), 'sequence',
-  int(meta.sequence))
+WATCH.begin(head, member_id, ttl_us)
+write_events(head)
+redis.call('HSET', K.meta, 'record', HEAD.text(head))
 keep_all(keep_ms)
-return '[' .. int(now_us) .. ',"' .. meta.generation .. '",' .. redis.call('ZCARD', K.members) .. ']'
+return '[' .. int(now_us) .. ',"' .. stored[2] .. '",' .. redis.call('ZCARD', K.members) .. ']'

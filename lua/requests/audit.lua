@@ -1,13 +1,9 @@
 -- Work out the books of a request shard again and say what differs.
 --
 -- KEYS
---   meta               hash    clock, virtual time, generation, static cap, counts
---   config             hash    tuning, initial limits, clamps, override
+--   meta               hash    schema, generation, run_id; record, settings, window_<domain> (lib/requests/state);
+--                              @member -> number of its last batch, space, its reply
 --   aliases            zset    member NUL alias, by cap
---   domain_chat        hash    the window of chat
---   domain_embedding   hash    the window of embedding
---   domain_image       hash    the window of image
---   domain_healthcheck hash    the window of healthcheck
 --   leases             hash    lease id -> member|domain|group|acquired_us|limit|cuts|effective_max|generation|hold|cost
 --   members            zset    member, by expiry in microseconds
 --   checks             zset    member, by when to look at it unless its heartbeat comes before
@@ -27,7 +23,6 @@
 --   holds              zset    lease id, by longest hold in microseconds
 --   budgets            hash    budget -> registered|burst|learned|level|at_us|remaining|remaining_at_us|heard_us
 --   finished           zset    lease id, by order of ending times 2, plus 1 if it expired
---   batches            hash    member -> number of the last batch, space, its reply
 --   events             stream  transitions, the last 8192
 -- ARGV
 --   form string lines for people, json for programs
@@ -51,8 +46,6 @@ local GROUP_EXTRA = {}
 -- @include lib/int
 -- @include lib/real
 -- @include lib/read_hash
--- @include lib/read_numbers
--- @include lib/split
 -- @include lib/shard
 -- @include lib/requests/state
 -- @include lib/groups

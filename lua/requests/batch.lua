@@ -1,13 +1,9 @@
 -- One member's operations on a request shard, in order, once.
 --
 -- KEYS
---   meta               hash    clock, virtual time, generation, static cap, counts
---   config             hash    tuning, initial limits, clamps, override
+--   meta               hash    schema, generation, run_id; record, settings, window_<domain> (lib/requests/state);
+--                              @member -> number of its last batch, space, its reply
 --   aliases            zset    member NUL alias, by cap
---   domain_chat        hash    the window of chat
---   domain_embedding   hash    the window of embedding
---   domain_image       hash    the window of image
---   domain_healthcheck hash    the window of healthcheck
 --   leases             hash    lease id -> member|domain|group|acquired_us|limit|cuts|effective_max|generation|hold|cost
 --   members            zset    member, by expiry in microseconds
 --   checks             zset    member, by when to look at it unless its heartbeat comes before
@@ -27,7 +23,6 @@
 --   holds              zset    lease id, by longest hold in microseconds
 --   budgets            hash    budget -> registered|burst|learned|level|at_us|remaining|remaining_at_us|heard_us
 --   finished           zset    lease id, by order of ending times 2, plus 1 if it expired
---   batches            hash    member -> number of the last batch, space, its reply
 --   events             stream  transitions, the last 8192
 -- ARGV
 --   member_id          string  who calls
@@ -62,9 +57,6 @@ local GROUP_EXTRA = {}
 -- @include lib/time
 -- @include lib/int
 -- @include lib/real
--- @include lib/read_numbers
--- @include lib/add_changes
--- @include lib/split
 -- @include lib/shard
 -- @include lib/keep
 -- @include lib/listening
@@ -85,7 +77,8 @@ local GROUP_EXTRA = {}
 -- @include lib/requests/operations
 
 local number = tonumber(batch_number)
-local repeated = replay(member_id, number)
+SHARD.read(member_id, META_FIELDS)
+local repeated = SHARD.replay(number)
 if repeated then
   return repeated
 end
@@ -116,10 +109,9 @@ if not meta.generation then
 end
 caller = member_id
 settle()
-local expiry = redis.call('ZSCORE', K.members, member_id)
-if not expiry or tonumber(expiry) <= now_us then
-  save()
-  publish_notices(meta, '')
+if not SUSPECTS.is_member(member_id, ended_left < MOST_ENDED) then
+  save({})
+  publish_notices('')
   return redis.error_reply('NOMEMBER ' .. member_id)
 end
 
@@ -132,16 +124,7 @@ for i = 1, #called do
   results[i] = operation[2](unpack(ARGV, from + 1, from + operation[1]))
 end
 
-local wake_us = next_wake_us()
-save()
-local reply = '[' .. int(now_us) .. ',' .. int(wake_us) .. ',"' .. meta.generation .. '",['
-  .. table.concat(results, ',') .. '],[' .. table.concat(notices[member_id] or {}, ',') .. ']]'
-if not has_left then
-  keep_reply(member_id, number, reply)
-  if number == 1 then
-    may_be_new('batches')
-    keep_new_keys()
-  end
-end
-publish_notices(meta, member_id)
+local reply = SHARD.reply(member_id, next_wake_us(), results)
+save(has_left and {} or SHARD.keeping(member_id, number, reply))
+publish_notices(member_id)
 return reply

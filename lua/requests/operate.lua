@@ -1,13 +1,9 @@
 -- One operation of an operator on a request shard; nobody has to be a member for it.
 --
 -- KEYS
---   meta               hash    clock, virtual time, generation, static cap, counts
---   config             hash    tuning, initial limits, clamps, override
+--   meta               hash    schema, generation, run_id; record, settings, window_<domain> (lib/requests/state);
+--                              @member -> number of its last batch, space, its reply
 --   aliases            zset    member NUL alias, by cap
---   domain_chat        hash    the window of chat
---   domain_embedding   hash    the window of embedding
---   domain_image       hash    the window of image
---   domain_healthcheck hash    the window of healthcheck
 --   leases             hash    lease id -> member|domain|group|acquired_us|limit|cuts|effective_max|generation|hold|cost
 --   members            zset    member, by expiry in microseconds
 --   checks             zset    member, by when to look at it unless its heartbeat comes before
@@ -27,7 +23,6 @@
 --   holds              zset    lease id, by longest hold in microseconds
 --   budgets            hash    budget -> registered|burst|learned|level|at_us|remaining|remaining_at_us|heard_us
 --   finished           zset    lease id, by order of ending times 2, plus 1 if it expired
---   batches            hash    member -> number of the last batch, space, its reply
 --   events             stream  transitions, the last 8192
 -- ARGV
 --   schema    string what schema version the operator speaks
@@ -55,9 +50,6 @@ local GROUP_EXTRA = {}
 -- @include lib/time
 -- @include lib/int
 -- @include lib/real
--- @include lib/read_numbers
--- @include lib/add_changes
--- @include lib/split
 -- @include lib/shard
 -- @include lib/keep
 -- @include lib/listening
@@ -97,8 +89,6 @@ end
 
 local function reset_cooldown(name)
   local d = domain(name)
-  need_outcome(d)
-  need_moves(d)
   local left_us = math.max(0, d.blocked_until_us - now_us, d.quiet_until_us - now_us)
   if left_us > 0 then
     d.blocked_until_us = math.min(d.blocked_until_us, now_us)
@@ -115,18 +105,16 @@ local function override_cap(cap)
     emit('request_override_cap_changed', 'from', int(before), 'to', int(after))
   end
   if after > 0 then
-    redis.call('HSET', K.config, 'override_cap', cap)
-    may_be_new('config')
+    STATE.change_setting('override_cap', cap)
   else
-    redis.call('HDEL', K.config, 'override_cap')
+    STATE.change_setting('override_cap', '')
   end
-  config = nil
   recompute_cap()
   return meta.static_cap
 end
 
 local function is_domain(name)
-  return K['domain_' .. name] ~= nil
+  return PLACE_IN_META[name] ~= nil and name ~= 'settings'
 end
 
 local function is_cap(text)
@@ -153,13 +141,14 @@ load_meta()
 if not meta.generation then
   return redis.error_reply('NOSHARD ' .. K.meta)
 end
-if meta.schema ~= schema then
-  return redis.error_reply('SCHEMA ' .. meta.schema)
+local found = redis.call('HGET', K.meta, 'schema')
+if found ~= schema then
+  return redis.error_reply('SCHEMA ' .. tostring(found))
 end
 settle()
 local value = chosen[1](subject)
 grant_waiters()
 local wake_us = next_wake_us()
-save()
-publish_notices(meta, '')
+save({})
+publish_notices('')
 return '[' .. int(now_us) .. ',' .. int(wake_us) .. ',' .. int(value) .. ']'

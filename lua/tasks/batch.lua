@@ -1,7 +1,8 @@
 -- One member's operations on a task pool, in order, once.
 --
 -- KEYS
---   meta        hash    clock, virtual time, generation, counts, state, policy, who stands first, what cools
+--   meta        hash    schema, generation, run_id; record (lib/tasks/state): clock, counts, policy, who stands first;
+--                       @member -> number of its last batch, space, its reply
 --   claims      zset    by name: after "@" holder NUL resource NUL limit; after "=" if it counts, "~" if it rests,
 --                       resource NUL limit NUL holder; after "!" member NUL run that it attends
 --   limits      hash    resource -> limit, the smallest claim that counts
@@ -30,7 +31,6 @@
 --   idle        zset    member, by free slots
 --   pushes      hash    member -> tasks given to it unasked|in_progress_ms|lease ids of which it may not know
 --   finished    zset    lease id, by order of ending times 2, plus 1 if it expired
---   batches     hash    member -> number of the last batch, space, its reply
 --   events      stream  transitions, the last 8192
 --   runs        hash    run id -> its plan as JSON; run id NUL workflow -> the workflow
 --   progress    hash    run NUL name -> count; NUL refused, refusals: why no worker makes it; NUL failed: cells
@@ -86,9 +86,6 @@ local OPERATIONS = {}
 -- @include lib/int
 -- @include lib/real
 -- @include lib/read_hash
--- @include lib/read_numbers
--- @include lib/add_changes
--- @include lib/split
 -- @include lib/shard
 -- @include lib/keep
 -- @include lib/listening
@@ -124,7 +121,8 @@ local first_argument, last_argument = 0, 0
 -- @include lib/tasks/operations
 
 local number = tonumber(batch_number)
-local repeated = replay(member_id, number)
+SHARD.read(member_id, {})
+local repeated = SHARD.replay(number)
 if repeated then
   return repeated
 end
@@ -141,17 +139,15 @@ end
 
 load_meta()
 load_lines()
-if meta.generation == '' then
+if not meta.generation then
   return redis.error_reply('NOMEMBER ' .. member_id) -- the shard is gone: nothing may grow here
 end
 caller = member_id
 settle()
-local expiry = redis.call('ZSCORE', K.members, member_id)
-if not expiry or tonumber(expiry) <= now_us then
+if not SUSPECTS.is_member(member_id, ended_left < MOST_ENDED) then
   settle_after()
-  save()
-  keep_new_keys()
-  publish_notices(meta, '')
+  save({})
+  publish_notices('')
   return redis.error_reply('NOMEMBER ' .. member_id)
 end
 
@@ -162,18 +158,9 @@ for i = 1, #calls do
 end
 
 settle_after()
-local wake_us = next_wake_us()
-save()
-local reply = '[' .. int(now_us) .. ',' .. int(wake_us) .. ',"' .. meta.generation .. '",['
-  .. table.concat(results, ',') .. '],[' .. table.concat(notices[member_id] or {}, ',') .. ']]'
-if redis.call('ZSCORE', K.members, member_id) then
-  keep_reply(member_id, number, reply)
-  if number == 1 then
-    may_be_new('batches')
-  end
-end
-keep_new_keys()
-publish_notices(meta, member_id)
+local reply = SHARD.reply(member_id, next_wake_us(), results)
+save(redis.call('ZSCORE', K.members, member_id) and SHARD.keeping(member_id, number, reply) or {})
+publish_notices(member_id)
 if #payloads == 0 then
   return reply
 end

@@ -1,7 +1,8 @@
 -- One instant of a task pool for programs: what waits, what is out, and why nothing goes.
 --
 -- KEYS
---   meta        hash    clock, virtual time, generation, counts, state, policy, who stands first, what cools
+--   meta        hash    schema, generation, run_id; record (lib/tasks/state): clock, counts, policy, who stands first;
+--                       @member -> number of its last batch, space, its reply
 --   claims      zset    by name: after "@" holder NUL resource NUL limit; after "=" if it counts, "~" if it rests,
 --                       resource NUL limit NUL holder; after "!" member NUL run that it attends
 --   limits      hash    resource -> limit, the smallest claim that counts
@@ -30,7 +31,6 @@
 --   idle        zset    member, by free slots
 --   pushes      hash    member -> tasks given to it unasked|in_progress_ms|lease ids of which it may not know
 --   finished    zset    lease id, by order of ending times 2, plus 1 if it expired
---   batches     hash    member -> number of the last batch, space, its reply
 --   events      stream  transitions, the last 8192
 --   runs        hash    run id -> its plan as JSON; run id NUL workflow -> the workflow
 --   progress    hash    run NUL name -> count
@@ -56,8 +56,6 @@
 -- @include lib/int
 -- @include lib/real
 -- @include lib/read_hash
--- @include lib/read_numbers
--- @include lib/split
 -- @include lib/shard
 -- @include lib/keep
 -- @include lib/tasks/state

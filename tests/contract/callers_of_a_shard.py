@@ -9,6 +9,7 @@ from typing import Any
 from forebay.contracts.identity import RequestDomain
 from forebay.contracts.outcomes import RequestOutcomeKind as Outcome
 from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
+from tests.support_records import read_window
 from tests.support_scripts import CHAT, Acquire, Op, Release, ScriptedShard
 from tests.support_state import audited
 
@@ -59,8 +60,7 @@ class Callers:
 
     def stored(self, name: str) -> int:
         """Return one number of the stored window."""
-        key = self.shard.keys[f"domain_{self.domain}"]
-        return int(self.shard.client.hget(key, name) or 0)
+        return int(read_window(self.shard.client, self.shard.keys, self.domain).get(name, "0"))
 
     @property
     def limit(self) -> int:

@@ -18,6 +18,7 @@ from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.membership import member_keys
 from forebay.coordinator.tasks.names import parse_signature
 from tests.contract.shard_under_clock import CLOCK_KEY, SECOND_US, START_US, TTL_US, UNDER_CLOCK
+from tests.support_records import read_record
 from tests.support_scripts import composed, evaluate
 
 START_MS = START_US // 1000
@@ -209,13 +210,13 @@ class Pool:
         }
         kinds = ((kind, self.keys[kind]) for kind in self.keys.kinds)
         found = {
-            kind: read[self.client.type(key)](key)
-            for kind, key in kinds
-            if kind != "batches" and self.client.exists(key)
+            kind: read[self.client.type(key)](key) for kind, key in kinds if self.client.exists(key)
         }
-        for name in (b"now_us", b"last_us"):
-            found["meta"].pop(name)
-        return found
+        meta = {name: value for name, value in found["meta"].items() if not name.startswith(b"@")}
+        record = read_record(self.client, self.keys)
+        for name in ("now_us", "last_us"):
+            record.pop(name)
+        return found | {"meta": meta | {b"record": record}}
 
     def endless_keys(self) -> set[str]:
         """Return the kinds of key that exist and would never expire."""
@@ -249,11 +250,11 @@ class Pool:
         return found | ({"queue"} if queued is not None else set())
 
     def count(self, name: str) -> int:
-        return int(self.client.hget(self.keys["meta"], name) or 0)
+        return int(read_record(self.client, self.keys).get(name, "0"))
 
     def first(self) -> str:
         """Return the task that stands first without fitting; empty for none."""
-        return str((self.client.hget(self.keys["meta"], "first_task") or b"").decode())
+        return read_record(self.client, self.keys).get("first_task", "")
 
     def debts(self, group: str) -> dict[str, int]:
         """Return what a group owes, by resource."""

@@ -14,6 +14,7 @@ from forebay.coordinator.scripts.operators import OPERATOR_RIGHTS, operator_scri
 from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
 from tests.contract.shard_under_clock import LARGE, SERVERS, Shard, make_busy, open_shard
+from tests.support_records import add_to_record
 
 
 @pytest.fixture(params=SERVERS)
@@ -54,7 +55,7 @@ def test_published_scripts_find_a_shard_by_its_meta_key_alone(busy: Shard) -> No
 
     assert set(shown) & {line for line in busy.show() if line.startswith("static cap")}
     assert run_published(busy, "audit", busy.keys["meta"]) == ["ok"]
-    busy.client.hincrby(busy.keys["domain_chat"], "in_flight", 1)
+    add_to_record(busy.client, busy.keys, "in_flight", 1, "window_chat")
     assert run_published(busy, "audit", busy.keys["meta"])[0] == "2 differences"
 
 

@@ -16,6 +16,7 @@ from forebay.coordinator.tasks.snapshots import audit_pool, pool_lines
 from tests.contract.pool_under_clock import MODEL, ONE, OTHER, Pool, open_pool
 from tests.contract.run_plans import plan
 from tests.contract.shard_under_clock import SERVERS
+from tests.support_records import add_to_record
 
 LUA = Path(__file__).parents[2] / "lua"
 OK = AuditReport(ok=True, is_complete=True, difference_count=0, differences=())
@@ -77,9 +78,9 @@ def test_audit_agrees_after_every_step_of_a_long_life(pool: Pool) -> None:
 DAMAGES: dict[str, tuple[tuple[Any, ...], str]] = {
     "an amount that leaked": (("HINCRBY", "ledger", "submission", 1), "ledger"),
     "an amount of nobody": (("HSET", "ledger", "gpu", 1), "ledger"),
-    "a wrong count of leases": (("HINCRBY", "meta", "running", 1), "meta"),
-    "a wrong count of ready tasks": (("HINCRBY", "meta", "queued", 1), "meta"),
-    "a wrong count of delayed tasks": (("HINCRBY", "meta", "delayed", 1), "meta"),
+    "a wrong count of leases": (("+", "record", "running", 1), "meta"),
+    "a wrong count of ready tasks": (("+", "record", "queued", 1), "meta"),
+    "a wrong count of delayed tasks": (("+", "record", "delayed", 1), "meta"),
     "a lost lease": (("HDEL", "leases", "a0~1"), "tasks"),
     "an unreadable lease": (("HSET", "leases", "a0~1", "?"), "leases"),
     "a lease of no task": (("HDEL", "tasks", "a0"), "tasks"),
@@ -96,7 +97,7 @@ DAMAGES: dict[str, tuple[tuple[Any, ...], str]] = {
     "a delayed task that was forgotten": (("ZREM", "delayed", "later"), "tasks"),
     "a delayed task of nobody": (("ZADD", "delayed", 5, "ghost"), "delayed"),
     "a parked task of nobody": (("ZADD", "parked", 0, "s\x001\0ghost"), "parked"),
-    "a wrong count of parked tasks": (("HINCRBY", "meta", "parked", 1), "meta"),
+    "a wrong count of parked tasks": (("+", "record", "parked", 1), "meta"),
     "a function that nobody runs": (("HSET", "functions", "f", 1), "functions"),
     "a task that arq cannot see": (("ZREM", "queue", "a1"), "queue"),
     "an id that arq sees and nobody runs": (("ZADD", "queue", 5, "ghost"), "queue"),
@@ -115,7 +116,7 @@ DAMAGES: dict[str, tuple[tuple[Any, ...], str]] = {
     "a limit that nobody claims": (("HSET", "limits", "gpu", 5), "limits"),
     "a limit above the smallest claim": (("HSET", "limits", "submission", 101), "limits"),
     "an idle member that is none": (("ZADD", "idle", 5, "ghost"), "idle"),
-    "a reply kept for nobody": (("HSET", "batches", "ghost", "1 []"), "batches"),
+    "a reply kept for nobody": (("HSET", "meta", "@ghost", "1 []"), "meta"),
     "a cell of no run": (("HSET", "cells", "gone\x000\0seed", "1"), "cells"),
     "a count of no run": (("HSET", "progress", "gone\0done", "1"), "progress"),
     "a row group of no run": (("HSET", "row_groups", "gone\x000", "1"), "row_groups"),
@@ -128,7 +129,10 @@ DAMAGES: dict[str, tuple[tuple[Any, ...], str]] = {
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_audit_names_the_key_of(busy: Pool, damage: str) -> None:
     (command, kind, *args), named = DAMAGES[damage]
-    busy.client.execute_command(command, busy.keys[kind], *args)
+    if command == "+":
+        add_to_record(busy.client, busy.keys, *args, kind)
+    else:
+        busy.client.execute_command(command, busy.keys[kind], *args)
     report = busy.audit()
 
     assert not report.ok
@@ -151,7 +155,7 @@ def test_audit_of_a_pool_too_large_for_one_look_compares_the_totals(busy: Pool) 
     small = {"lib/tasks/capture_audit": source.replace("MAX_ENTRIES = 100000", "MAX_ENTRIES = 9")}
     assert busy.audit(small) == OK.model_copy(update={"is_complete": False})
 
-    busy.client.hincrby(busy.keys["meta"], "running", 1)
+    add_to_record(busy.client, busy.keys, "running", 1)
     assert not busy.audit(small).ok
 
 
@@ -177,7 +181,7 @@ def test_show_tells_tasks_that_wait_beside_the_queue(pool: Pool) -> None:
     pool.ask("m", "serve", "other")
     for task, function in (("a", "f"), ("b", "g"), ("c", "f")):
         assert pool.submit(task, function=function) == ["accepted", "not_served"]
-    pool.client.hincrby(pool.keys["meta"], "suspect_tasks", 2)
+    add_to_record(pool.client, pool.keys, "suspect_tasks", 2)
 
     lines = pool.show()
     rows = [line.split() for line in lines]

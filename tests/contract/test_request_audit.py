@@ -12,6 +12,7 @@ import pytest
 from forebay.contracts.identity import RequestDomain
 from forebay.contracts.snapshots import AuditReport
 from tests.contract.shard_under_clock import SERVERS, START_US, Shard, make_busy, open_shard
+from tests.support_records import add_to_record, write_setting
 
 LUA = Path(__file__).parents[2] / "lua"
 
@@ -67,20 +68,20 @@ def test_audit_and_snapshot_agree_after_every_step_of_a_long_life(shard: Shard) 
 
 def test_audit_agrees_with_an_override_of_a_resource_that_nobody_registered(shard: Shard) -> None:
     shard.join("m1")
-    shard.client.hset(shard.keys["config"], "override_cap", 3)
+    write_setting(shard.client, shard.keys, "override_cap", 3)
 
     assert shard.audit().differences == ()
 
 
 DAMAGES: dict[str, tuple[tuple[Any, ...], str]] = {
-    "a slot that leaked": (("HINCRBY", "domain_chat", "in_flight", 1), "domain_chat"),
-    "a wrong sum of slots": (("HINCRBY", "meta", "in_flight", 1), "meta"),
-    "a lost lease": (("HDEL", "leases", "a1"), "domain_chat"),
+    "a slot that leaked": (("+", "window_chat", "in_flight", 1), "meta"),
+    "a wrong sum of slots": (("+", "record", "in_flight", 1), "meta"),
+    "a lost lease": (("HDEL", "leases", "a1"), "meta"),
     "an unreadable lease": (("HSET", "leases", "a1", "?"), "leases"),
     "a lease that its member's end would not find": (("ZREM", "held", "m1\0lease\0a1"), "held"),
     "an entry that nothing backs": (("ZADD", "held", 0, "m1\0lease\0ghost"), "held"),
     "a holder that is no member": (("ZREM", "members", "m1"), "members"),
-    "a lost waiter": (("HDEL", "waiters", "b2"), "domain_chat"),
+    "a lost waiter": (("HDEL", "waiters", "b2"), "meta"),
     "an unreadable waiter": (("HSET", "waiters", "b2", "?|chat"), "waiters"),
     "a waiter out of its queue": (("ZREMRANGEBYRANK", "fifo", 0, 0), "fifo"),
     "a deadline that was forgotten": (("ZREM", "deadlines", "a4"), "deadlines"),
@@ -97,9 +98,9 @@ DAMAGES: dict[str, tuple[tuple[Any, ...], str]] = {
     "a group that would never be forgotten": (("ZREM", "idle_groups", "main"), "idle_groups"),
     "a hold of nobody": (("ZADD", "holds", 5, "ghost"), "holds"),
     "a lease both live and finished": (("ZADD", "finished", 2, "a1"), "finished"),
-    "a reply kept for nobody": (("HSET", "batches", "ghost", "1 []"), "batches"),
-    "a cap above the smallest": (("HSET", "meta", "static_cap", 5), "meta"),
-    "a window above its maximum": (("HSET", "domain_chat", "current_limit", 9), "domain_chat"),
+    "a reply kept for nobody": (("HSET", "meta", "@ghost", "1 []"), "meta"),
+    "a cap above the smallest": (("+", "record", "static_cap", 1), "meta"),
+    "a window above its maximum": (("+", "window_chat", "current_limit", 9), "meta"),
     "a registration of nobody": (("ZADD", "aliases", 9, "ghost\0main"), "members"),
 }
 
@@ -109,7 +110,10 @@ def test_audit_names_the_key_of(busy: Shard, damage: str) -> None:
     (command, kind, *rest), named = DAMAGES[damage]
     first_in_line = busy.client.zrange(busy.keys["line_chat"], 0, 0)[0]
     args = [first_in_line if part is None else part for part in rest]
-    busy.client.execute_command(command, busy.keys[kind], *args)
+    if command == "+":
+        add_to_record(busy.client, busy.keys, *args, kind)
+    else:
+        busy.client.execute_command(command, busy.keys[kind], *args)
     report = busy.audit()
 
     assert not report.ok
@@ -140,5 +144,5 @@ def test_audit_of_a_shard_too_large_for_one_look_compares_the_totals(busy: Shard
     lines = busy.run("requests/audit", "lines", fragments=small)
     assert lines[0].startswith(b"ok in the totals; single entries were not compared")
 
-    busy.client.hincrby(busy.keys["meta"], "in_flight", 1)
+    add_to_record(busy.client, busy.keys, "in_flight", 1)
     assert not busy.audit(small).ok

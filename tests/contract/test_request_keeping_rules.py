@@ -43,7 +43,7 @@ def test_lost_lease_names_its_holder(shard: ScriptedShard) -> None:
 def test_shard_is_born_anew_without_what_outlived_its_meta(shard: ScriptedShard) -> None:
     shard.open(2)
     shard.batch("m", Acquire("a"), Acquire("b"), Acquire("c"))
-    shard.client.delete(*(shard.keys[kind] for kind in ("meta", "members", "held", "domain_chat")))
+    shard.client.delete(*(shard.keys[kind] for kind in ("meta", "members", "held")))
     shard.join("n", generation="later")
     shard.batch("n", Register("alias", 2))
     assert state(shard)["leases"] == {}

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.support_records import write_record
 from tests.support_scripts import (
     Acquire,
     Cancel,
@@ -110,7 +111,7 @@ def test_a_grant_told_again_keeps_its_terms(shard: ScriptedShard) -> None:
 def test_memory_of_finished_ids_is_bounded(shard: ScriptedShard) -> None:
     shard.open(1)
     shard.client.zadd(shard.keys["finished"], {f"old{i}": 2 * i for i in range(1, 8193)})
-    shard.client.hset(shard.keys["meta"], "finished", "8192")
+    write_record(shard.client, shard.keys, {"finished": 8192})
     for i in range(64):
         shard.batch("m", Acquire(f"a{i}"), Release(f"a{i}"))
     assert shard.client.zcard(shard.keys["finished"]) == 8192

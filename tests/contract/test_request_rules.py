@@ -8,6 +8,7 @@ import pytest
 
 from forebay.contracts.outcomes import RequestOutcomeKind as Outcome
 from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
+from tests.support_records import read_settings, write_setting
 from tests.support_scripts import (
     CHAT,
     EMBEDDING,
@@ -104,14 +105,14 @@ def test_raised_cap_leaves_a_cut_window_to_recover(shard: ScriptedShard) -> None
 
 def test_override_caps_and_registering_never_touches_it(shard: ScriptedShard) -> None:
     shard.join("m")
-    shard.client.hset(shard.keys["config"], "override_cap", "3")
+    write_setting(shard.client, shard.keys, "override_cap", 3)
     assert shard.ask("m", Register("alias", 8)) == ["registered", 3]
     assert shard.ask("m", Register("alias", 2)) == ["registered", 2]
-    assert read_keys(shard.client, shard.keys)["config"]["override_cap"] == "3"
+    assert read_settings(shard.client, shard.keys)["override_cap"] == "3"
 
 
 def test_override_alone_registers_nothing(shard: ScriptedShard) -> None:
-    shard.client.hset(shard.keys["config"], "override_cap", "3")
+    write_setting(shard.client, shard.keys, "override_cap", 3)
     shard.open(8, "m", "n")
     shard.batch("m", Leave())
     assert shard.ask("n", Acquire("a")) == ["denied", "hard_policy_denial", 0, 0]

@@ -11,6 +11,7 @@ import pytest
 from forebay.contracts.outcomes import RateLimitScope
 from forebay.contracts.outcomes import RequestOutcomeKind as Outcome
 from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
+from tests.support_records import read_window, write_record
 from tests.support_scripts import (
     AIMD,
     CHAT,
@@ -39,8 +40,7 @@ def configured(initial: int | None = None, **tuning: Any) -> RequestAdmissionCon
 def stored(shard: ScriptedShard) -> dict[str, int]:
     """Return the numbers of the window of chat; one that is absent is 0."""
     audited(shard.client, shard.keys)
-    fields = shard.client.hgetall(shard.keys["domain_chat"])
-    found = {name.decode(): value.decode() for name, value in fields.items()}
+    found = read_window(shard.client, shard.keys)
     return Counter({name: int(value) for name, value in found.items() if name != "last_outcome"})
 
 
@@ -104,7 +104,7 @@ def crowd_at(
     shard.heartbeat("m", 3600.0)
     crowd = Crowd(shard)
     noted = {"rate_limit_ceiling": limit if ceiling is None else ceiling, "step": 0}
-    shard.client.hset(shard.keys["domain_chat"], mapping=noted)
+    write_record(shard.client, shard.keys, noted, "window_chat")
     return crowd
 
 
@@ -301,7 +301,8 @@ def test_success_of_a_window_that_is_not_full_adds_nothing(shard: ScriptedShard)
 
 def test_success_of_a_lease_granted_before_a_refusal_adds_nothing(shard: ScriptedShard) -> None:
     crowd = crowd_at(shard, 8, ceiling=24)
-    shard.client.hset(shard.keys["domain_chat"], "success", 24)  # so that it is a lone refusal
+    since = {"success": 24}  # so that it is a lone refusal
+    write_record(shard.client, shard.keys, since, "window_chat")
     crowd.end(LIMITED)
     crowd.serve(7)
     assert crowd.limit == 7

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import shlex
 import subprocess
 from collections.abc import AsyncIterator
@@ -112,14 +113,15 @@ async def test_audit_says_what_differs(
     operator: Operator, coordinator: Coordinator, controller: AdaptiveRequestAdmissionController
 ) -> None:
     await controller.acquire(RequestAdmissionItem(resource=CHAT))
-    window = request_shard(MOCK_LARGE)["domain_chat"]
-    await coordinator.client.hincrby(window, "in_flight", 1)
+    meta, window = request_shard(MOCK_LARGE)["meta"], "window_chat"
+    stored = await coordinator.client.hget(meta, window)
+    await coordinator.client.hset(meta, window, re.sub(rb"^1\|", b"2|", stored))
 
     said = await operator.type(COMMANDS["audit a shard"])
-    await coordinator.client.hincrby(window, "in_flight", -1)
+    await coordinator.client.hset(meta, window, stored)
 
     assert said[0] == "2 differences"
-    assert f"{window} in_flight: expected 1, found 2" in said
+    assert f"{meta} in_flight of chat: expected 1, found 2" in said
 
 
 async def test_the_next_event_is_told_when_it_happens(

@@ -12,6 +12,7 @@ from arq.worker import func
 
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
+from forebay.coordinator.scripts.records import RECORD, parsed
 from forebay.coordinator.tasks.snapshots import audit_pool
 from forebay.workers.arq.pool import JobPool, create_pool
 from forebay.workers.arq.worker import ForebayWorker
@@ -54,7 +55,8 @@ class Scene:
         return await self.jobs.enqueue_job("note", word)
 
     async def leases_granted(self) -> int:
-        return int(await self.observer.client.hget(KEYS["meta"], "admissions") or 0)
+        text = await self.observer.client.hget(KEYS["meta"], RECORD)
+        return int(parsed(text, "tasks").get("admissions", 0))
 
 
 @contextlib.asynccontextmanager

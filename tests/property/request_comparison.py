@@ -12,7 +12,6 @@ from forebay.coordinator.keys import ShardKeys
 from tests.property import window_minute_model as minute
 from tests.property.request_model import RequestModel
 from tests.property.window_state_model import WindowState
-from tests.support_scripts import GENERATION
 from tests.support_state import MINUTE_FIELDS, WINDOW_FIELDS_OF_STEADY, events
 
 
@@ -96,7 +95,7 @@ def expected_state(model: RequestModel) -> dict[str, Any]:
             for domain, window in model.windows.items()
         },
         "leases": {
-            name: (lease.member, lease.domain, lease.group, *lease.terms, GENERATION)
+            name: (lease.member, lease.domain, lease.group, *lease.terms)
             for name, lease in model.leases.items()
         },
         "waiters": {

@@ -7,6 +7,7 @@ from typing import Any
 
 from tests.contract.pool_under_clock import Pool
 from tests.property.task_model import PoolModel
+from tests.support_records import read_record
 
 COUNTS = ("queued", "delayed", "parked", "running", "unserved", "suspect_tasks", "lost")
 
@@ -36,7 +37,7 @@ def _debt(debt: Any) -> str:
 def observed_state(pool: Pool, model: PoolModel) -> dict[str, Any]:
     """Read what is stored; a group that the model has forgotten may still be, and has no say."""
     client, keys = pool.client, pool.keys
-    meta = defaultdict(lambda: "0", _text(client.hgetall(keys["meta"])))  # a 0 is not written
+    meta = defaultdict(lambda: "0", read_record(client, keys))
     groups = {name: _group(text) for name, text in _text(client.hgetall(keys["groups"])).items()}
     known = {f"local/{name}" for name in model.groups if not model.is_idle(name)}
     tasks = {}

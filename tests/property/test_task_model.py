@@ -356,7 +356,7 @@ class TaskPoolMachine(RuleBasedStateMachine):
 
     def the_last_batch_comes_again(self, pick: int) -> None:
         member = self.a_member(pick)
-        kept = self.pool.client.hget(self.pool.keys["batches"], member)
+        kept = self.pool.client.hget(self.pool.keys["meta"], f"@{member}")
         if member in self.model.members and kept is not None:
             number, _, reply = kept.partition(b" ")
             repeated = self.pool.run("tasks/batch", member, int(number), "leave", 0)

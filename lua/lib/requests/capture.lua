@@ -3,8 +3,8 @@
 -- times are text, as cjson keeps 14 digits only.
 local OVERDUE_MEMBERS_LOOKED_AT = 100
 local OVERDUE_LEASES_LOOKED_AT = 1000
-local OUTCOMES = { 'success', 'rate_limited', 'provider_failure', 'provider_timeout',
-  'local_cancelled', 'local_timeout', 'unexpected_exception', 'member_lost' }
+local OUTCOMES = { 'success', 'rate_limited', 'provider_failure', 'provider_timeout', 'local_cancelled',
+  'local_timeout', 'unexpected_exception', 'member_lost' }
 
 -- How many names of a sorted set begin with `prefix` and a NUL.
 local function count_under(key, prefix)
@@ -48,14 +48,12 @@ end
 local function capture_domain(name, rows, overdue)
   local d = domain(name)
   local is_used = d.born
-  need_outcome(d)
   if not is_used and meta.static_cap > 0 then
     WINDOW.bear(d, WINDOW.effective_max(name)) -- in memory only: what the first acquire would find
   end
-  local counts = redis.call('HMGET', K['domain_' .. name], unpack(OUTCOMES))
   local outcomes, granted = {}, d.in_flight -- each lease is live or ended with one outcome
   for i = 1, #OUTCOMES do
-    outcomes[OUTCOMES[i]] = tonumber(counts[i]) or 0
+    outcomes[OUTCOMES[i]] = d[OUTCOMES[i]]
     granted = granted + outcomes[OUTCOMES[i]]
   end
   return {

@@ -105,7 +105,7 @@ local function book_registrations()
   local smallest, override = 0, setting('override_cap', 0)
   for entry, cap in pairs(read_scores(K.aliases)) do
     local part = split(entry, '\0')
-    books.held[part[1] .. '\0alias\0' .. tostring(part[2])] = true
+    books.held[alias_entry(part[1], tostring(part[2]))] = true
     if not books.members[part[1]] then
       differs('members', part[1] .. ' of alias ' .. tostring(part[2]), 'present', 'absent')
     end
@@ -143,14 +143,14 @@ end
 
 local function audit_domain(name)
   local d, count = domain(name), books.counts[name]
-  local kind = 'domain_' .. name
-  expect(kind, 'in_flight', count.lease, d.in_flight)
-  expect(kind, 'waiters', count.waiter, d.waiters)
+  local kind = 'meta'
+  expect(kind, 'in_flight of ' .. name, count.lease, d.in_flight)
+  expect(kind, 'waiters of ' .. name, count.waiter, d.waiters)
   expect_names('line_' .. name, books['line_' .. name])
   if d.born and meta.static_cap > 0 then
-    expect(kind, 'effective_max', WINDOW.effective_max(name), d.effective_max)
+    expect(kind, 'effective_max of ' .. name, WINDOW.effective_max(name), d.effective_max)
     if d.current_limit < 1 or d.current_limit > d.effective_max then
-      differs(kind, 'current_limit', '1 to ' .. d.effective_max, d.current_limit)
+      differs(kind, 'current_limit of ' .. name, '1 to ' .. d.effective_max, d.current_limit)
     end
   end
 end
@@ -186,7 +186,7 @@ local function expect_members()
   expect_names('checks', checks)
   expect_only('intervals', redis.call('HKEYS', K.intervals), books.members, 'a member')
   expect_only('suspects', redis.call('ZRANGE', K.suspects, 0, -1), books.members, 'a member')
-  expect_only('batches', redis.call('HKEYS', K.batches), books.members, 'a member')
+  expect_only('meta', SHARD.callers(), books.members, 'a member')
 end
 
 local function audit_entries()
@@ -216,7 +216,7 @@ end
 
 local function count_entries()
   local count = 0
-  local hashes, sets = { 'leases', 'waiters', 'groups', 'batches' }, { 'members', 'held', 'fifo' }
+  local hashes, sets = { 'leases', 'waiters', 'groups', 'meta' }, { 'members', 'held', 'fifo' }
   for i = 1, #hashes do
     count = count + redis.call('HLEN', K[hashes[i]])
   end

@@ -7,10 +7,10 @@ local function grant_lease(id, member, d, group_name, cost)
   if meta.budgets > 0 then
     draw_on_budgets(cost)
   end
-  local terms = { int(now_us), int(d.current_limit), int(d.cuts), int(d.effective_max) }
+  local limit, cuts, effective_max = int(d.current_limit), int(d.cuts), int(d.effective_max)
   local has_hold = meta.max_hold_us > 0
-  LEASES.make(id, member, table.concat({ member, d.name, group_name, terms[1], terms[2],
-    terms[3], terms[4], meta.generation, has_hold and 'hold' or '' }, '|') .. cost_text(cost))
+  LEASES.make(id, member, member .. '|' .. d.name .. '|' .. group_name .. '|' .. now_text .. '|' .. limit .. '|'
+    .. cuts .. '|' .. effective_max .. (has_hold and '|hold' or '|') .. cost_text(cost))
   if meta.in_flight == 0 then
     may_be_new('leases')
   end
@@ -20,7 +20,7 @@ local function grant_lease(id, member, d, group_name, cost)
   end
   d.in_flight = d.in_flight + 1
   meta.in_flight = meta.in_flight + 1
-  return table.concat(terms, ',')
+  return now_text .. ',' .. limit .. ',' .. cuts .. ',' .. effective_max
 end
 
 -- What an attempt really used settles its budgets and, fair by tokens, its group's turn.

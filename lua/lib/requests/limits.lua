@@ -8,7 +8,6 @@ end
 
 -- A return is many moves by one. They are told together: where it ends, or before the next move.
 function LIMITS.tell_return(d)
-  need_moves(d)
   if d.untold_from > 0 then
     LIMITS.emit_move(d, d.untold_from, d.current_limit, 'return')
     d.untold_from = 0
@@ -26,7 +25,6 @@ function LIMITS.set(d, limit, reason)
 end
 
 function LIMITS.rise_untold(d)
-  need_moves(d)
   if d.untold_from == 0 then
     d.untold_from = d.current_limit
   end
@@ -35,7 +33,6 @@ end
 
 -- What a ramp climbs to: the initial limit, 0 for none, under the present caps.
 function LIMITS.ramp_target(d)
-  need_moves(d)
   return d.ramp_target > 0 and math.min(d.ramp_target, d.effective_max) or d.effective_max
 end
 

@@ -15,8 +15,8 @@ local function failed(code, detail)
 end
 
 local function granted(id, lease)
-  return '["granted","' .. id .. '",' .. table.concat({ int(lease.acquired_us), int(lease.limit),
-    int(lease.cuts), int(lease.effective_max) }, ',') .. ']'
+  return '["granted","' .. id .. '",' .. lease.acquired_us .. ',' .. lease.limit .. ','
+    .. int(lease.cuts) .. ',' .. lease.effective_max .. ']'
 end
 
 -- The result of an attempt that the caller holds or waits for, false if its id is another's, nil
@@ -64,7 +64,7 @@ local function acquire(id, domain_name, group_name, weight, cost_given, wait)
   if meta.static_cap == 0 then
     return denied('hard_policy_denial')
   end
-  local cost = tonumber(cost_given)
+  local cost = NUMBERS[cost_given] or tonumber(cost_given)
   local too_small = meta.budgets > 0 and never_fits(cost)
   if too_small then
     return '["denied","hard_policy_denial",0,0,"never_fits","' .. too_small .. '"]'
@@ -73,7 +73,7 @@ local function acquire(id, domain_name, group_name, weight, cost_given, wait)
   if not d.born then
     WINDOW.bear(d, WINDOW.effective_max(domain_name))
   end
-  local new_weight = tonumber(weight)
+  local new_weight = NUMBERS[weight] or tonumber(weight)
   if g.weight ~= new_weight then
     g.weight, g.dirty = new_weight, true
   end
@@ -123,7 +123,7 @@ local function release(id, outcome, retry_after_us, generation, used, scope, is_
     end
     return result
   end
-  end_lease(id, lease, outcome, tonumber(retry_after_us), used, scope)
+  end_lease(id, lease, outcome, NUMBERS[retry_after_us] or tonumber(retry_after_us), used, scope)
   grant_waiters()
   return '["released"]'
 end
@@ -156,7 +156,7 @@ local function register_alias(alias, cap)
   local entry = member_id .. '\0' .. alias
   local before = tonumber(redis.call('ZSCORE', K.aliases, entry) or 0)
   redis.call('ZADD', K.aliases, cap, entry)
-  redis.call('ZADD', K.held, 0, member_id .. '\0alias\0' .. alias)
+  redis.call('ZADD', K.held, 0, alias_entry(member_id, alias))
   if before ~= tonumber(cap) then
     emit('request_resource_registered', 'alias', alias, 'from', int(before), 'cap', cap, 'member_id',
       member_id)
@@ -170,7 +170,6 @@ local function register(alias, cap, tuning)
   end
   SETTINGS.register(alias, split(tuning, ','))
   register_alias(alias, cap)
-  may_be_new('config')
   may_be_new('aliases')
   may_be_new('held')
   recompute_cap()

@@ -22,8 +22,8 @@ function ASIDE.name(member, id)
 end
 
 local function open(d)
-  return now_us >= d.blocked_until_us and d.in_flight < math.min(d.current_limit, d.effective_max)
-    and meta.in_flight < meta.static_cap and not MINUTE.is_used_up(d)
+  return now_us >= d.blocked_until_us and d.in_flight < d.current_limit and d.in_flight < d.effective_max
+    and meta.in_flight < meta.static_cap and (d.periods < MINUTE.enough or not MINUTE.is_used_up(d))
 end
 
 -- The id of a group's first waiter in a domain, nil for none, and whether another follows.

@@ -1,16 +1,26 @@
 -- How leases, waiters and places in line are written down.
+local NUMBERS = { ['1.0'] = 1 } -- of texts that are met often
+for i = 0, 127 do
+  NUMBERS[INTS[i]] = i
+end
 local FIVE = '([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)'
 local COST = '|?(%d*)' -- a cost of 0 is not written
 local WAITER = FIVE .. COST
-local LEASE = FIVE .. '|([^|]*)|([^|]*)|([^|]*)|(%a*)' .. COST
+local LEASE = FIVE .. '|([^|]*)|([^|]*)|(%a*)' .. COST
 
+-- An alias's entry in `held`. It is longer than 64 bytes, so that a server keeps `held` as a skip list from the
+-- first registration on, as it searches a list of short entries from end to end.
+local function alias_entry(member, alias)
+  return member .. '\0alias\0' .. alias .. '\0................................................................'
+end
+
+-- A number of a lease is a text until it is needed, but for `cuts` and `cost`: most are never asked for.
 local function parse_lease(text)
-  local member, domain_name, group_name, acquired_us, limit, cuts, effective_max, generation, hold, cost =
+  local member, domain_name, group_name, acquired_us, limit, cuts, effective_max, hold, cost =
     string.match(text, LEASE)
-  return { member = member, domain = domain_name, group = group_name,
-    acquired_us = tonumber(acquired_us), limit = tonumber(limit), cuts = tonumber(cuts),
-    effective_max = tonumber(effective_max), generation = generation,
-    has_hold = hold == 'hold', cost = tonumber(cost) or 0 }
+  return { member = member, domain = domain_name, group = group_name, acquired_us = acquired_us,
+    limit = limit, cuts = NUMBERS[cuts] or tonumber(cuts), effective_max = effective_max,
+    has_hold = hold == 'hold', cost = cost ~= '' and tonumber(cost) or 0 }
 end
 
 local function parse_waiter(text)

@@ -21,12 +21,8 @@ end
 
 -- Write a setting that is needed only when a window is born, moved or capped.
 function SETTINGS.store(alias, name, value, default)
-  SETTINGS.tell(alias, name, redis.call('HGET', K.config, name) or default, value)
-  if value ~= '' then
-    redis.call('HSET', K.config, name, value)
-  else
-    redis.call('HDEL', K.config, name)
-  end
+  SETTINGS.tell(alias, name, STATE.settings().values[name] or default, value)
+  STATE.change_setting(name, value)
 end
 
 -- What most calls need stands in the hash that all of them read.
@@ -62,5 +58,4 @@ function SETTINGS.register(alias, values)
       SETTINGS.store_budget(alias, i, values[n + 10 + i], values[n + 14 + i])
     end
   end
-  config = nil
 end

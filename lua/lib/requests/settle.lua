@@ -1,6 +1,7 @@
 -- What happened by time alone: members and holds overdue, deadlines past (spec 03, Order; 06,
 -- Members). Bounded work per call; what is left over is done by the next.
-local ended_left = 200 -- leases, waiters and aliases of members that are gone, and those members
+local MOST_ENDED = 200
+local ended_left = MOST_ENDED -- leases, waiters and aliases of members that are gone, and those members
 local denials_left = 64
 
 local function recompute_cap()
@@ -51,7 +52,7 @@ local function end_member(member, why)
   end
   ended_left = ended_left - 1
   redis.call('ZREM', K.members, member)
-  redis.call('HDEL', K.batches, member)
+  redis.call('HDEL', K.meta, '@' .. member)
   SUSPECTS.forget(member)
   emit('member_expired', 'member_id', member, 'reason', why)
   return true

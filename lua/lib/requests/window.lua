@@ -19,8 +19,6 @@ end
 
 -- A window is born at its domain's first acquire on a registered resource.
 function WINDOW.bear(d, effective_max)
-  need_outcome(d)
-  need_moves(d)
   d.born = true
   d.effective_max = effective_max
   local initial = setting('initial_limit:' .. d.name, WINDOW.rule().initial_limit)
@@ -37,7 +35,6 @@ end
 -- Born anew, but for the number of cuts, which goes on by one, so that no lease admitted before cuts
 -- the new window; and for the cooldown.
 function WINDOW.bear_anew(d, effective_max)
-  need_outcome(d)
   LIMITS.tell_return(d)
   d.ramp_us, d.rate_limit_ceiling, d.success_streak, d.consecutive_rate_limits = 0, 0, 0, 0
   d.row, d.soon_tries, d.top, d.quiet_until_us = 0, 0, 0, 0
@@ -51,7 +48,6 @@ end
 -- stood at its old maximum with no ceiling noted. What was noted stays noted; where nothing is, what is
 -- allowed now has never been served, as at birth.
 function WINDOW.recap(d)
-  need_outcome(d)
   local old, new = d.effective_max, WINDOW.effective_max(d.name)
   d.effective_max = new
   if d.ramp_us > 0 then
@@ -92,7 +88,7 @@ end
 -- refill is refused so again, with nothing served between, it is not the budget alone that refuses:
 -- false.
 function WINDOW.wait_for_budget(d, lease, refill_us)
-  local is_answered = d.quota_until_us == 0 or lease.acquired_us < d.quota_until_us
+  local is_answered = d.quota_until_us == 0 or tonumber(lease.acquired_us) < d.quota_until_us
     or served(d) > d.served_at_quota
   WINDOW.cool_down(d, WINDOW.believed(d, refill_us, WINDOW.longest_budget_us))
   d.quota_until_us, d.served_at_quota = d.blocked_until_us, served(d)
@@ -100,7 +96,6 @@ function WINDOW.wait_for_budget(d, lease, refill_us)
 end
 
 function WINDOW.on_rate_limited(d, lease, hint_us, scope)
-  need_moves(d)
   d.consecutive_rate_limits = d.consecutive_rate_limits + 1
   local limit, reason = d.current_limit, nil
   local names_budget = scope == 'quota' and hint_us > 0
@@ -140,12 +135,13 @@ WINDOW.keeps_row = { rate_limited = true, local_cancelled = true, local_timeout 
 
 -- An attempt of this domain ended; its lease has already been taken off `in_flight`.
 function WINDOW.on_outcome(d, lease, outcome, hint_us, scope)
-  need_outcome(d)
-  d.ended[outcome] = (d.ended[outcome] or 0) + 1
-  d.last_outcome = outcome
+  d[outcome] = d[outcome] + 1
+  if d.last_outcome ~= outcome then
+    d.last_outcome = outcome
+  end
   if outcome == 'success' then
     local row = d.consecutive_rate_limits
-    if now_us >= d.blocked_until_us then
+    if row > 0 and now_us >= d.blocked_until_us then
       d.consecutive_rate_limits = 0
     end
     if d.ramp_us == 0 then
@@ -154,7 +150,7 @@ function WINDOW.on_outcome(d, lease, outcome, hint_us, scope)
   elseif outcome == 'rate_limited' then
     WINDOW.on_rate_limited(d, lease, hint_us, scope)
   end
-  if d.in_flight == 0 and not WINDOW.keeps_row[outcome] then
+  if d.consecutive_rate_limits > 0 and d.in_flight == 0 and not WINDOW.keeps_row[outcome] then
     d.consecutive_rate_limits = 0
   end
 end

@@ -20,7 +20,7 @@ function AIMD.on_refusal(d, lease, hint_us)
   d.ramp_us = 0
   d.cuts = d.cuts + 1
   if d.rate_limit_ceiling == 0 then
-    d.rate_limit_ceiling = lease.limit
+    d.rate_limit_ceiling = tonumber(lease.limit)
   end
   local factor = setting('multiplicative_decrease_factor', 0.75)
   return math.max(1, math.floor(d.current_limit * factor)), 'rate_limited'

@@ -32,12 +32,10 @@ end
 -- the budget, which so expires. Where calls are being refused its end is the opening, which may come late,
 -- and is known when the call that found it comes back.
 function MINUTE.pass(d)
-  need_minute(d)
   local late_us = now_us - d.opened_us - MINUTE.length_us
   if late_us < 0 then
     return
   end
-  need_outcome(d)
   if d.consecutive_rate_limits > 0 then
     late_us = d.in_flight == 0 and late_us - MINUTE.slack_us or -1
   end
@@ -50,7 +48,6 @@ end
 
 -- What was served in the present minute, nil where it is over.
 function MINUTE.used(d)
-  need_minute(d)
   return now_us < d.opened_us + MINUTE.length_us and served(d) - d.served_at_opening or nil
 end
 
@@ -72,9 +69,8 @@ end
 -- The first that was served after nobody was: the minute before it is over. Where hardly anything was
 -- served since the opening just before, that one goes on: a sliding minute opens bit by bit.
 function MINUTE.open(d, lease)
-  need_minute(d)
-  local before = served(d) - 1
-  local used, apart_us = before - d.served_at_opening, lease.acquired_us - d.opened_us
+  local before, acquired_us = served(d) - 1, tonumber(lease.acquired_us)
+  local used, apart_us = before - d.served_at_opening, acquired_us - d.opened_us
   if used < MINUTE.fewest and apart_us <= MINUTE.slack_us then
     return
   end
@@ -88,7 +84,7 @@ function MINUTE.open(d, lease)
     periods = MINUTE.most
   end
   MINUTE.note(d, periods, reason, used)
-  d.opened_us, d.served_at_opening, d.used_up_at = lease.acquired_us, before, 0
+  d.opened_us, d.served_at_opening, d.used_up_at = acquired_us, before, 0
 end
 
 -- How much a budget rises where one beyond it was served: a hundredth, then twice that.
@@ -154,7 +150,6 @@ end
 
 -- As a window that was never used.
 function MINUTE.forget(d)
-  need_minute(d)
   MINUTE.note(d, 0, 'reset', 0)
   d.opened_us, d.served_at_opening, d.used_up_at = 0, 0, 0
 end

@@ -80,7 +80,7 @@ end
 function STEADY.on_success(d, lease, row)
   MINUTE.on_success(d, lease, row)
   local is_fresh = lease.cuts == d.cuts
-  if is_fresh then
+  if is_fresh and (d.row > 0 or d.top > 0) then
     d.row = 0
     if d.top > 0 then
       STEADY.note_ceiling(d, math.max(d.current_limit, d.top))

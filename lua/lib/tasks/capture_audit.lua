@@ -291,7 +291,7 @@ local function audit_entries()
   expect_members('suspects', redis.call('ZRANGE', K.suspects, 0, -1))
   expect_members('idle', redis.call('ZRANGE', K.idle, 0, -1))
   expect_members('pushes', redis.call('HKEYS', K.pushes))
-  expect_members('batches', redis.call('HKEYS', K.batches))
+  expect_members('meta', SHARD.callers())
 end
 
 local function audit()

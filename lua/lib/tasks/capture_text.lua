@@ -161,7 +161,7 @@ end
 
 local function capture_lines(name, rows)
   load_meta()
-  if meta.generation == '' then
+  if not meta.generation then
     local said = {}
     TEXT.add_parts(said, { name, 'nobody has used this pool; list those in use' }, '  ')
     return said

@@ -72,7 +72,7 @@ end
 
 local function capture_view(rows)
   load_meta()
-  if meta.generation == '' then
+  if not meta.generation then
     return { generation = '' }
   end
   load_lines()

@@ -1,6 +1,7 @@
--- Write what this call changed: the last step before telling anybody.
+-- Write what this call changed, besides other `changes` of `meta`, fields and values in turn: the last step
+-- before telling anybody.
 -- @include lib/leases
-local function save()
+local function save(changes)
   for _, g in pairs(groups) do
     if g.dirty and not g.indexed_us then
       may_be_new('groups')
@@ -17,16 +18,7 @@ local function save()
     end
   end
   write_events(meta)
-  local changes = {}
-  for i = META_NUMBERS + 1, #META_FIELDS do
-    local name = META_FIELDS[i]
-    if meta[name] ~= (stored_meta[i] or '') then
-      changes[#changes + 1] = name
-      changes[#changes + 1] = meta[name]
-    end
-  end
-  add_changes(META_FIELDS, META_NUMBERS, meta, stored_meta, changes)
-  if #changes > 0 then
-    redis.call('HSET', K.meta, unpack(changes))
-  end
+  RECORDS.note(changes, 'record', meta, RECORDS.pack(meta, RECORD))
+  SHARD.write(changes)
+  keep_new_keys()
 end

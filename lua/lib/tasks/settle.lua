@@ -1,7 +1,8 @@
 -- What happened by time alone, and who is woken by what changed.
 -- In one call; idle: members that are looked at before enough are woken, looks: at what these serve.
 local MOST = { due = 64, woken = 64, idle = 512, looks = 4096 }
-local ended_left = 200 -- leases, functions and attended runs of members that are gone, and those members
+local MOST_ENDED = 200
+local ended_left = MOST_ENDED -- leases, functions and attended runs of members that are gone, and those members
 
 function CLASSES.end_function(name)
   CLASSES.forget_served()
@@ -35,7 +36,7 @@ local function end_member(member, why)
   end
   redis.call('ZREM', K.members, member)
   redis.call('ZREM', K.idle, member)
-  redis.call('HDEL', K.batches, member)
+  redis.call('HDEL', K.meta, '@' .. member)
   redis.call('HDEL', K.pushes, member)
   SUSPECTS.forget(member)
   emit('member_expired', 'member_id', member, 'reason', why)

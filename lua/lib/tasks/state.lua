@@ -1,30 +1,22 @@
 -- State of a task pool for the length of one call: read once, changed in memory, written once.
-local META_FIELDS = { 'now_us', 'last_us', 'virtual_time', 'places', 'sequence', 'queued',
-  'delayed', 'parked', 'running', 'admissions', 'finished', 'reserve_after_us', 'first_since_us',
-  'suspects', 'back_us', 'max_losses', 'lost', 'unserved',
-  'suspect_tasks', 'generation', 'state', 'policy', 'events', 'first_task',
-  'first_signature', 'draining', 'cooling' }
-local META_NUMBERS = 19
+local RECORD = { often = 11, numbers = 20, 'now_us', 'last_us', 'sequence', 'back_us', 'next_check_us',
+  'virtual_time', 'places', 'queued', 'running', 'admissions', 'finished', 'delayed', 'parked',
+  'reserve_after_us', 'first_since_us', 'suspects', 'max_losses', 'lost', 'unserved', 'suspect_tasks',
+  'state', 'policy', 'events', 'first_task', 'first_signature', 'draining', 'cooling' }
 local GROUP_EXTRA = { 'running', 'away', 'admitted_limit', 'head', 'signature', 'line', 'out', 'debt' }
 
 local UNCLAIMED_SUBMISSIONS = '10000' -- tasks at once in a pool where nobody claims a limit of them
 
-local stored_meta
-local meta = {}
+local meta
 local limits, ledger, stored_ledger
 local signatures = {}
 
 local function load_meta()
-  stored_meta = read_numbers(K.meta, META_FIELDS, META_NUMBERS)
-  for i = 1, META_NUMBERS do
-    meta[META_FIELDS[i]] = stored_meta[i] or 0
+  if not read_fields then
+    SHARD.read('', {})
   end
-  for i = META_NUMBERS + 1, #META_FIELDS do
-    meta[META_FIELDS[i]] = stored_meta[i] or ''
-  end
-  now_us, meta.last_us = shard_time(stored_meta[1], stored_meta[2])
-  meta.silent_us = now_us - (stored_meta[1] or now_us)
-  meta.now_us = now_us
+  meta = SHARD.record(RECORD)
+  meta.cooled = nil
   limits = read_hash(K.limits)
   limits.submission = limits.submission or UNCLAIMED_SUBMISSIONS
   stored_ledger = read_hash(K.ledger)
