@@ -14,7 +14,8 @@ from typing import Final
 
 _VARIABLES: Final = re.compile(r"local (?P<names>\w+(?:, \w+)*)(?: = (?P<values>.*))?$")
 _BOUND: Final = "K"
-"""The table of KEYS: named like a constant, yet set in each call."""
+"""The table of KEYS: named like a constant, yet set in each call that has another first key than
+the call before, as the keys of one shard are always the same."""
 _INPUTS_LINE: Final = 1
 """The line of an entry point's header that gives way to a declaration."""
 
@@ -71,8 +72,12 @@ def _declare_once(lines: list[str], end: int) -> list[str]:
         while stop < end and lines[stop][:1] in {" ", "}"}:
             stop += 1
         values = _without_comments([match["values"] or "nil", *lines[start + 1 : stop]])
-        assignments.append(f"{match['names']} = {values};")
-        lines[start:stop] = [f"local {match['names']}", *[""] * (stop - start - 1)]
+        assignment, initial = f"{match['names']} = {values};", ""
+        if match["names"] == _BOUND:
+            _, first, *_ = values.split()  # { meta = KEYS[1], ...
+            assignment, initial = f"if K.{first} ~= KEYS[1] then {assignment} end", " = {}"
+        assignments.append(assignment)
+        lines[start:stop] = [f"local {match['names']}{initial}", *[""] * (stop - start - 1)]
     return assignments
 
 

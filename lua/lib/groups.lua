@@ -17,7 +17,10 @@ local function group(name)
     return g
   end
   local stored = redis.call('HGET', K.groups, name)
-  if stored then
+  local kept = shard_records.group
+  if kept and kept.text == stored and kept.name == name and not is_idle(kept) then
+    g, shard_records.group = kept, nil
+  elseif stored then
     local weight, tag, place, waiting, touched_us, indexed_us, more = string.match(stored, GROUP)
     g = { name = name, weight = tonumber(weight), tag = tonumber(tag), place = tonumber(place),
       waiting = tonumber(waiting), touched_us = tonumber(touched_us), indexed_us = tonumber(indexed_us) }
@@ -80,6 +83,10 @@ local function write_groups()
       redis.call('ZADD', K.idle_groups, int(g.touched_us), g.name)
     end
     texts[2 * i - 1], texts[2 * i] = g.name, pack_group(g)
+    if #GROUP_EXTRA == 0 then
+      g.dirty, g.text = false, texts[2 * i]
+      shard_records.group = g -- the next call's may be the same
+    end
   end
   write_many('HSET', K.groups, texts)
 end

@@ -1,11 +1,12 @@
 -- Leases by id, what each member holds, and how the last ids ended. What a call reads is kept for its
--- length, and what it writes is collected, so that a batch costs one command for each key and not one for
--- each lease. `flush` comes before a range of `held` is read, and with the call's other writes.
+-- length. What a batch of several operations writes is collected, so that it costs one command for each key
+-- and not one for each lease; `flush` comes before a range of `held` is read, and with the call's other
+-- writes. A lone operation writes at once, which is cheaper.
 -- @include lib/write_many
 local LEASES = { finished_kept = 8192 }
 local lease_texts = {} -- lease id -> its text as this call leaves it, false for none
 local ended_scores = {} -- lease id -> its score in `finished`, false for none
-local lease_writes = {} -- arguments of the commands that are to come, by what they do
+local lease_writes -- of a batch the arguments of the commands that are to come, by what they do
 
 -- Read what a batch will ask for: leases by id, and how ids ended that are to be leases.
 function LEASES.read_ahead(ids, new_ids)
@@ -18,7 +19,7 @@ function LEASES.read_ahead(ids, new_ids)
   local scores = #new_ids > 0 and redis.call('ZMSCORE', K.finished, unpack(new_ids)) or {}
   for i = 1, #scores do
     if ended_scores[new_ids[i]] == nil then
-      ended_scores[new_ids[i]] = tonumber(scores[i]) or false
+      ended_scores[new_ids[i]] = scores[i] and tonumber(scores[i])
     end
   end
 end
@@ -45,6 +46,11 @@ end
 
 -- The order of a flush's commands does not matter, as an id is made or ended only once between two.
 function LEASES.make(id, member, text)
+  if not lease_writes then
+    redis.call('HSET', K.leases, id, text)
+    redis.call('ZADD', K.held, '0', member .. '\0lease\0' .. id)
+    return
+  end
   if ended_scores[id] then
     LEASES.flush()
   end
@@ -55,25 +61,43 @@ function LEASES.make(id, member, text)
     lease_writes.made, lease_writes.held = new, held
   end
   local n = #new
-  new[n + 1], new[n + 2], new[id] = id, text, true
-  held[n + 1], held[n + 2] = 0, member .. '\0lease\0' .. id
+  new[n + 1], new[n + 2] = id, text
+  held[n + 1], held[n + 2] = '0', member .. '\0lease\0' .. id
 end
 
--- Remember how the id ended, too: an even score was released, an odd one expired.
-function LEASES.finish(id, member, is_expired)
-  if lease_writes.made and lease_writes.made[id] then
+-- End a lease and remember how: an even score was released, an odd one expired. One that was acquired at this
+-- very instant may have been made by this call.
+function LEASES.finish(id, lease, is_expired)
+  if lease_writes and lease_writes.made and lease.acquired_us == now_text then
     LEASES.flush()
+  end
+  meta.finished = meta.finished + 1
+  local score, entry = meta.finished * 2 + (is_expired and 1 or 0), lease.member .. '\0lease\0' .. id
+  lease_texts[id], ended_scores[id] = false, score
+  if not lease_writes then
+    redis.call('HDEL', K.leases, id)
+    redis.call('ZREM', K.held, entry)
+    redis.call('ZADD', K.finished, score, id)
+    LEASES.bound_finished(1)
+    return
   end
   local ended, let_go, finished = lease_writes.ended, lease_writes.let_go, lease_writes.finished
   if not ended then
     ended, let_go, finished = {}, {}, {}
     lease_writes.ended, lease_writes.let_go, lease_writes.finished = ended, let_go, finished
   end
-  meta.finished = meta.finished + 1
-  local n, score = #ended, meta.finished * 2 + (is_expired and 1 or 0)
-  lease_texts[id], ended_scores[id] = false, score
-  ended[n + 1], let_go[n + 1] = id, member .. '\0lease\0' .. id
+  local n = #ended
+  ended[n + 1], let_go[n + 1] = id, entry
   finished[2 * n + 1], finished[2 * n + 2] = score, id
+end
+
+-- So many more ids are remembered.
+function LEASES.bound_finished(count)
+  if count == meta.finished then
+    may_be_new('finished')
+  elseif meta.finished % 64 < count then
+    redis.call('ZREMRANGEBYRANK', K.finished, 0, -LEASES.finished_kept - 1)
+  end
 end
 
 -- What a member holds: at most `most` of leases and what else its kind of shard notes of it.
@@ -83,6 +107,9 @@ function LEASES.held_by(member, most)
 end
 
 function LEASES.flush()
+  if not lease_writes then
+    return
+  end
   local new, ended = lease_writes.made, lease_writes.ended
   if new then
     write_many('HSET', K.leases, new)
@@ -94,10 +121,6 @@ function LEASES.flush()
     write_many('ZREM', K.held, lease_writes.let_go)
     write_many('ZADD', K.finished, lease_writes.finished)
     lease_writes.ended = nil
-    if #ended == meta.finished then
-      may_be_new('finished')
-    elseif meta.finished % 64 < #ended then
-      redis.call('ZREMRANGEBYRANK', K.finished, 0, -LEASES.finished_kept - 1)
-    end
+    LEASES.bound_finished(#ended)
   end
 end

@@ -103,6 +103,7 @@ while at <= last do
   at = at + operation[1] + 1
 end
 
+lease_writes = #called > 1 and {} or nil
 load_meta()
 if not meta.generation then
   return redis.error_reply('NOMEMBER ' .. member_id) -- the shard is gone: nothing may grow here

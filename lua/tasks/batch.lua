@@ -137,6 +137,7 @@ while at <= #ARGV do
   at = at + 2 + count_of
 end
 
+lease_writes = #calls > 1 and {} or nil
 load_meta()
 load_lines()
 if not meta.generation then

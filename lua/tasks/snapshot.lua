@@ -49,7 +49,7 @@
 -- Invariant
 --   changes nothing, the clock neither
 -- @bind
--- luacheck: push ignore 211 241
+-- luacheck: push ignore 211 221 241
 -- @include lib/schema
 -- @include lib/clock
 -- @include lib/time

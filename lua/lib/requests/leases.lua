@@ -7,10 +7,14 @@ local function grant_lease(id, member, d, group_name, cost)
   if meta.budgets > 0 then
     draw_on_budgets(cost)
   end
-  local limit, cuts, effective_max = int(d.current_limit), int(d.cuts), int(d.effective_max)
+  if not d.rest_text or d.terms_of ~= d.rest_text then
+    local limit, cuts, effective_max = int(d.current_limit), int(d.cuts), int(d.effective_max)
+    d.terms_of, d.terms = d.rest_text, '|' .. limit .. '|' .. cuts .. '|' .. effective_max
+    d.terms_told = ',' .. limit .. ',' .. cuts .. ',' .. effective_max
+  end
   local has_hold = meta.max_hold_us > 0
-  LEASES.make(id, member, member .. '|' .. d.name .. '|' .. group_name .. '|' .. now_text .. '|' .. limit .. '|'
-    .. cuts .. '|' .. effective_max .. (has_hold and '|hold' or '|') .. cost_text(cost))
+  LEASES.make(id, member, member .. '|' .. d.name .. '|' .. group_name .. '|' .. now_text .. d.terms
+    .. (has_hold and '|hold' or '|') .. (cost > 0 and cost_text(cost) or ''))
   if meta.in_flight == 0 then
     may_be_new('leases')
   end
@@ -20,7 +24,7 @@ local function grant_lease(id, member, d, group_name, cost)
   end
   d.in_flight = d.in_flight + 1
   meta.in_flight = meta.in_flight + 1
-  return now_text .. ',' .. limit .. ',' .. cuts .. ',' .. effective_max
+  return now_text .. d.terms_told
 end
 
 -- What an attempt really used settles its budgets and, fair by tokens, its group's turn.
@@ -34,7 +38,7 @@ local function settle_cost(lease, used, is_unsent)
 end
 
 local function end_lease(id, lease, outcome, retry_after_us, used, scope)
-  LEASES.finish(id, lease.member, outcome == 'member_lost')
+  LEASES.finish(id, lease, outcome == 'member_lost')
   if lease.has_hold then
     redis.call('ZREM', K.holds, id)
   end

@@ -19,7 +19,7 @@ local MINUTE = {} -- budgets by the minute: lib/requests/window_minute
 local STATE = {}
 local meta
 local domains = {}
-local settings
+local settings, window_rule -- as far as this call has asked for them
 
 local function load_meta()
   if not read_fields then
@@ -41,6 +41,7 @@ end
 -- Change a setting; "" stands for none.
 function STATE.change_setting(name, value)
   STATE.settings()
+  window_rule = nil
   settings.values[name], settings.is_changed = value ~= '' and value or nil, true
 end
 

@@ -4,7 +4,8 @@
 local WINDOW = { longest_budget_us = 31 * 86400000000 }
 
 function WINDOW.rule()
-  return WINDOW.rules[rule_name()]
+  window_rule = window_rule or WINDOW.rules[rule_name()]
+  return window_rule
 end
 
 function WINDOW.effective_max(name)

@@ -106,7 +106,7 @@ local function grant_lease(head, member, in_progress_ms)
 end
 
 local function end_lease(lease_id, lease, is_lost)
-  LEASES.finish(lease_id, lease.member, is_lost)
+  LEASES.finish(lease_id, lease, is_lost)
   LOST.unwatch(lease.member, lease_id)
   give_back(lease.signature)
   meta.running = meta.running - 1
