@@ -50,8 +50,16 @@ class BackoffBeside:
         context = get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_work, args=(theirs, callers), daemon=True)
+        # A Ctrl-C is for the demo, which ends this process; it ignores what is ignored now.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._process.start()
+        signal.signal(signal.SIGINT, handler)
         theirs.close()
+
+    @property
+    def pid(self) -> int:
+        """The process that has the fleet and its provider."""
+        return self._process.pid or 0
 
     def begin(self, calls: int) -> None:
         """Let them make so many calls, once their provider listens.
@@ -102,7 +110,6 @@ def _ended() -> ConfigurationError:
 
 
 def _work(pipe: Connection, callers: int) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the demo ends it
     asyncio.run(BackoffRun(callers).run(pipe))
 
 

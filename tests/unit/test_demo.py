@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 from functools import partial
 from multiprocessing import Pipe
 from pathlib import Path
@@ -88,6 +90,7 @@ async def test_with_back_off_alone_calls_are_answered_once_and_many_are_refused(
 
 def test_fleet_beside_the_demo_is_a_process_that_ends_with_it() -> None:
     fleet = BackoffBeside(callers=2)
+    os.kill(fleet.pid, signal.SIGINT)  # as a Ctrl-C: it is for the demo
     fleet.begin(10**6)
     fleet.change(12)
     seen = fleet.finish()
