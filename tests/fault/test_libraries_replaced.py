@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 
 import forebay
 from forebay.contracts.errors import ConfigurationError
+from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.scripts.composing import FUNCTIONS, Script, compose, script
 from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_async, open_sync
@@ -20,6 +21,7 @@ from tests.contract.chat_domain import CHAT, MODEL, item
 from tests.support import wait_until
 from tests.support_libraries import OTHER_CODE, code_on, replace_library
 from tests.support_scene import Controller
+from tests.support_tasks import group, joined, task
 
 SETTINGS = forebay.MemberSettings(ttl_seconds=3.0)
 BATCH = script("requests/batch")
@@ -81,6 +83,42 @@ async def test_members_heal_from_other_code_under_their_library_s_name(
             assert (await one.pressure.audit(MODEL)).ok
 
 
+@pytest.mark.parametrize("answer", OTHER_CODE)
+async def test_a_pool_heals_from_other_code_under_its_library_s_name(
+    own_server: EmbeddedServer, admin: redis.Redis, answer: str
+) -> None:
+    tasks_batch = script("tasks/batch")
+    async with (
+        await Coordinator.open(own_server.url, SETTINGS) as coordinator,
+        joined(coordinator) as tasks,
+    ):
+        await tasks.queue.enqueue([task("before", group("g"))])
+        code = replace_library(admin, tasks_batch, answer)
+
+        async def takes_a_task() -> bool:
+            try:
+                await tasks.queue.enqueue([task("after", group("g"))])
+            except forebay.CoordinatorError:  # of the call that met the other code
+                return False
+            return True
+
+        await wait_until(takes_a_task)
+        assert (await tasks.queue.view()).queued_total == 2
+        assert code_on(admin, tasks_batch.function) == code
+
+
+async def test_a_function_s_name_in_another_library_is_left_to_it(
+    own_server: EmbeddedServer, admin: redis.Redis
+) -> None:
+    admin.function_load(
+        f"#!lua name=other\nredis.register_function('{BATCH.function}', function() return 1 end)"
+    )
+    async with forebay.connect(own_server.url, SETTINGS) as requests:
+        await requests.register(MODEL, "main", 4)
+        assert await works(requests)
+    assert admin.fcall(BATCH.function, 0) == 1
+
+
 async def test_a_replaced_library_is_told_with_its_name_and_a_remedy(
     own_server: EmbeddedServer, admin: redis.Redis
 ) -> None:
@@ -112,7 +150,7 @@ async def test_where_every_name_is_taken_a_member_is_refused_in_words(
 async def test_two_versions_of_a_library_stay_side_by_side(
     own_server: EmbeddedServer, admin: redis.Redis
 ) -> None:
-    other = compose("requests/batch", {"lib/int": "local function int(n) return n .. '' end"})
+    other = compose("requests/batch", {"lib/clock": "local function server_time_us() return 1 end"})
     async with open_async(parse_url(own_server.url)) as client:
         for _ in range(2):
             for version in (BATCH, other):
@@ -137,7 +175,8 @@ async def test_members_that_load_a_library_at_once_find_the_same(
 async def test_an_error_of_the_script_s_own_code_is_told_and_not_tried_again(
     own_server: EmbeddedServer, admin: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    broken = compose("requests/batch", {"lib/int": "local function int(n) error('own fault') end"})
+    clock = "local function server_time_us() error('own fault') end"
+    broken = compose("requests/batch", {"lib/clock": clock})
     monkeypatch.setattr("forebay.coordinator.requests.shard.script", lambda _name: broken)
     async with forebay.connect(own_server.url, SETTINGS) as requests:
         with pytest.raises(forebay.CoordinatorError, match="own fault"):
