@@ -206,13 +206,13 @@ class RequestShard:
 
     # -- what the shard tells
 
-    def on_notices(self, generation: str, notices: Sequence[list[Any]]) -> None:
+    def on_notices(self, _generation: str, notices: Sequence[list[Any]]) -> None:
         """Deliver grants, denials and losses to whom they concern, each whatever befalls others."""
         for notice in notices:
-            if not self._guard.call(self._take_notice, generation, *notice):
+            if not self._guard.call(self._take_notice, *notice):
                 self._fail_noticed(notice)
 
-    def _take_notice(self, generation: str, kind: str, encoded_id: str, *terms: Any) -> None:
+    def _take_notice(self, kind: str, encoded_id: str, *terms: Any) -> None:
         attempt, membership = self._attempts.get(encoded_id), self.session.membership
         if kind == "lost":
             if attempt is not None:
@@ -220,7 +220,8 @@ class RequestShard:
             self._lost(encoded_id, str(terms[0]))
         elif attempt is not None and membership is not None:
             told = [kind, *terms]
-            answer = decode_answer(attempt.item, told, generation, membership.member_id)
+            generation, member_id = membership.generation, membership.member_id
+            answer = decode_answer(attempt.item, told, generation, member_id)
             if not attempt.tell(answer) and kind == "granted":
                 self.session.submit(Cancel(encoded_id))
         elif kind == "granted" and encoded_id not in self.held:

@@ -93,7 +93,7 @@ class Upkeep:
 
     def recheck(self, attempt: Attempt) -> None:
         """Ask what became of an attempt that waits, unless such a question is on its way."""
-        if attempt.is_waiting and not attempt.is_rechecked:
+        if attempt.is_waiting and attempt.end is None and not attempt.is_rechecked:
             attempt.is_rechecked = True
             attempt.is_in_doubt = False
             self._session.submit(State(attempt.item), partial(self._rechecked, attempt))

@@ -58,11 +58,6 @@ class Script:
     function: str
 
     @property
-    def freeing_function(self) -> str:
-        """The same function for a server that is out of memory: for what only gives back."""
-        return f"{self.function}_freeing"
-
-    @property
     def library(self) -> str:
         """The text that makes it a function of a server."""
         return self.library_named(self.function)

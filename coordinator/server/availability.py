@@ -37,18 +37,18 @@ class ConnectionState:
     def lost(self, error: Exception) -> None:
         """Note that it failed; called for each failure, logged once."""
         self._is_lost = True
-        self._availability._note_lost(self, error)  # noqa: SLF001 - the two are one thing
+        self._availability.note_lost(self, error)
 
     def back(self) -> None:
         """Note that it works; logged if its loss was."""
         if self._is_lost:
             self._is_lost = False
-            self._availability._note_back(self)  # noqa: SLF001
+            self._availability.note_back(self)
 
     def forget(self) -> None:
         """Note that it was closed and so will not be back; others are logged again."""
         self._is_lost = False
-        self._availability._forget(self)  # noqa: SLF001
+        self._availability.forget(self)
 
     @property
     def fields(self) -> dict[str, Any]:
@@ -77,7 +77,8 @@ class Availability:
         """
         return ConnectionState(self, {"noticed_by": name, **fields})
 
-    def _note_lost(self, connection: ConnectionState, error: Exception) -> None:
+    def note_lost(self, connection: ConnectionState, error: Exception) -> None:
+        """Log the loss of a connection, unless another one's was logged and lasts."""
         with self._lock:
             if self._logged is not None:
                 return
@@ -89,11 +90,12 @@ class Availability:
             error=str(error)[:200] or type(error).__name__,
         )
 
-    def _note_back(self, connection: ConnectionState) -> None:
-        if self._forget(connection):
+    def note_back(self, connection: ConnectionState) -> None:
+        """Log the return of a connection, if its loss was logged."""
+        if self.forget(connection):
             log.warning("coordinator_available", server=str(self._address), **connection.fields)
 
-    def _forget(self, connection: ConnectionState) -> bool:
+    def forget(self, connection: ConnectionState) -> bool:
         """Let the loss of another be logged; return whether the loss of this one was."""
         with self._lock:
             was_logged = self._logged is connection

@@ -26,16 +26,20 @@ _Placing = Generator[tuple[str, ...], Any, tuple[str, bool]]
 
 
 class Libraries:
-    """Under which names a server has this version's libraries; every thread may use it."""
+    """Under which names a server has this version's libraries; every thread may use it.
+
+    Attributes:
+        names: names on the server by `Script.function`, of those that are known.
+    """
 
     def __init__(self) -> None:
-        self._verified: dict[str, str] = {}  # names on the server, by `Script.function`
-        self._names: dict[str, str] = {}  # the same, kept while they are in doubt
+        self._verified: dict[str, str] = {}  # the same, of which the code was read
+        self.names: dict[str, str] = {}  # kept while they are in doubt
 
     def function(self, script: Script) -> str:
         """Return the name under which to call a script."""
         name = script.function
-        return self._names.get(name, name)
+        return self.names.get(name, name)
 
     def freeing_function(self, script: Script) -> str:
         """Return the name under which to call what only gives back (spec 06)."""
@@ -102,7 +106,7 @@ class Libraries:
                 used_instead=name,
                 remedy="see who may call FUNCTION LOAD; then FUNCTION DELETE the replaced one",
             )
-        self._verified[script.function] = self._names[script.function] = name
+        self._verified[script.function] = self.names[script.function] = name
 
 
 def _place(script: Script) -> _Placing:

@@ -62,6 +62,7 @@ class Session:
         self.keys = keys
         self._server = server
         self._batch = batch
+        self._function = batch.function  # once: it is put together each time
         self._key_list = keys.all
         self._listener = listener
         self._loop = asyncio.get_running_loop()
@@ -207,9 +208,9 @@ class Session:
         if wire is None or membership is None:
             self._link.repair()
             return
-        libraries = self._server.libraries
-        name_of = libraries.freeing_function if self._batches.is_freeing else libraries.function
-        function = name_of(self._batch)
+        function = self._server.libraries.names.get(self._function, self._function)
+        if self._batches.is_freeing:
+            function = f"{function}_freeing"
         try:
             wire.write(
                 "FCALL", function, len(self._key_list), *self._key_list, *self._batches.arguments

@@ -49,8 +49,7 @@ class TaskAdmissionController:
     Args:
         server: the process's connection to the pool's server, which is outside cluster mode.
         pool: the pool's name.
-        functions: what this process's workers run; told to the pool, so that a submit of a function
-            that nobody runs is refused.
+        functions: what this process's workers run, which is told to the pool.
         on_lease_lost: told of each lease that ended without being finished, so that its task's
             code can be stopped: another member is free to run it.
 
@@ -133,8 +132,8 @@ class TaskAdmissionController:
         """Pause, drain or open the pool for all its members.
 
         A paused pool admits nothing; what runs goes on. A draining one takes no new tasks
-        (``shutdown``) and goes on with those that it has. Like every call of a member it makes the
-        pool if there is none; an operator, who may mistype a name, uses `set_pool_state`.
+        (``shutdown``) and goes on with those that it has. It makes the pool if there is none; an
+        operator, who may mistype a name, uses `set_pool_state`.
 
         Raises:
             ConfigurationError: no such state.
@@ -158,21 +157,22 @@ class TaskAdmissionController:
         Args:
             slots: how many at most.
             in_progress_seconds: how long arq's in-progress mark lives.
-            under_pressure: resources whose provider has no room now; tasks that ask for them are
-                admitted only where there are no others.
+            under_pressure: resources whose provider has no room now; their tasks come last.
         """
-        ask = Admit(slots, in_progress_seconds, tuple(under_pressure))
-        return self.take_admission(await self.session.ask(ask))
+        asked = self.session.ask(Admit(slots, in_progress_seconds, tuple(under_pressure)))
+        try:
+            return self.take_admission(await asked)
+        except asyncio.CancelledError:
+            if asked.done() and not asked.cancelled() and asked.exception() is None:
+                self._give_back(asked.result())  # it came in the turn of the cancellation
+            raise
 
     def finish(
         self, lease: TaskAdmissionLease, outcome: TaskOutcome
     ) -> asyncio.Future[ReleaseResult]:
         """End a lease: result, arq's keys, ledger and what became ready, in one script.
 
-        With a lost lease nothing is written.
-
-        Returns:
-            At once, a future under way; it never raises.
+        Returns at once a future that never raises. With a lost lease nothing is written.
         """
         self._held.pop(lease.lease_id, None)
         return self.session.ask(End(lease.lease_id, outcome))
@@ -228,10 +228,13 @@ class TaskAdmissionController:
     def on_unclaimed(self, operation: Operation[Any], reply: Reply) -> None:
         """Give back what an ask granted to a caller that has gone."""
         if isinstance(operation, Admit):
-            known = set(self._held)  # started, by an ask that raised later
-            for lease in self.take_admission(operation.decode(reply)).leases:
-                if lease.lease_id not in known:
-                    self.return_unstarted(lease)
+            self._give_back(operation.decode(reply))
+
+    def _give_back(self, admitted: Admitted) -> None:
+        known = set(self._held)  # started, by an ask that raised later
+        for lease in self.take_admission(admitted).leases:
+            if lease.lease_id not in known:
+                self.return_unstarted(lease)
 
     # -- looking
 
@@ -244,11 +247,7 @@ class TaskAdmissionController:
         return (await self._reader.snapshot()).blocked
 
     async def ask(self, name: str, *args: str | int | bytes) -> list[Any]:
-        """Run one operation of the pool and return its result.
-
-        Raises:
-            CoordinatorError: the shared state could not be used.
-        """
+        """Run one operation of the pool and return its result; raises a `CoordinatorError`."""
         return await self.session.ask(Named(name, args))
 
     def say(self, kind: str, lease: TaskAdmissionLease) -> None:

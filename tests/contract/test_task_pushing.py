@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -255,3 +256,27 @@ async def test_member_that_is_stopping_says_again_that_it_takes_no_more(
             return not await connection.client.exists(taker.keys["idle"])
 
         await wait_until(is_known)
+
+
+async def test_tasks_that_come_in_the_turn_of_a_cancellation_go_back(
+    tasks: TaskAdmissionController,
+) -> None:
+    await tasks.queue.submit(task("t"))
+    take_reply = tasks.session._batches.take_reply
+    asking = asyncio.ensure_future(tasks.admit(1))
+
+    def take_and_cancel(*reply: Any, **more: Any) -> None:
+        take_reply(*reply, **more)
+        tasks.session._batches.take_reply = take_reply
+        asking.cancel()
+
+    tasks.session._batches.take_reply = take_and_cancel
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+
+    async def is_back() -> bool:
+        return (await tasks.queue.view()).queued_total == 1
+
+    await wait_until(is_back)
+    (lease,) = (await tasks.admit(1)).leases
+    assert lease.item.job_try == 1
