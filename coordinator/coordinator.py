@@ -79,7 +79,7 @@ class Coordinator:
         """Connect to a server and check that it can be used.
 
         Args:
-            url: ``embedded://``, ``redis://``, ``rediss://`` or ``unix://``.
+            url: ``embedded://``, ``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://``.
             settings: TTL and deadlines; the defaults are safe.
 
         Raises:

@@ -50,7 +50,7 @@ def connect(
     ``shutdown``, gives every lease back and leaves the fleet.
 
     Args:
-        url: ``embedded://``, ``redis://``, ``rediss://`` or ``unix://``.
+        url: ``embedded://``, ``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://``.
         settings: TTL and deadlines; the defaults are safe.
         classify: reads from an exception how an attempt ended; the default knows statuses and
             hints of ``httpx`` and the SDKs on it, timeouts and connection errors.

@@ -24,9 +24,11 @@ from forebay.coordinator.server.url_parameters import (
 EXPECTED_FORMS = (
     "embedded://[name or /absolute/folder], redis://[user:password@]host[:port][/database], "
     "rediss://... (the same over TLS), valkey:// and valkeys:// (the same two), or "
-    "unix:///absolute/path[?db=number]"
+    "unix:///absolute/path[?db=number], "
+    "redis+sentinel://[user:password@]host[:port],.../service[/database]"
 )
 _DEFAULT_PORT = 6379
+_SENTINEL_PORT = 26379
 _SAME_SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
 _OTHER_SCHEMES = {
     **dict.fromkeys(("tcp", "redis+tcp"), "write redis:// for it"),
@@ -129,7 +131,37 @@ class UnixAddress:
         return f"unix://{_masked_user(self)}{quote(self.path)}?db={self.database}"
 
 
-ServerAddress = EmbeddedAddress | TcpAddress | UnixAddress
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentinelAddress:
+    """The primary that Sentinels name at each connect.
+
+    Attributes:
+        sentinels: host and port of each Sentinel, in the order in which they are asked.
+        service: the name under which they watch the primary.
+        database: number of the logical database.
+        username: ACL user of the primary, or None for ``default``.
+        password: its password; never shown.
+        sentinel_username: ACL user of the Sentinels.
+        sentinel_password: its password; never shown.
+    """
+
+    sentinels: tuple[tuple[str, int], ...]
+    service: str
+    database: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    sentinel_username: str | None = None
+    sentinel_password: str | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        hosts = ",".join(
+            f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.sentinels
+        )
+        place = f"{hosts}/{quote(self.service)}/{self.database}"
+        return f"redis+sentinel://{_masked_user(self)}{place}"
+
+
+ServerAddress = EmbeddedAddress | TcpAddress | UnixAddress | SentinelAddress
 
 
 def parse_url(url: str) -> ServerAddress:
@@ -159,8 +191,12 @@ def parse_url(url: str) -> ServerAddress:
             return _tcp(url, parts, scheme)
         case "unix":
             return _unix(url, parts)
+        case "redis+sentinel" | "valkey+sentinel":
+            return _sentinel(url, parts)
+        case "sentinel" | "redis-sentinel":
+            raise _refusal(url, "its scheme is not known, write redis+sentinel:// for it")
         case scheme if "sentinel" in scheme or "cluster" in scheme:
-            what = "Sentinel" if "sentinel" in scheme else "Redis Cluster"
+            what = "TLS with Sentinel" if "sentinel" in scheme else "Redis Cluster"
             raise ConfigurationError(
                 f"server URL {mask_url(url)!r}: {what} is not supported by this "
                 f"version yet; expected {EXPECTED_FORMS}; give the URL of a single server"
@@ -216,8 +252,8 @@ def _data_home(url: str) -> Path:
 def _tcp(url: str, parts: SplitResult, scheme: str) -> TcpAddress:
     if "," in parts.netloc.rpartition("@")[2]:
         raise _refusal(
-            url, "it names several hosts, as for a cluster or for Sentinel, neither of which this"
-            " version supports; write one server outside cluster mode"
+            url, "it names several hosts, as for a cluster, which this version does not support;"
+            " write one server outside cluster mode, or redis+sentinel:// for Sentinels"
         )  # fmt: skip
     if not parts.hostname:
         raise _refusal(url, "its host is missing, as in redis://localhost:6379/0")
@@ -239,9 +275,26 @@ def _tcp(url: str, parts: SplitResult, scheme: str) -> TcpAddress:
     )
 
 
-def _port(url: str, parts: SplitResult) -> int:
+def _sentinel(url: str, parts: SplitResult) -> SentinelAddress:
+    query = _query(url, parts, "redis+sentinel")
+    hosts = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",")]
+    service, _, database = unquote(parts.path).strip("/").partition("/")
+    if not service or not all(host.hostname for host in hosts):
+        raise _refusal(url, "write each Sentinel and the service: redis+sentinel://a:26379,b/main")
+    return SentinelAddress(
+        sentinels=tuple((host.hostname or "", _port(url, host, _SENTINEL_PORT)) for host in hosts),
+        service=service,
+        database=_database(url, database, query.get("db", "")),
+        username=_decoded(parts.username),
+        password=_decoded(parts.password),
+        sentinel_username=query.get("sentinel_username") or None,
+        sentinel_password=query.get("sentinel_password") or None,
+    )
+
+
+def _port(url: str, parts: SplitResult, default: int = _DEFAULT_PORT) -> int:
     try:
-        port = _DEFAULT_PORT if parts.port is None else parts.port
+        port = default if parts.port is None else parts.port
     except ValueError:
         port = 0
     if port == 0:
@@ -285,7 +338,7 @@ def _decoded(text: str | None) -> str | None:
     return unquote(text) or None if text else None
 
 
-def _masked_user(address: TcpAddress | UnixAddress) -> str:
+def _masked_user(address: TcpAddress | UnixAddress | SentinelAddress) -> str:
     if address.username is None and address.password is None:
         return ""
     secret = "" if address.password is None else ":***"

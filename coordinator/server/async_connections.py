@@ -12,8 +12,14 @@ from collections.abc import Iterable
 
 import redis.asyncio as aioredis
 from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.sentinel import SentinelManagedConnection
 
-from forebay.coordinator.server.address import ServerAddress, TcpAddress, UnixAddress
+from forebay.coordinator.server.address import (
+    SentinelAddress,
+    ServerAddress,
+    TcpAddress,
+    UnixAddress,
+)
 
 
 class _Cancellable(AbstractConnection):
@@ -43,6 +49,10 @@ class _TlsConnection(_Cancellable, aioredis.SSLConnection):
     pass
 
 
+class _SentinelConnection(_Cancellable, SentinelManagedConnection):
+    pass
+
+
 class _UnixConnection(_Cancellable, aioredis.UnixDomainSocketConnection):
     pass
 
@@ -51,6 +61,8 @@ def async_connection_class(address: ServerAddress) -> type[AbstractConnection]:
     """Return which connection reaches an address."""
     if isinstance(address, UnixAddress):
         return _UnixConnection
+    if isinstance(address, SentinelAddress):
+        return _SentinelConnection
     if isinstance(address, TcpAddress) and address.tls is not None:
         return _TlsConnection
     return _TcpConnection

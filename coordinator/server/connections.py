@@ -17,6 +17,7 @@ import redis.asyncio as aioredis
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
+from redis.sentinel import SentinelManagedConnection
 
 from forebay.contracts.errors import (
     ConfigurationError,
@@ -26,11 +27,13 @@ from forebay.contracts.errors import (
 )
 from forebay.coordinator.server.address import (
     EmbeddedAddress,
+    SentinelAddress,
     ServerAddress,
     TcpAddress,
     UnixAddress,
 )
 from forebay.coordinator.server.async_connections import async_connection_class
+from forebay.coordinator.server.sentinels import async_pool, sync_pool
 
 CONNECT_TIMEOUT_SECONDS = 2.0
 SOCKET_TIMEOUT_SECONDS = 5.0
@@ -83,7 +86,8 @@ def open_async(
     Raises:
         ConfigurationError: the address is an embedded one.
     """
-    pool = aioredis.ConnectionPool(
+    pool = async_pool(
+        address,
         connection_class=async_connection_class(address),
         retry=AsyncRetry(NoBackoff(), 0),
         max_connections=max_connections,
@@ -117,7 +121,8 @@ def open_sync(
     Raises:
         ConfigurationError: the address is an embedded one.
     """
-    pool = redis.ConnectionPool(
+    pool = sync_pool(
+        address,
         connection_class=_sync_connection_class(address),
         retry=Retry(NoBackoff(), 0),
         max_connections=max_connections,
@@ -227,9 +232,8 @@ def require_single(server_info: Mapping[str, Any], address: ServerAddress) -> No
             )
         case "sentinel":
             raise ConfigurationError(
-                f"the server at {address} is a Sentinel, which this version does not support;"
-                " expected the server that it watches; give the URL of a proxy or a DNS name that"
-                " follows its failovers"
+                f"the server at {address} is a Sentinel, expected the server that it watches; give"
+                " the URL redis+sentinel://host:port,.../service, which follows its failovers"
             )
         case _:
             pass
@@ -318,6 +322,8 @@ def _connection_settings(
                 }
         case UnixAddress():
             settings |= {"path": address.path}
+        case SentinelAddress():  # host and port are those of the primary
+            settings |= {"socket_keepalive": True}
         case _:
             assert_never(address)
     return settings | {
@@ -328,6 +334,8 @@ def _connection_settings(
 
 
 def _sync_connection_class(address: ServerAddress) -> type[redis.connection.AbstractConnection]:
+    if isinstance(address, SentinelAddress):
+        return SentinelManagedConnection
     if isinstance(address, UnixAddress):
         return redis.UnixDomainSocketConnection
     if isinstance(address, TcpAddress) and address.tls is not None:

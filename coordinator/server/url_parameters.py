@@ -12,6 +12,7 @@ TAKEN: Final[Mapping[str, tuple[str, ...]]] = {
     "redis": ("db",),
     "rediss": ("db", *TLS_FILES, *_TLS_CHECKS),
     "unix": ("db",),
+    "redis+sentinel": ("db", "sentinel_username", "sentinel_password"),
 }
 """What each scheme takes."""
 
@@ -40,7 +41,7 @@ def read_parameters(scheme: str, query: str) -> dict[str, str]:
     """Return the parameters of a URL by name.
 
     Args:
-        scheme: ``redis``, ``rediss`` or ``unix``.
+        scheme: ``redis``, ``rediss``, ``unix`` or ``redis+sentinel``.
         query: the part of the URL behind its ``?``.
 
     Raises:

@@ -7,6 +7,7 @@ import pytest
 from forebay.contracts.errors import ConfigurationError
 from forebay.coordinator.server.address import (
     EmbeddedAddress,
+    SentinelAddress,
     TcpAddress,
     TlsFiles,
     UnixAddress,
@@ -56,6 +57,22 @@ SECRET = "hunter2"
         (
             "rediss://example.org?ssl_cert_reqs=required&ssl_check_hostname=true",
             TcpAddress(host="example.org", tls=TlsFiles()),
+        ),
+        (
+            "redis+sentinel://a/main",
+            SentinelAddress(sentinels=(("a", 26379),), service="main"),
+        ),
+        (
+            "valkey+sentinel://ann:hunter2@a:1,[::1]:2/a%20b/3?sentinel_username=s&sentinel_password=hunter2",
+            SentinelAddress(
+                sentinels=(("a", 1), ("::1", 2)),
+                service="a b",
+                database=3,
+                username="ann",
+                password=SECRET,
+                sentinel_username="s",
+                sentinel_password=SECRET,
+            ),
         ),
         ("unix:///run/redis.sock", UnixAddress(path="/run/redis.sock")),
         ("unix:///a%20b/s?db=2", UnixAddress(path="/a b/s", database=2)),
@@ -117,6 +134,12 @@ def test_embedded_takes_an_absolute_folder():
         "unix://",
         "unix:///",
         "unix://relative/path",
+        "redis+sentinel://a:26379",
+        "redis+sentinel://a:26379,/main",
+        "redis+sentinel://a:x/main",
+        "redis+sentinel://a/main/one",
+        "redis+sentinel://a/main/0?db=1",
+        "redis+sentinel:///main",
         "unix:///run/s?db=one",
         "unix:///run/s?database=1",
         "embedded:///",
@@ -152,6 +175,8 @@ def test_any_other_url_is_refused_with_its_name_and_a_remedy(url):
         ("redis+socket:///run/s?virtual_host=1", "write unix:///absolute/path"),
         ("unix:///run/s?virtual_host=1", "write db"),
         ("tcp://h:6379", "write redis://"),
+        ("sentinel://h:26379;sentinel://i:26379", "write redis+sentinel://"),
+        ("redis+sentinel://a:26379", "write each Sentinel and the service"),
         ("redis+tls://h:6379", "write rediss://"),
         ("https://name.upstash.example", "write the server's redis:// or rediss:// URL"),
         ("localhost:6379", "write redis://host:port"),
@@ -167,7 +192,7 @@ def test_a_form_of_another_library_is_answered_with_the_form_to_write(url, form)
 
 @pytest.mark.parametrize(
     "scheme",
-    ["redis+sentinel", "redis+cluster", "rediss+sentinel", "sentinel", "valkey+cluster", "cluster"],
+    ["redis+cluster", "rediss+sentinel", "valkeys+sentinel", "valkey+cluster", "cluster"],
 )
 def test_topologies_of_later_versions_are_refused_by_name(scheme):
     with pytest.raises(ConfigurationError, match="not supported by this version yet"):
@@ -180,11 +205,12 @@ def test_topologies_of_later_versions_are_refused_by_name(scheme):
         "redis://ann:hunter2@example.org:6379/0",
         "rediss://:hunter2@[::1]/0",
         "unix://:hunter2@/run/s?db=1",
+        "redis+sentinel://:hunter2@a:1/main?sentinel_password=hunter2",
     ],
 )
 def test_no_text_of_an_address_shows_its_password(url):
     address = parse_url(url)
-    assert isinstance(address, TcpAddress | UnixAddress)
+    assert isinstance(address, TcpAddress | UnixAddress | SentinelAddress)
     assert address.password == SECRET
     for text in (str(address), repr(address), f"{address}", repr([address])):
         assert SECRET not in text
@@ -206,7 +232,8 @@ def test_no_text_of_an_address_shows_its_password(url):
         "redis:hunter2@example.org",
         "ann:hunter2@example.org",
         "redis://example.org/0?password=hunter2",
-        "redis+sentinel://:hunter2@a:1,b:2/main",
+        "redis+sentinel://:hunter2@a:1,b:2",
+        "redis+sentinel://a:1,b:2/main?sentinel_password=hunter2&sentinel_user=x",
         "embedded://ann:hunter2@name",
     ],
 )
@@ -229,6 +256,7 @@ def test_no_refusal_shows_a_password(url):
         "rediss://example.org:6380/1?ssl_ca_certs=/ca.pem&ssl_cert_reqs=none",
         "rediss://example.org:6380/1?ssl_check_hostname=false",
         "unix:///a%20b/s?db=2",
+        "redis+sentinel://a:1,[::1]:2/main/3",
         "embedded:///srv/a%20b",
     ],
 )

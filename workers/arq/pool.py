@@ -62,7 +62,7 @@ async def create_pool(
     """Connect a program to a task pool; what it gives is used as arq's ``create_pool``'s is.
 
     Args:
-        url: ``embedded://``, ``redis://``, ``rediss://`` or ``unix://``.
+        url: ``embedded://``, ``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://``.
         pool: the pool's name.
         serializer: of the pool's jobs and results.
         settings: how the process takes part in the fleet.

@@ -232,8 +232,8 @@ def _url_of(settings: RedisSettings) -> str:
         return f"unix://{user}{quote(settings.unix_socket_path)}?db={settings.database}"
     if not isinstance(settings.host, str):
         raise ConfigurationError(
-            "redis_settings names several hosts, and Sentinel is not supported by this version yet;"
-            " name one host."
+            "redis_settings names several hosts; name one, or say the server's url instead, for"
+            " Sentinels redis+sentinel://host:port,.../service (forebay worker --url)."
         )
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     place = f"{user}{host}:{settings.port}/{settings.database}"
