@@ -283,6 +283,7 @@ class Attempt:
         """Begin anew with what is left of the wait; return False where nothing is."""
         self.end = None
         self.is_waiting = False
+        self.lost_because = None
         if self.deadline is None:
             return True
         self.wait = str(max(0, round((self.deadline - now) * 1e6)))

@@ -143,10 +143,10 @@ class Batches:
 
     def begin(self, first: Sequence[tuple[Operation[Any], Told[Any]]]) -> None:
         """Begin a membership: calls are numbered from 1, and ``first`` comes before all else."""
-        self._number = 0
-        waiting, self._queue = self._queue, deque()
-        for operation, told in first:
-            self.add(Pending(operation, told))
+        ahead = [Pending(operation, told) for operation, told in first]  # all, before any is added
+        waiting, self._queue, self._number = self._queue, deque(), 0
+        for pending in ahead:
+            self.add(pending)
         self._queue += waiting
 
     # -- calls

@@ -177,24 +177,24 @@ class Session:
     @property
     def _sending_as(self) -> Membership | None:
         """The membership under which a call can be sent now."""
-        if self._link.wire is None or isinstance(self._memberships.state, Expired):
-            return None
-        return self.membership
+        is_down = self._link.wire is None or isinstance(self._memberships.state, Expired)
+        return None if is_down else self.membership
 
     def _flush(self) -> None:
         self._flush_due = None
-        if self._batches.under_way or self.is_closed:
+        if self._batches.under_way:
             return
-        if isinstance(self._memberships.state, Expired):
+        if self.is_closed:  # by the server too, where it no longer knows a member that is leaving
+            self._batches.give_up_all(CoordinatorUnavailable(CLOSED))
+        elif isinstance(self._memberships.state, Expired):
             if not self._link.is_repairing:
                 self._memberships.lose()
                 self._link.repair()
         elif self._batches.has_waiting:
-            membership = self._sending_as
-            if membership is None:
-                self._link.repair()
-            else:
+            if membership := self._sending_as:
                 self._send_new(is_any=self._batches.take_next(membership))
+            else:
+                self._link.repair()
 
     def _send_new(self, *, is_any: bool) -> None:
         if is_any:

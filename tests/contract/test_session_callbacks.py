@@ -103,6 +103,7 @@ class Broken(Operation[list[Any]]):
         return self
 
     def encode(self) -> Args:
+        self._raise("encode")
         return Look().encode()
 
     def decode(self, reply: Reply) -> list[Any]:
@@ -242,6 +243,46 @@ async def test_a_listener_that_raises_while_joining_anew_keeps_nobody_out(
     lease = await soon(requests.acquire(item()))
     assert (await requests.release(lease, forebay.SUCCESS)).released
     assert calls
+
+
+async def test_an_operation_of_a_join_that_raises_leaves_no_waiting_one_without_a_result(
+    requests: Controller,
+    session: Session,
+    coordinator: Coordinator,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shard, broken = requests._shards[MODEL], Broken("encode")
+    join = shard.on_joined
+
+    def on_joined(membership: Any) -> Any:
+        return [(broken, broken.told), *join(membership)]
+
+    monkeypatch.setattr(shard, "on_joined", on_joined)
+    await coordinator.client.flushall()
+    assert await soon(session.ask(Look())) == ["unknown"]
+    assert broken.heard == [["unknown"]]
+
+
+async def test_a_loss_under_an_earlier_membership_is_not_told_of_a_later_lease(
+    requests: Controller, session: Session, coordinator: Coordinator
+) -> None:
+    await requests.register(MODEL, "main", 1)
+    await requests.acquire(item())
+    waiting = asyncio.ensure_future(requests.acquire(item()))
+    shard = requests._shards[MODEL]
+    await wait_until(lambda: waiting_on(shard) == 1)
+    attempt = next(iter(shard._attempts.values()))
+    await coordinator.client.flushall()
+    before = session.membership
+    assert before is not None
+    granted = ["granted", attempt.encoded_id, 1, 1, 0, 1]
+    shard.on_notices(before.generation, [granted, ["lost", attempt.encoded_id, "max_hold"]])
+    session._memberships.expire(before)
+    session._memberships.lose()
+    lease = await soon(waiting)
+    assert lease.member_id != before.member_id
+    assert lease.lease_id not in requests._shards._on_lease_lost
+    assert (await requests.release(lease, forebay.SUCCESS)).released
 
 
 # -- what cannot be read, and what cannot be written

@@ -130,6 +130,31 @@ async def test_a_close_before_the_first_join_waits_for_no_server(redis_url: str)
             proxy.flow()
 
 
+async def test_a_close_under_a_membership_that_has_ended_waits_for_no_deadline(
+    redis_url: str,
+) -> None:
+    """A call under way is answered NOMEMBER; its deadline is far above the test's patience."""
+    patient = settings(call_timeout_seconds=60.0)
+    async with (
+        FaultyProxy(redis_url) as proxy,
+        await Coordinator.open(proxy.url, patient) as coordinator,
+    ):
+        requests = Controller(coordinator)
+        await requests.register(MODEL, "mine", 1)
+        session = session_of(requests)
+        await coordinator.client.flushall()
+        proxy.stall()
+        asked = session.ask(Sweep())
+        await wait_until(lambda: bool(session._batches.under_way))
+        closing = asyncio.ensure_future(requests.close())
+        await wait_until(lambda: session._batches.has_waiting)
+        proxy.flow()
+        with pytest.raises(CoordinatorUnavailable):
+            await soon(asked)
+        await soon(closing)
+        assert coordinator.heartbeat._memberships == {}
+
+
 async def test_one_shard_that_cannot_be_closed_keeps_no_other_open(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
