@@ -18,6 +18,7 @@ from forebay.contracts.errors import (
     ConfigurationError,
     CoordinatorError,
     CoordinatorFull,
+    CoordinatorUnavailable,
     ForebayError,
     SchemaMismatch,
 )
@@ -114,5 +115,9 @@ def refused_operation(code: str, detail: str) -> ForebayError:
         return ConfigurationError(
             f"attempt id {unquote(detail)!r} was used before; make one per attempt, or leave it"
             " out: RequestAdmissionItem makes its own."
+        )
+    if code == "NOMEMBER":
+        return CoordinatorUnavailable(
+            "this process has left the shard, so that nothing is given to it; connect anew."
         )
     return CoordinatorError(f"the shard refused an operation: {code} {detail}; please report this.")

@@ -57,14 +57,14 @@
 --                        run_accept run; run_refuse run reason
 -- Reply
 --   JSON [now_us, next_wake_us, generation, results, notices]: a result per operation (accepted,
---   known, refused, admitted, released, duplicate, stale_lease, unknown_lease, discarded, unknown,
+--   known, refused, error, admitted, released, duplicate, stale_lease, unknown_lease, discarded, unknown,
 --   claimed, served, said, set, left, leaving, progress, stopped, written, ended, cancelled, noted), and what the caller
 --   should look at (work, task, due, row_group). Other members get their notices by channel. If tasks were
 --   admitted, an array: that JSON, then payloads, of which each lease names its own from 1, a cell
 --   none (0); a repeated batch is answered with the JSON alone.
 -- Errors
---   NOMEMBER the caller is not a member (any more); OLDBATCH a late duplicate; BADBATCH operations
---   that cannot be read
+--   NOMEMBER the caller is not a member (any more), or of one operation: it has left in this batch;
+--   OLDBATCH a late duplicate; BADBATCH operations that cannot be read
 -- Cost
 --   O(signatures + log n) per admitted task, where no first task may go of at most 64 tasks in 8 groups
 --   behind those that the member does not serve, with the policy that borrows of at most 32 heads besides,
@@ -155,7 +155,8 @@ end
 local results = {}
 for i = 1, #calls do
   first_argument, last_argument = calls[i][2], calls[i][3]
-  results[i] = calls[i][1](unpack(ARGV, first_argument, math.min(last_argument, first_argument + 9)))
+  results[i] = has_left and refused_to_left(ARGV[first_argument - 2])
+    or calls[i][1](unpack(ARGV, first_argument, math.min(last_argument, first_argument + 9)))
 end
 
 settle_after()

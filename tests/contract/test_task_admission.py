@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
 
+from forebay.contracts.errors import CoordinatorUnavailable
 from forebay.contracts.identity import TaskGroupKind
 from forebay.contracts.task_policies import (
     BoundedBorrowTaskAdmissionPolicyConfig,
@@ -180,3 +182,17 @@ async def test_pools_of_one_process_are_apart(
         assert (lease.item.task_id, (await other.explain_blocked()).queued_count) == ("c", 1)
         with pytest.raises(TaskAdmissionError, match="'gpu', which this pool does not have"):
             await other.queue.submit(task("e", gpu=1))
+
+
+async def test_an_admit_that_crosses_a_close_leaves_no_lease(
+    coordinator: Coordinator, tasks: TaskAdmissionController
+) -> None:
+    leaving = TaskAdmissionController(coordinator, tasks.pool)
+    await leaving.set_limit("gpu", 2)
+    await tasks.queue.submit(task("t"))
+    closed, admitted = await asyncio.gather(
+        leaving.close(), leaving.admit(1), return_exceptions=True
+    )
+    assert closed is None
+    assert isinstance(admitted, CoordinatorUnavailable)
+    assert [lease.item.task_id for lease in (await tasks.admit(1)).leases] == ["t"]

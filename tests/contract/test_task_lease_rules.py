@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -10,6 +11,7 @@ import redis
 from tests.contract.pool_under_clock import (
     START_MS,
     Pool,
+    demand,
     honest_pool,
     tasks_of,
 )
@@ -102,6 +104,22 @@ def test_leaving_gives_tasks_back_at_once(pool: Pool) -> None:
     assert pool.ask("m", "leave") == ["left"]
 
     assert "in-progress" not in pool.arq("t")
+    assert tasks_of(pool.admit(1, by="n")) == ["t"]
+
+
+@pytest.mark.parametrize(
+    "operation",
+    [demand(2), ("serve", "f"), ("run_submit", "r", "{}", "{}"), ("run_collect", "r")],
+    ids=lambda operation: operation[0],
+)
+def test_a_member_that_has_left_is_given_nothing_later_in_its_batch(
+    pool: Pool, operation: tuple[Any, ...]
+) -> None:
+    pool.open("m", "n")
+    pool.submit("t")
+    assert pool.ask_all("m", ("leave",), operation) == [["left"], ["error", "NOMEMBER", "m"]]
+
+    assert pool.audit().differences == ()
     assert tasks_of(pool.admit(1, by="n")) == ["t"]
 
 

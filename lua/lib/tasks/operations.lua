@@ -290,7 +290,19 @@ function OPERATIONS.configure(policy, reserve_after_us, events_kept, max_losses)
   return '["set"]'
 end
 
+local has_left = false -- whether the caller's membership ended in this batch
+
 -- A clean shutdown: the tasks of this member go back at once, 200 a call.
 function OPERATIONS.leave()
-  return end_member(member_id, 'left') and '["left"]' or '["leaving"]'
+  has_left = has_left or end_member(member_id, 'left')
+  return has_left and '["left"]' or '["leaving"]'
+end
+
+-- What gives something to its caller is refused to one that has left in this batch: nobody would ever
+-- take it back.
+local function refused_to_left(name)
+  if name == 'admit' or name == 'serve' or name == 'run_submit' or name == 'run_collect' then
+    return '["error","NOMEMBER","' .. member_id .. '"]'
+  end
+  return nil
 end
