@@ -1,4 +1,4 @@
-"""A member's numbered batches: what waits, what is under way, what becomes of it (spec 06).
+"""A member's numbered batches: the queue, the call under way, the deadlines (spec 06).
 
 One call travels at a time. If its reply is lost it is sent again under its number, and counts once.
 """
@@ -42,8 +42,8 @@ class Pending(Generic[T]):
     """An operation on its way.
 
     Args:
-        operation: what is sent, or what makes it whenever its call is about to leave.
-        told: told once what becomes of it.
+        operation: the operation, or a function that makes it each time its call is about to leave.
+        told: called once with the outcome.
 
     Attributes:
         since: loop time when it was submitted.
@@ -70,14 +70,14 @@ class Pending(Generic[T]):
         self.is_given_up = False
 
     def prepare(self, membership: Membership) -> None:
-        """Settle what is sent, just before it is sent under a number for the first time."""
+        """Make the operation and its arguments, before its call is sent under a new number."""
         self.membership = membership
         if self._make is not None:
             self.operation = self._make()
             self.args = self.operation.encode()
 
     def sent(self, terms: Sequence[Any], payloads: Sequence[bytes]) -> tuple[Operation[T], Reply]:
-        """Return what was sent, and the reply to it of which these are the terms."""
+        """Return the operation that was sent, and its reply, made of these terms."""
         assert self.operation is not None  # noqa: S101 - for mypy; it was sent
         assert self.membership is not None  # noqa: S101 - so it was sent under one
         return self.operation, Reply(terms, self.membership, payloads)
@@ -87,14 +87,14 @@ Answered = list[tuple[Pending[Any], list[Any]]]
 
 
 class Batches:
-    """The operations of one member on their way; it sends nothing, which is for `Session` to do.
+    """The operations of one member, from their submission to their result; `Session` sends them.
 
     Args:
-        shard: whose they are, for messages.
+        shard: the shard's name, for messages.
         listener: told what a reply says beside the results.
         guard: logs what an operation raises.
         timeout_seconds: how long a caller waits for a result at most.
-        on_overdue: called when one has waited for so long; returns what such callers are told.
+        on_overdue: called when a caller has waited that long; returns the error for such callers.
 
     Attributes:
         under_way: the operations of the call that was not answered yet.
@@ -172,7 +172,7 @@ class Batches:
         return bool(self.under_way)
 
     def retake_sendable(self, error: Exception, membership: Membership) -> bool:
-        """Fail what has no form in bytes, as packing the call said, and take the rest instead."""
+        """Fail the operations that cannot be packed into bytes, and take the others again."""
         operations = self.end_call()
         self._number -= 1
         rest = [pending for pending in operations if is_sendable(pending.args)]
@@ -184,7 +184,7 @@ class Batches:
         return self.take(rest, membership)
 
     def end_call(self) -> list[Pending[Any]]:
-        """Return the operations that were under way; they are no more."""
+        """Return the operations of the call under way, and have none under way any more."""
         operations, self.under_way = self.under_way, []
         return operations
 
@@ -197,7 +197,7 @@ class Batches:
         *,
         between: Callable[[], None],
     ) -> None:
-        """Tell what a reply says: to the listener what befell the member, then each result.
+        """Read a reply: its notices are for the listener, each result is for its caller.
 
         Args:
             reply: the reply's text, or that and the payloads that it speaks of.
@@ -240,7 +240,7 @@ class Batches:
             self._listener.on_unclaimed(operation, reply)
 
     def requeue(self, operations: Sequence[Pending[Any]]) -> None:
-        """Sort what met the end of a membership: releases have nothing left to free."""
+        """Requeue operations that were refused with NOMEMBER; releases finish as `stale_lease`."""
         again = []
         for pending in operations:
             operation, stale = pending.sent(("stale_lease",), ())

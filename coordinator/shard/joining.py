@@ -49,7 +49,7 @@ class Memberships:
         keys: the shard.
         guard: logs what a timer or the listener raises.
         listener: told of each membership's beginning and end.
-        on_begun: told what must come before everything else in a membership.
+        on_begun: told the operations that come first in a membership.
         on_expired: told that a membership has ended, on this loop.
 
     Attributes:
@@ -152,7 +152,7 @@ class Memberships:
         self._watch(membership)
 
     def expire(self, membership: Membership) -> None:
-        """End a membership of which the shard, or the clock, says that it is over."""
+        """End a membership that has expired, as the shard says or by this process's clock."""
         if isinstance(self.state, Member) and self.state.membership is membership:
             self.state = Expired(membership)
             self._guard.call(self._listener.on_lost, membership)
@@ -170,7 +170,7 @@ class Memberships:
                 pass
 
     def lose(self) -> None:
-        """Tell what a membership that has expired lost, where no reply of it is to come."""
+        """Leave an expired membership behind and tell its losses; no reply is to come any more."""
         if isinstance(self.state, Expired):
             membership = self.state.membership
             self.state = Down(was_member=True)
@@ -179,7 +179,7 @@ class Memberships:
             self._guard.call(self._listener.on_lost, membership)
 
     def leave(self) -> None:
-        """Begin to leave the shard, where there is or may be a member."""
+        """Begin to leave the shard, if this process is a member or is about to be one."""
         match self.state:
             case Member(membership):
                 self.state = Leaving(membership)
@@ -189,12 +189,12 @@ class Memberships:
                 self.lose()
 
     def close(self) -> Membership | None:
-        """Be nothing to the shard any more; return the membership that still has to be ended."""
+        """Close for good; return the membership that still has to be ended, if there is one."""
         membership, self.state = self.state.membership, Closed()
         return membership
 
     def part(self, membership: Membership) -> None:
-        """Let a membership be renewed and woken no more."""
+        """Stop renewing a membership and listening for its wake-ups."""
         if self._watching is not None:
             self._watching.cancel()
         self._server.heartbeat.remove(membership)

@@ -1,4 +1,4 @@
-"""What an operation is, and what a shard is told beside the results of its operations (spec 06)."""
+"""Operations as values, and the interface of a shard to its session (spec 06)."""
 
 from __future__ import annotations
 
@@ -155,16 +155,19 @@ class Listener(Protocol):
         """Take how far from now time alone may change something; None if nobody waits."""
 
     def on_joined(self, membership: Membership, /) -> Sequence[tuple[Operation[Any], Told[Any]]]:
-        """Return what must come before everything else in a membership, and who is told of it.
+        """Return the operations that come first in a membership, each with the caller of it.
 
         Where it raises, the process is no member and joins again after a pause.
         """
 
     def on_lost(self, membership: Membership, /) -> None:
-        """Called when a membership ends, possibly twice. Its leases are, or will be, others'."""
+        """Called when a membership ends, possibly twice.
+
+        Its leases are, or soon will be, held by others.
+        """
 
     def on_resumed(self) -> None:
-        """Ask for what is waited for: wake-ups may have been lost."""
+        """Ask for the state of all attempts that wait: wake-ups may have been lost."""
 
     def on_unclaimed(self, operation: Operation[Any], reply: Reply) -> None:
         """Give back what a reply gave to a caller that has gone; see `Operation.undo`."""

@@ -38,7 +38,7 @@ from forebay.coordinator.tasks.upkeep import Upkeep
 PoolState = Literal["open", "paused", "draining"]
 
 UNREAD_SECONDS: Final = 30.0
-"""After which a task that this member cannot read may be admitted again."""
+"""After which a task that this member cannot read, or not start, may be admitted again."""
 
 log = Logger("forebay.tasks")
 

@@ -17,11 +17,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 
+from forebay.contracts.outcomes import TaskDeferred
 from forebay.contracts.tasks import TaskAdmissionLease
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.shard.operation import Outcome
 from forebay.coordinator.supervision import Guard
-from forebay.coordinator.tasks.controller import TaskAdmissionController
+from forebay.coordinator.tasks.controller import UNREAD_SECONDS, TaskAdmissionController
 from forebay.coordinator.tasks.operations import Admit, Admitted
 
 log = Logger("forebay.tasks")
@@ -111,11 +112,13 @@ class TaskPuller:
         self._ask()
 
     def _take(self, lease: TaskAdmissionLease) -> None:
-        """Start it, or give it back where no slot is free."""
+        """Start a task, or give it back where no slot is free or its start raised."""
         if self._is_stopped:
             self._controller.return_unstarted(lease)
         elif self._free_slots() > 0:
-            self._start(lease)
+            if not self._guard.call(self._start, lease):  # at once it would raise again
+                later = TaskDeferred(counts="nothing", delay_seconds=UNREAD_SECONDS)
+                self._controller.finish(lease, later)
         else:
             self._controller.return_unstarted(lease)
             self._ask()
@@ -135,8 +138,8 @@ class TaskPuller:
 
     def _answered(self, slots: int, admitted: Admitted) -> None:
         """Start what came."""
-        admission = self._controller.take_admission(admitted)
         self._asked -= slots
+        admission = self._controller.take_admission(admitted)
         self._is_idle = admitted.given < slots
         if not self._is_idle:
             self._may_be_work = True

@@ -10,7 +10,7 @@ import pytest
 
 from forebay.contracts.errors import CoordinatorFull
 from forebay.contracts.settings import MemberSettings
-from forebay.contracts.tasks import Admission
+from forebay.contracts.tasks import Admission, TaskAdmissionLease
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.operations import Admit
@@ -55,6 +55,29 @@ async def test_lone_task_starts_at_an_idle_member_with_its_payload(
     assert [lease.item.payload for lease in worker.started] == [b"payload", None]
     assert worker.tasks.seen == 2
     assert all(worker.tasks.is_held(lease) for lease in worker.started)
+    await worker.finish()
+
+
+async def test_a_start_that_raises_keeps_no_other_task_of_its_ask_from_starting(
+    coordinator: Coordinator, tasks: TaskAdmissionController, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    worker = Work(coordinator, tasks, 3, takes_pushes=False)
+    raised: list[TaskAdmissionLease] = []
+    start = worker._start
+
+    def raise_first(lease: TaskAdmissionLease) -> None:
+        if not raised:
+            raised.append(lease)
+            raise ValueError
+        start(lease)
+
+    monkeypatch.setattr(worker.puller, "_start", raise_first)
+    await worker.be_idle()
+    await tasks.queue.enqueue([task("a"), task("b"), task("c")])
+    await wait_until(lambda: len(worker.names) == 2)
+
+    assert raised[0].item.task_id not in worker.names
+    assert not worker.tasks.is_held(raised[0])
     await worker.finish()
 
 
