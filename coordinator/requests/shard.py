@@ -1,4 +1,4 @@
-"""This member's part of one provider/model: who waits here, what is held, what is registered."""
+"""This member's part of one provider/model: its attempts, its leases, its registrations."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ log = Logger("forebay.requests")
 
 
 class RequestShard:
-    """Asks and releases on one shard, and hears what becomes of it.
+    """Acquires and releases leases of one shard, and takes the notices of it.
 
     Args:
         server: the process's connection.

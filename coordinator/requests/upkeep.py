@@ -1,4 +1,4 @@
-"""What a member looks at again by itself, as a wake-up, a member or a registration may be lost."""
+"""A request shard's timers: rechecks of waiters, registrations made again, sweeps (spec 06)."""
 
 from __future__ import annotations
 

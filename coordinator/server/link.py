@@ -21,7 +21,7 @@ from forebay.coordinator.supervision import Background, Guard, pause_seconds
 class Link:
     """One connection to a server that has some scripts as functions.
 
-    It knows no call: whoever writes to ``wire`` knows what is under way.
+    It keeps no calls: the session that writes to ``wire`` does.
 
     Args:
         client: whose pool makes the connection; without a socket timeout.

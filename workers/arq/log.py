@@ -30,7 +30,7 @@ Fields = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerFacts:
-    """What the log tells of a worker as it starts.
+    """The facts of a worker that its log tells at the start.
 
     Attributes:
         pool: name of its task pool.

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
-    """What arq's ``run_job`` asks the server for first, as the admission brought it already.
+    """The values that arq's ``run_job`` reads first, as the admission brought them already.
 
     Attributes:
         payload: the job.

@@ -151,7 +151,7 @@ class JobPipeline(Pipeline):
         return self._jobs.answer(args, reply)
 
     async def execute(self, raise_on_error: bool = True) -> list[Any]:
-        """Run what was staged and return the replies.
+        """Run the staged commands and return their replies.
 
         Raises:
             JobUnreadable: a job or result in them is not what this pool writes.
