@@ -68,7 +68,7 @@ function SHARD.write(changes)
 end
 
 -- Note something for a member: it is told in the reply if it is the caller, else by its channel.
-local function notify(member, notice)
+function SHARD.notify(member, notice)
   local list = notices[member]
   if not list then
     list = {}
@@ -78,7 +78,7 @@ local function notify(member, notice)
 end
 
 -- The last act of a script: a message is a hint, so a failure to publish changes nothing.
-local function publish_notices(caller)
+function SHARD.publish(caller)
   local channel = string.sub(K.meta, 1, -5) .. 'wake:'
   for member, list in pairs(notices) do
     if member ~= caller then

@@ -112,7 +112,7 @@ caller = member_id
 settle()
 if not SUSPECTS.is_member(member_id, ended_left < MOST_ENDED) then
   save({})
-  publish_notices('')
+  SHARD.publish('')
   return redis.error_reply('NOMEMBER ' .. member_id)
 end
 
@@ -127,5 +127,5 @@ end
 
 local reply = SHARD.reply(member_id, next_wake_us(), results)
 save(has_left and {} or SHARD.keeping(member_id, number, reply))
-publish_notices(member_id)
+SHARD.publish(member_id)
 return reply

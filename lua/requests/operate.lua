@@ -150,5 +150,5 @@ local value = chosen[1](subject)
 grant_waiters()
 local wake_us = next_wake_us()
 save({})
-publish_notices('')
+SHARD.publish('')
 return '[' .. int(now_us) .. ',' .. int(wake_us) .. ',' .. int(value) .. ']'

@@ -148,7 +148,7 @@ settle()
 if not SUSPECTS.is_member(member_id, ended_left < MOST_ENDED) then
   settle_after()
   save({})
-  publish_notices('')
+  SHARD.publish('')
   return redis.error_reply('NOMEMBER ' .. member_id)
 end
 
@@ -162,7 +162,7 @@ end
 settle_after()
 local reply = SHARD.reply(member_id, next_wake_us(), results)
 save(redis.call('ZSCORE', K.members, member_id) and SHARD.keeping(member_id, number, reply) or {})
-publish_notices(member_id)
+SHARD.publish(member_id)
 if #payloads == 0 then
   return reply
 end

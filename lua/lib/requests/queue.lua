@@ -196,7 +196,7 @@ local function grant_waiters()
     local waiter, id = waiter_of(head), head.id
     remove_waiter(id, waiter, head.others)
     advance(group(head.group), turn_cost(waiter.cost))
-    notify(waiter.member, '["granted","' .. id .. '",'
+    SHARD.notify(waiter.member, '["granted","' .. id .. '",'
       .. grant_lease(id, waiter.member, head.domain, head.group, waiter.cost) .. ']')
     grants_left = grants_left - 1
   end

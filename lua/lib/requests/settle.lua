@@ -67,7 +67,7 @@ local function expire_holds()
   for i = 1, #overdue do
     local lease = parse_lease(LEASES.text(overdue[i]))
     lose_lease(overdue[i], lease, 'max_hold')
-    notify(lease.member, '["lost","' .. overdue[i] .. '","max_hold"]')
+    SHARD.notify(lease.member, '["lost","' .. overdue[i] .. '","max_hold"]')
   end
 end
 
@@ -96,7 +96,7 @@ local function deny_waiter(id, reason)
   local waiter = parse_waiter(redis.call('HGET', K.waiters, id))
   remove_waiter(id, waiter)
   local why = reason == 'queue_timeout' and timed_out(domain(waiter.domain), waiter.cost) or may_help()
-  notify(waiter.member, '["denied","' .. id .. '","' .. reason .. '",' .. why .. ']')
+  SHARD.notify(waiter.member, '["denied","' .. id .. '","' .. reason .. '",' .. why .. ']')
 end
 
 -- Deny those whose deadline lies before an instant, or at it.

@@ -17,7 +17,7 @@ end
 function RUNS.tell_driver(run, text)
   local driver = redis.call('HGET', K.progress, run .. '\0driver')
   if driver then
-    notify(driver, text)
+    SHARD.notify(driver, text)
   end
 end
 

@@ -65,7 +65,7 @@ function PUSHES.push(head, member, slots)
   pushes.unseen[#pushes.unseen + 1] = lease.lease_id
   PUSHES.write(member, pushes)
   redis.call('ZADD', K.idle, int(slots - 1), member)
-  notify(member, '["task",' .. int(pushes.count) .. ',' .. lease_text(lease.lease_id, id, lease.task,
+  SHARD.notify(member, '["task",' .. int(pushes.count) .. ',' .. lease_text(lease.lease_id, id, lease.task,
     int(now_us), false, 0) .. ',' .. PUSHES.payload_text(lease.payload) .. ']')
   return true
 end

@@ -105,7 +105,7 @@ local function wake_idle()
       return
     else
       redis.call('ZREM', K.idle, member)
-      notify(member, '["work"]')
+      SHARD.notify(member, '["work"]')
       wanted, woken = wanted - slots, woken + 1
     end
   end
@@ -123,7 +123,7 @@ function PUSHES.tell_due()
   local idle = redis.call('ZRANGE', K.idle, '+inf', '(0', 'BYSCORE', 'REV', 'LIMIT', 0, MOST.woken)
   for i = 1, #idle do
     if idle[i] ~= member_id then
-      notify(idle[i], '["due",' .. int(tonumber(first[2])) .. ']')
+      SHARD.notify(idle[i], '["due",' .. int(tonumber(first[2])) .. ']')
     end
   end
 end
