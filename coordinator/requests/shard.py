@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Final
 
 from forebay.contracts.errors import ConfigurationError, CoordinatorError
@@ -23,6 +24,7 @@ from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.denials import shut_down, timed_out
 from forebay.coordinator.requests.operations import (
     Acquire,
+    Answer,
     Attempt,
     Cancel,
     Release,
@@ -34,7 +36,7 @@ from forebay.coordinator.requests.registering import Learn, Leave, Register
 from forebay.coordinator.requests.upkeep import Upkeep
 from forebay.coordinator.scripts.composing import script
 from forebay.coordinator.server.membership import Membership
-from forebay.coordinator.shard.operation import ENDED, Ended, Operation, Reply, Told
+from forebay.coordinator.shard.operation import ENDED, Ended, Operation, Outcome, Reply, Told
 from forebay.coordinator.shard.session import Session
 from forebay.coordinator.supervision import Guard
 
@@ -65,6 +67,7 @@ class RequestShard:
         self._holders: dict[str, asyncio.Task[Any]] = {}  # by lease, until one has been warned
         self._holding: set[asyncio.Task[Any]] = set()
         self._has_warned = False
+        self._earlier_ends_at = 0.0  # loop time by which the server has ended the last membership
         self._loop = asyncio.get_running_loop()
         self._attempts: dict[str, Attempt] = {}
         self._on_lease_lost = on_lease_lost
@@ -142,7 +145,25 @@ class RequestShard:
 
     def _ask(self, attempt: Attempt) -> None:
         attempt.is_in_doubt = False
-        self.session.submit(Acquire(attempt.item, attempt.wait), attempt.tell)
+        told = partial(self._told_anew, attempt) if attempt.is_asked_anew else attempt.tell
+        self.session.submit(Acquire(attempt.item, attempt.wait), told)
+
+    def _told_anew(self, attempt: Attempt, outcome: Outcome[Answer]) -> bool:
+        """Ask later where the server may still have the attempt under the last membership.
+
+        A membership may be over here before the server ends it, which it does within the TTL.
+        """
+        may_be_own = attempt.end is None and self._loop.time() < self._earlier_ends_at
+        if may_be_own and isinstance(outcome, ConfigurationError):
+            self._upkeep.later(self._ask_later, attempt)
+            return True
+        return attempt.tell(outcome)
+
+    def _ask_later(self, attempt: Attempt) -> None:
+        if attempt.end is None and attempt.reopen(self._loop.time()):
+            self._ask(attempt)
+        else:
+            attempt.tell(timed_out(attempt.item))
 
     def _is_own(self, member_id: str) -> bool:
         """Whether something was given under the membership that there is now."""
@@ -246,8 +267,9 @@ class RequestShard:
                 attempt.tell(ENDED)
         return self._upkeep.register_anew()
 
-    def on_lost(self, _membership: Membership) -> None:
+    def on_lost(self, membership: Membership) -> None:
         """Tell that everything held under the last membership has been given to others."""
+        self._earlier_ends_at = self._loop.time() + membership.ttl_seconds
         for encoded_id in list(self.held):
             self._lost(encoded_id, "member_lost")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final
 
@@ -107,6 +107,10 @@ class Upkeep:
             self._recheck = self._loop.call_later(
                 self._recheck_seconds, self._guard.call, self._recheck_all
             )
+
+    def later(self, look: Callable[[Attempt], None], attempt: Attempt) -> None:
+        """Look at an attempt after the recheck interval."""
+        self._loop.call_later(self._recheck_seconds, self._guard.call, look, attempt)
 
     def _recheck_all(self) -> None:
         self._recheck = None
