@@ -286,13 +286,13 @@ BROKEN: Final = {
     ),
     "virtual time that follows whoever goes": (
         "lib/groups",
-        "math.max(meta.virtual_time, g.tag or meta.virtual_time)",
-        "g.tag or meta.virtual_time",
+        "if g.tag and g.tag > meta.virtual_time then",
+        "if g.tag then",
     ),
     "time that stands still": (
         "lib/groups",
-        "math.max(meta.virtual_time, g.tag or meta.virtual_time)",
-        "meta.virtual_time",
+        "meta.virtual_time = g.tag",
+        "meta.virtual_time = meta.virtual_time",
     ),
     "the largest tag first": ("lib/requests/queue", "a.tag < b.tag", "a.tag > b.tag"),
 }
