@@ -44,6 +44,13 @@ def add_to_record(
     write_record(client, keys, {name: before + amount}, field)
 
 
+def make_overdue(client: redis.Redis, keys: ShardKeys, member_id: str) -> None:
+    """Make a member's heartbeat overdue; the shard's next call finds out."""
+    for kind in ("members", "checks"):
+        assert client.zadd(keys[kind], {member_id: 1}, xx=True, ch=True) == 1
+    write_record(client, keys, {"next_check_us": 0})
+
+
 def read_settings(client: redis.Redis, keys: ShardKeys) -> dict[str, str]:
     """Return a request shard's settings by name."""
     text = cast("bytes", client.hget(keys["meta"], "settings") or b"").decode()

@@ -21,6 +21,7 @@ from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.embedded import EmbeddedServer
 from tests.support import wait_until
+from tests.support_records import make_overdue
 
 MODEL: Final = forebay.ProviderModelKey(provider_name="acme", model_id="m")
 OTHER: Final = forebay.ProviderModelKey(provider_name="acme", model_id="other")
@@ -63,8 +64,7 @@ class Fleet:
 
     def expire(self, lease: Lease) -> None:
         """Make the heartbeat of a lease's member overdue; the next operation finds out."""
-        for kind in ("members", "checks"):
-            assert self.client.zadd(KEYS[kind], {lease.member_id: 1}, xx=True, ch=True) == 1
+        make_overdue(self.client, KEYS, lease.member_id)
 
 
 @contextlib.asynccontextmanager

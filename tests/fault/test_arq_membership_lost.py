@@ -10,9 +10,12 @@ import pytest
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.task_policies import TaskAdmissionConfig
 from forebay.coordinator.keys import pool_shard
+from forebay.coordinator.server.address import parse_url
+from forebay.coordinator.server.connections import open_sync
 from forebay.workers.arq.pool import create_pool
 from tests.support import wait_until
 from tests.support_arq import Gate, check_books, result_of, working
+from tests.support_records import make_overdue
 
 KEYS = pool_shard("default")
 SETTINGS = MemberSettings(ttl_seconds=0.3, recheck_seconds=0.1)
@@ -34,14 +37,14 @@ async def lose_membership(jobs, worker):
     await wait_until(lambda: channel.membership is not None and channel.membership is not lost)
 
 
-async def test_what_it_had_to_say_of_a_lease_is_not_said_under_its_next_membership(jobs):
+async def test_what_it_had_to_say_of_a_lease_is_not_said_under_its_next_membership(redis_url, jobs):
     controller = jobs.tasks
     await controller.configure(TaskAdmissionConfig(events="full"))
     await controller.ask("serve", "job")
     await jobs.enqueue_job("job", _job_id="one")
     (lease,) = (await controller.admit(1)).leases
-    for kind in ("members", "checks"):
-        await jobs.zadd(KEYS[kind], {lease.member_id: 1})
+    with open_sync(parse_url(redis_url)) as client:
+        make_overdue(client, KEYS, lease.member_id)
     controller.say("worker_spawned", lease)
     await controller.set_state("open")
     assert controller.session.membership.member_id != lease.member_id

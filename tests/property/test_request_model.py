@@ -228,4 +228,4 @@ def test_the_scripts_do_what_the_model_does_on_a_real_server(redis_url: str) -> 
 
 def test_the_scripts_do_what_the_model_does_on_fakeredis() -> None:
     with fakeredis.FakeRedis(version=(7,)) as client:
-        explore("fakeredis", RequestShardMachine, client, 1_000 if LONG else 30)
+        explore("fakeredis", RequestShardMachine, client, 1_000 if LONG else 12)
