@@ -6,6 +6,7 @@ import asyncio
 import gc
 import multiprocessing
 import sys
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -59,11 +60,21 @@ def test_a_client_for_threads_joins_by_itself(redis_url: str, provider: RawProvi
     assert counts(see(redis_url, is_idle)) == {"success": 1}
 
 
+@pytest.fixture
+def _collected(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Free what a test leaves, of which its log records hold some by their errors' frames."""
+    yield
+    caplog.get_records("call").clear()
+    while gc.collect():
+        pass
+
+
 # What belongs to a loop that has ended is freed by the collector, which warns of it.
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("library", ["httpx", "httpx2"])
 @pytest.mark.parametrize("half_read", [False, True])
+@pytest.mark.usefixtures("_collected")
 def test_each_event_loop_joins_and_connects_anew(
     redis_url: str, provider: RawProvider, library: Any, half_read: bool
 ) -> None:
@@ -107,6 +118,7 @@ def _ask_on_loops_that_stop(client: httpx2.AsyncClient, url: str, *, is_closed: 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("is_closed", [True, False])
+@pytest.mark.usefixtures("_collected")
 def test_a_loop_that_stopped_with_its_tasks_pending_fails_no_call_of_the_next(
     redis_url: str, provider: RawProvider, is_closed: bool
 ) -> None:
