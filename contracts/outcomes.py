@@ -31,7 +31,7 @@ class RequestOutcomeKind(StrEnum):
 
 
 class RateLimitScope(StrEnum):
-    """What a rate limit's hint speaks of, where the provider says.
+    """Which limit of the provider a rate limit's hint is about, where the provider says so.
 
     Attributes:
         QUOTA: a budget of requests or tokens, not load: the domain is blocked at once until the
@@ -42,7 +42,7 @@ class RateLimitScope(StrEnum):
 
 
 class ReleaseReason(StrEnum):
-    """What a release found.
+    """Whether a release ended its lease, and if not, why.
 
     Attributes:
         RELEASED: the lease, which is free now; once per lease.
@@ -129,7 +129,7 @@ SUCCESS = RequestReleaseOutcome(kind=RequestOutcomeKind.SUCCESS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseResult:
-    """What a release did: ``released`` is True exactly once per lease."""
+    """The result of a release call: ``released`` is True exactly once per lease."""
 
     released: bool
     reason: ReleaseReason

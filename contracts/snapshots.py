@@ -224,7 +224,7 @@ class AuditReport(Snapshot):
 
 
 class RequestPressure(Protocol):
-    """What is read of windows, leases and waiters; reading changes nothing.
+    """Reads the windows, leases and waiters of request shards, and changes nothing.
 
     Implemented by ``RequestPressureSnapshotProvider`` of the coordinator; each method raises
     CoordinatorError where the server could not be used.

@@ -1,4 +1,4 @@
-"""What a denial says to people, and the error that it becomes (spec 02, 03)."""
+"""The sentence that tells a caller why an acquire was denied, and its error (spec 02, 03)."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class Unknown:
 
 
 Answer = RequestAdmissionLease | RequestAdmissionDenied | Waiting | Unknown
-"""What a shard says of an attempt."""
+"""The states of an attempt that a reply or a notice of its shard reports."""
 
 
 def decode_answer(

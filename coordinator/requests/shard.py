@@ -111,7 +111,7 @@ class RequestShard:
                     case Waiting(member_id) if self._is_own(member_id):
                         self._upkeep.note_waiting(attempt)
                     case RequestAdmissionLease() | Waiting() | Unknown() | Ended():
-                        # What it had, if anything, has gone with an earlier membership.
+                        # A lease or place in the queue ended with the membership it was made under.
                         if not attempt.reopen(self._loop.time()):
                             return timed_out(item)
                         self._ask(attempt)

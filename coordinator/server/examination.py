@@ -1,4 +1,4 @@
-"""What `forebay doctor` finds out about a server, with the rights of a member and read-only."""
+"""The examination of a server that `forebay doctor` makes, read-only and with a member's rights."""
 
 from __future__ import annotations
 
