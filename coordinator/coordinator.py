@@ -17,20 +17,16 @@ from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.keys import SHARDS_KEY, ShardKeys
 from forebay.coordinator.scripts.composing import script
 from forebay.coordinator.scripts.operators import publish_scripts
-from forebay.coordinator.server.address import EmbeddedAddress, ServerAddress, parse_url
+from forebay.coordinator.server.address import EmbeddedAddress, ServerAddress
 from forebay.coordinator.server.availability import Availability
 from forebay.coordinator.server.condition import SECTIONS, warn_of_risks
-from forebay.coordinator.server.connections import (
-    CONNECT_TIMEOUT_SECONDS,
-    check_server,
-    connection_error,
-    open_async,
-    open_sync,
-)
+from forebay.coordinator.server.connections import CONNECT_TIMEOUT_SECONDS, open_async, open_sync
 from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.coordinator.server.heartbeat import Heartbeat
 from forebay.coordinator.server.libraries import Libraries
-from forebay.coordinator.server.refusals import reading_error
+from forebay.coordinator.server.refusals import connection_error, reading_error
+from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server.version import check_server
 from forebay.coordinator.server.wakeups import Subscriber
 
 _RANDOM_DIGITS: Final = 8

@@ -13,8 +13,9 @@ from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from forebay.coordinator.server.address import EmbeddedAddress, parse_url
+from forebay.coordinator.server.address import EmbeddedAddress
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.server.urls import parse_url
 
 T = TypeVar("T")
 

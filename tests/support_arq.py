@@ -14,8 +14,8 @@ from forebay.contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpe
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.urls import parse_url
 from forebay.coordinator.tasks.snapshots import audit_pool
 from forebay.workers.arq.open_worker import open_worker
 from forebay.workers.arq.worker import ForebayWorker

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from forebay.coordinator.keys import pool_shard
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.urls import parse_url
 from forebay.runtime import start_worker, stop_workers
 from tests.support import wait_until
 

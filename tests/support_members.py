@@ -18,8 +18,8 @@ from typing import Any, Final, Literal, Self
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import ShardKeys, pool_shard, request_shard
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.urls import parse_url
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.snapshots import audit_pool
 from tests.member_process import MODEL

@@ -17,8 +17,9 @@ from typing import Any, Final, Self
 
 import hiredis
 
-from forebay.coordinator.server.address import UnixAddress, parse_url
+from forebay.coordinator.server.address import UnixAddress
 from forebay.coordinator.server.embedded_files import make_runtime_dir
+from forebay.coordinator.server.urls import parse_url
 from tests.support_batches import Batch, Exchange, Reply, read_batch
 
 _SUBSCRIBE: Final = {b"SUBSCRIBE", b"SSUBSCRIBE"}

@@ -15,8 +15,8 @@ from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard, request_shard
 from forebay.coordinator.requests.resolver import RequestResourceResolver
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.urls import parse_url
 from forebay.coordinator.tasks.snapshots import audit_pool
 from forebay.mock_provider.server import MockProviderServer
 from forebay.workers.runs.workflow_file import load_workflow

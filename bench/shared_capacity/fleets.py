@@ -19,9 +19,9 @@ from bench.simulate.command import RULES
 from forebay import RequestAdmissionConfig
 from forebay.coordinator.keys import request_shard
 from forebay.coordinator.scripts.records import parsed
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.server.urls import parse_url
 
 SAMPLE_SECONDS: Final = 0.1
 

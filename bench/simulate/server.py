@@ -13,7 +13,8 @@ from forebay.contracts.identity import RequestDomain
 from forebay.coordinator.keys import ShardKeys
 from forebay.coordinator.scripts.composing import Script, compose
 from forebay.coordinator.scripts.records import parsed
-from forebay.coordinator.server.address import UnixAddress, parse_url
+from forebay.coordinator.server.address import UnixAddress
+from forebay.coordinator.server.urls import parse_url
 
 CLOCK_KEY: Final = "fb:simulated:clock"
 CLOCK: Final = f"""local function server_time_us()

@@ -18,8 +18,7 @@ from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import SCHEMA_VERSION, request_shard
 from forebay.coordinator.requests.snapshots import REQUEST_TAG
 from forebay.coordinator.scripts.composing import script
-from forebay.coordinator.server.connections import connection_error
-from forebay.coordinator.server.refusals import refusal
+from forebay.coordinator.server.refusals import connection_error, refusal
 
 
 async def reset_window(coordinator: Coordinator, resource: RequestResourceKey) -> int:

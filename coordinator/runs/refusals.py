@@ -8,7 +8,7 @@ from redis.exceptions import RedisError
 
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import encode, pool_shard
-from forebay.coordinator.server.connections import connection_error
+from forebay.coordinator.server.refusals import connection_error
 
 
 async def refusals_of(coordinator: Coordinator, pool: str, run_id: str) -> list[str]:

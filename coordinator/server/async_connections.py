@@ -8,18 +8,14 @@ once and waits for its end, as `asyncio.timeout` and every stop do, would wait f
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 import redis.asyncio as aioredis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.sentinel import SentinelManagedConnection
 
-from forebay.coordinator.server.address import (
-    SentinelAddress,
-    ServerAddress,
-    TcpAddress,
-    UnixAddress,
-)
+from forebay.coordinator.server.address import Transport
 
 
 class _Cancellable(AbstractConnection):
@@ -57,12 +53,10 @@ class _UnixConnection(_Cancellable, aioredis.UnixDomainSocketConnection):
     pass
 
 
-def async_connection_class(address: ServerAddress) -> type[AbstractConnection]:
-    """Return which connection reaches an address."""
-    if isinstance(address, UnixAddress):
-        return _UnixConnection
-    if isinstance(address, SentinelAddress):
-        return _SentinelConnection
-    if isinstance(address, TcpAddress) and address.tls is not None:
-        return _TlsConnection
-    return _TcpConnection
+ASYNC_CONNECTIONS: Final[Mapping[Transport, type[AbstractConnection]]] = {
+    "tcp": _TcpConnection,
+    "tls": _TlsConnection,
+    "unix": _UnixConnection,
+    "sentinel": _SentinelConnection,
+}
+"""Which connection each kind of address needs."""

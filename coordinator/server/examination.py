@@ -12,8 +12,9 @@ from redis.exceptions import NoPermissionError, RedisError
 from forebay.coordinator.scripts.composing import FUNCTIONS, script
 from forebay.coordinator.server.address import ServerAddress, TcpAddress
 from forebay.coordinator.server.condition import SECTIONS, Risk, eviction_risk, persistence_risk
-from forebay.coordinator.server.connections import connection_error, parse_server_version
 from forebay.coordinator.server.libraries import codes_of
+from forebay.coordinator.server.refusals import connection_error
+from forebay.coordinator.server.version import parse_server_version
 
 NEARLY_FULL: Final = 0.9
 """The part of maxmemory from which on a server counts as nearly full."""

@@ -1,4 +1,4 @@
-"""What a server's refusal of a script means: the one place that reads its codes (spec 06)."""
+"""What an error of a server means as one of Forebay's: the one place that reads codes (spec 06)."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from typing import Final
 from urllib.parse import unquote
 
 from redis.exceptions import (
+    AuthenticationError,
+    AuthenticationWrongNumberOfArgsError,
+    AuthorizationError,
     NoPermissionError,
     OutOfMemoryError,
     ReadOnlyError,
     RedisError,
     ResponseError,
 )
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from forebay.contracts.errors import (
     ConfigurationError,
@@ -25,7 +30,8 @@ from forebay.contracts.errors import (
 from forebay.coordinator.keys import SCHEMA_VERSION
 from forebay.coordinator.scripts.composing import FUNCTION_NOT_FOUND, Script
 from forebay.coordinator.server.address import ServerAddress
-from forebay.coordinator.server.connections import connection_error
+
+EXPECTED_SERVER: Final = "Redis 7.0 or newer, or Valkey 8 or newer"
 
 _PASSING: Final = frozenset(
     {
@@ -121,3 +127,51 @@ def refused_operation(code: str, detail: str) -> ForebayError:
             "this process has left the shard, so that nothing is given to it; connect anew."
         )
     return CoordinatorError(f"the shard refused an operation: {code} {detail}; please report this.")
+
+
+def connection_error(
+    error: RedisError | OSError, address: ServerAddress, attempt: str
+) -> ForebayError:
+    """What a failed attempt to use the server means, so that no bare redis error escapes.
+
+    Args:
+        error: what redis-py or the socket raised.
+        address: named, with its password masked, in the message.
+        attempt: what was tried, as in "asking for INFO".
+
+    Returns:
+        The error to raise ``from`` the given one.
+    """
+    if isinstance(error.__cause__, RedisError):
+        # on a unix socket redis-py wraps what the server answered to the login
+        error = error.__cause__
+    cause = str(error) or type(error).__name__
+    match error:
+        # the first three are to be told from the ConnectionError and ResponseError they derive from
+        case AuthenticationError() | AuthenticationWrongNumberOfArgsError() | AuthorizationError():
+            return ConfigurationError(
+                f"the server at {address} refused the login ({cause}); expected a user and "
+                "password that it knows; correct them in the URL: redis://user:password@host:port"
+            )
+        case NoPermissionError():
+            return ConfigurationError(
+                f"the server at {address} forbids this user what Forebay needs ({cause}); expected "
+                "the ACL rules of the documentation; grant them or name another user in the URL"
+            )
+        case _ if "CERTIFICATE_VERIFY_FAILED" in cause:
+            return ConfigurationError(
+                f"the certificate of the server at {address} cannot be verified ({cause}); expected"
+                " one of an authority that this machine knows; name the server's own authority in"
+                " the URL: ?ssl_ca_certs=/path/ca.pem, or verify nothing: ?ssl_cert_reqs=none"
+            )
+        case RedisConnectionError() | RedisTimeoutError() | OSError():
+            return CoordinatorUnavailable(
+                f"no answer from the server at {address}, {attempt} ({cause}); expected "
+                f"{EXPECTED_SERVER}; is it running, and is the URL right? A private server on this "
+                "machine needs no setup: embedded://"
+            )
+        case _:
+            return ConfigurationError(
+                f"the server at {address} answered {attempt} with an error ({cause}); expected "
+                f"{EXPECTED_SERVER}, and a database that it has; correct the URL"
+            )

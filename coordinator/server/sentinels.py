@@ -6,6 +6,7 @@ reconnects follows a failover.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Final
 
 import redis
@@ -15,10 +16,6 @@ from redis.asyncio.sentinel import SentinelConnectionPool as AsyncSentinelPool
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from forebay.coordinator.server.address import SentinelAddress, ServerAddress
-
-# redis-py gives these no types
-_AsyncManager: Final[Any] = AsyncSentinel
-_Manager: Final[Any] = Sentinel
 
 
 class _AsyncPool(AsyncSentinelPool):
@@ -41,26 +38,39 @@ class _Pool(SentinelConnectionPool):
                 sentinel.close()
 
 
-_new_async_pool: Final[Any] = _AsyncPool
-_new_pool: Final[Any] = _Pool
+@dataclass(frozen=True, slots=True)
+class Pools:
+    """One face of redis-py: its classes, which have no types there.
+
+    Attributes:
+        plain: a pool of connections to one server.
+        managed: a pool of connections to the primary that Sentinels name.
+        sentinels: the clients of those Sentinels.
+    """
+
+    plain: Any
+    managed: Any
+    sentinels: Any
 
 
-def async_pool(address: ServerAddress, **settings: Any) -> aioredis.ConnectionPool:
-    """Return a pool of asyncio connections to a server, or to the primary of Sentinels."""
+ASYNC_POOLS: Final = Pools(aioredis.ConnectionPool, _AsyncPool, AsyncSentinel)
+BLOCKING_POOLS: Final = Pools(redis.ConnectionPool, _Pool, Sentinel)
+
+
+def new_pool(pools: Pools, address: ServerAddress, settings: dict[str, Any]) -> Any:
+    """Return a pool of connections to a server, or to the primary of Sentinels.
+
+    Args:
+        pools: asyncio's or the blocking ones.
+        address: a server's, or that of Sentinels.
+        settings: of the connections.
+    """
     if not isinstance(address, SentinelAddress):
-        return aioredis.ConnectionPool(**settings)
-    manager = _AsyncManager(list(address.sentinels), sentinel_kwargs=_settings(address, settings))
-    pool: aioredis.ConnectionPool = _new_async_pool(address.service, manager, **settings)
-    return pool
-
-
-def sync_pool(address: ServerAddress, **settings: Any) -> redis.ConnectionPool:
-    """Return a pool of blocking connections to a server, or to the primary of Sentinels."""
-    if not isinstance(address, SentinelAddress):
-        return redis.ConnectionPool(**settings)
-    manager = _Manager(list(address.sentinels), sentinel_kwargs=_settings(address, settings))
-    pool: redis.ConnectionPool = _new_pool(address.service, manager, **settings)
-    return pool
+        return pools.plain(**settings)
+    sentinels = pools.sentinels(
+        list(address.sentinels), sentinel_kwargs=_settings(address, settings)
+    )
+    return pools.managed(address.service, sentinels, **settings)
 
 
 def _settings(address: SentinelAddress, settings: dict[str, Any]) -> dict[str, Any]:

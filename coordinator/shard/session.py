@@ -14,28 +14,19 @@ from typing import Any, TypeVar
 
 from redis.exceptions import ResponseError
 
-from forebay.contracts.errors import (
-    CoordinatorError,
-    CoordinatorFull,
-    CoordinatorUnavailable,
-    ForebayError,
-)
+from forebay.contracts.errors import CoordinatorFull, CoordinatorUnavailable, ForebayError
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import ShardKeys
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.scripts.composing import Script
-from forebay.coordinator.server.link import Link
 from forebay.coordinator.server.membership import Membership
-from forebay.coordinator.server.refusals import (
-    NotAMemberError,
-    is_passing,
-    may_be_of_other_code,
-    refusal,
-)
+from forebay.coordinator.server.refusals import NotAMemberError, refusal
 from forebay.coordinator.shard.batches import Batches, Pending, ignored
-from forebay.coordinator.shard.joining import CLOSED, MEMBER_SCRIPTS, Memberships
+from forebay.coordinator.shard.doubt import Doubt
+from forebay.coordinator.shard.joining import CLOSED
+from forebay.coordinator.shard.member_link import MemberLink
 from forebay.coordinator.shard.operation import Leaves, Listener, Operation, Told, resolve
-from forebay.coordinator.shard.state import Closed, Expired, Leaving, Member
+from forebay.coordinator.shard.state import Closed, Expired, Leaving
 from forebay.coordinator.supervision import Guard
 
 T = TypeVar("T")
@@ -74,30 +65,21 @@ class Session:
             timeout_seconds=server.settings.call_timeout_seconds,
             on_overdue=self._on_overdue,
         )
-        self._link = Link(
-            server.patient,
-            server.libraries,
-            (*MEMBER_SCRIPTS, batch),
-            name=f"forebay-{keys.tag}",
-            guard=self._guard,
-            state=server.availability.connection("calls", shard=keys.tag),
-            timeout_seconds=server.settings.call_timeout_seconds,
-            on_reply=self._on_reply,
-            on_open=self._on_open,
-            on_refused=self._on_refused,
-            on_repaired=self._on_repaired,
-            on_lost=self._on_lost,
-        )
-        self._flush_due: asyncio.Handle | None = None
-        self._doubted: tuple[ResponseError, str] | None = None  # an error, and of which function
-        self._memberships = Memberships(
+        self._member_link = MemberLink(
             server,
             keys,
-            self._guard,
+            batch,
+            self._batches,
             listener,
-            on_begun=self._batches.begin,
+            self._guard,
+            on_reply=self._on_reply,
+            on_repaired=self._on_repaired,
             on_expired=self._flush_soon,
         )
+        self._link = self._member_link.link
+        self._memberships = self._member_link.memberships
+        self._doubt = Doubt(server.libraries, batch)
+        self._flush_due: asyncio.Handle | None = None
 
     @property
     def membership(self) -> Membership | None:
@@ -153,19 +135,7 @@ class Session:
                     if await self.ask(leave):
                         break
         finally:
-            left = self._memberships.close()
-            try:
-                await self._link.stop()
-            finally:
-                self._end(left)
-
-    def _end(self, membership: Membership | None) -> None:
-        if membership is not None:
-            self._memberships.part(membership)
-        self._batches.give_up_all(CoordinatorUnavailable(CLOSED))
-        self._batches.clear()
-        self._link.drop("it was closed")
-        self._link.state.forget()
+            await self._member_link.close()
 
     # -- calls
 
@@ -219,23 +189,12 @@ class Session:
             self._send_new(is_any=self._batches.retake_sendable(error, membership))
 
     def _on_reply(self, reply: Any) -> None:
-        if not self._batches.under_way or not self._is_answer(reply):
+        is_result = isinstance(reply, bytes | list)
+        if self._batches.under_way and (is_result or self._doubt.is_refusal(reply)):
+            self._take_answer(reply)
+        else:
             # Another connection may do better, as it may find another primary, or load the scripts.
             self._link.drop(f"{reply!r:.200}")
-            return
-        self._take_answer(reply)
-
-    def _is_answer(self, reply: Any) -> bool:
-        """Whether a reply is the script's; where other code may have made it, note the doubt."""
-        if isinstance(reply, bytes | list):
-            return True
-        is_error = isinstance(reply, ResponseError)
-        if is_error and not may_be_of_other_code(reply):
-            return not is_passing(reply)
-        self._server.libraries.doubt()
-        if is_error and not is_passing(reply):
-            self._doubted = reply, self._server.libraries.function(self._batch)
-        return False
 
     def _take_answer(self, reply: Any) -> None:
         """Settle the call that is under way by what the batch script answered."""
@@ -252,7 +211,7 @@ class Session:
                 self._batches.take_reply(reply, operations, between=self._flush_soon)
         except Exception as error:  # noqa: BLE001 - their callers must not wait for ever
             self._link.failures = failures + 1
-            self._lose_reply(operations, error)
+            self._member_link.lose_reply(operations, error)
         self._flush_soon()
 
     def _take_refusal(self, refused: Exception, operations: list[Pending[Any]]) -> None:
@@ -271,59 +230,15 @@ class Session:
             case _:
                 raise refused
 
-    def _lose_reply(self, operations: list[Pending[Any]], error: Exception) -> None:
-        """End the membership, as nobody knows what a reply gave that cannot be read."""
-        self._guard.note("reading a reply", error)
-        self._server.libraries.doubt()
-        self._link.drop("a reply could not be read")
-        self._memberships.disown()
-        unread = CoordinatorError(
-            f"the reply of {self._server.address} for {self.keys.tag} cannot be read"
-            f" ({type(error).__qualname__}, see the log), expected what this version's scripts"
-            " answer; please report this."
-        )
-        self._batches.give_up(unread, operations)
-
-    # -- the connection and the membership
-
-    async def _on_open(self) -> None:
-        if not self._batches.under_way:
-            self._memberships.lose()
-        await self._memberships.make_member()
-        if not self._batches.under_way:
-            self._link.state.back()
-
-    def _on_lost(self, error: Exception) -> None:
-        # While a repair goes on, what is under way was not sent over this connection.
-        if self._batches.under_way and not self._link.is_repairing and not self.is_closed:
-            self._link.fail(error)
-
     def _on_repaired(self) -> None:
-        doubted, self._doubted = self._doubted, None
+        refused = self._doubt.resolve()
         if not self._batches.under_way:
             self._flush_soon()
-        elif doubted and doubted[1] == self._server.libraries.function(self._batch):
-            self._take_answer(doubted[0])  # the code is this version's, and so is the error
+        elif refused is not None:
+            self._take_answer(refused)  # the code is this version's, and so is the error
         else:
             # The same number: if the server has acted already, it answers from its memory.
             self._send()
 
-    def _on_refused(self, error: ForebayError) -> None:
-        """Tell callers what the server refuses them; it would refuse that again."""
-        self._batches.give_up_all(error)
-        if not isinstance(self._memberships.state, Member | Leaving):
-            self._batches.clear()  # without a membership nothing is left to free
-        if self._batches.has_waiting or self._batches.under_way:
-            self._link.failures += 1  # what frees is tried again, after a pause
-        else:
-            self._link.state.back()  # it answers, after all
-
     def _on_overdue(self) -> CoordinatorUnavailable:
-        """Repeat over a new connection what was not answered in time."""
-        error = CoordinatorUnavailable(
-            f"{self._server.address} did not answer within"
-            f" {self._server.settings.call_timeout_seconds:g} s{self._link.last_error}; is it"
-            " running and reachable? Forebay goes on trying to reach it."
-        )
-        self._link.drop("no reply came in time")
-        return error
+        return self._member_link.overdue()

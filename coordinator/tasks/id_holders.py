@@ -17,7 +17,7 @@ from redis.exceptions import RedisError
 from forebay.contracts.checks import shown
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import POOL_KEYS, ShardKeys
-from forebay.coordinator.server.connections import connection_error
+from forebay.coordinator.server.refusals import connection_error
 
 ARQ_QUEUE: Final = "arq:queue"
 _POOL: Final = "pool:"

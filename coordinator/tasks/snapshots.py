@@ -19,8 +19,7 @@ from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import ShardKeys, check_id, pool_shard
 from forebay.coordinator.requests.snapshots import decode_audit
 from forebay.coordinator.scripts.composing import script
-from forebay.coordinator.server.connections import connection_error
-from forebay.coordinator.server.refusals import reading_error
+from forebay.coordinator.server.refusals import connection_error, reading_error
 from forebay.coordinator.tasks.denials import decode_reasons
 from forebay.coordinator.tasks.names import parse_signature
 

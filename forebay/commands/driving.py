@@ -23,7 +23,8 @@ from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.runs.plan import CELL_FUNCTION
 from forebay.coordinator.runs.refusals import refusals_of
-from forebay.coordinator.server.address import EmbeddedAddress, parse_url
+from forebay.coordinator.server.address import EmbeddedAddress
+from forebay.coordinator.server.urls import parse_url
 from forebay.coordinator.supervision import Background, Guard
 from forebay.coordinator.tasks.snapshots import count_serving
 from forebay.runtime import (

@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from forebay.contracts.errors import ConfigurationError
-from forebay.coordinator.server.address import parse_url
+from forebay.coordinator.server.urls import parse_url
 
 VARIABLE: Final = "FOREBAY_URL"
 FROM_VARIABLE: Final = "forebay.url_from_variable"

@@ -13,7 +13,7 @@ from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.settings import MemberSettings, RequestAdmissionConfig, RequestQuotas
 from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
-from forebay.coordinator.server.address import parse_url
+from forebay.coordinator.server.urls import parse_url
 
 Controller = AdaptiveRequestAdmissionController | BlockingRequestAdmissionController
 

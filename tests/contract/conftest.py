@@ -9,8 +9,8 @@ import pytest
 import redis
 
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.urls import parse_url
 from tests.support_scripts import ScriptedShard
 
 

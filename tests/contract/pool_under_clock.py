@@ -13,9 +13,9 @@ import redis
 from forebay.contracts.snapshots import AuditReport
 from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, pool_shard
 from forebay.coordinator.requests.snapshots import decode_audit
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.membership import member_keys
+from forebay.coordinator.server.urls import parse_url
 from forebay.coordinator.tasks.names import parse_signature
 from tests.contract.shard_under_clock import CLOCK_KEY, SECOND_US, START_US, TTL_US, UNDER_CLOCK
 from tests.support_records import read_record

@@ -24,9 +24,9 @@ from forebay.coordinator.requests.operations import Acquire
 from forebay.coordinator.requests.registering import Register
 from forebay.coordinator.requests.snapshots import decode_audit, decode_capture
 from forebay.coordinator.scripts.composing import compose
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.membership import member_keys
+from forebay.coordinator.server.urls import parse_url
 from forebay.coordinator.shard.operation import Args
 from tests.support_scripts import FRAGMENTS
 

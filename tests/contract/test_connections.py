@@ -14,23 +14,17 @@ import pytest
 import redis
 
 from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable, ServerTooOld
-from forebay.coordinator.server.address import (
-    EmbeddedAddress,
-    TcpAddress,
-    TlsFiles,
-    UnixAddress,
-    parse_url,
-)
-from forebay.coordinator.server.connections import (
+from forebay.coordinator.server.address import EmbeddedAddress, TcpAddress, TlsFiles, UnixAddress
+from forebay.coordinator.server.connections import open_async, open_sync
+from forebay.coordinator.server.embedded_files import find_server_binary
+from forebay.coordinator.server.refusals import connection_error
+from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server.version import (
     ServerVersion,
     check_server,
-    connection_error,
-    open_async,
-    open_sync,
     parse_server_version,
     require_supported,
 )
-from forebay.coordinator.server.embedded_files import find_server_binary
 
 SECRET = "hunter2"
 

@@ -12,10 +12,11 @@ from click.testing import CliRunner, Result
 
 from forebay.cli import cli
 from forebay.coordinator.scripts.composing import script
-from forebay.coordinator.server.address import TcpAddress, TlsFiles, UnixAddress, parse_url
+from forebay.coordinator.server.address import TcpAddress, TlsFiles, UnixAddress
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.coordinator.server.examination import checks_of_info, clock_check, libraries_check
+from forebay.coordinator.server.urls import parse_url
 from tests.support_libraries import replace_library
 
 MEMBER = (

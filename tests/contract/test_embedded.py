@@ -18,9 +18,11 @@ import redis
 
 from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable
 from forebay.coordinator.server import embedded_files
-from forebay.coordinator.server.address import UnixAddress, parse_url
-from forebay.coordinator.server.connections import check_server, open_async, open_sync
+from forebay.coordinator.server.address import UnixAddress
+from forebay.coordinator.server.connections import open_async, open_sync
 from forebay.coordinator.server.embedded import LOG_FILE, EmbeddedServer
+from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server.version import check_server
 from tests.support import wait_until
 
 ROOT = Path(__file__).parents[2]

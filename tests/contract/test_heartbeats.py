@@ -15,12 +15,12 @@ from structlog.testing import capture_logs
 import forebay
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.keys import request_shard
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.availability import Availability
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.heartbeat import Heartbeat
 from forebay.coordinator.server.libraries import Libraries
 from forebay.coordinator.server.membership import Membership, boot_seconds
+from forebay.coordinator.server.urls import parse_url
 from tests.contract.chat_domain import MODEL, item
 from tests.support import wait_until
 from tests.support_proxy import FaultyProxy

@@ -11,8 +11,8 @@ import redis
 
 from forebay.contracts.identity import ProviderModelKey, RequestDomain
 from forebay.contracts.outcomes import RequestOutcomeKind
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.urls import parse_url
 from tests.support_records import add_to_record, read_record, read_window
 from tests.support_scripts import FRAGMENTS, Acquire, Refused, Release, ScriptedShard
 from tests.support_state import audited

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import get_args
 
 import pytest
 
-from forebay.coordinator.server.address import TcpAddress, TlsFiles, UnixAddress, parse_url
-from forebay.coordinator.server.async_connections import async_connection_class
+from forebay.coordinator.server.address import Transport
+from forebay.coordinator.server.async_connections import ASYNC_CONNECTIONS
 from forebay.coordinator.server.connections import open_async
+from forebay.coordinator.server.urls import parse_url
 
 PATIENCE_SECONDS = 30.0
 TURNS = range(1, 13)
@@ -71,9 +73,7 @@ async def test_a_task_that_uses_the_server_ends_when_it_is_told(redis_url, comma
 
 
 def test_every_kind_of_address_is_reached_so() -> None:
-    tls = TcpAddress(host="h", port=1, tls=TlsFiles())
-    addresses = [TcpAddress(host="h", port=1), tls, UnixAddress(path="/s")]
-    kinds = [async_connection_class(address) for address in addresses]
-    assert len(set(kinds)) == len(addresses)
+    kinds = set(ASYNC_CONNECTIONS.values())
+    assert len(kinds) == len(ASYNC_CONNECTIONS) == len(get_args(Transport))
     (send,) = {kind.send_packed_command for kind in kinds}
     assert send.__module__ == "forebay.coordinator.server.async_connections"

@@ -11,8 +11,8 @@ from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import OPERATOR_SCRIPTS_KEY, SHARDS_KEY, request_shard
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.scripts.operators import OPERATOR_RIGHTS, operator_scripts, publish_scripts
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.urls import parse_url
 from tests.contract.shard_under_clock import LARGE, SERVERS, Shard, make_busy, open_shard
 from tests.support_records import add_to_record
 

@@ -16,8 +16,8 @@ from forebay.contracts.settings import LONGEST_SECONDS
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import request_shard
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.urls import parse_url
 from tests.support import wait_until
 from tests.support_scripts import AIMD, Acquire, Register, Release, ScriptedShard
 from tests.support_state import audited

@@ -16,8 +16,8 @@ from forebay.contracts.outcomes import RequestOutcomeKind as Outcome
 from forebay.contracts.settings import RequestAdmissionConfig
 from forebay.coordinator.keys import SHARDS_KEY
 from forebay.coordinator.scripts.composing import ENTRY_POINTS, compose
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.urls import parse_url
 from tests.support_costs import FEW, MANY, commands, counted, promised
 from tests.support_scripts import DEAF_KEY, Acquire, Cancel, Release, ScriptedShard, State, granted
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from forebay.contracts.outcomes import RequestOutcomeKind as Outcome
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.urls import parse_url
 from tests.support_scripts import (
     GENERATION,
     Acquire,

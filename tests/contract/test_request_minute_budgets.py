@@ -12,8 +12,8 @@ from forebay.contracts.outcomes import RequestOutcomeKind as Outcome
 from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
 from forebay.contracts.snapshots import DomainSnapshot
 from forebay.coordinator.requests.snapshots import decode_capture
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.urls import parse_url
 from tests.contract.callers_of_a_shard import Callers, callers_of, steady
 from tests.support_scripts import CHAT, PROVIDER_MODEL, Register, ScriptedShard
 from tests.support_state import MINUTE_FIELDS, events

@@ -17,9 +17,9 @@ import forebay
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import request_shard
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.server.urls import parse_url
 from tests.support import wait_until
 from tests.support_records import make_overdue
 

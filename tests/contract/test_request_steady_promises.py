@@ -19,8 +19,8 @@ from forebay.contracts.settings import (
     RequestAdmissionTuningConfig,
     RequestQuotas,
 )
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.urls import parse_url
 from tests.contract.callers_of_a_shard import LONG_TTL_SECONDS, Callers, callers_of, steady
 from tests.support_scripts import CHAT, EMBEDDING, Leave, Register, Release, ScriptedShard
 from tests.support_state import events, read_keys

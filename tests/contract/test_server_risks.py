@@ -10,10 +10,11 @@ import pytest
 import structlog
 
 import forebay
-from forebay.coordinator.server.address import TcpAddress, parse_url
+from forebay.coordinator.server.address import TcpAddress
 from forebay.coordinator.server.condition import eviction_risk, persistence_risk, warn_of_risks
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.server.urls import parse_url
 from tests.contract.chat_domain import MODEL, item
 
 LOSES_ALL = {"maxmemory-policy": "allkeys-lru", "appendonly": "no"}

@@ -13,8 +13,8 @@ import redis
 import forebay
 from forebay.contracts.errors import ConfigurationError
 from forebay.coordinator.server.address import TcpAddress
-from forebay.coordinator.server.connections import require_single
 from forebay.coordinator.server.embedded_files import find_server_binary
+from forebay.coordinator.server.version import require_single
 from tests.support import wait_until
 
 HOST = "127.0.0.1"

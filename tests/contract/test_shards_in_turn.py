@@ -21,8 +21,8 @@ from forebay.contracts.settings import (
     RequestAdmissionTuningConfig,
     RequestQuotas,
 )
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.urls import parse_url
 from tests.contract.shard_lives import Life, life_of_pool, life_of_requests
 from tests.support_scripts import CHAT, EMBEDDING
 

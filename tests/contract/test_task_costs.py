@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import redis
 
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.urls import parse_url
 from tests.contract.pool_under_clock import Pool, submission
 from tests.contract.run_plans import plan
 from tests.contract.test_run_rules import values_of

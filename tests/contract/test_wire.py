@@ -11,8 +11,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
 from structlog.testing import capture_logs
 
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_async
+from forebay.coordinator.server.urls import parse_url
 from forebay.coordinator.server.wire import Wire, is_sendable, open_wire
 from tests.support import wait_until
 

@@ -14,8 +14,8 @@ import pytest
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.tasks import RunCell
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.urls import parse_url
 from forebay.runtime import start_worker, stop_workers
 from forebay.workers.arq.open_worker import open_worker
 from forebay.workers.runs.allowlist import options_for

@@ -6,7 +6,7 @@ import pytest
 from arq.connections import RedisSettings
 from arq.worker import FailedJobs, async_check_health
 
-from forebay.coordinator.server.address import parse_url
+from forebay.coordinator.server.urls import parse_url
 from forebay.workers.arq.open_worker import open_worker
 from tests.support import wait_until
 from tests.support_arq import named, result_of, working

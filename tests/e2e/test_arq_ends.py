@@ -18,8 +18,8 @@ from arq.connections import ArqRedis
 from arq.worker import Retry, Worker
 
 from forebay.contracts.errors import CoordinatorUnavailable
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.urls import parse_url
 from forebay.workers.arq.open_worker import open_worker
 from forebay.workers.arq.pool import create_pool
 from tests.support import wait_until

@@ -8,8 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.urls import parse_url
 from tests.support_runs import WORKFLOW, forebay
 
 

@@ -19,7 +19,8 @@ from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import request_shard
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.scripts.operators import COMMANDS, publish_scripts
-from forebay.coordinator.server.address import UnixAddress, parse_url
+from forebay.coordinator.server.address import UnixAddress
+from forebay.coordinator.server.urls import parse_url
 from tests.support import wait_until
 from tests.support_redis_cli import find_redis_cli
 

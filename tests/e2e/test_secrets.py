@@ -17,8 +17,8 @@ import pytest
 from pydantic import SecretStr
 
 import forebay
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.urls import parse_url
 from forebay.workers.executor import ModelRequestExecutor
 from forebay.workers.model_request import ModelRequest
 from forebay.workers.providers.openai_client import OpenAICompatibleClient

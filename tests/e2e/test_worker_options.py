@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 from arq.connections import ArqRedis
 
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.urls import parse_url
 from forebay.workers.arq.pool import create_pool
 from tests.support import wait_until
 from tests.support_arq import PATIENCE_SECONDS

@@ -10,8 +10,8 @@ import pytest
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.task_policies import TaskAdmissionConfig
 from forebay.coordinator.keys import pool_shard
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.urls import parse_url
 from forebay.workers.arq.pool import create_pool
 from tests.support import wait_until
 from tests.support_arq import Gate, check_books, result_of, working

@@ -12,8 +12,8 @@ import forebay
 from forebay.contracts.errors import CoordinatorUnavailable, SchemaMismatch
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.registering import Leave, Sweep
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.urls import parse_url
 from forebay.coordinator.shard.joining import Memberships
 from forebay.coordinator.shard.session import Session
 from tests.contract.chat_domain import MODEL, item

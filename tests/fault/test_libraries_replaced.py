@@ -13,10 +13,10 @@ import forebay
 from forebay.contracts.errors import ConfigurationError
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.scripts.composing import FUNCTIONS, Script, compose, script
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_async, open_sync
 from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.coordinator.server.libraries import MOST_NAMES, Libraries
+from forebay.coordinator.server.urls import parse_url
 from tests.contract.chat_domain import CHAT, MODEL, item
 from tests.support import wait_until
 from tests.support_libraries import OTHER_CODE, code_on, replace_library

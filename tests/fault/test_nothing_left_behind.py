@@ -12,9 +12,9 @@ import redis
 import forebay
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.shard import RequestShard
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.server.urls import parse_url
 from tests.contract.chat_domain import CHAT, MODEL, is_idle, item, when
 from tests.support import wait_until
 from tests.support_proxy import Fault

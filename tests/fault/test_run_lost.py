@@ -11,9 +11,9 @@ import pytest
 
 from forebay.contracts.errors import RunLost
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.server.urls import parse_url
 from forebay.mock_provider.server import MockProviderServer
 from forebay.mock_provider.truth import ProviderTruth
 from forebay.runtime import start_worker, stop_workers

@@ -17,9 +17,9 @@ from structlog.testing import capture_logs
 import forebay
 from forebay.coordinator.requests.registering import Sweep
 from forebay.coordinator.server import link, wakeups, wire
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.link import Link
+from forebay.coordinator.server.urls import parse_url
 from forebay.coordinator.server.wakeups import Subscriber
 from forebay.coordinator.shard import joining, session
 from forebay.coordinator.shard.session import Session

@@ -9,8 +9,8 @@ import signal
 import pytest
 
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.urls import parse_url
 from forebay.mock_provider.server import MockProviderServer
 from forebay.mock_provider.truth import ProviderTruth
 from forebay.runtime import start_worker, stop_workers

@@ -15,8 +15,8 @@ from forebay.contracts.identity import RequestDomain
 from forebay.contracts.outcomes import RateLimitScope
 from forebay.contracts.outcomes import RequestOutcomeKind as Outcome
 from forebay.contracts.quotas import QuotaReading
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.urls import parse_url
 from tests.property.modes import LONG, explore
 from tests.property.request_comparison import in_order
 from tests.property.request_moves import MOSTLY, MOVES, REGISTRATIONS, WEIGHTED

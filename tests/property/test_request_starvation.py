@@ -31,8 +31,8 @@ from forebay.contracts.settings import (
     RequestAdmissionTuningConfig,
     RequestQuotas,
 )
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.urls import parse_url
 from tests.property.modes import LONG, Progress
 from tests.support_scripts import (
     CHAT,

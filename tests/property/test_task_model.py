@@ -20,8 +20,8 @@ from forebay.contracts.task_policies import (
     TaskAdmissionConfig,
 )
 from forebay.contracts.tasks import Amounts
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.urls import parse_url
 from forebay.coordinator.tasks.registering import Configure
 from tests.contract.pool_under_clock import Pool
 from tests.contract.shard_under_clock import START_US

@@ -11,9 +11,8 @@ from forebay.coordinator.server.address import (
     TcpAddress,
     TlsFiles,
     UnixAddress,
-    mask_url,
-    parse_url,
 )
+from forebay.coordinator.server.urls import mask_url, parse_url
 
 SECRET = "hunter2"
 

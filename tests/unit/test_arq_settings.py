@@ -12,7 +12,7 @@ from arq.cron import cron
 from arq.worker import Worker
 
 from forebay.contracts.errors import ConfigurationError
-from forebay.coordinator.server.address import parse_url
+from forebay.coordinator.server.urls import parse_url
 from forebay.workers.arq.pool import create_pool
 from forebay.workers.arq.settings import (
     ELSEWHERE,

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.availability import Availability
+from forebay.coordinator.server.urls import parse_url
 
 GONE = OSError("gone")
 

@@ -18,8 +18,8 @@ from redis.exceptions import RedisError, ResponseError
 from forebay.contracts.errors import CoordinatorUnavailable
 from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.logs import Logger
-from forebay.coordinator.server.address import parse_url
 from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.urls import parse_url
 
 log = Logger("forebay.worker")
 

@@ -1,0 +1,145 @@
+"""The check that a server is one that Forebay can use (spec 06, "Where it runs")."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final, Literal
+
+import redis
+import redis.asyncio as aioredis
+
+from forebay.contracts.errors import ConfigurationError, ServerTooOld
+from forebay.coordinator.server.address import ServerAddress
+from forebay.coordinator.server.refusals import EXPECTED_SERVER, connection_error
+
+OLDEST: Final = {"redis": (7, 0, 0), "valkey": (8, 0, 0)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerVersion:
+    """Which server answers.
+
+    Attributes:
+        product: what it calls itself.
+        number: major, minor, patch.
+    """
+
+    product: Literal["redis", "valkey"]
+    number: tuple[int, int, int]
+
+    @property
+    def is_supported(self) -> bool:
+        """Whether it is at least Redis 7.0 or Valkey 8 (spec 06, "Where it runs")."""
+        return self.number >= OLDEST[self.product]
+
+    def __str__(self) -> str:
+        return f"{self.product.capitalize()} {'.'.join(map(str, self.number))}"
+
+
+async def check_server(
+    client: aioredis.Redis, address: ServerAddress, *, timeout_seconds: float = 5.0
+) -> ServerVersion:
+    """Asks the server for its version, once, and refuses one that is too old.
+
+    Args:
+        client: a client of ``address``; it stays open, on failure too.
+        address: named, with its password masked, in messages.
+        timeout_seconds: bound of the whole, name lookup and login included.
+
+    Returns:
+        The version.
+
+    Raises:
+        CoordinatorUnavailable: nobody answered in time.
+        ConfigurationError: the server refused the login, the database or the INFO command, it
+            is no Redis, or it is a node of a cluster or a Sentinel.
+        ServerTooOld: older than Redis 7.0 or Valkey 8.
+    """
+    attempt = f"connecting and asking for INFO for up to {timeout_seconds:g} s"
+    try:
+        async with asyncio.timeout(timeout_seconds):
+            info = await client.info("server")
+    except (redis.RedisError, OSError, TimeoutError) as error:
+        raise connection_error(error, address, attempt) from error
+    version = parse_server_version(info)
+    require_supported(version, address)
+    require_single(info, address)
+    return version
+
+
+def parse_server_version(server_info: Mapping[str, Any]) -> ServerVersion:
+    """Reads the version out of the ``server`` section of INFO.
+
+    Valkey reports a ``redis_version`` of 7.2 for compatibility, so ``valkey_version`` goes first.
+
+    Args:
+        server_info: INFO as redis-py parses it.
+
+    Returns:
+        The version, supported or not.
+
+    Raises:
+        ConfigurationError: it holds no version.
+    """
+    products: tuple[Literal["valkey", "redis"], ...] = ("valkey", "redis")
+    for product in products:
+        # redis-py turns a version such as 8.0 into a float
+        found = re.match(
+            r"(\d+)\.(\d+)(?:\.(\d+))?", str(server_info.get(f"{product}_version", ""))
+        )
+        if found:
+            major, minor, patch = (int(part or 0) for part in found.groups())
+            return ServerVersion(product=product, number=(major, minor, patch))
+    raise ConfigurationError(
+        f"the server's INFO holds no redis_version or valkey_version; expected {EXPECTED_SERVER}; "
+        "give the URL of such a server"
+    )
+
+
+def require_supported(version: ServerVersion, address: ServerAddress) -> None:
+    """Refuses a version that lacks what the scripts need.
+
+    Args:
+        version: what ``parse_server_version`` found.
+        address: named in the message.
+
+    Raises:
+        ServerTooOld: older than Redis 7.0 or Valkey 8.
+    """
+    if not version.is_supported:
+        raise ServerTooOld(
+            f"the server at {address} is {version}; expected {EXPECTED_SERVER}; upgrade it,"
+            " give the URL of a newer one, or use a private one on this machine: embedded://"
+        )
+
+
+def require_single(server_info: Mapping[str, Any], address: ServerAddress) -> None:
+    """Refuses a node of a cluster, whose keys lie on several servers, and a Sentinel.
+
+    Args:
+        server_info: as for ``parse_server_version``.
+        address: named in the message.
+
+    Raises:
+        ConfigurationError: it is one of them.
+    """
+    # Valkey 9 calls it server_mode
+    match server_info.get("redis_mode") or server_info.get("server_mode"):
+        case "cluster":
+            raise ConfigurationError(
+                f"the server at {address} is a node of a cluster, which this version does not"
+                " support, neither for request admission nor for task pools; expected a server with"
+                " cluster-enabled no; give the URL of one, with replicas if you like (one server"
+                " admits tens of thousands of requests a second), or use a private one on this"
+                " machine: embedded://"
+            )
+        case "sentinel":
+            raise ConfigurationError(
+                f"the server at {address} is a Sentinel, expected the server that it watches; give"
+                " the URL redis+sentinel://host:port,.../service, which follows its failovers"
+            )
+        case _:
+            pass

@@ -1,0 +1,44 @@
+"""Error replies that other code than this version's may have made (ADR 0006)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis.exceptions import ResponseError
+
+from forebay.coordinator.scripts.composing import Script
+from forebay.coordinator.server.libraries import Libraries
+from forebay.coordinator.server.refusals import is_passing, may_be_of_other_code
+
+
+class Doubt:
+    """The error reply of a batch script whose function may hold other code.
+
+    Such a reply is kept until the code was read: it counts if the code is this version's.
+
+    Args:
+        libraries: of the server.
+        batch: the shard's batch script.
+    """
+
+    def __init__(self, libraries: Libraries, batch: Script) -> None:
+        self._libraries = libraries
+        self._batch = batch
+        self._kept: tuple[ResponseError, str] | None = None  # an error, and of which function
+
+    def is_refusal(self, reply: Any) -> bool:
+        """Whether a reply that is no result is the script's refusal; a doubtful one is kept."""
+        is_error = isinstance(reply, ResponseError)
+        if is_error and not may_be_of_other_code(reply):
+            return not is_passing(reply)
+        self._libraries.doubt()
+        if is_error and not is_passing(reply):
+            self._kept = reply, self._libraries.function(self._batch)
+        return False
+
+    def resolve(self) -> ResponseError | None:
+        """Return the kept reply if the code, which was read since, is this version's."""
+        kept, self._kept = self._kept, None
+        if kept is None or kept[1] != self._libraries.function(self._batch):
+            return None
+        return kept[0]

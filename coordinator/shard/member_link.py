@@ -1,0 +1,141 @@
+"""A member's connection to a shard: opened anew, and joined over, until both work (spec 06)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from forebay.contracts.errors import CoordinatorError, CoordinatorUnavailable, ForebayError
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.keys import ShardKeys
+from forebay.coordinator.scripts.composing import Script
+from forebay.coordinator.server.link import Link
+from forebay.coordinator.shard.batches import Batches, Pending
+from forebay.coordinator.shard.joining import CLOSED, MEMBER_SCRIPTS, Memberships
+from forebay.coordinator.shard.operation import Listener
+from forebay.coordinator.shard.state import Closed, Leaving, Member
+from forebay.coordinator.supervision import Guard
+
+
+class MemberLink:
+    """The connection of a shard's member, with its membership.
+
+    A repair opens the connection and joins where this process is no member. It sends no call.
+
+    Args:
+        server: the process's connection to the server.
+        keys: the shard.
+        batch: the shard's batch script.
+        batches: the operations that are sent over this connection.
+        listener: told of each membership's beginning and end.
+        guard: logs what a repair, a timer or the listener raises.
+        on_reply: told each reply; an error reply comes as redis-py's exception.
+        on_repaired: told that a repair has ended, well or not.
+        on_expired: told that a membership has ended.
+
+    Attributes:
+        link: the connection.
+        memberships: the memberships.
+    """
+
+    def __init__(
+        self,
+        server: Coordinator,
+        keys: ShardKeys,
+        batch: Script,
+        batches: Batches,
+        listener: Listener,
+        guard: Guard,
+        *,
+        on_reply: Callable[[Any], None],
+        on_repaired: Callable[[], None],
+        on_expired: Callable[[], None],
+    ) -> None:
+        self._server = server
+        self._keys = keys
+        self._batches = batches
+        self._guard = guard
+        self.link = Link(
+            server.patient,
+            server.libraries,
+            (*MEMBER_SCRIPTS, batch),
+            name=f"forebay-{keys.tag}",
+            guard=guard,
+            state=server.availability.connection("calls", shard=keys.tag),
+            timeout_seconds=server.settings.call_timeout_seconds,
+            on_reply=on_reply,
+            on_open=self._on_open,
+            on_refused=self._on_refused,
+            on_repaired=on_repaired,
+            on_lost=self._on_lost,
+        )
+        self.memberships = Memberships(
+            server,
+            keys,
+            guard,
+            listener,
+            on_begun=batches.begin,
+            on_expired=on_expired,
+        )
+
+    async def close(self) -> None:
+        """End the membership on this side, tell all callers, and close the connection."""
+        membership = self.memberships.close()
+        try:
+            await self.link.stop()
+        finally:
+            if membership is not None:
+                self.memberships.part(membership)
+            self._batches.give_up_all(CoordinatorUnavailable(CLOSED))
+            self._batches.clear()
+            self.link.drop("it was closed")
+            self.link.state.forget()
+
+    def overdue(self) -> CoordinatorUnavailable:
+        """Drop the connection, as a call was not answered in time; return the callers' error.
+
+        The call is repeated over a new connection.
+        """
+        error = CoordinatorUnavailable(
+            f"{self._server.address} did not answer within"
+            f" {self._server.settings.call_timeout_seconds:g} s{self.link.last_error}; is it"
+            " running and reachable? Forebay goes on trying to reach it."
+        )
+        self.link.drop("no reply came in time")
+        return error
+
+    def lose_reply(self, operations: list[Pending[Any]], error: Exception) -> None:
+        """End the membership, as nobody knows what a reply gave that cannot be read."""
+        self._guard.note("reading a reply", error)
+        self._server.libraries.doubt()
+        self.link.drop("a reply could not be read")
+        self.memberships.disown()
+        unread = CoordinatorError(
+            f"the reply of {self._server.address} for {self._keys.tag} cannot be read"
+            f" ({type(error).__qualname__}, see the log), expected what this version's scripts"
+            " answer; please report this."
+        )
+        self._batches.give_up(unread, operations)
+
+    async def _on_open(self) -> None:
+        if not self._batches.under_way:
+            self.memberships.lose()
+        await self.memberships.make_member()
+        if not self._batches.under_way:
+            self.link.state.back()
+
+    def _on_lost(self, error: Exception) -> None:
+        # While a repair goes on, what is under way was not sent over this connection.
+        is_awaited = self._batches.under_way and not self.link.is_repairing
+        if is_awaited and not isinstance(self.memberships.state, Closed):
+            self.link.fail(error)
+
+    def _on_refused(self, error: ForebayError) -> None:
+        """Tell callers what the server refuses them; it would refuse that again."""
+        self._batches.give_up_all(error)
+        if not isinstance(self.memberships.state, Member | Leaving):
+            self._batches.clear()  # without a membership nothing is left to free
+        if self._batches.has_waiting or self._batches.under_way:
+            self.link.failures += 1  # what frees is tried again, after a pause
+        else:
+            self.link.state.back()  # it answers, after all
