@@ -14,7 +14,7 @@ from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.extras import require_extra
 
 if TYPE_CHECKING:
-    from forebay.demo.scenario import Observations
+    from forebay.demo.observations import Observations
     from forebay.demo.summary import DemoSummary
 
 

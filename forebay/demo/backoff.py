@@ -17,14 +17,8 @@ from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
 from forebay.contracts.errors import ConfigurationError
-from forebay.demo.scenario import (
-    CAPACITY,
-    PROVIDER,
-    SLOTS_PER_WORKER,
-    WORKERS,
-    Observations,
-    take_log,
-)
+from forebay.demo.observations import Observations, take_log
+from forebay.demo.scenario import CAPACITY, PROVIDER, SLOTS_PER_WORKER, WORKERS
 from forebay.mock_provider.server import MockProviderServer
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-from forebay.demo.scenario import Observations
+from forebay.demo.observations import Observations
 from forebay.demo.summary import REFUSED, SERVED, capacity_steps, refusals
 from forebay.mock_provider.log import RequestRecord
 

@@ -12,7 +12,6 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -22,7 +21,6 @@ from forebay.contracts.identity import ProviderModelKey, RequestDomain
 from forebay.contracts.outcomes import RequestOutcomeKind
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.settings import MemberSettings
-from forebay.contracts.snapshots import AuditReport, GlobalSnapshot
 from forebay.contracts.task_policies import TaskAdmissionConfig
 from forebay.contracts.workflow import Workflow
 from forebay.coordinator.coordinator import Coordinator, pid_of
@@ -33,11 +31,11 @@ from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.idle_gaps import IdleGaps
 from forebay.coordinator.tasks.snapshots import audit_pool
-from forebay.mock_provider.log import RequestRecord, TruthRecord
+from forebay.demo.observations import Look, Observations, take_log
 from forebay.mock_provider.server import MockProviderServer
 from forebay.mock_provider.truth import ProviderTruth
 from forebay.runtime import start_worker, stop_workers
-from forebay.workers.runs.driver import RunDriver, RunSummary
+from forebay.workers.runs.driver import RunDriver
 from forebay.workers.runs.workflow_file import load_workflow
 
 TENANTS: Final = {"atlas": 3.0, "borealis": 2.0, "cumulus": 1.0}
@@ -55,53 +53,6 @@ WORKFLOW: Final = Path(str(files("forebay.demo.support_triage") / "workflow.toml
 PROVIDER: Final = ProviderTruth(
     concurrency=CAPACITY, latency_median_seconds=0.5, latency_sigma=0.25, retry_after_seconds=0.15
 )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Look:
-    """What one look at the shard showed, for the live line and the plot."""
-
-    at: float
-    window: int
-    in_flight: int
-    waiting: int
-    rate_limited: int
-    succeeded: int
-    records_done: dict[str, int]
-
-
-@dataclass(slots=True, kw_only=True)
-class Observations:
-    """All that the demo saw.
-
-    Attributes:
-        looks: every tenth of a second; times are seconds since the provider started.
-        summaries: how each tenant's run ended.
-        finished_at: when each tenant's run ended.
-        notes: what was done to the fleet, and when.
-        killed_at: when the worker was killed.
-        freed_at: when its membership was over, so that its leases and tasks were others' again.
-        requests: what the provider saw.
-        truths: what the provider could do, and since when.
-        final: the shard at the end.
-        audits: of the request shard and of the pool.
-        idle_gaps: seconds in which a worker had a free slot beside ready work that fitted.
-        beyond_sdks: calls that were refused more often than SDKs try again.
-    """
-
-    looks: list[Look] = field(default_factory=list)
-    summaries: dict[str, RunSummary] = field(default_factory=dict)
-    finished_at: dict[str, float] = field(default_factory=dict)
-    notes: list[tuple[float, str]] = field(default_factory=list)
-    killed_at: float | None = None
-    freed_at: float | None = None
-    requests: list[RequestRecord] = field(default_factory=list)
-    truths: list[TruthRecord] = field(default_factory=list)
-    final: GlobalSnapshot | None = None
-    audits: list[AuditReport] = field(default_factory=list)
-    idle_gaps: list[float] = field(default_factory=list)
-    records: int = 0
-    beyond_sdks: int = 0
 
 
 class FleetBeside(Protocol):
@@ -301,15 +252,6 @@ async def beside(work: Coroutine[Any, Any, None], *aside: Coroutine[Any, Any, No
     for task in tasks:
         if not task.cancelled():
             task.result()
-
-
-def take_log(provider: MockProviderServer, seen: Observations) -> None:
-    """Add what the provider saw, and what it could do by then."""
-    for _index, record in provider.state.log.since(0):
-        if isinstance(record, RequestRecord):
-            seen.requests.append(record)
-        else:
-            seen.truths.append(record)
 
 
 async def _records_done(coordinator: Coordinator) -> dict[str, int]:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from forebay.coordinator.tasks.idle_gaps import p99
-from forebay.demo.scenario import TENANTS, WORKFLOW, Observations
+from forebay.demo.observations import Observations
+from forebay.demo.scenario import TENANTS, WORKFLOW
 
 SERVED = 200
 REFUSED = 429

@@ -14,8 +14,9 @@ import pytest
 from forebay.contracts.errors import ConfigurationError
 from forebay.demo import backoff
 from forebay.demo.backoff import BackoffBeside, BackoffRun
+from forebay.demo.observations import Look, Observations
 from forebay.demo.plot import draw
-from forebay.demo.scenario import PROVIDER, Look, Observations, beside
+from forebay.demo.scenario import PROVIDER, beside
 from forebay.demo.summary import REFUSED, SERVED, goodput, goodput_by_step, refusals
 from forebay.mock_provider.log import RequestRecord, TruthRecord
 from tests.support import wait_until
