@@ -7,6 +7,7 @@ import contextlib
 import os
 import secrets
 from collections.abc import Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
@@ -60,7 +61,13 @@ class Coordinator:
         self.client: Any = open_async(address)
         self.patient: Any = open_async(address, socket_timeout_seconds=None, health_check_seconds=0)
         self.libraries = Libraries()
-        self.heartbeat = Heartbeat(open_sync(address), settings, self.availability, self.libraries)
+        self.heartbeat = Heartbeat(
+            open_sync(address),
+            settings,
+            self.availability,
+            self.libraries,
+            partial(open_async, address),
+        )
         self.subscriber = Subscriber(
             self.patient,
             self.availability.connection("wake-ups"),

@@ -12,15 +12,17 @@ import contextlib
 import json
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Final, cast
 
 import redis
+import redis.asyncio as aioredis
 from redis.exceptions import RedisError, ResponseError
 
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS
 from forebay.coordinator.logs import Logger
-from forebay.coordinator.scripts.composing import script
+from forebay.coordinator.scripts.composing import Script, script
 from forebay.coordinator.server.availability import Availability, ConnectionState
 from forebay.coordinator.server.libraries import Libraries
 from forebay.coordinator.server.membership import Membership, boot_seconds, member_keys
@@ -44,6 +46,7 @@ class Heartbeat:
         settings: TTL and the longest stall of the event loop that is believed to be alive.
         availability: told when heartbeats fail and when they are acknowledged again.
         libraries: of the server.
+        open_client: opens an asyncio client of the server, to read a library's code again.
     """
 
     def __init__(
@@ -52,11 +55,13 @@ class Heartbeat:
         settings: MemberSettings,
         availability: Availability,
         libraries: Libraries,
+        open_client: Callable[[], aioredis.Redis],
     ) -> None:
         self._client = client
         self._settings = settings
         self._availability = availability
         self._libraries = libraries
+        self._open_client = open_client
         self._guard = Guard(log)
         self._memberships: dict[str, Membership] = {}
         self._states: dict[str, ConnectionState] = {}
@@ -211,10 +216,15 @@ class Heartbeat:
         except (ResponseError, TypeError, ValueError) as error:
             if isinstance(error, ResponseError) and not may_be_of_other_code(error):
                 raise
-            # Flushed, or replaced: its code is read anew.
-            self._libraries.ensure_blocking(self._client, heartbeat)
+            asyncio.run(self._read_code_again(heartbeat))  # it was flushed, or replaced
         function = self._libraries.freeing_function(heartbeat)
         return _members_in(self._client.fcall(function, *arguments))
+
+    async def _read_code_again(self, heartbeat: Script) -> None:
+        """Find or load the heartbeat's library, on this thread's own loop: the other may stall."""
+        self._libraries.doubt()
+        async with self._open_client() as client:
+            await self._libraries.ensure(client, [heartbeat])
 
 
 def _members_in(reply: Any) -> int:

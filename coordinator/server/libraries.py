@@ -7,10 +7,9 @@ name that another code has taken is left to it, and the library is loaded under 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
-import redis
 from redis.exceptions import ResponseError
 
 from forebay.contracts.errors import ConfigurationError
@@ -21,8 +20,6 @@ MOST_NAMES: Final = 8
 """Names that are tried for one library: so often it may be replaced."""
 
 log = Logger("forebay.libraries")
-
-_Placing = Generator[tuple[str, ...], Any, tuple[str, bool]]
 
 
 class Libraries:
@@ -62,40 +59,21 @@ class Libraries:
         """
         for script in scripts:
             name = self._verified.get(script.function)
-            if name is not None and await client.function_list(library=name):
-                continue
-            steps, answer = _place(script), None
-            while True:
-                try:
-                    command = steps.send(answer)
-                except StopIteration as end:
-                    name, was_taken = end.value
-                    self._note(script, name, was_taken=was_taken)
-                    break
-                try:
-                    answer = await client.execute_command(*command)
-                except ResponseError as error:
-                    answer = error
+            if name is None or not await client.function_list(library=name):
+                await self._place(client, script)
 
-    def ensure_blocking(self, client: redis.Redis, script: Script) -> None:
-        """Read the code of one library again, and load it where it is not there: for a thread.
-
-        Raises:
-            RedisError, OSError: the server could not be used.
-            ConfigurationError: other code has taken each name that may be used.
-        """
-        steps, answer = _place(script), None
-        while True:
-            try:
-                command = steps.send(answer)
-            except StopIteration as end:
-                name, was_taken = end.value
-                self._note(script, name, was_taken=was_taken)
-                break
-            try:
-                answer = client.execute_command(*command)  # type: ignore[no-untyped-call]
-            except ResponseError as error:
-                answer = error
+    async def _place(self, client: Any, script: Script) -> None:
+        """Read the code under one name after the other, until it is this version's."""
+        for number in range(1, MOST_NAMES + 1):
+            name = script.function if number == 1 else f"{script.function}_{number}"
+            if await _is_at(client, name, script.library_named(name)):
+                self._note(script, name, was_taken=number > 1)
+                return
+        raise ConfigurationError(
+            f"the server has other code under each of the {MOST_NAMES} names that {script.function}"
+            " may have, expected code of this version under one; see who may call FUNCTION LOAD"
+            " there, and FUNCTION DELETE those libraries."
+        )
 
     def _note(self, script: Script, name: str, *, was_taken: bool) -> None:
         if was_taken and self.function(script) != name:
@@ -109,39 +87,20 @@ class Libraries:
         self._verified[script.function] = self.names[script.function] = name
 
 
-def _place(script: Script) -> _Placing:
-    """Yield commands and take their replies; return a library's name, and whether one was taken.
-
-    Raises:
-        ResponseError: the server refuses a command.
-        ConfigurationError: as for `Libraries.ensure`.
-    """
-    for number in range(1, MOST_NAMES + 1):
-        name = script.function if number == 1 else f"{script.function}_{number}"
-        wanted = script.library_named(name)
-        for _ in range(2):  # another member may load it meanwhile
-            found = _code_of((yield ("FUNCTION LIST", "LIBRARYNAME", name, "WITHCODE")))
-            if found == wanted:
-                return name, number > 1
-            if found is not None:
-                break
-            loaded = yield ("FUNCTION LOAD", wanted)
-            if not isinstance(loaded, ResponseError):
-                return name, number > 1
-            if "already exists" not in str(loaded):
-                raise loaded
-    raise ConfigurationError(
-        f"the server has other code under each of the {MOST_NAMES} names that {script.function} may"
-        " have, expected code of this version under one; see who may call FUNCTION LOAD there, and"
-        " FUNCTION DELETE those libraries."
-    )
-
-
-def _code_of(found: Any) -> str | None:
-    """Return the code that FUNCTION LIST tells of a library; None where there is none."""
-    if isinstance(found, ResponseError):
-        raise found
-    return next(iter(codes_of(found).values()), None)
+async def _is_at(client: Any, name: str, code: str) -> bool:
+    """Return whether a library holds this code, which is loaded where there is none of its name."""
+    for _ in range(2):  # another member may load it meanwhile
+        listed = await client.execute_command("FUNCTION LIST", "LIBRARYNAME", name, "WITHCODE")
+        if found := codes_of(listed):
+            return found.get(name) == code
+        try:
+            await client.execute_command("FUNCTION LOAD", code)
+        except ResponseError as error:
+            if "already exists" not in str(error):
+                raise
+        else:
+            return True
+    return False
 
 
 def codes_of(found: Any) -> dict[str, str]:
