@@ -43,6 +43,7 @@ REQUEST_KEYS: Final = (
     "deadlines",
     "holds",
     "budgets",
+    "sharers",
     "finished",
     "events",
 )

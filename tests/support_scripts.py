@@ -116,11 +116,16 @@ class Sweep:
 
 
 @dataclass(frozen=True, slots=True)
+class AskShare:
+    """Ask for the member's part."""
+
+
+@dataclass(frozen=True, slots=True)
 class Leave:
     """End the membership."""
 
 
-Op = Acquire | Release | Cancel | State | Register | Learn | Leave | Sweep
+Op = Acquire | Release | Cancel | State | Register | Learn | Leave | Sweep | AskShare
 Notices = dict[str, list[list[Any]]]
 
 
@@ -175,6 +180,8 @@ def encode(op: Op) -> Sequence[str | int | bytes]:  # noqa: PLR0911 - one per op
             return ("leave",)
         case Sweep():
             return ("sweep",)
+        case AskShare():
+            return registering.AskShare().encode()
         case _:
             assert_never(op)
 

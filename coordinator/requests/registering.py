@@ -9,6 +9,7 @@ from forebay.contracts.identity import RequestDomain
 from forebay.contracts.quotas import QuotaBudget, QuotaReading
 from forebay.contracts.settings import RequestAdmissionConfig
 from forebay.coordinator.keys import check_id
+from forebay.coordinator.requests.shares import Share, decode_share
 from forebay.coordinator.shard.operation import Args, Leaves, Operation, Reply, Saying
 
 
@@ -74,6 +75,20 @@ class Sweep(Operation[float | None]):
     def decode(self, reply: Reply) -> float | None:
         """Return the seconds until the next member is to be looked at; None where none is."""
         return reply.terms[1] / 1e6 if len(reply.terms) > 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class AskShare(Operation[Share]):
+    """Asks for this member's part, should the server go away (docs/adr/0024)."""
+
+    needs_memory: ClassVar[bool] = False
+    outlives_membership: ClassVar[bool] = False
+
+    def encode(self) -> Args:
+        return ("share",)
+
+    def decode(self, reply: Reply) -> Share:
+        return decode_share(reply.terms)
 
 
 class Leave(Leaves):

@@ -22,6 +22,7 @@
 --   deadlines          zset    attempt id, by deadline in microseconds
 --   holds              zset    lease id, by longest hold in microseconds
 --   budgets            hash    budget -> registered|burst|learned|level|at_us|remaining|remaining_at_us|heard_us
+--   sharers            zset    member, by ticket of its entry; NUL member, by minus the ticket of its last telling
 --   finished           zset    lease id, by order of ending times 2, plus 1 if it expired
 --   events             stream  transitions, the last 8192
 -- ARGV
@@ -32,13 +33,13 @@
 --                              microseconds)
 --                              release id outcome retry_after_us generation used ("", "unsent", or tokens)
 --                              scope ("", or "quota": the hint speaks of a budget)
---                              cancel id; state id; register alias cap tuning; leave; sweep
+--                              cancel id; state id; register alias cap tuning; leave; sweep; share
 --                              learn budget limit remaining at_us ("" for what was not said)
 -- Reply
 --   JSON [now_us, next_wake_us, generation, results, notices]: a result per operation
 --   (granted, waiting, denied, error, released, duplicate, stale_lease, wrong_generation,
---   unknown_lease, cancelled, registered, learned, left, leaving, unknown, swept), and what befell waiters
---   and leases of the caller (granted, denied, lost). Other members get their notices by channel.
+--   unknown_lease, cancelled, registered, learned, left, leaving, unknown, swept, share), and what befell waiters
+--   and leases of the caller (granted, denied, lost), or that sharers are to ask anew (share). Other members get their notices by channel.
 -- Errors
 --   NOMEMBER the caller is not a member (any more); OLDBATCH a late duplicate; BADBATCH an
 --   operation that is not one, lacks arguments, or names no domain, outcome or budget: nothing

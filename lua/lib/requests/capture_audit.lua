@@ -187,6 +187,11 @@ local function expect_members()
   expect_only('intervals', redis.call('HKEYS', K.intervals), books.members, 'a member')
   expect_only('suspects', redis.call('ZRANGE', K.suspects, 0, -1), books.members, 'a member')
   expect_only('meta', SHARD.callers(), books.members, 'a member')
+  local sharers = redis.call('ZRANGE', K.sharers, 0, -1)
+  for i = 1, #sharers do
+    sharers[i] = string.gsub(sharers[i], '^%z', '')
+  end
+  expect_only('sharers', sharers, books.members, 'a member')
 end
 
 local function audit_entries()

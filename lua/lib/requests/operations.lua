@@ -151,6 +151,14 @@ local function sweep()
   return next_us and '["swept",' .. int(math.max(0, next_us - now_us)) .. ']' or '["swept"]'
 end
 
+-- The part of the caller, should the server go away.
+local function share()
+  if has_left then
+    return failed('NOMEMBER', member_id)
+  end
+  return SHARES.tell(member_id)
+end
+
 -- Write down an alias's cap; one that is new or another than before is told.
 local function register_alias(alias, cap)
   local entry = member_id .. '\0' .. alias
@@ -226,4 +234,5 @@ local OPERATIONS = {
   register = { 3, register },
   leave = { 0, leave },
   sweep = { 0, sweep },
+  share = { 0, share },
 }

@@ -1,5 +1,6 @@
 -- What happened by time alone: members and holds overdue, deadlines past (spec 03, Order; 06,
 -- Members). Bounded work per call; what is left over is done by the next.
+-- @include lib/requests/shares
 local MOST_ENDED = 200
 local ended_left = MOST_ENDED -- leases, waiters and aliases of members that are gone, and those members
 local denials_left = 64
@@ -54,6 +55,7 @@ local function end_member(member, why)
   redis.call('ZREM', K.members, member)
   redis.call('HDEL', K.meta, '@' .. member)
   SUSPECTS.forget(member)
+  SHARES.forget(member)
   emit('member_expired', 'member_id', member, 'reason', why)
   return true
 end

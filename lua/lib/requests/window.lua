@@ -18,18 +18,25 @@ function WINDOW.ceiling(d)
   return noted > 0 and math.min(noted, d.effective_max) or d.effective_max
 end
 
+-- Where a window is born.
+function WINDOW.first_limit(name, effective_max)
+  if setting('startup_ramp_us', 0) > 0 then
+    return 1
+  end
+  local initial = setting('initial_limit:' .. name, WINDOW.rule().initial_limit)
+  return initial > 0 and math.min(initial, effective_max) or effective_max
+end
+
 -- A window is born at its domain's first acquire on a registered resource.
 function WINDOW.bear(d, effective_max)
   d.born = true
   d.effective_max = effective_max
-  local initial = setting('initial_limit:' .. d.name, WINDOW.rule().initial_limit)
-  d.current_limit = initial > 0 and math.min(initial, effective_max) or effective_max
+  d.current_limit = WINDOW.first_limit(d.name, effective_max)
   d.step = WINDOW.rule().first_step
   local ramp_us = setting('startup_ramp_us', 0)
   if ramp_us > 0 then
     d.ramp_us, d.ramp_started_us = ramp_us, now_us
-    d.ramp_target = initial
-    d.current_limit = 1
+    d.ramp_target = setting('initial_limit:' .. d.name, WINDOW.rule().initial_limit)
   end
 end
 

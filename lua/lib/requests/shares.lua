@@ -1,0 +1,66 @@
+-- The parts with which members go on while the server is away, `on_unavailable` = `local_share`
+-- (docs/adr/0024). A member that asks for its part is a sharer until its membership ends. It is told how many
+-- sharers there are and its rank, by order of entry, and whether every other one was told its part since this
+-- one entered: before that another may count without it, so its own part is 0. Parts worked out from any such
+-- replies then add up to one window at most: ranks keep their order, and no reply counts fewer than later
+-- entitled sharers.
+local SHARES = { few_sharers = 64 }
+
+-- The limit of each domain in the order of DOMAINS and how long its cooldown lasts, then the learned budget of
+-- its minute.
+function SHARES.domains()
+  local texts = {}
+  for i = 1, #DOMAINS do
+    local d = domain(DOMAINS[i])
+    local limit, minute = d.current_limit, 0
+    if not d.born then
+      limit = meta.static_cap > 0 and WINDOW.first_limit(d.name, WINDOW.effective_max(d.name)) or 0
+    elseif MINUTE.is_learned(d) then
+      minute = d.budget
+    end
+    texts[i] = '[' .. int(limit) .. ',' .. int(math.max(0, d.blocked_until_us - now_us)) .. ','
+      .. int(minute) .. ']'
+  end
+  return '[' .. table.concat(texts, ',') .. ']'
+end
+
+-- Limit and burst of each budget in the order of BUDGETS; zeros where there is none.
+function SHARES.budgets()
+  local texts = {}
+  for i = 1, #BUDGETS do
+    local bucket = all_buckets()[i]
+    texts[i] = '[' .. int(bucket and limit_of(bucket) or 0) .. ',' .. int(bucket and burst_of(bucket) or 0) .. ']'
+  end
+  return '[' .. table.concat(texts, ',') .. ']'
+end
+
+-- Each sharer stands in `sharers` twice: by the ticket of its entry, and after a NUL by minus the ticket of
+-- when it was last told. Tickets only grow, so one command gives a rank and another the oldest telling.
+function SHARES.tell(member)
+  local ticket = next_place()
+  local is_new = redis.call('ZADD', K.sharers, 'NX', int(ticket), member) == 1
+  redis.call('ZADD', K.sharers, int(-ticket), '\0' .. member)
+  may_be_new('sharers')
+  local count = redis.call('ZCARD', K.sharers) / 2
+  local rank = redis.call('ZRANK', K.sharers, member) - count
+  local oldest = redis.call('ZRANGE', K.sharers, '(0', '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, 1, 'WITHSCORES')
+  local entered = is_new and ticket or tonumber(redis.call('ZSCORE', K.sharers, member))
+  if is_new and count <= SHARES.few_sharers then
+    SHARES.notify_others(member) -- so that they ask anew at once, not within an interval
+  end
+  return '["share",' .. int(count) .. ',' .. int(rank) .. ',' .. (-tonumber(oldest[2]) >= entered and 1 or 0)
+    .. ',' .. int(meta.static_cap) .. ',' .. SHARES.domains() .. ',' .. SHARES.budgets() .. ']'
+end
+
+function SHARES.notify_others(member)
+  local others = redis.call('ZRANGE', K.sharers, '(0', '+inf', 'BYSCORE')
+  for i = 1, #others do
+    if others[i] ~= member then
+      SHARD.notify(others[i], '["share"]')
+    end
+  end
+end
+
+function SHARES.forget(member)
+  redis.call('ZREM', K.sharers, member, '\0' .. member)
+end

@@ -1,0 +1,132 @@
+"""Parts held by members while the server is away never add up to more than one window."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import fakeredis
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
+from forebay.coordinator.requests.shares import Share, decode_share, part_of
+from tests.property.modes import LONG, SETTINGS
+from tests.support_scripts import CHAT, AskShare, Leave, Register, ScriptedShard
+
+AT_THE_CAP = RequestAdmissionConfig(tuning=RequestAdmissionTuningConfig(rule="aimd"))
+TTL_SECONDS = 15.0
+
+
+@given(limit=st.integers(0, 10**9), members=st.integers(1, 200), data=st.data())
+def test_parts_of_all_ranks_are_the_limit_and_never_grow_with_rank_or_members(
+    limit: int, members: int, data: st.DataObject
+) -> None:
+    parts = [part_of(limit, members, rank) for rank in range(members)]
+    assert sum(parts) == limit
+    assert max(parts) - min(parts) <= 1
+    rank = data.draw(st.integers(0, members - 1))
+    assert part_of(limit, members + 1, rank) <= parts[rank] <= parts[0]
+
+
+class Fleet:
+    """Members of a shard and what each was told last, as they would go on with it."""
+
+    def __init__(self, cap: int) -> None:
+        self.client = fakeredis.FakeRedis(version=(7,))
+        self.shard = ScriptedShard(self.client)
+        self.cap = cap
+        self.told: dict[str, Share] = {}
+        self.count = 0
+
+    def enter(self) -> str:
+        self.count += 1
+        member = f"m{self.count % 7}-{self.count}"  # in another order than they enter
+        self.shard.join(member)
+        self.shard.batch(member, Register("main", self.cap, AT_THE_CAP))
+        self.ask(member)
+        return member
+
+    def ask(self, member: str) -> None:
+        reply = self.shard.batch(member, AskShare())
+        self.told[member] = decode_share(reply.results[0])
+
+    def leave(self, member: str) -> None:
+        self.shard.batch(member, Leave())
+        del self.told[member]
+
+    def expire(self, member: str) -> None:
+        """Let a member end whose heartbeats stop, while all others beat."""
+        del self.told[member]
+        for _ in range(4):
+            self.shard.advance(TTL_SECONDS / 3)
+            for other in self.told:
+                self.shard.heartbeat(other)
+                self.shard.batch(other)
+
+    def parts(self) -> list[int]:
+        return [share.part(share.domains[CHAT].limit) for share in self.told.values()]
+
+    def step(self, step: tuple[str, int]) -> None:
+        kind, number = step
+        members = sorted(self.told)
+        member = members[number % len(members)] if members else ""
+        match kind:
+            case "enter":
+                self.enter()
+            case "ask" if member:
+                self.ask(member)
+            case "leave" if member:
+                self.leave(member)
+            case "expire" if member:
+                self.expire(member)
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["enter", "enter", "ask", "ask", "ask", "leave", "expire"]),
+              st.integers(0, 6)),
+    max_size=20,
+)  # fmt: skip
+
+
+@settings(SETTINGS, max_examples=1000 if LONG else 40)
+@given(cap=st.integers(1, 12), steps=STEPS)
+def test_parts_of_any_last_replies_stay_within_the_window(
+    cap: int, steps: list[tuple[str, int]]
+) -> None:
+    fleet = Fleet(cap)
+    for step in steps:
+        fleet.step(step)
+        assert sum(fleet.parts()) <= cap  # should the server go away now
+    for _ in range(2):  # all have been told of all, then each is told so
+        for member in list(fleet.told):
+            fleet.ask(member)
+    if fleet.told:
+        assert sum(fleet.parts()) == cap
+        assert fleet.client.zcard(fleet.shard.keys["sharers"]) == 2 * len(fleet.told)
+
+
+@pytest.fixture
+def fleet() -> Iterator[Fleet]:
+    fleet = Fleet(5)
+    yield fleet
+    fleet.shard.close()
+
+
+def test_a_newcomer_has_no_part_before_the_others_were_told_of_it(fleet: Fleet) -> None:
+    first, second = fleet.enter(), fleet.enter()
+    assert fleet.parts() == [5, 0]
+    fleet.ask(second)
+    assert fleet.parts() == [5, 0]
+    fleet.ask(first)
+    assert fleet.parts() == [3, 0]
+    fleet.ask(second)
+    assert fleet.parts() == [3, 2]
+
+
+def test_sharers_are_asked_to_ask_anew_when_one_enters(fleet: Fleet) -> None:
+    first = fleet.enter()
+    fleet.enter()
+    pushed: Any = fleet.shard.pushed
+    assert pushed[first] == [["share"]]
