@@ -21,10 +21,10 @@ from forebay.contracts.requests import RequestAdmissionItem, RequestAdmissionLea
 from forebay.contracts.settings import RequestAdmissionConfig
 from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, ShardKeys
 from forebay.coordinator.requests.operations import Acquire, Release, decode_lease
+from forebay.coordinator.requests.rechecks import SHORTEST_WAKE_SECONDS
 from forebay.coordinator.requests.registering import Register
-from forebay.coordinator.requests.upkeep import SHORTEST_WAKE_SECONDS
 from forebay.coordinator.server.membership import member_keys
-from forebay.coordinator.shard.batches import OPERATIONS_PER_CALL
+from forebay.coordinator.shard.backlog import OPERATIONS_PER_CALL
 
 TTL_US: Final = 15 * SECOND_US
 WAY_US: Final = 200

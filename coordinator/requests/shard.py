@@ -22,16 +22,17 @@ from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import encode, request_shard
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.denials import shut_down, timed_out
+from forebay.coordinator.requests.open_attempt import Attempt
 from forebay.coordinator.requests.operations import (
     Acquire,
     Answer,
-    Attempt,
     Cancel,
     Release,
     Unknown,
     Waiting,
     decode_answer,
 )
+from forebay.coordinator.requests.rechecks import Rechecks
 from forebay.coordinator.requests.registering import Learn, Leave, Register
 from forebay.coordinator.requests.upkeep import Upkeep
 from forebay.coordinator.scripts.composing import script
@@ -75,9 +76,9 @@ class RequestShard:
         self.session = Session(
             server, request_shard(provider_model), script("requests/batch"), self
         )
-        self._upkeep = Upkeep(
-            self.session, self._attempts, server.settings.recheck_seconds, self._guard
-        )
+        self._recheck_seconds = server.settings.recheck_seconds
+        self._rechecks = Rechecks(self.session, self._attempts, self._recheck_seconds, self._guard)
+        self._upkeep = Upkeep(self.session, self._recheck_seconds, self._guard)
 
     async def register(self, alias: str, cap: int, config: RequestAdmissionConfig) -> int:
         """Register an alias for as long as this process is a member; return the static cap."""
@@ -109,10 +110,10 @@ class RequestShard:
                     case RequestAdmissionDenied() as denied:
                         return denied
                     case Waiting(member_id) if self._is_own(member_id):
-                        self._upkeep.note_waiting(attempt)
+                        self._rechecks.note_waiting(attempt)
                     case RequestAdmissionLease() | Waiting() | Unknown() | Ended():
                         # A lease or place in the queue ended with the membership it was made under.
-                        if not attempt.reopen(self._loop.time()):
+                        if not self._rechecks.reopen(attempt):
                             return timed_out(item)
                         self._ask(attempt)
                     case error:
@@ -155,12 +156,12 @@ class RequestShard:
         """
         may_be_own = attempt.end is None and self._loop.time() < self._earlier_ends_at
         if may_be_own and isinstance(outcome, ConfigurationError):
-            self._upkeep.later(self._ask_later, attempt)
+            self._loop.call_later(self._recheck_seconds, self._guard.call, self._ask_later, attempt)
             return True
         return attempt.tell(outcome)
 
     def _ask_later(self, attempt: Attempt) -> None:
-        if attempt.end is None and attempt.reopen(self._loop.time()):
+        if attempt.end is None and self._rechecks.reopen(attempt):
             self._ask(attempt)
         else:
             attempt.tell(timed_out(attempt.item))
@@ -193,6 +194,7 @@ class RequestShard:
     def _forget(self, attempt: Attempt) -> None:
         if self._attempts.get(attempt.encoded_id) is attempt:
             del self._attempts[attempt.encoded_id]
+            self._rechecks.forget(attempt)
             if attempt.end is None:  # its caller takes nothing any more
                 attempt.tell(shut_down(attempt.item))
 
@@ -256,8 +258,7 @@ class RequestShard:
 
     def on_next_wake(self, seconds: float | None) -> None:
         """Look again at the instant at which time alone may have changed something."""
-        if seconds is not None or self._upkeep.wake is not None:
-            self._upkeep.wake_in(seconds)
+        self._rechecks.wake_in(seconds)
 
     def on_joined(self, membership: Membership) -> Sequence[tuple[Operation[Any], Told[Any]]]:
         """Register again, and ask again for what this member waited for."""
@@ -285,7 +286,7 @@ class RequestShard:
 
     def on_resumed(self) -> None:
         """Ask for the truth of everything that waits: wake-ups may have been lost."""
-        self._upkeep.doubt()
+        self._rechecks.doubt()
 
     async def close(self) -> None:
         """Deny this member's own waiters with ``shutdown`` and leave the shard."""
@@ -294,4 +295,5 @@ class RequestShard:
         try:
             await self.session.close(Leave())
         finally:  # after it, as its replies set timers
+            self._rechecks.close()
             self._upkeep.close()

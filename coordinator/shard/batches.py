@@ -7,80 +7,27 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import deque
+import math
 from collections.abc import Callable, Sequence
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final
 
 from forebay.contracts.errors import CoordinatorError, ForebayError
 from forebay.coordinator.server.membership import Membership
 from forebay.coordinator.server.refusals import refused_operation
 from forebay.coordinator.server.wire import is_sendable
-from forebay.coordinator.shard.operation import (
-    ENDED,
-    Args,
-    Listener,
-    Operation,
-    Outcome,
-    Reply,
-    Told,
-)
+from forebay.coordinator.shard.backlog import Backlog, Pending
+from forebay.coordinator.shard.operation import ENDED, Listener, Operation, Outcome, Told
 from forebay.coordinator.supervision import Guard
 
-T = TypeVar("T")
-
-OPERATIONS_PER_CALL: Final = 64
 RESULTS_PER_TURN: Final = 16
 """Half a call or less, so that the server and this process work at the same time."""
+PROMPT: Final = 0.2
+"""A server that was silent for less than this part of the timeout is not away, only busy."""
 
 
 def ignored(_outcome: Outcome[Any]) -> bool:
     """Take an outcome that nobody waits for."""
     return True
-
-
-class Pending(Generic[T]):
-    """An operation on its way.
-
-    Args:
-        operation: the operation, or a function that makes it each time its call is about to leave.
-        told: called once with the outcome.
-
-    Attributes:
-        since: loop time when it was submitted.
-        is_given_up: whether its caller was told an error already.
-    """
-
-    __slots__ = ("_make", "args", "is_given_up", "is_release", "membership", "needs_memory",
-                 "operation", "since", "told")  # fmt: skip
-
-    def __init__(self, operation: Operation[T] | Callable[[], Operation[T]], told: Told[T]) -> None:
-        self.args: Args = ()
-        self.operation: Operation[T] | None = None
-        self._make: Callable[[], Operation[T]] | None = None
-        self.is_release, self.needs_memory = False, True
-        if isinstance(operation, Operation):
-            self.operation = operation
-            self.args = operation.encode()  # now, so that its caller hears of a wrong argument
-            self.is_release, self.needs_memory = operation.is_release, operation.needs_memory
-        else:
-            self._make = operation
-        self.told = told
-        self.since = 0.0
-        self.membership: Membership | None = None
-        self.is_given_up = False
-
-    def prepare(self, membership: Membership) -> None:
-        """Make the operation and its arguments, before its call is sent under a new number."""
-        self.membership = membership
-        if self._make is not None:
-            self.operation = self._make()
-            self.args = self.operation.encode()
-
-    def sent(self, terms: Sequence[Any], payloads: Sequence[bytes]) -> tuple[Operation[T], Reply]:
-        """Return the operation that was sent, and its reply, made of these terms."""
-        assert self.operation is not None  # noqa: S101 - for mypy; it was sent
-        assert self.membership is not None  # noqa: S101 - so it was sent under one
-        return self.operation, Reply(terms, self.membership, payloads)
 
 
 Answered = list[tuple[Pending[Any], list[Any]]]
@@ -93,7 +40,8 @@ class Batches:
         shard: the shard's name, for messages.
         listener: told what a reply says beside the results.
         guard: logs what an operation raises.
-        timeout_seconds: how long a caller waits for a result at most.
+        timeout_seconds: how long a caller waits for a result at most; longer only while the server
+            answers call after call, and many operations wait for theirs.
         on_overdue: called when a caller has waited that long; returns the error for such callers.
 
     Attributes:
@@ -121,13 +69,14 @@ class Batches:
         self._on_overdue = on_overdue
         self._overdue: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
-        self._queue: deque[Pending[Any]] = deque()
+        self._backlog = Backlog()
+        self._silent_since = -math.inf  # loop time of the last reply, or of the call after it
         self._number = 0
 
     @property
     def has_waiting(self) -> bool:
         """Whether an operation waits to be sent."""
-        return bool(self._queue)
+        return bool(self._backlog)
 
     @property
     def is_freeing(self) -> bool:
@@ -136,25 +85,27 @@ class Batches:
 
     def add(self, pending: Pending[Any]) -> None:
         """Let an operation wait for the next call."""
+        self._note_since(pending)
+        self._backlog.add(pending)
+
+    def _note_since(self, pending: Pending[Any]) -> None:
         pending.since = self._loop.time()
-        self._queue.append(pending)
         if self._overdue is None:
             self._watch(pending.since)
 
     def begin(self, first: Sequence[tuple[Operation[Any], Told[Any]]]) -> None:
         """Begin a membership: calls are numbered from 1, and ``first`` comes before all else."""
         ahead = [Pending(operation, told) for operation, told in first]  # all, before any is added
-        waiting, self._queue, self._number = self._queue, deque(), 0
+        self._number = 0
         for pending in ahead:
-            self.add(pending)
-        self._queue += waiting
+            self._note_since(pending)
+        self._backlog.put_first(ahead)
 
     # -- calls
 
     def take_next(self, membership: Membership) -> bool:
-        """Put what waits longest under way; False where nothing of it can be sent."""
-        count = min(len(self._queue), OPERATIONS_PER_CALL)
-        return self.take([self._queue.popleft() for _ in range(count)], membership)
+        """Put the next operations under way; False where none of them can be sent."""
+        return self.take(self._backlog.take(), membership)
 
     def take(self, operations: Sequence[Pending[Any]], membership: Membership) -> bool:
         """Put operations under way under a new number; False where none of them can be sent."""
@@ -169,6 +120,7 @@ class Batches:
                 self.arguments += pending.args
         if self.under_way:
             self._number += 1
+            self._silent_since = self._loop.time()
         return bool(self.under_way)
 
     def retake_sendable(self, error: Exception, membership: Membership) -> bool:
@@ -210,6 +162,7 @@ class Batches:
         text, *payloads = reply if isinstance(reply, list) else [reply]
         now_us, wake_us, generation, results, notices = json.loads(text)
         answered = list(zip(operations, results, strict=True))
+        self._silent_since = self._loop.time()
         self.clock_ahead_us = now_us - self._loop.time() * 1e6
         seconds = (wake_us - now_us) / 1e6 if wake_us else None
         if notices:
@@ -252,13 +205,13 @@ class Batches:
                 again.append(pending)
             else:
                 self._guard.call(pending.told, ENDED)
-        self._queue.extendleft(reversed(again))
+        self._backlog.put_first(again)
 
     # -- errors
 
     def give_up_all(self, error: ForebayError) -> None:
         """Tell every caller an error; releases go on, whatever their callers were told."""
-        self.give_up(error, [*self.under_way, *self._queue])
+        self.give_up(error, [*self.under_way, *self._backlog])
 
     def give_up(self, error: ForebayError, operations: Sequence[Pending[Any]]) -> None:
         """Tell the callers of operations an error."""
@@ -266,7 +219,7 @@ class Batches:
             if not pending.is_given_up:
                 pending.is_given_up = True
                 self._guard.call(pending.told, error)
-        self._queue = deque(one for one in self._queue if one.is_release or not one.is_given_up)
+        self._backlog.keep(lambda one: one.is_release or not one.is_given_up)
 
     def _watch(self, since: float) -> None:
         at = since + self._timeout_seconds
@@ -275,7 +228,11 @@ class Batches:
     def _give_up_overdue(self) -> None:
         self._overdue = None
         latest = self._loop.time() - self._timeout_seconds
-        awaited = [one for one in (*self.under_way, *self._queue) if not one.is_given_up]
+        silent_at = self._silent_since + PROMPT * self._timeout_seconds
+        if silent_at > self._loop.time():
+            self._watch(silent_at - self._timeout_seconds)
+            return
+        awaited = [one for one in (*self.under_way, *self._backlog) if not one.is_given_up]
         if overdue := [one for one in awaited if one.since <= latest]:
             self.give_up(self._on_overdue(), overdue)
         others = [one.since for one in awaited if one.since > latest]
@@ -288,7 +245,7 @@ class Batches:
             self._overdue.cancel()
         self._overdue = None
         self.under_way.clear()
-        self._queue.clear()
+        self._backlog.clear()
 
     def _fail(self, pending: Pending[Any], error: Exception) -> None:
         """End an operation within which something was raised: its caller is told an error."""

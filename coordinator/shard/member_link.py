@@ -10,7 +10,8 @@ from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import ShardKeys
 from forebay.coordinator.scripts.composing import Script
 from forebay.coordinator.server.link import Link
-from forebay.coordinator.shard.batches import Batches, Pending
+from forebay.coordinator.shard.backlog import Pending
+from forebay.coordinator.shard.batches import Batches
 from forebay.coordinator.shard.joining import CLOSED, MEMBER_SCRIPTS, Memberships
 from forebay.coordinator.shard.operation import Listener
 from forebay.coordinator.shard.state import Closed, Leaving, Member

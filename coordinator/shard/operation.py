@@ -39,6 +39,7 @@ class Operation(Generic[T_co]):
         needs_memory: whether a server without memory refuses it.
         outlives_membership: whether it is sent again where the membership ends before it was
             carried out; its caller is told `ENDED` otherwise.
+        is_recheck: whether it only asks for what the shard would tell by itself; others go first.
     """
 
     __slots__ = ()
@@ -46,6 +47,12 @@ class Operation(Generic[T_co]):
     is_release: ClassVar[bool] = False
     needs_memory: ClassVar[bool] = True
     outlives_membership: ClassVar[bool] = True
+    is_recheck: ClassVar[bool] = False
+
+    @property
+    def group_key(self) -> str | None:
+        """The group whose operations wait for each other; None to be sent before all groups'."""
+        return None
 
     def encode(self) -> Args:
         """Return its name and arguments, as they stand in the ARGV of its shard's script."""

@@ -21,7 +21,8 @@ from forebay.coordinator.logs import Logger
 from forebay.coordinator.scripts.composing import Script
 from forebay.coordinator.server.membership import Membership
 from forebay.coordinator.server.refusals import NotAMemberError, refusal
-from forebay.coordinator.shard.batches import Batches, Pending, ignored
+from forebay.coordinator.shard.backlog import Pending
+from forebay.coordinator.shard.batches import Batches, ignored
 from forebay.coordinator.shard.doubt import Doubt
 from forebay.coordinator.shard.joining import CLOSED
 from forebay.coordinator.shard.member_link import MemberLink

@@ -16,7 +16,7 @@ from forebay.contracts.errors import ConfigurationError, CoordinatorError, Coord
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests import operations
 from forebay.coordinator.requests.shard import RequestShard
-from forebay.coordinator.shard.batches import OPERATIONS_PER_CALL
+from forebay.coordinator.shard.backlog import OPERATIONS_PER_CALL
 from forebay.coordinator.shard.operation import Args, EndOfLease, Operation, Reply
 from forebay.coordinator.shard.session import Session
 from tests.contract.chat_domain import MODEL, is_idle, item, when
@@ -444,9 +444,9 @@ async def test_a_refused_look_ends_the_attempt_that_waits(requests: Controller) 
     shard = requests._shards[MODEL]
     await wait_until(lambda: waiting_on(shard) == 1)
     attempt = next(iter(shard._attempts.values()))
-    shard._upkeep.recheck(attempt)
-    look = shard.session._batches._queue[-1]
-    shard.session._batches._queue.clear()
+    shard._rechecks.recheck(attempt)
+    (look,) = shard.session._batches._backlog
+    shard.session._batches._backlog.clear()
     look.told(ConfigurationError("forbidden"))
     with pytest.raises(ConfigurationError):
         await soon(waiting)

@@ -1,0 +1,201 @@
+"""Rechecks of attempts that wait: a wake-up may have been lost (spec 06, *Wake-ups*)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Mapping
+from functools import partial
+from itertools import islice
+from typing import Final
+
+from forebay.contracts.errors import ForebayError
+from forebay.contracts.identity import RequestDomain
+from forebay.coordinator.requests.denials import timed_out
+from forebay.coordinator.requests.open_attempt import Attempt
+from forebay.coordinator.requests.operations import Answer, Cancel, State, Waiting, group_key
+from forebay.coordinator.shard.operation import Ended, Outcome
+from forebay.coordinator.shard.session import Session
+from forebay.coordinator.supervision import Guard
+
+SHORTEST_WAKE_SECONDS: Final = 0.001
+PORTION: Final = 64
+"""Attempts that are asked for at once: a call's worth, so that no crowd of waiters fills calls."""
+
+Line = tuple[RequestDomain, str]
+Waiters = OrderedDict[str, Attempt]
+"""By encoded id. Its first entry is found at once however many were taken out, unlike a dict's."""
+
+
+class Rechecks:
+    """Looks at the attempts of one member that wait on a request shard.
+
+    The shard grants in order of arrival within a line, which is a group in a domain. So once each
+    recheck interval it is enough to ask for the first attempt of each line, and for others in turn
+    where a `PORTION` has room for them. A lost grant costs one interval with up to 64 lines; where
+    an answer tells of a loss, the next portion is asked for at once.
+
+    Args:
+        session: of the shard.
+        attempts: those that are open, by encoded id.
+        recheck_seconds: the recheck interval.
+        guard: logs what a timer raises.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        attempts: Mapping[str, Attempt],
+        recheck_seconds: float,
+        guard: Guard,
+    ) -> None:
+        self._session = session
+        self._attempts = attempts
+        self._recheck_seconds = recheck_seconds
+        self._guard = guard
+        self._loop = asyncio.get_running_loop()
+        self._waiting: Waiters = OrderedDict()
+        self._lines: OrderedDict[Line, Waiters] = OrderedDict()  # the longest unasked first
+        self._doubted: Waiters = OrderedDict()  # a wake-up may have been lost: to be asked for soon
+        self._round: list[Attempt] = []  # to be asked for in turn, the next one last
+        self._under_way = 0
+        self._has_found_loss = False
+        self._wake: asyncio.TimerHandle | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Ask for nothing any more."""
+        self._is_closed = True
+        for timer in (self._wake, self._timer):
+            if timer is not None:
+                timer.cancel()
+
+    # -- what waits
+
+    def note_waiting(self, attempt: Attempt) -> None:
+        """Look at an attempt at intervals from now on; at once where a wake-up may be lost."""
+        attempt.is_waiting = True
+        self._waiting[attempt.encoded_id] = attempt
+        self._lines.setdefault(_line(attempt), OrderedDict())[attempt.encoded_id] = attempt
+        if self._timer is None and not self._is_closed:
+            self._timer = self._loop.call_later(
+                self._recheck_seconds, self._guard.call, self._look_at_some
+            )
+        if attempt.is_in_doubt:
+            self._doubt(attempt)
+
+    def forget(self, attempt: Attempt) -> None:
+        """Look no more at an attempt that waits no more."""
+        self._waiting.pop(attempt.encoded_id, None)
+        self._doubted.pop(attempt.encoded_id, None)
+        line = self._lines.get(_line(attempt))
+        if line is not None:
+            line.pop(attempt.encoded_id, None)
+            if not line:
+                del self._lines[_line(attempt)]
+
+    def reopen(self, attempt: Attempt) -> bool:
+        """Let an attempt be asked anew; return False where nothing is left of its wait."""
+        self.forget(attempt)
+        return attempt.reopen(self._loop.time())
+
+    # -- when time alone changes something
+
+    def wake_in(self, seconds: float | None) -> None:
+        """Look again at the instant at which time alone may have changed something."""
+        if self._wake is not None:
+            self._wake.cancel()
+            self._wake = None
+        if seconds is not None and self._attempts:  # one of them may be about to hear that it waits
+            pause = max(SHORTEST_WAKE_SECONDS, seconds)
+            self._wake = self._loop.call_later(pause, self._guard.call, self.look)
+
+    def look(self) -> None:
+        """Ask for an attempt that waits, if there is one: that settles the whole shard."""
+        self._wake = None
+        for attempt in islice(self._waiting.values(), 1):
+            self.recheck(attempt)
+
+    # -- when a wake-up may have been lost
+
+    def doubt(self) -> None:
+        """Ask for all that waits or is about to hear that it waits, one portion after another."""
+        for attempt in self._attempts.values():
+            attempt.is_in_doubt = True
+        for attempt in self._waiting.values():
+            self._doubted[attempt.encoded_id] = attempt
+        self._ask_doubted()
+
+    def _doubt(self, attempt: Attempt) -> None:
+        self._doubted[attempt.encoded_id] = attempt
+        self._ask_doubted()
+
+    def _ask_doubted(self) -> None:
+        while self._doubted and self._under_way < PORTION:
+            self.recheck(self._doubted.popitem(last=False)[1])
+
+    def recheck(self, attempt: Attempt) -> None:
+        """Ask what became of an attempt that waits, unless such a question is on its way."""
+        if attempt.is_waiting and attempt.end is None and not attempt.is_rechecked:
+            attempt.is_rechecked = True
+            attempt.is_in_doubt = False
+            self._under_way += 1
+            self._session.submit(State(attempt.item), partial(self._rechecked, attempt))
+
+    def _rechecked(self, attempt: Attempt, outcome: Outcome[Answer]) -> bool:
+        attempt.is_rechecked = False
+        self._under_way -= 1
+        if isinstance(outcome, ForebayError):
+            # The server answers nobody: what it would say of the others is no secret.
+            for other in list(self._waiting.values()):
+                other.tell(outcome)
+        elif attempt.end is None and not isinstance(outcome, Waiting | Ended):
+            self._has_found_loss = True
+        is_taken = attempt.tell(outcome)
+        self._ask_doubted()
+        if not self._under_way and self._has_found_loss and not self._is_closed:
+            self._loop.call_soon(self._guard.call, self._ask_portion)
+        return is_taken
+
+    # -- once an interval
+
+    def _look_at_some(self) -> None:
+        self._timer = None
+        if not self._waiting or self._is_closed:
+            return
+        self._timer = self._loop.call_later(
+            self._recheck_seconds, self._guard.call, self._look_at_some
+        )
+        self._end_overdue()
+        self._ask_portion()
+
+    def _end_overdue(self) -> None:
+        """End waits of which the shard should have said that they are over: its word was lost."""
+        before = self._loop.time() - self._recheck_seconds
+        for attempt in list(self._waiting.values()):
+            if attempt.deadline is not None and attempt.deadline <= before and attempt.end is None:
+                attempt.tell(timed_out(attempt.item))
+                self._session.submit(Cancel(attempt.encoded_id))
+
+    def _ask_portion(self) -> None:
+        """Ask for the first attempt of each line, and for others in turn, a portion in all."""
+        self._has_found_loss = False
+        before = self._loop.time() - self._recheck_seconds
+        for line in list(islice(self._lines, PORTION)):
+            self._lines.move_to_end(line)
+            self._recheck_older(next(iter(self._lines[line].values())), before)
+        if not self._round:
+            self._round = list(reversed(self._waiting.values()))
+        for _ in range(min(PORTION, len(self._round))):
+            if self._under_way >= PORTION:
+                return
+            self._recheck_older(self._round.pop(), before)
+
+    def _recheck_older(self, attempt: Attempt, before: float) -> None:
+        if self._under_way < PORTION and attempt.asked_at <= before:
+            self.recheck(attempt)
+
+
+def _line(attempt: Attempt) -> Line:
+    return attempt.item.resource.domain, group_key(attempt.item)
