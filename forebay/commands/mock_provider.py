@@ -144,8 +144,9 @@ def _run(
 ) -> None:
     require_extra("mock", "the mock provider")
     from forebay.mock_provider.log import ProviderLog
-    from forebay.mock_provider.server import base_url_of, listen, serve
+    from forebay.mock_provider.server import serve
     from forebay.mock_provider.state import ProviderState
+    from forebay.serving import base_url_of, listen
 
     listener = listen(host, port)
     try:

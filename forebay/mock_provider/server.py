@@ -15,6 +15,7 @@ from forebay.mock_provider.app import create_app
 from forebay.mock_provider.log import ProviderLog
 from forebay.mock_provider.state import ProviderState
 from forebay.mock_provider.truth import ProviderTruth
+from forebay.serving import BACKLOG, base_url_of, listen
 
 try:
     import uvicorn
@@ -24,7 +25,6 @@ except ImportError as exc:
     ) from exc
 
 _START_SECONDS = 10.0
-_BACKLOG = 2048
 # Longer than clients keep idle connections, so that a reused one is not closed under a request.
 _KEEP_ALIVE_SECONDS = 75
 
@@ -49,39 +49,6 @@ class _Server(uvicorn.Server):
         await super().shutdown(sockets)
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Bind a listening socket; port 0 takes a free one.
-
-    Raises:
-        ConfigurationError: the address cannot be used.
-    """
-    try:
-        family, _, _, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        try:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind(address)
-            listener.listen(_BACKLOG)
-        except OSError:
-            listener.close()
-            raise
-    except (OSError, UnicodeError) as exc:
-        reason = getattr(exc, "strerror", None) or exc
-        raise ConfigurationError(
-            f"cannot listen on {host} port {port}: {reason}; choose another host or port, "
-            "port 0 for a free one"
-        ) from exc
-    return listener
-
-
-def base_url_of(listener: socket.socket) -> str:
-    """Return the URL to give to OpenAI's client as ``base_url``."""
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}/v1" if ":" in host else f"http://{host}:{port}/v1"
-
-
 def serve(
     state: ProviderState,
     listener: socket.socket,
@@ -93,7 +60,7 @@ def serve(
 
     Args:
         state: the provider; its log is closed at the end.
-        listener: where it listens, see :func:`listen`; closed at the end.
+        listener: where it listens, see `forebay.serving.listen`; closed at the end.
         api_key: see :func:`create_app`.
         on_started: called once, when connections are accepted.
     """
@@ -198,7 +165,7 @@ def _make_server(
     config = uvicorn.Config(
         create_app(state=state, api_key=api_key),
         access_log=False,
-        backlog=_BACKLOG,
+        backlog=BACKLOG,
         lifespan="off",
         # The process's own logging stays as it is.
         log_config=None,

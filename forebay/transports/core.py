@@ -19,6 +19,7 @@ from forebay.transports.exchange import Exchange, Rules
 from forebay.transports.groups import current_group
 from forebay.transports.identity import view_of
 from forebay.transports.lanes import Lanes, Passage
+from forebay.transports.queueing import follower_of
 from forebay.transports.streams import Dropped
 from forebay.workers.executor import in_executor
 
@@ -105,7 +106,12 @@ class AsyncAdmitted:
             return await self._send(Passage(), request)
         controller = await self._admission.ready(item.resource.provider_model)
         exchange = Exchange(controller, item, self._asking.rules)
-        await self._admission.enter(exchange.attempt, controller.caller)
+        follower = follower_of(request)
+        follower.begin(item.resource)
+        try:
+            await self._admission.enter(exchange.attempt, controller.caller)
+        finally:
+            follower.end()
         return await self._send(exchange, request)
 
     async def _send(self, passage: Passage, request: Any) -> Any:

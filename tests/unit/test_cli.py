@@ -94,12 +94,17 @@ def test_wrong_usage_of_every_command_is_named_where_no_extra_is_installed() -> 
         ),
         (["mock-provider"], "the mock provider needs starlette, uvicorn, expected", "mock"),
         (
+            ["proxy", "--url", "redis://127.0.0.1:1", "--upstream", "https://api.openai.com"],
+            "the proxy needs httpx2, starlette, uvicorn, expected",
+            "proxy",
+        ),
+        (
             ["worker", "--url", "redis://127.0.0.1:1"],
             "forebay worker without SETTINGS needs httpx2",
             "run",
         ),
     ],
-    ids=["run", "demo", "mock-provider", "worker"],
+    ids=["run", "demo", "mock-provider", "proxy", "worker"],
 )
 def test_a_command_that_runs_names_what_to_install(
     arguments: list[str], begins: str, extra: str

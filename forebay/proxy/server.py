@@ -1,0 +1,189 @@
+"""Runs the proxy: a member of the fleet, a transport that leases, and uvicorn in front of both."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import uvicorn
+from redis.exceptions import RedisError
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.routing import Mount, Route
+
+from forebay.connecting import classify_raised
+from forebay.contracts.settings import MemberSettings
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.server.refusals import connection_error
+from forebay.proxy.forwarding import Forwarder
+from forebay.proxy.upstreams import Upstream, Upstreams
+from forebay.proxy.waits import HoldReasons
+from forebay.serving import BACKLOG
+from forebay.transports import HttpResolver, transport
+
+HEALTH_SECONDS: Final = 2.0
+_KEEP_ALIVE_SECONDS: Final = 75
+"""Longer than clients keep idle connections, so that a reused one is not closed under a request."""
+_LAST_WORDS_SECONDS: Final = 5.0
+"""In which calls that were cut off give their leases back and answer."""
+_PROBE_AFTER_SECONDS: Final = 60
+"""A silent connection is asked whether its client still lives, whose machine may have gone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxySettings:
+    """What a proxy is started with.
+
+    Attributes:
+        url: of the server of the fleet.
+        upstreams: the providers.
+        max_parallel_requests: the cap with which each provider/model is registered.
+        queue_seconds: longest wait of a call for its lease.
+        most_bytes: the largest body that a call may send.
+        grace_seconds: how long calls may go on when the proxy is told to stop.
+        token: what clients must send; None asks for nothing.
+        member: how the proxy takes part in the fleet.
+    """
+
+    url: str
+    upstreams: Sequence[Upstream]
+    max_parallel_requests: int
+    queue_seconds: float
+    most_bytes: int
+    grace_seconds: int
+    token: str | None = None
+    member: MemberSettings = field(default_factory=MemberSettings)
+
+
+class _Server(uvicorn.Server):
+    """Says when it accepts connections; on SIGTERM and SIGINT it lets calls end and returns."""
+
+    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_started = on_started
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._on_started()
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().shutdown(sockets)
+        if self.server_state.tasks:  # cancelled just now: each gives its lease back
+            await asyncio.wait(list(self.server_state.tasks), timeout=_LAST_WORDS_SECONDS)
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        # uvicorn raises a signal again once it has stopped, which would end this process before it
+        # has left the fleet.
+        loop, numbers = asyncio.get_running_loop(), (signal.SIGTERM, signal.SIGINT)
+        for number in numbers:
+            loop.add_signal_handler(number, self.handle_exit, number, None)
+        try:
+            yield
+        finally:
+            for number in numbers:
+                loop.remove_signal_handler(number)
+
+
+@contextlib.asynccontextmanager
+async def proxy_app(settings: ProxySettings) -> AsyncIterator[Starlette]:
+    """Join the fleet and give the application, for the length of a block.
+
+    Raises:
+        ConfigurationError: a setting is wrong.
+        CoordinatorError: the server cannot be used.
+    """
+    upstreams = Upstreams(settings.upstreams)
+    async with await Coordinator.open(settings.url, settings.member) as coordinator:
+        controller = AdaptiveRequestAdmissionController(coordinator, classify=classify_raised)
+        sender = transport(
+            controller,
+            max_parallel_requests=settings.max_parallel_requests,
+            resolve=HttpResolver(upstreams.providers),
+            queue_wait_timeout_seconds=settings.queue_seconds,
+        )
+        forwarder = Forwarder(
+            sender,
+            upstreams,
+            HoldReasons(controller.pressure),
+            most_bytes=settings.most_bytes,
+            token=settings.token,
+        )
+        try:
+            yield Starlette(
+                routes=[
+                    Route("/healthz", _health_of(coordinator)),
+                    Mount("/", app=forwarder),
+                ]
+            )
+        finally:
+            await controller.close()
+            await sender.aclose()
+
+
+async def serve(
+    settings: ProxySettings, listener: socket.socket, on_started: Callable[[], None]
+) -> None:
+    """Serve until SIGTERM or SIGINT, then let calls end for the grace time.
+
+    Args:
+        settings: what it is started with.
+        listener: where it listens; closed at the end.
+        on_started: called once, when connections are accepted.
+
+    Raises:
+        ConfigurationError: a setting is wrong.
+        CoordinatorError: the server of the fleet cannot be used.
+    """
+    _notice_vanished(listener)
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what it says, answers say
+    try:
+        async with proxy_app(settings) as app:
+            config = uvicorn.Config(
+                app,
+                access_log=False,
+                backlog=BACKLOG,
+                date_header=False,  # the provider's own is passed on
+                lifespan="off",
+                log_config=None,
+                proxy_headers=False,
+                server_header=False,
+                timeout_graceful_shutdown=settings.grace_seconds,
+                timeout_keep_alive=_KEEP_ALIVE_SECONDS,
+                ws="none",
+            )
+            await _Server(config, on_started).serve(sockets=[listener])
+    finally:
+        listener.close()
+
+
+def _health_of(coordinator: Coordinator) -> Callable[[Request], Any]:
+    async def health(_request: Request) -> JSONResponse:
+        try:
+            async with asyncio.timeout(HEALTH_SECONDS):
+                await coordinator.client.ping()
+        except (RedisError, OSError) as error:  # TimeoutError is an OSError
+            told = connection_error(error, coordinator.address, "answering /healthz")
+            return JSONResponse({"status": "unavailable", "error": str(told)}, 503)
+        return JSONResponse({"status": "ok"})
+
+    return health
+
+
+def _notice_vanished(listener: socket.socket) -> None:
+    """Let the kernel probe silent connections; those that are accepted inherit it."""
+    if listener.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    if hasattr(socket, "TCP_KEEPIDLE"):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, _PROBE_AFTER_SECONDS)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 10)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)

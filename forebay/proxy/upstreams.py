@@ -1,0 +1,200 @@
+"""Which provider a call of the proxy goes to, and for which tenant: read from path and headers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+from forebay.contracts.checks import shown
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import RequestGroupSpec
+
+TENANT_HEADER: Final = "x-forebay-tenant"
+WEIGHT_HEADER: Final = "x-forebay-weight"
+
+_ANTHROPIC: Final = "anthropic"
+_KNOWN_HOSTS: Final = {"api.openai.com": "openai", "api.anthropic.com": _ANTHROPIC}
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
+_RESERVED_NAMES: Final = frozenset({"t", "v1"})
+_DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """A provider that calls are sent to.
+
+    Attributes:
+        name: the provider's name in the fleet, and the first part of the paths that choose it.
+        scheme: ``http`` or ``https``.
+        authority: host, and port where it is not the scheme's own, as its resolver sees it.
+        host: the same without the port; an IPv6 address without its brackets.
+        port: None for the scheme's own.
+        path: what goes before the path of each call, such as ``/openai``; often "".
+    """
+
+    name: str
+    scheme: str
+    authority: str
+    host: str
+    port: int | None
+    path: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """Where one call goes, and who asks.
+
+    Attributes:
+        upstream: the provider.
+        raw_path: path and query as they are sent.
+        group: the tenant and its weight; None leaves the group to the resource.
+    """
+
+    upstream: Upstream
+    raw_path: bytes
+    group: RequestGroupSpec | None
+
+
+def parse_upstream(text: str) -> Upstream:
+    """Read ``[NAME=]URL``; the name of a known host is its own, that of another its host and port.
+
+    A ``/v1`` at the URL's end is left out: it is part of the paths that clients ask for.
+
+    Raises:
+        ConfigurationError: it is no such thing.
+    """
+    name, has_name, url = text.partition("=")
+    if not has_name or "/" in name:
+        name, url = "", text
+    parts = urlsplit(url)
+    try:
+        port = parts.port
+    except ValueError:
+        port = -1
+    is_bad = parts.scheme not in _DEFAULT_PORTS or not parts.hostname or port == -1
+    if is_bad or parts.query or parts.fragment or parts.username is not None:
+        raise ConfigurationError(
+            f"--upstream {shown(text)}: expected [NAME=]URL with http:// or https:// and a host,"
+            " and no key, query or fragment, such as https://api.openai.com; correct it."
+        )
+    host = parts.hostname or ""
+    if port == _DEFAULT_PORTS[parts.scheme]:
+        port = None
+    bracketed = f"[{host}]" if ":" in host else host
+    authority = bracketed if port is None else f"{bracketed}:{port}"
+    name = name or _KNOWN_HOSTS.get(host, authority)
+    if _NAME.fullmatch(name) is None or name in _RESERVED_NAMES:
+        raise ConfigurationError(
+            f"--upstream {shown(text)}: the name {shown(name)} cannot begin a path, expected"
+            " letters, digits and . _ : -, and neither t nor v1; write --upstream NAME=URL."
+        )
+    path = parts.path.rstrip("/").removesuffix("/v1").rstrip("/")
+    return Upstream(
+        name=name,
+        scheme=parts.scheme,
+        authority=authority,
+        host=host,
+        port=port,
+        path=path.encode(),
+    )
+
+
+class Upstreams:
+    """All providers of a proxy, and the rule by which a call is sent to one of them.
+
+    A path that begins with an upstream's name chooses that one, and is sent on without the name.
+    Any other call goes by its API: one with a header ``anthropic-version`` to the upstream named
+    ``anthropic``, the rest to the first of the others.
+
+    Args:
+        upstreams: in the order of preference.
+
+    Raises:
+        ConfigurationError: none, or two of the same name.
+    """
+
+    def __init__(self, upstreams: Sequence[Upstream]) -> None:
+        if not upstreams:
+            raise ConfigurationError(
+                "no upstream was given, expected at least one; add --upstream"
+                " https://api.openai.com, or another provider's URL."
+            )
+        self._by_name: dict[str, Upstream] = {}
+        for one in upstreams:
+            if one.name in self._by_name:
+                raise ConfigurationError(
+                    f"two upstreams are named {one.name!r}, expected a name of its own for each;"
+                    " write --upstream NAME=URL."
+                )
+            if any(one.authority == other.authority for other in self._by_name.values()):
+                raise ConfigurationError(
+                    f"two upstreams are at {one.authority}, expected one: a host's calls share one"
+                    " limit, under one name; leave one out, and name its paths in base_url."
+                )
+            self._by_name[one.name] = one
+        self._first = upstreams[0]
+        self._anthropic = self._by_name.get(_ANTHROPIC, self._first)
+        self._other = next((one for one in upstreams if one.name != _ANTHROPIC), self._first)
+
+    @property
+    def providers(self) -> Mapping[str, str]:
+        """The names by host, as `forebay.HttpResolver` takes them."""
+        return {
+            one.host if one.port is None else f"{one.host}:{one.port}": one.name
+            for one in self._by_name.values()
+        }
+
+    def destination_of(self, scope: Mapping[str, Any], headers: Mapping[str, str]) -> Destination:
+        """Return where a call goes.
+
+        Args:
+            scope: of ASGI; its raw path and query are read.
+            headers: of the call, by their names in lower case.
+
+        Raises:
+            ConfigurationError: its tenant or weight cannot be used.
+        """
+        path: bytes = scope["raw_path"]
+        tenant, path = _tenant_of(path)
+        name, rest = _first_part(path)
+        upstream = self._by_name.get(unquote(name.decode("latin-1"))) if name else None
+        if upstream is not None:
+            path = rest or b"/"
+        else:
+            upstream = self._anthropic if "anthropic-version" in headers else self._other
+        query: bytes = scope["query_string"]
+        raw_path = upstream.path + path + (b"?" + query if query else b"")
+        if tenant is None:
+            tenant = headers.get(TENANT_HEADER)
+        group = _group_of(tenant, headers.get(WEIGHT_HEADER))
+        return Destination(upstream=upstream, raw_path=raw_path, group=group)
+
+
+def _tenant_of(path: bytes) -> tuple[str | None, bytes]:
+    """Take ``/t/<tenant>`` off the front of a path."""
+    if not path.startswith(b"/t/"):
+        return None, path
+    tenant, _, rest = path[3:].partition(b"/")
+    return unquote(tenant.decode("latin-1")), b"/" + rest
+
+
+def _first_part(path: bytes) -> tuple[bytes, bytes]:
+    name, slash, rest = path[1:].partition(b"/")
+    return name, slash + rest
+
+
+def _group_of(tenant: str | None, weight: str | None) -> RequestGroupSpec | None:
+    if tenant is None and weight is None:
+        return None
+    if weight is None:
+        return RequestGroupSpec(key=tenant)
+    try:
+        number = float(weight)
+    except ValueError:
+        raise ConfigurationError(
+            f"{WEIGHT_HEADER} is {shown(weight)}, expected a number in 0.001..1000; correct it."
+        ) from None
+    return RequestGroupSpec(key=tenant, weight=number)

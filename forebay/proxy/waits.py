@@ -1,0 +1,118 @@
+"""How long a call of the proxy waited for its lease, and what held it up meanwhile.
+
+A grant does not say what it waited for. So a call that has waited a while looks at a snapshot of
+its provider/model, one for all calls that wait there, and keeps the last answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Final
+
+from forebay.contracts.errors import CoordinatorError
+from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
+from forebay.contracts.snapshots import GlobalSnapshot
+from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+
+LOOK_AFTER_SECONDS: Final = 0.1
+"""A call that waited less was held up by nothing worth a look at the server."""
+LOOK_AGAIN_SECONDS: Final = 1.0
+
+
+def reason_of(shard: GlobalSnapshot, resource: RequestResourceKey) -> str:
+    """Return what keeps the next call of a resource waiting at this instant.
+
+    Returns:
+        ``cooldown``, ``quota``, ``cap`` (the static cap, or what clamps allow), ``window`` (the
+        adaptive limit) or ``order`` (there is room, and other calls come first).
+    """
+    window = shard.domains[resource.domain]
+    if window.cooldown_remaining_seconds > 0:
+        return "cooldown"
+    budget = window.minute_budget
+    if any(one.level < 1 for one in shard.budgets) or (budget and window.minute_served >= budget):
+        return "quota"
+    if shard.aggregate_in_flight >= shard.static_cap:
+        return "cap"
+    if window.in_flight_count >= window.effective_max:
+        return "cap"
+    if window.in_flight_count >= window.current_limit:
+        return "window"
+    return "order"
+
+
+class HoldReasons:
+    """Looks at what holds calls up, once for all that wait for the same provider/model.
+
+    Args:
+        pressure: shows shards.
+    """
+
+    def __init__(self, pressure: RequestPressureSnapshotProvider) -> None:
+        self._pressure = pressure
+        self._looks: dict[ProviderModelKey, asyncio.Task[GlobalSnapshot | None]] = {}
+
+    async def reason_of(self, resource: RequestResourceKey) -> str | None:
+        """Return what holds a resource's calls up now; None where the server does not say."""
+        key = resource.provider_model
+        look = self._looks.get(key)
+        if look is None:
+            look = self._looks[key] = asyncio.create_task(self._look(key))
+            look.add_done_callback(lambda _done: self._looks.pop(key, None))
+        shard = await asyncio.shield(look)
+        return None if shard is None else reason_of(shard, resource)
+
+    async def _look(self, key: ProviderModelKey) -> GlobalSnapshot | None:
+        try:
+            return await self._pressure.global_snapshot(key, max_rows=0)
+        except CoordinatorError:  # the call itself hears of it
+            return None
+
+
+class QueueWait:
+    """The wait of one call for its lease: how long it took, and what held it up.
+
+    Args:
+        reasons: says what holds calls up.
+    """
+
+    def __init__(self, reasons: HoldReasons) -> None:
+        self._reasons = reasons
+        self._began_at: float | None = None
+        self._seconds = 0.0
+        self._held_by: str | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._look: asyncio.Task[None] | None = None
+
+    def begin(self, resource: RequestResourceKey) -> None:
+        """Note that the call asks for a lease of this resource."""
+        self._began_at = time.monotonic()
+        self._timer = asyncio.get_running_loop().call_later(
+            LOOK_AFTER_SECONDS, self._begin_looking, resource
+        )
+
+    def end(self) -> None:
+        """Note that the wait is over, however it ended."""
+        if self._began_at is not None:
+            self._seconds = time.monotonic() - self._began_at
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._look is not None:
+            self._look.cancel()
+
+    def headers(self) -> Mapping[str, str]:
+        """Return the wait as headers: whole milliseconds, and the reason where one was seen."""
+        told = {"queue-ms": str(int(self._seconds * 1000))}
+        if self._held_by is not None:
+            told["held-by"] = self._held_by
+        return told
+
+    def _begin_looking(self, resource: RequestResourceKey) -> None:
+        self._look = asyncio.create_task(self._look_on(resource))
+
+    async def _look_on(self, resource: RequestResourceKey) -> None:
+        while True:
+            self._held_by = await self._reasons.reason_of(resource) or self._held_by
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
