@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 CHECKS := lint types lua test test-slow
 
 .PHONY: help setup demo test test-slow check checks property-long chaos bench lint lint-imports types lua clean \
-	e2e-providers e2e-sdks shared-capacity
+	e2e-providers e2e-sdks shared-capacity reliability
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +20,7 @@ help:
 	@echo "make bench  figures, beside the raw cost; two commits are compared by"
 	@echo "            .venv/bin/python -m bench --baseline REF SCENARIO"
 	@echo "make shared-capacity [ROW=...]  a fleet told nothing beside one that knows the limit; an hour and a half"
+	@echo "make reliability [SECTION=...]  the tables of docs/reliability.md, measured and written anew"
 	@echo "make property-long  10,000 random histories of a shard against its model"
 	@echo "make chaos  5,000 jobs under random kills for a minute, pills among them"
 	@echo "make e2e-providers  against LiteLLM, nginx and a provider with three hidden limits; 40 minutes"
@@ -101,6 +102,10 @@ $(VENV)/apart/%: pyproject.toml
 # A run that was interrupted goes on where it was: each row is an artifact.
 shared-capacity: setup $(VENV)/apart/litellm-proxy
 	@$(BIN)/python -m bench shared-capacity $(ROW)
+
+# Writes the tables of docs/reliability.md anew.
+reliability: setup
+	@$(BIN)/python -m bench reliability $(SECTION)
 
 bench: setup
 	@$(BIN)/python -m bench

@@ -2,7 +2,8 @@
 
 With ``--baseline REF`` it compares the checked out commit with another one instead.
 ``python -m bench simulate`` simulates a fleet's window,
-``python -m bench shared-capacity`` runs fleets against providers that refuse.
+``python -m bench shared-capacity`` runs fleets against providers that refuse,
+``python -m bench reliability`` writes the tables of docs/reliability.md.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import click
 from bench import crash, handoff, jobs, many_waiters, memory, micro, recovery, report, transport
 from bench.compare.command import FEWEST_PAIRS, USUAL_PAIRS, compare
 from bench.harness import new_event_loop
+from bench.reliability.command import reliability
 from bench.shared_capacity.command import shared_capacity
 from bench.simulate.command import simulate
 
@@ -31,7 +33,7 @@ SCENARIOS = {
     "jobs": jobs,
 }
 
-COMMANDS = {"simulate": simulate, "shared-capacity": shared_capacity}
+COMMANDS = {"simulate": simulate, "shared-capacity": shared_capacity, "reliability": reliability}
 """Benchmarks that take options of their own, as subcommands."""
 
 
