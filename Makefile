@@ -24,7 +24,7 @@ help:
 	@echo "make property-long  10,000 random histories of a shard against its model"
 	@echo "make chaos  5,000 jobs under random kills for a minute, pills among them"
 	@echo "make e2e-providers  against LiteLLM, nginx and a provider with three hidden limits; 40 minutes"
-	@echo "make e2e-sdks  the transports below older SDKs, LiteLLM and pydantic-ai, in environments of their own"
+	@echo "make e2e-sdks  the transports below older SDKs, LiteLLM and pydantic-ai, the proxy under Node's, in environments of their own"
 	@echo "make clean  removes all that these made, the virtual environment too"
 
 setup: $(STAMP)
@@ -85,10 +85,11 @@ chaos: setup
 BELOW_SDKS := tests/contract/test_transports.py tests/contract/test_transport_failures.py
 TESTING := -e '.[embedded,httpx,mock,uvloop]' 'pytest>=8.3' 'pytest-asyncio>=1.0,<2' 'pytest-timeout>=2.3,<3' 'fakeredis[lua]>=2.26'
 # LiteLLM and pydantic-ai ask for openai 2, so that the three share an environment.
-e2e-sdks: setup $(VENV)/apart/openai-1 $(VENV)/apart/openai-2
+e2e-sdks: setup $(VENV)/apart/openai-1 $(VENV)/apart/openai-2 $(VENV)/apart/node
 	@$(VENV)/apart/openai-1/bin/python -m pytest $(BELOW_SDKS) -k openai
 	@$(VENV)/apart/openai-2/bin/python -m pytest $(BELOW_SDKS) -k openai
 	@$(VENV)/apart/openai-2/bin/python -m pytest tests/sdks/litellm_calls.py tests/sdks/pydantic_ai_calls.py
+	@$(BIN)/python -m pytest tests/sdks/node_calls.py
 
 $(VENV)/apart/litellm-proxy: PACKAGES = 'litellm[proxy]>=1.80,<2'
 $(VENV)/apart/openai-1: PACKAGES = $(TESTING) 'openai>=1.50,<2'
@@ -98,6 +99,12 @@ $(VENV)/apart/%: pyproject.toml
 	@rm -rf $@ && $(PYTHON) -m venv $@
 	@$@/bin/python -m pip install -qq --disable-pip-version-check $(PACKAGES)
 	@touch $@
+
+$(VENV)/apart/node:
+	@command -v npm >/dev/null || { echo "npm is missing, for Node's SDKs; on Debian: apt-get install nodejs npm"; exit 1; }
+	@echo "installing Node's SDKs into $@ ..."
+	@rm -rf $@ && mkdir -p $@
+	@npm install --prefix $@ --silent --no-audit --no-fund openai@6 @anthropic-ai/sdk@1 || { rm -rf $@; exit 1; }
 
 # A run that was interrupted goes on where it was: each row is an artifact.
 shared-capacity: setup $(VENV)/apart/litellm-proxy
