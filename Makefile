@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 CHECKS := lint types lua test test-slow
 
 .PHONY: help setup demo test test-slow check checks property-long chaos bench lint lint-imports types lua clean \
-	e2e-providers e2e-sdks shared-capacity reliability
+	bench-peers e2e-providers e2e-sdks shared-capacity reliability
 .DEFAULT_GOAL := help
 
 help:
@@ -17,7 +17,8 @@ help:
 	@echo "make test   unit, contract and short property tests, against real servers; under 5 minutes"
 	@echo "make test-slow  killed processes, cut connections, and the documented commands end to end"
 	@echo "make check  what CI runs: $(CHECKS)"
-	@echo "make bench  figures, beside the raw cost; two commits are compared by"
+	@echo "make bench  figures, beside the raw cost and the peers that are installed (make bench-peers:"
+	@echo "            self-limiters, saq, taskiq-redis, and bullmq where node is); two commits are compared by"
 	@echo "            .venv/bin/python -m bench --baseline REF SCENARIO"
 	@echo "make shared-capacity [ROW=...]  a fleet told nothing beside one that knows the limit; an hour and a half"
 	@echo "make reliability [SECTION=...]  the tables of docs/reliability.md, measured and written anew"
@@ -116,6 +117,15 @@ reliability: setup
 
 bench: setup
 	@$(BIN)/python -m bench
+
+# bullmq where its own programs are; the bench says what is missing.
+bench-peers: setup
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[bench]'
+	@if command -v node npm >/dev/null; then \
+		npm install --silent --no-audit --no-fund --prefix $(VENV)/apart/bullmq bullmq@^6.7 ioredis@^6; \
+	else \
+		echo "node and npm are not on PATH, so bullmq is not installed; install them and run this again"; \
+	fi
 
 clean:
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis out

@@ -1,4 +1,4 @@
-"""Figures: what the rounds say, and whether it is what issue 3 aims at. Pure.
+"""Figures: what the rounds say, and whether it is what the issues aim at. Pure.
 
 A turn on a busy machine may end before anything of it counted. Such a round has no value of the
 measure, never a 0 or an error; a figure without any value says so.
@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median, quantiles
 from typing import Any, Final
+
+from bench.compare.intervals import median_interval
 
 NOT_MEASURED: Final = "not measured"
 """What stands for the value of a measure that no round has."""
@@ -59,14 +61,31 @@ class Figure:
         return self.measured >= self.aim if self.is_floor else self.measured <= self.aim
 
     @property
-    def row(self) -> tuple[str, str, str, str, str]:
-        """The figure as text: name, aim, measured, raw beside it, held."""
+    def interval(self) -> tuple[float, float] | None:
+        """What holds the true median with 95 % confidence; None of fewer than six rounds."""
+        return None if self.is_worst else median_interval(self.rounds)
+
+    @property
+    def is_close(self) -> bool:
+        """Whether the interval lies on both sides of the aim: another run may say otherwise."""
+        if self.aim is None or self.interval is None:
+            return False
+        low, high = self.interval
+        return low < self.aim <= high if self.is_floor else low <= self.aim < high
+
+    @property
+    def row(self) -> tuple[str, str, str, str, str, str]:
+        """The figure as text: name, aim, measured, its interval, what is beside it, held."""
         aim = ""
         if self.aim is not None:
             aim = f"{'≥' if self.is_floor else '≤'} {in_unit(self.aim, self.unit)}"
         held = {None: "", True: "yes", False: "**no**"}[self.is_held]
         value = NOT_MEASURED if self.measured is None else in_unit(self.measured, self.unit)
-        return self.name, aim, value, self.beside, held
+        interval = (
+            "" if self.interval is None else " - ".join(in_unit(v, "") for v in self.interval)
+        )
+        close = ", close" if self.is_close else ""
+        return self.name, aim, value, interval, self.beside, held + close
 
     def as_json(self) -> dict[str, Any]:
         """Return the figure for an artifact."""
@@ -75,6 +94,7 @@ class Figure:
             "unit": self.unit or "ratio",
             "of_rounds": ("worst" if self.is_worst else "median"),
             "rounds": self.rounds,
+            "interval": self.interval,
             "aim": self.aim,
             "aim_is": "at least" if self.is_floor else "at most",
             "held": self.is_held,

@@ -1,8 +1,8 @@
 """Hand-off: a cap, hundreds of waiters over several processes, short holds (spec 08, scenario 2).
 
-Each round measures Forebay, an in-process ``asyncio.Semaphore`` (what no coordination can beat by
-much), a bare FIFO-and-PUBLISH script and bare PUBLISH hand-offs, one after the other in a rotating
-order, so that a slow moment of the machine meets all.
+Each round measures Forebay, its peers (bench/peers: an in-process semaphore, a bare FIFO list,
+self-limiters) and bare PUBLISH hand-offs, one after the other in a rotating order, so that a slow
+moment of the machine meets all.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from statistics import median
 from typing import Final, NamedTuple
 
 from bench.figures import Figure, Iterations, in_ms, middle, of_rounds, p95, ratios
-from bench.handoff_limiters import PROVIDER_MODEL, PublishTurn, Turn, serve
+from bench.handoff_processes import PublishTurn, Turn, serve
 from bench.harness import (
     STARTUP_SECONDS,
     Fleet,
@@ -26,9 +26,14 @@ from bench.harness import (
     rotated,
 )
 from bench.holds import Hold, summarize
+from bench.peers.limiter import LimiterPeer, Setting
+from bench.peers.registry import HAND_OFFS, installed, missing
+from forebay.contracts.identity import ProviderModelKey
 from forebay.coordinator.server.embedded import EmbeddedServer
 
-LIMITERS: Final = ("forebay", "semaphore", "fifo")
+PROVIDER_MODEL: Final = ProviderModelKey(provider_name="bench", model_id="handoff")
+RATE_AIMS: Final = {"fifo": 0.96, "self_limiters": 1.0}
+"""What Forebay's grants a second should be at least, in those of a peer; of others none."""
 PROBES: Final = ("publish_idle", "publish_loaded")
 
 
@@ -50,7 +55,9 @@ class Case(NamedTuple):
         return f"{self.processes}_processes_{arrival}"
 
 
-CASES: Final = (Case(2, 0.001), Case(4, 0.001), Case(2, 0), Case(4, 0))
+ONE_PROCESS: Final = Case(1, 0.001)
+TWO_PROCESSES: Final = Case(2, 0.001)
+CASES: Final = (ONE_PROCESS, TWO_PROCESSES, Case(4, 0.001), Case(2, 0), Case(4, 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +85,11 @@ class Inputs:
 
 FULL: Final = Inputs()
 SMOKE: Final = Inputs(waiters=24, rounds=1, settle_seconds=0.02, seconds=0.1, probe_seconds=0.1)
+
+
+def setting_of(url: str, inputs: Inputs) -> Setting:
+    """Return what each process opens its limiters with; one process may get all the waiters."""
+    return Setting(url=url, cap=inputs.cap, callers=inputs.waiters, provider_model=PROVIDER_MODEL)
 
 
 def measure_holds(
@@ -146,7 +158,7 @@ def _measure_publish(fleet: Fleet, probe: str, case: Case, inputs: Inputs) -> di
 
 
 def _round(fleet: Fleet, inputs: Inputs, number: int) -> dict[str, float]:
-    measures = {name: partial(_measure_limiter, fleet, name) for name in LIMITERS}
+    measures = {name: partial(_measure_limiter, fleet, name) for name in installed(HAND_OFFS)}
     measures |= {name: partial(_measure_publish, fleet, name) for name in PROBES}
     found = {}
     for case in rotated(CASES, number):
@@ -159,14 +171,15 @@ def _round(fleet: Fleet, inputs: Inputs, number: int) -> dict[str, float]:
 def _figures_of(case: Case, found: Iterations) -> list[Figure]:
     def name_of(what: str) -> str:
         arrival = "one a ms" if case.arrival_seconds else "all at once"
-        return f"hand-off, {case.processes} processes, {arrival}: {what}"
+        plural = "processes" if case.processes > 1 else "process"
+        return f"hand-off, {case.processes} {plural}, {arrival}: {what}"
 
-    def rate(other: str, aim: float | None) -> Figure:
-        ours, theirs = (f"{case}.{one}.grants_per_second" for one in ("forebay", other))
+    def rate(peer: LimiterPeer) -> Figure:
+        ours, theirs = (f"{case}.{one}.grants_per_second" for one in ("forebay", peer.name))
         return Figure(
-            name=name_of(f"grants, to {other}"),
+            name=name_of(f"grants, to {peer.said}"),
             rounds=ratios(found, ours, theirs),
-            aim=aim,
+            aim=RATE_AIMS.get(peer.name),
             is_floor=True,
             beside=f"{middle(found, ours, '/s')} / {middle(found, theirs, '/s')}",
         )
@@ -184,8 +197,7 @@ def _figures_of(case: Case, found: Iterations) -> list[Figure]:
     fairness, holders = (f"{case}.{{}}.{measure}" for measure in ("jain_index", "max_holders"))
     most = max(of_rounds(found, holders.format("fifo")), default=0.0)
     return [
-        rate("fifo", 0.96),
-        rate("semaphore", None),
+        *(rate(peer) for peer in HAND_OFFS[1:]),
         *(gap(probe) for probe in PROBES),
         Figure(
             name=name_of("Jain's index over waiters"),
@@ -205,8 +217,18 @@ def _figures_of(case: Case, found: Iterations) -> list[Figure]:
 
 
 def figures(found: Iterations) -> list[Figure]:
-    """Return what issue 3 asks of a hand-off."""
-    return [figure for case in CASES for figure in _figures_of(case, found)]
+    """Return what issues 3 and 15 ask of a hand-off."""
+    one, two = (f"{case}.forebay.grants_per_second" for case in (ONE_PROCESS, TWO_PROCESSES))
+    return [
+        *(figure for case in CASES for figure in _figures_of(case, found)),
+        Figure(
+            name="hand-off: grants of 2 processes, to 1",
+            rounds=ratios(found, two, one),
+            aim=1.0,
+            is_floor=True,
+            beside=f"{middle(found, two, '/s')} / {middle(found, one, '/s')}",
+        ),
+    ]
 
 
 def run(inputs: Inputs, progress: Progress) -> Outcome:
@@ -215,9 +237,12 @@ def run(inputs: Inputs, progress: Progress) -> Outcome:
     Raises:
         InvariantBrokenError: more holders than the cap, or something was left behind.
     """
+    for sentence in missing(HAND_OFFS):
+        progress(f"handoff: {sentence}")
     with EmbeddedServer() as server:
         processes = max(case.processes for case in CASES)
-        with Fleet(processes, serve, server.url, inputs.cap) as fleet:
+        setting = setting_of(server.url, inputs)
+        with Fleet(processes, serve, setting, tuple(installed(HAND_OFFS))) as fleet:
             iterations = repeat(
                 "handoff", inputs.rounds, lambda number: _round(fleet, inputs, number), progress
             )

@@ -1,4 +1,4 @@
-"""Jobs: no-op jobs a second and submit to start, beside arq, saq and taskiq-redis (issue 5).
+"""Jobs: no-op jobs a second and submit to start, beside other libraries (bench/peers).
 
 Each round gives every library its turn on the same server, with one and with two worker processes,
 one after the other in a rotating order. Jobs are submitted first; the time from the first job's
@@ -19,10 +19,10 @@ import redis
 from bench.figures import Figure, Iterations, in_ms, middle, of_rounds, p95, ratios
 from bench.harness import Fleet, InvariantBrokenError, Outcome, Progress, repeat, rotated
 from bench.jobs_idle import idle_gaps
-from bench.jobs_libraries import CONCURRENCY, libraries
 from bench.jobs_processes import Count, Start, Stop, Submit, serve
 from bench.jobs_queue import check_books, cycles, queued_bytes
-from forebay.contracts.extras import how_to_install
+from bench.peers.job_library import CONCURRENCY
+from bench.peers.registry import JOBS, installed, missing
 from forebay.coordinator.server.embedded import EmbeddedServer
 
 WORKERS: Final = (1, 2)
@@ -30,14 +30,10 @@ SUBMITTER: Final = max(WORKERS)
 """The process that submits; those before it work."""
 LOOK_SECONDS: Final = 0.05
 DEADLINE_SECONDS: Final = 120.0
-AIMS: Final = {1: 3.0, 2: 5.0}
-"""Times arq's jobs a second, by workers."""
-SAID: Final = {
-    "arq": "arq (poll 10 ms)",
-    "saq": "saq",
-    "taskiq": "taskiq-redis (stores no result)",
-    "taskiq_results": "taskiq-redis (stores results)",
-}
+ARQ_AIMS: Final = {1: 3.0, 2: 5.0}
+"""Times arq's jobs a second, by workers; of the others at least as many."""
+LATENCY_AIMS: Final = {"saq": 0.9, "taskiq": 1.0, "taskiq_results": 1.0}
+"""Of submit to start, in that of a peer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,9 +105,9 @@ class Turns:
     def _ended(self, library: str, numbers: Sequence[int], jobs: int) -> list[float]:
         """Wait until each job has started and left its result, end the workers, return starts."""
         self._wait_for(lambda: sum(self._fleet.ask({n: Count() for n in numbers})), jobs, library)
-        pattern = libraries()[library].result_keys
-        if pattern is not None:
-            self._wait_for(lambda: self._results(library, pattern), jobs, library)
+        peer = installed(JOBS)[library]
+        if peer.results(self._client) is not None:
+            self._wait_for(lambda: peer.results(self._client), jobs, library)
         starts = [at for answer in self._fleet.ask({n: Stop() for n in numbers}) for at in answer]
         if library == "forebay":  # the others promise no more than once or more
             if len(starts) != jobs:
@@ -121,13 +117,6 @@ class Turns:
                 )
             self.snapshot = check_books(self._url)
         return starts
-
-    def _results(self, library: str, pattern: str) -> int:
-        keys = list(self._client.scan_iter(pattern, count=10_000))
-        if library != "saq":
-            return len(keys)
-        # a job and its result are one key: it is over when its queue says so
-        return len(keys) - int(self._client.zcard("saq:default:incomplete") or 0)
 
     def _wait_for(self, count: Any, expected: int, library: str) -> None:
         deadline = time.monotonic() + DEADLINE_SECONDS
@@ -141,7 +130,7 @@ class Turns:
 
 def _round(turns: Turns, inputs: Inputs, number: int) -> dict[str, float]:
     found = {}
-    for library in rotated(list(libraries()), number):
+    for library in rotated(list(installed(JOBS)), number):
         for workers in WORKERS:
             rate = turns.rate(library, workers, inputs.jobs)
             if rate is not None:
@@ -153,22 +142,17 @@ def _round(turns: Turns, inputs: Inputs, number: int) -> dict[str, float]:
     return found
 
 
-def _peers(found: Iterations) -> list[str]:
-    names = {name.partition(".")[0] for round_ in found for name in round_}
-    return [name for name in libraries() if name in names and name != "forebay"]
-
-
 def _rates(found: Iterations, workers: int) -> list[Figure]:
     ours = f"forebay.{workers}_workers.jobs_per_second"
     plural = "workers" if workers > 1 else "worker"
     rows = []
-    for peer in _peers(found):
-        theirs = f"{peer}.{workers}_workers.jobs_per_second"
+    for peer in JOBS[1:]:
+        theirs = f"{peer.name}.{workers}_workers.jobs_per_second"
         rows.append(
             Figure(
-                name=f"no-op jobs, {workers} {plural}, to {SAID[peer]}",
+                name=f"no-op jobs, {workers} {plural}, to {peer.said}",
                 rounds=ratios(found, ours, theirs),
-                aim=AIMS[workers] if peer == "arq" else 1.0,
+                aim=ARQ_AIMS[workers] if peer.name == "arq" else 1.0,
                 is_floor=True,
                 beside=f"{middle(found, ours, '/s')} / {middle(found, theirs, '/s')}",
             )
@@ -179,13 +163,13 @@ def _rates(found: Iterations, workers: int) -> list[Figure]:
 def _latencies(found: Iterations) -> list[Figure]:
     ours = "forebay.submit_to_start_median_ms"
     rows = []
-    for peer in _peers(found):
-        theirs = f"{peer}.submit_to_start_median_ms"
+    for peer in JOBS[1:]:
+        theirs = f"{peer.name}.submit_to_start_median_ms"
         rows.append(
             Figure(
-                name=f"submit to start on an idle worker, median, to {SAID[peer]}",
+                name=f"submit to start on an idle worker, median, to {peer.said}",
                 rounds=ratios(found, ours, theirs),
-                aim=0.9 if peer == "saq" else None,
+                aim=LATENCY_AIMS.get(peer.name),
                 beside=f"{middle(found, ours, 'ms')} / {middle(found, theirs, 'ms')}",
             )
         )
@@ -193,7 +177,7 @@ def _latencies(found: Iterations) -> list[Figure]:
 
 
 def figures(inputs: Inputs, found: Iterations) -> list[Figure]:
-    """Return what issue 5 asks of jobs."""
+    """Return what issues 5 and 15 ask of jobs."""
     few, many = (f"{groups}_groups.admit_p95_ms" for groups in inputs.groups)
     return [
         *(figure for workers in WORKERS for figure in _rates(found, workers)),
@@ -233,8 +217,8 @@ def run(inputs: Inputs, progress: Progress) -> Outcome:
     Raises:
         InvariantBrokenError: a job ran twice or never, or something was left behind.
     """
-    for missing in sorted(set(SAID) - set(libraries())):
-        progress(f"jobs: {SAID[missing]} is not installed; run {how_to_install('bench')}")
+    for sentence in missing(JOBS):
+        progress(f"jobs: {sentence}")
     with (
         EmbeddedServer() as server,
         redis.Redis.from_url(server.url) as client,

@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from bench.figures import in_ms
 from bench.harness import POLL_SECONDS, Fleet, InvariantBrokenError, new_runner
-from bench.jobs_libraries import CONCURRENCY
 from bench.jobs_processes import Count, Start, Stop, Submit
+from bench.peers.job_library import CONCURRENCY
 from forebay.contracts.task_policies import TaskAdmissionConfig
 from forebay.coordinator.coordinator import Coordinator, pid_of
 from forebay.coordinator.keys import pool_shard

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from dataclasses import dataclass
 
 from bench.harness import Orders
-from bench.jobs_libraries import Running, libraries, started_at
+from bench.peers.job_library import Running
+from bench.peers.registry import JOBS, installed
 
 SUBMITS_AT_ONCE = 100
 
@@ -58,14 +58,12 @@ async def serve(orders: Orders, url: str) -> None:
     async for order in orders:
         match order:
             case Start():
-                started_at.clear()
-                worker = await libraries()[order.library].start(url)
+                worker = await installed(JOBS)[order.library].start(url)
                 orders.answer(None)
-            case Count():
-                orders.answer(len(started_at))
+            case Count() if worker is not None:
+                orders.answer(await worker.count())
             case Stop() if worker is not None:
-                await worker.stop()
-                orders.answer(list(started_at))
+                orders.answer(await worker.stop())
             case Submit():
                 orders.answer(await _submit(url, order))
             case _:
@@ -73,7 +71,7 @@ async def serve(orders: Orders, url: str) -> None:
 
 
 async def _submit(url: str, order: Submit) -> list[float]:
-    submitter = await libraries()[order.library].submitter(url)
+    submitter = await installed(JOBS)[order.library].submitter(url)
     submitted_at = []
     if order.pause_seconds is None:
         for first in range(0, order.count, SUBMITS_AT_ONCE):
@@ -82,7 +80,6 @@ async def _submit(url: str, order: Submit) -> list[float]:
     else:
         for number in range(order.count):
             await asyncio.sleep(order.pause_seconds)
-            submitted_at.append(time.monotonic())
-            await submitter.submit(number)
+            submitted_at.append(await submitter.submit(number))
     await submitter.close()
     return submitted_at

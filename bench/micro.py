@@ -1,4 +1,4 @@
-"""Micro: what acquire and release cost, beside a raw pair of scripts (spec 08, scenario 1)."""
+"""Micro: what acquire and release cost, beside a raw pair of scripts and self-limiters."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from statistics import fmean, median
 from typing import Final, NamedTuple
 
@@ -19,19 +20,17 @@ from bench.harness import (
     final_snapshots,
     repeat,
     rotated,
-    told,
 )
-from bench.raw import RawPair, open_raw
-from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
-from forebay.contracts.outcomes import SUCCESS
-from forebay.contracts.requests import RequestAdmissionItem
-from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from bench.peers.limiter import Limiter, Setting, all_open
+from bench.peers.registry import PAIRS, installed, missing
+from forebay.contracts.identity import ProviderModelKey
 from forebay.coordinator.server.embedded import EmbeddedServer
 
 PROVIDER_MODEL: Final = ProviderModelKey(provider_name="bench", model_id="micro")
 CAP: Final = 1000
 """Above what is in flight: nobody waits for a slot, so what is measured is the call."""
+
+SAID: Final = {"raw": "raw pairs", "self_limiters": "pairs of self-limiters"}
 
 Pair = Callable[[], Awaitable[None]]
 
@@ -48,7 +47,6 @@ class Load(NamedTuple):
 
 ALONE: Final = Load(1, 1)
 LOADS: Final = (ALONE, Load(1, 64), Load(1, 256), Load(2, 64), Load(4, 64))
-LIMITERS: Final = ("forebay", "raw")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +54,7 @@ class Inputs:
     """What a run of the scenario is given.
 
     Attributes:
-        rounds: how often every load is put on Forebay and on the raw pair.
+        rounds: how often every load is put on Forebay and on each peer.
         seconds: the counted time of each turn.
         warm_up_seconds: of each turn, before it.
     """
@@ -96,27 +94,14 @@ async def _turn(pair: Pair, order: Order) -> list[float]:
     return durations
 
 
-async def _serve(orders: Orders, url: str) -> None:
-    async with await Coordinator.open(url) as coordinator:
-        controller = AdaptiveRequestAdmissionController(coordinator)
-        await controller.register(PROVIDER_MODEL, "bench", CAP, told(CAP))
-        resource = RequestResourceKey(provider_model=PROVIDER_MODEL)
-        client = open_raw(coordinator.address)
-        scripts = RawPair(client, CAP)
-        await scripts.load()
+async def _serve(orders: Orders, setting: Setting) -> None:
+    async with all_open(list(installed(PAIRS).values()), setting) as limiters:
 
-        async def forebay() -> None:
-            lease = await controller.acquire(RequestAdmissionItem(resource=resource))
-            await controller.release(lease, SUCCESS)
+        async def pair(limiter: Limiter) -> None:
+            await limiter.release(await limiter.acquire())
 
-        async def raw() -> None:
-            await scripts.release(await scripts.acquire())
-
-        pairs: dict[str, Pair] = {"forebay": forebay, "raw": raw}
         async for order in orders:
-            orders.answer(await _turn(pairs[order.limiter], order))
-        await client.aclose()
-        await controller.close()
+            orders.answer(await _turn(partial(pair, limiters[order.limiter]), order))
 
 
 def _measure(fleet: Fleet, limiter: str, load: Load, inputs: Inputs) -> dict[str, float]:
@@ -142,7 +127,7 @@ def _round(fleet: Fleet, inputs: Inputs, number: int) -> dict[str, float]:
     found: dict[str, float] = {}
     for load in rotated(LOADS, number):
         # next to each other, so that a slow moment of the machine meets both
-        for limiter in rotated(LIMITERS, number):
+        for limiter in rotated(list(installed(PAIRS)), number):
             found |= _measure(fleet, limiter, load, inputs)
     return found
 
@@ -159,15 +144,15 @@ def _rate_figure(found: Iterations, load: Load) -> Figure:
 
 
 def figures(found: Iterations) -> list[Figure]:
-    """Return what issue 3 asks of a call."""
+    """Return what issues 3 and 15 ask of a call."""
 
-    def alone(measure: str, aim: float | None) -> Figure:
-        forebay, raw = f"forebay.{ALONE}.{measure}", f"raw.{ALONE}.{measure}"
+    def alone(measure: str, aim: float | None, peer: str = "raw") -> Figure:
+        ours, theirs = f"forebay.{ALONE}.{measure}", f"{peer}.{ALONE}.{measure}"
         return Figure(
-            name=f"pair alone, {measure.removesuffix('_ms')}, in raw pairs",
-            rounds=ratios(found, forebay, raw),
+            name=f"pair alone, {measure.removesuffix('_ms')}, in {SAID[peer]}",
+            rounds=ratios(found, ours, theirs),
             aim=aim,
-            beside=f"{middle(found, forebay, 'ms')} / raw {middle(found, raw, 'ms')}",
+            beside=f"{middle(found, ours, 'ms')} / {middle(found, theirs, 'ms')}",
         )
 
     def rate(name: str, one: str, other: str, aim: float | None) -> Figure:
@@ -184,8 +169,15 @@ def figures(found: Iterations) -> list[Figure]:
         alone("mean_ms", 1.4),
         alone("p50_ms", None),
         alone("p95_ms", None),
+        alone("mean_ms", 1.0, "self_limiters"),
         *(_rate_figure(found, load) for load in LOADS[1:]),
         rate("64 in flight in 1 process, to raw", "forebay.1x64", "raw.1x64", 2.5),
+        rate(
+            "64 in flight in 1 process, to self-limiters",
+            "forebay.1x64",
+            "self_limiters.1x64",
+            1.0,
+        ),
         rate("256 in flight, to raw with 64", "forebay.1x256", "raw.1x64", None),
         rate("256 in flight, to 64", "forebay.1x256", "forebay.1x64", 1.0),
         rate("2 processes, to 1", "forebay.2x64", "forebay.1x64", 1.0),
@@ -199,9 +191,16 @@ def run(inputs: Inputs, progress: Progress) -> Outcome:
     Raises:
         InvariantBrokenError: something was left behind.
     """
+    for sentence in missing(PAIRS):
+        progress(f"micro: {sentence}")
     with EmbeddedServer() as server:
-        processes = max(load.processes for load in LOADS)
-        with Fleet(processes, _serve, server.url) as fleet:
+        setting = Setting(
+            url=server.url,
+            cap=CAP,
+            callers=max(load.in_flight for load in LOADS),
+            provider_model=PROVIDER_MODEL,
+        )
+        with Fleet(max(load.processes for load in LOADS), _serve, setting) as fleet:
             iterations = repeat(
                 "micro", inputs.rounds, lambda number: _round(fleet, inputs, number), progress
             )

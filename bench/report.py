@@ -20,13 +20,14 @@ import click
 
 from bench.figures import Figure, medians
 from bench.harness import Outcome, loop_name
+from bench.peers.registry import versions
 from forebay.contracts.extras import how_to_install
 from forebay.coordinator.server.embedded_files import find_server_binary
 
-ARTIFACT_SCHEMA_VERSION: Final = 2
+ARTIFACT_SCHEMA_VERSION: Final = 3
 HARNESS_VERSION: Final = 2
 SCENARIO_VERSION: Final = 2
-HEADERS: Final = ("figure", "aim", "measured", "raw beside it", "held?")
+HEADERS: Final = ("figure", "aim", "measured", "95 % interval", "ours / beside it", "held?")
 
 
 def _output_of(*command: str) -> str:
@@ -58,6 +59,7 @@ def origin(*, is_smoke: bool) -> dict[str, Any]:
             "hiredis": metadata.version("hiredis"),
             "server": _output_of(str(find_server_binary()), "--version"),
         },
+        "peers": versions(),
     }
 
 
@@ -84,14 +86,16 @@ def artifact(where: Mapping[str, Any], scenario: str, outcome: Outcome) -> dict[
 
 def markdown(where: Mapping[str, Any], outcomes: Mapping[str, Outcome]) -> str:
     """Return the summary: the figures and where they come from."""
-    versions, machine = where["versions"], where["machine"]
+    software, machine = where["versions"], where["machine"]
     rounds = max(outcome.inputs["rounds"] for outcome in outcomes.values())
     lines = [
         f"`{where['command_line']}`, {where['date']}, commit {where['candidate_sha'][:12]}"
         + (" with uncommitted changes" if where["has_uncommitted_changes"] else "")
         + f"; {machine['cores']} cores, load {machine['load_average_at_start'][0]:.2f} at the"
-        f" start; Python {versions['python']}, {versions['loop']}, redis-py {versions['redis-py']},"
-        f" {versions['server']}. Medians of {rounds} rounds; a ratio is the median of the rounds'.",
+        f" start; Python {software['python']}, {software['loop']}, redis-py {software['redis-py']},"
+        f" {software['server']}. Medians of {rounds} rounds; a ratio is the median of the rounds'.",
+        "The interval of a median needs six rounds; close: it lies on both sides of the aim.",
+        f"Beside: {', '.join(f'{name} {version}' for name, version in where['peers'].items())}.",
         "",
     ]
     if where["is_smoke"]:
@@ -101,7 +105,7 @@ def markdown(where: Mapping[str, Any], outcomes: Mapping[str, Outcome]) -> str:
             f"## {scenario}",
             "",
             f"| {' | '.join(HEADERS)} |",
-            "|---|---:|---:|---|---|",
+            "|---|---:|---:|---|---|---|",
             *(f"| {' | '.join(figure.row)} |" for figure in outcome.figures),
             "",
         ]

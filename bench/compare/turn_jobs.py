@@ -16,8 +16,9 @@ from bench.compare.counters import counted
 from bench.compare.turn_micro import PATIENT
 from bench.figures import in_ms
 from bench.harness import Fleet, InvariantBrokenError, new_runner
-from bench.jobs_libraries import CONCURRENCY, FOREBAY_GROUPS, noop, started_at
 from bench.jobs_processes import serve
+from bench.peers.forebay_jobs import GROUPS
+from bench.peers.job_library import CONCURRENCY, noop, started_at
 from forebay import create_pool, open_worker
 from forebay.coordinator.server.embedded import EmbeddedServer
 
@@ -51,7 +52,7 @@ async def _run_jobs(url: str, count: int) -> None:
     """Submit jobs, then run them by a worker of this process."""
     async with await create_pool(url, settings=PATIENT) as pool:
         for number in range(count):
-            group = FOREBAY_GROUPS[number % len(FOREBAY_GROUPS)]
+            group = GROUPS[number % len(GROUPS)]
             await pool.enqueue_job("noop", _group=group)
     worker = await open_worker(
         url, member=PATIENT, functions=(noop,), max_jobs=CONCURRENCY, handle_signals=False

@@ -119,7 +119,28 @@ def test_an_aim_is_held_by_the_median_or_by_the_worst_round(
 
 def test_a_figure_just_short_of_its_aim_is_not_printed_as_the_aim() -> None:
     row = figure(0.9979, aim=0.998, is_floor=True, beside="fifo 0.999").row
-    assert row == ("f", "≥ 0.998", "0.9979", "fifo 0.999", "**no**")
+    assert row == ("f", "≥ 0.998", "0.9979", "", "fifo 0.999", "**no**")
+
+
+@pytest.mark.parametrize(
+    ("rounds", "is_floor", "said"),
+    [
+        ((1.1, 1.2, 1.3, 1.4, 1.5, 1.6), True, "yes"),
+        ((0.9, 1.2, 1.3, 1.4, 1.5, 1.6), True, "yes, close"),
+        ((0.6, 0.7, 0.8, 0.9, 0.95, 1.0), True, "**no**, close"),
+        ((0.5, 0.6, 0.7, 0.8, 0.9, 0.95), True, "**no**"),
+        ((0.6, 0.7, 0.8, 0.9, 0.95, 1.0), False, "yes"),
+        ((1.0, 1.2, 1.3, 1.4, 1.5, 1.6), False, "**no**, close"),
+        ((0.6, 1.7), True, "yes"),
+    ],
+)
+def test_an_aim_between_the_ends_of_the_interval_is_close(
+    rounds: tuple[float, ...], is_floor: bool, said: str
+) -> None:
+    ordered = sorted(rounds)
+    row = figure(*rounds, aim=1.0, is_floor=is_floor).row
+    assert row[-1] == said
+    assert row[3] == ("" if len(rounds) < 6 else f"{ordered[0]:.4g} - {ordered[-1]:.4g}")
 
 
 def test_large_numbers_are_printed_whole() -> None:
@@ -158,11 +179,12 @@ class Alike(dict[str, float]):
 AIMS_OF_THE_ISSUE = {
     ("at most", 1.4): 1,
     ("at least", 2.5): 1,
-    ("at least", 1.0): 2,
-    ("at least", 0.96): 4,
-    ("at most", 3.0): 8,
-    ("at least", 0.998): 4,
-    ("at most", 8): 4,
+    ("at least", 1.0): 9,
+    ("at most", 1.0): 1,
+    ("at least", 0.96): 5,
+    ("at most", 3.0): 10,
+    ("at least", 0.998): 5,
+    ("at most", 8): 5,
     ("at most", 2.5): 2,
     ("at most", 15.5): 2,
     ("at most", 1.3): 8,
@@ -342,6 +364,7 @@ def test_the_summary_says_with_which_command_and_where_it_was_measured() -> None
         "is_smoke": False,
         "machine": {"cores": 2, "load_average_at_start": (0.125, 0, 0)},
         "versions": {"python": "3.11", "loop": "uvloop 1", "redis-py": "5.3", "server": "Valkey 9"},
+        "peers": {"saq": "0.26", "bullmq": "not installed"},
     }
     outcome = Outcome(
         inputs={"rounds": 5},
@@ -353,4 +376,5 @@ def test_the_summary_says_with_which_command_and_where_it_was_measured() -> None
     assert "`python -m bench all`, 2026-01-01, commit 0123456789ab with uncommitted" in text
     assert "2 cores, load 0.12 at the start; Python 3.11, uvloop 1, redis-py 5.3, Valkey 9" in text
     assert "Medians of 5 rounds" in text
-    assert "| f | ≤ 1.4 | 1.5 | raw 1 ms | **no** |" in text
+    assert "Beside: saq 0.26, bullmq not installed." in text
+    assert "| f | ≤ 1.4 | 1.5 |  | raw 1 ms | **no** |" in text

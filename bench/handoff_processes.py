@@ -5,18 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
 
-from bench.harness import Orders, told
+from bench.harness import Orders
 from bench.holds import Hold
-from bench.raw import FifoLimiter, PublishProbe, open_raw
-from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
-from forebay.contracts.outcomes import SUCCESS
-from forebay.contracts.requests import RequestAdmissionItem, RequestAdmissionLease
-from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
-
-PROVIDER_MODEL: Final = ProviderModelKey(provider_name="bench", model_id="handoff")
+from bench.peers.limiter import Limiter, Setting, all_open
+from bench.peers.registry import HAND_OFFS, installed
+from bench.raw import PublishProbe, open_raw
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,45 +55,6 @@ class PublishTurn:
     end: float
 
 
-class Limiter(Protocol):
-    """What is compared."""
-
-    async def acquire(self) -> Any:
-        """Wait for a slot; returns what ``release`` needs."""
-        ...
-
-    async def release(self, token: Any) -> None:
-        """Give the slot back; returns once that is acknowledged."""
-        ...
-
-
-class ForebayLimiter:
-    """The controller as a limiter."""
-
-    def __init__(self, controller: AdaptiveRequestAdmissionController) -> None:
-        self._controller = controller
-        self._resource = RequestResourceKey(provider_model=PROVIDER_MODEL)
-
-    async def acquire(self) -> RequestAdmissionLease:
-        return await self._controller.acquire(RequestAdmissionItem(resource=self._resource))
-
-    async def release(self, token: RequestAdmissionLease) -> None:
-        await self._controller.release(token, SUCCESS)
-
-
-class SemaphoreLimiter:
-    """``asyncio.Semaphore``: one process, no server."""
-
-    def __init__(self, cap: int) -> None:
-        self._semaphore = asyncio.Semaphore(cap)
-
-    async def acquire(self) -> None:
-        await self._semaphore.acquire()
-
-    async def release(self, _token: Any) -> None:
-        self._semaphore.release()
-
-
 async def _hold_in_turn(limiter: Limiter, process: int, turn: Turn) -> list[Hold]:
     holds: list[Hold] = []
 
@@ -135,30 +90,20 @@ async def _publish(probe: PublishProbe, turn: PublishTurn) -> list[float]:
     return delays
 
 
-async def serve(orders: Orders, url: str, cap: int) -> None:
-    """Take turns until the orders end."""
-    async with await Coordinator.open(url) as coordinator:
-        client = open_raw(coordinator.address)
-        controller = AdaptiveRequestAdmissionController(coordinator)
-        await controller.register(PROVIDER_MODEL, "bench", cap, told(cap))
-        fifo = FifoLimiter(client, cap)
+async def serve(orders: Orders, setting: Setting, names: tuple[str, ...]) -> None:
+    """Take turns until the orders end; ``names`` are those of the limiters to open."""
+    peers = installed(HAND_OFFS)
+    async with (
+        open_raw(setting.url) as client,
+        all_open([peers[name] for name in names], setting) as limiters,
+    ):
         probe = PublishProbe(client, orders.process)
-        await fifo.open()
         await probe.open()
-        limiters: dict[str, Limiter] = {
-            "forebay": ForebayLimiter(controller),
-            "semaphore": SemaphoreLimiter(cap),
-            "fifo": fifo,
-        }
         async for order in orders:
             match order:
                 case Turn():
-                    orders.answer(
-                        await _hold_in_turn(limiters[order.limiter], orders.process, order)
-                    )
+                    limiter = limiters[order.limiter]
+                    orders.answer(await _hold_in_turn(limiter, orders.process, order))
                 case PublishTurn():
                     orders.answer(await _publish(probe, order))
-        await fifo.close()
         await probe.close()
-        await client.aclose()
-        await controller.close()
