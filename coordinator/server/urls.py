@@ -35,6 +35,10 @@ EXPECTED_FORMS = (
     "redis+sentinel://[user:password@]host[:port],.../service[/database]"
 )
 _SENTINEL_PORT = 26379
+_HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[^,:/?#\[\]]+)"
+_HOSTS = re.compile(rf"{_HOST}?(?::\d*)?|{_HOST}:\d+(?:,{_HOST}:\d+)+")
+_SENTINELS = re.compile(rf"{_HOST}(?::\d+)?(?:,{_HOST}(?::\d+)?)*")
+"""Where a URL names one server, several, or Sentinels; what is none of these may be a password."""
 _SAME_SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
 _OTHER_SCHEMES = {
     **dict.fromkeys(("tcp", "redis+tcp"), "write redis:// for it"),
@@ -100,7 +104,7 @@ def mask_url(url: str) -> str:
 
     What stands before the last ``@`` is masked whole, since a password may hold any character;
     so are a "port" that is no number (``redis://:secret`` without its ``@host``) and the values
-    of query parameters other than ``db``.
+    of query parameters other than ``db``. Hosts and ports are shown, also several.
 
     Args:
         url: any text.
@@ -109,8 +113,17 @@ def mask_url(url: str) -> str:
         The text with ``***`` for each such part.
     """
     masked = re.sub(r"^([A-Za-z][A-Za-z0-9+.-]*://)?.*@", r"\1***@", url.strip(), flags=re.DOTALL)
-    masked = re.sub(r"(://[^/?#\[]*:)(?!\d*(?:[/?#]|$))[^/?#]*", r"\1***", masked)
+    masked = re.sub(r"^([^/?#]*://)([^/?#]*)", _masked_hosts, masked)
     return re.sub(r"([?&](?!db=)[^=&#]*=)[^&#]*", r"\1***", masked)
+
+
+def _masked_hosts(found: re.Match[str]) -> str:
+    scheme, hosts = found.groups()
+    most = _SENTINELS if "sentinel" in scheme else _HOSTS
+    if most.fullmatch(hosts):
+        return f"{scheme}{hosts}"
+    host, colon, rest = hosts.partition(":")
+    return f"{scheme}{host}{colon}{rest and '***'}"
 
 
 def _embedded(url: str, parts: SplitResult) -> EmbeddedAddress:

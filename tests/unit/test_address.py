@@ -227,6 +227,10 @@ def test_no_text_of_an_address_shows_its_password(url):
         "redis://ann:a@hunter2@example.org/x",
         "redis://ann:[hunter2@example.org",
         "redis://:hunter2",
+        "redis://:1,hunter2",
+        "redis://ann:1,hunter2",
+        "redis://[::1]:hunter2",
+        "redis+sentinel://:hunter2,b:2/main",
         "redis://ann:hunter2/0",
         "redis:hunter2@example.org",
         "ann:hunter2@example.org",
@@ -261,3 +265,19 @@ def test_no_refusal_shows_a_password(url):
 )
 def test_an_address_without_a_password_is_written_as_its_url(url):
     assert str(parse_url(url)) == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis+sentinel://a:26379,b:26380",
+        "redis+sentinel://***@a:26379,[::1]:26380,c/main?db=x",
+        "rediss+sentinel://a:26379,b/main",
+        "redis://a:6379,b:6380/0",
+        "redis://[::1]:6379/x",
+    ],
+)
+def test_a_refusal_shows_every_host_and_port(url):
+    with pytest.raises(ConfigurationError) as refusal:
+        parse_url(url)
+    assert repr(url) in str(refusal.value)
