@@ -4,6 +4,7 @@
     ├── ConfigurationError          a wrong URL, setting, file or name; nothing was started
     │   ├── WorkflowError           a workflow file that cannot run, with its place
     │   ├── JobUnreadable           what is stored of a job is not of its pool; carries its id
+    │   ├── AttemptIdUsed           an attempt id that stood or stands for another attempt
     │   ├── RunRefused              a run that no worker may make: variable, file or host
     │   └── SchedulingMetadataError a generator that declares itself wrongly
     ├── CoordinatorError            the shared state could not be used
@@ -51,6 +52,18 @@ class JobUnreadable(ConfigurationError):  # noqa: N818 - an outcome of a job, as
     def __init__(self, job_id: str, message: str) -> None:
         super().__init__(message)
         self.job_id = job_id
+
+
+class AttemptIdUsed(ConfigurationError):  # noqa: N818 - a state of the id
+    """An attempt id stands for another attempt, or stood for one that has ended.
+
+    Attributes:
+        attempt_id: the id.
+    """
+
+    def __init__(self, attempt_id: str, message: str) -> None:
+        super().__init__(message)
+        self.attempt_id = attempt_id
 
 
 class RunRefused(ConfigurationError):  # noqa: N818 - an answer of the workers

@@ -30,7 +30,7 @@ class Attempt:
         asked_at: loop time when it asked first.
         deadline: loop time at which its wait is over; None for never.
         wait: what is left of it, as `Acquire` says it.
-        end: what it was told last of all; None while it is open.
+        end: its decision or error; None while it is open.
         is_asked_anew: whether it was asked before, under an earlier membership.
         is_waiting: whether it stands in the queue, as far as this process knows.
         is_rechecked: whether a look at what became of it is on its way.

@@ -21,8 +21,8 @@ from forebay.coordinator.shard.operation import (
     Args,
     EndOfLease,
     Operation,
+    OperationWithoutValue,
     Reply,
-    Saying,
 )
 
 _LOCAL: Final = frozenset({RequestOutcomeKind.LOCAL_CANCELLED, RequestOutcomeKind.LOCAL_TIMEOUT})
@@ -181,7 +181,7 @@ def _taken_back(item: RequestAdmissionItem, reply: Reply) -> Sequence[Cancel]:
 
 
 @dataclass(frozen=True, slots=True)
-class Cancel(Saying):
+class Cancel(OperationWithoutValue):
     """Takes an attempt back, whichever way it went: its waiter, or its lease."""
 
     attempt_id: str

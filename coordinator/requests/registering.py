@@ -10,7 +10,13 @@ from forebay.contracts.quotas import QuotaBudget, QuotaReading
 from forebay.contracts.settings import RequestAdmissionConfig
 from forebay.coordinator.keys import check_id
 from forebay.coordinator.requests.shares import Share, decode_share
-from forebay.coordinator.shard.operation import Args, Leaves, Operation, Reply, Saying
+from forebay.coordinator.shard.operation import (
+    Args,
+    Leaves,
+    Operation,
+    OperationWithoutValue,
+    Reply,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +56,7 @@ class Register(Operation[int]):
 
 
 @dataclass(frozen=True, slots=True)
-class Learn(Saying):
+class Learn(OperationWithoutValue):
     """Tells a shard what an answer's headers said of a budget, at an instant of its clock."""
 
     reading: QuotaReading

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Final
 
-from forebay.contracts.errors import ConfigurationError, CoordinatorError
+from forebay.contracts.errors import AttemptIdUsed, CoordinatorError
 from forebay.contracts.identity import ProviderModelKey
 from forebay.contracts.outcomes import ReleaseResult, RequestReleaseOutcome
 from forebay.contracts.quotas import QuotaReading
@@ -37,7 +37,7 @@ from forebay.coordinator.requests.registering import Learn, Leave, Register
 from forebay.coordinator.requests.upkeep import Upkeep
 from forebay.coordinator.scripts.composing import script
 from forebay.coordinator.server.membership import Membership
-from forebay.coordinator.shard.operation import ENDED, Ended, Operation, Outcome, Reply, Told
+from forebay.coordinator.shard.operation import ENDED, Ended, Operation, Outcome, Reply, Submitted
 from forebay.coordinator.shard.session import Session
 from forebay.coordinator.supervision import Guard
 
@@ -97,7 +97,7 @@ class RequestShard:
             wait: for how long, as `Acquire` says it.
 
         Raises:
-            ConfigurationError: the attempt id is asked for already, or was used before.
+            AttemptIdUsed: the attempt id is asked for already, or was used before.
             CoordinatorError: the shared state could not be used.
         """
         attempt = self._enter(item, wait)
@@ -129,8 +129,9 @@ class RequestShard:
     def _enter(self, item: RequestAdmissionItem, wait: str) -> Attempt:
         attempt = Attempt(item, wait)
         if attempt.encoded_id in self._attempts:
-            raise ConfigurationError(
-                f"attempt id {item.attempt_id!r} is asked for already; make one per attempt."
+            raise AttemptIdUsed(
+                item.attempt_id,
+                f"attempt id {item.attempt_id!r} is asked for already; make one per attempt.",
             )
         if attempt.asker in self._holding and not self._has_warned:
             self._has_warned = True
@@ -146,16 +147,16 @@ class RequestShard:
 
     def _ask(self, attempt: Attempt) -> None:
         attempt.is_in_doubt = False
-        told = partial(self._told_anew, attempt) if attempt.is_asked_anew else attempt.tell
-        self.session.submit(Acquire(attempt.item, attempt.wait), told)
+        again = partial(self._take_again, attempt) if attempt.is_asked_anew else None
+        self.session.submit(Acquire(attempt.item, attempt.wait), again or attempt.tell)
 
-    def _told_anew(self, attempt: Attempt, outcome: Outcome[Answer]) -> bool:
+    def _take_again(self, attempt: Attempt, outcome: Outcome[Answer]) -> bool:
         """Ask later where the server may still have the attempt under the last membership.
 
         A membership may be over here before the server ends it, which it does within the TTL.
         """
         may_be_own = attempt.end is None and self._loop.time() < self._earlier_ends_at
-        if may_be_own and isinstance(outcome, ConfigurationError):
+        if may_be_own and isinstance(outcome, AttemptIdUsed):
             self._loop.call_later(self._recheck_seconds, self._guard.call, self._ask_later, attempt)
             return True
         return attempt.tell(outcome)
@@ -242,9 +243,9 @@ class RequestShard:
                 attempt.lost_because = str(terms[0])  # the lease itself is still on its way
             self._lost(encoded_id, str(terms[0]))
         elif attempt is not None and membership is not None:
-            told = [kind, *terms]
+            answer_terms = [kind, *terms]
             generation, member_id = membership.generation, membership.member_id
-            answer = decode_answer(attempt.item, told, generation, member_id)
+            answer = decode_answer(attempt.item, answer_terms, generation, member_id)
             if not attempt.tell(answer) and kind == "granted":
                 self.session.submit(Cancel(encoded_id))
         elif kind == "granted" and encoded_id not in self.held:
@@ -260,7 +261,7 @@ class RequestShard:
         """Look again at the instant at which time alone may have changed something."""
         self._rechecks.wake_in(seconds)
 
-    def on_joined(self, membership: Membership) -> Sequence[tuple[Operation[Any], Told[Any]]]:
+    def on_joined(self, membership: Membership) -> Sequence[Submitted]:
         """Register again, and ask again for what this member waited for."""
         self._upkeep.sweep_later(membership)
         for attempt in list(self._attempts.values()):

@@ -9,7 +9,7 @@ from forebay.contracts.errors import ForebayError
 from forebay.coordinator.requests.rechecks import SHORTEST_WAKE_SECONDS
 from forebay.coordinator.requests.registering import Register, Sweep
 from forebay.coordinator.server.membership import Membership
-from forebay.coordinator.shard.operation import Ended, Outcome, Told
+from forebay.coordinator.shard.operation import Ended, OnOutcome, Outcome
 from forebay.coordinator.shard.session import Session
 from forebay.coordinator.supervision import Guard
 
@@ -43,7 +43,7 @@ class Upkeep:
 
     # -- registrations
 
-    def register_anew(self) -> list[tuple[Register, Told[int]]]:
+    def register_anew(self) -> list[tuple[Register, OnOutcome[int]]]:
         """Return what registers again, under a new membership, all that this process uses."""
         return [
             (operation, partial(self._registered, operation))

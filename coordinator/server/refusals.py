@@ -20,6 +20,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from forebay.contracts.errors import (
+    AttemptIdUsed,
     ConfigurationError,
     CoordinatorError,
     CoordinatorFull,
@@ -118,9 +119,11 @@ def forbidden(error: NoPermissionError) -> ConfigurationError:
 def refused_operation(code: str, detail: str) -> ForebayError:
     """Return the typed exception for one operation of a batch that was refused."""
     if code == "ATTEMPT_ID_USED":
-        return ConfigurationError(
-            f"attempt id {unquote(detail)!r} was used before; make one per attempt, or leave it"
-            " out: RequestAdmissionItem makes its own."
+        attempt_id = unquote(detail)
+        return AttemptIdUsed(
+            attempt_id,
+            f"attempt id {attempt_id!r} was used before; make one per attempt, or leave it"
+            " out: RequestAdmissionItem makes its own.",
         )
     if code == "NOMEMBER":
         return CoordinatorUnavailable(

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any, Final, Generic, TypeVar
 
 from forebay.coordinator.server.membership import Membership
-from forebay.coordinator.shard.operation import Args, Operation, Reply, Told
+from forebay.coordinator.shard.operation import Args, OnOutcome, Operation, Reply, Source
 
 T = TypeVar("T")
 
@@ -22,17 +22,17 @@ class Pending(Generic[T]):
 
     Args:
         operation: the operation, or a function that makes it each time its call is about to leave.
-        told: called once with the outcome.
+        on_outcome: called once with the outcome.
 
     Attributes:
         since: loop time when it was submitted.
-        is_given_up: whether its caller was told an error already.
+        is_given_up: whether its caller got an error already.
     """
 
     __slots__ = ("_make", "args", "is_given_up", "is_release", "membership", "needs_memory",
-                 "operation", "since", "told")  # fmt: skip
+                 "on_outcome", "operation", "since")  # fmt: skip
 
-    def __init__(self, operation: Operation[T] | Callable[[], Operation[T]], told: Told[T]) -> None:
+    def __init__(self, operation: Source[T], on_outcome: OnOutcome[T]) -> None:
         self.args: Args = ()
         self.operation: Operation[T] | None = None
         self._make: Callable[[], Operation[T]] | None = None
@@ -43,7 +43,7 @@ class Pending(Generic[T]):
             self.is_release, self.needs_memory = operation.is_release, operation.needs_memory
         else:
             self._make = operation
-        self.told = told
+        self.on_outcome = on_outcome
         self.since = 0.0
         self.membership: Membership | None = None
         self.is_given_up = False

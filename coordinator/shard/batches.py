@@ -16,7 +16,7 @@ from forebay.coordinator.server.membership import Membership
 from forebay.coordinator.server.refusals import refused_operation
 from forebay.coordinator.server.wire import is_sendable
 from forebay.coordinator.shard.backlog import Backlog, Pending
-from forebay.coordinator.shard.operation import ENDED, Listener, Operation, Outcome, Told
+from forebay.coordinator.shard.operation import ENDED, Listener, Submitted
 from forebay.coordinator.supervision import Guard
 
 RESULTS_PER_TURN: Final = 16
@@ -25,12 +25,8 @@ PROMPT: Final = 0.2
 """A server that was silent for less than this part of the timeout is not away, only busy."""
 
 
-def ignored(_outcome: Outcome[Any]) -> bool:
-    """Take an outcome that nobody waits for."""
-    return True
-
-
 Answered = list[tuple[Pending[Any], list[Any]]]
+"""Operations, each with the terms of its result."""
 
 
 class Batches:
@@ -38,7 +34,7 @@ class Batches:
 
     Args:
         shard: the shard's name, for messages.
-        listener: told what a reply says beside the results.
+        listener: gets what a reply says beside the results.
         guard: logs what an operation raises.
         timeout_seconds: how long a caller waits for a result at most; longer only while the server
             answers call after call, and many operations wait for theirs.
@@ -93,9 +89,9 @@ class Batches:
         if self._overdue is None:
             self._watch(pending.since)
 
-    def begin(self, first: Sequence[tuple[Operation[Any], Told[Any]]]) -> None:
+    def begin(self, first: Sequence[Submitted]) -> None:
         """Begin a membership: calls are numbered from 1, and ``first`` comes before all else."""
-        ahead = [Pending(operation, told) for operation, told in first]  # all, before any is added
+        ahead = [Pending(*submitted) for submitted in first]  # all, before any is added
         self._number = 0
         for pending in ahead:
             self._note_since(pending)
@@ -157,7 +153,7 @@ class Batches:
             between: called after each part of the results: what it brings up can go already.
 
         Raises:
-            Exception: it cannot be read, and nothing was told.
+            Exception: it cannot be read, and nothing was delivered.
         """
         text, *payloads = reply if isinstance(reply, list) else [reply]
         now_us, wake_us, generation, results, notices = json.loads(text)
@@ -168,28 +164,28 @@ class Batches:
         if notices:
             self._guard.call(self._listener.on_notices, generation, notices)
         self._guard.call(self._listener.on_next_wake, seconds)
-        self._tell(answered, payloads, between)
+        self._deliver(answered, payloads, between)
 
-    def _tell(
+    def _deliver(
         self, answered: Answered, payloads: Sequence[bytes], between: Callable[[], None]
     ) -> None:
-        """Tell results, a part of them in a turn of the loop."""
+        """Deliver results, a part of them in a turn of the loop."""
         for pending, terms in answered[:RESULTS_PER_TURN]:
             try:
                 self._settle(pending, terms, payloads)
-            except Exception as error:  # noqa: BLE001 - the others are to be told theirs
+            except Exception as error:  # noqa: BLE001 - the others are to get theirs
                 self._fail(pending, error)
                 self._guard.call(self._listener.on_unclaimed, *pending.sent(terms, payloads))
         if rest := answered[RESULTS_PER_TURN:]:
             between()
-            self._loop.call_soon(self._guard.call, self._tell, rest, payloads, between)
+            self._loop.call_soon(self._guard.call, self._deliver, rest, payloads, between)
 
     def _settle(self, pending: Pending[Any], terms: list[Any], payloads: Sequence[bytes]) -> None:
         operation, reply = pending.sent(terms, payloads)
         if terms[0] == "error":
             if not pending.is_given_up:
-                pending.told(refused_operation(terms[1], terms[2]))
-        elif pending.is_given_up or not pending.told(operation.decode(reply)):
+                pending.on_outcome(refused_operation(terms[1], terms[2]))
+        elif pending.is_given_up or not pending.on_outcome(operation.decode(reply)):
             self._listener.on_unclaimed(operation, reply)
 
     def requeue(self, operations: Sequence[Pending[Any]]) -> None:
@@ -200,25 +196,25 @@ class Batches:
             if pending.is_given_up:
                 continue
             if operation.is_release:
-                self._guard.call(pending.told, operation.decode(stale))
+                self._guard.call(pending.on_outcome, operation.decode(stale))
             elif operation.outlives_membership:
                 again.append(pending)
             else:
-                self._guard.call(pending.told, ENDED)
+                self._guard.call(pending.on_outcome, ENDED)
         self._backlog.put_first(again)
 
     # -- errors
 
     def give_up_all(self, error: ForebayError) -> None:
-        """Tell every caller an error; releases go on, whatever their callers were told."""
+        """Fail every operation with an error; releases go on without their callers."""
         self.give_up(error, [*self.under_way, *self._backlog])
 
     def give_up(self, error: ForebayError, operations: Sequence[Pending[Any]]) -> None:
-        """Tell the callers of operations an error."""
+        """Fail operations with an error."""
         for pending in operations:
             if not pending.is_given_up:
                 pending.is_given_up = True
-                self._guard.call(pending.told, error)
+                self._guard.call(pending.on_outcome, error)
         self._backlog.keep(lambda one: one.is_release or not one.is_given_up)
 
     def _watch(self, since: float) -> None:
@@ -248,7 +244,7 @@ class Batches:
         self._backlog.clear()
 
     def _fail(self, pending: Pending[Any], error: Exception) -> None:
-        """End an operation within which something was raised: its caller is told an error."""
+        """Fail an operation within which something was raised."""
         self._guard.note(type(pending.operation).__qualname__, error)
         failed = CoordinatorError(
             f"an operation on {self._shard} failed within Forebay ({type(error).__qualname__},"

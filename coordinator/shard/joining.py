@@ -6,7 +6,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from forebay.contracts.errors import CoordinatorUnavailable
 from forebay.coordinator.coordinator import Coordinator
@@ -15,7 +15,7 @@ from forebay.coordinator.logs import Logger
 from forebay.coordinator.scripts.composing import script
 from forebay.coordinator.server.link import call_once
 from forebay.coordinator.server.membership import Membership, boot_seconds, member_keys
-from forebay.coordinator.shard.operation import Listener, Operation, Told
+from forebay.coordinator.shard.operation import Listener, Submitted
 from forebay.coordinator.shard.state import (
     Closed,
     Down,
@@ -48,9 +48,9 @@ class Memberships:
         server: the process's connection.
         keys: the shard.
         guard: logs what a timer or the listener raises.
-        listener: told of each membership's beginning and end.
-        on_begun: told the operations that come first in a membership.
-        on_expired: told that a membership has ended, on this loop.
+        listener: called at each membership's beginning and end.
+        on_begun: called with the operations that come first in a membership.
+        on_expired: called when a membership has ended, on this loop.
 
     Attributes:
         state: what this process is to the shard.
@@ -63,7 +63,7 @@ class Memberships:
         guard: Guard,
         listener: Listener,
         *,
-        on_begun: Callable[[Sequence[tuple[Operation[Any], Told[Any]]]], None],
+        on_begun: Callable[[Sequence[Submitted]], None],
         on_expired: Callable[[], None],
     ) -> None:
         self.state: MembershipState = Down()

@@ -28,11 +28,11 @@ class MemberLink:
         keys: the shard.
         batch: the shard's batch script.
         batches: the operations that are sent over this connection.
-        listener: told of each membership's beginning and end.
+        listener: called at each membership's beginning and end.
         guard: logs what a repair, a timer or the listener raises.
-        on_reply: told each reply; an error reply comes as redis-py's exception.
-        on_repaired: told that a repair has ended, well or not.
-        on_expired: told that a membership has ended.
+        on_reply: called with each reply; an error reply comes as redis-py's exception.
+        on_repaired: called when a repair has ended, well or not.
+        on_expired: called when a membership has ended.
 
     Attributes:
         link: the connection.

@@ -34,11 +34,11 @@ class Operation(Generic[T_co]):
     """One operation of a batch, as a value.
 
     Attributes:
-        is_release: whether it gives back; a release is repeated until it is acknowledged, whatever
-            its caller was told, and runs in a server without memory.
+        is_release: whether it gives back; if so, it is repeated until it is acknowledged, also
+            after its caller got an error, and runs in a server without memory.
         needs_memory: whether a server without memory refuses it.
         outlives_membership: whether it is sent again where the membership ends before it was
-            carried out; its caller is told `ENDED` otherwise.
+            carried out; otherwise its outcome is `ENDED`.
         is_recheck: whether it only asks for what the shard would tell by itself; others go first.
     """
 
@@ -59,18 +59,18 @@ class Operation(Generic[T_co]):
         raise NotImplementedError
 
     def decode(self, reply: Reply) -> T_co:
-        """Return what its caller is told.
+        """Return the value of a reply, for the caller.
 
         Raises:
-            Exception: the reply is none that this version knows; the caller is told an error.
+            Exception: the reply is none that this version knows; the caller gets an error.
         """
         raise NotImplementedError
 
     def excuse(self, error: ForebayError) -> T_co:
-        """Return what its caller is told where no result came.
+        """Return the value for a caller whose operation failed with an error.
 
         Raises:
-            ForebayError: ``error``, as there is nothing else to tell.
+            ForebayError: ``error``, where no value stands for it.
         """
         raise error
 
@@ -88,9 +88,17 @@ ENDED: Final = Ended()
 
 
 Outcome: TypeAlias = "T | Ended | ForebayError"
-"""What the caller of an operation is told."""
-Told: TypeAlias = "Callable[[Outcome[T]], bool]"
+"""The outcome of an operation, for its caller."""
+OnOutcome: TypeAlias = "Callable[[Outcome[T]], bool]"
 """Takes an outcome; returns whether a caller is left, as the operation is undone otherwise."""
+Source: TypeAlias = "Operation[T] | Callable[[], Operation[T]]"
+"""An operation, or a function that makes it each time its call is about to leave."""
+Submitted: TypeAlias = "tuple[Operation[Any], OnOutcome[Any]]"
+
+
+def ignore_outcome(_outcome: Outcome[Any]) -> bool:
+    """Take the outcome of an operation that nobody waits for."""
+    return True
 
 
 def resolve(future: asyncio.Future[T], operation: Operation[T], outcome: Outcome[T]) -> bool:
@@ -110,17 +118,17 @@ def resolve(future: asyncio.Future[T], operation: Operation[T], outcome: Outcome
     return True
 
 
-class Saying(Operation[None]):
-    """An operation whose result says nothing."""
+class OperationWithoutValue(Operation[None]):
+    """An operation whose reply has no value for its caller."""
 
     __slots__ = ()
 
     def decode(self, reply: Reply) -> None:
-        """Return nothing."""
+        """Return None, whatever the status word."""
 
 
 class EndOfLease(Operation[ReleaseResult]):
-    """An operation that ends a lease of either layer; its caller is told no error (spec 02, 06)."""
+    """An operation that ends a lease of either layer; its caller gets no error (spec 02, 06)."""
 
     __slots__ = ()
 
@@ -140,7 +148,7 @@ class EndOfLease(Operation[ReleaseResult]):
 
 
 class Leaves(Operation[bool]):
-    """An operation that leaves the shard; its caller is told whether that is done."""
+    """An operation that leaves the shard; its value is whether that is done."""
 
     __slots__ = ()
 
@@ -161,7 +169,7 @@ class Listener(Protocol):
     def on_next_wake(self, seconds: float | None) -> None:
         """Take how far from now time alone may change something; None if nobody waits."""
 
-    def on_joined(self, membership: Membership, /) -> Sequence[tuple[Operation[Any], Told[Any]]]:
+    def on_joined(self, membership: Membership, /) -> Sequence[Submitted]:
         """Return the operations that come first in a membership, each with the caller of it.
 
         Where it raises, the process is no member and joins again after a pause.

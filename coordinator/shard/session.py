@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -22,11 +21,19 @@ from forebay.coordinator.scripts.composing import Script
 from forebay.coordinator.server.membership import Membership
 from forebay.coordinator.server.refusals import NotAMemberError, refusal
 from forebay.coordinator.shard.backlog import Pending
-from forebay.coordinator.shard.batches import Batches, ignored
+from forebay.coordinator.shard.batches import Batches
 from forebay.coordinator.shard.doubt import Doubt
 from forebay.coordinator.shard.joining import CLOSED
 from forebay.coordinator.shard.member_link import MemberLink
-from forebay.coordinator.shard.operation import Leaves, Listener, Operation, Told, resolve
+from forebay.coordinator.shard.operation import (
+    Leaves,
+    Listener,
+    OnOutcome,
+    Operation,
+    Source,
+    ignore_outcome,
+    resolve,
+)
 from forebay.coordinator.shard.state import Closed, Expired, Leaving
 from forebay.coordinator.supervision import Guard
 
@@ -42,7 +49,7 @@ class Session:
         server: the process's connection to the server.
         keys: the shard.
         batch: the shard's batch script.
-        listener: told of notices, wake-ups and membership.
+        listener: gets notices, wake-ups and changes of the membership.
 
     Attributes:
         keys: the shard's.
@@ -98,20 +105,16 @@ class Session:
         ahead_us = self._batches.clock_ahead_us
         return None if ahead_us is None else round(self._loop.time() * 1e6 + ahead_us)
 
-    def submit(
-        self,
-        operation: Operation[T] | Callable[[], Operation[T]],
-        told: Told[T] = ignored,
-    ) -> None:
+    def submit(self, operation: Source[T], on_outcome: OnOutcome[T] = ignore_outcome) -> None:
         """Send an operation with the next call.
 
         Args:
             operation: what is sent, or what makes it whenever its call is about to leave.
-            told: told once what becomes of it, without a turn of the loop between.
+            on_outcome: called once with the outcome, without a turn of the loop between.
         """
-        pending = Pending(operation, told)
+        pending = Pending(operation, on_outcome)
         if self.is_closed:
-            self._guard.call(told, CoordinatorUnavailable(CLOSED))
+            self._guard.call(on_outcome, CoordinatorUnavailable(CLOSED))
             return
         self._batches.add(pending)
         if not self._batches.under_way:
@@ -207,7 +210,7 @@ class Session:
                 self._take_refusal(refusal(self._batch, self._key_list, reply), operations)
             else:
                 if (membership := self._sending_as) and self._batches.has_waiting:
-                    # The server works while this reply is told.
+                    # The server works while the results are delivered.
                     self._send_new(is_any=self._batches.take_next(membership))
                 self._batches.take_reply(reply, operations, between=self._flush_soon)
         except Exception as error:  # noqa: BLE001 - their callers must not wait for ever

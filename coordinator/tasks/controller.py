@@ -18,8 +18,7 @@ from forebay.coordinator.keys import check_id, pool_shard
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.scripts.composing import script
 from forebay.coordinator.server.membership import Membership
-from forebay.coordinator.shard.batches import ignored
-from forebay.coordinator.shard.operation import Operation, Reply, Told
+from forebay.coordinator.shard.operation import Operation, Reply, Submitted, ignore_outcome
 from forebay.coordinator.shard.session import Session
 from forebay.coordinator.supervision import Guard
 from forebay.coordinator.tasks.operations import (
@@ -31,7 +30,7 @@ from forebay.coordinator.tasks.operations import (
     decode_pushed,
 )
 from forebay.coordinator.tasks.queue import FairTaskQueue
-from forebay.coordinator.tasks.registering import Claim, Configure, Leave, Say
+from forebay.coordinator.tasks.registering import Claim, Configure, Leave, Report
 from forebay.coordinator.tasks.snapshots import PoolReader
 from forebay.coordinator.tasks.upkeep import Upkeep
 
@@ -253,7 +252,7 @@ class TaskAdmissionController:
     def say(self, kind: str, lease: TaskAdmissionLease) -> None:
         """Tell what happens to a task in its worker, where the pool writes down that much."""
         if self._writes_all_events:
-            self.session.submit(Say(kind, lease.item.task_id, lease.lease_id))
+            self.session.submit(Report(kind, lease.item.task_id, lease.lease_id))
 
     async def close(self) -> None:
         """Leave the pool: tasks that still run go back to the queue."""
@@ -282,11 +281,11 @@ class TaskAdmissionController:
         """Look again when time alone may have changed something."""
         self._upkeep.wake_in(seconds)
 
-    def on_joined(self, _membership: Membership) -> Sequence[tuple[Operation[Any], Told[Any]]]:
+    def on_joined(self, _membership: Membership) -> Sequence[Submitted]:
         """Say what this process runs; limits outlive their members."""
         self._pushes_seen = 0
         self._loop.call_soon(self._guard.call, self._upkeep.change)
-        return [(Named("serve", self._functions), ignored)] if self._functions else []
+        return [(Named("serve", self._functions), ignore_outcome)] if self._functions else []
 
     def on_lost(self, _membership: Membership) -> None:
         """Every task that runs here has gone back to the queue."""

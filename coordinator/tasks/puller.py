@@ -92,7 +92,7 @@ class TaskPuller:
             pressed = tuple(self._under_pressure())
             return Admit(slots, self._in_progress_seconds, pressed, self._controller.seen)
 
-        def told(outcome: Outcome[Admitted]) -> bool:
+        def on_outcome(outcome: Outcome[Admitted]) -> bool:
             nonlocal slots
             asked, slots = slots, 0
             if isinstance(outcome, Admitted):
@@ -102,7 +102,7 @@ class TaskPuller:
             return True
 
         self._next = make
-        self._controller.session.submit(make, told)
+        self._controller.session.submit(make, on_outcome)
 
     def stop(self) -> None:
         """Ask for nothing any more, and be idle no more; what comes still goes back."""

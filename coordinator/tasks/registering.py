@@ -7,7 +7,13 @@ from typing import ClassVar
 
 from forebay.contracts.task_policies import TaskAdmissionConfig
 from forebay.coordinator.keys import check_id
-from forebay.coordinator.shard.operation import Args, Leaves, Operation, Reply, Saying
+from forebay.coordinator.shard.operation import (
+    Args,
+    Leaves,
+    Operation,
+    OperationWithoutValue,
+    Reply,
+)
 from forebay.coordinator.tasks.names import encode_group, encode_resource
 from forebay.coordinator.tasks.operations import named
 
@@ -29,7 +35,7 @@ class Claim(Operation[int]):
 
 
 @dataclass(frozen=True, slots=True)
-class Configure(Saying):
+class Configure(OperationWithoutValue):
     """Sets a pool's policy."""
 
     config: TaskAdmissionConfig
@@ -54,8 +60,8 @@ class Configure(Saying):
 
 
 @dataclass(frozen=True, slots=True)
-class Say(Saying):
-    """Tells what happens to a task in its worker, under the lease that it has there."""
+class Report(OperationWithoutValue):
+    """Reports an event of a task in its worker, under the lease that it has there."""
 
     kind: str
     task_id: str

@@ -42,6 +42,7 @@ class Callers:
         waiting: how many attempts wait.
         refused_fresh: refusals of leases that were granted since the refusal before.
         granted: leases granted so far.
+        asked: attempts so far; they are named by the domain and a number from 1 on.
     """
 
     shard: ScriptedShard
@@ -50,7 +51,7 @@ class Callers:
     waiting: int = 0
     refused_fresh: int = 0
     granted: int = 0
-    _asked: int = 0
+    asked: int = 0
 
     @property
     def window(self) -> dict[str, Any]:
@@ -75,8 +76,8 @@ class Callers:
         return len(self.held) >= self.limit
 
     def _ask(self) -> Acquire:
-        self._asked += 1
-        return Acquire(f"{self.domain}{self._asked}", self.domain)
+        self.asked += 1
+        return Acquire(f"{self.domain}{self.asked}", self.domain)
 
     def call(self, member: str, *ops: Op) -> int:
         """Run a batch; return how many leases of this domain it granted."""

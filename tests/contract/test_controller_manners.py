@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.errors import AttemptIdUsed, ConfigurationError
 from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
 from forebay.contracts.outcomes import (
     SUCCESS,
@@ -168,6 +168,7 @@ async def test_an_attempt_id_that_was_used_before_is_refused_with_the_remedy(
         await controller.register(MODEL, "main", 1)
         asked = item(attempt_id="again {1}")
         await controller.release(await controller.acquire(asked), SUCCESS)
-        with pytest.raises(ConfigurationError, match=r"again \{1\}.*make one per attempt"):
+        with pytest.raises(AttemptIdUsed, match=r"again \{1\}.*make one per attempt") as refused:
             await controller.acquire(asked)
+        assert refused.value.attempt_id == asked.attempt_id
         await controller.close()

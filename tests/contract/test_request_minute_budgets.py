@@ -15,7 +15,7 @@ from forebay.coordinator.requests.snapshots import decode_capture
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.urls import parse_url
 from tests.contract.callers_of_a_shard import Callers, callers_of, steady
-from tests.support_scripts import CHAT, PROVIDER_MODEL, Register, ScriptedShard
+from tests.support_scripts import CHAT, PROVIDER_MODEL, Acquire, Cancel, Register, ScriptedShard
 from tests.support_state import MINUTE_FIELDS, events
 
 SECOND_US: Final = 1_000_000
@@ -386,6 +386,23 @@ def test_show_says_why_it_waits_and_until_when(shard: ScriptedShard) -> None:
     assert titles.split("  ")[0] == "domain"
     row = lines[lines.index(titles) + 1].split()
     assert row[:3] == ["chat", "100", "100"]
+
+
+def test_denial_while_the_minute_is_used_up_says_when_it_ends(shard: ScriptedShard) -> None:
+    fleet = fleet_of(shard)
+    fleet.learn()
+    fleet.until_used(97)
+    assert not fleet.callers.is_cooling
+    left_us = fleet.callers.stored("opened_us") + MINUTE_US - fleet.now_us
+    until = [fleet.now_us + left_us, left_us]
+    assert shard.ask("m", Acquire("late", CHAT, wait=0.0)) == ["denied", "queue_timeout", *until]
+    behind = shard.ask("m", Acquire("behind", CHAT, wait="try"))
+    assert behind == ["denied", "queued_waiters_ahead", *until]
+    held = {lease.lease_id for lease in fleet.callers.held}
+    asked = (f"{CHAT}{number}" for number in range(1, fleet.callers.asked + 1))
+    shard.batch("m", *(Cancel(attempt_id) for attempt_id in asked if attempt_id not in held))
+    alone = shard.ask("m", Acquire("alone", CHAT, wait="try"))
+    assert alone == ["denied", "no_capacity", *until]
 
 
 @pytest.mark.parametrize("outcome", [Outcome.LOCAL_CANCELLED, Outcome.PROVIDER_FAILURE])

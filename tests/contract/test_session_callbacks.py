@@ -447,7 +447,7 @@ async def test_a_refused_look_ends_the_attempt_that_waits(requests: Controller) 
     shard._rechecks.recheck(attempt)
     (look,) = shard.session._batches._backlog
     shard.session._batches._backlog.clear()
-    look.told(ConfigurationError("forbidden"))
+    look.on_outcome(ConfigurationError("forbidden"))
     with pytest.raises(ConfigurationError):
         await soon(waiting)
     assert (await requests.release(held, forebay.SUCCESS)).released

@@ -80,7 +80,7 @@ async def test_no_caller_hangs_when_the_shard_is_flushed_between_two_results(
         )
         await requests.register(MODEL, "main", 1000, AIMD)
         session = shard_of(requests).session
-        first, tell, send = session.membership, session._batches._tell, session._send
+        first, tell, send = session.membership, session._batches._deliver, session._send
         sent: list[int] = []
         told: list[int] = []
 
@@ -101,7 +101,7 @@ async def test_no_caller_hangs_when_the_shard_is_flushed_between_two_results(
                 asyncio.get_running_loop().call_soon(tell_the_rest_later, *results)
 
         monkeypatch.setattr(session, "_send", send_but_flush_before_the_second)
-        monkeypatch.setattr(session._batches, "_tell", tell_the_rest_later)
+        monkeypatch.setattr(session._batches, "_deliver", tell_the_rest_later)
         asked = [requests.acquire(item()) for _ in range(128)]
         leases = await soon(asyncio.gather(*asked))
         for lease in leases:

@@ -40,9 +40,9 @@ local function refused_now(d, cost)
   if now_us < d.blocked_until_us then
     return denied('cooldown', d)
   elseif d.waiters > 0 then
-    return denied('queued_waiters_ahead')
+    return denied('queued_waiters_ahead', d)
   elseif not open(d) then
-    return denied('no_capacity')
+    return denied('no_capacity', d)
   end
   local until_us = meta.budgets > 0 and lacks_until_us(cost)
   return until_us and denied_until('quota', until_us) or denied('queued_waiters_ahead')

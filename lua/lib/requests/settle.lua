@@ -75,10 +75,8 @@ end
 
 -- When asking again may help, as an instant and from now; zeros if that is not known.
 local function may_help(d)
-  if d and now_us < d.blocked_until_us then
-    return int(d.blocked_until_us) .. ',' .. int(d.blocked_until_us - now_us)
-  end
-  return '0,0'
+  local at_us = d and (now_us < d.blocked_until_us and d.blocked_until_us or MINUTE.next_opening_us(d))
+  return at_us and int(at_us) .. ',' .. int(at_us - now_us) or '0,0'
 end
 
 -- What a `queue_timeout` says: when asking again may help, and the budget that was lacking.
@@ -90,7 +88,7 @@ local function timed_out(d, cost)
   if not until_us then
     return may_help(d)
   end
-  local at_us = math.max(until_us, d.blocked_until_us)
+  local at_us = math.max(until_us, d.blocked_until_us, MINUTE.next_opening_us(d) or 0)
   return int(at_us) .. ',' .. int(at_us - now_us) .. ',"lacks_quota","' .. budget .. '"'
 end
 
