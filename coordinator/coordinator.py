@@ -16,21 +16,31 @@ from redis.exceptions import NoScriptError, RedisError
 from forebay.contracts.checks import check_type
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.keys import SHARDS_KEY, ShardKeys
+from forebay.coordinator.logs import Logger
 from forebay.coordinator.scripts.composing import script
 from forebay.coordinator.scripts.operators import publish_scripts
-from forebay.coordinator.server.address import EmbeddedAddress, ServerAddress
+from forebay.coordinator.server.address import EmbeddedAddress, SentinelAddress, ServerAddress
 from forebay.coordinator.server.availability import Availability
 from forebay.coordinator.server.condition import SECTIONS, warn_of_risks
-from forebay.coordinator.server.connections import CONNECT_TIMEOUT_SECONDS, open_async, open_sync
+from forebay.coordinator.server.connections import (
+    CONNECT_TIMEOUT_SECONDS,
+    SOCKET_TIMEOUT_SECONDS,
+    open_async,
+    open_sync,
+)
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.server.failover import DOUBLINGS, Failover, Peer
 from forebay.coordinator.server.heartbeat import Heartbeat
 from forebay.coordinator.server.libraries import Libraries
 from forebay.coordinator.server.refusals import connection_error, reading_error
 from forebay.coordinator.server.urls import parse_url
 from forebay.coordinator.server.version import check_server
 from forebay.coordinator.server.wakeups import Subscriber
+from forebay.coordinator.supervision import MOST_DOUBLINGS, Background, Guard
 
 _RANDOM_DIGITS: Final = 8
+
+log = Logger("forebay.coordinator")
 
 
 def pid_of(member_id: str) -> int:
@@ -48,6 +58,8 @@ class Coordinator:
         client: for whatever is not a shard's batch: single commands, looking, operating.
         patient: a client without a socket timeout, for calls that their caller bounds.
         libraries: the functions that members call there.
+        failover: notices another primary, where Sentinels name it; None elsewhere.
+        most_doublings: of the pause between two tries to connect, as for `pause_seconds`.
         heartbeat: keeps the memberships of this process alive.
         subscriber: the channel on which it is woken.
     """
@@ -61,8 +73,12 @@ class Coordinator:
         self.client: Any = open_async(address)
         self.patient: Any = open_async(address, socket_timeout_seconds=None, health_check_seconds=0)
         self.libraries = Libraries()
+        self.failover = (
+            Failover(self.patient.connection_pool) if isinstance(address, SentinelAddress) else None
+        )
+        self.most_doublings = DOUBLINGS if self.failover is not None else MOST_DOUBLINGS
         self.heartbeat = Heartbeat(
-            open_sync(address),
+            open_sync(address, socket_timeout_seconds=_heartbeat_timeout(settings)),
             settings,
             self.availability,
             self.libraries,
@@ -72,6 +88,12 @@ class Coordinator:
             self.patient,
             self.availability.connection("wake-ups"),
             min(CONNECT_TIMEOUT_SECONDS, settings.call_timeout_seconds),
+            self.most_doublings,
+        )
+        if self.failover is not None:
+            self.failover.on_moved.add(self._on_moved)
+        self._leaving_primary = Background(
+            "forebay-leave-primary", self.client.connection_pool.disconnect, Guard(log)
         )
         self._process_id = f"{os.getpid():x}{secrets.token_hex(_RANDOM_DIGITS // 2)}"
         self._memberships = 0
@@ -100,7 +122,9 @@ class Coordinator:
         self = cls(address, settings or MemberSettings())
         self._embedded = embedded
         try:
-            await check_server(self.client, address)
+            await check_server(
+                self.client, address, timeout_seconds=self.settings.call_timeout_seconds
+            )
         except BaseException:
             await self.close()
             raise
@@ -114,6 +138,9 @@ class Coordinator:
             for client in (self.client, self.patient):
                 stack.push_async_callback(client.aclose)
             stack.push_async_callback(self.subscriber.close)
+            if self.failover is not None:
+                stack.push_async_callback(self.failover.stop)
+            stack.push_async_callback(self._leaving_primary.stop)
             stack.push_async_callback(self.heartbeat.stop)
 
     async def __aenter__(self) -> Self:
@@ -127,6 +154,11 @@ class Coordinator:
     ) -> None:
         await self.close()
 
+    def _on_moved(self, _primary: Peer) -> None:
+        """Leave the old primary, to which every connection of this process may lead."""
+        self.subscriber.drop("another server is the primary now")
+        self._leaving_primary.start()
+
     def new_member_id(self) -> str:
         """Return a name that was never used and will never be used again."""
         self._memberships += 1
@@ -137,7 +169,7 @@ class Coordinator:
 
         A member asks on joining. What the server may lose is logged, the first time.
         """
-        info: dict[str, Any] = await self.client.info(*SECTIONS)
+        info: dict[str, Any] = await self.patient.info(*SECTIONS)
         warn_of_risks(info, self.address)
         return str(info["run_id"])
 
@@ -155,8 +187,8 @@ class Coordinator:
 
     async def list_shard(self, keys: ShardKeys) -> None:
         """Put a shard into the index, and the operators' scripts where redis-cli finds them."""
-        await self.client.sadd(SHARDS_KEY, keys.tag)
-        await publish_scripts(self.client)
+        await self.patient.sadd(SHARDS_KEY, keys.tag)
+        await publish_scripts(self.patient)
 
     async def shards(self) -> list[str]:
         """Return the tags of all shards that any member ever joined, sorted."""
@@ -197,6 +229,11 @@ class Coordinator:
         except (RedisError, OSError) as error:
             raise reading_error(which, keys, error, self.address) from error
         return bytes(reply)
+
+
+def _heartbeat_timeout(settings: MemberSettings) -> float:
+    """Return how long a heartbeat waits for its answer: two more fit into the TTL after it."""
+    return min(SOCKET_TIMEOUT_SECONDS, settings.ttl_seconds / 3)
 
 
 async def _started(server: EmbeddedServer) -> str:

@@ -19,7 +19,7 @@ from forebay.coordinator.logs import Logger
 T = TypeVar("T")
 
 _BACKOFF: Final = EqualJitterBackoff(cap=1.0, base=0.02)
-_MOST_DOUBLINGS: Final = 16
+MOST_DOUBLINGS: Final = 16
 """The pause has grown to its cap long before; 2**1024 would be no float any more."""
 
 CANCEL_AGAIN_SECONDS: Final = 0.5
@@ -29,9 +29,14 @@ SAID_AGAIN_SECONDS: Final = 60.0
 """An exception that comes again and again is logged this often at most."""
 
 
-def pause_seconds(failures: int) -> float:
-    """Return how long to pause after so many failures in a row: jittered, a second at most."""
-    return float(_BACKOFF.compute(min(failures, _MOST_DOUBLINGS)))
+def pause_seconds(failures: int, most_doublings: int = MOST_DOUBLINGS) -> float:
+    """Return how long to pause after so many failures in a row: jittered, a second at most.
+
+    Args:
+        failures: how many.
+        most_doublings: of 0.02 s; fewer for what is tried again without much harm.
+    """
+    return float(_BACKOFF.compute(min(failures, most_doublings)))
 
 
 class Guard:

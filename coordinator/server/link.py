@@ -12,10 +12,11 @@ from redis.exceptions import NoPermissionError, RedisError, ResponseError
 from forebay.contracts.errors import ForebayError
 from forebay.coordinator.scripts.composing import Script
 from forebay.coordinator.server.availability import ConnectionState
+from forebay.coordinator.server.connections import CONNECT_TIMEOUT_SECONDS
 from forebay.coordinator.server.libraries import Libraries
 from forebay.coordinator.server.refusals import forbidden, is_passing, may_be_of_other_code, refusal
 from forebay.coordinator.server.wire import Wire, open_wire
-from forebay.coordinator.supervision import Background, Guard, pause_seconds
+from forebay.coordinator.supervision import MOST_DOUBLINGS, Background, Guard, pause_seconds
 
 
 class Link:
@@ -31,6 +32,7 @@ class Link:
         guard: logs what a repair raises.
         state: told when the connection is lost and when it is back.
         timeout_seconds: bound of one try to open it.
+        most_doublings: of the pause between two tries, as for `pause_seconds`.
         on_reply: told each reply; an error reply comes as redis-py's exception.
         on_open: awaited in each repair when the connection is open, before it may be used.
         on_refused: told what the server refuses for good; the repair ends.
@@ -54,6 +56,7 @@ class Link:
         guard: Guard,
         state: ConnectionState,
         timeout_seconds: float,
+        most_doublings: int = MOST_DOUBLINGS,
         on_reply: Callable[[Any], None],
         on_open: Callable[[], Awaitable[None]],
         on_refused: Callable[[ForebayError], None],
@@ -68,6 +71,7 @@ class Link:
         self._libraries = libraries
         self._scripts = scripts
         self._timeout_seconds = timeout_seconds
+        self._most_doublings = most_doublings
         self._on_reply = on_reply
         self._on_open = on_open
         self._on_refused = on_refused
@@ -108,10 +112,12 @@ class Link:
         while True:
             try:
                 if self.failures:
-                    await asyncio.sleep(pause_seconds(self.failures))
+                    await asyncio.sleep(pause_seconds(self.failures, self._most_doublings))
                 # A server that accepts and says nothing must not hold up the next try for ever.
                 async with asyncio.timeout(self._timeout_seconds):
                     if self.wire is None:
+                        if self.failures:
+                            await self._forget_idle()
                         self.wire = await self._open()
                     await self._on_open()
             except ForebayError as error:
@@ -132,9 +138,14 @@ class Link:
     async def _open(self) -> Wire:
         try:
             await self._libraries.ensure(self._client, self._scripts)
-            return await open_wire(self._client, self._on_reply, self._lost)
+            async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
+                return await open_wire(self._client, self._on_reply, self._lost)
         except NoPermissionError as error:
             raise forbidden(error) from error
+
+    async def _forget_idle(self) -> None:
+        """Close the pool's idle connections, which may lead to the server that was lost."""
+        await self._client.connection_pool.disconnect(inuse_connections=False)
 
     def _lost(self, error: Exception) -> None:
         self.wire = None

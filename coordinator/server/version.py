@@ -12,8 +12,9 @@ import redis
 import redis.asyncio as aioredis
 
 from forebay.contracts.errors import ConfigurationError, ServerTooOld
-from forebay.coordinator.server.address import ServerAddress
+from forebay.coordinator.server.address import SentinelAddress, ServerAddress
 from forebay.coordinator.server.refusals import EXPECTED_SERVER, connection_error
+from forebay.coordinator.supervision import pause_seconds
 
 OLDEST: Final = {"redis": (7, 0, 0), "valkey": (8, 0, 0)}
 
@@ -55,19 +56,52 @@ async def check_server(
     Raises:
         CoordinatorUnavailable: nobody answered in time.
         ConfigurationError: the server refused the login, the database or the INFO command, it
-            is no Redis, or it is a node of a cluster or a Sentinel.
+            is no Redis, or it is a replica, a node of a cluster or a Sentinel.
         ServerTooOld: older than Redis 7.0 or Valkey 8.
     """
     attempt = f"connecting and asking for INFO for up to {timeout_seconds:g} s"
     try:
         async with asyncio.timeout(timeout_seconds):
-            info = await client.info("server")
+            info = await _look(client)
+            while isinstance(address, SentinelAddress) and is_replica(info):
+                await asyncio.sleep(pause_seconds(1))  # it was the primary a moment ago
+                info = await _look(client)
     except (redis.RedisError, OSError, TimeoutError) as error:
         raise connection_error(error, address, attempt) from error
     version = parse_server_version(info)
     require_supported(version, address)
     require_single(info, address)
+    require_primary(info, address)
     return version
+
+
+async def _look(client: Any) -> Mapping[str, Any]:
+    info: Mapping[str, Any] = await client.info("server", "replication")
+    return info
+
+
+def is_replica(server_info: Mapping[str, Any]) -> bool:
+    """Return whether a server is another's replica, by the ``replication`` section of INFO."""
+    return server_info.get("role") == "slave"
+
+
+def require_primary(server_info: Mapping[str, Any], address: ServerAddress) -> None:
+    """Refuses a replica, which takes no writes.
+
+    Args:
+        server_info: INFO as redis-py parses it.
+        address: named in the message.
+
+    Raises:
+        ConfigurationError: it is one.
+    """
+    if is_replica(server_info):
+        primary = f"{server_info.get('master_host')}:{server_info.get('master_port')}"
+        raise ConfigurationError(
+            f"the server at {address} is a replica, which takes no writes, of {primary}; expected"
+            " the primary; give the URL of that, or the Sentinels' that watch it:"
+            " redis+sentinel://host:port,.../service"
+        )
 
 
 def parse_server_version(server_info: Mapping[str, Any]) -> ServerVersion:

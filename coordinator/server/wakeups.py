@@ -18,7 +18,7 @@ from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.server.availability import ConnectionState
 from forebay.coordinator.server.wire import Wire, open_wire
-from forebay.coordinator.supervision import Background, Guard, pause_seconds
+from forebay.coordinator.supervision import MOST_DOUBLINGS, Background, Guard, pause_seconds
 
 log = Logger("forebay.wakeups")
 
@@ -39,14 +39,20 @@ class Subscriber:
         client: whose pool makes the connection.
         state: told when the connection is lost and when it is back.
         connect_timeout_seconds: bound of one attempt to connect, login included.
+        most_doublings: of the pause between two attempts, as for `pause_seconds`.
     """
 
     def __init__(
-        self, client: aioredis.Redis, state: ConnectionState, connect_timeout_seconds: float
+        self,
+        client: aioredis.Redis,
+        state: ConnectionState,
+        connect_timeout_seconds: float,
+        most_doublings: int = MOST_DOUBLINGS,
     ) -> None:
         self._client = client
         self._state = state
         self._connect_timeout_seconds = connect_timeout_seconds
+        self._most_doublings = most_doublings
         self._guard = Guard(log)
         self._listeners: dict[bytes, _Listener] = {}
         self._wire: Wire | None = None
@@ -76,7 +82,8 @@ class Subscriber:
         now = asyncio.get_running_loop().time()
         since = self._unanswered_since
         if since is not None and now - since >= self._connect_timeout_seconds:
-            self._drop()  # an earlier subscriber waited in vain, as would all that listen on it
+            # An earlier subscriber waited in vain, as would all that listen on it.
+            self.drop("the subscriber's connection was silent")
         listener = _Listener(on_message=on_message, on_resumed=on_resumed)
         self._listeners[channel.encode()] = listener
         if self._wire is not None:
@@ -101,16 +108,17 @@ class Subscriber:
                 wire.close()
             self._state.forget()
 
+    def drop(self, why: str) -> None:
+        """Close the connection, which may be a dead one, and open another."""
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close()
+            self._on_lost(RedisConnectionError(why))
+
     def _ask_for(self, wire: Wire, *channels: str | bytes) -> None:
         if self._unanswered_since is None:
             self._unanswered_since = asyncio.get_running_loop().time()
         wire.write("SUBSCRIBE", *channels)
-
-    def _drop(self) -> None:
-        wire, self._wire = self._wire, None
-        if wire is not None:
-            wire.close()
-            self._on_lost(RedisConnectionError("the subscriber's connection was silent"))
 
     async def _connect(self) -> None:
         async with asyncio.timeout(self._connect_timeout_seconds), self._connecting:
@@ -167,7 +175,7 @@ class Subscriber:
     async def _reconnect(self) -> None:
         while self._wire is None and not self._is_closed:
             if self._failures:
-                await asyncio.sleep(pause_seconds(self._failures))
+                await asyncio.sleep(pause_seconds(self._failures, self._most_doublings))
             self._failures += 1  # until a subscription is confirmed
             try:
                 await self._connect()

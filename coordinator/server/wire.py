@@ -55,6 +55,11 @@ class Wire(asyncio.Protocol):
         self._transport: asyncio.Transport = connection._writer.transport  # noqa: SLF001
         self._transport.set_protocol(self)
 
+    @property
+    def peer(self) -> tuple[str, int]:
+        """Host and port of the server, where it is reached over TCP."""
+        return self._connection.host, self._connection.port
+
     def write(self, *command: str | int | bytes) -> None:
         """Send a command; what cannot be sent ends the connection, which ``on_lost`` tells.
 

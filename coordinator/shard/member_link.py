@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ from forebay.contracts.errors import CoordinatorError, CoordinatorUnavailable, F
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import ShardKeys
 from forebay.coordinator.scripts.composing import Script
+from forebay.coordinator.server.failover import SILENT_SECONDS, Peer
 from forebay.coordinator.server.link import Link
 from forebay.coordinator.shard.backlog import Pending
 from forebay.coordinator.shard.batches import Batches
@@ -64,6 +66,7 @@ class MemberLink:
             guard=guard,
             state=server.availability.connection("calls", shard=keys.tag),
             timeout_seconds=server.settings.call_timeout_seconds,
+            most_doublings=server.most_doublings,
             on_reply=on_reply,
             on_open=self._on_open,
             on_refused=self._on_refused,
@@ -78,10 +81,18 @@ class MemberLink:
             on_begun=batches.begin,
             on_expired=on_expired,
         )
+        self._failover = server.failover
+        self._silence: asyncio.TimerHandle | None = None
+        if self._failover is not None:
+            self._failover.on_moved.add(self._on_moved)
 
     async def close(self) -> None:
         """End the membership on this side, tell all callers, and close the connection."""
         membership = self.memberships.close()
+        if self._failover is not None:
+            self._failover.on_moved.discard(self._on_moved)
+        if self._silence is not None:
+            self._silence.cancel()
         try:
             await self.link.stop()
         finally:
@@ -91,6 +102,26 @@ class MemberLink:
             self._batches.clear()
             self.link.drop("it was closed")
             self.link.state.forget()
+
+    def watch_silence(self) -> None:
+        """Called when a call is sent: should it stay unanswered, ask who the primary is."""
+        if self._failover is not None and self._silence is None:
+            self._silence = asyncio.get_running_loop().call_later(
+                SILENT_SECONDS, self._guard.call, self._note_silence, self._batches.arguments
+            )
+
+    def _note_silence(self, arguments: list[Any]) -> None:
+        self._silence = None
+        wire = self.link.wire
+        if self._failover is None or not self._batches.under_way or wire is None:
+            return
+        if self._batches.arguments is arguments:  # the same call as then
+            self._failover.suspect(wire.peer)
+        self.watch_silence()
+
+    def _on_moved(self, primary: Peer) -> None:
+        if self.link.wire is not None and self.link.wire.peer != primary:
+            self.link.drop("another server is the primary now")
 
     def overdue(self) -> CoordinatorUnavailable:
         """Drop the connection, as a call was not answered in time; return the callers' error.
@@ -102,7 +133,9 @@ class MemberLink:
             f" {self._server.settings.call_timeout_seconds:g} s{self.link.last_error}; is it"
             " running and reachable? Forebay goes on trying to reach it."
         )
-        self.link.drop("no reply came in time")
+        if self.link.wire is not None:
+            self.link.drop("no reply came in time")
+            self._server.subscriber.drop("the server is silent")
         return error
 
     def lose_reply(self, operations: list[Pending[Any]], error: Exception) -> None:

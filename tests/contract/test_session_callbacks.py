@@ -353,7 +353,7 @@ async def test_replies_that_can_never_be_read_are_no_hot_loop(
     pauses: list[int] = []
     monkeypatch.setattr(
         "forebay.coordinator.server.link.pause_seconds",
-        lambda failures: pauses.append(failures) or 0.0,
+        lambda failures, _doublings: pauses.append(failures) or 0.0,
     )
     monkeypatch.setattr(session._batches, "take_reply", lambda *_, **__: json.loads("garbled"))
     for _ in range(3):

@@ -176,7 +176,7 @@ async def wake_ups(url: str, thrown: ThrownAt, patch: Any) -> AsyncIterator[None
         subscriber._reconnecting._work = subscriber._reconnect
         subscriber._failures = 1
         with capture_logs() as logs:
-            subscriber._drop()
+            subscriber.drop("the test says so")
             await wait_until(lambda: not subscriber._state.is_lost)
         assert "coordinator_available" in {entry["event"] for entry in logs}
         await rival.release(held, forebay.SUCCESS)

@@ -92,7 +92,7 @@ async def test_a_connection_that_never_opens_holds_no_other_up_for_ever(
         await requests.register(MODEL, "mine", 1)
         subscriber: Any = requests._server.subscriber
         monkeypatch.setattr(wakeups, "open_wire", hang_once)
-        subscriber._drop()
+        subscriber.drop("the test says so")
         await wait_until(lambda: bool(hung))
         other = forebay.ProviderModelKey(provider_name="acme", model_id="other")
 

@@ -1,0 +1,65 @@
+"""A failover that nobody announces: the old primary is silent, and its connections stay open.
+
+Sentinels are asked who the primary is whenever a call stays unanswered, so that a stopped or
+unreachable primary is left as soon as there is another (spec 06, "Where it runs").
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final
+
+from redis.exceptions import RedisError
+
+from forebay.coordinator.logs import Logger
+from forebay.coordinator.supervision import Background, Guard
+
+SILENT_SECONDS: Final = 0.25
+"""A call that is unanswered for longer has the Sentinels asked, as often as this."""
+LONGEST_QUESTION_SECONDS: Final = 1.0
+DOUBLINGS: Final = 4
+"""Of the pause between two tries to connect: a third of a second at most, to ask Sentinels."""
+
+Peer = tuple[str, int]
+
+log = Logger("forebay.channel")
+
+
+class Failover:
+    """Tells when another server than the one that is silent has become the primary.
+
+    Args:
+        pool: asyncio's, of the primary that Sentinels name.
+
+    Attributes:
+        on_moved: each called with the new primary's host and port.
+    """
+
+    def __init__(self, pool: Any) -> None:
+        self.on_moved: set[Callable[[Peer], None]] = set()
+        self._pool = pool
+        self._guard = Guard(log)
+        self._asking = Background("forebay-failover", self._ask, self._guard)
+        self._silent: Peer | None = None
+
+    def suspect(self, peer: Peer) -> None:
+        """Ask the Sentinels, unless they are being asked, whether a silent server is replaced."""
+        self._silent = peer
+        self._asking.start()
+
+    async def stop(self) -> None:
+        """Ask no more."""
+        await self._asking.stop()
+
+    async def _ask(self) -> None:
+        try:
+            async with asyncio.timeout(LONGEST_QUESTION_SECONDS):
+                primary = await self._pool.get_master_address()
+        except (RedisError, OSError):
+            return  # no primary, or no Sentinel: asked again while the call is unanswered
+        if primary == self._silent:
+            return
+        log.warning("primary_moved", primary=f"{primary[0]}:{primary[1]}")
+        for callback in list(self.on_moved):
+            self._guard.call(callback, primary)
