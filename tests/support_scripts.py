@@ -34,7 +34,7 @@ from forebay.contracts.quotas import QuotaReading
 from forebay.contracts.requests import RequestAdmissionItem, RequestAdmissionLease
 from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
 from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, request_shard
-from forebay.coordinator.requests import operations, registering
+from forebay.coordinator.requests import operations, registering, releasing
 from forebay.coordinator.scripts.composing import FUNCTION_NOT_FOUND, Script, compose
 from forebay.coordinator.server.membership import member_keys
 
@@ -167,7 +167,7 @@ def encode(op: Op) -> Sequence[str | int | bytes]:  # noqa: PLR0911 - one per op
                 scope=op.scope,
                 usage=None if op.used is None else TokenUsage(input_tokens=op.used),
             )
-            return operations.Release(_lease(op), outcome).encode()
+            return releasing.Release(_lease(op), outcome).encode()
         case Cancel():
             return ("cancel", op.attempt_id)
         case State():

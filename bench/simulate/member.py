@@ -20,9 +20,10 @@ from forebay.contracts.outcomes import RequestReleaseOutcome
 from forebay.contracts.requests import RequestAdmissionItem, RequestAdmissionLease
 from forebay.contracts.settings import RequestAdmissionConfig
 from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, ShardKeys
-from forebay.coordinator.requests.operations import Acquire, Release, decode_lease
+from forebay.coordinator.requests.operations import Acquire, decode_lease
 from forebay.coordinator.requests.rechecks import SHORTEST_WAKE_SECONDS
 from forebay.coordinator.requests.registering import Register
+from forebay.coordinator.requests.releasing import Release
 from forebay.coordinator.server.membership import member_keys
 from forebay.coordinator.shard.backlog import OPERATIONS_PER_CALL
 

@@ -1,14 +1,14 @@
-"""The operations of an attempt in ``lua/requests/batch.lua`` (spec 02, 03)."""
+"""The operations of an attempt in ``lua/requests/batch.lua``, and the attempt (spec 02, 03)."""
 
 from __future__ import annotations
 
+import asyncio
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
-from forebay.contracts.outcomes import RequestOutcomeKind, RequestReleaseOutcome
-from forebay.contracts.quotas import MAX_BUDGET
+from forebay.contracts.errors import ForebayError
 from forebay.contracts.requests import (
     RequestAdmissionDenied,
     RequestAdmissionItem,
@@ -19,15 +19,12 @@ from forebay.contracts.settings import LONGEST_SECONDS
 from forebay.coordinator.keys import encode
 from forebay.coordinator.shard.operation import (
     Args,
-    EndOfLease,
+    Ended,
     Operation,
     OperationWithoutValue,
+    Outcome,
     Reply,
 )
-
-_LOCAL: Final = frozenset({RequestOutcomeKind.LOCAL_CANCELLED, RequestOutcomeKind.LOCAL_TIMEOUT})
-LONGEST_HINT_SECONDS: Final = 1e9
-"""A longer hint is as good as this one: it is clamped to ``max_cooldown_seconds`` anyway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,28 +190,80 @@ class Cancel(OperationWithoutValue):
         return ("cancel", self.attempt_id)
 
 
-@dataclass(frozen=True, slots=True)
-class Release(EndOfLease):
-    """Gives a lease back with its outcome, which moves the window."""
+class Attempt:
+    """An acquire under way, and what has arrived for it.
 
-    lease: RequestAdmissionLease
-    outcome: RequestReleaseOutcome
+    A notice comes over another connection than the reply and may overtake it, so both arrive here.
 
-    def encode(self) -> Args:
-        lease, outcome = self.lease, self.outcome
-        hint = outcome.retry_after_seconds
-        usable = hint is not None and 0 < hint < math.inf  # a whole number of any size too
-        hint_us = round(min(hint or 0.0, LONGEST_HINT_SECONDS) * 1e6) if usable else 0
-        used = _used(outcome)
-        scope = "" if outcome.scope is None else outcome.scope.value
-        lease_id = encode(lease.lease_id)
-        return ("release", lease_id, outcome.kind.value, hint_us, lease.generation, used, scope)
+    Args:
+        item: what is asked.
+        wait: for how long, as the operation says it.
 
+    Attributes:
+        encoded_id: the attempt id as it stands in keys and replies.
+        asker: the task that asked.
+        asked_at: loop time when it asked first.
+        deadline: loop time at which its wait is over; None for never.
+        wait: what is left of it, as `Acquire` says it.
+        end: its decision or error; None while it is open.
+        is_asked_anew: whether it was asked before, under an earlier membership.
+        is_waiting: whether it stands in the queue, as far as this process knows.
+        is_rechecked: whether a look at what became of it is on its way.
+        is_in_doubt: whether a wake-up may have been lost since its last operation was submitted, so
+            that a reply to that may be older than the wake-up.
+        lost_because: why its lease ended, where a notice said so before the lease was taken.
+    """
 
-def _used(outcome: RequestReleaseOutcome) -> str:
-    """Return the real tokens; "unsent" where a local end says that no byte went out."""
-    if outcome.usage is None:
-        return ""
-    tokens = outcome.usage.input_tokens + outcome.usage.output_tokens
-    unsent = tokens == 0 and outcome.kind in _LOCAL and outcome.provider_status is None
-    return "unsent" if unsent else str(min(tokens, MAX_BUDGET))
+    __slots__ = (
+        "_arrival", "_arrived", "asked_at", "asker", "deadline", "encoded_id", "end",
+        "is_asked_anew", "is_in_doubt", "is_rechecked", "is_waiting", "item", "lost_because",
+        "wait",
+    )  # fmt: skip
+
+    def __init__(self, item: RequestAdmissionItem, wait: str) -> None:
+        loop = asyncio.get_running_loop()
+        self.item = item
+        self.encoded_id = encode(item.attempt_id)
+        self.asker = asyncio.current_task()
+        self.asked_at = loop.time()
+        self.deadline = None if wait in {"", "try"} else self.asked_at + int(wait) / 1e6
+        self.wait = wait
+        self.end: RequestAdmissionLease | RequestAdmissionDenied | ForebayError | None = None
+        self.is_asked_anew = False
+        self.is_waiting = False
+        self.is_rechecked = False
+        self.is_in_doubt = False
+        self.lost_because: str | None = None
+        self._arrived: Outcome[Answer] | None = None
+        self._arrival: asyncio.Future[None] | None = None
+
+    def tell(self, outcome: Outcome[Answer]) -> bool:
+        """Let something arrive; return False where it comes too late and is to be undone."""
+        if self.end is not None:
+            return isinstance(self.end, RequestAdmissionLease)  # a notice brought it before
+        if not isinstance(outcome, Waiting | Unknown | Ended):
+            self.end = outcome
+        self._arrived = outcome
+        if self._arrival is not None and not self._arrival.done():
+            self._arrival.set_result(None)
+        return True
+
+    async def next(self) -> Outcome[Answer]:
+        """Return what has arrived last, once something has."""
+        if self._arrived is None:
+            self._arrival = asyncio.get_running_loop().create_future()
+            await self._arrival
+        arrived, self._arrived = self._arrived, None
+        assert arrived is not None  # noqa: S101 - for mypy; it is what was waited for
+        return arrived
+
+    def reopen(self, now: float) -> bool:
+        """Begin anew with what is left of the wait; return False where nothing is."""
+        self.end = None
+        self.is_asked_anew = True
+        self.is_waiting = False
+        self.lost_because = None
+        if self.deadline is None:
+            return True
+        self.wait = str(max(0, round((self.deadline - now) * 1e6)))
+        return now < self.deadline

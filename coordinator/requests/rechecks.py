@@ -12,8 +12,14 @@ from typing import Final
 from forebay.contracts.errors import ForebayError
 from forebay.contracts.identity import RequestDomain
 from forebay.coordinator.requests.denials import timed_out
-from forebay.coordinator.requests.open_attempt import Attempt
-from forebay.coordinator.requests.operations import Answer, Cancel, State, Waiting, group_key
+from forebay.coordinator.requests.operations import (
+    Answer,
+    Attempt,
+    Cancel,
+    State,
+    Waiting,
+    group_key,
+)
 from forebay.coordinator.shard.operation import Ended, Outcome
 from forebay.coordinator.shard.session import Session
 from forebay.coordinator.supervision import Guard
@@ -40,6 +46,9 @@ class Rechecks:
         attempts: those that are open, by encoded id.
         recheck_seconds: the recheck interval.
         guard: logs what a timer raises.
+
+    Attributes:
+        wake: the timer of the next instant at which time alone may change something.
     """
 
     def __init__(
@@ -60,14 +69,14 @@ class Rechecks:
         self._round: list[Attempt] = []  # to be asked for in turn, the next one last
         self._under_way = 0
         self._has_found_loss = False
-        self._wake: asyncio.TimerHandle | None = None
+        self.wake: asyncio.TimerHandle | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
 
     def close(self) -> None:
         """Ask for nothing any more."""
         self._is_closed = True
-        for timer in (self._wake, self._timer):
+        for timer in (self.wake, self._timer):
             if timer is not None:
                 timer.cancel()
 
@@ -104,16 +113,16 @@ class Rechecks:
 
     def wake_in(self, seconds: float | None) -> None:
         """Look again at the instant at which time alone may have changed something."""
-        if self._wake is not None:
-            self._wake.cancel()
-            self._wake = None
+        if self.wake is not None:
+            self.wake.cancel()
+            self.wake = None
         if seconds is not None and self._attempts:  # one of them may be about to hear that it waits
             pause = max(SHORTEST_WAKE_SECONDS, seconds)
-            self._wake = self._loop.call_later(pause, self._guard.call, self.look)
+            self.wake = self._loop.call_later(pause, self._guard.call, self.look)
 
     def look(self) -> None:
         """Ask for an attempt that waits, if there is one: that settles the whole shard."""
-        self._wake = None
+        self.wake = None
         for attempt in islice(self._waiting.values(), 1):
             self.recheck(attempt)
 

@@ -22,18 +22,19 @@ from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import encode, request_shard
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.denials import shut_down, timed_out
-from forebay.coordinator.requests.open_attempt import Attempt
+from forebay.coordinator.requests.nesting import warn_of_nested_lease
 from forebay.coordinator.requests.operations import (
     Acquire,
     Answer,
+    Attempt,
     Cancel,
-    Release,
     Unknown,
     Waiting,
     decode_answer,
 )
 from forebay.coordinator.requests.rechecks import Rechecks
 from forebay.coordinator.requests.registering import Learn, Leave, Register
+from forebay.coordinator.requests.releasing import Release
 from forebay.coordinator.requests.upkeep import Upkeep
 from forebay.coordinator.scripts.composing import script
 from forebay.coordinator.server.membership import Membership
@@ -135,13 +136,7 @@ class RequestShard:
             )
         if attempt.asker in self._holding and not self._has_warned:
             self._has_warned = True
-            log.warning(
-                "request_lease_nested",
-                resource=str(item.resource),
-                hint="this task holds a lease and asks for another: at a small cap it may wait for"
-                " itself, for ever if no queue_wait_timeout_seconds is set; close what it streams"
-                " first, with `async with`",
-            )
+            warn_of_nested_lease(item)
         self._attempts[attempt.encoded_id] = attempt
         return attempt
 
@@ -195,7 +190,8 @@ class RequestShard:
     def _forget(self, attempt: Attempt) -> None:
         if self._attempts.get(attempt.encoded_id) is attempt:
             del self._attempts[attempt.encoded_id]
-            self._rechecks.forget(attempt)
+            if attempt.is_waiting:
+                self._rechecks.forget(attempt)
             if attempt.end is None:  # its caller takes nothing any more
                 attempt.tell(shut_down(attempt.item))
 
@@ -259,7 +255,8 @@ class RequestShard:
 
     def on_next_wake(self, seconds: float | None) -> None:
         """Look again at the instant at which time alone may have changed something."""
-        self._rechecks.wake_in(seconds)
+        if seconds is not None or self._rechecks.wake is not None:
+            self._rechecks.wake_in(seconds)
 
     def on_joined(self, membership: Membership) -> Sequence[Submitted]:
         """Register again, and ask again for what this member waited for."""

@@ -9,15 +9,24 @@ import asyncio
 import json
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from forebay.contracts.errors import CoordinatorError, ForebayError
 from forebay.coordinator.server.membership import Membership
 from forebay.coordinator.server.refusals import refused_operation
 from forebay.coordinator.server.wire import is_sendable
-from forebay.coordinator.shard.backlog import Backlog, Pending
-from forebay.coordinator.shard.operation import ENDED, Listener, Submitted
+from forebay.coordinator.shard.backlog import OPERATIONS_PER_CALL, Backlog, Pending
+from forebay.coordinator.shard.operation import (
+    Listener,
+    OnOutcome,
+    Operation,
+    Reply,
+    Source,
+    Submitted,
+)
 from forebay.coordinator.supervision import Guard
+
+T = TypeVar("T")
 
 RESULTS_PER_TURN: Final = 16
 """Half a call or less, so that the server and this process work at the same time."""
@@ -25,7 +34,7 @@ PROMPT: Final = 0.2
 """A server that was silent for less than this part of the timeout is not away, only busy."""
 
 
-Answered = list[tuple[Pending[Any], list[Any]]]
+Answered = list[tuple[Pending, list[Any]]]
 """Operations, each with the terms of its result."""
 
 
@@ -55,7 +64,7 @@ class Batches:
         timeout_seconds: float,
         on_overdue: Callable[[], ForebayError],
     ) -> None:
-        self.under_way: list[Pending[Any]] = []
+        self.under_way: list[Pending] = []
         self.arguments: list[str | int | bytes] = []
         self.clock_ahead_us: float | None = None
         self._shard = shard
@@ -65,6 +74,7 @@ class Batches:
         self._on_overdue = on_overdue
         self._overdue: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
+        self._submitted: list[Pending] = []  # behind all in the backlog
         self._backlog = Backlog()
         self._silent_since = -math.inf  # loop time of the last reply, or of the call after it
         self._number = 0
@@ -72,43 +82,71 @@ class Batches:
     @property
     def has_waiting(self) -> bool:
         """Whether an operation waits to be sent."""
-        return bool(self._backlog)
+        return bool(self._submitted or self._backlog.count)
 
     @property
     def is_freeing(self) -> bool:
         """Whether the call under way only gives back, and so runs in a server without memory."""
         return not any(pending.needs_memory for pending in self.under_way)
 
-    def add(self, pending: Pending[Any]) -> None:
+    def add(self, operation: Source[T], on_outcome: OnOutcome[T]) -> None:
         """Let an operation wait for the next call."""
-        self._note_since(pending)
-        self._backlog.add(pending)
+        self._submitted.append(self._pending(operation, on_outcome))
 
-    def _note_since(self, pending: Pending[Any]) -> None:
-        pending.since = self._loop.time()
+    def _pending(self, operation: Source[T], on_outcome: OnOutcome[T]) -> Pending:
+        now = self._loop.time()
+        if isinstance(operation, Operation):
+            pending = Pending(
+                operation=operation,
+                make=None,
+                on_outcome=on_outcome,
+                since=now,
+                args=operation.encode(),  # now, so that its caller hears of a wrong argument
+                is_release=operation.is_release,
+                needs_memory=operation.needs_memory,
+            )
+        else:
+            pending = Pending(operation=None, make=operation, on_outcome=on_outcome, since=now)
         if self._overdue is None:
-            self._watch(pending.since)
+            self._watch(now)
+        return pending
 
     def begin(self, first: Sequence[Submitted]) -> None:
         """Begin a membership: calls are numbered from 1, and ``first`` comes before all else."""
-        ahead = [Pending(*submitted) for submitted in first]  # all, before any is added
+        ahead = [self._pending(*submitted) for submitted in first]  # all, before any is put there
         self._number = 0
-        for pending in ahead:
-            self._note_since(pending)
-        self._backlog.put_first(ahead)
+        self.put_first(ahead)
+
+    def put_first(self, operations: list[Pending]) -> None:
+        """Let operations be the first that are sent, in their order."""
+        if self._backlog.count:
+            self._backlog.put_first(operations)
+        else:
+            self._submitted = operations + self._submitted
 
     # -- calls
 
     def take_next(self, membership: Membership) -> bool:
-        """Put the next operations under way; False where none of them can be sent."""
-        return self.take(self._backlog.take(), membership)
+        """Put the next operations under way; False where none of them can be sent.
 
-    def take(self, operations: Sequence[Pending[Any]], membership: Membership) -> bool:
+        Where one call takes all that wait, they go in order of submission.
+        """
+        taken, self._submitted = self._submitted, []
+        if self._backlog.count or len(taken) > OPERATIONS_PER_CALL:
+            for pending in taken:
+                self._backlog.add(pending)
+            taken = self._backlog.take()
+        return self.take(taken, membership)
+
+    def take(self, operations: Sequence[Pending], membership: Membership) -> bool:
         """Put operations under way under a new number; False where none of them can be sent."""
         self.arguments = [membership.member_id, self._number + 1]
         for pending in operations:
+            pending.membership = membership
             try:
-                pending.prepare(membership)
+                if pending.make is not None:
+                    pending.operation = pending.make()
+                    pending.args = pending.operation.encode()
             except Exception as error:  # noqa: BLE001 - the others are to go
                 self._fail(pending, error)
             else:
@@ -131,7 +169,7 @@ class Batches:
                 self._fail(pending, error)
         return self.take(rest, membership)
 
-    def end_call(self) -> list[Pending[Any]]:
+    def end_call(self) -> list[Pending]:
         """Return the operations of the call under way, and have none under way any more."""
         operations, self.under_way = self.under_way, []
         return operations
@@ -141,7 +179,7 @@ class Batches:
     def take_reply(
         self,
         reply: bytes | list[bytes],
-        operations: Sequence[Pending[Any]],
+        operations: Sequence[Pending],
         *,
         between: Callable[[], None],
     ) -> None:
@@ -175,47 +213,36 @@ class Batches:
                 self._settle(pending, terms, payloads)
             except Exception as error:  # noqa: BLE001 - the others are to get theirs
                 self._fail(pending, error)
-                self._guard.call(self._listener.on_unclaimed, *pending.sent(terms, payloads))
+                self._guard.call(self._listener.on_unclaimed, *sent(pending, terms, payloads))
         if rest := answered[RESULTS_PER_TURN:]:
             between()
             self._loop.call_soon(self._guard.call, self._deliver, rest, payloads, between)
 
-    def _settle(self, pending: Pending[Any], terms: list[Any], payloads: Sequence[bytes]) -> None:
-        operation, reply = pending.sent(terms, payloads)
+    def _settle(self, pending: Pending, terms: list[Any], payloads: Sequence[bytes]) -> None:
+        operation, reply = sent(pending, terms, payloads)
         if terms[0] == "error":
             if not pending.is_given_up:
                 pending.on_outcome(refused_operation(terms[1], terms[2]))
         elif pending.is_given_up or not pending.on_outcome(operation.decode(reply)):
             self._listener.on_unclaimed(operation, reply)
 
-    def requeue(self, operations: Sequence[Pending[Any]]) -> None:
-        """Requeue operations that were refused with NOMEMBER; releases finish as `stale_lease`."""
-        again = []
-        for pending in operations:
-            operation, stale = pending.sent(("stale_lease",), ())
-            if pending.is_given_up:
-                continue
-            if operation.is_release:
-                self._guard.call(pending.on_outcome, operation.decode(stale))
-            elif operation.outlives_membership:
-                again.append(pending)
-            else:
-                self._guard.call(pending.on_outcome, ENDED)
-        self._backlog.put_first(again)
-
     # -- errors
 
     def give_up_all(self, error: ForebayError) -> None:
         """Fail every operation with an error; releases go on without their callers."""
-        self.give_up(error, [*self.under_way, *self._backlog])
+        self.give_up(error, self._all())
 
-    def give_up(self, error: ForebayError, operations: Sequence[Pending[Any]]) -> None:
+    def give_up(self, error: ForebayError, operations: Sequence[Pending]) -> None:
         """Fail operations with an error."""
         for pending in operations:
             if not pending.is_given_up:
                 pending.is_given_up = True
                 self._guard.call(pending.on_outcome, error)
-        self._backlog.keep(lambda one: one.is_release or not one.is_given_up)
+        self._submitted = list(filter(_is_to_go, self._submitted))
+        self._backlog.keep(_is_to_go)
+
+    def _all(self) -> list[Pending]:
+        return [*self.under_way, *self._backlog, *self._submitted]
 
     def _watch(self, since: float) -> None:
         at = since + self._timeout_seconds
@@ -228,7 +255,7 @@ class Batches:
         if silent_at > self._loop.time():
             self._watch(silent_at - self._timeout_seconds)
             return
-        awaited = [one for one in (*self.under_way, *self._backlog) if not one.is_given_up]
+        awaited = [one for one in self._all() if not one.is_given_up]
         if overdue := [one for one in awaited if one.since <= latest]:
             self.give_up(self._on_overdue(), overdue)
         others = [one.since for one in awaited if one.since > latest]
@@ -241,9 +268,10 @@ class Batches:
             self._overdue.cancel()
         self._overdue = None
         self.under_way.clear()
+        self._submitted.clear()
         self._backlog.clear()
 
-    def _fail(self, pending: Pending[Any], error: Exception) -> None:
+    def _fail(self, pending: Pending, error: Exception) -> None:
         """Fail an operation within which something was raised."""
         self._guard.note(type(pending.operation).__qualname__, error)
         failed = CoordinatorError(
@@ -251,3 +279,16 @@ class Batches:
             " see the log); please report this."
         )
         self.give_up(failed, [pending])
+
+
+def sent(
+    pending: Pending, terms: Sequence[Any], payloads: Sequence[bytes]
+) -> tuple[Operation[Any], Reply]:
+    """Return the operation that was sent, and its reply, made of these terms."""
+    assert pending.operation is not None  # noqa: S101 - for mypy; it was sent
+    assert pending.membership is not None  # noqa: S101 - so it was sent under one
+    return pending.operation, Reply(terms, pending.membership, payloads)
+
+
+def _is_to_go(pending: Pending) -> bool:
+    return pending.is_release or not pending.is_given_up

@@ -138,7 +138,7 @@ class MemberLink:
             self._server.subscriber.drop("the server is silent")
         return error
 
-    def lose_reply(self, operations: list[Pending[Any]], error: Exception) -> None:
+    def lose_reply(self, operations: list[Pending], error: Exception) -> None:
         """End the membership, as nobody knows what a reply gave that cannot be read."""
         self._guard.note("reading a reply", error)
         self._server.libraries.doubt()

@@ -21,11 +21,12 @@ from forebay.coordinator.scripts.composing import Script
 from forebay.coordinator.server.membership import Membership
 from forebay.coordinator.server.refusals import NotAMemberError, refusal
 from forebay.coordinator.shard.backlog import Pending
-from forebay.coordinator.shard.batches import Batches
+from forebay.coordinator.shard.batches import Batches, sent
 from forebay.coordinator.shard.doubt import Doubt
 from forebay.coordinator.shard.joining import CLOSED
 from forebay.coordinator.shard.member_link import MemberLink
 from forebay.coordinator.shard.operation import (
+    ENDED,
     Leaves,
     Listener,
     OnOutcome,
@@ -112,11 +113,10 @@ class Session:
             operation: what is sent, or what makes it whenever its call is about to leave.
             on_outcome: called once with the outcome, without a turn of the loop between.
         """
-        pending = Pending(operation, on_outcome)
         if self.is_closed:
             self._guard.call(on_outcome, CoordinatorUnavailable(CLOSED))
             return
-        self._batches.add(pending)
+        self._batches.add(operation, on_outcome)
         if not self._batches.under_way:
             self._flush_soon()
 
@@ -220,10 +220,10 @@ class Session:
             self._member_link.lose_reply(operations, error)
         self._flush_soon()
 
-    def _take_refusal(self, refused: Exception, operations: list[Pending[Any]]) -> None:
+    def _take_refusal(self, refused: Exception, operations: list[Pending]) -> None:
         match refused:
             case NotAMemberError():
-                self._batches.requeue(operations)
+                self._requeue(operations)
                 self._memberships.disown()
             case CoordinatorFull():
                 # Nothing was carried out. What frees goes on alone, as it is taken in any case.
@@ -235,6 +235,21 @@ class Session:
                 self._batches.give_up(refused, operations)
             case _:
                 raise refused
+
+    def _requeue(self, operations: list[Pending]) -> None:
+        """Requeue operations that were refused with NOMEMBER; releases finish as `stale_lease`."""
+        again = []
+        for pending in operations:
+            operation, stale = sent(pending, ("stale_lease",), ())
+            if pending.is_given_up:
+                continue
+            if operation.is_release:
+                self._guard.call(pending.on_outcome, operation.decode(stale))
+            elif operation.outlives_membership:
+                again.append(pending)
+            else:
+                self._guard.call(pending.on_outcome, ENDED)
+        self._batches.put_first(again)
 
     def _on_repaired(self) -> None:
         refused = self._doubt.resolve()

@@ -43,15 +43,21 @@ async def scene(redis_url: str) -> Any:
 
 
 async def test_a_crowd_asks_for_a_portion_an_interval_and_not_for_each_waiter(
-    scene: Scene,
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await scene.fill()
+    rechecks = scene.member._shards[MODEL]._rechecks
+    look, intervals = rechecks._look_at_some, []
+
+    def count_interval() -> None:
+        intervals.append(1)
+        look()
+
+    monkeypatch.setattr(rechecks, "_look_at_some", count_interval)
     crowd = ask(scene, CROWD, "crowd")
     await scene.until(waiters=CROWD)
-    seen, began = len(operations(scene)), asyncio.get_running_loop().time()
-    await wait_until(lambda: operations(scene)[seen:].count("state") > 2 * PORTION)
-    intervals = (asyncio.get_running_loop().time() - began) / RECHECK_SECONDS
-    assert operations(scene)[seen:].count("state") <= (intervals + 1) * PORTION
+    await wait_until(lambda: operations(scene).count("state") > 2 * PORTION)
+    assert operations(scene).count("state") <= len(intervals) * PORTION
     await end(crowd)
     await scene.release_all()
 

@@ -445,8 +445,8 @@ async def test_a_refused_look_ends_the_attempt_that_waits(requests: Controller) 
     await wait_until(lambda: waiting_on(shard) == 1)
     attempt = next(iter(shard._attempts.values()))
     shard._rechecks.recheck(attempt)
-    (look,) = shard.session._batches._backlog
-    shard.session._batches._backlog.clear()
+    (look,) = shard.session._batches._submitted
+    shard.session._batches._submitted.clear()
     look.on_outcome(ConfigurationError("forbidden"))
     with pytest.raises(ConfigurationError):
         await soon(waiting)

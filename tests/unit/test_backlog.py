@@ -16,13 +16,10 @@ from forebay.coordinator.shard.backlog import (
     Backlog,
     Pending,
 )
+from forebay.coordinator.shard.operation import Operation, ignore_outcome
 from tests.support_scene import MODEL
 
 CROWD = 10 * OPERATIONS_PER_CALL
-
-
-def told(_outcome: Any) -> bool:
-    return True
 
 
 def item(tenant: str) -> RequestAdmissionItem:
@@ -30,32 +27,41 @@ def item(tenant: str) -> RequestAdmissionItem:
     return RequestAdmissionItem(resource=resource, group=RequestGroupSpec(key=tenant))
 
 
-def acquire(tenant: str) -> Pending[Any]:
-    return Pending(Acquire(item(tenant), ""), told)
+def pending(operation: Operation[Any]) -> Pending:
+    return Pending(operation=operation, make=None, on_outcome=ignore_outcome, since=0.0)
 
 
-def recheck() -> Pending[Any]:
-    return Pending(State(item("any")), told)
+def acquire(tenant: str) -> Pending:
+    return pending(Acquire(item(tenant), ""))
 
 
-def backlog_of(*operations: Pending[Any]) -> Backlog:
+def recheck() -> Pending:
+    return pending(State(item("any")))
+
+
+def group_of(one: Pending) -> str | None:
+    assert one.operation is not None
+    return one.operation.group_key
+
+
+def backlog_of(*operations: Pending) -> Backlog:
     backlog = Backlog()
-    for pending in operations:
-        backlog.add(pending)
+    for operation in operations:
+        backlog.add(operation)
     return backlog
 
 
-def calls_of(backlog: Backlog) -> Iterator[list[Pending[Any]]]:
-    while backlog:
+def calls_of(backlog: Backlog) -> Iterator[list[Pending]]:
+    while backlog.count:
         yield backlog.take()
 
 
-def words(call: list[Pending[Any]]) -> list[str]:
-    return [str(pending.args[0]) for pending in call]
+def words(call: list[Pending]) -> list[str]:
+    return [type(one.operation).__name__ for one in call]
 
 
 def test_a_release_waits_behind_no_acquire() -> None:
-    release = Pending(Cancel("mine"), told)
+    release = pending(Cancel("mine"))
     backlog = backlog_of(*(acquire("crowd") for _ in range(CROWD)), release)
     assert backlog.take()[0] is release
 
@@ -65,30 +71,30 @@ def test_another_tenant_waits_behind_no_crowd() -> None:
     backlog = backlog_of(*(acquire("crowd") for _ in range(CROWD)), *others)
     call = backlog.take()
     assert len(call) == OPERATIONS_PER_CALL
-    assert [pending for pending in call if pending.group == "small"] == others
+    assert [one for one in call if group_of(one) == "small"] == others
 
 
 def test_groups_take_turns_and_each_keeps_the_order_of_its_callers() -> None:
     asked = {tenant: [acquire(tenant) for _ in range(100)] for tenant in ("a", "b", "c")}
-    backlog = backlog_of(*(pending for group in asked.values() for pending in group))
-    taken = [pending for call in calls_of(backlog) for pending in call]
-    assert {name: [p for p in taken if p.group == name] for name in asked} == asked
-    assert [len(list(run)) for _, run in groupby(taken, lambda one: one.group)] == [1] * 300
+    backlog = backlog_of(*(one for group in asked.values() for one in group))
+    taken = [one for call in calls_of(backlog) for one in call]
+    assert {name: [p for p in taken if group_of(p) == name] for name in asked} == asked
+    assert [len(list(run)) for _, run in groupby(taken, group_of)] == [1] * 300
 
 
 def test_rechecks_find_a_few_places_in_any_call_and_all_that_others_leave() -> None:
     rechecks = [recheck() for _ in range(100)]
     backlog = backlog_of(*rechecks, *(acquire("crowd") for _ in range(2 * OPERATIONS_PER_CALL)))
     counts = [Counter(words(call)) for call in calls_of(backlog)]
-    full = {"acquire": OPERATIONS_PER_CALL - RECHECKS_PER_CALL, "state": RECHECKS_PER_CALL}
+    full = {"Acquire": OPERATIONS_PER_CALL - RECHECKS_PER_CALL, "State": RECHECKS_PER_CALL}
     assert counts[:2] == [full, full]
-    assert [count["acquire"] for count in counts[2:]] == [2 * RECHECKS_PER_CALL, 0]
-    assert sum(count["state"] for count in counts) == len(rechecks)
+    assert [count["Acquire"] for count in counts[2:]] == [2 * RECHECKS_PER_CALL, 0]
+    assert sum(count["State"] for count in counts) == len(rechecks)
 
 
 def test_what_is_kept_keeps_its_order() -> None:
-    asked = [acquire("a"), recheck(), acquire("b"), Pending(Cancel("c"), told)]
+    asked = [acquire("a"), recheck(), acquire("b"), pending(Cancel("c"))]
     backlog = backlog_of(*asked)
-    backlog.keep(lambda pending: pending is not asked[0])
+    backlog.keep(lambda one: one is not asked[0])
     assert backlog.take() == [asked[3], asked[2], asked[1]]
-    assert not backlog
+    assert backlog.count == 0

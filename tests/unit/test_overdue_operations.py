@@ -13,7 +13,7 @@ from forebay.contracts.errors import CoordinatorUnavailable
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.operations import Cancel
 from forebay.coordinator.server.membership import Membership
-from forebay.coordinator.shard.backlog import OPERATIONS_PER_CALL, Pending
+from forebay.coordinator.shard.backlog import OPERATIONS_PER_CALL
 from forebay.coordinator.shard.batches import Batches
 from forebay.coordinator.supervision import Guard
 
@@ -76,7 +76,7 @@ class Server:
 
     def submit(self, count: int) -> None:
         for number in range(count):
-            self._batches.add(Pending(Cancel(f"a{number}"), self._told))
+            self._batches.add(Cancel(f"a{number}"), self._told)
 
     def _told(self, outcome: Any) -> bool:
         if isinstance(outcome, CoordinatorUnavailable):
