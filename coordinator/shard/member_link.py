@@ -39,6 +39,7 @@ class MemberLink:
     Attributes:
         link: the connection.
         memberships: the memberships.
+        failover: asks Sentinels who the primary is; None where there are none.
     """
 
     def __init__(
@@ -81,16 +82,16 @@ class MemberLink:
             on_begun=batches.begin,
             on_expired=on_expired,
         )
-        self._failover = server.failover
+        self.failover = server.failover
         self._silence: asyncio.TimerHandle | None = None
-        if self._failover is not None:
-            self._failover.on_moved.add(self._on_moved)
+        if self.failover is not None:
+            self.failover.on_moved.add(self._on_moved)
 
     async def close(self) -> None:
         """End the membership on this side, tell all callers, and close the connection."""
         membership = self.memberships.close()
-        if self._failover is not None:
-            self._failover.on_moved.discard(self._on_moved)
+        if self.failover is not None:
+            self.failover.on_moved.discard(self._on_moved)
         if self._silence is not None:
             self._silence.cancel()
         try:
@@ -105,7 +106,7 @@ class MemberLink:
 
     def watch_silence(self) -> None:
         """Called when a call is sent: should it stay unanswered, ask who the primary is."""
-        if self._failover is not None and self._silence is None:
+        if self.failover is not None and self._silence is None:
             self._silence = asyncio.get_running_loop().call_later(
                 SILENT_SECONDS, self._guard.call, self._note_silence, self._batches.arguments
             )
@@ -113,10 +114,10 @@ class MemberLink:
     def _note_silence(self, arguments: list[Any]) -> None:
         self._silence = None
         wire = self.link.wire
-        if self._failover is None or not self._batches.under_way or wire is None:
+        if self.failover is None or not self._batches.under_way or wire is None:
             return
         if self._batches.arguments is arguments:  # the same call as then
-            self._failover.suspect(wire.peer)
+            self.failover.suspect(wire.peer)
         self.watch_silence()
 
     def _on_moved(self, primary: Peer) -> None:

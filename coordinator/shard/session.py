@@ -192,7 +192,8 @@ class Session:
         except (TypeError, ValueError) as error:
             self._send_new(is_any=self._batches.retake_sendable(error, membership))
         else:
-            self._member_link.watch_silence()
+            if self._member_link.failover is not None:
+                self._member_link.watch_silence()
 
     def _on_reply(self, reply: Any) -> None:
         is_result = isinstance(reply, bytes | list)
