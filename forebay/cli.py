@@ -23,6 +23,7 @@ from forebay import __version__
 
 COMMANDS: Final = {
     "cancel": "forebay.commands.runs:cancel_command",
+    "classify": "forebay.commands.classify:classify_command",
     "demo": "forebay.commands.demo:demo_command",
     "doctor": "forebay.commands.doctor:doctor_command",
     "drain": "forebay.commands.pool_state:drain_command",

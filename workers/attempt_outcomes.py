@@ -10,8 +10,9 @@ from forebay.contracts.quotas import QuotaReading
 from forebay.contracts.requests import RequestAdmissionLease
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.attempts import classified
+from forebay.workers.providers.answered import Answered, answer_of
+from forebay.workers.providers.budget_headers import quota_readings
 from forebay.workers.providers.classification import Classifier
-from forebay.workers.providers.headers import Answered, answer_of, quota_readings
 from forebay.workers.providers.token_usage import token_usage
 
 log = Logger("forebay.executor")
@@ -43,7 +44,7 @@ class AttemptOutcomes:
 
         def classify() -> RequestReleaseOutcome:
             now = self._clock()
-            self._learn(lease, answer_of(error), now)
+            self._learn(lease, answer_of(error, now), now)
             return self._classifier.classify_exception(error, now=now)
 
         return classified(classify, error=error)
@@ -53,7 +54,7 @@ class AttemptOutcomes:
 
         def classify() -> RequestReleaseOutcome:
             now = self._clock()
-            found = answer_of(answer)
+            found = answer_of(answer, now)
             self._learn(lease, found, now)
             outcome = SUCCESS
             if found is not None:
@@ -66,7 +67,7 @@ class AttemptOutcomes:
         return classified(classify)
 
     def _learn(self, lease: RequestAdmissionLease, found: Answered | None, now: float) -> None:
-        readings = quota_readings(found.headers, now) if found is not None else []
+        readings = quota_readings(found.headers, now, found.room) if found is not None else []
         if readings:
             self._tell(lease, readings)
 

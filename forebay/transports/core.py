@@ -17,11 +17,12 @@ from forebay.transports.admission import AsyncAdmission, refuse_two_loops
 from forebay.transports.blocking_admission import BlockingAdmission
 from forebay.transports.exchange import Exchange, Rules
 from forebay.transports.groups import current_group
-from forebay.transports.identity import view_of
+from forebay.transports.identity import room_for, view_of
 from forebay.transports.lanes import Lanes, Passage
 from forebay.transports.queueing import follower_of
 from forebay.transports.streams import Dropped
 from forebay.workers.executor import in_executor
+from forebay.workers.providers.rooms import Room
 
 log = Logger("forebay.transports")
 
@@ -39,8 +40,8 @@ class Asking:
         self.rules = rules
         self._has_warned = False
 
-    def item_of(self, request: Any) -> RequestAdmissionItem | None:
-        """Return what a request needs a lease of, None if it needs none.
+    def item_of(self, request: Any) -> tuple[RequestAdmissionItem, Room] | None:
+        """Return what a request needs a lease of and who is asked, None if it needs none.
 
         Raises:
             ConfigurationError: the request names something that no key can hold.
@@ -53,7 +54,7 @@ class Asking:
         if in_executor.get():
             self._warn_of_retries(request)
         attempt_id = new_attempt_id()
-        return RequestAdmissionItem(
+        item = RequestAdmissionItem(
             resource=resource,
             group=current_group.get() or rules.group,
             attempt_id=attempt_id,
@@ -61,6 +62,7 @@ class Asking:
             cost=None if view.body is None else rules.estimator.estimate(view.body),
             event_context=captured_context(attempt_id),
         )
+        return item, room_for(view, resource)
 
     def _warn_of_retries(self, request: Any) -> None:
         if not self._has_warned and request.headers.get(_RETRY_HEADER, "0") != "0":
@@ -99,13 +101,14 @@ class AsyncAdmitted:
             BaseException: whatever the inner transport raised, the same object.
         """
         self._move_to(asyncio.get_running_loop())
-        item = self._asking.item_of(request)
+        asked = self._asking.item_of(request)
         if (unused := self._lanes.unused()) is not None:
             await unused.aclose()
-        if item is None:
+        if asked is None:
             return await self._send(Passage(), request)
+        item, room = asked
         controller = await self._admission.ready(item.resource.provider_model)
-        exchange = Exchange(controller, item, self._asking.rules)
+        exchange = Exchange(controller, item, self._asking.rules, room)
         follower = follower_of(request)
         follower.begin(item.resource)
         try:
@@ -171,13 +174,14 @@ class BlockingAdmitted:
         """Send a request under a lease: `AsyncAdmitted.handle_async_request`."""
         self._move_to(os.getpid())
         self._dropped.close()
-        item = self._asking.item_of(request)
+        asked = self._asking.item_of(request)
         if (unused := self._lanes.unused()) is not None:
             unused.close()
-        if item is None:
+        if asked is None:
             return self._send(Passage(), request)
+        item, room = asked
         controller = self._admission.ready(item.resource.provider_model)
-        exchange = Exchange(controller, item, self._asking.rules)
+        exchange = Exchange(controller, item, self._asking.rules, room)
         self._admission.enter(exchange.attempt, controller.caller)
         return self._send(exchange, request)
 

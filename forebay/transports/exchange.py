@@ -22,13 +22,16 @@ from forebay.transports.identity import HttpResolver, Resolve
 from forebay.transports.lanes import Lanes, Passage
 from forebay.transports.waits import OPEN_BODIES
 from forebay.workers.providers.answer_bodies import AnswerReader
+from forebay.workers.providers.budget_headers import quota_readings
 from forebay.workers.providers.classification import (
     NOT_SENT,
     Classifier,
     DefaultClassifier,
     check_classifier,
 )
-from forebay.workers.providers.headers import quota_readings
+from forebay.workers.providers.faults import NO_FAULT
+from forebay.workers.providers.headers import code_in_headers, lowered_headers, told_headers
+from forebay.workers.providers.rooms import GENERIC, Room
 from forebay.workers.providers.token_estimate import (
     CharacterEstimator,
     TokenEstimator,
@@ -108,6 +111,7 @@ class Exchange(Passage):
         controller: grants the lease and takes it back.
         item: what is asked.
         rules: how it is treated.
+        room: what is known of the provider that is asked.
 
     Attributes:
         attempt: acquires and releases.
@@ -122,6 +126,7 @@ class Exchange(Passage):
         "_is_sent",
         "_lock",
         "_reader",
+        "_room",
         "_rules",
         "_status",
         "attempt",
@@ -129,13 +134,20 @@ class Exchange(Passage):
         "paused_since",
     )
 
-    def __init__(self, controller: Controller, item: RequestAdmissionItem, rules: Rules) -> None:
+    def __init__(
+        self,
+        controller: Controller,
+        item: RequestAdmissionItem,
+        rules: Rules,
+        room: Room = GENERIC,
+    ) -> None:
         super().__init__()
         self.attempt = controller.attempt(item)
         self.is_over = False
         self.paused_since = math.inf
         self._controller = controller
         self._rules = rules
+        self._room = room
         self._status: int | None = None
         self._headers: Mapping[str, str] = {}
         self._reader: AnswerReader | None = None
@@ -161,19 +173,20 @@ class Exchange(Passage):
         self._status = status = response.status_code
         self._headers = headers
         try:
-            readings = quota_readings(headers, time.time())
+            readings = quota_readings(headers, time.time(), self._room)
             if readings:
                 self._controller.learn(self.attempt.lease, readings)
         except Exception as error:  # noqa: BLE001 - a hint less is no reason to lose an answer
             log.warning("quota_headers_ignored", error_type=type(error).__qualname__)
         kind = headers.get("content-type", "")
+        is_good = status < _FIRST_ERROR_STATUS
         if response.is_closed:  # made in memory, and decoded there
-            self._reader = AnswerReader(kind, "")
+            self._reader = AnswerReader(kind, "", self._room, is_refusal=not is_good)
             self._reader.feed(response.content)
             self.ended()
             return
-        self._reader = AnswerReader(kind, headers.get("content-encoding", ""))
-        is_good = status < _FIRST_ERROR_STATUS
+        encoding = headers.get("content-encoding", "")
+        self._reader = AnswerReader(kind, encoding, self._room, is_refusal=not is_good)
         if (
             status == _NO_CONTENT
             or headers.get("content-length") == "0"
@@ -240,18 +253,19 @@ class Exchange(Passage):
             or self._reader.error_code is not None
         )
 
-    @property
-    def _error_code(self) -> str | None:
-        return None if self._reader is None else self._reader.error_code
-
     def _classify(self, error: Exception) -> RequestReleaseOutcome:
         return self._rules.classifier.classify_exception(error, now=time.time())
 
     def _outcome_of_answer(self) -> RequestReleaseOutcome:
         def classify() -> RequestReleaseOutcome:
-            return self._rules.classifier.classify_response(
-                self._status or 0, self._headers, self._error_code, now=time.time()
-            )
+            status, headers, now = self._status or 0, self._headers, time.time()
+            fault = NO_FAULT if self._reader is None else self._reader.fault
+            code = fault.code
+            if status >= _FIRST_ERROR_STATUS or fault != NO_FAULT:
+                headers = lowered_headers(headers)
+                code = code or code_in_headers(headers, self._room)
+                headers = told_headers(headers, fault, self._room, now)
+            return self._rules.classifier.classify_response(status, headers, code, now=now)
 
         outcome = classified(classify, provider_status=self._status)
         return self._with_usage(outcome)

@@ -11,22 +11,19 @@ from typing import Any, Final
 from forebay.contracts.checks import check_type, shown
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import RequestDomain, RequestResourceKey
+from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.resolver import RequestResourceResolver
+from forebay.workers.providers.rooms import GENERIC, Call, Room, room_named, room_of_host
+
+log = Logger("forebay.transports")
 
 UNNAMED_MODEL: Final = "unnamed"
 """Model id of a call that names no model in a readable body: an upload, a list of the models."""
 
 LIBRARIES: Final = ("httpx2", "httpx")
 
-_PROVIDERS: Final = {"api.openai.com": "openai", "api.anthropic.com": "anthropic"}
-_DOMAIN_BY_ENDING: Final = {
-    "/chat/completions": RequestDomain.CHAT,
-    "/completions": RequestDomain.CHAT,
-    "/messages": RequestDomain.CHAT,
-    "/responses": RequestDomain.CHAT,
-    "/embeddings": RequestDomain.EMBEDDING,
-}
-_HEALTH_ENDINGS: Final = ("/models", "/health", "/healthz")
+_MOST_WARNED: Final = 1_000
+_HARMLESS: Final = frozenset({"HEAD", "OPTIONS"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,21 +55,22 @@ def view_of(request: Any) -> RequestView:
         method=request.method,
         host=url.host if url.port is None else f"{url.host}:{url.port}",
         path=url.path,
-        body=_json_body(request),
+        body=_body_of(request),
     )
 
 
 class HttpResolver:
-    """Reads the window of a request as OpenAI's, Anthropic's and compatible APIs are laid out.
+    """Reads the window of a request as its provider's API is laid out (docs/providers.md).
 
-    Calls of models are POSTs to ``/chat/completions``, ``/completions``, ``/messages``,
-    ``/responses``, ``/embeddings`` and ``/images/...``; a GET of ``/models`` or ``/health`` is a
-    health check. Everything else (files, threads, batches) needs no lease.
+    On the host of a known provider, and on one that ``providers`` names, every call has a window:
+    that of its model, or of ``unnamed`` where nobody knows the path, which is warned of once a
+    path. On any other host it is the calls whose paths are those of a known API; what else goes
+    there passes without a lease, which is warned of once a host. Calls that run no model (files,
+    batches, threads) need none.
 
     Args:
         providers: by host (``gateway.example:8080``, as in the URL), the provider's name; goes
-            before the guess, which is ``openai`` or ``anthropic`` for their own hosts and else the
-            host itself.
+            before what is known of hosts.
 
     Raises:
         ConfigurationError: ``providers`` is no mapping of texts.
@@ -86,9 +84,9 @@ class HttpResolver:
                     f"providers maps {shown(host)} to {shown(name)}, expected a host such as"
                     " 'gateway.example:8080' and the provider's name; correct it."
                 )
-        mapped = {host.lower(): name for host, name in (providers or {}).items()}
-        self._providers = {**_PROVIDERS, **mapped}
+        self._providers = {host.lower(): name for host, name in (providers or {}).items()}
         self._resources = RequestResourceResolver()
+        self._warned: set[str] = set()
 
     def __call__(self, view: RequestView) -> RequestResourceKey | None:
         """Return the window of a request, None if it needs no lease.
@@ -96,35 +94,75 @@ class HttpResolver:
         Raises:
             ConfigurationError: the body names a model that no key can hold.
         """
-        domain = _domain_of(view)
-        if domain is None:
+        named = self._providers.get(view.host)
+        room = room_of_host(view.host) if named is None else room_named(named)
+        is_known = named is not None or room is not None
+        room = GENERIC if room is None else room
+        call = room.call_of(view.method, view.path)
+        if call is None and room is not GENERIC:  # an API of another provider on its host
+            call = GENERIC.call_of(view.method, view.path)
+        if call is None:
+            call = self._unknown(view, is_known=is_known)
+        if call is None or call.domain is None:
             return None
-        provider = self._providers.get(view.host, view.host)
-        return self._resources.resolve(provider, _model_of(view, domain), domain)
+        if named is None:
+            named = view.host if room is GENERIC or room.named_by_host else room.name
+        model = _model_of(view, call, room)
+        return self._resources.resolve(named, model, call.domain)
 
-
-def _domain_of(view: RequestView) -> RequestDomain | None:
-    path = view.path.rstrip("/")
-    if view.method == "POST":
-        if "/images/" in path:
-            return RequestDomain.IMAGE
-        if "/threads/" in path:  # messages there are notes, answered by nobody
+    def _unknown(self, view: RequestView, *, is_known: bool) -> Call | None:
+        """Say once that nobody knows a path or a host, and return what is done with the call."""
+        if view.method in _HARMLESS:
             return None
-        return _DOMAIN_BY_ENDING.get(f"/{path.rpartition('/')[2]}")
-    if view.method == "GET" and path.endswith(_HEALTH_ENDINGS):
-        return RequestDomain.HEALTHCHECK
-    return None
+        place = f"{view.host}{view.path}" if is_known else view.host
+        if place not in self._warned and len(self._warned) < _MOST_WARNED:
+            self._warned.add(place)
+            if is_known:
+                log.warning(
+                    "path_not_known",
+                    host=view.host,
+                    path=view.path,
+                    reason=f"its calls share the window of the model {UNNAMED_MODEL!r}",
+                    remedy="name its window by resolve=, or report the path",
+                )
+            else:
+                log.warning(
+                    "host_not_known",
+                    host=view.host,
+                    path=view.path,
+                    reason="no provider is known there, so this call and the others to such paths"
+                    " go out without a lease",
+                    remedy=f"resolve=forebay.HttpResolver({{{view.host!r}: 'name'}}) leases them",
+                )
+        return Call(RequestDomain.CHAT, None) if is_known else None
 
 
-def _model_of(view: RequestView, domain: RequestDomain) -> str:
-    model = view.body.get("model") if view.body is not None else None
-    if isinstance(model, str) and model.strip():
-        return model
-    # Azure names a deployment in the path; older API versions have no model in the body.
-    before, found, after = view.path.partition("/deployments/")
-    if before and found and domain is not RequestDomain.HEALTHCHECK:
-        return after.partition("/")[0] or UNNAMED_MODEL
-    return UNNAMED_MODEL
+def room_for(view: RequestView, resource: RequestResourceKey) -> Room:
+    """Return what is known of the provider that a request goes to: by its host, else its name."""
+    room = room_of_host(view.host) or room_named(resource.provider_model.provider_name)
+    return GENERIC if room is None else room
+
+
+def _model_of(view: RequestView, call: Call, room: Room) -> str:
+    for field_name in room.body.models if view.body is not None else ():
+        model = (view.body or {}).get(field_name)
+        if isinstance(model, str) and model.strip():
+            return model
+    return call.model or UNNAMED_MODEL
+
+
+def _body_of(request: Any) -> Mapping[str, Any] | None:
+    kind = request.headers.get("content-type", "")
+    return _form_fields(request) if "multipart/" in kind else _json_body(request)
+
+
+def _form_fields(request: Any) -> Mapping[str, Any] | None:
+    """Return the texts of a form; its files are not read."""
+    fields = getattr(request.stream, "fields", None)
+    if not isinstance(fields, list):
+        return None
+    pairs = ((getattr(one, "name", None), getattr(one, "value", None)) for one in fields)
+    return {name: value for name, value in pairs if isinstance(name, str) and type(value) is str}
 
 
 def _json_body(request: Any) -> Mapping[str, Any] | None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from forebay.contracts.outcomes import TokenUsage
-from forebay.workers.providers.answer_bodies import error_code_of
+from forebay.workers.providers.faults import fault_in_body
 
 USED = TokenUsage(input_tokens=25, output_tokens=15)
 SECRET = "the prompt and sk-secret"
@@ -31,11 +31,11 @@ SECRET = "the prompt and sk-secret"
     ],
 )
 def test_only_a_short_identifier_is_read_from_a_body(body: object, code: str | None) -> None:
-    assert error_code_of(json.dumps(body).encode()) == code
+    assert fault_in_body(json.dumps(body).encode()).code == code
 
 
 @pytest.mark.parametrize(
     "body", [b"", b"<html>", b"\xff\xfe", b"[" * 60_000, b'{"error": {"code": "' + b"x" * 70_000]
 )
 def test_a_body_that_is_no_json_has_no_code(body: bytes) -> None:
-    assert error_code_of(body) is None
+    assert fault_in_body(body).code is None

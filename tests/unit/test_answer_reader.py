@@ -16,9 +16,9 @@ from forebay.contracts.outcomes import TokenUsage
 from forebay.workers.providers.answer_bodies import (
     MOST_INFLATED_BYTES,
     MOST_PARSED_BYTES,
-    UNNAMED_ERROR,
     AnswerReader,
 )
+from forebay.workers.providers.faults import UNNAMED_ERROR
 from forebay.workers.providers.token_usage import MOST_TOKENS
 
 USED = TokenUsage(input_tokens=25, output_tokens=15)

@@ -10,11 +10,11 @@ import httpx2
 import pytest
 
 from forebay.contracts.quotas import QuotaBudget, QuotaReading
+from forebay.workers.providers.answered import answer_of
+from forebay.workers.providers.budget_headers import quota_readings
 from forebay.workers.providers.headers import (
-    answer_of,
     kept_headers,
     lowered_headers,
-    quota_readings,
     retry_after_seconds,
 )
 

@@ -7,53 +7,30 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
 from forebay.contracts.outcomes import TokenUsage
 from forebay.workers.providers.answer_decoding import decoder_of
+from forebay.workers.providers.event_frames import FrameReader
+from forebay.workers.providers.faults import (
+    NO_FAULT,
+    UNNAMED_ERROR,
+    Fault,
+    fault_in,
+    has_error,
+)
+from forebay.workers.providers.rooms import GENERIC, Room
 from forebay.workers.providers.token_usage import (
     LONGEST_USAGE,
     NO_COUNTS,
     Counts,
+    counts_in,
     counts_of,
     counts_within,
     usage_of,
 )
-
-BILLING_CODES: Final = frozenset(
-    {
-        "access_terminated",
-        "account_deactivated",
-        "billing_error",
-        "billing_hard_limit_reached",
-        "billing_not_active",
-        "credit_balance_too_low",
-        "insufficient_balance",
-        "insufficient_quota",
-    }
-)
-"""Error codes of an exhausted account: waiting does not help, so they are no overload."""
-
-OVERLOAD_CODES: Final = frozenset(
-    {
-        "429",
-        "503",
-        "529",
-        "RESOURCE_EXHAUSTED",
-        "overloaded_error",
-        "rate_limit_error",
-        "rate_limit_exceeded",
-        "slow_down",
-    }
-)
-"""Error codes that mean overload even in an answer with a good status, as within a stream."""
-
-BUDGET_CODE: Final = re.compile(r"quota|daily|monthly|per_day|per_month", re.IGNORECASE)
-"""Parts of an error code that name a budget of requests or tokens, such as a daily one."""
-
-UNNAMED_ERROR: Final = "unnamed_error"
-"""Error code of an error inside an answer with a good status that gave itself no code."""
 
 ANSWER_TOO_LONG: Final = "answer_too_long"
 """Error code of an answer that is longer than its caller takes: the next one would be, too."""
@@ -63,48 +40,34 @@ MOST_PARSED_BYTES: Final = 1_048_576
 MOST_INFLATED_BYTES: Final = 16 * MOST_PARSED_BYTES
 """A compressed body is read up to here: a few bytes can stand for gigabytes."""
 
-_LONGEST_ERROR_BODY = 65_536
-_CODE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
-_HTTP_STATUSES = range(100, 600)
+_MOST_REFUSAL_BYTES: Final = 65_536
+_FRAMES: Final = "application/vnd.amazon.eventstream"
+_EVENTS: Final = "text/event-stream"
+_LINES_OF_JSON: Final = ("ndjson", "jsonl", "jsonlines", "stream+json")
 # A usage or error that is not null: OpenAI puts "usage":null into every chunk but the last. A quote
 # within the model's text is escaped, so no text can look like one of these keys.
-_TELLING = re.compile(
-    rb'"(?:usage|error)"\s*:\s*[^n\s]|"type"\s*:\s*"(?:error|message_stop|response\.completed)"'
+_TELLING: Final = re.compile(
+    rb'"(?:usage|usageMetadata|error|details|x_groq)"\s*:\s*[^n\s]'
+    rb'|"(?:type|event_type)"\s*:\s*"(?:error|message_stop|message-end|stream-end|response\.[a-z]+)"'
+    rb'|"(?:prompt_eval_count|finish_reason)"\s*:\s*(?:[0-9]|"error"|"ERROR")'
+    rb'|"[A-Za-z]+Exception"\s*:'
 )
-_LAST_DATA = b"[DONE]"
-_LAST_TYPES = ("message_stop", "response.completed")
-_TELLING_WORDS = (b'"usage"', b"error", _LAST_DATA, b"message_stop", b"response.completed")
-
-
-def error_code_of(body: bytes) -> str | None:
-    """Return the machine-readable code of a provider's error body, or None.
-
-    As `error_code_in`; a body above 64 kB has none.
-    """
-    if len(body) > _LONGEST_ERROR_BODY:
-        return None
-    try:
-        return error_code_in(json.loads(body))
-    except (ValueError, RecursionError):
-        return None
-
-
-def error_code_in(document: Any) -> str | None:
-    """Return the machine-readable code of an error document, or None.
-
-    Reads ``error.code``, ``error.type`` and ``error.status``, or the same without ``error``; a
-    billing code first, a number only where nothing else is given. Only a short identifier is
-    returned: free text could quote the prompt.
-    """
-    if isinstance(document, list) and len(document) == 1:  # Google wraps its errors so
-        document = document[0]
-    fault = document.get("error", document) if isinstance(document, Mapping) else None
-    if not isinstance(fault, Mapping):
-        return None
-    named = [fault.get(name) for name in ("code", "type", "status")]
-    codes = [code for code in named if isinstance(code, str) and _CODE.fullmatch(code)]
-    codes += [str(code) for code in named if type(code) is int and code in _HTTP_STATUSES]
-    return next((code for code in codes if code in BILLING_CODES), codes[0] if codes else None)
+_LAST_DATA: Final = b"[DONE]"
+_TELLING_WORDS: Final = (
+    b'"usage"',
+    b"error",
+    _LAST_DATA,
+    b"message_stop",
+    b"response.completed",
+    b"response.incomplete",
+    b"usageMetadata",
+    b"prompt_eval_count",
+    b'"details"',
+    b"ERROR",
+    b"xception",
+    b"-end",
+)
+_SIGNS_OF_ERROR: Final = (b"rror", b"ERROR", b"xception", b".failed")
 
 
 class AnswerReader:
@@ -112,45 +75,66 @@ class AnswerReader:
 
     Of a longer JSON document, or line of a stream, only the usage is read, and that it is the last.
 
-    Understands JSON and server-sent events, of OpenAI's two APIs and of Anthropic's, plain or in
-    an encoding that `decoder_of` knows. Anything else, and anything broken, is given up quietly:
-    nothing here raises.
+    Understands JSON, server-sent events, lines of JSON and Amazon's frames, in the words of every
+    room, plain or in an encoding that `decoder_of` knows. Anything else, and anything broken, is
+    given up quietly: nothing here raises.
 
     Args:
         content_type: the answer's header, "" if it has none (then JSON is tried).
         content_encoding: the answer's header, "" if it has none.
+        room: of the provider that answers.
+        is_refusal: whether the answer's status says that the whole body is an error.
+        clock: Unix time in seconds, for instants in an error.
     """
 
     __slots__ = (
+        "_clock",
         "_counts",
         "_decoded",
         "_decoder",
-        "_error_code",
         "_event",
+        "_fault",
+        "_frames",
         "_has_ended",
         "_is_compressed",
         "_is_counted",
         "_is_json",
+        "_is_lines",
         "_is_long",
+        "_is_refusal",
         "_is_watching",
         "_kept",
+        "_room",
     )
 
-    def __init__(self, content_type: str, content_encoding: str) -> None:
+    def __init__(
+        self,
+        content_type: str,
+        content_encoding: str,
+        room: Room = GENERIC,
+        *,
+        is_refusal: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         kind = content_type.partition(";")[0].strip().lower()
-        self._is_json = not kind or kind.endswith("json")
+        self._is_lines = kind.endswith(_LINES_OF_JSON)
+        self._is_json = is_refusal or (not self._is_lines and (not kind or kind.endswith("json")))
+        self._frames = FrameReader() if kind == _FRAMES and not is_refusal else None
         self._decoder = decoder_of(content_encoding)
         self._is_watching = self._decoder is not None and (
-            self._is_json or kind == "text/event-stream"
+            self._is_json or self._is_lines or kind in {_EVENTS, _FRAMES}
         )
         self._is_compressed = content_encoding.strip().lower() not in {"", "identity"}
+        self._room = room
+        self._clock = clock
+        self._is_refusal = is_refusal
         self._decoded = 0
         self._kept = bytearray()
         self._is_long = False
         self._event = ""
         self._counts = NO_COUNTS
         self._is_counted = False
-        self._error_code: str | None = None
+        self._fault: Fault | None = None
         self._has_ended = False
 
     @property
@@ -165,10 +149,19 @@ class AnswerReader:
         return usage_of(self._counts) if self._is_counted else None
 
     @property
+    def fault(self) -> Fault:
+        """What the error in the body says, `NO_FAULT` for none."""
+        self._read_json()
+        if self._fault is None and self._is_refusal and self._kept:
+            # No JSON: some gateways refuse in plain text.
+            text = bytes(self._kept[:_MOST_REFUSAL_BYTES]).decode(errors="replace")
+            self._fault = fault_in({"message": text}, self._room, now=self._clock())
+        return self._fault or NO_FAULT
+
+    @property
     def error_code(self) -> str | None:
         """The short code of the error in the body, `UNNAMED_ERROR` where it has none; else None."""
-        self._read_json()
-        return self._error_code
+        return self.fault.code
 
     def feed(self, chunk: bytes) -> None:
         """Look at the next bytes of the body, as they came over the wire; never raises."""
@@ -178,8 +171,10 @@ class AnswerReader:
             for part in self._plain(chunk):
                 if self._is_json:
                     self._keep(part)
+                elif self._frames is not None:
+                    self._take_frames(self._frames, part)
                 else:
-                    self._take_events(part)
+                    self._take_lines(part)
         except Exception:  # noqa: BLE001 - a watcher must not harm what it watches
             self._give_up()
 
@@ -214,10 +209,21 @@ class AnswerReader:
     def _read_long(self) -> None:
         """Take the usage from what is kept of a long document, whose next part may hold another."""
         self._is_long = True
-        self._count(counts_within(bytes(self._kept)))
+        self._count(counts_within(bytes(self._kept), self._room))
         del self._kept[:-LONGEST_USAGE]
 
-    def _take_events(self, part: bytes) -> None:
+    def _take_frames(self, reader: FrameReader, part: bytes) -> None:
+        for frame in reader.frames(part):
+            code = frame.exception
+            document = frame.document()
+            if code is not None:
+                told = document if isinstance(document, dict) else {}
+                self._fault = fault_in({**told, "code": code}, self._room, now=self._clock())
+            else:
+                self._has_ended |= frame.headers.get(":event-type") in self._room.streams.last
+                self._note_document(document, may_fail=True)
+
+    def _take_lines(self, part: bytes) -> None:
         cut = max(part.rfind(b"\n"), part.rfind(b"\r"))
         if cut < 0:
             self._keep(part)
@@ -226,8 +232,8 @@ class AnswerReader:
         self._kept = bytearray()
         if self._is_long:
             first, *others = lines.splitlines(keepends=True)
-            self._count(counts_within(first))
-            self._has_ended |= self._event in _LAST_TYPES
+            self._count(counts_within(first, self._room))
+            self._has_ended |= self._event in self._room.streams.last
             self._event = ""
             lines = b"".join(others)
             self._is_long = False
@@ -238,12 +244,15 @@ class AnswerReader:
 
     def _read_lines(self, lines: bytes) -> None:
         for line in lines.splitlines():
-            if line.startswith(b"event:"):
+            if self._is_lines:
+                if _TELLING.search(line):
+                    self._note(line)
+            elif line.startswith(b"event:"):
                 self._event = line[6:].strip().decode(errors="replace")
             elif line.startswith(b"data:"):
                 if line[5:].strip() == _LAST_DATA:
                     self._has_ended = True
-                elif self._event == "error" or _TELLING.search(line):
+                elif self._event in self._room.streams.failed or _TELLING.search(line):
                     self._note(line[5:])
                 self._event = ""
 
@@ -253,24 +262,33 @@ class AnswerReader:
             document = json.loads(text)
         except (ValueError, RecursionError):
             return False
-        if isinstance(document, list) and len(document) == 1:
-            document = document[0]
+        may_fail = self._is_refusal or any(sign in text for sign in _SIGNS_OF_ERROR)
+        # Gemini streams a list unless it is asked for events.
+        for one in document if isinstance(document, list) else [document]:
+            self._note_document(one, may_fail=may_fail)
+        return True
+
+    def _note_document(self, document: Any, *, may_fail: bool) -> None:
         if not isinstance(document, dict):
-            return True
-        kind = document.get("type")
-        self._has_ended |= kind in _LAST_TYPES
-        inner = document.get("response")  # OpenAI's responses API wraps its own so
-        told = document if not isinstance(inner, dict) else inner
-        if told.get("error") or kind == "error" or self._event == "error":
-            source = told if told.get("error") else {**document, "type": None}
-            self._error_code = error_code_in(source) or UNNAMED_ERROR
+            return
+        room = self._room
+        self._has_ended |= (
+            document.get("type") in room.streams.last
+            or document.get("event_type") in room.streams.last
+            or document.get("done") is True
+        )
+        is_failed = self._is_refusal or self._event in room.streams.failed
+        if is_failed or (may_fail and has_error(document, room)):
+            self._fault = fault_in(document, room, now=self._clock())
+            if self._fault.code is None and not self._is_refusal:
+                self._fault = self._fault._replace(code=UNNAMED_ERROR)
         start = document.get("message")
-        if isinstance(start, dict):
+        if isinstance(start, dict) and "usage" in start:
             # Anthropic's message_start: the input, and an output that has only begun, so it is no
             # usage of the attempt before message_delta has told the output.
-            self._counts = Counts(counts_of(start.get("usage")).input_tokens)
-        self._count(counts_of(told.get("usage")))
-        return True
+            self._counts = Counts(counts_of(start.get("usage"), room).input_tokens)
+            return
+        self._count(counts_in(document, room))
 
     def _count(self, counts: Counts) -> None:
         """Take what a ``usage`` says; what it does not say of the input was said before."""

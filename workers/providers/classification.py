@@ -8,6 +8,7 @@ What comes out carries statuses, short codes and class names, never a body, a pr
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import ssl
 from collections.abc import Mapping
@@ -23,20 +24,29 @@ from forebay.contracts.outcomes import (
     TokenUsage,
 )
 from forebay.contracts.requests import RequestAdmissionError, RequestDenialReason
-from forebay.workers.providers.answer_bodies import (
-    ANSWER_TOO_LONG,
-    BILLING_CODES,
-    BUDGET_CODE,
-    OVERLOAD_CODES,
-)
+from forebay.workers.providers.answer_bodies import ANSWER_TOO_LONG
+from forebay.workers.providers.answered import answer_of
+from forebay.workers.providers.budget_headers import exhausted_budget
+from forebay.workers.providers.facts import Period
+from forebay.workers.providers.faults import NO_QUOTA, REQUEST_TOO_LARGE
 from forebay.workers.providers.headers import (
-    answer_of,
-    exhausted_budget,
+    BUDGET_HEADER,
+    LONGEST_HINT_SECONDS,
     lowered_headers,
-    retry_after_seconds,
+    stated_wait,
 )
+from forebay.workers.providers.rooms import GENERIC
 
-_OVERLOAD = frozenset({429, 503, 529})
+_BUDGET_CODE = re.compile(r"quota|daily|monthly|per_day|per_month", re.IGNORECASE)
+"""Parts of an error code that name a budget of requests or tokens, such as a daily one."""
+_AT_ONCE = f"_{Period.AT_ONCE}"
+_FIRST_ERROR_STATUS = 400
+_TOO_LARGE_STATUS = 413
+_OF_REQUEST = frozenset({ANSWER_TOO_LONG, REQUEST_TOO_LARGE})
+_INVALID = frozenset(
+    {"authentication_error", "invalid_request_error", "not_found_error", "permission_error"}
+)
+"""Codes that, within a good status, say that the request can never be served."""
 _HTTP_PACKAGES = frozenset(
     {"aiohttp", "anthropic", "httpx", "httpx2", "openai", "requests", "urllib"}
 )
@@ -125,9 +135,10 @@ class DefaultClassifier:
 
         Returns:
             2xx without a code ``success``; 429, 503, 529 and codes of overload ``rate_limited``,
-            with the provider's hint, whose scope is ``quota`` where the headers say that a budget
-            is exhausted or the code names one; everything else, and an exhausted account whatever
-            its status, ``provider_failure``.
+            with the provider's hint, whose scope is ``quota`` where headers, body or code name a
+            budget; everything else, and what concerns the request or the account alone whatever
+            its status, ``provider_failure``. ``diagnostics["about"]`` is then ``request`` or
+            ``account``.
         """
         is_good = 200 <= status < 300  # noqa: PLR2004
         if is_good and body_error_code is None:
@@ -136,31 +147,36 @@ class DefaultClassifier:
         diagnostics: dict[str, Any] = {}
         if body_error_code is not None:
             diagnostics["error_code"] = body_error_code
-        billing = body_error_code in BILLING_CODES
+        about = _concern_of(status, body_error_code)
+        if about is not None:
+            diagnostics["about"] = about
         # "false" is OpenAI's word for "the same request will fail again", which its own SDK
         # respects.
-        is_final = billing or body_error_code == ANSWER_TOO_LONG
-        if is_final or lowered.get("x-should-retry") == "false":
+        if about is not None or lowered.get("x-should-retry") == "false":
             diagnostics["retryable"] = False
         elif is_good:
             # The request was accepted, so it is not the request that is wrong.
             diagnostics["retryable"] = True
-        overloaded = not billing and (status in _OVERLOAD or body_error_code in OVERLOAD_CODES)
-        if not overloaded:
+        hint = None if about is not None else stated_wait(lowered, now)
+        if hint is not None and hint > LONGEST_HINT_SECONDS:
+            diagnostics["hint_clamped_from_seconds"] = hint
+            hint = LONGEST_HINT_SECONDS
+        if about is not None or not _is_overload(status, body_error_code):
             return RequestReleaseOutcome(
                 kind=RequestOutcomeKind.PROVIDER_FAILURE,
-                retry_after_seconds=None if billing else retry_after_seconds(lowered, now),
+                retry_after_seconds=hint,
                 provider_status=status,
                 diagnostics=diagnostics,
             )
-        budget = exhausted_budget(lowered, now)
+        budget = _budget_of(lowered, now)
         if budget is not None:
-            diagnostics["budget"] = budget.value
-        names_budget = budget is not None or bool(BUDGET_CODE.search(body_error_code or ""))
+            diagnostics["budget"] = budget
+        names_budget = budget is not None or bool(_BUDGET_CODE.search(body_error_code or ""))
+        is_load = not names_budget or (budget or "").endswith(_AT_ONCE)
         return RequestReleaseOutcome(
             kind=RequestOutcomeKind.RATE_LIMITED,
-            retry_after_seconds=retry_after_seconds(lowered, now),
-            scope=RateLimitScope.QUOTA if names_budget else None,
+            retry_after_seconds=hint,
+            scope=None if is_load else RateLimitScope.QUOTA,
             provider_status=status,
             diagnostics=diagnostics,
         )
@@ -186,7 +202,7 @@ class DefaultClassifier:
                 kind=RequestOutcomeKind.LOCAL_CANCELLED,
                 diagnostics=diagnostics | {"retryable": False},
             )
-        answer = answer_of(error)
+        answer = answer_of(error, now)
         if answer is not None:
             outcome = self.classify_response(
                 answer.status, answer.headers, answer.error_code, now=now
@@ -227,6 +243,35 @@ class DefaultClassifier:
             RequestOutcomeKind.PROVIDER_TIMEOUT,
             RequestOutcomeKind.LOCAL_TIMEOUT,
         }
+
+
+def _concern_of(status: int, code: str | None) -> str | None:
+    """Return what a refusal that no waiting can cure is about, None for any other answer."""
+    lowered = (code or "").lower()
+    refusals = GENERIC.refusals
+    if lowered in refusals.account or lowered == NO_QUOTA:
+        return "account"
+    is_good = status < _FIRST_ERROR_STATUS
+    if (
+        status == _TOO_LARGE_STATUS
+        or lowered in _OF_REQUEST
+        or lowered in refusals.request
+        or (is_good and lowered in _INVALID)
+    ):
+        return "request"
+    return None
+
+
+def _is_overload(status: int, code: str | None) -> bool:
+    refusals = GENERIC.refusals
+    return status in refusals.overload_statuses or (code or "").lower() in refusals.overload
+
+
+def _budget_of(headers: Mapping[str, str], now: float) -> str | None:
+    """Return the name of the budget that a refusal speaks of, None where it speaks of none."""
+    named = headers.get(BUDGET_HEADER)
+    exhausted = None if named is not None else exhausted_budget(headers, now)
+    return named if exhausted is None else str(exhausted.budget)
 
 
 def _raised(outcome: RequestReleaseOutcome, diagnostics: dict[str, Any]) -> RequestReleaseOutcome:

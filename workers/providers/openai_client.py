@@ -8,6 +8,7 @@ pool size is a capacity control (spec 01, *What it is not*).
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, Self, TypeVar
@@ -16,14 +17,15 @@ import httpx2
 from pydantic import SecretStr, ValidationError
 
 from forebay.contracts.errors import ConfigurationError
-from forebay.workers.providers.answer_bodies import ANSWER_TOO_LONG, AnswerReader, error_code_of
+from forebay.workers.providers.answer_bodies import ANSWER_TOO_LONG, AnswerReader
 from forebay.workers.providers.answer_reading import (
     ACCEPTED_ENCODINGS,
     BodyTooLong,
     BodyUnreadable,
     read_body,
 )
-from forebay.workers.providers.headers import kept_headers
+from forebay.workers.providers.faults import Fault, fault_in_body
+from forebay.workers.providers.headers import kept_headers, lowered_headers, told_headers
 from forebay.workers.providers.openai_answers import (
     UNREADABLE,
     ChatCompletion,
@@ -36,6 +38,7 @@ from forebay.workers.providers.openai_answers import (
     ProviderImages,
     Wire,
 )
+from forebay.workers.providers.rooms import room_of_url
 from forebay.workers.providers.token_usage import token_usage
 
 _WireT = TypeVar("_WireT", bound=Wire)
@@ -70,6 +73,7 @@ class OpenAICompatibleClient:
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self._base_url = _checked_url(base_url)
+        self._room = room_of_url(self._base_url)
         self._timeout_seconds = timeout_seconds
         # Not "if api_key": an empty secret is false, and is to be refused, not left out.
         bearer = None if api_key is None else f"Bearer {_checked_key(api_key)}"
@@ -138,7 +142,7 @@ class OpenAICompatibleClient:
         found = self._read(Embeddings, response, content)
         ordered = sorted(found.data, key=lambda item: item.index)
         if [item.index for item in ordered] != list(range(len(inputs))):
-            raise self._error(response, UNREADABLE)
+            raise self._error(response, Fault(UNREADABLE))
         vectors = [item.embedding for item in ordered]
         return ProviderEmbeddings(vectors=vectors, **_told(response, found.usage))
 
@@ -161,7 +165,7 @@ class OpenAICompatibleClient:
         found = self._read(Images, response, content)
         images = [image.url or image.b64_json or "" for image in found.data]
         if "" in images:
-            raise self._error(response, UNREADABLE)
+            raise self._error(response, Fault(UNREADABLE))
         return ProviderImages(images=images, **_told(response, found.usage))
 
     async def check_health(self, *, timeout_seconds: float | None = None) -> ProviderAnswer:
@@ -197,9 +201,9 @@ class OpenAICompatibleClient:
                 " raise the model's timeout_seconds if its answers take longer."
             ) from error
         if not response.is_success:
-            raise self._error(response, error_code_of(content))
+            raise self._error(response, fault_in_body(content, self._room, now=time.time()))
         if error_code is not None:
-            raise self._error(response, error_code)
+            raise self._error(response, Fault(error_code))
         return response, content
 
     def _read(self, wire: type[_WireT], response: httpx2.Response, content: bytes) -> _WireT:
@@ -207,13 +211,15 @@ class OpenAICompatibleClient:
         with suppress(ValidationError):
             return wire.model_validate_json(content)
         # Some providers tell an overload or a fault in a body under a good status.
-        reader = AnswerReader("application/json", "")
+        reader = AnswerReader("application/json", "", self._room)
         reader.feed(content)
-        raise self._error(response, reader.error_code or UNREADABLE)
+        fault = reader.fault
+        raise self._error(response, fault if fault.code else Fault(UNREADABLE))
 
-    def _error(self, response: httpx2.Response, error_code: str | None) -> ProviderHTTPError:
+    def _error(self, response: httpx2.Response, fault: Fault) -> ProviderHTTPError:
+        headers = told_headers(lowered_headers(response.headers), fault, self._room, time.time())
         return ProviderHTTPError(
-            response.status_code, response.headers, error_code, url=str(response.request.url)
+            response.status_code, headers, fault.code, url=str(response.request.url)
         )
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from forebay.contracts.outcomes import TokenUsage
+from forebay.workers.providers.rooms import GENERIC, Room
 
 MOST_TOKENS: Final = 100_000_000
 """A count above is no count: no call takes as many, and a debt of them would stop a fleet for days.
@@ -16,7 +17,7 @@ Its whole usage is then passed over, so that the estimate stands."""
 LONGEST_USAGE: Final = 65_536
 """A longer ``usage`` object is not found within a document that is too long to be parsed."""
 
-_BEGINS = re.compile(rb'"usage"\s*:\s*(?=\{)')
+_BEGINS = re.compile(rb'"usage(?:Metadata)?"\s*:\s*(?=\{)')
 _MOST_LOOKED_AT = 64
 
 
@@ -35,16 +36,15 @@ class Counts(NamedTuple):
 NO_COUNTS: Final = Counts()
 
 
-def token_usage(reported: Any) -> TokenUsage | None:
+def token_usage(reported: Any, room: Room = GENERIC) -> TokenUsage | None:
     """Return the counts of a ``usage``, a JSON object or an SDK's model of one; None without any.
 
-    Knows ``prompt_tokens`` and ``completion_tokens`` (OpenAI) and ``input_tokens`` and
-    ``output_tokens`` (OpenAI's responses, Anthropic). What is no count is as if not given; with a
-    count above `MOST_TOKENS` nothing is.
+    Knows the names of every room. What is no count is as if not given; with a count above
+    `MOST_TOKENS` nothing is.
     """
     if reported is None or isinstance(reported, TokenUsage):
         return reported
-    return usage_of(counts_of(reported))
+    return usage_of(counts_of(reported, room))
 
 
 def usage_of(counts: Counts) -> TokenUsage | None:
@@ -56,17 +56,27 @@ def usage_of(counts: Counts) -> TokenUsage | None:
     )
 
 
-def counts_of(reported: Any) -> Counts:
+def counts_in(document: Mapping[str, Any], room: Room = GENERIC) -> Counts:
+    """Return what a document, or an event of a stream, says in the first place that says any."""
+    for place in room.usage.places:
+        found = _at(document, place)
+        if isinstance(found, Mapping):
+            counts = counts_of(found, room)
+            if counts != NO_COUNTS:
+                return counts
+    return NO_COUNTS
+
+
+def counts_of(reported: Any, room: Room = GENERIC) -> Counts:
     """Return what a ``usage`` says, a JSON object or an SDK's model of one."""
-    input_tokens = _count(reported, "prompt_tokens", "input_tokens")
-    # Anthropic counts what it writes to its cache apart, and bounds it like other input.
-    cached = _count(reported, "cache_creation_input_tokens")
-    if input_tokens is not None:
-        input_tokens += cached or 0
-    return Counts(input_tokens, _count(reported, "completion_tokens", "output_tokens"))
+    facts = room.usage
+    return Counts(
+        _sum(reported, facts.inputs, facts.more_inputs, facts.free_inputs),
+        _sum(reported, facts.outputs, facts.more_outputs, ()),
+    )
 
 
-def counts_within(text: bytes) -> Counts:
+def counts_within(text: bytes, room: Room = GENERIC) -> Counts:
     """Return what the last ``usage`` in a part of a JSON document says.
 
     A quote within a string is escaped, so no text in the document can look like the key.
@@ -82,17 +92,34 @@ def counts_within(text: bytes) -> Counts:
         except (ValueError, RecursionError):  # cut off
             continue
         ended = at + len(cut[:length].encode())
-        counts = counts_of(usage)
+        counts = counts_of(usage, room)
         found = counts if counts != NO_COUNTS else found
     return found
 
 
-def _count(reported: Any, *names: str) -> int | None:
-    for name in names:
+def _sum(
+    reported: Any, names: Iterable[str], more: Iterable[str], free: Iterable[str]
+) -> int | None:
+    counts = (_count(reported, name) for name in names)
+    count = next((found for found in counts if found is not None), None)
+    if count is None:
+        return None
+    added = sum(_count(reported, name) or 0 for name in more)
+    return max(0, count + added - sum(_count(reported, name) or 0 for name in free))
+
+
+def _count(reported: Any, path: str) -> int | None:
+    value = _at(reported, path)
+    if type(value) is float and value.is_integer():  # as Cohere writes them
+        value = int(value)
+    return value if type(value) is int and value >= 0 else None
+
+
+def _at(reported: Any, path: str) -> Any:
+    """Return what stands at a path with dots of an object or an SDK's model, None if nothing."""
+    for name in path.split(".") if path else ():
         if isinstance(reported, Mapping):
-            value = reported.get(name)
+            reported = reported.get(name)
         else:
-            value = getattr(reported, name, None)
-        if type(value) is int and value >= 0:
-            return value
-    return None
+            reported = getattr(reported, name, None)
+    return reported

@@ -1,0 +1,93 @@
+"""What is known of an answer, read from a response or from an exception that carries one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from forebay.workers.providers.faults import NO_FAULT, Fault, fault_in, fault_in_body
+from forebay.workers.providers.headers import code_in_headers, lowered_headers, told_headers
+from forebay.workers.providers.rooms import GENERIC, Room, room_of_url
+
+_TOLD_IN_A_STREAM: Final = 200
+"""The status under which an SDK raises an error that has no response: one told within a stream."""
+_FIRST_ERROR_STATUS: Final = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """What is known of an answer.
+
+    Attributes:
+        status: HTTP status.
+        headers: all of them, names in lower case, a refusal's as `told_headers` has them; kept out
+            of the repr.
+        error_code: the short code of the error in the body, or None.
+        room: of the provider that answered.
+    """
+
+    status: int
+    headers: Mapping[str, str] = field(repr=False)
+    error_code: str | None
+    room: Room = field(default=GENERIC, repr=False)
+
+
+def answer_of(source: object, now: float | None = None) -> Answered | None:
+    """Return what an answer, or an exception that carries one, says of itself; None if nothing.
+
+    Knows the responses and exceptions of httpx, requests, aiohttp, urllib and of the SDKs, and
+    whatever else has a numeric ``status_code`` or ``status``. Reads nothing from the network and
+    never raises.
+
+    Args:
+        source: the answer, or the exception.
+        now: Unix time in seconds, for instants in it; None takes the clock's.
+    """
+    response = _attribute(source, "response")
+    carrier = source if response is None else response
+    status = _attribute(carrier, "status_code")
+    if status is None:
+        status = _attribute(carrier, "status")
+    body = _attribute(source, "body") if isinstance(source, BaseException) else None
+    if status is None and isinstance(body, Mapping):
+        status = _TOLD_IN_A_STREAM
+    if type(status) is not int or not 100 <= status <= 599:  # noqa: PLR2004
+        return None
+    now = time.time() if now is None else now
+    room = room_of_url(_attribute(carrier, "url"))
+    fault = _fault_of(source, carrier, body, status, room, now)
+    headers: Mapping[str, str] = lowered_headers(_attribute(carrier, "headers"))
+    if status >= _FIRST_ERROR_STATUS or fault != NO_FAULT:
+        headers = told_headers(headers, fault, room, now)
+    code = fault.code or (code_in_headers(headers, room) if status >= _FIRST_ERROR_STATUS else None)
+    return Answered(status=status, headers=headers, error_code=code, room=room)
+
+
+def _fault_of(
+    source: object, carrier: object, body: object, status: int, room: Room, now: float
+) -> Fault:
+    code = _attribute(source, "error_code")
+    if isinstance(code, str):
+        return Fault(code)
+    fault = fault_in(body, room, now=now)
+    if fault == NO_FAULT and status >= _FIRST_ERROR_STATUS:  # a good body may be long
+        fault = _fault_in_content(carrier, room, now)
+    return fault
+
+
+def _fault_in_content(response: object, room: Room, now: float) -> Fault:
+    # requests would read the rest from the network here, and block the event loop.
+    if _attribute(response, "_content_consumed") is False:
+        return NO_FAULT
+    content = _attribute(response, "content")
+    return fault_in_body(content, room, now=now) if isinstance(content, bytes) else NO_FAULT
+
+
+def _attribute(source: object, name: str) -> Any:
+    """Return an attribute, None if there is none; those of foreign objects may raise anything."""
+    try:
+        return getattr(source, name, None)
+    except Exception:  # noqa: BLE001 - httpx's unread streams, urllib's half-made errors
+        return None

@@ -1,0 +1,185 @@
+"""Headers that tell of an account's budgets: limits, what is left, and when it is whole again.
+
+Their names differ little (``x-ratelimit-limit-tokens``, ``anthropic-ratelimit-tokens-limit``,
+``x-tokenlimit-limit``, ``x-ratelimit-limit-tokens-minute``), so that each is read by its parts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from forebay.contracts.quotas import MAX_BUDGET, QuotaBudget, QuotaReading
+from forebay.workers.providers.durations import INSTANT_PATTERN, seconds_of
+from forebay.workers.providers.facts import Budget, Form, Period, Unit
+from forebay.workers.providers.rooms import GENERIC, Room
+
+_FAMILY: Final = re.compile(r"rate-?limit|tokenlimit")
+_ROLES: Final = ("limit", "remaining", "reset")
+_PERIODS: Final = {period.value: period for period in Period if period is not Period.AT_ONCE}
+_BUDGETS: Final = {
+    Budget(Unit.REQUESTS, Period.MINUTE): QuotaBudget.REQUESTS_PER_MINUTE,
+    Budget(Unit.REQUESTS, Period.DAY): QuotaBudget.REQUESTS_PER_DAY,
+    Budget(Unit.TOKENS, Period.MINUTE): QuotaBudget.TOKENS_PER_MINUTE,
+    Budget(Unit.TOKENS, Period.DAY): QuotaBudget.TOKENS_PER_DAY,
+}
+_FULL_MINUTE_SECONDS = 75.0
+"""A minute's budget is full within a minute, and some debt."""
+_FAR_DATE_SECONDS = 600.0
+"""As the one above for a reset that is a date: this machine's clock may be minutes off."""
+_DAILY_FROM_SECONDS = 600.0
+_LONGEST_PERIOD_SECONDS = 2 * 86_400.0
+_LONGEST_RESET = 40
+_DATE: Final = re.compile(INSTANT_PATTERN)
+_WHOLE: Final = re.compile(r"[0-9]{1,13}")
+
+
+class _Place(NamedTuple):
+    """What a header's name says of its value."""
+
+    family: str
+    unit: Unit | None
+    period: Period | None
+    role: str
+
+
+class Told(NamedTuple):
+    """What the headers of one answer say of one budget.
+
+    Attributes:
+        budget: which one; its unit is None where no name says so.
+        limit: what a whole period holds, None if not told.
+        remaining: what is left, None if not told.
+        reset_seconds: the time until it is whole again, None if not told.
+    """
+
+    budget: Budget
+    limit: int | None
+    remaining: int | None
+    reset_seconds: float | None
+
+
+def quota_readings(
+    headers: Mapping[str, str], now: float, room: Room = GENERIC
+) -> list[QuotaReading]:
+    """Return what the headers say of the account's budgets; what makes no sense is ignored.
+
+    Where neither a name nor the room says whether a minute or a day is meant, the reset does, as
+    `_is_daily` infers. Where in doubt it is a minute: a day's limit taken for a minute's bounds
+    nothing, but a minute's limit taken for a day's would starve the fleet (spec 03, *Quotas*).
+
+    Args:
+        headers: names in any case.
+        now: Unix time in seconds, for a reset that is a date.
+        room: of the provider that answered.
+    """
+    return [
+        QuotaReading(budget=_BUDGETS[told.budget], limit=told.limit, remaining=told.remaining)
+        for told in budgets_told(headers, now, room)
+        if told.budget in _BUDGETS and not (told.limit is None and told.remaining is None)
+    ]
+
+
+def budgets_told(headers: Mapping[str, str], now: float, room: Room) -> Iterator[Told]:
+    """Yield what the headers say of each budget."""
+    stated: dict[tuple[str, Unit | None, Period | None], dict[str, str]] = {}
+    for name, value in headers.items():
+        place = _place_of(name)
+        if place is not None:
+            stated.setdefault(place[:3], {})[place.role] = value
+    for (_, unit, named_period), values in stated.items():
+        reset = values.get("reset", "")
+        is_usable = isinstance(reset, str) and 0 < len(reset) <= _LONGEST_RESET
+        seconds = seconds_of(reset, Form.DURATION, now) if is_usable else None
+        limit = _count(values.get("limit"), 1)
+        remaining = _count(values.get("remaining"), 0)
+        period = named_period or (None if unit is None else room.periods.get(unit))
+        if period is None:
+            least = _FAR_DATE_SECONDS if _DATE.match(reset) else _FULL_MINUTE_SECONDS
+            period = Period.DAY if _is_daily(limit, remaining, seconds, least) else Period.MINUTE
+        yield Told(Budget(unit, period), limit, remaining, seconds)
+
+
+def exhausted_budget(headers: Mapping[str, str], now: float, room: Room = GENERIC) -> Told | None:
+    """Return the budget of which the headers say that nothing is left, None where none says so.
+
+    Of several it is the last one to be whole again.
+
+    Args:
+        headers: names in any case.
+        now: Unix time in seconds.
+        room: of the provider that answered.
+    """
+    empty = [told for told in budgets_told(headers, now, room) if told.remaining == 0]
+    return max(empty, key=lambda told: told.reset_seconds or 0.0, default=None)
+
+
+def reset_seconds(
+    headers: Mapping[str, str], now: float, room: Room, unit: Unit | None
+) -> float | None:
+    """Return when a refusal's budget is whole again by its headers, None where they do not say.
+
+    Of a budget of which something is left only if the refusal names its unit.
+    """
+    found = [
+        told.reset_seconds
+        for told in budgets_told(headers, now, room)
+        if not told.remaining or (unit is not None and told.budget.unit is unit)
+    ]
+    return max((seconds for seconds in found if seconds is not None and seconds > 0), default=None)
+
+
+@lru_cache(1024)
+def _place_of(name: str) -> _Place | None:
+    """Return what a header's name says, None for one of no budget."""
+    lowered = name.lower()
+    family = _FAMILY.search(lowered)
+    if family is None:
+        return None
+    parts = re.split(r"[-_]", lowered[family.end() :])
+    role = next((role for role in _ROLES if role in parts), None)
+    if role is None:
+        return None
+    period = next((_PERIODS[part] for part in parts if part in _PERIODS), None)
+    unit = _unit_of(parts, is_of_tokens=family[0] == "tokenlimit")
+    # Of "project-tokens" and the like nothing is known but when they are whole again.
+    rest = [part for part in parts if part and part not in {role, *_PERIODS, *_UNIT_WORDS}]
+    return _Place("-".join((lowered[: family.end()], *rest)), None if rest else unit, period, role)
+
+
+_UNIT_WORDS: Final = frozenset({"request", "requests", "token", "tokens", "input", "output"})
+
+
+def _unit_of(parts: list[str], *, is_of_tokens: bool) -> Unit | None:
+    if is_of_tokens or "tokens" in parts or "token" in parts:
+        if "input" in parts:
+            return Unit.INPUT_TOKENS
+        return Unit.OUTPUT_TOKENS if "output" in parts else Unit.TOKENS
+    return Unit.REQUESTS if "requests" in parts or "request" in parts else None
+
+
+def _is_daily(
+    limit: int | None, remaining: int | None, reset: float | None, least_seconds: float
+) -> bool:
+    """Say whether a budget is a day's, by its reset: the seconds until it is full.
+
+    A period lasts about ``reset / used share``. That is noise while next to nothing is used, so
+    the reset itself must be longer than a minute's budget can have, and the period at most about
+    a day; a day's budget passes both long before it binds.
+    """
+    if reset is None or reset <= least_seconds:
+        return False
+    if limit is None or remaining is None:
+        return reset > _DAILY_FROM_SECONDS
+    if remaining >= limit:
+        return False
+    return _DAILY_FROM_SECONDS < reset * limit / (limit - remaining) <= _LONGEST_PERIOD_SECONDS
+
+
+def _count(text: object, least: int) -> int | None:
+    if not isinstance(text, str) or not _WHOLE.fullmatch(text.strip()):
+        return None
+    value = int(text)
+    return value if least <= value <= MAX_BUDGET else None

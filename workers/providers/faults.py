@@ -1,0 +1,196 @@
+"""What an error in a provider's answer says: its code, its wait, its budget.
+
+Only numbers and short identifiers come out of here, never text: it could quote a prompt.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, NamedTuple
+
+from forebay.workers.providers import messages
+from forebay.workers.providers.durations import seconds_of
+from forebay.workers.providers.facts import Budget, Form, Period
+from forebay.workers.providers.rooms import GENERIC, Room
+
+REQUEST_TOO_LARGE: Final = "request_too_large"
+"""Code of a refusal that names what was requested and a limit that can never hold it."""
+
+NO_QUOTA: Final = "no_quota"
+"""Code of a refusal that names a limit of 0: the account has none of what was asked for."""
+
+OVERLOADED: Final = "overloaded"
+"""Code of an error whose code says nothing of load, and whose message does."""
+
+_SAY_LITTLE: Final = frozenset(
+    {"api_error", "error", "internal_error", "internal_server_error", "internalservererror"}
+    | {"server_error", "servererror", "unknown_error"}
+)
+
+UNNAMED_ERROR: Final = "unnamed_error"
+"""Error code of an error inside an answer with a good status that gave itself no code."""
+
+LONGEST_ERROR_BODY: Final = 65_536
+_CODE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_HTTP_STATUSES: Final = range(100, 600)
+_MESSAGES: Final = ("message", "Message", "detail", "error", "msg", "metadata.raw")
+_MOST_VALUES: Final = 64
+
+
+class Fault(NamedTuple):
+    """What an error says.
+
+    Attributes:
+        code: its short code; None where it has none.
+        wait_seconds: how long it asks to wait.
+        budget: which budget it speaks of.
+    """
+
+    code: str | None = None
+    wait_seconds: float | None = None
+    budget: Budget | None = None
+
+
+NO_FAULT: Final = Fault()
+
+
+def fault_in_body(body: bytes, room: Room = GENERIC, *, now: float = 0.0) -> Fault:
+    """Return what a whole error body says, `NO_FAULT` for one above 64 kB or that is no JSON."""
+    if len(body) > LONGEST_ERROR_BODY:
+        return NO_FAULT
+    try:
+        return fault_in(json.loads(body), room, now=now)
+    except (ValueError, RecursionError):
+        return NO_FAULT
+
+
+def fault_in(document: Any, room: Room = GENERIC, *, now: float = 0.0) -> Fault:
+    """Return what an error's document says.
+
+    Args:
+        document: a parsed body, or the event of a stream.
+        room: of the provider that answered.
+        now: Unix time in seconds, for instants in it.
+    """
+    if isinstance(document, list) and len(document) == 1:  # Google wraps its errors so
+        document = document[0]
+    if not isinstance(document, Mapping):
+        return NO_FAULT
+    errors = list(_errors_in(document, room))
+    code = _code_of(errors, room)
+    text = _text_of(errors)
+    if messages.never_fits(text):
+        code = REQUEST_TOO_LARGE
+    elif messages.allows_nothing(text):
+        code = NO_QUOTA
+    elif _says_no_more(code) and not isinstance(document.get("error"), str):
+        code = OVERLOADED if messages.says_overload(text) else code
+    return Fault(code, _wait_of(document, text, room, now), _budget_of(document, code, text, room))
+
+
+def _says_no_more(code: str | None) -> bool:
+    """Whether a code leaves open what went wrong: a server's error of any kind, or none."""
+    return code is None or code.lower() in _SAY_LITTLE or code.startswith("5")
+
+
+def has_error(document: Mapping[str, Any], room: Room) -> bool:
+    """Whether a document of an answer with a good status tells an error."""
+    kind = document.get("type")
+    if (isinstance(kind, str) and kind in room.streams.failed) or document.get("object") == "error":
+        return True
+    if any(place and any(values_at(document, place)) for place in room.refusals.places):
+        return True
+    if any(isinstance(key, str) and key.endswith("Exception") for key in document):
+        return True
+    reasons = values_at(document, "choices.finish_reason"), values_at(document, "finish_reason")
+    return any(reason in room.streams.failed_choice for found in reasons for reason in found)
+
+
+def values_at(document: Any, path: str) -> Iterator[Any]:
+    """Yield what stands at a path with dots; a list stands for each of its items."""
+    found = [document]
+    for name in path.split(".") if path else ():
+        items = [item for one in found for item in (one if isinstance(one, list) else [one])]
+        found = [
+            item[name]
+            for item in items[:_MOST_VALUES]
+            if isinstance(item, Mapping) and name in item
+        ]
+    for one in found:
+        yield from one if isinstance(one, list) else [one]
+
+
+def short_code(value: Any) -> str | None:
+    """Return a value as a code, None for free text and for numbers that are no HTTP status."""
+    if type(value) is int:
+        return str(value) if value in _HTTP_STATUSES else None
+    if not isinstance(value, str):
+        return None
+    value = value.rpartition("#")[2]  # AWS puts a namespace before it
+    return value if _CODE.fullmatch(value) else None
+
+
+def _errors_in(document: Mapping[str, Any], room: Room) -> Iterator[Mapping[str, Any]]:
+    """Yield the error objects of a document, the innermost of a place first."""
+    for place in room.refusals.places:
+        for found in values_at(document, place) if place else ():
+            if isinstance(found, Mapping):
+                yield found
+    for key, value in document.items():
+        if isinstance(key, str) and key.endswith("Exception"):  # AWS names the error by the key
+            yield {"code": key, **(value if isinstance(value, Mapping) else {})}
+    if document.get("type") in room.streams.failed or document.get("type") == "message":
+        document = {**document, "type": None}
+    yield document
+
+
+def _code_of(errors: list[Mapping[str, Any]], room: Room) -> str | None:
+    """Return the most telling code: of an account, else the first name, else a number."""
+    named: list[str] = []
+    numbers: list[str] = []
+    for error in errors:
+        for field in room.refusals.codes:
+            for value in values_at(error, field):
+                code = short_code(value)
+                if code is not None:
+                    (numbers if code.isdigit() else named).append(code)
+        if named or numbers:
+            break
+    codes = named + numbers
+    accounts = (code for code in codes if code.lower() in room.refusals.account)
+    return next(accounts, codes[0] if codes else None)
+
+
+def _text_of(errors: list[Mapping[str, Any]]) -> str:
+    texts = (text for error in errors for field in _MESSAGES for text in values_at(error, field))
+    found = [text[: messages.MOST_CHARACTERS] for text in texts if isinstance(text, str)]
+    return "\n".join(dict.fromkeys(found[:4]))
+
+
+def _wait_of(document: Any, text: str, room: Room, now: float) -> float | None:
+    found = [
+        seconds_of(value, form, now)
+        for path, form in room.waits.fields
+        for value in values_at(document, path)
+    ]
+    for pattern in room.waits.texts:
+        told = re.search(pattern, text, re.IGNORECASE)
+        found.append(None if told is None else seconds_of(told["wait"], Form.SECONDS, now))
+    # Google tells the seconds of the next minute in a field and those of the day in the text.
+    found.append(messages.wait_in(text, now))
+    return max((seconds for seconds in found if seconds is not None and seconds > 0), default=None)
+
+
+def _budget_of(document: Any, code: str | None, text: str, room: Room) -> Budget | None:
+    for path in room.waits.budget_fields:
+        for value in values_at(document, path):
+            found = messages.budget_in(value) if isinstance(value, str) else None
+            if found is not None:
+                return found
+    for pattern, budget in room.waits.budget_texts:
+        if re.search(pattern, text, re.IGNORECASE):
+            return budget
+    found = messages.budget_in(text) or (None if code is None else messages.budget_in(code))
+    return found if found is None or found.period is not Period.SECOND else None

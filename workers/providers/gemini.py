@@ -1,0 +1,127 @@
+"""Gemini's room (the Gemini API of Google AI Studio)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from forebay.contracts.identity import RequestDomain
+from forebay.workers.providers import openai
+from forebay.workers.providers.facts import (
+    Body,
+    Endpoint,
+    Form,
+    Provider,
+    Refusals,
+    Source,
+    Streams,
+    Usage,
+    Waits,
+)
+
+_API: Final = Source("ai.google.dev/api/generate-content")
+_LIMITS: Final = Source("ai.google.dev/gemini-api/docs/rate-limits")
+_REFUSAL: Final = Source("github.com/continuedev/continue/issues/11681")
+
+_MODEL: Final = r"/(?:models|tunedModels|endpoints)/(?P<model>[^/:]+)"
+
+CALLS: Final = (
+    Endpoint(
+        path=_MODEL + r":(?:generateContent|streamGenerateContent|generateAnswer|generateText)",
+        domain=RequestDomain.CHAT,
+        source=_API,
+    ),
+    Endpoint(
+        path=_MODEL + r":(?:embedContent|batchEmbedContents|embedText)",
+        domain=RequestDomain.EMBEDDING,
+        source=_API,
+    ),
+    Endpoint(
+        path=_MODEL + r":(?:predict|predictLongRunning)", domain=RequestDomain.IMAGE, source=_API
+    ),
+    Endpoint(path=_MODEL + r":countTokens", domain=None, source=_API),
+)
+
+BODY: Final = Body(
+    models=("model",),
+    prompts=(
+        "contents",
+        "systemInstruction",
+        "system_instruction",
+        "tools",
+        "content",
+        "requests",
+        "generationConfig.responseSchema",
+        "instances",
+    ),
+    bounds=("generationConfig.maxOutputTokens", "generation_config.max_output_tokens"),
+    answers=("generationConfig.candidateCount",),
+    source=_API,
+)
+
+USAGE: Final = Usage(
+    places=("usageMetadata",),
+    inputs=("promptTokenCount",),
+    more_inputs=("toolUsePromptTokenCount",),
+    outputs=("candidatesTokenCount",),
+    more_outputs=("thoughtsTokenCount",),
+    source=_API,
+)
+
+REFUSALS: Final = Refusals(
+    places=("error",),
+    codes=("status", "code"),
+    overload=frozenset({"resource_exhausted", "unavailable", "overloaded"}),
+    overload_statuses=frozenset({429, 503}),
+    account=frozenset({"permission_denied", "failed_precondition"}),
+    request=frozenset({"invalid_argument", "unauthenticated", "not_found", "out_of_range"}),
+    source=_API,
+)
+
+WAITS: Final = Waits(
+    headers=(("retry-after", Form.SECONDS),),
+    fields=(("error.details.retryDelay", Form.DURATION),),
+    budget_fields=(
+        "error.details.violations.quotaId",
+        "error.details.violations.quotaMetric",
+        "error.details.metadata.quota_limit",
+        "error.details.metadata.quota_metric",
+    ),
+    day_ends="America/Los_Angeles",
+    source=_REFUSAL,
+)
+
+STREAMS: Final = Streams(
+    kinds=("text/event-stream", "application/json"), failed=("error",), source=_API
+)
+
+ROOM: Final = Provider(
+    name="gemini",
+    title="Gemini API",
+    hosts=("generativelanguage.googleapis.com",),
+    endpoints=(
+        *CALLS,
+        *openai.CALLS,
+        Endpoint(
+            path=r"/(?:batches|cachedContents|files|corpora|operations|models|tunedModels)(?:/.*)?",
+            domain=None,
+            source=_API,
+            method="GET",
+        ),
+        Endpoint(
+            path=r"/(?:cachedContents|files|corpora|batches)(?:/.*)?",
+            domain=None,
+            source=_API,
+            method="",
+        ),
+    ),
+    body=BODY,
+    usage=USAGE,
+    refusals=REFUSALS,
+    waits=WAITS,
+    streams=STREAMS,
+    notes=(
+        "Budgets of a day end at midnight Pacific time (" + _LIMITS.page + ").",
+        "`quotaId` names the budget, as in `GenerateRequestsPerDayPerProjectPerModel-FreeTier`.",
+        "Thoughts are counted apart from the candidates, and are output.",
+    ),
+)

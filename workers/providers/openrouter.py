@@ -1,0 +1,67 @@
+"""OpenRouter's room."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from forebay.workers.providers import anthropic, openai
+from forebay.workers.providers.facts import (
+    Budget,
+    Endpoint,
+    Form,
+    Period,
+    Provider,
+    Refusals,
+    Source,
+    Unit,
+    Waits,
+)
+
+_ERRORS: Final = Source("openrouter.ai/docs/api/reference/errors-and-debugging.md")
+_LIMITS: Final = Source("openrouter.ai/docs/api/reference/limits")
+
+ROOM: Final = Provider(
+    name="openrouter",
+    title="OpenRouter",
+    hosts=("openrouter.ai",),
+    endpoints=(
+        *openai.CALLS,
+        *anthropic.CALLS,
+        *anthropic.BOOKKEEPING,
+        Endpoint(
+            path=r"/(?:auth|credits|generation|keys?|providers)(?:/.*)?",
+            domain=None,
+            source=_ERRORS,
+            method="",
+        ),
+        *openai.BOOKKEEPING,
+    ),
+    body=openai.BODY,
+    usage=openai.USAGE,
+    refusals=Refusals(
+        places=("error", "choices.error", "response.error"),
+        codes=("code", "type", "metadata.error_type"),
+        overload=frozenset({"429", "503", "529", "in_flight_budget_exhausted"}),
+        overload_statuses=frozenset({429, 503}),
+        account=frozenset({"402", "payment_required", "weight_exceeds_budget"}),
+        request=frozenset({"400", "401", "403", "413"}),
+        source=_ERRORS,
+    ),
+    waits=Waits(
+        headers=(("retry-after", Form.SECONDS),),
+        fields=(("error.metadata.headers.X-RateLimit-Reset", Form.EPOCH),),
+        budget_texts=(
+            (r"free-models-per-day", Budget(Unit.REQUESTS, Period.DAY)),
+            (r"free-models-per-min", Budget(Unit.REQUESTS, Period.MINUTE)),
+        ),
+        resets=((Unit.REQUESTS, None, "x-ratelimit-reset", Form.EPOCH),),
+        source=_LIMITS,
+    ),
+    streams=openai.STREAMS,
+    notes=(
+        (
+            "An error after the model has begun comes in a 200: in the body, in an event, or"
+            " within a choice whose `finish_reason` is `error`."
+        ),
+    ),
+)
