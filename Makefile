@@ -23,7 +23,7 @@ help:
 	@echo "make shared-capacity [ROW=...]  a fleet told nothing beside one that knows the limit; an hour and a half"
 	@echo "make reliability [SECTION=...]  the tables of docs/reliability.md, measured and written anew"
 	@echo "make property-long  10,000 random histories of a shard against its model"
-	@echo "make chaos  5,000 jobs under random kills for a minute, pills among them"
+	@echo "make chaos [SEED=...]  ten minutes of runs, jobs and SDK callers under faults that a seed decides"
 	@echo "make e2e-providers  against LiteLLM, nginx and a provider with three hidden limits; 40 minutes"
 	@echo "make e2e-sdks  the transports below older SDKs, LiteLLM and pydantic-ai, the proxy under Node's, in environments of their own"
 	@echo "make clean  removes all that these made, the virtual environment too"
@@ -81,7 +81,7 @@ e2e-providers: setup $(VENV)/apart/litellm-proxy
 	@$(BIN)/python -m tests.providers
 
 chaos: setup
-	@$(BIN)/python -m tests.chaos
+	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED))
 
 BELOW_SDKS := tests/contract/test_transports.py tests/contract/test_transport_failures.py
 TESTING := -e '.[embedded,httpx,mock,uvloop]' 'pytest>=8.3' 'pytest-asyncio>=1.0,<2' 'pytest-timeout>=2.3,<3' 'fakeredis[lua]>=2.26'

@@ -1,38 +1,86 @@
-"""``make chaos``: jobs under random kills, pills among them; each innocent one must succeed."""
+"""``make chaos``: runs, arq jobs and SDK callers under faults that a seed decides."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import json
 import sys
 import tempfile
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-from forebay.coordinator.server.embedded import EmbeddedServer
-from tests.chaos.fleet import Chaos, run
+from tests.chaos.program import Found, Given, run
+from tests.chaos.schedule import KINDS, LOSING, USUAL, Fault, schedule
+
+OUT = Path("out/chaos")
 
 
 def main() -> int:
-    """Run it on a server of its own, print what came of it; return the exit code."""
-    usual = Chaos()
+    """Run it, print faults and differences, and keep both; return 1 where there is a difference."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=usual.jobs)
-    parser.add_argument("--seconds", type=float, default=usual.seconds, help="of kills")
-    parser.add_argument("--workers", type=int, default=usual.workers, help="of ten slots each")
-    parser.add_argument("--kill-seconds", type=float, default=usual.kill_seconds, help="mean")
-    parser.add_argument("--seed", type=int, default=usual.seed)
-    chaos = Chaos(**vars(parser.parse_args()))
-    with (
-        EmbeddedServer() as server,
-        tempfile.TemporaryDirectory() as folder,
-        contextlib.ExitStack() as stack,
-    ):
-        found = asyncio.run(run(server.url, Path(folder), stack, chaos))
-    print(json.dumps({"given": asdict(chaos), "found": asdict(found)}, indent=1))
-    return 0 if found.is_as_promised else 1
+    parser.add_argument("--seconds", type=float, default=600.0, help="of faults [600]")
+    parser.add_argument("--seed", type=int, default=1, help="equal seeds, equal faults [1]")
+    parser.add_argument("--per-minute", type=float, default=20.0, help="faults [20]")
+    parser.add_argument(
+        "--kinds",
+        nargs="+",
+        choices=[*KINDS, "usual", "losing"],
+        default=["usual"],
+        help="usual: all that lose no state of the server; losing: those that do [usual]",
+    )
+    asked = parser.parse_args()
+    sets = {"usual": USUAL, "losing": LOSING}
+    kinds = [kind for name in asked.kinds for kind in sets.get(name, (name,))]
+    faults = schedule(asked.seed, asked.seconds, asked.per_minute, kinds)
+    OUT.mkdir(parents=True, exist_ok=True)
+    kept = OUT / f"seed-{asked.seed}"
+    kept.with_suffix(".schedule.json").write_text(_text([asdict(fault) for fault in faults]))
+    with tempfile.TemporaryDirectory(prefix="fb-chaos-") as folder:
+        given = Given(seconds=asked.seconds, seed=asked.seed)
+        found = asyncio.run(run(Path(folder), given, faults))
+        _report(found, faults)
+        if found.differences:
+            _keep(Path(folder), kept)
+            print(f"it replays: python -m tests.chaos {' '.join(sys.argv[1:])}")
+            print(f"what the observers read is kept in {kept}")
+    found_text = {
+        "given": vars(asked),
+        "injected": found.injected,
+        "counts": found.counts,
+        "differences": found.differences,
+    }
+    kept.with_suffix(".found.json").write_text(_text(found_text))
+    return 1 if found.differences else 0
+
+
+def _report(found: Found, faults: list[Fault]) -> None:
+    touched = Counter(
+        fault.kind
+        for fault in faults
+        if not any(fault.at <= at <= fault.at + fault.seconds + 10 for at, _ in found.differences)
+    )
+    print(f"{'fault':30} {'injected':>8} {'survived':>8}")
+    for kind, count in sorted(found.injected.items()):
+        print(f"{kind:30} {count:8} {touched[kind]:8}")
+    print(f"{'all':30} {found.injected.total():8} {touched.total():8}")
+    for name, count in found.counts.items():
+        print(f"{name}: {count}")
+    print(f"differences: {len(found.differences)}")
+    for at, what in found.differences:
+        print(f"  at {at:8.2f} s: {what}")
+
+
+def _keep(folder: Path, kept: Path) -> None:
+    kept.mkdir(exist_ok=True)
+    for file in folder.iterdir():
+        if file.is_file():
+            (kept / file.name).write_bytes(file.read_bytes())
+
+
+def _text(value: object) -> str:
+    return json.dumps(value, indent=1, default=str) + "\n"
 
 
 if __name__ == "__main__":

@@ -1,149 +1,161 @@
-"""Workers that are killed at random while they run jobs (issue 13, *How well*)."""
+"""The processes of a chaos run, each behind a pipe of its own, and begun again when they end."""
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import random
+import os
+import signal
+import subprocess
+import sys
 import time
-from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
-from subprocess import Popen
-from typing import Final
+from typing import Any, Final
 
-from forebay.workers.arq.pool import JobPool, create_pool
-from tests.chaos.app import STARTS, TWICE
-from tests.support import wait_until
-from tests.support_arq import check_books
-from tests.support_arq_fleet import ArqFleet
+from forebay.runtime import start_worker, stop_workers
+from tests.chaos.app import JOB_FILE
+from tests.chaos.pipes import Pipe
 
-APP: Final = "tests.chaos.app.WorkerSettings"
-PILLS: Final = ("exit", "segfault", "raise")
-ENDS_PROCESS: Final = ("exit", "segfault")
-SETTLE_SECONDS: Final = 120.0
-"""Far above what remains to be done when the kills are over."""
+ROOT: Final = Path(__file__).parents[2]
+TTL_SECONDS: Final = 3.0
+QUIET: Final = ("--log-level", "critical")
+Role = str
+"""``worker`` (arq jobs), ``cells`` (a worker of runs), ``caller`` or ``driver``."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Chaos:
-    """What a run is given.
+@dataclass(eq=False, kw_only=True)
+class Member:
+    """A place in the fleet: a process, or the next one that takes its place.
 
     Attributes:
-        jobs: innocent ones, which come evenly over the seconds.
-        seconds: of kills.
-        workers: processes, of ten slots each.
-        kill_seconds: mean time between two kills.
-        job_seconds: mean time of a job.
-        seed: of times and victims.
+        role: what it does.
+        pipe: between it and the server.
+        start: begins a process.
+        process: the one that runs now.
     """
 
-    jobs: int = 5_000
-    seconds: float = 60.0
-    workers: int = 4
-    kill_seconds: float = 1.5
-    job_seconds: float = 0.1
-    seed: int = 7
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
-    """What came of a run.
-
-    Attributes:
-        succeeded: innocent jobs with a result that says so.
-        failed: ids of innocent jobs that failed or have no result.
-        pills: pill -> the type of error that its result holds.
-        twice_at_once: jobs that were begun while they ran in a process that lived.
-        begun_again: innocent jobs that were begun more than once, as their process died.
-        kills: processes that were killed from outside.
-        ends: exit codes of all processes that ended, with how often.
-        seconds: until the last result.
-    """
-
-    succeeded: int
-    failed: tuple[str, ...]
-    pills: dict[str, str]
-    twice_at_once: tuple[str, ...]
-    begun_again: int
-    kills: int
-    ends: dict[int, int]
-    seconds: float
+    role: Role
+    pipe: Pipe
+    start: Callable[[], subprocess.Popen[bytes]]
+    process: subprocess.Popen[bytes]
 
     @property
-    def is_as_promised(self) -> bool:
-        """Whether each innocent job succeeded, none twice at once, and each pill failed alone."""
-        expected = dict.fromkeys(ENDS_PROCESS, "WorkerLost") | {"raise": "JobExecutionFailed"}
-        return not self.failed and not self.twice_at_once and self.pills == expected
+    def name(self) -> str:
+        """The process as the observers know it."""
+        return "runs" if self.role == "cells" else str(self.process.pid)
 
 
-async def run(url: str, folder: Path, stack: contextlib.ExitStack, chaos: Chaos) -> Found:
-    """Run jobs and kill their workers; the books must agree in the end.
+@dataclass(eq=False, kw_only=True)
+class Fleet:
+    """All processes of a run.
 
     Args:
-        url: an empty server.
-        folder: for the fleet.
-        stack: ends the processes.
-        chaos: how much of everything.
+        folder: for what they write.
+        base_url: the provider.
+
+    Attributes:
+        members: by place.
+        deaths: when each process ended, by its id.
+        runs: ids of the runs that were begun, in order.
     """
-    fleet, draw = ArqFleet(url, folder, stack), random.Random(chaos.seed)
-    async with (
-        await create_pool(url) as jobs,
-        fleet.supervised(chaos.workers, "--slots", "10", settings=APP) as supervised,
-    ):
-        await wait_until(lambda: _members(fleet) >= chaos.workers, timeout=SETTLE_SECONDS)
-        began = time.monotonic()
-        killing = asyncio.create_task(_kill(supervised.workers, chaos, draw))
-        await _submit(jobs, chaos, draw)
-        kills = await killing
-        ids = [*PILLS, *(f"i{number}" for number in range(chaos.jobs))]
-        keys = [f"arq:result:{job_id}" for job_id in ids]
 
-        async def is_over() -> bool:
-            return await jobs.exists(*keys) == len(keys)
+    folder: Path
+    base_url: str
+    members: list[Member] = field(default_factory=list)
+    deaths: dict[str, float] = field(default_factory=dict)
+    runs: list[str] = field(default_factory=list)
+    is_ending: bool = False
+    unexpected: list[str] = field(default_factory=list)
 
-        await wait_until(is_over, timeout=SETTLE_SECONDS)
-        took = time.monotonic() - began
-        results = {result.job_id: result for result in await jobs.all_job_results()}
-        starts = await jobs.hgetall(STARTS)
-        twice = await jobs.lrange(TWICE, 0, -1)
-    await check_books(url)
-    innocent = {job_id: one for job_id, one in results.items() if job_id not in PILLS}
-    return Found(
-        succeeded=sum(one.success for one in innocent.values()),
-        failed=tuple(job_id for job_id, one in innocent.items() if not one.success),
-        pills={how: results[how].result.error_type for how in PILLS},
-        twice_at_once=tuple(job_id.decode() for job_id in twice),
-        begun_again=sum(int(n) > 1 for name, n in starts.items() if name.decode() in innocent),
-        kills=kills,
-        ends=dict(Counter(supervised.ends)),
-        seconds=round(took, 1),
-    )
+    def of(self, *roles: Role) -> list[Member]:
+        """Return the members with one of these roles."""
+        return [member for member in self.members if member.role in roles]
 
+    def add(self, role: Role, pipe: Pipe, start: Callable[[], subprocess.Popen[bytes]]) -> None:
+        """Begin a member."""
+        self.members.append(Member(role=role, pipe=pipe, start=start, process=start()))
 
-def _members(fleet: ArqFleet) -> int:
-    return int(fleet.client.zcard(b"fb:{pool:default}:idle"))
+    # -- what is begun
 
+    def add_worker(self, pipe: Pipe) -> None:
+        """Begin a worker of arq's jobs."""
+        app = "tests.chaos.app.WorkerSettings"
+        environ = {JOB_FILE: str(self.folder / "jobs"), "PYTHONPATH": str(ROOT)}
+        options = ("--ttl", str(TTL_SECONDS), "--slots", "5", *QUIET)
+        self.add("worker", pipe, lambda: start_worker(pipe.url, app, *options, environ=environ))
 
-async def _submit(jobs: JobPool, chaos: Chaos, draw: random.Random) -> None:
-    """Enqueue the jobs evenly over the seconds, the pills among them."""
-    began = time.monotonic()
-    pills = dict(zip(draw.sample(range(chaos.jobs // 2), len(PILLS)), PILLS, strict=True))
-    for number in range(chaos.jobs):
-        ahead = began + number * chaos.seconds / chaos.jobs - time.monotonic()
-        if ahead > 0:
-            await asyncio.sleep(ahead)
-        if number in pills:
-            await jobs.enqueue_job("pill", pills[number], _job_id=pills[number])
-        seconds = draw.expovariate(1 / chaos.job_seconds)
-        await jobs.enqueue_job("innocent", seconds, _job_id=f"i{number}", _group=f"g{number % 7}")
+    def add_cells_worker(self, pipe: Pipe) -> None:
+        """Begin a worker of runs."""
+        host = self.base_url.split("/")[2]
+        options = ("--ttl", str(TTL_SECONDS), "--slots", "4", "--pool", "runs", *QUIET)
+        options += ("--allow-host", host, "--allow-path", str(self.folder))
+        environ = {"FOREBAY_PROVIDER_LOCAL_BASE_URL": self.base_url, "PYTHONPATH": str(ROOT)}
+        self.add("cells", pipe, lambda: start_worker(pipe.url, *options, environ=environ))
 
+    def add_caller(self, pipe: Pipe, tenants: str, seed: int) -> None:
+        """Begin a process of SDK callers."""
+        terms = (pipe.url, self.base_url, str(self.folder), tenants, str(seed))
+        self.add("caller", pipe, lambda: self._python("tests.chaos.caller", *terms))
 
-async def _kill(workers: list[Popen[bytes]], chaos: Chaos, draw: random.Random) -> int:
-    """Kill one worker after the other at random; return how many."""
-    ends_at, kills = time.monotonic() + chaos.seconds, 0
-    while (pause := draw.expovariate(1 / chaos.kill_seconds)) < ends_at - time.monotonic():
-        await asyncio.sleep(pause)
-        draw.choice(workers).kill()
-        kills += 1
-    return kills
+    def add_driver(self, pipe: Pipe) -> None:
+        """Begin to drive one run after the other."""
+        self.add("driver", pipe, lambda: self._drive(pipe))
+
+    def _drive(self, pipe: Pipe) -> subprocess.Popen[bytes]:
+        if not self.runs or (self.folder / f"{self.runs[-1]}.done").exists():
+            self.runs.append(f"run-{len(self.runs)}")
+        workflow = str(self.folder / "workflow.toml")
+        return self._python("tests.chaos.driver", pipe.url, workflow, self.runs[-1])
+
+    def _python(self, module: str, *arguments: str) -> subprocess.Popen[bytes]:
+        environ = {"PYTHONPATH": str(ROOT), "FOREBAY_PROVIDER_LOCAL_BASE_URL": self.base_url}
+        with (self.folder / "log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                env={**os.environ, **environ},
+                stdout=log,
+                stderr=log,
+            )
+
+    # -- supervision
+
+    async def supervise(self) -> None:
+        """Begin again each process that ends, until the run does."""
+        while True:
+            for member in self.members:
+                if member.process.poll() is not None:
+                    self._bury(member)
+                    member.process = member.start()
+            await asyncio.sleep(0.05)
+
+    def _bury(self, member: Member) -> None:
+        self.deaths.setdefault(str(member.process.pid), time.monotonic())
+        if member.role == "caller" and member.process.returncode not in {-9, -15}:
+            self.unexpected.append(f"a caller ended with {member.process.returncode}")
+        if member.process.stdin is not None:
+            member.process.stdin.close()
+
+    def kill(self, member: Member) -> None:
+        """Kill a process; another takes its place."""
+        member.process.kill()
+        member.process.wait()
+        self.deaths[str(member.process.pid)] = time.monotonic()
+
+    async def stop(self, member: Member, seconds: float) -> None:
+        """Stop a process for a while."""
+        process = member.process
+        process.send_signal(signal.SIGSTOP)
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            if process.poll() is None:
+                process.send_signal(signal.SIGCONT)
+
+    def end(self, *roles: Role) -> None:
+        """End members in good order, or in none if they do not end."""
+        ended: list[Any] = [member.process for member in self.of(*roles)]
+        self.members = [member for member in self.members if member.role not in roles]
+        stop_workers(ended, grace_seconds=15.0)
+        for process in ended:
+            process.wait(15)

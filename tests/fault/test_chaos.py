@@ -1,18 +1,24 @@
-"""A short ``make chaos``: random kills and pills cost no innocent job (issue 13, *How well*)."""
+"""A short ``make chaos``: no difference under a schedule of faults (issue 16, 8)."""
 
 from __future__ import annotations
 
-import contextlib
+from pathlib import Path
 
-from tests.chaos.fleet import Chaos, run
+import pytest
+
+from tests.chaos.program import Given, run
+from tests.chaos.schedule import USUAL, schedule
+
+SECONDS = 20.0
 
 
-async def test_each_innocent_job_succeeds_under_random_kills_and_none_twice_at_once(
-    redis_url, tmp_path
-):
-    chaos = Chaos(jobs=300, seconds=8.0, workers=3, kill_seconds=1.0, job_seconds=0.05)
-    with contextlib.ExitStack() as stack:
-        found = await run(redis_url, tmp_path, stack, chaos)
-    assert found.is_as_promised, found
-    assert found.succeeded == chaos.jobs
-    assert found.kills > 0
+@pytest.mark.timeout(240)
+async def test_nothing_differs_under_faults_of_every_usual_kind(tmp_path: Path) -> None:
+    faults = schedule(16, SECONDS, 60 * len(USUAL) / SECONDS, USUAL)
+    assert {fault.kind for fault in faults} == set(USUAL)
+    found = await run(tmp_path, Given(seconds=SECONDS), faults)
+    assert found.differences == []
+    assert found.injected.total() == len(USUAL)
+    assert found.counts["calls_told"]["ok"] > 0
+    assert found.counts["jobs"] > 0
+    assert found.counts["runs"] > 0

@@ -1,0 +1,282 @@
+"""What a chaos run looks at from outside of the code under test, and what differs. Pure.
+
+Instants are of CLOCK_MONOTONIC, which all processes of a machine share.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any, Final, NamedTuple
+
+ALL: Final = "all"
+"""The process of a window that concerns every process."""
+RUNS: Final = "runs"
+"""The process of calls that say of themselves nothing: those of the workers of runs."""
+LONGEST_CALL_SECONDS: Final = 4.0
+"""A lease that was granted before a cap fell may be out for so long."""
+UNNOTICED_SECONDS: Final = 0.25
+"""Within which the provider notices that a client has left."""
+SAME_INSTANT_SECONDS: Final = 0.01
+"""Within which the provider's and the run's clocks agree."""
+
+
+class Window(NamedTuple):
+    """From one instant to another, a process may lose its membership while it calls."""
+
+    begin: float
+    end: float
+    process: str
+
+
+class CapMove(NamedTuple):
+    """The cap was moved; it took force between two instants."""
+
+    begin: float
+    end: float
+    cap: int
+
+
+class Difference(NamedTuple):
+    """What must not be, and when."""
+
+    at: float
+    what: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProviderCall:
+    """A call as the provider saw it.
+
+    Attributes:
+        process: the process id that it named, or `RUNS`.
+        is_left: whether its client left before the answer was complete.
+    """
+
+    begin: float
+    end: float
+    process: str
+    status: int
+    is_left: bool
+
+
+def read_calls(records: Iterable[Mapping[str, Any]], began_at: float) -> list[ProviderCall]:
+    """Return the calls that a provider served, from its log.
+
+    Args:
+        records: of the log.
+        began_at: the instant at which the provider's clock was 0.
+    """
+    return [
+        ProviderCall(
+            begin=began_at + record["arrived_at"],
+            end=began_at + record["finished_at"],
+            process=record["tag"] or RUNS,
+            status=record["status"],
+            is_left=record["status"] == 499,
+        )
+        for record in records
+        if record["kind"] == "request" and record["refused_by"] is None
+    ]
+
+
+# -- the provider: how many calls at once
+
+
+def overruns(
+    calls: Sequence[ProviderCall],
+    caps: Sequence[CapMove],
+    windows: Sequence[Window],
+) -> list[Difference]:
+    """Return the instants at which more calls were in flight than the cap allows.
+
+    Left out are the calls of processes that may have been expired while they called (spec 01,
+    invariant 5). Of several instants within a second the first is told.
+
+    Args:
+        calls: all that the provider served.
+        caps: from the first on, which was in force at the begin.
+        windows: in which processes may lose their membership.
+    """
+    changes = []
+    for call in calls:
+        if not _may_be_expired(call, windows):
+            end = call.end - (UNNOTICED_SECONDS if call.is_left else SAME_INSTANT_SECONDS)
+            if end > call.begin:
+                changes += [(call.begin, 1, call), (end, -1, call)]
+    changes.sort(key=lambda change: (change[0], change[1]))
+    found: list[Difference] = []
+    in_flight: list[ProviderCall] = []
+    for at, change, call in changes:
+        if change < 0:
+            in_flight.remove(call)
+            continue
+        in_flight.append(call)
+        if len(in_flight) > (cap := _allowed(caps, at)) and not (found and at - found[-1].at < 1):
+            by = sorted({call.process for call in in_flight})
+            found.append(Difference(at, f"{len(in_flight)} calls at a cap of {cap}, by {by}"))
+    return found
+
+
+def _may_be_expired(call: ProviderCall, windows: Sequence[Window]) -> bool:
+    return any(
+        window.process in {ALL, call.process}
+        and call.begin <= window.end
+        and window.begin <= call.end
+        for window in windows
+    )
+
+
+def _allowed(caps: Sequence[CapMove], at: float) -> int:
+    """Return the largest cap under which a call at an instant may have been granted."""
+    in_force = [caps[0].cap]
+    for move in caps[1:]:
+        if move.begin > at + SAME_INSTANT_SECONDS:
+            break
+        if move.end < at - LONGEST_CALL_SECONDS:
+            in_force = []
+        in_force.append(move.cap)
+    return max(in_force)
+
+
+def standstills(
+    calls: Sequence[ProviderCall],
+    windows: Sequence[tuple[float, float]],
+    most_seconds: float,
+    end: float,
+) -> list[Difference]:
+    """Return from when on nothing was answered for too long, though no fault was under way.
+
+    Args:
+        calls: all that the provider served.
+        windows: begin and end of faults, in any order.
+        most_seconds: without a fault and without an answer.
+        end: of the run.
+    """
+    answers = sorted(call.end for call in calls if call.status == 200)
+    found = []
+    for before, after in pairwise([*answers, end]):
+        idle = after - before - _covered(windows, before, after)
+        if idle > most_seconds:
+            found.append(Difference(before, f"nothing was answered for {after - before:.1f} s"))
+    return found
+
+
+def _covered(windows: Sequence[tuple[float, float]], begin: float, end: float) -> float:
+    """Return how much of a time lies within windows."""
+    total, at = 0.0, begin
+    for window_begin, window_end in sorted(windows):
+        start, stop = max(window_begin, at), min(window_end, end)
+        if stop > start:
+            total, at = total + stop - start, stop
+    return total
+
+
+# -- jobs
+
+
+@dataclass(kw_only=True, slots=True)
+class JobStart:
+    """One start of a job, in a process; it ends, or its process does."""
+
+    job: str
+    process: str
+    begin: float
+    end: float | None = None
+
+
+@dataclass(kw_only=True, slots=True)
+class Jobs:
+    """What the jobs wrote into their file.
+
+    Attributes:
+        starts: of each job, in order.
+    """
+
+    starts: dict[str, list[JobStart]] = field(default_factory=dict)
+
+
+def read_jobs(lines: Iterable[Sequence[Any]]) -> Jobs:
+    """Return what the lines of the job file tell."""
+    jobs = Jobs()
+    for at, word, job, pid in lines:
+        starts = jobs.starts.setdefault(job, [])
+        if word == "begin":
+            starts.append(JobStart(job=job, process=str(pid), begin=at))
+        else:
+            for start in starts:
+                if start.process == str(pid) and start.end is None:
+                    start.end = at
+    return jobs
+
+
+def twice_at_once(
+    jobs: Jobs, deaths: Mapping[str, float], windows: Sequence[Window], end: float
+) -> list[Difference]:
+    """Return the starts of jobs that were running already in a process that was a member.
+
+    Args:
+        jobs: what they wrote.
+        deaths: when processes ended.
+        windows: in which processes may lose their membership.
+        end: of the run.
+    """
+    found = []
+    for job, starts in jobs.starts.items():
+        for before, after in pairwise(starts):
+            until = before.end or deaths.get(before.process, end)
+            was_member = not any(
+                window.process in {ALL, before.process}
+                and before.begin <= window.end
+                and window.begin <= until
+                for window in windows
+            )
+            if after.begin < until and was_member:
+                found.append(
+                    Difference(after.begin, f"job {job} began while it ran in {before.process}")
+                )
+    return found
+
+
+def unfinished(
+    jobs: Jobs, submitted: Iterable[str], results: Mapping[str, bool], end: float
+) -> list[Difference]:
+    """Return the innocent jobs that were taken and have no result, or one that is no success."""
+    found = []
+    for job in submitted:
+        ended = any(start.end is not None for start in jobs.starts.get(job, []))
+        if job not in results:
+            word = "ran to its end but has no result" if ended else "never ran to its end"
+            found.append(Difference(end, f"job {job} {word}"))
+        elif not results[job]:
+            found.append(Difference(end, f"job {job} failed"))
+        elif not ended:
+            found.append(Difference(end, f"job {job} has a result and never ran to its end"))
+    return found
+
+
+# -- runs and callers
+
+
+def wrong_output(
+    run_id: str, output: Sequence[str], dropped: Sequence[str], asked: Sequence[str], end: float
+) -> list[Difference]:
+    """Return how the output of a run differs from one record, or one drop, for each asked."""
+    found = []
+    if len(output) != len(set(output)):
+        found.append(Difference(end, f"run {run_id} wrote a record twice"))
+    if missing := set(asked) - set(output) - set(dropped):
+        found.append(Difference(end, f"run {run_id} neither wrote nor dropped {sorted(missing)}"))
+    if unasked := set(output) - set(asked):
+        found.append(Difference(end, f"run {run_id} wrote {sorted(unasked)}, which nobody asked"))
+    return found
+
+
+def badly_told(lines: Iterable[Sequence[Any]]) -> list[Difference]:
+    """Return the calls that were left hanging, or ended with an error without a type of ours."""
+    return [
+        Difference(began, f"a caller was told {what!r} after {ended - began:.1f} s")
+        for began, ended, what in lines
+        if what == "hung" or what.startswith("untyped")
+    ]

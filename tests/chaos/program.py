@@ -1,0 +1,374 @@
+"""One chaos run: runs, arq jobs and SDK callers at once, under the faults of a schedule."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+
+from forebay.contracts.errors import ForebayError
+from forebay.contracts.settings import MemberSettings
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.tasks.controller import TaskAdmissionController
+from forebay.coordinator.tasks.snapshots import audit_pool
+from forebay.workers.arq.pool import JobPool, create_pool
+from tests.chaos import observers
+from tests.chaos.caller import CAP
+from tests.chaos.faults import POOL, SHARD, TENANTS, USUAL_TRUTH, Scene, inject
+from tests.chaos.fleet import Fleet
+from tests.chaos.observers import CapMove, Difference
+from tests.chaos.pipes import Pipe
+from tests.chaos.schedule import LOSING, Fault
+from tests.chaos.servers import Servers
+from tests.support import wait_until
+
+RECORDS: Final = 12
+PILLS: Final = {"exit": "WorkerLost", "segfault": "WorkerLost", "raise": "JobExecutionFailed"}
+START_SECONDS: Final = 90.0
+"""Within which every process has done something, on a busy machine."""
+QUIET_SECONDS: Final = 90.0
+"""Within which all that was begun is over, once faults are."""
+STANDSTILL_SECONDS: Final = 12.0
+"""Without a fault under way: a TTL, a reconnect, a cooldown, and a busy machine."""
+WORKFLOW: Final = """
+name = "chaos"
+buffer_size = 4
+max_concurrent_row_groups = 2
+
+[output]
+path = "out.jsonl"
+
+[providers.local]
+base_url = "{base_url}"
+
+[models.writer]
+provider = "local"
+model = "mock-large"
+max_parallel_requests = {cap}
+
+[[columns]]
+names = ["number"]
+generator = "seed"
+path = "seeds.csv"
+
+[[columns]]
+name = "text"
+generator = "llm_text"
+model = "writer"
+prompt = "Say {{{{ number }}}}."
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Given:
+    """What a run is given.
+
+    Attributes:
+        seconds: of faults.
+        jobs_per_second: how many arq jobs come.
+        workers: of arq jobs; one more makes the cells of runs.
+        callers: processes of SDK callers.
+        seed: of jobs; the schedule has its own.
+    """
+
+    seconds: float
+    jobs_per_second: float = 4.0
+    workers: int = 2
+    callers: int = 2
+    seed: int = 1
+
+
+@dataclass(kw_only=True)
+class Found:
+    """What came of a run.
+
+    Attributes:
+        injected: faults by kind.
+        differences: by the observers, with seconds since the run began.
+        counts: what was done meanwhile.
+    """
+
+    injected: Counter[str] = field(default_factory=Counter)
+    differences: list[Difference] = field(default_factory=list)
+    counts: dict[str, Any] = field(default_factory=dict)
+
+
+async def run(folder: Path, given: Given, faults: Sequence[Fault]) -> Found:
+    """Run it in a folder, which keeps what its observers read.
+
+    Raises:
+        AssertionError: it could not be begun or ended, which is no difference yet a fault.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        scene, jobs, zero = await _begin(stack, folder, given)
+        began = time.monotonic()
+        chaos = _Chaos(scene, jobs, given, began)
+        found = await chaos.run(faults)
+        await chaos.observe(found, zero, has_lost_state=any(f.kind in LOSING for f in faults))
+    found.differences = [Difference(round(at - began, 2), what) for at, what in found.differences]
+    found.differences.sort()
+    return found
+
+
+async def _begin(
+    stack: contextlib.AsyncExitStack, folder: Path, given: Given
+) -> tuple[Scene, JobPool, float]:
+    """Begin server, provider and fleet; return also when the clock of the provider's log was 0."""
+    pipes: list[Pipe] = []
+    servers = Servers(folder, pipes)
+    stack.callback(servers.close)
+    await servers.until_ready()
+
+    async def pipe() -> Pipe:
+        made = Pipe(servers.primary.port)
+        await made.open()
+        stack.push_async_callback(made.close)
+        pipes.append(made)
+        return made
+
+    base_url, zero = _begin_provider(stack.enter_context(contextlib.ExitStack()), folder)
+    (folder / "weights").write_text("{}")
+    (folder / "jobs").touch()
+    (folder / "workflow.toml").write_text(WORKFLOW.format(base_url=base_url, cap=CAP))
+    (folder / "seeds.csv").write_text("\n".join(["number", *map(str, range(RECORDS))]) + "\n")
+    fleet = Fleet(folder=folder, base_url=base_url)
+    stack.callback(lambda: fleet.end("worker", "cells", "caller", "driver"))
+    own = await pipe()
+    patient = MemberSettings(ttl_seconds=3.0, call_timeout_seconds=2.0)
+    coordinator = await stack.enter_async_context(await Coordinator.open(own.url, patient))
+    tasks = TaskAdmissionController(coordinator, POOL)
+    stack.push_async_callback(tasks.close)
+    jobs = await stack.enter_async_context(await create_pool(own.url))
+    for _ in range(given.workers):
+        fleet.add_worker(await pipe())
+    fleet.add_cells_worker(await pipe())
+    for number in range(given.callers):
+        fleet.add_caller(await pipe(), ",".join(TENANTS), given.seed + 100 * number)
+    fleet.add_driver(await pipe())
+    scene = Scene(
+        fleet=fleet,
+        servers=servers,
+        provider_url=base_url.removesuffix("/v1"),
+        own=own,
+        coordinator=coordinator,
+        tasks=tasks,
+        enqueue=_unset,
+    )
+    scene.caps.append(CapMove(0.0, 0.0, CAP))
+    await scene.truth(**USUAL_TRUTH)
+    await jobs.enqueue_job("innocent", 0.0, _job_id="first")
+    named = [member.name for member in fleet.of("caller", "cells")]
+
+    def is_at_work() -> bool:
+        seen = {call.process for call in observers.read_calls(_json_lines(folder / "provider"), 0)}
+        return seen >= set(named) and "end" in (folder / "jobs").read_text()
+
+    await wait_until(is_at_work, timeout=START_SECONDS)
+    return scene, jobs, zero
+
+
+async def _unset(*_arguments: Any) -> None:
+    raise AssertionError("no jobs yet")
+
+
+def _begin_provider(stack: contextlib.ExitStack, folder: Path) -> tuple[str, float]:
+    log = stack.enter_context((folder / "log").open("ab"))
+    process = stack.enter_context(
+        subprocess.Popen(
+            [sys.executable, "-m", "forebay", "mock-provider", "--log", folder / "provider"],
+            stdout=subprocess.PIPE,
+            stderr=log,
+        )
+    )
+    stack.callback(process.terminate)
+    assert process.stdout is not None
+    base_url = process.stdout.readline().decode().split()[-1]
+    before = time.monotonic()
+    httpx.post(f"{base_url.removesuffix('/v1')}/truth", json={"concurrency": 12})
+    after = time.monotonic()
+    told = _json_lines(folder / "provider")[-1]
+    return base_url, (before + after) / 2 - told["at"]
+
+
+class _Chaos:
+    """A run under way."""
+
+    def __init__(self, scene: Scene, jobs: JobPool, given: Given, began: float) -> None:
+        self._scene = scene
+        self._jobs = jobs
+        self._given = given
+        self._began = began
+        self._submitted: list[str] = []
+        scene.enqueue = self._enqueue
+
+    async def run(self, faults: Sequence[Fault]) -> Found:
+        found = Found()
+        fleet = self._scene.fleet
+        supervising = asyncio.create_task(fleet.supervise())
+        submitting = asyncio.create_task(self._submit())
+        injecting: set[asyncio.Task[None]] = set()
+        try:
+            for fault in faults:
+                await asyncio.sleep(max(0.0, self._began + fault.at - time.monotonic()))
+                injecting.add(asyncio.create_task(inject(self._scene, fault)))
+                found.injected[fault.kind] += 1
+            await asyncio.sleep(max(0.0, self._began + self._given.seconds - time.monotonic()))
+            await asyncio.gather(submitting, *injecting)
+            await self._undo()
+            await self._until(self._is_quiet, "what was begun is over", found)
+        finally:
+            for task in (supervising, submitting, *injecting):
+                task.cancel()
+            await asyncio.gather(supervising, submitting, *injecting, return_exceptions=True)
+        await asyncio.to_thread(fleet.end, "caller", "driver")
+        return found
+
+    async def _undo(self) -> None:
+        """Set everything as it was, so that what is left can end."""
+        scene = self._scene
+        await scene.truth(**USUAL_TRUTH)
+        await scene.move_cap(CAP)
+        await scene.operate(lambda: scene.tasks.set_limit("submission", 10))
+
+    async def _until(
+        self, predicate: Callable[[], Awaitable[bool]], what: str, found: Found
+    ) -> None:
+        deadline = time.monotonic() + QUIET_SECONDS
+        while not await predicate():
+            if time.monotonic() > deadline:
+                found.differences.append(
+                    Difference(time.monotonic(), f"not within {QUIET_SECONDS:g} s: {what}")
+                )
+                return
+            await asyncio.sleep(0.2)
+
+    # -- jobs
+
+    async def _submit(self) -> None:
+        """Let jobs come, three pills among them."""
+        given, draw = self._given, random.Random(self._given.seed)
+        count = int(given.seconds * given.jobs_per_second)
+        pills = dict(zip(draw.sample(range(count // 2), len(PILLS)), PILLS, strict=True))
+        for number in range(count):
+            due = self._began + number / given.jobs_per_second
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            if number in pills:
+                await self._enqueue("pill", pills[number], pills[number])
+            seconds = min(2.0, draw.expovariate(1 / 0.3))
+            await self._enqueue("innocent", seconds, f"i{number}")
+
+    async def _enqueue(self, function: str, argument: Any, job_id: str) -> None:
+        """Enqueue a job, again until the server has taken it."""
+
+        async def once() -> None:
+            group = f"g{len(self._submitted) % 5}"
+            await self._jobs.enqueue_job(function, argument, _job_id=job_id, _group=group)
+
+        await self._scene.operate(once)
+        self._submitted.append(job_id)
+
+    async def _results(self) -> dict[str, Any]:
+        return {result.job_id: result for result in await self._jobs.all_job_results()}
+
+    async def _is_quiet(self) -> bool:
+        """Whether each job has a result, and the run that is driven has its output."""
+        try:
+            results = await self._results()
+        except (ForebayError, OSError):
+            return False
+        fleet = self._scene.fleet
+        has_run = (fleet.folder / f"{fleet.runs[0]}.done").exists()
+        return has_run and set(results) >= set(self._submitted)
+
+    # -- what the observers say
+
+    async def observe(self, found: Found, zero: float, *, has_lost_state: bool) -> None:
+        scene, end = self._scene, time.monotonic()
+        fleet, folder = scene.fleet, scene.fleet.folder
+        await self._until(self._books_agree, "the audits agree and nothing is held", found)
+        calls = observers.read_calls(_json_lines(folder / "provider"), zero)
+        told = [line for file in folder.glob("calls-*") for line in _json_lines(file)]
+        jobs = observers.read_jobs(_json_lines(folder / "jobs"))
+        results = await self._results()
+        innocent = [job for job in self._submitted if job not in PILLS]
+        succeeded = {job: result.success for job, result in results.items()}
+        found.differences += observers.overruns(calls, scene.caps, scene.lost)
+        found.differences += observers.standstills(
+            calls, scene.under_way, STANDSTILL_SECONDS, self._began + self._given.seconds
+        )
+        found.differences += observers.twice_at_once(jobs, fleet.deaths, scene.lost, end)
+        if not has_lost_state:  # payloads and results are gone with the server's data
+            found.differences += observers.unfinished(jobs, innocent, succeeded, end)
+            found.differences += [
+                Difference(end, f"pill {pill} ended as {type(results[pill].result).__name__}")
+                for pill, error in PILLS.items()
+                if pill in results and getattr(results[pill].result, "error_type", "") != error
+            ]
+        found.differences += observers.badly_told(told)
+        found.differences += [Difference(end, what) for what in fleet.unexpected]
+        found.counts = {
+            "provider_calls": len(calls),
+            "most_in_flight": _most_at_once(calls),
+            "calls_told": dict(Counter(what for _began, _ended, what in told)),
+            "longest_call_seconds": round(max((e - b for b, e, _w in told), default=0.0), 1),
+            "jobs": len(innocent),
+            "jobs_begun_again": sum(len(starts) > 1 for starts in jobs.starts.values()),
+            "runs": self._observe_runs(found, end),
+        }
+
+    def _observe_runs(self, found: Found, end: float) -> int:
+        """Look at the output of each run that is over; return how many are."""
+        over = 0
+        asked = [str(number) for number in range(RECORDS)]
+        for run_id in self._scene.fleet.runs:
+            done = self._scene.fleet.folder / f"{run_id}.done"
+            if done.exists():
+                over += 1
+                told = json.loads(done.read_text())
+                output = [str(row["number"]) for row in _json_lines(Path(told["output"]))]
+                dropped = _json_lines(Path(told["dropped"])) if told["dropped"] else []
+                missing = asked if len(output) + len(dropped) >= RECORDS else []
+                kept = [number for number in asked if number not in output] if missing else []
+                found.differences += observers.wrong_output(run_id, output, kept, asked, end)
+        return over
+
+    async def _books_agree(self) -> bool:
+        coordinator = self._scene.coordinator
+        try:
+            requests = RequestPressureSnapshotProvider(coordinator)
+            shard = await requests.global_snapshot(SHARD)
+            audits = [await audit_pool(coordinator, POOL), await audit_pool(coordinator, "runs")]
+            audits.append(await requests.audit(SHARD))
+        except ForebayError:
+            return False
+        return all(audit.ok for audit in audits) and not shard.waiters
+
+
+def _most_at_once(calls: Sequence[observers.ProviderCall]) -> int:
+    changes = sorted([(c.begin, 1) for c in calls] + [(c.end, -1) for c in calls])
+    most = now = 0
+    for _at, change in changes:
+        now += change
+        most = max(most, now)
+    return most
+
+
+def _json_lines(path: Path) -> list[Any]:
+    """Return the lines of a file that are whole: a process may have been killed within its last."""
+    found = []
+    for line in path.read_text().splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            found.append(json.loads(line))
+    return found
