@@ -1,6 +1,6 @@
 """Records as tools find them in a shard's ``meta``: texts with "|" between their parts.
 
-``lua/lib/records.lua`` writes them; which parts there are, its readers' own lists say.
+``lua/lib/shard/records.lua`` writes them; which parts there are, its readers' own lists say.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
 -- Lines for people, of at most 80 columns; nothing is cut: what is longer goes on below, indented.
+-- @include lib/split
 local TEXT = { width = 80, indent = '    ' }
 
 -- Add parts on as few lines as they need; a part that is longer than a line, such as a name, is broken.

@@ -21,12 +21,10 @@
 -- Invariant
 --   an expired membership can never come back to life
 -- @bind
--- @include lib/clock
 -- @include lib/time
--- @include lib/int
--- @include lib/head
--- @include lib/keep_all
--- @include lib/watch
+-- @include lib/shard/head
+-- @include lib/shard/expiry
+-- @include lib/shard/watch
 
 local stored = redis.call('HMGET', K.meta, 'schema', 'record')
 local head = HEAD.parse(stored[2])
@@ -43,5 +41,5 @@ redis.call('ZADD', K.members, int(head.now_us + tonumber(ttl_us)), member_id)
 WATCH.begin(head, member_id, ttl_us)
 redis.call('HSET', K.meta, 'record', HEAD.text(head))
 redis.call('ZADD', K.suspects, 'XX', 0, member_id)
-keep_all(keep_ms)
+EXPIRY.renew_all(keep_ms)
 return '[' .. int(head.now_us) .. ',' .. redis.call('ZCARD', K.members) .. ']'

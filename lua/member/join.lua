@@ -24,13 +24,11 @@
 -- Invariant
 --   a member that cannot speak the shard's schema changes nothing; a shard is born empty
 -- @bind
--- @include lib/clock
 -- @include lib/time
--- @include lib/int
--- @include lib/events
--- @include lib/head
--- @include lib/keep_all
--- @include lib/watch
+-- @include lib/shard/events
+-- @include lib/shard/head
+-- @include lib/shard/expiry
+-- @include lib/shard/watch
 
 local stored = redis.call('HMGET', K.meta, 'schema', 'generation', 'run_id', 'record')
 if stored[1] and stored[1] ~= schema then
@@ -56,7 +54,7 @@ if redis.call('ZADD', K.members, int(now_us + tonumber(ttl_us)), member_id) == 1
   emit('member_joined', 'member_id', member_id)
 end
 WATCH.begin(head, member_id, ttl_us)
-write_events(head)
+EVENTS.write(head)
 redis.call('HSET', K.meta, 'record', HEAD.text(head))
-keep_all(keep_ms)
+EXPIRY.renew_all(keep_ms)
 return '[' .. int(now_us) .. ',"' .. stored[2] .. '",' .. redis.call('ZCARD', K.members) .. ']'

@@ -39,25 +39,7 @@
 -- Invariant
 --   changes nothing, the clock neither
 -- @bind
-local GROUP_EXTRA = {}
--- luacheck: push ignore 211 241
--- @include lib/schema
--- @include lib/clock
--- @include lib/time
--- @include lib/int
--- @include lib/real
--- @include lib/read_hash
--- @include lib/shard
--- @include lib/requests/state
--- @include lib/groups
--- @include lib/requests/window
--- @include lib/requests/records
--- luacheck: pop
+-- @include lib/shard/schema
 -- @include lib/requests/capture_audit
 
-local refusal = SCHEMA.refusal()
-if refusal then
-  return refusal
-end
-local found = audit()
-return form == 'lines' and audit_lines(found) or cjson.encode(found)
+return SCHEMA.refusal() or AUDIT.reply(form)

@@ -45,43 +45,22 @@
 --   as requests/batch; done twice it leaves what it leaves done once (but for the number of cuts),
 --   so it needs no number
 -- @bind
-local GROUP_EXTRA = {}
--- luacheck: push ignore 211 221
--- @include lib/clock
--- @include lib/time
--- @include lib/int
--- @include lib/real
--- @include lib/shard
--- @include lib/keep
--- @include lib/listening
--- @include lib/requests/state
--- @include lib/requests/budgets
--- @include lib/requests/draws
--- @include lib/groups
--- @include lib/requests/save
--- @include lib/requests/window
--- @include lib/requests/records
--- @include lib/requests/turns
--- @include lib/requests/leases
--- @include lib/watch
--- @include lib/suspects
--- @include lib/requests/queue
 -- @include lib/requests/settle
--- luacheck: pop
+-- @include lib/requests/save
 
 -- A window is born anew under the present settings, as if its domain had never been used: initial
 -- limit, ramp, no ceiling, no streak. Its number of cuts goes on by one, so a 429 of a lease that
 -- was admitted before cools down and cuts nothing. The cooldown stays: it is reset on its own.
 -- Where nobody is registered now, the last known caps stand in for the present ones.
 local function reset_window(name)
-  local d = domain(name)
+  local d = STATE.domain(name)
   if not d.born then
     return 0
   end
   local before = d.current_limit
-  WINDOW.bear_anew(d, meta.static_cap > 0 and WINDOW.effective_max(name) or d.effective_max)
+  WINDOW.reset(d, meta.static_cap > 0 and WINDOW.effective_max(name) or d.effective_max)
   emit('request_window_reset', 'domain', name, 'from', int(before), 'to', int(d.current_limit),
-    'algorithm', rule_name())
+    'algorithm', STATE.rule_name())
   local born_at = d.current_limit
   d.current_limit = before
   LIMITS.set(d, born_at, 'reset')
@@ -89,7 +68,7 @@ local function reset_window(name)
 end
 
 local function reset_cooldown(name)
-  local d = domain(name)
+  local d = STATE.domain(name)
   local left_us = math.max(0, d.blocked_until_us - now_us, d.quiet_until_us - now_us)
   if left_us > 0 then
     d.blocked_until_us = math.min(d.blocked_until_us, now_us)
@@ -101,7 +80,7 @@ local function reset_cooldown(name)
 end
 
 local function override_cap(cap)
-  local before, after = setting('override_cap', 0), tonumber(cap) or 0
+  local before, after = STATE.setting('override_cap', 0), tonumber(cap) or 0
   if before ~= after then
     emit('request_override_cap_changed', 'from', int(before), 'to', int(after))
   end
@@ -110,12 +89,12 @@ local function override_cap(cap)
   else
     STATE.change_setting('override_cap', '')
   end
-  recompute_cap()
+  CAPS.recompute()
   return meta.static_cap
 end
 
 local function is_domain(name)
-  return PLACE_IN_META[name] ~= nil and name ~= 'settings'
+  return STATE.place_of_window[name] ~= nil
 end
 
 local function is_cap(text)
@@ -138,7 +117,7 @@ local chosen = OPERATIONS[operation]
 if not chosen or not chosen[2](subject) then
   return redis.error_reply('BADCALL ' .. operation .. ' ' .. subject)
 end
-load_meta()
+STATE.load()
 if not meta.generation then
   return redis.error_reply('NOSHARD ' .. K.meta)
 end
@@ -146,10 +125,10 @@ local found = redis.call('HGET', K.meta, 'schema')
 if found ~= schema then
   return redis.error_reply('SCHEMA ' .. tostring(found))
 end
-settle()
+SETTLING.begin()
 local value = chosen[1](subject)
-grant_waiters()
-local wake_us = next_wake_us()
-save({})
+QUEUE.grant()
+local wake_us = SETTLING.next_wake_us()
+SHARD.save({})
 SHARD.publish('')
 return '[' .. int(now_us) .. ',' .. int(wake_us) .. ',' .. int(value) .. ']'

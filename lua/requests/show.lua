@@ -37,25 +37,7 @@
 -- Invariant
 --   changes nothing, the clock neither
 -- @bind
-local GROUP_EXTRA = {}
--- luacheck: push ignore 211 241
--- @include lib/schema
--- @include lib/clock
--- @include lib/time
--- @include lib/int
--- @include lib/real
--- @include lib/shard
--- @include lib/requests/state
--- @include lib/requests/budgets
--- @include lib/groups
--- @include lib/requests/window
--- luacheck: pop
--- @include lib/requests/capture
--- @include lib/table_lines
+-- @include lib/shard/schema
 -- @include lib/requests/capture_text
 
-local refusal = SCHEMA.refusal()
-if refusal then
-  return refusal
-end
-return capture_lines(string.match(K.meta, '{rq:(.-)}'), capture(tonumber(max_rows)))
+return SCHEMA.refusal() or REPORT.lines(string.match(K.meta, '{rq:(.-)}'), CAPTURE.shard(tonumber(max_rows)))

@@ -38,23 +38,7 @@
 -- Invariant
 --   changes nothing, the clock neither; a shard that nobody registered stays without a key
 -- @bind
-local GROUP_EXTRA = {}
--- luacheck: push ignore 211 241
--- @include lib/schema
--- @include lib/clock
--- @include lib/time
--- @include lib/int
--- @include lib/real
--- @include lib/shard
--- @include lib/requests/state
--- @include lib/requests/budgets
--- @include lib/groups
--- @include lib/requests/window
--- luacheck: pop
+-- @include lib/shard/schema
 -- @include lib/requests/capture
 
-local refusal = SCHEMA.refusal()
-if refusal then
-  return refusal
-end
-return cjson.encode(capture(tonumber(max_rows)))
+return SCHEMA.refusal() or cjson.encode(CAPTURE.shard(tonumber(max_rows)))

@@ -51,32 +51,7 @@
 -- Invariant
 --   changes nothing, the clock neither
 -- @bind
--- luacheck: push ignore 211 221 241
--- @include lib/schema
--- @include lib/clock
--- @include lib/time
--- @include lib/int
--- @include lib/real
--- @include lib/read_hash
--- @include lib/shard
--- @include lib/keep
--- @include lib/tasks/state
--- @include lib/groups
--- @include lib/tasks/lines
--- @include lib/tasks/names
--- @include lib/tasks/classes
--- @include lib/tasks/queue
--- @include lib/tasks/lost
--- @include lib/tasks/amounts
--- @include lib/runs/state
--- luacheck: pop
--- @include lib/tasks/capture_report
--- @include lib/tasks/capture_runs
+-- @include lib/shard/schema
 -- @include lib/tasks/capture_audit
 
-local refusal = SCHEMA.refusal()
-if refusal then
-  return refusal
-end
-local found = audit()
-return form == 'lines' and audit_lines(found, MAX_ENTRIES) or cjson.encode(found)
+return SCHEMA.refusal() or AUDIT.reply(form)

@@ -49,29 +49,7 @@
 -- Invariant
 --   changes nothing, the clock neither
 -- @bind
--- luacheck: push ignore 211 221 241
--- @include lib/schema
--- @include lib/clock
--- @include lib/time
--- @include lib/int
--- @include lib/real
--- @include lib/read_hash
--- @include lib/shard
--- @include lib/keep
--- @include lib/tasks/state
--- @include lib/groups
--- @include lib/tasks/lines
--- @include lib/tasks/names
--- @include lib/tasks/classes
--- @include lib/tasks/queue
--- @include lib/tasks/lost
--- @include lib/runs/state
--- luacheck: pop
--- @include lib/table_lines
+-- @include lib/shard/schema
 -- @include lib/tasks/capture_text
 
-local refusal = SCHEMA.refusal()
-if refusal then
-  return refusal
-end
-return capture_lines(string.match(K.meta, '{pool:(.-)}'), tonumber(max_rows))
+return SCHEMA.refusal() or REPORT.lines(string.match(K.meta, '{pool:(.-)}'), tonumber(max_rows))

@@ -49,34 +49,7 @@
 -- Invariant
 --   changes nothing, the clock neither
 -- @bind
--- luacheck: push ignore 211 221 241
--- @include lib/schema
--- @include lib/clock
--- @include lib/time
--- @include lib/int
--- @include lib/real
--- @include lib/read_hash
--- @include lib/shard
--- @include lib/keep
--- @include lib/tasks/state
--- @include lib/groups
--- @include lib/tasks/lines
--- @include lib/tasks/names
--- @include lib/tasks/classes
--- @include lib/tasks/cooling
--- @include lib/tasks/queue
--- @include lib/tasks/lost
--- @include lib/tasks/asks
--- @include lib/tasks/amounts
--- @include lib/tasks/strict
--- @include lib/tasks/borrow
--- @include lib/tasks/reserve
--- @include lib/tasks/select
--- luacheck: pop
+-- @include lib/shard/schema
 -- @include lib/tasks/capture_view
 
-local refusal = SCHEMA.refusal()
-if refusal then
-  return refusal
-end
-return cjson.encode(capture_view(tonumber(max_rows)))
+return SCHEMA.refusal() or cjson.encode(VIEW.pool(tonumber(max_rows)))

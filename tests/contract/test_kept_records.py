@@ -30,9 +30,9 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def shard(client: redis.Redis) -> Iterator[ScriptedShard]:
-    source = (files("forebay.lua") / "lib/records.lua").read_text()
+    source = (files("forebay.lua") / "lib/shard/records.lua").read_text()
     assert PARSE in source
-    shard = ScriptedShard(client, {**FRAGMENTS, "lib/records": source.replace(PARSE, COUNTED)})
+    shard = ScriptedShard(client, {**FRAGMENTS, "lib/shard/records": source.replace(PARSE, COUNTED)})
     yield shard
     shard.close()
 

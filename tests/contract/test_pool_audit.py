@@ -151,8 +151,8 @@ def test_audit_tells_at_most_a_hundred_differences(busy: Pool) -> None:
 
 
 def test_audit_of_a_pool_too_large_for_one_look_compares_the_totals(busy: Pool) -> None:
-    source = (LUA / "lib/tasks/capture_audit.lua").read_text()
-    small = {"lib/tasks/capture_audit": source.replace("MAX_ENTRIES = 100000", "MAX_ENTRIES = 9")}
+    source = (LUA / "lib/shard/audit.lua").read_text()
+    small = {"lib/shard/audit": source.replace("most_entries = 100000", "most_entries = 9")}
     assert busy.audit(small) == OK.model_copy(update={"is_complete": False})
 
     add_to_record(busy.client, busy.keys, "running", 1)

@@ -59,7 +59,7 @@ OF_POOLS: dict[str, Callable[[Coordinator], Awaitable[object]]] = {
 
 
 def test_scripts_that_look_speak_the_version_that_members_speak() -> None:
-    fragment = (files("forebay.lua") / "lib/schema.lua").read_text()
+    fragment = (files("forebay.lua") / "lib/shard/schema.lua").read_text()
     assert f"spoken = '{SCHEMA_VERSION}'" in fragment
 
 

@@ -270,27 +270,27 @@ def test_small_ones_pass_one_as_large_as_the_burst_no_more_often(client: redis.R
 
 BROKEN: Final = {
     "turns that cost the same whatever the weight": (
-        "lib/groups",
+        "lib/shard/groups",
         "meta.virtual_time + cost / g.weight",
         "meta.virtual_time + cost",
     ),
     "turns that cost nothing": (
-        "lib/groups",
+        "lib/shard/groups",
         "meta.virtual_time + cost / g.weight",
         "meta.virtual_time",
     ),
     "a group that comes back without its tag": (
-        "lib/groups",
+        "lib/shard/groups",
         "g.tag or meta.virtual_time\n  g.place",
         "meta.virtual_time\n  g.place",
     ),
     "virtual time that follows whoever goes": (
-        "lib/groups",
+        "lib/shard/groups",
         "if g.tag and g.tag > meta.virtual_time then",
         "if g.tag then",
     ),
     "time that stands still": (
-        "lib/groups",
+        "lib/shard/groups",
         "meta.virtual_time = g.tag",
         "meta.virtual_time = meta.virtual_time",
     ),

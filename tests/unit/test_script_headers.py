@@ -139,7 +139,7 @@ def test_every_status_word_is_in_the_header(batch: Script) -> None:
 @pytest.mark.parametrize("name", WITH_OPERATIONS)
 def test_every_operation_is_in_the_header(name: str) -> None:
     script = compose(name)
-    table = re.search(r"(?ms)^local OPERATIONS = \{(.*?)^\}", code(script))
+    table = re.search(r"(?ms)^local OPERATIONS = \{\n(.*?)^\}", code(script))
     listed = re.findall(r"(?m)^  (\w+) = ", table.group(1)) if table else []
     operations = {*listed, *re.findall(r"(?m)^(?:function )?OPERATIONS\.(\w+)", code(script))}
     assert operations

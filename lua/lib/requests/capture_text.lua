@@ -1,14 +1,7 @@
 -- A capture as lines for people. Names stand encoded as in the keys, so none can disturb a terminal.
-local function seconds(us)
-  return string.format('%.3f s', tonumber(us) / 1000000)
-end
-
--- 0 stands for "none" in what is stored.
-local function or_dash(value)
-  return (value == 0 or value == '') and '-' or value
-end
-
-local function used_domains(c)
+-- @include lib/report
+-- @include lib/requests/capture
+function REPORT.used_domains(c)
   local names = {}
   for i = 1, #DOMAINS do
     if c.domains[DOMAINS[i]].is_used then
@@ -18,32 +11,32 @@ local function used_domains(c)
   return names
 end
 
-local function add_title(lines, name, c)
+function REPORT.add_title(lines, name, c)
   TEXT.add_parts(lines, { name, 'generation ' .. c.generation,
     'clock ' .. string.format('%.6f', tonumber(c.captured_us) / 1000000), 'sequence ' .. c.sequence,
     'virtual time ' .. string.format('%.6g', c.virtual_time) }, '  ')
-  TEXT.add_text(lines, 'static cap ' .. c.static_cap .. ', override ' .. or_dash(c.override_cap)
+  TEXT.add_text(lines, 'static cap ' .. c.static_cap .. ', override ' .. REPORT.or_dash(c.override_cap)
     .. ', in flight ' .. c.in_flight .. ', leases ' .. c.leases .. ', waiters ' .. c.waiters
     .. ', members ' .. c.member_count)
   TEXT.add_text(lines, 'overdue: members ' .. c.overdue_members .. ', leases ' .. c.overdue_leases
     .. ', holds ' .. c.overdue_holds)
 end
 
-local function add_windows(lines, c)
-  local rows, names = {}, used_domains(c)
+function REPORT.add_windows(lines, c)
+  local rows, names = {}, REPORT.used_domains(c)
   for i = 1, #names do
     local d = c.domains[names[i]]
     rows[i] = { names[i], d.current_limit, d.effective_max, d.in_flight_count, d.waiters,
-      d.cooldown_us == '0' and '-' or seconds(d.cooldown_us), or_dash(d.rate_limit_ceiling), d.cuts,
-      d.success_streak, d.consecutive_rate_limits, or_dash(d.last_outcome) }
+      d.cooldown_us == '0' and '-' or REPORT.seconds(d.cooldown_us), REPORT.or_dash(d.rate_limit_ceiling), d.cuts,
+      d.success_streak, d.consecutive_rate_limits, REPORT.or_dash(d.last_outcome) }
   end
   TEXT.add_table(lines, { 'domain', 'window', 'effective max', 'in flight', 'waiters', 'cooldown',
     'ceiling', 'cuts', 'streak', 'rate limits in a row', 'last outcome' }, rows, #rows)
 end
 
 -- What each window does next.
-local function add_outlooks(lines, c)
-  local rows, names = {}, used_domains(c)
+function REPORT.add_outlooks(lines, c)
+  local rows, names = {}, REPORT.used_domains(c)
   for i = 1, #names do
     local d = c.domains[names[i]]
     rows[i] = { names[i], d.algorithm, d.outlook }
@@ -52,43 +45,43 @@ local function add_outlooks(lines, c)
 end
 
 -- Budgets that providers count by the minute and tell nobody.
-local function add_minutes(lines, c)
-  local rows, names = {}, used_domains(c)
+function REPORT.add_minutes(lines, c)
+  local rows, names = {}, REPORT.used_domains(c)
   for i = 1, #names do
     local m = c.domains[names[i]].minute
     if m.budget > 0 then
       rows[#rows + 1] = { names[i], m.budget, m.served,
-        seconds(math.max(0, tonumber(m.ends_us) - tonumber(c.captured_us))), m.periods }
+        REPORT.seconds(math.max(0, tonumber(m.ends_us) - tonumber(c.captured_us))), m.periods }
     end
   end
   TEXT.add_table(lines, { 'domain', 'served in a minute', 'in this one', 'ends in', 'minutes alike' },
     rows, #rows)
 end
 
-local function add_budgets(lines, c)
+function REPORT.add_budgets(lines, c)
   local rows = {}
   for i = 1, #c.budgets do
     local b = c.budgets[i]
     rows[i] = { b.budget, b.limit, b.burst, string.format('%.1f', tonumber(b.level)),
-      or_dash(b.registered), or_dash(b.learned) }
+      REPORT.or_dash(b.registered), REPORT.or_dash(b.learned) }
   end
   TEXT.add_table(lines, { 'budget', 'limit', 'burst', 'left', 'registered', 'learned' }, rows, #rows)
 end
 
-local function add_counters(lines, c)
-  local rows, names = {}, used_domains(c)
-  local header = { 'domain', 'granted', unpack(OUTCOMES) }
+function REPORT.add_counters(lines, c)
+  local rows, names = {}, REPORT.used_domains(c)
+  local header = { 'domain', 'granted', unpack(STATE.outcomes) }
   for i = 1, #names do
     local d = c.domains[names[i]]
     rows[i] = { names[i], d.granted }
-    for j = 1, #OUTCOMES do
-      rows[i][2 + j] = d.outcomes[OUTCOMES[j]]
+    for j = 1, #STATE.outcomes do
+      rows[i][2 + j] = d.outcomes[STATE.outcomes[j]]
     end
   end
   TEXT.add_table(lines, header, rows, #rows)
 end
 
-local function add_groups(lines, c)
+function REPORT.add_groups(lines, c)
   for i = 1, #DOMAINS do
     local d, rows = c.domains[DOMAINS[i]], {}
     for j = 1, #d.waiting_groups do
@@ -100,18 +93,18 @@ local function add_groups(lines, c)
   end
 end
 
-local function add_members(lines, c)
+function REPORT.add_members(lines, c)
   local rows = {}
   for i = 1, #c.members do
     local m = c.members[i]
     local left = tonumber(m.expires_in_us)
-    rows[i] = { m.member_id, left > 0 and seconds(left) or 'overdue ' .. seconds(-left),
+    rows[i] = { m.member_id, left > 0 and REPORT.seconds(left) or 'overdue ' .. REPORT.seconds(-left),
       m.lease_count, m.waiters }
   end
   TEXT.add_table(lines, { 'member', 'expires in', 'leases', 'waiters' }, rows, c.member_count)
 end
 
-local function add_registrations(lines, c)
+function REPORT.add_registrations(lines, c)
   local rows = {}
   for i = 1, #c.registrations do
     local r = c.registrations[i]
@@ -120,21 +113,21 @@ local function add_registrations(lines, c)
   TEXT.add_table(lines, { 'alias', 'cap', 'member' }, rows, c.registration_count)
 end
 
-local function capture_lines(name, c)
+function REPORT.lines(name, c)
   if not c.generation then
     local said = {}
     TEXT.add_parts(said, { name, 'nobody has used this shard; list those in use' }, '  ')
     return said
   end
   local lines = {}
-  add_title(lines, name, c)
-  add_windows(lines, c)
-  add_outlooks(lines, c)
-  add_minutes(lines, c)
-  add_budgets(lines, c)
-  add_counters(lines, c)
-  add_groups(lines, c)
-  add_members(lines, c)
-  add_registrations(lines, c)
+  REPORT.add_title(lines, name, c)
+  REPORT.add_windows(lines, c)
+  REPORT.add_outlooks(lines, c)
+  REPORT.add_minutes(lines, c)
+  REPORT.add_budgets(lines, c)
+  REPORT.add_counters(lines, c)
+  REPORT.add_groups(lines, c)
+  REPORT.add_members(lines, c)
+  REPORT.add_registrations(lines, c)
   return lines
 end

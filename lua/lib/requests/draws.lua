@@ -1,23 +1,27 @@
 -- How budgets change: draws, settlement, registration, what headers say (docs/adr/0007).
-local function settle_bucket(bucket)
-  bucket.level, bucket.at_us, bucket.dirty = level_now(bucket), now_us, true
+-- @include lib/shard/expiry
+-- @include lib/requests/budgets
+local DRAWS = {}
+
+function DRAWS.settle_bucket(bucket)
+  bucket.level, bucket.at_us, bucket.dirty = BUDGETS.level_now(bucket), now_us, true
 end
 
-local function add_bucket(number)
+function DRAWS.add_bucket(number)
   local bucket = { number = number, registered = 0, burst = 0, learned = 0, level = 0, at_us = now_us,
     remaining = 0, remaining_at_us = 0, heard_us = 0, dirty = true }
-  all_buckets()[number] = bucket
+  BUDGETS.all()[number] = bucket
   meta.budgets = meta.budgets + 1
-  may_be_new('budgets')
+  EXPIRY.with_shard('budgets')
   return bucket
 end
 
 -- Draw on all budgets, at a grant.
-local function draw_on_budgets(cost)
-  for _, bucket in pairs(all_buckets()) do
-    local draw = draw_of(bucket, cost)
+function DRAWS.take(cost)
+  for _, bucket in pairs(BUDGETS.all()) do
+    local draw = BUDGETS.draw_of(bucket, cost)
     if draw > 0 then
-      settle_bucket(bucket)
+      DRAWS.settle_bucket(bucket)
       bucket.level = bucket.level - draw
     end
   end
@@ -25,26 +29,26 @@ end
 
 -- What goes back lifts a level to no more than the burst, nor above what the provider said was left,
 -- plus what was refilled since.
-local function give_back(bucket, amount)
-  local most = burst_of(bucket)
+function DRAWS.give_back(bucket, amount)
+  local most = BUDGETS.burst_of(bucket)
   if bucket.remaining_at_us > 0 then
-    local refill = (now_us - bucket.remaining_at_us) * limit_of(bucket) / PERIODS_US[bucket.number]
+    local refill = (now_us - bucket.remaining_at_us) * BUDGETS.limit_of(bucket) / BUDGETS.periods_us[bucket.number]
     most = math.min(most, bucket.remaining + refill)
   end
   bucket.level = math.max(bucket.level, math.min(bucket.level + amount, most))
 end
 
 -- At a release: the difference between estimate and usage; all of it if no byte went out.
-local function settle_draw(cost, used, is_unsent)
-  for _, bucket in pairs(all_buckets()) do
+function DRAWS.settle(cost, used, is_unsent)
+  for _, bucket in pairs(BUDGETS.all()) do
     local amount = is_unsent and 1 or 0
-    if is_of_tokens(bucket) then
+    if BUDGETS.is_of_tokens(bucket) then
       amount = cost - used
     end
     if amount ~= 0 then
-      settle_bucket(bucket)
+      DRAWS.settle_bucket(bucket)
       if amount > 0 then
-        give_back(bucket, amount)
+        DRAWS.give_back(bucket, amount)
       else
         bucket.level = bucket.level + amount
       end
@@ -52,13 +56,13 @@ local function settle_draw(cost, used, is_unsent)
   end
 end
 
-local function register_budget(number, limit, burst)
-  local bucket = all_buckets()[number]
+function DRAWS.register(number, limit, burst)
+  local bucket = BUDGETS.all()[number]
   if not bucket then
     if limit > 0 then
-      bucket = add_bucket(number)
+      bucket = DRAWS.add_bucket(number)
       bucket.registered, bucket.burst = limit, burst
-      bucket.level = burst_of(bucket)
+      bucket.level = BUDGETS.burst_of(bucket)
     end
     return
   end
@@ -66,23 +70,23 @@ local function register_budget(number, limit, burst)
     return
   end
   if limit == 0 and bucket.learned == 0 then
-    redis.call('HDEL', K.budgets, BUDGETS[number])
+    redis.call('HDEL', K.budgets, BUDGETS.names[number])
     buckets[number] = nil
     meta.budgets = meta.budgets - 1
     return
   end
-  settle_bucket(bucket)
+  DRAWS.settle_bucket(bucket)
   bucket.registered, bucket.burst = limit, burst
   if limit > 0 and bucket.learned >= limit then
     bucket.learned = 0
   end
-  bucket.level = math.min(bucket.level, burst_of(bucket))
+  bucket.level = math.min(bucket.level, BUDGETS.burst_of(bucket))
 end
 
 -- An answer's headers. None makes a bucket but one that states a limit; none raises what was
 -- registered.
-local function learn_budget(number, limit, remaining, at_us)
-  local bucket = all_buckets()[number]
+function DRAWS.learn(number, limit, remaining, at_us)
+  local bucket = BUDGETS.all()[number]
   if not bucket and not limit then
     return
   end
@@ -92,35 +96,35 @@ local function learn_budget(number, limit, remaining, at_us)
   end
   local limit_before, level_before = 0, nil
   if bucket then
-    settle_bucket(bucket)
-    limit_before, level_before = limit_of(bucket), bucket.level
+    DRAWS.settle_bucket(bucket)
+    limit_before, level_before = BUDGETS.limit_of(bucket), bucket.level
   else
-    bucket = add_bucket(number)
+    bucket = DRAWS.add_bucket(number)
     bucket.level = limit
   end
   bucket.heard_us = at_us
   if limit then
     bucket.learned = (bucket.registered == 0 or limit < bucket.registered) and limit or 0
-    bucket.level = math.min(bucket.level, burst_of(bucket))
+    bucket.level = math.min(bucket.level, BUDGETS.burst_of(bucket))
   end
   if remaining then
     bucket.level = math.min(bucket.level, remaining)
     bucket.remaining, bucket.remaining_at_us = remaining, at_us
   end
-  if limit_of(bucket) ~= limit_before or bucket.level ~= level_before then
-    emit('quota_adjusted', 'budget', BUDGETS[number], 'limit', int(limit_of(bucket)), 'level',
+  if BUDGETS.limit_of(bucket) ~= limit_before or bucket.level ~= level_before then
+    emit('quota_adjusted', 'budget', BUDGETS.names[number], 'limit', int(BUDGETS.limit_of(bucket)), 'level',
       real(bucket.level), 'from', real(level_before or 0))
   end
 end
 
-local function write_budgets()
+function DRAWS.write()
   for number, bucket in pairs(buckets or {}) do
     if bucket.dirty then
       local part = {}
-      for i = 1, #BUDGET_FIELDS do
-        part[i] = real(bucket[BUDGET_FIELDS[i]])
+      for i = 1, #BUDGETS.fields do
+        part[i] = real(bucket[BUDGETS.fields[i]])
       end
-      redis.call('HSET', K.budgets, BUDGETS[number], table.concat(part, '|'))
+      redis.call('HSET', K.budgets, BUDGETS.names[number], table.concat(part, '|'))
     end
   end
 end

@@ -1,11 +1,14 @@
 -- Granting and ending leases. A lease is one small string under its id, and one entry of its
 -- member's part of `held`, so that a member's end finds it without a scan.
--- @include lib/leases
+-- @include lib/shard/leases
+-- @include lib/requests/draws
+-- @include lib/requests/turns
+-- @include lib/requests/window
 
 -- Grant; the reply's fields of a grant are returned as text.
-local function grant_lease(id, member, d, group_name, cost)
+function LEASES.grant(id, member, d, group_name, cost)
   if meta.budgets > 0 then
-    draw_on_budgets(cost)
+    DRAWS.take(cost)
   end
   if not d.rest_text or d.terms_of ~= d.rest_text then
     local limit, cuts, effective_max = int(d.current_limit), int(d.cuts), int(d.effective_max)
@@ -14,12 +17,12 @@ local function grant_lease(id, member, d, group_name, cost)
   end
   local has_hold = meta.max_hold_us > 0
   LEASES.make(id, member, member .. '|' .. d.name .. '|' .. group_name .. '|' .. now_text .. d.terms
-    .. (has_hold and '|hold' or '|') .. (cost > 0 and cost_text(cost) or ''))
+    .. (has_hold and '|hold' or '|') .. (cost > 0 and ENTRIES.cost_text(cost) or ''))
   if meta.in_flight == 0 then
-    may_be_new('leases')
+    EXPIRY.with_shard('leases')
   end
   if has_hold then
-    may_be_new('holds')
+    EXPIRY.with_shard('holds')
     redis.call('ZADD', K.holds, int(now_us + meta.max_hold_us), id)
   end
   d.in_flight = d.in_flight + 1
@@ -28,31 +31,31 @@ local function grant_lease(id, member, d, group_name, cost)
 end
 
 -- What an attempt really used settles its budgets and, fair by tokens, its group's turn.
-local function settle_cost(lease, used, is_unsent)
+function LEASES.settle_cost(lease, used, is_unsent)
   if meta.budgets > 0 then
-    settle_draw(lease.cost, used, is_unsent)
+    DRAWS.settle(lease.cost, used, is_unsent)
   end
   if meta.token_fair > 0 then
-    settle_turn(group(lease.group), turn_cost(used) - turn_cost(lease.cost))
+    TURNS.settle(GROUPS.of(lease.group), TURNS.cost(used) - TURNS.cost(lease.cost))
   end
 end
 
-local function end_lease(id, lease, outcome, retry_after_us, used, scope)
+function LEASES.release(id, lease, outcome, retry_after_us, used, scope)
   LEASES.finish(id, lease, outcome == 'member_lost')
   if lease.has_hold then
     redis.call('ZREM', K.holds, id)
   end
-  local d = domain(lease.domain)
+  local d = STATE.domain(lease.domain)
   d.in_flight = d.in_flight - 1
   meta.in_flight = meta.in_flight - 1
   if used ~= '' then
-    settle_cost(lease, used == 'unsent' and 0 or tonumber(used), used == 'unsent')
+    LEASES.settle_cost(lease, used == 'unsent' and 0 or tonumber(used), used == 'unsent')
   end
   WINDOW.on_outcome(d, lease, outcome, retry_after_us, scope)
 end
 
-local function lose_lease(id, lease, why)
+function LEASES.lose(id, lease, why)
   emit('request_lease_expired', 'lease_id', id, 'member_id', lease.member, 'domain', lease.domain,
     'reason', why)
-  end_lease(id, lease, 'member_lost', 0, '', '')
+  LEASES.release(id, lease, 'member_lost', 0, '', '')
 end

@@ -1,9 +1,10 @@
 -- How a window's limit moves, and the startup ramp of a new one (spec 03, The window).
+-- @include lib/requests/state
 
 function LIMITS.emit_move(d, from, to, reason)
   local kind = to > from and 'request_limit_increased' or 'request_limit_decreased'
   emit(kind, 'domain', d.name, 'from', int(from), 'to', int(to), 'reason', reason, 'algorithm',
-    rule_name())
+    STATE.rule_name())
 end
 
 -- A return is many moves by one. They are told together: where it ends, or before the next move.

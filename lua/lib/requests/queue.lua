@@ -1,9 +1,11 @@
 -- The weighted fair queue over request groups (spec 03, Order). Each domain has a line of the
 -- groups that wait in it, scored by tag, equal tags by place; `fifo` holds each group's waiters in
 -- order of arrival. Tag and place belong to the group and move in all its lines together.
-local GRANTS_PER_CALL = 64
-local ARRIVAL_AND_ZEROS = 18 -- between a group's name and an id in `fifo`
-local grants_left = GRANTS_PER_CALL
+-- @include lib/shard/suspects
+-- @include lib/requests/leases
+local QUEUE = { arrival_and_zeros = 18 } -- of `fifo`: what stands between a group's name and an id
+local ASIDE = {} -- waiters of suspects stand in `aside` and in no line, so that nobody waits behind them
+local grants_left = 64
 local aside_left = 200 -- waiters of suspects that step aside or come back in this call
 local first_deadline_us -- of a waiter, or earlier: an early look does no harm
 
@@ -14,58 +16,55 @@ local function earlier(a, b)
   return a
 end
 
--- Waiters of suspects stand aside: in `aside` and in no line, so that nobody waits behind them.
-local ASIDE = {}
-
 function ASIDE.name(member, id)
   return member .. '\0' .. id
 end
 
-local function open(d)
+function QUEUE.is_open(d)
   return now_us >= d.blocked_until_us and d.in_flight < d.current_limit and d.in_flight < d.effective_max
     and meta.in_flight < meta.static_cap and (d.periods < MINUTE.enough or not MINUTE.is_used_up(d))
 end
 
 -- The id of a group's first waiter in a domain, nil for none, and whether another follows.
-local function first_of(domain_name, group_name)
+function QUEUE.first_of(domain_name, group_name)
   local prefix = domain_name .. '\0' .. group_name
   local first = redis.call('ZRANGE', K.fifo, '[' .. prefix .. '\0', '(' .. prefix .. '\1', 'BYLEX',
     'LIMIT', 0, 2)
-  return first[1] and string.sub(first[1], #prefix + ARRIVAL_AND_ZEROS + 1), first[2] ~= nil
+  return first[1] and string.sub(first[1], #prefix + QUEUE.arrival_and_zeros + 1), first[2] ~= nil
 end
 
 -- Put a waiter into its group's part of `fifo`, and the group into its domain's line.
-local function stand_in_line(id, waiter, d, g)
+function QUEUE.stand_in_line(id, waiter, d, g)
   if meta.lines == '' then
-    may_be_new('fifo')
+    EXPIRY.with_shard('fifo')
   end
-  redis.call('ZADD', K.fifo, 0, fifo_member(waiter, id))
+  redis.call('ZADD', K.fifo, 0, ENTRIES.fifo_member(waiter, id))
   -- A group that waits stands in line already, unless it waits in another domain.
   if g.waiting == 0 or meta.lines ~= d.name .. ' ' then
-    redis.call('ZADD', K['line_' .. d.name], real(g.tag), line_member(g))
+    redis.call('ZADD', K['line_' .. d.name], real(g.tag), ENTRIES.line_member(g))
   end
   if not string.find(meta.lines, d.name, 1, true) then
     meta.lines = meta.lines .. d.name .. ' '
-    may_be_new('line_' .. d.name)
+    EXPIRY.with_shard('line_' .. d.name)
   end
   g.waiting, g.touched_us, g.dirty = g.waiting + 1, now_us, true
 end
 
-local function add_waiter(id, member, d, g, cost, deadline_us)
+function QUEUE.add(id, member, d, g, cost, deadline_us)
   if g.waiting == 0 then
-    enter_line(g)
+    GROUPS.enter_line(g)
   end
   local waiter = { member = member, domain = d.name, group = g.name,
-    arrival = string.format('%016.0f', next_place()) }
+    arrival = string.format('%016.0f', GROUPS.next_place()) }
   redis.call('HSET', K.waiters, id, table.concat({ member, d.name, g.name, waiter.arrival,
-    deadline_us and int(deadline_us) or '' }, '|') .. cost_text(cost))
+    deadline_us and int(deadline_us) or '' }, '|') .. ENTRIES.cost_text(cost))
   redis.call('ZADD', K.held, 0, member .. '\0waiter\0' .. id)
-  stand_in_line(id, waiter, d, g)
+  QUEUE.stand_in_line(id, waiter, d, g)
   if meta.waiters == 0 then
-    may_be_new('waiters')
+    EXPIRY.with_shard('waiters')
   end
   if deadline_us then
-    may_be_new('deadlines')
+    EXPIRY.with_shard('deadlines')
     redis.call('ZADD', K.deadlines, int(deadline_us), id)
     first_deadline_us = earlier(first_deadline_us, deadline_us)
   end
@@ -78,18 +77,18 @@ end
 
 -- Take a waiter out of its line, if it stands there; `others` says whether more of its group wait in
 -- its domain, where the caller has looked.
-local function leave_line(id, waiter, d, others)
-  if redis.call('ZREM', K.fifo, fifo_member(waiter, id)) == 0 then
+function QUEUE.leave_line(id, waiter, d, others)
+  if redis.call('ZREM', K.fifo, ENTRIES.fifo_member(waiter, id)) == 0 then
     return false
   end
-  local g = group(waiter.group)
+  local g = GROUPS.of(waiter.group)
   g.waiting, g.touched_us, g.dirty = g.waiting - 1, now_us, true
   if others == nil then
-    others = first_of(d.name, g.name) ~= nil
+    others = QUEUE.first_of(d.name, g.name) ~= nil
   end
   if not others then
     local line = K['line_' .. d.name]
-    redis.call('ZREM', line, line_member(g))
+    redis.call('ZREM', line, ENTRIES.line_member(g))
     if d.waiters == 0 or (meta.suspects > 0 and redis.call('EXISTS', line) == 0) then
       meta.lines = string.gsub(meta.lines, d.name .. ' ', '')
     end
@@ -97,16 +96,16 @@ local function leave_line(id, waiter, d, others)
   return true
 end
 
-local function remove_waiter(id, waiter, others)
+function QUEUE.remove(id, waiter, others)
   redis.call('HDEL', K.waiters, id)
   redis.call('ZREM', K.held, waiter.member .. '\0waiter\0' .. id)
   if waiter.deadline_us then
     redis.call('ZREM', K.deadlines, id)
   end
-  local d = domain(waiter.domain)
+  local d = STATE.domain(waiter.domain)
   d.waiters = d.waiters - 1
   meta.waiters = meta.waiters - 1
-  if not leave_line(id, waiter, d, others) then
+  if not QUEUE.leave_line(id, waiter, d, others) then
     redis.call('ZREM', K.aside, ASIDE.name(waiter.member, id))
   end
   if d.waiters == 0 then
@@ -115,21 +114,21 @@ local function remove_waiter(id, waiter, others)
 end
 
 -- The waiter of a head, read when it is first asked for; then also its `id` and its `others`.
-local function waiter_of(head)
+function QUEUE.waiter_of(head)
   if not head.waiter then
-    head.id, head.others = first_of(head.domain.name, head.group)
-    head.waiter = parse_waiter(redis.call('HGET', K.waiters, head.id))
+    head.id, head.others = QUEUE.first_of(head.domain.name, head.group)
+    head.waiter = ENTRIES.parse_waiter(redis.call('HGET', K.waiters, head.id))
   end
   return head.waiter
 end
 
 -- The first waiters of the lines of open domains, in order: the smallest tag, then the earlier place;
 -- of one group, who came first. `newcomer` is one more, behind equal tags.
-local function heads_in_order(newcomer)
+function QUEUE.heads_in_order(newcomer)
   local heads = { newcomer }
-  for name in waiting_domains() do
-    local d = domain(name)
-    if open(d) then
+  for name in STATE.waiting_domains() do
+    local d = STATE.domain(name)
+    if QUEUE.is_open(d) then
       local first = redis.call('ZRANGE', K['line_' .. name], 0, 0, 'WITHSCORES')
       heads[#heads + 1] = { domain = d, group = string.sub(first[1], 18), tag = tonumber(first[2]),
         place = first[1] }
@@ -141,14 +140,14 @@ local function heads_in_order(newcomer)
     elseif a.place ~= b.place then
       return a.place < b.place
     end
-    return waiter_of(a).arrival < waiter_of(b).arrival
+    return QUEUE.waiter_of(a).arrival < QUEUE.waiter_of(b).arrival
   end)
   return heads
 end
 
 -- The first that lacks no quota. What others before it lack is kept for them: nobody behind draws
 -- from it, and nobody of their domain passes them.
-local function first_with_quota(heads)
+function QUEUE.first_with_quota(heads)
   if meta.budgets == 0 then
     return heads[1]
   end
@@ -156,9 +155,9 @@ local function first_with_quota(heads)
   for i = 1, #heads do
     local head = heads[i]
     local may_go = not held[head.domain.name]
-    for number, bucket in pairs(may_go and all_buckets() or {}) do
-      local draw = draw_of(bucket, waiter_of(head).cost)
-      if ready_us(bucket, draw) > now_us then
+    for number, bucket in pairs(may_go and BUDGETS.all() or {}) do
+      local draw = BUDGETS.draw_of(bucket, QUEUE.waiter_of(head).cost)
+      if BUDGETS.ready_us(bucket, draw) > now_us then
         reserved[number], may_go = true, false
       elseif draw > 0 and reserved[number] then
         may_go = false
@@ -173,52 +172,52 @@ local function first_with_quota(heads)
 end
 
 -- Whether a newcomer may go, all waiters that may having gone.
-local function may_go_at_once(d, g, cost)
-  if not open(d) then
+function QUEUE.may_go_at_once(d, g, cost)
+  if not QUEUE.is_open(d) then
     return false
   elseif meta.budgets == 0 then
     return true
-  elseif first_of(d.name, g.name) then
+  elseif QUEUE.first_of(d.name, g.name) then
     return false
   end
   local newcomer = { domain = d, tag = g.tag or meta.virtual_time, place = '~',
     waiter = { cost = cost, arrival = '' } }
-  return first_with_quota(heads_in_order(newcomer)) == newcomer
+  return QUEUE.first_with_quota(QUEUE.heads_in_order(newcomer)) == newcomer
 end
 
 -- Grant to waiters while any may go, at most 64 a call; the rest go in the next call.
-local function grant_waiters()
+function QUEUE.grant()
   while meta.waiters > 0 and grants_left > 0 do
     local head = ASIDE.first_present()
     if not head then
       return
     end
-    local waiter, id = waiter_of(head), head.id
-    remove_waiter(id, waiter, head.others)
-    advance(group(head.group), turn_cost(waiter.cost))
+    local waiter, id = QUEUE.waiter_of(head), head.id
+    QUEUE.remove(id, waiter, head.others)
+    TURNS.take(GROUPS.of(head.group), TURNS.cost(waiter.cost))
     SHARD.notify(waiter.member, '["granted","' .. id .. '",'
-      .. grant_lease(id, waiter.member, head.domain, head.group, waiter.cost) .. ']')
+      .. LEASES.grant(id, waiter.member, head.domain, head.group, waiter.cost) .. ']')
     grants_left = grants_left - 1
   end
 end
 
 -- Whether a waiter could still be granted now, had this call not used up its grants.
-local function more_to_grant()
-  return grants_left == 0 and meta.waiters > 0 and first_with_quota(heads_in_order()) ~= nil
+function QUEUE.has_more_to_grant()
+  return grants_left == 0 and meta.waiters > 0 and QUEUE.first_with_quota(QUEUE.heads_in_order()) ~= nil
 end
 
 -- The first waiter that may go. Those of suspects step aside before, from the lines' heads alone.
 function ASIDE.first_present()
   while true do
-    local heads = heads_in_order()
+    local heads = QUEUE.heads_in_order()
     local absent
     for i = 1, meta.budgets > 0 and #heads or math.min(1, #heads) do
-      if not absent and not SUSPECTS.is_present(waiter_of(heads[i]).member) then
+      if not absent and not SUSPECTS.is_present(QUEUE.waiter_of(heads[i]).member) then
         absent = heads[i]
       end
     end
     if not absent then
-      return first_with_quota(heads)
+      return QUEUE.first_with_quota(heads)
     elseif aside_left == 0 then
       grants_left = 0 -- whoever stands behind it goes in the next call
       return nil
@@ -228,10 +227,10 @@ function ASIDE.first_present()
 end
 
 function ASIDE.step(head)
-  local id, waiter = head.id, waiter_of(head)
+  local id, waiter = head.id, QUEUE.waiter_of(head)
   aside_left = aside_left - 1
-  leave_line(id, waiter, head.domain, head.others)
-  may_be_new('aside')
+  QUEUE.leave_line(id, waiter, head.domain, head.others)
+  EXPIRY.with_shard('aside')
   redis.call('ZADD', K.aside, 0, ASIDE.name(waiter.member, id))
 end
 
@@ -241,13 +240,13 @@ function ASIDE.put_back(member)
     'LIMIT', 0, aside_left)
   for i = 1, #names do
     local id = split(names[i], '\0')[2]
-    local waiter = parse_waiter(redis.call('HGET', K.waiters, id))
-    local g = group(waiter.group)
+    local waiter = ENTRIES.parse_waiter(redis.call('HGET', K.waiters, id))
+    local g = GROUPS.of(waiter.group)
     if g.waiting == 0 then
       g.tag = g.tag or meta.virtual_time -- its place is the one that it had
     end
     redis.call('ZREM', K.aside, names[i])
-    stand_in_line(id, waiter, domain(waiter.domain), g)
+    QUEUE.stand_in_line(id, waiter, STATE.domain(waiter.domain), g)
   end
   aside_left = aside_left - #names
   return aside_left > 0

@@ -1,6 +1,7 @@
 -- What a registration says of its provider/model besides its cap. Each setting that it changes is an
 -- event with the values before and after; before the first registration the defaults are in force. An
 -- empty text stands for "none".
+-- @include lib/requests/draws
 local SETTINGS = { -- a table, as a script may have 200 locals
   of_windows = { { 'rule', 'steady' }, { 'successes_until_try', '150' }, { 'round_successes', '24' },
     { 'multiplicative_decrease_factor', '0.75' }, { 'additive_increase_step', '1' },
@@ -34,10 +35,10 @@ function SETTINGS.store_in_meta(alias, max_hold_us, fair_by)
 end
 
 function SETTINGS.store_budget(alias, number, limit, burst)
-  local before, name = all_buckets()[number] or { registered = 0, burst = 0 }, BUDGETS[number]
+  local before, name = BUDGETS.all()[number] or { registered = 0, burst = 0 }, BUDGETS.names[number]
   SETTINGS.tell(alias, name, SETTINGS.or_none(before.registered), limit)
   SETTINGS.tell(alias, name .. '_burst', SETTINGS.or_none(before.burst), burst)
-  register_budget(number, tonumber(limit) or 0, tonumber(burst) or 0)
+  DRAWS.register(number, tonumber(limit) or 0, tonumber(burst) or 0)
 end
 
 -- `values` are those of `of_windows` in their order, then max_hold_us, then four initial limits and four
@@ -54,7 +55,7 @@ function SETTINGS.register(alias, values)
     SETTINGS.store(alias, 'max_limit_clamp:' .. DOMAINS[i], values[n + 5 + i], '')
   end
   if #values > n + 10 then
-    for i = 1, #BUDGETS do
+    for i = 1, #BUDGETS.names do
       SETTINGS.store_budget(alias, i, values[n + 10 + i], values[n + 14 + i])
     end
   end

@@ -4,6 +4,9 @@
 -- one entered: before that another may count without it, so its own part is 0. Parts worked out from any such
 -- replies then add up to one window at most: ranks keep their order, and no reply counts fewer than later
 -- entitled sharers.
+-- @include lib/shard/groups
+-- @include lib/requests/budgets
+-- @include lib/requests/window
 local SHARES = { few_sharers = 64 }
 
 -- The limit of each domain in the order of DOMAINS and how long its cooldown lasts, then the learned budget of
@@ -11,7 +14,7 @@ local SHARES = { few_sharers = 64 }
 function SHARES.domains()
   local texts = {}
   for i = 1, #DOMAINS do
-    local d = domain(DOMAINS[i])
+    local d = STATE.domain(DOMAINS[i])
     local limit, minute = d.current_limit, 0
     if not d.born then
       limit = meta.static_cap > 0 and WINDOW.first_limit(d.name, WINDOW.effective_max(d.name)) or 0
@@ -27,9 +30,9 @@ end
 -- Limit and burst of each budget in the order of BUDGETS; zeros where there is none.
 function SHARES.budgets()
   local texts = {}
-  for i = 1, #BUDGETS do
-    local bucket = all_buckets()[i]
-    texts[i] = '[' .. int(bucket and limit_of(bucket) or 0) .. ',' .. int(bucket and burst_of(bucket) or 0) .. ']'
+  for i = 1, #BUDGETS.names do
+    local bucket = BUDGETS.all()[i]
+    texts[i] = '[' .. int(bucket and BUDGETS.limit_of(bucket) or 0) .. ',' .. int(bucket and BUDGETS.burst_of(bucket) or 0) .. ']'
   end
   return '[' .. table.concat(texts, ',') .. ']'
 end
@@ -37,10 +40,10 @@ end
 -- Each sharer stands in `sharers` twice: by the ticket of its entry, and after a NUL by minus the ticket of
 -- when it was last told. Tickets only grow, so one command gives a rank and another the oldest telling.
 function SHARES.tell(member)
-  local ticket = next_place()
+  local ticket = GROUPS.next_place()
   local is_new = redis.call('ZADD', K.sharers, 'NX', int(ticket), member) == 1
   redis.call('ZADD', K.sharers, int(-ticket), '\0' .. member)
-  may_be_new('sharers')
+  EXPIRY.with_shard('sharers')
   local count = redis.call('ZCARD', K.sharers) / 2
   local rank = redis.call('ZRANK', K.sharers, member) - count
   local oldest = redis.call('ZRANGE', K.sharers, '(0', '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, 1, 'WITHSCORES')

@@ -1,8 +1,14 @@
 -- State of a request shard for the length of one call: read once, changed in memory, written once.
+-- @include lib/shard/shard
 local DOMAINS = { 'chat', 'embedding', 'image', 'healthcheck' }
--- Of `meta` besides what both kinds of shard read.
-local META_FIELDS = { 'window_chat', 'window_embedding', 'window_image', 'window_healthcheck', 'settings' }
-local PLACE_IN_META = { chat = 4, embedding = 5, image = 6, healthcheck = 7, settings = 8 }
+-- `fields`: what is read of `meta` besides what both kinds of shard read; then where the windows and the settings are
+-- among what was read; and the outcomes of attempts, as a window counts them.
+local STATE = {
+  fields = { 'window_chat', 'window_embedding', 'window_image', 'window_healthcheck', 'settings' },
+  place_of_window = { chat = 4, embedding = 5, image = 6, healthcheck = 7 }, place_of_settings = 8,
+  outcomes = { 'success', 'rate_limited', 'provider_failure', 'provider_timeout', 'local_cancelled', 'local_timeout',
+    'unexpected_exception', 'member_lost' },
+}
 local RECORD = { often = 9, numbers = 15, 'now_us', 'last_us', 'sequence', 'back_us', 'next_check_us',
   'virtual_time', 'places', 'in_flight', 'finished', 'waiters', 'static_cap', 'max_hold_us', 'budgets',
   'token_fair', 'suspects', 'lines' }
@@ -16,25 +22,23 @@ local WINDOW_RECORD = { often = 3, numbers = 34, 'in_flight', 'waiters', 'succes
 
 local LIMITS = {} -- how a limit moves: lib/requests/limits
 local MINUTE = {} -- budgets by the minute: lib/requests/window_minute
-local STATE = {}
-local meta
 local domains = {}
 local settings, window_rule -- as far as this call has asked for them
 
-local function load_meta()
+function STATE.load()
   if not read_fields then
-    SHARD.read('', META_FIELDS)
+    SHARD.read('', STATE.fields)
   end
   meta = SHARD.record(RECORD)
 end
 
 function STATE.settings()
-  settings = settings or RECORDS.of('settings', read_fields[PLACE_IN_META.settings])
+  settings = settings or RECORDS.of('settings', read_fields[STATE.place_of_settings])
   return settings
 end
 
 -- A setting of the resource, as a number.
-local function setting(name, default)
+function STATE.setting(name, default)
   return tonumber(STATE.settings().values[name]) or default
 end
 
@@ -46,15 +50,15 @@ function STATE.change_setting(name, value)
 end
 
 -- The name of the rule by which the resource's windows move.
-local function rule_name()
+function STATE.rule_name()
   return STATE.settings().values.rule or 'steady'
 end
 
 -- A domain's window; `born` is false before its first acquire.
-local function domain(name)
+function STATE.domain(name)
   local d = domains[name]
   if not d then
-    d = RECORDS.of('window_' .. name, read_fields[PLACE_IN_META[name]], WINDOW_RECORD)
+    d = RECORDS.of('window_' .. name, read_fields[STATE.place_of_window[name]], WINDOW_RECORD)
     d.name, d.born = name, d.text ~= false
     domains[name] = d
     LIMITS.climb(d, 'ramp')
@@ -66,18 +70,11 @@ local function domain(name)
 end
 
 -- How many attempts of a domain were served by now, this call's too.
-local function served(d)
+function STATE.served(d)
   return d.success
 end
 
 -- Names of the domains in which somebody waits; the others need not be looked at.
-local function waiting_domains()
+function STATE.waiting_domains()
   return string.gmatch(meta.lines, '%a+')
 end
-
-local function next_place()
-  meta.places = meta.places + 1
-  return meta.places
-end
-
--- @include lib/requests/limits

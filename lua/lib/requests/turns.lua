@@ -1,9 +1,13 @@
 -- Turns of request groups, which may wait in the lines of several domains at once.
+-- @include lib/shard/groups
+-- @include lib/requests/state
+-- @include lib/requests/entries
+local TURNS = {}
 
 -- The tag or place of a group that waits moved: it moves in every line that it stands in.
-local function move_in_lines(g, old_member)
-  local member = line_member(g)
-  for name in waiting_domains() do
+function TURNS.move_in_lines(g, old_member)
+  local member = ENTRIES.line_member(g)
+  for name in STATE.waiting_domains() do
     local line = K['line_' .. name]
     if name .. ' ' == meta.lines or redis.call('ZSCORE', line, old_member) then
       redis.call('ZADD', line, real(g.tag), member) -- first, so that the key goes on
@@ -14,24 +18,24 @@ local function move_in_lines(g, old_member)
   end
 end
 
-local function turn_cost(cost)
+function TURNS.cost(cost)
   return meta.token_fair > 0 and math.max(1, cost) or 1
 end
 
-local function advance(g, cost)
-  local old_member = g.waiting > 0 and line_member(g)
-  take_turn(g, cost)
+function TURNS.take(g, cost)
+  local old_member = g.waiting > 0 and ENTRIES.line_member(g)
+  GROUPS.take_turn(g, cost)
   if old_member then
-    move_in_lines(g, old_member)
+    TURNS.move_in_lines(g, old_member)
   end
 end
 
 -- A turn cost more, or less, than was thought; a group that was forgotten meanwhile owes nothing.
-local function settle_turn(g, difference)
+function TURNS.settle(g, difference)
   if g.tag and difference ~= 0 then
     g.tag, g.dirty = g.tag + difference / g.weight, true
     if g.waiting > 0 then
-      move_in_lines(g, line_member(g))
+      TURNS.move_in_lines(g, ENTRIES.line_member(g))
     end
   end
 end

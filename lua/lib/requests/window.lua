@@ -1,15 +1,16 @@
 -- The adaptive window of a domain (spec 03, The window): what its rules share; arithmetic only, no
 -- leases, no queue. A rule is a table: `initial_limit` (0: the effective max), `first_step`, `on_success`,
 -- `on_refusal`, which returns the limit and why, `on_lowered_cap`, `needed` and `outlook`.
+-- @include lib/requests/limits
 local WINDOW = { longest_budget_us = 31 * 86400000000 }
 
 function WINDOW.rule()
-  window_rule = window_rule or WINDOW.rules[rule_name()]
+  window_rule = window_rule or WINDOW.rules[STATE.rule_name()]
   return window_rule
 end
 
 function WINDOW.effective_max(name)
-  return math.max(1, math.min(meta.static_cap, setting('max_limit_clamp:' .. name, meta.static_cap)))
+  return math.max(1, math.min(meta.static_cap, STATE.setting('max_limit_clamp:' .. name, meta.static_cap)))
 end
 
 -- What the window returns to after a fall: the limit that was noted, else all that caps allow.
@@ -20,36 +21,36 @@ end
 
 -- Where a window is born.
 function WINDOW.first_limit(name, effective_max)
-  if setting('startup_ramp_us', 0) > 0 then
+  if STATE.setting('startup_ramp_us', 0) > 0 then
     return 1
   end
-  local initial = setting('initial_limit:' .. name, WINDOW.rule().initial_limit)
+  local initial = STATE.setting('initial_limit:' .. name, WINDOW.rule().initial_limit)
   return initial > 0 and math.min(initial, effective_max) or effective_max
 end
 
 -- A window is born at its domain's first acquire on a registered resource.
-function WINDOW.bear(d, effective_max)
+function WINDOW.create(d, effective_max)
   d.born = true
   d.effective_max = effective_max
   d.current_limit = WINDOW.first_limit(d.name, effective_max)
   d.step = WINDOW.rule().first_step
-  local ramp_us = setting('startup_ramp_us', 0)
+  local ramp_us = STATE.setting('startup_ramp_us', 0)
   if ramp_us > 0 then
     d.ramp_us, d.ramp_started_us = ramp_us, now_us
-    d.ramp_target = setting('initial_limit:' .. d.name, WINDOW.rule().initial_limit)
+    d.ramp_target = STATE.setting('initial_limit:' .. d.name, WINDOW.rule().initial_limit)
   end
 end
 
 -- Born anew, but for the number of cuts, which goes on by one, so that no lease admitted before cuts
 -- the new window; and for the cooldown.
-function WINDOW.bear_anew(d, effective_max)
+function WINDOW.reset(d, effective_max)
   LIMITS.tell_return(d)
   d.ramp_us, d.rate_limit_ceiling, d.success_streak, d.consecutive_rate_limits = 0, 0, 0, 0
   d.row, d.soon_tries, d.top, d.quiet_until_us = 0, 0, 0, 0
-  d.served_at_refusal, d.quota_until_us = served(d), 0
+  d.served_at_refusal, d.quota_until_us = STATE.served(d), 0
   d.cuts = d.cuts + 1
   MINUTE.forget(d)
-  WINDOW.bear(d, effective_max)
+  WINDOW.create(d, effective_max)
 end
 
 -- The static cap or a clamp moved: lowering lowers the window at once; raising lifts only one that
@@ -83,8 +84,8 @@ end
 
 -- How long a refusal asks to be left alone; what is configured where it does not say.
 function WINDOW.pause_us(d, hint_us)
-  local pause_us = hint_us > 0 and hint_us or setting('cooldown_us', 2000000)
-  return WINDOW.believed(d, pause_us, setting('max_cooldown_us', 300000000))
+  local pause_us = hint_us > 0 and hint_us or STATE.setting('cooldown_us', 2000000)
+  return WINDOW.believed(d, pause_us, STATE.setting('max_cooldown_us', 300000000))
 end
 
 -- A cooldown is only ever extended.
@@ -97,9 +98,9 @@ end
 -- false.
 function WINDOW.wait_for_budget(d, lease, refill_us)
   local is_answered = d.quota_until_us == 0 or tonumber(lease.acquired_us) < d.quota_until_us
-    or served(d) > d.served_at_quota
+    or STATE.served(d) > d.served_at_quota
   WINDOW.cool_down(d, WINDOW.believed(d, refill_us, WINDOW.longest_budget_us))
-  d.quota_until_us, d.served_at_quota = d.blocked_until_us, served(d)
+  d.quota_until_us, d.served_at_quota = d.blocked_until_us, STATE.served(d)
   return is_answered
 end
 
@@ -112,7 +113,7 @@ function WINDOW.on_rate_limited(d, lease, hint_us, scope)
     MINUTE.on_refusal(d)
   end
   emit('request_rate_limited', 'domain', d.name, 'blocked_until_us', int(d.blocked_until_us), 'scope',
-    scope, 'algorithm', rule_name())
+    scope, 'algorithm', STATE.rule_name())
   LIMITS.set(d, limit, reason)
 end
 
@@ -132,7 +133,7 @@ function WINDOW.outlook(d)
   elseif d.ramp_us > 0 then
     return string.format('climbs from %d to %d within %.1f s', d.current_limit, LIMITS.ramp_target(d),
       (d.ramp_started_us + d.ramp_us - now_us) / 1e6)
-  elseif hint_us > 0 and rule_name() == 'steady' then
+  elseif hint_us > 0 and STATE.rule_name() == 'steady' then
     return string.format('holds at %d for %.1f s, as the provider asked', d.current_limit, hint_us / 1e6)
   end
   return WINDOW.rule().outlook(d)

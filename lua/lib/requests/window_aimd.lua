@@ -1,9 +1,10 @@
 -- The window rule `aimd` (spec 03, The window): +1 after a streak of successes, times a factor and a
 -- cooldown at a refusal.
+-- @include lib/requests/limits
 local AIMD = { initial_limit = 0, first_step = 0 }
 
 function AIMD.needed()
-  return setting('successes_until_increase', 25)
+  return STATE.setting('successes_until_increase', 25)
 end
 
 -- Only an accepted cut ends a ramp; a lowered cap is neither cut nor recovery.
@@ -22,7 +23,7 @@ function AIMD.on_refusal(d, lease, hint_us)
   if d.rate_limit_ceiling == 0 then
     d.rate_limit_ceiling = tonumber(lease.limit)
   end
-  local factor = setting('multiplicative_decrease_factor', 0.75)
+  local factor = STATE.setting('multiplicative_decrease_factor', 0.75)
   return math.max(1, math.floor(d.current_limit * factor)), 'rate_limited'
 end
 
@@ -39,15 +40,15 @@ function AIMD.on_success(d)
   if before >= d.effective_max then
     return
   end
-  local step = setting('additive_increase_step', 1)
+  local step = STATE.setting('additive_increase_step', 1)
   LIMITS.set(d, math.min(d.effective_max, before + step), 'success')
   if before < d.rate_limit_ceiling and d.current_limit >= d.rate_limit_ceiling then
     emit('request_soft_ceiling_recovered', 'domain', d.name, 'at', int(d.rate_limit_ceiling),
-      'algorithm', rule_name())
+      'algorithm', STATE.rule_name())
   end
   if d.rate_limit_ceiling > 0 and d.current_limit >= d.effective_max then
     emit('request_fully_recovered', 'domain', d.name, 'at', int(d.effective_max), 'algorithm',
-      rule_name())
+      STATE.rule_name())
     d.rate_limit_ceiling = 0
   end
 end
@@ -58,7 +59,7 @@ function AIMD.outlook(d)
   if limit >= d.effective_max then
     return 'holds at ' .. limit .. ', the most that caps allow'
   end
-  local rise = math.min(d.effective_max, limit + setting('additive_increase_step', 1))
+  local rise = math.min(d.effective_max, limit + STATE.setting('additive_increase_step', 1))
   return 'at ' .. limit .. ', goes to ' .. rise .. ' after '
     .. math.max(1, AIMD.needed() - d.success_streak) .. ' more successes'
 end

@@ -8,13 +8,14 @@
 -- `periods` is five less what spoke against it since an alike minute; below three it is dropped. `budget`
 -- is what may be served in a minute, `opened_us` when the present one began, and `served_at_opening` what
 -- had been served by then; `used_up_at` what may be served in this minute alone, 0 where that is the budget.
+-- @include lib/requests/state
 MINUTE.length_us = 60000000
 MINUTE.slack_us = 5000000 -- an opening is found up to a cooldown or a hint late
 MINUTE.enough, MINUTE.most = 3, 5 -- minutes that are evidence enough; and what they count for
 MINUTE.fewest = 8 -- served in a minute: of fewer, any two minutes are alike
 
 function MINUTE.is_learned(d)
-  return d.periods >= MINUTE.enough and rule_name() == 'steady'
+  return d.periods >= MINUTE.enough and STATE.rule_name() == 'steady'
 end
 
 -- Note the evidence; that a budget is learned or dropped is told, with the reason.
@@ -23,7 +24,7 @@ function MINUTE.note(d, periods, reason, budget)
   d.periods = periods
   if was_learned ~= (periods >= MINUTE.enough) then
     emit(was_learned and 'request_minute_budget_dropped' or 'request_minute_budget_learned', 'domain',
-      d.name, 'budget', int(was_learned and d.budget or budget), 'reason', reason, 'algorithm', rule_name())
+      d.name, 'budget', int(was_learned and d.budget or budget), 'reason', reason, 'algorithm', STATE.rule_name())
   end
   d.budget = budget
 end
@@ -41,14 +42,14 @@ function MINUTE.pass(d)
   end
   if late_us >= 0 then
     local n = math.min(math.floor(late_us / MINUTE.length_us), d.periods - MINUTE.enough) + 1
-    d.opened_us, d.served_at_opening, d.used_up_at = d.opened_us + n * MINUTE.length_us, served(d), 0
+    d.opened_us, d.served_at_opening, d.used_up_at = d.opened_us + n * MINUTE.length_us, STATE.served(d), 0
     MINUTE.note(d, d.periods - n, 'unused', d.budget)
   end
 end
 
 -- What was served in the present minute, nil where it is over.
 function MINUTE.used(d)
-  return now_us < d.opened_us + MINUTE.length_us and served(d) - d.served_at_opening or nil
+  return now_us < d.opened_us + MINUTE.length_us and STATE.served(d) - d.served_at_opening or nil
 end
 
 -- Whether calls have to end before the next one goes: with those in flight the minute is used up.
@@ -69,7 +70,7 @@ end
 -- The first that was served after nobody was: the minute before it is over. Where hardly anything was
 -- served since the opening just before, that one goes on: a sliding minute opens bit by bit.
 function MINUTE.open(d, lease)
-  local before, acquired_us = served(d) - 1, tonumber(lease.acquired_us)
+  local before, acquired_us = STATE.served(d) - 1, tonumber(lease.acquired_us)
   local used, apart_us = before - d.served_at_opening, acquired_us - d.opened_us
   if used < MINUTE.fewest and apart_us <= MINUTE.slack_us then
     return
@@ -121,7 +122,7 @@ function MINUTE.on_refusal(d)
   end
   if d.in_flight == 0 and used >= about then
     local left_us = d.opened_us + MINUTE.length_us - now_us
-    WINDOW.cool_down(d, math.min(left_us, setting('max_cooldown_us', 300000000)))
+    WINDOW.cool_down(d, math.min(left_us, STATE.setting('max_cooldown_us', 300000000)))
   end
 end
 

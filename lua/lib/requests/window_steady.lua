@@ -8,6 +8,8 @@
 -- fresh refusals with nothing served between, `soon_tries` how many tries still come sooner, as the
 -- window fell, `step` the last step of the try under way, 0 without one, `top` where the ceiling settles
 -- with the next fresh success, 0 for nowhere, `quiet_until_us` the end of a provider's hint.
+-- @include lib/requests/limits
+-- @include lib/requests/window_minute
 local STEADY = { initial_limit = 4, first_step = 1, tries_after_fall = 3, sooner_after_fall = 3,
   most_doublings = 30, refusals_of_noise = 2, crowded_part = 8 }
 
@@ -21,11 +23,11 @@ function STEADY.note_ceiling(d, limit)
 end
 
 function STEADY.successes_until_try()
-  return setting('successes_until_try', 150)
+  return STATE.setting('successes_until_try', 150)
 end
 
 function STEADY.round()
-  return setting('round_successes', 24)
+  return STATE.setting('round_successes', 24)
 end
 
 function STEADY.end_try(d)
@@ -57,7 +59,7 @@ function STEADY.earn(d)
     d.step = 0
     if noted > 0 then
       emit('request_fully_recovered', 'domain', d.name, 'at', int(d.effective_max), 'algorithm',
-        rule_name())
+        STATE.rule_name())
     end
     return
   end
@@ -72,7 +74,7 @@ function STEADY.come_back(d, ceiling)
     LIMITS.tell_return(d)
     if d.rate_limit_ceiling > 0 then
       emit('request_soft_ceiling_recovered', 'domain', d.name, 'at', int(ceiling), 'algorithm',
-        rule_name())
+        STATE.rule_name())
     end
   end
 end
@@ -115,7 +117,7 @@ function STEADY.note_refusal(d, left, since)
   local ceiling = WINDOW.ceiling(d)
   local is_lone = since >= STEADY.round()
   local ends_try = left + 1 > ceiling or left + 1 >= d.current_limit and STEADY.is_climbing(d)
-  d.cuts, d.row, d.served_at_refusal = d.cuts + 1, d.row + 1, served(d)
+  d.cuts, d.row, d.served_at_refusal = d.cuts + 1, d.row + 1, STATE.served(d)
   if ends_try and d.step > 0 then
     d.soon_tries = math.max(0, d.soon_tries - 1)
   end
@@ -160,7 +162,7 @@ end
 function STEADY.means_everyone(d, since, pause_us)
   local few = math.max(1, math.floor(d.current_limit / STEADY.crowded_part))
   return d.row > STEADY.refusals_of_noise and since <= few
-    and pause_us >= setting('cooldown_us', 2000000)
+    and pause_us >= STATE.setting('cooldown_us', 2000000)
 end
 
 -- A hint stops tries and returns; one that means everyone, or that comes where nobody else is in
@@ -177,7 +179,7 @@ function STEADY.on_refusal(d, lease, hint_us)
     end
     d.ramp_us = 0 -- a ramp is a climb, too
   end
-  local since = served(d) - d.served_at_refusal
+  local since = STATE.served(d) - d.served_at_refusal
   local settles = is_fresh and STEADY.note_refusal(d, left, since) or d.top > 0
   if d.consecutive_rate_limits > STEADY.refusals_of_noise then
     STEADY.note_fall(d, left)

@@ -1,5 +1,8 @@
 -- Who attends a run (spec 05): its driver, for as long as that is a member. While nobody does, the run's
 -- claims of limits rest and no row group is admitted; those that are open are worked to their end.
+-- @include lib/shard/suspects
+-- @include lib/tasks/limits
+-- @include lib/runs/state
 local ATTENDING = {}
 
 -- The holder of a run's claims. The names of other holders are encoded and have no colon.
@@ -28,8 +31,8 @@ function ATTENDING.begin(run)
   else
     CLAIMS.move(ATTENDING.holder(run), '~', '=')
   end
-  may_be_new('claims')
-  may_be_new('progress')
+  EXPIRY.with_shard('claims')
+  EXPIRY.with_shard('progress')
   redis.call('ZADD', K.claims, 0, ATTENDING.entry(member_id, run))
   redis.call('HSET', K.progress, run .. '\0driver', member_id)
   emit('run_attended', 'run_id', run, 'member_id', member_id)

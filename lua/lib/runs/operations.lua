@@ -1,28 +1,29 @@
 -- The operations of a run's driver: submit, collect what is through, say what was written, cancel.
+-- @include lib/runs/tracker
 
 -- Begin a run, once, with the limits that it claims; the caller attends it. The plan was checked by who made
 -- it; its resources are checked here, before anything is queued.
 function OPERATIONS.run_submit(run, text, workflow)
-  local known = plan_of(run)
+  local known = RUNS.plan_of(run)
   if known then
     ATTENDING.begin(run)
     RUNS.open_row_groups(run, known)
     return '["known"]'
   elseif meta.state == 'draining' then
-    return refused('shutdown', '')
+    return CLAIMS.refused('shutdown', '')
   end
   local plan = cjson.decode(text)
   for resource, limit in pairs(plan.limits or {}) do
     CLAIMS.set(resource, ATTENDING.holder(run), int(limit))
   end
   for i = 1, #plan.columns do
-    local refusal = never_fits(plan.columns[i].signature)
+    local refusal = CLAIMS.never_fits(plan.columns[i].signature)
     if refusal then
       CLAIMS.drop(ATTENDING.holder(run))
       return refusal
     end
   end
-  may_be_new('runs')
+  EXPIRY.with_shard('runs')
   redis.call('HSET', K.runs, run, text, run .. '\0workflow', workflow)
   plans[run] = plan
   ATTENDING.begin(run)
@@ -34,7 +35,7 @@ end
 function RUNS.cooling_of(plan)
   local told, list = {}, {}
   for i = 1, #plan.columns do
-    for resource in pairs(COOLING.next_us() and amounts_of(plan.columns[i].signature).amounts or {}) do
+    for resource in pairs(COOLING.next_us() and LEDGER.amounts_of(plan.columns[i].signature).amounts or {}) do
       if COOLING.is_cooling(resource) and not told[resource] then
         told[resource] = true
         local one = COOLING.all()[resource]
@@ -48,7 +49,7 @@ end
 -- Progress of a run, or why no worker makes it, the row groups whose cells wait to be written out, and what
 -- the run waits for. The caller attends the run, and is told of the next ones by its channel.
 function OPERATIONS.run_collect(run)
-  local plan = plan_of(run)
+  local plan = RUNS.plan_of(run)
   if not plan then
     return '["unknown"]'
   end
@@ -68,22 +69,22 @@ function OPERATIONS.run_collect(run)
   for i = 1, #ready do
     ready[i] = int(tonumber(split(ready[i], '\0')[2]))
   end
-  return '["progress",' .. table.concat({ counted(run, 'done'), counted(run, 'dropped'),
-    counted(run, 'open'), counted(run, 'written') }, ',') .. ',[' .. table.concat(ready, ',') .. '],['
+  return '["progress",' .. table.concat({ RUNS.counted(run, 'done'), RUNS.counted(run, 'dropped'),
+    RUNS.counted(run, 'open'), RUNS.counted(run, 'written') }, ',') .. ',[' .. table.concat(ready, ',') .. '],['
     .. table.concat(RUNS.cooling_of(plan), ',') .. ']]'
 end
 
-local function delete_cells(run, plan, record)
-  local names = { cell(run, record, '#'), cell(run, record, '!') }
+function RUNS.delete_cells(run, plan, record)
+  local names = { RUNS.cell(run, record, '#'), RUNS.cell(run, record, '!') }
   for index = 1, #plan.columns do
     for i = 1, #plan.columns[index].outputs do
-      names[#names + 1] = cell(run, record, plan.columns[index].outputs[i])
+      names[#names + 1] = RUNS.cell(run, record, plan.columns[index].outputs[i])
     end
   end
   redis.call('HDEL', K.cells, unpack(names))
 end
 
-local function end_run(run, plan)
+function RUNS.finish(run, plan)
   redis.call('HDEL', K.runs, run, run .. '\0workflow')
   plans[run] = false
   ATTENDING.finish(run)
@@ -100,26 +101,26 @@ end
 -- A row group's records are on disk: its cells go, and the next row group may come. The last one
 -- ends the run.
 function OPERATIONS.run_written(run, row_group)
-  local plan = plan_of(run)
+  local plan = RUNS.plan_of(run)
   local member = run .. '\0' .. string.format('%016.0f', tonumber(row_group))
   if not plan or redis.call('ZREM', K.checkpoints, member) == 0 then
     return '["unknown"]'
   end
-  local first, last = records_of(plan, tonumber(row_group))
+  local first, last = RUNS.records_of(plan, tonumber(row_group))
   for record = first, last do
-    delete_cells(run, plan, int(record))
+    RUNS.delete_cells(run, plan, int(record))
   end
-  count(run, 'unwritten', -1)
-  if count(run, 'written', 1) == plan.row_groups then
-    end_run(run, plan)
+  RUNS.count(run, 'unwritten', -1)
+  if RUNS.count(run, 'written', 1) == plan.row_groups then
+    RUNS.finish(run, plan)
     return '["ended"]'
   end
   RUNS.open_row_groups(run, plan)
   return '["written"]'
 end
 
-local function cancel_row_group(run, plan, row_group)
-  local first, last = records_of(plan, row_group)
+function RUNS.cancel_row_group(run, plan, row_group)
+  local first, last = RUNS.records_of(plan, row_group)
   for index = 1, #plan.columns do
     local column = plan.columns[index]
     local from, to = first, last
@@ -127,23 +128,23 @@ local function cancel_row_group(run, plan, row_group)
       from, to = row_group, row_group
     end
     for number = from, to do
-      discard_waiting(run .. ':' .. column.name .. ':' .. column.scope .. int(number))
+      TASKS.discard(run .. ':' .. column.name .. ':' .. column.scope .. int(number))
     end
   end
   for record = first, last do
-    delete_cells(run, plan, int(record))
+    RUNS.delete_cells(run, plan, int(record))
   end
 end
 
 -- Cancel at once: what waits never starts, what runs ends unheard, finished row groups stay until
 -- they are deleted with the rest.
 function OPERATIONS.run_cancel(run)
-  local plan = plan_of(run)
+  local plan = RUNS.plan_of(run)
   if not plan then
     return '["unknown"]'
   end
   -- The open ones and those not written are among the last that were admitted.
-  local left, row_group = counted(run, 'open') + counted(run, 'unwritten'), counted(run, 'next')
+  local left, row_group = RUNS.counted(run, 'open') + RUNS.counted(run, 'unwritten'), RUNS.counted(run, 'next')
   while left > 0 and row_group > 0 do
     row_group = row_group - 1
     local open = RUNS.forget_row_group(run, plan, row_group) and 1 or 0
@@ -151,10 +152,10 @@ function OPERATIONS.run_cancel(run)
       run .. '\0' .. string.format('%016.0f', row_group))
     if open + unwritten > 0 then
       left = left - 1
-      cancel_row_group(run, plan, row_group)
+      RUNS.cancel_row_group(run, plan, row_group)
     end
   end
-  end_run(run, plan)
+  RUNS.finish(run, plan)
   emit('cancelled', 'run_id', run)
   return '["cancelled"]'
 end

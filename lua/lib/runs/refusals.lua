@@ -1,8 +1,9 @@
 -- A run that workers may not make: it asks for a variable, file or host that they were not allowed.
 -- The first worker that may decides that it goes on; with none, its driver is told why it does not.
+-- @include lib/runs/tracker
 
 -- Whether each live member that makes cells has refused the run.
-local function is_refused_by_all(refusals)
+function RUNS.is_refused_by_all(refusals)
   local members = redis.call('ZRANGE', K.members, 0, -1)
   for i = 1, #members do
     if not refusals[members[i]]
@@ -15,18 +16,18 @@ end
 
 -- The caller may make the cells of a run.
 function OPERATIONS.run_accept(run)
-  if not plan_of(run) then
+  if not RUNS.plan_of(run) then
     return '["unknown"]'
   elseif redis.call('HEXISTS', K.progress, run .. '\0refused') == 1 then
     return '["refused"]'
   end
-  may_be_new('progress')
+  EXPIRY.with_shard('progress')
   redis.call('HSET', K.progress, run .. '\0accepted', 1)
   return '["accepted"]'
 end
 
 -- Without the refusals of members that are gone, as a run may outlive many.
-local function refusals_of(run)
+function RUNS.refusals_of(run)
   local text, living = redis.call('HGET', K.progress, run .. '\0refusals'), {}
   for member, reason in pairs(text and cjson.decode(text) or {}) do
     if redis.call('ZSCORE', K.members, member) then
@@ -39,17 +40,17 @@ end
 -- The caller may not make them, for a reason. Once a run was accepted it is never refused: it waits for
 -- others, and the reason is kept for the driver to show.
 function OPERATIONS.run_refuse(run, reason)
-  if not plan_of(run) then
+  if not RUNS.plan_of(run) then
     return '["unknown"]'
   end
-  local refusals = refusals_of(run)
+  local refusals = RUNS.refusals_of(run)
   refusals[member_id] = reason
-  may_be_new('progress')
+  EXPIRY.with_shard('progress')
   redis.call('HSET', K.progress, run .. '\0refusals', cjson.encode(refusals))
   if redis.call('HEXISTS', K.progress, run .. '\0accepted') == 1 then
     return '["accepted"]'
   end
-  if not is_refused_by_all(refusals) then
+  if not RUNS.is_refused_by_all(refusals) then
     return '["noted"]'
   end
   redis.call('HSET', K.progress, run .. '\0refused', reason)

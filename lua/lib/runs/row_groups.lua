@@ -1,15 +1,17 @@
 -- Which row groups of a run are open, and which of those wait for a cooldown (spec 05). A row group waits where
 -- each of its tasks asks for a resource that cools; `row_groups` counts the tasks of each of its columns.
+-- @include lib/runs/attending
+-- @include lib/tasks/cooling
 
 -- One more task of a column of an open row group is there, or one less.
 function RUNS.count_task(task, by)
-  local plan = task.run ~= '' and plan_of(task.run)
+  local plan = task.run ~= '' and RUNS.plan_of(task.run)
   if not plan then
     return
   end
   local name = RUNS.tasks_field(task.run, plan, RUNS.row_group_of(plan, task), task.column)
   if by > 0 then
-    may_be_new('row_groups')
+    EXPIRY.with_shard('row_groups')
     redis.call('HINCRBY', K.row_groups, name, by)
   elseif redis.call('HEXISTS', K.row_groups, name) == 1 then
     if redis.call('HINCRBY', K.row_groups, name, by) <= 0 then
@@ -40,7 +42,7 @@ end
 
 -- How many of the open row groups wait for a cooldown, of those that were admitted last.
 function RUNS.count_waiting(run, plan, open)
-  local waiting, next_group = 0, counted(run, 'next')
+  local waiting, next_group = 0, RUNS.counted(run, 'next')
   local names = {}
   for row_group = next_group - 1, math.max(0, next_group - RUNS.most_looked_at), -1 do
     names[#names + 1] = run .. '\0' .. int(row_group)
@@ -83,7 +85,7 @@ function RUNS.has_room(run, plan)
   if redis.call('HEXISTS', K.progress, run .. '\0stopped') == 1 then
     return false
   end
-  local open, unwritten = counted(run, 'open'), counted(run, 'unwritten')
+  local open, unwritten = RUNS.counted(run, 'open'), RUNS.counted(run, 'unwritten')
   if open < plan.max_open and open + unwritten <= plan.max_open then
     return true
   end
@@ -106,7 +108,7 @@ end
 
 function RUNS.look_for_room()
   for run in pairs(meta.touched or {}) do
-    local plan = plan_of(run)
+    local plan = RUNS.plan_of(run)
     if plan then
       RUNS.open_row_groups(run, plan)
     end
@@ -125,15 +127,15 @@ end
 -- Admit row groups while a driver attends and there is room.
 function RUNS.open_row_groups(run, plan)
   while RUNS.has_room(run, plan) and ATTENDING.is_attended(run) do
-    local row_group = counted(run, 'next')
+    local row_group = RUNS.counted(run, 'next')
     if row_group >= plan.row_groups then
       return
     end
-    count(run, 'next', 1)
-    count(run, 'open', 1)
-    local first, last = records_of(plan, row_group)
-    may_be_new('row_groups')
-    may_be_new('progress')
+    RUNS.count(run, 'next', 1)
+    RUNS.count(run, 'open', 1)
+    local first, last = RUNS.records_of(plan, row_group)
+    EXPIRY.with_shard('row_groups')
+    EXPIRY.with_shard('progress')
     redis.call('HSET', K.row_groups, run .. '\0' .. row_group, int(last - first + 1))
     emit('row_group_admitted', 'run_id', run, 'row_group', int(row_group))
     for index = 1, #plan.columns do

@@ -1,8 +1,10 @@
 -- A run's plan and counts, and which of its tasks are still wanted.
+-- @include lib/int
+-- @include lib/shard/shard
+local RUNS = { most_open = 256, most_looked_at = 1024, usual_rows = 10000, most_failed = 20 }
 local plans = {}
-local RUNS = { most_open = 256, most_looked_at = 1024, usual_rows = 10000, most_failed = 20 } -- the tracker's functions
 
-local function plan_of(run)
+function RUNS.plan_of(run)
   local plan = plans[run]
   if plan == nil then
     local text = redis.call('HGET', K.runs, run)
@@ -12,19 +14,19 @@ local function plan_of(run)
   return plan
 end
 
-local function count(run, name, by)
+function RUNS.count(run, name, by)
   return redis.call('HINCRBY', K.progress, run .. '\0' .. name, by)
 end
 
-local function counted(run, name)
+function RUNS.counted(run, name)
   return tonumber(redis.call('HGET', K.progress, run .. '\0' .. name)) or 0
 end
 
-local function cell(run, record, name)
+function RUNS.cell(run, record, name)
   return run .. '\0' .. record .. '\0' .. name
 end
 
-local function records_of(plan, row_group)
+function RUNS.records_of(plan, row_group)
   local first = row_group * plan.buffer_size
   return first, math.min(plan.records, first + plan.buffer_size) - 1
 end
@@ -40,24 +42,24 @@ function RUNS.tasks_field(run, plan, row_group, column)
   return run .. '\0' .. int(row_group) .. '\0' .. plan.columns[tonumber(column)].name
 end
 
-local function is_dropped(run, record)
-  return redis.call('HEXISTS', K.cells, cell(run, record, '!')) == 1
+function RUNS.is_dropped(run, record)
+  return redis.call('HEXISTS', K.cells, RUNS.cell(run, record, '!')) == 1
 end
 
 -- A record is open until it is whole, dropped or its run is over: only then do its tasks count.
-local function is_open(run, plan, record)
+function RUNS.is_open(run, plan, record)
   local row_group = math.floor(tonumber(record) / plan.buffer_size)
   return redis.call('HEXISTS', K.row_groups, run .. '\0' .. int(row_group)) == 1
-    and not is_dropped(run, record)
+    and not RUNS.is_dropped(run, record)
 end
 
 -- Whether a task's end can still matter: a task of no run always, one of a run while its record,
 -- or any record of its row group, is open.
-local function is_wanted(task)
+function RUNS.is_wanted(task)
   if task.run == '' then
     return true
   end
-  local plan = plan_of(task.run)
+  local plan = RUNS.plan_of(task.run)
   if not plan then
     return false
   end
@@ -65,5 +67,5 @@ local function is_wanted(task)
   if column.scope == 'g' then
     return redis.call('HEXISTS', K.row_groups, task.run .. '\0' .. task.number) == 1
   end
-  return is_open(task.run, plan, task.number)
+  return RUNS.is_open(task.run, plan, task.number)
 end

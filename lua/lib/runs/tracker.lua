@@ -1,6 +1,9 @@
 -- The completion tracker (spec 05): which cells a run has, which tasks that makes ready, and when a
 -- row group is through. Its state of a run: `runs` the plan, `progress` counts, `cells` values of
 -- open row groups, `row_groups` records that are still missing in each.
+-- @include lib/shard/operations
+-- @include lib/tasks/leases
+-- @include lib/runs/row_groups
 
 function RUNS.submit_cell(run, plan, index, number)
   local column = plan.columns[index]
@@ -9,8 +12,8 @@ function RUNS.submit_cell(run, plan, index, number)
   if redis.call('HEXISTS', K.tasks, id) == 1 then
     return -- it still runs from before its run was cancelled and begun again: its end counts
   end
-  set_terms(group(column.group), column.weight, column.admitted_limit)
-  let_wait(id, { group = column.group, arrival = next_arrival(), signature = column.signature,
+  LINES.set_terms(GROUPS.of(column.group), column.weight, column.admitted_limit)
+  QUEUE.let_wait(id, { group = column.group, arrival = QUEUE.next_arrival(), signature = column.signature,
     tries = 0, run = run, column = int(index), number = number, fn = column.fn or '', losses = 0 }, now_us)
 end
 
@@ -27,10 +30,10 @@ function RUNS.close_record(run, plan, record)
     return
   end
   RUNS.forget_row_group(run, plan, row_group)
-  may_be_new('checkpoints')
+  EXPIRY.with_shard('checkpoints')
   redis.call('ZADD', K.checkpoints, 0, run .. '\0' .. string.format('%016.0f', row_group))
-  count(run, 'open', -1)
-  count(run, 'unwritten', 1)
+  RUNS.count(run, 'open', -1)
+  RUNS.count(run, 'unwritten', 1)
   emit('row_group_checkpointed', 'run_id', run, 'row_group', int(row_group))
   RUNS.tell_driver(run, '["row_group"]')
   RUNS.open_row_groups(run, plan)
@@ -38,7 +41,7 @@ end
 
 function RUNS.is_ready(run, column, record)
   for i = 1, #column.inputs do
-    if redis.call('HEXISTS', K.cells, cell(run, record, column.inputs[i])) == 0 then
+    if redis.call('HEXISTS', K.cells, RUNS.cell(run, record, column.inputs[i])) == 0 then
       return false
     end
   end
@@ -54,23 +57,23 @@ function RUNS.advance_record(run, plan, index, record)
       RUNS.submit_cell(run, plan, feeds[i], record)
     end
   end
-  if redis.call('HINCRBY', K.cells, cell(run, record, '#'), 1) == #plan.columns then
-    count(run, 'done', 1)
+  if redis.call('HINCRBY', K.cells, RUNS.cell(run, record, '#'), 1) == #plan.columns then
+    RUNS.count(run, 'done', 1)
     RUNS.close_record(run, plan, record)
   end
 end
 
 -- A record that cannot be finished: its waiting tasks never start, a running one ends unheard.
 function RUNS.drop_record(run, plan, record, column_name, reason)
-  may_be_new('cells')
-  redis.call('HSET', K.cells, cell(run, record, '!'), column_name .. '\0' .. reason)
+  EXPIRY.with_shard('cells')
+  redis.call('HSET', K.cells, RUNS.cell(run, record, '!'), column_name .. '\0' .. reason)
   for index = 1, #plan.columns do
     local column = plan.columns[index]
     if column.scope == 'r' then
-      discard_waiting(run .. ':' .. column.name .. ':r' .. record)
+      TASKS.discard(run .. ':' .. column.name .. ':r' .. record)
     end
   end
-  count(run, 'dropped', 1)
+  RUNS.count(run, 'dropped', 1)
   emit('non_retryable_dropped', 'run_id', run, 'record', record, 'column', column_name)
   RUNS.close_record(run, plan, record)
 end
@@ -80,12 +83,12 @@ end
 function RUNS.open_records(run, plan, column, number)
   local first, last = tonumber(number), tonumber(number)
   if column.scope == 'g' then
-    first, last = records_of(plan, first)
+    first, last = RUNS.records_of(plan, first)
   end
   local records, is_among = {}, {}
   for i = first, last do
     local record = int(i)
-    if is_open(run, plan, record) then
+    if RUNS.is_open(run, plan, record) then
       records[#records + 1] = record
       is_among[record] = true
     end
@@ -97,7 +100,7 @@ end
 function RUNS.note_made(run, index)
   local name = run .. '\0failed\0' .. int(index)
   if redis.call('HGET', K.progress, name) ~= 'made' then
-    may_be_new('progress')
+    EXPIRY.with_shard('progress')
     redis.call('HSET', K.progress, name, 'made')
   end
 end
@@ -107,7 +110,7 @@ function RUNS.note_failed(run, plan, index, cells, reason)
   if redis.call('HGET', K.progress, name) == 'made' then
     return
   end
-  may_be_new('progress')
+  EXPIRY.with_shard('progress')
   if redis.call('HINCRBY', K.progress, name, cells) >= RUNS.most_failed
     and redis.call('HSETNX', K.progress, run .. '\0stopped', plan.columns[index].name .. '\0' .. reason) == 1 then
     emit('run_stopped', 'run_id', run, 'column', plan.columns[index].name)
@@ -117,16 +120,16 @@ end
 
 -- Store the values of a finished task (record, name, value, ... in ARGV) and go on from them.
 function RUNS.complete_cells(task, from, to)
-  local run, plan = task.run, plan_of(task.run)
+  local run, plan = task.run, RUNS.plan_of(task.run)
   if not plan then
     return
   end
   local index = tonumber(task.column)
   local records, is_among = RUNS.open_records(run, plan, plan.columns[index], task.number)
-  may_be_new('cells')
+  EXPIRY.with_shard('cells')
   for i = from, to, 3 do
     if is_among[ARGV[i]] then
-      redis.call('HSET', K.cells, cell(run, ARGV[i], ARGV[i + 1]), ARGV[i + 2])
+      redis.call('HSET', K.cells, RUNS.cell(run, ARGV[i], ARGV[i + 1]), ARGV[i + 2])
     end
   end
   RUNS.note_made(run, index)
@@ -136,7 +139,7 @@ function RUNS.complete_cells(task, from, to)
 end
 
 function RUNS.drop_cells(task, reason)
-  local run, plan = task.run, plan_of(task.run)
+  local run, plan = task.run, RUNS.plan_of(task.run)
   if not plan then
     return
   end

@@ -1,6 +1,8 @@
 -- BoundedBorrowTaskAdmissionPolicy (spec 04, Policies; docs/adr/0009): under pressure a group stays
 -- within its share and out of debt; without, it may borrow up to a ceiling. What a group has out and
 -- what it owes stand in its record, by resource, and change no availability.
+-- @include lib/shard/leases
+-- @include lib/tasks/lines
 local BORROW = {}
 local borrowing -- the pool's settings of this policy, read when first asked for
 
@@ -24,7 +26,7 @@ do -- a script may have 200 locals at a time; these are nobody else's, and none 
 
   -- The heads that are looked at, in order.
   function BORROW.heads(waiting)
-    return first_heads(waiting, HEADS_PER_CHOICE)
+    return LINES.first_heads(waiting, HEADS_PER_CHOICE)
   end
 
   -- What all groups weigh whose first task fits and wants a resource.
@@ -33,7 +35,7 @@ do -- a script may have 200 locals at a time; these are nobody else's, and none 
     if not weight then
       weight = 0
       for i = 1, #beside.fitting do
-        if wants(beside.fitting[i], resource) then
+        if LEDGER.wants(beside.fitting[i], resource) then
           weight = weight + waiting_lines[beside.fitting[i]].weight
         end
       end
@@ -44,11 +46,11 @@ do -- a script may have 200 locals at a time; these are nobody else's, and none 
 
   -- A group's part of a limit by its weight; alone it is as if one equal peer existed.
   local function share_of(g, resource, beside)
-    local own, all = millionths(g.weight), weight_on(resource, beside)
+    local own, all = LINES.millionths(g.weight), weight_on(resource, beside)
     if all <= own then
       all = 2 * own
     end
-    local part = limit_of(resource) * own / all
+    local part = LEDGER.limit_of(resource) * own / all
     part = settings().share_rounding == 'down' and math.floor(part) or math.ceil(part)
     return math.max(1, math.min(part, tonumber(g.admitted_limit) or part))
   end
@@ -56,7 +58,7 @@ do -- a script may have 200 locals at a time; these are nobody else's, and none 
   local function ceiling_of(g, resource, share)
     local set = settings()
     local ceiling = tonumber(set['ceiling:' .. g.name .. '\0' .. resource]) or tonumber(set.ceiling)
-    return ceiling or math.max(0, limit_of(resource) - (tonumber(set.ceiling_reserve) or 0) - share)
+    return ceiling or math.max(0, LEDGER.limit_of(resource) - (tonumber(set.ceiling_reserve) or 0) - share)
   end
 
   local function is_unlimited(g)
@@ -66,8 +68,8 @@ do -- a script may have 200 locals at a time; these are nobody else's, and none 
   -- Whether a head would pass in its turn on all its resources: one that would not holds back nobody.
   local function would_pass(head, beside)
     if beside.passes[head] == nil then
-      local g, asked = group(head.group), amounts_of(head.signature)
-      local out, debt = parse_amounts(g.out), parse_amounts(g.debt)
+      local g, asked = GROUPS.of(head.group), LEDGER.amounts_of(head.signature)
+      local out, debt = LEDGER.parse_amounts(g.out), LEDGER.parse_amounts(g.debt)
       beside.passes[head] = true
       for i = 1, is_unlimited(g) and 0 or #asked.names do
         local resource, amount = asked.names[i], asked.amounts[asked.names[i]]
@@ -86,7 +88,7 @@ do -- a script may have 200 locals at a time; these are nobody else's, and none 
     if not found then
       found = { count = 0, groups = {} }
       for i = 1, #beside.heads do
-        if wants(beside.heads[i].signature, resource) and would_pass(beside.heads[i], beside) then
+        if LEDGER.wants(beside.heads[i].signature, resource) and would_pass(beside.heads[i], beside) then
           found.count, found.groups[beside.heads[i].group] = found.count + 1, true
         end
       end
@@ -96,7 +98,7 @@ do -- a script may have 200 locals at a time; these are nobody else's, and none 
   end
 
   local function is_pressed_on(resource, head, beside)
-    local pressing = amounts_of(head.signature).pressing
+    local pressing = LEDGER.amounts_of(head.signature).pressing
     for i = 1, #pressing do
       if pressing[i] == resource then
         local found = pressing_on(resource, beside)
@@ -108,9 +110,9 @@ do -- a script may have 200 locals at a time; these are nobody else's, and none 
 
   -- Why a head may not go, or nil and what it would borrow.
   local function evaluate(head, beside)
-    local g, borrowed = group(head.group), {}
-    local out, debt = parse_amounts(g.out), parse_amounts(g.debt)
-    local asked = amounts_of(head.signature)
+    local g, borrowed = GROUPS.of(head.group), {}
+    local out, debt = LEDGER.parse_amounts(g.out), LEDGER.parse_amounts(g.debt)
+    local asked = LEDGER.amounts_of(head.signature)
     -- One that runs nothing is let go, or peers would wait for each other; one without limit always.
     local is_let_go = is_unlimited(g) or (tonumber(g.running) or 0) == 0
     for i = 1, #asked.names do
@@ -158,7 +160,7 @@ do -- a script may have 200 locals at a time; these are nobody else's, and none 
       head.borrowed = borrowed
       if reason then
         reasons[reason] = (reasons[reason] or 0) + 1
-      elseif not is_hinted(head.signature) then
+      elseif not LEDGER.is_hinted(head.signature) then
         return head
       else
         best_hinted = best_hinted or head
@@ -169,22 +171,22 @@ do -- a script may have 200 locals at a time; these are nobody else's, and none 
 
   -- What falls below 0 is packed as nothing.
   local function add_amounts(text, amounts, sign)
-    local sums = parse_amounts(text)
+    local sums = LEDGER.parse_amounts(text)
     for resource, amount in pairs(amounts) do
       sums[resource] = (sums[resource] or 0) + sign * amount
     end
-    return pack_amounts(sums)
+    return LEDGER.pack_amounts(sums)
   end
 
   function BORROW.on_acquire(g, head)
-    g.out = add_amounts(g.out, amounts_of(head.signature).amounts, 1)
+    g.out = add_amounts(g.out, LEDGER.amounts_of(head.signature).amounts, 1)
     g.debt = add_amounts(g.debt, head.borrowed, 1)
   end
 
   -- Any lease that ends repays what it held.
   function BORROW.on_release(g, signature)
-    g.out = add_amounts(g.out, amounts_of(signature).amounts, -1)
-    g.debt = add_amounts(g.debt, amounts_of(signature).amounts, -1)
+    g.out = add_amounts(g.out, LEDGER.amounts_of(signature).amounts, -1)
+    g.debt = add_amounts(g.debt, LEDGER.amounts_of(signature).amounts, -1)
   end
 
   -- Work out again what each group has out: the other policy does not write it down.
@@ -193,13 +195,13 @@ do -- a script may have 200 locals at a time; these are nobody else's, and none 
     LEASES.flush()
     local all = redis.call('HVALS', K.leases)
     for i = 1, #all do
-      local lease = parse_lease(all[i])
-      local g = group(lease.group)
+      local lease = LEASES.parse(all[i])
+      local g = GROUPS.of(lease.group)
       if not counted[lease.group] then
         counted[lease.group], g.out, g.debt, g.dirty = true, '', '', true
       end
       if meta.policy == 'borrow' then
-        g.out = add_amounts(g.out, amounts_of(lease.signature).amounts, 1)
+        g.out = add_amounts(g.out, LEDGER.amounts_of(lease.signature).amounts, 1)
       end
     end
   end

@@ -1,5 +1,8 @@
 -- What is kept of runs, compared with the runs that there are: nothing may outlive its run.
-local function read_runs()
+-- @include lib/tasks/tasks
+-- @include lib/runs/state
+-- @include lib/shard/audit
+function AUDIT.read_runs()
   local runs = {}
   for name, text in pairs(read_hash(K.runs)) do
     if not string.find(name, '\0', 1, true) then
@@ -9,17 +12,17 @@ local function read_runs()
   return runs
 end
 
-local function expect_run(kind, runs, names)
+function AUDIT.expect_run(kind, runs, names)
   for i = 1, #names do
     if not runs[split(names[i], '\0')[1]] then
-      differs(kind, names[i], 'a run', 'none')
+      AUDIT.differs(kind, names[i], 'a run', 'none')
     end
   end
 end
 
 -- Who attends a run is its driver, and only then do its claims count.
-local function expect_attendance(run, plan, driver)
-  expect('progress', 'driver of ' .. run, driver or '', redis.call('HGET', K.progress, run .. '\0driver') or '')
+function AUDIT.expect_attendance(run, plan, driver)
+  AUDIT.expect('progress', 'driver of ' .. run, driver or '', redis.call('HGET', K.progress, run .. '\0driver') or '')
   local claims, kind = redis.call('ZRANGE', K.claims, '[@run:' .. run .. '\0', '(@run:' .. run .. '\1', 'BYLEX'),
     driver and '=' or '~'
   local claimed = {}
@@ -29,15 +32,15 @@ local function expect_attendance(run, plan, driver)
     claimed[part[2]] = redis.call('ZSCORE', K.claims, kind .. place) and tonumber(part[3])
   end
   for resource, limit in pairs(plan.limits or {}) do
-    expect('claims', resource .. ' of ' .. run, limit, claimed[resource])
+    AUDIT.expect('claims', resource .. ' of ' .. run, limit, claimed[resource])
   end
 end
 
 -- Each open row group counts the tasks that there are of its columns.
-local function expect_row_group_tasks(runs, tasks, found)
+function AUDIT.expect_row_group_tasks(runs, tasks, found)
   local expected = {}
   for _, text in pairs(tasks) do
-    local task = parse_task(text)
+    local task = TASKS.parse(text)
     local plan = task.number and runs[task.run]
     if plan and plan.columns[tonumber(task.column)] then
       local row_group = RUNS.row_group_of(plan, task)
@@ -52,24 +55,24 @@ local function expect_row_group_tasks(runs, tasks, found)
       expected[name] = tonumber(missing) -- the records that are missing in a row group
     end
   end
-  expect_counts('row_groups', expected, found)
+  AUDIT.expect_counts('row_groups', expected, found)
 end
 
 -- `attended`: run -> the member that attends it. `tasks`: as they are stored.
-local function audit_runs(attended, tasks)
-  local runs = read_runs()
+function AUDIT.audit_runs(attended, tasks)
+  local runs = AUDIT.read_runs()
   for name, plan in pairs(runs) do
-    expect_attendance(name, plan, attended[name])
+    AUDIT.expect_attendance(name, plan, attended[name])
   end
   for name in pairs(attended) do
-    expect_run('claims', runs, { name })
+    AUDIT.expect_run('claims', runs, { name })
   end
   for name in pairs(runs) do
-    expect('progress', 'unwritten of ' .. name, redis.call('ZLEXCOUNT', K.checkpoints,
-      '[' .. name .. '\0', '(' .. name .. '\1'), counted(name, 'unwritten'))
+    AUDIT.expect('progress', 'unwritten of ' .. name, redis.call('ZLEXCOUNT', K.checkpoints,
+      '[' .. name .. '\0', '(' .. name .. '\1'), RUNS.counted(name, 'unwritten'))
   end
   local open, missing = {}, read_hash(K.row_groups)
-  expect_row_group_tasks(runs, tasks, missing)
+  AUDIT.expect_row_group_tasks(runs, tasks, missing)
   for name in pairs(missing) do
     local part = split(name, '\0')
     if #part == 2 then
@@ -77,13 +80,13 @@ local function audit_runs(attended, tasks)
     end
   end
   for name in pairs(runs) do
-    expect('progress', 'open of ' .. name, open[name] or 0, counted(name, 'open'))
+    AUDIT.expect('progress', 'open of ' .. name, open[name] or 0, RUNS.counted(name, 'open'))
   end
-  expect_run('runs', runs, redis.call('HKEYS', K.runs))
-  expect_run('progress', runs, redis.call('HKEYS', K.progress))
-  expect_run('row_groups', runs, redis.call('HKEYS', K.row_groups))
-  expect_run('checkpoints', runs, redis.call('ZRANGE', K.checkpoints, 0, -1))
+  AUDIT.expect_run('runs', runs, redis.call('HKEYS', K.runs))
+  AUDIT.expect_run('progress', runs, redis.call('HKEYS', K.progress))
+  AUDIT.expect_run('row_groups', runs, redis.call('HKEYS', K.row_groups))
+  AUDIT.expect_run('checkpoints', runs, redis.call('ZRANGE', K.checkpoints, 0, -1))
   if redis.call('HLEN', K.cells) <= 100000 then
-    expect_run('cells', runs, redis.call('HKEYS', K.cells))
+    AUDIT.expect_run('cells', runs, redis.call('HKEYS', K.cells))
   end
 end

@@ -1,15 +1,10 @@
 -- One look at a task pool as lines for people. Names stand encoded as in the keys, so none can
 -- disturb a terminal.
-local function seconds(us)
-  return string.format('%.3f s', us / 1000000)
-end
-
-local function or_dash(value)
-  return (value == nil or value == '') and '-' or value
-end
-
+-- @include lib/report
+-- @include lib/runs/state
+-- @include lib/tasks/lost
 -- The names of a hash in order, at most `rows` of them, and how many there are.
-local function first_names(names, rows)
+function REPORT.first_names(names, rows)
   table.sort(names)
   local first = {}
   for i = 1, math.min(rows, #names) do
@@ -18,7 +13,7 @@ local function first_names(names, rows)
   return first, #names
 end
 
-local function add_title(lines, name)
+function REPORT.add_title(lines, name)
   TEXT.add_parts(lines, { name, 'generation ' .. meta.generation,
     'clock ' .. string.format('%.6f', now_us / 1000000), 'sequence ' .. int(meta.sequence),
     'virtual time ' .. string.format('%.6g', meta.virtual_time) }, '  ')
@@ -28,14 +23,14 @@ local function add_title(lines, name)
     .. redis.call('ZCARD', K.members) .. ', idle ' .. redis.call('ZCOUNT', K.idle, '(0', '+inf'))
   TEXT.add_text(lines, 'policy ' .. (meta.policy == '' and 'strict' or meta.policy) .. ', state '
     .. (meta.state == '' and 'open' or meta.state)
-    .. (meta.first_task ~= '' and ', first and not fitting for ' .. seconds(now_us - meta.first_since_us)
+    .. (meta.first_task ~= '' and ', first and not fitting for ' .. REPORT.seconds(now_us - meta.first_since_us)
       .. ': ' .. meta.first_task or ''))
   TEXT.add_text(lines, 'overdue: members ' .. redis.call('ZCOUNT', K.members, '-inf', int(now_us))
     .. ', delayed ' .. redis.call('ZCOUNT', K.delayed, '-inf', int(now_us)))
 end
 
 -- Tasks that wait beside the queue: nobody serves their function, or they were lost with a member.
-local function add_set_aside(lines, rows)
+function REPORT.add_set_aside(lines, rows)
   if meta.suspect_tasks > 0 then
     TEXT.add_text(lines, 'lost with a member, run again one at a time: ' .. int(meta.suspect_tasks))
   end
@@ -53,7 +48,7 @@ local function add_set_aside(lines, rows)
   TEXT.add_table(lines, { 'function that no live worker has', 'tasks', 'first task' }, list, #list)
 end
 
-local function add_resources(lines, rows)
+function REPORT.add_resources(lines, rows)
   local known, names = {}, {}
   for _, amounts in pairs({ limits, ledger }) do
     for resource in pairs(amounts) do
@@ -63,48 +58,48 @@ local function add_resources(lines, rows)
       end
     end
   end
-  local first, total = first_names(names, rows)
+  local first, total = REPORT.first_names(names, rows)
   local list = {}
   for i = 1, #first do
-    list[i] = { first[i], int(limit_of(first[i])), int(ledger[first[i]] or 0) }
+    list[i] = { first[i], int(LEDGER.limit_of(first[i])), int(ledger[first[i]] or 0) }
   end
   TEXT.add_table(lines, { 'resource', 'limit', 'in use' }, list, total)
 end
 
 -- Why a queue stands still: what is asked for, by how many groups, and whether it fits now.
-local function add_asked(lines, rows)
+function REPORT.add_asked(lines, rows)
   local stored, names = read_hash(K.signatures), {}
   for signature in pairs(stored) do
     names[#names + 1] = signature
   end
-  local first, total = first_names(names, rows)
+  local first, total = REPORT.first_names(names, rows)
   local list = {}
   for i = 1, #first do
     local part = split(stored[first[i]], '|')
-    list[i] = { first[i], part[1], part[2], fits(first[i]) and 'yes' or 'no' }
+    list[i] = { first[i], part[1], part[2], LEDGER.fits(first[i]) and 'yes' or 'no' }
   end
   TEXT.add_table(lines, { 'first tasks ask for', 'groups', 'at their limit', 'fits now' }, list, total)
 end
 
-local function group_row(name)
-  local g = group(name)
+function REPORT.group_row(name)
+  local g = GROUPS.of(name)
   return { name, g.weight, g.tag and string.format('%.6g', g.tag) or '-', int(g.waiting),
-    g.running ~= '' and g.running or 0, or_dash(g.admitted_limit), or_dash(g.line), or_dash(g.debt) }
+    g.running ~= '' and g.running or 0, REPORT.or_dash(g.admitted_limit), REPORT.or_dash(g.line), REPORT.or_dash(g.debt) }
 end
 
 -- Groups that wait, in the order of their lines; then those that only run, the latest first.
-local function add_groups(lines, rows)
+function REPORT.add_groups(lines, rows)
   local waiting = redis.call('ZRANGE', K.ready, '-', '+', 'BYLEX', 'LIMIT', 0, rows)
   local list = {}
   for i = 1, #waiting do
-    list[i] = group_row(split(waiting[i], '\0')[5])
+    list[i] = REPORT.group_row(split(waiting[i], '\0')[5])
   end
   local total = redis.call('ZCARD', K.ready)
   local recent = redis.call('ZRANGE', K.idle_groups, 0, rows - 1, 'REV')
   for i = 1, #recent do
-    local g = group(recent[i])
+    local g = GROUPS.of(recent[i])
     if #list < rows and g.waiting == 0 and (tonumber(g.running) or 0) > 0 then
-      list[#list + 1] = group_row(recent[i])
+      list[#list + 1] = REPORT.group_row(recent[i])
       total = total + 1
     end
   end
@@ -113,66 +108,66 @@ local function add_groups(lines, rows)
 end
 
 -- Members by expiry, so those overdue come first; and how old the eldest of a few leases is.
-local function eldest_lease(member)
+function REPORT.eldest_lease(member)
   local items = redis.call('ZRANGE', K.held, '[' .. member .. '\0lease\0',
     '(' .. member .. '\0lease\1', 'BYLEX', 'LIMIT', 0, 10)
   local eldest
   for i = 1, #items do
     local text = redis.call('HGET', K.leases, split(items[i], '\0')[3])
-    local acquired_us = text and tonumber(parse_lease(text).acquired_us)
+    local acquired_us = text and tonumber(LEASES.parse(text).acquired_us)
     if acquired_us and (not eldest or acquired_us < eldest) then
       eldest = acquired_us
     end
   end
-  return eldest and seconds(now_us - eldest) or '-'
+  return eldest and REPORT.seconds(now_us - eldest) or '-'
 end
 
-local function add_members(lines, rows)
+function REPORT.add_members(lines, rows)
   local stored, list = redis.call('ZRANGE', K.members, '-inf', '+inf', 'BYSCORE', 'LIMIT', 0, rows,
     'WITHSCORES'), {}
   for i = 1, #stored, 2 do
     local member, left = stored[i], tonumber(stored[i + 1]) - now_us
-    list[#list + 1] = { member, left > 0 and seconds(left) or 'overdue ' .. seconds(-left),
+    list[#list + 1] = { member, left > 0 and REPORT.seconds(left) or 'overdue ' .. REPORT.seconds(-left),
       redis.call('ZLEXCOUNT', K.held, '[' .. member .. '\0lease\0', '(' .. member .. '\0lease\1'),
-      eldest_lease(member), or_dash(redis.call('ZSCORE', K.idle, member) or nil) }
+      REPORT.eldest_lease(member), REPORT.or_dash(redis.call('ZSCORE', K.idle, member) or nil) }
   end
   TEXT.add_table(lines, { 'member', 'expires in', 'leases', 'eldest of 10', 'free slots told' }, list,
     redis.call('ZCARD', K.members))
 end
 
-local function add_runs(lines, rows)
+function REPORT.add_runs(lines, rows)
   local stored, names = redis.call('HKEYS', K.runs), {}
   for i = 1, #stored do
     if not string.find(stored[i], '\0', 1, true) then
       names[#names + 1] = stored[i]
     end
   end
-  local first, total = first_names(names, rows)
+  local first, total = REPORT.first_names(names, rows)
   local list = {}
   for i = 1, #first do
-    local run, plan = first[i], plan_of(first[i])
-    list[i] = { run, int(plan.records), int(counted(run, 'done')), int(counted(run, 'dropped')),
-      int(plan.row_groups), int(counted(run, 'open')), int(counted(run, 'unwritten')),
-      int(counted(run, 'written')) }
+    local run, plan = first[i], RUNS.plan_of(first[i])
+    list[i] = { run, int(plan.records), int(RUNS.counted(run, 'done')), int(RUNS.counted(run, 'dropped')),
+      int(plan.row_groups), int(RUNS.counted(run, 'open')), int(RUNS.counted(run, 'unwritten')),
+      int(RUNS.counted(run, 'written')) }
   end
   TEXT.add_table(lines, { 'run', 'records', 'done', 'dropped', 'row groups', 'open', 'to be written',
     'written' }, list, total)
 end
 
-local function capture_lines(name, rows)
-  load_meta()
+function REPORT.lines(name, rows)
+  STATE.load()
   if not meta.generation then
     local said = {}
     TEXT.add_parts(said, { name, 'nobody has used this pool; list those in use' }, '  ')
     return said
   end
   local lines = {}
-  add_title(lines, name)
-  add_set_aside(lines, rows)
-  add_resources(lines, rows)
-  add_asked(lines, rows)
-  add_groups(lines, rows)
-  add_members(lines, rows)
-  add_runs(lines, rows)
+  REPORT.add_title(lines, name)
+  REPORT.add_set_aside(lines, rows)
+  REPORT.add_resources(lines, rows)
+  REPORT.add_asked(lines, rows)
+  REPORT.add_groups(lines, rows)
+  REPORT.add_members(lines, rows)
+  REPORT.add_runs(lines, rows)
   return lines
 end

@@ -1,25 +1,26 @@
 -- What waits in a pool and why it does, for programs: the queue and the ledger of one instant.
-local TASKS_COUNTED = 1000 -- of all groups together; a demand beyond them is told as incomplete
+-- @include lib/tasks/select
+local VIEW = { tasks_counted = 1000 } -- of all groups together; a demand beyond them is told as incomplete
 
 -- How many of a group's ready tasks ask for what, of its first ones.
-local function demand_of(g, most)
+function VIEW.demand_of(g, most)
   local counts, found = {}, redis.call('ZRANGE', K.fifo, '[' .. g.name .. '\0', '(' .. g.name .. '\1',
     'BYLEX', 'LIMIT', 0, most)
   for i = 1, #found do
-    local signature = read_task(split(found[i], '\0')[3]).signature
+    local signature = TASKS.read(split(found[i], '\0')[3]).signature
     counts[signature] = (counts[signature] or 0) + 1
   end
   return counts, #found
 end
 
-local function view_of(g)
+function VIEW.of(g)
   return { name = g.name, weight = g.weight, admitted_limit = g.admitted_limit or '',
     waiting = g.waiting, running = tonumber(g.running) or 0, out = g.out or '', debt = g.debt or '',
     signature = string.match(g.signature or '', '^[^;]*') }
 end
 
 -- Count the tasks that wait beside the lines, of the first ones, with their groups.
-local function count_beside(list, rows, left)
+function VIEW.count_beside(list, rows, left)
   local by_name = {}
   for i = 1, #list do
     by_name[list[i].name] = list[i]
@@ -32,10 +33,10 @@ local function count_beside(list, rows, left)
     end
   end
   for i = 1, #found do
-    local task = read_task(found[i])
+    local task = TASKS.read(found[i])
     local row = by_name[task.group]
     if not row and #list < rows then
-      row = view_of(group(task.group))
+      row = VIEW.of(GROUPS.of(task.group))
       row.demand, row.fits, list[#list + 1], by_name[task.group] = {}, false, row, row
     end
     if row then
@@ -46,38 +47,38 @@ local function count_beside(list, rows, left)
   return left - #found
 end
 
-local function capture_groups(rows)
-  local list, heads_found, left = {}, first_heads(waiting_signatures(), rows), TASKS_COUNTED
+function VIEW.groups(rows)
+  local list, heads_found, left = {}, LINES.first_heads(LINES.waiting_signatures(), rows), VIEW.tasks_counted
   local kept = RESERVE.kept()
   for i = 1, #heads_found do
-    local g = group(heads_found[i].group)
-    local row, demand, counted = view_of(g), demand_of(g, left)
+    local g = GROUPS.of(heads_found[i].group)
+    local row, demand, counted = VIEW.of(g), VIEW.demand_of(g, left)
     row.demand, left = demand, left - counted
-    row.fits = not holds_back(g.signature, kept)
+    row.fits = not SELECT.holds_back(g.signature, kept)
     list[i] = row
   end
-  left = count_beside(list, rows, left)
+  left = VIEW.count_beside(list, rows, left)
   local listed, recent = {}, redis.call('ZRANGE', K.idle_groups, 0, rows - 1, 'REV')
   for i = 1, #list do
     listed[list[i].name] = true
   end
   for i = 1, #recent do
-    local g = group(recent[i])
+    local g = GROUPS.of(recent[i])
     if #list < rows and g.waiting == 0 and (tonumber(g.running) or 0) > 0 and not listed[g.name] then
-      list[#list + 1] = view_of(g)
+      list[#list + 1] = VIEW.of(g)
     end
   end
   return list, left > 0
 end
 
-local function capture_view(rows)
-  load_meta()
+function VIEW.pool(rows)
+  STATE.load()
   if not meta.generation then
     return { generation = '' }
   end
-  load_lines()
-  local list, is_complete = capture_groups(rows)
-  local _, reasons = select_next()
+  LINES.load()
+  local list, is_complete = VIEW.groups(rows)
+  local _, reasons = SELECT.next()
   local due = meta.delayed > 0 and redis.call('ZRANGE', K.delayed, 0, 0, 'WITHSCORES')[2]
   return { generation = meta.generation, now_us = int(now_us), state = meta.state,
     policy = meta.policy, queued = meta.queued + meta.unserved + meta.suspect_tasks, delayed = meta.delayed, parked = meta.parked,

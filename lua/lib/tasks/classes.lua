@@ -1,8 +1,8 @@
 -- Which member may take a task (spec 04, functions). A group stands in the line of its first task's class,
 -- "signature;function", so that a member's choice is among whole lines. Tasks of a function that nobody
 -- serves wait in `unserved` and hold up nobody of their groups.
+-- @include lib/tasks/lines
 local CLASSES = { asked_at_once = 500, groups_behind = 8, tasks_behind = 64 }
-local LOST = { usual_max = 3, looked_at = 32 } -- see lib/tasks/lost
 local served_by = {} -- member, or '' for any -> function -> whether it is served
 local class_functions = {}
 
@@ -77,10 +77,6 @@ function CLASSES.kind_of(member, functions)
   end
   served_by[member] = known
   return table.concat(kind)
-end
-
-function LOST.member(id, task)
-  return task.arrival .. '\0' .. id
 end
 
 function CLASSES.unserved_member(id, task)

@@ -2,6 +2,7 @@
 -- their places until its cooldown is over; the first that is refused then tells how long the next one lasts.
 -- `meta.cooling` holds them as resource=until_us=times, "," between, `times` being how many cooldowns
 -- followed each other without a finished task of that resource between them.
+-- @include lib/tasks/classes
 local COOLING = { most = 64, cell_function = 'forebay_cell' }
 
 -- By resource: until when it cools, and how many times in a row it did.
@@ -36,7 +37,7 @@ function COOLING.holds(class)
   if meta.cooling == '' or CLASSES.function_of(class) ~= COOLING.cell_function then
     return false
   end
-  for resource in pairs(amounts_of(class).amounts) do
+  for resource in pairs(LEDGER.amounts_of(class).amounts) do
     if COOLING.is_cooling(resource) then
       return true
     end
@@ -46,7 +47,7 @@ end
 
 -- Whether a task of a run waits for a resource that it names as cooling.
 function COOLING.holds_for(task, resource)
-  return task.fn == COOLING.cell_function and amounts_of(task.signature).amounts[resource or ''] ~= nil
+  return task.fn == COOLING.cell_function and LEDGER.amounts_of(task.signature).amounts[resource or ''] ~= nil
 end
 
 -- The end of the first cooldown, or nil where nothing cools.
@@ -92,7 +93,7 @@ function COOLING.finish(signature)
   if meta.cooling == '' then
     return
   end
-  for resource in pairs(amounts_of(signature).amounts) do
+  for resource in pairs(LEDGER.amounts_of(signature).amounts) do
     if COOLING.all()[resource] then
       meta.cooled[resource] = nil
       COOLING.write()

@@ -1,4 +1,6 @@
 -- Limits of resources, and tasks that ask for more than one (spec 04, The ledger).
+-- @include lib/shard/operations
+-- @include lib/tasks/queue
 local moves_left = 64 -- parked or brought back in this call
 
 -- Claims of limits, each written down by its holder and by its resource, where the smallest is first: after
@@ -18,19 +20,19 @@ end
 -- A limit is the smallest claim that counts; where none counts, the smallest that rests, so that work which
 -- is there can end; without a claim it is 0, but for the limit of tasks as such.
 function CLAIMS.apply(resource)
-  local in_force = limit_of(resource)
+  local in_force = LEDGER.limit_of(resource)
   local smallest = CLAIMS.under('=' .. resource, 1)[1] or CLAIMS.under('~' .. resource, 1)[1]
   if smallest then
     limits[resource] = int(tonumber(split(smallest, '\0')[2]))
-    may_be_new('limits')
+    EXPIRY.with_shard('limits')
     redis.call('HSET', K.limits, resource, limits[resource])
   else
     redis.call('HDEL', K.limits, resource)
-    limits[resource] = resource == 'submission' and UNCLAIMED_SUBMISSIONS or nil
+    limits[resource] = resource == 'submission' and LEDGER.unclaimed_submissions or nil
   end
-  if limit_of(resource) ~= in_force then
+  if LEDGER.limit_of(resource) ~= in_force then
     emit('resource_limit_changed', 'resource', resource, 'from', int(in_force), 'to',
-      int(limit_of(resource)))
+      int(LEDGER.limit_of(resource)))
   end
 end
 
@@ -48,7 +50,7 @@ function CLAIMS.set(resource, holder, limit)
       CLAIMS.of_resource('~', resource, before, holder))
   end
   if limit ~= '' then
-    may_be_new('claims')
+    EXPIRY.with_shard('claims')
     redis.call('ZADD', K.claims, 0, '@' .. holder .. '\0' .. resource .. '\0' .. limit,
       0, CLAIMS.of_resource('=', resource, limit, holder))
   end
@@ -76,31 +78,31 @@ end
 
 function OPERATIONS.claim(resource, holder, limit)
   CLAIMS.set(resource, holder, limit)
-  return '["claimed",' .. int(limit_of(resource)) .. ']'
+  return '["claimed",' .. int(LEDGER.limit_of(resource)) .. ']'
 end
 
-local function refused(reason, detail)
+function CLAIMS.refused(reason, detail)
   return '["refused","' .. reason .. '","' .. detail .. '"]'
 end
 
 -- What a task asks for and could never get, as a refusal; or nil.
-local function never_fits(signature)
-  local asked = amounts_of(signature)
+function CLAIMS.never_fits(signature)
+  local asked = LEDGER.amounts_of(signature)
   for i = 1, #asked.names do
     local resource = asked.names[i]
-    if limit_of(resource) == 0 then
-      return refused('unknown_resource', resource)
-    elseif asked.amounts[resource] > limit_of(resource) then
-      return refused('never_fits', resource)
+    if LEDGER.limit_of(resource) == 0 then
+      return CLAIMS.refused('unknown_resource', resource)
+    elseif asked.amounts[resource] > LEDGER.limit_of(resource) then
+      return CLAIMS.refused('never_fits', resource)
     end
   end
   return nil
 end
 
 function CLAIMS.stuck_signatures()
-  local waiting, stuck = waiting_signatures(), {}
+  local waiting, stuck = LINES.waiting_signatures(), {}
   for i = 1, #waiting do
-    if exceeds_limits(waiting[i]) then
+    if LEDGER.exceeds_limits(waiting[i]) then
       stuck[#stuck + 1] = waiting[i]
     end
   end
@@ -108,7 +110,7 @@ function CLAIMS.stuck_signatures()
 end
 
 function CLASSES.unserved_classes()
-  local list, waiting = {}, waiting_signatures()
+  local list, waiting = {}, LINES.waiting_signatures()
   for i = 1, #waiting do
     if not CLASSES.serves(nil, CLASSES.function_of(waiting[i])) then
       list[#list + 1] = waiting[i]
@@ -123,7 +125,7 @@ function CLASSES.sort_served()
   while #waiting > 0 and moves_left > 0 do
     local line = waiting_lines[waiting[1]]
     while moves_left > 0 and line.open + line.capped > 0 do
-      CLASSES.put_beside(group((head_of(waiting[1], 'open') or head_of(waiting[1], 'capped')).group))
+      CLASSES.put_beside(GROUPS.of((LINES.head_of(waiting[1], 'open') or LINES.head_of(waiting[1], 'capped')).group))
       moves_left = moves_left - 1
     end
     waiting = CLASSES.unserved_classes() -- behind them may be more
@@ -138,7 +140,7 @@ function CLASSES.sort_served()
     if CLASSES.serves(nil, part[1]) then
       redis.call('ZREM', K.unserved, first)
       meta.unserved, moves_left = meta.unserved - 1, moves_left - 1
-      come_back(part[3])
+      QUEUE.come_back(part[3])
     else
       from = '(' .. part[1] .. '\1'
     end
@@ -146,13 +148,13 @@ function CLASSES.sort_served()
 end
 
 -- Park first tasks that ask for more than a limit which was lowered; behind them may be more.
-local function park_what_never_fits()
+function CLAIMS.park_stuck()
   local stuck = CLAIMS.stuck_signatures()
   while #stuck > 0 and moves_left > 0 do
     for i = 1, #stuck do
       local line = waiting_lines[stuck[i]]
       while moves_left > 0 and line.open + line.capped > 0 do
-        park(group((head_of(stuck[i], 'open') or head_of(stuck[i], 'capped')).group))
+        QUEUE.park(GROUPS.of((LINES.head_of(stuck[i], 'open') or LINES.head_of(stuck[i], 'capped')).group))
         moves_left = moves_left - 1
       end
     end
@@ -161,7 +163,7 @@ local function park_what_never_fits()
 end
 
 -- Bring back what a raised limit allows; each kind of ask is looked at once.
-local function unpark()
+function CLAIMS.unpark()
   local from = '-'
   while meta.parked > 0 and moves_left > 0 do
     local first = redis.call('ZRANGE', K.parked, from, '+', 'BYLEX', 'LIMIT', 0, 1)[1]
@@ -169,12 +171,12 @@ local function unpark()
       return
     end
     local part = split(first, '\0')
-    if exceeds_limits(part[1]) then
+    if LEDGER.exceeds_limits(part[1]) then
       from = '(' .. part[1] .. '\1'
     else
       redis.call('ZREM', K.parked, first)
       meta.parked, moves_left = meta.parked - 1, moves_left - 1
-      come_back(part[3])
+      QUEUE.come_back(part[3])
     end
   end
 end

@@ -2,12 +2,14 @@
 -- first task's resource signature: the `open` one while it runs fewer tasks than its admitted limit or
 -- has none, else the `capped` one. So what fits is asked once per signature, and pressure is a look
 -- at heads of lines, never a scan of groups.
-local LINES = { 'open', 'capped' }
+-- @include lib/shard/groups
+-- @include lib/tasks/state
+local LINES = { kinds = { 'open', 'capped' } }
 local waiting_lines -- signature -> how many groups stand in each of its lines, and what they weigh
 local stored_lines
 local heads = {}
 
-local function load_lines()
+function LINES.load()
   waiting_lines, stored_lines = {}, read_hash(K.signatures)
   for signature, text in pairs(stored_lines) do
     local part = split(text, '|')
@@ -16,7 +18,7 @@ local function load_lines()
   end
 end
 
-local function write_lines()
+function LINES.write()
   for signature, line in pairs(waiting_lines) do
     if line.open + line.capped == 0 then
       if stored_lines[signature] then
@@ -25,7 +27,7 @@ local function write_lines()
     else
       local text = int(line.open) .. '|' .. int(line.capped) .. '|' .. int(line.weight)
       if text ~= stored_lines[signature] then
-        may_be_new('signatures')
+        EXPIRY.with_shard('signatures')
         redis.call('HSET', K.signatures, signature, text)
       end
     end
@@ -33,74 +35,74 @@ local function write_lines()
 end
 
 -- Weights are summed in millionths, so that sums are exact.
-local function millionths(weight)
+function LINES.millionths(weight)
   return math.floor(weight * 1000000 + 0.5)
 end
 
-local function line_member(g)
+function LINES.member(g)
   return g.signature .. '\0' .. g.line .. '\0' .. string.format('%024.9f', g.tag) .. '\0'
     .. string.format('%016.0f', g.place) .. '\0' .. g.name
 end
 
-local function count_in_line(g, by)
+function LINES.count(g, by)
   local line = waiting_lines[g.signature]
   if not line then
     line = { open = 0, capped = 0, weight = 0 }
     waiting_lines[g.signature] = line
   end
   line[g.line] = line[g.line] + by
-  line.weight = line.weight + by * millionths(g.weight)
+  line.weight = line.weight + by * LINES.millionths(g.weight)
   heads[g.signature] = nil
 end
 
-local function leave_line(g)
+function LINES.leave(g)
   if (g.line or '') == '' then
     return
   end
-  redis.call('ZREM', K.ready, g.member or line_member(g))
-  count_in_line(g, -1)
+  redis.call('ZREM', K.ready, g.member or LINES.member(g))
+  LINES.count(g, -1)
   g.line, g.member, g.dirty = '', nil, true
 end
 
-local function is_capped(g)
+function LINES.is_capped(g)
   local limit = tonumber(g.admitted_limit)
   return limit and (tonumber(g.running) or 0) >= limit
 end
 
 -- Stand where the group belongs by its first task, tag and place; it stood nowhere.
-local function line_up(g, signature)
-  g.signature, g.line, g.dirty = signature, is_capped(g) and 'capped' or 'open', true
-  may_be_new('ready')
-  g.member = line_member(g)
+function LINES.line_up(g, signature)
+  g.signature, g.line, g.dirty = signature, LINES.is_capped(g) and 'capped' or 'open', true
+  EXPIRY.with_shard('ready')
+  g.member = LINES.member(g)
   redis.call('ZADD', K.ready, 0, g.member)
-  count_in_line(g, 1)
+  LINES.count(g, 1)
 end
 
 -- Stand where the group belongs after its running tasks or its limit changed.
-local function change_lines(g)
-  if (g.line or '') ~= '' and g.line ~= (is_capped(g) and 'capped' or 'open') then
-    leave_line(g)
-    line_up(g, g.signature)
+function LINES.change(g)
+  if (g.line or '') ~= '' and g.line ~= (LINES.is_capped(g) and 'capped' or 'open') then
+    LINES.leave(g)
+    LINES.line_up(g, g.signature)
   end
 end
 
 -- A group has the weight and the limit that its latest task brought.
-local function set_terms(g, weight, admitted_limit)
+function LINES.set_terms(g, weight, admitted_limit)
   if weight ~= g.weight then
     if (g.line or '') ~= '' then
       local line = waiting_lines[g.signature]
-      line.weight = line.weight + millionths(weight) - millionths(g.weight)
+      line.weight = line.weight + LINES.millionths(weight) - LINES.millionths(g.weight)
     end
     g.weight, g.dirty = weight, true
   end
   if g.admitted_limit ~= admitted_limit then
     g.admitted_limit, g.dirty = admitted_limit, true
-    change_lines(g)
+    LINES.change(g)
   end
 end
 
 -- The first `most` groups of a line, with their order; kept while the line is unchanged.
-local function heads_of(signature, line, most)
+function LINES.heads_of(signature, line, most)
   local known = heads[signature]
   if not known then
     known = {}
@@ -123,12 +125,12 @@ local function heads_of(signature, line, most)
   return list
 end
 
-local function head_of(signature, line)
-  return heads_of(signature, line, 1)[1]
+function LINES.head_of(signature, line)
+  return LINES.heads_of(signature, line, 1)[1]
 end
 
 -- Signatures in whose lines somebody stands.
-local function waiting_signatures()
+function LINES.waiting_signatures()
   local list = {}
   for signature, line in pairs(waiting_lines) do
     if line.open + line.capped > 0 then
@@ -139,11 +141,11 @@ local function waiting_signatures()
 end
 
 -- The first group of each line of some signatures, in order.
-local function fronts_of(asked)
+function LINES.fronts_of(asked)
   local list = {}
   for i = 1, #asked do
-    for j = 1, #LINES do
-      list[#list + 1] = head_of(asked[i], LINES[j])
+    for j = 1, #LINES.kinds do
+      list[#list + 1] = LINES.head_of(asked[i], LINES.kinds[j])
     end
   end
   table.sort(list, function(a, b) return a.order < b.order end)
@@ -152,12 +154,12 @@ end
 
 -- The first `most` groups of the lines of some signatures, in order; of a line few are read, and more
 -- as they are come to.
-local function first_heads(asked, most)
-  local fronts, list = fronts_of(asked), {}
+function LINES.first_heads(asked, most)
+  local fronts, list = LINES.fronts_of(asked), {}
   while fronts[1] and #list < most do
     local head = table.remove(fronts, 1)
     list[#list + 1] = head
-    local behind = heads_of(head.signature, head.line, math.min(most, 4 * head.rank))[head.rank + 1]
+    local behind = LINES.heads_of(head.signature, head.line, math.min(most, 4 * head.rank))[head.rank + 1]
     if behind then
       local at = 1
       while fronts[at] and fronts[at].order < behind.order do

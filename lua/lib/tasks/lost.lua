@@ -1,7 +1,8 @@
 -- Tasks that were lost with a member that died (spec 04, losses). Each is a suspect until it ends once: it
 -- waits in `suspect_tasks`, by arrival, where it holds up nobody of its group, and a member runs one at a
 -- time. One whose next loss is its last runs with nothing beside it, so that what is blamed is to blame.
--- @include lib/leases
+-- @include lib/shard/leases
+-- @include lib/tasks/queue
 function LOST.max()
   return meta.max_losses > 0 and meta.max_losses or LOST.usual_max
 end
@@ -57,7 +58,7 @@ function LOST.note_draining(member)
   end
   local waits, ids = false, LOST.first()
   for i = 1, #ids do
-    local task = read_task(ids[i])
+    local task = TASKS.read(ids[i])
     waits = waits or (LOST.runs_alone(task.losses) and CLASSES.serves(member, task.fn))
   end
   if not waits then
@@ -71,7 +72,7 @@ end
 function LOST.watch(member, lease_id, losses)
   if losses > 0 then
     local is_alone = LOST.runs_alone(losses)
-    may_be_new('watched')
+    EXPIRY.with_shard('watched')
     redis.call('HSET', K.watched, member, (is_alone and 'alone ' or 'beside ') .. lease_id)
     if is_alone and meta.draining == member then
       meta.draining = ''
@@ -89,7 +90,7 @@ end
 -- Count a loss of a task with a member.
 function LOST.count(id, task, member)
   task.losses = task.losses + 1
-  may_be_new('losses')
+  EXPIRY.with_shard('losses')
   local names = redis.call('HGET', K.losses, id)
   if not names then
     meta.lost = meta.lost + 1

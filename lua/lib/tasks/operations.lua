@@ -1,8 +1,11 @@
--- The operations of a batch. Each returns its own result as JSON text; ids, names and signatures
--- arrive encoded, so that none can break a string.
+-- The operations of a task pool.
+-- @include lib/tasks/settle
+-- @include lib/tasks/settings
+-- @include lib/runs/operations
+-- @include lib/runs/refusals
 
 -- Whether arq's mark of an id is one that the end of a cron job has left, of an earlier instant than this one.
-local function is_of_an_earlier_instant(mark, not_before_us)
+function TASKS.is_of_an_earlier_instant(mark, not_before_us)
   local prefix = K.queue .. ' '
   local score = type(mark) == 'string' and string.sub(mark, 1, #prefix) == prefix
     and tonumber(string.sub(mark, #prefix + 1))
@@ -12,9 +15,9 @@ end
 -- The answer to the submit of an id that waits, runs or has a result, here or elsewhere: arq's keys are named
 -- by ids alone. nil for a new one: its payload has expired, and it waits only to be told so, or the mark is of
 -- a cron job's earlier instant. A cell has no payload.
-local function known_as(id, not_before_us)
-  local task, job, marked, result = read_task(id), arq_key('job', id), arq_key('in-progress', id),
-    arq_key('result', id)
+function TASKS.known_as(id, not_before_us)
+  local task, job, marked, result = TASKS.read(id), TASKS.arq_key('job', id), TASKS.arq_key('in-progress', id),
+    TASKS.arq_key('result', id)
   if task and task.run ~= '' then
     return '["known"]'
   elseif redis.call('EXISTS', job, marked, result) == 0 then
@@ -24,7 +27,7 @@ local function known_as(id, not_before_us)
   end
   -- pcall: another program may have made it a key of another type.
   local mark, kept = redis.pcall('GET', marked), redis.pcall('GET', result)
-  if is_of_an_earlier_instant(mark, not_before_us) and not kept and redis.call('EXISTS', job) == 0 then
+  if TASKS.is_of_an_earlier_instant(mark, not_before_us) and not kept and redis.call('EXISTS', job) == 0 then
     return nil
   end
   local is_ours = string.find(tostring(mark), K.queue, 1, true) or string.find(tostring(kept), K.queue, 1, true)
@@ -32,42 +35,42 @@ local function known_as(id, not_before_us)
 end
 
 -- Why a new task is not taken, as a result; or nil.
-local function refusal_of(signature)
+function CLAIMS.refusal_of(signature)
   if meta.state == 'draining' then
-    return refused('shutdown', '')
+    return CLAIMS.refused('shutdown', '')
   end
-  return never_fits(signature)
+  return CLAIMS.never_fits(signature)
 end
 
 -- `not_before_us` is an instant of the server's clock that the user asks for, or empty for now.
 function OPERATIONS.submit(id, group_name, weight, admitted_limit, signature, not_before_us, payload,
   ttl_ms, function_name, tries)
-  local known = known_as(id, tonumber(not_before_us))
+  local known = TASKS.known_as(id, tonumber(not_before_us))
   if known then
     return known
   end
-  local refusal = refusal_of(signature)
+  local refusal = CLAIMS.refusal_of(signature)
   if refusal then
     return refusal
   end
-  if read_task(id) and not discard_waiting(id) then
+  if TASKS.read(id) and not TASKS.discard(id) then
     return '["known"]'
   end
-  set_terms(group(group_name), tonumber(weight), admitted_limit)
+  LINES.set_terms(GROUPS.of(group_name), tonumber(weight), admitted_limit)
   if ttl_ms == '' then
-    redis.call('SET', arq_key('job', id), payload)
+    redis.call('SET', TASKS.arq_key('job', id), payload)
   else
-    redis.call('SET', arq_key('job', id), payload, 'PX', ttl_ms)
+    redis.call('SET', TASKS.arq_key('job', id), payload, 'PX', ttl_ms)
   end
-  take_abort(id) -- one that was meant for an earlier job of this id
-  let_wait_until(id, { group = group_name, arrival = next_arrival(), signature = signature,
+  TASKS.take_abort(id) -- one that was meant for an earlier job of this id
+  QUEUE.let_wait_until(id, { group = group_name, arrival = QUEUE.next_arrival(), signature = signature,
     tries = tonumber(tries), run = '', column = '', number = '', fn = function_name, losses = 0 },
     tonumber(not_before_us))
   return CLASSES.serves(nil, function_name) and '["accepted"]' or '["accepted","not_served"]'
 end
 
-local function block_summary()
-  local _, reasons = select_next(member_id)
+function SELECT.block_summary()
+  local _, reasons = SELECT.next(member_id)
   local list = {}
   for reason, held_back in pairs(reasons) do
     list[#list + 1] = '"' .. reason .. '":' .. int(held_back)
@@ -81,36 +84,36 @@ function OPERATIONS.admit(slots, in_progress_ms, resources_under_pressure, seen)
   local unseen = seen == '' and {} or PUSHES.unseen(seen, in_progress_ms)
   local leases, free = {}, tonumber(slots) - #unseen
   expired, lost = {}, {}
-  hint(resources_under_pressure)
+  LEDGER.hint(resources_under_pressure)
   LOST.note_draining(member_id)
   while free > 0 do
-    local head = select_next(member_id)
+    local head = SELECT.next(member_id)
     if not head then
       break
     end
-    local lease = grant_lease(head, member_id, in_progress_ms)
+    local lease = LEASES.grant(head, member_id, in_progress_ms)
     if lease then
-      leases[#leases + 1] = lease_text(lease.lease_id, lease.id, lease.task, int(now_us),
-        take_abort(lease.id), place_of(lease.payload))
+      leases[#leases + 1] = LEASES.told(lease.lease_id, lease.id, lease.task, int(now_us),
+        TASKS.take_abort(lease.id), TASKS.place_of(lease.payload))
       free = free - 1
     end
   end
   if free > 0 then
-    may_be_new('idle')
+    EXPIRY.with_shard('idle')
     redis.call('ZADD', K.idle, int(free), member_id)
   else
     redis.call('ZREM', K.idle, member_id)
   end
   return '["admitted",[' .. table.concat(leases, ',') .. '],[' .. table.concat(unseen, ',') .. '],'
     .. int(meta.queued + meta.unserved + meta.suspect_tasks) .. ','
-    .. (free > 0 and block_summary() or '{}') .. ',['
+    .. (free > 0 and SELECT.block_summary() or '{}') .. ',['
     .. table.concat(expired, ',') .. '],"' .. meta.events .. '",[' .. table.concat(lost, ',') .. ']]'
 end
 
 -- The caller's live lease, or what is known of the id instead.
-local function own_lease(lease_id)
+function LEASES.own(lease_id)
   local text = LEASES.text(lease_id)
-  local lease = text and parse_lease(text)
+  local lease = text and LEASES.parse(text)
   if lease and lease.member == member_id then
     return lease
   end
@@ -121,33 +124,33 @@ local function own_lease(lease_id)
   return nil, ended and '["duplicate"]' or '["unknown_lease"]'
 end
 
-local function write_result(id, result, ttl_ms)
+function TASKS.write_result(id, result, ttl_ms)
   if result ~= '' then
     if ttl_ms == '' then
-      redis.call('SET', arq_key('result', id), result)
+      redis.call('SET', TASKS.arq_key('result', id), result)
     else
-      redis.call('SET', arq_key('result', id), result, 'PX', ttl_ms)
+      redis.call('SET', TASKS.arq_key('result', id), result, 'PX', ttl_ms)
     end
   end
 end
 
 -- Values of cells follow the four arguments; they are read from ARGV, as they may be thousands.
 function OPERATIONS.finish(lease_id, result, result_ttl_ms, keep_in_progress_ms)
-  local lease, unknown = own_lease(lease_id)
+  local lease, unknown = LEASES.own(lease_id)
   if not lease then
     return unknown
   end
   local id = lease.task_id
-  local task = (lease.is_cell or keep_in_progress_ms ~= '') and read_task(id)
-  end_lease(lease_id, lease, false)
-  forget_task(id)
-  write_result(id, result, result_ttl_ms)
+  local task = (lease.is_cell or keep_in_progress_ms ~= '') and TASKS.read(id)
+  LEASES.release(lease_id, lease, false)
+  TASKS.forget(id)
+  TASKS.write_result(id, result, result_ttl_ms)
   if keep_in_progress_ms == '' then
-    redis.call('DEL', arq_key('in-progress', id))
+    redis.call('DEL', TASKS.arq_key('in-progress', id))
   else -- of a cron job: it tells others that its instant was served, and no later one
-    redis.call('SET', arq_key('in-progress', id), K.queue .. ' ' .. task.score, 'PX', keep_in_progress_ms)
+    redis.call('SET', TASKS.arq_key('in-progress', id), K.queue .. ' ' .. task.score, 'PX', keep_in_progress_ms)
   end
-  emit_task('task_lease_released', 'task_id', id, 'lease_id', lease_id, 'outcome', 'completed')
+  STATE.emit_task('task_lease_released', 'task_id', id, 'lease_id', lease_id, 'outcome', 'completed')
   if lease.is_cell and task then
     COOLING.finish(task.signature)
     RUNS.complete_cells(task, first_argument + 4, last_argument)
@@ -157,15 +160,15 @@ end
 
 -- The task of a run that cannot succeed: its record is dropped with a reason.
 function OPERATIONS.drop(lease_id, reason)
-  local lease, unknown = own_lease(lease_id)
+  local lease, unknown = LEASES.own(lease_id)
   if not lease then
     return unknown
   end
-  local task = lease.is_cell and read_task(lease.task_id)
-  end_lease(lease_id, lease, false)
-  forget_task(lease.task_id)
-  redis.call('DEL', arq_key('in-progress', lease.task_id))
-  emit_task('task_lease_released', 'task_id', lease.task_id, 'lease_id', lease_id, 'outcome', 'dropped')
+  local task = lease.is_cell and TASKS.read(lease.task_id)
+  LEASES.release(lease_id, lease, false)
+  TASKS.forget(lease.task_id)
+  redis.call('DEL', TASKS.arq_key('in-progress', lease.task_id))
+  STATE.emit_task('task_lease_released', 'task_id', lease.task_id, 'lease_id', lease_id, 'outcome', 'dropped')
   if task then
     RUNS.drop_cells(task, reason)
   end
@@ -176,15 +179,15 @@ end
 -- process cut its code off, and nobody knows which task is to blame. A task of a run that names a resource
 -- which cools waits in its old place for that, with all that ask for it.
 function OPERATIONS.retry(lease_id, delay_us, counts, cooling)
-  local lease, unknown = own_lease(lease_id)
+  local lease, unknown = LEASES.own(lease_id)
   if not lease then
     return unknown
   end
   local id, available_us = lease.task_id, now_us + tonumber(delay_us)
-  end_lease(lease_id, lease, false)
-  redis.call('DEL', arq_key('in-progress', id))
-  emit_task('retry_deferred', 'task_id', id, 'lease_id', lease_id, 'available_at_us', int(available_us))
-  local task, is_try = read_task(id), counts ~= '1' and counts ~= '2'
+  LEASES.release(lease_id, lease, false)
+  redis.call('DEL', TASKS.arq_key('in-progress', id))
+  STATE.emit_task('retry_deferred', 'task_id', id, 'lease_id', lease_id, 'available_at_us', int(available_us))
+  local task, is_try = TASKS.read(id), counts ~= '1' and counts ~= '2'
   if is_try then
     LOST.forget(id, task) -- it ended once, and its member lives
   elseif counts == '2' then
@@ -202,15 +205,15 @@ end
 -- Of a run it gives up the record with it: nobody else would ever make that cell. A result may be
 -- left, as of an aborted job.
 function OPERATIONS.discard(id, result, result_ttl_ms)
-  local task = read_task(id)
-  if not discard_waiting(id) then
-    if not task and redis.call('EXISTS', arq_key('job', id), arq_key('in-progress', id)) == 0 then
-      take_abort(id) -- it is over, here and in every other pool: the wish to abort it goes, too
+  local task = TASKS.read(id)
+  if not TASKS.discard(id) then
+    if not task and redis.call('EXISTS', TASKS.arq_key('job', id), TASKS.arq_key('in-progress', id)) == 0 then
+      TASKS.take_abort(id) -- it is over, here and in every other pool: the wish to abort it goes, too
     end
     return '["unknown"]'
   end
-  write_result(id, result, result_ttl_ms)
-  emit_task('cancelled', 'task_id', id)
+  TASKS.write_result(id, result, result_ttl_ms)
+  STATE.emit_task('cancelled', 'task_id', id)
   if task.run ~= '' then
     RUNS.drop_cells(task, 'discarded by an operator')
   end
@@ -219,31 +222,31 @@ end
 
 -- The end of a task whose payload has expired, with a result. One that came anew meanwhile is another.
 function OPERATIONS.expire(id, result, result_ttl_ms)
-  local task = read_task(id)
-  if not task or task.run ~= '' or redis.call('EXISTS', arq_key('job', id)) == 1
-    or not discard_waiting(id) then
+  local task = TASKS.read(id)
+  if not task or task.run ~= '' or redis.call('EXISTS', TASKS.arq_key('job', id)) == 1
+    or not TASKS.discard(id) then
     return '["unknown"]'
   end
-  write_result(id, result, result_ttl_ms)
-  emit_task('non_retryable_dropped', 'task_id', id, 'reason', 'expired')
+  TASKS.write_result(id, result, result_ttl_ms)
+  STATE.emit_task('non_retryable_dropped', 'task_id', id, 'reason', 'expired')
   return '["discarded"]'
 end
 
 -- The end of a task that was lost too often, with a result that says so.
 function OPERATIONS.fail_lost(id, result, result_ttl_ms)
-  local task = read_task(id)
-  if not task or task.losses < LOST.max() or not discard_waiting(id) then
+  local task = TASKS.read(id)
+  if not task or task.losses < LOST.max() or not TASKS.discard(id) then
     return '["unknown"]'
   end
-  write_result(id, result, result_ttl_ms)
+  TASKS.write_result(id, result, result_ttl_ms)
   emit('non_retryable_dropped', 'task_id', id, 'reason', 'worker_lost')
   return '["discarded"]'
 end
 
 -- The caller's workers run these functions.
 function OPERATIONS.serve()
-  may_be_new('held')
-  may_be_new('functions')
+  EXPIRY.with_shard('held')
+  EXPIRY.with_shard('functions')
   for i = first_argument, last_argument do
     if redis.call('ZADD', K.held, 0, member_id .. '\0function\0' .. ARGV[i]) == 1 then
       redis.call('HINCRBY', K.functions, ARGV[i], 1)
@@ -256,7 +259,7 @@ end
 
 -- Something that happened to a task in its worker, for a pool that writes down that much.
 function OPERATIONS.say(kind, task_id, lease_id)
-  emit_task(kind, 'task_id', task_id, 'lease_id', lease_id, 'member_id', member_id)
+  STATE.emit_task(kind, 'task_id', task_id, 'lease_id', lease_id, 'member_id', member_id)
   return '["said"]'
 end
 
@@ -277,7 +280,7 @@ function OPERATIONS.configure(policy, reserve_after_us, events_kept, max_losses)
   meta.reserve_after_us, meta.events = tonumber(reserve_after_us), events_kept
   meta.max_losses = tonumber(max_losses)
   redis.call('DEL', K.config)
-  may_be_new('config')
+  EXPIRY.with_shard('config')
   for i = first_argument + 4, last_argument, 2 do
     redis.call('HSET', K.config, ARGV[i], ARGV[i + 1])
   end
@@ -290,19 +293,10 @@ function OPERATIONS.configure(policy, reserve_after_us, events_kept, max_losses)
   return '["set"]'
 end
 
-local has_left = false -- whether the caller's membership ended in this batch
-
 -- A clean shutdown: the tasks of this member go back at once, 200 a call.
 function OPERATIONS.leave()
-  has_left = has_left or end_member(member_id, 'left')
-  return has_left and '["left"]' or '["leaving"]'
+  return MEMBERS.leave() and '["left"]' or '["leaving"]'
 end
 
--- What gives something to its caller is refused to one that has left in this batch: nobody would ever
--- take it back.
-local function refused_to_left(name)
-  if name == 'admit' or name == 'serve' or name == 'run_submit' or name == 'run_collect' then
-    return '["error","NOMEMBER","' .. member_id .. '"]'
-  end
-  return nil
-end
+FOR_MEMBERS.admit, FOR_MEMBERS.serve, FOR_MEMBERS.run_submit, FOR_MEMBERS.run_collect = true, true, true, true
+FORMS.finish, FORMS.drop, FORMS.retry = { nil, nil, nil, 'there' }, { nil, nil, nil, 'there' }, { nil, nil, nil, 'there' }

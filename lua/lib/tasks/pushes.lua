@@ -2,6 +2,7 @@
 -- (docs/adr/0010). Pushes are numbered by member: of those that it has not seen when it asks next it is
 -- told again, so that a lost message costs a recheck and no task.
 -- A member's pushes: how many there were, how long its marks live, and which it may not have seen.
+-- @include lib/tasks/leases
 function PUSHES.of(member)
   local text = redis.call('HGET', K.pushes, member)
   if not text then
@@ -15,7 +16,7 @@ end
 function PUSHES.write(member, pushes)
   local text = int(pushes.count) .. '|' .. pushes.in_progress_ms .. '|' .. table.concat(pushes.unseen, ',')
   if text ~= pushes.text then
-    may_be_new('pushes')
+    EXPIRY.with_shard('pushes')
     redis.call('HSET', K.pushes, member, text)
   end
 end
@@ -35,11 +36,11 @@ function PUSHES.unseen(seen, in_progress_ms)
     local lease_id = pushes.unseen[i]
     local text = LEASES.text(lease_id)
     if text then
-      local lease = parse_lease(text)
+      local lease = LEASES.parse(text)
       local id = lease.task_id
-      local payload = not lease.is_cell and payload_of(id)
-      list[#list + 1] = '[' .. int(pushes.count - #pushes.unseen + i) .. ',' .. lease_text(lease_id, id,
-        read_task(id), lease.acquired_us, take_abort(id), place_of(payload)) .. ']'
+      local payload = not lease.is_cell and TASKS.payload_of(id)
+      list[#list + 1] = '[' .. int(pushes.count - #pushes.unseen + i) .. ',' .. LEASES.told(lease_id, id,
+        TASKS.read(id), lease.acquired_us, TASKS.take_abort(id), TASKS.place_of(payload)) .. ']'
     end
   end
   return list
@@ -55,17 +56,17 @@ end
 
 -- Grant the only ready task to an idle member that takes pushes; false where it has to ask instead.
 function PUSHES.push(head, member, slots)
-  local pushes, id = PUSHES.of(member), group(head.group).head
-  local has_payload = read_task(id).run ~= '' or redis.call('EXISTS', arq_key('job', id)) == 1
+  local pushes, id = PUSHES.of(member), GROUPS.of(head.group).head
+  local has_payload = TASKS.read(id).run ~= '' or redis.call('EXISTS', TASKS.arq_key('job', id)) == 1
   if not pushes or not has_payload or redis.call('EXISTS', 'arq:abort') == 1 then
     return false
   end
-  local lease = grant_lease(head, member, pushes.in_progress_ms)
+  local lease = LEASES.grant(head, member, pushes.in_progress_ms)
   pushes.count = pushes.count + 1
   pushes.unseen[#pushes.unseen + 1] = lease.lease_id
   PUSHES.write(member, pushes)
   redis.call('ZADD', K.idle, int(slots - 1), member)
-  SHARD.notify(member, '["task",' .. int(pushes.count) .. ',' .. lease_text(lease.lease_id, id, lease.task,
+  SHARD.notify(member, '["task",' .. int(pushes.count) .. ',' .. LEASES.told(lease.lease_id, id, lease.task,
     int(now_us), false, 0) .. ',' .. PUSHES.payload_text(lease.payload) .. ']')
   return true
 end

@@ -1,111 +1,92 @@
 -- The fair queue of ready tasks (spec 04, The queue). A task is ready where `fifo` has it, delayed or
 -- parked where those do, else it runs: no state is written down that this says already.
-local known_tasks = {} -- what was read or written of tasks in this call
-local put_off = {} -- tasks that this call has delayed
+-- @include lib/tasks/tasks
+-- @include lib/tasks/classes
+local QUEUE = {}
+local LOST = { usual_max = 3, looked_at = 32 } -- see lib/tasks/lost
+-- Tasks that this call has delayed.
+local put_off = {} -- luacheck: ignore 241
 
-local function parse_task(text)
-  local group_name, arrival, signature, score, tries, run, column, number, fn, losses = string.match(
-    text, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|(.*)$')
-  return { group = group_name, arrival = arrival, signature = signature, score = score,
-    tries = tonumber(tries), run = run, column = column, number = number, fn = fn,
-    losses = tonumber(losses) }
+function QUEUE.next_arrival()
+  return string.format('%016.0f', GROUPS.next_place())
 end
 
-local function read_task(id)
-  local task = known_tasks[id]
-  if task == nil then
-    local text = redis.call('HGET', K.tasks, id)
-    task = text and parse_task(text) or false
-    known_tasks[id] = task
-  end
-  return task
-end
-
-local function write_task(id, task)
-  known_tasks[id] = task
-  may_be_new('tasks')
-  redis.call('HSET', K.tasks, id, table.concat({ task.group, task.arrival, task.signature, task.score,
-    int(task.tries), task.run, task.column, task.number, task.fn, int(task.losses) }, '|'))
-  may_be_new('queue')
-  redis.call('ZADD', K.queue, task.score, name_of(id))
-end
-
-local function next_arrival()
-  return string.format('%016.0f', next_place())
-end
-
-local function fifo_member(id, task)
+function QUEUE.fifo_member(id, task)
   return task.group .. '\0' .. task.arrival .. '\0' .. id
 end
 
-local function first_task(g)
+function QUEUE.first_task(g)
   local first = redis.call('ZRANGE', K.fifo, '[' .. g.name .. '\0', '(' .. g.name .. '\1', 'BYLEX',
     'LIMIT', 0, 1)[1]
   return first and string.match(first, '^[^%z]*%z[^%z]*%z(.*)$')
 end
 
 -- A group is not forgotten while tasks of it wait elsewhere.
-local function count_away(g, by)
+function QUEUE.count_away(g, by)
   g.away, g.touched_us, g.dirty = (tonumber(g.away) or 0) + by, now_us, true
 end
 
 -- Stand in line with the task that is first now.
-local function stand(g)
-  g.head = g.waiting > 0 and first_task(g) or ''
+function QUEUE.refresh_head(g)
+  g.head = g.waiting > 0 and QUEUE.first_task(g) or ''
   if g.head ~= '' then
-    line_up(g, CLASSES.of(read_task(g.head)))
+    LINES.line_up(g, CLASSES.of(TASKS.read(g.head)))
   end
 end
 
 -- Stand in line again after a turn was taken, unless the group stands there.
-local function restand(g)
+function QUEUE.line_up_again(g)
   if (g.line or '') == '' then
-    stand(g)
+    QUEUE.refresh_head(g)
   end
+end
+
+function LOST.member(id, task)
+  return task.arrival .. '\0' .. id
 end
 
 -- A task that nobody serves, or a suspect, waits beside the line of its group.
 function CLASSES.wait_beside(id, task)
   if task.losses > 0 then
-    may_be_new('suspect_tasks')
+    EXPIRY.with_shard('suspect_tasks')
     redis.call('ZADD', K.suspect_tasks, 0, LOST.member(id, task))
     meta.suspect_tasks = meta.suspect_tasks + 1
   else
-    may_be_new('unserved')
+    EXPIRY.with_shard('unserved')
     redis.call('ZADD', K.unserved, 0, CLASSES.unserved_member(id, task))
     meta.unserved = meta.unserved + 1
   end
-  count_away(group(task.group), 1)
+  QUEUE.count_away(GROUPS.of(task.group), 1)
 end
 
 -- A task that comes back takes its old place among those of its group.
-local function enqueue(id, task)
+function QUEUE.enqueue(id, task)
   if task.losses > 0 or not CLASSES.serves(nil, task.fn) then
-    emit_task('ready_enqueued', 'task_id', id, 'group', task.group, 'asks', task.signature)
+    STATE.emit_task('ready_enqueued', 'task_id', id, 'group', task.group, 'asks', task.signature)
     return CLASSES.wait_beside(id, task)
   end
-  local g = group(task.group)
-  may_be_new('fifo')
-  redis.call('ZADD', K.fifo, 0, fifo_member(id, task))
+  local g = GROUPS.of(task.group)
+  EXPIRY.with_shard('fifo')
+  redis.call('ZADD', K.fifo, 0, QUEUE.fifo_member(id, task))
   g.waiting, g.touched_us, g.dirty = g.waiting + 1, now_us, true
   meta.queued = meta.queued + 1
-  emit_task('ready_enqueued', 'task_id', id, 'group', task.group, 'asks', task.signature)
+  STATE.emit_task('ready_enqueued', 'task_id', id, 'group', task.group, 'asks', task.signature)
   if g.waiting == 1 then
-    enter_line(g)
-  elseif task.arrival > read_task(g.head).arrival then
+    GROUPS.enter_line(g)
+  elseif task.arrival > TASKS.read(g.head).arrival then
     return
   end
-  leave_line(g)
+  LINES.leave(g)
   g.head = id
-  line_up(g, CLASSES.of(task))
+  LINES.line_up(g, CLASSES.of(task))
 end
 
 -- Take a group's first task out; the group stands nowhere until it is told to.
-local function take_head(g)
+function QUEUE.take_head(g)
   local id = g.head
-  local task = read_task(id)
-  redis.call('ZREM', K.fifo, fifo_member(id, task))
-  leave_line(g)
+  local task = TASKS.read(id)
+  redis.call('ZREM', K.fifo, QUEUE.fifo_member(id, task))
+  LINES.leave(g)
   g.waiting, g.dirty = g.waiting - 1, true
   meta.queued = meta.queued - 1
   if id == meta.first_task then
@@ -116,82 +97,83 @@ end
 
 -- Let a task wait for its turn, or first for its time. arq compares a score with clocks, so it is one of
 -- the server's clock, from which the shard's time differs after a step back of that clock.
-local function let_wait(id, task, available_us, score)
+function QUEUE.let_wait(id, task, available_us, score)
   task.score = int(score or math.floor((available_us - now_us + meta.last_us) / 1000))
-  write_task(id, task)
+  TASKS.write(id, task)
   if available_us <= now_us then
-    enqueue(id, task)
+    QUEUE.enqueue(id, task)
     return
   end
-  may_be_new('delayed')
+  EXPIRY.with_shard('delayed')
   redis.call('ZADD', K.delayed, int(available_us), id)
   meta.delayed = meta.delayed + 1
-  count_away(group(task.group), 1)
+  QUEUE.count_away(GROUPS.of(task.group), 1)
   put_off[id] = true
 end
 
 -- Let a new task wait until an instant of the server's clock, by which it is shown in arq's rounding
 -- even where it is past; or for its turn alone.
-local function let_wait_until(id, task, instant_us)
+function QUEUE.let_wait_until(id, task, instant_us)
   if instant_us then
     local score = math.floor(instant_us / 1000 + 0.5)
-    let_wait(id, task, now_us + instant_us - meta.last_us, score)
+    QUEUE.let_wait(id, task, now_us + instant_us - meta.last_us, score)
   else
-    let_wait(id, task, now_us)
+    QUEUE.let_wait(id, task, now_us)
   end
 end
 
 -- A task that was delayed or parked is ready.
-local function come_back(id)
-  local task = read_task(id)
-  count_away(group(task.group), -1)
-  enqueue(id, task)
+function QUEUE.come_back(id)
+  local task = TASKS.read(id)
+  QUEUE.count_away(GROUPS.of(task.group), -1)
+  QUEUE.enqueue(id, task)
 end
 
-local function parked_member(id, task)
+function QUEUE.parked_member(id, task)
   return task.signature .. '\0' .. task.arrival .. '\0' .. id
 end
 
 -- A task of a function that nobody serves any more waits beside: its group goes on behind it.
 function CLASSES.put_beside(g)
-  local id, task = take_head(g)
+  local id, task = QUEUE.take_head(g)
   CLASSES.wait_beside(id, task)
-  stand(g)
+  QUEUE.refresh_head(g)
 end
 
 -- A task that asks for more than a limit can never go: its group goes on behind it.
-local function park(g)
-  local id, task = take_head(g)
-  may_be_new('parked')
-  redis.call('ZADD', K.parked, 0, parked_member(id, task))
+function QUEUE.park(g)
+  local id, task = QUEUE.take_head(g)
+  EXPIRY.with_shard('parked')
+  redis.call('ZADD', K.parked, 0, QUEUE.parked_member(id, task))
   meta.parked = meta.parked + 1
-  count_away(g, 1)
-  stand(g)
-  emit_task('admission_denied', 'task_id', id, 'reason', 'never_fits')
+  QUEUE.count_away(g, 1)
+  QUEUE.refresh_head(g)
+  STATE.emit_task('admission_denied', 'task_id', id, 'reason', 'never_fits')
+end
+
+-- The entries of a task that waits elsewhere than in its group's line, by the key that may have it.
+function QUEUE.beside(id, task)
+  return { delayed = id, parked = QUEUE.parked_member(id, task), unserved = CLASSES.unserved_member(id, task),
+    suspect_tasks = LOST.member(id, task) }
 end
 
 -- Take a task out that waits, wherever it does; false where it runs.
-local function remove_waiting(id, task)
-  local g = group(task.group)
+function QUEUE.remove(id, task)
+  local g = GROUPS.of(task.group)
   if g.head == id then
-    take_head(g)
-    stand(g)
-  elseif redis.call('ZREM', K.fifo, fifo_member(id, task)) == 1 then
+    QUEUE.take_head(g)
+    QUEUE.refresh_head(g)
+  elseif redis.call('ZREM', K.fifo, QUEUE.fifo_member(id, task)) == 1 then
     g.waiting, g.dirty = g.waiting - 1, true
     meta.queued = meta.queued - 1
-  elseif redis.call('ZREM', K.delayed, id) == 1 then
-    meta.delayed = meta.delayed - 1
-    count_away(g, -1)
-  elseif redis.call('ZREM', K.parked, parked_member(id, task)) == 1 then
-    meta.parked = meta.parked - 1
-    count_away(g, -1)
-  elseif redis.call('ZREM', K.unserved, CLASSES.unserved_member(id, task)) == 1 then
-    meta.unserved = meta.unserved - 1
-    count_away(g, -1)
-  elseif redis.call('ZREM', K.suspect_tasks, LOST.member(id, task)) == 1 then
-    meta.suspect_tasks = meta.suspect_tasks - 1
-    count_away(g, -1)
   else
+    for kind, entry in pairs(QUEUE.beside(id, task)) do
+      if redis.call('ZREM', K[kind], entry) == 1 then
+        meta[kind] = meta[kind] - 1
+        QUEUE.count_away(g, -1)
+        return true
+      end
+    end
     return false
   end
   return true

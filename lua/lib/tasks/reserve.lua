@@ -1,24 +1,27 @@
 -- What is kept for the first in order that does not fit (spec 04, The ledger; docs/adr/0009).
+-- @include lib/tasks/strict
+-- @include lib/tasks/borrow
+-- @include lib/tasks/cooling
 local RESERVE = { usual_after_us = 5000000, asks_judged = 32 }
 
-local function policy_in_force()
+function RESERVE.policy()
   return meta.policy == 'borrow' and BORROW or STRICT
 end
 
 -- What is kept for it once it has stood first for long, by resource, or nil.
 function RESERVE.kept()
   local after_us = meta.reserve_after_us > 0 and meta.reserve_after_us or RESERVE.usual_after_us
-  if meta.first_task == '' or now_us - meta.first_since_us < after_us or fits(meta.first_signature) then
+  if meta.first_task == '' or now_us - meta.first_since_us < after_us or LEDGER.fits(meta.first_signature) then
     return nil
   end
-  return amounts_of(meta.first_signature).amounts
+  return LEDGER.amounts_of(meta.first_signature).amounts
 end
 
 -- Signatures that would fit if what one of them lacks were free.
 function RESERVE.fitting_beside(signature)
-  local free, list = amounts_of(signature).amounts, {}
+  local free, list = LEDGER.amounts_of(signature).amounts, {}
   for other, line in pairs(waiting_lines) do
-    if line.open + line.capped > 0 and fits(other, free) and not COOLING.holds(other)
+    if line.open + line.capped > 0 and LEDGER.fits(other, free) and not COOLING.holds(other)
       and CLASSES.serves(nil, CLASSES.function_of(other)) then
       list[#list + 1] = other
     end
@@ -42,7 +45,7 @@ end
 -- then; nil where it does fit, as then nobody is starved. Heads that ask for the same are judged beside
 -- the same; those of more asks than are judged in one call are passed over.
 function RESERVE.first_without_room()
-  local rule, beside, asks_left = policy_in_force(), {}, RESERVE.asks_judged
+  local rule, beside, asks_left = RESERVE.policy(), {}, RESERVE.asks_judged
   local heads_found = rule.heads(RESERVE.served_signatures())
   for i = 1, #heads_found do
     local head = heads_found[i]
@@ -55,7 +58,7 @@ function RESERVE.first_without_room()
       is_let_go = beside[ask] and rule.may_go(head, beside[ask])
     end
     if is_let_go then
-      return not fits(head.signature) and head or nil
+      return not LEDGER.fits(head.signature) and head or nil
     end
   end
   return nil
@@ -64,7 +67,7 @@ end
 -- Note who it is, and since when.
 function RESERVE.note_first()
   local first = meta.state ~= 'paused' and RESERVE.first_without_room() or nil
-  local id = first and group(first.group).head or ''
+  local id = first and GROUPS.of(first.group).head or ''
   if id ~= meta.first_task then
     meta.first_task, meta.first_signature = id, first and first.signature or ''
     meta.first_since_us = first and now_us or 0

@@ -1,14 +1,17 @@
 -- Which task goes next (docs/adr/0009): of what fits beside what is kept, the first in order that the
 -- policy lets go.
+-- @include lib/tasks/lost
+-- @include lib/tasks/reserve
+local SELECT = {}
 
 -- Why tasks of a class cannot go now, or nil. Beside a reservation fits what leaves it what it needs.
-local function holds_back(signature, kept)
+function SELECT.holds_back(signature, kept)
   local reason
   if COOLING.holds(signature) then
     return 'cooldown'
   end
-  for resource, amount in pairs(amounts_of(signature).amounts) do
-    local left = left_of(resource)
+  for resource, amount in pairs(LEDGER.amounts_of(signature).amounts) do
+    local left = LEDGER.left_of(resource)
     if amount > left then
       return 'no_capacity'
     elseif kept and kept[resource] and amount > left - kept[resource] then
@@ -26,9 +29,9 @@ function LOST.next(member)
   end
   local kept, ids = RESERVE.kept(), LOST.first()
   for i = 1, #ids do
-    local task = read_task(ids[i])
+    local task = TASKS.read(ids[i])
     if LOST.may_take(member, task)
-      and (task.losses >= LOST.max() or not holds_back(CLASSES.of(task), kept)) then
+      and (task.losses >= LOST.max() or not SELECT.holds_back(CLASSES.of(task), kept)) then
       return { group = task.group, signature = CLASSES.of(task), suspect = ids[i], borrowed = {} }
     end
   end
@@ -42,8 +45,8 @@ function CLASSES.first_behind(member, head, kept)
     'LIMIT', 1, CLASSES.tasks_behind)
   for i = 1, #found do
     local id = string.match(found[i], '^[^%z]*%z[^%z]*%z(.*)$')
-    local task = read_task(id)
-    if CLASSES.serves(member, task.fn) and not holds_back(CLASSES.of(task), kept) then
+    local task = TASKS.read(id)
+    if CLASSES.serves(member, task.fn) and not SELECT.holds_back(CLASSES.of(task), kept) then
       return { group = name, signature = CLASSES.of(task), line = head.line, behind = id, borrowed = {} }
     end
   end
@@ -59,18 +62,18 @@ function CLASSES.next_behind(member, kept, beside)
       unserved[#unserved + 1] = class
     end
   end
-  local fronts = first_heads(unserved, CLASSES.groups_behind)
+  local fronts = LINES.first_heads(unserved, CLASSES.groups_behind)
   for i = 1, #fronts do
-    if group(fronts[i].group).waiting > 1 then
+    if GROUPS.of(fronts[i].group).waiting > 1 then
       list[#list + 1] = CLASSES.first_behind(member, fronts[i], kept)
     end
   end
-  return policy_in_force().pick(list, beside)
+  return RESERVE.policy().pick(list, beside)
 end
 
 -- The next that a member may take, or any member where none is named, or nil; and why others may not,
 -- each reason with how many groups it holds back.
-local function select_next(member)
+function SELECT.next(member)
   local reasons, fitting = {}, {}
   if meta.parked > 0 then
     reasons.never_fits = meta.parked
@@ -93,7 +96,7 @@ local function select_next(member)
   for signature, line in pairs(waiting_lines) do
     if line.open + line.capped > 0 then
       local reason = not CLASSES.serves(member, CLASSES.function_of(signature)) and 'not_served'
-        or holds_back(signature, kept)
+        or SELECT.holds_back(signature, kept)
       if reason then
         reasons[reason] = (reasons[reason] or 0) + line.open + line.capped
       else
@@ -101,10 +104,10 @@ local function select_next(member)
       end
     end
   end
-  local rule = policy_in_force()
+  local rule = RESERVE.policy()
   local beside = rule.beside(fitting)
   local head = #fitting > 0 and rule.choose(beside, reasons) or nil
-  if not head and member and reasons.not_served and select_next() then
+  if not head and member and reasons.not_served and SELECT.next() then
     head = CLASSES.next_behind(member, kept, beside)
   end
   return head, reasons

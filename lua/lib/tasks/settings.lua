@@ -1,4 +1,5 @@
 -- What a pool admits by, and an event for each setting that a member changes.
+-- @include lib/tasks/select
 local SETTINGS = {} -- a table, as a script may have 200 locals
 
 SETTINGS.defaults = { policy = 'strict', events = 'transitions' }

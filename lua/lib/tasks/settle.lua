@@ -1,85 +1,67 @@
 -- What happened by time alone, and who is woken by what changed.
+-- @include lib/shard/members
+-- @include lib/tasks/pushes
+-- @include lib/runs/row_groups
 -- In one call; idle: members that are looked at before enough are woken, looks: at what these serve.
-local MOST = { due = 64, woken = 64, idle = 512, looks = 4096 }
-local MOST_ENDED = 200
-local ended_left = MOST_ENDED -- leases, functions and attended runs of members that are gone, and those members
+local SETTLING = { due = 64, woken = 64, idle = 512, looks = 4096 }
 
-function CLASSES.end_function(name)
+-- Besides leases a member holds the functions that its workers run.
+function MEMBERS.drop(entry, _, name)
+  redis.call('ZREM', K.held, entry)
   CLASSES.forget_served()
   if redis.call('HINCRBY', K.functions, name, -1) <= 0 then
     redis.call('HDEL', K.functions, name)
   end
 end
 
-local function end_member(member, why)
-  local items = LEASES.held_by(member, ended_left)
-  for i = 1, #items do
-    local part = split(items[i], '\0')
-    if part[2] == 'lease' then
-      lose_lease(part[3], parse_lease(LEASES.text(part[3])), why)
-    else
-      redis.call('ZREM', K.held, items[i])
-      CLASSES.end_function(part[3])
-    end
-  end
-  ended_left = ended_left - #items
-  if ended_left <= 0 then
-    return false
-  end
-  ended_left = ended_left - ATTENDING.end_member(member, ended_left)
-  if ended_left <= 0 then
-    return false
-  end
-  ended_left = ended_left - 1
+MEMBERS.end_rest = ATTENDING.end_member
+
+function MEMBERS.forget(member)
   if meta.draining == member then
     meta.draining = ''
   end
-  redis.call('ZREM', K.members, member)
   redis.call('ZREM', K.idle, member)
-  redis.call('HDEL', K.meta, '@' .. member)
   redis.call('HDEL', K.pushes, member)
-  SUSPECTS.forget(member)
-  emit('member_expired', 'member_id', member, 'reason', why)
-  return true
 end
 
-local function enqueue_due()
+function SETTLING.enqueue_due()
   if meta.delayed == 0 then
     return
   end
   local due = redis.call('ZRANGE', K.delayed, '-inf', int(now_us), 'BYSCORE', 'LIMIT', 0,
-    MOST.due)
+    SETTLING.due)
   for i = 1, #due do
     redis.call('ZREM', K.delayed, due[i])
     meta.delayed = meta.delayed - 1
-    come_back(due[i])
+    QUEUE.come_back(due[i])
   end
 end
 
-local function settle()
+function SETTLING.begin()
+  LINES.load()
   local function restore() return true end -- nothing of a pool stands aside: a member asks anew
   SUSPECTS.clear_heard(restore)
-  SUSPECTS.check(end_member, restore)
-  enqueue_due()
-  park_what_never_fits()
-  unpark()
+  SUSPECTS.check(MEMBERS.finish, restore)
+  SETTLING.enqueue_due()
+  CLAIMS.park_stuck()
+  CLAIMS.unpark()
 end
 
 -- Push the only ready task to an idle member; else wake as many as the ready tasks need, the most free
 -- slots first: each asks for what it can take, and the one that takes less than there is wakes the next.
 -- A suspect is idle no more: it asks anew once it is listened to again.
-local function wake_idle()
+function SETTLING.wake_idle()
   local ready = meta.queued + meta.suspect_tasks
-  if ready == 0 or redis.call('ZCARD', K.idle) == 0 or (meta.suspect_tasks == 0 and not select_next()) then
+  if ready == 0 or redis.call('ZCARD', K.idle) == 0 or (meta.suspect_tasks == 0 and not SELECT.next()) then
     return
   end
   local functions, classes = CLASSES.waiting_functions()
   local wanted, woken, passed, looked_at, looks, heads_by_kind = ready, 0, 0, 0, 0, {}
   local found, at = {}, 1
-  while wanted > 0 and woken < MOST.woken and looked_at < MOST.idle and looks < MOST.looks do
+  while wanted > 0 and woken < SETTLING.woken and looked_at < SETTLING.idle and looks < SETTLING.looks do
     if at > #found then
       found, at = redis.call('ZRANGE', K.idle, '+inf', '(0', 'BYSCORE', 'REV', 'LIMIT', passed,
-        math.min(MOST.woken, 1 + 3 * looked_at), 'WITHSCORES'), 1
+        math.min(SETTLING.woken, 1 + 3 * looked_at), 'WITHSCORES'), 1
     end
     local member, slots = found[at], tonumber(found[at + 1])
     if not member then
@@ -93,7 +75,7 @@ local function wake_idle()
     end
     local head = heads_by_kind[kind]
     if head == nil then
-      head = select_next(member) or false
+      head = SELECT.next(member) or false
       looks = looks + classes + (looks_behind and classes + CLASSES.groups_behind or 0)
       heads_by_kind[kind] = head
     end
@@ -120,7 +102,7 @@ function PUSHES.tell_due()
   if not first[1] or not put_off[first[1]] then
     return
   end
-  local idle = redis.call('ZRANGE', K.idle, '+inf', '(0', 'BYSCORE', 'REV', 'LIMIT', 0, MOST.woken)
+  local idle = redis.call('ZRANGE', K.idle, '+inf', '(0', 'BYSCORE', 'REV', 'LIMIT', 0, SETTLING.woken)
   for i = 1, #idle do
     if idle[i] ~= member_id then
       SHARD.notify(idle[i], '["due",' .. int(tonumber(first[2])) .. ']')
@@ -129,18 +111,18 @@ function PUSHES.tell_due()
 end
 
 -- The last look of a call: who stands first without fitting, and who has something to do.
-local function settle_after()
+function SETTLING.finish()
   RUNS.look_for_room()
   CLASSES.sort_served()
-  park_what_never_fits()
-  unpark()
+  CLAIMS.park_stuck()
+  CLAIMS.unpark()
   RESERVE.note_first()
-  wake_idle()
+  SETTLING.wake_idle()
   PUSHES.tell_due()
 end
 
 -- The instant at which time alone may change something for this pool, or 0.
-local function next_wake_us()
+function SETTLING.next_wake_us()
   if meta.queued + meta.delayed + meta.running + meta.parked + meta.unserved + meta.suspect_tasks == 0 then
     return 0
   elseif moves_left <= 0 then

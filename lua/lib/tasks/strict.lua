@@ -1,6 +1,7 @@
 -- StrictFairTaskAdmissionPolicy (spec 04, Policies): a group at its admitted limit is denied
 -- `group_cap` while another group's first task fits, wants one of its resources and is below its
 -- own limit; without such a peer it may go beyond, so that nothing idles.
+-- @include lib/tasks/lines
 local STRICT = {}
 
 -- What a head is judged beside: the signatures that fit, and what the groups below their limit want.
@@ -8,7 +9,7 @@ function STRICT.beside(fitting)
   local wanted = {}
   for i = 1, #fitting do
     if waiting_lines[fitting[i]].open > 0 then
-      for resource in pairs(amounts_of(fitting[i]).amounts) do
+      for resource in pairs(LEDGER.amounts_of(fitting[i]).amounts) do
         wanted[resource] = true
       end
     end
@@ -18,11 +19,11 @@ end
 
 -- The heads that are looked at, in order: all groups of one line may go, or none.
 function STRICT.heads(waiting)
-  return fronts_of(waiting)
+  return LINES.fronts_of(waiting)
 end
 
 function STRICT.is_pressed(signature, beside)
-  local pressing = amounts_of(signature).pressing
+  local pressing = LEDGER.amounts_of(signature).pressing
   for i = 1, #pressing do
     if beside.wanted[pressing[i]] then
       return true
@@ -45,7 +46,7 @@ function STRICT.choose(beside, reasons)
   local fitting = beside.fitting
   local best, best_hinted
   local function consider(head)
-    if is_hinted(head.signature) then
+    if LEDGER.is_hinted(head.signature) then
       if not best_hinted or head.order < best_hinted.order then
         best_hinted = head
       end
@@ -56,13 +57,13 @@ function STRICT.choose(beside, reasons)
   for i = 1, #fitting do
     local line = waiting_lines[fitting[i]]
     if line.open > 0 then
-      consider(head_of(fitting[i], 'open'))
+      consider(LINES.head_of(fitting[i], 'open'))
     end
     if line.capped > 0 then
       if STRICT.is_pressed(fitting[i], beside) then
         reasons.group_cap = (reasons.group_cap or 0) + line.capped
       else
-        consider(head_of(fitting[i], 'capped'))
+        consider(LINES.head_of(fitting[i], 'capped'))
       end
     end
   end

@@ -1,4 +1,5 @@
 -- The head of a shard's record, which joins and heartbeats write without knowing the rest.
+-- @include lib/int
 local HEAD = { pattern = '^(%d*)|?(%d*)|?(%d*)|?(%d*)|?(%d*)(.*)$' }
 
 function HEAD.parse(text)

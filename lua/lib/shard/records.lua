@@ -4,7 +4,9 @@
 -- change, and texts. The text of what few change is made only where one of them changed, as a formatted
 -- number costs as much as ten steps of Lua.
 -- @include lib/split
--- @include lib/kept
+-- @include lib/real
+-- @include lib/shard/kept
+-- @include lib/shard/events
 local RECORDS = {}
 local now_text = '' -- the shard's time in this call
 local shard_records -- those of this call, by field of `meta`

@@ -1,6 +1,10 @@
 -- Members to whom nobody listens (spec 06, Members). A suspect is given nothing, as it would have to
 -- be taken back, and is expired without waiting for its TTL once it was one for a whole interval. Any
 -- call or heartbeat of its own clears it: `suspects` then holds 0 until what stood aside is back.
+-- @include lib/listening
+-- @include lib/shard/shard
+-- @include lib/shard/expiry
+-- @include lib/shard/watch
 local SUSPECTS = { cleared_per_call = 64, usual_interval_us = 5000000, short_silence_us = 30000,
   few_members = 8 }
 local checks_left = 64 -- of members, in this call
@@ -8,8 +12,12 @@ local first_check_us -- of a member, or earlier: its expiry is one of its checks
 local caller -- whose call this is; nil for an operator's
 local presence = {} -- member -> whether it can be given something in this call
 
+function SUSPECTS.set_caller(member)
+  caller = member
+end
+
 function SUSPECTS.mark(member)
-  may_be_new('suspects')
+  EXPIRY.with_shard('suspects')
   meta.suspects = meta.suspects + redis.call('ZADD', K.suspects, int(now_us), member)
   emit('member_suspected', 'member_id', member)
 end
@@ -116,7 +124,7 @@ function SUSPECTS.look_at(member, restore)
 end
 
 -- End members whose time is over, and look at those that were silent for an interval.
-function SUSPECTS.check(end_member, restore)
+function SUSPECTS.check(finish, restore)
   SUSPECTS.note_silence()
   if meta.next_check_us > now_us then
     return
@@ -133,20 +141,10 @@ function SUSPECTS.check(end_member, restore)
     local why, next_us = SUSPECTS.look_at(first[1], restore)
     if next_us then
       redis.call('ZADD', K.checks, int(next_us), first[1])
-    elseif not end_member(first[1], why) then
+    elseif not finish(first[1], why) then
       return
     end
   end
-end
-
--- Whether the caller is a member, once all that were due have been looked at: one whose reply is kept was one
--- when it last called, and is one as long as this call has ended nobody.
-function SUSPECTS.is_member(member, has_ended_any)
-  if read_fields[3] and not has_ended_any and meta.next_check_us > now_us then
-    return true
-  end
-  local expiry = redis.call('ZSCORE', K.members, member)
-  return expiry and tonumber(expiry) > now_us
 end
 
 -- When a member is to be looked at next, or nil. Where there are many, somebody's call looks in time in any

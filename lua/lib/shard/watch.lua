@@ -1,4 +1,5 @@
 -- What tells a member that ended from one that cannot be heard for a while (spec 06, Members).
+-- @include lib/int
 local WATCH = { silent_intervals = 1.1 } -- above 1, as the only live member of a quiet shard beats once an interval
 
 -- A member was heard of: unless it is heard of again within its interval, the shard looks at it.

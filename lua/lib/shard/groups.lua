@@ -1,34 +1,35 @@
 -- Groups of a weighted fair queue, kept as small strings: weight, tag, place in line, how many
--- wait, last turn, last entry in the index of idle ones; then what GROUP_EXTRA names.
+-- wait, last turn, last entry in the index of idle ones; then what `GROUPS.extra` names.
 -- @include lib/write_many
-local GROUP = '([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)(.*)'
-local GROUP_FORGOTTEN_US = 3600 * 1000000
-local GROUP_TOUCH_US = 60 * 1000000
+-- @include lib/shard/shard
+-- @include lib/shard/expiry
+local GROUPS = { pattern = '([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)(.*)', extra = {},
+  forgotten_us = 3600 * 1000000, touch_us = 60 * 1000000 }
 local groups = {}
 
-local function is_idle(g)
+function GROUPS.is_idle(g)
   return g.waiting == 0 and (tonumber(g.running) or 0) == 0 and (tonumber(g.away) or 0) == 0
-    and now_us - g.touched_us > GROUP_FORGOTTEN_US
+    and now_us - g.touched_us > GROUPS.forgotten_us
 end
 
-local function group(name)
+function GROUPS.of(name)
   local g = groups[name]
   if g then
     return g
   end
   local stored = redis.call('HGET', K.groups, name)
   local kept = shard_records.group
-  if kept and kept.text == stored and kept.name == name and not is_idle(kept) then
+  if kept and kept.text == stored and kept.name == name and not GROUPS.is_idle(kept) then
     g, shard_records.group = kept, nil
   elseif stored then
-    local weight, tag, place, waiting, touched_us, indexed_us, more = string.match(stored, GROUP)
+    local weight, tag, place, waiting, touched_us, indexed_us, more = string.match(stored, GROUPS.pattern)
     g = { name = name, weight = tonumber(weight), tag = tonumber(tag), place = tonumber(place),
       waiting = tonumber(waiting), touched_us = tonumber(touched_us), indexed_us = tonumber(indexed_us) }
-    local part = #GROUP_EXTRA > 0 and split(more, '|') or {}
-    for i = 1, #GROUP_EXTRA do
-      g[GROUP_EXTRA[i]] = part[i + 1]
+    local part = #GROUPS.extra > 0 and split(more, '|') or {}
+    for i = 1, #GROUPS.extra do
+      g[GROUPS.extra[i]] = part[i + 1]
     end
-    if is_idle(g) then
+    if GROUPS.is_idle(g) then
       g.tag = nil
     end
   else
@@ -40,12 +41,12 @@ end
 
 -- A new group pays for forgetting at most two that had no turn for an hour: memory stays bounded
 -- and no call walks the groups.
-local function forget_idle_groups()
-  local old = redis.call('ZRANGE', K.idle_groups, '-inf', int(now_us - GROUP_FORGOTTEN_US),
+function GROUPS.forget_idle()
+  local old = redis.call('ZRANGE', K.idle_groups, '-inf', int(now_us - GROUPS.forgotten_us),
     'BYSCORE', 'LIMIT', 0, 2)
   for i = 1, #old do
-    local g = group(old[i])
-    if is_idle(g) and not g.dirty then
+    local g = GROUPS.of(old[i])
+    if GROUPS.is_idle(g) and not g.dirty then
       g.forgotten = true
       redis.call('HDEL', K.groups, g.name)
       redis.call('ZREM', K.idle_groups, g.name)
@@ -55,16 +56,16 @@ local function forget_idle_groups()
   end
 end
 
-local function pack_group(g)
+function GROUPS.pack(g)
   local part = { real(g.weight), g.tag and real(g.tag) or '', int(g.place), int(g.waiting),
     g.touched_us == now_us and now_text or int(g.touched_us), int(g.indexed_us) }
-  for i = 1, #GROUP_EXTRA do
-    part[6 + i] = tostring(g[GROUP_EXTRA[i]] or '')
+  for i = 1, #GROUPS.extra do
+    part[6 + i] = tostring(g[GROUPS.extra[i]] or '')
   end
   return table.concat(part, '|')
 end
 
-local function write_groups()
+function GROUPS.write()
   local changed, is_new = {}, false
   for _, g in pairs(groups) do
     if g.dirty then
@@ -73,17 +74,19 @@ local function write_groups()
     end
   end
   if is_new then
-    forget_idle_groups()
+    EXPIRY.with_shard('groups')
+    EXPIRY.with_shard('idle_groups')
+    GROUPS.forget_idle()
   end
   local texts = {}
   for i = 1, #changed do
     local g = changed[i]
-    if not g.indexed_us or g.touched_us - g.indexed_us >= GROUP_TOUCH_US then
+    if not g.indexed_us or g.touched_us - g.indexed_us >= GROUPS.touch_us then
       g.indexed_us = g.touched_us
       redis.call('ZADD', K.idle_groups, int(g.touched_us), g.name)
     end
-    texts[2 * i - 1], texts[2 * i] = g.name, pack_group(g)
-    if #GROUP_EXTRA == 0 then
+    texts[2 * i - 1], texts[2 * i] = g.name, GROUPS.pack(g)
+    if #GROUPS.extra == 0 then
       g.dirty, g.text = false, texts[2 * i]
       shard_records.group = g -- the next call's may be the same
     end
@@ -91,18 +94,23 @@ local function write_groups()
   write_many('HSET', K.groups, texts)
 end
 
+function GROUPS.next_place()
+  meta.places = meta.places + 1
+  return meta.places
+end
+
 -- A group that gets its first waiter takes a new place in line, with its kept tag if it has one.
-local function enter_line(g)
+function GROUPS.enter_line(g)
   g.tag = g.tag or meta.virtual_time
-  g.place = next_place()
+  g.place = GROUPS.next_place()
 end
 
 -- A turn was taken: time moves to the tag, the group's tag and place move behind it.
-local function take_turn(g, cost)
+function GROUPS.take_turn(g, cost)
   if g.tag and g.tag > meta.virtual_time then
     meta.virtual_time = g.tag
   end
   g.tag = meta.virtual_time + cost / g.weight
-  g.place = next_place()
+  g.place = GROUPS.next_place()
   g.touched_us, g.dirty = now_us, true
 end

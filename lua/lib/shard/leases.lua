@@ -3,6 +3,8 @@
 -- and not one for each lease; `flush` comes before a range of `held` is read, and with the call's other
 -- writes. A lone operation writes at once, which is cheaper.
 -- @include lib/write_many
+-- @include lib/shard/shard
+-- @include lib/shard/expiry
 local LEASES = { finished_kept = 8192 }
 local lease_texts = {} -- lease id -> its text as this call leaves it, false for none
 local ended_scores = {} -- lease id -> its score in `finished`, false for none
@@ -42,6 +44,11 @@ function LEASES.ended(id)
     ended_scores[id] = score
   end
   return score and (score % 2 == 0 and 'released' or 'expired')
+end
+
+-- Collect what this call writes.
+function LEASES.collect()
+  lease_writes = {}
 end
 
 -- The order of a flush's commands does not matter, as an id is made or ended only once between two.
@@ -94,7 +101,7 @@ end
 -- So many more ids are remembered.
 function LEASES.bound_finished(count)
   if count == meta.finished then
-    may_be_new('finished')
+    EXPIRY.with_shard('finished')
   elseif meta.finished % 64 < count then
     redis.call('ZREMRANGEBYRANK', K.finished, 0, -LEASES.finished_kept - 1)
   end

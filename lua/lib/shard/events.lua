@@ -1,5 +1,6 @@
 -- A shard's time in this call, and the events that the call writes last.
-local MAX_EVENTS = 8192
+-- @include lib/int
+local EVENTS = { kept = 8192 } -- luacheck: ignore 241
 local now_us = 0
 local events, event_count = {}, 0
 
@@ -8,10 +9,10 @@ local function emit(kind, ...)
   events[event_count] = { kind, ... }
 end
 
-local function write_events(meta)
+function EVENTS.write(meta)
   for i = 1, event_count do
     meta.sequence = meta.sequence + 1
-    redis.call('XADD', K.events, 'MAXLEN', '~', MAX_EVENTS, '*', 'sequence', int(meta.sequence),
+    redis.call('XADD', K.events, 'MAXLEN', '~', EVENTS.kept, '*', 'sequence', int(meta.sequence),
       'at_us', int(now_us), 'kind', unpack(events[i]))
   end
 end

@@ -1,8 +1,10 @@
 -- What both kinds of shard share: its record and clock, its events, what it tells other members, and the
 -- numbered batches that make a call happen once (spec 06, Exactly once).
--- @include lib/events
--- @include lib/records
+-- @include lib/time
+-- @include lib/shard/events
+-- @include lib/shard/records
 local SHARD = {}
+local meta -- the shard's record in this call: its clock and counts, as its kind's `STATE.load` reads it
 local read_fields -- what was read of `meta`: generation, record, the caller's kept reply, then what a kind names
 local notices = {}
 
@@ -37,6 +39,11 @@ function SHARD.record(fields)
   record.now_us, record.silent_us = now_us, now_us - (before_us or now_us)
   record.generation = read_fields[1] or nil
   return record
+end
+
+-- Whether a reply to the caller is kept.
+function SHARD.has_reply()
+  return read_fields[3]
 end
 
 -- What a member's batch is answered.

@@ -1,0 +1,50 @@
+-- The end of members (spec 06, Members): what a member holds ends with it, 200 a call; the next call does the rest.
+-- @include lib/split
+-- @include lib/shard/leases
+-- @include lib/shard/suspects
+local MEMBERS = { most_ended = 200 }
+local ended_left = MEMBERS.most_ended -- of what members that are gone held, of those members, and of overdue holds
+local has_left = false -- whether the caller's membership ended in this batch
+
+-- End what a member holds; true once nothing is left and the member itself is gone. Of each kind of shard are
+-- `LEASES.lose`; `MEMBERS.drop`, which ends what else `held` lists; `MEMBERS.end_rest`, which ends at most so many
+-- of what it does not list, and returns how many; and `MEMBERS.forget`, for what is kept of a member besides.
+function MEMBERS.finish(member, why)
+  local items = LEASES.held_by(member, ended_left)
+  for i = 1, #items do
+    local part = split(items[i], '\0')
+    if part[2] == 'lease' then
+      LEASES.lose(part[3], LEASES.parse(LEASES.text(part[3])), why)
+    else
+      MEMBERS.drop(items[i], part[2], part[3])
+    end
+  end
+  ended_left = ended_left - #items
+  ended_left = ended_left - MEMBERS.end_rest(member, ended_left)
+  if ended_left <= 0 then
+    return false
+  end
+  ended_left = ended_left - 1
+  redis.call('ZREM', K.members, member)
+  redis.call('HDEL', K.meta, '@' .. member)
+  SUSPECTS.forget(member)
+  MEMBERS.forget(member)
+  emit('member_expired', 'member_id', member, 'reason', why)
+  return true
+end
+
+-- A clean shutdown of the caller: whether everything of it has ended.
+function MEMBERS.leave()
+  has_left = has_left or MEMBERS.finish(caller, 'left')
+  return has_left
+end
+
+-- Whether the caller is a member, once all that were due have been looked at: one whose reply is kept was one
+-- when it last called, and is one as long as this call has ended nobody.
+function MEMBERS.has_caller()
+  if SHARD.has_reply() and ended_left == MEMBERS.most_ended and meta.next_check_us > now_us then
+    return true
+  end
+  local expiry = redis.call('ZSCORE', K.members, caller)
+  return expiry and tonumber(expiry) > now_us
+end

@@ -1,0 +1,45 @@
+-- Tasks by id, as they are kept from their submit to their end.
+-- @include lib/shard/expiry
+-- @include lib/tasks/state
+local TASKS = {}
+local known_tasks = {} -- what was read or written of tasks in this call
+
+-- arq's keys and the pool's queue bear a task's id as its user wrote it, as arq's Job asks for it; in
+-- every other place it stands with escapes, so that it can break no packed value.
+function TASKS.name_of(id)
+  if not string.find(id, '%', 1, true) then
+    return id
+  end
+  return (string.gsub(id, '%%(%x%x)', function(hex) return string.char(tonumber(hex, 16)) end))
+end
+
+function TASKS.arq_key(kind, id)
+  return 'arq:' .. kind .. ':' .. TASKS.name_of(id)
+end
+
+function TASKS.parse(text)
+  local group_name, arrival, signature, score, tries, run, column, number, fn, losses = string.match(
+    text, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|(.*)$')
+  return { group = group_name, arrival = arrival, signature = signature, score = score,
+    tries = tonumber(tries), run = run, column = column, number = number, fn = fn,
+    losses = tonumber(losses) }
+end
+
+function TASKS.read(id)
+  local task = known_tasks[id]
+  if task == nil then
+    local text = redis.call('HGET', K.tasks, id)
+    task = text and TASKS.parse(text) or false
+    known_tasks[id] = task
+  end
+  return task
+end
+
+function TASKS.write(id, task)
+  known_tasks[id] = task
+  EXPIRY.with_shard('tasks')
+  redis.call('HSET', K.tasks, id, table.concat({ task.group, task.arrival, task.signature, task.score,
+    int(task.tries), task.run, task.column, task.number, task.fn, int(task.losses) }, '|'))
+  EXPIRY.with_shard('queue')
+  redis.call('ZADD', K.queue, task.score, TASKS.name_of(id))
+end
