@@ -84,6 +84,15 @@ def _source(path: str, fragments: Mapping[str, str]) -> str:
     return fragments.get(path) or (files("forebay.lua") / f"{path}.lua").read_text()
 
 
+def _header(entry_point: str, fragments: Mapping[str, str]) -> Header:
+    """Parse an entry point's header, which may include the list of its shard's keys."""
+    lines: list[str] = []
+    for line in entry_point.partition(f"\n{BIND}\n")[0].splitlines():
+        included = INCLUDE.match(line)
+        lines += [line] if included is None else _source(included[1], fragments).splitlines()
+    return parse_header("\n".join(lines))
+
+
 def compose(name: str, fragments: Mapping[str, str] | None = None) -> Script:
     """Compose an entry point with the fragments that it includes, each once.
 
@@ -96,7 +105,7 @@ def compose(name: str, fragments: Mapping[str, str] | None = None) -> Script:
     """
     replaced = fragments or {}
     entry_point = _source(name, replaced)
-    header = parse_header(entry_point)
+    header = _header(entry_point, replaced)
     out: list[str] = []
     origins: list[str] = []
     body_at = 0  # where the includes of the entry point end

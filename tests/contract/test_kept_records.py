@@ -32,7 +32,9 @@ def client(redis_url: str) -> Iterator[redis.Redis]:
 def shard(client: redis.Redis) -> Iterator[ScriptedShard]:
     source = (files("forebay.lua") / "lib/shard/records.lua").read_text()
     assert PARSE in source
-    shard = ScriptedShard(client, {**FRAGMENTS, "lib/shard/records": source.replace(PARSE, COUNTED)})
+    shard = ScriptedShard(
+        client, {**FRAGMENTS, "lib/shard/records": source.replace(PARSE, COUNTED)}
+    )
     yield shard
     shard.close()
 

@@ -134,9 +134,7 @@ def test_audit_tells_at_most_a_hundred_differences(busy: Shard) -> None:
 
 def test_audit_of_a_shard_too_large_for_one_look_compares_the_totals(busy: Shard) -> None:
     source = (LUA / "lib/shard/audit.lua").read_text()
-    small = {
-        "lib/shard/audit": source.replace("most_entries = 100000", "most_entries = 9")
-    }
+    small = {"lib/shard/audit": source.replace("most_entries = 100000", "most_entries = 9")}
     assert small["lib/shard/audit"] != source
     assert busy.audit(small) == AuditReport(
         ok=True, is_complete=False, difference_count=0, differences=()

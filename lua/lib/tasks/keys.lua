@@ -1,0 +1,37 @@
+--   meta        hash    schema, generation, run_id; record (lib/tasks/state): clock, counts, policy, who stands first;
+--                       @member -> number of its last batch, space, its reply
+--   claims      zset    by name: after "@" holder NUL resource NUL limit; after "=" if it counts, "~" if it rests,
+--                       resource NUL limit NUL holder; after "!" member NUL run that it attends
+--   limits      hash    resource -> limit, the smallest claim that counts
+--   ledger      hash    resource -> amount out on leases
+--   config      hash    settings of the policy that borrows
+--   tasks       hash    task id -> group|arrival|signature|score|tries|run|column|number|function|losses
+--   queue       zset    task name, by available-at in milliseconds of the server's clock: where arq's Job looks
+--   ready       zset    class NUL line NUL tag NUL place NUL group, by name
+--   signatures  hash    class (signature;function) -> groups in its open line|in its capped line|their weight
+--   fifo        zset    group NUL arrival NUL task id, by name
+--   groups      hash    group -> weight|tag|place|waiting|touched_us|indexed_us|running|away|admitted_limit|head|signature|line|out|debt
+--   idle_groups zset    group, by last turn in microseconds
+--   delayed     zset    task id, by available-at in microseconds
+--   parked      zset    signature NUL arrival NUL task id, by name: asks for more than a limit
+--   unserved    zset    function NUL arrival NUL task id, by name: nobody serves the function
+--   suspect_tasks zset  arrival NUL task id, by name: lost with a member that died
+--   leases      hash    lease id -> member|task id|group|signature|acquired_us|cell
+--   members     zset    member, by expiry in microseconds
+--   checks      zset    member, by when to look at it unless its heartbeat comes before
+--   intervals   hash    member -> a third of its TTL in microseconds
+--   suspects    zset    member to whom nobody listens, by since when; 0 once it was heard of
+--   held        zset    member NUL lease or function NUL id, by name
+--   functions   hash    function -> members that run it
+--   losses      hash    task id -> the members that it was lost with, "," between
+--   watched     hash    member -> "alone" or "beside", space, the lease of the suspect that it runs
+--   idle        zset    member, by free slots
+--   pushes      hash    member -> tasks given to it unasked|in_progress_ms|lease ids of which it may not know
+--   finished    zset    lease id, by order of ending times 2, plus 1 if it expired
+--   events      stream  transitions, the last 8192
+--   runs        hash    run id -> its plan as JSON; run id NUL workflow -> the workflow
+--   progress    hash    run NUL name -> count; NUL refused, refusals: why no worker makes it; NUL failed: cells
+--                       of a column that failed before one was made; NUL stopped: the column of which all did
+--   cells       hash    run NUL record NUL column -> value as JSON; # columns done; ! why dropped
+--   row_groups  hash    run NUL row group -> records that are still missing; NUL column -> its tasks
+--   checkpoints zset    run NUL row group, whose records wait to be written out
