@@ -13,6 +13,7 @@ from forebay.coordinator.requests.attempts import classified
 from forebay.workers.providers.answered import Answered, answer_of
 from forebay.workers.providers.budget_headers import quota_readings
 from forebay.workers.providers.classification import Classifier
+from forebay.workers.providers.refusal_log import REFUSALS
 from forebay.workers.providers.token_usage import token_usage
 
 log = Logger("forebay.executor")
@@ -47,7 +48,9 @@ class AttemptOutcomes:
             self._learn(lease, answer_of(error, now), now)
             return self._classifier.classify_exception(error, now=now)
 
-        return classified(classify, error=error)
+        outcome = classified(classify, error=error)
+        REFUSALS.saw(lease.item.resource, outcome)
+        return outcome
 
     def of_answer(self, lease: RequestAdmissionLease, answer: object) -> RequestReleaseOutcome:
         """Classify what the call returned; an answer without a status is a success."""

@@ -17,8 +17,23 @@ from forebay.contracts.identity import (
 )
 from forebay.contracts.outcomes import RequestOutcomeKind, RequestReleaseOutcome
 from forebay.contracts.requests import RequestAdmissionItem, RequestAdmissionLease
+from forebay.workers.providers.recorded import RecordedAnswer, replayed
 
 PROVIDER_MODEL: Final = ProviderModelKey(provider_name="simulated", model_id="model")
+TOO_LARGE: Final = RecordedAnswer(
+    host="api.openai.com",
+    status=429,
+    headers={"content-type": "application/json"},
+    body={
+        "error": {
+            "message": "Request too large for m on tokens per min (TPM): Limit 30000, Requested"
+            " 40000. The input or output tokens must be reduced in order to run successfully.",
+            "type": "tokens",
+            "code": "rate_limit_exceeded",
+        }
+    },
+)
+"""The answer to a hopeless call."""
 _SUCCESS: Final = RequestReleaseOutcome(kind=RequestOutcomeKind.SUCCESS)
 
 
@@ -32,6 +47,8 @@ class Callers:
         domain: whose window admits them.
         tenant: the fair queue's group.
         weight: of that group.
+        is_hopeless: each call is larger than the provider's limit can ever hold; it is refused at
+            once, counts against nobody's limit there, and is no answer of the run.
         backs_off: a refused call sleeps before it asks again, as the OpenAI SDK does; else it asks
             at once, the queue being its back-off.
     """
@@ -41,6 +58,7 @@ class Callers:
     domain: RequestDomain = RequestDomain.CHAT
     tenant: str = "all"
     weight: float = 1.0
+    is_hopeless: bool = False
     backs_off: bool = False
 
 
@@ -176,7 +194,9 @@ class Caller:
         world = self._world
         if not self._admission.is_alive:
             return  # it was killed before the bytes had left
-        if self._admission.admits():
+        if self._callers.is_hopeless:
+            world.timeline.after(world.way_us(), self._refused_for_ever)
+        elif self._admission.admits():
             world.timeline.after(world.provider.latency_us(), self._served)
         else:
             world.timeline.after(world.way_us(), self._answered, False)
@@ -184,6 +204,10 @@ class Caller:
     def _served(self) -> None:
         self._admission.leave()
         self._world.timeline.after(self._world.way_us(), self._answered, True)
+
+    def _refused_for_ever(self) -> None:
+        if self._admission.is_alive and self._lease is not None:
+            self._admission.release(self._lease, replayed(TOO_LARGE).outcome)
 
     def _answered(self, is_success: bool) -> None:
         world, lease = self._world, self._lease

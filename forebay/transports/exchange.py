@@ -31,6 +31,7 @@ from forebay.workers.providers.classification import (
 )
 from forebay.workers.providers.faults import NO_FAULT
 from forebay.workers.providers.headers import code_in_headers, lowered_headers, told_headers
+from forebay.workers.providers.refusal_log import REFUSALS
 from forebay.workers.providers.rooms import GENERIC, Room
 from forebay.workers.providers.token_estimate import (
     CharacterEstimator,
@@ -268,6 +269,8 @@ class Exchange(Passage):
             return self._rules.classifier.classify_response(status, headers, code, now=now)
 
         outcome = classified(classify, provider_status=self._status)
+        if outcome.kind is not RequestOutcomeKind.SUCCESS:
+            REFUSALS.saw(self.attempt.item.resource, outcome)
         return self._with_usage(outcome)
 
     def _outcome_of_closing(self) -> RequestReleaseOutcome:

@@ -59,6 +59,20 @@ def test_while_all_is_refused_one_attempt_goes_out_each_cooldown(rule: str, url:
     assert all(cooldown_us <= b - a < 1.1 * cooldown_us for a, b in pairwise(refused))
 
 
+@pytest.mark.parametrize("rule", RULE_NAMES)
+def test_a_tenant_whose_requests_never_fit_takes_nobodys_share(rule: str, url: str) -> None:
+    row = replace(ROWS["too-large"], seconds=60.0)
+    (hopeful, hopeless) = row.fleets[0].callers
+    assert (hopeless.is_hopeless, hopeless.per_second) == (True, 2)
+    alone = replace(row, fleets=(replace(row.fleets[0], callers=(hopeful,)),))
+    served, served_alone = (
+        sum(answer.is_success for answer in run_rule(one, RULES[rule], 1, url).answers)
+        for one in (row, alone)
+    )
+    assert served >= 0.98 * served_alone
+    assert served_alone > 1_000
+
+
 def test_leases_of_a_killed_process_come_back_after_its_ttl(url: str) -> None:
     row = replace(ROWS["at-64"], seconds=40.0, kills=((11.0, 0),))
     run = run_rule(row, RULES["aimd"], 1, url)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import gzip
 import itertools
 import json
@@ -300,3 +301,62 @@ def test_a_bomb_is_not_inflated_to_its_end(encoding: str, pack: Any) -> None:
 
 def test_no_content_is_in_its_repr() -> None:
     assert "prompt_tokens" not in repr(read(json.dumps(CHAT).encode()))
+
+
+def frame(payload: object, **headers: str) -> bytes:
+    """Make a frame of an event stream as AWS does; its checksums are the SDK's to look at."""
+    named = b"".join(
+        bytes([len(name) + 1]) + b":" + name.replace("_", "-").encode() + b"\7"
+        + len(value).to_bytes(2) + value.encode()
+        for name, value in headers.items()
+    )  # fmt: skip
+    body = json.dumps(payload).encode()
+    prelude = (16 + len(named) + len(body)).to_bytes(4) + len(named).to_bytes(4)
+    return prelude + bytes(4) + named + body + bytes(4)
+
+
+def chunk_frame(document: object) -> bytes:
+    encoded = base64.b64encode(json.dumps(document).encode()).decode()
+    return frame({"bytes": encoded}, event_type="chunk", message_type="event")
+
+
+FRAMES = "application/vnd.amazon.eventstream"
+CONVERSE_STREAM = b"".join(
+    frame(payload, event_type=kind, message_type="event")
+    for kind, payload in (
+        ("messageStart", {"role": "assistant"}),
+        ("contentBlockDelta", {"delta": {"text": "error"}}),
+        ("messageStop", {"stopReason": "end_turn"}),
+        ("metadata", {"usage": {"inputTokens": 25, "outputTokens": 15}, "metrics": {}}),
+    )
+)
+INVOKE_STREAM = b"".join(
+    chunk_frame(document)
+    for document in (
+        {"type": "message_start", "message": {"usage": {"input_tokens": 25, "output_tokens": 1}}},
+        {"type": "content_block_delta", "delta": {"type": "text_delta", "text": "a"}},
+        {"type": "message_delta", "delta": {}, "usage": {"output_tokens": 15}},
+        {"type": "message_stop"},
+    )
+)
+
+
+@pytest.mark.parametrize("stream", [CONVERSE_STREAM, INVOKE_STREAM], ids=["converse", "invoke"])
+@pytest.mark.parametrize("step", [1, 7, 10_000])
+def test_amazons_frames_are_read_however_they_are_cut(stream: bytes, step: int) -> None:
+    reader = read(stream, FRAMES, step=step)
+    assert (reader.usage, reader.error_code, reader.has_ended) == (USED, None, True)
+
+
+@pytest.mark.parametrize("name", ["throttlingException", "modelStreamErrorException"])
+def test_an_exception_among_amazons_frames_is_seen(name: str) -> None:
+    told = frame({"message": "slow"}, message_type="exception", exception_type=name)
+    assert read(INVOKE_STREAM[:200] + b"", FRAMES).error_code is None
+    assert read(CONVERSE_STREAM + told, FRAMES).error_code == name
+
+
+@given(junk=st.binary(min_size=16, max_size=80))
+def test_no_frame_makes_it_raise(junk: bytes) -> None:
+    reader = read(CONVERSE_STREAM + junk, FRAMES)
+    _ = reader.usage, reader.error_code
+    _ = read(junk, FRAMES).usage

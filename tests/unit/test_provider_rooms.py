@@ -27,6 +27,7 @@ from forebay.workers.providers.recorded import (
     replayed,
     stripped,
 )
+from forebay.workers.providers.refusal_log import RefusalLog
 from forebay.workers.providers.rooms import BUILT_IN, GENERIC, room_of_host
 
 REPO = Path(__file__).resolve().parents[2]
@@ -307,3 +308,18 @@ def test_the_command_says_how_an_answer_is_read(tmp_path: Path) -> None:
     assert ran.output == rest.split("\n")[1] + "\n"
     ran = CliRunner().invoke(classify_command, [str(file), "--strip"])
     assert json.loads(ran.output)["headers"] == {"retry-after-ms": "1200"}
+
+
+def test_a_refusal_that_no_waiting_cures_is_told_once() -> None:
+    told: list[tuple[str, dict[str, Any]]] = []
+    refusals = RefusalLog(lambda event, **fields: told.append((event, fields)))
+    key = HttpResolver()(view_of(httpx2.Request("POST", f"https://{OPENAI}/v1/responses", json={})))
+    assert key is not None
+    for answer in RECORDED * 2:
+        if answer.host == OPENAI:
+            refusals.saw(key, replayed(answer).outcome)
+    codes = [fields.get("error_code") for _, fields in told]
+    assert len(set(codes)) == len(codes)
+    assert {"request_too_large", "content_filter", "invalid_api_key", None} <= set(codes)
+    assert ("hint_clamped", None) in [(event, fields.get("error_code")) for event, fields in told]
+    assert all("remedy" in fields for event, fields in told if event == "request_refused")

@@ -20,8 +20,8 @@ from forebay.workers.providers.facts import (
 )
 
 _SDK: Final = Source("PyPI anthropic 2.14.0: anthropic/resources, anthropic/types")
-_LIMITS: Final = Source("docs.anthropic.com/en/api/rate-limits")
-_ERRORS: Final = Source("docs.anthropic.com/en/api/errors")
+_LIMITS: Final = Source("docs.anthropic.com/es/api/rate-limits")
+_ERRORS: Final = Source("www.developersdigest.tech/errors/api/anthropic-api")
 
 CALLS: Final = (
     Endpoint(path=r"^(?!.*/threads/).*/messages", domain=RequestDomain.CHAT, source=_SDK),

@@ -20,7 +20,7 @@ from forebay.workers.providers.facts import (
 
 _SDK: Final = Source("PyPI openai 3.57.0: openai/lib/azure.py")
 _FOUNDRY: Final = Source("PyPI anthropic 2.14.0: anthropic/lib/foundry.py")
-_QUOTA: Final = Source("learn.microsoft.com/azure/foundry/openai/quotas-limits")
+_QUOTA: Final = Source("www.developersdigest.tech/errors/api/azure-openai")
 _TEXTS: Final = Source("learn.microsoft.com/en-us/answers/questions/2140040")
 
 _DEPLOYMENT: Final = r"/deployments/(?P<model>[^/]+)"

@@ -61,7 +61,9 @@ ROOM: Final = Provider(
             "textGenerationConfig.maxTokenCount",
             "max_gen_len",
         ),
-        source=Source("docs.aws.amazon.com/bedrock/latest/APIReference/API_runtime_Converse"),
+        source=Source(
+            "docs.aws.amazon.com/de_de/bedrock/latest/APIReference/API_runtime_Converse.html"
+        ),
     ),
     usage=Usage(
         places=("usage", "message.usage", "amazon-bedrock-invocationMetrics"),

@@ -18,8 +18,8 @@ from forebay.workers.providers.facts import (
     Waits,
 )
 
-_API: Final = Source("docs.cohere.com/reference/chat")
-_ERRORS: Final = Source("docs.cohere.com/reference/errors")
+_API: Final = Source("PyPI cohere 7.3.1: cohere/v2, cohere/types/usage.py")
+_ERRORS: Final = Source("www.developersdigest.tech/errors/api/cohere-api/429-too-many-requests")
 _LIMITS: Final = Source("docs.cohere.com/docs/rate-limits")
 
 ROOM: Final = Provider(
@@ -29,7 +29,7 @@ ROOM: Final = Provider(
     endpoints=(
         Endpoint(path=r"/(?:chat|generate|summarize)", domain=RequestDomain.CHAT, source=_API),
         Endpoint(path=r"/embed", domain=RequestDomain.EMBEDDING, source=_LIMITS),
-        Endpoint(path=r"/(?:rerank|classify)", domain=RequestDomain.CHAT, source=_LIMITS),
+        Endpoint(path=r"/(?:rerank|classify|parse)", domain=RequestDomain.CHAT, source=_LIMITS),
         *openai.CALLS,
         Endpoint(
             path=r"/(?:tokenize|detokenize|check-api-key|datasets|embed-jobs|finetuning|models|"

@@ -18,8 +18,8 @@ from forebay.workers.providers.facts import (
     Waits,
 )
 
-_API: Final = Source("ai.google.dev/api/generate-content")
-_LIMITS: Final = Source("ai.google.dev/gemini-api/docs/rate-limits")
+_API: Final = Source("PyPI google-genai 3.6.1: google/genai/models.py, types.py")
+_LIMITS: Final = Source("www.developersdigest.tech/errors/api/gemini-api/429-quota-exceeded")
 _REFUSAL: Final = Source("github.com/continuedev/continue/issues/11681")
 
 _MODEL: Final = r"/(?:models|tunedModels|endpoints)/(?P<model>[^/:]+)"

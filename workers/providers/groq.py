@@ -28,7 +28,7 @@ ROOM: Final = Provider(
         overload=frozenset({"rate_limit_exceeded", "capacity_exceeded", "498"}),
         overload_statuses=frozenset({429, 498, 503}),
         request=frozenset({"json_validate_failed", "tool_use_failed"}),
-        source=Source("console.groq.com/docs/errors"),
+        source=Source("www.developersdigest.tech/errors/api/groq-api"),
     ),
     waits=Waits(
         headers=(("retry-after", Form.SECONDS),),

@@ -15,7 +15,8 @@ from forebay.workers.providers.facts import (
     Waits,
 )
 
-_ERRORS: Final = Source("docs.mistral.ai/resources/error-glossary")
+_ERRORS: Final = Source("docs.mistral.ai/fr/resources/error-glossary")
+_SDK: Final = Source("PyPI mistralai 3.7.0")
 _LIMITS: Final = Source("docs.mistral.ai/deployment/ai-studio/tier")
 
 ROOM: Final = Provider(
@@ -24,10 +25,15 @@ ROOM: Final = Provider(
     hosts=("api.mistral.ai", "codestral.mistral.ai"),
     endpoints=(
         *openai.CALLS,
-        Endpoint(path=r"/fim/completions", domain=RequestDomain.CHAT, source=_LIMITS),
-        Endpoint(path=r"/agents/completions", domain=RequestDomain.CHAT, source=_LIMITS),
-        Endpoint(path=r"/chat/moderations", domain=RequestDomain.CHAT, source=_LIMITS),
-        Endpoint(path=r"/ocr", domain=RequestDomain.CHAT, source=_LIMITS),
+        Endpoint(path=r"/fim/completions", domain=RequestDomain.CHAT, source=_SDK),
+        Endpoint(path=r"/agents/completions", domain=RequestDomain.CHAT, source=_SDK),
+        Endpoint(path=r"/chat/moderations", domain=RequestDomain.CHAT, source=_SDK),
+        Endpoint(
+            path=r"/(?:chat/)?classifications|/conversations(?:/[^/]+)?",
+            domain=RequestDomain.CHAT,
+            source=_SDK,
+        ),
+        Endpoint(path=r"/ocr", domain=RequestDomain.CHAT, source=_SDK),
         *openai.BOOKKEEPING,
     ),
     body=openai.BODY,

@@ -18,7 +18,6 @@ from forebay.workers.providers.facts import (
 )
 
 _ERRORS: Final = Source("openrouter.ai/docs/api/reference/errors-and-debugging.md")
-_LIMITS: Final = Source("openrouter.ai/docs/api/reference/limits")
 
 ROOM: Final = Provider(
     name="openrouter",
@@ -55,7 +54,7 @@ ROOM: Final = Provider(
             (r"free-models-per-min", Budget(Unit.REQUESTS, Period.MINUTE)),
         ),
         resets=((Unit.REQUESTS, None, "x-ratelimit-reset", Form.EPOCH),),
-        source=_LIMITS,
+        source=Source("github.com/Gitlawb/openclaude/issues/936"),
     ),
     streams=openai.STREAMS,
     notes=(

@@ -17,6 +17,7 @@ from forebay.workers.providers.facts import (
     Waits,
 )
 
+_SDK: Final = Source("PyPI together 3.1.1: together/resources")
 _LIMITS: Final = Source("docs.together.ai/docs/rate-limits.md")
 
 ROOM: Final = Provider(
@@ -26,6 +27,12 @@ ROOM: Final = Provider(
     endpoints=(
         *openai.CALLS,
         Endpoint(path=r"/rerank", domain=RequestDomain.CHAT, source=_LIMITS),
+        Endpoint(
+            path=r"/(?:compute|evaluation|fine-tunes|finetune|projects|rl|voices)(?:/.*)?",
+            domain=None,
+            source=_SDK,
+            method="",
+        ),
         *openai.BOOKKEEPING,
     ),
     body=openai.BODY,

@@ -100,16 +100,24 @@ def counts_within(text: bytes, room: Room = GENERIC) -> Counts:
 def _sum(
     reported: Any, names: Iterable[str], more: Iterable[str], free: Iterable[str]
 ) -> int | None:
-    counts = (_count(reported, name) for name in names)
-    count = next((found for found in counts if found is not None), None)
-    if count is None:
+    for name in names:
+        count = _count(reported, name)
+        if count is not None:
+            break
+    else:
         return None
-    added = sum(_count(reported, name) or 0 for name in more)
-    return max(0, count + added - sum(_count(reported, name) or 0 for name in free))
+    for name in more:
+        count += _count(reported, name) or 0
+    for name in free:
+        count -= _count(reported, name) or 0
+    return max(0, count)
 
 
 def _count(reported: Any, path: str) -> int | None:
-    value = _at(reported, path)
+    # The common case first: this is looked at in each answer.
+    value = reported.get(path) if type(reported) is dict else _at(reported, path)
+    if value is None and "." in path:
+        value = _at(reported, path)
     if type(value) is float and value.is_integer():  # as Cohere writes them
         value = int(value)
     return value if type(value) is int and value >= 0 else None

@@ -8,7 +8,7 @@ from forebay.contracts.identity import RequestDomain
 from forebay.workers.providers import openai
 from forebay.workers.providers.facts import Endpoint, Provider, Refusals, Source
 
-_API: Final = Source("docs.vllm.ai/en/latest/serving/openai_compatible_server.html")
+_API: Final = Source("docs.vllm.ai/en/v0.32.0/serving/online_serving/")
 
 ROOM: Final = Provider(
     name="vllm",

@@ -30,6 +30,12 @@ ROWS: Final = (
     Scenario(
         "demand-one-more", "24 at once, 25 callers", AT_24, fleets=(fleet(Callers(count=25)),)
     ),
+    Scenario(
+        "too-large",
+        "24 at once, a tenant asks twice a second for more than can ever fit",
+        AT_24,
+        fleets=(fleet(FLOOD, Callers(per_second=2, tenant="too large", is_hopeless=True)),),
+    ),
     Scenario("demand-below", "24 at once, 12 callers", AT_24, fleets=(fleet(Callers(count=12)),)),
     Scenario(
         "demand-0.9",

@@ -1,0 +1,122 @@
+"""No client class goes past its lease: a cap of 2 is counted at the provider (spec 03)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import anthropic
+import httpx2
+import openai
+import pytest
+
+import forebay
+from forebay.contracts.identity import RequestResourceKey
+from forebay.coordinator.coordinator import Coordinator
+from forebay.transports import HttpResolver, RequestView
+from tests.contract.chat_domain import when
+from tests.support import wait_until
+from tests.support_raw_provider import Asked, RawProvider, Reply, whole
+
+CALLS = 6
+CAP = 2
+Call = Callable[[], Awaitable[Any]]
+MESSAGES = [{"role": "user", "content": "hello"}]
+
+
+def _openai(client: Any) -> dict[str, Call]:
+    return {
+        "chat": lambda: client.chat.completions.create(model="m", messages=MESSAGES),
+        "responses": lambda: client.responses.create(model="m", input="hello"),
+        "embeddings": lambda: client.embeddings.create(model="m", input="hello"),
+        "images": lambda: client.images.generate(model="m", prompt="hello"),
+        "speech": lambda: client.audio.speech.create(model="m", input="hello", voice="v"),
+        "transcription": lambda: client.audio.transcriptions.create(model="m", file=b"sound"),
+    }
+
+
+def _anthropic(client: Any) -> dict[str, Call]:
+    return {
+        "messages": lambda: client.messages.create(model="m", max_tokens=9, messages=MESSAGES),
+    }
+
+
+def _paths(http: httpx2.AsyncClient, host: str) -> dict[str, Call]:
+    paths = {
+        "gemini": "/v1beta/models/g:generateContent",
+        "gemini-stream": "/v1beta/models/g:streamGenerateContent?alt=sse",
+        "vertex": "/v1/projects/p/locations/l/publishers/google/models/g:generateContent",
+        "bedrock": "/model/a.b-v1:0/converse",
+        "cohere": "/v2/chat",
+        "cohere-embed": "/v2/embed",
+        "mistral": "/v1/fim/completions",
+        "tgi": "/generate",
+        "ollama": "/api/chat",
+        "vllm": "/pooling",
+    }
+    return {
+        name: lambda path=path: http.post(f"{host}{path}", json={"messages": MESSAGES})
+        for name, path in paths.items()
+    }
+
+
+def calls(http: httpx2.AsyncClient, host: str) -> dict[str, Call]:
+    """Return one call of each client class there is, all to the host of the test."""
+    options: dict[str, Any] = {"http_client": http, "max_retries": 0}
+    keyed = {**options, "api_key": "k"}
+    azure = openai.AsyncAzureOpenAI(azure_endpoint=host, api_version="1", **keyed)
+    bedrock = anthropic.AsyncAnthropicBedrock(base_url=host, aws_region="r", **keyed)
+    vertex = anthropic.AsyncAnthropicVertex(
+        base_url=f"{host}/v1", region="r", project_id="p", access_token="t", **options
+    )
+    foundry = anthropic.AsyncAnthropicFoundry(base_url=f"{host}/anthropic", **keyed)
+    clients = {
+        "OpenAI": _openai(openai.AsyncOpenAI(base_url=f"{host}/v1", **keyed)),
+        "AzureOpenAI": _openai(azure),
+        "Anthropic": _anthropic(anthropic.AsyncAnthropic(base_url=host, **keyed)),
+        "AnthropicBedrock": _anthropic(bedrock),
+        "AnthropicVertex": _anthropic(vertex),
+        "AnthropicFoundry": _anthropic(foundry),
+        "httpx2": _paths(http, host),
+    }
+    return {f"{name}.{call}": do for name, found in clients.items() for call, do in found.items()}
+
+
+NAMES = list(calls(httpx2.AsyncClient(), "http://127.0.0.1:1"))
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_a_cap_of_two_holds_at_the_provider(
+    name: str, redis_url: str, coordinator: Coordinator, provider: RawProvider
+) -> None:
+    in_flight = most = 0
+    resources: list[RequestResourceKey | None] = []
+    named = HttpResolver()
+
+    async def stall(_asked: Asked, reply: Reply) -> None:
+        nonlocal in_flight, most
+        in_flight += 1
+        most = max(most, in_flight)
+        await reply.goes_on.wait()
+        in_flight -= 1
+        await reply.send(
+            whole({"id": "x", "data": [{"embedding": [1.0]}], "choices": [], "content": []})
+        )
+
+    def resolve(view: RequestView) -> RequestResourceKey | None:
+        resources.append(named(view))
+        return resources[-1]
+
+    provider.behaviour = stall
+    async with forebay.http_client(redis_url, max_parallel_requests=CAP, resolve=resolve) as http:
+        call = calls(http, f"http://{provider.host}")[name]
+        running = [asyncio.ensure_future(call()) for _ in range(CALLS)]
+        await wait_until(lambda: resources)
+        assert resources[0] is not None
+        await when(coordinator, lambda seen: seen.waiters == CALLS - CAP, resources[0])
+        provider.go_on()
+        await asyncio.gather(*running)
+    assert most == CAP
+    assert len(provider.asked) == CALLS
+    assert len(set(resources)) == 1
