@@ -15,6 +15,7 @@ from redis.exceptions import NoScriptError, RedisError
 
 from forebay.contracts.checks import check_type
 from forebay.contracts.settings import MemberSettings
+from forebay.coordinator.host_process import refuse_green_threads
 from forebay.coordinator.keys import SHARDS_KEY, ShardKeys
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.scripts.composing import script
@@ -113,6 +114,7 @@ class Coordinator:
             CoordinatorUnavailable: nothing answers there.
             ServerTooOld: the server is older than Redis 7.0 or Valkey 8.
         """
+        refuse_green_threads()
         check_type("url", url, str)
         address = parse_url(url)
         embedded = None

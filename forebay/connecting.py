@@ -18,6 +18,7 @@ from forebay.contracts.outcomes import ClassifyException, RequestReleaseOutcome
 from forebay.contracts.requests import RequestAdmissionLease
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.host_process import refuse_green_threads
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
@@ -119,6 +120,7 @@ class Connection:
         await self._admission.__aexit__(kind, error, traceback)
 
     def __enter__(self) -> BlockingRequestAdmissionController:
+        refuse_green_threads()
         refuse_to_block_a_loop("`with forebay.connect(...)`", "`async with forebay.connect(...)`")
         self._use()
         self._thread.start()

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final, TypeVar, TypeVarTuple
 
 from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable
+from forebay.coordinator.host_process import is_notebook_cell
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.supervision import Guard
 
@@ -34,14 +35,24 @@ class LoopEndedError(CoordinatorUnavailable):
         )
 
 
-def refuse_to_block_a_loop(what: str, instead: str) -> None:
+def refuse_to_block_a_loop(
+    what: str, instead: str, needed: asyncio.AbstractEventLoop | None = None
+) -> None:
     """Raise unless this thread is free to block.
+
+    A cell of a notebook is: its loop stands still in each cell that is not async.
+
+    Args:
+        what: the blocking call.
+        instead: what to use in its place.
+        needed: the loop that is to answer the call; while it stands still nothing would.
 
     Raises:
         ConfigurationError: an event loop runs in this thread and would stand still meanwhile.
     """
     with contextlib.suppress(RuntimeError):
-        asyncio.get_running_loop()
+        if asyncio.get_running_loop() is not needed and is_notebook_cell():
+            return
         raise ConfigurationError(
             f"{what} would block the event loop that runs in this thread; use {instead} here, or"
             f" call it in a thread of its own (asyncio.to_thread)."
@@ -104,7 +115,7 @@ class LoopCaller:
             TimeoutError: past ``timeout_seconds``.
             BaseException: whatever the awaitable raised, the same object.
         """
-        refuse_to_block_a_loop("a blocking call", instead)
+        refuse_to_block_a_loop("a blocking call", instead, self.loop)
         self._require_same_process()
         self._require_running()
         reply: concurrent.futures.Future[T] = concurrent.futures.Future()

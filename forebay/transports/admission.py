@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 from forebay.connecting import Connection, connect
 from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable
@@ -25,6 +26,7 @@ class AsyncAdmission(Admission[AdaptiveRequestAdmissionController]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._joining: set[asyncio.Task[AdaptiveRequestAdmissionController]] = set()
         self._joined = self._new()
+        self._owner = LoopOwner()
 
     def _new(self) -> Joined[asyncio.Lock, AdaptiveRequestAdmissionController]:
         return Joined(asyncio.Lock(), LongWaits(self.on_long_wait))
@@ -38,9 +40,14 @@ class AsyncAdmission(Admission[AdaptiveRequestAdmissionController]):
         """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            refuse_two_loops(self._loop)
+            owner = self._owner
+            owner.refuse_two_loops(self._loop)
             earlier, self._joined, self._loop = self._joined, self._new(), loop
-            await self._leave_ended(earlier)
+            self._owner = LoopOwner()
+            if owner.is_parent:
+                keep_untouched(earlier)
+            else:
+                await self._leave_ended(earlier)
         joined = self._joined
         ready = joined.ready(provider_model, self.register_as)
         if ready is not None:
@@ -88,6 +95,9 @@ class AsyncAdmission(Admission[AdaptiveRequestAdmissionController]):
         """Leave the fleet, if this made the connection, and connect no more."""
         self.is_closed = True
         if self._loop is not asyncio.get_running_loop():
+            if self._owner.is_parent:
+                keep_untouched(self._joined)
+                return
             # Not its lock: whoever held it when its loop ended never lets go.
             await self._leave_ended(self._joined)
             return
@@ -118,14 +128,34 @@ class AsyncAdmission(Admission[AdaptiveRequestAdmissionController]):
             log.debug("ended_loop_not_left", error_type=type(error).__qualname__)
 
 
-def refuse_two_loops(earlier: asyncio.AbstractEventLoop | None) -> None:
-    """Refuse to leave an event loop that still runs: its connections are in use.
+_of_parents: list[object] = []
 
-    Raises:
-        ConfigurationError: it does.
-    """
-    if earlier is not None and earlier.is_running():
-        raise ConfigurationError(
-            "a client was used on a second event loop while the first one runs in another thread,"
-            " expected all its calls on one; make a client for each loop, or one with sync=True."
-        )
+
+def keep_untouched(made: object) -> None:
+    """Keep in a forked child what its parent made: freed, it would act on sockets of the parent."""
+    _of_parents.append(made)
+
+
+class LoopOwner:
+    """The process in which something was made for an event loop."""
+
+    def __init__(self) -> None:
+        self._process_id = os.getpid()
+
+    @property
+    def is_parent(self) -> bool:
+        """Whether this process was forked from it."""
+        return self._process_id != os.getpid()
+
+    def refuse_two_loops(self, earlier: asyncio.AbstractEventLoop | None) -> None:
+        """Refuse to leave an event loop that still runs here, as its connections are in use.
+
+        Raises:
+            ConfigurationError: it does.
+        """
+        if earlier is not None and earlier.is_running() and not self.is_parent:
+            raise ConfigurationError(
+                "a client was used on a second event loop while the first one runs in another"
+                " thread, expected all its calls on one; make a client for each loop, or one with"
+                " sync=True."
+            )

@@ -11,6 +11,7 @@ from forebay.connecting import Connection
 from forebay.contracts.checks import check_type, shown
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.settings import MemberSettings, RequestAdmissionConfig, RequestQuotas
+from forebay.coordinator.host_process import refuse_green_threads
 from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.server.urls import parse_url
@@ -103,6 +104,7 @@ def check_requests(requests: object, settings: object = None) -> None:
             " forebay.connect gives, or the URL of a server; pass one."
         )
     if isinstance(requests, str):
+        refuse_green_threads()  # here, as an SDK may hide what its first call raises
         parse_url(requests)
     if settings is None:
         return

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import sys
 import threading
 
 from forebay.connecting import Connection, connect
@@ -81,11 +82,19 @@ class BlockingAdmission(Admission[BlockingRequestAdmissionController]):
         connection = connect(self.requests, self.settings)
         controller = connection.__enter__()
         _to_leave.add(connection)
+        _leave_with_pools()
         return controller, connection
 
 
 _to_leave: set[Connection] = set()
 """Connections of clients for threads that were not closed yet."""
+
+
+def _leave_with_pools() -> None:
+    """Leave also where a process of a pool ends: one that was forked runs nothing of `atexit`."""
+    for name in ("multiprocessing.util", "billiard.util"):
+        if (pools := sys.modules.get(name)) is not None:
+            pools.Finalize(None, _leave_all, exitpriority=0)
 
 
 @atexit.register

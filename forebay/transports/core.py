@@ -13,7 +13,7 @@ from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.events import captured_context
 from forebay.contracts.requests import RequestAdmissionItem, new_attempt_id
 from forebay.coordinator.logs import Logger
-from forebay.transports.admission import AsyncAdmission, refuse_two_loops
+from forebay.transports.admission import AsyncAdmission, LoopOwner, keep_untouched
 from forebay.transports.blocking_admission import BlockingAdmission
 from forebay.transports.exchange import Exchange, Rules
 from forebay.transports.groups import current_group
@@ -89,6 +89,7 @@ class AsyncAdmitted:
         self._lanes = lanes
         self._admission = admission
         self._asking = asking
+        self._owner = LoopOwner()
         self._loop: asyncio.AbstractEventLoop | None = None
 
     async def handle_async_request(self, request: Any) -> Any:
@@ -150,12 +151,14 @@ class AsyncAdmitted:
             await self._admission.aclose()
 
     def _move_to(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Drop the connections of an earlier event loop, which has ended and them with it."""
+        """Drop the connections of an earlier event loop, which has ended or is a parent's."""
         if loop is not self._loop:
-            refuse_two_loops(self._loop)
+            self._owner.refuse_two_loops(self._loop)
             if self._loop is not None:
+                if self._owner.is_parent:
+                    keep_untouched(self._lanes)
                 self._lanes = self._lanes.anew()
-            self._loop = loop
+            self._loop, self._owner = loop, LoopOwner()
 
 
 class BlockingAdmitted:

@@ -37,15 +37,18 @@ class Answered:
 def answer_of(source: object, now: float | None = None) -> Answered | None:
     """Return what an answer, or an exception that carries one, says of itself; None if nothing.
 
-    Knows the responses and exceptions of httpx, requests, aiohttp, urllib and of the SDKs, and
-    whatever else has a numeric ``status_code`` or ``status``. Reads nothing from the network and
-    never raises.
+    Knows the responses and exceptions of httpx, requests, aiohttp, urllib and of the SDKs, what
+    botocore raises, and whatever else has a numeric ``status_code`` or ``status``. Reads nothing
+    from the network and never raises.
 
     Args:
         source: the answer, or the exception.
         now: Unix time in seconds, for instants in it; None takes the clock's.
     """
+    now = time.time() if now is None else now
     response = _attribute(source, "response")
+    if isinstance(response, dict):
+        return _answer_of_botocore(response, now)
     carrier = source if response is None else response
     status = _attribute(carrier, "status_code")
     if status is None:
@@ -55,7 +58,6 @@ def answer_of(source: object, now: float | None = None) -> Answered | None:
         status = _TOLD_IN_A_STREAM
     if type(status) is not int or not 100 <= status <= 599:  # noqa: PLR2004
         return None
-    now = time.time() if now is None else now
     room = room_of_url(_attribute(carrier, "url"))
     fault = _fault_of(source, carrier, body, status, room, now)
     headers: Mapping[str, str] = lowered_headers(_attribute(carrier, "headers"))
@@ -63,6 +65,17 @@ def answer_of(source: object, now: float | None = None) -> Answered | None:
         headers = told_headers(headers, fault, room, now)
     code = fault.code or (code_in_headers(headers, room) if status >= _FIRST_ERROR_STATUS else None)
     return Answered(status=status, headers=headers, error_code=code, room=room)
+
+
+def _answer_of_botocore(response: dict[str, Any], now: float) -> Answered | None:
+    """Read the parsed answer that an exception of botocore carries in place of an HTTP response."""
+    told, error = response.get("ResponseMetadata"), response.get("Error")
+    if not isinstance(told, dict) or type(status := told.get("HTTPStatusCode")) is not int:
+        return None
+    code = error.get("Code") if isinstance(error, dict) else None
+    fault = Fault(code) if isinstance(code, str) else NO_FAULT
+    headers = told_headers(lowered_headers(told.get("HTTPHeaders")), fault, GENERIC, now)
+    return Answered(status=status, headers=headers, error_code=fault.code)
 
 
 def _fault_of(
