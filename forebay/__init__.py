@@ -21,8 +21,8 @@ The same for synchronous programs and their threads, here with a decorator::
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any, Final
 
+TYPE_CHECKING = False  # as type checkers read it; to import it takes longer than all else here
 if TYPE_CHECKING:
     from forebay.connecting import Connection, LeaseLost, connect
     from forebay.contracts.errors import (
@@ -98,7 +98,7 @@ if TYPE_CHECKING:
     from forebay.workers.retries import RetryBudget, RetryPolicy
     from forebay.workers.runs.allowlist import Allowlist
 
-__version__: Final = "0.1.0"
+__version__ = "0.1.0"
 
 __all__ = [
     "SUCCESS",
@@ -174,7 +174,7 @@ __all__ = [
     "transport",
 ]
 
-_EXPORTS: Final = {
+_EXPORTS = {
     "forebay.contracts.errors": (
         "ConfigurationError",
         "CoordinatorError",
@@ -275,12 +275,12 @@ _EXPORTS: Final = {
     ),
 }
 """Module -> the public names defined there, each imported when it is first used (PEP 562)."""
-_HOME: Final = {name: module for module, names in _EXPORTS.items() for name in names}
+_HOME = {name: module for module, names in _EXPORTS.items() for name in names}
 
 
 if not TYPE_CHECKING:  # which would take any name at all for an attribute of type Any
 
-    def __getattr__(name: str) -> Any:
+    def __getattr__(name: str) -> object:
         """Import a public name when it is first used, and keep it."""
         if name not in _HOME:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

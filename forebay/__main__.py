@@ -10,6 +10,6 @@ from pathlib import Path
 if not __package__:
     sys.path.append(str(Path(__file__).resolve().parents[1]))
 
-from forebay.cli import main
+from forebay.start import main
 
 main()

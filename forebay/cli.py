@@ -20,6 +20,7 @@ from typing import Final
 import click
 
 from forebay import __version__
+from forebay.interrupts import end_at_once
 
 COMMANDS: Final = {
     "cancel": "forebay.commands.runs:cancel_command",
@@ -69,6 +70,8 @@ class _LazyCommands(click.Group):
             return None
         module, _, name = COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
+        if signal.getsignal(signal.SIGINT) is end_at_once:  # what a command began needs an end
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         return command
 
 
@@ -93,8 +96,6 @@ def cli(ctx: click.Context, debug: bool) -> None:
 
 def main() -> None:
     """Run the command line and exit."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a script's background begins
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     debug = "--debug" in sys.argv
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

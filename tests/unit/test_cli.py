@@ -56,6 +56,7 @@ def test_nothing_but_click_is_imported_before_a_command_is_known(
     assert {name for name in names if name.partition(".")[0] == "forebay"} == {
         "forebay",
         "forebay.cli",
+        "forebay.interrupts",
     }
     heavy = {"arq", "asyncio", "importlib.metadata", "pydantic", "redis", "structlog"}
     assert names & heavy - ({"structlog"} if arguments == ["whatever"] else set()) == set()
