@@ -108,6 +108,8 @@ class RequestAdmissionLease:
         effective_max: the window's ceiling by caps and clamps at that instant.
         generation: the shard's generation.
         member_id: the member that holds it.
+        degraded: whether it is of the member's part of a window whose server is away
+            (``on_unavailable="local_share"``).
 
     Raises:
         ConfigurationError: an id or item with which no release could be sent.
@@ -121,6 +123,7 @@ class RequestAdmissionLease:
     effective_max: int
     generation: str
     member_id: str
+    degraded: bool = False
 
     def __post_init__(self) -> None:
         check_type("item of a lease", self.item, RequestAdmissionItem)

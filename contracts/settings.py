@@ -201,9 +201,15 @@ class MemberSettings(GivenSettings):
         call_timeout_seconds: longest wait for an acknowledgement before the typed error.
         recheck_seconds: how often waiters ask for the truth, should a wake-up be lost.
         loop_stall_seconds: heartbeats stop when the event loop has not turned for this long.
+        on_unavailable: what a call gets whose server does not answer within its deadline
+            (docs/reliability.md, *When the server is away*). ``fail``: `CoordinatorUnavailable`;
+            ``wait``: it waits on, up to its own timeout; ``local_share``: an acquire gets a lease
+            of this member's part of the last known window, as soon as no lease of the server can
+            be held any more; anything else fails.
     """
 
     ttl_seconds: Annotated[Number, Field(ge=0.1, le=3600)] = 15.0
     call_timeout_seconds: Annotated[Number, Field(ge=SHORTEST_SECONDS, le=600)] = 5.0
     recheck_seconds: Annotated[Number, Field(ge=SHORTEST_SECONDS, le=60)] = 1.0
     loop_stall_seconds: PositiveSeconds = 300.0
+    on_unavailable: Literal["fail", "wait", "local_share"] = "fail"

@@ -27,11 +27,10 @@ from forebay.contracts.requests import (
 )
 from forebay.contracts.settings import LARGEST_CAP, RequestAdmissionConfig
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.keys import request_shard
 from forebay.coordinator.requests.attempts import RequestAttempt, classify_by_kind, limited
 from forebay.coordinator.requests.denials import denial, shut_down
+from forebay.coordinator.requests.held_leases import LeaseLost
 from forebay.coordinator.requests.operations import wait_argument
-from forebay.coordinator.requests.shard import LeaseLost
 from forebay.coordinator.requests.shards import LEFT_BEFORE, RequestShards
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.requests.threads import LoopCaller, LoopEndedError
@@ -288,11 +287,9 @@ class AdaptiveRequestAdmissionController:
         if self._shards.is_closed:
             return shut_down(item)
         provider_model = item.resource.provider_model
-        if provider_model not in self._shards and not await self._server.is_registered(
-            request_shard(provider_model)
-        ):
+        if provider_model not in self._shards and not await self._shards.is_known(provider_model):
             # Decided without joining: an unregistered resource leaves no state behind.
             return RequestAdmissionDenied(item=item, reason=RequestDenialReason.HARD_POLICY_DENIAL)
         if self._shards.is_closed:  # meanwhile
             return shut_down(item)
-        return await self._shards[provider_model].acquire(item, wait)
+        return await self._shards[provider_model].admit(item, wait)

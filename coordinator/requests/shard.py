@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import encode, request_shard
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.denials import shut_down, timed_out
-from forebay.coordinator.requests.nesting import warn_of_nested_lease
+from forebay.coordinator.requests.held_leases import HeldLeases, LeaseLost
 from forebay.coordinator.requests.operations import (
     Acquire,
     Answer,
@@ -35,6 +35,7 @@ from forebay.coordinator.requests.operations import (
 from forebay.coordinator.requests.rechecks import Rechecks
 from forebay.coordinator.requests.registering import Learn, Leave, Register
 from forebay.coordinator.requests.releasing import Release
+from forebay.coordinator.requests.standby import Acquiring, Standby
 from forebay.coordinator.requests.upkeep import Upkeep
 from forebay.coordinator.scripts.composing import script
 from forebay.coordinator.server.membership import Membership
@@ -42,9 +43,7 @@ from forebay.coordinator.shard.operation import ENDED, Ended, Operation, Outcome
 from forebay.coordinator.shard.session import Session
 from forebay.coordinator.supervision import Guard
 
-LONGEST_CANCEL_SECONDS: Final = 1.0
-
-LeaseLost = Callable[[RequestAdmissionLease, str], None]
+LONGEST_CANCEL_SECONDS: Final = 0.3
 
 log = Logger("forebay.requests")
 
@@ -59,49 +58,51 @@ class RequestShard:
 
     Attributes:
         held: the leases of this process, by encoded id.
+        standby: what goes on while the server is away; None where callers are told an error.
+        admit: decides about an item: ``acquire``, or what the standby puts before it.
         session: the one way of this process to change the shard.
     """
 
     def __init__(
         self, server: Coordinator, provider_model: ProviderModelKey, on_lease_lost: LeaseLost
     ) -> None:
-        self.held: dict[str, RequestAdmissionLease] = {}
-        self._holders: dict[str, asyncio.Task[Any]] = {}  # by lease, until one has been warned
-        self._holding: set[asyncio.Task[Any]] = set()
-        self._has_warned = False
+        self.held = HeldLeases(on_lease_lost)
+        self.standby: Standby | None = None
+        self.admit: Acquiring = self.acquire
         self._earlier_ends_at = 0.0  # loop time by which the server has ended the last membership
         self._loop = asyncio.get_running_loop()
         self._attempts: dict[str, Attempt] = {}
-        self._on_lease_lost = on_lease_lost
         self._guard = Guard(log, shard=str(provider_model))
         self.session = Session(
             server, request_shard(provider_model), script("requests/batch"), self
         )
-        self._recheck_seconds = server.settings.recheck_seconds
-        self._rechecks = Rechecks(self.session, self._attempts, self._recheck_seconds, self._guard)
-        self._upkeep = Upkeep(self.session, self._recheck_seconds, self._guard)
+        self._recheck_seconds = seconds = server.settings.recheck_seconds
+        self._rechecks = Rechecks(self.session, self._attempts, seconds, self._guard)
+        self._upkeep = Upkeep(self.session, server.settings, self._guard)
 
     async def register(self, alias: str, cap: int, config: RequestAdmissionConfig) -> int:
         """Register an alias for as long as this process is a member; return the static cap."""
-        operation = Register(alias, cap, config)
-        static_cap = await self.session.ask(operation)
-        self._upkeep.registrations[alias] = operation
-        return static_cap
+        on_sent = None if self.standby is None else self.standby.on_registering
+        return await self._upkeep.register(Register(alias, cap, config), on_sent)
 
     # -- asking
 
-    async def acquire(self, item: RequestAdmissionItem, wait: str) -> RequestAdmissionDecision:
+    async def acquire(
+        self, item: RequestAdmissionItem, wait: str, *, is_asked_anew: bool = False
+    ) -> RequestAdmissionDecision:
         """Ask for a lease until it is decided.
 
         Args:
             item: what is asked.
             wait: for how long, as `Acquire` says it.
+            is_asked_anew: whether the shard may have been asked for it before.
 
         Raises:
             AttemptIdUsed: the attempt id is asked for already, or was used before.
             CoordinatorError: the shared state could not be used.
         """
         attempt = self._enter(item, wait)
+        attempt.is_asked_anew = is_asked_anew
         try:
             self._ask(attempt)
             while True:
@@ -113,12 +114,12 @@ class RequestShard:
                     case Waiting(member_id) if self._is_own(member_id):
                         self._rechecks.note_waiting(attempt)
                     case RequestAdmissionLease() | Waiting() | Unknown() | Ended():
-                        # A lease or place in the queue ended with the membership it was made under.
+                        # It ended with the membership under which it was made.
                         if not self._rechecks.reopen(attempt):
                             return timed_out(item)
                         self._ask(attempt)
                     case error:
-                        if attempt.is_waiting:
+                        if attempt.is_waiting and not self._knows(attempt.encoded_id):
                             self.session.submit(Cancel(attempt.encoded_id))
                         raise error
         except asyncio.CancelledError:
@@ -134,9 +135,8 @@ class RequestShard:
                 item.attempt_id,
                 f"attempt id {item.attempt_id!r} is asked for already; make one per attempt.",
             )
-        if attempt.asker in self._holding and not self._has_warned:
-            self._has_warned = True
-            warn_of_nested_lease(item)
+        if attempt.asker in self.held.holding:
+            self.held.warn_of_nesting(item)
         self._attempts[attempt.encoded_id] = attempt
         return attempt
 
@@ -168,10 +168,11 @@ class RequestShard:
         return membership is not None and membership.member_id == member_id
 
     def _hold(self, attempt: Attempt, lease: RequestAdmissionLease) -> RequestAdmissionLease:
-        self.held[attempt.encoded_id] = lease
-        if attempt.asker is not None and not self._has_warned:
-            self._holders[attempt.encoded_id] = attempt.asker
-            self._holding.add(attempt.asker)
+        held = self.held
+        held[attempt.encoded_id] = lease
+        if attempt.asker is not None and not held.has_warned:
+            held.holders[attempt.encoded_id] = attempt.asker
+            held.holding.add(attempt.asker)
         if attempt.lost_because is not None:
             self._lost(attempt.encoded_id, attempt.lost_because)
         return lease
@@ -198,10 +199,14 @@ class RequestShard:
     def on_unclaimed(self, operation: Operation[Any], reply: Reply) -> None:
         """Cancel what a reply gave to a caller that has gone, unless it asks anew under its id."""
         for back in operation.undo(reply):
-            if isinstance(back, Cancel) and back.attempt_id not in self.held:
+            if isinstance(back, Cancel) and not self._knows(back.attempt_id):
                 attempt = self._attempts.get(back.attempt_id)
                 if attempt is None or isinstance(attempt.end, RequestAdmissionDenied | Exception):
                     self.session.submit(back)
+
+    def _knows(self, encoded_id: str) -> bool:
+        standby = self.standby
+        return encoded_id in self.held or (standby is not None and standby.knows(encoded_id))
 
     # -- releasing
 
@@ -209,13 +214,9 @@ class RequestShard:
         self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome
     ) -> asyncio.Future[ReleaseResult]:
         """Give a lease back; under way at once and repeated until acknowledged."""
-        self._let_go(encode(lease.lease_id))
-        return self.session.ask(Release(lease, outcome))
-
-    def _let_go(self, encoded_id: str) -> RequestAdmissionLease | None:
-        if encoded_id in self._holders:
-            self._holding.discard(self._holders.pop(encoded_id))
-        return self.held.pop(encoded_id, None)
+        was_held, standby = self.held.let_go(encode(lease.lease_id)), self.standby
+        ended = None if was_held or standby is None else standby.release(lease, outcome)
+        return ended or self.session.ask(Release(lease, outcome))
 
     def learn(self, readings: Sequence[QuotaReading]) -> None:
         """Tell what headers said that arrived just now; lost if the server is away."""
@@ -232,7 +233,7 @@ class RequestShard:
             if not self._guard.call(self._take_notice, *notice):
                 self._fail_noticed(notice)
 
-    def _take_notice(self, kind: str, encoded_id: str, *terms: Any) -> None:
+    def _take_notice(self, kind: str, encoded_id: str = "", *terms: Any) -> None:
         attempt, membership = self._attempts.get(encoded_id), self.session.membership
         if kind == "lost":
             if attempt is not None:
@@ -244,14 +245,16 @@ class RequestShard:
             answer = decode_answer(attempt.item, answer_terms, generation, member_id)
             if not attempt.tell(answer) and kind == "granted":
                 self.session.submit(Cancel(encoded_id))
-        elif kind == "granted" and encoded_id not in self.held:
+        elif self.standby is not None and self.standby.on_notice(kind, encoded_id, terms):
+            return
+        elif kind == "granted" and not self._knows(encoded_id):
             self.session.submit(Cancel(encoded_id))  # nobody waits for it any more
 
     def _fail_noticed(self, notice: Sequence[Any]) -> None:
         """End the attempt of a notice that could not be taken; what it was granted goes back."""
-        for attempt in [a for a in self._attempts.values() if a.encoded_id in notice]:
-            error = f"what {attempt.item.resource} decided could not be read; please report this."
-            attempt.tell(CoordinatorError(error))
+        for one in [one for one in self._attempts.values() if one.encoded_id in notice]:
+            error = f"what {one.item.resource} decided could not be read; please report this."
+            one.tell(CoordinatorError(error))
 
     def on_next_wake(self, seconds: float | None) -> None:
         """Look again at the instant at which time alone may have changed something."""
@@ -264,7 +267,8 @@ class RequestShard:
         for attempt in list(self._attempts.values()):
             if attempt.is_waiting:
                 attempt.tell(ENDED)
-        return self._upkeep.register_anew()
+        more = () if self.standby is None else self.standby.on_joined(membership)
+        return [*self._upkeep.register_anew(), *more]
 
     def on_lost(self, membership: Membership) -> None:
         """Tell that everything held under the last membership has been given to others."""
@@ -273,14 +277,9 @@ class RequestShard:
             self._lost(encoded_id, "member_lost")
 
     def _lost(self, encoded_id: str, why: str) -> None:
-        lease = self._let_go(encoded_id)
-        if lease is None:
-            return
-        log.warning("request_lease_lost", lease_id=lease.lease_id, reason=why)
-        try:
-            self._on_lease_lost(lease, why)
-        except Exception as error:  # noqa: BLE001 - the caller's code; others wait to be told
-            log.unexpected("on_lease_lost_raised", error, lease_id=lease.lease_id)
+        lease = self.held.lose(encoded_id, why)
+        if lease is not None and self.standby is not None:
+            self.standby.on_lost(encoded_id, lease)
 
     def on_resumed(self) -> None:
         """Ask for the truth of everything that waits: wake-ups may have been lost."""
@@ -288,6 +287,8 @@ class RequestShard:
 
     async def close(self) -> None:
         """Deny this member's own waiters with ``shutdown`` and leave the shard."""
+        if self.standby is not None:
+            self.standby.close()
         for attempt in self._attempts.values():
             attempt.tell(shut_down(attempt.item))
         try:

@@ -12,9 +12,12 @@ from forebay.contracts.outcomes import ReleaseReason, ReleaseResult, RequestRele
 from forebay.contracts.quotas import QuotaReading
 from forebay.contracts.requests import RequestAdmissionLease
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.keys import request_shard
+from forebay.coordinator.keys import encode, request_shard
 from forebay.coordinator.logs import Logger
-from forebay.coordinator.requests.shard import LeaseLost, RequestShard
+from forebay.coordinator.requests.held_leases import LeaseLost
+from forebay.coordinator.requests.outages import Outages
+from forebay.coordinator.requests.shard import RequestShard
+from forebay.coordinator.server.patience import with_patience
 from forebay.coordinator.supervision import Guard
 
 LEFT_BEFORE: Final = ReleaseResult(
@@ -49,17 +52,37 @@ class RequestShards(dict[ProviderModelKey, RequestShard]):
         shard = self[provider_model] = RequestShard(
             self._server, provider_model, self._on_lease_lost
         )
+        if self._server.settings.on_unavailable != "fail":
+            outages = Outages(shard, self._server.settings, provider_model)
+            shard.standby, shard.admit = outages, outages.acquire
         return shard
+
+    async def is_known(self, provider_model: ProviderModelKey) -> bool:
+        """Whether a shard is used here already, or any member has registered it.
+
+        Raises:
+            CoordinatorError: the server could not be used.
+        """
+        keys = request_shard(provider_model)
+        return provider_model in self or await with_patience(
+            self._server.settings,
+            lambda: self._server.is_registered(keys),
+            lambda: self.is_closed,
+        )
 
     def is_held(self, lease: RequestAdmissionLease) -> bool:
         """Whether the membership of a lease is this process's and lasts, as far as it knows."""
         shard = self.get(lease.item.resource.provider_model)
-        membership = None if shard is None else shard.session.membership
-        return (
-            membership is not None
-            and membership.member_id == lease.member_id
-            and membership.is_held
-        )
+        if shard is None:
+            return False
+        member_id = lease.member_id
+        if lease.degraded and shard.standby is not None:
+            encoded_id = encode(lease.lease_id)
+            if shard.standby.is_held(encoded_id):
+                return True
+            member_id = shard.held.get(encoded_id, lease).member_id  # the server's by now
+        membership = shard.session.membership
+        return membership is not None and membership.member_id == member_id and membership.is_held
 
     def learn(self, provider_model: ProviderModelKey, readings: Sequence[QuotaReading]) -> None:
         """Tell a shard what headers said, if it is used."""

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from forebay.contracts.identity import RequestDomain
+from forebay.contracts.outcomes import RequestOutcomeKind, RequestReleaseOutcome
 from forebay.contracts.quotas import QuotaBudget
+from forebay.contracts.requests import (
+    RequestAdmissionItem,
+    RequestAdmissionLease,
+    RequestDenialReason,
+)
+from forebay.coordinator.server.membership import Membership
 
 _PERIOD_SECONDS: Final = {
     QuotaBudget.REQUESTS_PER_MINUTE: 60.0,
@@ -19,6 +26,9 @@ _PERIOD_SECONDS: Final = {
     QuotaBudget.REQUESTS_PER_DAY: 86400.0,
     QuotaBudget.TOKENS_PER_DAY: 86400.0,
 }
+_COOLDOWN_SECONDS: Final = 2.0
+"""After a refusal without a usable hint; ``_MOST_SECONDS`` is the longest hint that is believed."""
+_MOST_SECONDS: Final = 300.0
 _OF_TOKENS: Final = frozenset({QuotaBudget.TOKENS_PER_MINUTE, QuotaBudget.TOKENS_PER_DAY})
 
 
@@ -89,3 +99,122 @@ def decode_share(terms: Sequence[Any]) -> Share:
             if limit
         },
     )
+
+
+class _Bucket:
+    """A budget's part: it begins empty, as what was left may be used by others."""
+
+    def __init__(self, limit: int, burst: int, seconds: float, now: float) -> None:
+        self._rate = limit / seconds
+        self._burst = burst
+        self._level = 0.0
+        self._at = now
+
+    def has_room(self, draw: int, now: float) -> bool:
+        """Whether a draw may go now; one above the burst goes when the bucket is full."""
+        self._level = min(float(self._burst), self._level + (now - self._at) * self._rate)
+        self._at = now
+        return self._burst > 0 and self._level >= min(draw, self._burst)
+
+    def draw(self, draw: int) -> None:
+        """Take what had room."""
+        self._level -= draw
+
+
+class Allowance:
+    """What a member may still do of its part, and what it does.
+
+    Args:
+        share: what it was told last.
+        told_at: when that was.
+        now: since when its part is used.
+
+    Attributes:
+        share: as given.
+    """
+
+    def __init__(self, share: Share, told_at: float, now: float) -> None:
+        self.share = share
+        self._paused_until = {
+            domain: told_at + told.cooldown_seconds for domain, told in share.domains.items()
+        }
+        self._buckets = {
+            budget: _Bucket(share.part(limit), share.part(burst), _PERIOD_SECONDS[budget], now)
+            for budget, (limit, burst) in share.budgets.items()
+        }
+        self._minutes = {
+            domain: _Bucket(part, part, 60.0, now)
+            for domain, told in share.domains.items()
+            if told.minute_budget
+            for part in (share.part(told.minute_budget),)
+        }
+
+    def part(self, domain: RequestDomain) -> int:
+        """Return this member's part of a domain's window, at most that of the cap."""
+        return min(
+            self.share.part(self.share.domains[domain].limit),
+            self.share.part(self.share.static_cap),
+        )
+
+    def lacks(
+        self, domain: RequestDomain, cost: int, running: Mapping[RequestDomain, int], now: float
+    ) -> RequestDenialReason | None:
+        """Return why an attempt may not go now; None where it may.
+
+        Args:
+            domain: the attempt's.
+            cost: its tokens.
+            running: how many calls of this member run in each domain.
+            now: the time.
+        """
+        if now < self._paused_until[domain]:
+            return RequestDenialReason.COOLDOWN
+        is_full = sum(running.values()) >= self.share.part(self.share.static_cap)
+        if is_full or running.get(domain, 0) >= self.part(domain):
+            return RequestDenialReason.NO_CAPACITY
+        draws = self._draws(domain, cost)
+        if not all(bucket.has_room(draw, now) for bucket, draw in draws):
+            return RequestDenialReason.QUOTA
+        return None
+
+    def lease(
+        self, item: RequestAdmissionItem, membership: Membership, now_at: float
+    ) -> RequestAdmissionLease:
+        """Take an attempt that lacks nothing from the budgets, and return its lease.
+
+        Args:
+            item: the attempt.
+            membership: this member's last one.
+            now_at: about the server's time, in seconds.
+        """
+        domain = item.resource.domain
+        for bucket, draw in self._draws(domain, item.cost or 0):
+            bucket.draw(draw)
+        return RequestAdmissionLease(
+            lease_id=item.attempt_id,
+            item=item,
+            acquired_at=now_at,
+            limit_at_admission=self.part(domain),
+            cuts_at_admission=0,
+            effective_max=self.share.part(self.share.static_cap),
+            generation=membership.generation,
+            member_id=membership.member_id,
+            degraded=True,
+        )
+
+    def note_outcome(
+        self, domain: RequestDomain, outcome: RequestReleaseOutcome, now: float
+    ) -> None:
+        """Let a domain cool down where the provider refused."""
+        if outcome.kind is RequestOutcomeKind.RATE_LIMITED:
+            pause = min(outcome.retry_after_seconds or _COOLDOWN_SECONDS, _MOST_SECONDS)
+            self._paused_until[domain] = max(self._paused_until[domain], now + pause)
+
+    def _draws(self, domain: RequestDomain, cost: int) -> list[tuple[_Bucket, int]]:
+        draws = [
+            (bucket, cost if budget in _OF_TOKENS else 1)
+            for budget, bucket in self._buckets.items()
+        ]
+        if domain in self._minutes:
+            draws.append((self._minutes[domain], 1))
+        return draws

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 
 from forebay.contracts.errors import ForebayError
+from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.requests.rechecks import SHORTEST_WAKE_SECONDS
 from forebay.coordinator.requests.registering import Register, Sweep
 from forebay.coordinator.server.membership import Membership
+from forebay.coordinator.server.patience import with_patience
 from forebay.coordinator.shard.operation import Ended, OnOutcome, Outcome
 from forebay.coordinator.shard.session import Session
 from forebay.coordinator.supervision import Guard
@@ -19,17 +22,18 @@ class Upkeep:
 
     Args:
         session: of the shard.
-        recheck_seconds: after how long what was refused is tried again.
+        settings: the recheck interval, after which what was refused is tried again.
         guard: logs what a timer raises.
 
     Attributes:
         registrations: what this process has registered, by alias.
     """
 
-    def __init__(self, session: Session, recheck_seconds: float, guard: Guard) -> None:
+    def __init__(self, session: Session, settings: MemberSettings, guard: Guard) -> None:
         self.registrations: dict[str, Register] = {}
         self._session = session
-        self._recheck_seconds = recheck_seconds
+        self._settings = settings
+        self._recheck_seconds = settings.recheck_seconds
         self._guard = guard
         self._loop = asyncio.get_running_loop()
         self._sweep: asyncio.TimerHandle | None = None
@@ -42,6 +46,24 @@ class Upkeep:
             self._sweep.cancel()
 
     # -- registrations
+
+    async def register(self, operation: Register, on_sent: Callable[[], None] | None) -> int:
+        """Register, and again under each new membership; return the static cap.
+
+        Args:
+            operation: what is registered.
+            on_sent: called each time it is about to be sent with the next call.
+        """
+
+        def ask() -> asyncio.Future[int]:
+            registering = self._session.ask(operation)
+            if on_sent is not None:
+                on_sent()
+            return registering
+
+        static_cap = await with_patience(self._settings, ask, lambda: self._session.is_closed)
+        self.registrations[operation.alias] = operation
+        return static_cap
 
     def register_anew(self) -> list[tuple[Register, OnOutcome[int]]]:
         """Return what registers again, under a new membership, all that this process uses."""

@@ -8,6 +8,7 @@ one is logged only if it fails when that one is back.
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 from forebay.coordinator.logs import Logger
@@ -28,6 +29,12 @@ class ConnectionState:
         self._availability = availability
         self._fields = fields
         self._is_lost = False
+        self._lost_at = 0.0
+
+    @property
+    def lost_at(self) -> float | None:
+        """When it was lost, on the monotonic clock; None while it works."""
+        return self._lost_at if self._is_lost else None
 
     @property
     def is_lost(self) -> bool:
@@ -36,6 +43,8 @@ class ConnectionState:
 
     def lost(self, error: Exception) -> None:
         """Note that it failed; called for each failure, logged once."""
+        if not self._is_lost:
+            self._lost_at = time.monotonic()
         self._is_lost = True
         self._availability.note_lost(self, error)
 

@@ -28,6 +28,7 @@ class Pending:
         args: its arguments, as they are sent.
         is_release: as the operation's.
         needs_memory: as the operation's.
+        may_wait: whether its caller gets no error for a server that is away.
         membership: under which it was sent last.
         is_given_up: whether its caller got an error already.
     """
@@ -39,6 +40,7 @@ class Pending:
     args: Args = ()
     is_release: bool = False
     needs_memory: bool = True
+    may_wait: bool = False
     membership: Membership | None = None
     is_given_up: bool = False
 

@@ -33,7 +33,6 @@ RESULTS_PER_TURN: Final = 16
 PROMPT: Final = 0.2
 """A server that was silent for less than this part of the timeout is not away, only busy."""
 
-
 Answered = list[tuple[Pending, list[Any]]]
 """Operations, each with the terms of its result."""
 
@@ -48,6 +47,7 @@ class Batches:
         timeout_seconds: how long a caller waits for a result at most; longer only while the server
             answers call after call, and many operations wait for theirs.
         on_overdue: called when a caller has waited that long; returns the error for such callers.
+        may_wait: whether callers of operations that can wait for the server get no such error.
 
     Attributes:
         under_way: the operations of the call that was not answered yet.
@@ -63,6 +63,7 @@ class Batches:
         *,
         timeout_seconds: float,
         on_overdue: Callable[[], ForebayError],
+        may_wait: bool = False,
     ) -> None:
         self.under_way: list[Pending] = []
         self.arguments: list[str | int | bytes] = []
@@ -72,6 +73,7 @@ class Batches:
         self._guard = guard
         self._timeout_seconds = timeout_seconds
         self._on_overdue = on_overdue
+        self._may_wait = may_wait
         self._overdue: asyncio.TimerHandle | None = None
         self._loop = asyncio.get_running_loop()
         self._submitted: list[Pending] = []  # behind all in the backlog
@@ -104,6 +106,7 @@ class Batches:
                 args=operation.encode(),  # now, so that its caller hears of a wrong argument
                 is_release=operation.is_release,
                 needs_memory=operation.needs_memory,
+                may_wait=self._may_wait and operation.waits_for_server,
             )
         else:
             pending = Pending(operation=None, make=operation, on_outcome=on_outcome, since=now)
@@ -256,9 +259,10 @@ class Batches:
             self._watch(silent_at - self._timeout_seconds)
             return
         awaited = [one for one in self._all() if not one.is_given_up]
-        if overdue := [one for one in awaited if one.since <= latest]:
-            self.give_up(self._on_overdue(), overdue)
         others = [one.since for one in awaited if one.since > latest]
+        if overdue := [one for one in awaited if one.since <= latest]:
+            self.give_up(self._on_overdue(), [one for one in overdue if not one.may_wait])
+            others += [self._loop.time() for one in overdue if one.may_wait]  # looked at again
         if others and self._overdue is None:
             self._watch(min(others))
 

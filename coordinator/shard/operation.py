@@ -39,6 +39,8 @@ class Operation(Generic[T_co]):
         needs_memory: whether a server without memory refuses it.
         outlives_membership: whether it is sent again where the membership ends before it was
             carried out; otherwise its outcome is `ENDED`.
+        waits_for_server: whether its caller waits on while the server is away, where this member's
+            settings say so; it is carried out once, unlike what is asked again.
         is_recheck: whether it only asks for what the shard would tell by itself; others go first.
     """
 
@@ -47,6 +49,7 @@ class Operation(Generic[T_co]):
     is_release: ClassVar[bool] = False
     needs_memory: ClassVar[bool] = True
     outlives_membership: ClassVar[bool] = True
+    waits_for_server: ClassVar[bool] = False
     is_recheck: ClassVar[bool] = False
 
     @property

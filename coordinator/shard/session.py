@@ -73,6 +73,7 @@ class Session:
             self._guard,
             timeout_seconds=server.settings.call_timeout_seconds,
             on_overdue=self._on_overdue,
+            may_wait=server.settings.on_unavailable == "wait",
         )
         self._member_link = MemberLink(
             server,
@@ -99,6 +100,11 @@ class Session:
     def is_closed(self) -> bool:
         """Whether it was closed: nothing can be asked any more."""
         return isinstance(self._memberships.state, Closed)
+
+    @property
+    def away_since(self) -> float | None:
+        """Since when the server does not answer, on the monotonic clock; None while it does."""
+        return self._link.state.lost_at
 
     @property
     def server_now_us(self) -> int | None:

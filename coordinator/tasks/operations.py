@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, Literal, assert_never
+from typing import Any, ClassVar, Final, Literal, assert_never
 from urllib.parse import unquote
 
 from forebay.contracts.outcomes import TaskCompleted, TaskDeferred, TaskDropped, TaskOutcome
@@ -57,6 +57,8 @@ class Submit(Operation[list[Any]]):
     """Puts a task into the queue; `check_accepted` reads what the pool says of it."""
 
     task: SchedulableTask
+
+    waits_for_server: ClassVar[bool] = True  # asked again, it would not be told whether it was new
 
     def encode(self) -> Args:
         task = self.task

@@ -250,7 +250,7 @@ async def test_end_of_a_gap_is_not_lost_to_the_reply(waiting: Waiting, of: str, 
 @pytest.mark.parametrize("waiting", [RequestAdmissionConfig(max_hold_seconds=0.05)], indirect=True)
 async def test_loss_that_overtakes_the_lease_is_told_with_it(waiting: Waiting) -> None:
     lost: list[tuple[str, str]] = []
-    waiting.shard._on_lease_lost = lambda lease, why: lost.append((lease.lease_id, why))
+    waiting.shard.held.on_lease_lost = lambda lease, why: lost.append((lease.lease_id, why))
     replies, heard = HeldReplies(waiting.shard.session), heard_by(waiting.shard)
     asking = asyncio.ensure_future(
         waiting.own.acquire(RequestAdmissionItem(resource=CHAT, attempt_id="held"))

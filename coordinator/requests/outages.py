@@ -1,0 +1,157 @@
+"""What acquires get of a provider/model whose server is away: ``wait`` and ``local_share``."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, Final
+
+from forebay.contracts.errors import CoordinatorUnavailable
+from forebay.contracts.identity import ProviderModelKey
+from forebay.contracts.outcomes import ReleaseResult, RequestReleaseOutcome
+from forebay.contracts.requests import (
+    RequestAdmissionDecision,
+    RequestAdmissionItem,
+    RequestAdmissionLease,
+)
+from forebay.contracts.settings import MemberSettings
+from forebay.coordinator.keys import encode
+from forebay.coordinator.requests.denials import timed_out
+from forebay.coordinator.requests.local_leases import LocalLeases
+from forebay.coordinator.requests.operations import Cancel
+from forebay.coordinator.requests.shard import RequestShard
+from forebay.coordinator.server.membership import Membership
+from forebay.coordinator.shard.operation import Submitted
+from forebay.coordinator.supervision import pause_seconds
+
+DENIED_WITHIN_SECONDS: Final = 0.25
+"""The server has this long, after the end of a wait, to say so itself."""
+
+
+class Outages:
+    """Answers acquires of one shard, also while its server is away.
+
+    ``wait``: the shard is asked again, up to the end of the item's own wait. ``local_share``: this
+    member's part is used (`LocalLeases`).
+
+    Args:
+        shard: decides while the server answers.
+        settings: say which of the two.
+        provider_model: for the log.
+    """
+
+    def __init__(
+        self, shard: RequestShard, settings: MemberSettings, provider_model: ProviderModelKey
+    ) -> None:
+        self._shard = shard
+        self._loop = asyncio.get_running_loop()
+        self._asked: set[str] = set()  # attempts of which the shard may know, or will be asked
+        self._unanswered: set[str] = set()  # those of them that a call was not answered for
+        self._local = (
+            LocalLeases(shard.session, shard.held, settings, provider_model)
+            if settings.on_unavailable == "local_share"
+            else None
+        )
+
+    async def acquire(self, item: RequestAdmissionItem, wait: str) -> RequestAdmissionDecision:
+        """Decide about an item, at the latest when its wait is over.
+
+        Raises:
+            CoordinatorUnavailable: it does not wait and the server is away, or it was closed.
+            CoordinatorError, AttemptIdUsed: as for `RequestShard.acquire`.
+        """
+        deadline = None if wait in {"", "try"} else self._loop.time() + int(wait) / 1e6
+        encoded_id = encode(item.attempt_id)
+        self._asked.add(encoded_id)
+        try:
+            async with asyncio.timeout_at(deadline and deadline + DENIED_WITHIN_SECONDS):
+                return await self._decide(item, encoded_id, wait, deadline)
+        except TimeoutError:
+            return timed_out(item)
+        finally:
+            self._asked.discard(encoded_id)
+            self._take_back(encoded_id)
+
+    async def _decide(
+        self, item: RequestAdmissionItem, encoded_id: str, wait: str, deadline: float | None
+    ) -> RequestAdmissionDecision:
+        failures = 0
+        while True:
+            if self._local is not None and self._local.is_on:
+                decision = await self._local.acquire(item, wait)
+                if decision is not None:
+                    return decision
+            try:
+                return await self._shard.acquire(
+                    item, self._left(wait, deadline), is_asked_anew=failures > 0
+                )
+            except CoordinatorUnavailable:
+                is_now_or_never = self._local is None and wait == "try"
+                if is_now_or_never or self._shard.session.is_closed:
+                    raise
+            failures += 1
+            self._unanswered.add(encoded_id)
+            if self._local is None:
+                await asyncio.sleep(pause_seconds(failures))
+            else:
+                self._local.on_asked(encoded_id)
+                self._local.begin()
+
+    def _take_back(self, encoded_id: str) -> None:
+        """Cancel what the server may have granted to an attempt that holds no lease."""
+        if self._local is not None:
+            self._local.on_asked(encoded_id)
+        if encoded_id in self._unanswered:
+            self._unanswered.discard(encoded_id)
+            is_given = encoded_id in self._shard.held or self.is_held(encoded_id)
+            if not is_given and not self._shard.session.is_closed:
+                self._shard.session.submit(Cancel(encoded_id))
+
+    def _left(self, wait: str, deadline: float | None) -> str:
+        if deadline is None:
+            return wait
+        return str(max(0, round((deadline - self._loop.time()) * 1e6)))
+
+    # -- what the shard tells
+
+    def on_registering(self) -> None:
+        """Ask for this member's part of what it registered."""
+        if self._local is not None:
+            self._local.watch.ask()
+
+    def on_joined(self, membership: Membership) -> Sequence[Submitted]:
+        """Ask for this member's part."""
+        return () if self._local is None else self._local.on_joined(membership)
+
+    def on_notice(self, kind: str, encoded_id: str, terms: Sequence[Any]) -> bool:
+        """Take a notice about parts, or about a lease that was given here."""
+        return self._local is not None and self._local.on_notice(kind, encoded_id, terms)
+
+    def on_lost(self, encoded_id: str, lease: RequestAdmissionLease) -> None:
+        """Count the call of a lost lease as running until it is given back."""
+        if self._local is not None:
+            self._local.on_lost(encoded_id, lease)
+
+    def knows(self, encoded_id: str) -> bool:
+        """Whether an attempt waits here, or runs under a lease that was given here."""
+        return encoded_id in self._asked or self.is_held(encoded_id)
+
+    def is_held(self, encoded_id: str) -> bool:
+        """Whether a lease was given here and lasts."""
+        return self._local is not None and encoded_id in self._local.leases
+
+    def release(
+        self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome
+    ) -> asyncio.Future[ReleaseResult] | None:
+        """End a lease that was given here; None where it is the server's."""
+        result = None if self._local is None else self._local.release(lease, outcome)
+        if result is None:
+            return None
+        done: asyncio.Future[ReleaseResult] = self._loop.create_future()
+        done.set_result(result)
+        return done
+
+    def close(self) -> None:
+        """Deny everybody who waits here."""
+        if self._local is not None:
+            self._local.close()

@@ -1,0 +1,67 @@
+"""Keeps what a shard says of this member's part, asked at intervals (docs/adr/0024)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from typing import Final
+
+from forebay.coordinator.requests.registering import AskShare
+from forebay.coordinator.requests.shares import Share
+from forebay.coordinator.server.membership import Membership
+from forebay.coordinator.shard.operation import Outcome, Submitted
+from forebay.coordinator.shard.session import Session
+from forebay.coordinator.supervision import Guard
+
+SHORTEST_PAUSE_SECONDS: Final = 0.05
+"""Before the first question after one that found others who were not told of this member yet."""
+
+
+class ShareWatch:
+    """Asks for this member's part once in each interval of its heartbeat.
+
+    Args:
+        session: of the shard.
+        guard: logs what a timer raises.
+
+    Attributes:
+        membership: the last one.
+        told: what was answered last, and at which loop time; None before the first answer.
+    """
+
+    def __init__(self, session: Session, guard: Guard) -> None:
+        self.membership: Membership | None = None
+        self.told: tuple[Share, float] | None = None
+        self._session = session
+        self._guard = guard
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def on_joined(self, membership: Membership) -> Sequence[Submitted]:
+        """Return what asks first in a new membership."""
+        self.membership = membership
+        return [(AskShare(), partial(self._take, SHORTEST_PAUSE_SECONDS))]
+
+    def ask(self, pause: float = SHORTEST_PAUSE_SECONDS) -> None:
+        """Ask with the next call, as this member has registered or another one has entered."""
+        self._session.submit(AskShare(), partial(self._take, pause))
+
+    def close(self) -> None:
+        """Ask no more."""
+        self.membership = None
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _take(self, pause: float, outcome: Outcome[Share]) -> bool:
+        """Keep a part; ask again soon where it is 0 as others were not told of this member yet."""
+        if isinstance(outcome, Share):
+            self.told = outcome, self._loop.time()
+        if self.membership is not None:
+            interval = self.membership.ttl_seconds / 3
+            is_new = isinstance(outcome, Share) and not outcome.is_entitled
+            pause = min(interval, 2 * pause) if is_new else interval
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = self._loop.call_later(pause, self._guard.call, self.ask, pause)
+        return True
