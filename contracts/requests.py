@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
+import secrets
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -50,7 +50,7 @@ _OF_THE_RESOURCE: Final = RequestGroupSpec()
 
 def new_attempt_id() -> str:
     """Return a fresh attempt id: 32 hexadecimal characters."""
-    return uuid.uuid4().hex
+    return secrets.token_hex(16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

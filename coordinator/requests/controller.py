@@ -287,9 +287,13 @@ class AdaptiveRequestAdmissionController:
         if self._shards.is_closed:
             return shut_down(item)
         provider_model = item.resource.provider_model
-        if provider_model not in self._shards and not await self._shards.is_known(provider_model):
-            # Decided without joining: an unregistered resource leaves no state behind.
-            return RequestAdmissionDenied(item=item, reason=RequestDenialReason.HARD_POLICY_DENIAL)
-        if self._shards.is_closed:  # meanwhile
-            return shut_down(item)
-        return await self._shards[provider_model].admit(item, wait)
+        shard = self._shards.get(provider_model)
+        if shard is None:
+            if not await self._shards.is_known(provider_model):
+                # Decided without joining: an unregistered resource leaves no state behind.
+                reason = RequestDenialReason.HARD_POLICY_DENIAL
+                return RequestAdmissionDenied(item=item, reason=reason)
+            if self._shards.is_closed:  # meanwhile
+                return shut_down(item)
+            shard = self._shards[provider_model]
+        return await shard.admit(item, wait)

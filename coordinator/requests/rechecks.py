@@ -96,13 +96,14 @@ class Rechecks:
 
     def forget(self, attempt: Attempt) -> None:
         """Look no more at an attempt that waits no more."""
-        self._waiting.pop(attempt.encoded_id, None)
+        if self._waiting.pop(attempt.encoded_id, None) is None:
+            return  # most are granted at once, and never waited
         self._doubted.pop(attempt.encoded_id, None)
-        line = self._lines.get(_line(attempt))
-        if line is not None:
-            line.pop(attempt.encoded_id, None)
-            if not line:
-                del self._lines[_line(attempt)]
+        key = _line(attempt)
+        line = self._lines[key]
+        del line[attempt.encoded_id]
+        if not line:
+            del self._lines[key]
 
     def reopen(self, attempt: Attempt) -> bool:
         """Let an attempt be asked anew; return False where nothing is left of its wait."""

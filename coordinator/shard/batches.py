@@ -6,7 +6,6 @@ One call travels at a time. If its reply is lost it is sent again under its numb
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
@@ -14,7 +13,7 @@ from typing import Any, Final, TypeVar
 from forebay.contracts.errors import CoordinatorError, ForebayError
 from forebay.coordinator.server.membership import Membership
 from forebay.coordinator.server.refusals import refused_operation
-from forebay.coordinator.server.wire import is_sendable
+from forebay.coordinator.server.wire import is_sendable, read_json
 from forebay.coordinator.shard.backlog import OPERATIONS_PER_CALL, Backlog, Pending
 from forebay.coordinator.shard.operation import (
     Listener,
@@ -197,7 +196,7 @@ class Batches:
             Exception: it cannot be read, and nothing was delivered.
         """
         text, *payloads = reply if isinstance(reply, list) else [reply]
-        now_us, wake_us, generation, results, notices = json.loads(text)
+        now_us, wake_us, generation, results, notices = read_json(text)
         answered = list(zip(operations, results, strict=True))
         self._silent_since = self._loop.time()
         self.clock_ahead_us = now_us - self._loop.time() * 1e6

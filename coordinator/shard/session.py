@@ -20,6 +20,7 @@ from forebay.coordinator.logs import Logger
 from forebay.coordinator.scripts.composing import Script
 from forebay.coordinator.server.membership import Membership
 from forebay.coordinator.server.refusals import NotAMemberError, refusal
+from forebay.coordinator.server.wire import CommandHead
 from forebay.coordinator.shard.backlog import Pending
 from forebay.coordinator.shard.batches import Batches, sent
 from forebay.coordinator.shard.doubt import Doubt
@@ -64,6 +65,7 @@ class Session:
         self._batch = batch
         self._function = batch.function  # once: it is put together each time
         self._key_list = keys.all
+        self._heads: dict[str, CommandHead] = {}  # by function
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._guard = Guard(log, shard=keys.tag)
@@ -191,10 +193,12 @@ class Session:
         function = self._server.libraries.names.get(self._function, self._function)
         if self._batches.is_freeing:
             function = f"{function}_freeing"
+        head = self._heads.get(function)
+        if head is None:
+            head = CommandHead("FCALL", function, len(self._key_list), *self._key_list)
+            self._heads[function] = head
         try:
-            wire.write(
-                "FCALL", function, len(self._key_list), *self._key_list, *self._batches.arguments
-            )
+            wire.send(head.pack(self._batches.arguments))
         except (TypeError, ValueError) as error:
             self._send_new(is_any=self._batches.retake_sendable(error, membership))
         else:

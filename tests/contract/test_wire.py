@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
+import hiredis
 import pytest
 from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -13,7 +15,7 @@ from structlog.testing import capture_logs
 
 from forebay.coordinator.server.connections import open_async
 from forebay.coordinator.server.urls import parse_url
-from forebay.coordinator.server.wire import Wire, is_sendable, open_wire
+from forebay.coordinator.server.wire import CommandHead, Wire, is_sendable, open_wire, read_json
 from tests.support import wait_until
 
 SECRET = "a secret"  # no line of a traceback quotes it, only the message does
@@ -186,3 +188,34 @@ async def test_an_opening_that_is_cancelled_leaves_no_connection(
         await opening
     assert transport.is_closing()
     await client.aclose()
+
+
+@pytest.mark.parametrize(
+    "rest", [(), ("a",), ("a\r\nb", b"\x00\n", "ä", "", 7, -1)], ids=["none", "one", "many"]
+)
+def test_a_head_and_its_rest_make_the_bytes_of_the_whole_command(
+    rest: tuple[str | int | bytes, ...],
+) -> None:
+    first = ("FCALL", "f", 2, "k\n1", b"k2")
+    whole: Any = (*first, *rest)
+    assert CommandHead(*first).pack(rest) == hiredis.pack_command(whole)
+
+
+def test_a_rest_without_a_form_in_bytes_is_refused_and_the_head_serves_on() -> None:
+    head = CommandHead("PING")
+    unsendable: Any = [object()]
+    with pytest.raises(TypeError):
+        head.pack(unsendable)
+    assert head.pack(["x"]) == b"*2\r\n$4\r\nPING\r\n$1\r\nx\r\n"
+
+
+@pytest.mark.parametrize("text", ['[1, 2.5, "\\u00e4", null, [true]]', '"\ud800"', "0"])
+def test_a_reply_is_read_as_json_is(text: str) -> None:
+    packed = text.encode("utf-8", "surrogatepass")
+    assert read_json(packed) == json.loads(packed)
+
+
+@pytest.mark.parametrize("text", [b"[1] [2]", b"[1]x", b"", b"[1", b"\xff"])
+def test_a_reply_that_is_no_json_is_refused(text: bytes) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        read_json(text)
