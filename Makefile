@@ -25,7 +25,7 @@ help:
 	@echo "make property-long  10,000 random histories of a shard against its model"
 	@echo "make chaos [SEED=...]  ten minutes of runs, jobs and SDK callers under faults that a seed decides"
 	@echo "make e2e-providers  against LiteLLM, nginx and a provider with three hidden limits; 40 minutes"
-	@echo "make e2e-sdks  the transports below older SDKs, LiteLLM and pydantic-ai, the proxy under Node's, in environments of their own"
+	@echo "make e2e-sdks  the transports below older SDKs, LiteLLM and pydantic-ai, the proxy under Node's, and processes of other kinds, in environments of their own"
 	@echo "make clean  removes all that these made, the virtual environment too"
 
 setup: $(STAMP)
@@ -86,13 +86,15 @@ chaos: setup
 BELOW_SDKS := tests/contract/test_transports.py tests/contract/test_transport_failures.py
 TESTING := -e '.[embedded,httpx,mock,uvloop]' 'pytest>=8.3' 'pytest-asyncio>=1.0,<2' 'pytest-timeout>=2.3,<3' 'fakeredis[lua]>=2.26'
 # LiteLLM and pydantic-ai ask for openai 2, so that the three share an environment.
-e2e-sdks: setup $(VENV)/apart/openai-1 $(VENV)/apart/openai-2 $(VENV)/apart/node
+e2e-sdks: setup $(VENV)/apart/openai-1 $(VENV)/apart/openai-2 $(VENV)/apart/node $(VENV)/apart/processes
 	@$(VENV)/apart/openai-1/bin/python -m pytest $(BELOW_SDKS) -k openai
 	@$(VENV)/apart/openai-2/bin/python -m pytest $(BELOW_SDKS) -k openai
 	@$(VENV)/apart/openai-2/bin/python -m pytest tests/sdks/litellm_calls.py tests/sdks/pydantic_ai_calls.py
 	@$(BIN)/python -m pytest tests/sdks/node_calls.py
+	@$(VENV)/apart/processes/bin/python -m pytest tests/sdks/process_calls.py
 
 $(VENV)/apart/litellm-proxy: PACKAGES = 'litellm[proxy]>=1.80,<2'
+$(VENV)/apart/processes: PACKAGES = $(TESTING) 'openai>=3,<4' 'celery>=5.5,<5.6' 'kombu>=5.5,<5.6' 'rq>=2,<3' 'dramatiq>=1.17' 'gevent>=24' 'eventlet>=0.37' 'gunicorn>=23' 'ipykernel>=6' requests aiohttp botocore
 $(VENV)/apart/openai-1: PACKAGES = $(TESTING) 'openai>=1.50,<2'
 $(VENV)/apart/openai-2: PACKAGES = $(TESTING) 'openai>=2,<3' 'litellm>=1.80,<2' 'pydantic-ai-slim[openai]>=1,<3'
 $(VENV)/apart/%: pyproject.toml

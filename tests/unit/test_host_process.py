@@ -74,6 +74,21 @@ async def test_a_cell_of_a_notebook_may_block_its_loop_but_not_the_one_that_it_w
 
 
 @pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("ReadTimeoutError", "provider_timeout"),
+        ("ConnectionClosedError", "provider_failure"),
+        ("ResponseStreamingError", "provider_failure"),
+        ("ConnectionError", "provider_failure"),
+        ("ParamValidationError", "unexpected_exception"),
+    ],
+)
+def test_what_botocore_raises_of_a_connection_is_known_by_name(name: str, kind: str) -> None:
+    error = type(name, (Exception,), {"__module__": "botocore.exceptions"})()
+    assert str(classify_raised(error).kind) == kind
+
+
+@pytest.mark.parametrize(
     ("response", "kind"),
     [
         (

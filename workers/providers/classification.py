@@ -48,7 +48,7 @@ _INVALID = frozenset(
 )
 """Codes that, within a good status, say that the request can never be served."""
 _HTTP_PACKAGES = frozenset(
-    {"aiohttp", "anthropic", "httpx", "httpx2", "openai", "requests", "urllib"}
+    {"aiohttp", "anthropic", "botocore", "httpx", "httpx2", "openai", "requests", "urllib"}
 )
 _KIND_BY_CLASS = {
     "PoolTimeout": RequestOutcomeKind.LOCAL_TIMEOUT,
@@ -67,6 +67,9 @@ _KIND_BY_CLASS = {
     "ClientConnectionError": RequestOutcomeKind.PROVIDER_FAILURE,
     "ClientPayloadError": RequestOutcomeKind.PROVIDER_FAILURE,
     "URLError": RequestOutcomeKind.PROVIDER_FAILURE,
+    "ReadTimeoutError": RequestOutcomeKind.PROVIDER_TIMEOUT,  # botocore
+    "ConnectionClosedError": RequestOutcomeKind.PROVIDER_FAILURE,
+    "ResponseStreamingError": RequestOutcomeKind.PROVIDER_FAILURE,
 }
 
 NOT_SENT = RequestReleaseOutcome(
