@@ -206,7 +206,6 @@ class Attempt:
         deadline: loop time at which its wait is over; None for never.
         wait: what is left of it, as `Acquire` says it.
         end: its decision or error; None while it is open.
-        is_asked_anew: whether it was asked before, under an earlier membership.
         is_waiting: whether it stands in the queue, as far as this process knows.
         is_rechecked: whether a look at what became of it is on its way.
         is_in_doubt: whether a wake-up may have been lost since its last operation was submitted, so
@@ -216,7 +215,7 @@ class Attempt:
 
     __slots__ = (
         "_arrival", "_arrived", "asked_at", "asker", "deadline", "encoded_id", "end",
-        "is_asked_anew", "is_in_doubt", "is_rechecked", "is_waiting", "item", "lost_because",
+        "is_in_doubt", "is_rechecked", "is_waiting", "item", "lost_because",
         "wait",
     )  # fmt: skip
 
@@ -229,7 +228,6 @@ class Attempt:
         self.deadline = None if wait in {"", "try"} else self.asked_at + int(wait) / 1e6
         self.wait = wait
         self.end: RequestAdmissionLease | RequestAdmissionDenied | ForebayError | None = None
-        self.is_asked_anew = False
         self.is_waiting = False
         self.is_rechecked = False
         self.is_in_doubt = False
@@ -260,7 +258,6 @@ class Attempt:
     def reopen(self, now: float) -> bool:
         """Begin anew with what is left of the wait; return False where nothing is."""
         self.end = None
-        self.is_asked_anew = True
         self.is_waiting = False
         self.lost_because = None
         if self.deadline is None:

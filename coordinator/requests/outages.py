@@ -82,9 +82,7 @@ class Outages:
                 if decision is not None:
                     return decision
             try:
-                return await self._shard.acquire(
-                    item, self._left(wait, deadline), is_asked_anew=failures > 0
-                )
+                return await self._shard.acquire(item, self._left(wait, deadline))
             except CoordinatorUnavailable:
                 is_now_or_never = self._local is None and wait == "try"
                 if is_now_or_never or self._shard.session.is_closed:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, Final
 
 from forebay.contracts.errors import AttemptIdUsed, CoordinatorError
@@ -25,7 +24,6 @@ from forebay.coordinator.requests.denials import shut_down, timed_out
 from forebay.coordinator.requests.held_leases import HeldLeases, LeaseLost
 from forebay.coordinator.requests.operations import (
     Acquire,
-    Answer,
     Attempt,
     Cancel,
     Unknown,
@@ -39,7 +37,7 @@ from forebay.coordinator.requests.standby import Acquiring, Standby
 from forebay.coordinator.requests.upkeep import Upkeep
 from forebay.coordinator.scripts.composing import script
 from forebay.coordinator.server.membership import Membership
-from forebay.coordinator.shard.operation import ENDED, Ended, Operation, Outcome, Reply, Submitted
+from forebay.coordinator.shard.operation import ENDED, Ended, Operation, Reply, Submitted
 from forebay.coordinator.shard.session import Session
 from forebay.coordinator.supervision import Guard
 
@@ -69,12 +67,11 @@ class RequestShard:
         self.held = HeldLeases(on_lease_lost)
         self.standby: Standby | None = None
         self.admit: Acquiring = self.acquire
-        self._earlier_ends_at = 0.0  # loop time by which the server has ended the last membership
         self._loop = asyncio.get_running_loop()
         self._attempts: dict[str, Attempt] = {}
         self._guard = Guard(log, shard=str(provider_model))
         self.session = Session(
-            server, request_shard(provider_model), script("requests/batch"), self
+            server, request_shard(provider_model), script("requests/batch"), Leave(), self
         )
         self._recheck_seconds = seconds = server.settings.recheck_seconds
         self._rechecks = Rechecks(self.session, self._attempts, seconds, self._guard)
@@ -87,22 +84,18 @@ class RequestShard:
 
     # -- asking
 
-    async def acquire(
-        self, item: RequestAdmissionItem, wait: str, *, is_asked_anew: bool = False
-    ) -> RequestAdmissionDecision:
+    async def acquire(self, item: RequestAdmissionItem, wait: str) -> RequestAdmissionDecision:
         """Ask for a lease until it is decided.
 
         Args:
             item: what is asked.
             wait: for how long, as `Acquire` says it.
-            is_asked_anew: whether the shard may have been asked for it before.
 
         Raises:
             AttemptIdUsed: the attempt id is asked for already, or was used before.
             CoordinatorError: the shared state could not be used.
         """
         attempt = self._enter(item, wait)
-        attempt.is_asked_anew = is_asked_anew
         try:
             self._ask(attempt)
             while True:
@@ -142,25 +135,7 @@ class RequestShard:
 
     def _ask(self, attempt: Attempt) -> None:
         attempt.is_in_doubt = False
-        again = partial(self._take_again, attempt) if attempt.is_asked_anew else None
-        self.session.submit(Acquire(attempt.item, attempt.wait), again or attempt.tell)
-
-    def _take_again(self, attempt: Attempt, outcome: Outcome[Answer]) -> bool:
-        """Ask later where the server may still have the attempt under the last membership.
-
-        A membership may be over here before the server ends it, which it does within the TTL.
-        """
-        may_be_own = attempt.end is None and self._loop.time() < self._earlier_ends_at
-        if may_be_own and isinstance(outcome, AttemptIdUsed):
-            self._loop.call_later(self._recheck_seconds, self._guard.call, self._ask_later, attempt)
-            return True
-        return attempt.tell(outcome)
-
-    def _ask_later(self, attempt: Attempt) -> None:
-        if attempt.end is None and self._rechecks.reopen(attempt):
-            self._ask(attempt)
-        else:
-            attempt.tell(timed_out(attempt.item))
+        self.session.submit(Acquire(attempt.item, attempt.wait), attempt.tell)
 
     def _is_own(self, member_id: str) -> bool:
         """Whether something was given under the membership that there is now."""
@@ -270,9 +245,8 @@ class RequestShard:
         more = () if self.standby is None else self.standby.on_joined(membership)
         return [*self._upkeep.register_anew(), *more]
 
-    def on_lost(self, membership: Membership) -> None:
+    def on_lost(self, _membership: Membership) -> None:
         """Tell that everything held under the last membership has been given to others."""
-        self._earlier_ends_at = self._loop.time() + membership.ttl_seconds
         for encoded_id in list(self.held):
             self._lost(encoded_id, "member_lost")
 
@@ -292,7 +266,7 @@ class RequestShard:
         for attempt in self._attempts.values():
             attempt.tell(shut_down(attempt.item))
         try:
-            await self.session.close(Leave())
+            await self.session.close()
         finally:  # after it, as its replies set timers
             self._rechecks.close()
             self._upkeep.close()

@@ -163,19 +163,31 @@ async def call_once(
     script: Script,
     keys: Sequence[str],
     arguments: Sequence[str | int | bytes],
-) -> bytes:
+    *,
+    is_release: bool = False,
+) -> Any:
     """Call a script that the server has as a function, over a connection of the client's pool.
 
     An error that is not the script's has its library read again: where that was replaced, the call
     may be made anew.
 
+    Args:
+        client: asyncio's, of the server.
+        libraries: of the server.
+        script: what is called.
+        keys: its KEYS.
+        arguments: its ARGV.
+        is_release: whether it only gives back, and so runs in a server without memory.
+
     Raises:
         RedisError, OSError: no answer; the call may or may not have been carried out.
+        NotAMemberError: the shard does not know the member.
         CoordinatorError: the script refused.
     """
     function = libraries.function(script)
+    name = libraries.freeing_function(script) if is_release else function
     try:
-        reply: bytes = await client.fcall(function, len(keys), *keys, *arguments)
+        reply = await client.fcall(name, len(keys), *keys, *arguments)
     except ResponseError as error:
         if may_be_of_other_code(error):
             libraries.doubt()

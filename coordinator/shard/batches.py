@@ -171,6 +171,11 @@ class Batches:
                 self._fail(pending, error)
         return self.take(rest, membership)
 
+    def next_number(self) -> int:
+        """Return the number of a call that is sent beside these, such as that of a leave."""
+        self._number += 1
+        return self._number
+
     def end_call(self) -> list[Pending]:
         """Return the operations of the call under way, and have none under way any more."""
         operations, self.under_way = self.under_way, []

@@ -54,6 +54,7 @@ class Memberships:
 
     Attributes:
         state: what this process is to the shard.
+        earlier: the last membership that ended here, until the shard was asked to end it.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Memberships:
         on_expired: Callable[[], None],
     ) -> None:
         self.state: MembershipState = Down()
+        self.earlier: Membership | None = None
         self._server = server
         self._keys = keys
         self._guard = guard
@@ -174,6 +176,7 @@ class Memberships:
         if isinstance(self.state, Expired):
             membership = self.state.membership
             self.state = Down(was_member=True)
+            self.earlier = membership
             self.part(membership)
             self._say("membership_lost", membership)
             self._guard.call(self._listener.on_lost, membership)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -11,11 +13,12 @@ from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import ShardKeys
 from forebay.coordinator.scripts.composing import Script
 from forebay.coordinator.server.failover import SILENT_SECONDS, Peer
-from forebay.coordinator.server.link import Link
+from forebay.coordinator.server.link import Link, call_once
+from forebay.coordinator.server.refusals import NotAMemberError
 from forebay.coordinator.shard.backlog import Pending
 from forebay.coordinator.shard.batches import Batches
 from forebay.coordinator.shard.joining import CLOSED, MEMBER_SCRIPTS, Memberships
-from forebay.coordinator.shard.operation import Listener
+from forebay.coordinator.shard.operation import Leaves, Listener, Reply
 from forebay.coordinator.shard.state import Closed, Leaving, Member
 from forebay.coordinator.supervision import Guard
 
@@ -29,6 +32,7 @@ class MemberLink:
         server: the process's connection to the server.
         keys: the shard.
         batch: the shard's batch script.
+        leave: the operation that leaves the shard.
         batches: the operations that are sent over this connection.
         listener: called at each membership's beginning and end.
         guard: logs what a repair, a timer or the listener raises.
@@ -47,6 +51,7 @@ class MemberLink:
         server: Coordinator,
         keys: ShardKeys,
         batch: Script,
+        leave: Leaves,
         batches: Batches,
         listener: Listener,
         guard: Guard,
@@ -57,6 +62,8 @@ class MemberLink:
     ) -> None:
         self._server = server
         self._keys = keys
+        self._batch = batch
+        self._leave = leave
         self._batches = batches
         self._guard = guard
         self.link = Link(
@@ -155,9 +162,34 @@ class MemberLink:
     async def _on_open(self) -> None:
         if not self._batches.under_way:
             self.memberships.lose()
+        await self._end_earlier()
         await self.memberships.make_member()
         if not self._batches.under_way:
             self.link.state.back()
+
+    async def _end_earlier(self) -> None:
+        """Have the shard end a membership that ended here alone, before this process joins anew.
+
+        Else its leases and waiters would count until its TTL is over, and an attempt could not be
+        asked for again under its id.
+        """
+        while (earlier := self.memberships.earlier) is not None:
+            arguments = (earlier.member_id, self._batches.next_number(), *self._leave.encode())
+            has_left = True
+            with contextlib.suppress(NotAMemberError, ForebayError):  # a join meets the same error
+                reply = await call_once(
+                    self._server.patient,
+                    self._server.libraries,
+                    self._batch,
+                    self._keys.all,
+                    arguments,
+                    is_release=True,
+                )
+                text, *payloads = reply if isinstance(reply, list) else [reply]
+                results = json.loads(text)[3]
+                has_left = self._leave.decode(Reply(results[0], earlier, payloads))
+            if has_left:
+                self.memberships.earlier = None
 
     def _on_lost(self, error: Exception) -> None:
         # While a repair goes on, what is under way was not sent over this connection.

@@ -51,6 +51,7 @@ class Session:
         server: the process's connection to the server.
         keys: the shard.
         batch: the shard's batch script.
+        leave: the operation that leaves the shard.
         listener: gets notices, wake-ups and changes of the membership.
 
     Attributes:
@@ -58,11 +59,17 @@ class Session:
     """
 
     def __init__(
-        self, server: Coordinator, keys: ShardKeys, batch: Script, listener: Listener
+        self,
+        server: Coordinator,
+        keys: ShardKeys,
+        batch: Script,
+        leave: Leaves,
+        listener: Listener,
     ) -> None:
         self.keys = keys
         self._server = server
         self._batch = batch
+        self._leave = leave
         self._function = batch.function  # once: it is put together each time
         self._key_list = keys.all
         self._heads: dict[str, CommandHead] = {}  # by function
@@ -81,6 +88,7 @@ class Session:
             server,
             keys,
             batch,
+            leave,
             self._batches,
             listener,
             self._guard,
@@ -138,13 +146,13 @@ class Session:
         self.submit(operation, partial(resolve, future, operation))
         return future
 
-    async def close(self, leave: Leaves) -> None:
+    async def close(self) -> None:
         """Leave the shard at once, as far as the server can be reached, and close."""
         self._memberships.leave()
         try:
             with contextlib.suppress(ForebayError):
                 while isinstance(self._memberships.state, Leaving):
-                    if await self.ask(leave):
+                    if await self.ask(self._leave):
                         break
         finally:
             await self._member_link.close()

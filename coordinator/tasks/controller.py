@@ -79,7 +79,7 @@ class TaskAdmissionController:
         self._on_lease_lost = ignored if on_lease_lost is None else on_lease_lost
         self._loop = asyncio.get_running_loop()
         self._guard = Guard(log, pool=pool)
-        self.session = Session(server, self.keys, script("tasks/batch"), self)
+        self.session = Session(server, self.keys, script("tasks/batch"), Leave(), self)
         self._upkeep = Upkeep(self.session, self.recheck_seconds, self._guard)
         self._reader = PoolReader(server, self.keys)
         self.queue = FairTaskQueue(self.session, self._reader, server, pool)
@@ -257,7 +257,7 @@ class TaskAdmissionController:
     async def close(self) -> None:
         """Leave the pool: tasks that still run go back to the queue."""
         try:
-            await self.session.close(Leave())
+            await self.session.close()
         finally:  # after it, as its replies set the timer
             self._upkeep.close()
 

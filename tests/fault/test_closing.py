@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 import forebay
 from forebay.contracts.errors import CoordinatorUnavailable, SchemaMismatch
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.requests.registering import Leave, Sweep
+from forebay.coordinator.requests.registering import Sweep
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.urls import parse_url
 from forebay.coordinator.shard.joining import Memberships
@@ -172,7 +172,7 @@ async def test_one_shard_that_cannot_be_closed_keeps_no_other_open(
         with pytest.raises(ValueError):  # noqa: PT011 - raised above
             await requests.close()
         assert shards[1].session.is_closed
-        await shards[0].session.close(Leave())
+        await shards[0].session.close()
 
 
 async def test_one_connection_that_cannot_be_closed_keeps_no_other_open(

@@ -1,0 +1,69 @@
+"""What a membership held that only its own process ended is free at once, not after its TTL."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from forebay.contracts.errors import CoordinatorError
+from forebay.contracts.settings import MemberSettings
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.shard.session import Session
+from tests.support_scene import CAP, MODEL, item, open_scene, soon
+from tests.support_tasks import DONE, joined, task
+
+HOUR_SECONDS = 3600.0
+
+
+def lose_the_next_reply(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a reply be unreadable: the session ends its membership, which the shard still has."""
+    batches: Any = session._batches
+    take = batches.take_reply
+
+    def unreadable(*_reply: Any, **_how: Any) -> None:
+        monkeypatch.setattr(batches, "take_reply", take)
+        raise ValueError("for the test")
+
+    monkeypatch.setattr(batches, "take_reply", unreadable)
+
+
+async def test_its_leases_pass_on_and_its_waiters_are_asked_for_again(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_scene(redis_url) as scene:
+        for _ in range(CAP):
+            await scene.take(scene.member)
+        waiting = [asyncio.create_task(who.acquire(item())) for who in (scene.member, scene.rival)]
+        await scene.until(waiters=2)
+        lose_the_next_reply(scene.member._shards[MODEL].session, monkeypatch)
+        with pytest.raises(CoordinatorError, match="cannot be read"):
+            await scene.member.try_acquire(item())
+        leases = await soon(asyncio.gather(*waiting))
+        scene.held = list(zip((scene.member, scene.rival), leases, strict=True))
+        await scene.until(in_flight=2, waiters=0)
+        await scene.release_all()
+
+
+async def test_its_tasks_go_back_to_the_queue(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = MemberSettings(ttl_seconds=HOUR_SECONDS)
+    async with (
+        await Coordinator.open(redis_url, settings) as one,
+        await Coordinator.open(redis_url, settings) as other,
+        joined(one) as tasks,
+        joined(other) as others,
+    ):
+        await tasks.queue.enqueue([task("t")])
+        [lost] = (await tasks.admit(1)).leases
+        assert (await others.admit(1)).leases == ()
+        lose_the_next_reply(tasks.session, monkeypatch)
+        with pytest.raises(CoordinatorError, match="cannot be read"):
+            await tasks.admit(1)
+        await tasks.queue.enqueue([task("next")])  # under the new membership
+        leases = (await others.admit(2)).leases
+        assert {lease.item.task_id for lease in leases} == {lost.item.task_id, "next"}
+        for lease in leases:
+            await others.finish(lease, DONE)
