@@ -6,7 +6,6 @@ One call travels at a time. If its reply is lost it is sent again under its numb
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final, TypeVar
 
@@ -15,6 +14,7 @@ from forebay.coordinator.server.membership import Membership
 from forebay.coordinator.server.refusals import refused_operation
 from forebay.coordinator.server.wire import is_sendable, read_json
 from forebay.coordinator.shard.backlog import OPERATIONS_PER_CALL, Backlog, Pending
+from forebay.coordinator.shard.deadlines import Deadlines
 from forebay.coordinator.shard.operation import (
     Listener,
     OnOutcome,
@@ -29,8 +29,6 @@ T = TypeVar("T")
 
 RESULTS_PER_TURN: Final = 16
 """Half a call or less, so that the server and this process work at the same time."""
-PROMPT: Final = 0.2
-"""A server that was silent for less than this part of the timeout is not away, only busy."""
 
 Answered = list[tuple[Pending, list[Any]]]
 """Operations, each with the terms of its result."""
@@ -43,8 +41,7 @@ class Batches:
         shard: the shard's name, for messages.
         listener: gets what a reply says beside the results.
         guard: logs what an operation raises.
-        timeout_seconds: how long a caller waits for a result at most; longer only while the server
-            answers call after call, and many operations wait for theirs.
+        timeout_seconds: how long a caller waits for a result, as for `Deadlines`.
         on_overdue: called when a caller has waited that long; returns the error for such callers.
         may_wait: whether callers of operations that can wait for the server get no such error.
 
@@ -70,14 +67,14 @@ class Batches:
         self._shard = shard
         self._listener = listener
         self._guard = guard
-        self._timeout_seconds = timeout_seconds
         self._on_overdue = on_overdue
         self._may_wait = may_wait
-        self._overdue: asyncio.TimerHandle | None = None
+        self._deadlines = Deadlines(
+            timeout_seconds, guard, awaited=self._all, on_overdue=self._give_up_overdue
+        )
         self._loop = asyncio.get_running_loop()
         self._submitted: list[Pending] = []  # behind all in the backlog
         self._backlog = Backlog()
-        self._silent_since = -math.inf  # loop time of the last reply, or of the call after it
         self._number = 0
 
     @property
@@ -109,8 +106,8 @@ class Batches:
             )
         else:
             pending = Pending(operation=None, make=operation, on_outcome=on_outcome, since=now)
-        if self._overdue is None:
-            self._watch(now)
+        if self._deadlines.timer is None:
+            self._deadlines.watch(now)
         return pending
 
     def begin(self, first: Sequence[Submitted]) -> None:
@@ -156,7 +153,7 @@ class Batches:
                 self.arguments += pending.args
         if self.under_way:
             self._number += 1
-            self._silent_since = self._loop.time()
+            self._deadlines.silent_since = self._loop.time()
         return bool(self.under_way)
 
     def retake_sendable(self, error: Exception, membership: Membership) -> bool:
@@ -203,7 +200,7 @@ class Batches:
         text, *payloads = reply if isinstance(reply, list) else [reply]
         now_us, wake_us, generation, results, notices = read_json(text)
         answered = list(zip(operations, results, strict=True))
-        self._silent_since = self._loop.time()
+        self._deadlines.silent_since = self._loop.time()
         self.clock_ahead_us = now_us - self._loop.time() * 1e6
         seconds = (wake_us - now_us) / 1e6 if wake_us else None
         if notices:
@@ -251,30 +248,12 @@ class Batches:
     def _all(self) -> list[Pending]:
         return [*self.under_way, *self._backlog, *self._submitted]
 
-    def _watch(self, since: float) -> None:
-        at = since + self._timeout_seconds
-        self._overdue = self._loop.call_at(at, self._guard.call, self._give_up_overdue)
-
-    def _give_up_overdue(self) -> None:
-        self._overdue = None
-        latest = self._loop.time() - self._timeout_seconds
-        silent_at = self._silent_since + PROMPT * self._timeout_seconds
-        if silent_at > self._loop.time():
-            self._watch(silent_at - self._timeout_seconds)
-            return
-        awaited = [one for one in self._all() if not one.is_given_up]
-        others = [one.since for one in awaited if one.since > latest]
-        if overdue := [one for one in awaited if one.since <= latest]:
-            self.give_up(self._on_overdue(), [one for one in overdue if not one.may_wait])
-            others += [self._loop.time() for one in overdue if one.may_wait]  # looked at again
-        if others and self._overdue is None:
-            self._watch(min(others))
+    def _give_up_overdue(self, overdue: Sequence[Pending]) -> None:
+        self.give_up(self._on_overdue(), [one for one in overdue if not one.may_wait])
 
     def clear(self) -> None:
         """Forget what waits and what is under way."""
-        if self._overdue is not None:
-            self._overdue.cancel()
-        self._overdue = None
+        self._deadlines.stop()
         self.under_way.clear()
         self._submitted.clear()
         self._backlog.clear()

@@ -72,7 +72,8 @@ class Server:
             timeout_seconds=TIMEOUT_SECONDS,
             on_overdue=lambda: CoordinatorUnavailable("away"),
         )
-        self._batches._loop = cast("asyncio.AbstractEventLoop", self.clock)
+        for part in (self._batches, self._batches._deadlines):
+            part._loop = cast("asyncio.AbstractEventLoop", self.clock)
 
     def submit(self, count: int) -> None:
         for number in range(count):
