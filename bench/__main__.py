@@ -15,7 +15,18 @@ from pathlib import Path
 
 import click
 
-from bench import crash, handoff, jobs, many_waiters, memory, micro, recovery, report, transport
+from bench import (
+    crash,
+    crowd,
+    handoff,
+    jobs,
+    many_waiters,
+    memory,
+    micro,
+    recovery,
+    report,
+    transport,
+)
 from bench.compare.command import FEWEST_PAIRS, USUAL_PAIRS, compare
 from bench.harness import new_event_loop
 from bench.reliability.command import reliability
@@ -28,6 +39,7 @@ SCENARIOS = {
     "recovery": recovery,
     "crash": crash,
     "many_waiters": many_waiters,
+    "crowd": crowd,
     "memory": memory,
     "transport": transport,
     "jobs": jobs,
