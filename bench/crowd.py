@@ -2,8 +2,8 @@
 
 Three tenants of equal weight share a cap. Each has a few callers that hold a slot for a moment,
 again and again; ``crowd`` and ``beside`` are of one process, ``apart`` is of another. Then
-``crowd`` asks for as many leases as its waiters are, as fast as it can, and goes on. While it asks,
-its process has no time to spare, so that it also holds its slots for longer; shares are what counts.
+``crowd`` asks for as many leases as its waiters are, as fast as it can, and goes on. Meanwhile
+its process has no time to spare and holds its slots for longer; the shares are what counts.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from forebay.contracts.errors import ConfigurationError
 
@@ -38,7 +39,7 @@ def replace_section(text: str, section: str, body: str) -> str:
     return text.replace(found[0], f"{begin}\n\n{body.strip()}\n\n{end}")
 
 
-def table(headers: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a Markdown table."""
-    lines = [headers, tuple("---" for _ in headers), *rows]
+    lines = [headers, ["---"] * len(headers), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -2,11 +2,93 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
-from typing import Final
+from datetime import UTC, datetime
+from pathlib import Path
+from statistics import median
+from typing import Any, Final
+
+from bench import crowd
+from bench.harness import Progress
+from bench.reliability.document import table
+from bench.reliability.scale import heartbeats, reclaim
+from bench.report import HEADERS
+from forebay.contracts.errors import ConfigurationError
 
 Section = Callable[[bool], str]
 """Measures, small if it is told True, and returns the section's Markdown."""
+CHAOS_OUT: Final = Path("out/chaos")
+QUIET: Final[Progress] = lambda _line: None  # noqa: E731
 
-SECTIONS: Final[dict[str, Section]] = {}
+
+def measured_on() -> str:
+    """Return when, and on how busy a machine, a section was measured."""
+    today, load = datetime.now(UTC).date().isoformat(), os.getloadavg()[1]
+    return f"Measured on {today}, {os.cpu_count()} cores, load {load:.0f}."
+
+
+def scale(is_smoke: bool) -> str:
+    """Numbers: leases of a dead member, heartbeats, a crowd of waiters."""
+    leases, members, seconds = (400, 10, 2.0) if is_smoke else (10_000, 500, 20.0)
+    reclaimed = reclaim(leases)
+    share = heartbeats(members, seconds)
+    inputs = crowd.SMOKE if is_smoke else crowd.Inputs(rounds=1)
+    rows: list[tuple[str, ...]] = [
+        (
+            f"{leases:,} leases of a killed process: scripts that end 200 each, median",
+            "≤ 5 ms",
+            f"{median(reclaimed.calls):.1f} ms",
+            "",
+            f"shortest {min(reclaimed.calls):.1f}, longest {max(reclaimed.calls):.1f} ms",
+            "yes" if median(reclaimed.calls) <= 5 else "**no**",
+        ),
+        (
+            f"{leases:,} leases of a killed process: until all are free, TTL 3 s",
+            "",
+            f"{reclaimed.seconds:.1f} s",
+            "",
+            "",
+            "",
+        ),
+        (
+            f"{members} idle members, TTL 15 s: the server's share of a core",
+            "≤ 5 %",
+            f"{share:.1%}",
+            "",
+            "",
+            "yes" if share <= 0.05 else "**no**",
+        ),
+    ]
+    rows += [figure.row for figure in crowd.run(inputs, QUIET).figures]
+    return f"{measured_on()}\n\n{table(HEADERS, rows)}"
+
+
+def chaos(_is_smoke: bool) -> str:
+    """The longest run of ``make chaos`` that is kept in ``out/chaos``."""
+    kept: list[dict[str, Any]] = [
+        json.loads(file.read_text()) for file in CHAOS_OUT.glob("*.found.json")
+    ]
+    if not kept:
+        raise ConfigurationError(
+            f"{CHAOS_OUT} has no result, expected that of a run; run make chaos first."
+        )
+    found = max(kept, key=lambda one: sum(one["injected"].values()))
+    given, injected = found["given"], found["injected"]
+    differences = [f"* at {at} s: {what}" for at, what in found["differences"]]
+    rows = [(kind, str(count)) for kind, count in sorted(injected.items())]
+    rows.append(("**all**", f"**{sum(injected.values())}**"))
+    counts = "; ".join(f"{name} {count}" for name, count in found["counts"].items())
+    return "\n\n".join(
+        [
+            f"{measured_on()} Seed {given['seed']}, {given['seconds']:g} s of faults. {counts}.",
+            table(("fault", "injected"), rows),
+            f"Differences: {len(differences)}.",
+            *(["\n".join(differences)] if differences else []),
+        ]
+    )
+
+
+SECTIONS: Final[dict[str, Section]] = {"chaos": chaos, "scale": scale}
 """By name, as the document has them. A new section is a function here, two comments there."""

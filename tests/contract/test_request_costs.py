@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import redis
 
+from forebay.contracts.identity import RequestDomain
 from forebay.contracts.outcomes import RequestOutcomeKind as Outcome
 from forebay.contracts.settings import RequestAdmissionConfig
 from forebay.coordinator.keys import SHARDS_KEY
@@ -99,6 +100,17 @@ def test_overdue_holds_and_lost_members_share_one_bound(shard: ScriptedShard) ->
         before = int(left)
         shard.batch("looks")
         assert 0 < before - int(shard.client.zcard(shard.keys["holds"])) <= REQUESTS["ended"]
+
+
+def test_end_of_a_member_costs_an_event_for_each_lease_and_else_a_command_for_each_key(
+    shard: ScriptedShard,
+) -> None:
+    fill(shard, members=1, leases=150, initial_limits={RequestDomain.CHAT: 150})
+    shard.advance(15.0)
+    with counted(shard.client) as count:
+        assert ended_by_a_call(shard) == 150 + 1
+    assert count.by_name.pop("xadd") == 150 + 1  # the member's own end
+    assert max(count.by_name.values()) < 15, count.by_name
 
 
 def test_call_looks_at_no_more_silent_members_than_it_promises(shard: ScriptedShard) -> None:

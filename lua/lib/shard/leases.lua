@@ -46,6 +46,12 @@ function LEASES.ended(id)
   return score and (score % 2 == 0 and 'released' or 'expired')
 end
 
+-- Prepare for the end of many leases: one command reads them, and one for each key writes.
+function LEASES.prepare_ends(ids)
+  lease_writes = lease_writes or {}
+  LEASES.read_ahead(ids, {})
+end
+
 -- Collect what this call writes.
 function LEASES.collect()
   lease_writes = {}

@@ -11,8 +11,15 @@ local has_left = false -- whether the caller's membership ended in this batch
 -- of what it does not list, and returns how many; and `MEMBERS.forget`, for what is kept of a member besides.
 function MEMBERS.finish(member, why)
   local items = LEASES.held_by(member, ended_left)
+  local parts, lease_ids = {}, {}
   for i = 1, #items do
     local part = split(items[i], '\0')
+    parts[i] = part
+    lease_ids[#lease_ids + 1] = part[2] == 'lease' and part[3] or nil
+  end
+  LEASES.prepare_ends(lease_ids)
+  for i = 1, #items do
+    local part = parts[i]
     if part[2] == 'lease' then
       LEASES.lose(part[3], LEASES.parse(LEASES.text(part[3])), why)
     else
