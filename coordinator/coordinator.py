@@ -101,16 +101,19 @@ class Coordinator:
         self._embedded: EmbeddedServer | None = None
 
     @classmethod
-    async def open(cls, url: str, settings: MemberSettings | None = None) -> Self:
+    async def open(
+        cls, url: str, settings: MemberSettings | None = None, *, only_reads: bool = False
+    ) -> Self:
         """Connect to a server and check that it can be used.
 
         Args:
             url: ``embedded://``, ``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://``.
             settings: TTL and deadlines; the defaults are safe.
+            only_reads: whether nothing is to be written, so that a replica will do.
 
         Raises:
-            ConfigurationError: the URL or the credentials are wrong, or the server is a node of a
-                cluster or a Sentinel.
+            ConfigurationError: the URL or the credentials are wrong, or the server is a replica, a
+                node of a cluster or a Sentinel.
             CoordinatorUnavailable: nothing answers there.
             ServerTooOld: the server is older than Redis 7.0 or Valkey 8.
         """
@@ -125,7 +128,10 @@ class Coordinator:
         self._embedded = embedded
         try:
             await check_server(
-                self.client, address, timeout_seconds=self.settings.call_timeout_seconds
+                self.client,
+                address,
+                timeout_seconds=self.settings.call_timeout_seconds,
+                only_reads=only_reads,
             )
         except BaseException:
             await self.close()
@@ -175,6 +181,10 @@ class Coordinator:
         warn_of_risks(info, self.address)
         return str(info["run_id"])
 
+    def deadline(self) -> asyncio.Timeout:
+        """Return a block that ends with TimeoutError after the deadline of a call."""
+        return asyncio.timeout(self.settings.call_timeout_seconds)
+
     async def is_registered(self, keys: ShardKeys) -> bool:
         """Return whether any member has registered a request shard's provider/model.
 
@@ -182,7 +192,7 @@ class Coordinator:
             CoordinatorError: the server could not be used.
         """
         try:
-            async with asyncio.timeout(self.settings.call_timeout_seconds):
+            async with self.deadline():
                 return bool(await self.client.exists(keys["aliases"]))
         except (RedisError, OSError) as error:
             raise connection_error(error, self.address, f"looking for {keys.tag}") from error
@@ -193,8 +203,16 @@ class Coordinator:
         await publish_scripts(self.patient)
 
     async def shards(self) -> list[str]:
-        """Return the tags of all shards that any member ever joined, sorted."""
-        tags = await self.client.smembers(SHARDS_KEY)
+        """Return the tags of all shards that any member ever joined, sorted.
+
+        Raises:
+            CoordinatorError: the server could not be used.
+        """
+        try:
+            async with self.deadline():
+                tags = await self.client.smembers(SHARDS_KEY)
+        except (RedisError, OSError) as error:
+            raise connection_error(error, self.address, "listing the shards") from error
         return sorted(tag.decode(errors="backslashreplace") for tag in tags)
 
     async def live_shards(self, prefix: str) -> list[str]:
@@ -207,11 +225,12 @@ class Coordinator:
             CoordinatorError: the server could not be used.
         """
         try:
-            tags = [tag for tag in await self.shards() if tag.startswith(prefix)]
-            pipe = self.client.pipeline(transaction=False)
-            for tag in tags:
-                pipe.exists(ShardKeys(tag, ())["meta"])
-            exist = await pipe.execute()
+            async with self.deadline():
+                tags = [tag for tag in await self.shards() if tag.startswith(prefix)]
+                pipe = self.client.pipeline(transaction=False)
+                for tag in tags:
+                    pipe.exists(ShardKeys(tag, ())["meta"])
+                exist = await pipe.execute()
         except (RedisError, OSError) as error:
             raise connection_error(error, self.address, "listing the shards") from error
         return [tag.removeprefix(prefix) for tag, n in zip(tags, exist, strict=True) if n]
@@ -224,10 +243,11 @@ class Coordinator:
         """
         which = script(name)
         try:
-            try:
-                reply = await self.client.evalsha_ro(which.sha, len(keys), *keys, *args)
-            except NoScriptError:
-                reply = await self.client.eval_ro(which.text, len(keys), *keys, *args)
+            async with self.deadline():
+                try:
+                    reply = await self.client.evalsha_ro(which.sha, len(keys), *keys, *args)
+                except NoScriptError:
+                    reply = await self.client.eval_ro(which.text, len(keys), *keys, *args)
         except (RedisError, OSError) as error:
             raise reading_error(which, keys, error, self.address) from error
         return bytes(reply)

@@ -104,6 +104,7 @@ class FaultyProxy:
         self._losses: deque[Loss] = deque()
         self._hangs_up = False
         self._refusal = b""
+        self._refuses_all = False
         self._subscribers_refused = False
 
     async def __aenter__(self) -> Self:
@@ -131,12 +132,13 @@ class FaultyProxy:
         if self._listener is not None:
             self._listener.close()
             self._listener = None
-        self._cut_all()
+        self.cut_all()
 
     async def accept(self) -> None:
         """Take connections, again, and serve them."""
         self._hangs_up = False
         self._refusal = b""
+        self._refuses_all = False
         if self._listener is None:
             self._listener = await asyncio.start_unix_server(self._accepted, self._path)
 
@@ -151,11 +153,16 @@ class FaultyProxy:
     def hang_up(self) -> None:
         """Take connections, and cut each at its first batch or subscription, until ``accept``."""
         self._hangs_up = True
-        self._cut_all()
+        self.cut_all()
 
     def answer_with(self, refusal: str) -> None:
         """Answer every batch with an error, as if it came from the server, until ``accept``."""
         self._refusal = b"-%b\r\n" % refusal.encode()
+
+    def answer_all_with(self, refusal: str) -> None:
+        """Answer every command with an error, until ``accept``."""
+        self.answer_with(refusal)
+        self._refuses_all = True
 
     def mute_pushes(self) -> None:
         """Lose every message to a subscriber from now on."""
@@ -207,7 +214,8 @@ class FaultyProxy:
 
     # -- passing on
 
-    def _cut_all(self) -> None:
+    def cut_all(self) -> None:
+        """Cut every connection; new ones are taken."""
         for connection in self._connections:
             connection.cut()
 
@@ -238,7 +246,7 @@ class FaultyProxy:
                 subscribes = command[0].upper() in _SUBSCRIBE
                 if self._hangs_up and (batch is not None or subscribes):
                     return
-                if self._refusal and batch is not None:
+                if self._refusal and (batch is not None or self._refuses_all):
                     connection.client[1].write(self._refusal)
                     continue
                 if self._sprung(batch, {Fault.CUT_BEFORE}):

@@ -18,7 +18,7 @@ from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import SCHEMA_VERSION, request_shard
 from forebay.coordinator.requests.snapshots import REQUEST_TAG
 from forebay.coordinator.scripts.composing import script
-from forebay.coordinator.server.refusals import connection_error, refusal
+from forebay.coordinator.server.refusals import connection_error, is_passing, refusal
 
 
 async def reset_window(coordinator: Coordinator, resource: RequestResourceKey) -> int:
@@ -92,13 +92,14 @@ async def _call(
     keys = request_shard(provider_model).all
     args = [*keys, SCHEMA_VERSION, operation, subject]
     try:
-        try:
-            reply = await coordinator.client.evalsha(operate.sha, len(keys), *args)
-        except NoScriptError:
-            reply = await coordinator.client.eval(operate.text, len(keys), *args)
-    except NoPermissionError as error:
-        raise connection_error(error, coordinator.address, f"asking for {operation}") from error
+        async with coordinator.deadline():
+            try:
+                reply = await coordinator.client.evalsha(operate.sha, len(keys), *args)
+            except NoScriptError:
+                reply = await coordinator.client.eval(operate.text, len(keys), *args)
     except ResponseError as error:
+        if isinstance(error, NoPermissionError) or is_passing(error):
+            raise connection_error(error, coordinator.address, f"asking for {operation}") from error
         if str(error).startswith("NOSHARD"):
             raise await _no_such_provider_model(coordinator, provider_model) from error
         raise refusal(operate, keys, error) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -40,26 +41,30 @@ class Check:
     remedy: str = ""
 
 
-async def examine(client: Any, address: ServerAddress) -> list[Check]:
+async def examine(
+    client: Any, address: ServerAddress, *, timeout_seconds: float = 5.0
+) -> list[Check]:
     """Look at a server: INFO, TIME and FUNCTION LIST, nothing else.
 
     Args:
         client: asyncio's, of the server.
         address: the server.
+        timeout_seconds: bound of the whole.
 
     Raises:
         CoordinatorUnavailable: it does not answer.
         ConfigurationError: it forbids INFO or TIME.
     """
     try:
-        info = await client.info(*SECTIONS)
-        asked_at = time.time()
-        seconds, microseconds = await client.time()
-        answered_at = time.time()
-        try:
-            codes = codes_of(await client.function_list(library="forebay_*", withcode=True))
-        except NoPermissionError:
-            codes = None
+        async with asyncio.timeout(timeout_seconds):
+            info = await client.info(*SECTIONS)
+            asked_at = time.time()
+            seconds, microseconds = await client.time()
+            answered_at = time.time()
+            try:
+                codes = codes_of(await client.function_list(library="forebay_*", withcode=True))
+            except NoPermissionError:
+                codes = None
     except (RedisError, OSError) as error:
         raise connection_error(error, address, "examining it") from error
     ahead_seconds = seconds + microseconds / 1e6 - (asked_at + answered_at) / 2

@@ -32,6 +32,8 @@ from forebay.coordinator.supervision import Guard, name_of
 MEMBERS_PER_SECOND: Final = 1000
 """Heartbeats per second that a shard is asked to serve at most."""
 
+STOP_SECONDS: Final = 0.2
+"""A heartbeat under way has this long to end by itself when the process leaves."""
 AGAIN_SECONDS: Final = 1.0
 """Between two tries of what failed, unless a tenth of the TTL is shorter."""
 
@@ -99,7 +101,10 @@ class Heartbeat:
         self._changed.set()
         try:
             if self._thread is not None:
-                await asyncio.to_thread(self._thread.join)
+                await asyncio.to_thread(self._thread.join, STOP_SECONDS)
+                if self._thread.is_alive():  # it waits for an answer: take that away
+                    self._guard.call(self._client.connection_pool.disconnect)
+                    await asyncio.to_thread(self._thread.join, STOP_SECONDS)
         finally:
             self._client.close()
             for membership in list(self._memberships.values()):
@@ -193,7 +198,11 @@ class Heartbeat:
         ]
         try:
             members = self._ask(len(keys), *args)
-        except (RedisError, OSError) as error:
+        except Exception as error:
+            if self._stopped:
+                return  # its connection was taken away
+            if not isinstance(error, RedisError | OSError):
+                raise
             self._note_failure(membership, error)
             return
         self._note_success(membership)

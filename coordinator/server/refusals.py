@@ -173,6 +173,11 @@ def connection_error(
                 f"{EXPECTED_SERVER}; is it running, and is the URL right? A private server on this "
                 "machine needs no setup: embedded://"
             )
+        case ResponseError() if is_passing(error):
+            return CoordinatorUnavailable(
+                f"the server at {address} cannot serve now, {attempt} ({cause}); it is a replica,"
+                " lacks one, or runs a long script; try again, or see what it does."
+            )
         case _:
             return ConfigurationError(
                 f"the server at {address} answered {attempt} with an error ({cause}); expected "

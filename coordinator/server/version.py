@@ -41,7 +41,11 @@ class ServerVersion:
 
 
 async def check_server(
-    client: aioredis.Redis, address: ServerAddress, *, timeout_seconds: float = 5.0
+    client: aioredis.Redis,
+    address: ServerAddress,
+    *,
+    timeout_seconds: float = 5.0,
+    only_reads: bool = False,
 ) -> ServerVersion:
     """Asks the server for its version, once, and refuses one that is too old.
 
@@ -49,6 +53,7 @@ async def check_server(
         client: a client of ``address``; it stays open, on failure too.
         address: named, with its password masked, in messages.
         timeout_seconds: bound of the whole, name lookup and login included.
+        only_reads: whether nothing is to be written, so that a replica will do.
 
     Returns:
         The version.
@@ -71,7 +76,8 @@ async def check_server(
     version = parse_server_version(info)
     require_supported(version, address)
     require_single(info, address)
-    require_primary(info, address)
+    if not only_reads:
+        require_primary(info, address)
     return version
 
 

@@ -11,7 +11,7 @@ import contextlib
 from functools import partial
 from typing import Any, TypeVar
 
-from redis.exceptions import ResponseError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from forebay.contracts.errors import CoordinatorFull, CoordinatorUnavailable, ForebayError
 from forebay.coordinator.coordinator import Coordinator
@@ -215,7 +215,10 @@ class Session:
 
     def _on_reply(self, reply: Any) -> None:
         is_result = isinstance(reply, bytes | list)
-        if self._batches.under_way and (is_result or self._doubt.is_refusal(reply)):
+        # Releases need no memory: a server that refuses them for want of it is asked again later.
+        is_full = isinstance(reply, OutOfMemoryError) and self._batches.is_freeing
+        is_answer = is_result or (not is_full and self._doubt.is_refusal(reply))
+        if self._batches.under_way and is_answer:
             self._take_answer(reply)
         else:
             # Another connection may do better, as it may find another primary, or load the scripts.

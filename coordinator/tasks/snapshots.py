@@ -204,7 +204,8 @@ async def count_serving(coordinator: Coordinator, name: str, function: str) -> i
     """
     functions = pool_shard(name)["functions"]
     try:
-        found = await coordinator.client.hget(functions, check_id("function", function))
+        async with coordinator.deadline():
+            found = await coordinator.client.hget(functions, check_id("function", function))
     except (RedisError, OSError) as error:
         raise connection_error(error, coordinator.address, "counting workers") from error
     return int(found or 0)
@@ -220,8 +221,9 @@ async def pool_lines(coordinator: Coordinator, name: str) -> list[str]:
     keys = pool_shard(name).all
     show = script("tasks/show")
     try:
-        reply = coordinator.client.eval_ro(show.text, len(keys), *keys, str(MAX_ROWS))
-        lines = await cast("Awaitable[list[bytes]]", reply)
+        async with coordinator.deadline():
+            reply = coordinator.client.eval_ro(show.text, len(keys), *keys, str(MAX_ROWS))
+            lines = await cast("Awaitable[list[bytes]]", reply)
     except (RedisError, OSError) as error:
         raise reading_error(show, keys, error, coordinator.address) from error
     return [line.decode() for line in lines]

@@ -36,7 +36,7 @@ def doctor_command(url: str) -> None:
 
 
 async def _examine(url: str) -> list[Check]:
-    async with await Coordinator.open(url) as coordinator:
+    async with await Coordinator.open(url, only_reads=True) as coordinator:
         return await examine(coordinator.client, coordinator.address)
 
 

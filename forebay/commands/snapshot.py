@@ -30,7 +30,7 @@ def snapshot_command(url: str, as_json: bool, watch: bool) -> None:
 
 async def _show(url: str, *, as_json: bool, watch: bool) -> bool:
     """Print all there are; return whether each could be read."""
-    async with await Coordinator.open(url) as coordinator:
+    async with await Coordinator.open(url, only_reads=True) as coordinator:
         pressure = RequestPressureSnapshotProvider(coordinator)
         while True:
             keys = await pressure.used()

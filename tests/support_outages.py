@@ -1,0 +1,163 @@
+"""Faults of a server, and the calls that must end within their deadline under each of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+import forebay
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.requests.operating import set_override_cap
+from forebay.coordinator.server.examination import examine
+from forebay.coordinator.tasks.controller import TaskAdmissionController
+from forebay.coordinator.tasks.snapshots import pool_lines
+from tests.contract.chat_domain import CHAT, MODEL, item
+from tests.support_proxy import FaultyProxy
+from tests.support_tasks import task
+
+T = TypeVar("T")
+
+OTHER: Final = forebay.ProviderModelKey(provider_name="p", model_id="other")
+
+
+def _everything(error: str) -> Callable[[FaultyProxy], None]:
+    return lambda proxy: proxy.answer_all_with(error)
+
+
+def _batches(error: str) -> Callable[[FaultyProxy], None]:
+    return lambda proxy: proxy.answer_with(error)
+
+
+def _reconnecting(error: str) -> Callable[[FaultyProxy], None]:
+    def begin(proxy: FaultyProxy) -> None:
+        proxy.answer_all_with(error)
+        proxy.cut_all()
+
+    return begin
+
+
+FAULTS: Final[dict[str, Callable[[FaultyProxy], None]]] = {
+    "it is gone": FaultyProxy.refuse,
+    "it accepts, and says nothing (SIGSTOP, a network that swallows)": FaultyProxy.stall,
+    "it hangs up": FaultyProxy.hang_up,
+    "READONLY": _batches("READONLY You can't write against a read only replica."),
+    "NOREPLICAS": _batches("NOREPLICAS Not enough good replicas to write."),
+    "full memory": _batches("OOM command not allowed when used memory > 'maxmemory'."),
+    "LOADING": _reconnecting("LOADING Redis is loading the dataset in memory"),
+    "a busy script": _everything("BUSY Redis is busy running a script."),
+    "maxclients": _reconnecting("ERR max number of clients reached"),
+    "another password": _reconnecting("NOAUTH Authentication required."),
+}
+"""By name, what a proxy does."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Caller:
+    """A member of a shard and of a pool behind a proxy, with a lease to give back."""
+
+    url: str
+    settings: forebay.MemberSettings
+    coordinator: Coordinator
+    requests: forebay.AdaptiveRequestAdmissionController
+    tasks: TaskAdmissionController
+    lease: forebay.RequestAdmissionLease
+
+    async def connect(self) -> None:
+        async with forebay.connect(self.url, self.settings):
+            pass
+
+    async def leave(self) -> None:
+        """Close a controller of this connection that has joined."""
+        await self.requests.close()
+
+
+CALLS: Final[dict[str, Callable[[Caller], Awaitable[object]]]] = {
+    "acquire": lambda caller: caller.requests.acquire(item()),
+    "acquire, first of a model": lambda caller: caller.requests.acquire(
+        forebay.RequestAdmissionItem(
+            resource=forebay.RequestResourceKey(
+                provider_model=forebay.ProviderModelKey(provider_name="p", model_id="third")
+            )
+        )
+    ),
+    "try_acquire": lambda caller: caller.requests.try_acquire(item()),
+    "release": lambda caller: caller.requests.release(caller.lease, forebay.SUCCESS),
+    "register": lambda caller: caller.requests.register(OTHER, "main", 2),
+    "submit": lambda caller: caller.tasks.queue.submit(task("a")),
+    "connect": Caller.connect,
+    "snapshot": lambda caller: caller.requests.pressure.snapshot(CHAT),
+    "snapshots": lambda caller: caller.requests.pressure.snapshots(),
+    "audit": lambda caller: caller.requests.pressure.audit(MODEL),
+    "show of a pool": lambda caller: pool_lines(caller.coordinator, "default"),
+    "doctor": lambda caller: examine(
+        caller.coordinator.client,
+        caller.coordinator.address,
+        timeout_seconds=caller.settings.call_timeout_seconds,
+    ),
+    "an operator's cap": lambda caller: set_override_cap(caller.coordinator, MODEL, 3),
+}
+"""By name, what is called; ``leave`` is called last of all."""
+
+
+async def _tried(call: Callable[[], Awaitable[T]]) -> T:
+    """Return what a call to a server that works returns, tried until it does so in time."""
+    while True:
+        with contextlib.suppress(forebay.CoordinatorUnavailable):
+            return await call()
+
+
+@contextlib.asynccontextmanager
+async def caller_behind(
+    proxy: FaultyProxy, settings: forebay.MemberSettings
+) -> AsyncIterator[Caller]:
+    """Open a caller, and let it be served once."""
+    async with await Coordinator.open(proxy.url, settings) as coordinator:
+        requests = forebay.AdaptiveRequestAdmissionController(coordinator)
+        tasks = TaskAdmissionController(coordinator, "default")
+        try:
+            # However loaded this machine is: deadlines are short here.
+            await _tried(lambda: requests.register(MODEL, "main", 4))
+            await _tried(lambda: tasks.queue.submit(task("first")))
+            lease = await _tried(lambda: requests.acquire(item()))
+            await _tried(lambda: requests.pressure.snapshot(CHAT))
+            yield Caller(
+                url=proxy.url,
+                settings=settings,
+                coordinator=coordinator,
+                requests=requests,
+                tasks=tasks,
+                lease=lease,
+            )
+        finally:
+            proxy.flow()
+            await proxy.accept()
+            await tasks.close()
+            await requests.close()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """How a call ended.
+
+    Attributes:
+        seconds: after how long.
+        how: the type of what it raised, or of what it returned.
+    """
+
+    seconds: float
+    how: type
+
+
+async def measured(call: Awaitable[object], most_seconds: float) -> Ended:
+    """Return how a call ended; TimeoutError where it hangs for ``most_seconds``."""
+    began_at = time.monotonic()
+    async with asyncio.timeout(most_seconds):
+        try:
+            how = type(await call)
+        except forebay.ForebayError as error:
+            how = type(error)
+    return Ended(seconds=time.monotonic() - began_at, how=how)
