@@ -194,7 +194,8 @@ class FaultyProxy:
         reader, writer = await asyncio.open_unix_connection(self._server_path)
         replies = hiredis.Reader()
         try:
-            writer.write(hiredis.pack_command(batch.command))
+            command: Any = batch.command
+            writer.write(hiredis.pack_command(command))
             while (reply := replies.gets()) is False:
                 replies.feed(await reader.read(_CHUNK))
             return reply

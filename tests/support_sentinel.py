@@ -10,7 +10,7 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import redis
 
@@ -39,6 +39,7 @@ class Watched:
         process: the primary's.
         primary: a client of the primary.
         replica: a client of the replica.
+        sentinel: a client of the Sentinel.
     """
 
     url: str
@@ -46,6 +47,7 @@ class Watched:
     process: subprocess.Popen[bytes]
     primary: redis.Redis
     replica: redis.Redis
+    sentinel: redis.Redis
 
     def kill_primary(self) -> None:
         """Kill the primary while calls are under way, and let its replica miss no write.
@@ -63,7 +65,8 @@ class Watched:
     def is_promoted(self) -> bool:
         """Whether the replica is the primary."""
         try:
-            role: str = self.replica.info("replication")["role"]
+            replica: Any = self.replica
+            role: str = replica.info("replication")["role"]
         except redis.ConnectionError:  # it is being promoted, and closes its connections
             return False
         return role == "master"
@@ -117,4 +120,11 @@ def watched_primary(folder: Path, down_after_ms: int = 500) -> Iterator[Watched]
         asyncio.run(wait_until(is_whole, timeout=30))
         own = stack.enter_context(redis.Redis(host=HOST, port=primary))
         url = f"redis+sentinel://{HOST}:{sentinel}/{SERVICE}"
-        yield Watched(url=url, replica_port=replica, process=first, primary=own, replica=client)
+        yield Watched(
+            url=url,
+            replica_port=replica,
+            process=first,
+            primary=own,
+            replica=client,
+            sentinel=teller,
+        )

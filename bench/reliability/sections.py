@@ -90,5 +90,12 @@ def chaos(_is_smoke: bool) -> str:
     )
 
 
-SECTIONS: Final[dict[str, Section]] = {"chaos": chaos, "scale": scale}
+def outage_modes(is_smoke: bool) -> str:
+    """Outages: calls while the server is away, failovers, and who comes back when."""
+    from bench.reliability.outages import outages  # noqa: PLC0415 - uses what the tests share
+
+    return f"{measured_on()}\n\n{outages(is_smoke)}"
+
+
+SECTIONS: Final[dict[str, Section]] = {"chaos": chaos, "outages": outage_modes, "scale": scale}
 """By name, as the document has them. A new section is a function here, two comments there."""

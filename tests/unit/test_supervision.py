@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -40,6 +42,24 @@ def raise_type_error(*_: Any) -> None:
 
 
 # -- pauses
+
+
+def tries_after(away_seconds: float) -> float:
+    """Return when a member tries first once the server is back, from its return on."""
+    at, failures = 0.0, 0
+    while at < away_seconds:
+        failures += 1
+        at += pause_seconds(failures)
+    return at - away_seconds
+
+
+def test_500_members_come_back_one_by_one_after_a_long_outage(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("redis.backoff.random", random.Random(16))
+    tries = [tries_after(60.0) for _ in range(500)]
+    assert max(tries) <= 1.0
+    assert max(Counter(int(at / 0.1) for at in tries).values()) <= 125
 
 
 @pytest.mark.parametrize("failures", [1, 10, 1024, 10**6])

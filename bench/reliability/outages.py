@@ -1,0 +1,208 @@
+"""How calls end while the server is away, how fast failovers are followed, who comes back when."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import shutil
+import signal
+import tempfile
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import forebay
+from bench.reliability.document import table
+from forebay.coordinator.logs import Logger
+from forebay.coordinator.server.address import UnixAddress
+from forebay.coordinator.server.availability import Availability
+from forebay.coordinator.server.connections import open_async
+from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.server.embedded_files import make_runtime_dir
+from forebay.coordinator.server.libraries import Libraries
+from forebay.coordinator.server.link import Link
+from forebay.coordinator.supervision import Guard
+from tests.contract.chat_domain import MODEL, item
+from tests.support import wait_until
+from tests.support_outages import CALLS, FAULTS, Caller, Ended, caller_behind, measured
+from tests.support_proxy import FaultyProxy
+from tests.support_sentinel import SERVICE, Watched, watched_primary
+
+DEADLINE_SECONDS: Final = 0.4
+HANG_SECONDS: Final = 30.0
+BUCKET_SECONDS: Final = 0.1
+AT_FAILOVERS: Final = (
+    "Two members under load behind a Sentinel, from the instant at which it names the new primary:"
+)
+AT_RETURN: Final = (
+    "{members} members that lost the server at one instant, {away:g} s ago, when it takes"
+    " connections again and closes each: tries to connect in a tenth of a second, most {most}, mean"
+    " {mean:.0f}."
+)
+SETTINGS: Final = forebay.MemberSettings(
+    ttl_seconds=3600.0, call_timeout_seconds=DEADLINE_SECONDS, recheck_seconds=0.2
+)
+
+
+async def longest_calls(faults: list[str]) -> dict[str, dict[str, Ended]]:
+    """Return how each call ended under each fault, each made alone, by fault and call."""
+    found: dict[str, dict[str, Ended]] = {}
+    for fault in faults:
+        found[fault] = {}
+        for name, call in [*CALLS.items(), ("leave", Caller.leave)]:
+            with EmbeddedServer() as server:
+                async with FaultyProxy(server.url) as proxy, caller_behind(proxy, SETTINGS) as one:
+                    FAULTS[fault](proxy)
+                    found[fault][name] = await measured(call(one), HANG_SECONDS)
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Followed:
+    """How members followed a failover.
+
+    Attributes:
+        seconds: from the instant at which the Sentinel named the new primary to the first grant.
+        is_in_order: whether the audit of the shard agreed afterwards.
+    """
+
+    seconds: float
+    is_in_order: bool
+
+
+async def follow(watched: Watched, fault: str) -> Followed:
+    """Let two members under load follow a failover."""
+    settings = forebay.MemberSettings(ttl_seconds=3.0)
+    grants: list[float] = []
+    async with (
+        forebay.connect(watched.url, settings) as one,
+        forebay.connect(watched.url, settings) as other,
+    ):
+        for requests in (one, other):
+            await requests.register(MODEL, "main", 4)
+
+        async def call(requests: Any) -> None:
+            while True:
+                with contextlib.suppress(forebay.CoordinatorError):
+                    lease = await requests.acquire(item())
+                    grants.append(time.monotonic())
+                    await requests.release(lease, forebay.SUCCESS)
+                await asyncio.sleep(0.001)
+
+        callers = [asyncio.create_task(call(requests)) for requests in (one, other) * 4]
+        await wait_until(lambda: len(grants) >= 100)
+        if fault == "killed":
+            watched.kill_primary()
+        else:
+            watched.process.send_signal(signal.SIGSTOP)
+        await wait_until(lambda: _is_named(watched), HANG_SECONDS)
+        named_at = time.monotonic()
+        await wait_until(lambda: grants[-1] > named_at, HANG_SECONDS)
+        first = next(at for at in grants if at > named_at)
+        for caller in callers:
+            caller.cancel()
+        await asyncio.gather(*callers, return_exceptions=True)
+        is_in_order = False
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(HANG_SECONDS):
+                while not is_in_order:
+                    is_in_order = (await one.pressure.audit(MODEL)).ok
+    return Followed(seconds=first - named_at, is_in_order=is_in_order)
+
+
+def _is_named(watched: Watched) -> bool:
+    """Whether the Sentinel names the replica as the primary."""
+    sentinel: Any = watched.sentinel
+    named = sentinel.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
+    return int(named[1]) == watched.replica_port
+
+
+def failovers() -> dict[str, Followed]:
+    """Return how members followed each fault of the primary."""
+    found = {}
+    for fault in ("killed", "stopped"):
+        with tempfile.TemporaryDirectory() as folder, watched_primary(Path(folder)) as watched:
+            found[fault] = asyncio.run(follow(watched, fault))
+    return found
+
+
+async def come_back(members: int, away_seconds: float, seen_seconds: float = 3.0) -> list[int]:
+    """Return how many members tried to connect in each tenth of a second after an outage.
+
+    All lose the server at the same instant. It takes their connections and closes them, so that
+    each tries again: the worst that a server which is starting can do.
+    """
+    folder = make_runtime_dir()
+    address = UnixAddress(path=str(folder / "server.sock"))
+    guard, availability = Guard(Logger("forebay.bench")), Availability(address)
+    clients = [open_async(address, socket_timeout_seconds=None) for _ in range(members)]
+
+    async def opened() -> None:
+        """Never called: no connection lasts."""
+
+    links = [
+        Link(
+            client, Libraries(), (), name=f"member-{number}", guard=guard,
+            state=availability.connection("calls"), timeout_seconds=5.0,
+            on_reply=lambda _reply: None, on_open=opened, on_refused=lambda _error: None,
+            on_repaired=lambda: None, on_lost=lambda _error: None,
+        )
+        for number, client in enumerate(clients)
+    ]  # fmt: skip
+    for link in links:
+        link.repair()
+    await asyncio.sleep(away_seconds)
+    counts: Counter[int] = Counter()
+    began_at = time.monotonic()
+
+    def accepted(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        counts[int((time.monotonic() - began_at) / BUCKET_SECONDS)] += 1
+        writer.close()
+
+    async with await asyncio.start_unix_server(accepted, address.path):
+        await asyncio.sleep(seen_seconds)
+    await asyncio.gather(*(link.stop() for link in links))
+    for client in clients:
+        await client.aclose()
+    shutil.rmtree(folder)
+    return [counts[bucket] for bucket in range(round(seen_seconds / BUCKET_SECONDS))]
+
+
+def calls_table(found: dict[str, dict[str, Ended]]) -> str:
+    """Return the longest call under each fault."""
+    rows = []
+    for fault, ends in found.items():
+        longest = max(ends, key=lambda name: ends[name].seconds)
+        seconds = ends[longest].seconds
+        is_within = seconds <= DEADLINE_SECONDS + 0.5
+        rows.append(
+            (fault, str(len(ends)), f"{seconds:.2f} s", longest, "yes" if is_within else "**no**")
+        )
+    return table(("the server", "calls", "longest", "which", "within deadline + 0.5 s"), rows)
+
+
+def outages(is_smoke: bool) -> str:
+    """Calls while the server is away, failovers, and who comes back when."""
+    found = asyncio.run(longest_calls([*FAULTS][:2] if is_smoke else [*FAULTS]))
+    followed = {} if is_smoke else failovers()
+    members, away_seconds = (20, 1.0) if is_smoke else (500, 30.0)
+    counts = asyncio.run(come_back(members, away_seconds))
+    lines = [
+        (f"the primary is {fault}", f"{one.seconds:.2f} s", "yes" if one.is_in_order else "**no**")
+        for fault, one in followed.items()
+    ]
+    parts = [
+        f"Each call alone, with a deadline of {DEADLINE_SECONDS:g} s:",
+        calls_table(found),
+        AT_FAILOVERS,
+        table(("fault", "first grant after", "audit agrees"), lines),
+        AT_RETURN.format(
+            members=members,
+            away=away_seconds,
+            most=max(counts),
+            mean=sum(counts) / len(counts),
+        ),
+    ]
+    return "\n\n".join(parts)
