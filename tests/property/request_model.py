@@ -133,12 +133,14 @@ class RequestModel(ModelState):
         if not lacks:
             return self._may_help(domain)
         longest = max((b for b in QuotaBudget if b in lacks), key=lambda budget: lacks[budget])
-        at_us = max(lacks[longest], self.windows[domain].blocked_until_us)
+        at_us = max(lacks[longest], self.windows[domain].blocked_until_us, self.opens_us(domain))
         return [at_us, at_us - self.now_us, "lacks_quota", longest.value]
 
     def _may_help(self, domain: RequestDomain) -> list[int]:
-        """When asking again may help, as an instant and from now: a cooldown ends."""
-        until_us = self.windows[domain].blocked_until_us
+        """When asking again may help, as an instant and from now: a cooldown or a minute ends."""
+        blocked_until_us = self.windows[domain].blocked_until_us
+        is_cooling = blocked_until_us > self.now_us
+        until_us = blocked_until_us if is_cooling else self.opens_us(domain)
         return [until_us, until_us - self.now_us] if until_us > self.now_us else [0, 0]
 
     def _remove(self, waiter: Waiter) -> None:
@@ -274,7 +276,7 @@ class RequestModel(ModelState):
         is_open = self.may_go(op.domain)
         if op.wait == 0:
             return ["denied", "queue_timeout", *self._timed_out(op.domain, op.cost)]
-        if may_help != [0, 0]:
+        if self.windows[op.domain].blocked_until_us > self.now_us:
             reason = "cooldown"
         elif self.queue.waiting(op.domain) or (is_open and not lacks):
             reason = "queued_waiters_ahead"

@@ -109,13 +109,18 @@ class ModelState:
         """Spec 03, *Eligible*, but for quotas: the domain is open."""
         window, in_flight = self.windows[domain], self.in_flight(domain)
         limit = min(window.limit_at(self.now_us), window.effective_max)
-        is_used_up = self.is_steady and minute.is_closed(window, in_flight, self.now_us)
         return (
             self.now_us >= window.blocked_until_us
             and in_flight < limit
             and self.in_flight() < self.static_cap
-            and not is_used_up
+            and not self.opens_us(domain)
         )
+
+    def opens_us(self, domain: RequestDomain) -> int:
+        """When the minute is over whose learned budget is used up; 0 where it is not used up."""
+        window, in_flight = self.windows[domain], self.in_flight(domain)
+        is_used_up = self.is_steady and minute.is_closed(window, in_flight, self.now_us)
+        return window.opened_us + minute.MINUTE_US if is_used_up else 0
 
     @property
     def is_steady(self) -> bool:
