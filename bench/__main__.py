@@ -3,6 +3,7 @@
 With ``--baseline REF`` it compares the checked out commit with another one instead.
 ``python -m bench simulate`` simulates a fleet's window,
 ``python -m bench shared-capacity`` runs fleets against providers that refuse,
+``python -m bench proxy`` measures the proxy beside LiteLLM's,
 ``python -m bench reliability`` writes the tables of docs/reliability.md.
 """
 
@@ -29,6 +30,7 @@ from bench import (
 )
 from bench.compare.command import FEWEST_PAIRS, USUAL_PAIRS, compare
 from bench.harness import new_event_loop
+from bench.proxies.command import proxy
 from bench.reliability.command import reliability
 from bench.shared_capacity.command import shared_capacity
 from bench.simulate.command import simulate
@@ -45,7 +47,12 @@ SCENARIOS = {
     "jobs": jobs,
 }
 
-COMMANDS = {"simulate": simulate, "shared-capacity": shared_capacity, "reliability": reliability}
+COMMANDS = {
+    "simulate": simulate,
+    "shared-capacity": shared_capacity,
+    "reliability": reliability,
+    "proxy": proxy,
+}
 """Benchmarks that take options of their own, as subcommands."""
 
 
@@ -85,7 +92,8 @@ def main(
     """Measure Forebay beside what it is compared with, on servers of its own.
 
     ``python -m bench simulate --help``: a fleet's window against simulated providers;
-    ``python -m bench shared-capacity --help``: against real ones that refuse.
+    ``python -m bench shared-capacity --help``: against real ones that refuse;
+    ``python -m bench proxy --help``: the proxy beside LiteLLM's.
     """
     if baseline is None and pairs is not None:
         raise click.UsageError("--pairs is for --baseline REF; --rounds repeats a scenario.")

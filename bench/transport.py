@@ -94,14 +94,16 @@ class _Provider(asyncio.Protocol):
             head, found, rest = self._kept.partition(b"\r\n\r\n")
             if not found:
                 return
-            length = int(head.lower().split(b"content-length: ", 1)[1].split(b"\r\n", 1)[0])
+            _, has_body, length_on = head.lower().partition(b"content-length: ")
+            length = int(length_on.split(b"\r\n", 1)[0]) if has_body else 0
             if len(rest) < length:
                 return
             self._kept = rest[length:]
             self._transport.write(_RESPONSE)
 
 
-async def _provide(orders: Orders) -> None:
+async def provide(orders: Orders) -> None:
+    """Serve a provider that answers at once; answer each order with its port."""
     server = await asyncio.get_running_loop().create_server(_Provider, "127.0.0.1", 0, backlog=1024)
     async for _order in orders:
         orders.answer(server.sockets[0].getsockname()[1])
@@ -173,7 +175,7 @@ def run(inputs: Inputs, progress: Progress) -> Outcome:
     Raises:
         InvariantBrokenError: something was left behind.
     """
-    with EmbeddedServer() as server, Fleet(1, _provide) as provider:
+    with EmbeddedServer() as server, Fleet(1, provide) as provider:
         (port,) = provider.ask({0: "port"})
         with Fleet(1, _call, server.url, port) as fleet:
             iterations = repeat(

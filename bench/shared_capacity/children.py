@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from bench.harness import InvariantBrokenError
 from forebay.contracts.errors import ConfigurationError
 
-START_SECONDS: Final = 120.0
+START_SECONDS: Final = 300.0
 STOP_SECONDS: Final = 20.0
 POLL_SECONDS: Final = 0.1
 
@@ -121,15 +121,15 @@ class LogCounts:
 
 
 @contextlib.contextmanager
-def child(command: Sequence[str], output: Path, **environment: str) -> Iterator[None]:
-    """Run a command for the length of the block, its output in a file."""
+def child(command: Sequence[str], output: Path, **environment: str) -> Iterator[int]:
+    """Run a command for the length of the block, its output in a file; yield its process id."""
     env = {"PATH": "/usr/bin:/bin", "HOME": str(output.parent), **environment}
     with (
         output.open("wb") as sink,
         subprocess.Popen(command, stdout=sink, stderr=subprocess.STDOUT, env=env) as process,
     ):
         try:
-            yield
+            yield process.pid
             if process.poll() is not None:
                 raise InvariantBrokenError(
                     f"{command[0]} ended with {process.returncode} during the run, expected it to"
@@ -178,7 +178,7 @@ def nginx(
     config = _filled("nginx.conf", folder, upstream_url, PORT=port, AT_ONCE_PORT=at_once_port)
     command = [find_nginx(), "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(config)]
     with child(command, folder / "nginx.out"):
-        _wait_for_answer(f"http://127.0.0.1:{port}/healthz", folder / "error.log")
+        wait_for_answer(f"http://127.0.0.1:{port}/healthz", folder / "error.log")
         counts = LogCounts(folder / "access.log", r"^(\d{3}) /v1/")
         yield f"http://127.0.0.1:{port if has_rate else at_once_port}/v1", counts
 
@@ -190,7 +190,7 @@ def haproxy(folder: Path, upstream_url: str) -> Iterator[tuple[str, Counting]]:
     config = _filled("haproxy.cfg", folder, upstream_url, PORT=port)
     output = folder / "haproxy.out"
     with child([find_haproxy(), "-db", "-f", str(config)], output):
-        _wait_for_answer(f"http://127.0.0.1:{port}/healthz", output)
+        wait_for_answer(f"http://127.0.0.1:{port}/healthz", output)
         yield f"http://127.0.0.1:{port}/v1", LogCounts(output, r"^(\d{3}) /v1/")
 
 
@@ -205,7 +205,7 @@ def litellm_proxy(folder: Path, program: Path) -> Iterator[tuple[str, Counting]]
     ]
     # It would fetch prices from the network, which none of this needs.
     with child(command, output, LITELLM_LOCAL_MODEL_COST_MAP="True", PYTHONUNBUFFERED="1"):
-        _wait_for_answer(f"http://127.0.0.1:{port}/health/liveliness", output)
+        wait_for_answer(f"http://127.0.0.1:{port}/health/liveliness", output)
         line = r'"POST /v1/chat/completions HTTP/1\.1" (\d{3})'
         yield f"http://127.0.0.1:{port}/v1", LogCounts(output, line)
 
@@ -220,7 +220,12 @@ def _wait_for_line(output: Path) -> str:
     raise _late(output)
 
 
-def _wait_for_answer(url: str, output: Path) -> None:
+def wait_for_answer(url: str, output: Path) -> None:
+    """Wait until something answers at a URL.
+
+    Raises:
+        ConfigurationError: not within `START_SECONDS`; the message has the last of its output.
+    """
     deadline = time.monotonic() + START_SECONDS
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     while time.monotonic() < deadline:

@@ -180,7 +180,11 @@ class Forwarder:
                 ),
                 headers=request_headers(scope["headers"], upstream.authority, body),
                 content=body,
-                extensions={"timeout": _TIMEOUTS, QUEUE_EXTENSION: call.wait},
+                extensions={
+                    "timeout": _TIMEOUTS,
+                    "target": destination.raw_path,  # as it came: a URL would quote some of it
+                    QUEUE_EXTENSION: call.wait,
+                },
             )
             response = await self._transport.handle_async_request(request)
         except Exception as error:

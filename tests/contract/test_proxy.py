@@ -48,10 +48,14 @@ async def test_the_request_arrives_as_it_was_sent_with_its_key_and_without_what_
         "te": "trailers",
     }
     async with proxying(redis_url, provider) as proxy:
-        answer = await proxy.call(headers=sent, path=f"{PATH}?api-version=1&x=%2Fa")
+        answer = await proxy.call(headers=sent, path=f"{PATH}?api-version=1&x=%2Fa|<{{b}}^`>")
     assert answer.status == 200
     (asked,) = provider.asked
-    assert (asked.method, asked.path, asked.body) == ("POST", f"{PATH}?api-version=1&x=%2Fa", ASKS)
+    assert (asked.method, asked.path, asked.body) == (
+        "POST",
+        f"{PATH}?api-version=1&x=%2Fa|<{{b}}^`>",
+        ASKS,
+    )
     assert asked.headers == {
         "host": provider.host,
         "content-type": "application/json",

@@ -112,3 +112,16 @@ def test_two_commits_are_built_and_compared_and_their_work_trees_are_gone(
         assert (why_not() or "under callgrind") in " ".join(text.split())
     trees = subprocess.check_output(["git", "-C", repository, "worktree", "list"], text=True)
     assert len(trees.splitlines()) == 1
+
+
+def test_the_proxy_keeps_its_books_at_a_provider_that_refuses(tmp_path: Path) -> None:
+    subprocess.run(
+        [sys.executable, "-m", "bench", "proxy", "--smoke", "--litellm", "none", "--out", tmp_path],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    found = json.loads((tmp_path / "proxy.json").read_text())
+    assert all(left["audit"]["ok"] for left in found["final_request_snapshot"].values())
+    assert set(found["final_request_snapshot"]) == {"bench/transport", "limited/transport"}
