@@ -26,7 +26,7 @@ STARTUP_SECONDS: Final = 0.1
 """From giving orders to the instant at which every process begins."""
 POLL_SECONDS: Final = 0.005
 
-Progress = Callable[[str], None]
+Progress = Callable[[str], object]
 Item = TypeVar("Item")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 from dataclasses import replace
 from statistics import median
@@ -36,7 +37,7 @@ def timed(inputs: jobs.Inputs) -> dict[str, Any]:
         redis.Redis.from_url(server.url) as client,
         Fleet(jobs.SUBMITTER + 1, serve, server.url) as fleet,
     ):
-        turns = jobs.Turns(fleet, client, server.url)
+        turns = jobs.Turns(fleet, client, server.url, sys.stderr.write)
         turns.rate("forebay", 1, max(2, inputs.jobs // 10))  # does not count
         before = counted(client)
         rate = turns.rate("forebay", 1, inputs.jobs)

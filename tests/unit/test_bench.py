@@ -273,9 +273,22 @@ def test_one_grant_that_handed_nothing_on_has_no_gap() -> None:
 
 
 def test_jobs_that_started_at_one_instant_have_no_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    turns = jobs.Turns(IDLE, StandIn(), "unix:///nowhere")
+    turns = jobs.Turns(IDLE, StandIn(), "unix:///nowhere", print)
     monkeypatch.setattr(turns, "_ended", lambda *_: [5.0, 5.0])
     assert turns.rate("forebay", 1, 2) is None
+
+
+def test_a_peer_whose_jobs_take_too_long_is_not_measured_and_forebays_end_the_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    said: list[str] = []
+    turns = jobs.Turns(IDLE, StandIn(), "unix:///nowhere", said.append)
+    monkeypatch.setattr(turns, "_is_reached", lambda *_: False)
+    assert turns.rate("arq", 1, 2) is None
+    assert turns.latencies("arq", jobs.SMOKE) == []
+    assert said[0].startswith("jobs: arq (poll 10 ms) did not end 2 jobs within 120 s")
+    with pytest.raises(InvariantBrokenError, match="expected each of 2 once"):
+        turns.rate("forebay", 1, 2)
 
 
 class StandIn:
@@ -283,6 +296,9 @@ class StandIn:
 
     def flushall(self) -> None:
         return None
+
+    def scan_iter(self, *_pattern: str, **_options: int) -> list[bytes]:
+        return []
 
 
 def test_one_duration_is_its_own_95th_percentile() -> None:
