@@ -42,6 +42,8 @@ CROWD, BESIDE, APART = "crowd", "beside", "apart"
 TENANTS: Final = ((CROWD, BESIDE), (APART,))
 """By process."""
 CALLERS_PER_TURN: Final = 100
+ENTER_SECONDS: Final = 600.0
+"""Above what all of a crowd take to ask on a busy machine."""
 PHASES: Final = {"entering": "while they ask", "waiting": "while they wait"}
 
 
@@ -157,7 +159,8 @@ def _round(url: str, inputs: Inputs) -> dict[str, float]:
     async def until_they_wait() -> None:
         async with await Coordinator.open(url) as coordinator:
             observer = RequestPressureSnapshotProvider(coordinator)
-            await wait_for_state(lambda: waits(observer), f"{inputs.waiters} waiters")
+            what = f"{inputs.waiters} waiters"
+            await wait_for_state(lambda: waits(observer), what, ENTER_SECONDS)
 
     with Fleet(2, _serve, url, inputs) as fleet, new_runner() as runner:
         for process, tenants in enumerate(TENANTS):

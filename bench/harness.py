@@ -233,16 +233,18 @@ def repeat(
 # -- the shared state
 
 
-async def wait_for_state(predicate: Callable[[], Awaitable[bool]], what: str) -> None:
+async def wait_for_state(
+    predicate: Callable[[], Awaitable[bool]], what: str, seconds: float = 60.0
+) -> None:
     """Wait until the shared state is as expected.
 
     Raises:
-        InvariantBrokenError: not within a minute.
+        InvariantBrokenError: not within the seconds.
     """
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + seconds
     while not await predicate():
         if time.monotonic() > deadline:
-            raise InvariantBrokenError(f"expected within a minute: {what}; please report it.")
+            raise InvariantBrokenError(f"expected within {seconds:g} s: {what}; please report it.")
         await asyncio.sleep(POLL_SECONDS)
 
 

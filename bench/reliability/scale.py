@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Final
 
 import redis
 
-from bench.harness import Fleet, Orders, new_runner, told, wait_for_state
+from bench.harness import Fleet, Orders, new_runner, told
 from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
 from forebay.contracts.requests import RequestAdmissionItem
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, request_shard
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
-from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.scripts.composing import script
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.server.heartbeat import MEMBERS_PER_SECOND
+from forebay.coordinator.server.libraries import Libraries
+from forebay.coordinator.server.membership import member_keys
 from forebay.coordinator.server.urls import parse_url
 
 PROVIDER_MODEL: Final = ProviderModelKey(provider_name="bench", model_id="scale")
 RESOURCE: Final = RequestResourceKey(provider_model=PROVIDER_MODEL)
 CAP: Final = 100_000
+LOOK_SECONDS: Final = 0.1
+"""Seldom, so that looking costs the server next to nothing."""
 SHORT_TTL: Final = MemberSettings(ttl_seconds=3.0)
-PATIENT: Final = MemberSettings(call_timeout_seconds=60.0)
-"""The usual TTL of 15 s, so that the interval is 5 s with up to 5,000 members."""
+USUAL: Final = MemberSettings()
+"""A TTL of 15 s, so that the interval is 5 s with up to 5,000 members."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,14 +39,14 @@ class Reclaimed:
     """What it cost the server to end what a killed process held.
 
     Attributes:
-        leases: that it held.
         seconds: from the kill until all were free.
-        calls: script calls that ended some of them, by milliseconds, the shortest first.
+        cpu_ms: the server's processor time meanwhile, of all it did, for each 200 leases.
+        calls_ms: the longest script calls, one for each 200 leases, by the clock on the wall.
     """
 
-    leases: int
     seconds: float
-    calls: tuple[float, ...]
+    cpu_ms: float
+    calls_ms: tuple[float, ...]
 
 
 async def _hold(orders: Orders, url: str, leases: int) -> None:
@@ -68,39 +73,38 @@ def reclaim(leases: int) -> Reclaimed:
 
 async def _watch_reclaim(fleet: Fleet, url: str, client: redis.Redis, leases: int) -> Reclaimed:
     async with await Coordinator.open(url, SHORT_TTL) as coordinator:
-        observer = RequestPressureSnapshotProvider(coordinator)
         controller = AdaptiveRequestAdmissionController(coordinator)
         await controller.register(PROVIDER_MODEL, "looks", CAP, told(CAP))
         client.config_set("slowlog-max-len", 100_000)
         client.config_set("slowlog-log-slower-than", 0)
         killed_at = fleet.kill(0)
         client.slowlog_reset()
+        cpu_before = _cpu_seconds(client)
 
-        async def is_free() -> bool:
-            return (await observer.global_snapshot(PROVIDER_MODEL)).aggregate_in_flight == 0
-
-        await wait_for_state(is_free, "all leases are free")
-        seconds = time.monotonic() - killed_at
+        leases_key = request_shard(PROVIDER_MODEL)["leases"]
+        while client.hlen(leases_key):  # noqa: ASYNC110 - the server has no event for it
+            await asyncio.sleep(LOOK_SECONDS)
+        seconds, cpu_seconds = time.monotonic() - killed_at, _cpu_seconds(client) - cpu_before
         entries: Any = client.slowlog_get(100_000)
         await controller.close()
     durations = sorted(
         entry["duration"] / 1e3 for entry in entries if entry["command"].startswith(b"FCALL")
     )
     ends = -(-leases // 200)  # the longest ones are those that ended 200 each
-    return Reclaimed(leases=leases, seconds=seconds, calls=tuple(durations[-ends:]))
+    return Reclaimed(
+        seconds=seconds,
+        cpu_ms=cpu_seconds * 1e3 / ends,
+        calls_ms=tuple(durations[-ends:]),
+    )
 
 
-async def _beat(members: int, seconds: float, url: str, client: redis.Redis) -> float:
-    async with AsyncExitStack() as stack:
-        for _ in range(members):
-            coordinator = await stack.enter_async_context(await Coordinator.open(url, PATIENT))
-            controller = AdaptiveRequestAdmissionController(coordinator)
-            await controller.register(PROVIDER_MODEL, "beats", CAP, told(CAP))
-            stack.push_async_callback(controller.close)
-        await asyncio.sleep(PATIENT.ttl_seconds / 3)  # joining is over, and all beat in turn
-        before, began = _cpu_seconds(client), time.monotonic()
-        await asyncio.sleep(seconds)
-        return (_cpu_seconds(client) - before) / (time.monotonic() - began)
+async def _load_libraries(url: str) -> Libraries:
+    """Give birth to the shard, and return the libraries that a member has loaded."""
+    async with await Coordinator.open(url) as coordinator:
+        controller = AdaptiveRequestAdmissionController(coordinator)
+        await controller.register(PROVIDER_MODEL, "beats", CAP, told(CAP))
+        await controller.close()
+        return coordinator.libraries
 
 
 def _cpu_seconds(client: redis.Redis) -> float:
@@ -109,13 +113,35 @@ def _cpu_seconds(client: redis.Redis) -> float:
 
 
 def heartbeats(members: int, seconds: float) -> float:
-    """Return the share of a core that a server spends on idle members.
+    """Return the share of a core that a server spends on so many members' heartbeats.
 
-    Their heartbeats, their looks for dead members and their connections are all there is.
+    They join and beat by the scripts of production, each once an interval of the usual TTL, over
+    one connection: what a heartbeat costs does not depend on who sends it.
     """
-    with (
-        EmbeddedServer() as server,
-        open_sync(parse_url(server.url)) as client,
-        new_runner() as runner,
-    ):
-        return runner.run(_beat(members, seconds, server.url, client))
+    keys = request_shard(PROVIDER_MODEL)
+    key_list = member_keys(keys)
+    ttl_us = round(USUAL.ttl_seconds * 1e6)
+    names = [f"light-{number}" for number in range(members)]
+    with EmbeddedServer() as server, open_sync(parse_url(server.url)) as client:
+        with new_runner() as runner:
+            libraries = runner.run(_load_libraries(server.url))
+
+        def call(name: str, *arguments: Any) -> None:
+            function = libraries.function(script(name))
+            client.fcall(function, len(key_list), *key_list, *arguments)
+
+        run_id: Any = client.info("server")
+        for name in names:
+            born = (SCHEMA_VERSION, run_id["run_id"], "light", KEEP_UNUSED_SHARD_MS)
+            call("member/join", name, ttl_us, *born)
+        before, began, beats = _cpu_seconds(client), time.monotonic(), 0
+        interval = max(USUAL.ttl_seconds / 3, members / MEMBERS_PER_SECOND)
+        while (elapsed := time.monotonic() - began) < seconds:
+            if beats < elapsed * members / interval:
+                call("member/heartbeat", names[beats % members], ttl_us, KEEP_UNUSED_SHARD_MS)
+                beats += 1
+            else:
+                time.sleep(interval / members / 2)
+        assert client.zcard(keys["members"]) >= members  # none was lost meanwhile
+        spent = _cpu_seconds(client) - before
+    return spent / beats * members / interval

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import sys
 import tempfile
@@ -11,6 +10,7 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
+from forebay.runtime import run_stoppable
 from tests.chaos.program import Found, Given, run
 from tests.chaos.schedule import KINDS, LOSING, USUAL, Fault, schedule
 
@@ -39,7 +39,7 @@ def main() -> int:
     kept.with_suffix(".schedule.json").write_text(_text([asdict(fault) for fault in faults]))
     with tempfile.TemporaryDirectory(prefix="fb-chaos-") as folder:
         given = Given(seconds=asked.seconds, seed=asked.seed)
-        found = asyncio.run(run(Path(folder), given, faults))
+        found = run_stoppable(run(Path(folder), given, faults))  # so that no process is left
         _report(found, faults)
         if found.differences:
             _keep(Path(folder), kept)

@@ -141,8 +141,22 @@ def _stopped(*roles: str) -> Inject:
     return inject
 
 
+async def _caller_killed(scene: Scene, fault: Fault) -> None:
+    """Kill a caller; the fault is over once the process that takes its place has called."""
+    victim = _victim(scene, fault, "caller")
+    killed = victim.process
+    scene.fleet.kill(victim)
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while victim.process is killed or not scene.fleet.has_called(victim):
+        if time.monotonic() > deadline:
+            return
+        await asyncio.sleep(0.1)
+
+
 async def _caller_blocked(scene: Scene, fault: Fault) -> None:
     victim = _victim(scene, fault, "caller")
+    if not scene.fleet.has_called(victim):
+        return  # it has just begun, and nothing of it could be blocked
     (scene.fleet.folder / "block").write_text(str(fault.seconds))
     victim.process.send_signal(signal.SIGUSR1)
     await asyncio.sleep(fault.seconds)  # its heartbeat goes on, so it keeps its leases
@@ -263,7 +277,7 @@ _INJECT: Final[dict[str, Inject]] = {
     "worker_stopped": _stopped("worker", "cells"),
     "worker_stopped_long": _stopped("worker", "cells"),
     "worker_blocked": _worker_blocked,
-    "caller_killed": _killed("caller"),
+    "caller_killed": _caller_killed,
     "caller_stopped": _stopped("caller"),
     "caller_stopped_long": _stopped("caller"),
     "caller_blocked": _caller_blocked,

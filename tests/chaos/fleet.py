@@ -136,6 +136,11 @@ class Fleet:
         if member.process.stdin is not None:
             member.process.stdin.close()
 
+    def has_called(self, caller: Member) -> bool:
+        """Whether a process of callers has had an answer."""
+        calls = self.folder / f"calls-{caller.process.pid}"
+        return calls.exists() and calls.stat().st_size > 0
+
     def kill(self, member: Member) -> None:
         """Kill a process; another takes its place."""
         member.process.kill()
