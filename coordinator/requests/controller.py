@@ -77,9 +77,9 @@ class AdaptiveRequestAdmissionController:
         self._shards = RequestShards(server, ignored if on_lease_lost is None else on_lease_lost)
         self._default_waits: dict[ProviderModelKey, float | None] = {}
 
-    def known(self) -> list[ProviderModelKey]:
-        """Return the provider/models that this process has used or registered."""
-        return list(self._shards)
+    def known(self, *, degraded: bool | None = None) -> list[ProviderModelKey]:
+        """Return the provider/models used or registered here; by choice those that are degraded."""
+        return self._shards.known(degraded)
 
     async def register(
         self,

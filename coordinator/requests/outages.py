@@ -110,6 +110,11 @@ class Outages:
             return wait
         return str(max(0, round((deadline - self._loop.time()) * 1e6)))
 
+    @property
+    def is_degraded(self) -> bool:
+        """Whether this member's part alone is used now."""
+        return self._local is not None and self._local.is_on
+
     # -- what the shard tells
 
     def on_registering(self) -> None:

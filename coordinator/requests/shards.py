@@ -57,6 +57,15 @@ class RequestShards(dict[ProviderModelKey, RequestShard]):
             shard.standby, shard.admit = outages, outages.acquire
         return shard
 
+    def known(self, degraded: bool | None) -> list[ProviderModelKey]:
+        """Return the provider/models of the shards.
+
+        Args:
+            degraded: True for those that go on with this member's part alone, as their server is
+                away; False for the others; None for all.
+        """
+        return [key for key, shard in self.items() if degraded in {None, _is_degraded(shard)}]
+
     async def is_known(self, provider_model: ProviderModelKey) -> bool:
         """Whether a shard is used here already, or any member has registered it.
 
@@ -130,3 +139,7 @@ class RequestShards(dict[ProviderModelKey, RequestShard]):
         closed = await asyncio.gather(*(shard.close() for shard in shards), return_exceptions=True)
         for error in filter(None, closed):
             raise error
+
+
+def _is_degraded(shard: RequestShard) -> bool:
+    return shard.standby is not None and shard.standby.is_degraded

@@ -22,6 +22,10 @@ Acquiring = Callable[[RequestAdmissionItem, str], Awaitable[RequestAdmissionDeci
 class Standby(Protocol):
     """Answers callers of one shard while its server is away."""
 
+    @property
+    def is_degraded(self) -> bool:
+        """Whether this member's part alone is used now."""
+
     def on_registering(self) -> None:
         """Note that a registration is sent with the next call."""
 

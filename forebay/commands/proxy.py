@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ipaddress
+from typing import Literal
 
 import click
 
 from forebay.commands.lines import say
 from forebay.commands.server_option import url_option
 from forebay.contracts.extras import require_extra
+from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.logs import Logger
 from forebay.runtime import run_async
 from forebay.serving import listen, root_url_of
@@ -51,6 +53,15 @@ _MEGABYTE = 1_000_000
     help="Longest wait of a call for its lease, in seconds; then it is answered with 429.",
 )
 @click.option(
+    "--on-unavailable",
+    type=click.Choice(["fail", "wait", "local_share"]),
+    default="fail",
+    show_default=True,
+    envvar="FOREBAY_ON_UNAVAILABLE",
+    show_envvar=True,
+    help="What calls get while the server is away: 503, a longer wait, or the proxy's part.",
+)
+@click.option(
     "--max-body-mb",
     type=click.IntRange(1, 4096),
     default=64,
@@ -78,6 +89,7 @@ def proxy_command(
     port: int,
     max_parallel_requests: int,
     queue_timeout: float,
+    on_unavailable: Literal["fail", "wait", "local_share"],
     max_body_mb: int,
     grace: int,
     token: str | None,
@@ -106,6 +118,7 @@ def proxy_command(
         upstreams=[parse_upstream(text) for text in upstreams],
         max_parallel_requests=max_parallel_requests,
         queue_seconds=queue_timeout,
+        member=MemberSettings(on_unavailable=on_unavailable),
         most_bytes=max_body_mb * _MEGABYTE,
         grace_seconds=grace,
         token=token or None,

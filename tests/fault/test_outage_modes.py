@@ -245,6 +245,7 @@ async def test_an_outage_is_told_once_when_parts_are_used_and_once_when_not(
             for _ in range(20):
                 lease = await soon(member.acquire(item()))
                 assert lease.degraded
+                assert member.known(degraded=True) == [MODEL]
                 assert (await member.release(lease, forebay.SUCCESS)).diagnostics == {
                     "degraded": True
                 }
@@ -252,6 +253,7 @@ async def test_an_outage_is_told_once_when_parts_are_used_and_once_when_not(
             await wait_until(lambda: "local_share_ended" in {entry["event"] for entry in logs})
             lease = await soon(member.acquire(item()))
             assert not lease.degraded
+            assert member.known(degraded=False) == member.known() == [MODEL]
             assert (await soon(member.release(lease, forebay.SUCCESS))).diagnostics == {}
     told = [entry for entry in logs if entry["event"].startswith("local_share")]
     assert [entry["event"] for entry in told] == ["local_share_began", "local_share_ended"]
