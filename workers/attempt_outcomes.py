@@ -9,7 +9,7 @@ from forebay.contracts.outcomes import SUCCESS, RequestReleaseOutcome
 from forebay.contracts.quotas import QuotaReading
 from forebay.contracts.requests import RequestAdmissionLease
 from forebay.coordinator.logs import Logger
-from forebay.coordinator.requests.attempts import classified
+from forebay.coordinator.requests.classifying import classified
 from forebay.workers.providers.answered import Answered, answer_of
 from forebay.workers.providers.budget_headers import quota_readings
 from forebay.workers.providers.classification import Classifier

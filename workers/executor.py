@@ -22,8 +22,8 @@ from forebay.contracts.outcomes import ReleaseResult, RequestOutcomeKind, Reques
 from forebay.contracts.quotas import QuotaReading
 from forebay.contracts.requests import RequestAdmissionItem, RequestAdmissionLease
 from forebay.coordinator.logs import Logger
-from forebay.coordinator.requests.attempts import UNCLASSIFIED
 from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
+from forebay.coordinator.requests.classifying import UNCLASSIFIED
 from forebay.workers.attempt_outcomes import AttemptOutcomes
 from forebay.workers.model_request import ModelRequest, call_of, item_of
 from forebay.workers.providers.classification import (

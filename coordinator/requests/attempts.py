@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from types import TracebackType
-from typing import Any, Final, ParamSpec, Self, TypeVar, cast
+from typing import Any, ParamSpec, Self, TypeVar, cast
 
 from forebay.contracts.checks import check_type, shown
 from forebay.contracts.errors import ConfigurationError
@@ -24,76 +24,11 @@ from forebay.contracts.requests import (
     RequestAdmissionLease,
     new_attempt_id,
 )
-from forebay.coordinator.logs import Logger
+from forebay.coordinator.requests.classifying import UNCLASSIFIED, outcome_of
 from forebay.coordinator.requests.threads import LoopCaller
-
-UNCLASSIFIED: Final = RequestReleaseOutcome(kind=RequestOutcomeKind.UNEXPECTED_EXCEPTION)
-"""The end of an attempt whose classifier was itself interrupted, so that nobody has said more."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
-
-log = Logger("forebay.requests")
-
-
-def classify_by_kind(error: Exception) -> RequestReleaseOutcome:
-    """Classify what a call raised without knowing any HTTP library.
-
-    `forebay.connect` passes a classifier that does know them
-    (``forebay.workers.providers.classification.DefaultClassifier``).
-    """
-    kind = RequestOutcomeKind.UNEXPECTED_EXCEPTION
-    if isinstance(error, TimeoutError):
-        kind = RequestOutcomeKind.PROVIDER_TIMEOUT
-    elif isinstance(error, ConnectionError):
-        kind = RequestOutcomeKind.PROVIDER_FAILURE
-    return RequestReleaseOutcome(kind=kind, diagnostics=_type_of(error))
-
-
-def outcome_of(error: BaseException, classify: ClassifyException) -> RequestReleaseOutcome:
-    """Read from what a block raised how its attempt ended; raises no `Exception`.
-
-    What is no `Exception` (cancellation, `GeneratorExit`, `KeyboardInterrupt`, `SystemExit`) ended
-    the attempt from outside and is ``local_cancelled``. The rest is the classifier's to say.
-    """
-    if not isinstance(error, Exception):
-        return RequestReleaseOutcome(
-            kind=RequestOutcomeKind.LOCAL_CANCELLED, diagnostics=_type_of(error)
-        )
-    return classified(lambda: classify(error), error=error)
-
-
-def classified(
-    classify: Callable[[], RequestReleaseOutcome],
-    *,
-    error: BaseException | None = None,
-    provider_status: int | None = None,
-) -> RequestReleaseOutcome:
-    """Return what a classifier says of an attempt; raises no `Exception`.
-
-    A classifier is the user's: one that fails, or says something else, costs no lease and hides
-    nothing. The attempt is then an ``unexpected_exception``.
-
-    Args:
-        classify: asks the classifier.
-        error: what the attempt raised, if it did.
-        provider_status: of the attempt's answer, where one came.
-    """
-    try:
-        outcome = classify()
-        check_type("the classifier's outcome", outcome, RequestReleaseOutcome)
-    except Exception as fault:  # noqa: BLE001 - as said above
-        log.warning("classifier_failed", error_type=type(fault).__qualname__)
-        return RequestReleaseOutcome(
-            kind=RequestOutcomeKind.UNEXPECTED_EXCEPTION,
-            provider_status=provider_status,
-            diagnostics={} if error is None else _type_of(error),
-        )
-    return outcome
-
-
-def _type_of(error: BaseException) -> dict[str, Any]:
-    return {"error_type": type(error).__qualname__}
 
 
 class RequestAttempt:

@@ -27,7 +27,8 @@ from forebay.contracts.requests import (
 )
 from forebay.contracts.settings import LARGEST_CAP, RequestAdmissionConfig
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.requests.attempts import RequestAttempt, classify_by_kind, limited
+from forebay.coordinator.requests.attempts import RequestAttempt, limited
+from forebay.coordinator.requests.classifying import classify_by_kind
 from forebay.coordinator.requests.denials import denial, shut_down
 from forebay.coordinator.requests.held_leases import LeaseLost
 from forebay.coordinator.requests.operations import wait_argument

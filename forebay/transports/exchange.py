@@ -16,7 +16,7 @@ from forebay.contracts.identity import RequestGroupSpec, RequestResourceKey
 from forebay.contracts.outcomes import RequestOutcomeKind, RequestReleaseOutcome
 from forebay.contracts.requests import RequestAdmissionItem
 from forebay.coordinator.logs import Logger
-from forebay.coordinator.requests.attempts import classified, outcome_of
+from forebay.coordinator.requests.classifying import classified, outcome_of
 from forebay.transports.arguments import Controller
 from forebay.transports.identity import HttpResolver, Resolve
 from forebay.transports.lanes import Lanes, Passage

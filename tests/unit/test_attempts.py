@@ -25,12 +25,8 @@ from forebay.contracts.requests import (
     RequestAdmissionItem,
     RequestAdmissionLease,
 )
-from forebay.coordinator.requests.attempts import (
-    RequestAttempt,
-    classify_by_kind,
-    limited,
-    outcome_of,
-)
+from forebay.coordinator.requests.attempts import RequestAttempt, limited
+from forebay.coordinator.requests.classifying import classify_by_kind, outcome_of
 from forebay.coordinator.requests.threads import LoopCaller
 
 CHAT = RequestResourceKey(provider_model=ProviderModelKey(provider_name="p", model_id="m"))
