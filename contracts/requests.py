@@ -64,6 +64,8 @@ class RequestAdmissionItem:
         queue_wait_timeout_seconds: longest wait; 0 takes only what is free now, None waits for
             ever (or for the controller's default), infinity for ever; more than a year is a year.
         cost: estimated tokens of the attempt, for quotas, 0..10^9; None counts as 0.
+        input_estimate: the part of ``cost`` that is an estimate of the input; the factor that the
+            model's real usage has shown corrects it. None: all of ``cost`` stands as it is.
         event_context: correlation captured when the item was made.
 
     Raises:
@@ -75,6 +77,7 @@ class RequestAdmissionItem:
     attempt_id: str = field(default_factory=new_attempt_id)
     queue_wait_timeout_seconds: float | None = None
     cost: int | None = None
+    input_estimate: int | None = None
     event_context: RequestEventContext | None = None
 
     def __post_init__(self) -> None:
@@ -89,6 +92,13 @@ class RequestAdmissionItem:
                 raise ConfigurationError(
                     f"cost is {shown(self.cost)}, expected at most {MAX_COST} tokens; split the"
                     " request."
+                )
+        if self.input_estimate is not None:
+            check_tokens("input_estimate", self.input_estimate)
+            if self.input_estimate > (self.cost or 0):
+                raise ConfigurationError(
+                    f"input_estimate is {shown(self.input_estimate)}, expected at most the cost,"
+                    f" {shown(self.cost)}, of which it is a part; raise the cost."
                 )
         if self.event_context is not None:
             check_type("event_context of a request", self.event_context, RequestEventContext)

@@ -87,6 +87,9 @@ class DomainSnapshot(Snapshot):
         quiet_until: until when a provider's hint stops tries and returns of ``steady``, in server
             seconds; None where none does.
         outlook: what the window does next, in words for people; they may change.
+        blocked_for: the budget that a provider's refusal named and that the window waits for until
+            ``blocked_until``, as ``tokens_per_day``; None where it waits for none.
+        token_factor: input tokens to an estimated one, as learned from real usage, 0.25 to 4.
         minute_budget: how many calls the provider serves in a minute of its clock, as ``steady``
             learned; None where it learned of no such budget.
         minute_served: how many were served in the present minute; 0 without a budget.
@@ -121,6 +124,8 @@ class DomainSnapshot(Snapshot):
     is_trying: bool
     quiet_until: float | None
     outlook: str
+    blocked_for: str | None = None
+    token_factor: float = 1.0
     minute_budget: int | None
     minute_served: int
     minute_ends_at: float | None

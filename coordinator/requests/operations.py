@@ -103,6 +103,12 @@ def wait_argument(timeout_seconds: float | None) -> str:
     return str(round(min(timeout_seconds, LONGEST_SECONDS) * 1e6))
 
 
+def cost_argument(item: RequestAdmissionItem) -> str | int:
+    """Return an attempt's cost as the script wants it, with the part that is an estimate."""
+    cost = item.cost or 0
+    return f"{cost}/{item.input_estimate}" if item.input_estimate else cost
+
+
 def group_key(item: RequestAdmissionItem) -> str:
     """Return the name of an attempt's group; its resource's where it has none of its own."""
     return item.group.key if item.group.key is not None else str(item.resource)
@@ -135,7 +141,7 @@ class Acquire(Operation[Answer]):
             item.resource.domain.value,
             encode(self.group_key),
             repr(item.group.weight),
-            item.cost or 0,
+            cost_argument(item),
             self.wait,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -13,6 +14,7 @@ from forebay.coordinator.keys import encode
 from forebay.coordinator.shard.operation import Args, EndOfLease
 
 _LOCAL: Final = frozenset({RequestOutcomeKind.LOCAL_CANCELLED, RequestOutcomeKind.LOCAL_TIMEOUT})
+_BUDGET: Final = re.compile(r"[a-z_]{1,40}")
 LONGEST_HINT_SECONDS: Final = 1e9
 """A longer hint is as good as this one: it is clamped to ``max_cooldown_seconds`` anyway."""
 
@@ -29,16 +31,27 @@ class Release(EndOfLease):
         hint = outcome.retry_after_seconds
         usable = hint is not None and 0 < hint < math.inf  # a whole number of any size too
         hint_us = round(min(hint or 0.0, LONGEST_HINT_SECONDS) * 1e6) if usable else 0
-        used = _used(outcome)
+        used = _used(outcome, lease.item.input_estimate or 0)
         scope = "" if outcome.scope is None else outcome.scope.value
+        budget = outcome.diagnostics.get("budget")
+        if scope and isinstance(budget, str) and _BUDGET.fullmatch(budget):
+            scope = f"{scope}:{budget}"
         lease_id = encode(lease.lease_id)
         return ("release", lease_id, outcome.kind.value, hint_us, lease.generation, used, scope)
 
 
-def _used(outcome: RequestReleaseOutcome) -> str:
-    """Return the real tokens; "unsent" where a local end says that no byte went out."""
+def _used(outcome: RequestReleaseOutcome, input_estimate: int) -> str:
+    """Return the real tokens; "unsent" where a local end says that no byte went out.
+
+    Where the input was estimated, the input's and the estimate follow: the shard learns from them.
+    """
     if outcome.usage is None:
         return ""
     tokens = outcome.usage.input_tokens + outcome.usage.output_tokens
     unsent = tokens == 0 and outcome.kind in _LOCAL and outcome.provider_status is None
-    return "unsent" if unsent else str(min(tokens, MAX_BUDGET))
+    if unsent:
+        return "unsent"
+    used = str(min(tokens, MAX_BUDGET))
+    if not input_estimate or outcome.kind is not RequestOutcomeKind.SUCCESS:
+        return used
+    return f"{used}/{min(outcome.usage.input_tokens, MAX_BUDGET)}/{input_estimate}"

@@ -208,6 +208,8 @@ def _decode_domain(
         cooldown_remaining_seconds=cooldown_seconds,
         rate_limit_ceiling=window["rate_limit_ceiling"] or None,
         quiet_until=_seconds(window["quiet_until_us"]) if _seconds(window["quiet_us"]) else None,
+        blocked_for=window["quota_name"] or None if cooldown_seconds else None,
+        token_factor=float(window["token_factor"]),
         minute_budget=window["minute"]["budget"] or None,
         minute_served=window["minute"]["served"],
         minute_ends_at=_seconds(window["minute"]["ends_us"]) or None,

@@ -95,6 +95,7 @@ def _window_parts(window: DomainSnapshot) -> list[str]:
         f"granted {window.granted}",
         f"cuts {window.cuts}",
         *([f"this minute {window.minute_served}/{budget}"] if budget else []),
+        *([f"tokens x {window.token_factor:.2f}"] if window.token_factor != 1 else []),
         *_named(window.leak_diagnostics),
     ]
 

@@ -23,6 +23,7 @@ from forebay.transports.queueing import follower_of
 from forebay.transports.streams import Dropped
 from forebay.workers.executor import in_executor
 from forebay.workers.providers.rooms import Room
+from forebay.workers.providers.token_estimate import output_bound
 
 log = Logger("forebay.transports")
 
@@ -54,12 +55,14 @@ class Asking:
         if in_executor.get():
             self._warn_of_retries(request)
         attempt_id = new_attempt_id()
+        cost = None if view.body is None else rules.estimator.estimate(view.body)
         item = RequestAdmissionItem(
             resource=resource,
             group=current_group.get() or rules.group,
             attempt_id=attempt_id,
             queue_wait_timeout_seconds=rules.queue_wait_timeout_seconds,
-            cost=None if view.body is None else rules.estimator.estimate(view.body),
+            cost=cost,
+            input_estimate=max(0, cost - output_bound(view.body)) if cost and view.body else None,
             event_context=captured_context(attempt_id),
         )
         return item, room_for(view, resource)

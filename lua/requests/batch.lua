@@ -6,10 +6,11 @@
 --   member_id          string  who calls
 --   batch_number       integer one more than this member's last
 --   operations         rest    name and arguments of each operation, one after another:
---                              acquire id domain group weight cost wait ("" for ever, "try", or
---                              microseconds)
---                              release id outcome retry_after_us generation used ("", "unsent", or tokens)
---                              scope ("", or "quota": the hint speaks of a budget)
+--                              acquire id domain group weight cost (tokens, or tokens/estimate: that part
+--                              is corrected by what was learned) wait ("" for ever, "try", or microseconds)
+--                              release id outcome retry_after_us generation used ("", "unsent", tokens, or
+--                              tokens/input/estimate) scope ("", "quota", or "quota:name": the hint speaks
+--                              of a budget)
 --                              cancel id; state id; register alias cap tuning; leave; sweep; share
 --                              learn budget limit remaining at_us ("" for what was not said)
 -- Reply

@@ -49,8 +49,64 @@ KEY = hashlib.sha1(URL.encode(), usedforsecurity=False).hexdigest()
                     }
                 ],
             },
-            8,
+            8 + 1_446 + 1_229,
         ),
+        (
+            {
+                "messages": [],
+                "tools": [
+                    {
+                        "type": "function",
+                        "function": {
+                            "name": "find",
+                            "description": "x" * 40,
+                            "parameters": {"properties": {"q": {"description": "y" * 36}}},
+                        },
+                    }
+                ],
+            },
+            20,
+        ),
+        (
+            {
+                "input": [
+                    {"type": "function_call_output", "call_id": "c", "output": "x" * 39},
+                    {
+                        "role": "user",
+                        "content": [
+                            {"type": "input_image", "image_url": "data:" + "x" * 9999},
+                            {"type": "input_image", "detail": "low", "image_url": "x" * 9999},
+                            {"type": "input_audio", "input_audio": {"data": "x" * 2_000}},
+                            {"type": "input_file", "file_data": "data:" + "x" * 1_995},
+                        ],
+                    },
+                ],
+                "text": {"format": {"type": "json_schema", "schema": {"description": "z" * 40}}},
+            },
+            20 + 4 + 1_229 + 85 + 2 + 31,
+        ),
+        (
+            {
+                "systemInstruction": {"parts": [{"text": "x" * 40}]},
+                "contents": [
+                    {"role": "user", "parts": [{"text": "y" * 40}, {"inlineData": {"data": "z"}}]}
+                ],
+                "generationConfig": {"maxOutputTokens": 100, "candidateCount": 2},
+            },
+            20 + 4 + 1_090 + 200,
+        ),
+        (
+            {
+                "system": [{"text": "x" * 40}],
+                "messages": [{"role": "user", "content": [{"text": "y" * 40}]}],
+                "toolConfig": {"tools": [{"toolSpec": {"name": "z" * 40}}]},
+                "inferenceConfig": {"maxTokens": 100},
+            },
+            30 + 4 + 100,
+        ),
+        ({"inputs": "x" * 40, "parameters": {"max_new_tokens": 30}}, 40),
+        ({"prompt": "x" * 40, "options": {"num_predict": 30}}, 40),
+        ({"message": "x" * 40, "chat_history": [{"role": "USER", "message": "y" * 40}]}, 24),
         ({"input": ["x" * 40, "y" * 40]}, 20),
         ({"input": [1, 2, 3]}, 3),
         ({"input": [[1, 2], [3]]}, 3),

@@ -12,6 +12,8 @@ import pytest
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import RequestDomain
 from forebay.transports import UNNAMED_MODEL, HttpResolver
+from forebay.transports.core import Asking
+from forebay.transports.exchange import Rules
 from forebay.transports.identity import view_of
 
 OPENAI = "https://api.openai.com/v1"
@@ -137,3 +139,12 @@ def test_wrong_providers_are_refused_where_they_are_given(providers: Any) -> Non
 def test_a_view_shows_no_body() -> None:
     request = httpx2.Request("POST", f"{OPENAI}/chat/completions", json={"model": "secret"})
     assert "secret" not in repr(view_of(request))
+
+
+def test_what_a_call_draws_has_its_estimate_apart_from_the_bound_of_the_output() -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "x" * 40}], "max_tokens": 100}
+    request = httpx2.Request("POST", f"{OPENAI}/chat/completions", json=body)
+    asked = Asking(Rules()).item_of(request)
+    assert asked is not None
+    item, room = asked
+    assert (item.cost, item.input_estimate, room.name) == (114, 14, "openai")

@@ -6,9 +6,11 @@ from typing import Final
 
 from forebay.contracts.identity import RequestDomain
 from forebay.workers.providers.facts import (
+    UNVERIFIED,
     Body,
     Endpoint,
     Form,
+    Part,
     Period,
     Provider,
     Refusals,
@@ -20,6 +22,7 @@ from forebay.workers.providers.facts import (
 )
 
 _SDK: Final = Source("PyPI anthropic 2.14.0: anthropic/resources, anthropic/types")
+_IMAGES: Final = Source("huggingface.co/datasets/JOHNISKING/image-token-cost")
 _LIMITS: Final = Source("docs.anthropic.com/es/api/rate-limits")
 _ERRORS: Final = Source("www.developersdigest.tech/errors/api/anthropic-api")
 
@@ -36,6 +39,10 @@ BODY: Final = Body(
     models=("model",),
     prompts=("system", "messages", "tools", "prompt", "output_format"),
     bounds=("max_tokens", "max_tokens_to_sample"),
+    parts=(
+        Part(named="image", tokens=1_446, source=_IMAGES),
+        Part(named="document", per_kilobyte=15.0, source=UNVERIFIED),
+    ),
     source=_SDK,
 )
 

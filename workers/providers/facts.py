@@ -106,6 +106,23 @@ class Endpoint:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A part of a prompt that is no text: an image, a sound, a file.
+
+    Attributes:
+        named: its ``type``, or the field that holds it.
+        tokens: tokens of one.
+        per_kilobyte: tokens for each 1,000 characters of its data in base64.
+        source: where this was read.
+    """
+
+    named: str
+    source: Source
+    tokens: int = 0
+    per_kilobyte: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
     """What a request's JSON body says of its cost.
 
@@ -114,6 +131,7 @@ class Body:
         prompts: fields that the model reads, so that cost tokens.
         bounds: fields that bound the output's tokens, the first one given counts.
         answers: fields that ask for several answers.
+        parts: what costs tokens without being text.
         source: where this was read.
     """
 
@@ -122,6 +140,7 @@ class Body:
     prompts: tuple[str, ...] = ()
     bounds: tuple[str, ...] = ()
     answers: tuple[str, ...] = ()
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

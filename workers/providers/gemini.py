@@ -10,6 +10,7 @@ from forebay.workers.providers.facts import (
     Body,
     Endpoint,
     Form,
+    Part,
     Provider,
     Refusals,
     Source,
@@ -19,6 +20,7 @@ from forebay.workers.providers.facts import (
 )
 
 _API: Final = Source("PyPI google-genai 3.6.1: google/genai/models.py, types.py")
+_IMAGES: Final = Source("huggingface.co/datasets/JOHNISKING/image-token-cost")
 _LIMITS: Final = Source("www.developersdigest.tech/errors/api/gemini-api/429-quota-exceeded")
 _REFUSAL: Final = Source("github.com/continuedev/continue/issues/11681")
 
@@ -55,6 +57,12 @@ BODY: Final = Body(
     ),
     bounds=("generationConfig.maxOutputTokens", "generation_config.max_output_tokens"),
     answers=("generationConfig.candidateCount",),
+    parts=(
+        Part(named="inlineData", tokens=1_090, source=_IMAGES),
+        Part(named="inline_data", tokens=1_090, source=_IMAGES),
+        Part(named="fileData", tokens=1_090, source=_IMAGES),
+        Part(named="file_data", tokens=1_090, source=_IMAGES),
+    ),
     source=_API,
 )
 

@@ -6,9 +6,11 @@ from typing import Final
 
 from forebay.contracts.identity import RequestDomain
 from forebay.workers.providers.facts import (
+    UNVERIFIED,
     Body,
     Endpoint,
     Form,
+    Part,
     Provider,
     Refusals,
     Source,
@@ -19,6 +21,7 @@ from forebay.workers.providers.facts import (
 )
 
 _SDK: Final = Source("PyPI openai 3.57.0: openai/resources, openai/types")
+_IMAGES: Final = Source("huggingface.co/datasets/JOHNISKING/image-token-cost")
 _LIMITS: Final = Source("developers.openai.com/api/docs/guides/rate-limits")
 
 CALLS: Final = (
@@ -65,6 +68,13 @@ BODY: Final = Body(
     ),
     bounds=("max_completion_tokens", "max_tokens", "max_output_tokens"),
     answers=("n",),
+    parts=(
+        Part(named="image_url", tokens=1_229, source=_IMAGES),
+        Part(named="input_image", tokens=1_229, source=_IMAGES),
+        Part(named="input_audio", per_kilobyte=1.0, source=UNVERIFIED),
+        Part(named="file", per_kilobyte=15.0, source=UNVERIFIED),
+        Part(named="input_file", per_kilobyte=15.0, source=UNVERIFIED),
+    ),
     source=_SDK,
 )
 

@@ -55,6 +55,9 @@ def _rows(room: Provider) -> Iterator[tuple[str, str, Source]]:
         yield "model in the body", _codes(body.models), body.source
         yield "what the model reads", _codes(body.prompts), body.source
         yield "bound of the output", _codes(body.bounds), body.source
+        for part in body.parts:
+            cost = f"{part.tokens} tokens" if part.tokens else f"{part.per_kilobyte:g} tokens a kB"
+            yield f"a part `{part.named}`", cost, part.source
     if (usage := room.usage) is not None:
         yield "usage", _codes(place or "the document" for place in usage.places), usage.source
         yield "input tokens", _codes(usage.inputs), usage.source

@@ -18,6 +18,8 @@ from forebay.contracts.checks import check_methods, shown
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.extras import how_to_install
 from forebay.contracts.requests import MAX_COST
+from forebay.workers.providers.facts import Part
+from forebay.workers.providers.rooms import GENERIC
 
 CHARACTERS_PER_TOKEN: Final = 4
 TOKENS_PER_MESSAGE: Final = 4
@@ -27,9 +29,24 @@ MOST_ENCODED_CHARACTERS: Final = 100_000
 
 DEFAULT_ENCODING: Final = "o200k_base"
 
-_PROMPTS = ("messages", "input", "prompt", "system", "instructions")
-_TEXTS = ("content", "text", "arguments", "output")
-_OUTPUT_BOUNDS = ("max_completion_tokens", "max_tokens", "max_output_tokens")
+
+def _paths(names: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(name.split(".")) for name in names)
+
+
+_PARTS: Final = {part.named: part for part in GENERIC.body.parts}
+_FIELDS: Final = {
+    first: tuple(path for path in _paths(GENERIC.body.prompts) if path[0] == first)
+    for first, *_ in _paths(GENERIC.body.prompts)
+}
+"""The paths of what a model reads, by the field that they begin with."""
+_BOUNDS: Final = _paths(GENERIC.body.bounds)
+_ANSWERS: Final = _paths(GENERIC.body.answers)
+_NOT_READ: Final = frozenset({"type", "role", "id", "tool_call_id", "tool_use_id", "cache_control"})
+"""Fields whose texts are not the model's to read, or cost next to nothing."""
+_LOW_DETAIL_TOKENS: Final = 85
+_HELD: Final = tuple(name for name in _PARTS if name.lower().endswith("data"))
+"""Parts that are known by the field that holds them, as Gemini names them."""
 
 
 class TokenEstimator(Protocol):
@@ -53,8 +70,9 @@ def check_estimator(value: object) -> None:
 class CharacterEstimator:
     """A token for each four characters, some for each message, and the bound of the output.
 
-    Reads ``messages``, ``input``, ``prompt``, ``system`` and ``instructions``; images and sounds in
-    them count nothing. Token numbers, as embeddings take, count one each.
+    Reads what the rooms say that models read: messages and earlier turns, the system's text, tools
+    and the schema of an answer. Images, sounds and files count as the rooms say; token numbers, as
+    embeddings take, count one each.
     """
 
     def estimate(self, body: Mapping[str, Any]) -> int:
@@ -102,33 +120,89 @@ def best_estimator() -> TokenEstimator:
 class _Prompt(NamedTuple):
     texts: list[str]
     messages: int
-    token_numbers: int
+    other_tokens: int
+
+
+def output_bound(body: Mapping[str, Any]) -> int:
+    """Return the most tokens that a request's answers may have, 0 where it does not say."""
+    return min(_first_of(body, _BOUNDS, 0) * _first_of(body, _ANSWERS, 1), MAX_COST)
+
+
+def _first_of(body: Mapping[str, Any], paths: tuple[tuple[str, ...], ...], default: int) -> int:
+    for path in paths:
+        if path[0] in body and (found := _positive(_at(body, path))):
+            return found
+    return default
 
 
 def _read(body: Mapping[str, Any]) -> _Prompt:
     """Collect what a model will read; without recursion, for bodies come from anywhere."""
     texts: list[str] = []
-    messages = token_numbers = 0
-    open_values = [body.get(name) for name in _PROMPTS]
+    messages = 0
+    other_tokens = 0.0
+    open_values = [_at(body, path) for name in body for path in _FIELDS.get(name, ())]
     while open_values:
         value = open_values.pop()
         if isinstance(value, str):
             texts.append(value)
         elif isinstance(value, Mapping):
             messages += "role" in value
-            open_values += [value.get(name) for name in _TEXTS]
+            part = _part_of(value)
+            if part is not None:
+                other_tokens += _tokens_of(part, value)
+            else:
+                for name, inner in value.items():
+                    if name not in _NOT_READ:
+                        open_values.append(inner)
         elif isinstance(value, list | tuple):
             open_values += value
         elif type(value) is int:
-            token_numbers += 1
-    return _Prompt(texts, messages, token_numbers)
+            other_tokens += 1
+    return _Prompt(texts, messages, math.ceil(other_tokens))
+
+
+def _part_of(value: Mapping[Any, Any]) -> Part | None:
+    """Return the kind of part that an object is, None for one of texts."""
+    kind = value.get("type")
+    part = _PARTS.get(kind) if isinstance(kind, str) else None
+    if part is not None or not any(name in value for name in _HELD):
+        return part
+    return next(_PARTS[name] for name in _HELD if name in value)
+
+
+def _tokens_of(part: Part, value: Mapping[Any, Any]) -> float:
+    """Return what a part costs: by the piece, and by the length of its data."""
+    if part.tokens and "low" in _details(value):
+        return _LOW_DETAIL_TOKENS
+    if not part.per_kilobyte:
+        return part.tokens
+    length, open_values = 0, list(value.values())
+    while open_values:
+        inner = open_values.pop()
+        if isinstance(inner, str):
+            length += len(inner)
+        elif isinstance(inner, Mapping):
+            open_values += inner.values()
+        elif isinstance(inner, list | tuple):
+            open_values += inner
+    return part.tokens + part.per_kilobyte * length / 1000
+
+
+def _details(value: Mapping[Any, Any]) -> tuple[Any, ...]:
+    image = value.get("image_url")
+    return (value.get("detail"), image.get("detail") if isinstance(image, Mapping) else None)
+
+
+def _at(body: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+    found: Any = body
+    for name in path:
+        found = found.get(name) if isinstance(found, Mapping) else None
+    return found
 
 
 def _total(body: Mapping[str, Any], prompt: _Prompt, text_tokens: int) -> int:
-    bounds = (_positive(body.get(name)) for name in _OUTPUT_BOUNDS)
-    output = next((bound for bound in bounds if bound), 0) * (_positive(body.get("n")) or 1)
-    input_tokens = text_tokens + prompt.token_numbers + TOKENS_PER_MESSAGE * prompt.messages
-    return min(input_tokens + output, MAX_COST)
+    input_tokens = text_tokens + prompt.other_tokens + TOKENS_PER_MESSAGE * prompt.messages
+    return min(input_tokens + output_bound(body), MAX_COST)
 
 
 def _positive(value: object) -> int:

@@ -4,6 +4,7 @@
 -- @include lib/shard/groups
 -- @include lib/requests/budgets
 -- @include lib/requests/entries
+-- @include lib/requests/tokens
 -- @include lib/requests/window
 local CAPTURE = { overdue_members = 100, overdue_leases = 1000 } -- that are looked at
 
@@ -77,6 +78,8 @@ function CAPTURE.domain(name, rows, overdue)
     outlook = d.born and WINDOW.outlook(d) or '',
     minute = MINUTE.capture(d),
     last_outcome = d.last_outcome,
+    quota_name = d.quota_until_us > now_us and REFILL.name(d.quota_name) or '',
+    token_factor = TOKENS.factor(d),
     success_streak = d.success_streak,
     cuts = d.cuts,
     granted = granted,

@@ -58,6 +58,18 @@ function REPORT.add_minutes(lines, c)
     rows, #rows)
 end
 
+-- What estimates of tokens are worth, where real usage has shown that.
+function REPORT.add_factors(lines, c)
+  local rows, names = {}, REPORT.used_domains(c)
+  for i = 1, #names do
+    local factor = c.domains[names[i]].token_factor
+    if factor ~= 1 then
+      rows[#rows + 1] = { names[i], string.format('%.2f', factor) }
+    end
+  end
+  TEXT.add_table(lines, { 'domain', 'input tokens to an estimated one' }, rows, #rows)
+end
+
 function REPORT.add_budgets(lines, c)
   local rows = {}
   for i = 1, #c.budgets do
@@ -124,6 +136,7 @@ function REPORT.lines(name, c)
   REPORT.add_windows(lines, c)
   REPORT.add_outlooks(lines, c)
   REPORT.add_minutes(lines, c)
+  REPORT.add_factors(lines, c)
   REPORT.add_budgets(lines, c)
   REPORT.add_counters(lines, c)
   REPORT.add_groups(lines, c)

@@ -2,6 +2,7 @@
 -- member's part of `held`, so that a member's end finds it without a scan.
 -- @include lib/shard/leases
 -- @include lib/requests/draws
+-- @include lib/requests/tokens
 -- @include lib/requests/turns
 -- @include lib/requests/window
 
@@ -49,7 +50,7 @@ function LEASES.release(id, lease, outcome, retry_after_us, used, scope)
   d.in_flight = d.in_flight - 1
   meta.in_flight = meta.in_flight - 1
   if used ~= '' then
-    LEASES.settle_cost(lease, used == 'unsent' and 0 or tonumber(used), used == 'unsent')
+    LEASES.settle_cost(lease, used == 'unsent' and 0 or TOKENS.used(d, used), used == 'unsent')
   end
   WINDOW.on_outcome(d, lease, outcome, retry_after_us, scope)
 end

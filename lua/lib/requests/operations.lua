@@ -63,7 +63,7 @@ function OPERATIONS.acquire(id, domain_name, group_name, weight, cost_given, wai
   if meta.static_cap == 0 then
     return ATTEMPTS.denied('hard_policy_denial')
   end
-  local cost = NUMBERS[cost_given] or tonumber(cost_given)
+  local cost, estimate = TOKENS.parse(cost_given)
   local too_small = meta.budgets > 0 and BUDGETS.never_fits(cost)
   if too_small then
     return '["denied","hard_policy_denial",0,0,"never_fits","' .. too_small .. '"]'
@@ -72,6 +72,7 @@ function OPERATIONS.acquire(id, domain_name, group_name, weight, cost_given, wai
   if not d.born then
     WINDOW.create(d, WINDOW.effective_max(domain_name))
   end
+  cost = TOKENS.cost(d, cost, estimate)
   local new_weight = NUMBERS[weight] or tonumber(weight)
   if g.weight ~= new_weight then
     g.weight, g.dirty = new_weight, true

@@ -2,6 +2,7 @@
 -- leases, no queue. A rule is a table: `initial_limit` (0: the effective max), `first_step`, `on_success`,
 -- `on_refusal`, which returns the limit and why, `on_lowered_cap`, `needed` and `outlook`.
 -- @include lib/requests/limits
+-- @include lib/requests/refill
 local WINDOW = { longest_budget_us = 31 * 86400000000 }
 
 function WINDOW.rule()
@@ -49,6 +50,7 @@ function WINDOW.reset(d, effective_max)
   d.row, d.soon_tries, d.top, d.quiet_until_us = 0, 0, 0, 0
   d.served_at_refusal, d.quota_until_us = STATE.served(d), 0
   d.cuts = d.cuts + 1
+  d.quota_name, d.token_factor = 0, 0
   MINUTE.forget(d)
   WINDOW.create(d, effective_max)
 end
@@ -107,13 +109,13 @@ end
 function WINDOW.on_rate_limited(d, lease, hint_us, scope)
   d.consecutive_rate_limits = d.consecutive_rate_limits + 1
   local limit, reason = d.current_limit, nil
-  local names_budget = scope == 'quota' and hint_us > 0
+  local names_budget = REFILL.note(d, scope) and hint_us > 0
   if not names_budget or not WINDOW.wait_for_budget(d, lease, hint_us) then
     limit, reason = WINDOW.rule().on_refusal(d, lease, names_budget and 0 or hint_us)
     MINUTE.on_refusal(d)
   end
   emit('request_rate_limited', 'domain', d.name, 'blocked_until_us', int(d.blocked_until_us), 'scope',
-    scope, 'algorithm', STATE.rule_name())
+    string.match(scope, '^%a*'), 'algorithm', STATE.rule_name())
   LIMITS.set(d, limit, reason)
 end
 
@@ -128,6 +130,8 @@ function WINDOW.outlook(d)
   local minutely = MINUTE.outlook(d)
   if minutely then
     return minutely
+  elseif REFILL.outlook(d) then
+    return REFILL.outlook(d)
   elseif cooldown_us > 0 then
     return string.format('cools down for %.1f s, then goes on at %d', cooldown_us / 1e6, d.current_limit)
   elseif d.ramp_us > 0 then
