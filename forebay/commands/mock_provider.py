@@ -40,6 +40,11 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--retry-after", "retry_after_seconds", type=float, help="Seconds a 429 asks to wait."
 )
+@click.option(
+    "--dialect",
+    metavar="NAME",
+    help="Whose way of wording refusals: openai (default), azure, groq, together, openrouter, ...",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same answers.")
 @click.option("--schedule", "schedule_file", type=_FILE, help="TOML file with [[schedule]] steps.")
 @click.option("--config", "config_file", type=_FILE, help="TOML file with any field of the truth.")
@@ -67,9 +72,10 @@ def mock_provider_command(
 ) -> None:
     """Run a model provider whose real limits are hidden from its clients.
 
-    It speaks OpenAI's chat and embeddings API and Anthropic's messages API over HTTP and prints one
-    line, "listening on URL". Give that URL to a client of OpenAI's as its base URL, to one of
-    Anthropic's without its /v1. Above the limits it answers 429 with retry-after. Without any
+    It speaks OpenAI's chat and embeddings API, Anthropic's messages API and the chat calls of
+    Azure, Gemini, Bedrock, Cohere, Ollama and TGI over HTTP and prints one line, "listening on
+    URL". Give that URL to a client of OpenAI's as its base URL, to the others without its /v1.
+    Above the limits it answers 429 with retry-after, or as the --dialect words it. Without any
     option there is no limit and no latency.
 
     Options override the fields of --config. A schedule changes fields over time, counted from the

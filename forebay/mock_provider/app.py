@@ -13,6 +13,7 @@ from forebay.contracts.extras import how_to_install
 from forebay.mock_provider import anthropic_api, responses
 from forebay.mock_provider.calls import understand_chat, understand_embeddings
 from forebay.mock_provider.endpoint import Dialect, ModelEndpoint, header_of, respond
+from forebay.mock_provider.foreign_apis import ROUTES
 from forebay.mock_provider.state import Caller, ProviderState
 from forebay.mock_provider.truth import ProviderTruth
 
@@ -43,10 +44,10 @@ def create_app(
 ) -> Starlette:
     """Make the mock provider's ASGI app; its state is ``app.state.provider``.
 
-    ``POST /v1/chat/completions``, ``/v1/embeddings`` and Anthropic's ``/v1/messages`` are limited
-    by the truth; ``GET /v1/models`` and ``GET /healthz`` are not. ``GET /truth`` shows truth and
-    counters, ``POST /truth`` changes the truth, and ``GET /log?since=N`` lists what was seen from
-    record N.
+    ``POST /v1/chat/completions``, ``/v1/embeddings``, Anthropic's ``/v1/messages`` and the chat
+    calls of Azure, Gemini, Bedrock, Cohere, Ollama and TGI are limited by the truth; ``GET
+    /v1/models`` and ``GET /healthz`` are not. ``GET /truth`` shows truth and counters, ``POST
+    /truth`` changes the truth, and ``GET /log?since=N`` lists what was seen from record N.
 
     Args:
         truth: what the provider can take; no limits when not given.
@@ -68,9 +69,13 @@ def create_app(
         ),
         Route(
             messages,
-            ModelEndpoint(provider, messages, anthropic_api.understand_messages, claude),
+            ModelEndpoint(
+                provider, messages, anthropic_api.understand_messages, claude, wording=None
+            ),
             methods=["POST"],
         ),
+        *_deployments(provider),
+        *_foreign_apis(provider),
         Route("/v1/models", _models, methods=["GET"]),
         Route("/truth", _show_truth, methods=["GET"]),
         Route("/truth", _change_truth, methods=["POST"]),
@@ -85,6 +90,31 @@ def create_app(
     )
     app.state.provider = provider
     return app
+
+
+def _deployments(provider: ProviderState) -> list[Route]:
+    """Return the paths of Azure: a deployment's name stands for the model."""
+    calls = (("chat/completions", understand_chat), ("embeddings", understand_embeddings))
+    paths = [(f"/openai/deployments/{{model}}/{end}", understand) for end, understand in calls]
+    return [
+        Route(path, ModelEndpoint(provider, path, understand, wording="azure"), methods=["POST"])
+        for path, understand in paths
+    ]
+
+
+def _foreign_apis(provider: ProviderState) -> list[Route]:
+    """Return the paths of APIs that are neither OpenAI's nor Anthropic's."""
+    claude = Dialect(
+        error_body=anthropic_api.error_body, budget_headers=anthropic_api.budget_headers
+    )
+    path = "/model/{model}/invoke"
+    messages = anthropic_api.understand_messages
+    invoke = ModelEndpoint(provider, path, messages, claude, wording="bedrock")
+    routes = [Route(path, invoke, methods=["POST"])]
+    for name, path, understand in ROUTES:
+        endpoint = ModelEndpoint(provider, path, understand, wording=name)
+        routes.append(Route(path, endpoint, methods=["POST"]))
+    return routes
 
 
 class RequireKey:

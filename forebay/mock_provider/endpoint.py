@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from http import HTTPStatus
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from forebay.mock_provider import responses
 from forebay.mock_provider.budget import BudgetLeft
 from forebay.mock_provider.calls import InvalidCallError, ModelCall
+from forebay.mock_provider.dialects import WORDINGS, Refused
 from forebay.mock_provider.responses import Headers
 from forebay.mock_provider.state import (
     CLIENT_LEFT,
@@ -65,7 +67,15 @@ OPENAI: Final = Dialect(error_body=responses.error_body, budget_headers=response
 
 
 class ModelEndpoint:
-    """The ASGI app of one limited path."""
+    """The ASGI app of one limited path.
+
+    Args:
+        state: the provider.
+        path: as the log names it.
+        understand: reads a call's body.
+        dialect: how the API words errors.
+        wording: whose refusals it words; "" those of the truth's dialect, None the API's own.
+    """
 
     def __init__(
         self,
@@ -73,11 +83,14 @@ class ModelEndpoint:
         path: str,
         understand: Callable[[bytes, ProviderState], ModelCall],
         dialect: Dialect = OPENAI,
+        *,
+        wording: str | None = "",
     ) -> None:
         self._state = state
         self._path = path
         self._understand = understand
         self._dialect = dialect
+        self._wording = wording
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve or refuse one request, and see that it is logged exactly once."""
@@ -89,7 +102,7 @@ class ModelEndpoint:
             tag=_kept(tag.decode("latin-1")) if tag is not None else None,
         )
         try:
-            call = self._understand(await _read_body(receive), state)
+            call = self._understand(_with_model(await _read_body(receive), scope), state)
         except InvalidCallError as exc:
             state.note(caller, HTTPStatus.BAD_REQUEST)
             body = self._dialect.error_body(str(exc), param=exc.param)
@@ -102,15 +115,26 @@ class ModelEndpoint:
         caller = replace(caller, model=_kept(call.model), user=user)
         decision = state.admit(caller, tokens=call.total_tokens, digest=call.digest)
         if isinstance(decision, Refusal):
-            body = self._dialect.error_body(
-                decision.message, kind="rate_limit_error", code="rate_limit_exceeded"
-            )
-            headers = self._budget_headers() + responses.refusal_headers(decision)
-            await respond(send, decision.status, body, headers)
+            refused = self._worded(decision)
+            await respond(send, refused.status, refused.body, refused.headers)
             return
         # A server may tell by an OSError that the client left while something was sent.
         with decision as service, contextlib.suppress(ClientLeftError, OSError):
             await self._serve(service, call, receive, send)
+
+    def _worded(self, refusal: Refusal) -> Refused:
+        """Word a refusal as this path's API does, or as the truth's dialect wants."""
+        if self._wording is None:
+            body = self._dialect.error_body(
+                refusal.message, kind="rate_limit_error", code="rate_limit_exceeded"
+            )
+            headers = self._budget_headers() + responses.refusal_headers(refusal)
+            return Refused(status=refusal.status, headers=headers, body=body)
+        name = self._wording or self._state.truth.dialect
+        refused = WORDINGS[name](refusal, self._state.budgets_left())
+        tells_budgets = name in {"openai", "azure", "groq", "mistral"}
+        headers = refused.headers + (self._budget_headers() if tells_budgets else [])
+        return replace(refused, headers=headers)
 
     async def _serve(self, service: Service, call: ModelCall, receive: Receive, send: Send) -> None:
         headers = self._budget_headers()
@@ -176,6 +200,18 @@ async def _wait(receive: Receive, seconds: float) -> None:
             while (await receive())["type"] != "http.disconnect":
                 pass
             raise ClientLeftError
+
+
+def _with_model(body: bytes, scope: Scope) -> bytes:
+    """Put the model that a path names into the body, where the others have it."""
+    model = scope.get("path_params", {}).get("model")
+    if model is None:
+        return body
+    try:
+        found = json.loads(body)
+    except ValueError:
+        return body
+    return json.dumps({**found, "model": model}).encode() if isinstance(found, dict) else body
 
 
 def _kept(name: str) -> str:

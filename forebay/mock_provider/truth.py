@@ -28,6 +28,23 @@ NONE_WORD = "none"
 
 _DAY_SECONDS = 86_400.0
 
+DialectName = Literal[
+    "openai",
+    "azure",
+    "bedrock",
+    "vertex",
+    "gemini",
+    "mistral",
+    "cohere",
+    "groq",
+    "together",
+    "openrouter",
+    "deepseek",
+    "vllm",
+    "tgi",
+    "ollama",
+]
+
 
 def _word_to_none(value: Any) -> Any:
     return None if value == NONE_WORD else value
@@ -96,6 +113,7 @@ class ProviderTruth(BaseModel):
         stream_chunk_count: pieces of content in a streamed answer.
         stream_chunk_delay_seconds: time between two pieces.
         embedding_dimensions: length of a vector when the request does not ask for one.
+        dialect: whose way of wording refusals the OpenAI-compatible paths have.
         schedule: planned changes, in order of time.
     """
 
@@ -115,6 +133,7 @@ class ProviderTruth(BaseModel):
     stream_chunk_count: Annotated[int, Field(ge=1, le=10_000)] = 8
     stream_chunk_delay_seconds: _Seconds = 0.0
     embedding_dimensions: Annotated[int, Field(ge=1, le=4096)] = 256
+    dialect: DialectName = "openai"
     schedule: tuple[TruthStep, ...] = ()
 
     @model_validator(mode="after")
