@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 CHECKS := lint types lua test test-slow
 
 .PHONY: help setup demo test test-slow check checks property-long chaos bench lint lint-imports types lua clean \
-	bench-peers e2e-providers e2e-sdks shared-capacity reliability
+	bench-peers e2e-providers e2e-sdks e2e-openai-1 e2e-openai-2 e2e-node e2e-processes shared-capacity reliability
 .DEFAULT_GOAL := help
 
 help:
@@ -36,7 +36,7 @@ $(STAMP): pyproject.toml
 	@test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) || \
 		{ echo "$(PYTHON) makes no virtual environments; on Debian: apt-get install python3-venv"; exit 1; }
 	@echo "installing into $(VENV), a minute or so ..."
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[dev]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-compile --editable '.[dev]'
 	@touch $(STAMP)
 
 demo: setup
@@ -85,22 +85,39 @@ chaos: setup
 
 BELOW_SDKS := tests/contract/test_transports.py tests/contract/test_transport_failures.py
 TESTING := -e '.[embedded,httpx,mock,uvloop]' 'pytest>=8.3' 'pytest-asyncio>=1.0,<2' 'pytest-timeout>=2.3,<3' 'fakeredis[lua]>=2.26'
+# Two at a time, the longest first: installing waits for the index, and the tests wait for servers.
+e2e-sdks: setup
+	@$(MAKE) --no-print-directory --jobs 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) \
+		e2e-processes e2e-openai-2 e2e-openai-1 e2e-node
+
+e2e-openai-1: $(VENV)/apart/openai-1
+	@$</bin/python -m pytest $(BELOW_SDKS) -k openai
+
 # LiteLLM and pydantic-ai ask for openai 2, so that the three share an environment.
-e2e-sdks: setup $(VENV)/apart/openai-1 $(VENV)/apart/openai-2 $(VENV)/apart/node $(VENV)/apart/processes
-	@$(VENV)/apart/openai-1/bin/python -m pytest $(BELOW_SDKS) -k openai
-	@$(VENV)/apart/openai-2/bin/python -m pytest $(BELOW_SDKS) -k openai
-	@$(VENV)/apart/openai-2/bin/python -m pytest tests/sdks/litellm_calls.py tests/sdks/pydantic_ai_calls.py
+e2e-openai-2: $(VENV)/apart/openai-2
+	@$</bin/python -m pytest $(BELOW_SDKS) -k openai
+	@$</bin/python -m pytest tests/sdks/litellm_calls.py tests/sdks/pydantic_ai_calls.py
+
+e2e-node: $(VENV)/apart/node
 	@$(BIN)/python -m pytest tests/sdks/node_calls.py
-	@$(VENV)/apart/processes/bin/python -m pytest tests/sdks/process_calls.py
+
+e2e-processes: $(VENV)/apart/processes
+	@$</bin/python -m pytest tests/sdks/process_calls.py
+
+# One after the other, as each builds in the source tree.
+$(VENV)/apart/openai-2: | $(VENV)/apart/processes
+$(VENV)/apart/openai-1: | $(VENV)/apart/openai-2
 
 $(VENV)/apart/litellm-proxy: PACKAGES = 'litellm[proxy]>=1.80,<2'
 $(VENV)/apart/processes: PACKAGES = $(TESTING) 'openai>=3,<4' 'celery>=5.5,<5.6' 'kombu>=5.5,<5.6' 'rq>=2,<3' 'dramatiq>=1.17' 'gevent>=24' 'eventlet>=0.37' 'gunicorn>=23' 'ipykernel>=6' requests aiohttp botocore
 $(VENV)/apart/openai-1: PACKAGES = $(TESTING) 'openai>=1.50,<2'
 $(VENV)/apart/openai-2: PACKAGES = $(TESTING) 'openai>=2,<3' 'litellm>=1.80,<2' 'pydantic-ai-slim[openai]>=1,<3'
-$(VENV)/apart/%: pyproject.toml
+# By the pip of the virtual environment, and uncompiled: a copy of pip takes six seconds to install, and
+# of thousands of modules the tests import some.
+$(VENV)/apart/%: pyproject.toml | setup
 	@echo "installing $* into $@ ..."
-	@rm -rf $@ && $(PYTHON) -m venv $@
-	@$@/bin/python -m pip install -qq --disable-pip-version-check $(PACKAGES)
+	@rm -rf $@ && $(PYTHON) -m venv --without-pip $@
+	@$(BIN)/python -m pip --python $@/bin/python install -qq --disable-pip-version-check --no-compile $(PACKAGES)
 	@touch $@
 
 $(VENV)/apart/node:
@@ -123,7 +140,7 @@ bench: setup
 # bullmq where its own programs are; the bench says what is missing.
 bench-peers: setup
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[bench]'
-	@if command -v node npm >/dev/null; then \
+	@if command -v node >/dev/null && command -v npm >/dev/null; then \
 		npm install --silent --no-audit --no-fund --prefix $(VENV)/apart/bullmq bullmq@^6.7 ioredis@^6; \
 	else \
 		echo "node and npm are not on PATH, so bullmq is not installed; install them and run this again"; \
