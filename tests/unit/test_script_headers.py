@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
@@ -9,7 +10,13 @@ import pytest
 
 from forebay import lua
 from forebay.contracts.identity import ProviderModelKey
-from forebay.coordinator.keys import POOL_KEYS, REQUEST_KEYS, pool_shard, request_shard
+from forebay.coordinator.keys import (
+    KEEP_UNUSED_SHARD_MS,
+    POOL_KEYS,
+    REQUEST_KEYS,
+    pool_shard,
+    request_shard,
+)
 from forebay.coordinator.scripts.composing import ENTRY_POINTS, Script, compose
 from forebay.coordinator.scripts.headers import BIND, SECTIONS, parse_header
 
@@ -204,3 +211,10 @@ def test_scripts_hash_names_its_text() -> None:
     texts = {"x": SMALL_HEADER + "return 1"}
     assert compose("x", texts).sha == compose("x", texts).sha
     assert compose("x", texts).sha != compose("x", {"x": SMALL_HEADER + "return 2"}).sha
+
+
+def test_keys_that_a_call_makes_live_as_long_as_a_heartbeat_lets_them() -> None:
+    text = (Path(lua.__path__[0]) / "lib/shard/expiry.lua").read_text()
+    kept = re.search(r"kept_ms = ([\d* ]+) \}", text)
+    assert kept is not None
+    assert math.prod(map(int, kept[1].split("*"))) == KEEP_UNUSED_SHARD_MS

@@ -128,9 +128,7 @@ function ATTEMPTS.release(id, outcome, retry_after_us, generation, used, scope, 
   return '["released"]'
 end
 
-function OPERATIONS.release(id, outcome, retry_after_us, generation, used, scope)
-  return ATTEMPTS.release(id, outcome, retry_after_us, generation, used, scope, false)
-end
+OPERATIONS.release = ATTEMPTS.release
 
 -- Take back an acquire, whichever way it went: the waiter leaves, or the lease is given back.
 function OPERATIONS.cancel(id)
@@ -206,6 +204,7 @@ function OPERATIONS.leave()
   return has_left and '["left"]' or '["leaving"]'
 end
 
+STATE.read_ahead = LEASES.read_ahead
 FOR_MEMBERS.acquire, FOR_MEMBERS.register, FOR_MEMBERS.share = true, true, true
 FORMS.acquire = { 6, 2, STATE.place_of_window, 'to_be' }
 FORMS.release = { 6, 2, {}, 'there' }

@@ -130,6 +130,9 @@ function SETTLING.begin()
     grants_left = 0 -- a member whose end goes on in the next call must not be given anything
   end
   SETTLING.expire_holds()
+  if meta.waiters == 0 then
+    return
+  end
   SETTLING.deny_unregistered()
   SETTLING.expire_deadlines(now_us - 1)
   QUEUE.grant()

@@ -4,58 +4,66 @@
 -- @include lib/shard/save
 local BATCH = {}
 
--- The operations from `at` on, each as its function, its word, and the places of its first and last argument;
--- then the ids of leases that they ask for, and of those that are to be. Or nil and an error.
+-- Read the operations that stand in ARGV from `at` on: their words, the place of each one's first argument and of
+-- its last; then the ids of leases that they ask for, and of those that are to be. Or nil and an error.
 function BATCH.read(at)
-  local calls, ids, new_ids, last = {}, {}, {}, #ARGV
-  while at <= last do
-    local word = ARGV[at]
-    local run, form = OPERATIONS[word], FORMS[word] or {}
-    local first, count = at + 1, form[1]
+  local words, firsts, lasts, ids, new_ids, n, end_at = {}, {}, {}, {}, {}, 0, #ARGV
+  while at <= end_at do
+    local word, first = ARGV[at], at + 1
+    local form = FORMS[word]
+    local count = form and form[1]
     if not count then
       first, count = at + 2, tonumber(ARGV[at + 1])
     end
-    at = count and first + count or last + 2
-    if not run or at > last + 1 then
+    local last = first + (count or end_at) - 1
+    if last > end_at or not OPERATIONS[word] then
       return nil, redis.error_reply('BADBATCH operation ' .. tostring(word))
     end
-    if form[3] and not form[3][ARGV[first + form[2] - 1]] then
-      return nil, redis.error_reply('BADBATCH ' .. word .. ' ' .. ARGV[first + form[2] - 1])
+    if form then
+      local place, allowed, lease = form[2], form[3], form[4]
+      if allowed and not allowed[ARGV[first + place - 1]] then
+        return nil, redis.error_reply('BADBATCH ' .. word .. ' ' .. ARGV[first + place - 1])
+      end
+      if lease then
+        ids[#ids + 1] = ARGV[first]
+        new_ids[#new_ids + 1] = lease == 'to_be' and ARGV[first] or nil
+      end
     end
-    calls[#calls + 1] = { run, word, first, at - 1 }
-    if form[4] then
-      ids[#ids + 1] = ARGV[first]
-      new_ids[#new_ids + 1] = form[4] == 'to_be' and ARGV[first] or nil
-    end
+    n = n + 1
+    words[n], firsts[n], lasts[n] = word, first, last
+    at = last + 1
   end
-  return calls, ids, new_ids
+  return words, firsts, lasts, ids, new_ids
 end
 
 -- Carry out what was read; returns the results.
-function BATCH.carry_out(calls)
+function BATCH.carry_out(words, firsts, lasts)
   local results = {}
-  for i = 1, #calls do
-    local call = calls[i]
-    first_argument, last_argument = call[3], call[4]
-    results[i] = has_left and FOR_MEMBERS[call[2]] and '["error","NOMEMBER","' .. caller .. '"]'
-      or call[1](unpack(ARGV, call[3], math.min(call[4], call[3] + 9)))
+  for i = 1, #words do
+    local word, first, last = words[i], firsts[i], lasts[i]
+    first_argument, last_argument = first, last
+    if has_left and FOR_MEMBERS[word] then
+      results[i] = '["error","NOMEMBER","' .. caller .. '"]'
+    else
+      results[i] = OPERATIONS[word](unpack(ARGV, first, last - first > 9 and first + 9 or last))
+    end
   end
   return results
 end
 
--- Carry out the operations that stand in ARGV from `at` on; returns the reply. Of each kind of shard are `STATE`
--- and `SETTLING`.
+-- Carry out the operations that stand in ARGV from `at` on; returns the reply. Of each kind of shard are `STATE`,
+-- whose `read_ahead` reads what a batch asks for of leases, and `SETTLING`.
 function BATCH.run(member, number, at)
   SHARD.read(member, STATE.fields)
   local repeated = SHARD.replay(number)
   if repeated then
     return repeated
   end
-  local calls, ids, new_ids = BATCH.read(at)
-  if not calls then
-    return ids
+  local words, firsts, lasts, ids, new_ids = BATCH.read(at)
+  if not words then
+    return firsts
   end
-  if #calls > 1 then
+  if #words > 1 then
     LEASES.collect()
   end
   STATE.load()
@@ -71,9 +79,9 @@ function BATCH.run(member, number, at)
     return redis.error_reply('NOMEMBER ' .. member)
   end
   if #ids > 1 then
-    LEASES.read_ahead(ids, new_ids)
+    STATE.read_ahead(ids, new_ids)
   end
-  local results = BATCH.carry_out(calls)
+  local results = BATCH.carry_out(words, firsts, lasts)
   SETTLING.finish()
   local reply = SHARD.reply(member, SETTLING.next_wake_us(), results)
   SHARD.save(has_left and {} or SHARD.keeping(member, number, reply))

@@ -1,6 +1,6 @@
--- No key outlives its shard: joins and heartbeats renew the life of every key, and a key that this
--- call made, or emptied and made again, expires with `meta`.
-local EXPIRY = {}
+-- No key outlives its shard by more than the time since its last heartbeat: joins and heartbeats renew the life of
+-- every key, and a key that this call made, or emptied and made again, is given a whole one.
+local EXPIRY = { kept_ms = 7 * 24 * 3600 * 1000 }
 local made = {} -- names of keys that this call may have made
 
 -- Note, where a count goes from 0 to 1, that the key under `name` may be new.
@@ -9,14 +9,8 @@ function EXPIRY.with_shard(name)
 end
 
 function EXPIRY.write()
-  if next(made) == nil then
-    return
-  end
-  local left_ms = redis.call('PTTL', K.meta)
   for name in pairs(made) do
-    if left_ms > 0 then
-      redis.call('PEXPIRE', K[name], left_ms, 'NX')
-    end
+    redis.call('PEXPIRE', K[name], EXPIRY.kept_ms, 'NX')
   end
 end
 

@@ -6,6 +6,15 @@
 local GROUPS = { pattern = '([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)(.*)', extra = {},
   forgotten_us = 3600 * 1000000, touch_us = 60 * 1000000 }
 local groups = {}
+local group_texts = {} -- as they were read ahead, false for a new one
+
+-- Read groups that a batch will ask for.
+function GROUPS.read_ahead(names)
+  local texts = #names > 0 and redis.call('HMGET', K.groups, unpack(names)) or {}
+  for i = 1, #texts do
+    group_texts[names[i]] = texts[i]
+  end
+end
 
 function GROUPS.is_idle(g)
   return g.waiting == 0 and (tonumber(g.running) or 0) == 0 and (tonumber(g.away) or 0) == 0
@@ -17,7 +26,10 @@ function GROUPS.of(name)
   if g then
     return g
   end
-  local stored = redis.call('HGET', K.groups, name)
+  local stored = group_texts[name]
+  if stored == nil then
+    stored = redis.call('HGET', K.groups, name)
+  end
   local kept = shard_records.group
   if kept and kept.text == stored and kept.name == name and not GROUPS.is_idle(kept) then
     g, shard_records.group = kept, nil

@@ -48,7 +48,7 @@ function VIEW.count_beside(list, rows, left)
 end
 
 function VIEW.groups(rows)
-  local list, heads_found, left = {}, LINES.first_heads(LINES.waiting_signatures(), rows), VIEW.tasks_counted
+  local list, heads_found, left = {}, LINES.first_heads(LINES.waiting(), rows), VIEW.tasks_counted
   local kept = RESERVE.kept()
   for i = 1, #heads_found do
     local g = GROUPS.of(heads_found[i].group)

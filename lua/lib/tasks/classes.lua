@@ -41,6 +41,11 @@ function CLASSES.serves(member, fn)
   return known[fn]
 end
 
+-- Whether any member serves the function of a class.
+function CLASSES.is_served(class)
+  return CLASSES.serves(nil, CLASSES.function_of(class))
+end
+
 function CLASSES.forget_served()
   served_by = {}
 end

@@ -17,15 +17,19 @@ function TASKS.take_abort(id)
   return are_aborts_pending and redis.pcall('ZREM', 'arq:abort', TASKS.name_of(id)) == 1
 end
 
--- A task is over: what remains of it is its result.
-function TASKS.forget(id)
+-- A task is over: what remains of it is its result. One that `was_started` has a mark that it runs.
+function TASKS.forget(id, was_started)
   local task = TASKS.read(id) or { losses = 0, run = '' }
   LOST.forget(id, task)
   RUNS.count_task(task, -1)
   known_tasks[id] = false
   redis.call('HDEL', K.tasks, id)
   redis.call('ZREM', K.queue, TASKS.name_of(id))
-  redis.call('DEL', TASKS.arq_key('job', id))
+  if was_started then
+    redis.call('DEL', TASKS.arq_key('job', id), TASKS.arq_key('in-progress', id))
+  else
+    redis.call('DEL', TASKS.arq_key('job', id))
+  end
   TASKS.take_abort(id)
 end
 
@@ -114,8 +118,8 @@ function LEASES.release(lease_id, lease, is_lost)
   meta.running = meta.running - 1
   local g = GROUPS.of(lease.group)
   g.running, g.touched_us, g.dirty = g.running - 1, now_us, true
-  if not is_lost and redis.call('ZSCORE', K.idle, lease.member) then
-    redis.call('ZINCRBY', K.idle, 1, lease.member)
+  if not is_lost then
+    redis.call('ZADD', K.idle, 'XX', 'INCR', 1, lease.member)
   end
   RESERVE.policy().on_release(g, lease.signature)
   LINES.change(g)

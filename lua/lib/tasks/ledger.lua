@@ -1,5 +1,6 @@
 -- The ledger of a pool (spec 04): what its tasks ask for by resource, the limits, and what is out.
 -- @include lib/read_hash
+-- @include lib/write_many
 -- @include lib/shard/shard
 -- @include lib/shard/expiry
 local LEDGER = { unclaimed_submissions = '10000' } -- tasks at once in a pool where nobody claims a limit of them
@@ -18,12 +19,16 @@ function LEDGER.load()
 end
 
 function LEDGER.write()
+  local changed, n = {}, 0
   for resource, amount in pairs(ledger) do
     if tonumber(stored_ledger[resource]) ~= amount then
-      EXPIRY.with_shard('ledger')
-      redis.call('HSET', K.ledger, resource, int(amount))
+      changed[n + 1], changed[n + 2], n = resource, int(amount), n + 2
     end
   end
+  if n > 0 and next(stored_ledger) == nil then
+    EXPIRY.with_shard('ledger')
+  end
+  write_many('HSET', K.ledger, changed)
 end
 
 -- A resource signature, such as "request:p/m=1,submission=1": what a task needs all at once. Its

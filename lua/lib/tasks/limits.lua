@@ -99,84 +99,60 @@ function CLAIMS.never_fits(signature)
   return nil
 end
 
-function CLAIMS.stuck_signatures()
-  local waiting, stuck = LINES.waiting_signatures(), {}
-  for i = 1, #waiting do
-    if LEDGER.exceeds_limits(waiting[i]) then
-      stuck[#stuck + 1] = waiting[i]
+-- Put first tasks of classes that are not to stand in line beside, by `put`; behind them may be more.
+function CLAIMS.move_out(is_meant, put)
+  local classes = LINES.waiting(is_meant)
+  while #classes > 0 and moves_left > 0 do
+    for i = 1, #classes do
+      local line = waiting_lines[classes[i]]
+      while moves_left > 0 and line.open + line.capped > 0 do
+        put(GROUPS.of((LINES.head_of(classes[i], 'open') or LINES.head_of(classes[i], 'capped')).group))
+        moves_left = moves_left - 1
+      end
     end
+    classes = LINES.waiting(is_meant)
   end
-  return stuck
 end
 
-function CLASSES.unserved_classes()
-  local list, waiting = {}, LINES.waiting_signatures()
-  for i = 1, #waiting do
-    if not CLASSES.serves(nil, CLASSES.function_of(waiting[i])) then
-      list[#list + 1] = waiting[i]
+-- Bring back tasks that wait beside in the sorted set of a name; each kind of them is looked at once.
+function CLAIMS.move_in(name, may_come)
+  local from = '-'
+  while meta[name] > 0 and moves_left > 0 do
+    local first = redis.call('ZRANGE', K[name], from, '+', 'BYLEX', 'LIMIT', 0, 1)[1]
+    if not first then
+      return
+    end
+    local part = split(first, '\0')
+    if may_come(part[1]) then
+      redis.call('ZREM', K[name], first)
+      meta[name], moves_left = meta[name] - 1, moves_left - 1
+      QUEUE.come_back(part[3])
+    else
+      from = '(' .. part[1] .. '\1'
     end
   end
-  return list
+end
+
+function CLAIMS.is_unserved(class)
+  return not CLASSES.is_served(class)
+end
+
+function CLAIMS.is_served(name)
+  return CLASSES.serves(nil, name)
+end
+
+function CLAIMS.is_within_limits(signature)
+  return not LEDGER.exceeds_limits(signature)
 end
 
 -- Put first tasks beside whose function nobody serves any more, and bring back those that somebody serves.
 function CLASSES.sort_served()
-  local waiting = CLASSES.unserved_classes()
-  while #waiting > 0 and moves_left > 0 do
-    local line = waiting_lines[waiting[1]]
-    while moves_left > 0 and line.open + line.capped > 0 do
-      CLASSES.put_beside(GROUPS.of((LINES.head_of(waiting[1], 'open') or LINES.head_of(waiting[1], 'capped')).group))
-      moves_left = moves_left - 1
-    end
-    waiting = CLASSES.unserved_classes() -- behind them may be more
-  end
-  local from = '-'
-  while meta.unserved > 0 and moves_left > 0 do
-    local first = redis.call('ZRANGE', K.unserved, from, '+', 'BYLEX', 'LIMIT', 0, 1)[1]
-    if not first then
-      return
-    end
-    local part = split(first, '\0')
-    if CLASSES.serves(nil, part[1]) then
-      redis.call('ZREM', K.unserved, first)
-      meta.unserved, moves_left = meta.unserved - 1, moves_left - 1
-      QUEUE.come_back(part[3])
-    else
-      from = '(' .. part[1] .. '\1'
-    end
-  end
+  CLAIMS.move_out(CLAIMS.is_unserved, CLASSES.put_beside)
+  CLAIMS.move_in('unserved', CLAIMS.is_served)
 end
 
--- Park first tasks that ask for more than a limit which was lowered; behind them may be more.
-function CLAIMS.park_stuck()
-  local stuck = CLAIMS.stuck_signatures()
-  while #stuck > 0 and moves_left > 0 do
-    for i = 1, #stuck do
-      local line = waiting_lines[stuck[i]]
-      while moves_left > 0 and line.open + line.capped > 0 do
-        QUEUE.park(GROUPS.of((LINES.head_of(stuck[i], 'open') or LINES.head_of(stuck[i], 'capped')).group))
-        moves_left = moves_left - 1
-      end
-    end
-    stuck = CLAIMS.stuck_signatures()
-  end
-end
-
--- Bring back what a raised limit allows; each kind of ask is looked at once.
-function CLAIMS.unpark()
-  local from = '-'
-  while meta.parked > 0 and moves_left > 0 do
-    local first = redis.call('ZRANGE', K.parked, from, '+', 'BYLEX', 'LIMIT', 0, 1)[1]
-    if not first then
-      return
-    end
-    local part = split(first, '\0')
-    if LEDGER.exceeds_limits(part[1]) then
-      from = '(' .. part[1] .. '\1'
-    else
-      redis.call('ZREM', K.parked, first)
-      meta.parked, moves_left = meta.parked - 1, moves_left - 1
-      QUEUE.come_back(part[3])
-    end
-  end
+-- Park first tasks that ask for more than a limit which was lowered, and bring back what a raised limit allows.
+function CLAIMS.sort_parked()
+  CLAIMS.move_out(LEDGER.exceeds_limits, QUEUE.park)
+  CLAIMS.move_in('parked', CLAIMS.is_within_limits)
 end

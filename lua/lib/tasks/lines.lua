@@ -5,6 +5,7 @@
 -- @include lib/shard/groups
 -- @include lib/tasks/state
 local LINES = { kinds = { 'open', 'capped' } }
+local standing = 0 -- groups in all lines
 local waiting_lines -- signature -> how many groups stand in each of its lines, and what they weigh
 local stored_lines
 local heads = {}
@@ -15,23 +16,28 @@ function LINES.load()
     local part = split(text, '|')
     waiting_lines[signature] = { open = tonumber(part[1]), capped = tonumber(part[2]),
       weight = tonumber(part[3]) }
+    standing = standing + waiting_lines[signature].open + waiting_lines[signature].capped
   end
 end
 
 function LINES.write()
+  local changed, emptied = {}, {}
   for signature, line in pairs(waiting_lines) do
-    if line.open + line.capped == 0 then
-      if stored_lines[signature] then
-        redis.call('HDEL', K.signatures, signature)
-      end
-    else
+    if line.open + line.capped > 0 then
       local text = int(line.open) .. '|' .. int(line.capped) .. '|' .. int(line.weight)
       if text ~= stored_lines[signature] then
-        EXPIRY.with_shard('signatures')
-        redis.call('HSET', K.signatures, signature, text)
+        local n = #changed
+        changed[n + 1], changed[n + 2] = signature, text
       end
+    elseif stored_lines[signature] then
+      emptied[#emptied + 1] = signature
     end
   end
+  if #changed > 0 and next(stored_lines) == nil then
+    EXPIRY.with_shard('signatures')
+  end
+  write_many('HSET', K.signatures, changed) -- first, so that the key goes on
+  write_many('HDEL', K.signatures, emptied)
 end
 
 -- Weights are summed in millionths, so that sums are exact.
@@ -50,7 +56,7 @@ function LINES.count(g, by)
     line = { open = 0, capped = 0, weight = 0 }
     waiting_lines[g.signature] = line
   end
-  line[g.line] = line[g.line] + by
+  line[g.line], standing = line[g.line] + by, standing + by
   line.weight = line.weight + by * LINES.millionths(g.weight)
   heads[g.signature] = nil
 end
@@ -72,7 +78,9 @@ end
 -- Stand where the group belongs by its first task, tag and place; it stood nowhere.
 function LINES.line_up(g, signature)
   g.signature, g.line, g.dirty = signature, LINES.is_capped(g) and 'capped' or 'open', true
-  EXPIRY.with_shard('ready')
+  if standing == 0 then
+    EXPIRY.with_shard('ready')
+  end
   g.member = LINES.member(g)
   redis.call('ZADD', K.ready, 0, g.member)
   LINES.count(g, 1)
@@ -129,12 +137,12 @@ function LINES.head_of(signature, line)
   return LINES.heads_of(signature, line, 1)[1]
 end
 
--- Signatures in whose lines somebody stands.
-function LINES.waiting_signatures()
+-- The classes in whose lines somebody stands: those that `is_meant`, or all where it is left out.
+function LINES.waiting(is_meant)
   local list = {}
-  for signature, line in pairs(waiting_lines) do
-    if line.open + line.capped > 0 then
-      list[#list + 1] = signature
+  for class, line in pairs(waiting_lines) do
+    if line.open + line.capped > 0 and (not is_meant or is_meant(class)) then
+      list[#list + 1] = class
     end
   end
   return list

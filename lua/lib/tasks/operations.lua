@@ -143,11 +143,9 @@ function OPERATIONS.finish(lease_id, result, result_ttl_ms, keep_in_progress_ms)
   local id = lease.task_id
   local task = (lease.is_cell or keep_in_progress_ms ~= '') and TASKS.read(id)
   LEASES.release(lease_id, lease, false)
-  TASKS.forget(id)
+  TASKS.forget(id, keep_in_progress_ms == '')
   TASKS.write_result(id, result, result_ttl_ms)
-  if keep_in_progress_ms == '' then
-    redis.call('DEL', TASKS.arq_key('in-progress', id))
-  else -- of a cron job: it tells others that its instant was served, and no later one
+  if keep_in_progress_ms ~= '' then -- of a cron job: it tells others that its instant was served, and no later one
     redis.call('SET', TASKS.arq_key('in-progress', id), K.queue .. ' ' .. task.score, 'PX', keep_in_progress_ms)
   end
   STATE.emit_task('task_lease_released', 'task_id', id, 'lease_id', lease_id, 'outcome', 'completed')
@@ -166,8 +164,7 @@ function OPERATIONS.drop(lease_id, reason)
   end
   local task = lease.is_cell and TASKS.read(lease.task_id)
   LEASES.release(lease_id, lease, false)
-  TASKS.forget(lease.task_id)
-  redis.call('DEL', TASKS.arq_key('in-progress', lease.task_id))
+  TASKS.forget(lease.task_id, true)
   STATE.emit_task('task_lease_released', 'task_id', lease.task_id, 'lease_id', lease_id, 'outcome', 'dropped')
   if task then
     RUNS.drop_cells(task, reason)
@@ -296,6 +293,22 @@ end
 -- A clean shutdown: the tasks of this member go back at once, 200 a call.
 function OPERATIONS.leave()
   return MEMBERS.leave() and '["left"]' or '["leaving"]'
+end
+
+-- Read what the ends of leases ask for: the leases, their tasks and groups.
+function STATE.read_ahead(ids, new_ids)
+  LEASES.read_ahead(ids, new_ids)
+  local task_ids, names, n = {}, {}, 0
+  for i = 1, #ids do
+    local text = LEASES.text(ids[i])
+    if text then
+      local lease = LEASES.parse(text)
+      n = n + 1
+      task_ids[n], names[n] = lease.task_id, lease.group
+    end
+  end
+  TASKS.read_ahead(task_ids)
+  GROUPS.read_ahead(names)
 end
 
 FOR_MEMBERS.admit, FOR_MEMBERS.serve, FOR_MEMBERS.run_submit, FOR_MEMBERS.run_collect = true, true, true, true

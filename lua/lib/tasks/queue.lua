@@ -45,16 +45,21 @@ function LOST.member(id, task)
   return task.arrival .. '\0' .. id
 end
 
+-- Add an entry to a sorted set of tasks that do not stand in line, and count it.
+function QUEUE.put_beside(name, entry, score)
+  if meta[name] == 0 then
+    EXPIRY.with_shard(name)
+  end
+  redis.call('ZADD', K[name], score or 0, entry)
+  meta[name] = meta[name] + 1
+end
+
 -- A task that nobody serves, or a suspect, waits beside the line of its group.
 function CLASSES.wait_beside(id, task)
   if task.losses > 0 then
-    EXPIRY.with_shard('suspect_tasks')
-    redis.call('ZADD', K.suspect_tasks, 0, LOST.member(id, task))
-    meta.suspect_tasks = meta.suspect_tasks + 1
+    QUEUE.put_beside('suspect_tasks', LOST.member(id, task))
   else
-    EXPIRY.with_shard('unserved')
-    redis.call('ZADD', K.unserved, 0, CLASSES.unserved_member(id, task))
-    meta.unserved = meta.unserved + 1
+    QUEUE.put_beside('unserved', CLASSES.unserved_member(id, task))
   end
   QUEUE.count_away(GROUPS.of(task.group), 1)
 end
@@ -66,7 +71,9 @@ function QUEUE.enqueue(id, task)
     return CLASSES.wait_beside(id, task)
   end
   local g = GROUPS.of(task.group)
-  EXPIRY.with_shard('fifo')
+  if meta.queued == 0 then
+    EXPIRY.with_shard('fifo')
+  end
   redis.call('ZADD', K.fifo, 0, QUEUE.fifo_member(id, task))
   g.waiting, g.touched_us, g.dirty = g.waiting + 1, now_us, true
   meta.queued = meta.queued + 1
@@ -104,9 +111,7 @@ function QUEUE.let_wait(id, task, available_us, score)
     QUEUE.enqueue(id, task)
     return
   end
-  EXPIRY.with_shard('delayed')
-  redis.call('ZADD', K.delayed, int(available_us), id)
-  meta.delayed = meta.delayed + 1
+  QUEUE.put_beside('delayed', id, int(available_us))
   QUEUE.count_away(GROUPS.of(task.group), 1)
   put_off[id] = true
 end
@@ -143,9 +148,7 @@ end
 -- A task that asks for more than a limit can never go: its group goes on behind it.
 function QUEUE.park(g)
   local id, task = QUEUE.take_head(g)
-  EXPIRY.with_shard('parked')
-  redis.call('ZADD', K.parked, 0, QUEUE.parked_member(id, task))
-  meta.parked = meta.parked + 1
+  QUEUE.put_beside('parked', QUEUE.parked_member(id, task))
   QUEUE.count_away(g, 1)
   QUEUE.refresh_head(g)
   STATE.emit_task('admission_denied', 'task_id', id, 'reason', 'never_fits')

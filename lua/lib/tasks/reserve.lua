@@ -19,26 +19,15 @@ end
 
 -- Signatures that would fit if what one of them lacks were free.
 function RESERVE.fitting_beside(signature)
-  local free, list = LEDGER.amounts_of(signature).amounts, {}
-  for other, line in pairs(waiting_lines) do
-    if line.open + line.capped > 0 and LEDGER.fits(other, free) and not COOLING.holds(other)
-      and CLASSES.serves(nil, CLASSES.function_of(other)) then
-      list[#list + 1] = other
-    end
-  end
-  return list
+  local free = LEDGER.amounts_of(signature).amounts
+  return LINES.waiting(function(class)
+    return LEDGER.fits(class, free) and RESERVE.can_go(class)
+  end)
 end
 
 -- What nobody serves, or waits for a cooldown, cannot go, so nothing is kept for it.
-function RESERVE.served_signatures()
-  local list = {}
-  for class, line in pairs(waiting_lines) do
-    if line.open + line.capped > 0 and CLASSES.serves(nil, CLASSES.function_of(class))
-      and not COOLING.holds(class) then
-      list[#list + 1] = class
-    end
-  end
-  return list
+function RESERVE.can_go(class)
+  return CLASSES.is_served(class) and not COOLING.holds(class)
 end
 
 -- The first in order that the policy would let go if it fitted, judged beside all that would fit
@@ -46,7 +35,7 @@ end
 -- the same; those of more asks than are judged in one call are passed over.
 function RESERVE.first_without_room()
   local rule, beside, asks_left = RESERVE.policy(), {}, RESERVE.asks_judged
-  local heads_found = rule.heads(RESERVE.served_signatures())
+  local heads_found = rule.heads(LINES.waiting(RESERVE.can_go))
   for i = 1, #heads_found do
     local head = heads_found[i]
     local is_let_go = not rule.is_judged(head)

@@ -56,13 +56,10 @@ end
 -- What a member serves behind first tasks that it does not serve: they hold it up no more than the policy
 -- does. Asked where no first task may go by this member and one may by another, of few groups and few tasks.
 function CLASSES.next_behind(member, kept, beside)
-  local unserved, list = {}, {}
-  for class, line in pairs(waiting_lines) do
-    if line.open + line.capped > 0 and not CLASSES.serves(member, CLASSES.function_of(class)) then
-      unserved[#unserved + 1] = class
-    end
-  end
-  local fronts = LINES.first_heads(unserved, CLASSES.groups_behind)
+  local list = {}
+  local fronts = LINES.first_heads(LINES.waiting(function(class)
+    return not CLASSES.serves(member, CLASSES.function_of(class))
+  end), CLASSES.groups_behind)
   for i = 1, #fronts do
     if GROUPS.of(fronts[i].group).waiting > 1 then
       list[#list + 1] = CLASSES.first_behind(member, fronts[i], kept)

@@ -43,8 +43,7 @@ function SETTLING.begin()
   SUSPECTS.clear_heard(restore)
   SUSPECTS.check(MEMBERS.finish, restore)
   SETTLING.enqueue_due()
-  CLAIMS.park_stuck()
-  CLAIMS.unpark()
+  CLAIMS.sort_parked()
 end
 
 -- Push the only ready task to an idle member; else wake as many as the ready tasks need, the most free
@@ -114,8 +113,7 @@ end
 function SETTLING.finish()
   RUNS.look_for_room()
   CLASSES.sort_served()
-  CLAIMS.park_stuck()
-  CLAIMS.unpark()
+  CLAIMS.sort_parked()
   RESERVE.note_first()
   SETTLING.wake_idle()
   PUSHES.tell_due()

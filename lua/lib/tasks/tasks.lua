@@ -35,11 +35,28 @@ function TASKS.read(id)
   return task
 end
 
+-- Read tasks that a batch will ask for.
+function TASKS.read_ahead(ids)
+  local texts = #ids > 0 and redis.call('HMGET', K.tasks, unpack(ids)) or {}
+  for i = 1, #texts do
+    if known_tasks[ids[i]] == nil then
+      known_tasks[ids[i]] = texts[i] and TASKS.parse(texts[i])
+    end
+  end
+end
+
+-- How many there are: each is in one place.
+function TASKS.count()
+  return meta.queued + meta.delayed + meta.parked + meta.running + meta.unserved + meta.suspect_tasks
+end
+
 function TASKS.write(id, task)
   known_tasks[id] = task
-  EXPIRY.with_shard('tasks')
+  if TASKS.count() == 0 then
+    EXPIRY.with_shard('tasks')
+    EXPIRY.with_shard('queue')
+  end
   redis.call('HSET', K.tasks, id, table.concat({ task.group, task.arrival, task.signature, task.score,
     int(task.tries), task.run, task.column, task.number, task.fn, int(task.losses) }, '|'))
-  EXPIRY.with_shard('queue')
   redis.call('ZADD', K.queue, task.score, TASKS.name_of(id))
 end
