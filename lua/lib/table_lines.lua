@@ -72,3 +72,24 @@ function TEXT.add_table(lines, header, rows, total)
     lines[#lines + 1] = '... and ' .. (total - #rows) .. ' more'
   end
 end
+
+function TEXT.seconds(us)
+  return string.format('%.3f s', tonumber(us) / 1000000)
+end
+
+-- Nothing, and 0 where it stands for "none", as a dash.
+function TEXT.or_dash(value)
+  return (value == nil or value == 0 or value == '') and '-' or value
+end
+
+-- How long a member has until it expires.
+function TEXT.expires_in(left_us)
+  return left_us > 0 and TEXT.seconds(left_us) or 'overdue ' .. TEXT.seconds(-left_us)
+end
+
+-- What says that there is nothing to show of a shard, where nobody has used it.
+function TEXT.unused(name, kind)
+  local lines = {}
+  TEXT.add_parts(lines, { name, 'nobody has used this ' .. kind .. '; list those in use' }, '  ')
+  return lines
+end

@@ -1,7 +1,7 @@
 -- Renew a membership and the life of its shard's keys; nothing else (spec 06, Members).
 --
 -- KEYS
---   meta      hash    schema, generation, run_id; record, whose head is lib/head
+--   meta      hash    schema, generation, run_id; record, whose head is lib/shard/head
 --   members   zset    member, by expiry in microseconds
 --   events    stream  transitions, the last 8192
 --   checks    zset    member, by when to look at it unless its heartbeat comes before
@@ -21,25 +21,15 @@
 -- Invariant
 --   an expired membership can never come back to life
 -- @bind
--- @include lib/time
 -- @include lib/shard/head
--- @include lib/shard/expiry
--- @include lib/shard/watch
 
 local stored = redis.call('HMGET', K.meta, 'schema', 'record')
-local head = HEAD.parse(stored[2])
-local before_us = head.now_us
-head.now_us, head.last_us = shard_time(before_us, head.last_us)
+local head = HEAD.now(stored[2], ttl_us)
 local expiry = stored[1] and redis.call('ZSCORE', K.members, member_id)
 if not expiry or tonumber(expiry) <= head.now_us then
   return '[' .. int(head.now_us) .. ',0]'
 end
-if WATCH.was_away(head.now_us - before_us, ttl_us / 3) then
-  head.back_us = head.now_us
-end
 redis.call('ZADD', K.members, int(head.now_us + tonumber(ttl_us)), member_id)
-WATCH.begin(head, member_id, ttl_us)
-redis.call('HSET', K.meta, 'record', HEAD.text(head))
 redis.call('ZADD', K.suspects, 'XX', 0, member_id)
-EXPIRY.renew_all(keep_ms)
+HEAD.keep(head, member_id, ttl_us, keep_ms)
 return '[' .. int(head.now_us) .. ',' .. redis.call('ZCARD', K.members) .. ']'

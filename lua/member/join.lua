@@ -1,7 +1,7 @@
 -- Make a process a member of a shard; the first one gives birth to the shard.
 --
 -- KEYS
---   meta      hash    schema, generation, run_id; record, whose head is lib/head
+--   meta      hash    schema, generation, run_id; record, whose head is lib/shard/head
 --   members   zset    member, by expiry in microseconds
 --   events    stream  transitions, the last 8192
 --   checks    zset    member, by when to look at it unless its heartbeat comes before
@@ -24,11 +24,8 @@
 -- Invariant
 --   a member that cannot speak the shard's schema changes nothing; a shard is born empty
 -- @bind
--- @include lib/time
 -- @include lib/shard/events
 -- @include lib/shard/head
--- @include lib/shard/expiry
--- @include lib/shard/watch
 
 local stored = redis.call('HMGET', K.meta, 'schema', 'generation', 'run_id', 'record')
 if stored[1] and stored[1] ~= schema then
@@ -43,18 +40,11 @@ if stored[3] ~= run_id then
   redis.call('HSET', K.meta, 'run_id', run_id)
 end
 
-local head = HEAD.parse(stored[4])
-local before_us = head.now_us
-now_us, head.last_us = shard_time(before_us, head.last_us)
-head.now_us = now_us
-if WATCH.was_away(now_us - (before_us or now_us), ttl_us / 3) then
-  head.back_us = now_us
-end
+local head = HEAD.now(stored[4], ttl_us)
+now_us = head.now_us
 if redis.call('ZADD', K.members, int(now_us + tonumber(ttl_us)), member_id) == 1 then
   emit('member_joined', 'member_id', member_id)
 end
-WATCH.begin(head, member_id, ttl_us)
 EVENTS.write(head)
-redis.call('HSET', K.meta, 'record', HEAD.text(head))
-EXPIRY.renew_all(keep_ms)
+HEAD.keep(head, member_id, ttl_us, keep_ms)
 return '[' .. int(now_us) .. ',"' .. stored[2] .. '",' .. redis.call('ZCARD', K.members) .. ']'

@@ -61,11 +61,7 @@ local function override_cap(cap)
   if before ~= after then
     emit('request_override_cap_changed', 'from', int(before), 'to', int(after))
   end
-  if after > 0 then
-    STATE.change_setting('override_cap', cap)
-  else
-    STATE.change_setting('override_cap', '')
-  end
+  STATE.change_setting('override_cap', after > 0 and cap or '')
   CAPS.recompute()
   return meta.static_cap
 end

@@ -100,7 +100,6 @@ function AUDIT.totals()
   AUDIT.expect('fifo', 'count', waiters - aside, redis.call('ZCARD', K.fifo))
   AUDIT.expect('held', 'count', leases + waiters + redis.call('ZCARD', K.aliases),
     redis.call('ZCARD', K.held))
-  AUDIT.expect_count('suspects', redis.call('ZCARD', K.suspects))
   local in_flight, waiting = 0, 0
   for i = 1, #DOMAINS do
     in_flight = in_flight + STATE.domain(DOMAINS[i]).in_flight

@@ -1,6 +1,8 @@
 -- A capture as lines for people. Names stand encoded as in the keys, so none can disturb a terminal.
--- @include lib/report
+-- @include lib/table_lines
 -- @include lib/requests/capture
+local REPORT = {}
+
 function REPORT.used_domains(c)
   local names = {}
   for i = 1, #DOMAINS do
@@ -15,7 +17,7 @@ function REPORT.add_title(lines, name, c)
   TEXT.add_parts(lines, { name, 'generation ' .. c.generation,
     'clock ' .. string.format('%.6f', tonumber(c.captured_us) / 1000000), 'sequence ' .. c.sequence,
     'virtual time ' .. string.format('%.6g', c.virtual_time) }, '  ')
-  TEXT.add_text(lines, 'static cap ' .. c.static_cap .. ', override ' .. REPORT.or_dash(c.override_cap)
+  TEXT.add_text(lines, 'static cap ' .. c.static_cap .. ', override ' .. TEXT.or_dash(c.override_cap)
     .. ', in flight ' .. c.in_flight .. ', leases ' .. c.leases .. ', waiters ' .. c.waiters
     .. ', members ' .. c.member_count)
   TEXT.add_text(lines, 'overdue: members ' .. c.overdue_members .. ', leases ' .. c.overdue_leases
@@ -27,8 +29,8 @@ function REPORT.add_windows(lines, c)
   for i = 1, #names do
     local d = c.domains[names[i]]
     rows[i] = { names[i], d.current_limit, d.effective_max, d.in_flight_count, d.waiters,
-      d.cooldown_us == '0' and '-' or REPORT.seconds(d.cooldown_us), REPORT.or_dash(d.rate_limit_ceiling), d.cuts,
-      d.success_streak, d.consecutive_rate_limits, REPORT.or_dash(d.last_outcome) }
+      d.cooldown_us == '0' and '-' or TEXT.seconds(d.cooldown_us), TEXT.or_dash(d.rate_limit_ceiling), d.cuts,
+      d.success_streak, d.consecutive_rate_limits, TEXT.or_dash(d.last_outcome) }
   end
   TEXT.add_table(lines, { 'domain', 'window', 'effective max', 'in flight', 'waiters', 'cooldown',
     'ceiling', 'cuts', 'streak', 'rate limits in a row', 'last outcome' }, rows, #rows)
@@ -51,7 +53,7 @@ function REPORT.add_minutes(lines, c)
     local m = c.domains[names[i]].minute
     if m.budget > 0 then
       rows[#rows + 1] = { names[i], m.budget, m.served,
-        REPORT.seconds(math.max(0, tonumber(m.ends_us) - tonumber(c.captured_us))), m.periods }
+        TEXT.seconds(math.max(0, tonumber(m.ends_us) - tonumber(c.captured_us))), m.periods }
     end
   end
   TEXT.add_table(lines, { 'domain', 'served in a minute', 'in this one', 'ends in', 'minutes alike' },
@@ -75,7 +77,7 @@ function REPORT.add_budgets(lines, c)
   for i = 1, #c.budgets do
     local b = c.budgets[i]
     rows[i] = { b.budget, b.limit, b.burst, string.format('%.1f', tonumber(b.level)),
-      REPORT.or_dash(b.registered), REPORT.or_dash(b.learned) }
+      TEXT.or_dash(b.registered), TEXT.or_dash(b.learned) }
   end
   TEXT.add_table(lines, { 'budget', 'limit', 'burst', 'left', 'registered', 'learned' }, rows, #rows)
 end
@@ -110,7 +112,7 @@ function REPORT.add_members(lines, c)
   for i = 1, #c.members do
     local m = c.members[i]
     local left = tonumber(m.expires_in_us)
-    rows[i] = { m.member_id, left > 0 and REPORT.seconds(left) or 'overdue ' .. REPORT.seconds(-left),
+    rows[i] = { m.member_id, TEXT.expires_in(left),
       m.lease_count, m.waiters }
   end
   TEXT.add_table(lines, { 'member', 'expires in', 'leases', 'waiters' }, rows, c.member_count)
@@ -127,9 +129,7 @@ end
 
 function REPORT.lines(name, c)
   if not c.generation then
-    local said = {}
-    TEXT.add_parts(said, { name, 'nobody has used this shard; list those in use' }, '  ')
-    return said
+    return TEXT.unused(name, 'shard')
   end
   local lines = {}
   REPORT.add_title(lines, name, c)

@@ -78,7 +78,7 @@ function OPERATIONS.acquire(id, domain_name, group_name, weight, cost_given, wai
     g.weight, g.dirty = new_weight, true
   end
   -- After a full settle no waiter can be granted now, so a newcomer that may go goes past nobody.
-  if not QUEUE.has_more_to_grant() and QUEUE.may_go_at_once(d, g, cost) then
+  if (grants_left > 0 or not QUEUE.has_more_to_grant()) and QUEUE.may_go_at_once(d, g, cost) then
     TURNS.take(g, TURNS.cost(cost))
     local terms = LEASES.grant(id, member_id, d, group_name, cost)
     if meta.budgets > 0 then
@@ -99,24 +99,13 @@ function OPERATIONS.acquire(id, domain_name, group_name, weight, cost_given, wai
   return '["waiting"]'
 end
 
--- What is known of a lease id that is not a live lease of the caller.
-function ATTEMPTS.not_a_lease(id, lease, generation)
-  if lease then
-    return '["stale_lease"]'
-  end
-  local ended = LEASES.ended(id)
-  if ended then
-    return ended == 'expired' and '["stale_lease"]' or '["duplicate"]'
-  end
-  return generation ~= meta.generation and '["wrong_generation"]' or '["unknown_lease"]'
-end
-
 -- A release that ends nothing is told; taking back an acquire that was denied is no fault.
 function ATTEMPTS.release(id, outcome, retry_after_us, generation, used, scope, is_cancel)
-  local text = LEASES.text(id)
-  local lease = text and LEASES.parse(text)
-  if not lease or lease.member ~= member_id then
-    local result = ATTEMPTS.not_a_lease(id, lease, generation)
+  local lease, result = LEASES.own(id, member_id)
+  if not lease then
+    if result == '["unknown_lease"]' and generation ~= meta.generation then
+      result = '["wrong_generation"]'
+    end
     if not is_cancel then
       emit('request_release_diagnostic', 'code', string.sub(result, 3, -3), 'lease_id', id,
         'member_id', member_id, 'outcome', outcome)
@@ -124,7 +113,9 @@ function ATTEMPTS.release(id, outcome, retry_after_us, generation, used, scope, 
     return result
   end
   LEASES.release(id, lease, outcome, NUMBERS[retry_after_us] or tonumber(retry_after_us), used, scope)
-  QUEUE.grant()
+  if meta.waiters > 0 then
+    QUEUE.grant()
+  end
   return '["released"]'
 end
 

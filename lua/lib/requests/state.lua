@@ -27,10 +27,7 @@ local domains = {}
 local settings, window_rule -- as far as this call has asked for them
 
 function STATE.load()
-  if not read_fields then
-    SHARD.read('', STATE.fields)
-  end
-  meta = SHARD.record(RECORD)
+  meta = SHARD.record(RECORD, STATE.fields)
 end
 
 function STATE.settings()
@@ -68,11 +65,6 @@ function STATE.domain(name)
     end
   end
   return d
-end
-
--- How many attempts of a domain were served by now, this call's too.
-function STATE.served(d)
-  return d.success
 end
 
 -- Names of the domains in which somebody waits; the others need not be looked at.

@@ -48,7 +48,7 @@ function WINDOW.reset(d, effective_max)
   LIMITS.tell_return(d)
   d.ramp_us, d.rate_limit_ceiling, d.success_streak, d.consecutive_rate_limits = 0, 0, 0, 0
   d.row, d.soon_tries, d.top, d.quiet_until_us = 0, 0, 0, 0
-  d.served_at_refusal, d.quota_until_us = STATE.served(d), 0
+  d.served_at_refusal, d.quota_until_us = d.success, 0
   d.cuts = d.cuts + 1
   d.quota_name, d.token_factor = 0, 0
   MINUTE.forget(d)
@@ -100,9 +100,9 @@ end
 -- false.
 function WINDOW.wait_for_budget(d, lease, refill_us)
   local is_answered = d.quota_until_us == 0 or tonumber(lease.acquired_us) < d.quota_until_us
-    or STATE.served(d) > d.served_at_quota
+    or d.success > d.served_at_quota
   WINDOW.cool_down(d, WINDOW.believed(d, refill_us, WINDOW.longest_budget_us))
-  d.quota_until_us, d.served_at_quota = d.blocked_until_us, STATE.served(d)
+  d.quota_until_us, d.served_at_quota = d.blocked_until_us, d.success
   return is_answered
 end
 

@@ -42,14 +42,14 @@ function MINUTE.pass(d)
   end
   if late_us >= 0 then
     local n = math.min(math.floor(late_us / MINUTE.length_us), d.periods - MINUTE.enough) + 1
-    d.opened_us, d.served_at_opening, d.used_up_at = d.opened_us + n * MINUTE.length_us, STATE.served(d), 0
+    d.opened_us, d.served_at_opening, d.used_up_at = d.opened_us + n * MINUTE.length_us, d.success, 0
     MINUTE.note(d, d.periods - n, 'unused', d.budget)
   end
 end
 
 -- What was served in the present minute, nil where it is over.
 function MINUTE.used(d)
-  return now_us < d.opened_us + MINUTE.length_us and STATE.served(d) - d.served_at_opening or nil
+  return now_us < d.opened_us + MINUTE.length_us and d.success - d.served_at_opening or nil
 end
 
 -- Whether calls have to end before the next one goes: with those in flight the minute is used up.
@@ -70,7 +70,7 @@ end
 -- The first that was served after nobody was: the minute before it is over. Where hardly anything was
 -- served since the opening just before, that one goes on: a sliding minute opens bit by bit.
 function MINUTE.open(d, lease)
-  local before, acquired_us = STATE.served(d) - 1, tonumber(lease.acquired_us)
+  local before, acquired_us = d.success - 1, tonumber(lease.acquired_us)
   local used, apart_us = before - d.served_at_opening, acquired_us - d.opened_us
   if used < MINUTE.fewest and apart_us <= MINUTE.slack_us then
     return

@@ -117,7 +117,7 @@ function STEADY.note_refusal(d, left, since)
   local ceiling = WINDOW.ceiling(d)
   local is_lone = since >= STEADY.round()
   local ends_try = left + 1 > ceiling or left + 1 >= d.current_limit and STEADY.is_climbing(d)
-  d.cuts, d.row, d.served_at_refusal = d.cuts + 1, d.row + 1, STATE.served(d)
+  d.cuts, d.row, d.served_at_refusal = d.cuts + 1, d.row + 1, d.success
   if ends_try and d.step > 0 then
     d.soon_tries = math.max(0, d.soon_tries - 1)
   end
@@ -179,7 +179,7 @@ function STEADY.on_refusal(d, lease, hint_us)
     end
     d.ramp_us = 0 -- a ramp is a climb, too
   end
-  local since = STATE.served(d) - d.served_at_refusal
+  local since = d.success - d.served_at_refusal
   local settles = is_fresh and STEADY.note_refusal(d, left, since) or d.top > 0
   if d.consecutive_rate_limits > STEADY.refusals_of_noise then
     STEADY.note_fall(d, left)

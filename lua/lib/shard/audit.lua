@@ -123,6 +123,7 @@ function AUDIT.reply(as)
   STATE.load()
   local entries = AUDIT.count(AUDIT.hashes, AUDIT.sets)
   local is_complete = entries <= AUDIT.most_entries
+  AUDIT.expect_count('suspects', redis.call('ZCARD', K.suspects))
   AUDIT.totals()
   if is_complete then
     books.members = AUDIT.read('members')

@@ -7,45 +7,47 @@ local BATCH = {}
 -- Read the operations that stand in ARGV from `at` on: their words, the place of each one's first argument and of
 -- its last; then the ids of leases that they ask for, and of those that are to be. Or nil and an error.
 function BATCH.read(at)
-  local words, firsts, lasts, ids, new_ids, n, end_at = {}, {}, {}, {}, {}, 0, #ARGV
+  local given, end_at = ARGV, #ARGV
+  local words, firsts, lasts, ids, new_ids, n = {}, {}, {}, {}, {}, 0
   while at <= end_at do
-    local word, first = ARGV[at], at + 1
+    local word, first = given[at], at + 1
     local form = FORMS[word]
     local count = form and form[1]
     if not count then
-      first, count = at + 2, tonumber(ARGV[at + 1])
+      first, count = at + 2, tonumber(given[at + 1])
     end
-    local last = first + (count or end_at) - 1
-    if last > end_at or not OPERATIONS[word] then
+    at = first + (count or end_at)
+    if at > end_at + 1 or not OPERATIONS[word] then
       return nil, redis.error_reply('BADBATCH operation ' .. tostring(word))
     end
     if form then
-      local place, allowed, lease = form[2], form[3], form[4]
-      if allowed and not allowed[ARGV[first + place - 1]] then
-        return nil, redis.error_reply('BADBATCH ' .. word .. ' ' .. ARGV[first + place - 1])
+      local allowed, lease = form[3], form[4]
+      if allowed and not allowed[given[first + form[2] - 1]] then
+        return nil, redis.error_reply('BADBATCH ' .. word .. ' ' .. given[first + form[2] - 1])
       end
       if lease then
-        ids[#ids + 1] = ARGV[first]
-        new_ids[#new_ids + 1] = lease == 'to_be' and ARGV[first] or nil
+        ids[#ids + 1] = given[first]
+        if lease == 'to_be' then
+          new_ids[#new_ids + 1] = given[first]
+        end
       end
     end
     n = n + 1
-    words[n], firsts[n], lasts[n] = word, first, last
-    at = last + 1
+    words[n], firsts[n], lasts[n] = word, first, at - 1
   end
   return words, firsts, lasts, ids, new_ids
 end
 
 -- Carry out what was read; returns the results.
 function BATCH.carry_out(words, firsts, lasts)
-  local results = {}
+  local given, results = ARGV, {}
   for i = 1, #words do
     local word, first, last = words[i], firsts[i], lasts[i]
     first_argument, last_argument = first, last
     if has_left and FOR_MEMBERS[word] then
       results[i] = '["error","NOMEMBER","' .. caller .. '"]'
     else
-      results[i] = OPERATIONS[word](unpack(ARGV, first, last - first > 9 and first + 9 or last))
+      results[i] = OPERATIONS[word](unpack(given, first, last - first > 9 and first + 9 or last))
     end
   end
   return results

@@ -123,6 +123,7 @@ function GROUPS.take_turn(g, cost)
     meta.virtual_time = g.tag
   end
   g.tag = meta.virtual_time + cost / g.weight
-  g.place = GROUPS.next_place()
+  meta.places = meta.places + 1
+  g.place = meta.places
   g.touched_us, g.dirty = now_us, true
 end

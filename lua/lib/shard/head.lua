@@ -1,22 +1,27 @@
 -- The head of a shard's record, which joins and heartbeats write without knowing the rest.
 -- @include lib/int
+-- @include lib/time
+-- @include lib/shard/expiry
+-- @include lib/shard/watch
 local HEAD = { pattern = '^(%d*)|?(%d*)|?(%d*)|?(%d*)|?(%d*)(.*)$' }
 
-function HEAD.parse(text)
+-- The head of a record at the present time, that a member with a TTL is heard of.
+function HEAD.now(text, life_us)
   local now, last, sequence, back, check, rest = string.match(text or '', HEAD.pattern)
-  return { now_us = tonumber(now), last_us = tonumber(last), sequence = tonumber(sequence) or 0,
-    back_us = tonumber(back) or 0, next_check_us = tonumber(check) or 0, rest = rest }
+  local head = { sequence = tonumber(sequence) or 0, back_us = tonumber(back) or 0,
+    next_check_us = tonumber(check) or 0, rest = rest }
+  local before_us = tonumber(now)
+  head.now_us, head.last_us = shard_time(before_us, tonumber(last))
+  if WATCH.was_away(head.now_us - (before_us or head.now_us), life_us / 3) then
+    head.back_us = head.now_us
+  end
+  return head
 end
 
--- The head as it is at the server's present time; and the time before, nil at birth.
-function HEAD.now(text)
-  local head = HEAD.parse(text)
-  local before_us = head.now_us
-  head.now_us, head.last_us = shard_time(before_us, head.last_us)
-  return head, before_us
-end
-
-function HEAD.text(head)
-  return table.concat({ int(head.now_us), int(head.last_us), int(head.sequence), int(head.back_us),
-    int(head.next_check_us) }, '|') .. head.rest
+-- Note that a member was heard of, and renew the life of its shard's keys.
+function HEAD.keep(head, member, life_us, kept_ms)
+  WATCH.begin(head, member, life_us)
+  redis.call('HSET', K.meta, 'record', table.concat({ int(head.now_us), int(head.last_us),
+    int(head.sequence), int(head.back_us), int(head.next_check_us) }, '|') .. head.rest)
+  EXPIRY.renew_all(kept_ms)
 end

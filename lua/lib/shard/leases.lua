@@ -52,6 +52,20 @@ function LEASES.prepare_ends(ids)
   LEASES.read_ahead(ids, {})
 end
 
+-- A member's live lease; of another id nil and what is known of it, as a result.
+function LEASES.own(id, member)
+  local text = LEASES.text(id)
+  local lease = text and LEASES.parse(text)
+  if lease and lease.member == member then
+    return lease
+  end
+  local ended = not lease and LEASES.ended(id)
+  if lease or ended == 'expired' then
+    return nil, '["stale_lease"]'
+  end
+  return nil, ended and '["duplicate"]' or '["unknown_lease"]'
+end
+
 -- Collect what this call writes.
 function LEASES.collect()
   lease_writes = {}

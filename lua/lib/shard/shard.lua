@@ -29,8 +29,12 @@ function SHARD.replay(number)
   return nil
 end
 
--- The shard's record, with this call's time in it; its `generation` is nil where there is no shard.
-function SHARD.record(fields)
+-- The shard's record of some fields, with this call's time in it; its `generation` is nil where there is no shard.
+-- What a kind names besides is read with it, where that was not done.
+function SHARD.record(fields, others)
+  if not read_fields then
+    SHARD.read('', others)
+  end
   shard_records = KEPT.take()
   local record = RECORDS.of('record', read_fields[2], fields)
   local before_us = record.text and record.now_us or nil

@@ -1,8 +1,10 @@
 -- One look at a task pool as lines for people. Names stand encoded as in the keys, so none can
 -- disturb a terminal.
--- @include lib/report
+-- @include lib/table_lines
 -- @include lib/runs/state
 -- @include lib/tasks/lost
+local REPORT = {}
+
 -- The names of a hash in order, at most `rows` of them, and how many there are.
 function REPORT.first_names(names, rows)
   table.sort(names)
@@ -23,7 +25,7 @@ function REPORT.add_title(lines, name)
     .. redis.call('ZCARD', K.members) .. ', idle ' .. redis.call('ZCOUNT', K.idle, '(0', '+inf'))
   TEXT.add_text(lines, 'policy ' .. (meta.policy == '' and 'strict' or meta.policy) .. ', state '
     .. (meta.state == '' and 'open' or meta.state)
-    .. (meta.first_task ~= '' and ', first and not fitting for ' .. REPORT.seconds(now_us - meta.first_since_us)
+    .. (meta.first_task ~= '' and ', first and not fitting for ' .. TEXT.seconds(now_us - meta.first_since_us)
       .. ': ' .. meta.first_task or ''))
   TEXT.add_text(lines, 'overdue: members ' .. redis.call('ZCOUNT', K.members, '-inf', int(now_us))
     .. ', delayed ' .. redis.call('ZCOUNT', K.delayed, '-inf', int(now_us)))
@@ -84,7 +86,7 @@ end
 function REPORT.group_row(name)
   local g = GROUPS.of(name)
   return { name, g.weight, g.tag and string.format('%.6g', g.tag) or '-', int(g.waiting),
-    g.running ~= '' and g.running or 0, REPORT.or_dash(g.admitted_limit), REPORT.or_dash(g.line), REPORT.or_dash(g.debt) }
+    g.running ~= '' and g.running or 0, TEXT.or_dash(g.admitted_limit), TEXT.or_dash(g.line), TEXT.or_dash(g.debt) }
 end
 
 -- Groups that wait, in the order of their lines; then those that only run, the latest first.
@@ -119,7 +121,7 @@ function REPORT.eldest_lease(member)
       eldest = acquired_us
     end
   end
-  return eldest and REPORT.seconds(now_us - eldest) or '-'
+  return eldest and TEXT.seconds(now_us - eldest) or '-'
 end
 
 function REPORT.add_members(lines, rows)
@@ -127,9 +129,9 @@ function REPORT.add_members(lines, rows)
     'WITHSCORES'), {}
   for i = 1, #stored, 2 do
     local member, left = stored[i], tonumber(stored[i + 1]) - now_us
-    list[#list + 1] = { member, left > 0 and REPORT.seconds(left) or 'overdue ' .. REPORT.seconds(-left),
+    list[#list + 1] = { member, TEXT.expires_in(left),
       redis.call('ZLEXCOUNT', K.held, '[' .. member .. '\0lease\0', '(' .. member .. '\0lease\1'),
-      REPORT.eldest_lease(member), REPORT.or_dash(redis.call('ZSCORE', K.idle, member) or nil) }
+      REPORT.eldest_lease(member), TEXT.or_dash(redis.call('ZSCORE', K.idle, member) or nil) }
   end
   TEXT.add_table(lines, { 'member', 'expires in', 'leases', 'eldest of 10', 'free slots told' }, list,
     redis.call('ZCARD', K.members))
@@ -157,9 +159,7 @@ end
 function REPORT.lines(name, rows)
   STATE.load()
   if not meta.generation then
-    local said = {}
-    TEXT.add_parts(said, { name, 'nobody has used this pool; list those in use' }, '  ')
-    return said
+    return TEXT.unused(name, 'pool')
   end
   local lines = {}
   REPORT.add_title(lines, name)

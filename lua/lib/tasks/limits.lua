@@ -114,8 +114,8 @@ function CLAIMS.move_out(is_meant, put)
   end
 end
 
--- Bring back tasks that wait beside in the sorted set of a name; each kind of them is looked at once.
-function CLAIMS.move_in(name, may_come)
+-- Bring back tasks that wait beside in the sorted set of a name, but those that stay; each kind is looked at once.
+function CLAIMS.move_in(name, stays)
   local from = '-'
   while meta[name] > 0 and moves_left > 0 do
     local first = redis.call('ZRANGE', K[name], from, '+', 'BYLEX', 'LIMIT', 0, 1)[1]
@@ -123,36 +123,28 @@ function CLAIMS.move_in(name, may_come)
       return
     end
     local part = split(first, '\0')
-    if may_come(part[1]) then
+    if stays(part[1]) then
+      from = '(' .. part[1] .. '\1'
+    else
       redis.call('ZREM', K[name], first)
       meta[name], moves_left = meta[name] - 1, moves_left - 1
       QUEUE.come_back(part[3])
-    else
-      from = '(' .. part[1] .. '\1'
     end
   end
 end
 
-function CLAIMS.is_unserved(class)
+function CLASSES.is_unserved(class)
   return not CLASSES.is_served(class)
-end
-
-function CLAIMS.is_served(name)
-  return CLASSES.serves(nil, name)
-end
-
-function CLAIMS.is_within_limits(signature)
-  return not LEDGER.exceeds_limits(signature)
 end
 
 -- Put first tasks beside whose function nobody serves any more, and bring back those that somebody serves.
 function CLASSES.sort_served()
-  CLAIMS.move_out(CLAIMS.is_unserved, CLASSES.put_beside)
-  CLAIMS.move_in('unserved', CLAIMS.is_served)
+  CLAIMS.move_out(CLASSES.is_unserved, CLASSES.put_beside)
+  CLAIMS.move_in('unserved', function(name) return not CLASSES.serves(nil, name) end)
 end
 
 -- Park first tasks that ask for more than a limit which was lowered, and bring back what a raised limit allows.
 function CLAIMS.sort_parked()
   CLAIMS.move_out(LEDGER.exceeds_limits, QUEUE.park)
-  CLAIMS.move_in('parked', CLAIMS.is_within_limits)
+  CLAIMS.move_in('parked', LEDGER.exceeds_limits)
 end

@@ -57,11 +57,7 @@ function OPERATIONS.submit(id, group_name, weight, admitted_limit, signature, no
     return '["known"]'
   end
   LINES.set_terms(GROUPS.of(group_name), tonumber(weight), admitted_limit)
-  if ttl_ms == '' then
-    redis.call('SET', TASKS.arq_key('job', id), payload)
-  else
-    redis.call('SET', TASKS.arq_key('job', id), payload, 'PX', ttl_ms)
-  end
+  TASKS.set('job', id, payload, ttl_ms)
   TASKS.take_abort(id) -- one that was meant for an earlier job of this id
   QUEUE.let_wait_until(id, { group = group_name, arrival = QUEUE.next_arrival(), signature = signature,
     tries = tonumber(tries), run = '', column = '', number = '', fn = function_name, losses = 0 },
@@ -110,33 +106,15 @@ function OPERATIONS.admit(slots, in_progress_ms, resources_under_pressure, seen)
     .. table.concat(expired, ',') .. '],"' .. meta.events .. '",[' .. table.concat(lost, ',') .. ']]'
 end
 
--- The caller's live lease, or what is known of the id instead.
-function LEASES.own(lease_id)
-  local text = LEASES.text(lease_id)
-  local lease = text and LEASES.parse(text)
-  if lease and lease.member == member_id then
-    return lease
-  end
-  local ended = LEASES.ended(lease_id)
-  if lease or ended == 'expired' then
-    return nil, '["stale_lease"]'
-  end
-  return nil, ended and '["duplicate"]' or '["unknown_lease"]'
-end
-
 function TASKS.write_result(id, result, ttl_ms)
   if result ~= '' then
-    if ttl_ms == '' then
-      redis.call('SET', TASKS.arq_key('result', id), result)
-    else
-      redis.call('SET', TASKS.arq_key('result', id), result, 'PX', ttl_ms)
-    end
+    TASKS.set('result', id, result, ttl_ms)
   end
 end
 
 -- Values of cells follow the four arguments; they are read from ARGV, as they may be thousands.
 function OPERATIONS.finish(lease_id, result, result_ttl_ms, keep_in_progress_ms)
-  local lease, unknown = LEASES.own(lease_id)
+  local lease, unknown = LEASES.own(lease_id, member_id)
   if not lease then
     return unknown
   end
@@ -158,7 +136,7 @@ end
 
 -- The task of a run that cannot succeed: its record is dropped with a reason.
 function OPERATIONS.drop(lease_id, reason)
-  local lease, unknown = LEASES.own(lease_id)
+  local lease, unknown = LEASES.own(lease_id, member_id)
   if not lease then
     return unknown
   end
@@ -176,7 +154,7 @@ end
 -- process cut its code off, and nobody knows which task is to blame. A task of a run that names a resource
 -- which cools waits in its old place for that, with all that ask for it.
 function OPERATIONS.retry(lease_id, delay_us, counts, cooling)
-  local lease, unknown = LEASES.own(lease_id)
+  local lease, unknown = LEASES.own(lease_id, member_id)
   if not lease then
     return unknown
   end
@@ -217,27 +195,28 @@ function OPERATIONS.discard(id, result, result_ttl_ms)
   return '["discarded"]'
 end
 
--- The end of a task whose payload has expired, with a result. One that came anew meanwhile is another.
-function OPERATIONS.expire(id, result, result_ttl_ms)
-  local task = TASKS.read(id)
-  if not task or task.run ~= '' or redis.call('EXISTS', TASKS.arq_key('job', id)) == 1
-    or not TASKS.discard(id) then
+-- End a task that waits with a result, if that is right for it.
+function TASKS.end_waiting(is_right, id, result, result_ttl_ms, tell, reason)
+  if not is_right or not TASKS.discard(id) then
     return '["unknown"]'
   end
   TASKS.write_result(id, result, result_ttl_ms)
-  STATE.emit_task('non_retryable_dropped', 'task_id', id, 'reason', 'expired')
+  tell('non_retryable_dropped', 'task_id', id, 'reason', reason)
   return '["discarded"]'
+end
+
+-- The end of a task whose payload has expired, with a result. One that came anew meanwhile is another.
+function OPERATIONS.expire(id, result, result_ttl_ms)
+  local task = TASKS.read(id)
+  local has_expired = task and task.run == '' and redis.call('EXISTS', TASKS.arq_key('job', id)) == 0
+  return TASKS.end_waiting(has_expired, id, result, result_ttl_ms, STATE.emit_task, 'expired')
 end
 
 -- The end of a task that was lost too often, with a result that says so.
 function OPERATIONS.fail_lost(id, result, result_ttl_ms)
   local task = TASKS.read(id)
-  if not task or task.losses < LOST.max() or not TASKS.discard(id) then
-    return '["unknown"]'
-  end
-  TASKS.write_result(id, result, result_ttl_ms)
-  emit('non_retryable_dropped', 'task_id', id, 'reason', 'worker_lost')
-  return '["discarded"]'
+  local was_lost = task and task.losses >= LOST.max()
+  return TASKS.end_waiting(was_lost, id, result, result_ttl_ms, emit, 'worker_lost')
 end
 
 -- The caller's workers run these functions.

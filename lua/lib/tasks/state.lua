@@ -10,10 +10,7 @@ GROUPS.extra = { 'running', 'away', 'admitted_limit', 'head', 'signature', 'line
 local STATE = { fields = {} } -- nothing of `meta` is read besides what both kinds of shard read
 
 function STATE.load()
-  if not read_fields then
-    SHARD.read('', STATE.fields)
-  end
-  meta = SHARD.record(RECORD)
+  meta = SHARD.record(RECORD, STATE.fields)
   meta.cooled = nil
   LEDGER.load()
 end

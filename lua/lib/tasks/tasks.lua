@@ -17,6 +17,15 @@ function TASKS.arq_key(kind, id)
   return 'arq:' .. kind .. ':' .. TASKS.name_of(id)
 end
 
+-- Set one of arq's keys of a task, for ever where there is no TTL.
+function TASKS.set(kind, id, value, ttl_ms)
+  if ttl_ms == '' then
+    redis.call('SET', TASKS.arq_key(kind, id), value)
+  else
+    redis.call('SET', TASKS.arq_key(kind, id), value, 'PX', ttl_ms)
+  end
+end
+
 function TASKS.parse(text)
   local group_name, arrival, signature, score, tries, run, column, number, fn, losses = string.match(
     text, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|(.*)$')
