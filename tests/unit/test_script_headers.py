@@ -130,6 +130,14 @@ def test_every_argument_is_used(script: Script) -> None:
     assert {name for name, _kind in script.header.arguments} - words(text) == set()
 
 
+def test_every_function_of_a_table_that_is_called_is_there(script: Script) -> None:
+    text = code(script)
+    called = set(re.findall(r"\b([A-Z][A-Z_]+\.\w+)\(", text))
+    there = set(re.findall(r"function ([A-Z][A-Z_]+\.\w+)", text))
+    there |= set(re.findall(r"(?m)^([A-Z][A-Z_]+\.\w+) = ", text))
+    assert called - there == set()
+
+
 @pytest.mark.parametrize("name", WRITERS)
 def test_every_error_code_is_in_the_header(name: str) -> None:
     script = compose(name)

@@ -3,14 +3,14 @@
 -- @include lib/requests/capture
 local REPORT = {}
 
-function REPORT.used_domains(c)
-  local names = {}
+-- What `row_of` makes of each domain that is used, but nil.
+function REPORT.rows(c, row_of)
+  local rows = {}
   for i = 1, #DOMAINS do
-    if c.domains[DOMAINS[i]].is_used then
-      names[#names + 1] = DOMAINS[i]
-    end
+    local d = c.domains[DOMAINS[i]]
+    rows[#rows + 1] = d.is_used and row_of(DOMAINS[i], d) or nil
   end
-  return names
+  return rows
 end
 
 function REPORT.add_title(lines, name, c)
@@ -25,50 +25,37 @@ function REPORT.add_title(lines, name, c)
 end
 
 function REPORT.add_windows(lines, c)
-  local rows, names = {}, REPORT.used_domains(c)
-  for i = 1, #names do
-    local d = c.domains[names[i]]
-    rows[i] = { names[i], d.current_limit, d.effective_max, d.in_flight_count, d.waiters,
+  local rows = REPORT.rows(c, function(name, d)
+    return { name, d.current_limit, d.effective_max, d.in_flight_count, d.waiters,
       d.cooldown_us == '0' and '-' or TEXT.seconds(d.cooldown_us), TEXT.or_dash(d.rate_limit_ceiling), d.cuts,
       d.success_streak, d.consecutive_rate_limits, TEXT.or_dash(d.last_outcome) }
-  end
+  end)
   TEXT.add_table(lines, { 'domain', 'window', 'effective max', 'in flight', 'waiters', 'cooldown',
     'ceiling', 'cuts', 'streak', 'rate limits in a row', 'last outcome' }, rows, #rows)
 end
 
 -- What each window does next.
 function REPORT.add_outlooks(lines, c)
-  local rows, names = {}, REPORT.used_domains(c)
-  for i = 1, #names do
-    local d = c.domains[names[i]]
-    rows[i] = { names[i], d.algorithm, d.outlook }
-  end
+  local rows = REPORT.rows(c, function(name, d) return { name, d.algorithm, d.outlook } end)
   TEXT.add_table(lines, { 'domain', 'rule', 'what comes next' }, rows, #rows)
 end
 
 -- Budgets that providers count by the minute and tell nobody.
 function REPORT.add_minutes(lines, c)
-  local rows, names = {}, REPORT.used_domains(c)
-  for i = 1, #names do
-    local m = c.domains[names[i]].minute
-    if m.budget > 0 then
-      rows[#rows + 1] = { names[i], m.budget, m.served,
-        TEXT.seconds(math.max(0, tonumber(m.ends_us) - tonumber(c.captured_us))), m.periods }
-    end
-  end
+  local rows = REPORT.rows(c, function(name, d)
+    local m = d.minute
+    return m.budget > 0 and { name, m.budget, m.served,
+      TEXT.seconds(math.max(0, tonumber(m.ends_us) - tonumber(c.captured_us))), m.periods }
+  end)
   TEXT.add_table(lines, { 'domain', 'served in a minute', 'in this one', 'ends in', 'minutes alike' },
     rows, #rows)
 end
 
 -- What estimates of tokens are worth, where real usage has shown that.
 function REPORT.add_factors(lines, c)
-  local rows, names = {}, REPORT.used_domains(c)
-  for i = 1, #names do
-    local factor = c.domains[names[i]].token_factor
-    if factor ~= 1 then
-      rows[#rows + 1] = { names[i], string.format('%.2f', factor) }
-    end
-  end
+  local rows = REPORT.rows(c, function(name, d)
+    return d.token_factor ~= 1 and { name, string.format('%.2f', d.token_factor) }
+  end)
   TEXT.add_table(lines, { 'domain', 'input tokens to an estimated one' }, rows, #rows)
 end
 
@@ -83,16 +70,14 @@ function REPORT.add_budgets(lines, c)
 end
 
 function REPORT.add_counters(lines, c)
-  local rows, names = {}, REPORT.used_domains(c)
-  local header = { 'domain', 'granted', unpack(STATE.outcomes) }
-  for i = 1, #names do
-    local d = c.domains[names[i]]
-    rows[i] = { names[i], d.granted }
-    for j = 1, #STATE.outcomes do
-      rows[i][2 + j] = d.outcomes[STATE.outcomes[j]]
+  local rows = REPORT.rows(c, function(name, d)
+    local row = { name, d.granted }
+    for i = 1, #STATE.outcomes do
+      row[2 + i] = d.outcomes[STATE.outcomes[i]]
     end
-  end
-  TEXT.add_table(lines, header, rows, #rows)
+    return row
+  end)
+  TEXT.add_table(lines, { 'domain', 'granted', unpack(STATE.outcomes) }, rows, #rows)
 end
 
 function REPORT.add_groups(lines, c)

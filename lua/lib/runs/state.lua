@@ -42,15 +42,11 @@ function RUNS.tasks_field(run, plan, row_group, column)
   return run .. '\0' .. int(row_group) .. '\0' .. plan.columns[tonumber(column)].name
 end
 
-function RUNS.is_dropped(run, record)
-  return redis.call('HEXISTS', K.cells, RUNS.cell(run, record, '!')) == 1
-end
-
 -- A record is open until it is whole, dropped or its run is over: only then do its tasks count.
 function RUNS.is_open(run, plan, record)
   local row_group = math.floor(tonumber(record) / plan.buffer_size)
   return redis.call('HEXISTS', K.row_groups, run .. '\0' .. int(row_group)) == 1
-    and not RUNS.is_dropped(run, record)
+    and redis.call('HEXISTS', K.cells, RUNS.cell(run, record, '!')) == 0
 end
 
 -- Whether a task's end can still matter: a task of no run always, one of a run while its record,

@@ -19,10 +19,6 @@ function CLASSES.function_of(class)
   return fn
 end
 
-function CLASSES.ask_of(class)
-  return string.match(class, '^[^;]*')
-end
-
 -- Whether a member serves a function; without a member, whether any does.
 function CLASSES.serves(member, fn)
   if fn == '' then

@@ -40,7 +40,7 @@ function RESERVE.first_without_room()
     local head = heads_found[i]
     local is_let_go = not rule.is_judged(head)
     if not is_let_go then
-      local ask = CLASSES.ask_of(head.signature)
+      local ask = string.match(head.signature, '^[^;]*') -- of its class
       if not beside[ask] and asks_left > 0 then
         beside[ask], asks_left = rule.beside(RESERVE.fitting_beside(head.signature)), asks_left - 1
       end
