@@ -196,6 +196,7 @@ class LocalLeases:
             if self._back_until is not None:  # away again, before the return was over
                 self._absence = self._absence_since(now)
                 self._allowance = None
+                self._told = self.watch.told  # others may have entered meanwhile
             self._back_until = None
         self._give_in_turn()
         self._timer = self._loop.call_later(LOOK_SECONDS, self._guard.call, self._look)

@@ -27,7 +27,7 @@ class ShareWatch:
 
     Attributes:
         membership: the last one.
-        told: what was answered last, and at which loop time; None before the first answer.
+        told: what was answered last in this membership, and at which loop time; None before that.
     """
 
     def __init__(self, session: Session, guard: Guard) -> None:
@@ -39,8 +39,9 @@ class ShareWatch:
         self._timer: asyncio.TimerHandle | None = None
 
     def on_joined(self, membership: Membership) -> Sequence[Submitted]:
-        """Return what asks first in a new membership."""
+        """Return what asks first in a new membership; parts of earlier ones are none any more."""
         self.membership = membership
+        self.told = None
         return [(AskShare(), partial(self._take, SHORTEST_PAUSE_SECONDS))]
 
     def ask(self, pause: float = SHORTEST_PAUSE_SECONDS) -> None:
