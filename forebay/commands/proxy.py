@@ -9,6 +9,7 @@ import click
 
 from forebay.commands.lines import say
 from forebay.commands.server_option import url_option
+from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.extras import require_extra
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.logs import Logger
@@ -110,6 +111,11 @@ def proxy_command(
     calls end.
     """
     require_extra("proxy", "the proxy")
+    if token == "":
+        raise ConfigurationError(
+            "--token is empty, expected a secret that clients send in x-forebay-token; give one, or"
+            " leave the option out to ask for none."
+        )
     from forebay.proxy.server import ProxySettings, serve
     from forebay.proxy.upstreams import parse_upstream
 
@@ -121,7 +127,7 @@ def proxy_command(
         member=MemberSettings(on_unavailable=on_unavailable),
         most_bytes=max_body_mb * _MEGABYTE,
         grace_seconds=grace,
-        token=token or None,
+        token=token,
     )
     listener = listen(host, port)
     if token is None and not _is_loopback(listener.getsockname()[0]):

@@ -20,6 +20,8 @@ _KNOWN_HOSTS: Final = {"api.openai.com": "openai", "api.anthropic.com": _ANTHROP
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 _RESERVED_NAMES: Final = frozenset({"t", "v1"})
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_SEPARATOR: Final = re.compile(r"[/\\]")
+_DOTS: Final = frozenset({".", ".."})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,10 +157,11 @@ class Upstreams:
             headers: of the call, by their names in lower case.
 
         Raises:
-            ConfigurationError: its tenant or weight cannot be used.
+            ConfigurationError: its tenant, weight or path cannot be used.
         """
         path: bytes = scope["raw_path"]
         tenant, path = _tenant_of(path)
+        _check_path(path)
         name, rest = _first_part(path)
         upstream = self._by_name.get(unquote(name.decode("latin-1"))) if name else None
         if upstream is not None:
@@ -168,7 +171,7 @@ class Upstreams:
         query: bytes = scope["query_string"]
         raw_path = upstream.path + path + (b"?" + query if query else b"")
         if tenant is None:
-            tenant = headers.get(TENANT_HEADER)
+            tenant = _utf8(headers.get(TENANT_HEADER))
         group = _group_of(tenant, headers.get(WEIGHT_HEADER))
         return Destination(upstream=upstream, raw_path=raw_path, group=group)
 
@@ -179,6 +182,28 @@ def _tenant_of(path: bytes) -> tuple[str | None, bytes]:
         return None, path
     tenant, _, rest = path[3:].partition(b"/")
     return unquote(tenant.decode("latin-1")), b"/" + rest
+
+
+def _utf8(value: str | None) -> str | None:
+    """Return a header's value as UTF-8, as a path is read, so that both name the same tenant."""
+    try:
+        return None if value is None else value.encode("latin-1").decode()
+    except UnicodeError:
+        return value
+
+
+def _check_path(path: bytes) -> None:
+    """Refuse a path that a provider may read as one above the upstream's own.
+
+    Raises:
+        ConfigurationError: it has a part ``..`` or ``.``, also where that is quoted.
+    """
+    parts = _SEPARATOR.split(unquote(path.decode("latin-1")))
+    if not _DOTS.isdisjoint(parts):
+        raise ConfigurationError(
+            f"the path {shown(path.decode('latin-1'))} has a part `.` or `..`, expected none, as it"
+            " may lead out of the upstream's path; write the path without it."
+        )
 
 
 def _first_part(path: bytes) -> tuple[bytes, bytes]:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from forebay.commands.proxy import proxy_command
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import ProviderModelKey, RequestGroupSpec, RequestResourceKey
 from forebay.contracts.requests import (
@@ -107,6 +108,9 @@ def test_a_call_goes_where_its_path_says_else_by_its_api() -> None:
         ("/t/atlas/v1/x", {}, RequestGroupSpec(key="atlas")),
         ("/v1/x", {"x-forebay-tenant": "a"}, RequestGroupSpec(key="a")),
         ("/t/b/v1/x", {"x-forebay-tenant": "a"}, RequestGroupSpec(key="b")),
+        ("/t/Z%C3%BCrich/v1/x", {}, RequestGroupSpec(key="Z\u00fcrich")),
+        ("/v1/x", {"x-forebay-tenant": "Z\u00c3\u00bcrich"}, RequestGroupSpec(key="Z\u00fcrich")),
+        ("/v1/x", {"x-forebay-tenant": "Z\u00fcrich"}, RequestGroupSpec(key="Z\u00fcrich")),
         ("/t/b/v1/x", {"x-forebay-weight": "2.5"}, RequestGroupSpec(key="b", weight=2.5)),
     ],
 )
@@ -122,6 +126,32 @@ def test_a_tenant_that_no_key_can_hold_is_refused(path: str) -> None:
     scope = {"raw_path": path.encode(), "query_string": b""}
     with pytest.raises(ConfigurationError, match="request group"):
         Upstreams([parse_upstream(OPENAI)]).destination_of(scope, {})
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../admin",
+        "/groq/v1/%2e%2E/%2e./admin",
+        "/t/atlas/v1/..%2f..%5cadmin",
+        "/v1/./models",
+        "/v1/models/..",
+    ],
+)
+def test_a_path_that_may_lead_out_of_the_upstreams_is_refused(path: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"has a part `\.` or `\.\.`.*; write"):
+        sent_to([GROQ], path)
+
+
+@pytest.mark.parametrize("path", ["/v1/models/a..b", "/v1/...", "/t/../v1/x", "/v1/x?a=/../b"])
+def test_dots_that_lead_nowhere_pass(path: str) -> None:
+    assert sent_to([OPENAI], path) == ("openai", path.removeprefix("/t/..").encode())
+
+
+def test_an_empty_token_is_refused_and_not_taken_for_none() -> None:
+    options = ["--url", "redis://localhost", "--upstream", OPENAI, "--token", ""]
+    with pytest.raises(ConfigurationError, match=r"--token is empty.*; give one"):
+        proxy_command.main(options, standalone_mode=False)
 
 
 def test_a_length_beside_a_chunked_encoding_is_not_passed_on() -> None:
