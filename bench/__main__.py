@@ -93,7 +93,8 @@ def main(
 
     ``python -m bench simulate --help``: a fleet's window against simulated providers;
     ``python -m bench shared-capacity --help``: against real ones that refuse;
-    ``python -m bench proxy --help``: the proxy beside LiteLLM's.
+    ``python -m bench proxy --help``: the proxy beside LiteLLM's;
+    ``python -m bench reliability --help``: the tables of docs/reliability.md.
     """
     if baseline is None and pairs is not None:
         raise click.UsageError("--pairs is for --baseline REF; --rounds repeats a scenario.")

@@ -22,7 +22,7 @@ DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "reliability.md"
     "--document",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     default=DOCUMENT,
-    help="What is written into; docs/reliability.md by default.",
+    help="The document to write; docs/reliability.md by default.",
 )
 def reliability(sections: Sequence[str], is_list: bool, smoke: bool, document: Path) -> None:
     """Measure sections of docs/reliability.md, all by default, and write what was found there."""

@@ -17,7 +17,7 @@ from bench.report import HEADERS
 from forebay.contracts.errors import ConfigurationError
 
 Section = Callable[[bool], str]
-"""Measures, small if it is told True, and returns the section's Markdown."""
+"""Measures, small if the argument is True, and returns the section's Markdown."""
 CHAOS_OUT: Final = Path("out/chaos")
 QUIET: Final[Progress] = lambda _line: None  # noqa: E731
 
@@ -66,9 +66,8 @@ def scale(is_smoke: bool) -> str:
 
 def chaos(_is_smoke: bool) -> str:
     """The longest run of ``make chaos`` that is kept in ``out/chaos``."""
-    kept: list[dict[str, Any]] = [
-        json.loads(file.read_text()) for file in CHAOS_OUT.glob("*.found.json")
-    ]
+    results = (json.loads(file.read_text()) for file in CHAOS_OUT.glob("*.found.json"))
+    kept: list[dict[str, Any]] = [result for result in results if "measured_on" in result]
     if not kept:
         raise ConfigurationError(
             f"{CHAOS_OUT} has no result, expected that of a run; run make chaos first."
@@ -79,9 +78,10 @@ def chaos(_is_smoke: bool) -> str:
     rows = [(kind, str(count)) for kind, count in sorted(injected.items())]
     rows.append(("**all**", f"**{sum(injected.values())}**"))
     counts = "; ".join(f"{name} {count}" for name, count in found["counts"].items())
+    faults = f"Seed {given['seed']}, {given['seconds']:g} s of faults."
     return "\n\n".join(
         [
-            f"{measured_on()} Seed {given['seed']}, {given['seconds']:g} s of faults. {counts}.",
+            f"{found['measured_on']} {faults} {counts}.",
             table(("fault", "injected"), rows),
             f"Differences: {len(differences)}.",
             *(["\n".join(differences)] if differences else []),

@@ -10,6 +10,7 @@ from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
+from bench.reliability.sections import measured_on
 from forebay.runtime import run_stoppable
 from tests.chaos.program import Found, Given, run
 from tests.chaos.schedule import KINDS, LOSING, USUAL, Fault, schedule
@@ -18,7 +19,7 @@ OUT = Path("out/chaos")
 
 
 def main() -> int:
-    """Run it, print faults and differences, and keep both; return 1 where there is a difference."""
+    """Run the chaos, print and keep faults and differences; return 1 if there is a difference."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=600.0, help="of faults [600]")
     parser.add_argument("--seed", type=int, default=1, help="equal seeds, equal faults [1]")
@@ -46,6 +47,7 @@ def main() -> int:
             print(f"it replays: python -m tests.chaos {' '.join(sys.argv[1:])}")
             print(f"what the observers read is kept in {kept}")
     found_text = {
+        "measured_on": measured_on(),
         "given": vars(asked),
         "injected": found.injected,
         "counts": found.counts,

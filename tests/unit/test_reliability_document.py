@@ -1,9 +1,13 @@
-"""The written sections of docs/reliability.md: where they stand, and that nothing else changes."""
+"""Sections of docs/reliability.md are written in their places, and nothing else changes."""
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 
+from bench.reliability import sections
 from bench.reliability.command import DOCUMENT
 from bench.reliability.document import begin_mark, end_mark, replace_section, table
 from bench.reliability.sections import SECTIONS
@@ -31,3 +35,13 @@ def test_the_document_has_a_place_for_each_section() -> None:
     text = DOCUMENT.read_text()
     for name in SECTIONS:
         assert replace_section(text, name, "new") != text
+
+
+def test_chaos_section_says_when_its_run_was_measured_not_when_it_was_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sections, "CHAOS_OUT", tmp_path)
+    result = {"given": {"seed": 3, "seconds": 60}, "injected": {"server_killed": 2}, "counts": {}}
+    measured = result | {"differences": [], "measured_on": "Measured on 2001-02-03."}
+    (tmp_path / "seed-3.found.json").write_text(json.dumps(measured))
+    assert sections.chaos(True).startswith("Measured on 2001-02-03. Seed 3, 60 s of faults.")
