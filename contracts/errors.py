@@ -4,7 +4,7 @@
     ├── ConfigurationError          a wrong URL, setting, file or name; nothing was started
     │   ├── WorkflowError           a workflow file that cannot run, with its place
     │   ├── JobUnreadable           what is stored of a job is not of its pool; carries its id
-    │   ├── AttemptIdUsed           an attempt id that stood or stands for another attempt
+    │   ├── AttemptIdUsed           an attempt id that another attempt has, or had
     │   ├── RunRefused              a run that no worker may make: variable, file or host
     │   └── SchedulingMetadataError a generator that declares itself wrongly
     ├── CoordinatorError            the shared state could not be used
@@ -55,7 +55,7 @@ class JobUnreadable(ConfigurationError):  # noqa: N818 - an outcome of a job, as
 
 
 class AttemptIdUsed(ConfigurationError):  # noqa: N818 - a state of the id
-    """An attempt id stands for another attempt, or stood for one that has ended.
+    """An attempt id that another attempt has, or had: each attempt needs an id of its own.
 
     Attributes:
         attempt_id: the id.

@@ -64,8 +64,8 @@ class RequestAdmissionItem:
         queue_wait_timeout_seconds: longest wait; 0 takes only what is free now, None waits for
             ever (or for the controller's default), infinity for ever; more than a year is a year.
         cost: estimated tokens of the attempt, for quotas, 0..10^9; None counts as 0.
-        input_estimate: the part of ``cost`` that is an estimate of the input; the factor that the
-            model's real usage has shown corrects it. None: all of ``cost`` stands as it is.
+        input_estimate: the part of ``cost`` that is an estimate of the input; the shard multiplies
+            it by the factor learned from real usage. None: ``cost`` is taken as it is.
         event_context: correlation captured when the item was made.
 
     Raises:
@@ -118,8 +118,8 @@ class RequestAdmissionLease:
         effective_max: the window's ceiling by caps and clamps at that instant.
         generation: the shard's generation.
         member_id: the member that holds it.
-        degraded: whether it is of the member's part of a window whose server is away
-            (``on_unavailable="local_share"``).
+        degraded: whether the member gave it itself, of its part of the window, while the server
+            was away (``on_unavailable="local_share"``).
 
     Raises:
         ConfigurationError: an id or item with which no release could be sent.

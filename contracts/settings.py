@@ -201,11 +201,11 @@ class MemberSettings(GivenSettings):
         call_timeout_seconds: longest wait for an acknowledgement before the typed error.
         recheck_seconds: how often waiters ask for the truth, should a wake-up be lost.
         loop_stall_seconds: heartbeats stop when the event loop has not turned for this long.
-        on_unavailable: what a call gets whose server does not answer within its deadline
+        on_unavailable: what a call gets when the server does not answer within the deadline
             (docs/reliability.md, *When the server is away*). ``fail``: `CoordinatorUnavailable`;
-            ``wait``: it waits on, up to its own timeout; ``local_share``: an acquire gets a lease
-            of this member's part of the last known window, as soon as no lease of the server can
-            be held any more; anything else fails.
+            ``wait``: a longer wait, up to the call's own timeout; ``local_share``: an acquire gets
+            a lease of this member's part of the last known window, once every lease that the
+            server granted has ended; other calls fail.
     """
 
     ttl_seconds: Annotated[Number, Field(ge=0.1, le=3600)] = 15.0

@@ -89,7 +89,7 @@ class DomainSnapshot(Snapshot):
         outlook: what the window does next, in words for people; they may change.
         blocked_for: the budget that a provider's refusal named and that the window waits for until
             ``blocked_until``, as ``tokens_per_day``; None where it waits for none.
-        token_factor: input tokens to an estimated one, as learned from real usage, 0.25 to 4.
+        token_factor: real input tokens to one estimated, as learned from usage, 0.25 to 4.
         minute_budget: how many calls the provider serves in a minute of its clock, as ``steady``
             learned; None where it learned of no such budget.
         minute_served: how many were served in the present minute; 0 without a budget.

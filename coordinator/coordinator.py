@@ -60,7 +60,7 @@ class Coordinator:
         patient: a client without a socket timeout, for calls that their caller bounds.
         libraries: the functions that members call there.
         failover: notices another primary, where Sentinels name it; None elsewhere.
-        most_doublings: of the pause between two tries to connect, as for `pause_seconds`.
+        most_doublings: how often the pause between two tries to connect is doubled.
         heartbeat: keeps the memberships of this process alive.
         subscriber: the channel on which it is woken.
     """
@@ -163,7 +163,7 @@ class Coordinator:
         await self.close()
 
     def _on_moved(self, _primary: Peer) -> None:
-        """Leave the old primary, to which every connection of this process may lead."""
+        """Drop the connections of this process, each of which may lead to the old primary."""
         self.subscriber.drop("another server is the primary now")
         self._leaving_primary.start()
 

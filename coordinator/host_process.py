@@ -1,4 +1,4 @@
-"""What kind of process Forebay runs in: green threads are refused, a notebook may be blocked."""
+"""Kinds of host processes: green threads are refused, cells of a notebook may block."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def pause_seconds(failures: int, most_doublings: int = MOST_DOUBLINGS) -> float:
 
     Args:
         failures: how many.
-        most_doublings: of 0.02 s; fewer for what is tried again without much harm.
+        most_doublings: how often 0.02 s is doubled at most; fewer where a try costs little.
     """
     return float(_BACKOFF.compute(min(failures, most_doublings)))
 

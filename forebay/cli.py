@@ -70,7 +70,7 @@ class _LazyCommands(click.Group):
             return None
         module, _, name = COMMANDS[cmd_name].partition(":")
         command: click.Command = getattr(importlib.import_module(module), name)
-        if signal.getsignal(signal.SIGINT) is end_at_once:  # what a command began needs an end
+        if signal.getsignal(signal.SIGINT) is end_at_once:  # a command may have to clean up
             signal.signal(signal.SIGINT, signal.default_int_handler)
         return command
 

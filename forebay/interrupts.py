@@ -6,9 +6,9 @@ import os
 
 
 def end_at_once(number: int, _frame: object) -> None:
-    """End this process, in which nothing was begun yet that would need an end.
+    """End the process at once with one line: no command has begun that would have to clean up.
 
-    An exception would arise within whichever import goes on, which may turn it into another.
+    A KeyboardInterrupt would be raised inside an import, which may turn it into another error.
     """
     os.write(2, b"stopped by SIGINT\n")
     os._exit(128 + number)

@@ -1,7 +1,7 @@
-"""The entry point of the command line: from here on Ctrl-C ends it with one line.
+"""The entry point of the command line: handles Ctrl-C first, then imports the commands.
 
-It imports the rest only then, which takes a few hundred milliseconds. Python's own start, before
-it, is not ours to change.
+These imports take a few hundred milliseconds. An interrupt of Python's own start, before this
+module runs, is still shown as Python shows it.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ SILENT_SECONDS: Final = 0.25
 """A call that is unanswered for longer has the Sentinels asked, as often as this."""
 LONGEST_QUESTION_SECONDS: Final = 1.0
 DOUBLINGS: Final = 4
-"""Of the pause between two tries to connect: a third of a second at most, to ask Sentinels."""
+"""How often the pause between two tries to connect is doubled: up to a third of a second."""
 
 Peer = tuple[str, int]
 
@@ -27,7 +27,7 @@ log = Logger("forebay.channel")
 
 
 class Failover:
-    """Tells when another server than the one that is silent has become the primary.
+    """Asks Sentinels, while a server is silent, whether another one has become the primary.
 
     Args:
         pool: asyncio's, of the primary that Sentinels name.

@@ -230,7 +230,7 @@ class Heartbeat:
         return _members_in(self._client.fcall(function, *arguments))
 
     async def _read_code_again(self, heartbeat: Script) -> None:
-        """Find or load the heartbeat's library, on this thread's own loop: the other may stall."""
+        """Find or load the heartbeat's library, on a loop of this thread; the other may stall."""
         self._libraries.doubt()
         async with self._open_client() as client:
             await self._libraries.ensure(client, [heartbeat])

@@ -32,7 +32,7 @@ class Link:
         guard: logs what a repair raises.
         state: told when the connection is lost and when it is back.
         timeout_seconds: bound of one try to open it.
-        most_doublings: of the pause between two tries, as for `pause_seconds`.
+        most_doublings: how often the pause between two tries is doubled, see `pause_seconds`.
         on_reply: told each reply; an error reply comes as redis-py's exception.
         on_open: awaited in each repair when the connection is open, before it may be used.
         on_refused: told what the server refuses for good; the repair ends.

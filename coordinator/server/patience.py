@@ -1,4 +1,4 @@
-"""``on_unavailable="wait"``: what cannot reach the server is asked again (spec 06)."""
+"""``on_unavailable="wait"``: a call is made again until the server answers (spec 06)."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ T = TypeVar("T")
 async def with_patience(
     settings: MemberSettings, ask: Callable[[], Awaitable[T]], is_closed: Callable[[], bool]
 ) -> T:
-    """Return what a call to the server returns; ask again while the server is away.
+    """Call the server, again while it is away if the settings say ``wait``; return the result.
 
     Args:
-        settings: say whether to ask again; with another mode than ``wait`` it is asked once.
+        settings: in another mode than ``wait`` the call is made once.
         ask: the call; it may be carried out more than once.
-        is_closed: whether nothing can be asked any more.
+        is_closed: whether the caller was closed, so that no call is made again.
 
     Raises:
-        CoordinatorUnavailable: no answer within the deadline, or it was closed.
+        CoordinatorUnavailable: no answer within the deadline, or the caller was closed.
     """
     failures = 0
     while True:

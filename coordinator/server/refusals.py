@@ -1,4 +1,4 @@
-"""What an error of a server means as one of Forebay's: the one place that reads codes (spec 06)."""
+"""Typed errors for errors of a server: the one place that reads their codes (spec 06)."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ def refused_operation(code: str, detail: str) -> ForebayError:
 def connection_error(
     error: RedisError | OSError, address: ServerAddress, attempt: str
 ) -> ForebayError:
-    """What a failed attempt to use the server means, so that no bare redis error escapes.
+    """Return the typed error for a failed attempt to use the server; no bare redis error escapes.
 
     Args:
         error: what redis-py or the socket raised.
@@ -150,7 +150,7 @@ def connection_error(
         error = error.__cause__
     cause = str(error) or type(error).__name__
     match error:
-        # the first three are to be told from the ConnectionError and ResponseError they derive from
+        # these three before the ConnectionError and ResponseError from which they derive
         case AuthenticationError() | AuthenticationWrongNumberOfArgsError() | AuthorizationError():
             return ConfigurationError(
                 f"the server at {address} refused the login ({cause}); expected a user and "
@@ -175,8 +175,8 @@ def connection_error(
             )
         case ResponseError() if is_passing(error):
             return CoordinatorUnavailable(
-                f"the server at {address} cannot serve now, {attempt} ({cause}); it is a replica,"
-                " lacks one, or runs a long script; try again, or see what it does."
+                f"the server at {address} cannot serve now, {attempt} ({cause}); expected"
+                " a primary with its replicas and no long script; try again, or look at it."
             )
         case _:
             return ConfigurationError(

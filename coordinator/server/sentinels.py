@@ -25,10 +25,10 @@ SENTINEL_TIMEOUT_SECONDS: Final = 1.0
 
 
 class _AsyncSentinels(AsyncSentinel):
-    """Asks all Sentinels at once: a silent one, as on the primary's machine, delays nobody."""
+    """Asks all Sentinels at once; a silent one, as on the primary's machine, delays nothing."""
 
     async def discover_master(self, service_name: str) -> tuple[str, int]:
-        """Return host and port of the primary that is first named by a Sentinel.
+        """Return host and port of the primary, as the first Sentinel to answer names it.
 
         Raises:
             MasterNotFoundError: none names one that it takes to be up.
@@ -82,7 +82,7 @@ class _Pool(SentinelConnectionPool):
 
 @dataclass(frozen=True, slots=True)
 class Pools:
-    """One face of redis-py: its classes, which have no types there.
+    """The pool classes of redis-py's asyncio or blocking side, which redis-py leaves untyped.
 
     Attributes:
         plain: a pool of connections to one server.

@@ -100,7 +100,7 @@ def parse_url(url: str) -> ServerAddress:
 
 
 def mask_url(url: str) -> str:
-    """A URL for messages and logs: well-formed or not, it shows no password.
+    """Return a URL, well-formed or not, without its passwords, for messages and logs.
 
     What stands before the last ``@`` is masked whole, since a password may hold any character;
     so are a "port" that is no number (``redis://:secret`` without its ``@host``) and the values

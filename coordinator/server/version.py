@@ -21,7 +21,7 @@ OLDEST: Final = {"redis": (7, 0, 0), "valkey": (8, 0, 0)}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerVersion:
-    """Which server answers.
+    """The product and version of a server.
 
     Attributes:
         product: what it calls itself.
@@ -47,7 +47,7 @@ async def check_server(
     timeout_seconds: float = 5.0,
     only_reads: bool = False,
 ) -> ServerVersion:
-    """Asks the server for its version, once, and refuses one that is too old.
+    """Ask the server for INFO and refuse one that is too old, a replica, or part of a cluster.
 
     Args:
         client: a client of ``address``; it stays open, on failure too.

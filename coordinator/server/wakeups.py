@@ -39,7 +39,7 @@ class Subscriber:
         client: whose pool makes the connection.
         state: told when the connection is lost and when it is back.
         connect_timeout_seconds: bound of one attempt to connect, login included.
-        most_doublings: of the pause between two attempts, as for `pause_seconds`.
+        most_doublings: how often the pause between two attempts is doubled.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class Subscriber:
         now = asyncio.get_running_loop().time()
         since = self._unanswered_since
         if since is not None and now - since >= self._connect_timeout_seconds:
-            # An earlier subscriber waited in vain, as would all that listen on it.
+            # An earlier SUBSCRIBE is still unanswered, so this connection answers none.
             self.drop("the subscriber's connection was silent")
         listener = _Listener(on_message=on_message, on_resumed=on_resumed)
         self._listeners[channel.encode()] = listener

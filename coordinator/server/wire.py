@@ -27,9 +27,9 @@ log = Logger("forebay.wire")
 
 
 class CommandHead:
-    """The first parts of a command that is sent again and again: packed once, not in each call.
+    """The first parts of a command that is sent again and again, packed once for all calls.
 
-    Of a batch's call they are three quarters, as it names every key of its shard.
+    They are three quarters of a batch's call, which names every key of its shard.
 
     Args:
         parts: the command's name and its first arguments.

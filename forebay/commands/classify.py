@@ -30,10 +30,10 @@ def classify_command(file: Path, strip: bool) -> None:
         if strip:
             click.echo(stripped(answer).model_dump_json(exclude_defaults=True))
         else:
-            click.echo(f"line {number}  {_said(answer)}")
+            click.echo(f"line {number}  {_line_of(answer)}")
 
 
-def _said(answer: RecordedAnswer) -> str:
+def _line_of(answer: RecordedAnswer) -> str:
     found = replayed(answer)
     outcome = found.outcome
     parts = [str(outcome.kind)]
@@ -41,8 +41,10 @@ def _said(answer: RecordedAnswer) -> str:
         parts.append(f"retry after {outcome.retry_after_seconds:g} s")
     if outcome.usage is not None:
         parts.append(f"used {outcome.usage.input_tokens} + {outcome.usage.output_tokens} tokens")
-    told = [f"room {found.room or 'of any host'}"]
+    details = [f"room {found.room or 'of any host'}"]
     if outcome.scope is not None:
-        told.append(f"scope {outcome.scope}")
-    told += [f"{name} {value}" for name, value in outcome.diagnostics.items() if name not in _QUIET]
-    return f"{answer.host} {answer.status}: {', '.join(parts)}  ({', '.join(told)})"
+        details.append(f"scope {outcome.scope}")
+    details += [
+        f"{name} {value}" for name, value in outcome.diagnostics.items() if name not in _QUIET
+    ]
+    return f"{answer.host} {answer.status}: {', '.join(parts)}  ({', '.join(details)})"

@@ -43,7 +43,7 @@ _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 @click.option(
     "--dialect",
     metavar="NAME",
-    help="Whose way of wording refusals: openai (default), azure, groq, together, openrouter, ...",
+    help="Provider whose refusals are sent: openai (default), azure, groq, together, ...",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same answers.")
 @click.option("--schedule", "schedule_file", type=_FILE, help="TOML file with [[schedule]] steps.")

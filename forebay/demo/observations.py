@@ -12,7 +12,7 @@ from forebay.workers.runs.driver import RunSummary
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What one look at the shard showed, for the live line and the plot."""
+    """The state of the shard at one instant, for the live line and the plot."""
 
     at: float
     window: int
@@ -25,7 +25,7 @@ class Look:
 
 @dataclass(slots=True, kw_only=True)
 class Observations:
-    """All that the demo saw.
+    """Everything that the demo observed.
 
     Attributes:
         looks: every tenth of a second; times are seconds since the provider started.
@@ -33,7 +33,7 @@ class Observations:
         finished_at: when each tenant's run ended.
         notes: what was done to the fleet, and when.
         killed_at: when the worker was killed.
-        freed_at: when its membership was over, so that its leases and tasks were others' again.
+        freed_at: when its membership ended, so that its leases and tasks were free again.
         requests: what the provider saw.
         truths: what the provider could do, and since when.
         final: the shard at the end.
@@ -58,7 +58,7 @@ class Observations:
 
 
 def take_log(provider: MockProviderServer, seen: Observations) -> None:
-    """Add what the provider saw, and what it could do by then."""
+    """Add the provider's requests and truths from its log."""
     for _index, record in provider.state.log.since(0):
         if isinstance(record, RequestRecord):
             seen.requests.append(record)

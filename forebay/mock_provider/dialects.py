@@ -15,7 +15,7 @@ from forebay.mock_provider.state import Refusal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """A refusal as it is sent.
+    """The HTTP answer to a refused call.
 
     Attributes:
         status: HTTP status.
@@ -28,12 +28,12 @@ class Refused:
     body: bytes
 
 
-Word = Callable[[Refusal, Sequence[BudgetLeft]], Refused]
+Wording = Callable[[Refusal, Sequence[BudgetLeft]], Refused]
 """Words a refusal in a provider's dialect."""
 
 
 def _seconds(refusal: Refusal) -> float | None:
-    """Return the wait to tell; None where there is none, or where none would help."""
+    """Return the wait to send as a hint; None where there is none, or no wait would help."""
     seconds = refusal.retry_after_seconds
     return None if seconds is None or math.isinf(seconds) else seconds
 
@@ -136,7 +136,7 @@ def together(refusal: Refusal, left: Sequence[BudgetLeft]) -> Refused:
     return Refused(status=429, headers=headers, body=body)
 
 
-WORDINGS: Final[dict[str, Word]] = {
+WORDINGS: Final[dict[str, Wording]] = {
     "openai": openai,
     "azure": azure,
     "bedrock": bedrock,
@@ -152,4 +152,4 @@ WORDINGS: Final[dict[str, Word]] = {
     "tgi": tgi,
     "ollama": ollama,
 }
-"""By the name of a provider's room; Anthropic's own path words its refusals itself."""
+"""By the name of a provider's room; Anthropic's path has wordings of its own."""

@@ -74,7 +74,8 @@ class ModelEndpoint:
         path: as the log names it.
         understand: reads a call's body.
         dialect: how the API words errors.
-        wording: whose refusals it words; "" those of the truth's dialect, None the API's own.
+        wording: the provider whose refusals are sent; "" for the truth's ``dialect``, None for
+            those of ``dialect``.
     """
 
     def __init__(
@@ -203,7 +204,7 @@ async def _wait(receive: Receive, seconds: float) -> None:
 
 
 def _with_model(body: bytes, scope: Scope) -> bytes:
-    """Put the model that a path names into the body, where the others have it."""
+    """Put the model that a path names into the body, where other APIs have it."""
     model = scope.get("path_params", {}).get("model")
     if model is None:
         return body

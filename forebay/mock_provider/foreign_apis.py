@@ -1,4 +1,4 @@
-"""Calls in the shapes of other providers' APIs; they are answered as the chat endpoint answers."""
+"""Chat calls in the shapes of other providers' APIs, answered as the chat endpoint answers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def _text_of(content: Any) -> str:
     return "\n".join(str(part.get("text", "")) for part in parts if isinstance(part, Mapping))
 
 
-def _answered(found: Mapping[str, Any], messages: list[ChatMessage], state: ProviderState) -> Any:
+def _answered(
+    found: Mapping[str, Any], messages: list[ChatMessage], state: ProviderState
+) -> tuple[ChatRequest, ChatAnswer]:
     try:
         request = ChatRequest(model=str(found.get("model") or "mock-chat"), messages=messages)
     except ValidationError as error:
@@ -50,7 +52,7 @@ def _call(
     *,
     streams: bool = False,
 ) -> ModelCall:
-    """Make a call of what a whole answer, or a piece of a stream and whether it is the last, is."""
+    """Make a model call; ``document`` returns the JSON of a text, and is told if it is the last."""
 
     def events(count: int) -> Iterator[bytes]:
         for piece in split_text(answer.text, count):
@@ -193,4 +195,4 @@ ROUTES: Final[tuple[tuple[str, str, Understand], ...]] = (
     ("ollama", "/api/chat", understand_ollama),
     ("tgi", "/generate", understand_tgi),
 )
-"""The provider whose dialect words the refusals, the path, and who understands its calls."""
+"""The provider whose dialect words the refusals, the path, and the reader of its calls."""

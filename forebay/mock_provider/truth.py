@@ -113,7 +113,7 @@ class ProviderTruth(BaseModel):
         stream_chunk_count: pieces of content in a streamed answer.
         stream_chunk_delay_seconds: time between two pieces.
         embedding_dimensions: length of a vector when the request does not ask for one.
-        dialect: whose way of wording refusals the OpenAI-compatible paths have.
+        dialect: the provider whose refusals the OpenAI-compatible paths send.
         schedule: planned changes, in order of time.
     """
 

@@ -1,4 +1,4 @@
-"""One call's two ends: its body as it comes in, and its client, who may go away."""
+"""Reads the body of a call, and notices when its client closes the connection."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ClientGoneError(Exception):
 
 
 class BodyTooLargeError(Exception):
-    """A body is larger than what a call may send."""
+    """The body of a call is larger than the proxy takes."""
 
 
 async def read_body(receive: Receive, length: str | None, most_bytes: int) -> bytes:
@@ -67,8 +67,8 @@ async def drop_rest(receive: Receive) -> None:
         return
 
 
-class UntilGone:
-    """A block that ends, by cancelling what it awaits, when the client closes its connection.
+class WhileConnected:
+    """A block that is cancelled, and ends without an error, when the client closes its connection.
 
     Args:
         receive: of ASGI, after the body was read to its end.
@@ -93,7 +93,7 @@ class UntilGone:
     ) -> bool:
         self._watch.cancel()
         if self._is_gone and isinstance(error, asyncio.CancelledError):
-            return self._task.uncancel() == 0  # else somebody else has cancelled the call as well
+            return self._task.uncancel() == 0  # else the server has cancelled the call as well
         return False
 
     async def _wait(self) -> None:

@@ -19,7 +19,7 @@ from forebay.proxy.calls import (
     Message,
     Receive,
     Send,
-    UntilGone,
+    WhileConnected,
     drop_rest,
     read_body,
 )
@@ -52,7 +52,7 @@ log = Logger("forebay.proxy")
 
 @dataclass(slots=True, eq=False)
 class Call:
-    """One call as its answer goes out.
+    """One client's call, and the answer that is sent to it.
 
     Attributes:
         send: of ASGI.
@@ -82,7 +82,7 @@ class Call:
             await self.send(message)
 
     async def refuse(self, refusal: Refusal, unread: Receive | None = None) -> None:
-        """Answer by itself, unless an answer has begun.
+        """Send an answer of the proxy's own, unless an answer has begun.
 
         Args:
             refusal: the answer.
@@ -139,7 +139,7 @@ class Forwarder:
             await call.refuse(self._too_large(), receive)
         except asyncio.CancelledError:  # by the server, whose time to stop is over
             await call.refuse(STOPPING)
-        except Exception as error:  # noqa: BLE001 - one call's trouble is not the others'
+        except Exception as error:  # noqa: BLE001 - an error of one call ends no other
             log.unexpected("proxy_call_failed", error)
             await call.refuse(_FAILED)
 
@@ -161,7 +161,7 @@ class Forwarder:
             await call.refuse(refusal, receive)
             return
         body = await read_body(receive, headers.get("content-length"), self._most_bytes)
-        async with UntilGone(receive):
+        async with WhileConnected(receive):
             await self._forward(scope, destination, body, call)
 
     async def _forward(
@@ -198,7 +198,7 @@ class Forwarder:
             await call.begin(response.status_code, response_headers(response.headers.raw, own))
             last = await _pass_body(response, call)
         except (httpx2.TransportError, TimeoutError) as error:
-            # The client learns of it as of the provider: by an answer that has no end.
+            # The client sees what it would see of the provider: an answer without an end.
             log.info("answer_broken_off", upstream=upstream.name, reason=type(error).__name__)
             return
         finally:
@@ -223,9 +223,9 @@ class Forwarder:
 
 
 async def _pass_body(response: httpx2.Response, call: Call) -> bytes:
-    """Pass a body on as it comes, without decoding it; return what goes out with its end.
+    """Pass a body on as it comes, undecoded; return the part to be sent together with the end.
 
-    That is the last part of a body whose length was told, so that a short answer is one write.
+    This is the last part where the length is known, so that a short answer is one write; else b"".
     """
     stated = response.headers.get("content-length", "")
     length = int(stated) if stated.isdecimal() else -1

@@ -8,7 +8,7 @@ from typing import Final
 Header = tuple[bytes, bytes]
 
 OWN_PREFIX: Final = b"x-forebay-"
-"""Of headers between a proxy and its clients; no provider sees them."""
+"""Begins the names of headers between the proxy and its clients; no provider gets them."""
 
 _OF_ONE_CONNECTION: Final = frozenset(
     {
@@ -62,7 +62,7 @@ def response_headers(headers: Iterable[Header], own: Mapping[str, str]) -> list[
     received = [(name.lower(), value) for name, value in headers]
     dropped = _OF_ONE_CONNECTION | _named_by_connection(received)
     if any(name == b"transfer-encoding" for name, _ in received):
-        dropped |= {b"content-length"}  # RFC 9112, 6.3: it says nothing beside the other
+        dropped |= {b"content-length"}  # RFC 9112, 6.3: transfer-encoding overrides it
     passed = [
         (name, value)
         for name, value in received

@@ -1,4 +1,4 @@
-"""What the proxy answers by itself: errors in the shape of the API that was called."""
+"""The proxy's own answers: errors in the shape of the API that was called."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from forebay.contracts.requests import RequestAdmissionError, RequestDenialReaso
 from forebay.proxy.headers import Header, own_headers
 
 LONGEST_RETRY_SECONDS: Final = 60
-"""SDKs pass over a hint that is larger, and fall back to retrying at once."""
+"""SDKs ignore a larger hint, and retry at once."""
 AWAY_RETRY_SECONDS: Final = 5
 _RETRY_SECONDS: Final = 1
 
@@ -51,13 +51,13 @@ _SERVER_ERROR: Final = {"openai": "server_error", "anthropic": "api_error"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """An answer that no provider gave.
+    """An error that the proxy answers itself, without the provider.
 
     Attributes:
         status: of HTTP.
         code: a stable snake_case name.
         message: one sentence with a remedy; never a header or a body of the call.
-        retry_after_seconds: when to ask again; None where that helps nothing.
+        retry_after_seconds: when to try again; None where another try is of no use.
     """
 
     status: int
@@ -70,14 +70,16 @@ class Refusal:
         message = f"forebay proxy: {self.message}"
         if is_anthropic:
             kind = _ANTHROPIC_TYPES.get(self.status, _SERVER_ERROR["anthropic"])
-            told: dict[str, Any] = {
+            document: dict[str, Any] = {
                 "type": "error",
                 "error": {"type": kind, "message": message, "code": self.code},
             }
         else:
             kind = _OPENAI_TYPES.get(self.status, _SERVER_ERROR["openai"])
-            told = {"error": {"message": message, "type": kind, "param": None, "code": self.code}}
-        return json.dumps(told).encode()
+            document = {
+                "error": {"message": message, "type": kind, "param": None, "code": self.code}
+            }
+        return json.dumps(document).encode()
 
     def headers(self, body: bytes, own: Mapping[str, str]) -> list[Header]:
         """Return the headers of the answer.
@@ -86,20 +88,20 @@ class Refusal:
             body: what is sent with them.
             own: of the proxy, such as the wait in the queue.
         """
-        told = [
+        headers = [
             (b"content-type", b"application/json"),
             (b"content-length", b"%d" % len(body)),
             *own_headers({**own, "refusal": self.code}),
         ]
         if self.retry_after_seconds is not None:
-            told.append((b"retry-after", b"%d" % self.retry_after_seconds))
-        return told
+            headers.append((b"retry-after", b"%d" % self.retry_after_seconds))
+        return headers
 
 
 STOPPING: Final = Refusal(
     status=503,
     code="shutdown",
-    message="this proxy stops; ask again, of another one.",
+    message="this proxy is stopping; try again, at another one.",
     retry_after_seconds=_RETRY_SECONDS,
 )
 _BY_ERROR: Final[Sequence[tuple[type[Exception], int, str, int | None]]] = (
@@ -117,10 +119,10 @@ _BY_ERROR: Final[Sequence[tuple[type[Exception], int, str, int | None]]] = (
 
 
 def refusal_of(error: Exception, upstream: str) -> Refusal | None:
-    """Return the answer for what kept a call from being answered by its provider.
+    """Return the proxy's answer to a call that failed before its provider answered.
 
     Args:
-        error: what sending it raised.
+        error: what sending the call raised.
         upstream: the provider's name.
 
     Returns:

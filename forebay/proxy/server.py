@@ -32,25 +32,25 @@ from forebay.transports import HttpResolver, transport
 HEALTH_SECONDS: Final = 2.0
 _KEEP_ALIVE_SECONDS: Final = 75
 """Longer than clients keep idle connections, so that a reused one is not closed under a request."""
-_LAST_WORDS_SECONDS: Final = 5.0
-"""In which calls that were cut off give their leases back and answer."""
+_RELEASE_SECONDS: Final = 5.0
+"""Time for cancelled calls to give their leases back and to answer, after the grace time."""
 _PROBE_AFTER_SECONDS: Final = 60
-"""A silent connection is asked whether its client still lives, whose machine may have gone."""
+"""After this silence the kernel probes whether a connection's client is still there."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxySettings:
-    """What a proxy is started with.
+    """The settings of a proxy.
 
     Attributes:
-        url: of the server of the fleet.
+        url: URL of the server that the fleet shares.
         upstreams: the providers.
         max_parallel_requests: the cap with which each provider/model is registered.
         queue_seconds: longest wait of a call for its lease.
         most_bytes: the largest body that a call may send.
-        grace_seconds: how long calls may go on when the proxy is told to stop.
+        grace_seconds: how long calls may go on after SIGTERM or SIGINT.
         token: what clients must send; None asks for nothing.
-        member: how the proxy takes part in the fleet.
+        member: the proxy's settings as a member of the fleet.
     """
 
     url: str
@@ -77,7 +77,7 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         await super().shutdown(sockets)
         if self.server_state.tasks:  # cancelled just now: each gives its lease back
-            await asyncio.wait(list(self.server_state.tasks), timeout=_LAST_WORDS_SECONDS)
+            await asyncio.wait(list(self.server_state.tasks), timeout=_RELEASE_SECONDS)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -144,7 +144,7 @@ async def serve(
         CoordinatorError: the server of the fleet cannot be used.
     """
     _notice_vanished(listener)
-    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # what it says, answers say
+    logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # its errors are in the answers
     try:
         async with proxy_app(settings) as app:
             config = uvicorn.Config(
@@ -171,8 +171,8 @@ def _health_of(coordinator: Coordinator) -> Callable[[Request], Any]:
             async with asyncio.timeout(HEALTH_SECONDS):
                 await coordinator.client.ping()
         except (RedisError, OSError) as error:  # TimeoutError is an OSError
-            told = connection_error(error, coordinator.address, "answering /healthz")
-            return JSONResponse({"status": "unavailable", "error": str(told)}, 503)
+            unavailable = connection_error(error, coordinator.address, "answering /healthz")
+            return JSONResponse({"status": "unavailable", "error": str(unavailable)}, 503)
         return JSONResponse({"status": "ok"})
 
     return health

@@ -31,7 +31,7 @@ class Upstream:
     Attributes:
         name: the provider's name in the fleet, and the first part of the paths that choose it.
         scheme: ``http`` or ``https``.
-        authority: host, and port where it is not the scheme's own, as its resolver sees it.
+        authority: host, with the port where it is not the scheme's default.
         host: the same without the port; an IPv6 address without its brackets.
         port: None for the scheme's own.
         path: what goes before the path of each call, such as ``/openai``; often "".
@@ -47,11 +47,11 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
-    """Where one call goes, and who asks.
+    """Where one call goes, and for which tenant.
 
     Attributes:
         upstream: the provider.
-        raw_path: path and query as they are sent.
+        raw_path: path and query, as the provider gets them.
         group: the tenant and its weight; None leaves the group to the resource.
     """
 
@@ -61,12 +61,12 @@ class Destination:
 
 
 def parse_upstream(text: str) -> Upstream:
-    """Read ``[NAME=]URL``; the name of a known host is its own, that of another its host and port.
+    """Read ``[NAME=]URL``; without a name it is the known provider's, else host and port.
 
     A ``/v1`` at the URL's end is left out: it is part of the paths that clients ask for.
 
     Raises:
-        ConfigurationError: it is no such thing.
+        ConfigurationError: the text is no ``[NAME=]URL``, or the name cannot begin a path.
     """
     name, has_name, url = text.partition("=")
     if not has_name or "/" in name:

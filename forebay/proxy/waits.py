@@ -17,7 +17,7 @@ from forebay.contracts.snapshots import GlobalSnapshot
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 
 LOOK_AFTER_SECONDS: Final = 0.1
-"""A call that waited less was held up by nothing worth a look at the server."""
+"""A call that waits less costs no look at the server."""
 LOOK_AGAIN_SECONDS: Final = 1.0
 
 
@@ -67,7 +67,7 @@ class HoldReasons:
     async def _look(self, key: ProviderModelKey) -> GlobalSnapshot | None:
         try:
             return await self._pressure.global_snapshot(key, max_rows=0)
-        except CoordinatorError:  # the call itself hears of it
+        except CoordinatorError:  # the call itself gets this error
             return None
 
 
@@ -104,10 +104,10 @@ class QueueWait:
 
     def headers(self) -> Mapping[str, str]:
         """Return the wait as headers: whole milliseconds, and the reason where one was seen."""
-        told = {"queue-ms": str(int(self._seconds * 1000))}
+        headers = {"queue-ms": str(int(self._seconds * 1000))}
         if self._held_by is not None:
-            told["held-by"] = self._held_by
-        return told
+            headers["held-by"] = self._held_by
+        return headers
 
     def _begin_looking(self, resource: RequestResourceKey) -> None:
         self._look = asyncio.create_task(self._look_on(resource))

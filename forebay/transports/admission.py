@@ -128,12 +128,12 @@ class AsyncAdmission(Admission[AdaptiveRequestAdmissionController]):
             log.debug("ended_loop_not_left", error_type=type(error).__qualname__)
 
 
-_of_parents: list[object] = []
+_made_by_parents: list[object] = []
 
 
 def keep_untouched(made: object) -> None:
-    """Keep in a forked child what its parent made: freed, it would act on sockets of the parent."""
-    _of_parents.append(made)
+    """Keep alive in a forked child what its parent made: freed, it would use its sockets."""
+    _made_by_parents.append(made)
 
 
 class LoopOwner:
@@ -144,14 +144,14 @@ class LoopOwner:
 
     @property
     def is_parent(self) -> bool:
-        """Whether this process was forked from it."""
+        """Whether this process was forked from the owner."""
         return self._process_id != os.getpid()
 
     def refuse_two_loops(self, earlier: asyncio.AbstractEventLoop | None) -> None:
         """Refuse to leave an event loop that still runs here, as its connections are in use.
 
         Raises:
-            ConfigurationError: it does.
+            ConfigurationError: the earlier loop still runs in this process.
         """
         if earlier is not None and earlier.is_running() and not self.is_parent:
             raise ConfigurationError(

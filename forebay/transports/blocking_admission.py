@@ -91,7 +91,7 @@ _to_leave: set[Connection] = set()
 
 
 def _leave_with_pools() -> None:
-    """Leave also where a process of a pool ends: one that was forked runs nothing of `atexit`."""
+    """Leave the fleet at the end of a pool's process, too: a forked one runs no `atexit`."""
     for name in ("multiprocessing.util", "billiard.util"):
         if (pools := sys.modules.get(name)) is not None:
             pools.Finalize(None, _leave_all, exitpriority=0)

@@ -19,7 +19,7 @@ from forebay.transports.exchange import Exchange, Rules
 from forebay.transports.groups import current_group
 from forebay.transports.identity import room_for, view_of
 from forebay.transports.lanes import Lanes, Passage
-from forebay.transports.queueing import follower_of
+from forebay.transports.queueing import wait_observer_of
 from forebay.transports.streams import Dropped
 from forebay.workers.executor import in_executor
 from forebay.workers.providers.rooms import Room
@@ -42,7 +42,7 @@ class Asking:
         self._has_warned = False
 
     def item_of(self, request: Any) -> tuple[RequestAdmissionItem, Room] | None:
-        """Return what a request needs a lease of and who is asked, None if it needs none.
+        """Return a request's admission item and its provider's room; None if it needs no lease.
 
         Raises:
             ConfigurationError: the request names something that no key can hold.
@@ -113,12 +113,12 @@ class AsyncAdmitted:
         item, room = asked
         controller = await self._admission.ready(item.resource.provider_model)
         exchange = Exchange(controller, item, self._asking.rules, room)
-        follower = follower_of(request)
-        follower.begin(item.resource)
+        observer = wait_observer_of(request)
+        observer.begin(item.resource)
         try:
             await self._admission.enter(exchange.attempt, controller.caller)
         finally:
-            follower.end()
+            observer.end()
         return await self._send(exchange, request)
 
     async def _send(self, passage: Passage, request: Any) -> Any:

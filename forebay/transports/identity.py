@@ -63,14 +63,14 @@ class HttpResolver:
     """Reads the window of a request as its provider's API is laid out (docs/providers.md).
 
     On the host of a known provider, and on one that ``providers`` names, every call has a window:
-    that of its model, or of ``unnamed`` where nobody knows the path, which is warned of once a
-    path. On any other host it is the calls whose paths are those of a known API; what else goes
-    there passes without a lease, which is warned of once a host. Calls that run no model (files,
-    batches, threads) need none.
+    that of its model, or that of ``unnamed`` on an unknown path, with one warning for each path. On
+    any other host, calls to the paths of a known API have a window; other calls pass without a
+    lease, with one warning for each host. Calls that run no model (files, batches, threads) need
+    no lease.
 
     Args:
         providers: by host (``gateway.example:8080``, as in the URL), the provider's name; goes
-            before what is known of hosts.
+            before the rooms' own hosts.
 
     Raises:
         ConfigurationError: ``providers`` is no mapping of texts.
@@ -111,7 +111,7 @@ class HttpResolver:
         return self._resources.resolve(named, model, call.domain)
 
     def _unknown(self, view: RequestView, *, is_known: bool) -> Call | None:
-        """Say once that nobody knows a path or a host, and return what is done with the call."""
+        """Warn once of an unknown path or host; return its call, None if that needs no lease."""
         if view.method in _HARMLESS:
             return None
         place = f"{view.host}{view.path}" if is_known else view.host

@@ -1,4 +1,4 @@
-"""How long a request waits in the queue, told to the code that sends it."""
+"""Observers of a request's wait in the queue, given by the code that sends the request."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any, Final, Protocol
 from forebay.contracts.identity import RequestResourceKey
 
 QUEUE_EXTENSION: Final = "forebay.queue"
-"""Key of a request's ``extensions`` under which an object that follows its wait is handed over."""
+"""Key of a request's ``extensions`` under which its `WaitObserver` stands."""
 
 
-class FollowsWait(Protocol):
-    """Follows the wait of one request for its lease; its methods are called on the event loop."""
+class WaitObserver(Protocol):
+    """Observes one request's wait for its lease; the methods are called on the event loop."""
 
     def begin(self, resource: RequestResourceKey) -> None:
         """Note that the request now asks for a lease of this resource."""
@@ -22,7 +22,7 @@ class FollowsWait(Protocol):
         ...
 
 
-class _FollowsNothing:
+class _NoObserver:
     def begin(self, resource: RequestResourceKey) -> None:
         pass
 
@@ -30,10 +30,10 @@ class _FollowsNothing:
         pass
 
 
-_NOTHING: Final = _FollowsNothing()
+_NO_OBSERVER: Final = _NoObserver()
 
 
-def follower_of(request: Any) -> FollowsWait:
-    """Return the object that follows the wait of a request of httpx or httpx2."""
-    follower: FollowsWait = request.extensions.get(QUEUE_EXTENSION, _NOTHING)
-    return follower
+def wait_observer_of(request: Any) -> WaitObserver:
+    """Return the observer that a request of httpx or httpx2 carries; else one that does nothing."""
+    observer: WaitObserver = request.extensions.get(QUEUE_EXTENSION, _NO_OBSERVER)
+    return observer
