@@ -19,7 +19,7 @@ from forebay.workers.providers.answer_bodies import (
     MOST_PARSED_BYTES,
     AnswerReader,
 )
-from forebay.workers.providers.faults import UNNAMED_ERROR
+from forebay.workers.providers.faults import OVERLOADED, UNNAMED_ERROR
 from forebay.workers.providers.token_usage import MOST_TOKENS
 
 USED = TokenUsage(input_tokens=25, output_tokens=15)
@@ -117,6 +117,36 @@ def test_a_text_that_quotes_an_end_is_none(body: bytes) -> None:
     assert read(body, EVENTS).has_ended is False
 
 
+NDJSON = "application/x-ndjson"
+FAILED = json.dumps({"error": {"code": "server_is_overloaded"}}).encode()
+DONE = json.dumps({"done": True, "prompt_eval_count": 25, "eval_count": 15}).encode()
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "usage", "code"),
+    [
+        (b'{"done": false}\n' + DONE, NDJSON, USED, None),
+        (b'{"done": false}\n' + FAILED, NDJSON, None, "server_is_overloaded"),
+        (b"data: {}\n\ndata: " + FAILED, EVENTS, None, "server_is_overloaded"),
+        (b"event: error\ndata: " + FAILED, EVENTS, None, "server_is_overloaded"),
+        (OPENAI_STREAM.partition(b"\n\ndata: [DONE]")[0], EVENTS, USED, None),
+        (b"data: {}\n\ndata: " + FAILED[:-1], EVENTS, None, None),
+    ],
+)
+def test_a_last_line_that_nothing_ends_is_read(
+    body: bytes, kind: str, usage: TokenUsage | None, code: str | None
+) -> None:
+    reader = read(body, kind, step=3)
+    assert (reader.usage, reader.error_code) == (usage, code)
+
+
+def test_a_line_that_is_looked_at_before_its_end_is_read_as_a_whole() -> None:
+    reader = read(b'event: error\ndata: {"message": "no ', EVENTS)
+    assert reader.usage is None
+    reader.feed(b'code", "code": "busy"}\n\n')
+    assert reader.error_code == "busy"
+
+
 @pytest.mark.parametrize("end", ["\n\n", "\r\n\r\n", "\r\r"])
 def test_lines_may_end_in_each_way_of_the_standard(end: str) -> None:
     assert read(events({"usage": {"prompt_tokens": 25}}, {}, end=end), EVENTS).usage == TokenUsage(
@@ -146,6 +176,10 @@ def test_a_stream_that_breaks_off_has_no_usage_yet() -> None:
         (events({"error": "Overloaded, said of a prompt"}), UNNAMED_ERROR),
         (b"event: error\n" + events({"message": "no code"}), UNNAMED_ERROR),
         (b"event: ping\n" + events({"message": "no code"}), None),
+        (b"event: error\ndata: Service temporarily overloaded\n\n", OVERLOADED),
+        (b"event: error\ndata: Something went wrong\n\n", UNNAMED_ERROR),
+        (b'event: error\ndata: {"type": "error",\ndata: "error": {}}\n\n', UNNAMED_ERROR),
+        (b"event: ping\ndata: Overloaded\n\n", None),
         (events({"error": None, "choices": []}), None),
         (events({"delta": {"content": '"error": {"code": "quoted"}'}}), None),
     ],

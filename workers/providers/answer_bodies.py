@@ -14,13 +14,7 @@ from typing import Any, Final
 from forebay.contracts.outcomes import TokenUsage
 from forebay.workers.providers.answer_decoding import decoder_of
 from forebay.workers.providers.event_frames import FrameReader
-from forebay.workers.providers.faults import (
-    NO_FAULT,
-    UNNAMED_ERROR,
-    Fault,
-    fault_in,
-    has_error,
-)
+from forebay.workers.providers.faults import NO_FAULT, UNNAMED_ERROR, Fault, fault_in, has_error
 from forebay.workers.providers.rooms import GENERIC, Room
 from forebay.workers.providers.token_usage import (
     LONGEST_USAGE,
@@ -54,19 +48,9 @@ _TELLING: Final = re.compile(
 )
 _LAST_DATA: Final = b"[DONE]"
 _TELLING_WORDS: Final = (
-    b'"usage"',
-    b"error",
-    _LAST_DATA,
-    b"message_stop",
-    b"response.completed",
-    b"response.incomplete",
-    b"usageMetadata",
-    b"prompt_eval_count",
-    b'"details"',
-    b"ERROR",
-    b"xception",
-    b"-end",
-)
+    b'"usage" error [DONE] message_stop response.completed response.incomplete usageMetadata'
+    b' prompt_eval_count "details" ERROR xception -end'
+).split()
 _SIGNS_OF_ERROR: Final = (b"rror", b"ERROR", b"xception", b".failed")
 
 
@@ -145,18 +129,21 @@ class AnswerReader:
     @property
     def usage(self) -> TokenUsage | None:
         """What the answer said it used; None until it has said so."""
-        self._read_json()
+        self._read_kept()
         return usage_of(self._counts) if self._is_counted else None
 
     @property
     def fault(self) -> Fault:
         """What the error in the body says, `NO_FAULT` for none."""
-        self._read_json()
+        self._read_kept()
         if self._fault is None and self._is_refusal and self._kept:
             # No JSON: some gateways refuse in plain text.
-            text = bytes(self._kept[:_MOST_REFUSAL_BYTES]).decode(errors="replace")
-            self._fault = fault_in({"message": text}, self._room, now=self._clock())
+            self._fault = self._fault_in_text(self._kept)
         return self._fault or NO_FAULT
+
+    def _fault_in_text(self, text: bytes | bytearray) -> Fault:
+        message = text[:_MOST_REFUSAL_BYTES].decode(errors="replace")
+        return fault_in({"message": message}, self._room, now=self._clock())
 
     @property
     def error_code(self) -> str | None:
@@ -197,10 +184,15 @@ class AnswerReader:
         if len(self._kept) > MOST_PARSED_BYTES:
             self._read_long()
 
-    def _read_json(self) -> None:
-        if not self._is_json or not self._kept:
+    def _read_kept(self) -> None:
+        if not self._kept:
             return
-        if self._is_long:
+        if not self._is_json:
+            if not self._is_long:  # the last line of a stream, which may end without one
+                event = self._event
+                self._read_lines(bytes(self._kept))
+                self._event = event
+        elif self._is_long:
             self._read_long()
         elif self._note(bytes(self._kept)):
             # Kept until it is whole: asked for too early, it is no JSON yet.
@@ -253,8 +245,13 @@ class AnswerReader:
                 if line[5:].strip() == _LAST_DATA:
                     self._has_ended = True
                 elif self._event in self._room.streams.failed or _TELLING.search(line):
-                    self._note(line[5:])
+                    self._take_data(line[5:].strip())
                 self._event = ""
+
+    def _take_data(self, data: bytes) -> None:
+        if not self._note(data) and self._event in self._room.streams.failed:
+            told = self._fault_in_text(data)  # some gateways break off in plain text
+            self._fault = told if told.code else told._replace(code=UNNAMED_ERROR)
 
     def _note(self, text: bytes) -> bool:
         """Take what a JSON document tells; return whether it was one."""

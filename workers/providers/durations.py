@@ -53,6 +53,8 @@ INSTANT_PATTERN: Final = (
 """A regular expression for an instant as of RFC 3339, or near it, as it stands in a text."""
 _DURATION: Final = re.compile(DURATION_PATTERN, re.IGNORECASE)
 
+_INSTANT_WITHIN_SECONDS = 31 * 86_400.0
+"""A number that is no further from the present, as Unix time, is no wait of decades."""
 _EPOCH_FROM = 1e8
 _EPOCH_MILLISECONDS_FROM = 1e11
 
@@ -94,10 +96,12 @@ def decimal(text: str) -> float | None:
 
 
 def _of_number(number: float, form: Form, now: float) -> float:
-    if form is Form.MILLISECONDS:
-        return number / 1000
-    if form is Form.SECONDS:
-        return number
+    if form in {Form.SECONDS, Form.MILLISECONDS}:
+        seconds = number / 1000 if form is Form.MILLISECONDS else number
+        # Some gateways write when instead of how long, and some of them in milliseconds.
+        instants = (number, number / 1000) if seconds > _INSTANT_WITHIN_SECONDS else ()
+        untils = (instant - now for instant in instants)
+        return next((one for one in untils if abs(one) <= _INSTANT_WITHIN_SECONDS), seconds)
     # A reset may be a duration at one provider and Unix time at the next.
     if number >= _EPOCH_MILLISECONDS_FROM:
         return number / 1000 - now
