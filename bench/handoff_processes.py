@@ -1,4 +1,4 @@
-"""A process of the hand-off: its share of the waiters, and what they wait for."""
+"""One process of the hand-off benchmark: its share of the waiters, and the limiters."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from bench.raw import PublishProbe, open_raw
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """One process's part of one limiter's turn, by CLOCK_MONOTONIC.
+    """One process's part in measuring one limiter; instants are of CLOCK_MONOTONIC.
 
     Attributes:
-        limiter: whose turn it is.
+        limiter: name of the limiter that is measured.
         waiters: the numbers of its waiters.
         hold_seconds: what each hold sleeps.
         arrival_seconds: between the first calls of a waiter and the next one.
@@ -40,7 +40,7 @@ class PublishTurn:
 
     Attributes:
         tasks: how many; 0 only listens.
-        to_process: whose channel.
+        to_process: the process whose channel gets the messages.
         pause_seconds: what each sleeps before each message.
         start: when they begin.
         counted_from: since when delays count.
@@ -73,7 +73,7 @@ async def _hold_in_turn(limiter: Limiter, process: int, turn: Turn) -> list[Hold
 
 
 async def _publish(probe: PublishProbe, turn: PublishTurn) -> list[float]:
-    """Return the delays of what reached this process in the counted time, in seconds."""
+    """Return the delays, in seconds, of the messages that arrived in the counted time."""
 
     async def sleep_and_publish() -> None:
         while time.monotonic() < turn.end:

@@ -1,1 +1,1 @@
-"""What Forebay is measured beside, a file each: limiters (slots) and job libraries."""
+"""The peers that Forebay is measured beside, a file each: limiters and job libraries."""

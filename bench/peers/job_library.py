@@ -1,4 +1,4 @@
-"""The shape of a job library: how it submits no-op jobs, and how a process of it runs them."""
+"""The interface of a job library: how it submits no-op jobs, and how its worker runs them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Running(Protocol):
 
 
 class JobLibrary(Protocol):
-    """A job library that is compared.
+    """A job library that the bench compares.
 
     Attributes:
         name: in the measures.
@@ -99,7 +99,7 @@ class PythonSubmitter:
 
 
 class PythonWorker:
-    """A worker that runs in a task of this process, which ``end`` brings to its end."""
+    """A worker that runs in a task of this process; ``end`` stops it."""
 
     def __init__(
         self,

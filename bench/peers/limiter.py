@@ -1,4 +1,4 @@
-"""The shape of a limiter: what takes one of so many slots and gives it back."""
+"""The interface of a limiter, which gives out a number of slots."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from forebay.contracts.identity import ProviderModelKey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """What a process opens each limiter with.
+    """The parameters with which a process opens each limiter.
 
     Attributes:
         url: of the server.
@@ -29,7 +29,7 @@ class Setting:
 
 
 class Limiter(Protocol):
-    """A limiter that is open."""
+    """An open limiter."""
 
     async def acquire(self) -> Any:
         """Wait for a slot; returns what ``release`` needs."""
@@ -41,7 +41,7 @@ class Limiter(Protocol):
 
 
 class LimiterPeer(Protocol):
-    """A limiter that is compared.
+    """A kind of limiter that the bench compares.
 
     Attributes:
         name: in the measures.

@@ -1,4 +1,4 @@
-"""All peers, which of them are installed here, and how the others are."""
+"""All peers, which of them are installed here, and how to install the others."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from bench.peers.semaphore import InProcessSemaphore
 from bench.peers.taskiq_jobs import Taskiq
 
 PAIRS: Final[Sequence[LimiterPeer]] = (ForebayLeases(), RawScripts(), SelfLimiters())
-"""Whose pairs of acquire and release are measured; Forebay first."""
+"""Peers of the pair of acquire and release; Forebay first."""
 HAND_OFFS: Final[Sequence[LimiterPeer]] = (
     ForebayLeases(),
     InProcessSemaphore(),
     BareFifo(),
     SelfLimiters(),
 )
-"""Whose hand-off is measured; Forebay first."""
+"""Peers of the hand-off; Forebay first."""
 JOBS: Final[Sequence[JobLibrary]] = (
     ForebayJobs(),
     Arq(),
@@ -35,7 +35,7 @@ JOBS: Final[Sequence[JobLibrary]] = (
     Taskiq(stores_results=True),
     Bullmq(),
 )
-"""Whose no-op jobs are measured; Forebay first."""
+"""Peers of the no-op jobs; Forebay first."""
 
 Peer = TypeVar("Peer", LimiterPeer, JobLibrary)
 
@@ -56,7 +56,7 @@ def missing(peers: Sequence[Peer]) -> list[str]:
 
 
 def versions() -> dict[str, str]:
-    """Return the version of each peer, by name; what is missing is said to be."""
+    """Return the version of each peer, by name; ``not installed`` for a missing one."""
     found = {}
     everything: Sequence[LimiterPeer | JobLibrary] = (*PAIRS, *HAND_OFFS, *JOBS)
     for peer in everything:

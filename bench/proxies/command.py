@@ -46,7 +46,7 @@ _KEYS: Final = [
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """What a run is given.
+    """The parameters of a run.
 
     Attributes:
         rounds: how often each side has its turn.
@@ -87,7 +87,7 @@ def proxy(rounds: int, smoke: bool, program: Path, out: Path) -> None:
 
     First against a provider that answers at once: added latency with one call in flight, calls per
     second of the proxy's own CPU with 64. Then against one that takes 8 calls at once and tells
-    nobody: what comes through, relative to 8 callers who know it, and how many calls are refused.
+    nobody: calls that succeed, relative to 8 callers that know the limit, and refused calls.
     """
     try:
         find_litellm(program)

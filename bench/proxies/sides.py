@@ -17,9 +17,9 @@ PROVIDER: Final = "bench"
 LIMITED: Final = "limited"
 """The provider that refuses above its limit, and its model at LiteLLM."""
 TOLD: Final = "told"
-"""That provider's model at LiteLLM, with its limit told."""
+"""That provider's model at LiteLLM, with the limit configured."""
 KEY: Final = "sk-local"
-"""What callers send: LiteLLM starts with no other than one of its own."""
+"""The key that callers send, which is LiteLLM's master key."""
 
 _ROOT: Final = Path(__file__).parents[2]
 _LITELLM_YAML: Final = """\
@@ -53,11 +53,11 @@ class Side:
     """One way to the provider.
 
     Attributes:
-        name: ``direct``, ``forebay``, ``litellm``, or ``litellm-told`` the limit.
+        name: ``direct``, ``forebay``, ``litellm``, or ``litellm-told``, which knows the limit.
         port: where it is called, on the loopback.
         process_id: of the proxy; None where there is none.
-        path: what goes before the API's path.
-        model: what is asked for.
+        path: a prefix of the API's paths.
+        model: the model that callers name.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Side:
     model: str = MODEL
 
     def cpu_seconds(self) -> float:
-        """Return what the proxy's process and its children have used so far."""
+        """Return the CPU seconds that the proxy's process and its children have used so far."""
         if self.process_id is None:
             return 0.0
         found = (stat for path in Path("/proc").glob("[0-9]*") if (stat := _stat_of(path)))

@@ -1,4 +1,4 @@
-"""How calls end while the server is away, how fast failovers are followed, who comes back when."""
+"""Measures calls while the server is away, failovers, and members that come back."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ SETTINGS: Final = forebay.MemberSettings(
 
 
 async def longest_calls(faults: list[str]) -> dict[str, dict[str, Ended]]:
-    """Return how each call ended under each fault, each made alone, by fault and call."""
+    """Return how each call ended under each fault, by fault and call; each is made alone."""
     found: dict[str, dict[str, Ended]] = {}
     for fault in faults:
         found[fault] = {}
@@ -61,7 +61,7 @@ async def longest_calls(faults: list[str]) -> dict[str, dict[str, Ended]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Followed:
-    """How members followed a failover.
+    """The result of a failover for its members.
 
     Attributes:
         seconds: from the instant at which the Sentinel named the new primary to the first grant.

@@ -1,4 +1,4 @@
-"""How a request shard bears numbers: 10,000 leases of a dead member, 500 members' heartbeats."""
+"""Measures large request shards: 10,000 leases of a dead member, heartbeats of 500 members."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ USUAL: Final = MemberSettings()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reclaimed:
-    """What it cost the server to end what a killed process held.
+    """The server's time for ending the leases of a killed process.
 
     Attributes:
         seconds: from the kill until all were free.

@@ -25,17 +25,17 @@ MODEL: Final = "mock-large"
 PROVIDER: Final = "local"
 CAP: Final = 8
 HANG_SECONDS: Final = 45.0
-"""Above each caller's own limits by far: who waits for longer was left hanging."""
+"""A call that takes longer hangs: its own limits, queue and provider, are far below."""
 QUEUE_SECONDS: Final = 15.0
 
 
 def read_weight(weights: Path, tenant: str) -> float:
-    """Return what the run says that a tenant weighs now."""
+    """Return the present weight of a tenant, which the run writes into a file."""
     return float(json.loads(weights.read_text()).get(tenant, 1.0))
 
 
 async def call_on(client: AsyncOpenAI, file: Any, tenant: str, weights: Path, seed: int) -> None:
-    """Call again and again, and note what came of it."""
+    """Make calls one after the other, and write a line about each."""
     draw = random.Random(seed)
     while True:
         await asyncio.sleep(draw.uniform(0.0, 0.2))

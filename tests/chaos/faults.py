@@ -1,4 +1,4 @@
-"""How each kind of fault is injected, and what may be lost by it without being a difference."""
+"""Injects each kind of fault, and notes what may be lost by it without being a difference."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.operating import set_pool_state
 from tests.chaos.caller import CAP, MODEL, PROVIDER
 from tests.chaos.fleet import TTL_SECONDS, Fleet, Member
-from tests.chaos.observers import ALL, CapMove, Window
+from tests.chaos.observers import ALL, CapMove, LossPeriod
 from tests.chaos.pipes import Pipe
 from tests.chaos.schedule import Fault
 from tests.chaos.servers import Servers
@@ -47,11 +47,11 @@ PATIENCE_SECONDS: Final = 30.0
 
 @dataclass(eq=False, kw_only=True)
 class Scene:
-    """What faults are injected into, and what is noted of them.
+    """The servers and processes that faults are injected into, and a record of the faults.
 
     Attributes:
         own: the pipe of this process.
-        lost: windows within which a process may lose its membership.
+        lost: periods in which a process may lose its membership.
         caps: how the cap was moved.
         under_way: begin and end of each fault.
     """
@@ -62,7 +62,7 @@ class Scene:
     own: Pipe
     coordinator: Coordinator
     tasks: TaskAdmissionController
-    lost: list[Window] = field(default_factory=list)
+    lost: list[LossPeriod] = field(default_factory=list)
     caps: list[CapMove] = field(default_factory=list)
     under_way: list[tuple[float, float]] = field(default_factory=list)
     enqueue: Callable[..., Awaitable[None]]
@@ -70,23 +70,23 @@ class Scene:
 
     @contextlib.asynccontextmanager
     async def may_lose(self, process: str, harmless_seconds: float) -> AsyncIterator[None]:
-        """Note a window where the block takes longer than is harmless to a membership."""
+        """Note a period if the block takes longer than a membership bears."""
         began = time.monotonic()
         try:
             yield
         finally:
             ended = time.monotonic()
             if ended - began > harmless_seconds:
-                self.lost.append(Window(began, ended + SLACK_SECONDS, process))
+                self.lost.append(LossPeriod(began, ended + SLACK_SECONDS, process))
 
     async def truth(self, **changes: Any) -> None:
-        """Change what the provider can take."""
+        """Change limits and faults of the provider."""
         async with httpx.AsyncClient() as client:
             answer = await client.post(f"{self.provider_url}/truth", json=changes)
             answer.raise_for_status()
 
     async def operate(self, call: Callable[[], Awaitable[Any]]) -> None:
-        """Do what an operator does, again until the server takes it."""
+        """Repeat an operator's call until the server carries it out."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while True:
             try:
@@ -107,10 +107,10 @@ class Scene:
 
 Inject = Callable[[Scene, Fault], Awaitable[None]]
 
-STOP_IS_HARMLESS: Final = TTL_SECONDS - INTERVAL_SECONDS - 0.3
+HARMLESS_STOP_SECONDS: Final = TTL_SECONDS - INTERVAL_SECONDS - 0.3
 """The last heartbeat before a stop may be an interval old."""
-CUT_IS_HARMLESS: Final = INTERVAL_SECONDS - 0.3
-"""Who is listened to by nobody for an interval is expired early."""
+HARMLESS_CUT_SECONDS: Final = INTERVAL_SECONDS - 0.3
+"""A member without a subscriber for an interval is expired early."""
 
 
 async def inject(scene: Scene, fault: Fault) -> None:
@@ -135,7 +135,7 @@ def _killed(*roles: str) -> Inject:
 def _stopped(*roles: str) -> Inject:
     async def inject(scene: Scene, fault: Fault) -> None:
         victim = _victim(scene, fault, *roles)
-        async with scene.may_lose(victim.name, STOP_IS_HARMLESS):
+        async with scene.may_lose(victim.name, HARMLESS_STOP_SECONDS):
             await scene.fleet.stop(victim, fault.seconds)
 
     return inject
@@ -283,16 +283,16 @@ _INJECT: Final[dict[str, Inject]] = {
     "caller_blocked": _caller_blocked,
     "driver_killed": _killed("driver"),
     "driver_stopped": _stopped("driver"),
-    "server_killed": _server_fault(lambda s, f: s.kill(f.seconds), CUT_IS_HARMLESS),
-    "server_stopped": _server_fault(lambda s, f: s.stop(f.seconds), STOP_IS_HARMLESS),
-    "server_stopped_long": _server_fault(lambda s, f: s.stop(f.seconds), STOP_IS_HARMLESS),
-    "server_failed_over": _server_fault(lambda s, _f: s.fail_over(), CUT_IS_HARMLESS),
+    "server_killed": _server_fault(lambda s, f: s.kill(f.seconds), HARMLESS_CUT_SECONDS),
+    "server_stopped": _server_fault(lambda s, f: s.stop(f.seconds), HARMLESS_STOP_SECONDS),
+    "server_stopped_long": _server_fault(lambda s, f: s.stop(f.seconds), HARMLESS_STOP_SECONDS),
+    "server_failed_over": _server_fault(lambda s, _f: s.fail_over(), HARMLESS_CUT_SECONDS),
     "functions_flushed": _command("FUNCTION", "FLUSH"),
     "connections_cut": _cut,
     "all_connections_cut": _all_cut,
-    "connections_refused": _pipe_fault(Pipe.refuse, CUT_IS_HARMLESS),
-    "connections_blackholed": _pipe_fault(Pipe.swallow, STOP_IS_HARMLESS),
-    "connections_blackholed_long": _pipe_fault(Pipe.swallow, STOP_IS_HARMLESS),
+    "connections_refused": _pipe_fault(Pipe.refuse, HARMLESS_CUT_SECONDS),
+    "connections_blackholed": _pipe_fault(Pipe.swallow, HARMLESS_STOP_SECONDS),
+    "connections_blackholed_long": _pipe_fault(Pipe.swallow, HARMLESS_STOP_SECONDS),
     "provider_failing": _provider(error_rate=0.5),
     "provider_refusing": _provider(refusal_rate=1.0),
     "provider_slow": _provider(latency_median_seconds=1.5),
@@ -305,9 +305,9 @@ _INJECT: Final[dict[str, Inject]] = {
     "pool_key_deleted": _key_deleted(pool_shard(POOL)),
     "server_flushed": _command("FLUSHALL"),
     "server_restarted_empty": _server_fault(
-        lambda s, f: s.kill(f.seconds, is_emptied=True), CUT_IS_HARMLESS
+        lambda s, f: s.kill(f.seconds, is_emptied=True), HARMLESS_CUT_SECONDS
     ),
     "server_failed_over_losing": _server_fault(
-        lambda s, f: s.fail_over(f.seconds), CUT_IS_HARMLESS
+        lambda s, f: s.fail_over(f.seconds), HARMLESS_CUT_SECONDS
     ),
 }

@@ -26,7 +26,7 @@ Role = str
 
 @dataclass(eq=False, kw_only=True)
 class Member:
-    """A place in the fleet: a process, or the next one that takes its place.
+    """A place in the fleet: a process, and each one that replaces it.
 
     Attributes:
         role: what it does.

@@ -1,4 +1,4 @@
-"""What a chaos run looks at from outside of the code under test, and what differs. Pure.
+"""Compares what a chaos run left, outside of the code under test, with the promises. Pure.
 
 Instants are of CLOCK_MONOTONIC, which all processes of a machine share.
 """
@@ -22,8 +22,8 @@ SAME_INSTANT_SECONDS: Final = 0.01
 """Within which the provider's and the run's clocks agree."""
 
 
-class Window(NamedTuple):
-    """From one instant to another, a process may lose its membership while it calls."""
+class LossPeriod(NamedTuple):
+    """A period in which a process may lose its membership while it calls."""
 
     begin: float
     end: float
@@ -31,7 +31,7 @@ class Window(NamedTuple):
 
 
 class CapMove(NamedTuple):
-    """The cap was moved; it took force between two instants."""
+    """A change of the cap, which takes effect between two instants."""
 
     begin: float
     end: float
@@ -39,7 +39,7 @@ class CapMove(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """What must not be, and when."""
+    """A broken promise, and when it was broken."""
 
     at: float
     what: str
@@ -47,7 +47,7 @@ class Difference(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderCall:
-    """A call as the provider saw it.
+    """A call in the log of the provider.
 
     Attributes:
         process: the process id that it named, or `RUNS`.
@@ -87,21 +87,21 @@ def read_calls(records: Iterable[Mapping[str, Any]], began_at: float) -> list[Pr
 def overruns(
     calls: Sequence[ProviderCall],
     caps: Sequence[CapMove],
-    windows: Sequence[Window],
+    losses: Sequence[LossPeriod],
 ) -> list[Difference]:
     """Return the instants at which more calls were in flight than the cap allows.
 
     Left out are the calls of processes that may have been expired while they called (spec 01,
-    invariant 5). Of several instants within a second the first is told.
+    invariant 5). Of several instants within a second the first is returned.
 
     Args:
         calls: all that the provider served.
-        caps: from the first on, which was in force at the begin.
-        windows: in which processes may lose their membership.
+        caps: changes of the cap; the first is the cap at the beginning.
+        losses: periods in which processes may lose their membership.
     """
     changes = []
     for call in calls:
-        if not _may_be_expired(call, windows):
+        if not _may_be_expired(call, losses):
             end = call.end - (UNNOTICED_SECONDS if call.is_left else SAME_INSTANT_SECONDS)
             if end > call.begin:
                 changes += [(call.begin, 1, call), (end, -1, call)]
@@ -119,12 +119,10 @@ def overruns(
     return found
 
 
-def _may_be_expired(call: ProviderCall, windows: Sequence[Window]) -> bool:
+def _may_be_expired(call: ProviderCall, losses: Sequence[LossPeriod]) -> bool:
     return any(
-        window.process in {ALL, call.process}
-        and call.begin <= window.end
-        and window.begin <= call.end
-        for window in windows
+        loss.process in {ALL, call.process} and call.begin <= loss.end and loss.begin <= call.end
+        for loss in losses
     )
 
 
@@ -142,32 +140,32 @@ def _allowed(caps: Sequence[CapMove], at: float) -> int:
 
 def standstills(
     calls: Sequence[ProviderCall],
-    windows: Sequence[tuple[float, float]],
+    faults: Sequence[tuple[float, float]],
     most_seconds: float,
     end: float,
 ) -> list[Difference]:
-    """Return from when on nothing was answered for too long, though no fault was under way.
+    """Return the instants from which the provider answered nothing for too long without a fault.
 
     Args:
         calls: all that the provider served.
-        windows: begin and end of faults, in any order.
+        faults: begin and end of each, in any order.
         most_seconds: without a fault and without an answer.
         end: of the run.
     """
     answers = sorted(call.end for call in calls if call.status == 200)
     found = []
     for before, after in pairwise([*answers, end]):
-        idle = after - before - _covered(windows, before, after)
+        idle = after - before - _covered(faults, before, after)
         if idle > most_seconds:
             found.append(Difference(before, f"nothing was answered for {after - before:.1f} s"))
     return found
 
 
-def _covered(windows: Sequence[tuple[float, float]], begin: float, end: float) -> float:
-    """Return how much of a time lies within windows."""
+def _covered(faults: Sequence[tuple[float, float]], begin: float, end: float) -> float:
+    """Return for how many seconds between two instants a fault was under way."""
     total, at = 0.0, begin
-    for window_begin, window_end in sorted(windows):
-        start, stop = max(window_begin, at), min(window_end, end)
+    for fault_begin, fault_end in sorted(faults):
+        start, stop = max(fault_begin, at), min(fault_end, end)
         if stop > start:
             total, at = total + stop - start, stop
     return total
@@ -188,7 +186,7 @@ class JobStart:
 
 @dataclass(kw_only=True, slots=True)
 class Jobs:
-    """What the jobs wrote into their file.
+    """The contents of the file into which the jobs write.
 
     Attributes:
         starts: of each job, in order.
@@ -198,7 +196,7 @@ class Jobs:
 
 
 def read_jobs(lines: Iterable[Sequence[Any]]) -> Jobs:
-    """Return what the lines of the job file tell."""
+    """Return the starts and ends of jobs, from the lines of the job file."""
     jobs = Jobs()
     for at, word, job, pid in lines:
         starts = jobs.starts.setdefault(job, [])
@@ -212,14 +210,14 @@ def read_jobs(lines: Iterable[Sequence[Any]]) -> Jobs:
 
 
 def twice_at_once(
-    jobs: Jobs, deaths: Mapping[str, float], windows: Sequence[Window], end: float
+    jobs: Jobs, deaths: Mapping[str, float], losses: Sequence[LossPeriod], end: float
 ) -> list[Difference]:
-    """Return the starts of jobs that were running already in a process that was a member.
+    """Return the starts of jobs that were still running in a process that was a member.
 
     Args:
         jobs: what they wrote.
         deaths: when processes ended.
-        windows: in which processes may lose their membership.
+        losses: periods in which processes may lose their membership.
         end: of the run.
     """
     found = []
@@ -227,10 +225,10 @@ def twice_at_once(
         for before, after in pairwise(starts):
             until = before.end or deaths.get(before.process, end)
             was_member = not any(
-                window.process in {ALL, before.process}
-                and before.begin <= window.end
-                and window.begin <= until
-                for window in windows
+                loss.process in {ALL, before.process}
+                and before.begin <= loss.end
+                and loss.begin <= until
+                for loss in losses
             )
             if after.begin < until and was_member:
                 found.append(
@@ -242,7 +240,7 @@ def twice_at_once(
 def unfinished(
     jobs: Jobs, submitted: Iterable[str], results: Mapping[str, bool], end: float
 ) -> list[Difference]:
-    """Return the innocent jobs that were taken and have no result, or one that is no success."""
+    """Return the submitted jobs without a result, and those whose result is a failure."""
     found = []
     for job in submitted:
         ended = any(start.end is not None for start in jobs.starts.get(job, []))
@@ -262,7 +260,7 @@ def unfinished(
 def wrong_output(
     run_id: str, output: Sequence[str], dropped: Sequence[str], asked: Sequence[str], end: float
 ) -> list[Difference]:
-    """Return how the output of a run differs from one record, or one drop, for each asked."""
+    """Return where a run did not write or drop each requested record exactly once."""
     found = []
     if len(output) != len(set(output)):
         found.append(Difference(end, f"run {run_id} wrote a record twice"))
@@ -273,10 +271,10 @@ def wrong_output(
     return found
 
 
-def badly_told(lines: Iterable[Sequence[Any]]) -> list[Difference]:
-    """Return the calls that were left hanging, or ended with an error without a type of ours."""
+def hung_or_untyped(lines: Iterable[Sequence[Any]]) -> list[Difference]:
+    """Return the calls that hung, or ended with an error of neither Forebay nor the SDK."""
     return [
-        Difference(began, f"a caller was told {what!r} after {ended - began:.1f} s")
+        Difference(began, f"a call ended as {what!r} after {ended - began:.1f} s")
         for began, ended, what in lines
         if what == "hung" or what.startswith("untyped")
     ]

@@ -75,7 +75,7 @@ prompt = "Say {{{{ number }}}}."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """What a run is given.
+    """The parameters of a chaos run.
 
     Attributes:
         seconds: of faults.
@@ -94,12 +94,12 @@ class Given:
 
 @dataclass(kw_only=True)
 class Found:
-    """What came of a run.
+    """The result of a chaos run.
 
     Attributes:
         injected: faults by kind.
         differences: by the observers, with seconds since the run began.
-        counts: what was done meanwhile.
+        counts: calls, jobs and runs, by name.
     """
 
     injected: Counter[str] = field(default_factory=Counter)
@@ -108,10 +108,10 @@ class Found:
 
 
 async def run(folder: Path, given: Given, faults: Sequence[Fault]) -> Found:
-    """Run it in a folder, which keeps what its observers read.
+    """Make a chaos run in a folder, which keeps the files that its observers read.
 
     Raises:
-        AssertionError: it could not be begun or ended, which is no difference yet a fault.
+        AssertionError: the run could not begin or end; this is no difference.
     """
     async with contextlib.AsyncExitStack() as stack:
         scene, jobs, zero = await _begin(stack, folder, given)
@@ -246,7 +246,7 @@ class _Chaos:
         return found
 
     async def _undo(self) -> None:
-        """Set everything as it was, so that what is left can end."""
+        """Undo changes of limits and caps, so that open calls, jobs and runs can end."""
         scene = self._scene
         await scene.truth(**USUAL_TRUTH)
         await scene.move_cap(CAP)
@@ -267,7 +267,7 @@ class _Chaos:
     # -- jobs
 
     async def _submit(self) -> None:
-        """Let jobs come, three pills among them."""
+        """Submit jobs at a rate, three of which end their process (pills)."""
         given, draw = self._given, random.Random(self._given.seed)
         count = int(given.seconds * given.jobs_per_second)
         pills = dict(zip(draw.sample(range(count // 2), len(PILLS)), PILLS, strict=True))
@@ -328,7 +328,7 @@ class _Chaos:
                 for pill, error in PILLS.items()
                 if pill in results and getattr(results[pill].result, "error_type", "") != error
             ]
-        found.differences += observers.badly_told(told)
+        found.differences += observers.hung_or_untyped(told)
         found.differences += [Difference(end, what) for what in fleet.unexpected]
         found.counts = {
             "provider_calls": len(calls),

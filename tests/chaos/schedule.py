@@ -13,10 +13,10 @@ VICTIMS: Final = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """What is known of a kind of fault.
+    """The properties of a kind of fault.
 
     Attributes:
-        weight: how often it is drawn, beside the others.
+        weight: how often it is drawn, relative to other kinds.
         seconds: the shortest and the longest time that it lasts.
         needs_rebuild: whether it loses state of the server.
     """

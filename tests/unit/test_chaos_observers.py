@@ -1,4 +1,4 @@
-"""The observers of `tests.chaos` see what they are there for; equal seeds give equal faults."""
+"""The observers of `tests.chaos` find broken promises; equal seeds give equal faults."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from tests.chaos.observers import (
     ALL,
     RUNS,
     CapMove,
+    LossPeriod,
     ProviderCall,
-    Window,
-    badly_told,
+    hung_or_untyped,
     overruns,
     read_calls,
     read_jobs,
@@ -63,8 +63,8 @@ def test_calls_within_the_cap_are_no_difference(others: list[ProviderCall]) -> N
 @pytest.mark.parametrize("process", ["7", ALL])
 def test_calls_of_a_member_that_may_have_been_expired_do_not_count(process: str) -> None:
     calls = [call(1.0, 9.0), call(6.0, 9.0, "8"), call(6.5, 9.0, "8")]
-    assert overruns(calls, CAP, [Window(1.5, 5.0, process)]) == []
-    assert overruns(calls, CAP, [Window(9.5, 10.0, process)]) != []
+    assert overruns(calls, CAP, [LossPeriod(1.5, 5.0, process)]) == []
+    assert overruns(calls, CAP, [LossPeriod(9.5, 10.0, process)]) != []
 
 
 def test_a_fallen_cap_counts_once_older_leases_are_over() -> None:
@@ -87,7 +87,7 @@ def test_a_job_that_begins_while_it_runs_elsewhere_is_told() -> None:
     jobs = read_jobs(LINES)
     assert [found.at for found in twice_at_once(jobs, {}, [], 9.0)] == [2.0]
     assert twice_at_once(jobs, {"7": 1.5}, [], 9.0) == []
-    assert twice_at_once(jobs, {}, [Window(0.5, 1.5, "7")], 9.0) == []
+    assert twice_at_once(jobs, {}, [LossPeriod(0.5, 1.5, "7")], 9.0) == []
 
 
 @pytest.mark.parametrize("results", [{}, {"j": False}])
@@ -105,8 +105,8 @@ def test_an_output_with_too_much_or_too_little_is_told() -> None:
 
 def test_a_caller_that_hangs_or_is_told_no_typed_error_is_told() -> None:
     lines = [[1.0, 2.0, "ok"], [1.0, 2.0, "CoordinatorUnavailable"]]
-    assert badly_told(lines) == []
-    assert len(badly_told([[1.0, 46.0, "hung"], [1.0, 2.0, "untyped KeyError: 1"]])) == 2
+    assert hung_or_untyped(lines) == []
+    assert len(hung_or_untyped([[1.0, 46.0, "hung"], [1.0, 2.0, "untyped KeyError: 1"]])) == 2
 
 
 def test_the_provider_s_log_is_read_as_calls() -> None:
