@@ -141,7 +141,7 @@ async def caller_behind(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """How a call ended.
+    """The end of a call.
 
     Attributes:
         seconds: after how long.

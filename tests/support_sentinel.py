@@ -1,4 +1,4 @@
-"""A primary with a replica, watched by a Sentinel, and what befalls the primary."""
+"""A primary with a replica, watched by a Sentinel, and faults of the primary."""
 
 from __future__ import annotations
 

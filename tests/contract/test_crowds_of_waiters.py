@@ -1,4 +1,4 @@
-"""A crowd of waiters in one process: what it asks of the server, and what others wait for it."""
+"""A crowd of waiters in one process: its calls of the server, and the waits of other tenants."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ def accepts(port: int) -> bool:
 # -- byte for byte
 
 
-async def test_the_request_arrives_as_it_was_sent_with_its_key_and_without_what_is_the_proxys(
+async def test_the_request_arrives_as_it_was_sent_with_its_key_and_without_the_proxys_headers(
     redis_url: str, provider: RawProvider
 ) -> None:
     sent = {
@@ -155,7 +155,7 @@ async def test_a_refusal_of_the_provider_passes_as_it_is(
         assert await proxy.ended() == {"rate_limited": 1}
 
 
-async def test_100_megabytes_pass_where_they_may(redis_url: str, provider: RawProvider) -> None:
+async def test_100_megabytes_pass_below_the_bound(redis_url: str, provider: RawProvider) -> None:
     async def takes_all(_asked: Asked, reply: Reply) -> None:
         await reply.send(whole({}))
 
@@ -167,7 +167,7 @@ async def test_100_megabytes_pass_where_they_may(redis_url: str, provider: RawPr
 
 
 @pytest.mark.parametrize("is_chunked", [False, True])
-async def test_a_body_above_the_bound_is_refused_and_its_client_hears_it(
+async def test_a_body_above_the_bound_is_refused_and_its_client_gets_the_answer(
     redis_url: str, provider: RawProvider, is_chunked: bool
 ) -> None:
     async with proxying(redis_url, provider) as proxy:
@@ -310,7 +310,7 @@ async def test_an_answer_says_how_long_its_call_waited_and_what_held_it_up(
 
 
 @pytest.mark.parametrize("weight", ["heavy", "0", "nan", "1e9"])
-async def test_a_weight_that_cannot_be_is_refused_by_name(
+async def test_a_wrong_weight_is_refused_by_name(
     redis_url: str, provider: RawProvider, weight: str
 ) -> None:
     async with proxying(redis_url, provider) as proxy:
@@ -428,9 +428,7 @@ async def test_a_provider_that_is_away_is_named(redis_url: str, provider: RawPro
         assert await proxy.ended() == {"provider_failure": 1}
 
 
-async def test_a_proxy_that_is_told_to_stop_lets_calls_end(
-    redis_url: str, provider: RawProvider
-) -> None:
+async def test_a_signal_to_stop_lets_calls_end(redis_url: str, provider: RawProvider) -> None:
     provider.behaviour = stalls_in_stream
     async with proxying(redis_url, provider) as proxy:
         client = await proxy.ask(STREAMS)
@@ -446,7 +444,7 @@ async def test_a_proxy_that_is_told_to_stop_lets_calls_end(
         assert await proxy.ended() == {"success": 1}
 
 
-async def test_who_waits_when_the_time_to_stop_is_over_is_sent_to_another_proxy(
+async def test_a_call_in_line_after_the_grace_time_is_answered_with_shutdown(
     redis_url: str, provider: RawProvider
 ) -> None:
     provider.behaviour = stalls

@@ -91,7 +91,7 @@ def test_real_usage_corrects_what_is_drawn_and_the_bound_of_the_output_stands(sh
 
 
 @pytest.mark.parametrize(("real", "learned"), [(1, 0.25), (1_000, 4.0)])
-def test_what_is_learned_is_bounded(shard: Shard, real: int, learned: float) -> None:
+def test_the_learned_factor_is_bounded(shard: Shard, real: int, learned: float) -> None:
     teach(shard, 100, real, 100)
     assert factor(shard) == pytest.approx(learned, abs=0.05)
 

@@ -13,7 +13,7 @@ SECONDS = 20.0
 
 
 @pytest.mark.timeout(240)
-async def test_nothing_differs_under_faults_of_every_usual_kind(tmp_path: Path) -> None:
+async def test_a_chaos_run_of_every_usual_fault_finds_no_difference(tmp_path: Path) -> None:
     faults = schedule(16, SECONDS, 60 * len(USUAL) / SECONDS, USUAL)
     assert {fault.kind for fault in faults} == set(USUAL)
     found = await run(tmp_path, Given(seconds=SECONDS), faults)

@@ -1,4 +1,4 @@
-"""What a membership held that only its own process ended is free at once, not after its TTL."""
+"""A membership that only its own process has ended frees its leases at once, not after a TTL."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def lose_the_next_reply(session: Session, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(batches, "take_reply", unreadable)
 
 
-async def test_its_leases_pass_on_and_its_waiters_are_asked_for_again(
+async def test_leases_of_the_ended_membership_pass_on_and_its_waiters_wait_again(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_scene(redis_url) as scene:
@@ -46,7 +46,7 @@ async def test_its_leases_pass_on_and_its_waiters_are_asked_for_again(
         await scene.release_all()
 
 
-async def test_its_tasks_go_back_to_the_queue(
+async def test_tasks_of_the_ended_membership_go_back_to_the_queue(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = MemberSettings(ttl_seconds=HOUR_SECONDS)

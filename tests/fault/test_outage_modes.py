@@ -198,7 +198,7 @@ async def test_parts_are_used_while_the_server_is_away_and_counted_when_it_is_ba
 
 
 @pytest.mark.parametrize("how", AWAY)
-async def test_calls_at_once_stay_within_the_window_from_before_to_after(
+async def test_calls_in_flight_stay_within_the_window_before_during_and_after(
     redis_url: str, how: str
 ) -> None:
     async with open_fleet(redis_url, "local_share", 3) as fleet:
@@ -219,7 +219,7 @@ async def test_calls_at_once_stay_within_the_window_from_before_to_after(
         fleet.running = 0
 
 
-async def test_who_has_no_part_waits_to_the_end_of_its_own_wait(redis_url: str) -> None:
+async def test_a_member_without_a_part_waits_to_the_end_of_its_own_wait(redis_url: str) -> None:
     async with open_fleet(redis_url, "local_share", 2, cap=1) as fleet:
         await wait_until(lambda: sum(part > 0 for part in fleet.parts()) == 2)
         fleet.lose_server("refuses")
@@ -235,7 +235,7 @@ async def test_who_has_no_part_waits_to_the_end_of_its_own_wait(redis_url: str) 
             await soon(member.release(leases[0], forebay.SUCCESS))
 
 
-async def test_an_outage_is_told_once_when_parts_are_used_and_once_when_not(
+async def test_an_outage_is_logged_once_when_parts_are_used_and_once_at_its_end(
     redis_url: str,
 ) -> None:
     with capture_logs() as logs:

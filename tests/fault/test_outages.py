@@ -1,4 +1,4 @@
-"""No call hangs, and each ends with a typed error or a result, whatever befalls the server."""
+"""Each call ends with a result or a typed error in time, under each fault of the server."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ def call(begin: float, end: float, process: str = "7", status: int = 200) -> Pro
     return ProviderCall(begin=begin, end=end, process=process, status=status, is_left=status == 499)
 
 
-def test_equal_seeds_give_equal_faults_and_others_others() -> None:
+def test_equal_seeds_give_equal_faults_and_other_seeds_other_faults() -> None:
     assert schedule(3, 60.0, 20.0, USUAL) == schedule(3, 60.0, 20.0, USUAL)
     assert schedule(3, 60.0, 20.0, USUAL) != schedule(4, 60.0, 20.0, USUAL)
 
@@ -44,7 +44,7 @@ def test_a_schedule_has_each_kind_where_there_is_room_and_stays_within_its_time(
     assert all(least <= seconds <= most for (least, most), seconds in spans)
 
 
-def test_a_call_too_many_is_told_with_its_instant() -> None:
+def test_a_call_too_many_is_found_with_its_instant() -> None:
     calls = [call(1.0, 3.0), call(1.5, 3.0), call(2.0, 3.0)]
     assert [difference.at for difference in overruns(calls, CAP, [])] == [2.0]
 
@@ -73,7 +73,7 @@ def test_a_fallen_cap_counts_once_older_leases_are_over() -> None:
     assert overruns(calls, [*CAP, CapMove(3.0, 3.1, 1)], []) != []
 
 
-def test_a_standstill_outside_of_faults_is_told() -> None:
+def test_a_standstill_outside_of_faults_is_found() -> None:
     calls = [call(0.0, 1.0), call(20.0, 21.0)]
     assert [found.at for found in standstills(calls, [], 12.0, 22.0)] == [1.0]
     assert standstills(calls, [(2.0, 8.0), (5.0, 12.0)], 12.0, 22.0) == []
@@ -83,7 +83,7 @@ def test_a_standstill_outside_of_faults_is_told() -> None:
 LINES: list[list[Any]] = [[1.0, "begin", "j", 7], [2.0, "begin", "j", 8], [3.0, "end", "j", 8]]
 
 
-def test_a_job_that_begins_while_it_runs_elsewhere_is_told() -> None:
+def test_a_job_that_begins_while_it_runs_elsewhere_is_found() -> None:
     jobs = read_jobs(LINES)
     assert [found.at for found in twice_at_once(jobs, {}, [], 9.0)] == [2.0]
     assert twice_at_once(jobs, {"7": 1.5}, [], 9.0) == []
@@ -91,19 +91,19 @@ def test_a_job_that_begins_while_it_runs_elsewhere_is_told() -> None:
 
 
 @pytest.mark.parametrize("results", [{}, {"j": False}])
-def test_a_job_without_a_success_is_told(results: dict[str, bool]) -> None:
+def test_a_job_without_a_success_is_found(results: dict[str, bool]) -> None:
     assert len(unfinished(read_jobs(LINES), ["j"], results, 9.0)) == 1
     assert unfinished(read_jobs(LINES), ["j"], {"j": True}, 9.0) == []
     assert len(unfinished(read_jobs([]), ["j"], {"j": True}, 9.0)) == 1
 
 
-def test_an_output_with_too_much_or_too_little_is_told() -> None:
+def test_an_output_with_too_much_or_too_little_is_found() -> None:
     assert wrong_output("r", ["a"], ["b"], ["a", "b"], 9.0) == []
     for output, dropped in ((["a"], []), (["a", "a", "b"], []), (["a", "b", "c"], [])):
         assert len(wrong_output("r", output, dropped, ["a", "b"], 9.0)) == 1
 
 
-def test_a_caller_that_hangs_or_is_told_no_typed_error_is_told() -> None:
+def test_a_call_that_hangs_or_ends_untyped_is_found() -> None:
     lines = [[1.0, 2.0, "ok"], [1.0, 2.0, "CoordinatorUnavailable"]]
     assert hung_or_untyped(lines) == []
     assert len(hung_or_untyped([[1.0, 46.0, "hung"], [1.0, 2.0, "untyped KeyError: 1"]])) == 2

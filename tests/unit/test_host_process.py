@@ -46,7 +46,7 @@ async def test_green_threads_are_refused_in_a_sentence_that_names_a_way(
         await Coordinator.open(URL)
 
 
-def test_a_library_of_green_threads_that_has_patched_nothing_is_no_matter(
+def test_a_library_of_green_threads_that_has_patched_nothing_is_allowed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(sys.modules, "gevent.monkey", patched("gevent.monkey", "is_module_patched"))

@@ -1,4 +1,4 @@
-"""Ctrl-C while a command still imports what it needs ends it with one line and code 130."""
+"""Ctrl-C while a command still imports modules ends it with one line and code 130."""
 
 from __future__ import annotations
 

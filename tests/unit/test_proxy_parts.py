@@ -70,7 +70,7 @@ def test_an_upstream_is_a_name_and_where_it_is(
         "http://[::1]:8089",
     ],
 )
-def test_what_is_no_upstream_is_refused_by_name(text: str) -> None:
+def test_a_wrong_upstream_is_refused_by_name(text: str) -> None:
     with pytest.raises(ConfigurationError, match=r"--upstream .*expected .*; (correct|write)"):
         parse_upstream(text)
 
@@ -114,7 +114,7 @@ def test_a_call_goes_where_its_path_says_else_by_its_api() -> None:
         ("/t/b/v1/x", {"x-forebay-weight": "2.5"}, RequestGroupSpec(key="b", weight=2.5)),
     ],
 )
-def test_a_tenant_is_told_by_the_path_before_the_header(
+def test_the_tenant_of_the_path_goes_before_that_of_the_header(
     path: str, headers: dict[str, str], group: RequestGroupSpec | None
 ) -> None:
     scope = {"raw_path": path.encode(), "query_string": b""}
