@@ -26,7 +26,6 @@ START_SECONDS: Final = 20.0
 """Above what a process takes to start on a busy machine."""
 
 _ROOT: Final = Path(__file__).parents[1]
-_APP: Final = Path(__file__).parent / "arq_app.py"
 _BEGIN: Final = "task_lease_acquired"
 _ENDS: Final = {"task_lease_released", "retry_deferred", "task_lease_expired"}
 

@@ -75,11 +75,6 @@ class SimulatedServer:
         field = f"window_{domain}"
         return parsed(self._talk([("HGET", keys["meta"], field)])[0], "requests", field)
 
-    def read_all(self, key: str) -> Mapping[str, str]:
-        """Return a hash as text."""
-        found = self._talk([("HGETALL", key)])[0]
-        return {name.decode(): value.decode() for name, value in found.items()}
-
     def listen(self, channel: str, on_message: OnMessage) -> None:
         """Hand on what is published on a channel from now on."""
         self._listeners[channel.encode()] = on_message
