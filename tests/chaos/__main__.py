@@ -12,8 +12,9 @@ from pathlib import Path
 
 from bench.reliability.sections import measured_on
 from forebay.runtime import run_stoppable
-from tests.chaos.program import Found, Given, run
+from tests.chaos.program import Found, run
 from tests.chaos.schedule import KINDS, LOSING, USUAL, Fault, schedule
+from tests.chaos.start import Given
 
 OUT = Path("out/chaos")
 

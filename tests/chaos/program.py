@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 import json
 import random
-import subprocess
-import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
@@ -15,81 +13,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
-
 from forebay.contracts.errors import ForebayError
-from forebay.contracts.settings import MemberSettings
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
-from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.snapshots import audit_pool
-from forebay.workers.arq.pool import JobPool, create_pool
+from forebay.workers.arq.pool import JobPool
 from tests.chaos import observers
 from tests.chaos.caller import CAP
-from tests.chaos.faults import POOL, SHARD, TENANTS, USUAL_TRUTH, Scene, inject
-from tests.chaos.fleet import Fleet
-from tests.chaos.observers import CapMove, Difference
-from tests.chaos.pipes import Pipe
+from tests.chaos.faults import POOL, SHARD, USUAL_TRUTH, Scene, inject
+from tests.chaos.observers import Difference
 from tests.chaos.schedule import LOSING, Fault
-from tests.chaos.servers import Servers
-from tests.support import wait_until
+from tests.chaos.start import RECORDS, Given, begin, json_lines
 
-RECORDS: Final = 12
 PILLS: Final = {"exit": "WorkerLost", "segfault": "WorkerLost", "raise": "JobExecutionFailed"}
-START_SECONDS: Final = 90.0
-"""Within which every process has done something, on a busy machine."""
-CLOCK_LOOKS: Final = 20
-"""The shortest of so many ways to the provider and back tells what its clock says."""
 QUIET_SECONDS: Final = 90.0
 """Within which all that was begun is over, once faults are."""
 STANDSTILL_SECONDS: Final = 12.0
 """Without a fault under way: a TTL, a reconnect, a cooldown, and a busy machine."""
-WORKFLOW: Final = """
-name = "chaos"
-buffer_size = 4
-max_concurrent_row_groups = 2
-
-[output]
-path = "out.jsonl"
-
-[providers.local]
-base_url = "{base_url}"
-
-[models.writer]
-provider = "local"
-model = "mock-large"
-max_parallel_requests = {cap}
-
-[[columns]]
-names = ["number"]
-generator = "seed"
-path = "seeds.csv"
-
-[[columns]]
-name = "text"
-generator = "llm_text"
-model = "writer"
-prompt = "Say {{{{ number }}}}."
-"""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
-    """The parameters of a chaos run.
-
-    Attributes:
-        seconds: of faults.
-        jobs_per_second: how many arq jobs come.
-        workers: of arq jobs; one more makes the cells of runs.
-        callers: processes of SDK callers.
-        seed: of jobs; the schedule has its own.
-    """
-
-    seconds: float
-    jobs_per_second: float = 4.0
-    workers: int = 2
-    callers: int = 2
-    seed: int = 1
 
 
 @dataclass(kw_only=True)
@@ -114,7 +53,7 @@ async def run(folder: Path, given: Given, faults: Sequence[Fault]) -> Found:
         AssertionError: the run could not begin or end; this is no difference.
     """
     async with contextlib.AsyncExitStack() as stack:
-        scene, jobs, zero = await _begin(stack, folder, given)
+        scene, jobs, zero = await begin(stack, folder, given)
         began = time.monotonic()
         chaos = _Chaos(scene, jobs, given, began)
         chaos.has_lost_state = any(fault.kind in LOSING for fault in faults)
@@ -123,88 +62,6 @@ async def run(folder: Path, given: Given, faults: Sequence[Fault]) -> Found:
     found.differences = [Difference(round(at - began, 2), what) for at, what in found.differences]
     found.differences.sort()
     return found
-
-
-async def _begin(
-    stack: contextlib.AsyncExitStack, folder: Path, given: Given
-) -> tuple[Scene, JobPool, float]:
-    """Begin server, provider and fleet; return also when the clock of the provider's log was 0."""
-    pipes: list[Pipe] = []
-    servers = Servers(folder, pipes)
-    stack.callback(servers.close)
-    await servers.until_ready()
-
-    async def pipe() -> Pipe:
-        made = Pipe(servers.primary.port)
-        await made.open()
-        stack.push_async_callback(made.close)
-        pipes.append(made)
-        return made
-
-    base_url, zero = _begin_provider(stack.enter_context(contextlib.ExitStack()), folder)
-    (folder / "weights").write_text("{}")
-    (folder / "jobs").touch()
-    (folder / "workflow.toml").write_text(WORKFLOW.format(base_url=base_url, cap=CAP))
-    (folder / "seeds.csv").write_text("\n".join(["number", *map(str, range(RECORDS))]) + "\n")
-    fleet = Fleet(folder=folder, base_url=base_url)
-    stack.callback(lambda: fleet.end("worker", "cells", "caller", "driver"))
-    own = await pipe()
-    patient = MemberSettings(ttl_seconds=3.0, call_timeout_seconds=2.0)
-    coordinator = await stack.enter_async_context(await Coordinator.open(own.url, patient))
-    tasks = TaskAdmissionController(coordinator, POOL)
-    stack.push_async_callback(tasks.close)
-    jobs = await stack.enter_async_context(await create_pool(own.url))
-    for _ in range(given.workers):
-        fleet.add_worker(await pipe())
-    fleet.add_cells_worker(await pipe())
-    for number in range(given.callers):
-        fleet.add_caller(await pipe(), ",".join(TENANTS), given.seed + 100 * number)
-    fleet.add_driver(await pipe())
-    scene = Scene(
-        fleet=fleet,
-        servers=servers,
-        provider_url=base_url.removesuffix("/v1"),
-        own=own,
-        coordinator=coordinator,
-        tasks=tasks,
-        enqueue=_unset,
-    )
-    scene.caps.append(CapMove(0.0, 0.0, CAP))
-    await scene.truth(**USUAL_TRUTH)
-    await jobs.enqueue_job("innocent", 0.0, _job_id="first")
-    named = [member.name for member in fleet.of("caller", "cells")]
-
-    def is_at_work() -> bool:
-        seen = {call.process for call in observers.read_calls(_json_lines(folder / "provider"), 0)}
-        return seen >= set(named) and "end" in (folder / "jobs").read_text()
-
-    await wait_until(is_at_work, timeout=START_SECONDS)
-    return scene, jobs, zero
-
-
-async def _unset(*_arguments: Any) -> None:
-    raise AssertionError("no jobs yet")
-
-
-def _begin_provider(stack: contextlib.ExitStack, folder: Path) -> tuple[str, float]:
-    log = stack.enter_context((folder / "log").open("ab"))
-    process = stack.enter_context(
-        subprocess.Popen(
-            [sys.executable, "-m", "forebay", "mock-provider", "--log", folder / "provider"],
-            stdout=subprocess.PIPE,
-            stderr=log,
-        )
-    )
-    stack.callback(process.terminate)
-    assert process.stdout is not None
-    base_url = process.stdout.readline().decode().split()[-1]
-    looks = []
-    for _ in range(CLOCK_LOOKS):
-        before = time.monotonic()
-        httpx.post(f"{base_url.removesuffix('/v1')}/truth", json={"concurrency": 12})
-        took = time.monotonic() - before
-        looks.append((took, before + took / 2 - _json_lines(folder / "provider")[-1]["at"]))
-    return base_url, min(looks)[1]
 
 
 class _Chaos:
@@ -310,9 +167,9 @@ class _Chaos:
         scene, end = self._scene, time.monotonic()
         fleet, folder = scene.fleet, scene.fleet.folder
         await self._until(self._books_agree, "the audits agree and nothing is held", found)
-        calls = observers.read_calls(_json_lines(folder / "provider"), zero)
-        told = [line for file in folder.glob("calls-*") for line in _json_lines(file)]
-        jobs = observers.read_jobs(_json_lines(folder / "jobs"))
+        calls = observers.read_calls(json_lines(folder / "provider"), zero)
+        told = [line for file in folder.glob("calls-*") for line in json_lines(file)]
+        jobs = observers.read_jobs(json_lines(folder / "jobs"))
         results = await self._results()
         innocent = [job for job in self._submitted if job not in PILLS]
         succeeded = {job: result.success for job, result in results.items()}
@@ -349,11 +206,11 @@ class _Chaos:
             if done.exists():
                 over += 1
                 told = json.loads(done.read_text())
-                output = [str(row["number"]) for row in _json_lines(Path(told["output"]))]
-                dropped = _json_lines(Path(told["dropped"])) if told["dropped"] else []
-                missing = asked if len(output) + len(dropped) >= RECORDS else []
-                kept = [number for number in asked if number not in output] if missing else []
-                found.differences += observers.wrong_output(run_id, output, kept, asked, end)
+                output = [str(row["number"]) for row in json_lines(Path(told["output"]))]
+                dropped = json_lines(Path(told["dropped"])) if told["dropped"] else []
+                is_whole = len(output) + len(dropped) >= RECORDS
+                others = [number for number in asked if is_whole and number not in output]
+                found.differences += observers.wrong_output(run_id, output, others, asked, end)
         return over
 
     async def _books_agree(self) -> bool:
@@ -375,12 +232,3 @@ def _most_at_once(calls: Sequence[observers.ProviderCall]) -> int:
         now += change
         most = max(most, now)
     return most
-
-
-def _json_lines(path: Path) -> list[Any]:
-    """Return the lines of a file that are whole: a process may have been killed within its last."""
-    found = []
-    for line in path.read_text().splitlines():
-        with contextlib.suppress(json.JSONDecodeError):
-            found.append(json.loads(line))
-    return found

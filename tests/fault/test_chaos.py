@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.chaos.program import Given, run
+from tests.chaos.program import run
 from tests.chaos.schedule import USUAL, schedule
+from tests.chaos.start import Given
 
 SECONDS = 20.0
 
