@@ -60,7 +60,7 @@ _MEGABYTE = 1_000_000
     show_default=True,
     envvar="FOREBAY_ON_UNAVAILABLE",
     show_envvar=True,
-    help="What calls get while the server is away: 503, a longer wait, or the proxy's part.",
+    help="While the server is away: answer 503, wait longer, or use the proxy's part.",
 )
 @click.option(
     "--max-body-mb",
@@ -80,7 +80,7 @@ _MEGABYTE = 1_000_000
     "--token",
     envvar="FOREBAY_PROXY_TOKEN",
     show_envvar=True,
-    help="What clients must send in the header x-forebay-token.",
+    help="Secret that clients must send in the header x-forebay-token.",
 )
 def proxy_command(
     *,
@@ -101,12 +101,13 @@ def proxy_command(
     Anthropic's, and keep the provider's key: it is passed on and never logged. Bodies pass byte for
     byte, streams as they come.
 
-    With several upstreams, calls of Anthropic's API go to the one named anthropic, others to the
-    first other one; a path such as /NAME/v1 chooses one. NAME is the provider's name in the fleet;
-    left out, it is openai or anthropic for their hosts, else host and port.
+    With several upstreams, a path such as /NAME/v1 chooses one. Otherwise calls of Anthropic's API
+    go to the upstream named anthropic, other calls to the first upstream of another name. NAME is
+    the provider's name in the fleet; by default openai or anthropic for their hosts, else host and
+    port.
 
-    The header x-forebay-tenant, or a path such as /t/TENANT/v1, says whose share a call takes, and
-    x-forebay-weight how large that is. Answers have x-forebay-queue-ms, and x-forebay-held-by
+    The header x-forebay-tenant, or a path such as /t/TENANT/v1, names the tenant of a call, and
+    x-forebay-weight its weight. Answers have x-forebay-queue-ms, and x-forebay-held-by
     where a call waited. GET /healthz answers 503 while the server is away. SIGTERM and Ctrl-C let
     calls end.
     """
