@@ -37,7 +37,7 @@ from forebay.coordinator.server.refusals import connection_error, reading_error
 from forebay.coordinator.server.urls import parse_url
 from forebay.coordinator.server.version import check_server
 from forebay.coordinator.server.wakeups import Subscriber
-from forebay.coordinator.supervision import MOST_DOUBLINGS, Background, Guard
+from forebay.coordinator.supervision import MOST_DOUBLINGS, Background, Guard, in_thread
 
 _RANDOM_DIGITS: Final = 8
 
@@ -142,7 +142,7 @@ class Coordinator:
         """Close every connection, and the embedded server if this process started it."""
         async with contextlib.AsyncExitStack() as stack:  # each, whatever befalls the others
             if self._embedded is not None:
-                stack.push_async_callback(asyncio.to_thread, self._embedded.stop)
+                stack.push_async_callback(in_thread, self._embedded.stop)
             for client in (self.client, self.patient):
                 stack.push_async_callback(client.aclose)
             stack.push_async_callback(self.subscriber.close)

@@ -7,6 +7,7 @@ a pause, and a callback's caller goes on.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, TypeVar
@@ -83,6 +84,16 @@ class Guard:
         """Log that what raised before has now succeeded; its next exception is logged at once."""
         self._said_at = {like: at for like, at in self._said_at.items() if like[0] != during}
         self._log.warning("recovered", during=during, **self._fields)
+
+
+async def in_thread(function: Callable[..., T], *arguments: object) -> T:
+    """Run what blocks in a thread; in this one while the program ends, when none can be had.
+
+    The interpreter ends its executors before it calls what `atexit` was given.
+    """
+    if threading.main_thread().is_alive():
+        return await asyncio.to_thread(function, *arguments)
+    return function(*arguments)
 
 
 def name_of(function: Callable[..., object]) -> str:

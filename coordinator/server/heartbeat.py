@@ -27,7 +27,7 @@ from forebay.coordinator.server.availability import Availability, ConnectionStat
 from forebay.coordinator.server.libraries import Libraries
 from forebay.coordinator.server.membership import Membership, boot_seconds, member_keys
 from forebay.coordinator.server.refusals import may_be_of_other_code
-from forebay.coordinator.supervision import Guard, name_of
+from forebay.coordinator.supervision import Guard, in_thread, name_of
 
 MEMBERS_PER_SECOND: Final = 1000
 """Heartbeats per second that a shard is asked to serve at most."""
@@ -101,10 +101,10 @@ class Heartbeat:
         self._changed.set()
         try:
             if self._thread is not None:
-                await asyncio.to_thread(self._thread.join, STOP_SECONDS)
+                await in_thread(self._thread.join, STOP_SECONDS)
                 if self._thread.is_alive():  # it waits for an answer: take that away
                     self._guard.call(self._client.connection_pool.disconnect)
-                    await asyncio.to_thread(self._thread.join, STOP_SECONDS)
+                    await in_thread(self._thread.join, STOP_SECONDS)
         finally:
             self._client.close()
             for membership in list(self._memberships.values()):
