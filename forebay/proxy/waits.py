@@ -14,7 +14,10 @@ from typing import Final
 from forebay.contracts.errors import CoordinatorError
 from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
 from forebay.contracts.snapshots import GlobalSnapshot
+from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+
+log = Logger("forebay.proxy")
 
 LOOK_AFTER_SECONDS: Final = 0.1
 """A call that waits less costs no look at the server."""
@@ -41,6 +44,12 @@ def reason_of(shard: GlobalSnapshot, resource: RequestResourceKey) -> str:
     if window.in_flight_count >= window.current_limit:
         return "window"
     return "order"
+
+
+def _log_fault(look: asyncio.Task[None]) -> None:
+    """Log what a look raised: its call goes on, and its answer names no reason."""
+    if not look.cancelled() and (fault := look.exception()) is not None:
+        log.unexpected("unexpected_exception", fault, during="look at what holds a call up")
 
 
 class HoldReasons:
@@ -111,6 +120,7 @@ class QueueWait:
 
     def _begin_looking(self, resource: RequestResourceKey) -> None:
         self._look = asyncio.create_task(self._look_on(resource))
+        self._look.add_done_callback(_log_fault)
 
     async def _look_on(self, resource: RequestResourceKey) -> None:
         while True:

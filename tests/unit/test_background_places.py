@@ -18,6 +18,7 @@ TIMERS = {"call_later": 1, "call_at": 1, "call_soon": 0, "call_soon_threadsafe":
 
 HEARD_OF = {
     "coordinator/supervision.py _begin": "Background itself: its callback logs and begins again",
+    "coordinator/server/sentinels.py discover_master": "gathered before it returns",
     "coordinator/server/heartbeat.py add": "a loop under a guard; one that ended is started again",
     "coordinator/server/embedded_watchdog.py main": "ends the server with its owner; a process",
     "coordinator/coordinator.py _started": "awaited at once",
@@ -35,15 +36,19 @@ HEARD_OF = {
     "forebay/commands/driving.py _drive_while_worked": "awaited",
     "forebay/commands/worker.py _run": "run to its end",
     "forebay/commands/worker.py worker_command": "ends the process",
+    "forebay/proxy/calls.py __aenter__": "ends with the block; cancels the block's task at most",
+    "forebay/proxy/waits.py reason_of": "every caller awaits it",
+    "forebay/proxy/waits.py _begin_looking": "ends with the wait; its callback logs what it raised",
     "forebay/transports/admission.py ready": "every caller awaits it",
     "forebay/transports/streams.py _close_soon": "catches and logs all",
 }
 SIMPLE_CALLBACKS = {
     "coordinator/supervision.py _ended": "begins the work again: makes a task and no more",
-    "coordinator/server/wire.py write": "guards what it tells",
+    "coordinator/server/wire.py send": "guards what it tells",
     "coordinator/server/heartbeat.py _ask_loop_to_turn": "notes the time",
     "coordinator/server/heartbeat.py _beat": "the channel guards what it tells",
     "coordinator/requests/threads.py _begin_soon": "makes a task",
+    "forebay/proxy/waits.py begin": "makes a task",
     "forebay/transports/streams.py __del__": "makes a task",
 }
 

@@ -18,7 +18,7 @@ ARGUMENTS: Mapping[str, list[str]] = {
     "resume": ["run-1"],
     "run": ["flow.toml"],
 }
-WITHOUT_A_SERVER = {"demo", "mock-provider"}
+WITHOUT_A_SERVER = {"classify", "demo", "mock-provider"}
 WITH_A_SERVER = sorted(COMMANDS.keys() - WITHOUT_A_SERVER)
 
 
