@@ -24,8 +24,9 @@ from forebay.coordinator.server.membership import Membership
 from forebay.coordinator.shard.operation import Submitted
 from forebay.coordinator.supervision import pause_seconds
 
-DENIED_WITHIN_SECONDS: Final = 0.25
-"""The server has this long, after the end of a wait, to say so itself."""
+DENIED_WITHIN_SECONDS: Final = 0.15
+"""The server has this long, after the end of a wait, to say so itself; with the time that taking
+the attempt back may last, a call ends within half a second (docs/reliability.md)."""
 
 
 class Outages:

@@ -13,6 +13,8 @@ from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.keys import request_shard
 from forebay.coordinator.requests.held_leases import HeldLeases
 from forebay.coordinator.requests.local_leases import LocalLeases
+from forebay.coordinator.requests.outages import DENIED_WITHIN_SECONDS
+from forebay.coordinator.requests.shard import LONGEST_CANCEL_SECONDS
 from forebay.coordinator.requests.shares import decode_share
 from forebay.coordinator.server.membership import Membership, boot_seconds
 from tests.contract.chat_domain import MODEL, item
@@ -122,3 +124,7 @@ async def test_a_first_outage_uses_the_part_that_was_told() -> None:
     member.lose_server()
     assert await member.most_at_once() == CAP // 2
     member.leases.close()
+
+
+def test_a_wait_that_no_server_ends_is_over_within_half_a_second() -> None:
+    assert DENIED_WITHIN_SECONDS + LONGEST_CANCEL_SECONDS < 0.5
