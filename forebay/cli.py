@@ -121,7 +121,7 @@ def exit_code_of(error: Exception) -> int:
 
 
 def sentence_of(error: Exception) -> str:
-    """Return an error as one line with a remedy; an unexpected one is told with its place."""
+    """Return an error as one line with a remedy; an unexpected one with its place in the code."""
     from pydantic import ValidationError  # noqa: PLC0415 - a command ran; see the top
 
     from forebay.contracts.errors import ForebayError  # noqa: PLC0415

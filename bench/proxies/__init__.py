@@ -1,1 +1,1 @@
-"""The proxy beside LiteLLM's: what each adds to a call, what a core carries, and a limit."""
+"""The proxy beside LiteLLM's: added latency, calls per core, and the use of a hidden limit."""

@@ -183,7 +183,7 @@ def _turn(side: Side, in_flight: int, seconds: float, warm_up_seconds: float) ->
 
 def _figures(iterations: Iterations, *, has_litellm: bool) -> list[Figure]:
     limit = Figure(
-        name=f"share of a limit of {LIMIT} at once that nobody was told",
+        name=f"share used of an unknown limit of {LIMIT} at once",
         rounds=of_rounds(iterations, "forebay.share_of_limit"),
         aim=0.97,
         is_floor=True,

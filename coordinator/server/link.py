@@ -98,7 +98,7 @@ class Link:
         self.state.back()
 
     def drop(self, why: str) -> None:
-        """Close the connection; nothing more is heard of it."""
+        """Close the connection, and report it as lost."""
         wire, self.wire = self.wire, None
         if wire is not None:
             wire.close()

@@ -106,7 +106,7 @@ class Wire(asyncio.Protocol):
             self._loop.call_soon(self._end, RedisConnectionError(f"sending failed: {error}"))
 
     def close(self) -> None:
-        """Close at once; nothing is told any more."""
+        """Close at once; no callback is called any more."""
         self._is_open = False
         self._transport.abort()
         self._connection._close()  # noqa: SLF001 - disconnect() would need to be awaited

@@ -1,4 +1,4 @@
-"""What the mock provider saw: who came when, and what happened. Never a prompt or a completion."""
+"""The mock provider's log: caller, time and result of requests; no prompt, no completion."""
 
 from __future__ import annotations
 
