@@ -144,11 +144,14 @@ def room_for(view: RequestView, resource: RequestResourceKey) -> Room:
 
 
 def _model_of(view: RequestView, call: Call, room: Room) -> str:
+    """Return the model that the path names, as an Azure deployment's does; else the body's."""
+    if call.model is not None:
+        return call.model
     for field_name in room.body.models if view.body is not None else ():
         model = (view.body or {}).get(field_name)
         if isinstance(model, str) and model.strip():
             return model
-    return call.model or UNNAMED_MODEL
+    return UNNAMED_MODEL
 
 
 def _body_of(request: Any) -> Mapping[str, Any] | None:

@@ -101,7 +101,7 @@ def test_nothing_but_rooms_names_a_provider() -> None:
         ("eu.api.openai.com/v1/responses", "openai/m/chat"),
         ("x.openai.azure.com/openai/v1/responses", "x.openai.azure.com/m/chat"),
         (
-            "x.openai.azure.com/openai/deployments/d/images/generations",
+            "x.openai.azure.com/openai/deployments/m/images/generations",
             "x.openai.azure.com/m/image",
         ),
         ("y.services.ai.azure.com/anthropic/v1/messages", "y.services.ai.azure.com/m/chat"),

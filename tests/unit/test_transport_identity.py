@@ -76,6 +76,12 @@ def test_a_stream_in_memory_is_read_and_any_other_is_not(library: Any) -> None:
             {"messages": []},
             ("x.openai.azure.com/mine", "chat"),
         ),
+        (
+            "POST",
+            "https://x.openai.azure.com/openai/deployments/mine/chat/completions?api-version=1",
+            {"model": "gpt-5"},
+            ("x.openai.azure.com/mine", "chat"),
+        ),
     ],
 )
 def test_a_call_of_a_model_has_a_window(
