@@ -115,6 +115,7 @@ async def test_a_cap_of_two_holds_at_the_provider(
         await wait_until(lambda: resources)
         assert resources[0] is not None
         await when(coordinator, lambda seen: seen.waiters == CALLS - CAP, resources[0])
+        await wait_until(lambda: in_flight >= CAP)  # a lease is granted before its call arrives
         provider.go_on()
         await asyncio.gather(*running)
     assert most == CAP
