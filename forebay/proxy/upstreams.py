@@ -20,6 +20,8 @@ _KNOWN_HOSTS: Final = {"api.openai.com": "openai", "api.anthropic.com": _ANTHROP
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 _RESERVED_NAMES: Final = frozenset({"t", "v1"})
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+_USER: Final = re.compile(r"(?<=://)[^/]*@|^[^/]*@")
+_QUERY: Final = re.compile(r"([?#]).+", re.DOTALL)
 _SEPARATOR: Final = re.compile(r"[/\\]")
 _DOTS: Final = frozenset({".", ".."})
 
@@ -71,16 +73,17 @@ def parse_upstream(text: str) -> Upstream:
     name, has_name, url = text.partition("=")
     if not has_name or "/" in name:
         name, url = "", text
-    parts = urlsplit(url)
     try:
+        parts = urlsplit(url)
         port = parts.port
-    except ValueError:
-        port = -1
-    is_bad = parts.scheme not in _DEFAULT_PORTS or not parts.hostname or port == -1
+    except ValueError:  # a port, or brackets, that are none
+        parts, port = urlsplit(""), None
+    is_bad = parts.scheme not in _DEFAULT_PORTS or not parts.hostname
     if is_bad or parts.query or parts.fragment or parts.username is not None:
         raise ConfigurationError(
-            f"--upstream {shown(text)}: expected [NAME=]URL with http:// or https:// and a host,"
-            " and no key, query or fragment, such as https://api.openai.com; correct it."
+            f"--upstream {shown(_without_key(text))}: expected [NAME=]URL with http:// or https://"
+            " and a host, and no key, query or fragment, such as https://api.openai.com; correct"
+            " it."
         )
     host = parts.hostname or ""
     if port == _DEFAULT_PORTS[parts.scheme]:
@@ -102,6 +105,11 @@ def parse_upstream(text: str) -> Upstream:
         port=port,
         path=path.encode(),
     )
+
+
+def _without_key(text: str) -> str:
+    """Return an upstream without what may be a key: the user, the query and the fragment."""
+    return _USER.sub("***@", _QUERY.sub(r"\1***", text))
 
 
 class Upstreams:

@@ -64,6 +64,7 @@ def test_an_upstream_is_a_name_and_where_it_is(
         "https://key@api.openai.com",
         "https://api.openai.com?api-key=1",
         "https://api.openai.com:port",
+        "http://[::1",
         "a/b=https://api.openai.com",
         "t=https://api.openai.com",
         "v1=https://api.openai.com",
@@ -73,6 +74,23 @@ def test_an_upstream_is_a_name_and_where_it_is(
 def test_a_wrong_upstream_is_refused_by_name(text: str) -> None:
     with pytest.raises(ConfigurationError, match=r"--upstream .*expected .*; (correct|write)"):
         parse_upstream(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "https://sk-key@api.openai.com",
+        "https://user:sk-key@api.openai.com/v1",
+        "a=https://api.openai.com?api-key=sk-key",
+        "https://api.openai.com/v1#sk-key",
+        "https://api.openai.com:port?key=sk-key",
+        "sk-key@api.openai.com",
+    ],
+)
+def test_a_refused_upstream_is_named_without_its_key(text: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"--upstream .*api\.openai\.com") as refused:
+        parse_upstream(text)
+    assert "sk-key" not in str(refused.value)
 
 
 @pytest.mark.parametrize(
