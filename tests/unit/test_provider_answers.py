@@ -229,6 +229,7 @@ def hint(headers: dict[str, str]) -> float | None:
         ({"retry-after": "9" * 400}, 31 * 86_400.0),
         ({"retry-after": "Wed, 21 Oct 2099 07:28:00 GMT"}, 31 * 86_400.0),
         ({"retry-after-ms": "2678400001", "retry-after": "3"}, 31 * 86_400.0),
+        ({"retry-after": "7, 7"}, 7.0),
         ({"retry-after": f"{NOW + 30:.0f}"}, 30.0),
         ({"retry-after": f"{NOW + 30:.0f}000"}, 30.0),
         ({"retry-after-ms": f"{NOW + 30:.0f}000"}, 30.0),

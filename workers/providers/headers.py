@@ -136,14 +136,22 @@ def code_in_headers(headers: Mapping[str, str], room: Room = GENERIC) -> str | N
 def lowered_headers(headers: Any) -> dict[str, str]:
     """Return headers by their lower-case names, {} for what are none.
 
-    Takes any mapping, and urllib's ``email.message.Message``, which is none.
+    Takes any mapping, and urllib's ``email.message.Message``, which is none. Of a value that came
+    twice, as some gateways send it, one is left.
     """
     items = getattr(headers, "items", None)
     if not callable(items):
         return {}
     pairs: Iterator[tuple[Any, Any]] = iter(items())
     return {
-        name.lower(): value
+        name.lower(): _once(value)
         for name, value in pairs
         if isinstance(name, str) and isinstance(value, str)
     }
+
+
+def _once(value: str) -> str:
+    if "," not in value:
+        return value
+    parts = set(value.split(", "))  # so httpx joins them
+    return parts.pop() if len(parts) == 1 else value
