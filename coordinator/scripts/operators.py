@@ -61,6 +61,16 @@ return { 'expected the meta key of a shard, such as fb:{rq:provider/model}:meta;
 """  # noqa: E501 - one line of a reply
 
 
+ARGUMENT_BYTES: Final = 131_071
+"""The longest argument of a program on Linux: ``redis-cli`` is given a whole script as one."""
+
+
+def _packed(text: str) -> str:
+    """Return a script without comments and indentation; no string of ours spans lines."""
+    lines = (line.strip() for line in text.splitlines())
+    return "".join(f"{line}\n" for line in lines if line and not line.startswith("--"))
+
+
 def _for_any_shard(name: str) -> str:
     """Return one text of ``name`` for every kind of shard, chosen by the tag of KEYS[1]."""
     parts = [_SHARD_KIND_AND_PREFIX]
@@ -78,9 +88,9 @@ def _for_any_shard(name: str) -> str:
 def operator_scripts() -> Mapping[str, str]:
     """Return the fields of ``fb:scripts``: each script's text, ``help``, and a digest of them."""
     texts = {
-        "shards": script("operator/shards").text,
-        "show": _for_any_shard("show"),
-        "audit": _for_any_shard("audit"),
+        "shards": _packed(script("operator/shards").text),
+        "show": _packed(_for_any_shard("show")),
+        "audit": _packed(_for_any_shard("audit")),
         "help": "\n".join(f"# {what}\n{line}" for what, line in COMMANDS.items()),
     }
     digest = hashlib.sha256(repr(sorted(texts.items())).encode()).hexdigest()

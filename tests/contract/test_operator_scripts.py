@@ -10,7 +10,12 @@ import redis
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import OPERATOR_SCRIPTS_KEY, SHARDS_KEY, request_shard
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
-from forebay.coordinator.scripts.operators import OPERATOR_RIGHTS, operator_scripts, publish_scripts
+from forebay.coordinator.scripts.operators import (
+    ARGUMENT_BYTES,
+    OPERATOR_RIGHTS,
+    operator_scripts,
+    publish_scripts,
+)
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.urls import parse_url
 from tests.contract.shard_under_clock import LARGE, SERVERS, Shard, make_busy, open_shard
@@ -112,3 +117,9 @@ async def test_an_operator_who_may_only_read_can_look_and_can_change_nothing(
                 client.hset(meta, "static_cap", 9)
         await coordinator.client.execute_command("ACL", "DELUSER", "operator")
         await controller.close()
+
+
+def test_every_script_is_short_enough_to_be_one_argument_of_redis_cli() -> None:
+    assert {
+        n: len(t.encode()) for n, t in operator_scripts().items() if len(t) > ARGUMENT_BYTES
+    } == {}
