@@ -25,7 +25,9 @@ help:
 	@echo "make property-long  10,000 random histories of a shard against its model"
 	@echo "make chaos [SEED=...]  ten minutes of runs, jobs and SDK callers under faults that a seed decides"
 	@echo "make e2e-providers  against LiteLLM, nginx and a provider with three hidden limits; 40 minutes"
-	@echo "make e2e-sdks  the transports below older SDKs, LiteLLM and pydantic-ai, the proxy under Node's, and processes of other kinds, in environments of their own"
+	@echo "make e2e-sdks       the transports below older SDKs, LiteLLM and pydantic-ai"
+	@echo "make e2e-node       the proxy under the SDKs of Node (needs npm)"
+	@echo "make e2e-processes  the examples of docs/adopt.md: Celery, RQ, gunicorn and so on"
 	@echo "make clean  removes all that these made, the virtual environment too"
 
 setup: $(STAMP)
@@ -86,9 +88,10 @@ chaos: setup
 BELOW_SDKS := tests/contract/test_transports.py tests/contract/test_transport_failures.py
 TESTING := -e '.[embedded,httpx,mock,uvloop]' 'pytest>=8.3' 'pytest-asyncio>=1.0,<2' 'pytest-timeout>=2.3,<3' 'fakeredis[lua]>=2.26'
 # Two at a time, the longest first: installing waits for the index, and the tests wait for servers.
+# CI runs these; e2e-processes (docs/adopt.md) and e2e-node need minutes or npm, so they are run by hand.
 e2e-sdks: setup
 	@$(MAKE) --no-print-directory --jobs 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) \
-		e2e-processes e2e-openai-2 e2e-openai-1 e2e-node
+		e2e-openai-2 e2e-openai-1
 
 e2e-openai-1: $(VENV)/apart/openai-1
 	@$</bin/python -m pytest $(BELOW_SDKS) -k openai
@@ -98,14 +101,13 @@ e2e-openai-2: $(VENV)/apart/openai-2
 	@$</bin/python -m pytest $(BELOW_SDKS) -k openai
 	@$</bin/python -m pytest tests/sdks/litellm_calls.py tests/sdks/pydantic_ai_calls.py
 
-e2e-node: $(VENV)/apart/node
+e2e-node: setup $(VENV)/apart/node
 	@$(BIN)/python -m pytest tests/sdks/node_calls.py
 
-e2e-processes: $(VENV)/apart/processes
+e2e-processes: setup $(VENV)/apart/processes
 	@$</bin/python -m pytest tests/sdks/process_calls.py
 
-# One after the other, as each builds in the source tree.
-$(VENV)/apart/openai-2: | $(VENV)/apart/processes
+# One after the other, as both build in the source tree.
 $(VENV)/apart/openai-1: | $(VENV)/apart/openai-2
 
 $(VENV)/apart/litellm-proxy: PACKAGES = 'litellm[proxy]>=1.80,<2'

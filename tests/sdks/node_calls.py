@@ -1,6 +1,6 @@
 """OpenAI's and Anthropic's SDKs of Node through ``forebay proxy``.
 
-Run by ``make e2e-sdks``, which installs them with npm.
+Run by ``make e2e-node``, which installs them with npm.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def _installed() -> None:
             "node is not on PATH, expected 18 or newer; on Debian: apt-get install nodejs npm"
         )
     if not (MODULES / "openai").is_dir():
-        pytest.fail(f"no openai in {MODULES}, expected what `make e2e-sdks` installs; run that")
+        pytest.fail(f"no openai in {MODULES}, expected what `make e2e-node` installs; run that")
 
 
 async def told(proxy: Proxying, scenario: str) -> Any:

@@ -1,6 +1,6 @@
 """The examples of docs/adopt.md as they stand, in processes of every kind (issue 17).
 
-Run by ``make e2e-sdks``, where Celery and its like are installed, apart from this project's own.
+Run by ``make e2e-processes``, where Celery and its like are installed, apart from our own.
 """
 
 from __future__ import annotations
