@@ -31,11 +31,12 @@ class Absence:
     def stay_seconds(self, back_at: float) -> float:
         """Return how long parts are kept to after the server's return.
 
-        Others may not be back yet and use theirs. Nobody does where the server was away for less
-        than a TTL, and members notice that an interval and a deadline apart at most.
+        Others may not be back yet and use theirs: a try to reach the server may have begun while
+        it was silent and last for a deadline, then comes a pause, then a try that works within a
+        deadline. Nobody uses a part where the server was away for less than a TTL, and members
+        notice that an interval and a deadline apart at most.
         """
-        interval = self.ttl_seconds / 3
-        noticed_within = interval + self.call_timeout_seconds
+        noticed_within = self.ttl_seconds / 3 + self.call_timeout_seconds
         if back_at - self.since + noticed_within < self.ttl_seconds:
             return 0.0
-        return interval + LONGEST_PAUSE_SECONDS
+        return 2 * self.call_timeout_seconds + LONGEST_PAUSE_SECONDS

@@ -49,8 +49,8 @@ class LocalLeases:
     """Gives leases of this member's part, first come, first served.
 
     A part is used once no lease of the server can be held any more, a TTL after the server was
-    found to be away. When it is back, the leases that still run are acquired there, and for an
-    interval this member stays within its part, as others may not be back yet.
+    found to be away. When it is back, the leases that still run are acquired there, and for two
+    deadlines and a second this member stays within its part, as others may not be back yet.
 
     Args:
         session: of the shard.
@@ -93,7 +93,14 @@ class LocalLeases:
         return self._absence is not None
 
     def on_joined(self, membership: Membership) -> Sequence[Submitted]:
-        """Ask for this member's part, and state leases anew."""
+        """Ask for this member's part, and state leases anew.
+
+        A member that had nothing to ask for while the server was away keeps to its part as well:
+        where its membership lasted no longer, others may still use theirs.
+        """
+        earlier = self.watch.membership
+        if earlier is not None and not earlier.is_held:
+            self._begin(self._loop.time() - earlier.ttl_seconds)
         self.leases.state_anew()
         if not self.is_on:
             self._running.lost.clear()
@@ -103,13 +110,16 @@ class LocalLeases:
 
     def begin(self) -> None:
         """Decide here from now on, as the server is away."""
-        if self.is_on:
+        self._begin(self._session.away_since or self._loop.time())
+
+    def _begin(self, since: float) -> None:
+        if self._absence is not None:
             return
         self._back_until = None
         self._allowance = None
         self._given = 0
         self._told = self.watch.told
-        self._absence = self._absence_since(self._session.away_since or self._loop.time())
+        self._absence = self._absence_since(since)
         share = self._told and self._told[0]
         log.warning(
             "local_share_began",

@@ -11,6 +11,7 @@ import pytest
 from forebay.contracts.requests import RequestAdmissionLease
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.keys import request_shard
+from forebay.coordinator.requests.absence import LONGEST_PAUSE_SECONDS
 from forebay.coordinator.requests.held_leases import HeldLeases
 from forebay.coordinator.requests.local_leases import LocalLeases
 from forebay.coordinator.requests.outages import DENIED_WITHIN_SECONDS
@@ -106,6 +107,36 @@ async def test_an_outage_before_the_last_one_is_over_uses_the_part_told_between(
     assert member.leases.is_on
     member.lose_server()
     assert await member.most_at_once() == most
+    member.leases.close()
+
+
+async def test_a_member_that_asked_for_nothing_in_an_outage_keeps_to_its_part_after_it() -> None:
+    member = Member()
+    member.join()(2, 0)
+    lost = member.server.membership
+    assert lost is not None
+    lost.acknowledged_at -= TTL_SECONDS  # no heartbeat was acknowledged for a TTL
+    member.join()(1, 0)
+    member.leases._look()
+    asked = [await member.leases.acquire(item(), "try") for _ in range(CAP)]
+    assert asked.count(None) == CAP // 2  # the server is asked within the part from before
+    member.leases.close()
+
+
+async def test_a_part_is_kept_to_until_the_slowest_other_member_can_be_back() -> None:
+    member = Member()
+    member.join()(2, 0)
+    member.lose_server()
+    member.join()(2, 0)
+    member.leases._look()
+    deadline = MemberSettings().call_timeout_seconds
+    # A try that began in silence, the longest pause, and one that works at its last instant.
+    member.server.now += deadline + LONGEST_PAUSE_SECONDS + deadline - 0.01
+    member.leases._look()
+    assert member.leases.is_on
+    member.server.now += 0.02
+    member.leases._look()
+    assert not member.leases.is_on
     member.leases.close()
 
 
