@@ -62,7 +62,7 @@ class Figure:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """What holds the true median with 95 % confidence; None of fewer than six rounds."""
+        """The 95 % confidence interval of the median; None for fewer than six rounds."""
         return None if self.is_worst else median_interval(self.rounds)
 
     @property

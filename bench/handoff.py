@@ -33,7 +33,7 @@ from forebay.coordinator.server.embedded import EmbeddedServer
 
 PROVIDER_MODEL: Final = ProviderModelKey(provider_name="bench", model_id="handoff")
 RATE_AIMS: Final = {"fifo": 0.96, "self_limiters": 1.0}
-"""What Forebay's grants a second should be at least, in those of a peer; of others none."""
+"""The least ratio of Forebay's grants a second to a peer's, by peer; other peers have no aim."""
 PROBES: Final = ("publish_idle", "publish_loaded")
 
 

@@ -80,7 +80,7 @@ class Caller(asyncio.Protocol):
 
 @dataclass(slots=True)
 class Turn:
-    """What a side did in its turn.
+    """The calls of one proxy in its turn of a round: counts and latencies.
 
     Attributes:
         latencies: of the calls in the counted time that were answered with 200, in seconds.

@@ -17,7 +17,7 @@ PROVIDER: Final = "bench"
 LIMITED: Final = "limited"
 """The provider that refuses above its limit, and its model at LiteLLM."""
 TOLD: Final = "told"
-"""That provider's model at LiteLLM, with the limit configured."""
+"""The mock provider's model in LiteLLM's proxy, which is configured with its limit."""
 KEY: Final = "sk-local"
 """The key that callers send, which is LiteLLM's master key."""
 

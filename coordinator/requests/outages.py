@@ -1,4 +1,4 @@
-"""What acquires get of a provider/model whose server is away: ``wait`` and ``local_share``."""
+"""Acquires while the Redis server is away: the modes ``wait`` and ``local_share``."""
 
 from __future__ import annotations
 

@@ -107,7 +107,7 @@ class RequestShard:
                     case Waiting(member_id) if self._is_own(member_id):
                         self._rechecks.note_waiting(attempt)
                     case RequestAdmissionLease() | Waiting() | Unknown() | Ended():
-                        # It ended with the membership under which it was made.
+                        # The attempt ended with the membership under which it was made.
                         if not self._rechecks.reopen(attempt):
                             return timed_out(item)
                         self._ask(attempt)

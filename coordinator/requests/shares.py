@@ -43,7 +43,7 @@ def part_of(limit: int, members: int, rank: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainShare:
-    """What a shard says of one domain.
+    """The part of one domain's window that a shard tells a member.
 
     Attributes:
         limit: its window.
@@ -58,7 +58,7 @@ class DomainShare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """What a shard answers to a member that asks for its part.
+    """A shard's reply to a member that asks for its part of the window.
 
     Attributes:
         members: how many ask for parts.
