@@ -70,7 +70,7 @@ class AttemptOutcomes:
         return classified(classify)
 
     def _learn(self, lease: RequestAdmissionLease, found: Answered | None, now: float) -> None:
-        readings = quota_readings(found.headers, now, found.room) if found is not None else []
+        readings = quota_readings(found.headers, now, found.profile) if found is not None else []
         if readings:
             self._tell(lease, readings)
 

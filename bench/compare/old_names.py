@@ -1,10 +1,10 @@
 """Lets a bench of today run on an older tree, whose modules had other names.
 
 Trees from before ``forebay.coordinator`` install ``contracts``, ``coordinator``, ``lua`` and
-``workers`` beside ``forebay``; later ones have modules where they stood before the folders got
-rooms. Each environment of a side gets a copy of this module and a ``.pth`` file that imports it, so
-that each of its processes finds the old modules under the new names. What a tree has under the new
-name itself is taken.
+``workers`` beside ``forebay``; later ones have modules where they stood before the folders became
+packages. Each environment of a side gets a copy of this module and a ``.pth`` file that imports
+it, so that each of its processes finds the old modules under the new names. What a tree has under
+the new name itself is taken.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, Final
 PREFIX: Final = "forebay."
 OLD: Final = ("contracts", "coordinator", "lua", "workers")
 
-ROOMS: Final = ("forebay.coordinator.server", "forebay.workers.arq")
+PACKAGES: Final = ("forebay.coordinator.server", "forebay.workers.arq")
 """Folders that older trees have not."""
 MOVED: Final = {
     "forebay.contracts.outcomes": ("forebay.contracts.requests", "forebay.contracts.tasks"),
@@ -61,7 +61,7 @@ class MovedModules(MetaPathFinder, Loader):
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         del path, target
-        if fullname in ROOMS:
+        if fullname in PACKAGES:
             return ModuleSpec(fullname, self, is_package=True)
         return ModuleSpec(fullname, self) if fullname in MOVED else None
 

@@ -41,7 +41,7 @@ def _line_of(answer: RecordedAnswer) -> str:
         parts.append(f"retry after {outcome.retry_after_seconds:g} s")
     if outcome.usage is not None:
         parts.append(f"used {outcome.usage.input_tokens} + {outcome.usage.output_tokens} tokens")
-    details = [f"room {found.room or 'of any host'}"]
+    details = [f"profile {found.profile or 'of any host'}"]
     if outcome.scope is not None:
         details.append(f"scope {outcome.scope}")
     details += [

@@ -152,4 +152,4 @@ WORDINGS: Final[dict[str, Wording]] = {
     "tgi": tgi,
     "ollama": ollama,
 }
-"""By the name of a provider's room; Anthropic's path has wordings of its own."""
+"""By the name of a provider's profile; Anthropic's path has wordings of its own."""

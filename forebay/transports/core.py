@@ -17,12 +17,12 @@ from forebay.transports.admission import AsyncAdmission, LoopOwner, keep_untouch
 from forebay.transports.blocking_admission import BlockingAdmission
 from forebay.transports.exchange import Exchange, Rules
 from forebay.transports.groups import current_group
-from forebay.transports.identity import room_for, view_of
+from forebay.transports.identity import profile_for, view_of
 from forebay.transports.lanes import Lanes, Passage
 from forebay.transports.queueing import wait_observer_of
 from forebay.transports.streams import Dropped
 from forebay.workers.executor import in_executor
-from forebay.workers.providers.rooms import Room
+from forebay.workers.providers.registry import PreparedProfile
 from forebay.workers.providers.token_estimate import output_bound
 
 log = Logger("forebay.transports")
@@ -41,8 +41,8 @@ class Asking:
         self.rules = rules
         self._has_warned = False
 
-    def item_of(self, request: Any) -> tuple[RequestAdmissionItem, Room] | None:
-        """Return a request's admission item and its provider's room; None if it needs no lease.
+    def item_of(self, request: Any) -> tuple[RequestAdmissionItem, PreparedProfile] | None:
+        """Return a request's admission item and its provider's profile; None if it needs no lease.
 
         Raises:
             ConfigurationError: the request names something that no key can hold.
@@ -65,7 +65,7 @@ class Asking:
             input_estimate=max(0, cost - output_bound(view.body)) if cost and view.body else None,
             event_context=captured_context(attempt_id),
         )
-        return item, room_for(view, resource)
+        return item, profile_for(view, resource)
 
     def _warn_of_retries(self, request: Any) -> None:
         if not self._has_warned and request.headers.get(_RETRY_HEADER, "0") != "0":
@@ -110,9 +110,9 @@ class AsyncAdmitted:
             await unused.aclose()
         if asked is None:
             return await self._send(Passage(), request)
-        item, room = asked
+        item, profile = asked
         controller = await self._admission.ready(item.resource.provider_model)
-        exchange = Exchange(controller, item, self._asking.rules, room)
+        exchange = Exchange(controller, item, self._asking.rules, profile)
         observer = wait_observer_of(request)
         observer.begin(item.resource)
         try:
@@ -185,9 +185,9 @@ class BlockingAdmitted:
             unused.close()
         if asked is None:
             return self._send(Passage(), request)
-        item, room = asked
+        item, profile = asked
         controller = self._admission.ready(item.resource.provider_model)
-        exchange = Exchange(controller, item, self._asking.rules, room)
+        exchange = Exchange(controller, item, self._asking.rules, profile)
         self._admission.enter(exchange.attempt, controller.caller)
         return self._send(exchange, request)
 

@@ -32,7 +32,7 @@ from forebay.workers.providers.classification import (
 from forebay.workers.providers.faults import NO_FAULT
 from forebay.workers.providers.headers import code_in_headers, lowered_headers, told_headers
 from forebay.workers.providers.refusal_log import REFUSALS
-from forebay.workers.providers.rooms import GENERIC, Room
+from forebay.workers.providers.registry import GENERIC, PreparedProfile
 from forebay.workers.providers.token_estimate import (
     CharacterEstimator,
     TokenEstimator,
@@ -112,7 +112,7 @@ class Exchange(Passage):
         controller: grants the lease and takes it back.
         item: what is asked.
         rules: how it is treated.
-        room: what is known of the provider that is asked.
+        profile: what is known of the provider that is asked.
 
     Attributes:
         attempt: acquires and releases.
@@ -126,8 +126,8 @@ class Exchange(Passage):
         "_headers",
         "_is_sent",
         "_lock",
+        "_profile",
         "_reader",
-        "_room",
         "_rules",
         "_status",
         "attempt",
@@ -140,7 +140,7 @@ class Exchange(Passage):
         controller: Controller,
         item: RequestAdmissionItem,
         rules: Rules,
-        room: Room = GENERIC,
+        profile: PreparedProfile = GENERIC,
     ) -> None:
         super().__init__()
         self.attempt = controller.attempt(item)
@@ -148,7 +148,7 @@ class Exchange(Passage):
         self.paused_since = math.inf
         self._controller = controller
         self._rules = rules
-        self._room = room
+        self._profile = profile
         self._status: int | None = None
         self._headers: Mapping[str, str] = {}
         self._reader: AnswerReader | None = None
@@ -174,7 +174,7 @@ class Exchange(Passage):
         self._status = status = response.status_code
         self._headers = headers
         try:
-            readings = quota_readings(headers, time.time(), self._room)
+            readings = quota_readings(headers, time.time(), self._profile)
             if readings:
                 self._controller.learn(self.attempt.lease, readings)
         except Exception as error:  # noqa: BLE001 - a hint less is no reason to lose an answer
@@ -182,12 +182,12 @@ class Exchange(Passage):
         kind = headers.get("content-type", "")
         is_good = status < _FIRST_ERROR_STATUS
         if response.is_closed:  # made in memory, and decoded there
-            self._reader = AnswerReader(kind, "", self._room, is_refusal=not is_good)
+            self._reader = AnswerReader(kind, "", self._profile, is_refusal=not is_good)
             self._reader.feed(response.content)
             self.ended()
             return
         encoding = headers.get("content-encoding", "")
-        self._reader = AnswerReader(kind, encoding, self._room, is_refusal=not is_good)
+        self._reader = AnswerReader(kind, encoding, self._profile, is_refusal=not is_good)
         if (
             status == _NO_CONTENT
             or headers.get("content-length") == "0"
@@ -264,8 +264,8 @@ class Exchange(Passage):
             code = fault.code
             if status >= _FIRST_ERROR_STATUS or fault != NO_FAULT:
                 headers = lowered_headers(headers)
-                code = code or code_in_headers(headers, self._room)
-                headers = told_headers(headers, fault, self._room, now)
+                code = code or code_in_headers(headers, self._profile)
+                headers = told_headers(headers, fault, self._profile, now)
             return self._rules.classifier.classify_response(status, headers, code, now=now)
 
         outcome = classified(classify, provider_status=self._status)

@@ -13,7 +13,13 @@ from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import RequestDomain, RequestResourceKey
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.resolver import RequestResourceResolver
-from forebay.workers.providers.rooms import GENERIC, Call, Room, room_named, room_of_host
+from forebay.workers.providers.registry import (
+    GENERIC,
+    Call,
+    PreparedProfile,
+    profile_named,
+    profile_of_host,
+)
 
 log = Logger("forebay.transports")
 
@@ -70,7 +76,7 @@ class HttpResolver:
 
     Args:
         providers: by host (``gateway.example:8080``, as in the URL), the provider's name; goes
-            before the rooms' own hosts.
+            before the profiles' own hosts.
 
     Raises:
         ConfigurationError: ``providers`` is no mapping of texts.
@@ -95,19 +101,19 @@ class HttpResolver:
             ConfigurationError: the body names a model that no key can hold.
         """
         named = self._providers.get(view.host)
-        room = room_of_host(view.host) if named is None else room_named(named)
-        is_known = named is not None or room is not None
-        room = GENERIC if room is None else room
-        call = room.call_of(view.method, view.path)
-        if call is None and room is not GENERIC:  # an API of another provider on its host
+        profile = profile_of_host(view.host) if named is None else profile_named(named)
+        is_known = named is not None or profile is not None
+        profile = GENERIC if profile is None else profile
+        call = profile.call_of(view.method, view.path)
+        if call is None and profile is not GENERIC:  # an API of another provider on its host
             call = GENERIC.call_of(view.method, view.path)
         if call is None:
             call = self._unknown(view, is_known=is_known)
         if call is None or call.domain is None:
             return None
         if named is None:
-            named = view.host if room is GENERIC or room.named_by_host else room.name
-        model = _model_of(view, call, room)
+            named = view.host if profile is GENERIC or profile.named_by_host else profile.name
+        model = _model_of(view, call, profile)
         return self._resources.resolve(named, model, call.domain)
 
     def _unknown(self, view: RequestView, *, is_known: bool) -> Call | None:
@@ -137,17 +143,17 @@ class HttpResolver:
         return Call(RequestDomain.CHAT, None) if is_known else None
 
 
-def room_for(view: RequestView, resource: RequestResourceKey) -> Room:
+def profile_for(view: RequestView, resource: RequestResourceKey) -> PreparedProfile:
     """Return what is known of the provider that a request goes to: by its host, else its name."""
-    room = room_of_host(view.host) or room_named(resource.provider_model.provider_name)
-    return GENERIC if room is None else room
+    profile = profile_of_host(view.host) or profile_named(resource.provider_model.provider_name)
+    return GENERIC if profile is None else profile
 
 
-def _model_of(view: RequestView, call: Call, room: Room) -> str:
+def _model_of(view: RequestView, call: Call, profile: PreparedProfile) -> str:
     """Return the model that the path names, as an Azure deployment's does; else the body's."""
     if call.model is not None:
         return call.model
-    for field_name in room.body.models if view.body is not None else ():
+    for field_name in profile.body.models if view.body is not None else ():
         model = (view.body or {}).get(field_name)
         if isinstance(model, str) and model.strip():
             return model

@@ -13,7 +13,7 @@ from forebay.coordinator.coordinator import Coordinator
 from tests.contract.chat_domain import MODEL, item
 from tests.support_scene import Controller, settings
 
-ROOM = Path(str(coordinator.__file__)).parent
+PACKAGE = Path(str(coordinator.__file__)).parent
 GROUND = {"keys.py", "logs.py", "supervision.py"}
 WALK = {
     "requests/controller.py",
@@ -40,8 +40,8 @@ class Walk:
 
     def _note(self, frame: FrameType, event: str, _argument: Any) -> None:
         path = Path(frame.f_code.co_filename)
-        if event == "call" and path.is_relative_to(ROOM):
-            self.files.add(path.relative_to(ROOM).as_posix())
+        if event == "call" and path.is_relative_to(PACKAGE):
+            self.files.add(path.relative_to(PACKAGE).as_posix())
 
 
 async def test_an_acquire_that_is_granted_at_once_passes_six_files(redis_url: str) -> None:

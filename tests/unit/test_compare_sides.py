@@ -184,9 +184,9 @@ def test_every_moved_name_is_one_of_this_tree() -> None:
     tables = {
         node.target.id: ast.literal_eval(node.value)
         for node in ast.parse(sides.OLD_NAMES.read_text()).body
-        if isinstance(node, ast.AnnAssign) and node.target.id in {"ROOMS", "MOVED"}
+        if isinstance(node, ast.AnnAssign) and node.target.id in {"PACKAGES", "MOVED"}
     }
-    for name in (*tables["ROOMS"], *tables["MOVED"]):
+    for name in (*tables["PACKAGES"], *tables["MOVED"]):
         assert importlib.util.find_spec(name), name
 
 

@@ -1,4 +1,4 @@
-"""The mock provider in other providers' dialects, read back by their rooms."""
+"""The mock provider in other providers' dialects, read back by their profiles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from forebay.mock_provider.app import create_app
 from forebay.mock_provider.dialects import WORDINGS
 from forebay.mock_provider.truth import DialectName, ProviderTruth
 from forebay.workers.providers.recorded import RecordedAnswer, replayed
-from forebay.workers.providers.rooms import BUILT_IN, room_named
+from forebay.workers.providers.registry import BUILT_IN, profile_named
 
 MESSAGES = [{"role": "user", "content": "How much water is enough?"}]
 CHAT = {"model": "m", "messages": MESSAGES}
@@ -35,8 +35,8 @@ HOSTS = {
 
 
 def host_of(name: str) -> str:
-    room = next(room for room in BUILT_IN if room.name == name)
-    return HOSTS.get(name) or room.hosts[0]
+    profile = next(profile for profile in BUILT_IN if profile.name == name)
+    return HOSTS.get(name) or profile.hosts[0]
 
 
 async def ask(name: str, truth: ProviderTruth) -> RecordedAnswer:
@@ -50,9 +50,11 @@ async def ask(name: str, truth: ProviderTruth) -> RecordedAnswer:
     )
 
 
-def test_each_room_has_a_dialect() -> None:
+def test_each_profile_has_a_dialect() -> None:
     own = {"anthropic"}  # its path words its refusals itself
-    assert set(WORDINGS) == set(get_args(DialectName)) == {room.name for room in BUILT_IN} - own
+    assert (
+        set(WORDINGS) == set(get_args(DialectName)) == {profile.name for profile in BUILT_IN} - own
+    )
 
 
 @pytest.mark.parametrize("name", WORDINGS)
@@ -60,7 +62,9 @@ async def test_a_refusal_is_read_as_overload_with_its_wait(name: str) -> None:
     answer = await ask(name, ProviderTruth(concurrency=0, retry_after_seconds=3, dialect=name))
     found = replayed(answer)
     assert found.outcome.kind is RequestOutcomeKind.RATE_LIMITED
-    assert found.room == (name if room_named(name) and HOSTS.get(name, "")[:3] != "gpu" else "")
+    assert found.profile == (
+        name if profile_named(name) and HOSTS.get(name, "")[:3] != "gpu" else ""
+    )
     silent = {"bedrock", "cohere", "tgi", "ollama", "together"}
     assert found.outcome.retry_after_seconds == (None if name in silent else 3.0)
 

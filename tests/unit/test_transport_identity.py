@@ -152,5 +152,5 @@ def test_what_a_call_draws_has_its_estimate_apart_from_the_bound_of_the_output()
     request = httpx2.Request("POST", f"{OPENAI}/chat/completions", json=body)
     asked = Asking(Rules()).item_of(request)
     assert asked is not None
-    item, room = asked
-    assert (item.cost, item.input_estimate, room.name) == (114, 14, "openai")
+    item, profile = asked
+    assert (item.cost, item.input_estimate, profile.name) == (114, 14, "openai")

@@ -15,7 +15,7 @@ from forebay.contracts.outcomes import TokenUsage
 from forebay.workers.providers.answer_decoding import decoder_of
 from forebay.workers.providers.event_frames import FrameReader
 from forebay.workers.providers.faults import NO_FAULT, UNNAMED_ERROR, Fault, fault_in, has_error
-from forebay.workers.providers.rooms import GENERIC, Room
+from forebay.workers.providers.registry import GENERIC, PreparedProfile
 from forebay.workers.providers.token_usage import (
     LONGEST_USAGE,
     NO_COUNTS,
@@ -60,13 +60,13 @@ class AnswerReader:
     Of a longer JSON document, or line of a stream, only the usage is read, and that it is the last.
 
     Understands JSON, server-sent events, lines of JSON and Amazon's frames, in the words of every
-    room, plain or in an encoding that `decoder_of` knows. Anything else, and anything broken, is
+    profile, plain or in an encoding that `decoder_of` knows. Anything else, and anything broken, is
     given up quietly: nothing here raises.
 
     Args:
         content_type: the answer's header, "" if it has none (then JSON is tried).
         content_encoding: the answer's header, "" if it has none.
-        room: of the provider that answers.
+        profile: of the provider that answers.
         is_refusal: whether the answer's status says that the whole body is an error.
         clock: Unix time in seconds, for instants in an error.
     """
@@ -88,14 +88,14 @@ class AnswerReader:
         "_is_refusal",
         "_is_watching",
         "_kept",
-        "_room",
+        "_profile",
     )
 
     def __init__(
         self,
         content_type: str,
         content_encoding: str,
-        room: Room = GENERIC,
+        profile: PreparedProfile = GENERIC,
         *,
         is_refusal: bool = False,
         clock: Callable[[], float] = time.time,
@@ -109,7 +109,7 @@ class AnswerReader:
             self._is_json or self._is_lines or kind in {_EVENTS, _FRAMES}
         )
         self._is_compressed = content_encoding.strip().lower() not in {"", "identity"}
-        self._room = room
+        self._profile = profile
         self._clock = clock
         self._is_refusal = is_refusal
         self._decoded = 0
@@ -143,7 +143,7 @@ class AnswerReader:
 
     def _fault_in_text(self, text: bytes | bytearray) -> Fault:
         message = text[:_MOST_REFUSAL_BYTES].decode(errors="replace")
-        return fault_in({"message": message}, self._room, now=self._clock())
+        return fault_in({"message": message}, self._profile, now=self._clock())
 
     @property
     def error_code(self) -> str | None:
@@ -201,7 +201,7 @@ class AnswerReader:
     def _read_long(self) -> None:
         """Take the usage from what is kept of a long document, whose next part may hold another."""
         self._is_long = True
-        self._count(counts_within(bytes(self._kept), self._room))
+        self._count(counts_within(bytes(self._kept), self._profile))
         del self._kept[:-LONGEST_USAGE]
 
     def _take_frames(self, reader: FrameReader, part: bytes) -> None:
@@ -210,9 +210,9 @@ class AnswerReader:
             document = frame.document()
             if code is not None:
                 told = document if isinstance(document, dict) else {}
-                self._fault = fault_in({**told, "code": code}, self._room, now=self._clock())
+                self._fault = fault_in({**told, "code": code}, self._profile, now=self._clock())
             else:
-                self._has_ended |= frame.headers.get(":event-type") in self._room.streams.last
+                self._has_ended |= frame.headers.get(":event-type") in self._profile.streams.last
                 self._note_document(document, may_fail=True)
 
     def _take_lines(self, part: bytes) -> None:
@@ -224,8 +224,8 @@ class AnswerReader:
         self._kept = bytearray()
         if self._is_long:
             first, *others = lines.splitlines(keepends=True)
-            self._count(counts_within(first, self._room))
-            self._has_ended |= self._event in self._room.streams.last
+            self._count(counts_within(first, self._profile))
+            self._has_ended |= self._event in self._profile.streams.last
             self._event = ""
             lines = b"".join(others)
             self._is_long = False
@@ -244,12 +244,12 @@ class AnswerReader:
             elif line.startswith(b"data:"):
                 if line[5:].strip() == _LAST_DATA:
                     self._has_ended = True
-                elif self._event in self._room.streams.failed or _TELLING.search(line):
+                elif self._event in self._profile.streams.failed or _TELLING.search(line):
                     self._take_data(line[5:].strip())
                 self._event = ""
 
     def _take_data(self, data: bytes) -> None:
-        if not self._note(data) and self._event in self._room.streams.failed:
+        if not self._note(data) and self._event in self._profile.streams.failed:
             told = self._fault_in_text(data)  # some gateways break off in plain text
             self._fault = told if told.code else told._replace(code=UNNAMED_ERROR)
 
@@ -268,24 +268,24 @@ class AnswerReader:
     def _note_document(self, document: Any, *, may_fail: bool) -> None:
         if not isinstance(document, dict):
             return
-        room = self._room
+        profile = self._profile
         self._has_ended |= (
-            document.get("type") in room.streams.last
-            or document.get("event_type") in room.streams.last
+            document.get("type") in profile.streams.last
+            or document.get("event_type") in profile.streams.last
             or document.get("done") is True
         )
-        is_failed = self._is_refusal or self._event in room.streams.failed
-        if is_failed or (may_fail and has_error(document, room)):
-            self._fault = fault_in(document, room, now=self._clock())
+        is_failed = self._is_refusal or self._event in profile.streams.failed
+        if is_failed or (may_fail and has_error(document, profile)):
+            self._fault = fault_in(document, profile, now=self._clock())
             if self._fault.code is None and not self._is_refusal:
                 self._fault = self._fault._replace(code=UNNAMED_ERROR)
         start = document.get("message")
         if isinstance(start, dict) and "usage" in start:
             # Anthropic's message_start: the input, and an output that has only begun, so it is no
             # usage of the attempt before message_delta has told the output.
-            self._counts = Counts(counts_of(start.get("usage"), room).input_tokens)
+            self._counts = Counts(counts_of(start.get("usage"), profile).input_tokens)
             return
-        self._count(counts_in(document, room))
+        self._count(counts_in(document, profile))
 
     def _count(self, counts: Counts) -> None:
         """Take what a ``usage`` says; what it does not say of the input was said before."""

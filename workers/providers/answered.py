@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from forebay.workers.providers.faults import NO_FAULT, Fault, fault_in, fault_in_body
 from forebay.workers.providers.headers import code_in_headers, lowered_headers, told_headers
-from forebay.workers.providers.rooms import GENERIC, Room, room_of_url
+from forebay.workers.providers.registry import GENERIC, PreparedProfile, profile_of_url
 
 _TOLD_IN_A_STREAM: Final = 200
 """The status under which an SDK raises an error that has no response: one told within a stream."""
@@ -25,13 +25,13 @@ class Answered:
         headers: all of them, names in lower case, a refusal's as `told_headers` has them; kept out
             of the repr.
         error_code: the short code of the error in the body, or None.
-        room: of the provider that answered.
+        profile: of the provider that answered.
     """
 
     status: int
     headers: Mapping[str, str] = field(repr=False)
     error_code: str | None
-    room: Room = field(default=GENERIC, repr=False)
+    profile: PreparedProfile = field(default=GENERIC, repr=False)
 
 
 def answer_of(source: object, now: float | None = None) -> Answered | None:
@@ -58,13 +58,15 @@ def answer_of(source: object, now: float | None = None) -> Answered | None:
         status = _TOLD_IN_A_STREAM
     if type(status) is not int or not 100 <= status <= 599:  # noqa: PLR2004
         return None
-    room = room_of_url(_attribute(carrier, "url"))
-    fault = _fault_of(source, carrier, body, status, room, now)
+    profile = profile_of_url(_attribute(carrier, "url"))
+    fault = _fault_of(source, carrier, body, status, profile, now)
     headers: Mapping[str, str] = lowered_headers(_attribute(carrier, "headers"))
     if status >= _FIRST_ERROR_STATUS or fault != NO_FAULT:
-        headers = told_headers(headers, fault, room, now)
-    code = fault.code or (code_in_headers(headers, room) if status >= _FIRST_ERROR_STATUS else None)
-    return Answered(status=status, headers=headers, error_code=code, room=room)
+        headers = told_headers(headers, fault, profile, now)
+    code = fault.code or (
+        code_in_headers(headers, profile) if status >= _FIRST_ERROR_STATUS else None
+    )
+    return Answered(status=status, headers=headers, error_code=code, profile=profile)
 
 
 def _answer_of_botocore(response: dict[str, Any], now: float) -> Answered | None:
@@ -79,23 +81,23 @@ def _answer_of_botocore(response: dict[str, Any], now: float) -> Answered | None
 
 
 def _fault_of(
-    source: object, carrier: object, body: object, status: int, room: Room, now: float
+    source: object, carrier: object, body: object, status: int, profile: PreparedProfile, now: float
 ) -> Fault:
     code = _attribute(source, "error_code")
     if isinstance(code, str):
         return Fault(code)
-    fault = fault_in(body, room, now=now)
+    fault = fault_in(body, profile, now=now)
     if fault == NO_FAULT and status >= _FIRST_ERROR_STATUS:  # a good body may be long
-        fault = _fault_in_content(carrier, room, now)
+        fault = _fault_in_content(carrier, profile, now)
     return fault
 
 
-def _fault_in_content(response: object, room: Room, now: float) -> Fault:
+def _fault_in_content(response: object, profile: PreparedProfile, now: float) -> Fault:
     # requests would read the rest from the network here, and block the event loop.
     if _attribute(response, "_content_consumed") is False:
         return NO_FAULT
     content = _attribute(response, "content")
-    return fault_in_body(content, room, now=now) if isinstance(content, bytes) else NO_FAULT
+    return fault_in_body(content, profile, now=now) if isinstance(content, bytes) else NO_FAULT
 
 
 def _attribute(source: object, name: str) -> Any:

@@ -1,4 +1,4 @@
-"""Anthropic's room: input and output tokens have budgets of their own."""
+"""Anthropic's profile: input and output tokens have budgets of their own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from forebay.workers.providers.facts import (
     Form,
     Part,
     Period,
-    Provider,
+    ProviderProfile,
     Refusals,
     Source,
     Streams,
@@ -66,7 +66,7 @@ REFUSALS: Final = Refusals(
 
 STREAMS: Final = Streams(last=("message_stop",), failed=("error",), source=_SDK)
 
-ROOM: Final = Provider(
+PROFILE: Final = ProviderProfile(
     name="anthropic",
     title="Anthropic",
     hosts=("api.anthropic.com", "claude.googleapis.com", "aws-external-anthropic.*.api.aws"),

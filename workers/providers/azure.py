@@ -1,4 +1,4 @@
-"""Azure OpenAI's room: a resource is a host with deployments of its own."""
+"""Azure OpenAI's profile: a resource is a host with deployments of its own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from forebay.workers.providers.facts import (
     Endpoint,
     Form,
     Period,
-    Provider,
+    ProviderProfile,
     Refusals,
     Source,
     Unit,
@@ -25,7 +25,7 @@ _TEXTS: Final = Source("learn.microsoft.com/en-us/answers/questions/2140040")
 
 _DEPLOYMENT: Final = r"/deployments/(?P<model>[^/]+)"
 
-ROOM: Final = Provider(
+PROFILE: Final = ProviderProfile(
     name="azure",
     title="Azure OpenAI",
     hosts=(

@@ -1,4 +1,4 @@
-"""Amazon Bedrock's room: a region is a host, the model stands in the path."""
+"""Amazon Bedrock's profile: a region is a host, the model stands in the path."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from forebay.workers.providers.facts import (
     Budget,
     Endpoint,
     Period,
-    Provider,
+    ProviderProfile,
     Refusals,
     Source,
     Streams,
@@ -27,7 +27,7 @@ _THROTTLES: Final = Source("repost.aws/knowledge-center/bedrock-throttling-error
 _MODEL: Final = r"/model/(?P<model>.+)"
 _CHAT: Final = r"/(?:invoke|invoke-with-response-stream|converse|converse-stream)"
 
-ROOM: Final = Provider(
+PROFILE: Final = ProviderProfile(
     name="bedrock",
     title="Amazon Bedrock",
     hosts=(

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from forebay.contracts.quotas import MAX_BUDGET, QuotaBudget, QuotaReading
 from forebay.workers.providers.durations import INSTANT_PATTERN, seconds_of
 from forebay.workers.providers.facts import Budget, Form, Period, Unit
-from forebay.workers.providers.rooms import GENERIC, Room
+from forebay.workers.providers.registry import GENERIC, PreparedProfile
 
 _FAMILY: Final = re.compile(r"rate-?limit|tokenlimit")
 _ROLES: Final = ("limit", "remaining", "reset")
@@ -62,27 +62,29 @@ class Told(NamedTuple):
 
 
 def quota_readings(
-    headers: Mapping[str, str], now: float, room: Room = GENERIC
+    headers: Mapping[str, str], now: float, profile: PreparedProfile = GENERIC
 ) -> list[QuotaReading]:
     """Return what the headers say of the account's budgets; what makes no sense is ignored.
 
-    Where neither a name nor the room says whether a minute or a day is meant, the reset does, as
+    Where neither a name nor the profile says whether a minute or a day is meant, the reset does, as
     `_is_daily` infers. Where in doubt it is a minute: a day's limit taken for a minute's bounds
     nothing, but a minute's limit taken for a day's would starve the fleet (spec 03, *Quotas*).
 
     Args:
         headers: names in any case.
         now: Unix time in seconds, for a reset that is a date.
-        room: of the provider that answered.
+        profile: of the provider that answered.
     """
     return [
         QuotaReading(budget=_BUDGETS[told.budget], limit=told.limit, remaining=told.remaining)
-        for told in budgets_told(headers, now, room)
+        for told in budgets_told(headers, now, profile)
         if told.budget in _BUDGETS and not (told.limit is None and told.remaining is None)
     ]
 
 
-def budgets_told(headers: Mapping[str, str], now: float, room: Room) -> Iterator[Told]:
+def budgets_told(
+    headers: Mapping[str, str], now: float, profile: PreparedProfile
+) -> Iterator[Told]:
     """Yield what the headers say of each budget."""
     stated: dict[tuple[str, Unit | None, Period | None], dict[str, str]] = {}
     for name, value in headers.items():
@@ -95,14 +97,16 @@ def budgets_told(headers: Mapping[str, str], now: float, room: Room) -> Iterator
         seconds = seconds_of(reset, Form.DURATION, now) if is_usable else None
         limit = _count(values.get("limit"), 1)
         remaining = _count(values.get("remaining"), 0)
-        period = named_period or (None if unit is None else room.periods.get(unit))
+        period = named_period or (None if unit is None else profile.periods.get(unit))
         if period is None:
             least = _FAR_DATE_SECONDS if _DATE.match(reset) else _FULL_MINUTE_SECONDS
             period = Period.DAY if _is_daily(limit, remaining, seconds, least) else Period.MINUTE
         yield Told(Budget(unit, period), limit, remaining, seconds)
 
 
-def exhausted_budget(headers: Mapping[str, str], now: float, room: Room = GENERIC) -> Told | None:
+def exhausted_budget(
+    headers: Mapping[str, str], now: float, profile: PreparedProfile = GENERIC
+) -> Told | None:
     """Return the budget of which the headers say that nothing is left, None where none says so.
 
     Of several it is the last one to be whole again.
@@ -110,14 +114,14 @@ def exhausted_budget(headers: Mapping[str, str], now: float, room: Room = GENERI
     Args:
         headers: names in any case.
         now: Unix time in seconds.
-        room: of the provider that answered.
+        profile: of the provider that answered.
     """
-    empty = [told for told in budgets_told(headers, now, room) if told.remaining == 0]
+    empty = [told for told in budgets_told(headers, now, profile) if told.remaining == 0]
     return max(empty, key=lambda told: told.reset_seconds or 0.0, default=None)
 
 
 def reset_seconds(
-    headers: Mapping[str, str], now: float, room: Room, unit: Unit | None
+    headers: Mapping[str, str], now: float, profile: PreparedProfile, unit: Unit | None
 ) -> float | None:
     """Return when a refusal's budget is whole again by its headers, None where they do not say.
 
@@ -125,7 +129,7 @@ def reset_seconds(
     """
     found = [
         told.reset_seconds
-        for told in budgets_told(headers, now, room)
+        for told in budgets_told(headers, now, profile)
         if not told.remaining or (unit is not None and told.budget.unit is unit)
     ]
     return max((seconds for seconds in found if seconds is not None and seconds > 0), default=None)

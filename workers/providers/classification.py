@@ -35,7 +35,7 @@ from forebay.workers.providers.headers import (
     lowered_headers,
     stated_wait,
 )
-from forebay.workers.providers.rooms import GENERIC
+from forebay.workers.providers.registry import GENERIC
 
 _BUDGET_CODE = re.compile(r"quota|daily|monthly|per_day|per_month", re.IGNORECASE)
 """Parts of an error code that name a budget of requests or tokens, such as a daily one."""

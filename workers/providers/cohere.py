@@ -1,4 +1,4 @@
-"""Cohere's room."""
+"""Cohere's profile."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from forebay.workers.providers.facts import (
     Body,
     Endpoint,
     Form,
-    Provider,
+    ProviderProfile,
     Refusals,
     Source,
     Streams,
@@ -22,7 +22,7 @@ _API: Final = Source("PyPI cohere 7.3.1: cohere/v2, cohere/types/usage.py")
 _ERRORS: Final = Source("www.developersdigest.tech/errors/api/cohere-api/429-too-many-requests")
 _LIMITS: Final = Source("docs.cohere.com/docs/rate-limits")
 
-ROOM: Final = Provider(
+PROFILE: Final = ProviderProfile(
     name="cohere",
     title="Cohere",
     hosts=("api.cohere.com", "api.cohere.ai"),

@@ -1,15 +1,15 @@
-"""DeepSeek's room."""
+"""DeepSeek's profile."""
 
 from __future__ import annotations
 
 from typing import Final
 
 from forebay.workers.providers import anthropic, openai
-from forebay.workers.providers.facts import Endpoint, Form, Provider, Refusals, Source, Waits
+from forebay.workers.providers.facts import Endpoint, Form, ProviderProfile, Refusals, Source, Waits
 
 _ERRORS: Final = Source("api-docs.deepseek.com/quick_start/error_codes")
 
-ROOM: Final = Provider(
+PROFILE: Final = ProviderProfile(
     name="deepseek",
     title="DeepSeek",
     hosts=("api.deepseek.com",),

@@ -1,6 +1,7 @@
-"""The shape of a provider's room: a table of facts, each with the page that it was read from.
+"""The shape of a provider's profile: a table of facts, each with the page that it was read from.
 
-A room says nothing of how it is read; that is the same for all (`forebay.workers.providers.rooms`).
+A profile does not say how it is read: `forebay.workers.providers.registry` and the modules that
+read answers do that in one way for all.
 """
 
 from __future__ import annotations
@@ -243,8 +244,8 @@ class Streams:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Provider:
-    """One provider's room.
+class ProviderProfile:
+    """One provider's profile.
 
     Attributes:
         name: the provider's name in keys, in lower case.

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 from forebay.workers.providers import messages
 from forebay.workers.providers.durations import seconds_of
 from forebay.workers.providers.facts import Budget, Form, Period
-from forebay.workers.providers.rooms import GENERIC, Room
+from forebay.workers.providers.registry import GENERIC, PreparedProfile
 
 REQUEST_TOO_LARGE: Final = "request_too_large"
 """Code of a refusal that names what was requested and a limit that can never hold it."""
@@ -56,30 +56,30 @@ class Fault(NamedTuple):
 NO_FAULT: Final = Fault()
 
 
-def fault_in_body(body: bytes, room: Room = GENERIC, *, now: float = 0.0) -> Fault:
+def fault_in_body(body: bytes, profile: PreparedProfile = GENERIC, *, now: float = 0.0) -> Fault:
     """Return what a whole error body says, `NO_FAULT` for one above 64 kB or that is no JSON."""
     if len(body) > LONGEST_ERROR_BODY:
         return NO_FAULT
     try:
-        return fault_in(json.loads(body), room, now=now)
+        return fault_in(json.loads(body), profile, now=now)
     except (ValueError, RecursionError):
         return NO_FAULT
 
 
-def fault_in(document: Any, room: Room = GENERIC, *, now: float = 0.0) -> Fault:
+def fault_in(document: Any, profile: PreparedProfile = GENERIC, *, now: float = 0.0) -> Fault:
     """Return what an error's document says.
 
     Args:
         document: a parsed body, or the event of a stream.
-        room: of the provider that answered.
+        profile: of the provider that answered.
         now: Unix time in seconds, for instants in it.
     """
     if isinstance(document, list) and len(document) == 1:  # Google wraps its errors so
         document = document[0]
     if not isinstance(document, Mapping):
         return NO_FAULT
-    errors = list(_errors_in(document, room))
-    code = _code_of(errors, room)
+    errors = list(_errors_in(document, profile))
+    code = _code_of(errors, profile)
     text = _text_of(errors)
     if messages.never_fits(text):
         code = REQUEST_TOO_LARGE
@@ -87,7 +87,9 @@ def fault_in(document: Any, room: Room = GENERIC, *, now: float = 0.0) -> Fault:
         code = NO_QUOTA
     elif _says_no_more(code) and not isinstance(document.get("error"), str):
         code = OVERLOADED if messages.says_overload(text) else code
-    return Fault(code, _wait_of(document, text, room, now), _budget_of(document, code, text, room))
+    return Fault(
+        code, _wait_of(document, text, profile, now), _budget_of(document, code, text, profile)
+    )
 
 
 def _says_no_more(code: str | None) -> bool:
@@ -95,17 +97,19 @@ def _says_no_more(code: str | None) -> bool:
     return code is None or code.lower() in _SAY_LITTLE or code.startswith("5")
 
 
-def has_error(document: Mapping[str, Any], room: Room) -> bool:
+def has_error(document: Mapping[str, Any], profile: PreparedProfile) -> bool:
     """Whether a document of an answer with a good status tells an error."""
     kind = document.get("type")
-    if (isinstance(kind, str) and kind in room.streams.failed) or document.get("object") == "error":
+    if (isinstance(kind, str) and kind in profile.streams.failed) or document.get(
+        "object"
+    ) == "error":
         return True
-    if any(place and any(values_at(document, place)) for place in room.refusals.places):
+    if any(place and any(values_at(document, place)) for place in profile.refusals.places):
         return True
     if any(isinstance(key, str) and key.endswith("Exception") for key in document):
         return True
     reasons = values_at(document, "choices.finish_reason"), values_at(document, "finish_reason")
-    return any(reason in room.streams.failed_choice for found in reasons for reason in found)
+    return any(reason in profile.streams.failed_choice for found in reasons for reason in found)
 
 
 def values_at(document: Any, path: str) -> Iterator[Any]:
@@ -132,26 +136,28 @@ def short_code(value: Any) -> str | None:
     return value if _CODE.fullmatch(value) else None
 
 
-def _errors_in(document: Mapping[str, Any], room: Room) -> Iterator[Mapping[str, Any]]:
+def _errors_in(
+    document: Mapping[str, Any], profile: PreparedProfile
+) -> Iterator[Mapping[str, Any]]:
     """Yield the error objects of a document, the innermost of a place first."""
-    for place in room.refusals.places:
+    for place in profile.refusals.places:
         for found in values_at(document, place) if place else ():
             if isinstance(found, Mapping):
                 yield found
     for key, value in document.items():
         if isinstance(key, str) and key.endswith("Exception"):  # AWS names the error by the key
             yield {"code": key, **(value if isinstance(value, Mapping) else {})}
-    if document.get("type") in room.streams.failed or document.get("type") == "message":
+    if document.get("type") in profile.streams.failed or document.get("type") == "message":
         document = {**document, "type": None}
     yield document
 
 
-def _code_of(errors: list[Mapping[str, Any]], room: Room) -> str | None:
+def _code_of(errors: list[Mapping[str, Any]], profile: PreparedProfile) -> str | None:
     """Return the most telling code: of an account, else the first name, else a number."""
     named: list[str] = []
     numbers: list[str] = []
     for error in errors:
-        for field in room.refusals.codes:
+        for field in profile.refusals.codes:
             for value in values_at(error, field):
                 code = short_code(value)
                 if code is not None:
@@ -159,7 +165,7 @@ def _code_of(errors: list[Mapping[str, Any]], room: Room) -> str | None:
         if named or numbers:
             break
     codes = named + numbers
-    accounts = (code for code in codes if code.lower() in room.refusals.account)
+    accounts = (code for code in codes if code.lower() in profile.refusals.account)
     return next(accounts, codes[0] if codes else None)
 
 
@@ -169,13 +175,13 @@ def _text_of(errors: list[Mapping[str, Any]]) -> str:
     return "\n".join(dict.fromkeys(found[:4]))
 
 
-def _wait_of(document: Any, text: str, room: Room, now: float) -> float | None:
+def _wait_of(document: Any, text: str, profile: PreparedProfile, now: float) -> float | None:
     found = [
         seconds_of(value, form, now)
-        for path, form in room.waits.fields
+        for path, form in profile.waits.fields
         for value in values_at(document, path)
     ]
-    for pattern in room.waits.texts:
+    for pattern in profile.waits.texts:
         told = re.search(pattern, text, re.IGNORECASE)
         found.append(None if told is None else seconds_of(told["wait"], Form.SECONDS, now))
     # Google tells the seconds of the next minute in a field and those of the day in the text.
@@ -183,13 +189,15 @@ def _wait_of(document: Any, text: str, room: Room, now: float) -> float | None:
     return max((seconds for seconds in found if seconds is not None and seconds > 0), default=None)
 
 
-def _budget_of(document: Any, code: str | None, text: str, room: Room) -> Budget | None:
-    for path in room.waits.budget_fields:
+def _budget_of(
+    document: Any, code: str | None, text: str, profile: PreparedProfile
+) -> Budget | None:
+    for path in profile.waits.budget_fields:
         for value in values_at(document, path):
             found = messages.budget_in(value) if isinstance(value, str) else None
             if found is not None:
                 return found
-    for pattern, budget in room.waits.budget_texts:
+    for pattern, budget in profile.waits.budget_texts:
         if re.search(pattern, text, re.IGNORECASE):
             return budget
     found = messages.budget_in(text) or (None if code is None else messages.budget_in(code))

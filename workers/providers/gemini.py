@@ -1,4 +1,4 @@
-"""Gemini's room (the Gemini API of Google AI Studio)."""
+"""Gemini's profile (the Gemini API of Google AI Studio)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from forebay.workers.providers.facts import (
     Endpoint,
     Form,
     Part,
-    Provider,
+    ProviderProfile,
     Refusals,
     Source,
     Streams,
@@ -102,7 +102,7 @@ STREAMS: Final = Streams(
     kinds=("text/event-stream", "application/json"), failed=("error",), source=_API
 )
 
-ROOM: Final = Provider(
+PROFILE: Final = ProviderProfile(
     name="gemini",
     title="Gemini API",
     hosts=("generativelanguage.googleapis.com",),

@@ -1,4 +1,4 @@
-"""Groq's room."""
+"""Groq's profile."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ from dataclasses import replace
 from typing import Final
 
 from forebay.workers.providers import openai
-from forebay.workers.providers.facts import Form, Period, Provider, Refusals, Source, Unit, Waits
+from forebay.workers.providers.facts import (
+    Form,
+    Period,
+    ProviderProfile,
+    Refusals,
+    Source,
+    Unit,
+    Waits,
+)
 
 _LIMITS: Final = Source("console.groq.com/docs/rate-limits.md")
 
-ROOM: Final = Provider(
+PROFILE: Final = ProviderProfile(
     name="groq",
     title="Groq",
     hosts=("api.groq.com",),

@@ -16,7 +16,7 @@ from forebay.workers.providers.budget_headers import exhausted_budget, reset_sec
 from forebay.workers.providers.durations import seconds_of
 from forebay.workers.providers.facts import Budget, Period
 from forebay.workers.providers.faults import Fault
-from forebay.workers.providers.rooms import GENERIC, Room
+from forebay.workers.providers.registry import GENERIC, PreparedProfile
 
 LONGEST_HINT_SECONDS: Final = 31 * 86_400.0
 """A longer ``retry-after`` is taken as this one: whoever asks for it wants to be left alone."""
@@ -53,22 +53,24 @@ def kept_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def retry_after_seconds(
-    headers: Mapping[str, str], now: float, room: Room = GENERIC
+    headers: Mapping[str, str], now: float, profile: PreparedProfile = GENERIC
 ) -> float | None:
     """Return the provider's hint in seconds from now, at most 31 days; None without a usable one.
 
     Args:
         headers: names in lower case; of several hints the most exact one counts.
         now: Unix time in seconds, for a hint that is a date.
-        room: of the provider that answered.
+        profile: of the provider that answered.
     """
-    hint = stated_wait(headers, now, room)
+    hint = stated_wait(headers, now, profile)
     return None if hint is None else min(hint, LONGEST_HINT_SECONDS)
 
 
-def stated_wait(headers: Mapping[str, str], now: float, room: Room = GENERIC) -> float | None:
+def stated_wait(
+    headers: Mapping[str, str], now: float, profile: PreparedProfile = GENERIC
+) -> float | None:
     """Return what `retry_after_seconds` returns, however absurd."""
-    for name, form in room.waits.headers:
+    for name, form in profile.waits.headers:
         value = headers.get(name)
         seconds = None if value is None else seconds_of(value, form, now)
         if seconds is not None and seconds > 0:
@@ -77,34 +79,34 @@ def stated_wait(headers: Mapping[str, str], now: float, room: Room = GENERIC) ->
 
 
 def told_headers(
-    headers: Mapping[str, str], fault: Fault, room: Room, now: float
+    headers: Mapping[str, str], fault: Fault, profile: PreparedProfile, now: float
 ) -> Mapping[str, str]:
     """Return a refusal's headers in lower case, with its wait and its budget in the common form.
 
     Args:
         headers: of the answer, names in lower case.
         fault: what its body says.
-        room: of the provider that answered.
+        profile: of the provider that answered.
         now: Unix time in seconds.
     """
-    exhausted = exhausted_budget(headers, now, room)
+    exhausted = exhausted_budget(headers, now, profile)
     budget = fault.budget or (None if exhausted is None else exhausted.budget)
     added = {} if budget is None or budget.period is None else {BUDGET_HEADER: str(budget)}
-    wait = stated_wait(headers, now, room)
+    wait = stated_wait(headers, now, profile)
     told = wait
     if wait is None:
         unit = None if budget is None else budget.unit
-        wait = fault.wait_seconds or reset_seconds(headers, now, room, unit)
+        wait = fault.wait_seconds or reset_seconds(headers, now, profile, unit)
     if budget is not None and budget.period in _LONG_PERIODS and (wait or 0.0) < _SHORT_SECONDS:
-        wait = seconds_until_refill(budget, room, now)
+        wait = seconds_until_refill(budget, profile, now)
     if wait is not None and wait != told:
         added["retry-after-ms"] = f"{wait * 1000:.0f}"
     return {**headers, **added}
 
 
-def seconds_until_refill(budget: Budget, room: Room, now: float) -> float:
+def seconds_until_refill(budget: Budget, profile: PreparedProfile, now: float) -> float:
     """Return when a budget of a day or month that tells no refill is to be tried again."""
-    zone = room.waits.day_ends
+    zone = profile.waits.day_ends
     if not zone or budget.period is not Period.DAY:
         return UNSTATED_REFILL_SECONDS
     local = datetime.fromtimestamp(now, UTC).astimezone(_zone(zone))
@@ -119,14 +121,14 @@ def _zone(name: str) -> tzinfo:
         return _PACIFIC_WITHOUT_DATA
 
 
-def code_in_headers(headers: Mapping[str, str], room: Room = GENERIC) -> str | None:
+def code_in_headers(headers: Mapping[str, str], profile: PreparedProfile = GENERIC) -> str | None:
     """Return the code of an error that a header names, None where none does.
 
     Args:
         headers: names in lower case.
-        room: of the provider that answered.
+        profile: of the provider that answered.
     """
-    for name in room.refusals.headers:
+    for name in profile.refusals.headers:
         value = headers.get(name, "").partition(":")[0].rpartition("#")[2].strip()
         if value:
             return value[:64]

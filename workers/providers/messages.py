@@ -1,7 +1,7 @@
 """What the text of a refusal says: how long to wait, of which budget, and whether it can ever fit.
 
-Providers word these alike, so the patterns are the same for all; a room adds what it words in its
-own way. Of a text nothing but these comes out: it could quote a prompt.
+Providers word these alike, so the patterns are the same for all; a profile adds what its provider
+words otherwise. Of a text nothing but these comes out: it could quote a prompt.
 """
 
 from __future__ import annotations

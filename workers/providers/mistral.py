@@ -1,4 +1,4 @@
-"""Mistral's room."""
+"""Mistral's profile."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from forebay.workers.providers import openai
 from forebay.workers.providers.facts import (
     Endpoint,
     Form,
-    Provider,
+    ProviderProfile,
     Refusals,
     Source,
     Waits,
@@ -19,7 +19,7 @@ _ERRORS: Final = Source("docs.mistral.ai/fr/resources/error-glossary")
 _SDK: Final = Source("PyPI mistralai 3.7.0")
 _LIMITS: Final = Source("docs.mistral.ai/deployment/ai-studio/tier")
 
-ROOM: Final = Provider(
+PROFILE: Final = ProviderProfile(
     name="mistral",
     title="Mistral",
     hosts=("api.mistral.ai", "codestral.mistral.ai"),

@@ -1,4 +1,4 @@
-"""Ollama's room; its calls are known by their paths, streams are lines of JSON."""
+"""Ollama's profile; its calls are known by their paths, streams are lines of JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from forebay.workers.providers import openai
 from forebay.workers.providers.facts import (
     Body,
     Endpoint,
-    Provider,
+    ProviderProfile,
     Refusals,
     Source,
     Streams,
@@ -18,7 +18,7 @@ from forebay.workers.providers.facts import (
 
 _API: Final = Source("github.com/ollama/ollama: docs/api.md")
 
-ROOM: Final = Provider(
+PROFILE: Final = ProviderProfile(
     name="ollama",
     title="Ollama",
     hosts=("ollama.com", "localhost:11434", "127.0.0.1:11434"),

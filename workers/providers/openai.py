@@ -1,4 +1,4 @@
-"""OpenAI's room; the shapes in it are also those of the providers that are compatible with it."""
+"""OpenAI's profile; its shapes are also those of the providers that are compatible with OpenAI."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from forebay.workers.providers.facts import (
     Endpoint,
     Form,
     Part,
-    Provider,
+    ProviderProfile,
     Refusals,
     Source,
     Streams,
@@ -150,7 +150,7 @@ STREAMS: Final = Streams(
     source=_SDK,
 )
 
-ROOM: Final = Provider(
+PROFILE: Final = ProviderProfile(
     name="openai",
     title="OpenAI",
     hosts=("api.openai.com", "*.api.openai.com"),

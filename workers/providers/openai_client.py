@@ -38,7 +38,7 @@ from forebay.workers.providers.openai_answers import (
     ProviderImages,
     Wire,
 )
-from forebay.workers.providers.rooms import room_of_url
+from forebay.workers.providers.registry import profile_of_url
 from forebay.workers.providers.token_usage import token_usage
 
 _WireT = TypeVar("_WireT", bound=Wire)
@@ -73,7 +73,7 @@ class OpenAICompatibleClient:
         transport: httpx2.AsyncBaseTransport | None = None,
     ) -> None:
         self._base_url = _checked_url(base_url)
-        self._room = room_of_url(self._base_url)
+        self._profile = profile_of_url(self._base_url)
         self._timeout_seconds = timeout_seconds
         # Not "if api_key": an empty secret is false, and is to be refused, not left out.
         bearer = None if api_key is None else f"Bearer {_checked_key(api_key)}"
@@ -201,7 +201,7 @@ class OpenAICompatibleClient:
                 " raise the model's timeout_seconds if its answers take longer."
             ) from error
         if not response.is_success:
-            raise self._error(response, fault_in_body(content, self._room, now=time.time()))
+            raise self._error(response, fault_in_body(content, self._profile, now=time.time()))
         if error_code is not None:
             raise self._error(response, Fault(error_code))
         return response, content
@@ -211,13 +211,13 @@ class OpenAICompatibleClient:
         with suppress(ValidationError):
             return wire.model_validate_json(content)
         # Some providers tell an overload or a fault in a body under a good status.
-        reader = AnswerReader("application/json", "", self._room)
+        reader = AnswerReader("application/json", "", self._profile)
         reader.feed(content)
         fault = reader.fault
         raise self._error(response, fault if fault.code else Fault(UNREADABLE))
 
     def _error(self, response: httpx2.Response, fault: Fault) -> ProviderHTTPError:
-        headers = told_headers(lowered_headers(response.headers), fault, self._room, time.time())
+        headers = told_headers(lowered_headers(response.headers), fault, self._profile, time.time())
         return ProviderHTTPError(
             response.status_code, headers, fault.code, url=str(response.request.url)
         )

@@ -1,4 +1,4 @@
-"""OpenRouter's room."""
+"""OpenRouter's profile."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from forebay.workers.providers.facts import (
     Endpoint,
     Form,
     Period,
-    Provider,
+    ProviderProfile,
     Refusals,
     Source,
     Unit,
@@ -19,7 +19,7 @@ from forebay.workers.providers.facts import (
 
 _ERRORS: Final = Source("openrouter.ai/docs/api/reference/errors-and-debugging.md")
 
-ROOM: Final = Provider(
+PROFILE: Final = ProviderProfile(
     name="openrouter",
     title="OpenRouter",
     hosts=("openrouter.ai",),

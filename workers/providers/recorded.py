@@ -19,7 +19,7 @@ from forebay.workers.providers.answer_bodies import AnswerReader
 from forebay.workers.providers.classification import DefaultClassifier
 from forebay.workers.providers.faults import NO_FAULT
 from forebay.workers.providers.headers import code_in_headers, kept_headers, told_headers
-from forebay.workers.providers.rooms import GENERIC, room_of_host
+from forebay.workers.providers.registry import GENERIC, profile_of_host
 
 _FIRST_ERROR_STATUS: Final = 400
 _KEPT: Final = ("content-type", "x-amzn-errortype")
@@ -53,11 +53,11 @@ class Replayed:
 
     Attributes:
         outcome: as it is released.
-        room: the name of the provider's room, "" where the host is not known.
+        profile: the name of the provider's profile, "" where the host is not known.
     """
 
     outcome: RequestReleaseOutcome
-    room: str
+    profile: str
 
 
 def recorded_answers(text: str) -> Iterator[RecordedAnswer]:
@@ -82,23 +82,23 @@ def recorded_answers(text: str) -> Iterator[RecordedAnswer]:
 
 def replayed(answer: RecordedAnswer) -> Replayed:
     """Read a recorded answer as a transport reads one that comes over the wire."""
-    room = room_of_host(answer.host) or GENERIC
+    profile = profile_of_host(answer.host) or GENERIC
     is_refusal = answer.status >= _FIRST_ERROR_STATUS
     headers = {name.lower(): value for name, value in answer.headers.items()}
     kind = headers.get("content-type", "")
-    reader = AnswerReader(kind, "", room, is_refusal=is_refusal, clock=lambda: answer.at)
+    reader = AnswerReader(kind, "", profile, is_refusal=is_refusal, clock=lambda: answer.at)
     for part in _parts(answer.body):
         reader.feed(part)
     fault = reader.fault
     code = fault.code
     if is_refusal or fault != NO_FAULT:
-        code = code or code_in_headers(headers, room)
-        headers = dict(told_headers(headers, fault, room, answer.at))
+        code = code or code_in_headers(headers, profile)
+        headers = dict(told_headers(headers, fault, profile, answer.at))
     classify = DefaultClassifier().classify_response
     outcome = classify(answer.status, headers, code, now=answer.at)
     if reader.usage is not None:
         outcome = replace(outcome, usage=reader.usage)
-    return Replayed(outcome=outcome, room=room.name)
+    return Replayed(outcome=outcome, profile=profile.name)
 
 
 def stripped(answer: RecordedAnswer) -> RecordedAnswer:

@@ -1,4 +1,4 @@
-"""The room of Text Generation Inference; its calls are known by their paths."""
+"""The profile of Text Generation Inference; its calls are known by their paths."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from forebay.contracts.identity import RequestDomain
 from forebay.workers.providers.facts import (
     Body,
     Endpoint,
-    Provider,
+    ProviderProfile,
     Refusals,
     Source,
     Streams,
@@ -18,7 +18,7 @@ from forebay.workers.providers.facts import (
 _API: Final = Source("github.com/huggingface/text-generation-inference: docs/openapi.json")
 _ERRORS: Final = Source("huggingface.co/spaces/nateraw/text-generation-inference: clients/python")
 
-ROOM: Final = Provider(
+PROFILE: Final = ProviderProfile(
     name="tgi",
     title="Text Generation Inference",
     endpoints=(

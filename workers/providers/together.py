@@ -1,4 +1,4 @@
-"""Together AI's room."""
+"""Together AI's profile."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from forebay.workers.providers.facts import (
     Endpoint,
     Form,
     Period,
-    Provider,
+    ProviderProfile,
     Refusals,
     Source,
     Unit,
@@ -20,7 +20,7 @@ from forebay.workers.providers.facts import (
 _SDK: Final = Source("PyPI together 3.1.1: together/resources")
 _LIMITS: Final = Source("docs.together.ai/docs/rate-limits.md")
 
-ROOM: Final = Provider(
+PROFILE: Final = ProviderProfile(
     name="together",
     title="Together AI",
     hosts=("api.together.xyz", "api.together.ai"),

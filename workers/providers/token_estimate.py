@@ -19,7 +19,7 @@ from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.extras import how_to_install
 from forebay.contracts.requests import MAX_COST
 from forebay.workers.providers.facts import Part
-from forebay.workers.providers.rooms import GENERIC
+from forebay.workers.providers.registry import GENERIC
 
 CHARACTERS_PER_TOKEN: Final = 4
 TOKENS_PER_MESSAGE: Final = 4
@@ -70,9 +70,9 @@ def check_estimator(value: object) -> None:
 class CharacterEstimator:
     """A token for each four characters, some for each message, and the bound of the output.
 
-    Reads what the rooms say that models read: messages and earlier turns, the system's text, tools
-    and the schema of an answer. Images, sounds and files count as the rooms say; token numbers, as
-    embeddings take, count one each.
+    Reads what the profiles say that models read: messages and earlier turns, the system's text,
+    tools and the schema of an answer. Images, sounds and files count as the profiles say; token
+    numbers, as embeddings take, count one each.
     """
 
     def estimate(self, body: Mapping[str, Any]) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from forebay.contracts.outcomes import TokenUsage
-from forebay.workers.providers.rooms import GENERIC, Room
+from forebay.workers.providers.registry import GENERIC, PreparedProfile
 
 MOST_TOKENS: Final = 100_000_000
 """A count above is no count: no call takes as many, and a debt of them would stop a fleet for days.
@@ -36,15 +36,15 @@ class Counts(NamedTuple):
 NO_COUNTS: Final = Counts()
 
 
-def token_usage(reported: Any, room: Room = GENERIC) -> TokenUsage | None:
+def token_usage(reported: Any, profile: PreparedProfile = GENERIC) -> TokenUsage | None:
     """Return the counts of a ``usage``, a JSON object or an SDK's model of one; None without any.
 
-    Knows the names of every room. What is no count is as if not given; with a count above
+    Knows the names of every profile. What is no count is as if not given; with a count above
     `MOST_TOKENS` nothing is.
     """
     if reported is None or isinstance(reported, TokenUsage):
         return reported
-    return usage_of(counts_of(reported, room))
+    return usage_of(counts_of(reported, profile))
 
 
 def usage_of(counts: Counts) -> TokenUsage | None:
@@ -56,27 +56,27 @@ def usage_of(counts: Counts) -> TokenUsage | None:
     )
 
 
-def counts_in(document: Mapping[str, Any], room: Room = GENERIC) -> Counts:
+def counts_in(document: Mapping[str, Any], profile: PreparedProfile = GENERIC) -> Counts:
     """Return what a document, or an event of a stream, says in the first place that says any."""
-    for place in room.usage.places:
+    for place in profile.usage.places:
         found = _at(document, place)
         if isinstance(found, Mapping):
-            counts = counts_of(found, room)
+            counts = counts_of(found, profile)
             if counts != NO_COUNTS:
                 return counts
     return NO_COUNTS
 
 
-def counts_of(reported: Any, room: Room = GENERIC) -> Counts:
+def counts_of(reported: Any, profile: PreparedProfile = GENERIC) -> Counts:
     """Return what a ``usage`` says, a JSON object or an SDK's model of one."""
-    facts = room.usage
+    facts = profile.usage
     return Counts(
         _sum(reported, facts.inputs, facts.more_inputs, facts.free_inputs),
         _sum(reported, facts.outputs, facts.more_outputs, ()),
     )
 
 
-def counts_within(text: bytes, room: Room = GENERIC) -> Counts:
+def counts_within(text: bytes, profile: PreparedProfile = GENERIC) -> Counts:
     """Return what the last ``usage`` in a part of a JSON document says.
 
     A quote within a string is escaped, so no text in the document can look like the key.
@@ -92,7 +92,7 @@ def counts_within(text: bytes, room: Room = GENERIC) -> Counts:
         except (ValueError, RecursionError):  # cut off
             continue
         ended = at + len(cut[:length].encode())
-        counts = counts_of(usage, room)
+        counts = counts_of(usage, profile)
         found = counts if counts != NO_COUNTS else found
     return found
 

@@ -1,4 +1,4 @@
-"""Vertex AI's room: Gemini and Claude by Google Cloud, a region is a host."""
+"""Vertex AI's profile: Gemini and Claude by Google Cloud, a region is a host."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Final
 
 from forebay.contracts.identity import RequestDomain
 from forebay.workers.providers import anthropic, gemini, openai
-from forebay.workers.providers.facts import Endpoint, Provider, Source
+from forebay.workers.providers.facts import Endpoint, ProviderProfile, Source
 
 _SDK: Final = Source("PyPI anthropic 2.14.0: anthropic/lib/vertex/_client.py")
 
-ROOM: Final = Provider(
+PROFILE: Final = ProviderProfile(
     name="vertex",
     title="Vertex AI",
     hosts=(
@@ -29,12 +29,12 @@ ROOM: Final = Provider(
         Endpoint(
             path=r"/models/(?P<model>[^/:]*embedding[^/:]*):predict",
             domain=RequestDomain.EMBEDDING,
-            source=gemini.ROOM.endpoints[0].source,
+            source=gemini.PROFILE.endpoints[0].source,
         ),
         *gemini.CALLS,
         *anthropic.BOOKKEEPING,
         *openai.CALLS,
-        Endpoint(path=r".*", domain=None, source=gemini.ROOM.endpoints[0].source, method="GET"),
+        Endpoint(path=r".*", domain=None, source=gemini.PROFILE.endpoints[0].source, method="GET"),
     ),
     body=gemini.BODY,
     usage=gemini.USAGE,

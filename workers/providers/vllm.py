@@ -1,4 +1,4 @@
-"""vLLM's room; it has no known host, its calls are known by their paths."""
+"""vLLM's profile; it has no known host, its calls are known by their paths."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from typing import Final
 
 from forebay.contracts.identity import RequestDomain
 from forebay.workers.providers import openai
-from forebay.workers.providers.facts import Endpoint, Provider, Refusals, Source
+from forebay.workers.providers.facts import Endpoint, ProviderProfile, Refusals, Source
 
 _API: Final = Source("docs.vllm.ai/en/v0.32.0/serving/online_serving/")
 
-ROOM: Final = Provider(
+PROFILE: Final = ProviderProfile(
     name="vllm",
     title="vLLM",
     endpoints=(

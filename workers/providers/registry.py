@@ -1,8 +1,8 @@
-"""All rooms, and the one way to find the facts of a host (docs/providers.md is made from them).
+"""All profiles, and the one way to find the facts of a host (docs/providers.md is made from them).
 
-A host that nobody knows gets `GENERIC`, which knows what all rooms know. A known host's room knows
-its own facts first and then those of `GENERIC`, so that what nobody has read of a provider is read
-as at the others.
+A host without a profile gets `GENERIC`, the union of all profiles. The profile of a known host
+holds its own facts first and then those of `GENERIC`, so that what nobody has read of a provider is
+read as at the others.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from forebay.workers.providers.facts import (
     Body,
     Endpoint,
     Form,
-    Provider,
+    ProviderProfile,
     Refusals,
     Source,
     Streams,
@@ -48,24 +48,24 @@ from forebay.workers.providers.facts import (
 )
 
 ENTRY_POINTS: Final = "forebay.providers"
-"""Group of the entry points by which a program adds rooms: each names a `Provider`."""
+"""Group of the entry points by which a program adds profiles: each names a `ProviderProfile`."""
 
 BUILT_IN: Final = (
-    openai.ROOM,
-    azure.ROOM,
-    anthropic.ROOM,
-    bedrock.ROOM,
-    vertex.ROOM,
-    gemini.ROOM,
-    mistral.ROOM,
-    cohere.ROOM,
-    groq.ROOM,
-    together.ROOM,
-    openrouter.ROOM,
-    deepseek.ROOM,
-    vllm.ROOM,
-    tgi.ROOM,
-    ollama.ROOM,
+    openai.PROFILE,
+    azure.PROFILE,
+    anthropic.PROFILE,
+    bedrock.PROFILE,
+    vertex.PROFILE,
+    gemini.PROFILE,
+    mistral.PROFILE,
+    cohere.PROFILE,
+    groq.PROFILE,
+    together.PROFILE,
+    openrouter.PROFILE,
+    deepseek.PROFILE,
+    vllm.PROFILE,
+    tgi.PROFILE,
+    ollama.PROFILE,
 )
 
 log = Logger("forebay.providers")
@@ -85,17 +85,17 @@ class Call(NamedTuple):
     model: str | None
 
 
-class Room:
+class PreparedProfile:
     """A provider's facts, made ready to be read at each call.
 
     Attributes:
         name: the provider's, "" for `GENERIC`.
-        named_by_host: see `Provider`.
-        body, usage, refusals, waits, streams: its own facts, then those of all rooms.
+        named_by_host: see `ProviderProfile`.
+        body, usage, refusals, waits, streams: its own facts, then those of all profiles.
         periods: of the budgets that headers tell, by unit, where a fact says so.
     """
 
-    def __init__(self, provider: Provider, common: Provider) -> None:
+    def __init__(self, provider: ProviderProfile, common: ProviderProfile) -> None:
         self.name = provider.name
         self.named_by_host = provider.named_by_host
         self.body: Body = _joined(provider.body, common.body)
@@ -131,40 +131,40 @@ class _Calls:
 
 
 @lru_cache(_CACHED)
-def room_of_host(host: str) -> Room | None:
-    """Return the room of a host as it stands in a URL, None for one that nobody knows."""
+def profile_of_host(host: str) -> PreparedProfile | None:
+    """Return the profile of a host as it stands in a URL, None for one that nobody knows."""
     host = host.lower()
     names = (host, host.partition(":")[0])
-    for room, patterns in _rooms():
+    for profile, patterns in _prepared():
         if any(pattern.fullmatch(name) for pattern in patterns for name in names):
-            return room
+            return profile
     return None
 
 
-def room_of_url(url: object) -> Room:
-    """Return the room of a URL's host, `GENERIC` for one that nobody knows and for what is none."""
+def profile_of_url(url: object) -> PreparedProfile:
+    """Return the profile of a URL's host, `GENERIC` where no profile names it or it is no URL."""
     try:
         host = "" if url is None else urlsplit(str(url)).netloc.rpartition("@")[2]
     except ValueError:
         host = ""
-    return (room_of_host(host) if host else None) or GENERIC
+    return (profile_of_host(host) if host else None) or GENERIC
 
 
 @lru_cache(_CACHED)
-def room_named(provider_name: str) -> Room | None:
-    """Return the room of a provider's name in a key, None for one that nobody knows."""
-    return next((room for room, _ in _rooms() if room.name == provider_name), None)
+def profile_named(provider_name: str) -> PreparedProfile | None:
+    """Return the profile of a provider's name in a key, None for one that nobody knows."""
+    return next((profile for profile, _ in _prepared() if profile.name == provider_name), None)
 
 
-def providers() -> list[Provider]:
-    """Return the facts of all rooms, those of entry points before the built-in ones."""
+def providers() -> list[ProviderProfile]:
+    """Return the facts of all profiles, those of entry points before the built-in ones."""
     return [*_added(), *BUILT_IN]
 
 
 @cache
-def _rooms() -> list[tuple[Room, list[re.Pattern[str]]]]:
+def _prepared() -> list[tuple[PreparedProfile, list[re.Pattern[str]]]]:
     return [
-        (Room(one, _COMMON), [re.compile(_host_pattern(host)) for host in one.hosts])
+        (PreparedProfile(one, _COMMON), [re.compile(_host_pattern(host)) for host in one.hosts])
         for one in providers()
     ]
 
@@ -174,34 +174,37 @@ def _host_pattern(host: str) -> str:
 
 
 @cache
-def _added() -> list[Provider]:
+def _added() -> list[ProviderProfile]:
     found = []
     for entry in importlib.metadata.entry_points(group=ENTRY_POINTS):
         try:
-            room = entry.load()
-            if not isinstance(room, Provider):
-                raise TypeError(f"expected a {Provider.__qualname__}, got {type(room).__name__}")  # noqa: TRY301
-            found.append(room)
-        except Exception as error:  # noqa: BLE001 - a foreign package; the other rooms still work
+            profile = entry.load()
+            if not isinstance(profile, ProviderProfile):
+                expected = ProviderProfile.__qualname__
+                raise TypeError(f"expected a {expected}, got {type(profile).__name__}")  # noqa: TRY301
+            found.append(profile)
+        except Exception as error:  # noqa: BLE001 - a foreign package; the others still work
             log.warning(
-                "provider_room_refused",
+                "provider_profile_refused",
                 entry_point=f"{entry.name} = {entry.value}",
                 reason=f"{type(error).__qualname__}: {error}",
-                remedy="let it name a forebay.workers.providers.facts.Provider",
+                remedy="let it name a forebay.workers.providers.facts.ProviderProfile",
             )
     return found
 
 
-def _common(rooms: Iterable[Provider]) -> Provider:
-    """Return what all rooms know, as one: of each part the union, verified facts alone."""
-    rooms = list(rooms)
-    calls = [one for room in rooms for one in room.endpoints if not one.path.startswith(".*")]
-    return Provider(
+def _common(profiles: Iterable[ProviderProfile]) -> ProviderProfile:
+    """Return what all profiles know, as one: of each part the union, verified facts alone."""
+    profiles = list(profiles)
+    calls = [
+        one for profile in profiles for one in profile.endpoints if not one.path.startswith(".*")
+    ]
+    return ProviderProfile(
         name="",
         title="any other host",
         # Models' calls first: what is a note in one API may be a call in another.
         endpoints=tuple(sorted(calls, key=lambda one: one.domain is None)),
-        **{name: _union(rooms, name, kind) for name, kind in _PARTS.items()},
+        **{name: _union(profiles, name, kind) for name, kind in _PARTS.items()},
     )
 
 
@@ -215,21 +218,21 @@ _PARTS: Final = {
 _NOT_COMMON: Final = {"waits": {"resets": (), "day_ends": "", "budget_texts": ()}}
 """Facts that hold at one provider alone: another's header of this name may mean something else."""
 _OWN_ALONE: Final = {"free_inputs"}
-_EVERY_ROOM: Final = Source("every room", "")
+_EVERY_PROFILE: Final = Source("every profile", "")
 
 
-def _union(rooms: Iterable[Provider], name: str, kind: type) -> Any:
-    parts = [part for room in rooms if (part := getattr(room, name)) is not None]
+def _union(profiles: Iterable[ProviderProfile], name: str, kind: type) -> Any:
+    parts = [part for profile in profiles if (part := getattr(profile, name)) is not None]
     joined: Any = kind(source=UNVERIFIED)
     for part in parts:
         if part.source != UNVERIFIED:
             joined = _joined(joined, part)
-    changes = {**_NOT_COMMON.get(name, {}), "source": _EVERY_ROOM}
+    changes = {**_NOT_COMMON.get(name, {}), "source": _EVERY_PROFILE}
     return replace(joined, **changes)
 
 
 def _joined(own: Any, common: Any) -> Any:
-    """Return a part of a room with what another knows besides: its own facts come first."""
+    """Return a part of a profile with what another knows besides: its own facts come first."""
     if own is None or common is None or own.source == UNVERIFIED:
         own, common = (common, None) if own is None or own.source == UNVERIFIED else (own, None)
     if common is None:
@@ -245,5 +248,5 @@ def _joined(own: Any, common: Any) -> Any:
 
 
 _COMMON: Final = _common(BUILT_IN)
-GENERIC: Final = Room(_COMMON, _COMMON)
-"""The room of every host that nobody knows, and of answers whose host is not known."""
+GENERIC: Final = PreparedProfile(_COMMON, _COMMON)
+"""The profile of every host that nobody knows, and of answers whose host is not known."""

@@ -1,4 +1,4 @@
-"""The rooms: tables of one shape, each fact with its source, and what is read by them."""
+"""The profiles: tables of one shape, each fact with its source, and what is read by them."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from forebay.commands.classify import classify_command
 from forebay.contracts.errors import ConfigurationError
 from forebay.transports import HttpResolver
 from forebay.transports.identity import view_of
-from forebay.workers.providers import rooms
+from forebay.workers.providers import registry
 from forebay.workers.providers.classification import DefaultClassifier
-from forebay.workers.providers.facts import Provider, Source
+from forebay.workers.providers.facts import ProviderProfile, Source
 from forebay.workers.providers.page import providers_page
 from forebay.workers.providers.recorded import (
     RecordedAnswer,
@@ -28,7 +28,7 @@ from forebay.workers.providers.recorded import (
     stripped,
 )
 from forebay.workers.providers.refusal_log import RefusalLog
-from forebay.workers.providers.rooms import BUILT_IN, GENERIC, room_of_host
+from forebay.workers.providers.registry import BUILT_IN, GENERIC, profile_of_host
 
 REPO = Path(__file__).resolve().parents[2]
 OPENAI = "api.openai.com"
@@ -41,19 +41,19 @@ def test_the_page_of_providers_is_current() -> None:
     )
 
 
-@pytest.mark.parametrize("room", BUILT_IN, ids=lambda room: room.name)
-def test_each_fact_has_its_source(room: Provider) -> None:
-    parts = [room.body, room.usage, room.refusals, room.waits, room.streams]
-    sources = [one.source for one in (*room.endpoints, *parts) if one is not None]
-    assert len(sources) > len(room.endpoints)
+@pytest.mark.parametrize("profile", BUILT_IN, ids=lambda profile: profile.name)
+def test_each_fact_has_its_source(profile: ProviderProfile) -> None:
+    parts = [profile.body, profile.usage, profile.refusals, profile.waits, profile.streams]
+    sources = [one.source for one in (*profile.endpoints, *parts) if one is not None]
+    assert len(sources) > len(profile.endpoints)
     for source in sources:
         assert isinstance(source, Source)
         assert source.page == "unverified" or source.read_on
 
 
-@pytest.mark.parametrize("room", BUILT_IN, ids=lambda room: room.name)
-def test_a_room_is_a_file_that_holds_a_table_and_nothing_else(room: Provider) -> None:
-    tree = ast.parse((REPO / f"workers/providers/{room.name}.py").read_text())
+@pytest.mark.parametrize("profile", BUILT_IN, ids=lambda profile: profile.name)
+def test_a_profile_is_a_file_that_holds_a_table_and_nothing_else(profile: ProviderProfile) -> None:
+    tree = ast.parse((REPO / f"workers/providers/{profile.name}.py").read_text())
     kinds = (ast.Expr, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
     assert {type(node).__name__ for node in tree.body if not isinstance(node, kinds)} == set()
 
@@ -68,10 +68,10 @@ def _literals(path: Path) -> Iterator[tuple[int, str]]:
             yield node.lineno, node.value
 
 
-def test_nothing_but_rooms_names_a_provider() -> None:
-    own = {f"{room.name}.py" for room in BUILT_IN}
-    names = {room.name for room in BUILT_IN}
-    hosts = {host.strip("*.") for room in BUILT_IN for host in room.hosts}
+def test_nothing_but_profiles_names_a_provider() -> None:
+    own = {f"{profile.name}.py" for profile in BUILT_IN}
+    names = {profile.name for profile in BUILT_IN}
+    hosts = {host.strip("*.") for profile in BUILT_IN for host in profile.hosts}
     # Packages whose exceptions are known by name, and examples in messages.
     allowed = {
         ("classification.py", "openai"),
@@ -240,23 +240,23 @@ def test_an_sdks_exception_is_read_as_its_answer(answer: RecordedAnswer) -> None
 
 
 class _Entry:
-    name, value = "mine", "mine.room:ROOM"
+    name, value = "mine", "mine.profile:PROFILE"
 
-    def __init__(self, room: object) -> None:
-        self._room = room
+    def __init__(self, profile: object) -> None:
+        self._profile = profile
 
     def load(self) -> object:
-        return self._room
+        return self._profile
 
 
 @pytest.fixture
 def added(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
-    """Rooms that entry points name; append before the first look-up."""
+    """Profiles that entry points name; append before the first look-up."""
     given: list[object] = []
     monkeypatch.setattr(
-        importlib.metadata, "entry_points", lambda group: [_Entry(room) for room in given]
+        importlib.metadata, "entry_points", lambda group: [_Entry(profile) for profile in given]
     )
-    caches = (rooms._added, rooms._rooms, rooms.room_of_host, rooms.room_named)
+    caches = (registry._added, registry._prepared, registry.profile_of_host, registry.profile_named)
     for cached in caches:
         cached.cache_clear()
     yield given
@@ -264,12 +264,12 @@ def added(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
         cached.cache_clear()
 
 
-def test_an_entry_point_adds_a_room_and_a_wrong_one_harms_nobody(added: list[object]) -> None:
-    added += [Provider(name="mine", title="Mine", hosts=("api.mine.example",)), "no room"]
-    found = room_of_host("api.mine.example")
+def test_an_entry_point_adds_a_profile_and_a_wrong_one_harms_nobody(added: list[object]) -> None:
+    added += [ProviderProfile(name="mine", title="Mine", hosts=("api.mine.example",)), "no profile"]
+    found = profile_of_host("api.mine.example")
     assert found is not None
     assert (found.name, found.usage) == ("mine", GENERIC.usage)
-    assert room_of_host(OPENAI) is not None
+    assert profile_of_host(OPENAI) is not None
 
 
 def test_no_text_of_a_refusal_comes_out() -> None:
