@@ -39,7 +39,18 @@ class ConfigurationError(ForebayError):
 
 
 class WorkflowError(ConfigurationError):
-    """A workflow file cannot run; the message names the place and what was expected."""
+    """A workflow file cannot run; the message names the place and what was expected.
+
+    Args:
+        sentences: one for each mistake, in the order of the file; the message has one a line.
+
+    Attributes:
+        sentences: as given.
+    """
+
+    def __init__(self, *sentences: str) -> None:
+        super().__init__("\n".join(sentences))
+        self.sentences = sentences
 
 
 class JobUnreadable(ConfigurationError):  # noqa: N818 - an outcome of a job, as TaskFailed

@@ -15,6 +15,7 @@ import io
 import signal
 import sys
 import traceback
+from collections.abc import Sequence
 from typing import Final
 
 import click
@@ -24,6 +25,7 @@ from forebay.interrupts import end_at_once
 
 COMMANDS: Final = {
     "cancel": "forebay.commands.runs:cancel_command",
+    "check": "forebay.commands.check:check_command",
     "classify": "forebay.commands.classify:classify_command",
     "demo": "forebay.commands.demo:demo_command",
     "doctor": "forebay.commands.doctor:doctor_command",
@@ -40,6 +42,10 @@ COMMANDS: Final = {
     "worker": "forebay.commands.worker:worker_command",
 }
 """Where each command lies; one that needs an extra checks for it when it runs."""
+
+
+MOST_MISTAKES: Final = 50
+"""Of a workflow file that are told at once."""
 
 
 class _LazyCommands(click.Group):
@@ -110,6 +116,8 @@ def main() -> None:
             traceback.print_exc()
         else:
             click.echo(f"Error: {sentence_of(error)}", err=True)
+            for sentence in mistakes_of(error):
+                click.echo(f"  {sentence}", err=True)
         sys.exit(exit_code_of(error))
 
 
@@ -120,13 +128,25 @@ def exit_code_of(error: Exception) -> int:
     return 4 if isinstance(error, RunStopped) else 1
 
 
+def mistakes_of(error: Exception) -> Sequence[str]:
+    """Return the mistakes of a workflow file that has several; none of any other error."""
+    from forebay.contracts.errors import WorkflowError  # noqa: PLC0415 - a command ran; see the top
+
+    if not isinstance(error, WorkflowError) or len(error.sentences) == 1:
+        return ()
+    more = len(error.sentences) - MOST_MISTAKES
+    return [*error.sentences[:MOST_MISTAKES], *([f"and {more} more"] if more > 0 else [])]
+
+
 def sentence_of(error: Exception) -> str:
     """Return an error as one line with a remedy; an unexpected one with its place in the code."""
     from pydantic import ValidationError  # noqa: PLC0415 - a command ran; see the top
 
-    from forebay.contracts.errors import ForebayError  # noqa: PLC0415
+    from forebay.contracts.errors import ForebayError, WorkflowError  # noqa: PLC0415
 
     match error:
+        case WorkflowError() if len(error.sentences) > 1:
+            text = f"the workflow has {len(error.sentences)} mistakes, and nothing was started:"
         case ForebayError():
             text = str(error)
         case ValidationError():

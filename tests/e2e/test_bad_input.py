@@ -70,8 +70,16 @@ def nothing_was_submitted(url):
         ('model = "judge"', 'model = "jugde"', ("workflow.toml", "triage", "jugde", "judge")),
         ('"messages.csv"', '"absent.csv"', ("workflow.toml", "absent.csv")),
         ("buffer_size = 40", "buffer_size = 0", ("workflow.toml", "buffer_size", "1")),
-        ('"support_triage"', '"support/triage"', ("workflow.toml: name: ", "holds '/'", "rename")),
-        ('"support_triage"', r'"nul\u0000"', ("workflow.toml: name: ", "holds '\\x00'", "rename")),
+        (
+            '"support_triage"',
+            '"support/triage"',
+            ("toml:4: name: ", "holds '/'", "rename"),
+        ),
+        (
+            '"support_triage"',
+            r'"nul\u0000"',
+            ("toml:4: name: ", "holds '\\x00'", "rename"),
+        ),
         ("out/support_triage.jsonl", "messages.csv", ("output.path", "is the seed file")),
         ("out/support_triage.jsonl", "workflow.toml/o", ("output.path", "is no folder")),
         ("{{ summary }}", "{{" + "(" * 999 + "1" + ")" * 999 + "}}", ("triage", "nested too deep")),

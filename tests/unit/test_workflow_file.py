@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from forebay.contracts.errors import ConfigurationError, WorkflowError
 from forebay.contracts.workflow import ColumnScope, Workflow
 from forebay.contracts.workflow_columns import ExpressionColumn, SeedColumn
-from forebay.workers.runs.workflow_file import apply_environment, load_workflow
+from forebay.workers.runs.workflow_file import apply_addresses, load_workflow
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -80,8 +81,9 @@ def refusal(folder: Path, text: str, *, name: str = "flow.toml", environ=None) -
     message = str(caught.value)
     assert message.startswith(str(folder / name))
     assert message.endswith((".", "?"))
-    assert "\n" not in message
-    return message.removeprefix(f"{folder / name}: ")
+    prefix = re.compile(rf"{re.escape(str(folder / name))}(:\d+)?: ")
+    assert all(prefix.match(line) for line in message.splitlines())
+    return prefix.sub("", message)
 
 
 # --- what a good file becomes
@@ -189,7 +191,7 @@ def test_an_address_from_the_environment_replaces_the_written_one(folder):
     assert load(folder, WHOLE, environ=environ).providers["local"].base_url == (
         "https://provider:1/v2"
     )
-    assert apply_environment(load(folder, WHOLE), environ=environ) == load(
+    assert apply_addresses(load(folder, WHOLE), environ=environ) == load(
         folder, WHOLE, environ=environ
     )
 
@@ -237,7 +239,7 @@ def change(old: str, new: str) -> str:
         ("a = 1\na = 2\n", ["TOML syntax", "line 2"]),
         (f"a = {'1' * 5000}", ["TOML syntax"]),
         ("a = " + "[" * 9000 + "]" * 9000, ["nested too deep"]),
-        ("", ["name: is missing; add it", "and 2 more"]),
+        ("", ["name: is missing; add it", "\noutput: is missing", "\ncolumns: is missing"]),
         (WHOLE.replace("max_parallel", "max_paralel"), ["max_paralel_requests: unknown key;"]),
         (change('prompt = "Sum', 'promt = "Sum'), ["columns[1].promt", "mean 'prompt'?"]),
         (change('name = "letters"', "nme = 1"), ["nme: unknown key; did you mean 'name'?"]),
@@ -442,11 +444,70 @@ def test_a_long_name_of_a_column_is_cut_short_where_it_is_told(folder):
     assert len(message) < 300
 
 
-def test_all_faults_of_form_are_counted_and_a_misspelt_key_comes_first(folder):
-    text = change('prompt = "Sum', 'promt = "Sum').replace("= 8", '= "8"')
-    message = refusal(folder, text)
-    assert message.startswith("columns[1].promt (column 'summary'): unknown key")
-    assert message.endswith("(and 2 more).")
+def test_all_mistakes_are_told_at_once_by_file_line_and_key(folder):
+    """Of form and of meaning, those of a part that has the right form beside one that has not."""
+    text = (
+        change('prompt = "Sum', 'promt = "Sum').replace("= 8", '= "8"')
+        + expression("label", "{{ txet }}", '["sumary"]')
+        + '[[columns]]\ngenerator = "expression"\nname = "more"\n'
+        + "template = '''\n{{ id }}\n{{ labell }} {{ nothing }}\n'''\n"
+    ).replace("[models.writer]", 'api_key_env = "NO_KEY"\n[models.writer]')
+    with pytest.raises(WorkflowError) as caught:
+        load(folder, text)
+    known = "use one of id, text, summary, label, more."
+    assert [line.removeprefix(f"{folder / 'flow.toml'}:") for line in caught.value.sentences] == [
+        (
+            "7: providers.local.api_key_env: the environment variable NO_KEY is not set here; set"
+            " it to the provider's key, or take this line out if it needs none."
+        ),
+        (
+            "11: models.writer.max_parallel_requests: expected a valid integer, not text; write a"
+            " whole number without quotes."
+        ),
+        "22: columns[1].promt (column 'summary'): unknown key; did you mean 'prompt'?",
+        "27: columns[2].template (column 'label'): no column makes 'txet'; did you mean 'text'?",
+        (
+            "28: columns[2].needs[0] (column 'label'): no column makes 'sumary';"
+            " did you mean 'summary'?"
+        ),
+        (
+            "34: columns[3].template (column 'more'): template line 2: no column makes 'labell';"
+            " did you mean 'label'?"
+        ),
+        (
+            f"34: columns[3].template (column 'more'): template line 2: no column makes 'nothing';"
+            f" {known}"
+        ),
+    ]
+
+
+def test_mistakes_in_yaml_have_their_lines(folder):
+    text = """
+name: letters
+output: {path: out.jsonl}
+columns:
+  - {generator: seed, names: [id, text], path: seed.csv}
+  - generator: expression
+    name: label
+    template: |
+      {{ id }}
+
+      {{ txet }}
+  - generator: expresion
+    name: other
+"""
+    with pytest.raises(WorkflowError) as caught:
+        load(folder, text, name="flow.yaml")
+    assert [line.removeprefix(f"{folder / 'flow.yaml'}:") for line in caught.value.sentences] == [
+        (
+            "11: columns[1].template (column 'label'): template line 3: no column makes 'txet';"
+            " did you mean 'text'?"
+        ),
+        (
+            "12: columns[2].generator (column 'other'): unknown generator 'expresion'; did you mean"
+            " 'expression'?"
+        ),
+    ]
 
 
 @pytest.mark.parametrize(

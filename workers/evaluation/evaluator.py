@@ -80,7 +80,7 @@ class Evaluator:
         """Evaluate something and return its value; the event loop goes on meanwhile.
 
         Args:
-            what: ``template``, ``answer``, ``schema`` or ``document``.
+            what: ``template``, ``answer``, ``schema``, ``document`` or ``lines``.
             cpu_seconds: how much CPU time it may take.
             arguments: of that evaluation, in `forebay.workers.evaluation.process`.
 

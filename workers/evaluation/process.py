@@ -110,11 +110,22 @@ def _read_document(kind: str, text: str) -> Mapping[str, Any]:
     return {"value": asdict(documents.read_document(kind, text))}
 
 
+def _lines_of(kind: str, text: str) -> Mapping[str, Any]:
+    from forebay.workers.evaluation import document_lines  # noqa: PLC0415
+
+    if kind == "toml":
+        return {"value": document_lines.toml_lines(text)}
+    from forebay.workers.evaluation import yaml_loader  # noqa: PLC0415 - an extra
+
+    return {"value": document_lines.yaml_lines(yaml_loader.compose_yaml(text))}
+
+
 _EVALUATIONS: Final[Mapping[str, Callable[..., Mapping[str, Any]]]] = {
     "template": _render,
     "answer": _read_answer,
     "schema": _check_schema,
     "document": _read_document,
+    "lines": _lines_of,
 }
 
 if __name__ == "__main__":

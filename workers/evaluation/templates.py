@@ -112,6 +112,7 @@ class ParsedTemplate:
 
     Attributes:
         variables: names that it looks up.
+        lines: the line, from 1, on which each of them is used first.
         nodes: how many parts it has.
         is_plain: whether each part of it costs no more than its values are long: constant text,
             look-ups, ``if`` and a few filters.
@@ -134,6 +135,7 @@ class ParsedTemplate:
             _refuse("a number in it is too long", 1)
         self._tree = tree
         self.variables = frozenset(tracking.undeclared_identifiers)
+        self.lines = _first_lines(parts, self.variables)
         self.nodes = len(parts)
         self.is_plain = self.nodes <= MOST_PLAIN_NODES and all(map(_is_plain, parts))
 
@@ -187,6 +189,14 @@ def render(template: Template, field: str, values: Mapping[str, Any]) -> str:
     except UnicodeEncodeError:
         raise TemplateFailed(f"template_error in {field}: a lone surrogate in its text") from None
     return whole
+
+
+def _first_lines(parts: list[nodes.Node], variables: frozenset[str]) -> Mapping[str, int]:
+    lines: dict[str, int] = {}
+    for part in parts:
+        if isinstance(part, nodes.Name) and part.name in variables:
+            lines[part.name] = min(part.lineno, lines.get(part.name, part.lineno))
+    return lines
 
 
 def _checked_parts(tree: nodes.Template) -> list[nodes.Node]:

@@ -29,6 +29,11 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(str(error)) from None
 
 
+def compose_yaml(text: str) -> yaml.Node | None:
+    """Return the nodes of a YAML text that `parse_yaml` accepts, with their lines."""
+    return yaml.compose(text, _Loader)
+
+
 class _Loader(yaml.SafeLoader):
     """Refuses a key that stands twice, as TOML does, and what grows beyond its text."""
 

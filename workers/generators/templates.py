@@ -64,15 +64,15 @@ class RowTemplate:
         return rendered
 
 
-def check_template(source: str) -> frozenset[str]:
-    """Return the names that a template looks up.
+def check_template(source: str) -> Mapping[str, int]:
+    """Return the names that a template looks up, with the line of each first use.
 
     Raises:
         TemplateSyntaxError: it cannot be used; `RowTemplate` finds most faults, and this all.
     """
     parsed = ParsedTemplate(source)
     parsed.compile()
-    return parsed.variables
+    return {name: parsed.lines.get(name, 1) for name in parsed.variables}
 
 
 def is_template_word(name: str) -> bool:

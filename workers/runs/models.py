@@ -93,6 +93,7 @@ class WorkflowModels:
         resolver: the process's factory of resource keys.
         group: who asks, for the fair queue: the run, usually.
         environ: where the keys are.
+        chat_domain: whose windows calls of `chat` take.
 
     Raises:
         ConfigurationError: a model names no provider, or a provider's key is not set or no key.
@@ -107,6 +108,7 @@ class WorkflowModels:
         resolver: RequestResourceResolver,
         group: RequestGroupSpec | None = None,
         environ: Mapping[str, str] | None = None,
+        chat_domain: RequestDomain = RequestDomain.CHAT,
     ) -> None:
         environ = os.environ if environ is None else environ
         self._executor = executor
@@ -123,7 +125,7 @@ class WorkflowModels:
             self._models[alias] = _Model(
                 spec=spec,
                 resource=resolver.resolve(
-                    spec.provider, spec.model, RequestDomain.CHAT, model_alias=alias
+                    spec.provider, spec.model, chat_domain, model_alias=alias
                 ),
                 client=_client_of(clients, spec.provider, provider, environ),
                 base_url=provider.base_url,

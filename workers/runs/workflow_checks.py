@@ -1,101 +1,110 @@
-"""What must hold between the parts of a workflow, and what follows from it (spec 05)."""
+"""What must hold between the parts of a workflow, and what follows from it (spec 05).
+
+Each check notes what is wrong and goes on, so that a person is told all of it at once.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from graphlib import CycleError, TopologicalSorter
 from typing import Final
 
 from jinja2 import TemplateSyntaxError
 
-from forebay.contracts.workflow import ColumnScope, PlannedColumn, WorkflowSpec
-from forebay.contracts.workflow_columns import ChatColumn, LlmStructuredColumn, SeedColumn
+from forebay.contracts.workflow import ColumnScope, PlannedColumn
+from forebay.contracts.workflow_columns import (
+    ChatColumn,
+    ColumnSpec,
+    LlmStructuredColumn,
+    SeedColumn,
+)
 from forebay.workers.evaluation.evaluator import EvaluationFailed
 from forebay.workers.generators.llm_structured import check_schema
 from forebay.workers.generators.templates import check_template, is_template_word
-from forebay.workers.runs.workflow_places import Place, WorkflowFile, suggestion
+from forebay.workers.runs.workflow_draft import Draft
+from forebay.workers.runs.workflow_places import Mistakes, Place, suggestion
 
 OF_ONE_WINDOW: Final = ("quotas", "tuning", "initial_limit")
 """Settings of a model that belong to its provider's model, so that aliases share them."""
 
 
-def check_models(file: WorkflowFile, spec: WorkflowSpec) -> None:
-    """Refuse a model of an unknown provider, a column of an unknown model, and settings at odds.
-
-    Raises:
-        WorkflowError: with the place.
-    """
-    for alias, model in spec.models.items():
-        if model.provider not in spec.providers:
-            remedy = suggestion(model.provider, spec.providers)
-            raise file.refuse(
-                ("models", alias, "provider"), f"unknown provider {model.provider!r}; {remedy}"
-            )
+def check_models(mistakes: Mistakes, draft: Draft) -> None:
+    """Note models of unknown providers, columns of unknown models, and settings at odds."""
+    for alias, model in draft.models.items():
+        if model is None:
+            continue
+        if model.provider not in draft.providers:
+            remedy = suggestion(model.provider, draft.providers)
+            problem = f"unknown provider {model.provider!r}; {remedy}"
+            mistakes.add(("models", alias, "provider"), problem)
         for name in OF_ONE_WINDOW:
-            _check_shared(file, spec, alias, name)
-    for index, column in enumerate(spec.columns):
-        if isinstance(column, ChatColumn) and column.model not in spec.models:
-            remedy = suggestion(column.model, spec.models)
-            raise file.refuse(
-                ("columns", index, "model"), f"unknown model alias {column.model!r}; {remedy}"
-            )
+            _check_shared(mistakes, draft, alias, name)
+    for index, column in enumerate(draft.columns):
+        if isinstance(column, ChatColumn) and column.model not in draft.models:
+            remedy = suggestion(column.model, draft.models)
+            problem = f"unknown model alias {column.model!r}; {remedy}"
+            mistakes.add(("columns", index, "model"), problem)
 
 
-def _check_shared(file: WorkflowFile, spec: WorkflowSpec, alias: str, name: str) -> None:
-    """Refuse a setting that another alias of the same provider's model gives otherwise."""
-    model = spec.models[alias]
+def _check_shared(mistakes: Mistakes, draft: Draft, alias: str, name: str) -> None:
+    """Note a setting that another alias of the same provider's model gives otherwise."""
+    model = draft.models[alias]
     given = getattr(model, name)
-    for other, earlier in spec.models.items():
-        if other == alias or given is None:
+    for other, earlier in draft.models.items():
+        if other == alias or given is None or model is None:
             return
-        is_same = (earlier.provider, earlier.model) == (model.provider, model.model)
+        is_same = earlier and (earlier.provider, earlier.model) == (model.provider, model.model)
         if is_same and getattr(earlier, name) not in (None, given):
-            raise file.refuse(
+            mistakes.add(
                 ("models", alias, name),
                 f"models.{other} gives other {name} to the same provider's model; give both the"
                 " same, or one of them none",
             )
+            return
 
 
-def find_seed(file: WorkflowFile, spec: WorkflowSpec) -> tuple[int, SeedColumn]:
-    """Return the one seed column and its index.
+def find_seed(mistakes: Mistakes, draft: Draft) -> tuple[int, SeedColumn] | None:
+    """Return the one seed column and its index; None where there is none of the right form.
 
-    Raises:
-        WorkflowError: none, so that nothing says how many records there are, or several.
+    Notes where nothing says how many records there are, or several columns do.
     """
     seeds = [
         (index, column)
-        for index, column in enumerate(spec.columns)
+        for index, column in enumerate(draft.columns)
         if isinstance(column, SeedColumn)
     ]
-    if not seeds:
-        raise file.refuse(
-            ("columns",), "no column can be made first; add one with generator = 'seed'"
-        )
-    if len(seeds) > 1:
-        raise file.refuse(
-            ("columns", seeds[1][0], "generator"),
+    if not seeds and all(draft.columns):  # one of a wrong form may be meant as a seed
+        mistakes.add(("columns",), "no column can be made first; add one with generator = 'seed'")
+    for index, _ in seeds[1:]:
+        mistakes.add(
+            ("columns", index, "generator"),
             f"a second seed, columns[{seeds[0][0]}] is one already; join the files into one",
         )
-    return seeds[0]
+    return seeds[0] if seeds else None
 
 
-def plan_columns(file: WorkflowFile, spec: WorkflowSpec) -> tuple[PlannedColumn, ...]:
+def plan_columns(mistakes: Mistakes, draft: Draft) -> list[PlannedColumn | None]:
     """Compile templates and schemas, and find what each column needs.
 
-    Raises:
-        WorkflowError: two columns of one name, a name that templates cannot use, a template or
-            schema that does not compile, an unknown column, or columns that wait for each other.
+    Notes two columns of one name, a name that templates cannot use, a template or schema that does
+    not compile, an unknown column, and columns that wait for each other.
+
+    Returns:
+        Each column in order; None for one of a wrong form.
     """
-    makers = _makers(file, spec)
-    _, seed = find_seed(file, spec)
-    planned = []
-    for index, column in enumerate(spec.columns):
+    makers = _makers(mistakes, draft)
+    seed = next((column for column in draft.columns if isinstance(column, SeedColumn)), None)
+    planned: list[PlannedColumn | None] = []
+    for index, column in enumerate(draft.columns):
+        if column is None:
+            planned.append(None)
+            continue
         if isinstance(column, LlmStructuredColumn):
-            _check_schema(file, index, column)
-        used = _used_columns(file, spec, index, makers)
+            _check_schema(mistakes, index, column)
+        used = _used_columns(mistakes, index, column, makers)
         inputs = tuple(name for name in makers if name in used)
         is_root = isinstance(column, SeedColumn)
-        if not inputs and not is_root:
+        if not inputs and not is_root and seed is not None:
             inputs = seed.names[:1]
         planned.append(
             PlannedColumn(
@@ -105,71 +114,76 @@ def plan_columns(file: WorkflowFile, spec: WorkflowSpec) -> tuple[PlannedColumn,
                 scope=ColumnScope.ROW_GROUP if is_root else ColumnScope.RECORD,
             )
         )
-    _check_cycles(file, planned)
-    return tuple(planned)
+    _check_cycles(mistakes, planned)
+    return planned
 
 
-def _makers(file: WorkflowFile, spec: WorkflowSpec) -> dict[str, int]:
+def _makers(mistakes: Mistakes, draft: Draft) -> dict[str, int]:
     """Return the index of the column that makes each name, in the order of the output."""
     makers: dict[str, int] = {}
-    for index, column in enumerate(spec.columns):
-        for position, name in enumerate(column.outputs):
-            last = ("names", position) if isinstance(column, SeedColumn) else ("name",)
+    for index, names in enumerate(draft.outputs):
+        for position, name in enumerate(names):
+            last = ("name",) if "name" in _keys(mistakes, index) else ("names", position)
             place: Place = ("columns", index, *last)
             if name in makers:
-                raise file.refuse(
-                    place, f"columns[{makers[name]}] makes a column {name!r} already; rename one"
-                )
+                problem = f"columns[{makers[name]}] makes a column {name!r} already; rename one"
+                mistakes.add(place, problem)
+                continue
             if is_template_word(name):
-                raise file.refuse(place, f"templates read {name!r} as their own word; rename it")
+                mistakes.add(place, f"templates read {name!r} as their own word; rename it")
             makers[name] = index
     return makers
 
 
+def _keys(mistakes: Mistakes, index: int) -> Mapping[str, object]:
+    match mistakes.file.document["columns"][index]:
+        case dict() as column:
+            return column
+    return {}
+
+
 def _used_columns(
-    file: WorkflowFile, spec: WorkflowSpec, index: int, makers: dict[str, int]
+    mistakes: Mistakes, index: int, column: ColumnSpec, makers: Mapping[str, int]
 ) -> set[str]:
-    column = spec.columns[index]
-    used: set[str] = set()
+    used = set()
     for position, name in enumerate(column.needs):
-        if name not in makers:
-            remedy = suggestion(name, makers)
-            raise file.refuse(
-                ("columns", index, "needs", position), f"no column makes {name!r}; {remedy}"
-            )
-        used.add(name)
+        if name in makers:
+            used.add(name)
+        else:
+            place: Place = ("columns", index, "needs", position)
+            mistakes.add(place, f"no column makes {name!r}; {suggestion(name, makers)}")
     for field, source in column.templates.items():
-        place: Place = ("columns", index, field)
+        place = ("columns", index, field)
         try:
             variables = check_template(source)
         except TemplateSyntaxError as error:
-            problem = (error.message or "").rstrip(".")
-            raise file.refuse(
-                place, f"template line {error.lineno}: {problem}; correct it there"
-            ) from error
-        for name in sorted(variables):
-            if name not in makers:
-                remedy = suggestion(name, makers)
-                raise file.refuse(place, f"no column makes {name!r}; {remedy}")
-            used.add(name)
+            problem = f"template line {error.lineno}: {(error.message or '').rstrip('.')}"
+            mistakes.add(place, f"{problem}; correct it there", text_line=error.lineno)
+            continue
+        for name, line in sorted(variables.items()):
+            if name in makers:
+                used.add(name)
+            else:
+                where = f"template line {line}: " if "\n" in source.strip() else ""
+                problem = f"{where}no column makes {name!r}; {suggestion(name, makers)}"
+                mistakes.add(place, problem, text_line=line)
     return used
 
 
-def _check_schema(file: WorkflowFile, index: int, column: LlmStructuredColumn) -> None:
+def _check_schema(mistakes: Mistakes, index: int, column: LlmStructuredColumn) -> None:
     try:
         check_schema(column.json_schema)
     except EvaluationFailed as error:
-        raise file.refuse(
+        mistakes.add(
             ("columns", index, "schema"), f"not a usable JSON Schema: {error}; correct it there"
-        ) from error
+        )
 
 
-def _check_cycles(file: WorkflowFile, planned: list[PlannedColumn]) -> None:
-    graph = {index: column.depends_on for index, column in enumerate(planned)}
+def _check_cycles(mistakes: Mistakes, planned: list[PlannedColumn | None]) -> None:
+    graph = {index: column.depends_on for index, column in enumerate(planned) if column}
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
-        cycle = " -> ".join(planned[index].outputs[0] for index in error.args[1])
-        raise file.refuse(
-            ("columns",), f"these wait for each other: {cycle}; take one of the uses out"
-        ) from error
+        waiting = (planned[index] for index in error.args[1])
+        cycle = " -> ".join(column.outputs[0] for column in waiting if column)
+        mistakes.add(("columns",), f"these wait for each other: {cycle}; take one of the uses out")

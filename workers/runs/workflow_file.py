@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
@@ -13,11 +12,20 @@ from pydantic import ValidationError
 from forebay.contracts.checks import shown
 from forebay.contracts.errors import WorkflowError
 from forebay.contracts.runs import RUN_NUMBER_DIGITS
-from forebay.contracts.workflow import OutputSpec, ProviderSpec, SeedFile, Workflow, WorkflowSpec
+from forebay.contracts.workflow import (
+    OutputSpec,
+    PlannedColumn,
+    ProviderSpec,
+    SeedFile,
+    Workflow,
+    WorkflowSpec,
+)
+from forebay.contracts.workflow_columns import SeedColumn
 from forebay.workers.generators.seed_file import describe_seed
 from forebay.workers.runs.files import RunFiles
 from forebay.workers.runs.workflow_checks import check_models, find_seed, plan_columns
-from forebay.workers.runs.workflow_places import Place, WorkflowFile
+from forebay.workers.runs.workflow_draft import Draft, read_draft
+from forebay.workers.runs.workflow_places import Mistakes, Place
 from forebay.workers.runs.workflow_reading import read_document
 
 
@@ -33,50 +41,64 @@ def load_workflow(path: Path | str, *, environ: Mapping[str, str]) -> Workflow:
         from the current directory.
 
     Raises:
-        WorkflowError: one sentence with the place, what was expected and the remedy.
+        WorkflowError: all mistakes, a sentence each: place, what was expected and the remedy.
         ConfigurationError: YAML, and PyYAML is not installed.
     """
-    file = read_document(Path(path))
-    _check_utf8(file, (), file.path.absolute())
-    try:
-        # Strict and by way of JSON: no text is taken for a number, and lists become tuples.
-        spec = WorkflowSpec.model_validate_json(json.dumps(file.document), strict=True)
-    except ValidationError as error:
-        # The cause would print what was written, which may be a key.
-        raise file.refuse_form(error) from None
-    check_models(file, spec)
-    planned = plan_columns(file, spec)
-    seed_index, seed = _describe_seed(file, spec)
-    output = _resolve_output(file, spec, seed)
-    columns = list(planned)
-    resolved = spec.columns[seed_index].model_copy(update={"path": seed.path})
-    columns[seed_index] = planned[seed_index].model_copy(update={"spec": resolved})
-    workflow = Workflow(
-        **{name: getattr(spec, name) for name in WorkflowSpec.model_fields if name != "columns"}
-        | {"output": output},
+    mistakes = Mistakes(read_document(Path(path)))
+    file = mistakes.file.path
+    if not _check_utf8(mistakes, (), file.absolute()):
+        mistakes.raise_any()  # as the seed's path has the same folder
+    draft = read_draft(mistakes)
+    check_models(mistakes, draft)
+    planned = plan_columns(mistakes, draft)
+    found = find_seed(mistakes, draft)
+    seed = _describe_seed(mistakes, *found) if found else None
+    output = _resolve_output(mistakes, draft, seed)
+    _check_environment(mistakes, draft, environ)
+    mistakes.raise_any()
+    return apply_addresses(_resolved(draft, planned, found, seed, output, file), environ=environ)
+
+
+def _resolved(
+    draft: Draft,
+    planned: list[PlannedColumn | None],
+    found: tuple[int, SeedColumn] | None,
+    seed: SeedFile | None,
+    output: OutputSpec | None,
+    file: Path,
+) -> Workflow:
+    """Return the workflow of a draft in which no mistake was found."""
+    columns = [column for column in planned if column is not None]
+    if draft.spec is None or found is None or seed is None:
+        raise WorkflowError(f"{file}: its mistakes were not told; please report this.")
+    index, column = found
+    resolved = column.model_copy(update={"path": seed.path})
+    columns[index] = columns[index].model_copy(update={"spec": resolved})
+    names = (name for name in WorkflowSpec.model_fields if name != "columns")
+    return Workflow(
+        **{name: getattr(draft.spec, name) for name in names} | {"output": output},
         columns=tuple(columns),
         seed=seed,
-        file=str(file.path.absolute()),
+        file=str(file.absolute()),
     )
-    return apply_environment(workflow, environ=environ)
 
 
-def apply_environment(workflow: Workflow, *, environ: Mapping[str, str]) -> Workflow:
-    """Return the workflow as this process must use it: with its own addresses of providers.
-
-    Raises:
-        WorkflowError: such an address is none, or a provider's key is not in the environment.
-    """
-    here = apply_addresses(workflow, environ=environ)
-    for name, provider in here.providers.items():
+def _check_environment(mistakes: Mistakes, draft: Draft, environ: Mapping[str, str]) -> None:
+    """Note keys of providers that are not here, and addresses in the environment that are none."""
+    for name, provider in draft.providers.items():
+        if provider is None:
+            continue
+        try:
+            _provider_here(name, provider, environ)
+        except WorkflowError as error:
+            mistakes.add(("providers", name, "base_url"), str(error))
         key = provider.api_key_env
         if key is not None and not environ.get(key):
-            raise WorkflowError(
-                f"{workflow.file}: providers.{name}.api_key_env: the environment variable {key} is"
-                " not set here; set it to the provider's key, or take this line out if it needs"
-                " none."
+            mistakes.add(
+                ("providers", name, "api_key_env"),
+                f"the environment variable {key} is not set here; set it to the provider's key, or"
+                " take this line out if it needs none",
             )
-    return here
 
 
 def apply_addresses(workflow: Workflow, *, environ: Mapping[str, str]) -> Workflow:
@@ -110,48 +132,51 @@ def _provider_here(name: str, provider: ProviderSpec, environ: Mapping[str, str]
         ) from None
 
 
-def _describe_seed(file: WorkflowFile, spec: WorkflowSpec) -> tuple[int, SeedFile]:
-    index, column = find_seed(file, spec)
-    path = file.path.absolute().parent / _home_expanded(column.path)
+def _describe_seed(mistakes: Mistakes, index: int, column: SeedColumn) -> SeedFile | None:
+    path = mistakes.file.path.absolute().parent / _home_expanded(column.path)
     try:
-        return index, describe_seed(path, column.names)
+        return describe_seed(path, column.names)
     except WorkflowError as error:
-        raise file.refuse(("columns", index, "path"), str(error)) from error
+        mistakes.add(("columns", index, "path"), str(error))
+        return None
 
 
-def _resolve_output(file: WorkflowFile, spec: WorkflowSpec, seed: SeedFile) -> OutputSpec:
-    path = _home_expanded(spec.output.path)
+def _resolve_output(mistakes: Mistakes, draft: Draft, seed: SeedFile | None) -> OutputSpec | None:
+    if draft.output is None:
+        return None
+    path = _home_expanded(draft.output.path)
     place = ("output", "path")
     try:
         path = path.absolute()
     except OSError as error:  # the current directory is gone
-        raise file.refuse(
-            place, f"{path} cannot be reached: {error.strerror}; name another file"
-        ) from error
-    _check_utf8(file, place, path)
-    if not path.name or spec.output.path.endswith("/"):
-        raise file.refuse(place, f"{path} is a folder; name a file in it")
-    files = RunFiles(path, f"{spec.name}-{'0' * RUN_NUMBER_DIGITS}")
-    taken = ((Path(seed.path), "the seed file"), (file.path, "the workflow file"))
+        mistakes.add(place, f"{path} cannot be reached: {error.strerror}; name another file")
+        return None
+    if not _check_utf8(mistakes, place, path):
+        return None
+    if not path.name or draft.output.path.endswith("/"):
+        mistakes.add(place, f"{path} is a folder; name a file in it")
+        return None
+    name = draft.name if draft.spec else "run"  # a wrong name is noted, and may be no file's
+    files = RunFiles(path, f"{name}-{'0' * RUN_NUMBER_DIGITS}")
+    taken = [(Path(seed.path), "the seed file")] if seed else []
     try:
-        problem = files.problem(taken)
+        problem = files.problem([*taken, (mistakes.file.path, "the workflow file")])
     except OSError as error:
-        raise file.refuse(
-            place, f"{shown(str(path))} cannot be reached: {error.strerror}; name another file"
-        ) from error
+        problem = f"{shown(str(path))} cannot be reached: {error.strerror}; name another file"
     if problem is not None:
-        raise file.refuse(place, problem)
+        mistakes.add(place, problem)
     return OutputSpec(path=str(path))
 
 
-def _check_utf8(file: WorkflowFile, place: Place, path: Path) -> None:
-    """Refuse a path that cannot be told to the workers, which is told as JSON."""
+def _check_utf8(mistakes: Mistakes, place: Place, path: Path) -> bool:
+    """Note a path that cannot be told to the workers, which is told as JSON."""
     try:
         str(path).encode()
     except UnicodeEncodeError:
-        raise file.refuse(
-            place, f"the path {path} is not UTF-8; use folders and files whose names are"
-        ) from None
+        problem = f"the path {path} is not UTF-8; use folders and files whose names are"
+        mistakes.add(place, problem)
+        return False
+    return True
 
 
 def _home_expanded(path: str) -> Path:

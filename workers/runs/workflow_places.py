@@ -1,7 +1,8 @@
-"""Where in a workflow file something is wrong, in one sentence (spec 05)."""
+"""Where in a workflow file something is wrong, a sentence a mistake (spec 05)."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -16,6 +17,8 @@ from forebay.contracts.errors import WorkflowError
 from forebay.contracts.settings import RequestAdmissionTuningConfig, RequestQuotas, Settings
 from forebay.contracts.workflow import ModelSpec, OutputSpec, ProviderSpec, WorkflowSpec
 from forebay.contracts.workflow_columns import COLUMN_TYPES
+from forebay.workers.evaluation.evaluator import EvaluationFailed, evaluator
+from forebay.workers.evaluation.limits import DOCUMENT_CPU_SECONDS
 
 Place = tuple[str | int, ...]
 """Keys and indices from the top of the document: ``("columns", 2, "prompt")``."""
@@ -42,28 +45,37 @@ _REMEDIES: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkflowFile:
-    """A workflow file that was read: its path as it was given, and what it says."""
+    """A workflow file that was read.
+
+    Attributes:
+        path: as it was given.
+        document: what it says.
+        kind: ``toml`` or ``yaml``.
+        text: the file, in which lines are found.
+    """
 
     path: Path
     document: Mapping[str, Any]
+    kind: str = "toml"
+    text: str = ""
 
-    def refuse(self, place: Place, problem: str) -> WorkflowError:
-        """Return the error of a place: file, place, the column's name, and what is wrong."""
-        end = "" if problem.endswith((".", "?")) else "."
-        return WorkflowError(f"{self.path}: {self._describe(place)}{problem}{end}")
+    def lines(self) -> Mapping[Place, tuple[int, int]]:
+        """Return the line of each key, and that on which a multi-line text begins, else 0.
 
-    def refuse_form(self, error: ValidationError) -> WorkflowError:
-        """Return the first of pydantic's errors as a sentence, and how many more there are.
-
-        An unknown key goes first: most often it is a misspelling of the key that is missing.
+        Empty where they cannot be found within their bounds.
         """
-        faults = error.errors(include_url=False)
-        faults.sort(key=lambda fault: fault["type"] != "extra_forbidden")
-        place, problem = _form_fault(faults[0])
-        more = f" (and {len(faults) - 1} more)." if len(faults) > 1 else ""
-        return self.refuse(place, problem.removesuffix(".") + more)
+        if not self.text:
+            return {}
+        try:
+            entries = evaluator().evaluate_blocking(
+                "lines", cpu_seconds=DOCUMENT_CPU_SECONDS, kind=self.kind, text=self.text
+            )
+        except EvaluationFailed:
+            return {}
+        return {tuple(place): (line, first) for place, line, first in entries}
 
-    def _describe(self, place: Place) -> str:
+    def describe(self, place: Place) -> str:
+        """Return a place as messages name it: its path, and the name of its column."""
         path = "".join(
             f"[{part}]" if isinstance(part, int) else f".{part}" for part in place
         ).removeprefix(".")
@@ -83,6 +95,74 @@ class WorkflowFile:
                     case {"name": str(name)}:
                         return name
         return None
+
+
+class Mistakes:
+    """What is wrong with a workflow file, collected so that a person is told all of it at once.
+
+    Args:
+        file: the workflow file.
+    """
+
+    def __init__(self, file: WorkflowFile) -> None:
+        self.file = file
+        self._found: list[tuple[Place, int, str]] = []
+
+    def add(self, place: Place, problem: str, *, text_line: int = 0) -> None:
+        """Note a mistake.
+
+        Args:
+            place: keys and indices that lead to it.
+            problem: what is wrong, what was expected, and the remedy; without a last full stop.
+            text_line: the line within the text at that place, from 1; 0 where that is none.
+        """
+        self._found.append((place, text_line, problem))
+
+    def add_form(self, error: ValidationError) -> None:
+        """Note each of pydantic's errors; a key that is missing, being misspelt, only once."""
+        found = [_form_fault(fault) for fault in error.errors(include_url=False)]
+        misspelt = {
+            (*place[:-1], match[1])
+            for place, problem in found
+            if (match := re.fullmatch(r"unknown key; did you mean '(.*)'\?", problem))
+        }
+        for place, problem in found:
+            if place not in misspelt or problem != _SENTENCES["missing"]:
+                self.add(place, problem)
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def raise_any(self) -> None:
+        """Return if there is no mistake.
+
+        Raises:
+            WorkflowError: each with file, line, place, and what is wrong.
+        """
+        if not self._found:
+            return
+        lines = self.file.lines()
+        told = sorted(
+            (self._line_of(lines, place, text_line), number, self._sentence(place, problem))
+            for number, (place, text_line, problem) in enumerate(self._found)
+        )
+        raise WorkflowError(
+            *dict.fromkeys(
+                f"{self.file.path}:{line}: {text}" if line else f"{self.file.path}: {text}"
+                for line, _, text in told
+            )
+        )
+
+    def _sentence(self, place: Place, problem: str) -> str:
+        end = "" if problem.endswith((".", "?")) else "."
+        return f"{self.file.describe(place)}{problem}{end}"
+
+    def _line_of(self, lines: Mapping[Place, tuple[int, int]], place: Place, text_line: int) -> int:
+        if text_line and lines.get(place, (0, 0))[1]:
+            return lines[place][1] + text_line - 1
+        while place and place not in lines:
+            place = place[:-1]
+        return lines[place][0] if place else 0
 
 
 def suggestion(name: str, options: Iterable[str]) -> str:

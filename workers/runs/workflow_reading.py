@@ -10,7 +10,7 @@ from forebay.contracts.errors import ConfigurationError, WorkflowError
 from forebay.contracts.extras import how_to_install
 from forebay.workers.evaluation.evaluator import EvaluationFailed, evaluator
 from forebay.workers.evaluation.limits import DOCUMENT_CPU_SECONDS
-from forebay.workers.runs.workflow_places import WorkflowFile
+from forebay.workers.runs.workflow_places import Mistakes, WorkflowFile
 
 MOST_FILE_BYTES: Final = 2**20
 
@@ -38,11 +38,18 @@ def read_document(path: Path) -> WorkflowFile:
     except EvaluationFailed as error:
         raise WorkflowError(f"{path}: it cannot be read: {error}; make it smaller.") from None
     document, problem = read["value"], read["problem"]
-    file = WorkflowFile(path=path, document=document if isinstance(document, dict) else {})
+    file = WorkflowFile(
+        path=path,
+        document=document if isinstance(document, dict) else {},
+        kind=kind,
+        text=text if problem is None else "",
+    )
+    mistakes = Mistakes(file)
     if problem is not None:
-        raise file.refuse(tuple(read["place"]), problem)
-    if not isinstance(document, dict):
-        raise file.refuse((), "expected keys and values; start with name = ...")
+        mistakes.add(tuple(read["place"]), problem)
+    elif not isinstance(document, dict):
+        mistakes.add((), "expected keys and values; start with name = ...")
+    mistakes.raise_any()
     return file
 
 

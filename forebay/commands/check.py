@@ -1,0 +1,81 @@
+"""`forebay check`: everything that is wrong with a workflow, before anything of it is paid for."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from forebay.commands.lines import fitted
+from forebay.commands.server_option import url_option
+from forebay.contracts.extras import require_extra
+from forebay.runtime import DEFAULT_URL, run_async, server_url
+
+if TYPE_CHECKING:
+    from forebay.contracts.workflow import PlannedColumn, Workflow
+
+
+@click.command("check")
+@click.argument("workflow", type=click.Path(path_type=Path))
+@click.option(
+    "--check-models", is_flag=True, help="Send one health-check call to each model; it costs."
+)
+@url_option("Server under whose limits those calls are.", default=DEFAULT_URL, show_default=True)
+def check_command(workflow: Path, check_models: bool, url: str) -> None:
+    """Check a workflow file whole, and change nothing.
+
+    Every mistake is told at once, with file, line and key, and with what was expected. The seed
+    file is read to its end, and keys of providers must be in this environment.
+
+    \b
+    Exit codes:
+      0    nothing is wrong
+      1    mistakes, or a model that does not answer
+      2    wrong usage
+    """  # noqa: D301 - click reads that character
+    require_extra("run", "forebay check")
+    from forebay.workers.runs.workflow_file import load_workflow
+
+    loaded = load_workflow(workflow, environ=os.environ)
+    click.echo("\n".join(_lines_of(workflow, loaded)))
+    if check_models and not _models_answer(loaded, url):
+        sys.exit(1)
+
+
+def _lines_of(path: Path, workflow: Workflow) -> list[str]:
+    counts = (
+        f"{workflow.seed.records} records, {len(workflow.columns)} columns,"
+        f" {workflow.row_group_count} row groups"
+    )
+    lines = fitted([f"{path}: no mistake", counts], indent="  ")
+    for column in workflow.columns:
+        lines += fitted(
+            [", ".join(column.outputs), *_parts_of(column, workflow)], first="  ", indent="      "
+        )
+    keys = [provider.api_key_env for provider in workflow.providers.values()]
+    lines += [f"  key {key} is set here" for key in dict.fromkeys(filter(None, keys))]
+    return lines
+
+
+def _parts_of(column: PlannedColumn, workflow: Workflow) -> list[str]:
+    parts: list[str] = [column.spec.generator]
+    if alias := getattr(column.spec, "model", None):
+        model = workflow.models[alias]
+        parts.append(f"model {alias} = {model.provider}/{model.model}")
+    if column.inputs:
+        parts.append(f"needs {', '.join(column.inputs)}")
+    return parts
+
+
+def _models_answer(workflow: Workflow, url: str) -> bool:
+    """Call each model once; say how each answered, and return whether all did."""
+    from forebay.workers.runs.model_checks import check_models_answer
+
+    with server_url(url) as server:
+        checks = run_async(check_models_answer(server, workflow))
+    for check in checks:
+        click.echo(f"  {check.name} {'answers' if check.problem is None else check.problem}")
+    return all(check.problem is None for check in checks)

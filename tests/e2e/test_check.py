@@ -1,0 +1,54 @@
+"""`forebay check`: all mistakes of a workflow at once, and models that answer or do not."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from forebay.commands.check import check_command
+from forebay.mock_provider.server import MockProviderServer
+from forebay.mock_provider.truth import ProviderTruth
+from tests.support_runs import WORKFLOW, forebay, provider_address
+
+
+def test_each_mistake_is_a_line_with_file_line_and_key(tmp_path: Path) -> None:
+    shutil.copy(WORKFLOW.parent / "messages.csv", tmp_path)
+    text = WORKFLOW.read_text().replace("{{ summary }}", "{{ sumary }}")
+    text = text.replace('model = "judge"', 'model = "jugde"')
+    (tmp_path / "flow.toml").write_text(text.replace("buffer_size", "bufer_size"))
+    for command in ("check", "run"):
+        done = forebay(command, "flow.toml", cwd=tmp_path)
+        assert done.returncode == 1
+        assert done.stderr.splitlines() == [
+            "Error: the workflow has 3 mistakes, and nothing was started:",
+            "  flow.toml:5: bufer_size: unknown key; did you mean 'buffer_size'?",
+            (
+                "  flow.toml:53: columns[2].model (column 'triage'): unknown model alias 'jugde';"
+                " did you mean 'judge'?"
+            ),
+            (
+                "  flow.toml:63: columns[2].prompt (column 'triage'): template line 8: no column"
+                " makes 'sumary'; did you mean 'summary'?"
+            ),
+        ]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_health_check_says_of_each_model_whether_it_answers(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [str(WORKFLOW), "--check-models", "--url", redis_url]
+    with MockProviderServer(ProviderTruth(), seed=7) as provider:
+        for name, value in provider_address(provider).items():
+            monkeypatch.setenv(name, value)
+        done = CliRunner().invoke(check_command, words)
+        assert (done.exit_code, done.output.splitlines()[-1]) == (0, "  local/mock-large answers")
+        assert provider.state.counters.ok == 1
+        address = provider.base_url.removeprefix("http://").removesuffix("/v1")
+    done = CliRunner().invoke(check_command, words)
+    assert done.exit_code == 1
+    refused = f"  local/mock-large {address} of local/mock-large refused the connection"
+    assert done.output.splitlines()[-1] == refused
