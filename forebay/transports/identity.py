@@ -17,6 +17,7 @@ from forebay.workers.providers.registry import (
     GENERIC,
     Call,
     PreparedProfile,
+    host_name,
     profile_named,
     profile_of_host,
 )
@@ -38,7 +39,7 @@ class RequestView:
 
     Attributes:
         method: ``GET``, ``POST``, ...
-        host: in lower case, with the port where the URL names one.
+        host: with the port where the URL names one.
         path: as it stands in the URL, without the query.
         body: the JSON object that is sent; None where it is none, or streams and cannot be read
             ahead. Kept out of the repr.
@@ -90,7 +91,7 @@ class HttpResolver:
                     f"providers maps {shown(host)} to {shown(name)}, expected a host such as"
                     " 'gateway.example:8080' and the provider's name; correct it."
                 )
-        self._providers = {host.lower(): name for host, name in (providers or {}).items()}
+        self._providers = {host_name(host): name for host, name in (providers or {}).items()}
         self._resources = RequestResourceResolver()
         self._warned: set[str] = set()
 
@@ -100,8 +101,9 @@ class HttpResolver:
         Raises:
             ConfigurationError: the body names a model that no key can hold.
         """
-        named = self._providers.get(view.host)
-        profile = profile_of_host(view.host) if named is None else profile_named(named)
+        host = host_name(view.host)
+        named = self._providers.get(host)
+        profile = profile_of_host(host) if named is None else profile_named(named)
         is_known = named is not None or profile is not None
         profile = GENERIC if profile is None else profile
         call = profile.call_of(view.method, view.path)
@@ -112,7 +114,7 @@ class HttpResolver:
         if call is None or call.domain is None:
             return None
         if named is None:
-            named = view.host if profile is GENERIC or profile.named_by_host else profile.name
+            named = host if profile is GENERIC or profile.named_by_host else profile.name
         model = _model_of(view, call, profile)
         return self._resources.resolve(named, model, call.domain)
 

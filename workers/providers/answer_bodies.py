@@ -6,7 +6,6 @@ Only counts and short identifiers come out of here, never text: it could quote a
 from __future__ import annotations
 
 import json
-import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, Final
@@ -14,8 +13,10 @@ from typing import Any, Final
 from forebay.contracts.outcomes import TokenUsage
 from forebay.workers.providers.answer_decoding import decoder_of
 from forebay.workers.providers.event_frames import FrameReader
+from forebay.workers.providers.event_lines import EventLines
 from forebay.workers.providers.faults import NO_FAULT, UNNAMED_ERROR, Fault, fault_in, has_error
 from forebay.workers.providers.registry import GENERIC, PreparedProfile
+from forebay.workers.providers.telling import SIGNS_OF_ERROR, TELLING, TELLING_WORDS
 from forebay.workers.providers.token_usage import (
     LONGEST_USAGE,
     NO_COUNTS,
@@ -38,20 +39,7 @@ _MOST_REFUSAL_BYTES: Final = 65_536
 _FRAMES: Final = "application/vnd.amazon.eventstream"
 _EVENTS: Final = "text/event-stream"
 _LINES_OF_JSON: Final = ("ndjson", "jsonl", "jsonlines", "stream+json")
-# A usage or error that is not null: OpenAI puts "usage":null into every chunk but the last. A quote
-# within the model's text is escaped, so no text can look like one of these keys.
-_TELLING: Final = re.compile(
-    rb'"(?:usage|usageMetadata|error|details|x_groq)"\s*:\s*[^n\s]'
-    rb'|"(?:type|event_type)"\s*:\s*"(?:error|message_stop|message-end|stream-end|response\.[a-z]+)"'
-    rb'|"(?:prompt_eval_count|finish_reason)"\s*:\s*(?:[0-9]|"error"|"ERROR")'
-    rb'|"[A-Za-z]+Exception"\s*:'
-)
 _LAST_DATA: Final = b"[DONE]"
-_TELLING_WORDS: Final = (
-    b'"usage" error [DONE] message_stop response.completed response.incomplete usageMetadata'
-    b' prompt_eval_count "details" ERROR xception -end'
-).split()
-_SIGNS_OF_ERROR: Final = (b"rror", b"ERROR", b"xception", b".failed")
 
 
 class AnswerReader:
@@ -76,7 +64,7 @@ class AnswerReader:
         "_counts",
         "_decoded",
         "_decoder",
-        "_event",
+        "_events",
         "_fault",
         "_frames",
         "_has_ended",
@@ -115,7 +103,7 @@ class AnswerReader:
         self._decoded = 0
         self._kept = bytearray()
         self._is_long = False
-        self._event = ""
+        self._events = EventLines()
         self._counts = NO_COUNTS
         self._is_counted = False
         self._fault: Fault | None = None
@@ -124,6 +112,7 @@ class AnswerReader:
     @property
     def has_ended(self) -> bool:
         """Whether the last event of a stream was seen: ``data: [DONE]``, or one of that type."""
+        self._read_last_events(b"")
         return self._has_ended
 
     @property
@@ -185,16 +174,14 @@ class AnswerReader:
             self._read_long()
 
     def _read_kept(self) -> None:
-        if not self._kept:
-            return
-        if not self._is_json:
-            if not self._is_long:  # the last line of a stream, which may end without one
-                event = self._event
-                self._read_lines(bytes(self._kept))
-                self._event = event
+        if self._is_lines:
+            self._read_lines(self._kept)
+        elif not self._is_json and self._frames is None:
+            if not self._is_long:  # the last line of a stream may have no end
+                self._read_last_events(bytes(self._kept))
         elif self._is_long:
             self._read_long()
-        elif self._note(bytes(self._kept)):
+        elif self._kept and self._note(bytes(self._kept)):
             # Kept until it is whole: asked for too early, it is no JSON yet.
             self._kept.clear()
 
@@ -216,7 +203,8 @@ class AnswerReader:
                 self._note_document(document, may_fail=True)
 
     def _take_lines(self, part: bytes) -> None:
-        cut = max(part.rfind(b"\n"), part.rfind(b"\r"))
+        # A carriage return at the end may be half of a line's end.
+        cut = max(part.rfind(b"\n"), part.rfind(b"\r", 0, -1))
         if cut < 0:
             self._keep(part)
             return
@@ -225,47 +213,52 @@ class AnswerReader:
         if self._is_long:
             first, *others = lines.splitlines(keepends=True)
             self._count(counts_within(first, self._profile))
-            self._has_ended |= self._event in self._profile.streams.last
-            self._event = ""
+            self._has_ended |= self._events.name in self._profile.streams.last
+            self._events.end_event()
             lines = b"".join(others)
             self._is_long = False
         # Almost every part of a stream is content alone; these searches are all it costs.
-        if self._event or any(word in lines for word in _TELLING_WORDS):
-            self._read_lines(lines)
+        tells = any(word in lines for word in TELLING_WORDS)
+        if self._is_lines:
+            self._read_lines(lines if tells else b"")
+        elif tells or not self._events.is_left_closed_by(lines):
+            for event in self._events.events(lines):
+                self._take_event(*event)
         self._keep(part[cut + 1 :])
 
-    def _read_lines(self, lines: bytes) -> None:
-        for line in lines.splitlines():
-            if self._is_lines:
-                if _TELLING.search(line):
-                    self._note(line)
-            elif line.startswith(b"event:"):
-                self._event = line[6:].strip().decode(errors="replace")
-            elif line.startswith(b"data:"):
-                if line[5:].strip() == _LAST_DATA:
-                    self._has_ended = True
-                elif self._event in self._profile.streams.failed or _TELLING.search(line):
-                    self._take_data(line[5:].strip())
-                self._event = ""
+    def _read_last_events(self, rest: bytes) -> None:
+        for event in self._events.last_events(rest):
+            self._take_event(*event)
 
-    def _take_data(self, data: bytes) -> None:
-        if not self._note(data) and self._event in self._profile.streams.failed:
+    def _read_lines(self, lines: bytes | bytearray) -> None:
+        for line in lines.splitlines():
+            if TELLING.search(line):
+                self._note(line)
+
+    def _take_event(self, name: str, data: bytes) -> None:
+        is_failed = name in self._profile.streams.failed
+        if data == _LAST_DATA:
+            self._has_ended = True
+        elif not is_failed and not TELLING.search(data):
+            return
+        elif not self._note(data, is_failed=is_failed) and is_failed:
             told = self._fault_in_text(data)  # some gateways break off in plain text
             self._fault = told if told.code else told._replace(code=UNNAMED_ERROR)
 
-    def _note(self, text: bytes) -> bool:
+    def _note(self, text: bytes | bytearray, *, is_failed: bool = False) -> bool:
         """Take what a JSON document tells; return whether it was one."""
         try:
             document = json.loads(text)
         except (ValueError, RecursionError):
             return False
-        may_fail = self._is_refusal or any(sign in text for sign in _SIGNS_OF_ERROR)
+        is_failed |= self._is_refusal
+        may_fail = is_failed or any(sign in text for sign in SIGNS_OF_ERROR)
         # Gemini streams a list unless it is asked for events.
         for one in document if isinstance(document, list) else [document]:
-            self._note_document(one, may_fail=may_fail)
+            self._note_document(one, may_fail=may_fail, is_failed=is_failed)
         return True
 
-    def _note_document(self, document: Any, *, may_fail: bool) -> None:
+    def _note_document(self, document: Any, *, may_fail: bool, is_failed: bool = False) -> None:
         if not isinstance(document, dict):
             return
         profile = self._profile
@@ -274,7 +267,6 @@ class AnswerReader:
             or document.get("event_type") in profile.streams.last
             or document.get("done") is True
         )
-        is_failed = self._is_refusal or self._event in profile.streams.failed
         if is_failed or (may_fail and has_error(document, profile)):
             self._fault = fault_in(document, profile, now=self._clock())
             if self._fault.code is None and not self._is_refusal:

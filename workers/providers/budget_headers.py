@@ -94,7 +94,7 @@ def budgets_told(
     for (_, unit, named_period), values in stated.items():
         reset = values.get("reset", "")
         is_usable = isinstance(reset, str) and 0 < len(reset) <= _LONGEST_RESET
-        seconds = seconds_of(reset, Form.DURATION, now) if is_usable else None
+        seconds = longest_of(reset, Form.DURATION, now) if is_usable else None
         limit = _count(values.get("limit"), 1)
         remaining = _count(values.get("remaining"), 0)
         period = named_period or (None if unit is None else profile.periods.get(unit))
@@ -182,8 +182,18 @@ def _is_daily(
     return _DAILY_FROM_SECONDS < reset * limit / (limit - remaining) <= _LONGEST_PERIOD_SECONDS
 
 
+def longest_of(text: str, form: Form, now: float) -> float | None:
+    """Return the wait that a header tells; of several, as gateways join them, the longest."""
+    seconds = seconds_of(text, form, now)
+    if seconds is not None or "," not in text:
+        return seconds
+    found = (seconds_of(part.strip(), form, now) for part in text.split(","))
+    return max((one for one in found if one is not None), default=None)
+
+
 def _count(text: object, least: int) -> int | None:
-    if not isinstance(text, str) or not _WHOLE.fullmatch(text.strip()):
-        return None
-    value = int(text)
-    return value if least <= value <= MAX_BUDGET else None
+    """Return the number that a header tells; of several, as gateways join them, the smallest."""
+    parts = text.split(",") if isinstance(text, str) else []
+    numbers = [int(part) for part in parts if _WHOLE.fullmatch(part.strip())]
+    usable = [number for number in numbers if least <= number <= MAX_BUDGET]
+    return min(usable, default=None) if len(usable) == len(parts) else None

@@ -176,6 +176,8 @@ class Refusals:
     Attributes:
         places: where in a document an error object is; a list stands for each of its items.
         codes: fields of an error object that hold a code, the most telling first.
+        reasons: fields of an error object whose value goes before all codes, if it is one that a
+            profile knows.
         headers: headers that hold a code.
         overload: codes that mean overload under any status, 2xx too.
         overload_statuses: statuses that mean overload.
@@ -189,6 +191,7 @@ class Refusals:
     source: Source
     places: tuple[str, ...] = ("error",)
     codes: tuple[str, ...] = ("code", "type")
+    reasons: tuple[str, ...] = ()
     headers: tuple[str, ...] = ()
     overload: frozenset[str] = frozenset()
     overload_statuses: frozenset[int] = frozenset()

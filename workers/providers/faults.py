@@ -36,6 +36,12 @@ LONGEST_ERROR_BODY: Final = 65_536
 _CODE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _HTTP_STATUSES: Final = range(100, 600)
 _MESSAGES: Final = ("message", "Message", "detail", "error", "msg", "metadata.raw")
+_REASONS: Final = (
+    "choices.finish_reason",
+    "finish_reason",
+    "delta.finish_reason",
+    "response.finish_reason",
+)
 _MOST_VALUES: Final = 64
 
 
@@ -79,7 +85,7 @@ def fault_in(document: Any, profile: PreparedProfile = GENERIC, *, now: float = 
     if not isinstance(document, Mapping):
         return NO_FAULT
     errors = list(_errors_in(document, profile))
-    code = _code_of(errors, profile)
+    code = _code_of(errors, profile) or next(_known_reasons(document, profile), None)
     text = _text_of(errors)
     if messages.never_fits(text):
         code = REQUEST_TOO_LARGE
@@ -104,12 +110,9 @@ def has_error(document: Mapping[str, Any], profile: PreparedProfile) -> bool:
         "object"
     ) == "error":
         return True
-    if any(place and any(values_at(document, place)) for place in profile.refusals.places):
+    if next(_errors_in_places(document, profile), None) is not None:
         return True
-    if any(isinstance(key, str) and key.endswith("Exception") for key in document):
-        return True
-    reasons = values_at(document, "choices.finish_reason"), values_at(document, "finish_reason")
-    return any(reason in profile.streams.failed_choice for found in reasons for reason in found)
+    return next(_failed_choices(document, profile), None) is not None
 
 
 def values_at(document: Any, path: str) -> Iterator[Any]:
@@ -140,24 +143,50 @@ def _errors_in(
     document: Mapping[str, Any], profile: PreparedProfile
 ) -> Iterator[Mapping[str, Any]]:
     """Yield the error objects of a document, the innermost of a place first."""
-    for place in profile.refusals.places:
-        for found in values_at(document, place) if place else ():
-            if isinstance(found, Mapping):
-                yield found
-    for key, value in document.items():
-        if isinstance(key, str) and key.endswith("Exception"):  # AWS names the error by the key
-            yield {"code": key, **(value if isinstance(value, Mapping) else {})}
+    for found in _errors_in_places(document, profile):
+        if isinstance(found, Mapping):
+            yield found
     if document.get("type") in profile.streams.failed or document.get("type") == "message":
         document = {**document, "type": None}
     yield document
 
 
+def _errors_in_places(document: Mapping[str, Any], profile: PreparedProfile) -> Iterator[Any]:
+    """Yield what stands at the places of errors, if it says anything: a text or an object."""
+    for place in profile.refusals.places:
+        for found in values_at(document, place) if place else ():
+            if any(found.values()) if isinstance(found, Mapping) else found:
+                yield found
+    for key, value in document.items():  # AWS names the error by the key
+        if isinstance(key, str) and key.endswith("Exception") and value is not None:
+            yield {"code": key, **(value if isinstance(value, Mapping) else {})}
+
+
+def _failed_choices(document: Mapping[str, Any], profile: PreparedProfile) -> Iterator[str]:
+    """Yield the reasons for which choices ended that are errors."""
+    for place in _REASONS:
+        for reason in values_at(document, place):
+            if isinstance(reason, str) and reason in profile.streams.failed_choice:
+                yield reason
+
+
+def _known_reasons(document: Mapping[str, Any], profile: PreparedProfile) -> Iterator[str]:
+    """Yield the reasons of failed choices that are codes of the profile."""
+    return (one for one in _failed_choices(document, profile) if one.lower() in profile.known_codes)
+
+
 def _code_of(errors: list[Mapping[str, Any]], profile: PreparedProfile) -> str | None:
-    """Return the most telling code: of an account, else the first name, else a number."""
+    """Return the most telling code: a known reason, of an account, the first name, a number."""
+    refusals = profile.refusals
+    for reason in (
+        value for error in errors for field in refusals.reasons for value in values_at(error, field)
+    ):
+        if isinstance(reason, str) and reason.lower() in profile.known_codes:
+            return reason
     named: list[str] = []
     numbers: list[str] = []
     for error in errors:
-        for field in profile.refusals.codes:
+        for field in refusals.codes:
             for value in values_at(error, field):
                 code = short_code(value)
                 if code is not None:
@@ -165,7 +194,7 @@ def _code_of(errors: list[Mapping[str, Any]], profile: PreparedProfile) -> str |
         if named or numbers:
             break
     codes = named + numbers
-    accounts = (code for code in codes if code.lower() in profile.refusals.account)
+    accounts = (code for code in codes if code.lower() in refusals.account)
     return next(accounts, codes[0] if codes else None)
 
 
@@ -197,6 +226,9 @@ def _budget_of(
             found = messages.budget_in(value) if isinstance(value, str) else None
             if found is not None:
                 return found
+    for named, budget in profile.refusals.budgets:
+        if named == (code or "").lower():
+            return budget
     for pattern, budget in profile.waits.budget_texts:
         if re.search(pattern, text, re.IGNORECASE):
             return budget

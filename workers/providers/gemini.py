@@ -8,13 +8,16 @@ from forebay.contracts.identity import RequestDomain
 from forebay.workers.providers import openai
 from forebay.workers.providers.facts import (
     Body,
+    Budget,
     Endpoint,
     Form,
     Part,
+    Period,
     ProviderProfile,
     Refusals,
     Source,
     Streams,
+    Unit,
     Usage,
     Waits,
 )
@@ -22,6 +25,10 @@ from forebay.workers.providers.facts import (
 _API: Final = Source("PyPI google-genai 3.6.1: google/genai/models.py, types.py")
 _IMAGES: Final = Source("huggingface.co/datasets/JOHNISKING/image-token-cost")
 _LIMITS: Final = Source("www.developersdigest.tech/errors/api/gemini-api/429-quota-exceeded")
+_CODES: Final = Source(
+    "PyPI google-genai 3.6.1; developers.google.com/bid-manager/quotas;"
+    " github.com/googleapis/googleapis: google/api/error_reason.proto"
+)
 _REFUSAL: Final = Source("github.com/continuedev/continue/issues/11681")
 
 _MODEL: Final = r"/(?:models|tunedModels|endpoints)/(?P<model>[^/:]+)"
@@ -78,11 +85,17 @@ USAGE: Final = Usage(
 REFUSALS: Final = Refusals(
     places=("error",),
     codes=("status", "code"),
-    overload=frozenset({"resource_exhausted", "unavailable", "overloaded"}),
+    reasons=("details.reason", "errors.reason"),
+    overload=frozenset({"resource_exhausted", "unavailable", "overloaded"})
+    | {"ratelimitexceeded", "userratelimitexceeded", "rate_limit_exceeded"}
+    | {"quotaexceeded", "dailylimitexceeded"},
     overload_statuses=frozenset({429, 503}),
-    account=frozenset({"permission_denied", "failed_precondition"}),
-    request=frozenset({"invalid_argument", "unauthenticated", "not_found", "out_of_range"}),
-    source=_API,
+    account=frozenset({"permission_denied", "failed_precondition"})
+    | {"accessnotconfigured", "billing_disabled", "service_disabled", "consumer_suspended"},
+    request=frozenset({"invalid_argument", "unauthenticated", "not_found", "out_of_range"})
+    | {"api_key_invalid", "access_token_expired", "keyinvalid"},
+    budgets=(("dailylimitexceeded", Budget(Unit.REQUESTS, Period.DAY)),),
+    source=_CODES,
 )
 
 WAITS: Final = Waits(

@@ -12,8 +12,7 @@ from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from typing import Any, Final
 
-from forebay.workers.providers.budget_headers import exhausted_budget, reset_seconds
-from forebay.workers.providers.durations import seconds_of
+from forebay.workers.providers.budget_headers import exhausted_budget, longest_of, reset_seconds
 from forebay.workers.providers.facts import Budget, Period
 from forebay.workers.providers.faults import Fault
 from forebay.workers.providers.registry import GENERIC, PreparedProfile
@@ -72,7 +71,7 @@ def stated_wait(
     """Return what `retry_after_seconds` returns, however absurd."""
     for name, form in profile.waits.headers:
         value = headers.get(name)
-        seconds = None if value is None else seconds_of(value, form, now)
+        seconds = None if value is None else longest_of(value, form, now)
         if seconds is not None and seconds > 0:
             return seconds
     return None

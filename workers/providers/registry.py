@@ -92,6 +92,7 @@ class PreparedProfile:
         name: the provider's, "" for `GENERIC`.
         named_by_host: see `ProviderProfile`.
         body, usage, refusals, waits, streams: its own facts, then those of all profiles.
+        known_codes: codes of errors that mean something, in lower case.
         periods: of the budgets that headers tell, by unit, where a fact says so.
     """
 
@@ -101,6 +102,7 @@ class PreparedProfile:
         self.body: Body = _joined(provider.body, common.body)
         self.usage: Usage = _joined(provider.usage, common.usage)
         self.refusals: Refusals = _joined(provider.refusals, common.refusals)
+        self.known_codes = self.refusals.overload | self.refusals.account | self.refusals.request
         waits: Waits = _joined(provider.waits, common.waits)
         # The most exact hint counts.
         hints = sorted(waits.headers, key=lambda hint: hint[1] is not Form.MILLISECONDS)
@@ -131,12 +133,28 @@ class _Calls:
 
 
 @lru_cache(_CACHED)
+def host_name(host: str) -> str:
+    """Return a host as windows are named by it, however a URL writes it.
+
+    That is in lower case, without the dot that ends an absolute name, and without the port where a
+    profile knows the host by its name alone: other ports of it are other ways to the same limits.
+    """
+    name, _, port = host.lower().rpartition(":")
+    if not name or ":" in name or not port.isdigit():  # no port, or an IPv6 address
+        return host.lower().rstrip(".")
+    name = name.rstrip(".")
+    return name if _known_as(name) is not None else f"{name}:{port}"
+
+
+@lru_cache(_CACHED)
 def profile_of_host(host: str) -> PreparedProfile | None:
     """Return the profile of a host as it stands in a URL, None for one that nobody knows."""
-    host = host.lower()
-    names = (host, host.partition(":")[0])
+    return _known_as(host_name(host))
+
+
+def _known_as(name: str) -> PreparedProfile | None:
     for profile, patterns in _prepared():
-        if any(pattern.fullmatch(name) for pattern in patterns for name in names):
+        if any(pattern.fullmatch(name) for pattern in patterns):
             return profile
     return None
 
