@@ -11,10 +11,12 @@ from typing import Final, TypeVar
 
 import forebay
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.requests.operating import set_override_cap
+from forebay.coordinator.requests.operating import reset_window, set_override_cap
 from forebay.coordinator.server.examination import examine
 from forebay.coordinator.tasks.controller import TaskAdmissionController
-from forebay.coordinator.tasks.snapshots import pool_lines
+from forebay.coordinator.tasks.operating import set_pool_state
+from forebay.coordinator.tasks.snapshots import audit_pool, pool_lines
+from forebay.workers.arq.pool import JobPool, create_pool
 from tests.contract.chat_domain import CHAT, MODEL, item
 from tests.support_proxy import FaultyProxy
 from tests.support_tasks import task
@@ -64,6 +66,7 @@ class Caller:
     coordinator: Coordinator
     requests: forebay.AdaptiveRequestAdmissionController
     tasks: TaskAdmissionController
+    jobs: JobPool
     lease: forebay.RequestAdmissionLease
 
     async def connect(self) -> None:
@@ -99,6 +102,20 @@ CALLS: Final[dict[str, Callable[[Caller], Awaitable[object]]]] = {
         timeout_seconds=caller.settings.call_timeout_seconds,
     ),
     "an operator's cap": lambda caller: set_override_cap(caller.coordinator, MODEL, 3),
+    "acquire, from a thread": lambda caller: asyncio.to_thread(
+        caller.requests.acquire_sync, item()
+    ),
+    "a pool's limit": lambda caller: caller.tasks.set_limit("gpu", 2),
+    "a pool's state": lambda caller: set_pool_state(caller.coordinator, "default", "paused"),
+    "a pool's queue": lambda caller: caller.tasks.queue.view(),
+    "a pool's audit": lambda caller: audit_pool(caller.coordinator, "default"),
+    "a window's reset": lambda caller: reset_window(caller.coordinator, CHAT),
+    "enqueue_job": lambda caller: caller.jobs.enqueue_job("add", 1),
+    "a job's status": lambda caller: caller.jobs.job("one").status(),
+    "a job's result": lambda caller: caller.jobs.job("one").result_info(),
+    "a job's info": lambda caller: caller.jobs.job("one").info(),
+    "the jobs of a pool": lambda caller: caller.jobs.queued_jobs(),
+    "the results of a pool": lambda caller: caller.jobs.all_job_results(),
 }
 """By name, what is called; ``leave`` is called last of all."""
 
@@ -115,13 +132,17 @@ async def caller_behind(
     proxy: FaultyProxy, settings: forebay.MemberSettings
 ) -> AsyncIterator[Caller]:
     """Open a caller, and let it be served once."""
-    async with await Coordinator.open(proxy.url, settings) as coordinator:
+    async with (
+        await Coordinator.open(proxy.url, settings) as coordinator,
+        await create_pool(proxy.url, settings=settings) as jobs,
+    ):
         requests = forebay.AdaptiveRequestAdmissionController(coordinator)
         tasks = TaskAdmissionController(coordinator, "default")
         try:
             # However loaded this machine is: deadlines are short here.
             await _tried(lambda: requests.register(MODEL, "main", 4))
             await _tried(lambda: tasks.queue.submit(task("first")))
+            await _tried(lambda: jobs.enqueue_job("add", 1, _job_id="one"))
             lease = await _tried(lambda: requests.acquire(item()))
             await _tried(lambda: requests.pressure.snapshot(CHAT))
             yield Caller(
@@ -130,6 +151,7 @@ async def caller_behind(
                 coordinator=coordinator,
                 requests=requests,
                 tasks=tasks,
+                jobs=jobs,
                 lease=lease,
             )
         finally:

@@ -40,7 +40,7 @@ class ForebayJobs:
         coordinator = await Coordinator.open(url)
         controller = TaskAdmissionController(coordinator)
         await controller.set_limit(SUBMISSION, 10_000)
-        pool = ForebayArqRedis(controller, coordinator.client.connection_pool)
+        pool = ForebayArqRedis(controller, coordinator)
 
         async def submit(number: int) -> None:
             await pool.enqueue_job("noop", _group=GROUPS[number % len(GROUPS)])

@@ -1,4 +1,4 @@
-"""redis-py's asyncio connections, which lose no cancellation (spec 06).
+"""redis-py's asyncio connections, which lose no cancellation and wait for no resolver (spec 06).
 
 Up to Python 3.11 `asyncio.wait_for`, in which redis-py sends a command, returns what it waited for
 where that is done, and a cancellation of that very moment is forgotten. Whoever cancels a task
@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 import redis.asyncio as aioredis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.sentinel import SentinelManagedConnection
 
 from forebay.coordinator.server.address import Transport
+from forebay.coordinator.server.host_names import addresses_of
 
 
 class _Cancellable(AbstractConnection):
@@ -37,15 +38,46 @@ class _Cancellable(AbstractConnection):
             raise asyncio.CancelledError
 
 
-class _TcpConnection(_Cancellable, aioredis.Connection):
+class _ByHostName(_Cancellable):
+    """Looks its host up as `addresses_of` does, and tries one address after another."""
+
+    host: str
+    _address: str | None = None
+
+    def _connection_arguments(self) -> Mapping[str, Any]:
+        arguments = {**super()._connection_arguments(), "host": self._address}  # type: ignore[misc] # redis-py's
+        if "ssl" in arguments:
+            arguments["server_hostname"] = self.host  # the certificate's, which names no address
+        return arguments
+
+    async def _connect(self) -> None:
+        """Do as redis-py does.
+
+        Raises:
+            OSError: the name is not known, or none of its addresses takes a connection.
+        """
+        async with asyncio.timeout(self.socket_connect_timeout):
+            addresses = await addresses_of(self.host)
+        failure: OSError = OSError(f"the name {self.host} has no address")
+        for self._address in addresses:
+            try:
+                await super()._connect()  # type: ignore[safe-super, no-untyped-call] # redis-py's
+            except OSError as error:
+                failure = error
+            else:
+                return
+        raise failure
+
+
+class TcpConnection(_ByHostName, aioredis.Connection):
+    """A connection to a server by host and port."""
+
+
+class _TlsConnection(_ByHostName, aioredis.SSLConnection):
     pass
 
 
-class _TlsConnection(_Cancellable, aioredis.SSLConnection):
-    pass
-
-
-class _SentinelConnection(_Cancellable, SentinelManagedConnection):
+class _SentinelConnection(_ByHostName, SentinelManagedConnection):
     pass
 
 
@@ -54,7 +86,7 @@ class _UnixConnection(_Cancellable, aioredis.UnixDomainSocketConnection):
 
 
 ASYNC_CONNECTIONS: Final[Mapping[Transport, type[AbstractConnection]]] = {
-    "tcp": _TcpConnection,
+    "tcp": TcpConnection,
     "tls": _TlsConnection,
     "unix": _UnixConnection,
     "sentinel": _SentinelConnection,

@@ -59,6 +59,12 @@ def is_passing(error: ResponseError) -> bool:
     )
 
 
+def is_away(error: RedisError | OSError) -> bool:
+    """Whether an error tells that the server does not answer, or cannot serve now."""
+    is_connection = isinstance(error, RedisConnectionError | RedisTimeoutError | OSError)
+    return is_connection or (isinstance(error, ResponseError) and is_passing(error))
+
+
 def may_be_of_other_code(error: ResponseError) -> bool:
     """Whether an error reply is none that this version's scripts or their server are known for."""
     is_known = isinstance(error, NoPermissionError | OutOfMemoryError | ReadOnlyError)

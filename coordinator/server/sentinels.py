@@ -19,6 +19,7 @@ from redis.exceptions import RedisError
 from redis.sentinel import Sentinel, SentinelConnectionPool
 
 from forebay.coordinator.server.address import SentinelAddress, ServerAddress
+from forebay.coordinator.server.async_connections import TcpConnection
 
 SENTINEL_TIMEOUT_SECONDS: Final = 1.0
 """Bound of connecting to one Sentinel, and of one wait for its answer."""
@@ -26,6 +27,11 @@ SENTINEL_TIMEOUT_SECONDS: Final = 1.0
 
 class _AsyncSentinels(AsyncSentinel):
     """Asks all Sentinels at once; a silent one, as on the primary's machine, delays nothing."""
+
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **settings)  # type: ignore[no-untyped-call] # redis-py's
+        for sentinel in self.sentinels:
+            sentinel.connection_pool.connection_class = TcpConnection
 
     async def discover_master(self, service_name: str) -> tuple[str, int]:
         """Return host and port of the primary, as the first Sentinel to answer names it.

@@ -190,7 +190,7 @@ def _check_health(url: str | None, pool: str | None, settings: Mapping[str, Any]
     """
     name = pool_of(pool, settings)
     key = HealthKeys.of(name, settings).own
-    found = read_health(address_of(url, settings), key)
+    found = run_async(read_health(address_of(url, settings), key))
     if found is None:
         raise CoordinatorError(
             f"no worker of pool {name} has a health record under {key}, expected one that is at"

@@ -285,3 +285,20 @@ async def test_an_old_server_is_refused_when_it_is_asked():
 def test_each_kind_of_failure_has_its_typed_error(error, expected):
     address = TcpAddress(host="example.org")
     assert type(connection_error(error, address, "trying")) is expected
+
+
+async def test_each_address_of_a_host_is_tried(monkeypatch):
+    async def answer(reader, writer):
+        while await reader.read(4096):
+            writer.write(b"+PONG\r\n")
+        writer.close()
+
+    listening = await asyncio.start_server(answer, "127.0.0.1", 0)
+    port = listening.sockets[0].getsockname()[1]
+
+    def two(*_, **__):
+        return [(0, 0, 0, "", (host, 0)) for host in ("127.0.0.2", "127.0.0.1")]
+
+    monkeypatch.setattr(socket, "getaddrinfo", two)
+    async with listening, open_async(parse_url(f"redis://redis.invalid:{port}")) as client:
+        assert await client.ping()

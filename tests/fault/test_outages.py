@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import redis
 
 import forebay
+from forebay.workers.arq.health import read_health
 from tests.support_outages import CALLS, FAULTS, Caller, caller_behind, measured
 from tests.support_proxy import FaultyProxy
 from tests.support_scene import PATIENCE_SECONDS
@@ -53,24 +58,66 @@ async def test_a_release_that_a_full_server_refuses_is_repeated_with_pauses(
         }
 
 
-async def test_a_name_that_nobody_resolves_ends_a_call_in_time(
+@pytest.fixture
+def silent_resolver(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let every look-up of a name wait until the test is over."""
+    is_over = threading.Event()
+
+    def wait(*_: Any, **__: Any) -> Any:
+        is_over.wait()
+        raise socket.gaierror(-3, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(socket, "getaddrinfo", wait)
+    yield
+    is_over.set()
+
+
+NOWHERE = "redis://redis.invalid"
+
+
+async def _connect() -> None:
+    async with forebay.connect(NOWHERE, SETTINGS):
+        pass
+
+
+@pytest.mark.usefixtures("silent_resolver")
+def test_a_resolver_that_says_nothing_holds_up_no_call_and_no_end_of_a_loop() -> None:
+    calls = (
+        _connect,
+        lambda: forebay.create_pool(NOWHERE, settings=SETTINGS),
+        lambda: read_health(NOWHERE, "key"),
+    )
+    for call in calls:
+        with pytest.raises(forebay.CoordinatorUnavailable):
+            asyncio.run(call())
+    with pytest.raises(forebay.CoordinatorUnavailable), forebay.connect(NOWHERE, SETTINGS):
+        pass
+
+
+async def test_a_name_that_is_not_known_ends_a_call_in_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def never(*_: Any, **__: Any) -> Any:
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", never)
-
-    async def connect() -> None:
-        async with forebay.connect("redis://redis.invalid", SETTINGS):
-            pass
-
-    end = await measured(connect(), PATIENCE_SECONDS)
-    assert end.how is forebay.CoordinatorUnavailable
-
-    async def fails(*_: Any, **__: Any) -> Any:
+    def fails(*_: Any, **__: Any) -> Any:
         raise socket.gaierror(-2, "Name or service not known")
 
-    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", fails)
-    end = await measured(connect(), PATIENCE_SECONDS)
+    monkeypatch.setattr(socket, "getaddrinfo", fails)
+    end = await measured(_connect(), PATIENCE_SECONDS)
     assert end.how is forebay.CoordinatorUnavailable
+
+
+ARQS = ("enqueue_job", "a job's status", "a job's result", "a job's info", "the jobs of a pool",
+        "the results of a pool")  # fmt: skip
+
+
+@pytest.mark.parametrize("fault", [
+    "it is gone", "it accepts, and says nothing (SIGSTOP, a network that swallows)",
+    "a busy script", "another password",
+])  # fmt: skip
+async def test_commands_of_arqs_end_as_calls_do(redis_url: str, fault: str) -> None:
+    async with FaultyProxy(redis_url) as proxy, caller_behind(proxy, SETTINGS) as caller:
+        FAULTS[fault](proxy)
+        for name in ARQS:
+            end = await measured(CALLS[name](caller), PATIENCE_SECONDS)
+            assert issubclass(end.how, forebay.CoordinatorUnavailable), name
+        with pytest.raises(redis.ConnectionError, match=re.escape(proxy.url)):  # as arq's would
+            await caller.jobs.get("key")

@@ -7,6 +7,7 @@ looks under the key of the settings' queue, so the record is copied there.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,9 +17,10 @@ from arq.constants import default_queue_name, health_check_key_suffix
 from redis.exceptions import RedisError, ResponseError
 
 from forebay.contracts.errors import CoordinatorUnavailable
+from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.logs import Logger
-from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.connections import open_async
 from forebay.coordinator.server.urls import parse_url
 
 log = Logger("forebay.worker")
@@ -89,20 +91,25 @@ class HealthRecord:
                 await client.delete(key)
 
 
-def read_health(url: str, key: str) -> str | None:
+async def read_health(url: str, key: str) -> str | None:
     """Return the health record of the worker that wrote last; None where there is none.
 
     Raises:
         ConfigurationError: the URL is wrong.
-        CoordinatorUnavailable: the server cannot be used.
+        CoordinatorUnavailable: the server cannot be used, or does not answer within a call's
+            deadline.
     """
     address = parse_url(url)
-    with open_sync(address) as client:
-        try:
-            found = client.get(key)
-        except (RedisError, OSError) as error:
-            raise CoordinatorUnavailable(
-                f"the health record {key} at {address} cannot be read ({error}), expected a server"
-                " that answers and a text there; start the server, or correct --url and the key."
-            ) from error
+    try:
+        async with (
+            asyncio.timeout(MemberSettings().call_timeout_seconds),
+            open_async(address) as client,
+        ):
+            found = await client.get(key)
+    except (RedisError, OSError) as error:
+        cause = str(error) or type(error).__name__
+        raise CoordinatorUnavailable(
+            f"the health record {key} at {address} cannot be read ({cause}), expected a server"
+            " that answers and a text there; start the server, or correct --url and the key."
+        ) from error
     return found.decode(errors="backslashreplace") if isinstance(found, bytes) else None

@@ -31,12 +31,7 @@ class JobPool(ForebayArqRedis):
     ) -> None:
         self._coordinator = coordinator
         self.tasks = TaskAdmissionController(coordinator, pool)
-        super().__init__(
-            self.tasks,
-            coordinator.client.connection_pool,
-            serializer,
-            expires_extra_ms=expires_extra_ms,
-        )
+        super().__init__(self.tasks, coordinator, serializer, expires_extra_ms=expires_extra_ms)
 
     async def __aenter__(self) -> Self:
         return self

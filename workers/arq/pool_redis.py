@@ -26,7 +26,9 @@ from forebay.contracts.checks import (
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import SUBMISSION, TaskGroupKey, TaskGroupKind, TaskGroupSpec
 from forebay.contracts.tasks import SchedulableTask, SchedulerResourceRequest
+from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.tasks.controller import TaskAdmissionController
+from forebay.workers.arq.bounds import Bounds
 from forebay.workers.arq.job import find_jobs_on_pools
 from forebay.workers.arq.opening import OpeningPipeline, opening_of_job
 from forebay.workers.arq.serialization import JSON, JobSerializer
@@ -49,7 +51,7 @@ class ForebayArqRedis(ArqRedis):
 
     Args:
         controller: the pool.
-        connection_pool: where single commands go.
+        coordinator: over whose connections commands go, within the deadline of a call.
         serializer: of jobs and results.
         expires_extra_ms: as arq's, how long after its time a job expires that says no ``_expires``;
             None for never.
@@ -64,7 +66,7 @@ class ForebayArqRedis(ArqRedis):
     def __init__(
         self,
         controller: TaskAdmissionController,
-        connection_pool: Any,
+        coordinator: Coordinator,
         serializer: JobSerializer = JSON,
         *,
         expires_extra_ms: int | None = None,
@@ -72,7 +74,7 @@ class ForebayArqRedis(ArqRedis):
         if expires_extra_ms is not None:
             check_cap("expires_extra_ms", expires_extra_ms, round(MAX_SPAN_SECONDS * 1000))
         super().__init__(
-            pool_or_conn=connection_pool,
+            pool_or_conn=coordinator.client.connection_pool,
             job_serializer=serializer.dump,
             job_deserializer=serializer.load,
             default_queue_name=controller.keys["queue"],
@@ -81,6 +83,7 @@ class ForebayArqRedis(ArqRedis):
         self._controller = controller
         self._serializer = serializer
         self.stored = StoredJobs(serializer)
+        self._bounds = Bounds(coordinator.address, coordinator.settings)
 
     def job(self, job_id: str) -> Job:
         """Return arq's ``Job`` of this pool: status, result, info and abort.
@@ -103,9 +106,10 @@ class ForebayArqRedis(ArqRedis):
 
         Raises:
             JobUnreadable: what was read of a job or result is not what this pool writes.
+            PoolUnavailable: the server did not answer within the deadline of a call.
         """
         try:
-            reply = await super().execute_command(*args, **options)  # type: ignore[no-untyped-call] # redis-py's
+            reply = await self._bounds.run(super().execute_command(*args, **options))  # type: ignore[no-untyped-call] # redis-py's
         except ResponseError as error:
             self.stored.refuse(args, error)
             raise
@@ -122,6 +126,7 @@ class ForebayArqRedis(ArqRedis):
             made = super().pipeline(*args, **kwargs)
             return JobPipeline(
                 self.stored,
+                self._bounds,
                 made.connection_pool,
                 made.response_callbacks,
                 made.is_transaction,

@@ -20,6 +20,7 @@ from redis.exceptions import ResponseError
 from forebay.contracts.checks import shown
 from forebay.contracts.errors import ConfigurationError, JobUnreadable
 from forebay.coordinator.logs import Logger
+from forebay.workers.arq.bounds import Bounds
 from forebay.workers.arq.serialization import Decoded, JobSerializer
 
 _LATEST_MS: Final = 253_402_300_799_999
@@ -134,17 +135,19 @@ class JobPipeline(Pipeline):
 
     Args:
         jobs: reads them.
+        bounds: end each call within its deadline.
         arguments: redis-py's own.
     """
 
-    def __init__(self, jobs: StoredJobs, *arguments: Any) -> None:
+    def __init__(self, jobs: StoredJobs, bounds: Bounds, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._jobs = jobs
+        self._bounds = bounds
 
     async def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
         """Run a command at once."""
         try:
-            reply = await super().immediate_execute_command(*args, **options)  # type: ignore[no-untyped-call] # redis-py's
+            reply = await self._bounds.run(super().immediate_execute_command(*args, **options))  # type: ignore[no-untyped-call] # redis-py's
         except ResponseError as error:
             self._jobs.refuse(args, error)
             raise
@@ -155,7 +158,11 @@ class JobPipeline(Pipeline):
 
         Raises:
             JobUnreadable: a job or result in them is not what this pool writes.
+            PoolUnavailable: the server did not answer within the deadline of a call.
         """
+        return await self._bounds.run(self._execute(raise_on_error))
+
+    async def _execute(self, raise_on_error: bool) -> list[Any]:
         staged = list(self.command_stack)
         replies = await super().execute(raise_on_error=False)
         if len(staged) != len(replies):

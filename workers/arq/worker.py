@@ -94,7 +94,7 @@ class ForebayWorker(ContainedWorker):
         self._ends = JobEnds()
         jobs = ForebayArqRedis(
             self.tasks_admission,
-            coordinator.client.connection_pool,
+            coordinator,
             chosen,
             expires_extra_ms=settings.get("expires_extra_ms"),
         )
