@@ -14,7 +14,7 @@ ARGUMENT_COUNTS: Final = {
     "learn": 4,
     "leave": 0,
     "sweep": 0,
-    "share": 0,
+    "share": 1,
 }
 Reply = Any
 """What hiredis makes of a reply; an error reply is a value too."""

@@ -117,7 +117,9 @@ class Sweep:
 
 @dataclass(frozen=True, slots=True)
 class AskShare:
-    """Ask for the member's part."""
+    """Ask for the member's share, with the ticket of the last reply that it has."""
+
+    known: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,7 +183,7 @@ def encode(op: Op) -> Sequence[str | int | bytes]:  # noqa: PLR0911 - one per op
         case Sweep():
             return ("sweep",)
         case AskShare():
-            return registering.AskShare().encode()
+            return registering.AskShare(op.known).encode()
         case _:
             assert_never(op)
 

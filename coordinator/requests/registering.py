@@ -85,13 +85,19 @@ class Sweep(Operation[float | None]):
 
 @dataclass(frozen=True, slots=True)
 class AskShare(Operation[Share]):
-    """Asks for this member's part, should the server go away (docs/adr/0024)."""
+    """Asks for this member's share of the window, should the server go away (docs/adr/0024).
+
+    Attributes:
+        known: the ticket of the last reply that this member has of its membership; 0 for none.
+    """
+
+    known: int
 
     needs_memory: ClassVar[bool] = False
     outlives_membership: ClassVar[bool] = False
 
     def encode(self) -> Args:
-        return ("share",)
+        return ("share", self.known)
 
     def decode(self, reply: Reply) -> Share:
         return decode_share(reply.terms)

@@ -42,11 +42,15 @@ class ShareWatch:
         """Return what asks first in a new membership; parts of earlier ones are none any more."""
         self.membership = membership
         self.told = None
-        return [(AskShare(), partial(self._take, SHORTEST_PAUSE_SECONDS))]
+        return [(AskShare(0), partial(self._take, SHORTEST_PAUSE_SECONDS))]
 
     def ask(self, pause: float = SHORTEST_PAUSE_SECONDS) -> None:
         """Ask with the next call, as this member has registered or another one has entered."""
-        self._session.submit(AskShare(), partial(self._take, pause))
+        self._session.submit(self._question, partial(self._take, pause))
+
+    def _question(self) -> AskShare:
+        """Return the question, made when it leaves: it tells which reply this member has."""
+        return AskShare(self.told[0].ticket if self.told is not None else 0)
 
     def close(self) -> None:
         """Ask no more."""
@@ -55,9 +59,18 @@ class ShareWatch:
             self._timer.cancel()
 
     def _take(self, pause: float, outcome: Outcome[Share]) -> bool:
-        """Keep a part; ask again soon where it is 0 as others were not told of this member yet."""
+        """Keep a part, and ask again: at once where others wait to know that it arrived.
+
+        It is 0, and asked for soon again, while others may not count this member yet.
+        """
+        earlier = self.told and self.told[0]
         if isinstance(outcome, Share):
             self.told = outcome, self._loop.time()
+            if earlier is not None and (outcome.members, outcome.rank) != (
+                earlier.members,
+                earlier.rank,
+            ):
+                self.ask()
         if self.membership is not None:
             interval = self.membership.ttl_seconds / 3
             is_new = isinstance(outcome, Share) and not outcome.is_entitled

@@ -61,14 +61,16 @@ class Share:
     """A shard's reply to a member that asks for its part of the window.
 
     Attributes:
+        ticket: of this reply; later ones have higher tickets.
         members: how many ask for parts.
         rank: this member's, from 0, by order of entry.
-        is_entitled: whether all others have been told of this member; its part is 0 until then.
+        is_entitled: whether all others are known to count this member; its part is 0 until then.
         static_cap: the smallest registered cap.
         domains: each domain's limits.
         budgets: limit and burst of each quota in force.
     """
 
+    ticket: int
     members: int
     rank: int
     is_entitled: bool
@@ -83,8 +85,9 @@ class Share:
 
 def decode_share(terms: Sequence[Any]) -> Share:
     """Return what ``["share", ...]`` says, a result of ``lua/lib/requests/shares.lua``."""
-    _word, members, rank, is_entitled, static_cap, domains, budgets = terms
+    _word, ticket, members, rank, is_entitled, static_cap, domains, budgets = terms
     return Share(
+        ticket=ticket,
         members=members,
         rank=rank,
         is_entitled=bool(is_entitled),

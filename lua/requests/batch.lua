@@ -11,7 +11,8 @@
 --                              release id outcome retry_after_us generation used ("", "unsent", tokens, or
 --                              tokens/input/estimate) scope ("", "quota", or "quota:name": the hint speaks
 --                              of a budget)
---                              cancel id; state id; register alias cap tuning; leave; sweep; share
+--                              cancel id; state id; register alias cap tuning; leave; sweep
+--                              share known (ticket of the last reply that the caller has; 0 for none)
 --                              learn budget limit remaining at_us ("" for what was not said)
 -- Reply
 --   JSON [now_us, next_wake_us, generation, results, notices]: a result per operation

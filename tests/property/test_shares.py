@@ -37,20 +37,24 @@ class Fleet:
         self.client = fakeredis.FakeRedis(version=(7,))
         self.shard = ScriptedShard(self.client)
         self.cap = cap
-        self.told: dict[str, Share] = {}
+        self.told: dict[str, Share | None] = {}
         self.count = 0
 
-    def enter(self) -> str:
+    def enter(self, *, is_lost: bool = False) -> str:
         self.count += 1
         member = f"m{self.count % 7}-{self.count}"  # in another order than they enter
         self.shard.join(member)
         self.shard.batch(member, Register("main", self.cap, AT_THE_CAP))
-        self.ask(member)
+        self.told[member] = None
+        self.ask(member, is_lost=is_lost)
         return member
 
-    def ask(self, member: str) -> None:
-        reply = self.shard.batch(member, AskShare())
-        self.told[member] = decode_share(reply.results[0])
+    def ask(self, member: str, *, is_lost: bool = False) -> None:
+        """Ask for a member's part; a reply that is lost leaves it with the one before."""
+        told = self.told[member]
+        reply = self.shard.batch(member, AskShare(0 if told is None else told.ticket))
+        if not is_lost:
+            self.told[member] = decode_share(reply.results[0])
 
     def leave(self, member: str) -> None:
         self.shard.batch(member, Leave())
@@ -66,7 +70,8 @@ class Fleet:
                 self.shard.batch(other)
 
     def parts(self) -> list[int]:
-        return [share.part(share.domains[CHAT].limit) for share in self.told.values()]
+        told = self.told.values()
+        return [0 if one is None else one.part(one.domains[CHAT].limit) for one in told]
 
     def step(self, step: tuple[str, int]) -> None:
         kind, number = step
@@ -75,8 +80,12 @@ class Fleet:
         match kind:
             case "enter":
                 self.enter()
+            case "enter, reply lost":
+                self.enter(is_lost=True)
             case "ask" if member:
                 self.ask(member)
+            case "ask, reply lost" if member:
+                self.ask(member, is_lost=True)
             case "leave" if member:
                 self.leave(member)
             case "expire" if member:
@@ -84,7 +93,8 @@ class Fleet:
 
 
 STEPS = st.lists(
-    st.tuples(st.sampled_from(["enter", "enter", "ask", "ask", "ask", "leave", "expire"]),
+    st.tuples(st.sampled_from(["enter", "enter", "enter, reply lost", "ask", "ask", "ask",
+                               "ask, reply lost", "leave", "expire"]),
               st.integers(0, 6)),
     max_size=20,
 )  # fmt: skip
@@ -99,7 +109,7 @@ def test_parts_of_any_last_replies_stay_within_the_window(
     for step in steps:
         fleet.step(step)
         assert sum(fleet.parts()) <= cap  # should the server go away now
-    for _ in range(2):  # all have been told of all, then each is told so
+    for _ in range(3):  # all are told of all, say that they were, and are told that all were
         for member in list(fleet.told):
             fleet.ask(member)
     if fleet.told:
@@ -120,9 +130,19 @@ def test_a_newcomer_has_no_part_before_the_others_were_told_of_it(fleet: Fleet) 
     fleet.ask(second)
     assert fleet.parts() == [5, 0]
     fleet.ask(first)
-    assert fleet.parts() == [3, 0]
+    fleet.ask(second)
+    assert fleet.parts() == [3, 0]  # the reply to the first may have been lost
+    fleet.ask(first)
     fleet.ask(second)
     assert fleet.parts() == [3, 2]
+
+
+def test_a_reply_that_was_lost_entitles_nobody(fleet: Fleet) -> None:
+    first, second = fleet.enter(), fleet.enter()
+    for _ in range(3):
+        fleet.ask(first, is_lost=True)
+        fleet.ask(second)
+    assert fleet.parts() == [5, 0]
 
 
 def test_sharers_are_asked_to_ask_anew_when_one_enters(fleet: Fleet) -> None:

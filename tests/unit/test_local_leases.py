@@ -69,7 +69,7 @@ class Member:
 
         def tell(members: int, rank: int) -> None:
             window = [CAP, 0, 0]
-            take(decode_share(["share", members, rank, 1, CAP, [window] * 4, [[0, 0]] * 4]))
+            take(decode_share(["share", 1, members, rank, 1, CAP, [window] * 4, [[0, 0]] * 4]))
 
         return tell
 

@@ -19,6 +19,6 @@
 --   deadlines          zset    attempt id, by deadline in microseconds
 --   holds              zset    lease id, by longest hold in microseconds
 --   budgets            hash    budget -> registered|burst|learned|level|at_us|remaining|remaining_at_us|heard_us
---   sharers            zset    member, by ticket of its entry; NUL member, by minus the ticket of its last telling
+--   sharers            zset    member, by ticket of its entry; NUL member, by minus the ticket of the reply it has
 --   finished           zset    lease id, by order of ending times 2, plus 1 if it expired
 --   events             stream  transitions, the last 8192

@@ -144,9 +144,9 @@ function OPERATIONS.sweep()
   return next_us and '["swept",' .. int(math.max(0, next_us - now_us)) .. ']' or '["swept"]'
 end
 
--- The part of the caller, should the server go away.
-function OPERATIONS.share()
-  return SHARES.tell(member_id)
+-- The share of the caller, should the server go away; `known`: the ticket of the last reply that it has.
+function OPERATIONS.share(known)
+  return SHARES.tell(member_id, tonumber(known) or 0)
 end
 
 -- Write down an alias's cap; one that is new or another than before is told.
@@ -204,4 +204,4 @@ for i = 1, #STATE.outcomes do
 end
 FORMS.learn = { 4, 1, BUDGETS.number_of }
 FORMS.cancel, FORMS.state = { 1, nil, nil, 'there' }, { 1, nil, nil, 'there' }
-FORMS.register, FORMS.leave, FORMS.sweep, FORMS.share = { 3 }, { 0 }, { 0 }, { 0 }
+FORMS.register, FORMS.leave, FORMS.sweep, FORMS.share = { 3 }, { 0 }, { 0 }, { 1 }
