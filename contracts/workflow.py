@@ -18,6 +18,7 @@ from pydantic import AfterValidator, Field
 from forebay.contracts.settings import Cap, RequestAdmissionTuningConfig, RequestQuotas
 from forebay.contracts.workflow_columns import (
     ColumnSpec,
+    ConditionColumn,
     Name,
     PathText,
     WorkflowName,
@@ -108,8 +109,10 @@ class WorkflowSettings(WorkflowPart):
         buffer_size: records per row group.
         max_concurrent_row_groups: row groups open at a time, besides those whose open cells
             all wait for a provider's cooldown.
-        max_admitted_rows: most records in row groups that are open or unwritten while some wait so,
-            which bounds what a run keeps on the server.
+        row_group_admission: ``fixed`` opens so many at once; ``additive`` begins with one and opens
+            one more each time a worker with a free slot finds nothing ready.
+        max_admitted_rows: most records in row groups that are open or unwritten, the first row
+            group excepted; it bounds what a run keeps on the server.
         max_tries: how often a task is tried before its record is dropped.
         output: where the records go.
         providers: by name; empty where no column asks a model.
@@ -119,6 +122,7 @@ class WorkflowSettings(WorkflowPart):
     name: WorkflowName
     buffer_size: Annotated[int, Field(ge=1, le=100_000)] = 100
     max_concurrent_row_groups: Annotated[int, Field(ge=1, le=10_000)] = 4
+    row_group_admission: Literal["fixed", "additive"] = "fixed"
     max_admitted_rows: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
     max_tries: Annotated[int, Field(ge=1, le=100)] = 3
     output: OutputSpec
@@ -141,11 +145,17 @@ class WorkflowSpec(WorkflowSettings):
     columns: Annotated[tuple[ColumnSpec, ...], Field(min_length=1)]
 
 
-class ColumnScope(StrEnum):
-    """What one task of a column makes."""
+class TaskType(StrEnum):
+    """What one task of a column makes: spec 05's three kinds of task.
 
-    ROW_GROUP = "row_group"
-    RECORD = "record"
+    ``FROM_SCRATCH`` is a root, which makes its columns for a row group out of the records' places
+    alone; ``CELL`` makes one column of one record; ``BATCH`` makes one column of a row group, once
+    all its open records have the inputs.
+    """
+
+    FROM_SCRATCH = "from_scratch"
+    CELL = "cell"
+    BATCH = "batch"
 
 
 class PlannedColumn(WorkflowPart):
@@ -157,14 +167,20 @@ class PlannedColumn(WorkflowPart):
             root. A record exists once its seed is read, so a column that uses nothing waits for
             the seed's first column.
         depends_on: indices into ``Workflow.columns`` of those that make the inputs, ascending.
-        scope: a root makes its columns for a row group in one task (``from_scratch``), the
-            others make one cell a task.
+        task_type: what one task of it makes.
+        condition: the column whose value ``true`` skips a cell of this one; None skips none.
     """
 
-    spec: ColumnSpec
+    spec: ColumnSpec | ConditionColumn
     inputs: tuple[str, ...]
     depends_on: tuple[int, ...]
-    scope: ColumnScope
+    task_type: TaskType
+    condition: str | None = None
+
+    @property
+    def is_written(self) -> bool:
+        """Whether its values are part of the output: those of conditions are not."""
+        return not isinstance(self.spec, ConditionColumn)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -208,6 +224,13 @@ class Workflow(WorkflowSettings):
     file: str
     columns: tuple[PlannedColumn, ...]
     seed: SeedFile
+
+    @property
+    def output_names(self) -> tuple[str, ...]:
+        """Names of a written record, in the order of the columns."""
+        return tuple(
+            name for column in self.columns if column.is_written for name in column.outputs
+        )
 
     @property
     def row_group_count(self) -> int:

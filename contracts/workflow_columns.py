@@ -93,10 +93,15 @@ class CellColumn(WorkflowPart):
     Attributes:
         name: the one column it makes.
         needs: columns it waits for besides those that its templates use.
+        skip_when: an expression over other columns, as inside ``{{ }}`` of a template; where it is
+            true the cell is null and no task runs for it.
+        propagate_skip: whether a cell is skipped, too, where a column that it needs was.
     """
 
     name: Name
     needs: tuple[Name, ...] = ()
+    skip_when: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    propagate_skip: bool = True
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -114,6 +119,34 @@ class ExpressionColumn(CellColumn):
     def templates(self) -> Mapping[str, str]:
         """Field name to template text."""
         return {"template": self.template}
+
+
+class ConditionColumn(WorkflowPart):
+    """A ``skip_when``, evaluated once a record by a local task; no file says it, none is written.
+
+    Attributes:
+        name: the name of its value.
+        expression: of the columns that say ``skip_when``.
+    """
+
+    generator: Literal["condition"] = "condition"
+    name: str
+    expression: str
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Name of its value."""
+        return (self.name,)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Nothing besides what its template uses."""
+        return ()
+
+    @property
+    def templates(self) -> Mapping[str, str]:
+        """The expression as a template whose text is ``true`` or ``false``."""
+        return {"skip_when": f"{{% if {self.expression} %}}true{{% else %}}false{{% endif %}}"}
 
 
 class ChatColumn(CellColumn):

@@ -7,14 +7,15 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from forebay.contracts.scheduling import ResolvedTaskScheduling
-from forebay.contracts.workflow import ColumnScope, PlannedColumn, Workflow
+from forebay.contracts.workflow import PlannedColumn, TaskType, Workflow
 from forebay.coordinator.keys import encode
 from forebay.coordinator.tasks.names import encode_group, encode_resource, signature
 
 CELL_FUNCTION: Final = "forebay_cell"
 """The function that a member serves which makes cells of runs."""
 
-SCOPE_LETTER: Final = {ColumnScope.ROW_GROUP: "g", ColumnScope.RECORD: "r"}
+SCOPE_LETTER: Final = {TaskType.FROM_SCRATCH: "g", TaskType.BATCH: "g", TaskType.CELL: "r"}
+"""Whether the number of a task is one of a row group or of a record."""
 
 
 def build_plan(
@@ -30,7 +31,8 @@ def build_plan(
     Returns:
         What ``lua/lib/runs/tracker.lua`` reads: sizes, limits, and per column its name, scope,
         inputs, outputs, the columns it feeds (counted from 1), group, weight, admitted limit,
-        signature, function.
+        signature, function; ``skip`` names the column whose ``true`` skips a cell, and ``keeps``
+        says that it is made though a column that it needs was skipped.
     """
     plan = {
         "records": workflow.seed.records,
@@ -38,6 +40,8 @@ def build_plan(
         "row_groups": workflow.row_group_count,
         "max_open": workflow.max_concurrent_row_groups,
         "max_rows": workflow.max_admitted_rows,
+        "admission": workflow.row_group_admission,
+        "skips": any(column.condition is not None for column in workflow.columns),
         "limits": {encode_resource(resource): limit for resource, limit in limits.items()},
         "columns": [
             _column(workflow.columns, index, resolved) for index, resolved in enumerate(scheduling)
@@ -53,7 +57,7 @@ def _column(
     limit = resolved.group.admitted_limit
     return {
         "name": encode(column.outputs[0]),
-        "scope": SCOPE_LETTER[column.scope],
+        "scope": SCOPE_LETTER[column.task_type],
         "inputs": [encode(name) for name in column.inputs],
         "outputs": [encode(name) for name in column.outputs],
         "feeds": [place for place, other in enumerate(columns, 1) if index in other.depends_on],
@@ -62,4 +66,5 @@ def _column(
         "admitted_limit": "" if limit is None else str(limit),
         "signature": signature(resolved.resource_request),
         "fn": CELL_FUNCTION,
-    }
+        "keeps": not getattr(column.spec, "propagate_skip", False),
+    } | ({} if column.condition is None else {"skip": encode(column.condition)})

@@ -128,6 +128,17 @@ class CompletionTracker:
         found = await self._client.hmget(self._keys["progress"], fields)
         return {name: int(value or 0) for name, value in zip(names, found, strict=True)}
 
+    async def ready_frontier(self, run_id: str) -> frozenset[str]:
+        """Look which tasks of a run have all their inputs and are not finished; changes nothing.
+
+        Returns:
+            Task ids, ``run:column:r<record>`` or ``run:column:g<row group>``; those that run, are
+            deferred or wait for a cooldown are among them. Names are encoded as in keys.
+        """
+        start = f"{encode(run_id)}:"
+        found = self._client.hscan_iter(self._keys["tasks"], match=f"{start}*", count=1000)
+        return frozenset([task_id.decode() async for task_id, _task in found])
+
     async def collect(self, run_id: str) -> RunProgress | None:
         """Attend a run, return where it stands, and be told of its next row groups.
 
@@ -177,7 +188,7 @@ class CompletionTracker:
         self, run_id: str, workflow: Workflow, row_group: int
     ) -> list[WrittenRecord] | None:
         """Return the records of a row group that is through, in order; None where some are lost."""
-        names = [name for column in workflow.columns for name in column.outputs]
+        names = workflow.output_names
         first = row_group * workflow.buffer_size
         last = min(first + workflow.buffer_size, workflow.seed.records)
         async with self._client.pipeline(transaction=False) as pipe:

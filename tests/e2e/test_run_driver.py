@@ -73,6 +73,24 @@ async def test_columns_may_have_the_names_of_marks_in_the_store(folder, redis_ur
     assert rows[0] == {"id": "a", "#": "1a", "!": "2a", "a/b": "3", "%21": "4"}
 
 
+async def test_a_skipped_cell_is_null_in_the_output_and_its_condition_is_no_column(
+    folder, redis_url
+):
+    run = run_of(folder, text="1{{ id }}", behind="2{{ text }}", beside="3{{ text is none }}")
+    text = (folder / "flow.toml").read_text() + "propagate_skip = false\n"
+    text = text.replace("name = 'text'", "name = 'text'\nskip_when = \"id == 'a'\"")
+    (folder / "flow.toml").write_text(f"row_group_admission = 'additive'\n{text}")
+    workflow = load_workflow(folder / "flow.toml", environ={})
+    run = run.model_copy(update={"workflow": workflow})
+    async with makes_cells(redis_url), await Coordinator.open(redis_url) as coordinator:
+        summary = await RunDriver(coordinator, run).drive()
+    rows = [json.loads(line) for line in summary.output.read_text().splitlines()]
+    assert rows == [
+        {"id": "a", "text": None, "behind": None, "beside": "3True"},
+        {"id": "b", "text": "1b", "behind": "21b", "beside": "3False"},
+    ]
+
+
 async def test_a_text_that_cannot_be_stored_drops_its_record_and_ends_no_worker(folder, redis_url):
     half = "{% if id == 'a' %}{{ '\\ud800' }}{% endif %}{{ id }}"
     async with makes_cells(redis_url) as worker, await Coordinator.open(redis_url) as coordinator:

@@ -9,7 +9,24 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 ROOT = "seed"
-NEEDS = {"a": ("seed",), "b": ("seed",), "last": ("a", "b"), "solo": ("seed",)}
+NEEDS = {
+    "a": ("seed",),
+    "b": ("seed",),
+    "last": ("a", "b"),
+    "solo": ("seed",),
+    "whole": ("a",),
+    "judge": ("whole", "b"),
+    "condition": ("seed",),
+    "maybe": ("seed", "condition"),
+    "after": ("maybe",),
+    "in_any_case": ("maybe",),
+}
+BATCHES = frozenset({ROOT, "whole"})
+"""Columns of which one task makes the cells of a whole row group."""
+SKIPS = {"maybe": "condition"}
+"""Which column is skipped where which condition holds."""
+KEEPS = frozenset({"in_any_case"})
+"""Columns that are made though a column that they need was skipped."""
 ASKS = {"a": "request:p/m", "b": "request:p/other"}
 """Which column asks for which provider; the others ask for none."""
 MOST_FAILED = 20
@@ -36,6 +53,9 @@ class RunModel:
     max_open: int
     max_rows: int
     columns: tuple[str, ...]
+    is_additive: bool = False
+    target: int = 1
+    skipped: set[tuple[str, int]] = field(default_factory=set)
     now: int = 0
     is_attended: bool = True
     made: dict[int, set[str]] = field(default_factory=dict)
@@ -60,7 +80,11 @@ class RunModel:
 
     def row_group_of(self, task: Task) -> int:
         column, number = task
-        return number if column == ROOT else number // self.buffer_size
+        return number if column in BATCHES else number // self.buffer_size
+
+    def holds(self, record: int) -> bool:
+        """Whether the condition of a record holds."""
+        return record % 3 == 0
 
     def is_over(self, record: int) -> bool:
         return record in self.dropped or self.made.get(record) == {ROOT, *self.columns}
@@ -115,13 +139,32 @@ class RunModel:
 
     def _has_room(self) -> bool:
         open_now, unwritten = self.open_row_groups(), len(self.unwritten())
-        if len(open_now) < self.max_open and len(open_now) + unwritten <= self.max_open:
+        held = len(open_now) + unwritten
+        if held and (held + 1) * self.buffer_size > self.max_rows:
+            return False
+        target = self.target if self.is_additive else self.max_open
+        if len(open_now) < target and held <= target:
             return True
-        held = len(open_now) + unwritten + 1
-        if not open_now or held * self.buffer_size > self.max_rows or not self._next_has_work():
+        if not open_now or not self._next_has_work():
             return False
         busy = sum(not self._waits(one) for one in open_now)
-        return busy < self.max_open and busy + unwritten <= self.max_open
+        return busy < target and busy + unwritten <= target
+
+    def extend(self) -> None:
+        """A worker with a free slot found nothing ready: an additive horizon grows by one."""
+        if not self.is_additive or self.target >= self.max_open or not self.is_attended:
+            return
+        if self.stopped is not None or self.admitted == self.row_groups:
+            return
+        if any(due <= self.now for task, due in self.tasks.items() if task not in self.leased):
+            return
+        held = len(self.open_row_groups()) + len(self.unwritten())
+        if self._has_room() or (held and (held + 1) * self.buffer_size > self.max_rows):
+            return
+        if len(self.open_row_groups()) < self.target:
+            return  # what holds it back is its driver, which does not write
+        self.target += 1
+        self.admit_row_groups()
 
     def _waits(self, row_group: int) -> bool:
         """Whether all cells of a row group that are left wait for a provider that cools down."""
@@ -147,7 +190,7 @@ class RunModel:
         self._end(task)
         self.cooling.pop(ASKS.get(column, ""), None)
         group = self.row_group_of(task)
-        records = list(self.records_of(group)) if column == ROOT else [number]
+        records = list(self.records_of(group)) if column in BATCHES else [number]
         records = [record for record in records if not self.is_over(record)]
         self.failed[column] = None
         for record in records:
@@ -158,13 +201,34 @@ class RunModel:
         made = self.made.setdefault(record, set())
         made.add(column)
         for other in self.columns:
-            if column in NEEDS[other] and made.issuperset(NEEDS[other]):
+            if column not in NEEDS[other] or not made.issuperset(NEEDS[other]):
+                continue
+            if other in BATCHES:
+                self._reach_batch(other, record // self.buffer_size)
+            elif self._is_skipped(other, record):
+                self.skipped.add((other, record))
+                self._make(record, other)
+            else:
                 self.tasks[other, record] = self.now
+
+    def _is_skipped(self, column: str, record: int) -> bool:
+        if SKIPS.get(column) in self.columns and self.holds(record):
+            return True
+        inherits = column not in KEEPS
+        return inherits and any((name, record) in self.skipped for name in NEEDS[column])
+
+    def _reach_batch(self, column: str, row_group: int) -> None:
+        """Let a batch begin once no open record of its row group misses an input."""
+        left = [one for one in self.records_of(row_group) if one not in self.dropped]
+        is_made = all(column in self.made.get(one, set()) for one in left)
+        is_ready = all(self.made.get(one, set()).issuperset(NEEDS[column]) for one in left)
+        if left and is_ready and not is_made and (column, row_group) not in self.tasks:
+            self.tasks[column, row_group] = self.now
 
     def drop(self, task: Task) -> None:
         column, number = task
         self._end(task)
-        records = self.records_of(number) if column == ROOT else [number]
+        records = self.records_of(number) if column in BATCHES else [number]
         fallen = [record for record in records if not self.is_over(record)]
         failures = self.failed.get(column, 0)
         if failures is not None:
@@ -174,15 +238,27 @@ class RunModel:
         for record in fallen:
             self.dropped.add(record)
             for other in self.columns:
-                if (other, record) not in self.leased:
+                if other not in BATCHES and (other, record) not in self.leased:
                     self.tasks.pop((other, record), None)
+        self._close_batches({record // self.buffer_size for record in fallen})
         self.admit_row_groups()
+
+    def _close_batches(self, row_groups: set[int]) -> None:
+        """Begin batches that waited for dropped records alone; end those that nobody wants."""
+        for row_group in row_groups:
+            for other in BATCHES.intersection(self.columns):
+                if not self.is_through(row_group):
+                    self._reach_batch(other, row_group)
+                elif (other, row_group) not in self.leased:
+                    self.tasks.pop((other, row_group), None)
 
     def defer(self, task: Task, seconds_us: int, *, is_cooling: bool) -> None:
         """Put a task back: for its provider's cooldown, or by itself."""
         self.leased.discard(task)
         column, number = task
-        is_wanted = column == ROOT or not self.is_over(number)
+        is_wanted = not self.is_over(number)
+        if column in BATCHES:
+            is_wanted = not self.is_through(number)
         due = self.now + seconds_us
         if is_cooling:
             until, times = self.cooling.get(ASKS[column], (0, 0))

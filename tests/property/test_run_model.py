@@ -13,7 +13,7 @@ from tests.contract.pool_under_clock import MODEL, ONE, OTHER, Pool, task_of
 from tests.contract.run_plans import column
 from tests.contract.shard_under_clock import SECOND_US, START_US
 from tests.property.modes import LONG, SETTINGS
-from tests.property.run_model import ASKS, NEEDS, ROOT, RunModel, Task
+from tests.property.run_model import ASKS, BATCHES, KEEPS, NEEDS, ROOT, SKIPS, RunModel, Task
 
 LIFE_US = 10_000 * 3600 * SECOND_US
 SIGNATURES = {"a": MODEL, "b": OTHER}
@@ -25,12 +25,13 @@ def plan_of(model: RunModel) -> str:
     columns = [
         column(
             name,
-            "g" if name == ROOT else "r",
+            "g" if name in BATCHES else "r",
             list(NEEDS.get(name, ())),
             [place for place, other in enumerate(names, 1) if name in NEEDS.get(other, ())],
             SIGNATURES.get(name, ONE),
         )
-        | {"fn": "forebay_cell"}
+        | {"fn": "forebay_cell", "keeps": name in KEEPS}
+        | ({"skip": SKIPS[name]} if SKIPS.get(name) in names else {})
         for name in names
     ]
     return json.dumps(
@@ -39,6 +40,8 @@ def plan_of(model: RunModel) -> str:
             "buffer_size": model.buffer_size,
             "max_open": model.max_open,
             "max_rows": model.max_rows,
+            "admission": "additive" if model.is_additive else "fixed",
+            "skips": True,
             "row_groups": model.row_groups,
             "limits": {},
             "columns": columns,
@@ -58,10 +61,25 @@ class RunMachine(RuleBasedStateMachine):
         sizes=st.tuples(st.integers(1, 30), st.integers(1, 6), st.integers(1, 3)),
         max_rows=st.sampled_from([1, 8, 1000]),
         columns=st.sampled_from(
-            [("a", "b", "last"), ("a",), ("a", "b"), ("a", "b", "last", "solo")]
+            [
+                ("a", "b", "last"),
+                ("a",),
+                ("a", "b"),
+                ("a", "b", "last", "solo"),
+                ("a", "whole"),
+                ("a", "b", "whole", "judge"),
+                ("condition", "maybe", "after", "in_any_case"),
+            ]
         ),
+        is_additive=st.booleans(),
     )
-    def begin(self, sizes: tuple[int, int, int], max_rows: int, columns: tuple[str, ...]) -> None:
+    def begin(
+        self,
+        sizes: tuple[int, int, int],
+        max_rows: int,
+        columns: tuple[str, ...],
+        is_additive: bool,
+    ) -> None:
         self.pool = Pool(fakeredis.FakeRedis())
         self.pool.open("m", "d", **{"submission": 900, "request:p/m": 900, "request:p/other": 900})
         self.pool.beat("m", LIFE_US)
@@ -74,6 +92,7 @@ class RunMachine(RuleBasedStateMachine):
             max_open=max_open,
             max_rows=max_rows,
             columns=columns,
+            is_additive=is_additive,
             now=START_US,
         )
         self.leases: dict[Task, str] = {}
@@ -87,6 +106,11 @@ class RunMachine(RuleBasedStateMachine):
     def admit(self, slots: int) -> None:
         given = {model_task(lease): lease for lease in self.pool.admit(slots)}
         admissible = self.model.admissible()
+        if slots > len(admissible):
+            self.model.leased |= admissible
+            self.model.extend()
+            self.model.leased -= admissible
+            admissible = self.model.admissible()
         assert given.keys() <= admissible
         assert len(given) == min(slots, len(admissible))
         self.model.admit(set(given))
@@ -98,8 +122,12 @@ class RunMachine(RuleBasedStateMachine):
             assert self.pool.ask("m", "drop", lease, "401 from beta/b-big") == ["released"]
             self.model.drop(task)
         elif end == "finish":
-            records = [task[1]] if task[0] != ROOT else self.model.records_of(task[1])
-            cells = [part for record in records for part in (str(record), task[0], '"made"')]
+            is_batch = task[0] in BATCHES
+            records = self.model.records_of(task[1]) if is_batch else [task[1]]
+            value = '"made"'
+            if task[0] == "condition":
+                value = "true" if self.model.holds(task[1]) else "false"
+            cells = [part for record in records for part in (str(record), task[0], value)]
             assert self.pool.finish(lease, *cells, result=b"") == "released"
             self.model.finish(task)
         else:
@@ -171,7 +199,10 @@ class RunMachine(RuleBasedStateMachine):
         model = self.model
         self.pool.ask("m", "discard", "none", b"", "")
         self.begin(
-            (model.records, model.buffer_size, model.max_open), model.max_rows, model.columns
+            (model.records, model.buffer_size, model.max_open),
+            model.max_rows,
+            model.columns,
+            model.is_additive,
         )
 
     @precondition(lambda self: hasattr(self, "model") and self.model.is_attended)

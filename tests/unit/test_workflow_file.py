@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from forebay.contracts.errors import ConfigurationError, WorkflowError
-from forebay.contracts.workflow import ColumnScope, Workflow
+from forebay.contracts.workflow import TaskType, Workflow
 from forebay.contracts.workflow_columns import ExpressionColumn, SeedColumn
 from forebay.workers.runs.workflow_file import apply_addresses, load_workflow
 
@@ -139,10 +139,10 @@ def test_columns_know_inputs_and_makers_in_the_order_of_the_workflow(folder):
     assert (label.inputs, label.depends_on) == (("summary", "id", "text"), (1, 2))
     assert (summary.inputs, summary.depends_on) == (("text",), (2,))
     assert (seed.inputs, seed.depends_on, seed.outputs) == ((), (), ("id", "text"))
-    assert [column.scope for column in workflow.columns] == [
-        ColumnScope.RECORD,
-        ColumnScope.RECORD,
-        ColumnScope.ROW_GROUP,
+    assert [column.task_type for column in workflow.columns] == [
+        TaskType.CELL,
+        TaskType.CELL,
+        TaskType.FROM_SCRATCH,
     ]
 
 
@@ -150,6 +150,30 @@ def test_a_column_that_uses_nothing_waits_until_its_record_exists(folder):
     workflow = load(folder, HEAD + SEED + expression("label", "always"))
     assert workflow.columns[1].inputs == ("id",)
     assert workflow.columns[1].depends_on == (0,)
+
+
+def test_a_skip_condition_is_a_column_of_its_own_that_others_share(folder):
+    skipped = SUMMARY + "skip_when = \"id == '1'\"\n"
+    other = skipped.replace("summary", "other").replace("id == '1'", "{{ id == '1' }}")
+    workflow = load(folder, HEAD + SEED + skipped + other)
+    _seed, summary, second, condition = workflow.columns
+    assert summary.condition == second.condition == condition.outputs[0]
+    assert summary.inputs == ("text", condition.outputs[0])
+    assert (condition.inputs, condition.depends_on) == (("id",), (0,))
+    assert workflow.output_names == ("id", "text", "summary", "other")
+
+
+@pytest.mark.parametrize(
+    ("condition", "words"),
+    [
+        ("idd == 1", ["columns[1].skip_when (column 'summary')", "did you mean 'id'"]),
+        ("id ==", ["columns[1].skip_when (column 'summary')", "template line 1"]),
+        ("summary", ["these wait for each other"]),
+    ],
+)
+def test_a_skip_condition_is_checked_as_templates_are(folder, condition, words):
+    message = refusal(folder, HEAD + SEED + SUMMARY + f'skip_when = "{condition}"\n')
+    assert [word for word in words if word not in message] == [], message
 
 
 def test_words_of_the_template_itself_are_no_inputs(folder):

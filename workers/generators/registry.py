@@ -6,12 +6,14 @@ from typing import assert_never
 
 from forebay.contracts.workflow import PlannedColumn, Workflow
 from forebay.contracts.workflow_columns import (
+    ConditionColumn,
     ExpressionColumn,
     LlmStructuredColumn,
     LlmTextColumn,
     SeedColumn,
 )
 from forebay.workers.generators.base import RecordGenerator, RowGroupGenerator
+from forebay.workers.generators.condition import ConditionGenerator
 from forebay.workers.generators.expression import ExpressionGenerator
 from forebay.workers.generators.llm_structured import LlmStructuredGenerator
 from forebay.workers.generators.llm_text import LlmTextGenerator
@@ -32,6 +34,8 @@ def build_generator(
             return SeedGenerator(spec, workflow)
         case ExpressionColumn() as spec:
             return ExpressionGenerator(spec)
+        case ConditionColumn() as spec:
+            return ConditionGenerator(spec)
         case LlmTextColumn() as spec:
             return LlmTextGenerator(spec, workflow)
         case LlmStructuredColumn() as spec:

@@ -165,7 +165,7 @@ def _correlation(spec: RunSpec, cell: RunCell) -> RuntimeCorrelation:
         run_id=spec.run_id,
         row_group=cell.number // spec.workflow.buffer_size,
         task_column=column.outputs[0],
-        task_type=column.scope.value,
+        task_type=column.task_type.value,
     )
 
 

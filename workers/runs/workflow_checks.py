@@ -11,16 +11,18 @@ from typing import Final
 
 from jinja2 import TemplateSyntaxError
 
-from forebay.contracts.workflow import ColumnScope, PlannedColumn
+from forebay.contracts.workflow import PlannedColumn, TaskType
 from forebay.contracts.workflow_columns import (
     ChatColumn,
     ColumnSpec,
+    ConditionColumn,
     LlmStructuredColumn,
     SeedColumn,
 )
 from forebay.workers.evaluation.evaluator import EvaluationFailed
 from forebay.workers.generators.llm_structured import check_schema
 from forebay.workers.generators.templates import check_template, is_template_word
+from forebay.workers.runs.skip_conditions import with_conditions
 from forebay.workers.runs.workflow_draft import Draft
 from forebay.workers.runs.workflow_places import Mistakes, Place, suggestion
 
@@ -90,28 +92,38 @@ def plan_columns(mistakes: Mistakes, draft: Draft) -> list[PlannedColumn | None]
     not compile, an unknown column, and columns that wait for each other.
 
     Returns:
-        Each column in order; None for one of a wrong form.
+        Each column in order, None for one of a wrong form; behind them the conditions that skip
+        cells.
     """
     makers = _makers(mistakes, draft)
     seed = next((column for column in draft.columns if isinstance(column, SeedColumn)), None)
+    placed = with_conditions(draft.columns)
+    conditions = {
+        one.column.name: index
+        for index, one in enumerate(placed)
+        if isinstance(one.column, ConditionColumn)
+    }
+    makers_of_all = makers | conditions
     planned: list[PlannedColumn | None] = []
-    for index, column in enumerate(draft.columns):
+    for one in placed:
+        column = one.column
         if column is None:
             planned.append(None)
             continue
         if isinstance(column, LlmStructuredColumn):
-            _check_schema(mistakes, index, column)
-        used = _used_columns(mistakes, index, column, makers)
-        inputs = tuple(name for name in makers if name in used)
+            _check_schema(mistakes, one.place, column)
+        used = _used_columns(mistakes, one.place, column, makers) | {one.condition}
+        inputs = tuple(name for name in makers_of_all if name in used)
         is_root = isinstance(column, SeedColumn)
         if not inputs and not is_root and seed is not None:
             inputs = seed.names[:1]
         planned.append(
             PlannedColumn(
                 spec=column,
+                condition=one.condition,
                 inputs=inputs,
-                depends_on=tuple(sorted({makers[name] for name in inputs})),
-                scope=ColumnScope.ROW_GROUP if is_root else ColumnScope.RECORD,
+                depends_on=tuple(sorted({makers_of_all[name] for name in inputs})),
+                task_type=TaskType.FROM_SCRATCH if is_root else TaskType.CELL,
             )
         )
     _check_cycles(mistakes, planned)
@@ -143,9 +155,12 @@ def _keys(mistakes: Mistakes, index: int) -> Mapping[str, object]:
 
 
 def _used_columns(
-    mistakes: Mistakes, index: int, column: ColumnSpec, makers: Mapping[str, int]
-) -> set[str]:
-    used = set()
+    mistakes: Mistakes,
+    index: int,
+    column: ColumnSpec | ConditionColumn,
+    makers: Mapping[str, int],
+) -> set[str | None]:
+    used: set[str | None] = set()
     for position, name in enumerate(column.needs):
         if name in makers:
             used.add(name)

@@ -27,6 +27,9 @@ function OPERATIONS.run_submit(run, text, workflow)
   redis.call('HSET', K.runs, run, text, run .. '\0workflow', workflow)
   plans[run] = plan
   ATTENDING.begin(run)
+  if plan.admission == 'additive' then
+    redis.call('HSET', K.progress, run .. '\0target', 1)
+  end
   RUNS.open_row_groups(run, plan)
   return '["accepted"]'
 end
@@ -89,7 +92,7 @@ function RUNS.finish(run, plan)
   plans[run] = false
   ATTENDING.finish(run)
   local names = { 'next', 'open', 'unwritten', 'done', 'dropped', 'written', 'driver', 'accepted',
-    'refusals', 'refused', 'stopped' }
+    'refusals', 'refused', 'stopped', 'target', 'held_back' }
   for index = 1, #plan.columns do
     names[#names + 1] = 'failed\0' .. int(index)
   end
@@ -128,7 +131,7 @@ function RUNS.cancel_row_group(run, plan, row_group)
       from, to = row_group, row_group
     end
     for number = from, to do
-      TASKS.discard(run .. ':' .. column.name .. ':' .. column.scope .. int(number))
+      TASKS.discard(RUNS.task_id(run, column, number))
     end
   end
   for record = first, last do

@@ -1,7 +1,7 @@
 -- Which row groups of a run are open, and which of those wait for a cooldown (spec 05). A row group waits where
 -- each of its tasks asks for a resource that cools; `row_groups` counts the tasks of each of its columns.
 -- @include lib/runs/attending
--- @include lib/tasks/cooling
+-- @include lib/runs/horizon
 
 -- One more task of a column of an open row group is there, or one less.
 function RUNS.count_task(task, by)
@@ -79,25 +79,6 @@ function RUNS.has_other_work(plan)
   return has_work
 end
 
--- Whether one more row group may be open beside those that are, and those that wait to be written: row groups
--- bound memory, also while nobody writes. Those that wait for a cooldown hold up no other, within a bound.
-function RUNS.has_room(run, plan)
-  if redis.call('HEXISTS', K.progress, run .. '\0stopped') == 1 then
-    return false
-  end
-  local open, unwritten = RUNS.counted(run, 'open'), RUNS.counted(run, 'unwritten')
-  if open < plan.max_open and open + unwritten <= plan.max_open then
-    return true
-  end
-  local held = open + unwritten + 1
-  if open == 0 or not COOLING.next_us() or held > RUNS.most_open
-    or held * plan.buffer_size > (plan.max_rows or RUNS.usual_rows) or not RUNS.has_other_work(plan) then
-    return false
-  end
-  local busy = open - RUNS.count_waiting(run, plan, open)
-  return busy < plan.max_open and busy + unwritten <= plan.max_open
-end
-
 -- Something of a run has changed that may make room for a row group, which the end of the call looks for.
 function RUNS.touch(run)
   if meta.cooling ~= '' then
@@ -119,35 +100,41 @@ end
 function RUNS.forget_row_group(run, plan, row_group)
   local was_open = redis.call('HDEL', K.row_groups, run .. '\0' .. int(row_group)) == 1
   for index = 1, #plan.columns do
-    redis.call('HDEL', K.row_groups, RUNS.tasks_field(run, plan, row_group, index))
+    local name = RUNS.tasks_field(run, plan, row_group, index)
+    redis.call('HDEL', K.row_groups, name, name .. '\0waits')
   end
   return was_open
 end
 
--- Admit row groups while a driver attends and there is room.
-function RUNS.open_row_groups(run, plan)
-  while RUNS.has_room(run, plan) and ATTENDING.is_attended(run) do
-    local row_group = RUNS.counted(run, 'next')
-    if row_group >= plan.row_groups then
-      return
-    end
-    RUNS.count(run, 'next', 1)
-    RUNS.count(run, 'open', 1)
-    local first, last = RUNS.records_of(plan, row_group)
-    EXPIRY.with_shard('row_groups')
-    EXPIRY.with_shard('progress')
-    redis.call('HSET', K.row_groups, run .. '\0' .. row_group, int(last - first + 1))
-    emit('row_group_admitted', 'run_id', run, 'row_group', int(row_group))
-    for index = 1, #plan.columns do
-      if #plan.columns[index].inputs == 0 then
-        if plan.columns[index].scope == 'g' then
-          RUNS.submit_cell(run, plan, index, int(row_group))
-        else
-          for record = first, last do
-            RUNS.submit_cell(run, plan, index, int(record))
-          end
-        end
+-- Let the tasks of a new row group begin that need nothing: its roots. A batch behind cells waits for the
+-- inputs of every record.
+function RUNS.begin_row_group(run, plan, row_group)
+  local first, last = RUNS.records_of(plan, row_group)
+  redis.call('HSET', K.row_groups, run .. '\0' .. row_group, int(last - first + 1))
+  for index = 1, #plan.columns do
+    local column = plan.columns[index]
+    if #column.inputs > 0 and column.scope == 'g' then
+      redis.call('HSET', K.row_groups, RUNS.tasks_field(run, plan, row_group, index) .. '\0waits',
+        int(last - first + 1))
+    elseif #column.inputs == 0 and column.scope == 'g' then
+      RUNS.submit_cell(run, plan, index, int(row_group))
+    elseif #column.inputs == 0 then
+      for record = first, last do
+        RUNS.submit_cell(run, plan, index, int(record))
       end
     end
+  end
+end
+
+-- Admit row groups while nothing holds them back.
+function RUNS.open_row_groups(run, plan)
+  while not RUNS.is_held_back(run, plan) do
+    local row_group = RUNS.counted(run, 'next')
+    RUNS.count(run, 'next', 1)
+    RUNS.count(run, 'open', 1)
+    EXPIRY.with_shard('row_groups')
+    EXPIRY.with_shard('progress')
+    emit('row_group_admitted', 'run_id', run, 'row_group', int(row_group))
+    RUNS.begin_row_group(run, plan, row_group)
   end
 end

@@ -1,7 +1,8 @@
 -- A run's plan and counts, and which of its tasks are still wanted.
 -- @include lib/int
 -- @include lib/shard/shard
-local RUNS = { most_open = 256, most_looked_at = 1024, usual_rows = 10000, most_failed = 20 }
+-- `skipped` is the value of a skipped cell: JSON's null, and a blank that no generator's null has.
+local RUNS = { most_open = 256, most_looked_at = 1024, usual_rows = 10000, most_failed = 20, skipped = 'null ' }
 local plans = {}
 
 function RUNS.plan_of(run)
@@ -24,6 +25,10 @@ end
 
 function RUNS.cell(run, record, name)
   return run .. '\0' .. record .. '\0' .. name
+end
+
+function RUNS.task_id(run, column, number)
+  return run .. ':' .. column.name .. ':' .. column.scope .. int(tonumber(number))
 end
 
 function RUNS.records_of(plan, row_group)

@@ -7,7 +7,7 @@
 
 function RUNS.submit_cell(run, plan, index, number)
   local column = plan.columns[index]
-  local id = run .. ':' .. column.name .. ':' .. column.scope .. number
+  local id = RUNS.task_id(run, column, number)
   RUNS.count_task({ run = run, column = int(index), number = number }, 1)
   if redis.call('HEXISTS', K.tasks, id) == 1 then
     return -- it still runs from before its run was cancelled and begun again: its end counts
@@ -24,12 +24,14 @@ function RUNS.tell_driver(run, text)
   end
 end
 
-function RUNS.close_record(run, plan, record)
-  local row_group = math.floor(tonumber(record) / plan.buffer_size)
-  if redis.call('HINCRBY', K.row_groups, run .. '\0' .. int(row_group), -1) > 0 then
-    return
-  end
+-- A row group is through: a batch that waits for its turn is wanted no more.
+function RUNS.close_row_group(run, plan, row_group)
   RUNS.forget_row_group(run, plan, row_group)
+  for index = 1, #plan.columns do
+    if plan.columns[index].scope == 'g' and #plan.columns[index].inputs > 0 then
+      TASKS.discard(RUNS.task_id(run, plan.columns[index], row_group))
+    end
+  end
   EXPIRY.with_shard('checkpoints')
   redis.call('ZADD', K.checkpoints, 0, run .. '\0' .. string.format('%016.0f', row_group))
   RUNS.count(run, 'open', -1)
@@ -37,6 +39,13 @@ function RUNS.close_record(run, plan, record)
   emit('row_group_checkpointed', 'run_id', run, 'row_group', int(row_group))
   RUNS.tell_driver(run, '["row_group"]')
   RUNS.open_row_groups(run, plan)
+end
+
+function RUNS.close_record(run, plan, record)
+  local row_group = math.floor(tonumber(record) / plan.buffer_size)
+  if redis.call('HINCRBY', K.row_groups, run .. '\0' .. int(row_group), -1) <= 0 then
+    RUNS.close_row_group(run, plan, row_group)
+  end
 end
 
 function RUNS.is_ready(run, column, record)
@@ -48,13 +57,49 @@ function RUNS.is_ready(run, column, record)
   return true
 end
 
--- One more column of a record is there: enqueue what that makes ready, close a whole record.
+-- Whether a cell is made without a task: its condition holds, or a column that it needs was skipped.
+function RUNS.is_skipped(run, column, record)
+  if column.skip and redis.call('HGET', K.cells, RUNS.cell(run, record, column.skip)) == 'true' then
+    return true
+  end
+  for i = 1, column.keeps and 0 or #column.inputs do
+    if redis.call('HGET', K.cells, RUNS.cell(run, record, column.inputs[i])) == RUNS.skipped then
+      return true
+    end
+  end
+  return false
+end
+
+-- One record fewer misses the inputs of a batch; the last one makes it ready.
+function RUNS.reach_batch(run, plan, index, record)
+  local row_group = math.floor(tonumber(record) / plan.buffer_size)
+  local name = RUNS.tasks_field(run, plan, row_group, index) .. '\0waits'
+  if redis.call('HINCRBY', K.row_groups, name, -1) == 0 then
+    RUNS.submit_cell(run, plan, index, int(row_group))
+  end
+end
+
+-- All inputs of a cell are there: enqueue its task, unless it is skipped or waits for its row group.
+function RUNS.reach(run, plan, index, record)
+  local column = plan.columns[index]
+  if column.scope == 'g' then
+    RUNS.reach_batch(run, plan, index, record)
+  elseif plan.skips and RUNS.is_skipped(run, column, record) then
+    for i = 1, #column.outputs do
+      redis.call('HSET', K.cells, RUNS.cell(run, record, column.outputs[i]), RUNS.skipped)
+    end
+    RUNS.advance_record(run, plan, index, record)
+  else
+    RUNS.submit_cell(run, plan, index, record)
+  end
+end
+
+-- One more column of a record is there: go on with what that makes ready, close a whole record.
 function RUNS.advance_record(run, plan, index, record)
   local feeds = plan.columns[index].feeds
   for i = 1, #feeds do
-    local column = plan.columns[feeds[i]]
-    if RUNS.is_ready(run, column, record) then
-      RUNS.submit_cell(run, plan, feeds[i], record)
+    if RUNS.is_ready(run, plan.columns[feeds[i]], record) then
+      RUNS.reach(run, plan, feeds[i], record)
     end
   end
   if redis.call('HINCRBY', K.cells, RUNS.cell(run, record, '#'), 1) == #plan.columns then
@@ -70,12 +115,20 @@ function RUNS.drop_record(run, plan, record, column_name, reason)
   for index = 1, #plan.columns do
     local column = plan.columns[index]
     if column.scope == 'r' then
-      TASKS.discard(run .. ':' .. column.name .. ':r' .. record)
+      TASKS.discard(RUNS.task_id(run, column, record))
     end
   end
   RUNS.count(run, 'dropped', 1)
   emit('non_retryable_dropped', 'run_id', run, 'record', record, 'column', column_name)
   RUNS.close_record(run, plan, record)
+  local row_group = math.floor(tonumber(record) / plan.buffer_size)
+  for index = 1, #plan.columns do
+    local column = plan.columns[index]
+    if column.scope == 'g' and not RUNS.is_ready(run, column, record)
+      and redis.call('HEXISTS', K.row_groups, run .. '\0' .. int(row_group)) == 1 then
+      RUNS.reach_batch(run, plan, index, record) -- it waits for this record no more
+    end
+  end
 end
 
 -- The open records that a task of a run stands for: a task may outlive its record, which was dropped

@@ -78,12 +78,16 @@ end
 -- given a task; `seen` is the number of the last one that it was given so, or empty if it takes none.
 function OPERATIONS.admit(slots, in_progress_ms, resources_under_pressure, seen)
   local unseen = seen == '' and {} or PUSHES.unseen(seen, in_progress_ms)
-  local leases, free = {}, tonumber(slots) - #unseen
+  local leases, free, is_extended = {}, tonumber(slots) - #unseen, false
   expired, lost = {}, {}
   LEDGER.hint(resources_under_pressure)
   LOST.note_draining(member_id)
   while free > 0 do
     local head = SELECT.next(member_id)
+    if not head and not is_extended then
+      is_extended = true
+      head = RUNS.extend_horizon() and SELECT.next(member_id)
+    end
     if not head then
       break
     end
