@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 Header = tuple[bytes, bytes]
@@ -31,6 +31,16 @@ def by_name(headers: Iterable[Header]) -> dict[str, str]:
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
 
 
+def is_anthropic(path: str, headers: Mapping[str, str]) -> bool:
+    """Whether a call is of Anthropic's API.
+
+    Args:
+        path: of the call.
+        headers: of the call, by their names in lower case.
+    """
+    return "anthropic-version" in headers or path.endswith(("/v1/messages", "/v1/messages/"))
+
+
 def request_headers(headers: Iterable[Header], authority: str, body: bytes) -> list[Header]:
     """Return what is sent to a provider: the client's headers, its key among them.
 
@@ -52,19 +62,22 @@ def request_headers(headers: Iterable[Header], authority: str, body: bytes) -> l
     return passed
 
 
-def response_headers(headers: Iterable[Header], own: Mapping[str, str]) -> list[Header]:
+def response_headers(
+    headers: Iterable[Header], own: Mapping[str, str], location_of: Callable[[bytes], bytes]
+) -> list[Header]:
     """Return what is sent to a client: the provider's headers, and the proxy's own.
 
     Args:
         headers: the provider's.
         own: names after `OWN_PREFIX`, and their values.
+        location_of: returns where a client finds what a ``location`` names.
     """
     received = [(name.lower(), value) for name, value in headers]
     dropped = _OF_ONE_CONNECTION | _named_by_connection(received)
     if any(name == b"transfer-encoding" for name, _ in received):
         dropped |= {b"content-length"}  # RFC 9112, 6.3: transfer-encoding overrides it
     passed = [
-        (name, value)
+        (name, location_of(value) if name == b"location" else value)
         for name, value in received
         if name not in dropped and not name.startswith(OWN_PREFIX)
     ]

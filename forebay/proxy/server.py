@@ -23,7 +23,9 @@ from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.server.refusals import connection_error
+from forebay.proxy.error_responses import MOST_HEAD_BYTES
 from forebay.proxy.forwarding import Forwarder
+from forebay.proxy.protocol import BoundedProtocol
 from forebay.proxy.upstreams import Upstream, Upstreams
 from forebay.proxy.waits import HoldReasons
 from forebay.serving import BACKLOG
@@ -152,6 +154,8 @@ async def serve(
                 access_log=False,
                 backlog=BACKLOG,
                 date_header=False,  # the provider's own is passed on
+                h11_max_incomplete_event_size=2 * MOST_HEAD_BYTES,
+                http=BoundedProtocol,
                 lifespan="off",
                 log_config=None,
                 proxy_headers=False,

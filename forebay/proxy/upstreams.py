@@ -11,6 +11,7 @@ from urllib.parse import unquote, urlsplit
 from forebay.contracts.checks import shown
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import RequestGroupSpec
+from forebay.proxy.headers import is_anthropic
 
 TENANT_HEADER: Final = "x-forebay-tenant"
 WEIGHT_HEADER: Final = "x-forebay-weight"
@@ -23,6 +24,7 @@ _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _USER: Final = re.compile(r"(?<=://)[^/]*@|^[^/]*@")
 _QUERY: Final = re.compile(r"([?#]).+", re.DOTALL)
 _SEPARATOR: Final = re.compile(r"[/\\]")
+_VERSION: Final = re.compile(rb"v[0-9]+[a-z0-9]*")
 _DOTS: Final = frozenset({".", ".."})
 
 
@@ -47,6 +49,10 @@ class Upstream:
     path: bytes
 
 
+class UnknownUpstreamError(ConfigurationError):
+    """The path of a call names no upstream where it must."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
     """Where one call goes, and for which tenant.
@@ -54,12 +60,24 @@ class Destination:
     Attributes:
         upstream: the provider.
         raw_path: path and query, as the provider gets them.
+        prefix: what stood before the provider's own path: tenant, upstream.
         group: the tenant and its weight; None leaves the group to the resource.
     """
 
     upstream: Upstream
     raw_path: bytes
+    prefix: bytes
     group: RequestGroupSpec | None
+
+    def location_for_client(self, location: bytes) -> bytes:
+        """Return a redirect's target as a path of the proxy, so that it is called under a lease.
+
+        A target at another host, and a relative one, stay as they are.
+        """
+        upstream = self.upstream
+        path = location.removeprefix(f"{upstream.scheme}://{upstream.authority}".encode())
+        is_own = path.startswith(upstream.path + b"/") and not path.startswith(b"//")
+        return self.prefix + path.removeprefix(upstream.path) if is_own else location
 
 
 def parse_upstream(text: str) -> Upstream:
@@ -116,8 +134,9 @@ class Upstreams:
     """All providers of a proxy, and the rule by which a call is sent to one of them.
 
     A path that begins with an upstream's name chooses that one, and is sent on without the name.
-    Any other call goes by its API: one with a header ``anthropic-version`` to the upstream named
-    ``anthropic``, the rest to the first of the others.
+    Any other call goes by its API: one of Anthropic's to the upstream named ``anthropic``, the rest
+    to the first of the others. Where there are several upstreams, such a path must begin with a
+    version (``/v1/``): a misspelt name would hand one provider's key to another.
 
     Args:
         upstreams: in the order of preference.
@@ -165,23 +184,31 @@ class Upstreams:
             headers: of the call, by their names in lower case.
 
         Raises:
+            UnknownUpstreamError: its path names no upstream where it must.
             ConfigurationError: its tenant, weight or path cannot be used.
         """
-        path: bytes = scope["raw_path"]
-        tenant, path = _tenant_of(path)
+        asked: bytes = scope["raw_path"]
+        tenant, path = _tenant_of(asked)
         _check_path(path)
         name, rest = _first_part(path)
         upstream = self._by_name.get(unquote(name.decode("latin-1"))) if name else None
         if upstream is not None:
             path = rest or b"/"
+        elif len(self._by_name) > 1 and not _VERSION.fullmatch(name):
+            raise UnknownUpstreamError(
+                f"the path begins with {shown(name.decode('latin-1'))}, expected an upstream"
+                f" ({', '.join(self._by_name)}) or a version such as v1; correct base_url."
+            )
         else:
-            upstream = self._anthropic if "anthropic-version" in headers else self._other
+            speaks_anthropic = is_anthropic(path.decode("latin-1"), headers)
+            upstream = self._anthropic if speaks_anthropic else self._other
         query: bytes = scope["query_string"]
         raw_path = upstream.path + path + (b"?" + query if query else b"")
         if tenant is None:
             tenant = _utf8(headers.get(TENANT_HEADER))
         group = _group_of(tenant, headers.get(WEIGHT_HEADER))
-        return Destination(upstream=upstream, raw_path=raw_path, group=group)
+        prefix = asked.removesuffix(path)
+        return Destination(upstream=upstream, raw_path=raw_path, prefix=prefix, group=group)
 
 
 def _tenant_of(path: bytes) -> tuple[str | None, bytes]:
@@ -189,7 +216,13 @@ def _tenant_of(path: bytes) -> tuple[str | None, bytes]:
     if not path.startswith(b"/t/"):
         return None, path
     tenant, _, rest = path[3:].partition(b"/")
-    return unquote(tenant.decode("latin-1")), b"/" + rest
+    try:
+        return unquote(tenant.decode("latin-1"), errors="strict"), b"/" + rest
+    except UnicodeError:
+        raise ConfigurationError(
+            f"the tenant {shown(tenant.decode('latin-1'))} of the path is no UTF-8, expected UTF-8"
+            " with %-escapes; quote it so."
+        ) from None
 
 
 def _utf8(value: str | None) -> str | None:

@@ -15,9 +15,14 @@ from forebay.contracts.requests import (
     RequestDenialReason,
 )
 from forebay.coordinator.requests.denials import denial
+from forebay.proxy.error_responses import LONGEST_RETRY_SECONDS, error_response_of
 from forebay.proxy.headers import request_headers, response_headers
-from forebay.proxy.refusals import LONGEST_RETRY_SECONDS, refusal_of
-from forebay.proxy.upstreams import Upstreams, parse_upstream
+from forebay.proxy.upstreams import (
+    Destination,
+    UnknownUpstreamError,
+    Upstreams,
+    parse_upstream,
+)
 
 OPENAI, ANTHROPIC, GROQ = (
     "https://api.openai.com",
@@ -27,12 +32,17 @@ OPENAI, ANTHROPIC, GROQ = (
 CHAT = RequestResourceKey(provider_model=ProviderModelKey(provider_name="p", model_id="m"))
 
 
-def sent_to(upstreams: list[str], path: str, **headers: str) -> tuple[str, bytes]:
-    """Return the name and the path of where a call goes."""
+def destination_of(upstreams: list[str], path: str, **headers: str) -> Destination:
+    """Return where a call goes."""
     raw_path, _, query = path.partition("?")
     scope = {"raw_path": raw_path.encode(), "query_string": query.encode()}
     named = {name.replace("_", "-"): value for name, value in headers.items()}
-    chosen = Upstreams([parse_upstream(one) for one in upstreams]).destination_of(scope, named)
+    return Upstreams([parse_upstream(one) for one in upstreams]).destination_of(scope, named)
+
+
+def sent_to(upstreams: list[str], path: str, **headers: str) -> tuple[str, bytes]:
+    """Return the name and the path of where a call goes."""
+    chosen = destination_of(upstreams, path, **headers)
     return chosen.upstream.name, chosen.raw_path
 
 
@@ -117,6 +127,35 @@ def test_a_call_goes_where_its_path_says_else_by_its_api() -> None:
     assert sent_to([GROQ], "/v1/messages", **messages) == ("groq", b"/openai/v1/messages")
     assert sent_to([ANTHROPIC], "/v1/models") == ("anthropic", b"/v1/models")
     assert sent_to([OPENAI], "//evil.example/x") == ("openai", b"//evil.example/x")
+    assert sent_to(three, "/t/a/v1/messages") == ("anthropic", b"/v1/messages")
+    assert sent_to(three, "/v1beta/models") == ("openai", b"/v1beta/models")
+    assert sent_to([OPENAI], "/api/chat") == ("openai", b"/api/chat")
+
+
+@pytest.mark.parametrize("path", ["/grok/v1/models", "/t/atlas/grok/v1/models", "/", "/t/atlas"])
+def test_a_path_of_no_upstream_goes_to_none_of_several(path: str) -> None:
+    with pytest.raises(UnknownUpstreamError, match=r"expected an upstream \(openai, groq\)"):
+        sent_to([OPENAI, GROQ], path)
+
+
+@pytest.mark.parametrize(
+    ("path", "location", "told"),
+    [
+        ("/v1/x/", "https://api.openai.com/v1/x", "/v1/x"),
+        ("/t/a%2Fb/v1/x/", "/v1/x?y=1", "/t/a%2Fb/v1/x?y=1"),
+        ("/t/a/groq/v1/x/", "https://api.groq.com/openai/v1/x", "/t/a/groq/v1/x"),
+        ("/groq/v1/x/", "https://api.groq.com/console", "https://api.groq.com/console"),
+        ("/v1/x/", "https://files.example/v1/x", "https://files.example/v1/x"),
+        ("/v1/x/", "https://api.openai.com.example/x", "https://api.openai.com.example/x"),
+        ("/v1/x/", "//files.example/x", "//files.example/x"),
+        ("/v1/x/", "y", "y"),
+    ],
+)
+def test_a_redirect_within_the_upstream_stays_with_the_proxy(
+    path: str, location: str, told: str
+) -> None:
+    destination = destination_of([OPENAI, GROQ], path)
+    assert destination.location_for_client(location.encode()) == told.encode()
 
 
 @pytest.mark.parametrize(
@@ -144,6 +183,11 @@ def test_a_tenant_that_no_key_can_hold_is_refused(path: str) -> None:
     scope = {"raw_path": path.encode(), "query_string": b""}
     with pytest.raises(ConfigurationError, match="request group"):
         Upstreams([parse_upstream(OPENAI)]).destination_of(scope, {})
+
+
+def test_a_tenant_that_is_no_utf8_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="the tenant '%FF' of the path is no UTF-8"):
+        sent_to([OPENAI], "/t/%FF/v1/x")
 
 
 @pytest.mark.parametrize(
@@ -174,12 +218,13 @@ def test_an_empty_token_is_refused_and_not_taken_for_none() -> None:
 
 def test_a_length_beside_a_chunked_encoding_is_not_passed_on() -> None:
     received = [(b"Content-Length", b"5"), (b"Transfer-Encoding", b"chunked"), (b"X-A", b"1")]
-    assert response_headers(received, {}) == [(b"x-a", b"1")]
+    assert response_headers(received, {}, bytes) == [(b"x-a", b"1")]
 
 
 def test_headers_that_come_twice_stay_two() -> None:
     twice = [(b"set-cookie", b"a=1"), (b"set-cookie", b"b=2")]
-    assert response_headers(twice, {"queue-ms": "3"}) == [*twice, (b"x-forebay-queue-ms", b"3")]
+    passed = response_headers(twice, {"queue-ms": "3"}, bytes)
+    assert passed == [*twice, (b"x-forebay-queue-ms", b"3")]
     accepts = [(b"accept", b"a"), (b"accept", b"b")]
     assert request_headers(accepts, "h:1", b"") == [(b"host", b"h:1"), *accepts]
 
@@ -200,9 +245,9 @@ def test_a_denial_is_answered_so_that_an_sdk_behaves(
     denied = RequestAdmissionDenied(
         item=RequestAdmissionItem(resource=CHAT), reason=reason, retry_after_seconds=hint
     )
-    refusal: Any = refusal_of(denial(denied), "p")
-    assert (refusal.status, refusal.retry_after_seconds) == (status, retry_after)
+    error: Any = error_response_of(denial(denied), "p")
+    assert (error.status, error.retry_after_seconds) == (status, retry_after)
 
 
 def test_an_error_that_nobody_foresaw_is_not_guessed_at() -> None:
-    assert refusal_of(RuntimeError("x"), "p") is None
+    assert error_response_of(RuntimeError("x"), "p") is None
