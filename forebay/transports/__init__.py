@@ -28,10 +28,10 @@ from forebay.coordinator.requests.blocking import BlockingRequestAdmissionContro
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.transports.arguments import check_keywords, check_requests
 from forebay.transports.clients import Factory, library_of
-from forebay.transports.exchange import ReleaseAt, Rules
 from forebay.transports.groups import asking_as, current_group
 from forebay.transports.identity import UNNAMED_MODEL, HttpResolver, RequestView, Resolve
 from forebay.transports.joined import RegisterAs
+from forebay.transports.rules import ReleaseAt, Rules
 from forebay.workers.providers.classification import Classifier
 from forebay.workers.providers.token_estimate import TokenEstimator
 

@@ -17,11 +17,11 @@ from forebay.transports.admission import AsyncAdmission
 from forebay.transports.arguments import Controller, check_inner, check_sync
 from forebay.transports.blocking_admission import BlockingAdmission
 from forebay.transports.core import Asking, AsyncAdmitted, BlockingAdmitted
-from forebay.transports.exchange import Rules
 from forebay.transports.identity import LIBRARIES
 from forebay.transports.joined import RegisterAs
 from forebay.transports.lanes import Lanes, ManyLanes, OneLane
 from forebay.transports.proxies import proxy_mounts
+from forebay.transports.rules import Rules
 from forebay.transports.streams import AsyncBody, BlockingBody
 
 _OWN_OPTIONS: Final = frozenset({"transport", "mounts", "limits"})

@@ -15,11 +15,13 @@ from forebay.contracts.requests import RequestAdmissionItem, new_attempt_id
 from forebay.coordinator.logs import Logger
 from forebay.transports.admission import AsyncAdmission, LoopOwner, keep_untouched
 from forebay.transports.blocking_admission import BlockingAdmission
-from forebay.transports.exchange import Exchange, Rules
+from forebay.transports.exchange import Exchange
 from forebay.transports.groups import current_group
 from forebay.transports.identity import profile_for, view_of
 from forebay.transports.lanes import Lanes, Passage
 from forebay.transports.queueing import wait_observer_of
+from forebay.transports.refusals import read_ahead, read_ahead_blocking
+from forebay.transports.rules import Rules
 from forebay.transports.streams import Dropped
 from forebay.workers.executor import in_executor
 from forebay.workers.providers.registry import PreparedProfile
@@ -135,6 +137,10 @@ class AsyncAdmitted:
         else:
             passage.opened()
             response.stream = self.body_class(response.stream, passage)
+            if passage.needs_body:
+                # What passes was noted below, so that nothing is noted above.
+                response.stream = self.body_class(await read_ahead(response.stream), Passage())
+        passage.advise(response)
         return response
 
     def handle_request(self, request: Any) -> Any:  # noqa: ARG002
@@ -205,6 +211,10 @@ class BlockingAdmitted:
         else:
             passage.opened()
             response.stream = self.body_class(response.stream, passage, self._dropped)
+            if passage.needs_body:
+                ahead = read_ahead_blocking(response.stream)
+                response.stream = self.body_class(ahead, Passage(), self._dropped)
+        passage.advise(response)
         return response
 
     async def handle_async_request(self, request: Any) -> Any:  # noqa: ARG002

@@ -6,100 +6,33 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from forebay.contracts.checks import check_methods, check_type, check_wait, shown
-from forebay.contracts.errors import ConfigurationError
-from forebay.contracts.identity import RequestGroupSpec, RequestResourceKey
 from forebay.contracts.outcomes import RequestOutcomeKind, RequestReleaseOutcome
 from forebay.contracts.requests import RequestAdmissionItem
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.classifying import classified, outcome_of
 from forebay.transports.arguments import Controller
-from forebay.transports.identity import HttpResolver, Resolve
 from forebay.transports.lanes import Lanes, Passage
+from forebay.transports.rules import Rules
 from forebay.transports.waits import OPEN_BODIES
 from forebay.workers.providers.answer_bodies import AnswerReader
 from forebay.workers.providers.budget_headers import quota_readings
-from forebay.workers.providers.classification import (
-    NOT_SENT,
-    Classifier,
-    DefaultClassifier,
-    check_classifier,
-)
+from forebay.workers.providers.classification import NOT_SENT
 from forebay.workers.providers.faults import NO_FAULT
 from forebay.workers.providers.headers import code_in_headers, lowered_headers, told_headers
 from forebay.workers.providers.refusal_log import REFUSALS
 from forebay.workers.providers.registry import GENERIC, PreparedProfile
-from forebay.workers.providers.token_estimate import (
-    CharacterEstimator,
-    TokenEstimator,
-    check_estimator,
-)
 
 log = Logger("forebay.transports")
 
-ReleaseAt = Literal["end", "headers"]
-_RELEASES: Final = ("end", "headers")
-
 _FIRST_ERROR_STATUS: Final = 400
 _NO_CONTENT: Final = 204
+_SENT_AGAIN: Final = frozenset({408, 409, 429, *range(500, 600)})
+"""Statuses after which SDKs send a request again, of which some do not read the body."""
 _UNKNOWN: Final = RequestReleaseOutcome(kind=RequestOutcomeKind.UNEXPECTED_EXCEPTION)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rules:
-    """How a transport treats requests.
-
-    Attributes:
-        resolve: names the window of a request, None for those that need no lease.
-        classifier: reads how attempts ended.
-        estimator: says what a request will cost in tokens, for quotas.
-        group: who asks, where `current_group` does not say.
-        queue_wait_timeout_seconds: longest wait of each attempt in the queue; None takes the
-            resource's default.
-        release_at: ``end`` holds a lease until the answer's body is read, closed or dropped;
-            ``headers`` until a good answer has begun. One of them, or one by resource.
-
-    Raises:
-        ConfigurationError: a value of the wrong kind.
-    """
-
-    resolve: Resolve = field(default_factory=HttpResolver)
-    classifier: Classifier = field(default_factory=DefaultClassifier)
-    estimator: TokenEstimator = field(default_factory=CharacterEstimator)
-    group: RequestGroupSpec = field(default_factory=RequestGroupSpec)
-    queue_wait_timeout_seconds: float | None = None
-    release_at: ReleaseAt | Mapping[RequestResourceKey, ReleaseAt] = "end"
-
-    def __post_init__(self) -> None:
-        check_methods(
-            "resolve", self.resolve, ("__call__",), "pass one, such as forebay.HttpResolver()"
-        )
-        check_classifier(self.classifier)
-        check_estimator(self.estimator)
-        if self.queue_wait_timeout_seconds is not None:
-            check_wait(self.queue_wait_timeout_seconds)
-        check_type("group of a transport", self.group, RequestGroupSpec)
-        by_resource = isinstance(self.release_at, Mapping)
-        for resource in self.release_at if by_resource else ():
-            check_type("a resource of release_at", resource, RequestResourceKey)
-        given = self.release_at.values() if by_resource else [self.release_at]  # type: ignore[union-attr]
-        for moment in given:
-            if moment not in _RELEASES:
-                raise ConfigurationError(
-                    f"release_at is {shown(moment)}, expected 'end' or 'headers'; use one of them,"
-                    " or a mapping of resources to them."
-                )
-
-    def releases_at_headers(self, resource: RequestResourceKey) -> bool:
-        """Whether a lease of this resource ends when a good answer has begun."""
-        moment = self.release_at
-        if isinstance(moment, Mapping):
-            moment = moment.get(resource, "end")
-        return moment == "headers"
 
 
 class Exchange(Passage):
@@ -194,6 +127,17 @@ class Exchange(Passage):
             or (is_good and self._rules.releases_at_headers(self.attempt.item.resource))
         ):
             self.ended()
+
+    @property
+    def needs_body(self) -> bool:
+        """Whether only the body says what is to be told to the SDK above (ADR 0029)."""
+        return not self.is_over and self._status in _SENT_AGAIN
+
+    def advise(self, response: Any) -> None:
+        """Tell the SDK above not to send again what would be refused again."""
+        outcome = self.attempt.outcome if self.is_over else None
+        if outcome is not None and outcome.diagnostics.get("about") is not None:
+            response.headers["x-should-retry"] = "false"
 
     def opened(self) -> None:
         """The body, if it holds the lease, is handed to its reader, who may drop it."""

@@ -162,6 +162,14 @@ class Passage:
     def answered(self, response: Any) -> None:
         """Take the status and headers of an answer, whose body is still to come."""
 
+    @property
+    def needs_body(self) -> bool:
+        """Whether a refusal's body is read before its reader has the answer."""
+        return False
+
+    def advise(self, response: Any) -> None:
+        """Tell an SDK what it may do after this answer."""
+
     def opened(self) -> None:
         """The body is handed to its reader."""
 

@@ -11,7 +11,7 @@ import forebay
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.outcomes import RequestOutcomeKind
 from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
-from forebay.transports.exchange import Rules
+from forebay.transports.rules import Rules
 from forebay.workers.executor import ModelRequestExecutor
 from forebay.workers.model_request import ModelRequest
 from forebay.workers.providers.classification import DefaultClassifier

@@ -13,8 +13,8 @@ from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import RequestDomain
 from forebay.transports import UNNAMED_MODEL, HttpResolver
 from forebay.transports.core import Asking
-from forebay.transports.exchange import Rules
 from forebay.transports.identity import view_of
+from forebay.transports.rules import Rules
 
 OPENAI = "https://api.openai.com/v1"
 ANTHROPIC = "https://api.anthropic.com/v1"

@@ -14,8 +14,9 @@ import httpx2
 import pytest
 
 import forebay
-from forebay.transports.exchange import Exchange, Rules
+from forebay.transports.exchange import Exchange
 from forebay.transports.lanes import ManyLanes, Passage
+from forebay.transports.rules import Rules
 from forebay.transports.streams import BlockingBody, Dropped
 from tests.contract.chat_domain import item
 
