@@ -204,8 +204,8 @@ class MemberSettings(GivenSettings):
         on_unavailable: what a call gets when the server does not answer within the deadline
             (docs/reliability.md, *When the server is away*). ``fail``: `CoordinatorUnavailable`;
             ``wait``: a longer wait, up to the call's own timeout; ``local_share``: an acquire gets
-            a lease of this member's part of the last known window, once every lease that the
-            server granted has ended; other calls fail.
+            a lease of this member's share of the last known window, in a slot of a call that ended
+            until every lease that the server granted has ended; other calls fail.
     """
 
     ttl_seconds: Annotated[Number, Field(ge=0.1, le=3600)] = 15.0

@@ -2,27 +2,68 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 from forebay.contracts.errors import CoordinatorError
+from forebay.contracts.identity import RequestDomain
 from forebay.contracts.requests import RequestAdmissionLease
 from forebay.coordinator.requests.held_leases import HeldLeases
-from forebay.coordinator.requests.operations import Acquire, Answer, Cancel
+from forebay.coordinator.requests.operations import Acquire, Answer, Cancel, decode_answer
+from forebay.coordinator.requests.releasing import Release
 from forebay.coordinator.shard.operation import Outcome
 from forebay.coordinator.shard.session import Session
 
 
+class Slots:
+    """Slots of the server whose calls ended while it is away; it counts them until it hears so.
+
+    So another call may use such a slot, whoever else reaches the server meanwhile.
+
+    Args:
+        session: of the shard.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._free: dict[RequestDomain, deque[Release]] = {
+            domain: deque() for domain in RequestDomain
+        }
+
+    def has(self, domain: RequestDomain) -> bool:
+        """Whether a slot of a domain is free."""
+        return bool(self._free[domain])
+
+    def add(self, release: Release) -> None:
+        """Keep the release that would give a slot back."""
+        self._free[release.lease.item.resource.domain].append(release)
+
+    def take(self, domain: RequestDomain) -> Release:
+        """Return the release of a free slot, for the lease that uses it."""
+        return self._free[domain].popleft()
+
+    def give_back(self) -> None:
+        """Send the releases of all free slots."""
+        for line in self._free.values():
+            while line:
+                self._session.submit(line.popleft())
+
+
 @dataclass(slots=True)
 class GivenLease:
-    """One such lease.
+    """A lease that a member gave itself.
 
     Attributes:
         lease: as its caller has it.
+        slot: the release of the server's slot that it uses; None where it uses the share.
         is_stated: whether the server was asked for it.
     """
 
     lease: RequestAdmissionLease
+    slot: Release | None = None
     is_stated: bool = False
 
 
@@ -32,10 +73,14 @@ class GivenLeases(dict[str, GivenLease]):
     Args:
         session: of the shard.
         held: the server's leases of this process.
+
+    Attributes:
+        slots: the server's slots that they may use.
     """
 
     def __init__(self, session: Session, held: HeldLeases) -> None:
         super().__init__()
+        self.slots = Slots(session)
         self._session = session
         self._held = held
 
@@ -52,6 +97,16 @@ class GivenLeases(dict[str, GivenLease]):
         for given in self.values():
             given.is_stated = False
 
+    def on_notice(self, kind: str, encoded_id: str, terms: Sequence[Any]) -> bool:
+        """Take what a notice says of one; return whether there is such a lease."""
+        membership, given = self._session.membership, self.get(encoded_id)
+        if given is None or membership is None:
+            return False
+        answer = decode_answer(
+            given.lease.item, [kind, *terms], membership.generation, membership.member_id
+        )
+        return self.take(encoded_id, given, answer)
+
     def take(self, encoded_id: str, given: GivenLease, outcome: Outcome[Answer]) -> bool:
         """Take what the server says; one that it grants is its own from now on.
 
@@ -63,13 +118,26 @@ class GivenLeases(dict[str, GivenLease]):
         if isinstance(outcome, RequestAdmissionLease):
             del self[encoded_id]
             self._held[encoded_id] = outcome
+            if given.slot is not None:
+                self._session.submit(given.slot)
         elif isinstance(outcome, CoordinatorError):
             given.is_stated = False
         return True
 
-    def end(self, encoded_id: str) -> bool:
-        """End a lease; return whether it was one of these."""
+    def end(self, encoded_id: str, *, keeps_slot: bool) -> bool:
+        """End a lease; return whether it was one of these.
+
+        Args:
+            encoded_id: its id.
+            keeps_slot: whether the server's slot that it used may be used by the next.
+        """
         given = self.pop(encoded_id, None)
-        if given is not None and given.is_stated:
+        if given is None:
+            return False
+        if given.is_stated:
             self._session.submit(Cancel(encoded_id))  # it may wait there
-        return given is not None
+        if given.slot is not None and keeps_slot:
+            self.slots.add(given.slot)
+        elif given.slot is not None:
+            self._session.submit(given.slot)
+        return True

@@ -1,13 +1,12 @@
-"""Leases of this member's part of a window, while the server is away (docs/adr/0024)."""
+"""Leases of this member's share of a window, while the server is away (docs/adr/0024)."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from forebay.contracts.identity import ProviderModelKey, RequestDomain
+from forebay.contracts.identity import ProviderModelKey
 from forebay.contracts.outcomes import (
     ReleaseReason,
     ReleaseResult,
@@ -23,44 +22,54 @@ from forebay.contracts.requests import (
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.keys import encode
 from forebay.coordinator.logs import Logger
-from forebay.coordinator.requests.absence import Absence
 from forebay.coordinator.requests.denials import shut_down
 from forebay.coordinator.requests.given_leases import GivenLease, GivenLeases
 from forebay.coordinator.requests.held_leases import HeldLeases
-from forebay.coordinator.requests.operations import decode_answer
+from forebay.coordinator.requests.local_queue import LocalQueue
+from forebay.coordinator.requests.outage_phases import (
+    Absence,
+    Holding,
+    Phase,
+    Returning,
+    Serving,
+    allowance_of,
+    next_phase,
+)
+from forebay.coordinator.requests.releasing import Release
 from forebay.coordinator.requests.running_calls import RunningCalls
 from forebay.coordinator.requests.share_watch import ShareWatch
-from forebay.coordinator.requests.shares import Allowance, Share
+from forebay.coordinator.requests.shares import Allowance
 from forebay.coordinator.server.membership import Membership
 from forebay.coordinator.shard.operation import Submitted
 from forebay.coordinator.shard.session import Session
 from forebay.coordinator.supervision import Guard
 
 LOOK_SECONDS: Final = 0.05
-"""How often what waits here is looked at, and whether the server is back."""
+"""How often the phase is looked at, and what waits here."""
 
 log = Logger("forebay.requests")
 
 
-_Line = deque[tuple[RequestAdmissionItem, asyncio.Future[RequestAdmissionDecision | None]]]
-
-
 class LocalLeases:
-    """Gives leases of this member's part, first come, first served.
+    """Gives leases of this member's share, first come, first served.
 
-    A part is used once no lease of the server can be held any more, a TTL after the server was
-    found to be away. When it is back, the leases that still run are acquired there, and for two
-    deadlines and a second this member stays within its part, as others may not be back yet.
+    Until no lease of the server can be held any more, a TTL after the server was found to be away,
+    a call takes the slot of another that ended here; from then on the share is used. When the
+    server is back, the leases that still run are acquired there, and for two deadlines and a second
+    this member stays within its share, as others may not be back yet.
 
     Args:
         session: of the shard.
         held: the server's leases of this process.
         settings: TTL and deadline.
         provider_model: for the log.
+        redirect: ends each acquire that the server was asked for with an error, so that it is
+            decided here.
 
     Attributes:
         leases: those that were given here and are not the server's yet, by encoded id.
-        watch: keeps this member's part.
+        watch: keeps this member's share.
+        phase: of the server's absence.
     """
 
     def __init__(
@@ -69,40 +78,41 @@ class LocalLeases:
         held: HeldLeases,
         settings: MemberSettings,
         provider_model: ProviderModelKey,
+        redirect: Callable[[], None],
     ) -> None:
         self.leases = GivenLeases(session, held)
+        self.phase: Phase = Serving()
         self._session = session
         self._held = held
         self._settings = settings
+        self._redirect = redirect
         self._loop = asyncio.get_running_loop()
         self._provider_model = str(provider_model)
         self._guard = Guard(log, provider_model=self._provider_model)
         self._running = RunningCalls()
-        self._waiting: dict[RequestDomain, _Line] = {domain: deque() for domain in RequestDomain}
+        self._waiting: LocalQueue[RequestAdmissionDecision | None] = LocalQueue()
         self.watch = ShareWatch(session, self._guard)
-        self._told: tuple[Share, float] | None = None  # before the outage, by which parts are used
-        self._allowance: Allowance | None = None
-        self._absence: Absence | None = None  # while it is on
-        self._back_until: float | None = None
         self._given = 0
         self._timer: asyncio.TimerHandle | None = None
 
     @property
     def is_on(self) -> bool:
         """Whether acquires are decided here."""
-        return self._absence is not None
+        return not isinstance(self.phase, Serving)
 
     def on_joined(self, membership: Membership) -> Sequence[Submitted]:
-        """Ask for this member's part, and state leases anew.
+        """Ask for this member's share, and state leases anew.
 
-        A member that had nothing to ask for while the server was away keeps to its part as well:
+        A member that had nothing to ask for while the server was away keeps to its share as well:
         where its membership lasted no longer, others may still use theirs.
         """
         earlier = self.watch.membership
         if earlier is not None and not earlier.is_held:
             self._begin(self._loop.time() - earlier.ttl_seconds)
         self.leases.state_anew()
-        if not self.is_on:
+        if self.is_on:
+            self._redirect()  # each would be asked anew, beside the share
+        else:
             self._running.lost.clear()
         return self.watch.on_joined(membership)
 
@@ -113,49 +123,49 @@ class LocalLeases:
         self._begin(self._session.away_since or self._loop.time())
 
     def _begin(self, since: float) -> None:
-        if self._absence is not None:
+        if self.is_on:
             return
-        self._back_until = None
-        self._allowance = None
         self._given = 0
-        self._told = self.watch.told
-        self._absence = self._absence_since(since)
-        share = self._told and self._told[0]
+        absence = self._hold(since)
+        share = self.watch.told and self.watch.told[0]
         log.warning(
             "local_share_began",
             provider_model=self._provider_model,
             members=share.members if share else 0,
-            part_of_cap=share.part(share.static_cap) if share else 0,
-            used_in_seconds=round(max(0.0, self._absence.opens_at - self._loop.time()), 1),
+            share_of_cap=share.of(share.static_cap) if share else 0,
+            used_in_seconds=round(max(0.0, absence.opens_at - self._loop.time()), 1),
         )
         self._look()
+
+    def _hold(self, since: float) -> Absence:
+        """Begin an absence, with the share that was told last in the present membership."""
+        ttl_seconds = (self.watch.membership or self._settings).ttl_seconds
+        absence = Absence(since, ttl_seconds, self._settings.call_timeout_seconds)
+        told = self.watch.told
+        allowance = None if told is None else Allowance(*told, self._loop.time())
+        self.phase = Holding(absence=absence, allowance=allowance)
+        for release in self._session.withdraw(Release):
+            if not self._keep_slot(release):
+                self._session.submit(release)
+        return absence
 
     async def acquire(
         self, item: RequestAdmissionItem, wait: str
     ) -> RequestAdmissionDecision | None:
-        """Wait for a lease of this member's part; None where the server is to be asked."""
-        reason, line = self._lacks(item), self._waiting[item.resource.domain]
-        if reason is None and not line:
+        """Wait for a lease of this member's share; None where the server is to be asked."""
+        reason = self._lacks(item)
+        if reason is None and not self._waiting.has(item.resource.domain):
             return self._give(item)
         if wait == "try":
             reason = reason or RequestDenialReason.QUEUED_WAITERS_AHEAD
             return RequestAdmissionDenied(item=item, reason=reason)
-        future: asyncio.Future[RequestAdmissionDecision | None] = self._loop.create_future()
-        line.append((item, future))
+        decided = self._waiting.wait(item)
         try:
-            return await future
+            return await decided
         except asyncio.CancelledError:
-            if future.done() and not future.cancelled():
-                self.leases.end(encode(item.attempt_id))  # given to a caller that has gone
+            if decided.done() and not decided.cancelled():
+                self._end(encode(item.attempt_id))  # given to a caller that has gone
             raise
-
-    def _absence_since(self, since: float) -> Absence:
-        ttl_seconds = (self.watch.membership or self._settings).ttl_seconds
-        return Absence(since, ttl_seconds, self._settings.call_timeout_seconds)
-
-    def _is_part_used(self, now: float) -> bool:
-        is_open = self._absence is not None and now >= self._absence.opens_at
-        return is_open or self._back_until is not None
 
     def on_asked(self, encoded_id: str) -> None:
         """Note that the server has decided about an attempt that was not decided here."""
@@ -163,63 +173,60 @@ class LocalLeases:
             self._give_in_turn()
 
     def _lacks(self, item: RequestAdmissionItem) -> RequestDenialReason | None:
-        now = self._loop.time()
-        if self._allowance is None:
-            if self._told is None or not self._is_part_used(now):
-                return RequestDenialReason.NO_CAPACITY
-            self._allowance = Allowance(*self._told, now)
+        domain, allowance = item.resource.domain, allowance_of(self.phase)
+        needs_slot = isinstance(self.phase, Holding)
+        if allowance is None or (needs_slot and not self.leases.slots.has(domain)):
+            return RequestDenialReason.NO_CAPACITY
         leases = (given.lease for given in self.leases.values())
         running = self._running.count([*leases, *self._held.values()])
-        return self._allowance.lacks(item.resource.domain, item.cost or 0, running, now)
+        return allowance.lacks(domain, item.cost or 0, running, self._loop.time())
 
     def _give(self, item: RequestAdmissionItem) -> RequestAdmissionLease | None:
-        """Give a lease, or None where the server is back: it is to be asked, within the part."""
-        if self._back_until is not None:
-            self._running.asking[encode(item.attempt_id)] = item.resource.domain
+        """Give a lease, or None where the server is back: it is to be asked, within the share."""
+        domain = item.resource.domain
+        if isinstance(self.phase, Returning):
+            self._running.asking[encode(item.attempt_id)] = domain
             return None
-        assert self._allowance is not None  # noqa: S101 - for mypy; it lacks nothing
-        membership = self.watch.membership
-        assert membership is not None  # noqa: S101 - so it was told a part
+        allowance, membership = allowance_of(self.phase), self.watch.membership
+        assert allowance is not None  # noqa: S101 - for mypy; it lacks nothing
+        assert membership is not None  # noqa: S101 - so it was told a share
+        slot = self.leases.slots.take(domain) if isinstance(self.phase, Holding) else None
         now_at = (self._session.server_now_us or 0) / 1e6
-        lease = self._allowance.lease(item, membership, now_at)
-        self.leases[encode(item.attempt_id)] = GivenLease(lease)
+        lease = allowance.lease(item, membership, now_at)
+        self.leases[encode(item.attempt_id)] = GivenLease(lease, slot)
         self._given += 1
         return lease
 
-    # -- the server's return
+    # -- phases
 
     def _look(self) -> None:
-        """Give what can be given, and see whether the server is back."""
+        """Give what can be given in the phase that it is by now."""
         self._timer = None
-        if self._absence is None:
-            return
-        now = self._loop.time()
-        membership = self._session.membership
-        if self._session.away_since is None and membership is not None and membership.is_held:
-            if self._back_until is None:
-                self._back_until = now + self._absence.stay_seconds(now)
-            if now >= self._back_until:
-                self._finish()
-                return
+        now, membership = self._loop.time(), self._session.membership
+        is_member = membership is not None and membership.is_held
+        is_back = self._session.away_since is None and is_member
+        if isinstance(self.phase, Returning) and not is_back:
+            self._hold(self._session.away_since or now)  # again, before the return was over
+        while (phase := next_phase(self.phase, now, is_back=is_back)) is not self.phase:
+            self._enter(phase, now)
+        if self.is_on:
+            self._give_in_turn()
+            self._timer = self._loop.call_later(LOOK_SECONDS, self._guard.call, self._look)
+
+    def _enter(self, phase: Phase, now: float) -> None:
+        self.phase = phase
+        self.leases.slots.give_back()
+        if isinstance(phase, Returning):
             self.leases.state()
-        else:
-            if self._back_until is not None:  # away again, before the return was over
-                self._absence = self._absence_since(now)
-                self._allowance = None
-                self._told = self.watch.told  # others may have entered meanwhile
-            self._back_until = None
-        self._give_in_turn()
-        self._timer = self._loop.call_later(LOOK_SECONDS, self._guard.call, self._look)
+            if phase.until > now:
+                self._redirect()
+        elif isinstance(phase, Serving):
+            self._finish()
 
     def _give_in_turn(self) -> None:
-        for line in self._waiting.values():
-            while line and (line[0][1].done() or self._lacks(line[0][0]) is None):
-                item, future = line.popleft()
-                if not future.done():
-                    future.set_result(self._give(item))
+        self._waiting.decide(self._give, lambda item: self._lacks(item) is None)
 
     def _finish(self) -> None:
-        self._absence = None
         self._running.lost.clear()
         log.warning(
             "local_share_ended",
@@ -227,22 +234,16 @@ class LocalLeases:
             leases_given=self._given,
             still_running=len(self.leases),
         )
-        self._tell_waiting(lambda _item: None)
+        self._waiting.decide(lambda _item: None)
 
     # -- what the shard tells
 
     def on_notice(self, kind: str, encoded_id: str, terms: Sequence[Any]) -> bool:
-        """Take that this member's part has changed, or that the server counts a lease now."""
-        membership, given = self._session.membership, self.leases.get(encoded_id)
+        """Take that this member's share has changed, or that the server counts a lease now."""
         if kind == "share":
             self.watch.ask()
             return True
-        if given is None or membership is None:
-            return False
-        answer = decode_answer(
-            given.lease.item, [kind, *terms], membership.generation, membership.member_id
-        )
-        return self.leases.take(encoded_id, given, answer)
+        return self.leases.on_notice(kind, encoded_id, terms)
 
     def on_lost(self, encoded_id: str, lease: RequestAdmissionLease) -> None:
         """Count the call of a lost lease as running until it is given back."""
@@ -250,36 +251,50 @@ class LocalLeases:
 
     # -- ends
 
+    def keep_slot(self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome) -> bool:
+        """Keep the slot of a lease of the server that ends, for the next call; False where not."""
+        if not self._keep_slot(Release(lease, outcome)):
+            return False
+        self._give_in_turn()
+        return True
+
+    def _keep_slot(self, release: Release) -> bool:
+        membership = self._session.membership
+        is_kept = (
+            isinstance(self.phase, Holding)
+            and membership is not None
+            and membership.is_held
+            and release.lease.member_id == membership.member_id
+        )
+        if is_kept:
+            self.leases.slots.add(release)
+        return is_kept
+
     def release(
         self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome
     ) -> ReleaseResult | None:
         """End a lease that was given here; None where it is the server's by now, held or lost."""
-        encoded_id = encode(lease.lease_id)
-        if not self.leases.end(encoded_id):
+        encoded_id, allowance = encode(lease.lease_id), allowance_of(self.phase)
+        if not self._end(encoded_id):
             if self._running.lost.pop(encoded_id, None) is not None and self.is_on:
                 self._give_in_turn()
             return None
-        if self._allowance is not None:
-            self._allowance.note_outcome(lease.item.resource.domain, outcome, self._loop.time())
+        if allowance is not None:
+            allowance.note_outcome(lease.item.resource.domain, outcome, self._loop.time())
         if self.is_on:
             self._give_in_turn()
         return ReleaseResult(
             released=True, reason=ReleaseReason.RELEASED, diagnostics={"degraded": True}
         )
 
+    def _end(self, encoded_id: str) -> bool:
+        return self.leases.end(encoded_id, keeps_slot=isinstance(self.phase, Holding))
+
     def close(self) -> None:
         """Deny everybody who waits here with ``shutdown``."""
         self.watch.close()
         if self._timer is not None:
             self._timer.cancel()
-        self._absence = None
-        self._tell_waiting(shut_down)
-
-    def _tell_waiting(
-        self, decide: Callable[[RequestAdmissionItem], RequestAdmissionDenied | None]
-    ) -> None:
-        for line in self._waiting.values():
-            while line:
-                item, future = line.popleft()
-                if not future.done():
-                    future.set_result(decide(item))
+        self.phase = Serving()
+        self.leases.slots.give_back()
+        self._waiting.decide(shut_down)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 from forebay.contracts.errors import CoordinatorUnavailable
 from forebay.contracts.identity import ProviderModelKey
-from forebay.contracts.outcomes import ReleaseResult, RequestReleaseOutcome
+from forebay.contracts.outcomes import ReleaseReason, ReleaseResult, RequestReleaseOutcome
 from forebay.contracts.requests import (
     RequestAdmissionDecision,
     RequestAdmissionItem,
@@ -17,39 +17,60 @@ from forebay.contracts.requests import (
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.keys import encode
 from forebay.coordinator.requests.denials import timed_out
+from forebay.coordinator.requests.held_leases import HeldLeases
 from forebay.coordinator.requests.local_leases import LocalLeases
 from forebay.coordinator.requests.operations import Cancel
-from forebay.coordinator.requests.shard import RequestShard
 from forebay.coordinator.server.membership import Membership
 from forebay.coordinator.shard.operation import Submitted
+from forebay.coordinator.shard.session import WITHDRAWN, Session
 from forebay.coordinator.supervision import pause_seconds
 
 DENIED_WITHIN_SECONDS: Final = 0.15
 """The server has this long, after the end of a wait, to say so itself; with the time that taking
 the attempt back may last, a call ends within half a second (docs/reliability.md)."""
 
+DEFERRED: Final = ReleaseResult(
+    released=False,
+    reason=ReleaseReason.DEFERRED,
+    diagnostics={"error": WITHDRAWN},
+)
+
+Acquiring = Callable[[RequestAdmissionItem, str], Awaitable[RequestAdmissionDecision]]
+"""Decides about an item within a wait, as ``Acquire`` says it."""
+
 
 class Outages:
     """Answers acquires of one shard, also while its server is away.
 
     ``wait``: the shard is asked again, up to the end of the item's own wait. ``local_share``: this
-    member's part is used (`LocalLeases`).
+    member's share is used (`LocalLeases`).
 
     Args:
-        shard: decides while the server answers.
+        acquire: decides while the server answers.
+        session: of the shard.
+        held: the server's leases of this process.
         settings: say which of the two.
         provider_model: for the log.
+        redirect: ends each acquire that the server was asked for with `CoordinatorUnavailable`.
     """
 
     def __init__(
-        self, shard: RequestShard, settings: MemberSettings, provider_model: ProviderModelKey
+        self,
+        acquire: Acquiring,
+        session: Session,
+        held: HeldLeases,
+        settings: MemberSettings,
+        provider_model: ProviderModelKey,
+        redirect: Callable[[], None],
     ) -> None:
-        self._shard = shard
+        self._acquire = acquire
+        self._session = session
+        self._held = held
         self._loop = asyncio.get_running_loop()
         self._asked: set[str] = set()  # attempts of which the shard may know, or will be asked
         self._unanswered: set[str] = set()  # those of them that a call was not answered for
         self._local = (
-            LocalLeases(shard.session, shard.held, settings, provider_model)
+            LocalLeases(session, held, settings, provider_model, redirect)
             if settings.on_unavailable == "local_share"
             else None
         )
@@ -59,7 +80,7 @@ class Outages:
 
         Raises:
             CoordinatorUnavailable: it does not wait and the server is away, or it was closed.
-            CoordinatorError, AttemptIdUsed: as for `RequestShard.acquire`.
+            CoordinatorError, AttemptIdUsed: as for what is given to acquire.
         """
         deadline = None if wait in {"", "try"} else self._loop.time() + int(wait) / 1e6
         encoded_id = encode(item.attempt_id)
@@ -83,10 +104,10 @@ class Outages:
                 if decision is not None:
                     return decision
             try:
-                return await self._shard.acquire(item, self._left(wait, deadline))
+                return await self._acquire(item, self._left(wait, deadline))
             except CoordinatorUnavailable:
                 is_now_or_never = self._local is None and wait == "try"
-                if is_now_or_never or self._shard.session.is_closed:
+                if is_now_or_never or self._session.is_closed:
                     raise
             failures += 1
             self._unanswered.add(encoded_id)
@@ -102,9 +123,9 @@ class Outages:
             self._local.on_asked(encoded_id)
         if encoded_id in self._unanswered:
             self._unanswered.discard(encoded_id)
-            is_given = encoded_id in self._shard.held or self.is_held(encoded_id)
-            if not is_given and not self._shard.session.is_closed:
-                self._shard.session.submit(Cancel(encoded_id))
+            is_given = encoded_id in self._held or self.is_held(encoded_id)
+            if not is_given and not self._session.is_closed:
+                self._session.submit(Cancel(encoded_id))
 
     def _left(self, wait: str, deadline: float | None) -> str:
         if deadline is None:
@@ -113,22 +134,22 @@ class Outages:
 
     @property
     def is_degraded(self) -> bool:
-        """Whether this member's part alone is used now."""
+        """Whether this member's share alone is used now."""
         return self._local is not None and self._local.is_on
 
     # -- what the shard tells
 
     def on_registering(self) -> None:
-        """Ask for this member's part of what it registered."""
+        """Ask for this member's share of what it registered."""
         if self._local is not None:
             self._local.watch.ask()
 
     def on_joined(self, membership: Membership) -> Sequence[Submitted]:
-        """Ask for this member's part."""
+        """Ask for this member's share."""
         return () if self._local is None else self._local.on_joined(membership)
 
     def on_notice(self, kind: str, encoded_id: str, terms: Sequence[Any]) -> bool:
-        """Take a notice about parts, or about a lease that was given here."""
+        """Take a notice about shares, or about a lease that was given here."""
         return self._local is not None and self._local.on_notice(kind, encoded_id, terms)
 
     def on_lost(self, encoded_id: str, lease: RequestAdmissionLease) -> None:
@@ -145,10 +166,24 @@ class Outages:
         return self._local is not None and encoded_id in self._local.leases
 
     def release(
-        self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome
+        self,
+        lease: RequestAdmissionLease,
+        outcome: RequestReleaseOutcome,
+        held: RequestAdmissionLease | None,
     ) -> asyncio.Future[ReleaseResult] | None:
-        """End a lease that was given here; None where it is the server's."""
-        result = None if self._local is None else self._local.release(lease, outcome)
+        """End a lease here; None where the server is to be told now.
+
+        Args:
+            lease: as its caller has it.
+            outcome: of the call.
+            held: the same lease as the server gave it, if this process held it.
+        """
+        if self._local is None:
+            return None
+        if held is not None:
+            result = DEFERRED if self._local.keep_slot(held, outcome) else None
+        else:
+            result = self._local.release(lease, outcome)
         if result is None:
             return None
         done: asyncio.Future[ReleaseResult] = self._loop.create_future()

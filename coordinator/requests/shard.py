@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any, Final
 
-from forebay.contracts.errors import AttemptIdUsed, CoordinatorError
+from forebay.contracts.errors import AttemptIdUsed, CoordinatorError, CoordinatorUnavailable
 from forebay.contracts.identity import ProviderModelKey
 from forebay.contracts.outcomes import ReleaseResult, RequestReleaseOutcome
 from forebay.contracts.quotas import QuotaReading
@@ -30,10 +30,10 @@ from forebay.coordinator.requests.operations import (
     Waiting,
     decode_answer,
 )
+from forebay.coordinator.requests.outages import Acquiring, Outages
 from forebay.coordinator.requests.rechecks import Rechecks
 from forebay.coordinator.requests.registering import Learn, Leave, Register
 from forebay.coordinator.requests.releasing import Release
-from forebay.coordinator.requests.standby import Acquiring, Standby
 from forebay.coordinator.requests.upkeep import Upkeep
 from forebay.coordinator.scripts.composing import script
 from forebay.coordinator.server.membership import Membership
@@ -42,6 +42,7 @@ from forebay.coordinator.shard.session import Session
 from forebay.coordinator.supervision import Guard
 
 LONGEST_CANCEL_SECONDS: Final = 0.3
+REDIRECTED: Final = "the server was away, so this member's share of the window decides."
 
 log = Logger("forebay.requests")
 
@@ -56,8 +57,8 @@ class RequestShard:
 
     Attributes:
         held: the leases of this process, by encoded id.
-        standby: what goes on while the server is away; None where callers are told an error.
-        admit: decides about an item: ``acquire``, or what the standby puts before it.
+        outages: answers while the server is away; None where callers are told an error.
+        admit: decides about an item: ``acquire``, or what answers while the server is away.
         session: the one way of this process to change the shard.
     """
 
@@ -65,21 +66,28 @@ class RequestShard:
         self, server: Coordinator, provider_model: ProviderModelKey, on_lease_lost: LeaseLost
     ) -> None:
         self.held = HeldLeases(on_lease_lost)
-        self.standby: Standby | None = None
-        self.admit: Acquiring = self.acquire
         self._loop = asyncio.get_running_loop()
         self._attempts: dict[str, Attempt] = {}
         self._guard = Guard(log, shard=str(provider_model))
         self.session = Session(
             server, request_shard(provider_model), script("requests/batch"), Leave(), self
         )
-        self._recheck_seconds = seconds = server.settings.recheck_seconds
+        settings = server.settings
+        self.outages = (
+            None
+            if settings.on_unavailable == "fail"
+            else Outages(
+                self.acquire, self.session, self.held, settings, provider_model, self._redirect
+            )
+        )
+        self.admit: Acquiring = self.acquire if self.outages is None else self.outages.acquire
+        self._recheck_seconds = seconds = settings.recheck_seconds
         self._rechecks = Rechecks(self.session, self._attempts, seconds, self._guard)
         self._upkeep = Upkeep(self.session, server.settings, self._guard)
 
     async def register(self, alias: str, cap: int, config: RequestAdmissionConfig) -> int:
         """Register an alias for as long as this process is a member; return the static cap."""
-        on_sent = None if self.standby is None else self.standby.on_registering
+        on_sent = None if self.outages is None else self.outages.on_registering
         return await self._upkeep.register(Register(alias, cap, config), on_sent)
 
     # -- asking
@@ -171,6 +179,11 @@ class RequestShard:
             if attempt.end is None:  # its caller takes nothing any more
                 attempt.tell(shut_down(attempt.item))
 
+    def _redirect(self) -> None:
+        """Fail the acquires under way, so that what goes on while the server is away decides."""
+        for attempt in list(self._attempts.values()):
+            attempt.tell(CoordinatorUnavailable(REDIRECTED))
+
     def on_unclaimed(self, operation: Operation[Any], reply: Reply) -> None:
         """Cancel what a reply gave to a caller that has gone, unless it asks anew under its id."""
         for back in operation.undo(reply):
@@ -180,8 +193,8 @@ class RequestShard:
                     self.session.submit(back)
 
     def _knows(self, encoded_id: str) -> bool:
-        standby = self.standby
-        return encoded_id in self.held or (standby is not None and standby.knows(encoded_id))
+        outages = self.outages
+        return encoded_id in self.held or (outages is not None and outages.knows(encoded_id))
 
     # -- releasing
 
@@ -189,8 +202,8 @@ class RequestShard:
         self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome
     ) -> asyncio.Future[ReleaseResult]:
         """Give a lease back; under way at once and repeated until acknowledged."""
-        was_held, standby = self.held.let_go(encode(lease.lease_id)), self.standby
-        ended = None if was_held or standby is None else standby.release(lease, outcome)
+        held = self.held.let_go(encode(lease.lease_id))
+        ended = None if self.outages is None else self.outages.release(lease, outcome, held)
         return ended or self.session.ask(Release(lease, outcome))
 
     def learn(self, readings: Sequence[QuotaReading]) -> None:
@@ -220,7 +233,7 @@ class RequestShard:
             answer = decode_answer(attempt.item, answer_terms, generation, member_id)
             if not attempt.tell(answer) and kind == "granted":
                 self.session.submit(Cancel(encoded_id))
-        elif self.standby is not None and self.standby.on_notice(kind, encoded_id, terms):
+        elif self.outages is not None and self.outages.on_notice(kind, encoded_id, terms):
             return
         elif kind == "granted" and not self._knows(encoded_id):
             self.session.submit(Cancel(encoded_id))  # nobody waits for it any more
@@ -242,7 +255,7 @@ class RequestShard:
         for attempt in list(self._attempts.values()):
             if attempt.is_waiting:
                 attempt.tell(ENDED)
-        more = () if self.standby is None else self.standby.on_joined(membership)
+        more = () if self.outages is None else self.outages.on_joined(membership)
         return [*self._upkeep.register_anew(), *more]
 
     def on_lost(self, _membership: Membership) -> None:
@@ -252,8 +265,8 @@ class RequestShard:
 
     def _lost(self, encoded_id: str, why: str) -> None:
         lease = self.held.lose(encoded_id, why)
-        if lease is not None and self.standby is not None:
-            self.standby.on_lost(encoded_id, lease)
+        if lease is not None and self.outages is not None:
+            self.outages.on_lost(encoded_id, lease)
 
     def on_resumed(self) -> None:
         """Ask for the truth of everything that waits: wake-ups may have been lost."""
@@ -261,8 +274,8 @@ class RequestShard:
 
     async def close(self) -> None:
         """Deny this member's own waiters with ``shutdown`` and leave the shard."""
-        if self.standby is not None:
-            self.standby.close()
+        if self.outages is not None:
+            self.outages.close()
         for attempt in self._attempts.values():
             attempt.tell(shut_down(attempt.item))
         try:

@@ -15,7 +15,6 @@ from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import encode, request_shard
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.held_leases import LeaseLost
-from forebay.coordinator.requests.outages import Outages
 from forebay.coordinator.requests.shard import RequestShard
 from forebay.coordinator.server.patience import with_patience
 from forebay.coordinator.supervision import Guard
@@ -52,16 +51,13 @@ class RequestShards(dict[ProviderModelKey, RequestShard]):
         shard = self[provider_model] = RequestShard(
             self._server, provider_model, self._on_lease_lost
         )
-        if self._server.settings.on_unavailable != "fail":
-            outages = Outages(shard, self._server.settings, provider_model)
-            shard.standby, shard.admit = outages, outages.acquire
         return shard
 
     def known(self, degraded: bool | None) -> list[ProviderModelKey]:
         """Return the provider/models of the shards.
 
         Args:
-            degraded: True for those that go on with this member's part alone, as their server is
+            degraded: True for those that go on with this member's share alone, as their server is
                 away; False for the others; None for all.
         """
         return [key for key, shard in self.items() if degraded in {None, _is_degraded(shard)}]
@@ -85,9 +81,9 @@ class RequestShards(dict[ProviderModelKey, RequestShard]):
         if shard is None:
             return False
         member_id = lease.member_id
-        if lease.degraded and shard.standby is not None:
+        if lease.degraded and shard.outages is not None:
             encoded_id = encode(lease.lease_id)
-            if shard.standby.is_held(encoded_id):
+            if shard.outages.is_held(encoded_id):
                 return True
             member_id = shard.held.get(encoded_id, lease).member_id  # the server's by now
         membership = shard.session.membership
@@ -142,4 +138,4 @@ class RequestShards(dict[ProviderModelKey, RequestShard]):
 
 
 def _is_degraded(shard: RequestShard) -> bool:
-    return shard.standby is not None and shard.standby.is_degraded
+    return shard.outages is not None and shard.outages.is_degraded

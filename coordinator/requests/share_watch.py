@@ -1,4 +1,4 @@
-"""Keeps what a shard says of this member's part, asked at intervals (docs/adr/0024)."""
+"""Keeps what a shard says of this member's share, asked at intervals (docs/adr/0024)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHORTEST_PAUSE_SECONDS: Final = 0.05
 
 
 class ShareWatch:
-    """Asks for this member's part once in each interval of its heartbeat.
+    """Asks for this member's share once in each interval of its heartbeat.
 
     Args:
         session: of the shard.
@@ -39,7 +39,7 @@ class ShareWatch:
         self._timer: asyncio.TimerHandle | None = None
 
     def on_joined(self, membership: Membership) -> Sequence[Submitted]:
-        """Return what asks first in a new membership; parts of earlier ones are none any more."""
+        """Return what asks first in a new membership; shares of earlier ones are none any more."""
         self.membership = membership
         self.told = None
         return [(AskShare(0), partial(self._take, SHORTEST_PAUSE_SECONDS))]
@@ -59,7 +59,7 @@ class ShareWatch:
             self._timer.cancel()
 
     def _take(self, pause: float, outcome: Outcome[Share]) -> bool:
-        """Keep a part, and ask again: at once where others wait to know that it arrived.
+        """Keep a share, and ask again: at once where others wait to know that it arrived.
 
         It is 0, and asked for soon again, while others may not count this member yet.
         """

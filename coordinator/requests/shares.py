@@ -1,7 +1,7 @@
-"""A member's part of a provider/model, with which it goes on while the server is away (spec 06).
+"""A member's share of a provider/model, with which it goes on while the server is away (spec 06).
 
 Arithmetic and counting alone: which attempts are granted, and when, is for the shard's outage to
-say. docs/adr/0024 proves that the parts of all members add up to one window at most.
+say. docs/adr/0024 proves that the shares of all members add up to one window at most.
 """
 
 from __future__ import annotations
@@ -32,18 +32,18 @@ _MOST_SECONDS: Final = 300.0
 _OF_TOKENS: Final = frozenset({QuotaBudget.TOKENS_PER_MINUTE, QuotaBudget.TOKENS_PER_DAY})
 
 
-def part_of(limit: int, members: int, rank: int) -> int:
+def share_of(limit: int, members: int, rank: int) -> int:
     """Return how much of a limit one of several members has: the remainder goes to low ranks.
 
-    The parts of ranks 0 to ``members`` - 1 add up to the limit; more members, or a higher rank,
-    never make a part larger.
+    The shares of ranks 0 to ``members`` - 1 add up to the limit; more members, or a higher rank,
+    never make a share larger.
     """
     return limit // members + (rank < limit % members)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainShare:
-    """The part of one domain's window that a shard tells a member.
+    """What a shard tells a member of one domain's window.
 
     Attributes:
         limit: its window.
@@ -58,13 +58,13 @@ class DomainShare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Share:
-    """A shard's reply to a member that asks for its part of the window.
+    """A shard's reply to a member that asks for its share of the window.
 
     Attributes:
         ticket: of this reply; later ones have higher tickets.
-        members: how many ask for parts.
+        members: how many ask for shares.
         rank: this member's, from 0, by order of entry.
-        is_entitled: whether all others are known to count this member; its part is 0 until then.
+        is_entitled: whether all others are known to count this member; its share is 0 until then.
         static_cap: the smallest registered cap.
         domains: each domain's limits.
         budgets: limit and burst of each quota in force.
@@ -78,9 +78,9 @@ class Share:
     domains: Mapping[RequestDomain, DomainShare]
     budgets: Mapping[QuotaBudget, tuple[int, int]]
 
-    def part(self, limit: int) -> int:
-        """Return this member's part of a limit."""
-        return part_of(limit, self.members, self.rank) if self.is_entitled else 0
+    def of(self, limit: int) -> int:
+        """Return this member's share of a limit."""
+        return share_of(limit, self.members, self.rank) if self.is_entitled else 0
 
 
 def decode_share(terms: Sequence[Any]) -> Share:
@@ -105,7 +105,7 @@ def decode_share(terms: Sequence[Any]) -> Share:
 
 
 class _Bucket:
-    """A budget's part: it begins empty, as what was left may be used by others."""
+    """A share of a budget: it begins empty, as what was left may be used by others."""
 
     def __init__(self, limit: int, burst: int, seconds: float, now: float) -> None:
         self._rate = limit / seconds
@@ -125,12 +125,12 @@ class _Bucket:
 
 
 class Allowance:
-    """What a member may still do of its part, and what it does.
+    """What a member may still do of its share, and what it does.
 
     Args:
         share: what it was told last.
         told_at: when that was.
-        now: since when its part is used.
+        now: since when it goes by its share.
 
     Attributes:
         share: as given.
@@ -142,21 +142,21 @@ class Allowance:
             domain: told_at + told.cooldown_seconds for domain, told in share.domains.items()
         }
         self._buckets = {
-            budget: _Bucket(share.part(limit), share.part(burst), _PERIOD_SECONDS[budget], now)
+            budget: _Bucket(share.of(limit), share.of(burst), _PERIOD_SECONDS[budget], now)
             for budget, (limit, burst) in share.budgets.items()
         }
         self._minutes = {
-            domain: _Bucket(part, part, 60.0, now)
+            domain: _Bucket(own, own, 60.0, now)
             for domain, told in share.domains.items()
             if told.minute_budget
-            for part in (share.part(told.minute_budget),)
+            for own in (share.of(told.minute_budget),)
         }
 
-    def part(self, domain: RequestDomain) -> int:
-        """Return this member's part of a domain's window, at most that of the cap."""
+    def limit(self, domain: RequestDomain) -> int:
+        """Return this member's share of a domain's window, at most that of the cap."""
         return min(
-            self.share.part(self.share.domains[domain].limit),
-            self.share.part(self.share.static_cap),
+            self.share.of(self.share.domains[domain].limit),
+            self.share.of(self.share.static_cap),
         )
 
     def lacks(
@@ -172,8 +172,8 @@ class Allowance:
         """
         if now < self._paused_until[domain]:
             return RequestDenialReason.COOLDOWN
-        is_full = sum(running.values()) >= self.share.part(self.share.static_cap)
-        if is_full or running.get(domain, 0) >= self.part(domain):
+        is_full = sum(running.values()) >= self.share.of(self.share.static_cap)
+        if is_full or running.get(domain, 0) >= self.limit(domain):
             return RequestDenialReason.NO_CAPACITY
         draws = self._draws(domain, cost)
         if not all(bucket.has_room(draw, now) for bucket, draw in draws):
@@ -197,9 +197,9 @@ class Allowance:
             lease_id=item.attempt_id,
             item=item,
             acquired_at=now_at,
-            limit_at_admission=self.part(domain),
+            limit_at_admission=self.limit(domain),
             cuts_at_admission=0,
-            effective_max=self.share.part(self.share.static_cap),
+            effective_max=self.share.of(self.share.static_cap),
             generation=membership.generation,
             member_id=membership.member_id,
             degraded=True,

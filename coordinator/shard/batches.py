@@ -116,6 +116,23 @@ class Batches:
         self._number = 0
         self.put_first(ahead)
 
+    def withdraw(self, kind: type[T], error: ForebayError) -> list[T]:
+        """Take out and return the operations of a class that no call took; callers get an error."""
+        withdrawn: list[T] = []
+
+        def is_kept(pending: Pending) -> bool:
+            operation = pending.operation
+            if not isinstance(operation, kind) or pending.membership is not None:
+                return True
+            withdrawn.append(operation)
+            if not pending.is_given_up:
+                self._guard.call(pending.on_outcome, error)
+            return False
+
+        self._submitted = list(filter(is_kept, self._submitted))
+        self._backlog.keep(is_kept)
+        return withdrawn
+
     def put_first(self, operations: list[Pending]) -> None:
         """Let operations be the first that are sent, in their order."""
         if self._backlog.count:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from redis.exceptions import OutOfMemoryError, ResponseError
 
@@ -40,6 +40,8 @@ from forebay.coordinator.shard.state import Closed, Expired, Leaving
 from forebay.coordinator.supervision import Guard
 
 T = TypeVar("T")
+
+WITHDRAWN: Final = "the server is away; it is told once it is back."
 
 log = Logger("forebay.channel")
 
@@ -145,6 +147,13 @@ class Session:
         future: asyncio.Future[T] = self._loop.create_future()
         self.submit(operation, partial(resolve, future, operation))
         return future
+
+    def withdraw(self, kind: type[T]) -> list[T]:
+        """Take back and return the operations of a kind that were never sent.
+
+        Their callers are told `CoordinatorUnavailable`.
+        """
+        return self._batches.withdraw(kind, CoordinatorUnavailable(WITHDRAWN))
 
     async def close(self) -> None:
         """Leave the shard at once, as far as the server can be reached, and close."""

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
-from typing import Any, Literal
 
 import pytest
 from structlog.testing import capture_logs
@@ -15,97 +11,12 @@ import forebay
 from forebay.coordinator.coordinator import Coordinator
 from tests.contract.chat_domain import CHAT, MODEL, is_idle, item, when
 from tests.support import wait_until
+from tests.support_outage_fleet import CAP, Fleet, open_fleet, settings
 from tests.support_proxy import FaultyProxy
-from tests.support_scene import AIMD, Controller, soon
+from tests.support_scene import soon
 from tests.support_tasks import joined, task
 
-CAP = 5
-TTL_SECONDS = 0.6
 AWAY = ["refuses", "stalls"]
-
-
-def settings(mode: Literal["wait", "local_share"]) -> forebay.MemberSettings:
-    return forebay.MemberSettings(
-        ttl_seconds=TTL_SECONDS,
-        call_timeout_seconds=0.3,
-        recheck_seconds=0.1,
-        on_unavailable=mode,
-    )
-
-
-@dataclass(kw_only=True)
-class Fleet:
-    """Members behind one proxy each, and how many calls they make at once."""
-
-    url: str
-    proxies: list[FaultyProxy] = field(default_factory=list)
-    members: list[Controller] = field(default_factory=list)
-    running: int = 0
-    most: int = 0
-    served: int = 0
-    degraded: int = 0
-    is_back: bool = False
-    used_by_late: int = 0
-
-    def lose_server(self, how: str) -> None:
-        for proxy in self.proxies:
-            proxy.refuse() if how == "refuses" else proxy.stall()
-
-    async def find_server(self) -> None:
-        for proxy in self.proxies:
-            proxy.flow()
-            await proxy.accept()
-        self.is_back = True
-
-    def note_late(self) -> None:
-        """Note the parts of members still away when another asks the server without a bound."""
-        on = [local for local in self.locals() if local.is_on]
-        if self.is_back and len(on) < len(self.members):
-            late = [one._told[0].part(CAP) for one in on if one._back_until is None and one._told]
-            self.used_by_late = max(self.used_by_late, sum(late))
-
-    async def call(self, member: Controller) -> None:
-        """Call the provider once, for less than a lease outlives its server."""
-        with contextlib.suppress(forebay.CoordinatorUnavailable):
-            lease = await member.acquire(item())
-            self.note_late()
-            self.running += 1
-            self.most = max(self.most, self.running)
-            self.served += 1
-            self.degraded += lease.degraded
-            await asyncio.sleep(0.02)
-            self.running -= 1
-            await member.release(lease, forebay.SUCCESS)
-
-    async def call_on(self, member: Controller) -> None:
-        while True:
-            self.note_late()
-            await self.call(member)
-            await asyncio.sleep(0)
-
-    def parts(self) -> list[int]:
-        told = [local.watch.told for local in self.locals()]
-        return [one[0].part(CAP) if one else 0 for one in told]
-
-    def locals(self) -> list[Any]:
-        shards: list[Any] = [member._shards[MODEL] for member in self.members]
-        return [shard.standby._local for shard in shards]
-
-
-@contextlib.asynccontextmanager
-async def open_fleet(
-    url: str, mode: Literal["wait", "local_share"], count: int, cap: int = CAP
-) -> AsyncIterator[Fleet]:
-    fleet = Fleet(url=url)
-    async with contextlib.AsyncExitStack() as stack:
-        for number in range(count):
-            proxy = await stack.enter_async_context(FaultyProxy(url))
-            member = await stack.enter_async_context(forebay.connect(proxy.url, settings(mode)))
-            await member.register(MODEL, f"m{number}", cap, AIMD)
-            fleet.proxies.append(proxy)
-            fleet.members.append(member)
-        yield fleet
-        await fleet.find_server()
 
 
 # -- wait
@@ -173,11 +84,11 @@ async def test_a_waiting_submission_is_told_once_that_its_task_is_new(
 
 
 async def entitled(fleet: Fleet) -> None:
-    await wait_until(lambda: sum(fleet.parts()) == CAP and all(fleet.parts()))
+    await wait_until(lambda: sum(fleet.shares()) == CAP and all(fleet.shares()))
 
 
 @pytest.mark.parametrize("how", AWAY)
-async def test_parts_are_used_while_the_server_is_away_and_counted_when_it_is_back(
+async def test_shares_are_used_while_the_server_is_away_and_counted_when_it_is_back(
     redis_url: str, how: str
 ) -> None:
     async with open_fleet(redis_url, "local_share", 2) as fleet:
@@ -227,14 +138,44 @@ async def test_calls_in_flight_stay_within_the_window_before_during_and_after(
         for caller in callers:
             caller.cancel()
         await asyncio.gather(*callers, return_exceptions=True)
-        # A member that is back later than others keep to their parts is one cut off alone.
+        # A member that is back later than others keep to their shares is one cut off alone.
         assert CAP <= fleet.most <= CAP + fleet.used_by_late
         fleet.running = 0
 
 
-async def test_a_member_without_a_part_waits_to_the_end_of_its_own_wait(redis_url: str) -> None:
+@pytest.mark.parametrize("how", AWAY)
+async def test_a_call_takes_the_slot_of_one_that_ends_while_leases_may_be_held(
+    redis_url: str, how: str
+) -> None:
+    async with open_fleet(redis_url, "local_share", 1, ttl_seconds=3600.0) as fleet:
+        await entitled(fleet)
+        (member,) = fleet.members
+        held = [await soon(member.acquire(item())) for _ in range(2)]
+        fleet.lose_server(how)
+        acquiring = asyncio.create_task(member.acquire(item()))
+        await wait_until(lambda: fleet.locals()[0].is_on)
+        given = held.pop()
+        for _ in range(5):  # calls in one slot, one after another
+            ended = await soon(member.release(given, forebay.SUCCESS))
+            assert ended.reason in {forebay.ReleaseReason.DEFERRED, forebay.ReleaseReason.RELEASED}
+            given = await soon(acquiring)
+            assert given.degraded
+            member.assert_held(given)
+            acquiring = asyncio.create_task(member.acquire(item()))
+        await asyncio.sleep(0)
+        assert not acquiring.done()
+        await fleet.find_server()
+        async with await Coordinator.open(redis_url) as observer:
+            assert not (await soon(acquiring)).degraded
+            await when(observer, lambda seen: seen.in_flight_count == 3)
+            for lease in [*held, given, acquiring.result()]:
+                assert (await soon(member.release(lease, forebay.SUCCESS))).released
+            await when(observer, is_idle)
+
+
+async def test_a_member_without_a_share_waits_to_the_end_of_its_own_wait(redis_url: str) -> None:
     async with open_fleet(redis_url, "local_share", 2, cap=1) as fleet:
-        await wait_until(lambda: sum(part > 0 for part in fleet.parts()) == 2)
+        await wait_until(lambda: sum(share > 0 for share in fleet.shares()) == 2)
         fleet.lose_server("refuses")
         decisions = await asyncio.gather(
             *(m.acquire(item(queue_wait_timeout_seconds=1.5)) for m in fleet.members),
@@ -248,7 +189,7 @@ async def test_a_member_without_a_part_waits_to_the_end_of_its_own_wait(redis_ur
             await soon(member.release(leases[0], forebay.SUCCESS))
 
 
-async def test_an_outage_is_logged_once_when_parts_are_used_and_once_at_its_end(
+async def test_an_outage_is_logged_once_when_shares_are_used_and_once_at_its_end(
     redis_url: str,
 ) -> None:
     with capture_logs() as logs:
@@ -270,7 +211,7 @@ async def test_an_outage_is_logged_once_when_parts_are_used_and_once_at_its_end(
             assert (await soon(member.release(lease, forebay.SUCCESS))).diagnostics == {}
     told = [entry for entry in logs if entry["event"].startswith("local_share")]
     assert [entry["event"] for entry in told] == ["local_share_began", "local_share_ended"]
-    assert told[0]["part_of_cap"] == CAP
+    assert told[0]["share_of_cap"] == CAP
     assert told[1]["leases_given"] >= 20
     names = [entry["event"] for entry in logs]
     assert names.count("coordinator_unavailable") == names.count("coordinator_available") == 1
@@ -295,8 +236,8 @@ async def test_a_grant_that_crosses_a_cancellation_frees_its_part(redis_url: str
         fleet.lose_server("refuses")
         held = await soon(member.acquire(item()))
         waiting = asyncio.create_task(member.acquire(item()))
-        local: Any = member._shards[MODEL].standby
-        await wait_until(lambda: len(local._local._waiting[CHAT.domain]) == 1)
+        (local,) = fleet.locals()
+        await wait_until(lambda: local._waiting.has(CHAT.domain))
         member.release(held, forebay.SUCCESS)  # gives it to the one that waits
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""Parts held by members while the server is away never add up to more than one window."""
+"""Shares held by members while the server is away never add up to more than one window."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
-from forebay.coordinator.requests.shares import Share, decode_share, part_of
+from forebay.coordinator.requests.shares import Share, decode_share, share_of
 from tests.property.modes import LONG, SETTINGS
 from tests.support_scripts import CHAT, AskShare, Leave, Register, ScriptedShard
 
@@ -20,14 +20,14 @@ TTL_SECONDS = 15.0
 
 
 @given(limit=st.integers(0, 10**9), members=st.integers(1, 200), data=st.data())
-def test_parts_of_all_ranks_are_the_limit_and_never_grow_with_rank_or_members(
+def test_shares_of_all_ranks_are_the_limit_and_never_grow_with_rank_or_members(
     limit: int, members: int, data: st.DataObject
 ) -> None:
-    parts = [part_of(limit, members, rank) for rank in range(members)]
-    assert sum(parts) == limit
-    assert max(parts) - min(parts) <= 1
+    shares = [share_of(limit, members, rank) for rank in range(members)]
+    assert sum(shares) == limit
+    assert max(shares) - min(shares) <= 1
     rank = data.draw(st.integers(0, members - 1))
-    assert part_of(limit, members + 1, rank) <= parts[rank] <= parts[0]
+    assert share_of(limit, members + 1, rank) <= shares[rank] <= shares[0]
 
 
 class Fleet:
@@ -50,7 +50,7 @@ class Fleet:
         return member
 
     def ask(self, member: str, *, is_lost: bool = False) -> None:
-        """Ask for a member's part; a reply that is lost leaves it with the one before."""
+        """Ask for a member's share; a reply that is lost leaves it with the one before."""
         told = self.told[member]
         reply = self.shard.batch(member, AskShare(0 if told is None else told.ticket))
         if not is_lost:
@@ -69,9 +69,9 @@ class Fleet:
                 self.shard.heartbeat(other)
                 self.shard.batch(other)
 
-    def parts(self) -> list[int]:
+    def shares(self) -> list[int]:
         told = self.told.values()
-        return [0 if one is None else one.part(one.domains[CHAT].limit) for one in told]
+        return [0 if one is None else one.of(one.domains[CHAT].limit) for one in told]
 
     def step(self, step: tuple[str, int]) -> None:
         kind, number = step
@@ -102,18 +102,18 @@ STEPS = st.lists(
 
 @settings(SETTINGS, max_examples=1000 if LONG else 40)
 @given(cap=st.integers(1, 12), steps=STEPS)
-def test_parts_of_any_last_replies_stay_within_the_window(
+def test_shares_of_any_last_replies_stay_within_the_window(
     cap: int, steps: list[tuple[str, int]]
 ) -> None:
     fleet = Fleet(cap)
     for step in steps:
         fleet.step(step)
-        assert sum(fleet.parts()) <= cap  # should the server go away now
+        assert sum(fleet.shares()) <= cap  # should the server go away now
     for _ in range(3):  # all are told of all, say that they were, and are told that all were
         for member in list(fleet.told):
             fleet.ask(member)
     if fleet.told:
-        assert sum(fleet.parts()) == cap
+        assert sum(fleet.shares()) == cap
         assert fleet.client.zcard(fleet.shard.keys["sharers"]) == 2 * len(fleet.told)
 
 
@@ -124,17 +124,17 @@ def fleet() -> Iterator[Fleet]:
     fleet.shard.close()
 
 
-def test_a_newcomer_has_no_part_before_the_others_were_told_of_it(fleet: Fleet) -> None:
+def test_a_newcomer_has_no_share_before_the_others_were_told_of_it(fleet: Fleet) -> None:
     first, second = fleet.enter(), fleet.enter()
-    assert fleet.parts() == [5, 0]
+    assert fleet.shares() == [5, 0]
     fleet.ask(second)
-    assert fleet.parts() == [5, 0]
+    assert fleet.shares() == [5, 0]
     fleet.ask(first)
     fleet.ask(second)
-    assert fleet.parts() == [3, 0]  # the reply to the first may have been lost
+    assert fleet.shares() == [3, 0]  # the reply to the first may have been lost
     fleet.ask(first)
     fleet.ask(second)
-    assert fleet.parts() == [3, 2]
+    assert fleet.shares() == [3, 2]
 
 
 def test_a_reply_that_was_lost_entitles_nobody(fleet: Fleet) -> None:
@@ -142,7 +142,7 @@ def test_a_reply_that_was_lost_entitles_nobody(fleet: Fleet) -> None:
     for _ in range(3):
         fleet.ask(first, is_lost=True)
         fleet.ask(second)
-    assert fleet.parts() == [5, 0]
+    assert fleet.shares() == [5, 0]
 
 
 def test_sharers_are_asked_to_ask_anew_when_one_enters(fleet: Fleet) -> None:

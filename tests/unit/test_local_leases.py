@@ -1,92 +1,30 @@
-"""Parts of a window through two outages (docs/adr/0024), on a clock of the test's own."""
+"""Shares of a window through outages (docs/adr/0024), on a clock of the test's own."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from forebay.contracts.requests import RequestAdmissionLease
+from forebay.contracts.outcomes import SUCCESS, ReleaseReason
+from forebay.contracts.requests import RequestAdmissionDenied, RequestAdmissionLease
 from forebay.contracts.settings import MemberSettings
-from forebay.coordinator.keys import request_shard
-from forebay.coordinator.requests.absence import LONGEST_PAUSE_SECONDS
-from forebay.coordinator.requests.held_leases import HeldLeases
-from forebay.coordinator.requests.local_leases import LocalLeases
+from forebay.coordinator.requests.outage_phases import LONGEST_PAUSE_SECONDS
 from forebay.coordinator.requests.outages import DENIED_WITHIN_SECONDS
+from forebay.coordinator.requests.releasing import Release
 from forebay.coordinator.requests.shard import LONGEST_CANCEL_SECONDS
-from forebay.coordinator.requests.shares import decode_share
-from forebay.coordinator.server.membership import Membership, boot_seconds
-from tests.contract.chat_domain import MODEL, item
+from tests.contract.chat_domain import item
+from tests.support_local_leases import Member
 
 CAP = 6
-TTL_SECONDS = 15.0
 
 
-class Server:
-    """A member's session and the loop on whose clock it runs; time passes where a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-        self.away_since: float | None = None
-        self.membership: Membership | None = None
-        self.server_now_us = None
-
-    def time(self) -> float:
-        return self.now
-
-    def call_later(self, *_arguments: object) -> asyncio.TimerHandle:
-        return asyncio.get_running_loop().call_later(3_600.0, lambda: None)
-
-    def submit(self, *_operation: object) -> None:
-        return None
-
-
-class Member:
-    """A member that joins, is told parts, and loses its server."""
-
-    def __init__(self) -> None:
-        self.server = server = Server()
-        settings = MemberSettings(ttl_seconds=TTL_SECONDS, on_unavailable="local_share")
-        session: Any = server
-        loop: Any = server
-        self.leases = LocalLeases(session, HeldLeases(lambda *_: None), settings, MODEL)
-        self.leases._loop = self.leases.watch._loop = loop
-
-    def join(self) -> Callable[[int, int], object]:
-        """Join anew; return what tells this member how many sharers there are, and its rank."""
-        membership = Membership(
-            member_id="m",
-            generation="g",
-            keys=request_shard(MODEL),
-            ttl_seconds=TTL_SECONDS,
-            acknowledged_at=boot_seconds(),
-            on_expired=lambda _membership: None,
-        )
-        self.server.membership, self.server.away_since = membership, None
-        ((_operation, take),) = self.leases.on_joined(membership)
-
-        def tell(members: int, rank: int) -> None:
-            window = [CAP, 0, 0]
-            take(decode_share(["share", 1, members, rank, 1, CAP, [window] * 4, [[0, 0]] * 4]))
-
-        return tell
-
-    def lose_server(self) -> None:
-        """Let the server be away for so long that parts are used."""
-        self.server.away_since = self.server.now
-        self.leases.begin()
-        self.leases._look()
-        self.server.now += TTL_SECONDS
-        self.leases._look()
-
-    async def most_at_once(self) -> int:
-        """Return how many leases this member gives itself."""
-        count = 0
-        while isinstance(await self.leases.acquire(item(), "try"), RequestAdmissionLease):
-            count += 1
-        return count
+async def most_at_once(member: Member) -> int:
+    """Return how many leases a member gives itself."""
+    count = 0
+    while isinstance(await member.leases.acquire(item(), "try"), RequestAdmissionLease):
+        count += 1
+    return count
 
 
 @pytest.mark.parametrize(
@@ -94,66 +32,141 @@ class Member:
     [((3, 0), 2), (None, 0)],
     ids=["of a member that entered meanwhile", "nothing"],
 )
-async def test_an_outage_before_the_last_one_is_over_uses_the_part_told_between(
+async def test_an_outage_before_the_last_one_is_over_uses_the_share_told_between(
     told_again: tuple[int, int] | None, most: int
 ) -> None:
-    member = Member()
+    member = Member(CAP)
     member.join()(2, 0)
     member.lose_server()
     tell = member.join()
-    member.leases._look()  # back, and within its part for a while
+    member.leases._look()  # back, and within its share for a while
     if told_again is not None:
         tell(*told_again)
     assert member.leases.is_on
     member.lose_server()
-    assert await member.most_at_once() == most
+    assert await most_at_once(member) == most
     member.leases.close()
 
 
-async def test_a_member_that_asked_for_nothing_in_an_outage_keeps_to_its_part_after_it() -> None:
-    member = Member()
+async def test_a_member_that_asked_for_nothing_in_an_outage_keeps_to_its_share_after_it() -> None:
+    member = Member(CAP)
     member.join()(2, 0)
-    lost = member.server.membership
-    assert lost is not None
-    lost.acknowledged_at -= TTL_SECONDS  # no heartbeat was acknowledged for a TTL
+    member.clock.now += 15.0  # a TTL: no heartbeat was acknowledged
     member.join()(1, 0)
     member.leases._look()
     asked = [await member.leases.acquire(item(), "try") for _ in range(CAP)]
-    assert asked.count(None) == CAP // 2  # the server is asked within the part from before
+    assert asked.count(None) == CAP // 2  # the server is asked within the share from before
     member.leases.close()
 
 
-async def test_a_part_is_kept_to_until_the_slowest_other_member_can_be_back() -> None:
-    member = Member()
+async def test_a_share_is_kept_to_until_the_slowest_other_member_can_be_back() -> None:
+    member = Member(CAP)
     member.join()(2, 0)
     member.lose_server()
     member.join()(2, 0)
     member.leases._look()
     deadline = MemberSettings().call_timeout_seconds
     # A try that began in silence, the longest pause, and one that works at its last instant.
-    member.server.now += deadline + LONGEST_PAUSE_SECONDS + deadline - 0.01
+    member.clock.now += deadline + LONGEST_PAUSE_SECONDS + deadline - 0.01
     member.leases._look()
     assert member.leases.is_on
-    member.server.now += 0.02
+    member.clock.now += 0.02
     member.leases._look()
     assert not member.leases.is_on
     member.leases.close()
 
 
-async def test_a_part_of_an_earlier_membership_is_none() -> None:
-    member = Member()
+async def test_a_share_of_an_earlier_membership_is_none() -> None:
+    member = Member(CAP)
     member.join()(2, 0)
     member.join()
     member.lose_server()
-    assert await member.most_at_once() == 0
+    assert await most_at_once(member) == 0
     member.leases.close()
 
 
-async def test_a_first_outage_uses_the_part_that_was_told() -> None:
-    member = Member()
+async def test_a_first_outage_uses_the_share_that_was_told() -> None:
+    member = Member(CAP)
     member.join()(2, 0)
     member.lose_server()
-    assert await member.most_at_once() == CAP // 2
+    assert await most_at_once(member) == CAP // 2
+    member.leases.close()
+
+
+async def test_until_shares_are_used_a_call_takes_the_slot_of_one_that_ended_here() -> None:
+    member = Member(CAP)
+    member.join()(2, 0)
+    held = [member.hold(item()) for _ in range(CAP)]
+    member.notice_loss()
+    waiting = asyncio.create_task(member.leases.acquire(item(), ""))
+    await asyncio.sleep(0)
+    for lease in held[: CAP // 2]:
+        member.held.pop(lease.lease_id)
+        assert member.leases.keep_slot(lease, SUCCESS)
+        await asyncio.sleep(0)
+        assert not waiting.done()  # what runs here is not below its share yet
+    lease = held[CAP // 2]
+    member.held.pop(lease.lease_id)
+    assert member.leases.keep_slot(lease, SUCCESS)
+    given = await waiting
+    assert isinstance(given, RequestAdmissionLease)
+    assert given.degraded
+    assert isinstance(await member.leases.acquire(item(), "try"), RequestAdmissionDenied)
+    assert not any(isinstance(operation, Release) for operation, _ in member.session.sent)
+    member.leases.close()
+
+
+async def test_a_member_without_a_slot_gives_nothing_before_shares_are_used() -> None:
+    member = Member(CAP)
+    member.join()(1, 0)
+    member.notice_loss()
+    assert await most_at_once(member) == 0
+    member.leases.close()
+
+
+async def test_releases_that_were_never_sent_leave_their_slots_to_the_next_calls() -> None:
+    member = Member(CAP)
+    member.join()(1, 0)
+    member.session.unsent = [Release(member.hold(item()), SUCCESS) for _ in range(2)]
+    member.held.clear()
+    member.notice_loss()
+    assert await most_at_once(member) == 2
+    member.leases.close()
+
+
+async def test_a_slot_is_given_back_once_when_the_server_is_back() -> None:
+    member = Member(CAP)
+    member.join()(1, 0)
+    held = [member.hold(item()) for _ in range(2)]
+    member.notice_loss()
+    for lease in held:
+        member.held.pop(lease.lease_id)
+        assert member.leases.keep_slot(lease, SUCCESS)
+    given = await member.leases.acquire(item(), "try")
+    assert isinstance(given, RequestAdmissionLease)
+    member.session.away_since = None
+    member.leases._look()
+    assert [one.lease.lease_id for one in _releases(member)] == [held[1].lease_id]
+    ended = member.leases.release(given, SUCCESS)
+    assert ended is not None
+    assert ended.reason is ReleaseReason.RELEASED
+    assert {one.lease.lease_id for one in _releases(member)} == {one.lease_id for one in held}
+    member.leases.close()
+    assert len(_releases(member)) == 2
+
+
+def _releases(member: Member) -> list[Release]:
+    return [one for one, _ in member.session.sent if isinstance(one, Release)]
+
+
+async def test_acquires_under_way_are_decided_here_when_a_long_absence_ends() -> None:
+    member = Member(CAP)
+    member.join()(2, 0)
+    member.lose_server()
+    member.join()
+    assert member.redirects == 1  # they would be asked anew in the new membership
+    member.leases._look()
+    assert member.redirects == 2
     member.leases.close()
 
 
