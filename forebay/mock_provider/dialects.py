@@ -38,6 +38,11 @@ def _seconds(refusal: Refusal) -> float | None:
     return None if seconds is None or math.isinf(seconds) else seconds
 
 
+def _is_hopeless(refusal: Refusal) -> bool:
+    """Whether the request is larger than the limit, so that no waiting helps."""
+    return math.isinf(refusal.retry_after_seconds or 0.0)
+
+
 def _fault(message: str, **fields: Any) -> bytes:
     return encode({"error": {"message": message, **fields}})
 
@@ -72,6 +77,11 @@ def azure(refusal: Refusal, _left: Sequence[BudgetLeft]) -> Refused:
 
 def gemini(refusal: Refusal, _left: Sequence[BudgetLeft]) -> Refused:
     """Word a refusal as Google does: the wait in the details of the body."""
+    if _is_hopeless(refusal):
+        message = "The input token count exceeds the maximum number of tokens allowed."
+        return Refused(
+            status=400, headers=[], body=_fault(message, code=400, status="INVALID_ARGUMENT")
+        )
     violation = {"quotaId": "GenerateRequestsPerMinutePerProjectPerModel"}
     details: list[Any] = [
         {"@type": "type.googleapis.com/google.rpc.QuotaFailure", "violations": [violation]}
@@ -84,15 +94,21 @@ def gemini(refusal: Refusal, _left: Sequence[BudgetLeft]) -> Refused:
     return Refused(status=429, headers=[], body=body)
 
 
-def bedrock(_refusal: Refusal, _left: Sequence[BudgetLeft]) -> Refused:
+def bedrock(refusal: Refusal, _left: Sequence[BudgetLeft]) -> Refused:
     """Word a refusal as Bedrock does: a type in a header, and no wait."""
+    if _is_hopeless(refusal):
+        body = encode({"message": "Input is too long for requested model."})
+        headers = [(b"x-amzn-errortype", b"ValidationException")]
+        return Refused(status=400, headers=headers, body=body)
     body = encode({"message": "Too many requests, please wait before trying again."})
     headers = [(b"x-amzn-errortype", b"ThrottlingException")]
     return Refused(status=429, headers=headers, body=body)
 
 
-def cohere(_refusal: Refusal, _left: Sequence[BudgetLeft]) -> Refused:
+def cohere(refusal: Refusal, _left: Sequence[BudgetLeft]) -> Refused:
     """Word a refusal as Cohere does: a message alone."""
+    if _is_hopeless(refusal):
+        return Refused(status=400, headers=[], body=encode({"message": "too many tokens"}))
     message = "You are past the per minute request limit, please wait and try again later."
     return Refused(status=429, headers=[], body=encode({"message": message}))
 
@@ -112,14 +128,20 @@ def groq(refusal: Refusal, left: Sequence[BudgetLeft]) -> Refused:
     return Refused(status=429, headers=headers, body=worded.body)
 
 
-def tgi(_refusal: Refusal, _left: Sequence[BudgetLeft]) -> Refused:
+def tgi(refusal: Refusal, _left: Sequence[BudgetLeft]) -> Refused:
     """Word a refusal as Text Generation Inference does."""
+    if _is_hopeless(refusal):
+        body = encode({"error": "Input validation error", "error_type": "validation"})
+        return Refused(status=422, headers=[], body=body)
     body = encode({"error": "Model is overloaded", "error_type": "overloaded"})
     return Refused(status=429, headers=[], body=body)
 
 
-def ollama(_refusal: Refusal, _left: Sequence[BudgetLeft]) -> Refused:
+def ollama(refusal: Refusal, _left: Sequence[BudgetLeft]) -> Refused:
     """Word a refusal as Ollama does: a full queue is a 503."""
+    if _is_hopeless(refusal):
+        body = encode({"error": "the input length exceeds the context length"})
+        return Refused(status=400, headers=[], body=body)
     body = encode({"error": "server busy, please try again.  maximum pending requests exceeded"})
     return Refused(status=503, headers=[], body=body)
 

@@ -58,10 +58,17 @@ class ServiceDraws:
         self._seed = seed
         self._times_seen: OrderedDict[str, int] = OrderedDict()
         self._refusals = stream_of(seed, "refusals")
+        self._overloads = stream_of(seed, "overloads within streams")
 
     def refuses(self, truth: ProviderTruth) -> bool:
         """Return whether the next request is refused whatever the limits say."""
         return truth.refusal_rate > 0 and self._refusals.random() < truth.refusal_rate
+
+    def breaks_off(self, truth: ProviderTruth) -> bool:
+        """Return whether the next streamed answer ends with an overload."""
+        return truth.stream_overload_rate > 0 and (
+            self._overloads.random() < truth.stream_overload_rate
+        )
 
     def draw(self, truth: ProviderTruth, digest: str) -> tuple[float, bool]:
         """Return the latency in seconds, and whether the request fails."""

@@ -27,6 +27,7 @@ from forebay.mock_provider.state import (
     Refusal,
     Service,
 )
+from forebay.mock_provider.stream_faults import OVERLOADS
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -152,6 +153,8 @@ class ModelEndpoint:
             await respond(send, HTTPStatus.OK, body, headers)
         else:
             truth = self._state.truth
+            breaks_off = self._state.draws.breaks_off(truth)
+            last_event = OVERLOADS[self._stream_dialect()] if breaks_off else call.last_event
             start = [(b"content-type", b"text/event-stream; charset=utf-8"), *headers]
             await send({"type": "http.response.start", "status": HTTPStatus.OK, "headers": start})
             for number, event in enumerate(call.events(truth.stream_chunk_count)):
@@ -159,7 +162,11 @@ class ModelEndpoint:
                     await _wait(receive, truth.stream_chunk_delay_seconds)
                 await send({"type": "http.response.body", "body": event, "more_body": True})
             service.finish(HTTPStatus.OK)
-            await send({"type": "http.response.body", "body": call.last_event})
+            await send({"type": "http.response.body", "body": last_event})
+
+    def _stream_dialect(self) -> str:
+        name = "anthropic" if self._wording is None else self._wording or self._state.truth.dialect
+        return name if name in OVERLOADS else "openai"
 
     def _budget_headers(self) -> Headers:
         return self._dialect.budget_headers(self._state.budgets_left())

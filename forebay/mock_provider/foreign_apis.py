@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -147,7 +148,22 @@ def understand_cohere(body: bytes, state: ProviderState) -> ModelCall:
         usage = {"billed_units": counts, "tokens": counts}
         return {"id": "c", "finish_reason": "COMPLETE", "message": message, "usage": usage}
 
-    return _call(request, answer, document)
+    call = _call(request, answer, document)
+    if found.get("stream") is not True:
+        return call
+
+    def event(kind: str, **fields: Any) -> bytes:
+        return f"event: {kind}\n".encode() + b"data: " + encode({"type": kind, **fields}) + b"\n\n"
+
+    def events(count: int) -> Iterator[bytes]:
+        yield event("message-start", id="c", delta={"message": {"role": "assistant"}})
+        for piece in split_text(answer.text, count):
+            delta = {"message": {"content": {"text": piece}}}
+            yield event("content-delta", index=0, delta=delta)
+
+    whole = document("", True)
+    end = {"finish_reason": whole["finish_reason"], "usage": whole["usage"]}
+    return replace(call, events=events, last_event=event("message-end", id="c", delta=end))
 
 
 def understand_ollama(body: bytes, state: ProviderState) -> ModelCall:

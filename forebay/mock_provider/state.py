@@ -136,6 +136,7 @@ class ProviderState:
         seed: makes answers, latencies and errors the same in each run.
         counters: what happened so far.
         log: what was seen.
+        draws: what happens by chance.
         started_at_unix: wall clock of the start, to join the log with other records.
     """
 
@@ -152,7 +153,7 @@ class ProviderState:
         self._first_request_at: float | None = None
         self._steps = list(truth.schedule)
         self._budgets = Budgets()
-        self._draws = ServiceDraws(seed)
+        self.draws = ServiceDraws(seed)
         self.truth = truth.merged({})
         self.seed = seed
         self.counters = Counters()
@@ -216,7 +217,7 @@ class ProviderState:
                 caller, status, in_flight=others, concurrency_limit=limit, total_tokens=tokens
             )
 
-        latency_seconds, fails = self._draws.draw(self.truth, digest)
+        latency_seconds, fails = self.draws.draw(self.truth, digest)
         return Service(finish, latency_seconds=latency_seconds, fails=fails)
 
     def note(
@@ -264,7 +265,7 @@ class ProviderState:
         return self._budgets.left()
 
     def _refuse_or_charge(self, tokens: int) -> Refusal | None:
-        if self._draws.refuses(self.truth):
+        if self.draws.refuses(self.truth):
             return Refusal(
                 status=self.truth.refusal_status,
                 refused_by="chance",

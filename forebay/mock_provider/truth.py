@@ -110,6 +110,8 @@ class ProviderTruth(BaseModel):
             header. A refusal by a budget always names the time until the budget has room.
         refusal_rate: share of requests that are refused whatever the limits say; 1 is an outage.
         refusal_status: the status of such a refusal: 429, 503 or 529.
+        stream_overload_rate: share of streamed answers that end with an overload, told within the
+            stream as the dialect does.
         stream_chunk_count: pieces of content in a streamed answer.
         stream_chunk_delay_seconds: time between two pieces.
         embedding_dimensions: length of a vector when the request does not ask for one.
@@ -130,6 +132,7 @@ class ProviderTruth(BaseModel):
     retry_after_seconds: Annotated[_Seconds | None, _NoneWord] = 1.0
     refusal_rate: _Share = 0.0
     refusal_status: Literal[429, 503, 529] = 429
+    stream_overload_rate: _Share = 0.0
     stream_chunk_count: Annotated[int, Field(ge=1, le=10_000)] = 8
     stream_chunk_delay_seconds: _Seconds = 0.0
     embedding_dimensions: Annotated[int, Field(ge=1, le=4096)] = 256

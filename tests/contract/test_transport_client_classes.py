@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import anthropic
 import httpx2
 import openai
 import pytest
+from anthropic.lib.google_cloud import AsyncAnthropicGoogleCloud
 
 import forebay
 from forebay.contracts.identity import RequestResourceKey
@@ -71,19 +73,39 @@ def calls(http: httpx2.AsyncClient, host: str) -> dict[str, Call]:
         base_url=f"{host}/v1", region="r", project_id="p", access_token="t", **options
     )
     foundry = anthropic.AsyncAnthropicFoundry(base_url=f"{host}/anthropic", **keyed)
+    aws = anthropic.AsyncAnthropicAWS(base_url=host, aws_region="r", workspace_id="w", **keyed)
+    mantle = anthropic.AsyncAnthropicBedrockMantle(base_url=f"{host}/anthropic", **keyed)
+    cloud = AsyncAnthropicGoogleCloud(base_url=host, skip_auth=True, **options)
+    aws_openai = openai.AsyncBedrockOpenAI(
+        base_url=f"{host}/openai/v1", aws_region="us-east-1", **keyed
+    )
     clients = {
         "OpenAI": _openai(openai.AsyncOpenAI(base_url=f"{host}/v1", **keyed)),
         "AzureOpenAI": _openai(azure),
+        "BedrockOpenAI": _openai(aws_openai),
         "Anthropic": _anthropic(anthropic.AsyncAnthropic(base_url=host, **keyed)),
         "AnthropicBedrock": _anthropic(bedrock),
         "AnthropicVertex": _anthropic(vertex),
         "AnthropicFoundry": _anthropic(foundry),
+        "AnthropicAWS": _anthropic(aws),
+        "AnthropicBedrockMantle": _anthropic(mantle),
+        "AnthropicGoogleCloud": _anthropic(cloud),
         "httpx2": _paths(http, host),
     }
     return {f"{name}.{call}": do for name, found in clients.items() for call, do in found.items()}
 
 
 NAMES = list(calls(httpx2.AsyncClient(), "http://127.0.0.1:1"))
+
+
+def test_each_client_class_of_the_sdks_is_tried() -> None:
+    tried = {f"Async{name.partition('.')[0]}" for name in NAMES}
+    for sdk in (openai, anthropic):
+        classes = {
+            name for name in vars(sdk) if re.fullmatch(r"Async\w*(OpenAI|Anthropic\w*)", name)
+        }
+        assert classes
+        assert classes <= tried, f"{sdk.__name__} has clients that no test counts"
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,7 +10,9 @@ import pytest
 from forebay.contracts.outcomes import RequestOutcomeKind
 from forebay.mock_provider.app import create_app
 from forebay.mock_provider.dialects import WORDINGS
+from forebay.mock_provider.stream_faults import OVERLOADS
 from forebay.mock_provider.truth import DialectName, ProviderTruth
+from forebay.workers.providers.classification import DefaultClassifier
 from forebay.workers.providers.recorded import RecordedAnswer, replayed
 from forebay.workers.providers.registry import BUILT_IN, profile_named
 
@@ -91,3 +93,45 @@ async def test_a_stream_of_gemini_is_read_to_its_usage() -> None:
     usage = replayed(recorded).outcome.usage
     assert usage is not None
     assert usage.output_tokens > 0
+
+
+STREAMED = {
+    "anthropic": ("/v1/messages", {**CHAT, "max_tokens": 9}),
+    "gemini": ("/v1beta/models/g:streamGenerateContent?alt=sse", CALLS["gemini"][1]),
+    "cohere": CALLS["cohere"],
+}
+
+
+async def ask_for_a_stream(name: str, truth: ProviderTruth) -> RecordedAnswer:
+    transport = httpx2.ASGITransport(app=create_app(truth))
+    path, body = STREAMED.get(name, ("/v1/chat/completions", CHAT))
+    async with httpx2.AsyncClient(transport=transport, base_url="http://mock") as client:
+        answer = await client.post(path, json={**body, "stream": True})
+    return RecordedAnswer(
+        host="api.anthropic.com" if name == "anthropic" else host_of(name),
+        status=answer.status_code,
+        headers={"content-type": answer.headers["content-type"]},
+        body=[answer.text],
+    )
+
+
+@pytest.mark.parametrize("name", OVERLOADS)
+async def test_an_overload_within_a_stream_is_read_in_each_dialect(name: str) -> None:
+    told = {} if name == "anthropic" else {"dialect": name}
+    answer = await ask_for_a_stream(name, ProviderTruth(stream_overload_rate=1, **told))
+    assert replayed(answer).outcome.kind is RequestOutcomeKind.RATE_LIMITED
+
+
+async def test_a_stream_of_cohere_tells_its_usage_at_its_end() -> None:
+    outcome = replayed(await ask_for_a_stream("cohere", ProviderTruth(dialect="cohere"))).outcome
+    assert outcome.kind is RequestOutcomeKind.SUCCESS
+    assert outcome.usage is not None
+    assert outcome.usage.output_tokens > 0
+
+
+@pytest.mark.parametrize("name", WORDINGS)
+async def test_a_request_larger_than_the_limit_cuts_nothing(name: str) -> None:
+    answer = await ask(name, ProviderTruth(tokens_per_minute=1, dialect=name))
+    outcome = replayed(answer).outcome
+    assert outcome.kind is RequestOutcomeKind.PROVIDER_FAILURE
+    assert not DefaultClassifier().is_retryable(outcome)

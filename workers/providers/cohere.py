@@ -72,7 +72,7 @@ PROFILE: Final = ProviderProfile(
         source=_API,
     ),
     refusals=Refusals(
-        places=("",),
+        places=("", "delta.error"),
         codes=("code", "type"),
         overload=frozenset({"too_many_requests"}),
         overload_statuses=frozenset({429, 503}),
@@ -82,7 +82,7 @@ PROFILE: Final = ProviderProfile(
     streams=Streams(
         kinds=("text/event-stream", "application/stream+json", "application/x-ndjson"),
         last=("message-end", "stream-end"),
-        failed_choice=("ERROR",),
+        failed_choice=("ERROR", "ERROR_LIMIT", "ERROR_TOXIC", "TIMEOUT"),
         source=_API,
     ),
     notes=(

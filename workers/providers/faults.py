@@ -35,7 +35,7 @@ UNNAMED_ERROR: Final = "unnamed_error"
 LONGEST_ERROR_BODY: Final = 65_536
 _CODE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 _HTTP_STATUSES: Final = range(100, 600)
-_MESSAGES: Final = ("message", "Message", "detail", "error", "msg", "metadata.raw")
+_MESSAGES: Final = ("message", "Message", "detail", "error", "msg", "metadata.raw", "delta.error")
 _REASONS: Final = (
     "choices.finish_reason",
     "finish_reason",
@@ -146,7 +146,8 @@ def _errors_in(
     for found in _errors_in_places(document, profile):
         if isinstance(found, Mapping):
             yield found
-    if document.get("type") in profile.streams.failed or document.get("type") == "message":
+    kinds = {*profile.streams.failed, *profile.streams.last, "message"}
+    if isinstance(kind := document.get("type"), str) and kind in kinds:  # no code, but the event's
         document = {**document, "type": None}
     yield document
 
