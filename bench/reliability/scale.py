@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any, Final
 
 import redis
@@ -40,13 +42,19 @@ class Reclaimed:
 
     Attributes:
         seconds: from the kill until all were free.
-        cpu_ms: the server's processor time meanwhile, of all it did, for each 200 leases.
-        calls_ms: the longest script calls, one for each 200 leases, by the clock on the wall.
+        calls_ms: the script calls that ended 200 each, in their order, by the clock on the wall.
     """
 
     seconds: float
-    cpu_ms: float
     calls_ms: tuple[float, ...]
+
+
+def longest_calls_ms(rounds: Sequence[Reclaimed]) -> list[float]:
+    """Return the least time of each script call over some rounds, by its place in its round.
+
+    Every round does the same work, so what a call takes more at its place is of the machine.
+    """
+    return [min(calls) for calls in zip(*(one.calls_ms for one in rounds), strict=True)]
 
 
 async def _hold(orders: Orders, url: str, leases: int) -> None:
@@ -79,23 +87,16 @@ async def _watch_reclaim(fleet: Fleet, url: str, client: redis.Redis, leases: in
         client.config_set("slowlog-log-slower-than", 0)
         killed_at = fleet.kill(0)
         client.slowlog_reset()
-        cpu_before = _cpu_seconds(client)
-
         leases_key = request_shard(PROVIDER_MODEL)["leases"]
         while client.hlen(leases_key):  # noqa: ASYNC110 - the server has no event for it
             await asyncio.sleep(LOOK_SECONDS)
-        seconds, cpu_seconds = time.monotonic() - killed_at, _cpu_seconds(client) - cpu_before
+        seconds = time.monotonic() - killed_at
         entries: Any = client.slowlog_get(100_000)
         await controller.close()
-    durations = sorted(
-        entry["duration"] / 1e3 for entry in entries if entry["command"].startswith(b"FCALL")
-    )
+    calls = [entry for entry in entries if entry["command"].startswith(b"FCALL")]
     ends = -(-leases // 200)  # the longest ones are those that ended 200 each
-    return Reclaimed(
-        seconds=seconds,
-        cpu_ms=cpu_seconds * 1e3 / ends,
-        calls_ms=tuple(durations[-ends:]),
-    )
+    calls = sorted(sorted(calls, key=itemgetter("duration"))[-ends:], key=itemgetter("id"))
+    return Reclaimed(seconds=seconds, calls_ms=tuple(call["duration"] / 1e3 for call in calls))
 
 
 async def _load_libraries(url: str) -> Libraries:

@@ -12,7 +12,8 @@ from typing import Any, Final
 from bench import crowd
 from bench.harness import Progress
 from bench.reliability.document import table
-from bench.reliability.scale import heartbeats, reclaim
+from bench.reliability.restart import restarts
+from bench.reliability.scale import heartbeats, longest_calls_ms, reclaim
 from bench.report import HEADERS
 from forebay.contracts.errors import ConfigurationError
 
@@ -31,22 +32,27 @@ def measured_on() -> str:
 def scale(is_smoke: bool) -> str:
     """Numbers: leases of a dead member, heartbeats, a crowd of waiters."""
     leases, members, seconds = (400, 10, 2.0) if is_smoke else (10_000, 500, 20.0)
-    reclaimed = reclaim(leases)
+    rounds = [reclaim(leases) for _ in range(1 if is_smoke else 5)]
+    longest_ms = max(longest_calls_ms(rounds))
+    walls = [ms for one in rounds for ms in one.calls_ms]
     share = heartbeats(members, seconds)
     inputs = crowd.SMOKE if is_smoke else crowd.Inputs(rounds=1)
     rows: list[tuple[str, ...]] = [
         (
-            f"{leases:,} leases of a killed process: the server's time for each script of 200",
+            f"{leases:,} leases of a killed process: the longest script of 200",
             "≤ 5 ms",
-            f"{reclaimed.cpu_ms:.1f} ms",
+            f"{longest_ms:.1f} ms",
             "",
-            f"on the wall {min(reclaimed.calls_ms):.1f} to {max(reclaimed.calls_ms):.1f} ms",
-            "yes" if reclaimed.cpu_ms <= 5 else "**no**",
+            (
+                f"each at its place, the least of {len(rounds)} runs; on the wall, with what"
+                f" else the machine did, {min(walls):.1f} to {max(walls):.1f} ms"
+            ),
+            "yes" if longest_ms <= 5 else "**no**",
         ),
         (
             f"{leases:,} leases of a killed process: until all are free, TTL 3 s",
             "",
-            f"{reclaimed.seconds:.1f} s",
+            f"{min(one.seconds for one in rounds):.1f} s",
             "",
             "",
             "",
@@ -96,5 +102,15 @@ def outage_modes(is_smoke: bool) -> str:
     return f"{measured_on()}\n\n{outages(is_smoke)}"
 
 
-SECTIONS: Final[dict[str, Section]] = {"chaos": chaos, "outages": outage_modes, "scale": scale}
+def restart(is_smoke: bool) -> str:
+    """Restart: how soon a fleet is at full throughput after its server was killed."""
+    return f"{measured_on()}\n\n{restarts(is_smoke)}"
+
+
+SECTIONS: Final[dict[str, Section]] = {
+    "chaos": chaos,
+    "outages": outage_modes,
+    "restart": restart,
+    "scale": scale,
+}
 """By name, as the document has them. A new section is a function here, two comments there."""
