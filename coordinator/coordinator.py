@@ -172,14 +172,9 @@ class Coordinator:
         self._memberships += 1
         return f"{self._process_id}-{self._memberships}"
 
-    async def run_id(self) -> str:
-        """Return the server's run id, which changes when it restarts.
-
-        A member asks on joining. What the server may lose is logged, the first time.
-        """
-        info: dict[str, Any] = await self.patient.info(*SECTIONS)
-        warn_of_risks(info, self.address)
-        return str(info["run_id"])
+    async def warn_of_risks(self) -> None:
+        """Log what the server may lose, the first time; a member does on joining."""
+        warn_of_risks(await self.patient.info(*SECTIONS), self.address)
 
     def deadline(self) -> asyncio.Timeout:
         """Return a block that ends with TimeoutError after the deadline of a call."""

@@ -19,7 +19,7 @@ SHARDS_KEY: Final = "fb:shards"
 """Set of the tags of all shards; members add to it on joining."""
 OPERATOR_SCRIPTS_KEY: Final = "fb:scripts"
 """Hash of the read-only scripts that an operator runs with redis-cli."""
-SCHEMA_VERSION: Final = "3"
+SCHEMA_VERSION: Final = "4"
 KEEP_UNUSED_SHARD_MS: Final = 7 * 24 * 3600 * 1000
 
 REQUEST_KEYS: Final = (
@@ -30,6 +30,7 @@ REQUEST_KEYS: Final = (
     "checks",
     "intervals",
     "suspects",
+    "awaited",
     "held",
     "waiters",
     "aside",
@@ -71,6 +72,7 @@ POOL_KEYS: Final = (
     "checks",
     "intervals",
     "suspects",
+    "awaited",
     "held",
     "functions",
     "losses",

@@ -46,7 +46,7 @@ DEAF_KEY: Final = "fb:test:deaf"
 """A set of the members to whom nobody listens; all others are listened to."""
 FRAGMENTS: Final = {
     f"lib/{name}": (Path(__file__).parent / "lua" / f"{name}.lua").read_text()
-    for name in ("clock", "listening")
+    for name in ("clock", "listening", "server_run_id")
 }
 
 AIMD: Final = RequestAdmissionConfig(tuning=RequestAdmissionTuningConfig(rule="aimd"))
@@ -286,11 +286,15 @@ class ScriptedShard:
     # -- calls
 
     def join(
-        self, member: str, ttl_seconds: float = 15.0, generation: str = GENERATION
+        self,
+        member: str,
+        ttl_seconds: float = 15.0,
+        generation: str = GENERATION,
+        remembered: str = "",
     ) -> list[Any]:
-        """Make a member; return ``[now_us, generation, members]``."""
+        """Make or confirm a member; return ``[now_us, generation, members, standing, reason]``."""
         ttl_us = round(ttl_seconds * 1e6)
-        args = (member, ttl_us, SCHEMA_VERSION, "run", generation, KEEP_UNUSED_SHARD_MS)
+        args = (member, ttl_us, SCHEMA_VERSION, generation, remembered, "run", KEEP_UNUSED_SHARD_MS)
         reply: list[Any] = json.loads(self.run("member/join", member_keys(self.keys), args))
         self.generation = reply[1]
         return reply
@@ -330,6 +334,23 @@ class ScriptedShard:
             notices=notices,
             raw=raw,
         )
+
+    def raw_batch(self, member: str, *operations: Sequence[Any]) -> list[list[Any]]:
+        """Run a batch of operations as they stand in ARGV, and return their results."""
+        number = self._numbers[member] = self._numbers.get(member, 0) + 1
+        args = [member, number, *(part for operation in operations for part in operation)]
+        results: list[list[Any]] = json.loads(self.run("requests/batch", self.keys.all, args))[3]
+        return results
+
+    def try_batch(self, member: str, *ops: Op) -> bool:
+        """Run a member's next batch; return whether the member was known."""
+        try:
+            self.batch(member, *ops)
+        except Refused as refused:
+            if refused.code != "NOMEMBER":
+                raise
+            return False
+        return True
 
     def operate(self, operation: str, subject: str = "", schema: str = SCHEMA_VERSION) -> list[int]:
         """Do an operator's operation; return ``[now_us, next_wake_us, value]``.
@@ -384,5 +405,5 @@ class ScriptedShard:
                 return pushed
             member = message["channel"].decode().removeprefix(self._channel_prefix)
             generation, notices = json.loads(message["data"])
-            assert generation == self.generation
+            assert generation == self.generation or not notices  # or a new one is told
             pushed.setdefault(member, []).extend(notices)

@@ -72,7 +72,7 @@ class SimulatedMember:
         self._asked: dict[str, tuple[RequestAdmissionItem, OnGranted]] = {}
         self._channel = keys.wake_channel(member_id)
         server.listen(self._channel, self._hear)
-        join = (member_id, TTL_US, SCHEMA_VERSION, "run", "simulated", KEEP_UNUSED_SHARD_MS)
+        join = (member_id, TTL_US, SCHEMA_VERSION, "simulated", "", "", KEEP_UNUSED_SHARD_MS)
         server.call("member/join", member_keys(keys), join)
         timeline.every(TTL_US // 3, self._beat)
 

@@ -150,7 +150,7 @@ class Acquire(Operation[Answer]):
         return decode_answer(self.item, reply.terms, membership.generation, membership.member_id)
 
     def undo(self, reply: Reply) -> Sequence[Cancel]:
-        return _taken_back(self.item, reply)
+        return taken_back(self.item, reply)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,10 +175,11 @@ class State(Operation[Answer]):
         return decode_answer(self.item, reply.terms, membership.generation, membership.member_id)
 
     def undo(self, reply: Reply) -> Sequence[Cancel]:
-        return _taken_back(self.item, reply)
+        return taken_back(self.item, reply)
 
 
-def _taken_back(item: RequestAdmissionItem, reply: Reply) -> Sequence[Cancel]:
+def taken_back(item: RequestAdmissionItem, reply: Reply) -> Sequence[Cancel]:
+    """Return what gives a lease or a place in the queue back."""
     has_something = reply.terms[0] in {"granted", "waiting"}
     return (Cancel(encode(item.attempt_id)),) if has_something else ()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -69,8 +70,21 @@ class Learn(OperationWithoutValue):
 
 
 @dataclass(frozen=True, slots=True)
-class Sweep(Operation[float | None]):
-    """Ends members that died on a shard where nobody else calls."""
+class Swept:
+    """A shard's answer to a sweep.
+
+    Attributes:
+        next_seconds: until the next member is to be looked at; None where none is.
+        memory: the shard's windows, budgets and settings as JSON, for `Recall`.
+    """
+
+    next_seconds: float | None
+    memory: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep(Operation[Swept]):
+    """Ends members that died, and finds damage, on a shard where nobody else calls."""
 
     needs_memory: ClassVar[bool] = False
     outlives_membership: ClassVar[bool] = False
@@ -78,9 +92,11 @@ class Sweep(Operation[float | None]):
     def encode(self) -> Args:
         return ("sweep",)
 
-    def decode(self, reply: Reply) -> float | None:
-        """Return the seconds until the next member is to be looked at; None where none is."""
-        return reply.terms[1] / 1e6 if len(reply.terms) > 1 else None
+    def decode(self, reply: Reply) -> Swept:
+        """Return when to look next, and what to remember."""
+        _word, next_us, memory = reply.terms
+        next_seconds = None if next_us is None else next_us / 1e6
+        return Swept(next_seconds=next_seconds, memory=json.dumps(memory))
 
 
 @dataclass(frozen=True, slots=True)

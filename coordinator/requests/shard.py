@@ -34,6 +34,7 @@ from forebay.coordinator.requests.outages import Acquiring, Outages
 from forebay.coordinator.requests.rechecks import Rechecks
 from forebay.coordinator.requests.registering import Learn, Leave, Register
 from forebay.coordinator.requests.releasing import Release
+from forebay.coordinator.requests.restating import Restating
 from forebay.coordinator.requests.upkeep import Upkeep
 from forebay.coordinator.scripts.composing import script
 from forebay.coordinator.server.membership import Membership
@@ -84,6 +85,7 @@ class RequestShard:
         self._recheck_seconds = seconds = settings.recheck_seconds
         self._rechecks = Rechecks(self.session, self._attempts, seconds, self._guard)
         self._upkeep = Upkeep(self.session, server.settings, self._guard)
+        self._restating = Restating(self.session, self._attempts, self._rechecks, self._knows)
 
     async def register(self, alias: str, cap: int, config: RequestAdmissionConfig) -> int:
         """Register an alias for as long as this process is a member; return the static cap."""
@@ -257,6 +259,11 @@ class RequestShard:
                 attempt.tell(ENDED)
         more = () if self.outages is None else self.outages.on_joined(membership)
         return [*self._upkeep.register_anew(), *more]
+
+    def on_forgotten(self, membership: Membership) -> Sequence[Submitted]:
+        """State what this process holds, waits for, registered and remembers."""
+        more = () if self.outages is None else self.outages.on_joined(membership)
+        return [*self._restating.state_all(self.held, self._upkeep, self._lost), *more]
 
     def on_lost(self, _membership: Membership) -> None:
         """Tell that everything held under the last membership has been given to others."""

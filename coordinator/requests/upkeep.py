@@ -9,10 +9,10 @@ from functools import partial
 from forebay.contracts.errors import ForebayError
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.requests.rechecks import SHORTEST_WAKE_SECONDS
-from forebay.coordinator.requests.registering import Register, Sweep
+from forebay.coordinator.requests.registering import Register, Sweep, Swept
 from forebay.coordinator.server.membership import Membership
 from forebay.coordinator.server.patience import with_patience
-from forebay.coordinator.shard.operation import Ended, OnOutcome, Outcome
+from forebay.coordinator.shard.operation import OnOutcome, Outcome
 from forebay.coordinator.shard.session import Session
 from forebay.coordinator.supervision import Guard
 
@@ -27,10 +27,12 @@ class Upkeep:
 
     Attributes:
         registrations: what this process has registered, by alias.
+        memory: what the shard last said of its windows, budgets and settings, as JSON.
     """
 
     def __init__(self, session: Session, settings: MemberSettings, guard: Guard) -> None:
         self.registrations: dict[str, Register] = {}
+        self.memory: str | None = None
         self._session = session
         self._settings = settings
         self._recheck_seconds = settings.recheck_seconds
@@ -107,9 +109,11 @@ class Upkeep:
         self.sweep_later(membership)
         self._session.submit(Sweep(), partial(self._swept, membership))
 
-    def _swept(self, membership: Membership, outcome: Outcome[float | None]) -> bool:
+    def _swept(self, membership: Membership, outcome: Outcome[Swept]) -> bool:
         """Take when to look next; without an answer that is after an interval."""
-        if not isinstance(outcome, Ended):
-            seconds = None if isinstance(outcome, ForebayError) else outcome
-            self.sweep_later(membership, seconds)
+        if isinstance(outcome, Swept):
+            self.memory = outcome.memory
+            self.sweep_later(membership, outcome.next_seconds)
+        elif isinstance(outcome, ForebayError):
+            self.sweep_later(membership)
         return True

@@ -207,9 +207,8 @@ class Heartbeat:
             return
         self._note_success(membership)
         if members == 0:
-            self.remove(membership)
             with contextlib.suppress(RuntimeError):
-                self._loop.call_soon_threadsafe(membership.on_expired, membership)
+                self._loop.call_soon_threadsafe(membership.on_unknown, membership)
             return
         interval = max(self._settings.ttl_seconds / 3, members / MEMBERS_PER_SECOND)
         membership.ttl_seconds = 3 * interval

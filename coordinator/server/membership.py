@@ -17,7 +17,7 @@ def boot_seconds() -> float:
 
 def member_keys(keys: ShardKeys) -> list[str]:
     """Return every key of a shard in the order of the KEYS of ``member/join`` and its heartbeat."""
-    kinds = ("meta", "members", "events", "checks", "intervals", "suspects")
+    kinds = ("meta", "members", "events", "checks", "intervals", "suspects", "awaited")
     first = [keys[kind] for kind in kinds]
     return [*first, *(key for key in keys.all if key not in first)]
 
@@ -28,19 +28,21 @@ class Membership:
 
     Attributes:
         member_id: never used before and never used again.
-        generation: the shard's generation when it joined.
+        generation: the shard's generation, as of the last join or confirmation.
+        run_id: of the server then.
         ttl_seconds: how long a heartbeat lasts; grows with the number of members.
         acknowledged_at: when the last acknowledged heartbeat was sent, in ``boot_seconds``.
         next_beat_at: when the next one is due.
-        on_expired: told once, on the loop, when the shard says it is over.
+        on_unknown: called on the loop when a heartbeat finds no such member.
     """
 
     member_id: str
     generation: str
     keys: ShardKeys
+    run_id: str
     ttl_seconds: float
     acknowledged_at: float
-    on_expired: Callable[[Membership], None]
+    on_unknown: Callable[[Membership], None]
     next_beat_at: float = field(default=0.0)
 
     @property

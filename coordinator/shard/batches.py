@@ -48,6 +48,8 @@ class Batches:
     Attributes:
         under_way: the operations of the call that was not answered yet.
         arguments: the ARGV of that call, the same each time it is sent.
+        is_refused: whether the shard refused that call, as it does not know the member.
+        generation: the shard's as of the last reply; None before a reply.
         clock_ahead_us: how far the shard's clock is ahead of the loop's; None before a reply.
     """
 
@@ -63,6 +65,8 @@ class Batches:
     ) -> None:
         self.under_way: list[Pending] = []
         self.arguments: list[str | int | bytes] = []
+        self.is_refused = False
+        self.generation: str | None = None
         self.clock_ahead_us: float | None = None
         self._shard = shard
         self._listener = listener
@@ -133,6 +137,22 @@ class Batches:
         self._backlog.keep(is_kept)
         return withdrawn
 
+    def put_ahead(self, first: Sequence[Submitted]) -> None:
+        """Let operations of the membership that goes on be the first, then what was refused."""
+        ahead = [self._pending(*submitted) for submitted in first]
+        self.put_first(ahead + self.end_refused())
+
+    def refuse(self, operations: list[Pending]) -> None:
+        """Leave a call under way that the shard refused, until it is known why."""
+        self.under_way, self.is_refused = operations, True
+
+    def end_refused(self) -> list[Pending]:
+        """Return the operations of a refused call, none of another, and end it."""
+        if not self.is_refused:
+            return []
+        self.is_refused = False
+        return self.end_call()
+
     def put_first(self, operations: list[Pending]) -> None:
         """Let operations be the first that are sent, in their order."""
         if self._backlog.count:
@@ -185,11 +205,6 @@ class Batches:
                 self._fail(pending, error)
         return self.take(rest, membership)
 
-    def next_number(self) -> int:
-        """Return the number of a call that is sent beside these, such as that of a leave."""
-        self._number += 1
-        return self._number
-
     def end_call(self) -> list[Pending]:
         """Return the operations of the call under way, and have none under way any more."""
         operations, self.under_way = self.under_way, []
@@ -217,6 +232,7 @@ class Batches:
         text, *payloads = reply if isinstance(reply, list) else [reply]
         now_us, wake_us, generation, results, notices = read_json(text)
         answered = list(zip(operations, results, strict=True))
+        self.generation = generation
         self._deadlines.silent_since = self._loop.time()
         self.clock_ahead_us = now_us - self._loop.time() * 1e6
         seconds = (wake_us - now_us) / 1e6 if wake_us else None

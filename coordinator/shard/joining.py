@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from forebay.contracts.errors import CoordinatorUnavailable
@@ -18,6 +19,7 @@ from forebay.coordinator.server.membership import Membership, boot_seconds, memb
 from forebay.coordinator.shard.operation import Listener, Submitted
 from forebay.coordinator.shard.state import (
     Closed,
+    Doubted,
     Down,
     Expired,
     Joining,
@@ -39,6 +41,26 @@ MEMBER_SCRIPTS: Final = (JOIN, script("member/heartbeat"))
 log = Logger("forebay.channel")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A shard's answer to a join.
+
+    Attributes:
+        asked_at: when it was asked, in ``boot_seconds``.
+        generation: the shard's.
+        word: ``joined``; of a membership that is confirmed ``member``, ``forgotten`` or
+            ``expired``.
+        reason: why the shard was last rebuilt.
+        run_id: of the server.
+    """
+
+    asked_at: float
+    generation: str
+    word: str
+    reason: str
+    run_id: str
+
+
 class Memberships:
     """The memberships of this process in one shard, one after another.
 
@@ -50,6 +72,9 @@ class Memberships:
         guard: logs what a timer or the listener raises.
         listener: called at each membership's beginning and end.
         on_begun: called with the operations that come first in a membership.
+        on_forgotten: called with those that state what a member of a shard that lost state holds.
+        end_earlier: called after a join, to have the shard end the earlier membership.
+        on_unknown: called when a heartbeat finds no such member, or the shard has begun anew.
         on_expired: called when a membership has ended, on this loop.
 
     Attributes:
@@ -65,6 +90,9 @@ class Memberships:
         listener: Listener,
         *,
         on_begun: Callable[[Sequence[Submitted]], None],
+        on_forgotten: Callable[[Sequence[Submitted]], None],
+        end_earlier: Callable[[], Awaitable[None]],
+        on_unknown: Callable[[Membership], None],
         on_expired: Callable[[], None],
     ) -> None:
         self.state: MembershipState = Down()
@@ -74,12 +102,18 @@ class Memberships:
         self._guard = guard
         self._listener = listener
         self._on_begun = on_begun
+        self._on_forgotten = on_forgotten
+        self._end_earlier = end_earlier
+        self._on_unknown = on_unknown
         self._on_expired = on_expired
         self._loop = asyncio.get_running_loop()
         self._watching: asyncio.TimerHandle | None = None
 
     async def make_member(self) -> None:
-        """Join, where this process is no member.
+        """Join, where this process is no member, or let the shard confirm that it is one.
+
+        Every new connection begins with it: the server may have lost state meanwhile, and a call on
+        a shard that is not rebuilt yet might grant what another member holds (docs/adr/0023).
 
         Raises:
             RedisError, OSError: the server could not be reached; on the server a member may have
@@ -95,6 +129,13 @@ class Memberships:
                 finally:
                     if isinstance(self.state, Joining):
                         self.state = Down(was_member)
+            case Member(membership) | Doubted(membership) | Leaving(Membership() as membership):
+                if not isinstance(self.state, Leaving):
+                    self.state = Doubted(membership)
+                asked_in = self.state
+                standing = await self._ask(membership.member_id, membership)
+                if self.state is asked_in:
+                    self._take_standing(membership, standing)
             case Leaving(None) | Closed():
                 raise CoordinatorUnavailable(CLOSED)
             case _:
@@ -107,31 +148,62 @@ class Memberships:
         channel = keys.wake_channel(member_id)
         try:
             await server.subscriber.subscribe(channel, self._on_message, self._listener.on_resumed)
-            joined_at = boot_seconds()
-            arguments = (
-                member_id,
-                round(server.settings.ttl_seconds * 1e6),
-                SCHEMA_VERSION,
-                await server.run_id(),
-                secrets.token_hex(6),
-                KEEP_UNUSED_SHARD_MS,
-            )
-            reply = await call_once(
-                server.patient, server.libraries, JOIN, member_keys(keys), arguments
-            )
+            await server.warn_of_risks()
+            standing = await self._ask(member_id, None)
+            await self._end_earlier()  # a shard that lost state recovers by now: it grants nothing
             await server.list_shard(keys)
-            _now_us, generation, _members = json.loads(reply)
         except BaseException:
             server.subscriber.unsubscribe(channel)
             raise
         return Membership(
             member_id=member_id,
-            generation=generation,
+            generation=standing.generation,
             keys=keys,
+            run_id=standing.run_id,
             ttl_seconds=server.settings.ttl_seconds,
-            acknowledged_at=joined_at,
-            on_expired=self.expire,
+            acknowledged_at=standing.asked_at,
+            on_unknown=self._on_unknown,
         )
+
+    async def _ask(self, member_id: str, membership: Membership | None) -> Standing:
+        """Ask the shard to make a member, or what became of one of a generation."""
+        server = self._server
+        asked_at = boot_seconds()
+        arguments = (
+            member_id,
+            round(server.settings.ttl_seconds * 1e6),
+            SCHEMA_VERSION,
+            secrets.token_hex(6),
+            "" if membership is None else membership.generation,
+            "" if membership is None else membership.run_id,
+            KEEP_UNUSED_SHARD_MS,
+        )
+        keys = member_keys(self._keys)
+        reply = await call_once(server.patient, server.libraries, JOIN, keys, arguments)
+        _now_us, generation, _members, word, reason, run_id = json.loads(reply)
+        return Standing(
+            asked_at=asked_at, generation=generation, word=word, reason=reason, run_id=run_id
+        )
+
+    def _take_standing(self, membership: Membership, standing: Standing) -> None:
+        """Go on as the member that this process is, or end its membership."""
+        if isinstance(self.state, Leaving):
+            membership.generation = standing.generation  # what it holds ends with it
+            return
+        self.state = Member(membership)
+        if standing.word == "expired":
+            self.expire(membership)
+            return
+        membership.acknowledged_at = standing.asked_at
+        if standing.word == "forgotten":
+            membership.generation, membership.run_id = standing.generation, standing.run_id
+            log.warning("generation_changed", shard=self._keys.tag, reason=standing.reason)
+            self._on_forgotten(self._listener.on_forgotten(membership))
+
+    def doubt(self, membership: Membership) -> None:
+        """Send nothing under a membership before the shard confirms it, in the next repair."""
+        if isinstance(self.state, Member) and self.state.membership is membership:
+            self.state = Doubted(membership)
 
     def _begin(self, membership: Membership) -> None:
         before = self.state
@@ -155,7 +227,7 @@ class Memberships:
 
     def expire(self, membership: Membership) -> None:
         """End a membership that has expired, as the shard says or by this process's clock."""
-        if isinstance(self.state, Member) and self.state.membership is membership:
+        if isinstance(self.state, Member | Doubted) and self.state.membership is membership:
             self.state = Expired(membership)
             self._guard.call(self._listener.on_lost, membership)
             self._on_expired()
@@ -163,7 +235,7 @@ class Memberships:
     def disown(self) -> None:
         """End the membership where the shard does not know it, or nobody knows what it gave."""
         match self.state:
-            case Member(membership):
+            case Member(membership) | Doubted(membership):
                 self.state = Expired(membership)
             case Leaving(Membership() as membership):
                 self.part(membership)
@@ -184,7 +256,7 @@ class Memberships:
     def leave(self) -> None:
         """Begin to leave the shard, if this process is a member or is about to be one."""
         match self.state:
-            case Member(membership):
+            case Member(membership) | Doubted(membership):
                 self.state = Leaving(membership)
             case Joining():
                 self.state = Leaving(None)
@@ -217,7 +289,10 @@ class Memberships:
 
     def _on_message(self, payload: bytes) -> None:
         generation, notices = json.loads(payload)
-        self._listener.on_notices(generation, notices)
+        if notices:
+            self._listener.on_notices(generation, notices)
+        elif self.state.membership is not None:  # the shard has taken this generation
+            self._on_unknown(self.state.membership)
 
     def _say(self, event: str, membership: Membership) -> None:
         log.warning(event, shard=self._keys.tag, member_id=membership.member_id)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from forebay.contracts.errors import CoordinatorError, CoordinatorUnavailable, ForebayError
 from forebay.coordinator.coordinator import Coordinator
@@ -14,6 +14,7 @@ from forebay.coordinator.keys import ShardKeys
 from forebay.coordinator.scripts.composing import Script
 from forebay.coordinator.server.failover import SILENT_SECONDS, Peer
 from forebay.coordinator.server.link import Link, call_once
+from forebay.coordinator.server.membership import Membership
 from forebay.coordinator.server.refusals import NotAMemberError
 from forebay.coordinator.shard.backlog import Pending
 from forebay.coordinator.shard.batches import Batches
@@ -21,6 +22,9 @@ from forebay.coordinator.shard.joining import CLOSED, MEMBER_SCRIPTS, Membership
 from forebay.coordinator.shard.operation import Leaves, Listener, Reply
 from forebay.coordinator.shard.state import Closed, Leaving, Member
 from forebay.coordinator.supervision import Guard
+
+LAST_CALL: Final = 2**50
+"""A number above that of every call of a membership: the number of a leave that follows its end."""
 
 
 class MemberLink:
@@ -87,6 +91,9 @@ class MemberLink:
             guard,
             listener,
             on_begun=batches.begin,
+            on_forgotten=batches.put_ahead,
+            end_earlier=self._end_earlier,
+            on_unknown=self._on_unknown,
             on_expired=on_expired,
         )
         self.failover = server.failover
@@ -131,6 +138,13 @@ class MemberLink:
         if self.link.wire is not None and self.link.wire.peer != primary:
             self.link.drop("another server is the primary now")
 
+    def note_generation(self) -> None:
+        """Join again, and state what is held, where the shard began anew without this member."""
+        state, generation = self.memberships.state, self._batches.generation
+        if isinstance(state, Member) and generation != state.membership.generation:
+            self.link.drop("the shard has another generation")
+            self.link.repair()
+
     def overdue(self) -> CoordinatorUnavailable:
         """Drop the connection, as a call was not answered in time; return the callers' error.
 
@@ -162,19 +176,21 @@ class MemberLink:
     async def _on_open(self) -> None:
         if not self._batches.under_way:
             self.memberships.lose()
-        await self._end_earlier()
         await self.memberships.make_member()
         if not self._batches.under_way:
             self.link.state.back()
 
     async def _end_earlier(self) -> None:
-        """Have the shard end a membership that ended here alone, before this process joins anew.
+        """Have the shard end a membership that ended here alone, before calls of the next are sent.
 
         Else its leases and waiters would count until its TTL is over, and an attempt could not be
-        asked for again under its id.
+        asked for again under its id. A shard that lost state begins anew at the join before, so
+        that what is freed here is granted to nobody whose call others still make.
         """
+        number = LAST_CALL
         while (earlier := self.memberships.earlier) is not None:
-            arguments = (earlier.member_id, self._batches.next_number(), *self._leave.encode())
+            arguments = (earlier.member_id, number, *self._leave.encode())
+            number += 1
             has_left = True
             with contextlib.suppress(NotAMemberError, ForebayError):  # a join meets the same error
                 reply = await call_once(
@@ -190,6 +206,12 @@ class MemberLink:
                 has_left = self._leave.decode(Reply(results[0], earlier, payloads))
             if has_left:
                 self.memberships.earlier = None
+
+    def _on_unknown(self, membership: Membership) -> None:
+        """Let the shard confirm a membership; a call that is under way finds the same out."""
+        if not self._batches.under_way:
+            self.memberships.doubt(membership)
+            self.link.repair()
 
     def _on_lost(self, error: Exception) -> None:
         # While a repair goes on, what is under way was not sent over this connection.

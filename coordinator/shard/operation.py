@@ -150,6 +150,23 @@ class EndOfLease(Operation[ReleaseResult]):
         )
 
 
+class Statement(Operation[T_co]):
+    """An operation that states what a member holds; nobody may give it up (spec 06)."""
+
+    __slots__ = ()
+
+    is_release: ClassVar[bool] = True
+    needs_memory: ClassVar[bool] = False
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """Ids that a shard knows of a member, and where the rest begins; "" where there is none."""
+
+    ids: Sequence[str]
+    rest: str
+
+
 class Leaves(Operation[bool]):
     """An operation that leaves the shard; its value is whether that is done."""
 
@@ -176,6 +193,12 @@ class Listener(Protocol):
         """Return the operations that come first in a membership, each with the caller of it.
 
         Where it raises, the process is no member and joins again after a pause.
+        """
+
+    def on_forgotten(self, membership: Membership, /) -> Sequence[Submitted]:
+        """Return the operations that state what this member holds, to a shard that lost state.
+
+        Each is sent again until it is answered, so it counts as a release (`Statement`).
         """
 
     def on_lost(self, membership: Membership, /) -> None:

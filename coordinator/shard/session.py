@@ -36,7 +36,7 @@ from forebay.coordinator.shard.operation import (
     ignore_outcome,
     resolve,
 )
-from forebay.coordinator.shard.state import Closed, Expired, Leaving
+from forebay.coordinator.shard.state import Closed, Doubted, Expired, Leaving, Member
 from forebay.coordinator.supervision import Guard
 
 T = TypeVar("T")
@@ -174,9 +174,13 @@ class Session:
             self._flush_due = self._loop.call_soon(self._guard.call, self._flush)
 
     @property
+    def _is_member(self) -> bool:
+        return isinstance(self._memberships.state, Member)
+
+    @property
     def _sending_as(self) -> Membership | None:
         """The membership under which a call can be sent now."""
-        is_down = self._link.wire is None or isinstance(self._memberships.state, Expired)
+        is_down = self._link.wire is None or isinstance(self._memberships.state, Expired | Doubted)
         return None if is_down else self.membership
 
     def _flush(self) -> None:
@@ -208,19 +212,18 @@ class Session:
             self._link.repair()
             return
         function = self._server.libraries.names.get(self._function, self._function)
-        if self._batches.is_freeing:
-            function = f"{function}_freeing"
+        function += "_freeing" if self._batches.is_freeing else ""
         head = self._heads.get(function)
         if head is None:
-            head = CommandHead("FCALL", function, len(self._key_list), *self._key_list)
-            self._heads[function] = head
+            keys = self._key_list
+            head = self._heads[function] = CommandHead("FCALL", function, len(keys), *keys)
         try:
             wire.send(head.pack(self._batches.arguments))
         except (TypeError, ValueError) as error:
             self._send_new(is_any=self._batches.retake_sendable(error, membership))
-        else:
-            if self._member_link.failover is not None:
-                self._member_link.watch_silence()
+            return
+        if self._member_link.failover is not None:
+            self._member_link.watch_silence()
 
     def _on_reply(self, reply: Any) -> None:
         is_result = isinstance(reply, bytes | list)
@@ -246,6 +249,8 @@ class Session:
                     # The server works while the results are delivered.
                     self._send_new(is_any=self._batches.take_next(membership))
                 self._batches.take_reply(reply, operations, between=self._flush_soon)
+                if (known := self.membership) and self._batches.generation != known.generation:
+                    self._member_link.note_generation()
         except Exception as error:  # noqa: BLE001 - their callers must not wait for ever
             self._link.failures = failures + 1
             self._member_link.lose_reply(operations, error)
@@ -253,6 +258,10 @@ class Session:
 
     def _take_refusal(self, refused: Exception, operations: list[Pending]) -> None:
         match refused:
+            case NotAMemberError() if self.membership is not None and self._is_member:
+                self._batches.refuse(operations)
+                self._memberships.doubt(self.membership)
+                self._link.repair()
             case NotAMemberError():
                 self._requeue(operations)
                 self._memberships.disown()
@@ -284,6 +293,10 @@ class Session:
 
     def _on_repaired(self) -> None:
         refused = self._doubt.resolve()
+        if isinstance(self._memberships.state, Expired):
+            self._requeue(self._batches.end_refused())
+        else:
+            self._batches.put_first(self._batches.end_refused())
         if not self._batches.under_way:
             self._flush_soon()
         elif refused is not None:

@@ -35,6 +35,13 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
+class Doubted:
+    """A member that asks the shard whether it still is one; nothing is sent meanwhile."""
+
+    membership: Membership
+
+
+@dataclass(frozen=True, slots=True)
 class Expired:
     """The membership has ended, and the call that is under way may still be answered."""
 
@@ -55,4 +62,4 @@ class Closed:
     membership: ClassVar[None] = None
 
 
-MembershipState = Down | Joining | Member | Expired | Leaving | Closed
+MembershipState = Down | Joining | Member | Doubted | Expired | Leaving | Closed

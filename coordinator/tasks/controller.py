@@ -31,6 +31,7 @@ from forebay.coordinator.tasks.operations import (
 )
 from forebay.coordinator.tasks.queue import FairTaskQueue
 from forebay.coordinator.tasks.registering import Claim, Configure, Leave, Report
+from forebay.coordinator.tasks.restating import Restating
 from forebay.coordinator.tasks.snapshots import PoolReader
 from forebay.coordinator.tasks.upkeep import Upkeep
 
@@ -75,12 +76,11 @@ class TaskAdmissionController:
         self._writes_all_events = False
         self._start_pushed: Callable[[TaskAdmissionLease], None] | None = None
         self._pushes_seen = 0
-        ignored: Callable[[TaskAdmissionLease], None] = lambda _lease: None  # noqa: E731
-        self._on_lease_lost = ignored if on_lease_lost is None else on_lease_lost
         self._loop = asyncio.get_running_loop()
         self._guard = Guard(log, pool=pool)
         self.session = Session(server, self.keys, script("tasks/batch"), Leave(), self)
         self._upkeep = Upkeep(self.session, self.recheck_seconds, self._guard)
+        self._restating = Restating(self.session, self._held, on_lease_lost, self._guard)
         self._reader = PoolReader(server, self.keys)
         self.queue = FairTaskQueue(self.session, self._reader, server, pool)
 
@@ -287,11 +287,13 @@ class TaskAdmissionController:
         self._loop.call_soon(self._guard.call, self._upkeep.change)
         return [(Named("serve", self._functions), ignore_outcome)] if self._functions else []
 
+    def on_forgotten(self, membership: Membership) -> Sequence[Submitted]:
+        """Say again what this process runs, and ask which of its leases the pool still knows."""
+        return [*self.on_joined(membership), self._restating.ask()]
+
     def on_lost(self, _membership: Membership) -> None:
         """Every task that runs here has gone back to the queue."""
-        lost, self._held = self._held, {}
-        for lease in lost.values():
-            self._guard.call(self._on_lease_lost, lease)
+        self._restating.lose_all()
 
     def on_resumed(self) -> None:
         """A wake-up may have been lost."""

@@ -10,9 +10,11 @@ from forebay.coordinator.keys import check_id
 from forebay.coordinator.shard.operation import (
     Args,
     Leaves,
+    Listed,
     Operation,
     OperationWithoutValue,
     Reply,
+    Statement,
 )
 from forebay.coordinator.tasks.names import encode_group, encode_resource
 from forebay.coordinator.tasks.operations import named
@@ -71,6 +73,23 @@ class Report(OperationWithoutValue):
 
     def encode(self) -> Args:
         return named("say", self.kind, check_id("task id", self.task_id), self.lease_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory(Statement[Listed]):
+    """Asks which leases the pool knows of this member; ends its statement."""
+
+    after: str = ""
+
+    def encode(self) -> Args:
+        return named("inventory", self.after)
+
+    def decode(self, reply: Reply) -> Listed:
+        """Return the ids; of a membership that ended none."""
+        if reply.terms[0] == "stale_lease":
+            return Listed(ids=(), rest="")
+        _word, ids, rest = reply.terms
+        return Listed(ids=ids, rest=rest)
 
 
 class Leave(Leaves):

@@ -7,13 +7,14 @@
 --   checks    zset    member, by when to look at it unless its heartbeat comes before
 --   intervals hash    member -> a third of its TTL in microseconds
 --   suspects  zset    member to whom nobody listens, by since when; 0 once it was heard of
+--   awaited   zset    member that a rebuild waits for: 1 once it joined again, else 0
 --   others    rest    every other key of the shard
 -- ARGV
 --   member_id string  who beats
 --   ttl_us    integer how long this heartbeat lasts
 --   keep_ms   integer how long an unused shard is kept
 -- Reply
---   JSON [now_us, members], or [now_us, 0] if the membership is over
+--   JSON [now_us, members], or [now_us, 0] if the shard does not know the member: join says why
 -- Errors
 --   none
 -- Cost
@@ -23,9 +24,12 @@
 -- @bind
 -- @include lib/shard/head
 
-local stored = redis.call('HMGET', K.meta, 'schema', 'record')
+local stored = redis.pcall('HMGET', K.meta, 'schema', 'record') -- an error where the key is of another type
 local head = HEAD.now(stored[2], ttl_us)
-local expiry = stored[1] and redis.call('ZSCORE', K.members, member_id)
+local expiry = stored[1] and head.before_us and redis.call('ZSCORE', K.members, member_id)
+if expiry and head.recovering_us > 0 and redis.call('ZSCORE', K.awaited, member_id) == '0' then
+  expiry = nil -- it is to join again and to state what it holds
+end
 if not expiry or tonumber(expiry) <= head.now_us then
   return '[' .. int(head.now_us) .. ',0]'
 end

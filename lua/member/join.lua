@@ -1,4 +1,4 @@
--- Make a process a member of a shard; the first one gives birth to the shard.
+-- Make a process a member of a shard, or confirm that it is one.
 --
 -- KEYS
 --   meta      hash    schema, generation, run_id; record, whose head is lib/shard/head
@@ -7,44 +7,75 @@
 --   checks    zset    member, by when to look at it unless its heartbeat comes before
 --   intervals hash    member -> a third of its TTL in microseconds
 --   suspects  zset    member to whom nobody listens, by since when; 0 once it was heard of
+--   awaited   zset    member that a rebuild waits for: 1 once it joined again, else 0
 --   others    rest    every other key of the shard
 -- ARGV
---   member_id string  a name that was never used before
---   ttl_us    integer how long a heartbeat lasts
---   schema    integer the schema version this member speaks
---   run_id    string  the server's run id
---   generation string the generation to be born with, random
---   keep_ms   integer how long an unused shard is kept
+--   member_id  string  a name that was never used before, or the caller's, which it joined under
+--   ttl_us     integer how long a heartbeat lasts
+--   schema     integer the schema version this member speaks
+--   generation string  the generation that the shard takes if it takes a new one, random
+--   known      string  the generation that the caller is a member of; "" for a newcomer
+--   known_id   string the run id of the server then; "" for a newcomer
+--   keep_ms    integer how long an unused shard is kept
 -- Reply
---   JSON [now_us, generation, members]
+--   JSON [now_us, generation, members, standing, reason, run_id]: standing is "joined" for a newcomer; else "member",
+--   "expired" if the shard ended the membership, or "forgotten" if the shard lost state since: the caller is a
+--   member and has to state what it holds. The reason is why the shard was last rebuilt, "" if it never was
 -- Errors
 --   SCHEMA the shard was written with another schema version
 -- Cost
---   O(log members) and one PEXPIRE per key; at birth one UNLINK of every key
+--   O(log members), six TYPE, an INFO and one PEXPIRE per key; at birth one UNLINK of every key and, of all channels
+--   of the server, a look at each; O(members log members) where the shard begins anew
 -- Invariant
---   a member that cannot speak the shard's schema changes nothing; a shard is born empty
+--   a member that cannot speak the shard's schema changes nothing; an expired membership stays expired; a shard that
+--   nobody can remember is born empty
 -- @bind
--- @include lib/shard/events
 -- @include lib/shard/head
+-- @include lib/shard/recovery
 
-local stored = redis.call('HMGET', K.meta, 'schema', 'generation', 'run_id', 'record')
+if redis.call('TYPE', K.meta).ok ~= 'hash' then
+  redis.call('UNLINK', K.meta)
+end
+local stored = redis.call('HMGET', K.meta, 'schema', 'generation', 'run_id', 'record', 'reason')
 if stored[1] and stored[1] ~= schema then
   return redis.error_reply('SCHEMA ' .. stored[1])
 end
-if not stored[1] then
-  redis.call('UNLINK', unpack(KEYS)) -- what outlived the last generation belongs to nobody
-  stored = { schema, generation }
-  redis.call('HSET', K.meta, 'schema', schema, 'generation', generation)
-end
-if stored[3] ~= run_id then
-  redis.call('HSET', K.meta, 'run_id', run_id)
-end
-
+local reason = RECOVERY.reason(stored, RECOVERY.drop_unreadable(RECOVERY.types))
 local head = HEAD.now(stored[4], ttl_us)
 now_us = head.now_us
+local standing = known == '' and 'joined' or 'member'
+if standing == 'member' and not reason and stored[2] == known then
+  local expiry = tonumber(redis.call('ZSCORE', K.members, member_id) or 0)
+  if expiry <= now_us then
+    return '[' .. int(now_us) .. ',"' .. stored[2] .. '",0,"expired","",""]'
+  end
+elseif standing == 'member' then
+  standing = 'forgotten'
+end
+
+if reason == 'lost' and known == '' and not RECOVERY.is_remembered(member_id) then
+  redis.call('UNLINK', unpack(KEYS)) -- what outlived the last generation belongs to nobody
+  stored = { schema, generation }
+  redis.call('HSET', K.meta, 'schema', schema, 'generation', generation, 'run_id', server_run_id())
+elseif reason then
+  if not head.before_us then
+    head.sequence = RECOVERY.last_sequence()
+  end
+  RECOVERY.begin(head, reason, stored, { ttl_us = tonumber(ttl_us), generation = generation,
+    remembered_id = known_id })
+  stored[2], stored[5] = generation, reason
+  redis.call('HSET', K.meta, 'schema', schema, 'generation', generation, 'run_id', server_run_id())
+end
 if redis.call('ZADD', K.members, int(now_us + tonumber(ttl_us)), member_id) == 1 then
   emit('member_joined', 'member_id', member_id)
 end
+if standing == 'joined' then
+  redis.call('ZREM', K.awaited, member_id)
+elseif standing == 'forgotten' and head.recovering_us > 0 then
+  redis.call('ZADD', K.awaited, 1, member_id)
+end
+redis.call('ZADD', K.suspects, 'XX', 0, member_id)
 EVENTS.write(head)
 HEAD.keep(head, member_id, ttl_us, keep_ms)
-return '[' .. int(now_us) .. ',"' .. stored[2] .. '",' .. redis.call('ZCARD', K.members) .. ']'
+return '[' .. int(now_us) .. ',"' .. stored[2] .. '",' .. redis.call('ZCARD', K.members) .. ',"' .. standing
+  .. '","' .. (stored[5] or '') .. '","' .. server_run_id() .. '"]'

@@ -13,11 +13,15 @@
 --                              of a budget)
 --                              cancel id; state id; register alias cap tuning; leave; sweep
 --                              share known (ticket of the last reply that the caller has; 0 for none)
+--                              recall memory (what sweep told); hold id domain group acquired_us limit cuts
+--                              effective_max cost; wait id domain group weight cost wait age_us; inventory after
+--                              ("" or "kind/id"): what a member states to a shard that lost state
 --                              learn budget limit remaining at_us ("" for what was not said)
 -- Reply
 --   JSON [now_us, next_wake_us, generation, results, notices]: a result per operation
 --   (granted, waiting, denied, error, released, duplicate, stale_lease, wrong_generation,
---   unknown_lease, cancelled, registered, learned, left, leaving, unknown, swept, share), and what befell waiters
+--   unknown_lease, cancelled, registered, learned, left, leaving, unknown, swept, share,
+--   recalled, held, inventory), and what befell waiters
 --   and leases of the caller (granted, denied, lost), or that sharers are to ask anew (share). Other members get their notices by channel.
 -- Errors
 --   NOMEMBER the caller is not a member (any more); OLDBATCH a late duplicate; BADBATCH an
@@ -32,7 +36,7 @@
 --   in_flight is the number of live leases; no grant above window or cap; nobody passes a waiter
 --   that may go (spec 01, 4 and 5; spec 03, Order)
 -- @bind
--- @include lib/requests/operations
+-- @include lib/requests/restate
 -- @include lib/requests/save
 -- @include lib/shard/batch
 

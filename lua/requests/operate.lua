@@ -12,7 +12,7 @@
 --   the cooldown in microseconds, the static cap, or 0. While next_wake_us is neither 0 nor above
 --   now_us, one call did not do all: settle goes on
 -- Errors
---   SCHEMA the shard was written with another schema version; NOSHARD nobody has used it; BADCALL
+--   SCHEMA the shard was written with another schema version; NOSHARD nobody has used it; NOMEMBER never; BADCALL
 --   an operation that is not one, or not a domain or cap: nothing happened, no key was made
 -- Cost
 --   O(log n) per operation; besides, in one call, at most 64 grants, 64 denials, 64 members looked at,

@@ -14,7 +14,7 @@
 --                        drop lease_id reason; retry lease_id delay_us counts [cooling_resource] (counts:
 --                        0 a try, 1 nothing, 2 a loss)
 --                        discard id result result_ttl_ms; expire id result result_ttl_ms; fail_lost id result result_ttl_ms
---                        claim resource holder limit; serve function...; set_state state; leave
+--                        claim resource holder limit; serve function...; set_state state; leave; inventory after
 --                        say kind task_id lease_id
 --                        configure policy reserve_after_us events max_losses [field value]...
 --                        run_submit run plan workflow; run_collect run; run_written run row_group; run_cancel run
@@ -22,7 +22,7 @@
 -- Reply
 --   JSON [now_us, next_wake_us, generation, results, notices]: a result per operation (accepted,
 --   known, refused, error, admitted, released, duplicate, stale_lease, unknown_lease, discarded, unknown,
---   claimed, served, said, set, left, leaving, progress, stopped, written, ended, cancelled, noted), and what the caller
+--   claimed, served, said, set, inventory, left, leaving, progress, stopped, written, ended, cancelled, noted), and what the caller
 --   should look at (work, task, due, row_group). Other members get their notices by channel. If tasks were
 --   admitted, an array: that JSON, then payloads, of which each lease names its own from 1, a cell
 --   none (0); a repeated batch is answered with the JSON alone.
@@ -46,6 +46,7 @@
 -- @bind
 -- @include lib/tasks/operations
 -- @include lib/tasks/save
+-- @include lib/tasks/rebuild
 -- @include lib/shard/batch
 
 local reply = BATCH.run(member_id, tonumber(batch_number), operations)

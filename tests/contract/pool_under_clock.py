@@ -101,7 +101,7 @@ class Pool:
 
     def join(self, *member_ids: str, ttl_us: int = TTL_US) -> None:
         for member_id in member_ids:
-            args = (member_id, ttl_us, SCHEMA_VERSION, "server", "born", KEEP_UNUSED_SHARD_MS)
+            args = (member_id, ttl_us, SCHEMA_VERSION, "born", "", "", KEEP_UNUSED_SHARD_MS)
             self._run("member/join", member_keys(self.keys), args, UNDER_CLOCK)
 
     def beat(self, member_id: str, ttl_us: int = TTL_US) -> None:

@@ -33,8 +33,7 @@ from tests.support_scripts import FRAGMENTS
 SERVERS: Final = ("fakeredis", "server")
 CLOCK_KEY = "test:clock"
 CLOCK = f"local function server_time_us() return tonumber(redis.call('GET', '{CLOCK_KEY}')) end\n"
-LISTENING = FRAGMENTS["lib/listening"]
-UNDER_CLOCK = {"lib/clock": CLOCK, "lib/listening": LISTENING}
+UNDER_CLOCK = {**FRAGMENTS, "lib/clock": CLOCK}
 """What stands in for fragments: a clock that stands still, and who is listened to."""
 START_US = 1_795_482_385_033_913
 """Sixteen digits, so that a number that lost its last ones is seen."""
@@ -62,7 +61,7 @@ class Shard:
     def join(self, member_id: str) -> None:
         text = compose("member/join", UNDER_CLOCK).text
         keys = member_keys(self.keys)
-        args = (member_id, str(TTL_US), SCHEMA_VERSION, "server", "born")
+        args = (member_id, str(TTL_US), SCHEMA_VERSION, "born", "", "")
         self.client.eval(text, len(keys), *keys, *args, str(KEEP_UNUSED_SHARD_MS))
 
     def batch(self, member_id: str, *operations: Args) -> list[Any]:

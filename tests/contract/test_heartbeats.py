@@ -78,9 +78,10 @@ def membership(member_id: str) -> Membership:
         member_id=member_id,
         generation="g",
         keys=request_shard(MODEL),
+        run_id="run",
         ttl_seconds=TTL_SECONDS,
         acknowledged_at=boot_seconds(),
-        on_expired=lambda _membership: None,
+        on_unknown=lambda _membership: None,
     )
 
 

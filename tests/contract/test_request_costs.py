@@ -257,7 +257,9 @@ def test_join_and_heartbeat_cost_the_same_commands_in_a_crowd(client: redis.Redi
         )
         shard.close()
     assert costs[0] == costs[1]
-    assert all(cost <= len(shard.keys.all) + 12 for cost in costs[1])  # one PEXPIRE per key
+    join, heartbeat = costs[1]
+    assert join <= len(shard.keys.all) + 24  # one PEXPIRE per key; the looks for a loss
+    assert heartbeat <= len(shard.keys.all) + 12
 
 
 @pytest.mark.parametrize("name", ["requests/snapshot", "requests/show"])

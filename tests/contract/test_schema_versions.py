@@ -23,7 +23,7 @@ from tests.contract.chat_domain import CHAT, MODEL
 from tests.support_tasks import joined, task
 
 POOL = "tasks"
-OTHERS = ("2", "4")
+OTHERS = ("3", "5")
 
 
 async def register(coordinator: Coordinator, model: ProviderModelKey = MODEL) -> None:

@@ -16,11 +16,14 @@ from forebay.contracts.errors import ConfigurationError, CoordinatorError, Coord
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests import operations
 from forebay.coordinator.requests.shard import RequestShard
+from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.urls import parse_url
 from forebay.coordinator.shard.backlog import OPERATIONS_PER_CALL
 from forebay.coordinator.shard.operation import Args, EndOfLease, Operation, Reply
 from forebay.coordinator.shard.session import Session
 from tests.contract.chat_domain import MODEL, is_idle, item, when
 from tests.support import wait_until
+from tests.support_records import make_overdue
 from tests.support_scene import Controller, settings, soon
 from tests.support_scripts import AIMD
 
@@ -206,12 +209,20 @@ async def test_a_listener_that_raises_costs_no_result(
     assert answers == [["unknown"]] * 3
 
 
+def end_membership(redis_url: str, requests: Controller) -> None:
+    """Let the shard end the one membership that there is, as overdue."""
+    membership = requests._shards[MODEL].session.membership
+    assert membership is not None
+    with open_sync(parse_url(redis_url)) as client:
+        make_overdue(client, membership.keys, membership.member_id)
+
+
 async def test_a_lost_lease_is_told_to_each_holder_though_one_raises(
-    requests: Controller, redis_url: str, coordinator: Coordinator
+    requests: Controller, redis_url: str
 ) -> None:
     leases = [await requests.acquire(item()) for _ in range(3)]
     with capture_logs() as logs:
-        await coordinator.client.flushall()
+        end_membership(redis_url, requests)
         await soon(requests.register(MODEL, "main", CAP, AIMD))
     assert requests._shards._on_lease_lost == [lease.lease_id for lease in leases]
     raised = [entry for entry in logs if entry["event"] == "on_lease_lost_raised"]
@@ -223,7 +234,7 @@ async def test_a_lost_lease_is_told_to_each_holder_though_one_raises(
 @pytest.mark.parametrize("method", ["on_lost", "on_joined"])
 async def test_a_listener_that_raises_while_joining_anew_keeps_nobody_out(
     requests: Controller,
-    coordinator: Coordinator,
+    redis_url: str,
     monkeypatch: pytest.MonkeyPatch,
     method: str,
 ) -> None:
@@ -238,7 +249,7 @@ async def test_a_listener_that_raises_while_joining_anew_keeps_nobody_out(
         return original(membership)
 
     monkeypatch.setattr(shard, method, raises_once)
-    await coordinator.client.flushall()
+    end_membership(redis_url, requests)
     await soon(requests.register(MODEL, "main", CAP, AIMD))
     lease = await soon(requests.acquire(item()))
     assert (await requests.release(lease, forebay.SUCCESS)).released
@@ -248,7 +259,7 @@ async def test_a_listener_that_raises_while_joining_anew_keeps_nobody_out(
 async def test_an_operation_of_a_join_that_raises_leaves_no_waiting_one_without_a_result(
     requests: Controller,
     session: Session,
-    coordinator: Coordinator,
+    redis_url: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shard, broken = requests._shards[MODEL], Broken("encode")
@@ -258,13 +269,13 @@ async def test_an_operation_of_a_join_that_raises_leaves_no_waiting_one_without_
         return [(broken, broken.told), *join(membership)]
 
     monkeypatch.setattr(shard, "on_joined", on_joined)
-    await coordinator.client.flushall()
+    end_membership(redis_url, requests)
     assert await soon(session.ask(Look())) == ["unknown"]
     assert broken.heard == [["unknown"]]
 
 
 async def test_a_loss_under_an_earlier_membership_is_not_told_of_a_later_lease(
-    requests: Controller, session: Session, coordinator: Coordinator
+    requests: Controller, session: Session, redis_url: str
 ) -> None:
     await requests.register(MODEL, "main", 1)
     await requests.acquire(item())
@@ -272,7 +283,7 @@ async def test_a_loss_under_an_earlier_membership_is_not_told_of_a_later_lease(
     shard = requests._shards[MODEL]
     await wait_until(lambda: waiting_on(shard) == 1)
     attempt = next(iter(shard._attempts.values()))
-    await coordinator.client.flushall()
+    end_membership(redis_url, requests)
     before = session.membership
     assert before is not None
     granted = ["granted", attempt.encoded_id, 1, 1, 0, 1]

@@ -211,7 +211,7 @@ async def test_each_lost_task_is_told_though_the_first_callback_raises(redis_url
     gate = Gate()
     async with working(redis_url, gate.gated, member=SETTINGS, max_jobs=3) as worker:
         told: list[str] = []
-        tell = worker.tasks_admission._on_lease_lost
+        tell = worker.tasks_admission._restating._on_lease_lost
 
         def raises_once(lease):
             tell(lease)
@@ -219,7 +219,7 @@ async def test_each_lost_task_is_told_though_the_first_callback_raises(redis_url
             if len(told) == 1:
                 raise ValueError(SECRET)
 
-        worker.tasks_admission._on_lease_lost = raises_once
+        worker.tasks_admission._restating._on_lease_lost = raises_once
         for number in range(3):
             await jobs.enqueue_job("gated", _job_id=str(number))
         await wait_until(lambda: len(gate.inside) == 3)

@@ -19,6 +19,7 @@ from forebay.coordinator.shard.session import Session
 from tests.contract.chat_domain import MODEL, item
 from tests.support import wait_until
 from tests.support_proxy import FaultyProxy
+from tests.support_records import make_overdue
 from tests.support_scene import Controller, settings, soon
 
 
@@ -252,8 +253,10 @@ async def test_an_outage_of_any_length_ends(redis_url: str) -> None:
 async def test_a_lost_membership_and_the_next_are_said_equally_loud(redis_url: str) -> None:
     async with forebay.connect(redis_url, settings()) as requests:
         await requests.register(MODEL, "mine", 1)
+        membership = requests._shards[MODEL].session.membership
+        assert membership is not None
         with open_sync(parse_url(redis_url)) as client:
-            client.flushall()
+            make_overdue(client, membership.keys, membership.member_id)
         with capture_logs() as logs:
             await soon(requests.register(MODEL, "mine", 1))
     assert [(entry["event"], entry["log_level"]) for entry in logs] == [

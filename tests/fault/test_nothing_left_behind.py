@@ -18,6 +18,7 @@ from forebay.coordinator.server.urls import parse_url
 from tests.contract.chat_domain import CHAT, MODEL, is_idle, item, when
 from tests.support import wait_until
 from tests.support_proxy import Fault
+from tests.support_records import make_overdue
 from tests.support_scene import Controller, open_scene, settings, soon
 from tests.support_scene import item as scene_item
 from tests.support_scripts import AIMD
@@ -61,16 +62,17 @@ async def test_a_cancel_that_meets_a_lost_membership_leaves_no_lease(redis_url: 
         await asyncio.sleep(0)
         scene.client.flushall()
         held_up.let_go.set()  # the next batch asks and cancels, and meets a shard that is gone
-        await soon(before)
+        kept = await soon(before)
         with pytest.raises(asyncio.CancelledError):
             await soon(doomed)
         lease = await soon(scene.member.acquire(scene_item()))
-        assert (await soon(scene.member.release(lease, forebay.SUCCESS))).released
+        for one in (kept, lease):
+            assert (await soon(scene.member.release(one, forebay.SUCCESS))).released
         await scene.until(in_flight=0, waiters=0)
 
 
 @pytest.mark.parametrize("joined_anew", [False, True], ids=["between two", "in the next"])
-async def test_no_caller_hangs_when_the_shard_is_flushed_between_two_results(
+async def test_no_caller_hangs_when_the_membership_ends_between_two_results(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, joined_anew: bool
 ) -> None:
     lost: list[str] = []
@@ -81,14 +83,16 @@ async def test_no_caller_hangs_when_the_shard_is_flushed_between_two_results(
         await requests.register(MODEL, "main", 1000, AIMD)
         session = shard_of(requests).session
         first, tell, send = session.membership, session._batches._deliver, session._send
+        assert first is not None
+        member_id = first.member_id
         sent: list[int] = []
         told: list[int] = []
 
-        def send_but_flush_before_the_second() -> None:
+        def send_but_end_before_the_second() -> None:
             sent.append(1)
             if len(sent) == 2:
                 with open_sync(parse_url(redis_url)) as client:
-                    client.flushall()
+                    make_overdue(client, session.keys, member_id)
             send()
 
         def tell_the_rest_later(*results: Any) -> None:
@@ -100,7 +104,7 @@ async def test_no_caller_hangs_when_the_shard_is_flushed_between_two_results(
             else:
                 asyncio.get_running_loop().call_soon(tell_the_rest_later, *results)
 
-        monkeypatch.setattr(session, "_send", send_but_flush_before_the_second)
+        monkeypatch.setattr(session, "_send", send_but_end_before_the_second)
         monkeypatch.setattr(session._batches, "_deliver", tell_the_rest_later)
         asked = [requests.acquire(item()) for _ in range(128)]
         leases = await soon(asyncio.gather(*asked))
@@ -118,9 +122,10 @@ async def test_a_wait_goes_on_from_where_it_was_after_a_lost_membership(redis_ur
         asked = scene_item(wait_seconds=NEVER_SECONDS)
         waiting = asyncio.create_task(scene.member.acquire(asked))
         await scene.until(waiters=1)
-        scene.client.flushall()
-        scene.held.clear()
-        await soon(scene.member.register(asked.resource.provider_model, "member", 4))
+        membership = shard_of(scene.member).session.membership
+        assert membership is not None
+        make_overdue(scene.client, membership.keys, membership.member_id)
+        await scene.free_one()
         lease = await soon(waiting)
         waits = [
             int(operation[-1])
@@ -130,6 +135,7 @@ async def test_a_wait_goes_on_from_where_it_was_after_a_lost_membership(redis_ur
         ]
         assert waits[-1] < waits[0] == NEVER_SECONDS * 1e6
         assert (await soon(scene.member.release(lease, forebay.SUCCESS))).released
+        await scene.release_all()
 
 
 # -- a denial and a look that cross
@@ -222,7 +228,9 @@ async def test_a_registration_that_memory_refused_is_made_later(
             return on_joined(membership)
 
         monkeypatch.setattr(shard, "on_joined", on_joined_without_memory)
-        admin.flushall()
+        membership = shard.session.membership
+        assert membership is not None
+        make_overdue(admin, membership.keys, membership.member_id)
         with pytest.raises(forebay.CoordinatorFull):
             await soon(requests.acquire(item()))
         admin.config_set("maxmemory", 0)

@@ -2,3 +2,8 @@
 local function is_listened_to(member)
   return redis.call('SISMEMBER', 'fb:test:deaf', member) == 0
 end
+
+-- A set holds the members that a shard which lost its keys finds listening.
+local function listening_members() -- luacheck: ignore 211
+  return redis.call('SMEMBERS', 'fb:test:listening')
+end

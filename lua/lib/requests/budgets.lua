@@ -14,6 +14,22 @@ end
 -- Number of a budget -> the bucket, for those in force; read when first asked for.
 local buckets
 
+function BUDGETS.parse(text, number)
+  local part, bucket = split(text, '|'), { number = number }
+  for i = 1, #BUDGETS.fields do
+    bucket[BUDGETS.fields[i]] = tonumber(part[i])
+  end
+  return bucket
+end
+
+function BUDGETS.pack(bucket)
+  local part = {}
+  for i = 1, #BUDGETS.fields do
+    part[i] = real(bucket[BUDGETS.fields[i]])
+  end
+  return table.concat(part, '|')
+end
+
 function BUDGETS.all()
   if buckets then
     return buckets
@@ -21,13 +37,7 @@ function BUDGETS.all()
   buckets = {}
   local stored = meta.budgets > 0 and redis.call('HMGET', K.budgets, unpack(BUDGETS.names)) or {}
   for i = 1, #BUDGETS.names do
-    if stored[i] then
-      local part, bucket = split(stored[i], '|'), { number = i }
-      for j = 1, #BUDGETS.fields do
-        bucket[BUDGETS.fields[j]] = tonumber(part[j])
-      end
-      buckets[i] = bucket
-    end
+    buckets[i] = stored[i] and BUDGETS.parse(stored[i], i) or nil
   end
   return buckets
 end

@@ -1,5 +1,6 @@
 -- How budgets change: draws, settlement, registration, what headers say (docs/adr/0007).
 -- @include lib/shard/expiry
+-- @include lib/shard/damage
 -- @include lib/requests/budgets
 local DRAWS = {}
 
@@ -18,12 +19,17 @@ end
 
 -- Draw on all budgets, at a grant.
 function DRAWS.take(cost)
+  local found = 0
   for _, bucket in pairs(BUDGETS.all()) do
+    found = found + 1
     local draw = BUDGETS.draw_of(bucket, cost)
     if draw > 0 then
       DRAWS.settle_bucket(bucket)
       bucket.level = bucket.level - draw
     end
+  end
+  if found ~= meta.budgets then
+    DAMAGE.raise('budgets') -- before the lease is made
   end
 end
 
@@ -120,11 +126,7 @@ end
 function DRAWS.write()
   for number, bucket in pairs(buckets or {}) do
     if bucket.dirty then
-      local part = {}
-      for i = 1, #BUDGETS.fields do
-        part[i] = real(bucket[BUDGETS.fields[i]])
-      end
-      redis.call('HSET', K.budgets, BUDGETS.names[number], table.concat(part, '|'))
+      redis.call('HSET', K.budgets, BUDGETS.names[number], BUDGETS.pack(bucket))
     end
   end
 end

@@ -2,6 +2,7 @@
 -- @include lib/shard/operations
 -- @include lib/requests/settle
 -- @include lib/requests/settings
+-- @include lib/requests/memory
 local ATTEMPTS = {}
 
 function ATTEMPTS.denied(reason, d)
@@ -107,6 +108,9 @@ function ATTEMPTS.release(id, outcome, retry_after_us, generation, used, scope, 
       result = '["wrong_generation"]'
     end
     if not is_cancel then
+      if result == '["unknown_lease"]' then
+        DAMAGE.check() -- whether it went with others
+      end
       emit('request_release_diagnostic', 'code', string.sub(result, 3, -3), 'lease_id', id,
         'member_id', member_id, 'outcome', outcome)
     end
@@ -138,10 +142,11 @@ function OPERATIONS.state(id)
 end
 
 -- A look at a quiet shard, where nobody's call would end a dead member; with how long until the next look,
--- where anything is held that a death would free.
+-- where anything is held that a death would free, else null; and what the caller is to remember of the shard.
 function OPERATIONS.sweep()
+  DAMAGE.check()
   local next_us = meta.in_flight + meta.waiters > 0 and SUSPECTS.next_check_us()
-  return next_us and '["swept",' .. int(math.max(0, next_us - now_us)) .. ']' or '["swept"]'
+  return '["swept",' .. (next_us and int(math.max(0, next_us - now_us)) or 'null') .. ',' .. MEMORY.text() .. ']'
 end
 
 -- The share of the caller, should the server go away; `known`: the ticket of the last reply that it has.
@@ -153,6 +158,9 @@ end
 function SETTINGS.register_alias(alias, cap)
   local entry = member_id .. '\0' .. alias
   local before = tonumber(redis.call('ZSCORE', K.aliases, entry) or 0)
+  if before == 0 and meta.static_cap > 0 and meta.recovering_us == 0 and redis.call('EXISTS', K.aliases) == 0 then
+    DAMAGE.raise('aliases')
+  end
   redis.call('ZADD', K.aliases, cap, entry)
   redis.call('ZADD', K.held, 0, ENTRIES.alias(member_id, alias))
   if before ~= tonumber(cap) then

@@ -21,8 +21,9 @@ function ASIDE.name(member, id)
 end
 
 function QUEUE.is_open(d)
-  return now_us >= d.blocked_until_us and d.in_flight < d.current_limit and d.in_flight < d.effective_max
-    and meta.in_flight < meta.static_cap and (d.periods < MINUTE.enough or not MINUTE.is_used_up(d))
+  return meta.recovering_us == 0 and now_us >= d.blocked_until_us
+    and d.in_flight < d.current_limit and d.in_flight < d.effective_max and meta.in_flight < meta.static_cap
+    and (d.periods < MINUTE.enough or not MINUTE.is_used_up(d))
 end
 
 -- The id of a group's first waiter in a domain, nil for none, and whether another follows.
@@ -50,29 +51,56 @@ function QUEUE.stand_in_line(id, waiter, d, g)
   g.waiting, g.touched_us, g.dirty = g.waiting + 1, now_us, true
 end
 
-function QUEUE.add(id, member, d, g, cost, deadline_us)
-  if g.waiting == 0 then
-    GROUPS.enter_line(g)
-  end
-  local waiter = { member = member, domain = d.name, group = g.name,
-    arrival = string.format('%016.0f', GROUPS.next_place()) }
-  redis.call('HSET', K.waiters, id, table.concat({ member, d.name, g.name, waiter.arrival,
-    deadline_us and int(deadline_us) or '' }, '|') .. ENTRIES.cost_text(cost))
-  redis.call('ZADD', K.held, 0, member .. '\0waiter\0' .. id)
+-- Let a waiter wait; its group's tag and place are known.
+function QUEUE.enter(id, waiter, d, g)
+  redis.call('ZADD', K.held, 0, waiter.member .. '\0waiter\0' .. id)
   QUEUE.stand_in_line(id, waiter, d, g)
   if meta.waiters == 0 then
     EXPIRY.with_shard('waiters')
   end
-  if deadline_us then
+  if waiter.deadline_us then
     EXPIRY.with_shard('deadlines')
-    redis.call('ZADD', K.deadlines, int(deadline_us), id)
-    first_deadline_us = earlier(first_deadline_us, deadline_us)
+    redis.call('ZADD', K.deadlines, int(waiter.deadline_us), id)
+    first_deadline_us = earlier(first_deadline_us, waiter.deadline_us)
   end
   d.waiters = d.waiters + 1
   meta.waiters = meta.waiters + 1
+end
+
+-- Write a waiter down.
+function QUEUE.write(id, waiter)
+  redis.call('HSET', K.waiters, id, table.concat({ waiter.member, waiter.domain, waiter.group, waiter.arrival,
+    waiter.deadline_us and int(waiter.deadline_us) or '' }, '|') .. ENTRIES.cost_text(waiter.cost))
+end
+
+function QUEUE.add(id, member, d, g, cost, deadline_us)
+  if g.waiting == 0 then
+    GROUPS.enter_line(g)
+  end
+  local waiter = { member = member, domain = d.name, group = g.name, cost = cost, deadline_us = deadline_us,
+    arrival = string.format('%016.0f', GROUPS.next_place()) }
+  QUEUE.write(id, waiter)
+  QUEUE.enter(id, waiter, d, g)
   if d.waiters == 1 then
     emit('request_queue_formed', 'domain', d.name)
   end
+end
+
+-- Put a waiter back that has waited before, by its age: its group stands where its first waiter came.
+function QUEUE.put_back(id, waiter)
+  local d, g = STATE.domain(waiter.domain), GROUPS.of(waiter.group)
+  if not d.born then
+    WINDOW.create(d, math.max(1, meta.static_cap))
+  end
+  local place = tonumber(waiter.arrival)
+  if g.waiting == 0 then
+    g.tag, g.place, g.dirty = g.tag or meta.virtual_time, place, true
+  elseif place < g.place then
+    local old_member = ENTRIES.line_member(g)
+    g.place, g.dirty = place, true
+    TURNS.move_in_lines(g, old_member)
+  end
+  QUEUE.enter(id, waiter, d, g)
 end
 
 -- Take a waiter out of its line, if it stands there; `others` says whether more of its group wait in

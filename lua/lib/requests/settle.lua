@@ -3,6 +3,7 @@
 -- @include lib/shard/members
 -- @include lib/requests/queue
 -- @include lib/requests/shares
+-- @include lib/requests/check
 local SETTLING = {}
 local CAPS = {}
 local denials_left = 64
@@ -10,6 +11,9 @@ local denials_left = 64
 function CAPS.recompute()
   local smallest = redis.call('ZRANGE', K.aliases, 0, 0, 'WITHSCORES')
   local cap = tonumber(smallest[2]) or 0
+  if cap == 0 then
+    DAMAGE.check(true) -- whether all registrations ended, or went
+  end
   local override = STATE.setting('override_cap', 0)
   if override > 0 and override < cap then
     cap = override
@@ -102,7 +106,7 @@ end
 
 -- When the last registration is gone, nobody may wait here any more.
 function SETTLING.deny_unregistered()
-  if meta.waiters == 0 or meta.static_cap > 0 or denials_left == 0 then
+  if meta.waiters == 0 or meta.static_cap > 0 or denials_left == 0 or meta.recovering_us > 0 then
     return
   end
   local names = redis.call('ZRANGE', K.fifo, 0, denials_left - 1)
@@ -149,6 +153,8 @@ function SETTLING.finish() end
 function SETTLING.next_wake_us()
   if meta.waiters == 0 then
     return 0
+  elseif meta.recovering_us > 0 then
+    return earlier(meta.recovering_us, first_deadline_us)
   end
   if QUEUE.has_more_to_grant() or ended_left <= 0 or meta.static_cap == 0 then
     return now_us

@@ -9,8 +9,8 @@ local STATE = {
   outcomes = { 'success', 'rate_limited', 'provider_failure', 'provider_timeout', 'local_cancelled', 'local_timeout',
     'unexpected_exception', 'member_lost' },
 }
-local RECORD = { often = 9, numbers = 15, 'now_us', 'last_us', 'sequence', 'back_us', 'next_check_us',
-  'virtual_time', 'places', 'in_flight', 'finished', 'waiters', 'static_cap', 'max_hold_us', 'budgets',
+local RECORD = { often = 10, numbers = 16, 'now_us', 'last_us', 'sequence', 'back_us', 'next_check_us',
+  'recovering_us', 'virtual_time', 'places', 'in_flight', 'finished', 'waiters', 'static_cap', 'max_hold_us', 'budgets',
   'token_fair', 'suspects', 'lines' }
 -- Of a window also how many attempts ended how, and how the last one did.
 local WINDOW_RECORD = { often = 3, numbers = 36, 'in_flight', 'waiters', 'success', 'current_limit',

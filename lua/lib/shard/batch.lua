@@ -2,6 +2,7 @@
 -- @include lib/shard/operations
 -- @include lib/shard/members
 -- @include lib/shard/save
+-- @include lib/shard/rebuild
 local BATCH = {}
 
 -- Read the operations that stand in ARGV from `at` on: their words, the place of each one's first argument and of
@@ -53,9 +54,9 @@ function BATCH.carry_out(words, firsts, lasts)
   return results
 end
 
--- Carry out the operations that stand in ARGV from `at` on; returns the reply. Of each kind of shard are `STATE`,
--- whose `read_ahead` reads what a batch asks for of leases, and `SETTLING`.
-function BATCH.run(member, number, at)
+-- Carry out the operations that stand in ARGV from `at` on; returns the reply, or raises where a record cannot be
+-- read. Of each kind of shard are `STATE`, whose `read_ahead` reads what a batch asks for of leases, and `SETTLING`.
+function BATCH.run_whole(member, number, at)
   SHARD.read(member, STATE.fields)
   local repeated = SHARD.replay(number)
   if repeated then
@@ -73,6 +74,12 @@ function BATCH.run(member, number, at)
     return redis.error_reply('NOMEMBER ' .. member) -- the shard is gone: nothing may grow here
   end
   SUSPECTS.set_caller(member)
+  if meta.recovering_us > 0 then
+    REBUILD.continue()
+    if words[#words] ~= 'leave' and redis.call('ZSCORE', K.awaited, member) == '0' then
+      return redis.error_reply('NOMEMBER ' .. member) -- it is to join again and to state what it holds, first of all
+    end
+  end
   SETTLING.begin()
   if not MEMBERS.has_caller() then
     SETTLING.finish()
@@ -89,4 +96,13 @@ function BATCH.run(member, number, at)
   SHARD.save(has_left and {} or SHARD.keeping(member, number, reply))
   SHARD.publish(member)
   return reply
+end
+
+-- Carry out a batch on a shard that may be damaged, of a kind whose damage is found.
+function BATCH.run(member, number, at)
+  if #DAMAGE.types == 0 then
+    return BATCH.run_whole(member, number, at)
+  end
+  local is_whole, reply = pcall(BATCH.run_whole, member, number, at)
+  return is_whole and reply or DAMAGE.note(member, reply)
 end

@@ -3,14 +3,15 @@
 -- @include lib/time
 -- @include lib/shard/expiry
 -- @include lib/shard/watch
-local HEAD = { pattern = '^(%d*)|?(%d*)|?(%d*)|?(%d*)|?(%d*)(.*)$' }
+local HEAD = { pattern = '^(%d*)|?(%d*)|?(%d*)|?(%d*)|?(%d*)|?(%d*)(.*)$' }
 
--- The head of a record at the present time, that a member with a TTL is heard of.
+-- The head of a record at the present time, that a member with a TTL is heard of; `before_us` is nil where the
+-- record is missing or cannot be read.
 function HEAD.now(text, life_us)
-  local now, last, sequence, back, check, rest = string.match(text or '', HEAD.pattern)
-  local head = { sequence = tonumber(sequence) or 0, back_us = tonumber(back) or 0,
-    next_check_us = tonumber(check) or 0, rest = rest }
+  local now, last, sequence, back, check, recovering, rest = string.match(text or '', HEAD.pattern)
   local before_us = tonumber(now)
+  local head = { before_us = before_us, sequence = tonumber(sequence) or 0, back_us = tonumber(back) or 0,
+    next_check_us = tonumber(check) or 0, recovering_us = tonumber(recovering) or 0, rest = rest }
   head.now_us, head.last_us = shard_time(before_us, tonumber(last))
   if WATCH.was_away(head.now_us - (before_us or head.now_us), life_us / 3) then
     head.back_us = head.now_us
@@ -21,7 +22,7 @@ end
 -- Note that a member was heard of, and renew the life of its shard's keys.
 function HEAD.keep(head, member, life_us, kept_ms)
   WATCH.begin(head, member, life_us)
-  redis.call('HSET', K.meta, 'record', table.concat({ int(head.now_us), int(head.last_us),
-    int(head.sequence), int(head.back_us), int(head.next_check_us) }, '|') .. head.rest)
+  redis.call('HSET', K.meta, 'record', table.concat({ int(head.now_us), int(head.last_us), int(head.sequence),
+    int(head.back_us), int(head.next_check_us), int(head.recovering_us) }, '|') .. head.rest)
   EXPIRY.renew_all(kept_ms)
 end

@@ -5,6 +5,7 @@
 -- @include lib/shard/shard
 -- @include lib/shard/expiry
 -- @include lib/shard/watch
+-- @include lib/shard/damage
 local SUSPECTS = { cleared_per_call = 64, usual_interval_us = 5000000, short_silence_us = 30000,
   few_members = 8 }
 local checks_left = 64 -- of members, in this call
@@ -106,8 +107,10 @@ end
 
 -- Look at one member whose heartbeat is older than an interval: why it ends, or when to look again.
 function SUSPECTS.look_at(member, restore)
-  local expiry = tonumber(redis.call('ZSCORE', K.members, member))
-  if not expiry or expiry <= now_us then
+  local expiry = tonumber(redis.call('ZSCORE', K.members, member) or nil)
+  if not expiry and #DAMAGE.types > 0 then
+    DAMAGE.raise('members') -- a member leaves both keys at once
+  elseif not expiry or expiry <= now_us then
     return 'member_lost'
   end
   local interval_us = tonumber(redis.call('HGET', K.intervals, member)) or SUSPECTS.usual_interval_us
@@ -126,7 +129,7 @@ end
 -- End members whose time is over, and look at those that were silent for an interval.
 function SUSPECTS.check(finish, restore)
   SUSPECTS.note_silence()
-  if meta.next_check_us > now_us then
+  if meta.next_check_us > now_us or meta.recovering_us > 0 then
     return
   end
   meta.next_check_us = 0

@@ -2,8 +2,8 @@
 -- @include lib/shard/groups
 -- @include lib/shard/leases
 -- @include lib/tasks/ledger
-local RECORD = { often = 11, numbers = 20, 'now_us', 'last_us', 'sequence', 'back_us', 'next_check_us',
-  'virtual_time', 'places', 'queued', 'running', 'admissions', 'finished', 'delayed', 'parked',
+local RECORD = { often = 12, numbers = 21, 'now_us', 'last_us', 'sequence', 'back_us', 'next_check_us',
+  'recovering_us', 'virtual_time', 'places', 'queued', 'running', 'admissions', 'finished', 'delayed', 'parked',
   'reserve_after_us', 'first_since_us', 'suspects', 'max_losses', 'lost', 'unserved', 'suspect_tasks',
   'state', 'policy', 'events', 'first_task', 'first_signature', 'draining', 'cooling' }
 GROUPS.extra = { 'running', 'away', 'admitted_limit', 'head', 'signature', 'line', 'out', 'debt' }

@@ -1,0 +1,67 @@
+-- Damage: a record that is missing or cannot be read, whichever key went (spec 06, Members). The call that meets one
+-- takes the generation off the shard, so that every member joins again and the first lets it begin anew.
+-- @include lib/shard/shard
+local DAMAGE = { most_in_a_row = 8, types = {} }
+-- What an error says that a damaged record raises; any other is the server's or a fault of this code.
+DAMAGE.signs = { '^DAMAGED ', '^WRONGTYPE ', 'attempt to ', 'bad argument ', 'is not an integer', 'is not a valid float' }
+
+-- Whether an error tells of damage.
+function DAMAGE.is_told_by(message)
+  for i = 1, #DAMAGE.signs do
+    if string.find(message, DAMAGE.signs[i]) then
+      return true
+    end
+  end
+  return false
+end
+
+-- Raise that a key is damaged.
+function DAMAGE.raise(name)
+  error('DAMAGED ' .. name, 0)
+end
+
+-- The damaged keys by name, as far as their types and counts tell. `DAMAGE.types` are the kind's keys, each with its
+-- type; `DAMAGE.miscounted` names the first key whose count is not what the others say, nil for none.
+function DAMAGE.found()
+  local names = {}
+  for i = 1, #DAMAGE.types do
+    local found = redis.call('TYPE', K[DAMAGE.types[i][1]]).ok
+    if found ~= DAMAGE.types[i][2] and found ~= 'none' then
+      names[#names + 1] = DAMAGE.types[i][1]
+    end
+  end
+  if #names == 0 then
+    local is_readable, name = pcall(DAMAGE.miscounted)
+    names[1] = is_readable and name or nil
+  end
+  return names
+end
+
+-- Answer with what a call raised, as if nothing had caught it.
+function DAMAGE.pass_on(raised)
+  if type(raised) == 'table' then
+    return redis.error_reply(raised.err)
+  end
+  error(raised, 0)
+end
+
+-- Take what a call raised: the reply, which is the error itself where it tells of no damage or comes again and again
+-- while the shard is rebuilt, as it is then a fault of this code.
+function DAMAGE.note(member, raised)
+  local message = type(raised) == 'table' and raised.err or tostring(raised)
+  if not DAMAGE.is_told_by(message) then
+    return DAMAGE.pass_on(raised)
+  end
+  if redis.call('TYPE', K.meta).ok ~= 'hash' then
+    redis.call('UNLINK', K.meta)
+    return redis.error_reply('NOMEMBER ' .. member)
+  end
+  if redis.call('HINCRBY', K.meta, 'damages', 1) > DAMAGE.most_in_a_row then
+    return DAMAGE.pass_on(raised)
+  end
+  local names = table.concat(DAMAGE.found(), ', ')
+  local what = names ~= '' and names or string.gsub(message, '[^%w%s:_.,()-]', ' ')
+  redis.call('HDEL', K.meta, 'generation')
+  redis.call('HSET', K.meta, 'reason', string.sub('damaged: ' .. what, 1, 120))
+  return redis.error_reply('NOMEMBER ' .. member)
+end

@@ -1,0 +1,71 @@
+-- The rebuild of a shard that began anew (spec 06, Generations; docs/adr/0023): first of all from what is left of it,
+-- where that is damaged, then from what its members state. Nothing is granted before it is over.
+-- @include lib/shard/operations
+-- @include lib/shard/leases
+-- @include lib/shard/suspects
+-- @include lib/shard/recovery
+local REBUILD = { listed = 200 } -- ids that one call lists
+
+-- The recovery is over: `STATE.open` is the kind's part of it.
+function REBUILD.open()
+  meta.recovering_us = 0
+  redis.call('UNLINK', K.awaited)
+  redis.call('HDEL', K.meta, 'damages')
+  STATE.open()
+end
+
+-- Go on with a rebuild; `STATE.reindex` is the kind's part: it works out again what can be worked out of the rest.
+function REBUILD.continue()
+  if redis.call('HGET', K.meta, 'reindex') == '1' then
+    RECOVERY.drop_unreadable(DAMAGE.types)
+    STATE.reindex()
+    redis.call('HSET', K.meta, 'reindex', 0)
+  end
+  meta.places = math.max(meta.places, now_us) -- later than whatever members state the age of
+  if now_us >= meta.recovering_us or redis.call('EXISTS', K.awaited) == 0 then
+    REBUILD.open()
+  end
+end
+
+-- Members that are left in what they hold alone are members again; the others are watched as before.
+function REBUILD.keep_members(holders)
+  for name in pairs(holders) do
+    if not redis.call('ZSCORE', K.members, name) then
+      redis.call('ZADD', K.members, int(meta.recovering_us), name)
+      redis.call('ZADD', K.awaited, 0, name)
+      WATCH.begin(meta, name, 3 * SUSPECTS.usual_interval_us)
+    end
+  end
+  redis.call('UNLINK', K.suspects)
+  meta.suspects = 0
+end
+
+-- The caller has stated everything.
+function REBUILD.note_stated(member)
+  if meta.recovering_us > 0 then
+    redis.call('ZREM', K.awaited, member)
+    if redis.call('EXISTS', K.awaited) == 0 then
+      REBUILD.open()
+    end
+  end
+end
+
+-- What the shard knows that the caller holds or waits for, from behind an entry "kind/id" on. The last part ends the
+-- caller's statement: what it did not state and finds here it takes, or gives back.
+function OPERATIONS.inventory(after)
+  LEASES.flush()
+  local kind, id = string.match(after, '^(%a+)/(.*)$')
+  local first = kind and '(' .. caller .. '\0' .. kind .. '\0' .. id or '[' .. caller .. '\0lease'
+  local entries = redis.call('ZRANGE', K.held, first, '(' .. caller .. '\1', 'BYLEX', 'LIMIT', 0, REBUILD.listed)
+  local ids, last = {}, ''
+  for i = 1, #entries do
+    local part = split(entries[i], '\0')
+    ids[i], last = '"' .. part[3] .. '"', part[2] .. '/' .. part[3]
+  end
+  if #entries < REBUILD.listed then
+    last = ''
+    REBUILD.note_stated(caller)
+  end
+  return '["inventory",[' .. table.concat(ids, ',') .. '],"' .. last .. '"]'
+end
+FOR_MEMBERS.inventory = true

@@ -1,0 +1,104 @@
+-- How a shard that lost state begins anew: it takes a new generation and grants nothing until every member that
+-- it knows has stated what it holds, or an interval is over (spec 06, Generations; docs/adr/0023).
+-- @include lib/listening
+-- @include lib/server_run_id
+-- @include lib/write_many
+-- @include lib/shard/events
+local RECOVERY = { longest_pause_us = 1000000 } -- of a member that connects again
+-- The keys that a join writes, each with its type.
+RECOVERY.types = { { 'members', 'zset' }, { 'checks', 'zset' }, { 'intervals', 'hash' }, { 'suspects', 'zset' },
+  { 'awaited', 'zset' }, { 'events', 'stream' } }
+
+-- Delete those of some keys that are not of their type; returns the name of the first, nil for none.
+function RECOVERY.drop_unreadable(types)
+  local dropped
+  for i = 1, #types do
+    local name, expected = types[i][1], types[i][2]
+    local found = redis.call('TYPE', K[name]).ok
+    if found ~= expected and found ~= 'none' then
+      redis.call('UNLINK', K[name])
+      dropped = dropped or name
+    end
+  end
+  return dropped
+end
+
+-- Why a shard is to be rebuilt, nil where it is whole. Of `meta` is read: schema, generation, run id, record and
+-- the reason that a call gave which found a damage.
+function RECOVERY.reason(stored, dropped)
+  local members = redis.call('ZCARD', K.members)
+  if not stored[1] then
+    return 'lost'
+  elseif not stored[2] then
+    return stored[5] or 'damaged: meta'
+  elseif stored[3] ~= server_run_id() then
+    return 'restarted'
+  elseif dropped then
+    return 'damaged: ' .. dropped
+  elseif not tonumber(string.match(stored[4] or '', '^%d+')) then
+    return 'damaged: record'
+  elseif members ~= redis.call('ZCARD', K.checks) or members ~= redis.call('HLEN', K.intervals) then
+    return 'damaged: members'
+  end
+  return nil
+end
+
+-- Whether anybody but a newcomer listens to a shard of which nothing is left.
+function RECOVERY.is_remembered(newcomer)
+  local listening = listening_members()
+  return #listening > 1 or (listening[1] ~= nil and listening[1] ~= newcomer)
+end
+
+-- Nobody is expired before the recovery is over; a member that is left in one key alone is a member again.
+function RECOVERY.keep_members(until_us, interval_us)
+  local names, scores, intervals = redis.call('ZRANGE', K.awaited, 0, -1), {}, {}
+  for i = 1, #names do
+    scores[2 * i - 1], scores[2 * i] = int(until_us), names[i]
+    if redis.call('HEXISTS', K.intervals, names[i]) == 0 then
+      intervals[#intervals + 1], intervals[#intervals + 2] = names[i], int(interval_us)
+    end
+  end
+  for i = 1, #scores, 2 do
+    redis.call('ZADD', K.members, 'GT', scores[i], scores[i + 1])
+  end
+  write_many('ZADD', K.checks, scores)
+  write_many('HSET', K.intervals, intervals)
+end
+
+-- Begin. Where nothing is left of a shard on a server that has started anew, members may come that nobody knows, so
+-- it waits as long as it can: no member has an empty name. Where it is the same server, all that there are listen.
+-- They are told by a message without notices; `awaited` scores 0 until a member has joined again, then 1.
+function RECOVERY.begin(head, reason, stored, run)
+  local interval_us = math.floor(run.ttl_us / 3)
+  head.recovering_us = now_us + math.max(interval_us, math.min(run.ttl_us, RECOVERY.longest_pause_us))
+  redis.call('UNLINK', K.awaited)
+  redis.call('ZUNIONSTORE', K.awaited, 2, K.members, K.checks, 'WEIGHTS', 0, 0)
+  RECOVERY.keep_members(head.recovering_us, interval_us)
+  if redis.call('EXISTS', K.awaited) == 0 and run.remembered_id ~= server_run_id() then
+    redis.call('ZADD', K.awaited, 0, '')
+  end
+  local listening = listening_members()
+  for i = 1, #listening do
+    redis.call('ZADD', K.awaited, 0, listening[i])
+    redis.pcall('PUBLISH', string.sub(K.meta, 1, -5) .. 'wake:' .. listening[i], '["' .. run.generation .. '",[]]')
+  end
+  local reindex = reason == 'restarted' and 0 or 1
+  redis.call('HSET', K.meta, 'reindex', reindex, 'reason', reason, 'restored', int(head.sequence))
+  redis.call('HDEL', K.meta, 'recalled')
+  if string.find(reason, 'damaged', 1, true) then
+    emit('shard_damaged', 'reason', reason)
+  end
+  emit('generation_changed', 'from', stored[2] or '', 'to', run.generation, 'reason', reason)
+end
+
+-- The number of the last event where the record of it is gone, so that events stay in order.
+function RECOVERY.last_sequence()
+  local last = redis.call('XREVRANGE', K.events, '+', '-', 'COUNT', 1)[1]
+  local fields = last and last[2] or {}
+  for i = 1, #fields, 2 do
+    if fields[i] == 'sequence' then
+      return tonumber(fields[i + 1]) or 0
+    end
+  end
+  return 0
+end
