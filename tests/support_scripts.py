@@ -41,6 +41,8 @@ from forebay.coordinator.server.membership import member_keys
 CLOCK_KEY: Final = "fb:test:clock"
 START_US: Final = 1_700_000_000_000_000
 GENERATION: Final = "born"
+RUN_ID: Final = "run"
+"""The run id of the tests' server, unless a test gives it another one."""
 PROVIDER_MODEL: Final = ProviderModelKey(provider_name="acme", model_id="m")
 DEAF_KEY: Final = "fb:test:deaf"
 """A set of the members to whom nobody listens; all others are listened to."""
@@ -292,9 +294,14 @@ class ScriptedShard:
         generation: str = GENERATION,
         remembered: str = "",
     ) -> list[Any]:
-        """Make or confirm a member; return ``[now_us, generation, members, standing, reason]``."""
+        """Make a member, or confirm one of the generation ``remembered``.
+
+        Returns:
+            ``[now_us, generation, members, standing, reason, run_id]``.
+        """
         ttl_us = round(ttl_seconds * 1e6)
-        args = (member, ttl_us, SCHEMA_VERSION, generation, remembered, "run", KEEP_UNUSED_SHARD_MS)
+        known = (generation, remembered, RUN_ID if remembered else "")
+        args = (member, ttl_us, SCHEMA_VERSION, *known, KEEP_UNUSED_SHARD_MS)
         reply: list[Any] = json.loads(self.run("member/join", member_keys(self.keys), args))
         self.generation = reply[1]
         return reply

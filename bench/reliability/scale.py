@@ -131,9 +131,8 @@ def heartbeats(members: int, seconds: float) -> float:
             function = libraries.function(script(name))
             client.fcall(function, len(key_list), *key_list, *arguments)
 
-        run_id: Any = client.info("server")
         for name in names:
-            born = (SCHEMA_VERSION, run_id["run_id"], "light", KEEP_UNUSED_SHARD_MS)
+            born = (SCHEMA_VERSION, "light", "", "", KEEP_UNUSED_SHARD_MS)
             call("member/join", name, ttl_us, *born)
         before, began, beats = _cpu_seconds(client), time.monotonic(), 0
         interval = max(USUAL.ttl_seconds / 3, members / MEMBERS_PER_SECOND)

@@ -104,6 +104,14 @@ class Pool:
             args = (member_id, ttl_us, SCHEMA_VERSION, "born", "", "", KEEP_UNUSED_SHARD_MS)
             self._run("member/join", member_keys(self.keys), args, UNDER_CLOCK)
 
+    def confirm(self, member_id: str, ttl_us: int = TTL_US) -> str:
+        """Ask as a member that connects again; return what it is to the pool."""
+        args = (member_id, ttl_us, SCHEMA_VERSION, "anew", "born", "", KEEP_UNUSED_SHARD_MS)
+        reply = self._run("member/join", member_keys(self.keys), args, UNDER_CLOCK)
+        _now_us, generation, _members, standing, _reason, _run_id = json.loads(reply)
+        assert generation == "born"
+        return str(standing)
+
     def beat(self, member_id: str, ttl_us: int = TTL_US) -> None:
         args = (member_id, ttl_us, KEEP_UNUSED_SHARD_MS)
         self._run("member/heartbeat", member_keys(self.keys), args, UNDER_CLOCK)

@@ -19,6 +19,7 @@ from tests.property.request_queue_model import Waiter
 from tests.property.request_state_model import Lease, ModelReply, ModelState, Result
 from tests.property.request_window_model import Ended, Window, ceiling_of, to_us
 from tests.support_scripts import (
+    RUN_ID,
     Acquire,
     Cancel,
     Learn,
@@ -53,7 +54,14 @@ class RequestModel(ModelState):
         silent_us = self._flow()
         self.members[member] = self.now_us + ttl_us
         self.listeners.beat(member, ttl_us, self.now_us, silent_us)
-        return [self.now_us, self.generation, len(self.members)]
+        return [self.now_us, self.generation, len(self.members), "joined", "", RUN_ID]
+
+    def confirm(self, member: str, ttl_us: int) -> Result:
+        """Answer a member that connects again: it still is one, or its membership has expired."""
+        if self.members.get(member, 0) <= self.read_clock():
+            return [self.read_clock(), self.generation, 0, "expired", "", ""]
+        now_us, members = self.heartbeat(member, ttl_us)
+        return [now_us, self.generation, members, "member", "", RUN_ID]
 
     def heartbeat(self, member: str, ttl_us: int) -> Result:
         """Renew a membership that is not over; an overdue one never comes back to life."""

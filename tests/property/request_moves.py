@@ -176,6 +176,7 @@ MOVES: dict[str, tuple[int, st.SearchStrategy[tuple[Any, ...]]]] = {
     "the_servers_clock_steps_back": (1, st.tuples(st.sampled_from([1, 10**6, HOUR_US]), INDEX)),
     "an_hour_passes": (1, st.tuples(st.sampled_from([HOUR_US - 1, HOUR_US, HOUR_US + 1]), INDEX)),
     "join": (2, st.tuples(TTLS, st.one_of(st.none(), REGISTRATIONS))),
+    "connect_again": (2, st.tuples(INDEX, TTLS)),
     "stop_listening": (2, st.tuples(INDEX, MOSTLY)),
     "operate": (3, st.tuples(st.sampled_from(OPERATIONS), DOMAINS, OVERRIDES)),
     "register": (2, st.tuples(INDEX, REGISTRATIONS)),

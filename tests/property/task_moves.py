@@ -86,6 +86,7 @@ MOVES: dict[str, tuple[int, st.SearchStrategy[tuple[Any, ...]]]] = {
     "an_hour_passes": (1, st.tuples(st.sampled_from([-1, 0, 1]), MEMBERS)),
     "the_servers_clock_steps_back": (1, st.tuples(STEPS_US, MEMBERS)),
     "join": (2, st.tuples(TTLS_US)),
+    "connect_again": (2, st.tuples(INDEX, TTLS_US)),
     "leave": (1, st.tuples(MEMBERS)),
     "stop_listening": (2, st.tuples(MEMBERS, st.sampled_from([True, True, False]))),
     "the_last_batch_comes_again": (1, st.tuples(MEMBERS)),

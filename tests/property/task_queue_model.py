@@ -42,6 +42,13 @@ class PoolQueue(PoolState):
         self.members[member] = self.now_us + ttl_us
         self.listeners.beat(member, ttl_us, self.now_us, silent_us)
 
+    def confirm(self, member: str, ttl_us: int) -> str:
+        """Answer a member that connects again: it still is one, or its membership has expired."""
+        if self.members.get(member, 0) <= self.read_clock():
+            return "expired"
+        self.heartbeat(member, ttl_us)
+        return "member"
+
     def heartbeat(self, member: str, ttl_us: int) -> None:
         if self.members.get(member, 0) > self.read_clock():
             silent_us = self._flow()

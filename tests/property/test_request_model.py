@@ -21,7 +21,17 @@ from tests.property.modes import LONG, explore
 from tests.property.request_comparison import in_order
 from tests.property.request_moves import MOSTLY, MOVES, REGISTRATIONS, WEIGHTED
 from tests.property.request_steps import ShardSteps, instants
-from tests.support_scripts import DEAF_KEY, Acquire, Cancel, Learn, Leave, Op, Register, Release
+from tests.support_scripts import (
+    DEAF_KEY,
+    GENERATION,
+    Acquire,
+    Cancel,
+    Learn,
+    Leave,
+    Op,
+    Register,
+    Release,
+)
 
 FAR_US = 30 * 24 * 3600 * 1_000_000
 MOST_MEMBERS = 3
@@ -55,6 +65,13 @@ class RequestShardMachine(ShardSteps):
         assert self.shard.join(name, ttl) == self.model.join(name, round(ttl * 1e6))
         if registration is not None:
             self.step(name, registration)
+
+    def connect_again(self, pick: int, ttl: float) -> None:
+        """A member asks over a new connection whether it still is one."""
+        member = self.member_names[pick % len(self.member_names)]
+        reply = self.shard.join(member, ttl, remembered=GENERATION)
+        assert reply == self.model.confirm(member, round(ttl * 1e6))
+        self.compare_state()
 
     def beat(self, member: str, ttl: float) -> None:
         reply = self.shard.heartbeat(member, ttl)

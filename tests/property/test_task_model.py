@@ -159,6 +159,12 @@ class TaskPoolMachine(RuleBasedStateMachine):
             self.pool.join(self.member_names[-1], ttl_us=ttl_us)
             self.model.join(self.member_names[-1], ttl_us)
 
+    def connect_again(self, pick: int, ttl_us: int) -> None:
+        """A member asks over a new connection whether it still is one."""
+        member = self.member_names[pick % len(self.member_names)]
+        assert self.pool.confirm(member, ttl_us) == self.model.confirm(member, ttl_us)
+        self.compare()
+
     def stop_listening(self, pick: int, is_deaf: bool) -> None:
         member, deaf = self.a_member(pick), self.model.listeners.deaf
         if is_deaf:
