@@ -30,6 +30,7 @@
 --   a member that cannot speak the shard's schema changes nothing; an expired membership stays expired; a shard that
 --   nobody can remember is born empty
 -- @bind
+-- @include lib/drop_unreadable
 -- @include lib/shard/head
 -- @include lib/shard/recovery
 
@@ -40,7 +41,9 @@ local stored = redis.call('HMGET', K.meta, 'schema', 'generation', 'run_id', 're
 if stored[1] and stored[1] ~= schema then
   return redis.error_reply('SCHEMA ' .. stored[1])
 end
-local reason = RECOVERY.reason(stored, RECOVERY.drop_unreadable(RECOVERY.types))
+local written = { { 'members', 'zset' }, { 'checks', 'zset' }, { 'intervals', 'hash' }, { 'suspects', 'zset' },
+  { 'awaited', 'zset' }, { 'events', 'stream' } } -- by a join
+local reason = RECOVERY.reason(stored, drop_unreadable(written))
 local head = HEAD.now(stored[4], ttl_us)
 now_us = head.now_us
 local standing = known == '' and 'joined' or 'member'

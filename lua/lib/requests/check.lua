@@ -2,12 +2,14 @@
 -- @include lib/shard/damage
 -- @include lib/shard/leases
 -- @include lib/requests/draws
-DAMAGE.types = { { 'aliases', 'zset' }, { 'leases', 'hash' }, { 'members', 'zset' }, { 'checks', 'zset' },
-  { 'intervals', 'hash' }, { 'suspects', 'zset' }, { 'awaited', 'zset' }, { 'held', 'zset' }, { 'waiters', 'hash' },
-  { 'aside', 'zset' }, { 'line_chat', 'zset' }, { 'line_embedding', 'zset' }, { 'line_image', 'zset' },
-  { 'line_healthcheck', 'zset' }, { 'fifo', 'zset' }, { 'groups', 'hash' }, { 'idle_groups', 'zset' },
-  { 'deadlines', 'zset' }, { 'holds', 'zset' }, { 'budgets', 'hash' }, { 'sharers', 'zset' },
-  { 'finished', 'zset' }, { 'events', 'stream' } }
+function DAMAGE.types()
+  return { { 'aliases', 'zset' }, { 'leases', 'hash' }, { 'members', 'zset' }, { 'checks', 'zset' },
+    { 'intervals', 'hash' }, { 'suspects', 'zset' }, { 'awaited', 'zset' }, { 'held', 'zset' }, { 'waiters', 'hash' },
+    { 'aside', 'zset' }, { 'line_chat', 'zset' }, { 'line_embedding', 'zset' }, { 'line_image', 'zset' },
+    { 'line_healthcheck', 'zset' }, { 'fifo', 'zset' }, { 'groups', 'hash' }, { 'idle_groups', 'zset' },
+    { 'deadlines', 'zset' }, { 'holds', 'zset' }, { 'budgets', 'hash' }, { 'sharers', 'zset' },
+    { 'finished', 'zset' }, { 'events', 'stream' } }
+end
 
 -- The name of the first key whose count is not what the others say, nil for none: O(1).
 function DAMAGE.miscounted(is_recapped)

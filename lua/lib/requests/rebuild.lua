@@ -1,9 +1,6 @@
 -- The request shard's part of a rebuild: what is worked out again of its leases, waiters and registrations.
 -- @include lib/shard/rebuild
 -- @include lib/requests/check
--- What is worked out of the other keys.
-STATE.derived = { 'held', 'aside', 'line_chat', 'line_embedding', 'line_image', 'line_healthcheck', 'fifo',
-  'idle_groups', 'deadlines', 'holds' }
 
 -- A window that cannot be read is one that was never made.
 function STATE.reset_windows()
@@ -115,11 +112,13 @@ function STATE.reindex_budgets()
 end
 
 function STATE.reindex()
-  for i = 1, #STATE.derived do
-    redis.call('UNLINK', K[STATE.derived[i]])
+  local derived, types = { 'held', 'aside', 'line_chat', 'line_embedding', 'line_image', 'line_healthcheck', 'fifo',
+    'idle_groups', 'deadlines', 'holds' }, DAMAGE.types()
+  for i = 1, #derived do
+    redis.call('UNLINK', K[derived[i]]) -- it is worked out of the other keys
   end
-  for i = 1, #DAMAGE.types do
-    EXPIRY.with_shard(DAMAGE.types[i][1])
+  for i = 1, #types do
+    EXPIRY.with_shard(types[i][1])
   end
   local holders = {}
   STATE.reset_windows()

@@ -100,7 +100,7 @@ end
 
 -- Carry out a batch on a shard that may be damaged, of a kind whose damage is found.
 function BATCH.run(member, number, at)
-  if #DAMAGE.types == 0 then
+  if not DAMAGE.types then
     return BATCH.run_whole(member, number, at)
   end
   local is_whole, reply = pcall(BATCH.run_whole, member, number, at)

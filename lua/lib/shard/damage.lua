@@ -1,14 +1,14 @@
 -- Damage: a record that is missing or cannot be read, whichever key went (spec 06, Members). The call that meets one
 -- takes the generation off the shard, so that every member joins again and the first lets it begin anew.
 -- @include lib/shard/shard
-local DAMAGE = { most_in_a_row = 8, types = {} }
--- What an error says that a damaged record raises; any other is the server's or a fault of this code.
-DAMAGE.signs = { '^DAMAGED ', '^WRONGTYPE ', 'attempt to ', 'bad argument ', 'is not an integer', 'is not a valid float' }
+local DAMAGE = { most_in_a_row = 8 }
 
--- Whether an error tells of damage.
+-- Whether an error is one that a damaged record raises; any other is the server's or a fault of this code.
 function DAMAGE.is_told_by(message)
-  for i = 1, #DAMAGE.signs do
-    if string.find(message, DAMAGE.signs[i]) then
+  local signs = { '^DAMAGED ', '^WRONGTYPE ', 'attempt to ', 'bad argument ', 'is not an integer',
+    'is not a valid float' }
+  for i = 1, #signs do
+    if string.find(message, signs[i]) then
       return true
     end
   end
@@ -20,14 +20,15 @@ function DAMAGE.raise(name)
   error('DAMAGED ' .. name, 0)
 end
 
--- The damaged keys by name, as far as their types and counts tell. `DAMAGE.types` are the kind's keys, each with its
--- type; `DAMAGE.miscounted` names the first key whose count is not what the others say, nil for none.
+-- The damaged keys by name, as far as their types and counts tell. `DAMAGE.types` returns the kind's keys, each with
+-- its type, and is nil for a kind whose damage is not found; `DAMAGE.miscounted` names the first key whose count is not
+-- what the others say, nil for none.
 function DAMAGE.found()
-  local names = {}
-  for i = 1, #DAMAGE.types do
-    local found = redis.call('TYPE', K[DAMAGE.types[i][1]]).ok
-    if found ~= DAMAGE.types[i][2] and found ~= 'none' then
-      names[#names + 1] = DAMAGE.types[i][1]
+  local names, types = {}, DAMAGE.types()
+  for i = 1, #types do
+    local found = redis.call('TYPE', K[types[i][1]]).ok
+    if found ~= types[i][2] and found ~= 'none' then
+      names[#names + 1] = types[i][1]
     end
   end
   if #names == 0 then

@@ -1,9 +1,9 @@
 -- The rebuild of a shard that began anew (spec 06, Generations; docs/adr/0023): first of all from what is left of it,
 -- where that is damaged, then from what its members state. Nothing is granted before it is over.
+-- @include lib/drop_unreadable
 -- @include lib/shard/operations
 -- @include lib/shard/leases
 -- @include lib/shard/suspects
--- @include lib/shard/recovery
 local REBUILD = { listed = 200 } -- ids that one call lists
 
 -- The recovery is over: `STATE.open` is the kind's part of it.
@@ -17,7 +17,7 @@ end
 -- Go on with a rebuild; `STATE.reindex` is the kind's part: it works out again what can be worked out of the rest.
 function REBUILD.continue()
   if redis.call('HGET', K.meta, 'reindex') == '1' then
-    RECOVERY.drop_unreadable(DAMAGE.types)
+    drop_unreadable(DAMAGE.types())
     STATE.reindex()
     redis.call('HSET', K.meta, 'reindex', 0)
   end

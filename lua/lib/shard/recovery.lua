@@ -5,23 +5,6 @@
 -- @include lib/write_many
 -- @include lib/shard/events
 local RECOVERY = { longest_pause_us = 1000000 } -- of a member that connects again
--- The keys that a join writes, each with its type.
-RECOVERY.types = { { 'members', 'zset' }, { 'checks', 'zset' }, { 'intervals', 'hash' }, { 'suspects', 'zset' },
-  { 'awaited', 'zset' }, { 'events', 'stream' } }
-
--- Delete those of some keys that are not of their type; returns the name of the first, nil for none.
-function RECOVERY.drop_unreadable(types)
-  local dropped
-  for i = 1, #types do
-    local name, expected = types[i][1], types[i][2]
-    local found = redis.call('TYPE', K[name]).ok
-    if found ~= expected and found ~= 'none' then
-      redis.call('UNLINK', K[name])
-      dropped = dropped or name
-    end
-  end
-  return dropped
-end
 
 -- Why a shard is to be rebuilt, nil where it is whole. Of `meta` is read: schema, generation, run id, record and
 -- the reason that a call gave which found a damage.

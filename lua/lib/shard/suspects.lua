@@ -108,7 +108,7 @@ end
 -- Look at one member whose heartbeat is older than an interval: why it ends, or when to look again.
 function SUSPECTS.look_at(member, restore)
   local expiry = tonumber(redis.call('ZSCORE', K.members, member) or nil)
-  if not expiry and #DAMAGE.types > 0 then
+  if not expiry and DAMAGE.types then
     DAMAGE.raise('members') -- a member leaves both keys at once
   elseif not expiry or expiry <= now_us then
     return 'member_lost'
