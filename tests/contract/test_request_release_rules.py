@@ -28,6 +28,8 @@ OTHER: Final = forebay.ProviderModelKey(provider_name="acme", model_id="other")
 KEYS: Final = request_shard(MODEL)
 SETTINGS: Final = forebay.MemberSettings(ttl_seconds=3600.0, recheck_seconds=0.2)
 """No heartbeat falls into a test, so what ends a membership here is what the test does."""
+SHORT: Final = SETTINGS.model_copy(update={"ttl_seconds": 3.0})
+"""Of members that are to wait for an interval of a server that knows none of them."""
 FORGOTTEN: Final = {"stale_lease", "wrong_generation"}
 
 Controller = forebay.AdaptiveRequestAdmissionController
@@ -68,11 +70,11 @@ class Fleet:
 
 
 @contextlib.asynccontextmanager
-async def open_fleet(url: str) -> AsyncIterator[Fleet]:
+async def open_fleet(url: str, settings: forebay.MemberSettings = SETTINGS) -> AsyncIterator[Fleet]:
     lost: list[str] = []
     async with contextlib.AsyncExitStack() as stack:
         own, rivals = [
-            await stack.enter_async_context(await Coordinator.open(url, SETTINGS)) for _ in range(2)
+            await stack.enter_async_context(await Coordinator.open(url, settings)) for _ in range(2)
         ]
         holder = Controller(own, on_lease_lost=lambda lease, _why: lost.append(lease.lease_id))
         rival = Controller(rivals)
@@ -254,7 +256,7 @@ async def test_leases_that_a_flush_forgot_free_nothing(fleet: Fleet) -> None:
 
 async def test_leases_that_an_empty_restart_forgot_free_nothing(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path) as own:
-        async with open_fleet(own.url) as fleet:
+        async with open_fleet(own.url, SHORT) as fleet:
 
             def restart_empty() -> None:
                 own.kill()
