@@ -49,6 +49,7 @@ def _variable_name(name: str) -> str:
 
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class ProviderSpec(WorkflowPart):
@@ -77,6 +78,8 @@ class ModelSpec(WorkflowPart):
         initial_limit: where its windows are born; None leaves that to the window's rule.
         tuning: how the window moves; None takes the defaults.
         quotas: what the account may use over time; None leaves what the fleet has registered.
+        input_price: of a million input tokens, in the workflow's ``currency``; None is not known.
+        output_price: of a million output tokens.
         timeout_seconds: longest wait for the answer of one attempt.
         max_attempts: attempts of one call, the first included.
         max_answer_bytes: longest answer, as JSON; a longer one drops its record.
@@ -90,6 +93,8 @@ class ModelSpec(WorkflowPart):
     initial_limit: Cap | None = None
     tuning: RequestAdmissionTuningConfig | None = None
     quotas: RequestQuotas | None = None
+    input_price: Price | None = None
+    output_price: Price | None = None
     timeout_seconds: Positive = 60.0
     max_attempts: Annotated[int, Field(ge=1, le=100)] = 4
     max_answer_bytes: Annotated[int, Field(ge=1_024, le=16 * 2**20)] = 2**20
@@ -114,6 +119,7 @@ class WorkflowSettings(WorkflowPart):
         max_admitted_rows: most records in row groups that are open or unwritten, the first row
             group excepted; it bounds what a run keeps on the server.
         max_tries: how often a task is tried before its record is dropped.
+        currency: of the models' prices, for people.
         output: where the records go.
         providers: by name; empty where no column asks a model.
         models: by alias.
@@ -125,6 +131,7 @@ class WorkflowSettings(WorkflowPart):
     row_group_admission: Literal["fixed", "additive"] = "fixed"
     max_admitted_rows: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
     max_tries: Annotated[int, Field(ge=1, le=100)] = 3
+    currency: Annotated[str, Field(min_length=1, max_length=12)] = "USD"
     output: OutputSpec
     providers: dict[Name, ProviderSpec] = Field(default_factory=dict)
     models: dict[Name, ModelSpec] = Field(default_factory=dict)
@@ -137,6 +144,18 @@ class WorkflowSettings(WorkflowPart):
             for model in self.models.values()
             if (model.provider, model.model) == endpoint
         )
+
+    def prices_of(self, endpoint: str) -> tuple[float, float] | None:
+        """Return the prices of a million input and output tokens; None where they are not known.
+
+        Args:
+            endpoint: as ``provider/model``.
+        """
+        for model in self.models.values():
+            is_it = f"{model.provider}/{model.model}".lower() == endpoint.lower()
+            if is_it and model.input_price is not None and model.output_price is not None:
+                return model.input_price, model.output_price
+        return None
 
 
 class WorkflowSpec(WorkflowSettings):

@@ -7,7 +7,7 @@ the view of it, and the driver's three orders: submit, written, cancel.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, cast
 from urllib.parse import unquote
@@ -15,6 +15,7 @@ from urllib.parse import unquote
 import redis.asyncio as aioredis
 
 from forebay.contracts.errors import ConfigurationError, RunRefused, RunStopped
+from forebay.contracts.run_use import ColumnUse
 from forebay.contracts.runs import CoolingResource, RunProgress, RunSpec
 from forebay.contracts.scheduling import ResolvedTaskScheduling
 from forebay.contracts.tasks import TaskAdmissionError
@@ -22,8 +23,10 @@ from forebay.contracts.workflow import Workflow
 from forebay.coordinator.keys import check_id, encode
 from forebay.coordinator.runs.plan import build_plan
 from forebay.coordinator.runs.scheduling import resource_limits
+from forebay.coordinator.runs.use import encode_use
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.denials import check_accepted
+from forebay.coordinator.tasks.operations import Named
 
 MOST_WORKFLOW_BYTES: Final = 8 * 2**20
 """Of a run's workflow as JSON; a workflow file has at most 1 MB."""
@@ -101,32 +104,28 @@ class CompletionTracker:
         text = await self._client.hget(self._keys["runs"], field)
         return None if text is None else RunSpec.model_validate_json(text)
 
-    async def driver_of(self, run_id: str) -> str | None:
-        """Return the member that attends a run and is listened to, or None where nobody does."""
-        driver = await self._client.hget(self._keys["progress"], f"{encode(run_id)}\0driver")
-        if driver is None:
-            return None
-        channel = self._keys.wake_channel(driver.decode())
-        ((_channel, listeners),) = await self._client.pubsub_numsub(channel)
-        return driver.decode() if listeners else None
+    async def drive(self, run_id: str, owner: str) -> None:
+        """Say who drives a run, as people name that process; the first says when it began."""
+        await self._controller.ask("run_drive", encode(run_id), owner)
 
-    async def runs(self) -> dict[str, RunSpec]:
-        """Return the runs of the pool that did not end, by their ids."""
-        names = await self._client.hkeys(self._keys["runs"])
-        ids = sorted(unquote(name.decode()) for name in names if b"\0" not in name)
-        found = {run_id: await self.spec(run_id) for run_id in ids}
-        return {run_id: spec for run_id, spec in found.items() if spec is not None}
+    def tell_use(self, run_id: str, column: int, take: Callable[[], ColumnUse]) -> None:
+        """Tell what the cells of a column have used, with the next call of this process.
 
-    async def counts(self, run_id: str) -> dict[str, int]:
-        """Look at a run without attending it.
+        Where the server is away for longer than a call may take, that use is not told.
 
-        Returns:
-            Records ``done`` and ``dropped``, row groups ``open`` and ``unwritten``.
+        Args:
+            run_id: the run.
+            column: its number, from 1.
+            take: returns what they have used since it was told last, when that call leaves.
         """
-        names = ("done", "dropped", "open", "unwritten")
-        fields = [f"{encode(run_id)}\0{name}" for name in names]
-        found = await self._client.hmget(self._keys["progress"], fields)
-        return {name: int(value or 0) for name, value in zip(names, found, strict=True)}
+        run, made = encode(run_id), list[Named]()
+
+        def make() -> Named:  # again, where the call is refused and sent anew
+            if not made:
+                made.append(Named("run_used", (run, column, encode_use(take()))))
+            return made[0]
+
+        self._controller.session.submit(make)
 
     async def ready_frontier(self, run_id: str) -> frozenset[str]:
         """Look which tasks of a run have all their inputs and are not finished; changes nothing.

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from forebay.commands.following import follow
+from forebay.commands.kept import say_kept, worker_command
 from forebay.commands.lines import say
-from forebay.commands.progress import Progress
+from forebay.commands.progress import CooldownNotices, PlainView, RunView
+from forebay.commands.run_scene import SceneReader
 from forebay.contracts.errors import ConfigurationError, CoordinatorError, RunLost, RunStopped
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.settings import MemberSettings
@@ -28,7 +31,6 @@ from forebay.coordinator.server.urls import parse_url
 from forebay.coordinator.supervision import Background, Guard
 from forebay.coordinator.tasks.snapshots import count_serving
 from forebay.runtime import (
-    DEFAULT_URL,
     Stopped,
     run_stoppable,
     server_url,
@@ -48,6 +50,18 @@ MOST_REASONS: Final = 3
 EXIT_NOT_ALL: Final = 3
 
 log = Logger("forebay.driving")
+
+
+@dataclass(slots=True)
+class Begun:
+    """Whether the server may have the run."""
+
+    is_begun: bool
+
+
+def make_view(run: RunSpec) -> RunView:
+    """Return what shows a run: lines, as they may go to a file."""
+    return PlainView(run, partial(say, err=True))
 
 
 def drive(
@@ -83,9 +97,9 @@ def drive(
     if workers is None:
         workers = 2 if is_embedded else 0
     options = ("--pool", pool, *options_for(run.workflow))
-    progress = Progress(run.workflow.seed.records, is_begun=is_begun)
+    begun = Begun(is_begun)
     with (
-        _kept_unless_over(run, url, pool, files, made, progress),
+        _kept_unless_over(run, url, pool, files, made, begun),
         stoppable(),
         server_url(url, files.server) as at,
     ):
@@ -93,7 +107,7 @@ def drive(
         try:
             started += [start_worker(at, *options) for _ in range(workers)]
             return run_stoppable(
-                _drive_while_worked(at, pool, run, started, progress, overwrites=overwrites)
+                _drive_while_worked(at, pool, run, started, begun, overwrites=overwrites)
             )
         finally:
             stop_workers(started)
@@ -123,7 +137,7 @@ def conclude(summary: RunSummary) -> None:
 
 @contextlib.contextmanager
 def _kept_unless_over(
-    run: RunSpec, url: str, pool: str, files: RunFiles, made: list[Path], progress: Progress
+    run: RunSpec, url: str, pool: str, files: RunFiles, made: list[Path], begun: Begun
 ) -> Iterator[None]:
     """Say how to go on where the run is not over; else remove the server that was its own.
 
@@ -138,8 +152,8 @@ def _kept_unless_over(
         why = "an error, which follows"
         if isinstance(error, Stopped):
             why = error.signal.name
-        if progress.is_begun:
-            _say_kept(run, url, pool, files, f"stopped by {why}")
+        if begun.is_begun:
+            say_kept(run, url, pool, files, f"stopped by {why}")
         else:
             files.discard_if_empty()
             shutil.rmtree(files.server, ignore_errors=True)
@@ -153,70 +167,18 @@ def _kept_unless_over(
         shutil.rmtree(files.server, ignore_errors=True)
 
 
-def _say_kept(run: RunSpec, url: str, pool: str, files: RunFiles, why: str) -> None:
-    written, dropped = files.count()
-    if not written + dropped:
-        files.discard_if_empty()
-    records = run.workflow.seed.records
-    say(
-        f"run {run.run_id} is not over, {why}: {written} of {records} records written,"
-        f" {dropped} dropped.",
-        err=True,
-    )
-    if written + dropped:
-        say(f"  kept:    {files.parts}", err=True)
-    is_own = url == DEFAULT_URL
-    if is_own and not files.server.exists():
-        return
-    say(
-        f"  kept:    {files.server if is_own else f'the run in pool {pool} of its server'}",
-        err=True,
-    )
-    say(f"  go on:   {resume_command(run.run_id, url, pool, files)}", err=True)
-    if is_own:
-        there = [str(path) for path in (files.parts, files.server) if path.exists()]
-        given_up = shlex.join(["rm", "-r", *there])
-    else:
-        given_up = f"forebay cancel {_options(run.run_id, url, pool)}"
-    say(f"  give up: {given_up}", err=True)
-
-
-def resume_command(run_id: str, url: str, pool: str, files: RunFiles) -> str:
-    """Return the command that goes on with a run."""
-    if url == DEFAULT_URL:
-        url = str(EmbeddedAddress(data_dir=files.server.absolute()))
-    return f"forebay resume {_options(run_id, url, pool)}"
-
-
-def worker_command(url: str, pool: str, run: RunSpec) -> str:
-    """Return the command that starts a worker which may do what a run asks, and no more."""
-    from forebay.workers.runs.allowlist import options_for
-
-    words = ["forebay", "worker", "--pool", pool, "--url", _shown(url), *options_for(run.workflow)]
-    return shlex.join(words)
-
-
-def _shown(url: str) -> str:
-    return "..." if "@" in url else url  # it may hold a password
-
-
-def _options(run_id: str, url: str, pool: str) -> str:
-    words = [run_id, "--url", _shown(url)]
-    return shlex.join(words if pool == "default" else [*words, "--pool", pool])
-
-
 async def _drive_while_worked(
     url: str,
     pool: str,
     run: RunSpec,
     workers: list[subprocess.Popen[bytes]],
-    progress: Progress,
+    begun: Begun,
     *,
     overwrites: bool,
 ) -> RunSummary:
     """Drive the run, unless every worker that was started for it has ended."""
     driving = asyncio.create_task(
-        _drive(url, pool, run, progress, overwrites=overwrites, expects_workers=not workers)
+        _drive(url, pool, run, begun, overwrites=overwrites, expects_workers=not workers)
     )
     try:
         while not driving.done():
@@ -236,7 +198,7 @@ async def _drive(
     url: str,
     pool: str,
     run: RunSpec,
-    progress: Progress,
+    begun: Begun,
     *,
     overwrites: bool,
     expects_workers: bool,
@@ -246,8 +208,14 @@ async def _drive(
     async with await Coordinator.open(url, MemberSettings()) as coordinator:
         workflow = run.workflow
         say(f"run {run.run_id}: {workflow.seed.records} records, {len(workflow.columns)} columns")
+        notices, view = CooldownNotices(), make_view(run)
         driver = RunDriver(
-            coordinator, run, pool=pool, on_progress=progress.show, overwrites=overwrites
+            coordinator, run, pool=pool, on_progress=notices.tell, overwrites=overwrites
+        )
+        showing = Background(
+            "showing the run",
+            partial(follow, SceneReader(coordinator, run, pool), view, until_over=False),
+            Guard(log),
         )
         looking = Background(
             "looking for workers",
@@ -256,11 +224,14 @@ async def _drive(
         )
         if expects_workers:
             looking.start()
-        progress.is_begun = True  # it is submitted, or about to be
+        begun.is_begun = True  # it is submitted, or about to be
+        showing.start()
         try:
             return await driver.drive()
         finally:
             await looking.stop()
+            await showing.stop()
+            view.close()
 
 
 async def _look_for_workers(coordinator: Coordinator, url: str, pool: str, run: RunSpec) -> None:

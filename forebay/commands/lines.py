@@ -16,7 +16,8 @@ WIDTH: Final = 80
 def fitted(parts: Sequence[str], *, first: str = "", indent: str = "    ") -> list[str]:
     """Return parts on as few lines as they need, two spaces between.
 
-    Nothing is cut: a part that is longer than a line, such as a long name, goes on below itself.
+    Nothing is cut: a part that is longer than a line, such as a long name, goes on below itself,
+    where it can at a blank.
 
     Args:
         parts: in order; empty ones are left out.
@@ -33,8 +34,10 @@ def fitted(parts: Sequence[str], *, first: str = "", indent: str = "    ") -> li
         else:
             line = longer
         while len(line) > WIDTH:
-            lines.append(line[:WIDTH])
-            line = f"{indent}{line[WIDTH:]}"
+            end = line.rfind(" ", len(indent) + 1, WIDTH + 1)
+            cut, skipped = (end, 1) if end > WIDTH // 2 else (WIDTH, 0)
+            lines.append(line[:cut])
+            line = f"{indent}{line[cut + skipped :]}"
     return [*lines, line]
 
 

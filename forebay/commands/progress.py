@@ -1,53 +1,77 @@
-"""The progress of a run, as lines."""
+"""The progress of a run as lines, for pipes and files, and what is told beside it."""
 
 from __future__ import annotations
 
-import time
-from typing import Final
+from collections.abc import Callable
+from typing import Final, Protocol
 
-from forebay.commands.lines import say
-from forebay.contracts.runs import RunProgress
+from forebay.commands.lines import fitted, say
+from forebay.commands.run_scene import Pace, RunScene, limits_now
+from forebay.contracts.runs import RunProgress, RunSpec
 
 TOLD_EVERY: Final = 10
 """Of the cooldowns in a row of a resource, which are told beside the progress."""
 
 
-class Progress:
-    """One line per look, at most one a second; plain, as it may go to a file.
+class RunView(Protocol):
+    """Shows a run while it goes."""
 
-    Attributes:
-        is_begun: whether the server may have the run.
+    def show(self, scene: RunScene) -> None:
+        """Show the run as it is now."""
+        ...
+
+    def close(self) -> None:
+        """Leave the terminal as it was; what is shown last stays."""
+        ...
+
+
+class PlainView:
+    """One line a look, and one where what limits the run has become another.
+
+    Args:
+        spec: the run.
+        tell: prints a line.
     """
 
-    def __init__(self, records: int, *, is_begun: bool) -> None:
-        self.is_begun = is_begun
-        self._records = records
-        self._started = time.monotonic()
-        self._shown = -1.0
-        self._found: int | None = None
+    def __init__(self, spec: RunSpec, tell: Callable[[str], None]) -> None:
+        self._records = spec.workflow.seed.records
+        self._pace = Pace(self._records)
+        self._tell = tell
+        self._limit = ""
+
+    def show(self, scene: RunScene) -> None:
+        """Print where the run stands, and what limits it where that has changed."""
+        look = scene.look
+        self._pace.note(look.done + look.dropped)
+        retried = sum(column.retried for column in look.columns.values())
+        parts = [
+            f"{self._pace.elapsed_seconds:5.0f} s",
+            f"{look.done + look.dropped}/{self._records} records",
+            f"{self._pace.rate:.1f}/s",
+            self._pace.left,
+            f"{look.dropped} dropped" if look.dropped else "",
+            f"{retried} retried" if retried else "",
+        ]
+        lines = fitted(parts, first="  ", indent=" " * 11)
+        limit = limits_now(scene)
+        if limit.kind != self._limit:
+            self._limit = limit.kind
+            lines += fitted([f"limited by {limit}"], first=" " * 4, indent=" " * 6)
+        for line in lines:
+            self._tell(line)
+
+    def close(self) -> None:
+        """Do nothing: each line is whole."""
+
+
+class CooldownNotices:
+    """Says when a provider took no call in many cooldowns in a row."""
+
+    def __init__(self) -> None:
         self._told: dict[str, int] = {}
 
-    def show(self, progress: RunProgress) -> None:
-        """Print a line; the rate leaves out what was done when the driver came."""
-        self._tell_cooldowns(progress)
-        now = time.monotonic() - self._started
-        done = progress.records_done + progress.records_dropped
-        if self._found is None:
-            self._found = done
-        if now - self._shown < 1.0:
-            return
-        self._shown = now
-        rate = (done - self._found) / now if now > 0 else 0.0
-        left = f"{(self._records - done) / rate:.0f} s left" if rate > 0 else "no record yet"
-        dropped = f"  {progress.records_dropped} dropped" if progress.records_dropped else ""
-        waits = "".join(f"  waits for {one.resource}" for one in progress.cooling)
-        say(
-            f"  {now:5.0f} s  {done}/{self._records} records {rate:6.1f}/s  {left}"
-            f"{dropped}  open row groups {progress.row_groups_open}{waits}",
-            err=True,
-        )
-
-    def _tell_cooldowns(self, progress: RunProgress) -> None:
+    def tell(self, progress: RunProgress) -> None:
+        """Print a line for each resource that has come to another ten of them."""
         for one in progress.cooling:
             if one.times % TOLD_EVERY == 0 and self._told.get(one.resource) != one.times:
                 self._told[one.resource] = one.times

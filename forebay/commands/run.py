@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
-from forebay.commands.driving import conclude, drive, resume_command
+from forebay.commands.driving import conclude, drive
 from forebay.commands.lines import say
+from forebay.commands.runs import require_parts
 from forebay.commands.server_option import url_option
 from forebay.contracts.extras import require_extra
 from forebay.contracts.runs import RUN_NUMBER_DIGITS, RunSpec
@@ -29,6 +30,8 @@ from forebay.runtime import DEFAULT_URL
     help="Worker processes to start here [2 if embedded, else 0].",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an output that holds more records.")
+@click.option("--resume", is_flag=True, help="Go on with the run of this output that is not over.")
+@click.option("--fresh", is_flag=True, help="Give that run up, or make the output anew.")
 def run_command(
     workflow: Path,
     url: str,
@@ -37,11 +40,17 @@ def run_command(
     weight: float,
     workers: int | None,
     overwrite: bool,
+    resume: bool,
+    fresh: bool,
 ) -> None:
     """Run a workflow to its end and write its records.
 
     With redis:// the run is carried by the workers of the fleet: start some with `forebay worker`.
     With embedded:// it has a server of its own, whose data lie beside the output until it ends.
+
+    Where the output has records, or a run that is not over, nothing is begun: --resume goes on with
+    that run (where there is none it begins one, or leaves a whole output as it is), --fresh deletes
+    what the run has kept and begins anew.
 
     SIGTERM, SIGINT (Ctrl-C) and SIGHUP stop it: what is finished is kept, and the command that
     goes on with it (`forebay resume`) is printed.
@@ -55,8 +64,11 @@ def run_command(
       4    stopped itself: the first 20 cells of a column all failed
       129, 130, 143   stopped by SIGHUP, SIGINT, SIGTERM
     """  # noqa: D301 - click reads that character
+    if resume and fresh:
+        raise click.UsageError("--resume and --fresh exclude each other; say one of them.")
     require_extra("run", "forebay run")
     check_id("pool", pool)
+    from forebay.commands.earlier import begun_run, give_up, records_of, refuse_what_is_there
     from forebay.workers.runs.files import RunFiles
     from forebay.workers.runs.workflow_file import load_workflow
 
@@ -68,11 +80,18 @@ def run_command(
         workflow=loaded,
     )
     output = Path(loaded.output.path)
-    for run_id in RunFiles(output, run.run_id).unfinished(loaded.name):
-        files = RunFiles(output, run_id)
-        kept = " ".join(str(path) for path in (files.parts, files.server) if path.exists())
-        say(f"run {run_id} of this output has not come to its end; this is another run.", err=True)
-        say(f"  kept:    {kept}", err=True)
-        say(f"  go on:   {resume_command(run_id, url, pool, files)}", err=True)
-        say("  where its server has that run no more, delete what is kept", err=True)
-    conclude(drive(run, url, pool, workers=workers, overwrites=overwrite))
+    unfinished = RunFiles(output, run.run_id).unfinished(loaded.name)
+    if resume and unfinished:
+        look, url = begun_run(output, unfinished, url, pool)
+        require_parts(look, look.spec)
+        if look.spec.workflow != loaded:
+            say("the workflow has changed since; the run goes on as it was submitted", err=True)
+        conclude(drive(look.spec, url, pool, workers=workers, overwrites=overwrite, is_begun=True))
+    elif resume and (records := records_of(output)):
+        say(f"nothing is left to do: {output} holds {records} records of a run that has ended")
+    else:
+        if fresh:
+            give_up(output, unfinished, url, pool)
+        elif not overwrite or unfinished:
+            refuse_what_is_there(output, unfinished, url, pool)
+        conclude(drive(run, url, pool, workers=workers, overwrites=overwrite))

@@ -1,22 +1,31 @@
-"""`forebay runs`, `resume` and `cancel`: the runs of a pool that are not over."""
+"""`forebay runs`, `resume`, `attach` and `cancel`: the runs of a pool that are not over."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
 
 import click
 
-from forebay.commands.driving import conclude, drive
+from forebay.commands.driving import conclude, drive, make_view
+from forebay.commands.following import follow
+from forebay.commands.lines import fitted, say
+from forebay.commands.run_scene import SceneReader, duration
 from forebay.commands.server_option import url_option
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.extras import require_extra
+from forebay.contracts.run_use import cost_of, sum_by_model
 from forebay.contracts.runs import RunSpec
 from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.keys import check_id
+from forebay.coordinator.runs.looking import RunLook, RunReader
 from forebay.coordinator.runs.tracker import CompletionTracker
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.operating import require_pool
-from forebay.runtime import run_async, server_url
+from forebay.runtime import run_async, run_stoppable, server_url, stoppable
 
 _url = url_option("Server that has the run.", required=True)
 _pool = click.option("--pool", default="default", show_default=True, help="Task pool.")
@@ -25,11 +34,17 @@ _pool = click.option("--pool", default="default", show_default=True, help="Task 
 @click.command("runs")
 @_url
 @_pool
-def runs_command(url: str, pool: str) -> None:
-    """List the runs of a pool that are not over, and who attends them."""
+@click.option("--json", "as_json", is_flag=True, help="One JSON document a run.")
+def runs_command(url: str, pool: str, as_json: bool) -> None:
+    """List the runs of a pool that are not over: who drives each, and what it has used."""
     with server_url(url) as server:
-        lines = run_async(_list(server, pool))
-    click.echo("\n".join(lines) or f"pool {pool} has no run")
+        looks = run_async(_looks(server, pool))
+    if as_json:
+        lines = [json.dumps(_facts(look), ensure_ascii=False) for look in looks]
+    else:
+        lines = [line for look in looks for line in _lines_of(look)] or [f"pool {pool} has no run"]
+    for line in lines:
+        click.echo(line)
 
 
 @click.command("resume")
@@ -42,15 +57,36 @@ def runs_command(url: str, pool: str) -> None:
     help="Worker processes to start here [2 if embedded, else 0].",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an output that holds more records.")
-def resume_command(run: str, url: str, pool: str, workers: int | None, overwrite: bool) -> None:
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    help="The output on this machine, beside which the folder of parts lies.",
+)
+def resume_command(
+    run: str, url: str, pool: str, workers: int | None, overwrite: bool, output: Path | None
+) -> None:
     """Go on with RUN, which `forebay run` began, from what is on disk and on its server.
 
-    Exit codes are those of `forebay run`.
+    Any machine can do so that has the folder of parts; `--output` says where it lies there. Exit
+    codes are those of `forebay run`.
     """
     require_extra("run", "forebay resume")
     with server_url(url) as server:
-        spec = run_async(_unattended(server, pool, run))
+        look = run_async(unattended(server, pool, run))
+    spec = _with_output(look.spec, output)
+    require_parts(look, spec)
     conclude(drive(spec, url, pool, workers=workers, overwrites=overwrite, is_begun=True))
+
+
+@click.command("attach")
+@click.argument("run")
+@_url
+@_pool
+def attach_command(run: str, url: str, pool: str) -> None:
+    """Watch RUN until it is over, as its driver shows it; it goes on when you leave."""
+    with stoppable(), server_url(url) as server:
+        run_stoppable(_attach(server, pool, run))
+    click.echo(f"run {run} is over")
 
 
 @click.command("cancel")
@@ -64,54 +100,159 @@ def cancel_command(run: str, url: str, pool: str) -> None:
     click.echo(f"run {run} is cancelled; what it has written stays")
 
 
-@asynccontextmanager
-async def _tracker_of(url: str, pool: str) -> AsyncIterator[CompletionTracker]:
-    async with await Coordinator.open(url) as coordinator:
-        await require_pool(coordinator, pool)
+async def _looks(url: str, pool: str) -> list[RunLook]:
+    async with _reading(url, pool) as (_, reader):
+        specs = [await reader.spec(run_id) for run_id in await reader.ids()]
+        looks = [await reader.look(spec) for spec in specs if spec is not None]
+    return [look for look in looks if look is not None]
+
+
+async def unattended(url: str, pool: str, run_id: str) -> RunLook:
+    """Return a run that nobody drives.
+
+    Raises:
+        ConfigurationError: a process drives it, or the pool has no such run.
+    """
+    async with _reading(url, pool) as (_, reader):
+        look = await _look(reader, pool, run_id)
+    if look.driver:
+        raise ConfigurationError(
+            f"run {run_id!r} is attended by {look.owner or look.driver}, expected one that nobody"
+            " attends; watch it with `forebay attach`, or stop that process first."
+        )
+    return look
+
+
+async def _attach(url: str, pool: str, run_id: str) -> None:
+    async with _reading(url, pool) as (coordinator, reader):
+        look = await _look(reader, pool, run_id)
+        for line in _lines_of(look):
+            say(line)
+        view = make_view(look.spec)
+        try:
+            await follow(SceneReader(coordinator, look.spec, pool), view)
+        finally:
+            view.close()
+
+
+async def _cancel(url: str, pool: str, run_id: str) -> None:
+    async with _reading(url, pool) as (coordinator, reader):
         controller = TaskAdmissionController(coordinator, pool)
         try:
-            yield CompletionTracker(controller, coordinator.client)
+            if not await CompletionTracker(controller, coordinator.client).cancel(run_id):
+                raise await _unknown(reader, pool, run_id)
         finally:
             await controller.close()
 
 
-async def _list(url: str, pool: str) -> list[str]:
-    lines = []
-    async with _tracker_of(url, pool) as tracker:
-        for run_id, spec in (await tracker.runs()).items():
-            counts = await tracker.counts(run_id)
-            driver = await tracker.driver_of(run_id)
-            lines.append(
-                f"{run_id}  tenant {spec.tenant}  {counts['done']} done and {counts['dropped']}"
-                f" dropped of {spec.workflow.seed.records}  row groups {counts['open']} open,"
-                f" {counts['unwritten']} unwritten  "
-                + (f"attended by {driver}" if driver else "attended by nobody")
-            )
-    return lines
+async def cancel_if_unattended(url: str, pool: str, run_id: str) -> None:
+    """End a run that nobody drives; one that the server does not have is over.
+
+    Raises:
+        ConfigurationError: a process drives it.
+    """
+    async with await Coordinator.open(url) as coordinator:
+        is_there = await RunReader(coordinator, pool).spec(run_id) is not None
+    if is_there:
+        await unattended(url, pool, run_id)
+        await _cancel(url, pool, run_id)
 
 
-async def _unattended(url: str, pool: str, run_id: str) -> RunSpec:
-    async with _tracker_of(url, pool) as tracker:
-        spec = await tracker.spec(run_id)
-        if spec is None:
-            raise await _unknown(tracker, pool, run_id)
-        if driver := await tracker.driver_of(run_id):
-            raise ConfigurationError(
-                f"run {run_id!r} is attended by {driver}, expected one that nobody attends; stop"
-                " that process first."
-            )
-        return spec
+@asynccontextmanager
+async def _reading(url: str, pool: str) -> AsyncIterator[tuple[Coordinator, RunReader]]:
+    async with await Coordinator.open(url) as coordinator:
+        await require_pool(coordinator, pool)
+        yield coordinator, RunReader(coordinator, pool)
 
 
-async def _cancel(url: str, pool: str, run_id: str) -> None:
-    async with _tracker_of(url, pool) as tracker:
-        if not await tracker.cancel(run_id):
-            raise await _unknown(tracker, pool, run_id)
+async def _look(reader: RunReader, pool: str, run_id: str) -> RunLook:
+    spec = await reader.spec(check_id("run", run_id))
+    look = None if spec is None else await reader.look(spec)
+    if look is None:
+        raise await _unknown(reader, pool, run_id)
+    return look
 
 
-async def _unknown(tracker: CompletionTracker, pool: str, run_id: str) -> ConfigurationError:
-    others = ", ".join(await tracker.runs()) or "none"
+async def _unknown(reader: RunReader, pool: str, run_id: str) -> ConfigurationError:
+    others = ", ".join(await reader.ids()) or "none"
     return ConfigurationError(
         f"pool {pool} has no run {run_id!r}, expected one of: {others}. A run is in its pool until"
         " its output is written or it is cancelled; see `forebay runs`."
     )
+
+
+def _with_output(spec: RunSpec, output: Path | None) -> RunSpec:
+    if output is None:
+        return spec
+    named = spec.workflow.output.model_copy(update={"path": str(output.absolute())})
+    return spec.model_copy(update={"workflow": spec.workflow.model_copy(update={"output": named})})
+
+
+def require_parts(look: RunLook, spec: RunSpec) -> None:
+    """Refuse to go on where row groups were written by another machine, whose files are not here.
+
+    Raises:
+        ConfigurationError: with the folder that is missing here.
+    """
+    from forebay.workers.runs.files import RunFiles
+
+    files = RunFiles(Path(spec.workflow.output.path), spec.run_id)
+    here = len(files.row_groups())
+    if here < look.written:
+        raise ConfigurationError(
+            f"run {spec.run_id!r} has written {look.written} row groups, of which {here} are here:"
+            f" {look.owner or 'its driver'} wrote them to {files.parts}; expected that folder on"
+            " this machine. Copy it here and name the output beside it with --output, or resume"
+            " the run there."
+        )
+
+
+def _facts(look: RunLook) -> dict[str, Any]:
+    models = sum_by_model(look.columns)
+    return {
+        "run_id": look.spec.run_id,
+        "workflow": look.spec.workflow.name,
+        "tenant": look.spec.tenant,
+        "owner": look.owner,
+        "driver": look.driver,
+        "state": look.state,
+        "problem": look.problem,
+        "records": look.spec.workflow.seed.records,
+        "done": look.done,
+        "dropped": look.dropped,
+        "row_groups_open": look.open,
+        "row_groups_unwritten": look.unwritten,
+        "age_seconds": None
+        if look.begun_at is None
+        else round(look.captured_at - look.begun_at, 3),
+        "calls": sum(use.calls for use in models.values()),
+        "input_tokens": sum(use.input_tokens for use in models.values()),
+        "output_tokens": sum(use.output_tokens for use in models.values()),
+        "cost": cost_of(look.spec.workflow, models),
+        "currency": look.spec.workflow.currency,
+    }
+
+
+def _lines_of(look: RunLook) -> list[str]:
+    """Return a run as lines: its name, its driver, its records, and what it has used."""
+    facts = _facts(look)
+    driver = look.owner or look.driver or "nobody"
+    cost = facts["cost"]
+    first = [
+        facts["run_id"],
+        f"workflow {facts['workflow']}",
+        f"tenant {facts['tenant']}",
+        f"{look.state}, driven by {driver}" if look.driver else f"{look.state}, last by {driver}",
+    ]
+    second = [
+        f"{look.done} done and {look.dropped} dropped of {facts['records']}",
+        f"row groups {look.open} open, {look.unwritten} unwritten",
+        "" if facts["age_seconds"] is None else f"age {duration(facts['age_seconds'])}",
+        f"{facts['calls']} calls",
+        f"{facts['input_tokens']:,} tokens in, {facts['output_tokens']:,} out",
+        "cost not known: models without prices"
+        if cost is None
+        else f"cost {cost:.4f} {facts['currency']}",
+        look.problem or "",
+    ]
+    return [*fitted(first), *fitted(second, first="    ")]

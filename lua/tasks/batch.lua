@@ -18,7 +18,7 @@
 --                        say kind task_id lease_id
 --                        configure policy reserve_after_us events max_losses [field value]...
 --                        run_submit run plan workflow; run_collect run; run_written run row_group; run_cancel run
---                        run_accept run; run_refuse run reason
+--                        run_accept run; run_refuse run reason; run_drive run owner; run_used run column json
 -- Reply
 --   JSON [now_us, next_wake_us, generation, results, notices]: a result per operation (accepted,
 --   known, refused, error, admitted, released, duplicate, stale_lease, unknown_lease, discarded, unknown,

@@ -10,8 +10,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from forebay.commands.driving import worker_command
+from forebay.cli import cli
+from forebay.commands.kept import worker_command
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.runs import RunProgress, RunSpec
 from forebay.contracts.tasks import TaskAdmissionError
@@ -197,3 +199,58 @@ def lines_until(running, text):
         assert line, f"it ended without saying {text!r}: {lines}"
         lines.append(line)
     return lines
+
+
+async def test_a_run_is_listed_watched_and_given_up_by_the_commands_that_name_it(folder, redis_url):
+    """A run without a worker, whose driver is killed."""
+    run_of(folder, text="{{ id }}")
+    words = ("flow.toml", "--url", redis_url)
+    running = start_forebay("run", *words, cwd=folder)
+    try:
+        said = await asyncio.to_thread(lines_until, running, "limited by")
+        assert said[-1] == "    limited by no worker: the pool has none that makes cells\n"
+        (run,) = await listed(redis_url)
+        assert run["owner"].endswith(f":{running.pid}")
+        assert (run["state"], run["workflow"], run["tenant"]) == ("running", "letters", "default")
+        assert (run["records"], run["done"], run["dropped"], run["calls"]) == (2, 0, 0, 0)
+        assert run["age_seconds"] >= 0
+        assert run["cost"] == 0
+        for command in (("resume", run["run_id"], "--url", redis_url), ("run", *words, "--fresh")):
+            refused = await called(*command)
+            assert "expected one that nobody attends; watch it" in str(refused.exception)
+    finally:
+        with running:
+            running.kill()
+    attached = start_forebay("attach", run["run_id"], "--url", redis_url, cwd=folder)
+    with attached:
+        assert run["run_id"] in (await asyncio.to_thread(attached.stdout.readline))
+        async with makes_cells(redis_url):
+            fresh = await asyncio.to_thread(forebay, "run", *words, "--fresh", cwd=folder)
+        assert fresh.returncode == 0, fresh.stderr
+        assert f"run {run['run_id']} is given up" in fresh.stderr
+        rest, _ = await asyncio.to_thread(attached.communicate, timeout=60)
+    assert rest.splitlines()[-1] == f"run {run['run_id']} is over"
+    assert await listed(redis_url) == []
+    again = await called("run", *words)
+    assert "holds 2 records of an earlier run" in str(again.exception)
+
+
+async def test_a_run_is_not_resumed_where_its_row_groups_are_not(folder, redis_url):
+    async with a_run_left_half_way(folder, redis_url):
+        await wait_until(lambda: list((folder / "out").glob("*/*.dropped.jsonl")))
+    (run,) = await listed(redis_url)
+    elsewhere = ("--output", str(folder / "elsewhere" / "o.jsonl"))
+    done = await called("resume", run["run_id"], *elsewhere, "--url", redis_url)
+    assert f"wrote them to {folder}/elsewhere" in str(done.exception)
+    assert "of which 0 are here" in str(done.exception)
+
+
+async def called(*words):
+    """Run a command of this process that neither drives nor waits."""
+    return await asyncio.to_thread(CliRunner().invoke, cli, words)
+
+
+async def listed(url):
+    done = await called("runs", "--json", "--url", url)
+    assert done.exit_code == 0, done.output
+    return [json.loads(line) for line in done.stdout.splitlines()]

@@ -123,7 +123,7 @@ def test_a_wrong_key_stops_the_run_after_twenty_cells_and_says_which(
 ) -> None:
     alpha, beta = keyed
     keys = {"ALPHA_KEY": KEY, "BETA_KEY": KEY} | {wrong: "wrong-key"}
-    done = forebay("run", "workflow.toml", cwd=tmp_path, environ=keys)
+    done = forebay("run", "workflow.toml", "--fresh", cwd=tmp_path, environ=keys)
 
     assert done.returncode == 4, done.stderr
     assert f"the first 20 finished cells of column '{column}' all failed" in done.stderr
@@ -143,7 +143,7 @@ def test_a_key_that_can_be_no_header_refuses_the_run_and_names_its_variable(
     keyed: tuple[MockProviderServer, MockProviderServer], tmp_path: Path
 ) -> None:
     keys = {"ALPHA_KEY": KEY, "BETA_KEY": "a key of words"}
-    done = forebay("run", "workflow.toml", cwd=tmp_path, environ=keys)
+    done = forebay("run", "workflow.toml", "--fresh", cwd=tmp_path, environ=keys)
     assert done.returncode == 1, done.stderr
     assert "provider 'beta' with the key in variable BETA_KEY cannot be called" in done.stderr
     assert "a key of words" not in done.stdout + done.stderr
@@ -235,7 +235,7 @@ async def test_a_killed_driver_with_a_server_of_its_own_is_followed_by_another_o
     await is_whole(tmp_path, provider, twice=UNDER_WAY)
 
 
-async def test_another_run_after_a_kill_is_another_run_and_names_the_one_that_is_not_over(
+async def test_the_same_command_after_a_kill_says_what_is_there_and_goes_on_where_it_is_told_to(
     provider: MockProviderServer, tmp_path: Path
 ) -> None:
     address = provider_address(provider)
@@ -249,9 +249,16 @@ async def test_another_run_after_a_kill_is_another_run_and_names_the_one_that_is
     await wait_until(lambda: provider.state.counters.in_flight == 0)
     before = provider.state.counters.ok
     again = await asyncio.to_thread(forebay, "run", WORKFLOW, cwd=tmp_path, environ=address)
-    assert again.returncode == 0, again.stderr
+    assert again.returncode == 1
     run_id = parts.name.removeprefix("support_triage.jsonl.").removesuffix(".parts")
-    assert f"run {run_id} of this output has not come to its end" in again.stderr
+    assert f"run {run_id} of this output is not over" in again.stderr
     assert f"forebay resume {run_id} --url embedded:///" in again.stderr
-    assert provider.state.counters.ok - before == NEEDED, "it carries on nothing of the other one"
+    assert "--resume to go on" in again.stderr
+    assert provider.state.counters.ok == before, "nothing is begun before a person has chosen"
     assert await asyncio.to_thread(lambda: sorted(parts.iterdir())) == kept
+    words = ("run", WORKFLOW, "--resume")
+    done = await asyncio.to_thread(forebay, *words, cwd=tmp_path, environ=address)
+    assert done.returncode == 0, done.stderr
+    await is_whole(tmp_path, provider, twice=UNDER_WAY)
+    done = await asyncio.to_thread(forebay, *words, cwd=tmp_path, environ=address)
+    assert (done.returncode, done.stdout.startswith("nothing is left to do")) == (0, True)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 from forebay.contracts.identity import ProviderModelKey, RequestDomain
 from forebay.contracts.quotas import QuotaBudget
+from forebay.contracts.run_use import ColumnUse
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.settings import RequestAdmissionConfig, RequestQuotas
 from forebay.contracts.tasks import RunCell
@@ -43,12 +45,16 @@ path = "seed.csv"
 class Tracker:
     def __init__(self, spec: RunSpec) -> None:
         self._spec = spec.model_dump_json()
+        self.used: list[ColumnUse] = []
 
     async def spec(self, _run_id: str) -> RunSpec:
         return RunSpec.model_validate_json(self._spec)
 
     async def accept(self, _run_id: str) -> bool:
         return True
+
+    def tell_use(self, _run_id: str, _column: int, take: Callable[[], ColumnUse]) -> None:
+        self.used.append(take())
 
 
 class Registering(FakeAdmission):

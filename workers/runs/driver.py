@@ -29,6 +29,7 @@ from forebay.coordinator.runs.scheduling import resolve_columns
 from forebay.coordinator.runs.tracker import CompletionTracker
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.workers.generators.registry import build_generator
+from forebay.workers.runs.cells import this_worker
 from forebay.workers.runs.files import RunFiles
 
 RECHECK_SECONDS = 1.0
@@ -112,6 +113,7 @@ class RunDriver:
             scheduling = resolve_columns(self._run, build_generator)
             if not await self._tracker.submit(self._run, scheduling):
                 self._on_disk = self._files.row_groups()  # as an earlier driver left them
+            await self._tracker.drive(self._run.run_id, this_worker())
             self._generation = self._generation_now()
             await self._write_until_ended()
             return await self._assemble()

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import httpx2
 from pydantic import SecretStr
@@ -13,7 +14,7 @@ from redis.exceptions import RedisError
 
 from forebay.contracts.errors import ConfigurationError, CoordinatorError
 from forebay.contracts.identity import RequestDomain, RequestGroupSpec, RequestResourceKey
-from forebay.contracts.outcomes import TokenUsage
+from forebay.contracts.outcomes import RequestOutcomeKind, TokenUsage
 from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
 from forebay.contracts.workflow import ModelSpec, ProviderSpec, WorkflowSettings
 from forebay.coordinator.requests.resolver import RequestResourceResolver
@@ -21,10 +22,14 @@ from forebay.workers.executor import ModelRequestExecutor
 from forebay.workers.generators.base import ChatAnswer, RecordRejected
 from forebay.workers.model_request import ModelRequest
 from forebay.workers.providers.answer_bodies import ANSWER_TOO_LONG
+from forebay.workers.providers.classification import DefaultClassifier
 from forebay.workers.providers.openai_answers import ProviderCompletion, ProviderHTTPError
 from forebay.workers.providers.openai_client import OpenAICompatibleClient
 from forebay.workers.providers.token_estimate import CharacterEstimator
 from forebay.workers.runs.cell_failures import ModelCallFailed
+from forebay.workers.runs.cell_use import CellUse, current_use
+
+_CLASSIFIER: Final = DefaultClassifier()
 
 
 class ProviderClients:
@@ -187,7 +192,22 @@ class WorkflowModels:
     ) -> ModelRequest[ProviderCompletion]:
         spec = model.spec
 
+        name = str(model.resource.provider_model)
+        use = current_use.get() or CellUse()
+
         async def call() -> ProviderCompletion:
+            use.note_call(name)
+            try:
+                answer = await ask()
+            except ProviderHTTPError as error:
+                outcome = _CLASSIFIER.classify_exception(error, now=time.time())
+                if outcome.kind is RequestOutcomeKind.RATE_LIMITED:
+                    use.note_refusal(name)
+                raise
+            use.note_usage(name, answer.usage or TokenUsage())
+            return answer
+
+        async def ask() -> ProviderCompletion:
             return await model.client.chat(
                 spec.model,
                 messages,

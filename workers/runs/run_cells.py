@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -12,6 +13,7 @@ from redis.exceptions import RedisError
 from forebay.contracts.errors import CoordinatorError, RunRefused
 from forebay.contracts.events import RuntimeCorrelation, current_correlation
 from forebay.contracts.identity import request_resource
+from forebay.contracts.run_use import ColumnUse
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.tasks import RunCell
 from forebay.coordinator.logs import Logger
@@ -21,6 +23,7 @@ from forebay.workers.executor import ModelRequestExecutor
 from forebay.workers.generators.base import RecordRejected, RowGroupGenerator
 from forebay.workers.runs.allowlist import Allowlist
 from forebay.workers.runs.cell_failures import ModelCallFailed, may_be_mended, reason_of
+from forebay.workers.runs.cell_use import CellUse, UseOfRuns, current_use
 from forebay.workers.runs.cells import CellsDeferred, CellsDropped, CellsMade, CellsOutcome
 from forebay.workers.runs.cooldowns import ImpatientLeases
 from forebay.workers.runs.prepared_runs import PreparedRun, PreparedRuns
@@ -58,11 +61,30 @@ class RunCells:
         self._leases = ImpatientLeases(requests, requests.pressure)
         self._executor = ModelRequestExecutor(self._leases)
         self._runs = PreparedRuns(tracker, requests, self._executor, environ, allowed)
+        self._use = UseOfRuns(tracker.tell_use)
         self._refused: dict[str, str] = {}
         self._told: set[tuple[str, int, str]] = set()
 
     async def make(self, cell: RunCell, job_try: int) -> CellsOutcome:
         """Make one task's cells and say how it went; only a cancellation is raised."""
+        use, began = CellUse(), time.monotonic()
+        token = current_use.set(use)
+        try:
+            outcome = await self._outcome(cell, job_try)
+        finally:
+            current_use.reset(token)
+        self._use.add(
+            cell,
+            ColumnUse(
+                retried=int(isinstance(outcome, CellsDeferred) and not outcome.gives_back_try),
+                waited=int(isinstance(outcome, CellsDeferred) and outcome.gives_back_try),
+                busy_seconds=time.monotonic() - began,
+                models=use.models,
+            ),
+        )
+        return outcome
+
+    async def _outcome(self, cell: RunCell, job_try: int) -> CellsOutcome:
         try:
             if cell.run_id in self._refused:
                 return await self._refuse(cell.run_id)

@@ -26,7 +26,7 @@ from forebay.workers.runs.skip_conditions import with_conditions
 from forebay.workers.runs.workflow_draft import Draft
 from forebay.workers.runs.workflow_places import Mistakes, Place, suggestion
 
-OF_ONE_WINDOW: Final = ("quotas", "tuning", "initial_limit")
+OF_ONE_WINDOW: Final = ("quotas", "tuning", "initial_limit", "input_price", "output_price")
 """Settings of a model that belong to its provider's model, so that aliases share them."""
 
 

@@ -99,6 +99,10 @@ function RUNS.finish(run, plan)
   for i = 1, #names do
     redis.call('HDEL', K.progress, run .. '\0' .. names[i])
   end
+  local used = USE.fields(plan)
+  for i = 1, #used do
+    redis.call('HDEL', K.progress, run .. '\0' .. used[i])
+  end
 end
 
 -- A row group's records are on disk: its cells go, and the next row group may come. The last one

@@ -4,6 +4,7 @@
 -- @include lib/shard/operations
 -- @include lib/tasks/leases
 -- @include lib/runs/row_groups
+-- @include lib/runs/use
 
 function RUNS.submit_cell(run, plan, index, number)
   local column = plan.columns[index]
@@ -186,6 +187,7 @@ function RUNS.complete_cells(task, from, to)
     end
   end
   RUNS.note_made(run, index)
+  USE.count_made(run, index, #records)
   for i = 1, #records do
     RUNS.advance_record(run, plan, index, records[i])
   end

@@ -33,7 +33,9 @@
 --   runs        hash    run id -> its plan as JSON; run id NUL workflow -> the workflow
 --   progress    hash    run NUL name -> count; NUL refused, refusals: why no worker makes it; NUL failed: cells
 --                       of a column that failed before one was made; NUL stopped: the column of which all did;
---                       NUL target: open row groups that an additive horizon allows; NUL held_back: why none is admitted
+--                       NUL target: open row groups that an additive horizon allows; NUL held_back: why none is admitted;
+--                       NUL begun, owner: its first driver's time, its last one's process; NUL made, used: of a
+--                       column, cells that are there, and what they have used as JSON
 --   cells       hash    run NUL record NUL column -> value as JSON; # columns done; ! why dropped
 --   row_groups  hash    run NUL row group -> records that are missing; NUL column -> its tasks; NUL column NUL
 --                       waits -> records that miss an input of that batch

@@ -1,0 +1,52 @@
+"""What a run has used, as the server keeps it: JSON, name -> numbers (``lua/lib/runs/use.lua``)."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+from forebay.contracts.run_use import ColumnUse, ModelUse
+
+_OF_COLUMN: Final = ""
+"""Name of a column's own numbers, beside those of its models."""
+
+
+def encode_use(use: ColumnUse) -> str:
+    """Return what is added to the use of a column."""
+    numbers: dict[str, list[float]] = {
+        _OF_COLUMN: [use.retried, use.waited, round(use.busy_seconds, 3)]
+    }
+    for name, model in use.models.items():
+        numbers[name] = [
+            model.calls,
+            model.input_tokens,
+            model.output_tokens,
+            model.rate_limited,
+        ]
+    return json.dumps(numbers, ensure_ascii=False, separators=(",", ":"))
+
+
+def decode_use(made: bytes | None, used: bytes | None) -> ColumnUse:
+    """Return the use of a column; pure.
+
+    Args:
+        made: cells that are there; None for none.
+        used: sums of what `encode_use` returned; None where nothing was told.
+    """
+    numbers: dict[str, list[Any]] = json.loads(used) if used else {}
+    retried, waited, busy_seconds = numbers.pop(_OF_COLUMN, (0, 0, 0.0))
+    return ColumnUse(
+        made=int(made or 0),
+        retried=int(retried),
+        waited=int(waited),
+        busy_seconds=float(busy_seconds),
+        models={
+            name: ModelUse(
+                calls=int(calls),
+                input_tokens=int(input_tokens),
+                output_tokens=int(output_tokens),
+                rate_limited=int(rate_limited),
+            )
+            for name, (calls, input_tokens, output_tokens, rate_limited) in numbers.items()
+        },
+    )

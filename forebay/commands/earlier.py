@@ -1,0 +1,89 @@
+"""What an earlier run has left at an output: it is told, gone on with, or given up, as asked."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from forebay.commands.kept import resume_command, url_of
+from forebay.commands.lines import say
+from forebay.commands.runs import cancel_if_unattended, unattended
+from forebay.contracts.errors import ConfigurationError
+from forebay.coordinator.runs.looking import RunLook
+from forebay.runtime import run_async, server_url
+from forebay.workers.runs.files import RunFiles
+
+
+def refuse_what_is_there(output: Path, unfinished: list[str], url: str, pool: str) -> None:
+    """Return where the output is free; else say what is there, and offer what can be done.
+
+    Args:
+        output: the file of the records.
+        unfinished: ids of runs that have left something beside it.
+        url: the server as the user said it.
+        pool: the task pool.
+
+    Raises:
+        ConfigurationError: a run of this output is not over, or the output has records.
+    """
+    for run_id in unfinished:
+        files = RunFiles(output, run_id)
+        written, dropped = files.count()
+        kept = " ".join(str(path) for path in (files.parts, files.server) if path.exists())
+        say(f"run {run_id} of this output is not over:", err=True)
+        say(f"  there:   {written} records written, {dropped} dropped", err=True)
+        say(f"  kept:    {kept}", err=True)
+        say(f"  go on:   {resume_command(run_id, url, pool, files)}", err=True)
+    if unfinished:
+        raise ConfigurationError(
+            f"{output} has {len(unfinished)} run{'s' if len(unfinished) > 1 else ''} that did not"
+            " come to an end, expected none; say --resume to go on and pay for no finished cell"
+            " twice, or --fresh to delete what is kept and begin anew."
+        )
+    if records := records_of(output):
+        raise ConfigurationError(
+            f"{output} holds {records} records of an earlier run, expected no output yet; say"
+            " --fresh to make them anew, or name another output.path."
+        )
+
+
+def records_of(output: Path) -> int:
+    """Return how many records a file holds; 0 where there is none."""
+    if not output.is_file():
+        return 0
+    with output.open("rb") as stream:
+        return sum(1 for _ in stream)
+
+
+def begun_run(output: Path, unfinished: list[str], url: str, pool: str) -> tuple[RunLook, str]:
+    """Return the one run that an output has begun, with its server.
+
+    Raises:
+        ConfigurationError: there are several, another process drives it, or its server does not
+            have it.
+        CoordinatorError: the server cannot be used.
+    """
+    if len(unfinished) > 1:
+        raise ConfigurationError(
+            f"{output} has {len(unfinished)} runs that are not over: {', '.join(unfinished)};"
+            " expected one; name it: forebay resume RUN."
+        )
+    where = url_of(url, RunFiles(output, unfinished[0]))
+    with server_url(where) as server:
+        return run_async(unattended(server, pool, unfinished[0])), where
+
+
+def give_up(output: Path, unfinished: list[str], url: str, pool: str) -> None:
+    """End runs of an output that nobody drives, and delete what they have left.
+
+    Raises:
+        ConfigurationError: a process drives one; nothing of that one is deleted.
+        CoordinatorError: the server cannot be used.
+    """
+    for run_id in unfinished:
+        files = RunFiles(output, run_id)
+        with server_url(url_of(url, files)) as server:
+            run_async(cancel_if_unattended(server, pool, run_id))
+        for folder in (files.parts, files.server):
+            shutil.rmtree(folder, ignore_errors=True)
+        say(f"run {run_id} is given up, and what it kept is deleted", err=True)

@@ -1,0 +1,65 @@
+"""What the cells of runs use in one worker process, told to the server with its other calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Final
+
+from forebay.contracts.outcomes import TokenUsage
+from forebay.contracts.run_use import ColumnUse, ModelUse
+from forebay.contracts.tasks import RunCell
+
+TellUse = Callable[[str, int, Callable[[], ColumnUse]], None]
+"""Tells what a column of a run has used: run, column from 1, and what gives its use when asked."""
+
+
+class CellUse:
+    """What one task uses, noted while its calls are made.
+
+    Attributes:
+        models: by ``provider/model``.
+    """
+
+    def __init__(self) -> None:
+        self.models: dict[str, ModelUse] = {}
+
+    def note_call(self, name: str) -> None:
+        """Note an attempt that is sent."""
+        self._add(name, ModelUse(calls=1))
+
+    def note_usage(self, name: str, usage: TokenUsage) -> None:
+        """Note the tokens of an answer."""
+        tokens = ModelUse(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
+        self._add(name, tokens)
+
+    def note_refusal(self, name: str) -> None:
+        """Note that a call was refused for want of capacity."""
+        self._add(name, ModelUse(rate_limited=1))
+
+    def _add(self, name: str, use: ModelUse) -> None:
+        self.models[name] = self.models.get(name, ModelUse()) + use
+
+
+current_use: Final[ContextVar[CellUse | None]] = ContextVar("forebay_cell_use", default=None)
+"""Of the task that is being made; also in the tasks of the event loop that it starts."""
+
+
+class UseOfRuns:
+    """Sums up what cells used until the next call of the server, one sum a run and column.
+
+    Args:
+        tell: tells a sum; `CompletionTracker.tell_use`.
+    """
+
+    def __init__(self, tell: TellUse) -> None:
+        self._tell = tell
+        self._sums: dict[tuple[str, int], ColumnUse] = {}
+
+    def add(self, cell: RunCell, use: ColumnUse) -> None:
+        """Add what a task of a run has used."""
+        key = (cell.run_id, cell.column_index)
+        before = self._sums.get(key)
+        self._sums[key] = use if before is None else before + use
+        if before is None:
+            self._tell(*key, lambda: self._sums.pop(key))
