@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import random
 import threading
 import time
 from collections.abc import Callable
@@ -35,7 +36,8 @@ MEMBERS_PER_SECOND: Final = 1000
 STOP_SECONDS: Final = 0.2
 """A heartbeat under way has this long to end by itself when the process leaves."""
 AGAIN_SECONDS: Final = 1.0
-"""Between two tries of what failed, unless a tenth of the TTL is shorter."""
+"""At most between two tries of what failed, unless a tenth of the TTL is shorter; drawn at random
+from half of it on, so that members that failed together do not come back at one instant."""
 
 log = Logger("forebay.membership")
 
@@ -135,7 +137,8 @@ class Heartbeat:
         for membership in list(self._memberships.values()):
             if membership.next_beat_at <= now and not self._stopped:
                 # First, so that no failure whatever leaves it due at once for ever.
-                again = min(AGAIN_SECONDS, membership.ttl_seconds / 10)
+                longest = min(AGAIN_SECONDS, membership.ttl_seconds / 10)
+                again = longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
                 membership.next_beat_at = boot_seconds() + again
                 self._beat_safely(membership)
 

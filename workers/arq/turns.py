@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -10,7 +12,7 @@ from redis.exceptions import RedisError, ResponseError
 from forebay.contracts.errors import CoordinatorUnavailable, ForebayError
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.logs import Logger
-from forebay.coordinator.supervision import Guard
+from forebay.coordinator.supervision import Guard, pause_seconds
 
 PARTS: Final = ("beats", "aborts", "aborts of waiting jobs", "hints")
 """The parts of a turn, as the log names them."""
@@ -30,6 +32,8 @@ class Turns:
     def __init__(self, coordinator: Coordinator, pool: str, guard: Guard) -> None:
         self._guard = guard
         self._refusals: dict[str, str] = {}
+        self._failures: Counter[str] = Counter()  # in a row, of parts to which the server was away
+        self._again_at: dict[str, float] = {}  # loop time before which such a part is left out
         self._client = coordinator.client
         self._states = {
             name: coordinator.availability.connection(name, pool=pool) for name in PARTS
@@ -39,6 +43,19 @@ class Turns:
     def is_away(self) -> bool:
         """Whether the server was away when one of the parts last asked it."""
         return any(state.is_lost for state in self._states.values())
+
+    async def do_unless_pausing(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Do one part, after a pause where the server was away from it when it was done last.
+
+        The pauses grow and are drawn at random, so that the workers of a fleet do not come back at
+        one instant.
+        """
+        loop = asyncio.get_running_loop()
+        if self._states[name].is_lost and loop.time() < self._again_at.get(name, 0.0):
+            return
+        await self.do(name, work)
+        self._failures[name] = self._failures[name] + 1 if self._states[name].is_lost else 0
+        self._again_at[name] = loop.time() + pause_seconds(self._failures[name])
 
     async def do(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
         """Do one part; what it raises is logged, and the next turn does it again."""

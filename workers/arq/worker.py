@@ -158,13 +158,13 @@ class ForebayWorker(ContainedWorker):
         if task is not None and task.cancelling():
             raise asyncio.CancelledError  # which Python 3.11 may have lost in a library's wait_for
         self._runs.begin()
-        await self._turns.do("beats", super().heart_beat)
+        await self._turns.do_unless_pausing("beats", super().heart_beat)
         if self.allow_abort_jobs:
-            await self._turns.do(
+            await self._turns.do_unless_pausing(
                 "aborts of waiting jobs",
                 lambda: self._unstarted.discard_aborted(self._runs.has),
             )
-        await self._turns.do("hints", self._hints.refresh)
+        await self._turns.do_unless_pausing("hints", self._hints.refresh)
 
     async def record_health(self) -> None:
         """Record as arq does, and for ``arq --check``; where that fails, again at the next beat."""
@@ -188,7 +188,7 @@ class ForebayWorker(ContainedWorker):
 
     async def _cancel_aborted_jobs(self) -> None:
         """Do as arq does, which looks before each beat."""
-        await self._turns.do("aborts", super()._cancel_aborted_jobs)
+        await self._turns.do_unless_pausing("aborts", super()._cancel_aborted_jobs)
         self.forget_cancelled()
 
     def note_cut_off(self) -> None:
