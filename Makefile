@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 CHECKS := lint types lua test test-slow
 
 .PHONY: help setup demo test test-slow check checks property-long chaos bench lint lint-imports types lua clean \
-	bench-peers e2e-providers e2e-sdks e2e-openai-1 e2e-openai-2 e2e-node e2e-processes shared-capacity reliability
+	bench-peers e2e-providers e2e-sdks e2e-provider-sdks e2e-openai-1 e2e-openai-2 e2e-node e2e-processes shared-capacity reliability
 .DEFAULT_GOAL := help
 
 help:
@@ -26,6 +26,7 @@ help:
 	@echo "make chaos [SEED=...]  ten minutes of runs, jobs and SDK callers under faults that a seed decides"
 	@echo "make e2e-providers  against LiteLLM, nginx and a provider with three hidden limits; 40 minutes"
 	@echo "make e2e-sdks       the transports below older SDKs, LiteLLM and pydantic-ai"
+	@echo "make e2e-provider-sdks  the SDKs of Google, Mistral, Cohere, Groq, Together, OpenAI and Anthropic"
 	@echo "make e2e-node       the proxy under the SDKs of Node (needs npm)"
 	@echo "make e2e-processes  the examples of docs/adopt.md: Celery, RQ, gunicorn and so on"
 	@echo "make clean  removes all that these made, the virtual environment too"
@@ -88,18 +89,23 @@ chaos: setup
 BELOW_SDKS := tests/contract/test_transports.py tests/contract/test_transport_failures.py
 TESTING := -e '.[embedded,httpx,mock,uvloop]' 'pytest>=8.3' 'pytest-asyncio>=1.0,<2' 'pytest-timeout>=2.3,<3' 'fakeredis[lua]>=2.26'
 # Two at a time, the longest first: installing waits for the index, and the tests wait for servers.
-# CI runs these; e2e-processes (docs/adopt.md) and e2e-node need minutes or npm, so they are run by hand.
+# CI runs these; e2e-provider-sdks installs for minutes, e2e-processes (docs/adopt.md) and e2e-node
+# need minutes or npm: these are run by hand.
 e2e-sdks: setup
 	@$(MAKE) --no-print-directory --jobs 2 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) \
 		e2e-openai-2 e2e-openai-1
 
 e2e-openai-1: $(VENV)/apart/openai-1
 	@$</bin/python -m pytest $(BELOW_SDKS) -k openai
+	@$</bin/python -m pytest tests/sdks/provider_calls.py
 
 # LiteLLM and pydantic-ai ask for openai 2, so that the three share an environment.
 e2e-openai-2: $(VENV)/apart/openai-2
 	@$</bin/python -m pytest $(BELOW_SDKS) -k openai
 	@$</bin/python -m pytest tests/sdks/litellm_calls.py tests/sdks/pydantic_ai_calls.py
+
+e2e-provider-sdks: setup $(VENV)/apart/provider-sdks
+	@$(VENV)/apart/provider-sdks/bin/python -m pytest tests/sdks/provider_calls.py
 
 e2e-node: setup $(VENV)/apart/node
 	@$(BIN)/python -m pytest tests/sdks/node_calls.py
@@ -112,7 +118,8 @@ $(VENV)/apart/openai-1: | $(VENV)/apart/openai-2
 
 $(VENV)/apart/litellm-proxy: PACKAGES = 'litellm[proxy]>=1.80,<2'
 $(VENV)/apart/processes: PACKAGES = $(TESTING) 'openai>=3,<4' 'celery>=5.5,<5.6' 'kombu>=5.5,<5.6' 'rq>=2,<3' 'dramatiq>=1.17' 'gevent>=24' 'eventlet>=0.37' 'gunicorn>=23' 'ipykernel>=6' requests aiohttp botocore
-$(VENV)/apart/openai-1: PACKAGES = $(TESTING) 'openai>=1.50,<2'
+$(VENV)/apart/openai-1: PACKAGES = $(TESTING) 'openai>=1.50,<2' 'groq>=1,<2'
+$(VENV)/apart/provider-sdks: PACKAGES = $(TESTING) 'openai>=3,<4' 'anthropic[bedrock,vertex]>=2,<3' 'google-genai>=3,<4' 'mistralai>=3,<4' 'cohere>=7,<8' 'groq>=1,<2' 'together>=3,<4'
 $(VENV)/apart/openai-2: PACKAGES = $(TESTING) 'openai>=2,<3' 'litellm>=1.80,<2' 'pydantic-ai-slim[openai]>=1,<3'
 # By the pip of the virtual environment, and uncompiled: a copy of pip takes six seconds to install, and
 # of thousands of modules the tests import some.

@@ -33,6 +33,13 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
 _OPEN_PATH = "/healthz"
+_PUBLISHED = "/v1/projects/{project}/locations/{location}/publishers/anthropic/models"
+_CLAUDE_PATHS = (
+    ("bedrock", "/model/{model}/invoke"),
+    ("vertex", _PUBLISHED + "/{model}:rawPredict"),
+    ("vertex", _PUBLISHED + "/{model}:streamRawPredict"),
+)
+"""Where other providers serve Claude, and whose dialect words their refusals."""
 
 
 def create_app(
@@ -60,20 +67,20 @@ def create_app(
     claude = Dialect(
         error_body=anthropic_api.error_body, budget_headers=anthropic_api.budget_headers
     )
+    chats = ModelEndpoint(provider, chat, understand_chat)
+    claudes = ModelEndpoint(
+        provider, messages, anthropic_api.understand_messages, claude, wording=None
+    )
     routes = [
-        Route(chat, ModelEndpoint(provider, chat, understand_chat), methods=["POST"]),
+        Route(chat, chats, methods=["POST"]),
         Route(
             embeddings,
             ModelEndpoint(provider, embeddings, understand_embeddings),
             methods=["POST"],
         ),
-        Route(
-            messages,
-            ModelEndpoint(
-                provider, messages, anthropic_api.understand_messages, claude, wording=None
-            ),
-            methods=["POST"],
-        ),
+        Route("/openai/v1/chat/completions", chats, methods=["POST"]),
+        Route(messages, claudes, methods=["POST"]),
+        Route("/anthropic/v1/messages", claudes, methods=["POST"]),
         *_deployments(provider),
         *_foreign_apis(provider),
         Route("/v1/models", _models, methods=["GET"]),
@@ -107,10 +114,11 @@ def _foreign_apis(provider: ProviderState) -> list[Route]:
     claude = Dialect(
         error_body=anthropic_api.error_body, budget_headers=anthropic_api.budget_headers
     )
-    path = "/model/{model}/invoke"
     messages = anthropic_api.understand_messages
-    invoke = ModelEndpoint(provider, path, messages, claude, wording="bedrock")
-    routes = [Route(path, invoke, methods=["POST"])]
+    routes = []
+    for name, path in _CLAUDE_PATHS:
+        endpoint = ModelEndpoint(provider, path, messages, claude, wording=name)
+        routes.append(Route(path, endpoint, methods=["POST"]))
     for name, path, understand in ROUTES:
         endpoint = ModelEndpoint(provider, path, understand, wording=name)
         routes.append(Route(path, endpoint, methods=["POST"]))

@@ -165,7 +165,9 @@ class ModelEndpoint:
             await send({"type": "http.response.body", "body": last_event})
 
     def _stream_dialect(self) -> str:
-        name = "anthropic" if self._wording is None else self._wording or self._state.truth.dialect
+        if self._dialect is not OPENAI:  # Claude's events are the same everywhere
+            return "anthropic"
+        name = self._wording or self._state.truth.dialect
         return name if name in OVERLOADS else "openai"
 
     def _budget_headers(self) -> Headers:

@@ -204,8 +204,8 @@ def understand_tgi(body: bytes, state: ProviderState) -> ModelCall:
 
 
 ROUTES: Final[tuple[tuple[str, str, Understand], ...]] = (
-    ("gemini", "/v1beta/models/{model}:generateContent", understand_gemini),
-    ("gemini", "/v1beta/models/{model}:streamGenerateContent", understand_gemini_stream),
+    ("gemini", "/{version}/models/{model}:generateContent", understand_gemini),
+    ("gemini", "/{version}/models/{model}:streamGenerateContent", understand_gemini_stream),
     ("bedrock", "/model/{model}/converse", understand_converse),
     ("cohere", "/v2/chat", understand_cohere),
     ("ollama", "/api/chat", understand_ollama),
