@@ -103,9 +103,9 @@ class Exchange(Passage):
 
     def answered(self, response: Any) -> None:
         """Take the status and headers of an answer, whose body is still to come."""
-        headers: Mapping[str, str] = response.headers
+        self._headers = response.headers
         self._status = status = response.status_code
-        self._headers = headers
+        headers = dict(response.headers.items())  # once: each look-up there goes through all
         try:
             readings = quota_readings(headers, time.time(), self._profile)
             if readings:

@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Final
 
 from forebay.contracts.checks import check_type, shown
@@ -30,6 +31,7 @@ UNNAMED_MODEL: Final = "unnamed"
 LIBRARIES: Final = ("httpx2", "httpx")
 
 _MOST_WARNED: Final = 1_000
+_MOST_KEPT: Final = 1_024
 _HARMLESS: Final = frozenset({"HEAD", "OPTIONS"})
 
 
@@ -92,7 +94,7 @@ class HttpResolver:
                     " 'gateway.example:8080' and the provider's name; correct it."
                 )
         self._providers = {host_name(host): name for host, name in (providers or {}).items()}
-        self._resources = RequestResourceResolver()
+        self._resource_of = lru_cache(_MOST_KEPT)(RequestResourceResolver().resolve)
         self._warned: set[str] = set()
 
     def __call__(self, view: RequestView) -> RequestResourceKey | None:
@@ -116,7 +118,7 @@ class HttpResolver:
         if named is None:
             named = host if profile is GENERIC or profile.named_by_host else profile.name
         model = _model_of(view, call, profile)
-        return self._resources.resolve(named, model, call.domain)
+        return self._resource_of(named, model, call.domain)
 
     def _unknown(self, view: RequestView, *, is_known: bool) -> Call | None:
         """Warn once of an unknown path or host; return its call, None if that needs no lease."""
@@ -164,7 +166,9 @@ def _model_of(view: RequestView, call: Call, profile: PreparedProfile) -> str:
 
 def _body_of(request: Any) -> Mapping[str, Any] | None:
     kind = request.headers.get("content-type", "")
-    return _form_fields(request) if "multipart/" in kind else _json_body(request)
+    if "multipart/" in kind:
+        return _form_fields(request)
+    return _json_body(request) if "json" in kind else None
 
 
 def _form_fields(request: Any) -> Mapping[str, Any] | None:
@@ -177,8 +181,6 @@ def _form_fields(request: Any) -> Mapping[str, Any] | None:
 
 
 def _json_body(request: Any) -> Mapping[str, Any] | None:
-    if "json" not in request.headers.get("content-type", ""):
-        return None
     try:
         body = json.loads(_sent_bytes(request))
     except (ValueError, RecursionError):

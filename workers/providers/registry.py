@@ -133,6 +133,7 @@ class _Calls:
 
 
 @lru_cache(_CACHED)
+@lru_cache(_CACHED)
 def host_name(host: str) -> str:
     """Return a host as windows are named by it, however a URL writes it.
 

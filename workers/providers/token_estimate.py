@@ -45,7 +45,7 @@ _ANSWERS: Final = _paths(GENERIC.body.answers)
 _NOT_READ: Final = frozenset({"type", "role", "id", "tool_call_id", "tool_use_id", "cache_control"})
 """Fields whose texts are not the model's to read, or cost next to nothing."""
 _LOW_DETAIL_TOKENS: Final = 85
-_HELD: Final = tuple(name for name in _PARTS if name.lower().endswith("data"))
+_HELD: Final = frozenset(name for name in _PARTS if name.lower().endswith("data"))
 """Parts that are known by the field that holds them, as Gemini names them."""
 
 
@@ -165,7 +165,7 @@ def _part_of(value: Mapping[Any, Any]) -> Part | None:
     """Return the kind of part that an object is, None for one of texts."""
     kind = value.get("type")
     part = _PARTS.get(kind) if isinstance(kind, str) else None
-    if part is not None or not any(name in value for name in _HELD):
+    if part is not None or _HELD.isdisjoint(value):
         return part
     return next(_PARTS[name] for name in _HELD if name in value)
 
