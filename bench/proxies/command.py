@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import tempfile
 from collections.abc import Sequence
@@ -36,8 +37,10 @@ PROGRAM: Final = Path(".venv/apart/litellm-proxy/bin/litellm")
 IN_FLIGHT: Final = 64
 LIMIT: Final = 8
 """Calls that the provider of the second part takes at once, and tells nobody of."""
-LATENCY_SECONDS: Final = 0.25
+LATENCY_SECONDS: Final = 1.0
+"""So long that a proxy's own time is a small part: what is measured is the use of the limit."""
 CALLERS: Final = 24
+SIDES_AT_LIMIT: Final = ("told", "forebay", "litellm", "litellm-told")
 
 _KEYS: Final = [
     ProviderModelKey(provider_name=name, model_id=MODEL) for name in (PROVIDER, LIMITED)
@@ -51,18 +54,20 @@ class Inputs:
     Attributes:
         rounds: how often each side has its turn.
         seconds: the counted time of a turn.
-        limit_seconds: of a turn at the limit.
+        limit_rounds: how often all sides meet the limit.
+        limit_seconds: the counted time at the limit.
         settled_seconds: before it, in which a window finds the limit.
     """
 
     rounds: int = 5
     seconds: float = 3.0
-    limit_seconds: float = 20.0
+    limit_rounds: int = 3
+    limit_seconds: float = 40.0
     settled_seconds: float = 20.0
 
 
 FULL: Final = Inputs()
-SMOKE: Final = Inputs(rounds=1, seconds=0.3, limit_seconds=0.5, settled_seconds=0.5)
+SMOKE: Final = Inputs(rounds=1, seconds=0.3, limit_rounds=1, limit_seconds=1.5, settled_seconds=1.5)
 
 
 @click.command("proxy")
@@ -86,8 +91,9 @@ def proxy(rounds: int, smoke: bool, program: Path, out: Path) -> None:
     """Measure what each proxy adds to a call, how many calls a core carries, and a limit.
 
     First against a provider that answers at once: added latency with one call in flight, calls per
-    second of the proxy's own CPU with 64. Then against one that takes 8 calls at once and tells
-    nobody: calls that succeed, relative to 8 callers that know the limit, and refused calls.
+    second of the proxy's own CPU with 64. Then against providers that take 8 calls at once and tell
+    nobody, all sides at the same time, each at a provider of its own: calls that succeed, relative
+    to 8 callers that know the limit and call directly, and refused calls.
     """
     try:
         find_litellm(program)
@@ -106,18 +112,16 @@ def proxy(rounds: int, smoke: bool, program: Path, out: Path) -> None:
 def _run(inputs: Inputs, folder: Path, redis_url: str, program: Path) -> Outcome:
     has_litellm = program != Path()
     said = lambda line: click.echo(line, err=True)  # noqa: E731
-    options = ("--concurrency", str(LIMIT), "--latency", str(LATENCY_SECONDS))
-    with (
-        Fleet(1, provide) as provider,
-        mock_provider(folder, *options) as base_url,
-        contextlib.ExitStack() as started,
-    ):
+    with Fleet(1, provide) as provider, contextlib.ExitStack() as started:
         (port,) = provider.ask({0: "port"})
-        ports = Ports(at_once=port, limited=int(base_url.rpartition(":")[2].partition("/")[0]))
+        ports = Ports(
+            at_once=port,
+            limited={name: _limited_port(started, folder / name) for name in SIDES_AT_LIMIT},
+        )
         own = started.enter_context(forebay(folder, ports, redis_url))
         sides = [Side(name="direct", port=port, process_id=None), own]
         limited = [
-            Side(name="told", port=ports.limited, process_id=None),
+            Side(name="told", port=ports.limited["told"], process_id=None),
             replace(own, path=f"/{LIMITED}"),
         ]
         if has_litellm:
@@ -126,7 +130,7 @@ def _run(inputs: Inputs, folder: Path, redis_url: str, program: Path) -> Outcome
             limited.append(replace(theirs, model=LIMITED))
             limited.append(replace(theirs, name="litellm-told", model=TOLD))
         calls = repeat("calls", inputs.rounds, lambda n: _calls(sides, inputs, n), said)
-        limits = repeat("limit", 1, lambda n: _limits(limited, inputs, n), said)
+        limits = repeat("limit", inputs.limit_rounds, lambda _: _limits(limited, inputs), said)
     iterations = [*calls, *limits]
     return Outcome(
         inputs=asdict(inputs) | {"in_flight": IN_FLIGHT, "limit": LIMIT, "callers": CALLERS},
@@ -136,12 +140,20 @@ def _run(inputs: Inputs, folder: Path, redis_url: str, program: Path) -> Outcome
     )
 
 
+def _limited_port(started: contextlib.ExitStack, folder: Path) -> int:
+    """Start a provider that refuses above the limit; return its port."""
+    folder.mkdir()
+    options = ("--concurrency", str(LIMIT), "--latency", str(LATENCY_SECONDS))
+    base_url = started.enter_context(mock_provider(folder, *options))
+    return int(base_url.rpartition(":")[2].partition("/")[0])
+
+
 def _calls(sides: Sequence[Side], inputs: Inputs, number: int) -> dict[str, float]:
     """Give each side its turn with one call in flight, and with many."""
     found: dict[str, float] = {}
     for side in rotated(sides, number):
         alone, many = (
-            _turn(side, count, inputs.seconds, inputs.seconds / 3) for count in (1, IN_FLIGHT)
+            _turns([side], count, inputs.seconds, inputs.seconds / 3)[0] for count in (1, IN_FLIGHT)
         )
         if alone.latencies:
             found[f"{side.name}.p50_ms"] = median(alone.latencies) * 1e3
@@ -157,28 +169,40 @@ def _calls(sides: Sequence[Side], inputs: Inputs, number: int) -> dict[str, floa
     return found
 
 
-def _limits(sides: Sequence[Side], inputs: Inputs, _number: int) -> dict[str, float]:
-    """Give each side its turn at a provider that refuses above its limit.
+def _limits(sides: Sequence[Side], inputs: Inputs) -> dict[str, float]:
+    """Let all sides meet their limits at the same time, so that the machine's moods meet all.
 
-    The first side calls it directly with as many callers as it takes: what it gets is the limit.
+    The first side calls directly, with as many callers as its provider takes: it is told.
     """
     found: dict[str, float] = {}
-    limit = 0
-    for side in sides:
-        callers = CALLERS if side.process_id is not None else LIMIT
-        turn = _turn(side, callers, inputs.limit_seconds, inputs.settled_seconds)
-        limit = limit or max(1, turn.statuses[200])
+    turns = _turns(sides, CALLERS, inputs.limit_seconds, inputs.settled_seconds)
+    limit = max(1, turns[0].statuses[200])
+    for side, turn in zip(sides, turns, strict=True):
         found[f"{side.name}.calls_at_limit_per_second"] = turn.statuses[200] / inputs.limit_seconds
         found[f"{side.name}.share_of_limit"] = turn.statuses[200] / limit
         found[f"{side.name}.refused"] = 1 - turn.statuses[200] / max(1, turn.statuses.total())
     return found
 
 
-def _turn(side: Side, in_flight: int, seconds: float, warm_up_seconds: float) -> Turn:
-    with new_runner() as runner:
-        return runner.run(
-            take_turn(side, in_flight=in_flight, seconds=seconds, warm_up_seconds=warm_up_seconds)
+def _turns(
+    sides: Sequence[Side], callers: int, seconds: float, warm_up_seconds: float
+) -> list[Turn]:
+    """Let sides take their turns at the same time; one that is told has as many as the limit."""
+
+    async def take_all() -> list[Turn]:
+        turns = (
+            take_turn(
+                side,
+                in_flight=LIMIT if side.name == "told" else callers,
+                seconds=seconds,
+                warm_up_seconds=warm_up_seconds,
+            )
+            for side in sides
         )
+        return list(await asyncio.gather(*turns))
+
+    with new_runner() as runner:
+        return runner.run(take_all())
 
 
 def _figures(iterations: Iterations, *, has_litellm: bool) -> list[Figure]:
@@ -229,7 +253,7 @@ def _figures(iterations: Iterations, *, has_litellm: bool) -> list[Figure]:
 
 def _beside(iterations: Iterations, name: str) -> str:
     return " / ".join(
-        f"{side} {middle(iterations, f'{side}.{name}', '')}" for side in ("litellm", "litellm-told")
+        f"{side} {middle(iterations, f'{side}.{name}', '')}" for side in SIDES_AT_LIMIT[2:]
     )
 
 

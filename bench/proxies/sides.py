@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -27,10 +27,10 @@ model_list:
   - model_name: {model}
     litellm_params: {{model: openai/{model}, api_base: "{at_once}", api_key: any}}
   - model_name: {limited}
-    litellm_params: {{model: openai/{model}, api_base: "{refuses}", api_key: any}}
+    litellm_params: {{model: openai/{model}, api_base: "{unknown}", api_key: any}}
   - model_name: {told}
     litellm_params:
-      {{model: openai/{model}, api_base: "{refuses}", api_key: any, max_parallel_requests: {limit}}}
+      {{model: openai/{model}, api_base: "{known}", api_key: any, max_parallel_requests: {limit}}}
 router_settings:
   # a call that is refused is the client's to make again, on every side
   num_retries: 0
@@ -42,10 +42,15 @@ general_settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """Where the providers listen: the one that answers at once, and the one that refuses."""
+    """Where the providers listen.
+
+    Attributes:
+        at_once: the one that answers at once.
+        limited: those that refuse above their limit, by the name of the side that calls each.
+    """
 
     at_once: int
-    limited: int
+    limited: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,12 +94,12 @@ def _stat_of(path: Path) -> tuple[int, int, int] | None:
 
 @contextlib.contextmanager
 def forebay(folder: Path, ports: Ports, redis_url: str) -> Iterator[Side]:
-    """Run ``forebay proxy`` in front of both providers; yield its side at the first."""
+    """Run ``forebay proxy`` in front of two providers; yield its side at the first."""
     port = free_port()
     command = [
         *(sys.executable, "-m", "forebay", "proxy", "--port", str(port), "--url", redis_url),
         *("--upstream", f"{PROVIDER}=http://127.0.0.1:{ports.at_once}"),
-        *("--upstream", f"{LIMITED}=http://127.0.0.1:{ports.limited}"),
+        *("--upstream", f"{LIMITED}=http://127.0.0.1:{ports.limited['forebay']}"),
     ]
     output = folder / "forebay.out"
     with child(command, output, PYTHONPATH=str(_ROOT)) as process_id:
@@ -104,7 +109,7 @@ def forebay(folder: Path, ports: Ports, redis_url: str) -> Iterator[Side]:
 
 @contextlib.contextmanager
 def litellm(folder: Path, ports: Ports, program: Path, limit: int) -> Iterator[Side]:
-    """Run LiteLLM's proxy in front of both providers; yield its side at the first.
+    """Run LiteLLM's proxy in front of three providers; yield its side at the first.
 
     Args:
         folder: for its files.
@@ -121,7 +126,8 @@ def litellm(folder: Path, ports: Ports, program: Path, limit: int) -> Iterator[S
             told=TOLD,
             limit=limit,
             at_once=f"http://127.0.0.1:{ports.at_once}/v1",
-            refuses=f"http://127.0.0.1:{ports.limited}/v1",
+            unknown=f"http://127.0.0.1:{ports.limited['litellm']}/v1",
+            known=f"http://127.0.0.1:{ports.limited['litellm-told']}/v1",
             key=KEY,
         )
     )
