@@ -33,6 +33,8 @@ COMMANDS: Final = {
     "drain": "forebay.commands.pool_state:drain_command",
     "mock-provider": "forebay.commands.mock_provider:mock_provider_command",
     "pause": "forebay.commands.pool_state:pause_command",
+    "plan": "forebay.commands.plan:plan_command",
+    "preview": "forebay.commands.preview:preview_command",
     "proxy": "forebay.commands.proxy:proxy_command",
     "reset": "forebay.commands.reset:reset_command",
     "resume": "forebay.commands.runs:resume_command",

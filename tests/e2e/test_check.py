@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 from click.testing import CliRunner
 
 from forebay.commands.check import check_command
+from forebay.commands.plan import plan_command
+from forebay.commands.preview import preview_command
 from forebay.mock_provider.server import MockProviderServer
 from forebay.mock_provider.truth import ProviderTruth
 from tests.support_runs import WORKFLOW, forebay, provider_address
@@ -52,3 +55,34 @@ def test_a_health_check_says_of_each_model_whether_it_answers(
     assert done.exit_code == 1
     refused = f"  local/mock-large {address} of local/mock-large refused the connection"
     assert done.output.splitlines()[-1] == refused
+
+
+def test_a_preview_shows_prompts_and_answers_and_a_plan_what_they_would_cost(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(WORKFLOW.parent / "messages.csv", tmp_path)
+    prices = "temperature = 0.3\ninput_price = 1.0\noutput_price = 2.0"
+    flow = tmp_path / "flow.toml"
+    flow.write_text(WORKFLOW.read_text().replace("temperature = 0.3", prices))
+    monkeypatch.chdir(tmp_path)
+    with MockProviderServer(ProviderTruth(), seed=7) as provider:
+        for name, value in provider_address(provider).items():
+            monkeypatch.setenv(name, value)
+        words = [str(flow), "--url", redis_url]
+        shown = CliRunner().invoke(preview_command, [*words, "--records", "2"])
+        assert shown.exit_code == 0, shown.output
+        assert provider.state.counters.ok == 4
+        lines = shown.output.splitlines()
+        assert [line for line in lines if line.startswith("record ")] == ["record 0", "record 1"]
+        assert "  summary: call of writer" in lines
+        assert any(line.startswith("    answer    ") for line in lines)
+        assert max(map(len, lines)) <= 80
+        planned = CliRunner().invoke(plan_command, [*words, "--sample", "2", "--json"])
+        assert planned.exit_code == 0, planned.output
+        expected = json.loads(planned.output)["expected"]
+        assert expected["calls"]["value"] == 480
+        assert expected["cost"]["value"] > 0
+    failing = CliRunner().invoke(preview_command, [*words, "--records", "1"])
+    assert failing.exit_code == 3
+    assert "summary: would be dropped: " in failing.output
+    assert not (tmp_path / "out").exists()

@@ -18,7 +18,6 @@ from forebay.contracts.workflow import (
     ProviderSpec,
     SeedFile,
     Workflow,
-    WorkflowSpec,
 )
 from forebay.contracts.workflow_columns import SeedColumn
 from forebay.workers.generators.seed_file import describe_seed
@@ -74,7 +73,7 @@ def _resolved(
     index, column = found
     resolved = column.model_copy(update={"path": seed.path})
     columns[index] = columns[index].model_copy(update={"spec": resolved})
-    names = (name for name in WorkflowSpec.model_fields if name != "columns")
+    names = draft.spec.model_fields_set - {"columns"}  # what the file leaves out stays unset
     return Workflow(
         **{name: getattr(draft.spec, name) for name in names} | {"output": output},
         columns=tuple(columns),
