@@ -11,6 +11,7 @@ from typing import Any, ParamSpec, Self, TypeVar, cast
 
 from forebay.contracts.checks import check_type, shown
 from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import RequestGroupSpec, RequestResourceKey
 from forebay.contracts.outcomes import (
     SUCCESS,
     ClassifyException,
@@ -176,15 +177,21 @@ class RequestAttempt:
 
 def limited(
     attempt: Callable[[RequestAdmissionItem], RequestAttempt],
-    item: RequestAdmissionItem,
+    resource: RequestResourceKey,
     *,
+    group: RequestGroupSpec | None = None,
+    queue_wait_timeout_seconds: float | None = None,
+    cost: int | None = None,
     takes_async: bool = True,
 ) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Return a decorator that runs each call as an attempt of its own.
 
     Args:
         attempt: makes the attempt; async functions enter it with ``async with``, others ``with``.
-        item: what each call asks, under a fresh attempt id.
+        resource: what the calls need a lease of.
+        group: who asks.
+        queue_wait_timeout_seconds: longest wait of each call.
+        cost: estimated tokens of each call.
         takes_async: whether an event loop is there that could run async functions.
 
     Raises:
@@ -192,6 +199,12 @@ def limited(
             run, or a generator function. Its lease would be held between the caller's steps, so
             where it begins and ends is for the generator to say.
     """
+    item = RequestAdmissionItem(
+        resource=resource,
+        group=group or RequestGroupSpec(),
+        queue_wait_timeout_seconds=queue_wait_timeout_seconds,
+        cost=cost,
+    )
 
     def fresh() -> RequestAttempt:
         return attempt(replace(item, attempt_id=new_attempt_id()))

@@ -103,10 +103,11 @@ class BlockingRequestAdmissionController:
         cost: int | None = None,
     ) -> Callable[[Callable[P, R]], Callable[P, R]]:
         """Decorate a function, not an async one: `AdaptiveRequestAdmissionController.limited`."""
-        item = RequestAdmissionItem(
-            resource=resource,
-            group=group or RequestGroupSpec(),
+        return limited(
+            self.attempt,
+            resource,
+            group=group,
             queue_wait_timeout_seconds=queue_wait_timeout_seconds,
             cost=cost,
+            takes_async=False,
         )
-        return limited(self.attempt, item, takes_async=False)

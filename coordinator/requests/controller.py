@@ -228,13 +228,13 @@ class AdaptiveRequestAdmissionController:
             queue_wait_timeout_seconds: longest wait of each call.
             cost: estimated tokens of each call, for quotas.
         """
-        item = RequestAdmissionItem(
-            resource=resource,
-            group=group or RequestGroupSpec(),
+        return limited(
+            self.attempt,
+            resource,
+            group=group,
             queue_wait_timeout_seconds=queue_wait_timeout_seconds,
             cost=cost,
         )
-        return limited(self.attempt, item)
 
     def return_unused(self, decision: RequestAdmissionDecision) -> None:
         """Give back, as ``local_cancelled``, what was granted to a caller who is gone."""

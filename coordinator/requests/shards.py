@@ -16,7 +16,7 @@ from forebay.coordinator.keys import encode, request_shard
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.held_leases import LeaseLost
 from forebay.coordinator.requests.shard import RequestShard
-from forebay.coordinator.server.patience import with_patience
+from forebay.coordinator.server.retrying import retry_while_away
 from forebay.coordinator.supervision import Guard
 
 LEFT_BEFORE: Final = ReleaseResult(
@@ -69,7 +69,7 @@ class RequestShards(dict[ProviderModelKey, RequestShard]):
             CoordinatorError: the server could not be used.
         """
         keys = request_shard(provider_model)
-        return provider_model in self or await with_patience(
+        return provider_model in self or await retry_while_away(
             self._server.settings,
             lambda: self._server.is_registered(keys),
             lambda: self.is_closed,

@@ -11,7 +11,7 @@ from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.requests.rechecks import SHORTEST_WAKE_SECONDS
 from forebay.coordinator.requests.registering import Register, Sweep, Swept
 from forebay.coordinator.server.membership import Membership
-from forebay.coordinator.server.patience import with_patience
+from forebay.coordinator.server.retrying import retry_while_away
 from forebay.coordinator.shard.operation import OnOutcome, Outcome
 from forebay.coordinator.shard.session import Session
 from forebay.coordinator.supervision import Guard
@@ -63,7 +63,7 @@ class Upkeep:
                 on_sent()
             return registering
 
-        static_cap = await with_patience(self._settings, ask, lambda: self._session.is_closed)
+        static_cap = await retry_while_away(self._settings, ask, lambda: self._session.is_closed)
         self.registrations[operation.alias] = operation
         return static_cap
 

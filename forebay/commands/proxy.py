@@ -40,6 +40,12 @@ _MEGABYTE = 1_000_000
     help="Port to listen on; 0 takes a free one.",
 )
 @click.option(
+    "--token",
+    envvar="FOREBAY_PROXY_TOKEN",
+    show_envvar=True,
+    help="Secret that clients must send in the header x-forebay-token.",
+)
+@click.option(
     "--max-parallel-requests",
     type=click.IntRange(1, 1_000_000_000),
     default=256,
@@ -76,24 +82,18 @@ _MEGABYTE = 1_000_000
     show_default=True,
     help="Seconds in which calls may end on SIGTERM.",
 )
-@click.option(
-    "--token",
-    envvar="FOREBAY_PROXY_TOKEN",
-    show_envvar=True,
-    help="Secret that clients must send in the header x-forebay-token.",
-)
 def proxy_command(
     *,
     url: str,
     upstreams: tuple[str, ...],
     host: str,
     port: int,
+    token: str | None,
     max_parallel_requests: int,
     queue_timeout: float,
     on_unavailable: Literal["fail", "wait", "local_share"],
     max_body_mb: int,
     grace: int,
-    token: str | None,
 ) -> None:
     """Pass calls on to model providers, each under a lease of the fleet.
 

@@ -15,10 +15,10 @@ from forebay.contracts.requests import RequestAdmissionItem, new_attempt_id
 from forebay.coordinator.logs import Logger
 from forebay.transports.admission import AsyncAdmission, LoopOwner, keep_untouched
 from forebay.transports.blocking_admission import BlockingAdmission
-from forebay.transports.exchange import Exchange
+from forebay.transports.exchange import LeasedExchange
 from forebay.transports.groups import current_group
 from forebay.transports.identity import profile_for, view_of
-from forebay.transports.lanes import Lanes, Passage
+from forebay.transports.lanes import Exchange, Lanes
 from forebay.transports.queueing import wait_observer_of
 from forebay.transports.refusals import read_ahead, read_ahead_blocking
 from forebay.transports.rules import Rules
@@ -111,10 +111,10 @@ class AsyncAdmitted:
         if (unused := self._lanes.unused()) is not None:
             await unused.aclose()
         if asked is None:
-            return await self._send(Passage(), request)
+            return await self._send(Exchange(), request)
         item, profile = asked
         controller = await self._admission.ready(item.resource.provider_model)
-        exchange = Exchange(controller, item, self._asking.rules, profile)
+        exchange = LeasedExchange(controller, item, self._asking.rules, profile)
         observer = wait_observer_of(request)
         observer.begin(item.resource)
         try:
@@ -123,24 +123,24 @@ class AsyncAdmitted:
             observer.end()
         return await self._send(exchange, request)
 
-    async def _send(self, passage: Passage, request: Any) -> Any:
+    async def _send(self, exchange: Exchange, request: Any) -> Any:
         try:
-            lane = passage.before_sending(self._lanes)
+            lane = exchange.before_sending(self._lanes)
             response = await lane.handle_async_request(request)
-            passage.answered(response)
+            exchange.answered(response)
         except BaseException as error:
-            passage.failed(error)
-            passage.closed()
+            exchange.failed(error)
+            exchange.closed()
             raise
         if response.is_closed:  # made in memory
-            passage.closed()
+            exchange.closed()
         else:
-            passage.opened()
-            response.stream = self.body_class(response.stream, passage)
-            if passage.needs_body:
+            exchange.opened()
+            response.stream = self.body_class(response.stream, exchange)
+            if exchange.needs_body:
                 # What passes was noted below, so that nothing is noted above.
-                response.stream = self.body_class(await read_ahead(response.stream), Passage())
-        passage.advise(response)
+                response.stream = self.body_class(await read_ahead(response.stream), Exchange())
+        exchange.advise(response)
         return response
 
     def handle_request(self, request: Any) -> Any:  # noqa: ARG002
@@ -190,31 +190,31 @@ class BlockingAdmitted:
         if (unused := self._lanes.unused()) is not None:
             unused.close()
         if asked is None:
-            return self._send(Passage(), request)
+            return self._send(Exchange(), request)
         item, profile = asked
         controller = self._admission.ready(item.resource.provider_model)
-        exchange = Exchange(controller, item, self._asking.rules, profile)
+        exchange = LeasedExchange(controller, item, self._asking.rules, profile)
         self._admission.enter(exchange.attempt, controller.caller)
         return self._send(exchange, request)
 
-    def _send(self, passage: Passage, request: Any) -> Any:
+    def _send(self, exchange: Exchange, request: Any) -> Any:
         try:
-            lane = passage.before_sending(self._lanes)
+            lane = exchange.before_sending(self._lanes)
             response = lane.handle_request(request)
-            passage.answered(response)
+            exchange.answered(response)
         except BaseException as error:
-            passage.failed(error)
-            passage.closed()
+            exchange.failed(error)
+            exchange.closed()
             raise
         if response.is_closed:  # made in memory
-            passage.closed()
+            exchange.closed()
         else:
-            passage.opened()
-            response.stream = self.body_class(response.stream, passage, self._dropped)
-            if passage.needs_body:
+            exchange.opened()
+            response.stream = self.body_class(response.stream, exchange, self._dropped)
+            if exchange.needs_body:
                 ahead = read_ahead_blocking(response.stream)
-                response.stream = self.body_class(ahead, Passage(), self._dropped)
-        passage.advise(response)
+                response.stream = self.body_class(ahead, Exchange(), self._dropped)
+        exchange.advise(response)
         return response
 
     async def handle_async_request(self, request: Any) -> Any:  # noqa: ARG002

@@ -15,7 +15,7 @@ from forebay.contracts.requests import RequestAdmissionItem
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.classifying import classified, outcome_of
 from forebay.transports.arguments import Controller
-from forebay.transports.lanes import Lanes, Passage
+from forebay.transports.lanes import Exchange, Lanes
 from forebay.transports.rules import Rules
 from forebay.transports.waits import OPEN_BODIES
 from forebay.workers.providers.answer_bodies import AnswerReader
@@ -35,8 +35,8 @@ _SENT_AGAIN: Final = frozenset({408, 409, 429, *range(500, 600)})
 _UNKNOWN: Final = RequestReleaseOutcome(kind=RequestOutcomeKind.UNEXPECTED_EXCEPTION)
 
 
-class Exchange(Passage):
-    """One attempt: a lease, a request, an answer whose bytes are watched as they pass.
+class LeasedExchange(Exchange):
+    """One exchange under a lease, whose answer's bytes are watched as they pass.
 
     Whatever happens to it, its lease is given back exactly once. None of its methods blocks, none
     but `before_sending` raises, and all may be called from any thread.

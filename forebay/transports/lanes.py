@@ -142,10 +142,10 @@ class ManyLanes:
             return closing
 
 
-class Passage:
-    """A request's way through a lane, from before it is sent until its answer's body is closed.
+class Exchange:
+    """One request and its answer on a lane, from before it is sent until the body is closed.
 
-    This one is nobody's lease: of requests that need none. All may be called from any thread.
+    This class is for requests without a lease. Any thread may call its methods.
     """
 
     __slots__ = ("_lane_held",)

@@ -216,9 +216,8 @@ async def test_block_on_another_loop_is_refused_before_it_acquires() -> None:
 
 async def test_each_call_of_a_decorated_function_is_an_attempt_of_its_own() -> None:
     recorder = Recorder()
-    item = RequestAdmissionItem(resource=CHAT, queue_wait_timeout_seconds=2.0, cost=7)
 
-    @limited(recorder.attempt, item)
+    @limited(recorder.attempt, CHAT, queue_wait_timeout_seconds=2.0, cost=7)
     async def ask(prompt: str, *, times: int = 1) -> str:
         """Ask."""
         return prompt * times
@@ -226,7 +225,7 @@ async def test_each_call_of_a_decorated_function_is_an_attempt_of_its_own() -> N
     assert await ask("a", times=2) == "aa"
     assert await ask("b") == "b"
     first, second = recorder.acquired
-    assert len({item.attempt_id, first.attempt_id, second.attempt_id}) == 3
+    assert first.attempt_id != second.attempt_id
     assert (first.queue_wait_timeout_seconds, first.cost) == (2.0, 7)
     assert (ask.__name__, ask.__doc__) == ("ask", "Ask.")
     assert inspect.iscoroutinefunction(ask)
@@ -236,7 +235,7 @@ async def test_each_call_of_a_decorated_function_is_an_attempt_of_its_own() -> N
 async def test_decorated_plain_function_runs_in_a_thread() -> None:
     recorder = Recorder()
 
-    @limited(recorder.attempt, RequestAdmissionItem(resource=CHAT))
+    @limited(recorder.attempt, CHAT)
     def ask(prompt: str) -> str:
         if not prompt:
             raise TimeoutError
@@ -259,14 +258,12 @@ async def test_object_with_an_async_call_is_decorated_as_an_async_function() -> 
             assert recorder.released == []
             return prompt
 
-    assert (
-        await limited(recorder.attempt, RequestAdmissionItem(resource=CHAT))(Client())("a") == "a"
-    )
+    assert await limited(recorder.attempt, CHAT)(Client())("a") == "a"
     assert recorder.outcomes == [SUCCESS]
 
 
 async def test_generator_functions_are_refused_when_decorated() -> None:
-    decorate: Any = limited(Recorder().attempt, RequestAdmissionItem(resource=CHAT))
+    decorate: Any = limited(Recorder().attempt, CHAT)
 
     def stream() -> Iterator[int]:
         yield 1

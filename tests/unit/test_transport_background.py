@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from forebay.coordinator.requests.threads import LoopCaller
 from forebay.transports import streams, waits
-from forebay.transports.lanes import Passage
+from forebay.transports.lanes import Exchange
 from forebay.transports.streams import AsyncBody, Dropped
 from forebay.transports.waits import LongWaits
 from tests.support import wait_until
@@ -19,8 +19,8 @@ from tests.support import wait_until
 SECRET = "a secret"  # no line of a traceback quotes it, only the message does
 
 
-class Lease(Passage):
-    """A passage that counts how often it was closed."""
+class Lease(Exchange):
+    """An exchange that counts how often it was closed."""
 
     def __init__(self) -> None:
         super().__init__()

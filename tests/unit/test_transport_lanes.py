@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from forebay.contracts.errors import CoordinatorUnavailable
-from forebay.transports.lanes import UNUSED_SECONDS, ManyLanes, OneLane, Passage
+from forebay.transports.lanes import UNUSED_SECONDS, Exchange, ManyLanes, OneLane
 
 
 class Clock:
@@ -43,12 +43,12 @@ def test_a_lane_that_nobody_used_for_long_is_handed_out_once_to_be_closed() -> N
 
 def test_a_passage_gives_its_lane_back_once() -> None:
     lanes = ManyLanes(object)
-    passage = Passage()
-    lane = passage.before_sending(lanes)
-    assert not passage.is_closed
-    passage.closed()
-    passage.closed()
-    assert passage.is_closed
+    exchange = Exchange()
+    lane = exchange.before_sending(lanes)
+    assert not exchange.is_closed
+    exchange.closed()
+    exchange.closed()
+    assert exchange.is_closed
     assert lanes.take() is lane
     assert lanes.take() is not lane
 

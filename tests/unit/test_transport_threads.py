@@ -14,8 +14,8 @@ import httpx2
 import pytest
 
 import forebay
-from forebay.transports.exchange import Exchange
-from forebay.transports.lanes import ManyLanes, Passage
+from forebay.transports.exchange import LeasedExchange
+from forebay.transports.lanes import Exchange, ManyLanes
 from forebay.transports.rules import Rules
 from forebay.transports.streams import BlockingBody, Dropped
 from tests.contract.chat_domain import item
@@ -49,11 +49,11 @@ class StalledClassifier(forebay.DefaultClassifier):
         return super().classify_response(*args, **fields)
 
 
-def flowing(classifier: forebay.DefaultClassifier) -> tuple[Exchange, Attempt, ManyLanes]:
+def flowing(classifier: forebay.DefaultClassifier) -> tuple[LeasedExchange, Attempt, ManyLanes]:
     """Return an exchange whose answer's body is still to come."""
     attempt = Attempt()
     controller: Any = SimpleNamespace(attempt=lambda _: attempt, assert_held=lambda _: None)
-    exchange = Exchange(controller, attempt.item, Rules(classifier=classifier))
+    exchange = LeasedExchange(controller, attempt.item, Rules(classifier=classifier))
     lanes = ManyLanes(object)
     exchange.before_sending(lanes)
     exchange.answered(httpx2.Response(200, stream=httpx2.SyncByteStream()))
@@ -117,7 +117,7 @@ class Hanging:
         assert self._has_failed.wait(10)
 
 
-class Noting(Passage):
+class Noting(Exchange):
     """Notes when it is closed, and what it is to run later."""
 
     def __init__(self, done: list[Any], name: Any) -> None:
@@ -136,11 +136,11 @@ class Noting(Passage):
 
 def test_a_dropped_body_is_closed_later_its_connection_before_its_lease() -> None:
     done: list[Any] = []
-    passage = Noting(done, 1)
-    body = BlockingBody(Inner(done, 1), passage, Dropped())
+    exchange = Noting(done, 1)
+    body = BlockingBody(Inner(done, 1), exchange, Dropped())
     del body
     assert done == []
-    (close,) = passage.later
+    (close,) = exchange.later
     close()
     assert done == [("connection", 1), ("lease", 1)]
 

@@ -13,7 +13,7 @@ from forebay.coordinator.supervision import pause_seconds
 T = TypeVar("T")
 
 
-async def with_patience(
+async def retry_while_away(
     settings: MemberSettings, ask: Callable[[], Awaitable[T]], is_closed: Callable[[], bool]
 ) -> T:
     """Call the server, again while it is away if the settings say ``wait``; return the result.
