@@ -72,7 +72,7 @@ class Coordinator:
         # Any: redis-py 5 declares one return type for its blocking and its async client, which
         # cannot be awaited for mypy. Whoever takes a client's attribute does the same.
         self.client: Any = open_async(address)
-        self.patient: Any = open_async(address, socket_timeout_seconds=None, health_check_seconds=0)
+        self.patient: Any = open_async(address, socket_timeout_seconds=None)
         self.libraries = Libraries()
         self.failover = (
             Failover(self.patient.connection_pool) if isinstance(address, SentinelAddress) else None

@@ -31,7 +31,6 @@ from forebay.coordinator.server.sentinels import ASYNC_POOLS, BLOCKING_POOLS, ne
 
 CONNECT_TIMEOUT_SECONDS: Final = 2.0
 SOCKET_TIMEOUT_SECONDS: Final = 5.0
-HEALTH_CHECK_SECONDS: Final = 15
 
 _BLOCKING_CONNECTIONS: Final[Mapping[Transport, type]] = {
     "tcp": redis.Connection,
@@ -47,13 +46,11 @@ class Bounds(TypedDict, total=False):
     Attributes:
         connect_timeout_seconds: bound of one attempt to connect.
         socket_timeout_seconds: bound of one wait for a reply; None for a subscriber.
-        health_check_seconds: a connection that idled longer is tried with PING; 0 for never.
         max_connections: size of the pool; None for no bound.
     """
 
     connect_timeout_seconds: float
     socket_timeout_seconds: float | None
-    health_check_seconds: int
     max_connections: int | None
 
 
@@ -99,7 +96,7 @@ def _settings(
         "connection_class": classes[transport(address)],
         "socket_connect_timeout": bounds.get("connect_timeout_seconds", CONNECT_TIMEOUT_SECONDS),
         "socket_timeout": bounds.get("socket_timeout_seconds", SOCKET_TIMEOUT_SECONDS),
-        "health_check_interval": bounds.get("health_check_seconds", HEALTH_CHECK_SECONDS),
+        "health_check_interval": 0,  # a PING, which a member may not send and which saves nothing
         "max_connections": bounds.get("max_connections"),
         "decode_responses": False,
         "username": address.username,

@@ -34,6 +34,15 @@ from forebay.coordinator.server.address import ServerAddress
 
 EXPECTED_SERVER: Final = "Redis 7.0 or newer, or Valkey 8 or newer"
 
+MEMBER_RULES: Final = (
+    *("~fb:*", "&fb:*", "+@read", "+@write", "+@pubsub", "-@dangerous", "+info", "+time", "+fcall"),
+    *("+function|load", "+function|list", "+evalsha_ro", "+eval_ro"),
+)
+"""The ACL rules of a user who takes part in request admission (docs/reliability.md, *Rights*)."""
+POOL_RULES: Final = ("~arq:*", "+@transaction")
+"""Those besides of a user who takes part in task pools: arq reads jobs in transactions."""
+_GRANT: Final = f"grant it {' '.join(MEMBER_RULES)}, and for task pools {' '.join(POOL_RULES)}"
+
 _PASSING: Final = frozenset(
     {
         *("TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "ASK", "MOVED"),
@@ -116,9 +125,8 @@ def reading_error(
 def forbidden(error: NoPermissionError) -> ConfigurationError:
     """Return the typed exception for a user who lacks rights that a member needs."""
     return ConfigurationError(
-        f"the server forbids this user what a member needs ({error}); grant it ~fb:* &fb:* +@read"
-        " +@write +@pubsub -@dangerous +info +time +fcall +function|load +function|list +evalsha_ro"
-        " +eval_ro -function|flush -function|delete, or name another user in the URL."
+        f"the server forbids this user what a member needs ({error}); {_GRANT}, or name another"
+        " user in the URL."
     )
 
 
@@ -165,7 +173,7 @@ def connection_error(
         case NoPermissionError():
             return ConfigurationError(
                 f"the server at {address} forbids this user what Forebay needs ({cause}); expected "
-                "the ACL rules of the documentation; grant them or name another user in the URL"
+                f"a member's rights; {_GRANT}, or name another user in the URL"
             )
         case _ if "CERTIFICATE_VERIFY_FAILED" in cause:
             return ConfigurationError(

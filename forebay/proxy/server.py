@@ -173,7 +173,7 @@ def _health_of(coordinator: Coordinator) -> Callable[[Request], Any]:
     async def health(_request: Request) -> JSONResponse:
         try:
             async with asyncio.timeout(HEALTH_SECONDS):
-                await coordinator.client.ping()
+                await coordinator.client.time()
         except (RedisError, OSError) as error:  # TimeoutError is an OSError
             unavailable = connection_error(error, coordinator.address, "answering /healthz")
             return JSONResponse({"status": "unavailable", "error": str(unavailable)}, 503)

@@ -16,13 +16,10 @@ from forebay.coordinator.server.address import TcpAddress, TlsFiles, UnixAddress
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.coordinator.server.examination import checks_of_info, clock_check, libraries_check
+from forebay.coordinator.server.refusals import MEMBER_RULES
 from forebay.coordinator.server.urls import parse_url
 from tests.support_libraries import replace_library
 
-MEMBER = (
-    *("~fb:*", "&fb:*", "+@read", "+@write", "+@pubsub", "-@dangerous", "+info", "+time"),
-    *("+fcall", "+function|load", "+function|list", "+evalsha_ro", "+eval_ro"),
-)
 UNIX = UnixAddress(path="/s")
 WELL: dict[str, Any] = {
     "redis_version": "7.2.4",
@@ -46,7 +43,7 @@ def own_server() -> Iterator[EmbeddedServer]:
 def admin(own_server: EmbeddedServer) -> Iterator[redis.Redis]:
     with open_sync(parse_url(own_server.url)) as client:
         client.acl_setuser("member", enabled=True, passwords=["+pw"])
-        client.execute_command("ACL", "SETUSER", "member", *MEMBER)
+        client.execute_command("ACL", "SETUSER", "member", *MEMBER_RULES)
         yield client
 
 

@@ -14,6 +14,7 @@ from forebay.coordinator.server.address import TcpAddress
 from forebay.coordinator.server.condition import eviction_risk, persistence_risk, warn_of_risks
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.server.refusals import MEMBER_RULES
 from forebay.coordinator.server.urls import parse_url
 from tests.contract.chat_domain import MODEL, item
 
@@ -33,11 +34,7 @@ def set_up(url: str, **_: Any) -> None:
     with open_sync(parse_url(url)) as admin:
         for name, value in LOSES_ALL.items():
             admin.config_set(name, value)
-        admin.execute_command(
-            *("ACL", "SETUSER", "member", "on", ">pw", "~fb:*", "&fb:*", "+@read", "+@write"),
-            *("+@pubsub", "-@dangerous", "+info", "+time", "+fcall", "+function|load"),
-            *("+function|list", "+evalsha_ro", "+eval_ro"),
-        )
+        admin.execute_command("ACL", "SETUSER", "member", "on", ">pw", *MEMBER_RULES)
 
 
 def as_member(url: str) -> str:

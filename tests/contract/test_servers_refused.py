@@ -15,6 +15,7 @@ from forebay.contracts.errors import ConfigurationError
 from forebay.coordinator.server.address import TcpAddress
 from forebay.coordinator.server.embedded_files import find_server_binary
 from forebay.coordinator.server.version import require_single
+from forebay.workers.arq.health import read_health
 from tests.support import wait_until
 
 HOST = "127.0.0.1"
@@ -50,11 +51,13 @@ async def use(what: str, url: str) -> None:
                 pass
         case "worker":
             await forebay.open_worker(url)
+        case "health":
+            await read_health(url, "key")
         case _:
             await forebay.create_pool(url)
 
 
-@pytest.mark.parametrize("what", ["requests", "worker", "pool"])
+@pytest.mark.parametrize("what", ["requests", "worker", "health", "pool"])
 async def test_a_cluster_is_refused_with_what_to_use_for_pools_and_shards(
     cluster: tuple[str, redis.Redis], what: str
 ) -> None:

@@ -22,6 +22,7 @@ from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.server.connections import open_async
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server.version import check_server
 
 log = Logger("forebay.worker")
 
@@ -95,16 +96,14 @@ async def read_health(url: str, key: str) -> str | None:
     """Return the health record of the worker that wrote last; None where there is none.
 
     Raises:
-        ConfigurationError: the URL is wrong.
+        ConfigurationError: the URL is wrong, or the server is none that a worker can use.
         CoordinatorUnavailable: the server cannot be used, or does not answer within a call's
             deadline.
     """
-    address = parse_url(url)
+    address, seconds = parse_url(url), MemberSettings().call_timeout_seconds
     try:
-        async with (
-            asyncio.timeout(MemberSettings().call_timeout_seconds),
-            open_async(address) as client,
-        ):
+        async with asyncio.timeout(seconds), open_async(address) as client:
+            await check_server(client, address, timeout_seconds=seconds, only_reads=True)
             found = await client.get(key)
     except (RedisError, OSError) as error:
         cause = str(error) or type(error).__name__

@@ -212,7 +212,7 @@ class JobRuns:
     async def _is_reachable(self) -> bool:
         """Whether the pool's own server answers: what a hook met is then none of its outage."""
         try:
-            await self._worker.pool.ping()
+            await self._worker.pool.time()
         except (RedisError, OSError):
             return False
         return True

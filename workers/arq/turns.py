@@ -63,7 +63,7 @@ class Turns:
         try:
             await work()
             if state.is_lost:
-                await self._client.ping()  # the work may have asked the server nothing
+                await self._client.time()  # the work may have asked the server nothing
         except ResponseError as error:
             if not str(error).startswith("WRONGTYPE"):
                 state.lost(error)

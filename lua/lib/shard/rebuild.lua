@@ -17,7 +17,9 @@ end
 -- Go on with a rebuild; `STATE.reindex` is the kind's part: it works out again what can be worked out of the rest.
 function REBUILD.continue()
   if redis.call('HGET', K.meta, 'reindex') == '1' then
-    drop_unreadable(DAMAGE.types())
+    if DAMAGE.types then -- a kind of shard that looks for damage
+      drop_unreadable(DAMAGE.types())
+    end
     STATE.reindex()
     redis.call('HSET', K.meta, 'reindex', 0)
   end
