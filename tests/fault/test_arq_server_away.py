@@ -61,7 +61,7 @@ async def test_a_hook_that_asks_the_pools_server_while_that_is_away_puts_its_job
     async def echo(ctx):
         return 1
 
-    settings = MemberSettings(ttl_seconds=3600.0, recheck_seconds=0.1, call_timeout_seconds=0.5)
+    settings = MemberSettings(ttl_seconds=3600.0, recheck_seconds=0.1, call_timeout_seconds=1.5)
     async with (
         FaultyProxy(redis_url) as proxy,
         await create_pool(redis_url) as jobs,
