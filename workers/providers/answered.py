@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from forebay.workers.providers.faults import NO_FAULT, Fault, fault_in, fault_in_body
-from forebay.workers.providers.headers import code_in_headers, lowered_headers, told_headers
+from forebay.workers.providers.headers import lowered_headers, told_code, told_headers
 from forebay.workers.providers.registry import GENERIC, PreparedProfile, profile_of_url
 
 _TOLD_IN_A_STREAM: Final = 200
@@ -61,11 +61,9 @@ def answer_of(source: object, now: float | None = None) -> Answered | None:
     profile = profile_of_url(_attribute(carrier, "url"))
     fault = _fault_of(source, carrier, body, status, profile, now)
     headers: Mapping[str, str] = lowered_headers(_attribute(carrier, "headers"))
+    code = told_code(status, headers, fault, profile)
     if status >= _FIRST_ERROR_STATUS or fault != NO_FAULT:
         headers = told_headers(headers, fault, profile, now)
-    code = fault.code or (
-        code_in_headers(headers, profile) if status >= _FIRST_ERROR_STATUS else None
-    )
     return Answered(status=status, headers=headers, error_code=code, profile=profile)
 
 
@@ -74,8 +72,10 @@ def _answer_of_botocore(response: dict[str, Any], now: float) -> Answered | None
     told, error = response.get("ResponseMetadata"), response.get("Error")
     if not isinstance(told, dict) or type(status := told.get("HTTPStatusCode")) is not int:
         return None
-    code = error.get("Code") if isinstance(error, dict) else None
-    fault = Fault(code) if isinstance(code, str) else NO_FAULT
+    code, message = (
+        (error.get("Code"), error.get("Message")) if isinstance(error, dict) else ("", "")
+    )
+    fault = fault_in({"code": code, "message": message}, now=now)
     headers = told_headers(lowered_headers(told.get("HTTPHeaders")), fault, GENERIC, now)
     return Answered(status=status, headers=headers, error_code=fault.code)
 

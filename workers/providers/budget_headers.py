@@ -153,7 +153,7 @@ def _place_of(name: str) -> _Place | None:
     return _Place("-".join((lowered[: family.end()], *rest)), None if rest else unit, period, role)
 
 
-_UNIT_WORDS: Final = frozenset({"request", "requests", "token", "tokens", "input", "output"})
+_UNIT_WORDS: Final = frozenset({"req", "request", "requests", "token", "tokens", "input", "output"})
 
 
 def _unit_of(parts: list[str], *, is_of_tokens: bool) -> Unit | None:
@@ -161,7 +161,7 @@ def _unit_of(parts: list[str], *, is_of_tokens: bool) -> Unit | None:
         if "input" in parts:
             return Unit.INPUT_TOKENS
         return Unit.OUTPUT_TOKENS if "output" in parts else Unit.TOKENS
-    return Unit.REQUESTS if "requests" in parts or "request" in parts else None
+    return Unit.REQUESTS if {"req", "request", "requests"} & {*parts} else None
 
 
 def _is_daily(

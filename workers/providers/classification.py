@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
-import ssl
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Protocol
@@ -27,8 +25,15 @@ from forebay.contracts.requests import RequestAdmissionError, RequestDenialReaso
 from forebay.workers.providers.answer_bodies import ANSWER_TOO_LONG
 from forebay.workers.providers.answered import answer_of
 from forebay.workers.providers.budget_headers import exhausted_budget
+from forebay.workers.providers.exception_kinds import kind_by_class
 from forebay.workers.providers.facts import Period
-from forebay.workers.providers.faults import NO_QUOTA, REQUEST_TOO_LARGE
+from forebay.workers.providers.faults import (
+    INVALID,
+    NO_FUNDS,
+    NO_QUOTA,
+    QUOTA_USED_UP,
+    REQUEST_TOO_LARGE,
+)
 from forebay.workers.providers.headers import (
     BUDGET_HEADER,
     LONGEST_HINT_SECONDS,
@@ -43,35 +48,8 @@ _AT_ONCE = f"_{Period.AT_ONCE}"
 _FIRST_ERROR_STATUS = 400
 _TOO_LARGE_STATUS = 413
 _OF_REQUEST = frozenset({ANSWER_TOO_LONG, REQUEST_TOO_LARGE})
-_INVALID = frozenset(
-    {"authentication_error", "invalid_request_error", "not_found_error", "permission_error"}
-)
-"""Codes that, within a good status, say that the request can never be served."""
-_HTTP_PACKAGES = frozenset(
-    {"aiohttp", "anthropic", "botocore", "httpx", "httpx2", "openai", "requests", "urllib"}
-)
-_KIND_BY_CLASS = {
-    "PoolTimeout": RequestOutcomeKind.LOCAL_TIMEOUT,
-    "ConnectTimeout": RequestOutcomeKind.PROVIDER_FAILURE,
-    "TimeoutException": RequestOutcomeKind.PROVIDER_TIMEOUT,
-    "NetworkError": RequestOutcomeKind.PROVIDER_FAILURE,
-    "ProxyError": RequestOutcomeKind.PROVIDER_FAILURE,
-    "RemoteProtocolError": RequestOutcomeKind.PROVIDER_FAILURE,
-    "APITimeoutError": RequestOutcomeKind.PROVIDER_TIMEOUT,
-    "APIConnectionError": RequestOutcomeKind.PROVIDER_FAILURE,
-    "Timeout": RequestOutcomeKind.PROVIDER_TIMEOUT,  # requests
-    "ConnectionError": RequestOutcomeKind.PROVIDER_FAILURE,
-    "ChunkedEncodingError": RequestOutcomeKind.PROVIDER_FAILURE,
-    "ConnectionTimeoutError": RequestOutcomeKind.PROVIDER_FAILURE,  # aiohttp
-    "ServerTimeoutError": RequestOutcomeKind.PROVIDER_TIMEOUT,
-    "ClientConnectionError": RequestOutcomeKind.PROVIDER_FAILURE,
-    "ClientPayloadError": RequestOutcomeKind.PROVIDER_FAILURE,
-    "URLError": RequestOutcomeKind.PROVIDER_FAILURE,
-    "ReadTimeoutError": RequestOutcomeKind.PROVIDER_TIMEOUT,  # botocore
-    "ConnectionClosedError": RequestOutcomeKind.PROVIDER_FAILURE,
-    "ResponseStreamingError": RequestOutcomeKind.PROVIDER_FAILURE,
-}
-
+_OF_ACCOUNT = frozenset({NO_FUNDS, NO_QUOTA})
+_PAYMENT_STATUS = 402
 NOT_SENT = RequestReleaseOutcome(
     kind=RequestOutcomeKind.LOCAL_CANCELLED,
     usage=TokenUsage(),
@@ -150,7 +128,8 @@ class DefaultClassifier:
         diagnostics: dict[str, Any] = {}
         if body_error_code is not None:
             diagnostics["error_code"] = body_error_code
-        about = _concern_of(status, body_error_code)
+        hint = stated_wait(lowered, now)
+        about = _concern_of(status, body_error_code, tells_wait=hint is not None)
         if about is not None:
             diagnostics["about"] = about
         # "false" is OpenAI's word for "the same request will fail again", which its own SDK
@@ -160,7 +139,7 @@ class DefaultClassifier:
         elif is_good:
             # The request was accepted, so it is not the request that is wrong.
             diagnostics["retryable"] = True
-        hint = None if about is not None else stated_wait(lowered, now)
+        hint = None if about is not None else hint
         if hint is not None and hint > LONGEST_HINT_SECONDS:
             diagnostics["hint_clamped_from_seconds"] = hint
             hint = LONGEST_HINT_SECONDS
@@ -223,7 +202,7 @@ class DefaultClassifier:
                 usage=TokenUsage(),
                 diagnostics=diagnostics | {"reason": str(reason), "retryable": timed_out},
             )
-        kind = _kind_by_class(error)
+        kind = kind_by_class(error)
         # A local timeout here is one before the first byte: no connection was to be had in time.
         unsent = kind is RequestOutcomeKind.LOCAL_TIMEOUT
         return RequestReleaseOutcome(
@@ -248,26 +227,29 @@ class DefaultClassifier:
         }
 
 
-def _concern_of(status: int, code: str | None) -> str | None:
+def _concern_of(status: int, code: str | None, *, tells_wait: bool) -> str | None:
     """Return what a refusal that no waiting can cure is about, None for any other answer."""
     lowered = (code or "").lower()
     refusals = GENERIC.refusals
-    if lowered in refusals.account or lowered == NO_QUOTA:
+    # Who asks for money and says to wait means what is still being settled.
+    must_pay = status == _PAYMENT_STATUS and not tells_wait
+    if must_pay or lowered in refusals.account or lowered in _OF_ACCOUNT:
         return "account"
     is_good = status < _FIRST_ERROR_STATUS
     if (
         status == _TOO_LARGE_STATUS
         or lowered in _OF_REQUEST
         or lowered in refusals.request
-        or (is_good and lowered in _INVALID)
+        or (is_good and lowered in INVALID)
     ):
         return "request"
     return None
 
 
 def _is_overload(status: int, code: str | None) -> bool:
-    refusals = GENERIC.refusals
-    return status in refusals.overload_statuses or (code or "").lower() in refusals.overload
+    refusals, lowered = GENERIC.refusals, (code or "").lower()
+    is_told = lowered in refusals.overload or lowered == QUOTA_USED_UP
+    return is_told or status in refusals.overload_statuses
 
 
 def _budget_of(headers: Mapping[str, str], now: float) -> str | None:
@@ -287,14 +269,3 @@ def _raised(outcome: RequestReleaseOutcome, diagnostics: dict[str, Any]) -> Requ
             diagnostics={**diagnostics, **outcome.diagnostics, "retryable": True},
         )
     return replace(outcome, diagnostics={**diagnostics, **outcome.diagnostics})
-
-
-def _kind_by_class(error: BaseException) -> RequestOutcomeKind:
-    for cls in type(error).__mro__:
-        if cls.__module__.partition(".")[0] in _HTTP_PACKAGES and cls.__name__ in _KIND_BY_CLASS:
-            return _KIND_BY_CLASS[cls.__name__]
-    if isinstance(error, TimeoutError):
-        return RequestOutcomeKind.PROVIDER_TIMEOUT
-    if isinstance(error, ConnectionError | socket.gaierror | ssl.SSLError):
-        return RequestOutcomeKind.PROVIDER_FAILURE
-    return RequestOutcomeKind.UNEXPECTED_EXCEPTION

@@ -44,6 +44,7 @@ _PART: Final = re.compile(rf"([0-9]{{1,9}}(?:\.[0-9]{{1,9}})?) ?({_NAMES})", re.
 DURATION_PATTERN: Final = (
     rf"[0-9]{{1,9}}(?:\.[0-9]{{1,9}})? ?(?:{_NAMES})"
     rf"(?:,? ?(?:and )?[0-9]{{1,9}}(?:\.[0-9]{{1,9}})? ?(?:{_NAMES}))*\b"
+    r"|(?:[0-9]{1,4}\.)?[0-9]{2}:[0-9]{2}:[0-9]{2}\b"
 )
 """A regular expression, without case, for a duration with its units, as it stands in a text."""
 INSTANT_PATTERN: Final = (
@@ -51,6 +52,7 @@ INSTANT_PATTERN: Final = (
     r"(?: ?Z| ?UTC|[+-][0-9]{2}:[0-9]{2})?)?"
 )
 """A regular expression for an instant as of RFC 3339, or near it, as it stands in a text."""
+_CLOCK: Final = re.compile(r"(?:([0-9]{1,4})\.)?([0-9]{2}):([0-9]{2}):([0-9]{2})")
 _DURATION: Final = re.compile(DURATION_PATTERN, re.IGNORECASE)
 
 _INSTANT_WITHIN_SECONDS = 31 * 86_400.0
@@ -81,6 +83,9 @@ def seconds_of(text: Any, form: Form, now: float) -> float | None:
 
 def duration_of(text: str) -> float:
     """Return the seconds of a text that `DURATION_PATTERN` fits."""
+    if (clock := _CLOCK.fullmatch(text)) is not None:  # days.hours:minutes:seconds, as .NET writes
+        days, hours, minutes, seconds = (float(part or 0) for part in clock.groups())
+        return days * 86_400 + hours * 3600 + minutes * 60 + seconds
     total = 0.0
     for number, unit in _PART.findall(text):
         name = unit.lower()

@@ -185,6 +185,8 @@ class Refusals:
         request: codes of one request that cannot be served: no waiting helps, nobody else is
             concerned.
         budgets: codes that name a budget.
+        limits: paths in the error's document to the limit that was met; 0 is an account that has
+            none of what it asked for.
         source: where this was read.
     """
 
@@ -198,6 +200,7 @@ class Refusals:
     account: frozenset[str] = frozenset()
     request: frozenset[str] = frozenset()
     budgets: tuple[tuple[str, Budget], ...] = ()
+    limits: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,6 +21,17 @@ REQUEST_TOO_LARGE: Final = "request_too_large"
 NO_QUOTA: Final = "no_quota"
 """Code of a refusal that names a limit of 0: the account has none of what was asked for."""
 
+NO_FUNDS: Final = "no_funds"
+"""Code of a refusal that says that nothing is left to pay with."""
+
+QUOTA_USED_UP: Final = "quota_used_up"
+"""Code of a refusal that says when a quota is whole again, whatever its status."""
+
+INVALID: Final = frozenset(
+    {"authentication_error", "invalid_request_error", "not_found_error", "permission_error"}
+)
+"""Codes that, within a good status, say that the request can never be served."""
+
 OVERLOADED: Final = "overloaded"
 """Code of an error whose code says nothing of load, and whose message does."""
 
@@ -89,18 +100,33 @@ def fault_in(document: Any, profile: PreparedProfile = GENERIC, *, now: float = 
     text = _text_of(errors)
     if messages.never_fits(text):
         code = REQUEST_TOO_LARGE
-    elif messages.allows_nothing(text):
+    elif messages.allows_nothing(text) or _has_no_limit(document, profile):
         code = NO_QUOTA
-    elif _says_no_more(code) and not isinstance(document.get("error"), str):
-        code = OVERLOADED if messages.says_overload(text) else code
+    elif messages.lacks_funds(text):
+        code = NO_FUNDS
+    elif messages.names_refill(text):
+        code = QUOTA_USED_UP
+    elif _says_no_more(code, profile) and messages.says_overload(text):
+        code = OVERLOADED
     return Fault(
         code, _wait_of(document, text, profile, now), _budget_of(document, code, text, profile)
     )
 
 
-def _says_no_more(code: str | None) -> bool:
-    """Whether a code leaves open what went wrong: a server's error of any kind, or none."""
-    return code is None or code.lower() in _SAY_LITTLE or code.startswith("5")
+def _says_no_more(code: str | None, profile: PreparedProfile) -> bool:
+    """Whether a code leaves open what went wrong: any server's error, one nobody knows, or none."""
+    lowered = (code or "").lower()
+    return lowered in _SAY_LITTLE or lowered not in profile.known_codes | INVALID
+
+
+def _has_no_limit(document: Mapping[str, Any], profile: PreparedProfile) -> bool:
+    """Whether a field that tells the limit of what was asked for says 0."""
+    return any(
+        value in {0, "0"}
+        for path in profile.refusals.limits
+        for value in values_at(document, path)
+        if isinstance(value, int | str)
+    )
 
 
 def has_error(document: Mapping[str, Any], profile: PreparedProfile) -> bool:
@@ -144,8 +170,8 @@ def _errors_in(
 ) -> Iterator[Mapping[str, Any]]:
     """Yield the error objects of a document, the innermost of a place first."""
     for found in _errors_in_places(document, profile):
-        if isinstance(found, Mapping):
-            yield found
+        if isinstance(found, Mapping | str):
+            yield found if isinstance(found, Mapping) else {"message": found}
     kinds = {*profile.streams.failed, *profile.streams.last, "message"}
     if isinstance(kind := document.get("type"), str) and kind in kinds:  # no code, but the event's
         document = {**document, "type": None}
@@ -177,7 +203,7 @@ def _known_reasons(document: Mapping[str, Any], profile: PreparedProfile) -> Ite
 
 
 def _code_of(errors: list[Mapping[str, Any]], profile: PreparedProfile) -> str | None:
-    """Return the most telling code: a known reason, of an account, the first name, a number."""
+    """Return the most telling code: a known reason, an account's, a known one, a name, a number."""
     refusals = profile.refusals
     for reason in (
         value for error in errors for field in refusals.reasons for value in values_at(error, field)
@@ -196,7 +222,8 @@ def _code_of(errors: list[Mapping[str, Any]], profile: PreparedProfile) -> str |
             break
     codes = named + numbers
     accounts = (code for code in codes if code.lower() in refusals.account)
-    return next(accounts, codes[0] if codes else None)
+    known = (code for code in codes if code.lower() in profile.known_codes | INVALID)
+    return next(accounts, next(known, codes[0] if codes else None))
 
 
 def _text_of(errors: list[Mapping[str, Any]]) -> str:

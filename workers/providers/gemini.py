@@ -94,6 +94,7 @@ REFUSALS: Final = Refusals(
     | {"accessnotconfigured", "billing_disabled", "service_disabled", "consumer_suspended"},
     request=frozenset({"invalid_argument", "unauthenticated", "not_found", "out_of_range"})
     | {"api_key_invalid", "access_token_expired", "keyinvalid"},
+    limits=("error.details.violations.quotaValue", "error.details.metadata.quota_limit_value"),
     budgets=(("dailylimitexceeded", Budget(Unit.REQUESTS, Period.DAY)),),
     source=_CODES,
 )

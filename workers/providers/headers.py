@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from forebay.workers.providers.budget_headers import exhausted_budget, longest_of, reset_seconds
 from forebay.workers.providers.facts import Budget, Period
-from forebay.workers.providers.faults import Fault
+from forebay.workers.providers.faults import OVERLOADED, Fault
 from forebay.workers.providers.registry import GENERIC, PreparedProfile
 
 LONGEST_HINT_SECONDS: Final = 31 * 86_400.0
@@ -26,6 +26,8 @@ UNSTATED_REFILL_SECONDS: Final = 3_600.0
 BUDGET_HEADER: Final = "forebay-budget"
 """Header that `told_headers` adds: the budget that a refusal speaks of, as ``tokens_per_day``."""
 
+_FIRST_ERROR_STATUS: Final = 400
+_FIRST_SERVER_STATUS: Final = 500
 _SHORT_SECONDS: Final = 60.0
 """A shorter wait is none until a day's budget is whole: some providers tell the next minute's."""
 _LONG_PERIODS: Final = frozenset({Period.DAY, Period.MONTH})
@@ -118,6 +120,28 @@ def _zone(name: str) -> tzinfo:
         return zoneinfo.ZoneInfo(name)
     except zoneinfo.ZoneInfoNotFoundError:  # a container without time zones
         return _PACIFIC_WITHOUT_DATA
+
+
+def told_code(
+    status: int, headers: Mapping[str, str], fault: Fault, profile: PreparedProfile
+) -> str | None:
+    """Return the code of an answer's error, None where neither body nor headers nor status tell it.
+
+    Args:
+        status: HTTP status.
+        headers: names in lower case.
+        fault: what the body says.
+        profile: of the provider that answered.
+    """
+    is_overload = status in profile.refusals.overload_statuses
+    code = fault.code
+    if status >= _FIRST_ERROR_STATUS:
+        # A 400 quotes the request, which may speak of rate limits itself.
+        is_quoted = code == OVERLOADED and status < _FIRST_SERVER_STATUS and not is_overload
+        code = (None if is_quoted else code) or code_in_headers(headers, profile)
+    if is_overload and status not in GENERIC.refusals.overload_statuses:
+        return OVERLOADED
+    return code
 
 
 def code_in_headers(headers: Mapping[str, str], profile: PreparedProfile = GENERIC) -> str | None:

@@ -17,7 +17,7 @@ MOST_CHARACTERS: Final = 4_096
 
 _WAIT: Final = re.compile(
     r"\b(?:try(?: it| your request)?(?: again)?|retry(?:ing)?|retry your request|wait|come back|"
-    r"resets?|available again|regain access)"
+    r"resets?|available again|regain access|replenished)"
     r"(?:ing)?\W{1,3}(?:again )?(?:(?:in|after|for|at|on|until)\W{1,3})?"
     r"(?:(?:about|approximately|at least) )?"
     rf"(?P<wait>{DURATION_PATTERN}|{INSTANT_PATTERN}|[0-9]{{1,6}}(?:\.[0-9]+)?(?![\w.]))",
@@ -27,7 +27,8 @@ _WAIT: Final = re.compile(
 _NUMBER = r"[0-9][0-9,_]*(?:\.[0-9]+)?"
 _TOO_LARGE: Final = re.compile(
     r"\b(?:request|prompt|input|message|payload|body)s?(?: \w+){0,2} (?:is |are |was )?too"
-    r" (?:large|long|big)\b|\btoo large for\b|\bnever fits?\b",
+    r" (?:large|long|big)\b|\btoo large for\b|\bnever fits?\b|"
+    r"\brequired for long context\b",
     re.IGNORECASE,
 )
 _LIMIT: Final = re.compile(
@@ -45,10 +46,19 @@ _OVERLOAD: Final = re.compile(
     r"\btoo many (?:concurrent )?requests\b|\bmaximum pending requests\b|\brate limit",
     re.IGNORECASE,
 )
-_NOTHING: Final = re.compile(r"\blimit(?: is|:)? ?0\b(?![.,]?[0-9])", re.IGNORECASE)
+_NOTHING: Final = re.compile(r"\blimit(?: is| of|:)? ?0\b(?![.,]?[0-9])", re.IGNORECASE)
+_NO_FUNDS: Final = re.compile(
+    r"\bcredit balance is too low\b|\b(?:insufficient|out of|no|not enough) (?:account )?"
+    r"(?:balance|credits?|funds)\b|\bcredits? (?:are|is|have been) (?:depleted|exhausted)\b",
+    re.IGNORECASE,
+)
+_REFILL: Final = re.compile(
+    r"\bregain access (?:on|at|in)\b|\bquota will be replenished\b", re.IGNORECASE
+)
 
 _SHORT: Final = re.compile(r"\b(?P<io>[IO]?)(?P<unit>[TRI])P(?P<period>[SMHD])\b")
-_CAMEL_PER: Final = re.compile(r"Per([A-Z])")
+_CAMEL_PER: Final = re.compile(r"(?:Per|By)(?=[A-Z])")
+_PER_SECONDS: Final = re.compile(r"\bper (?P<seconds>60|3600|86400)s\b")
 _PERIOD: Final = re.compile(
     r"(?:\bper[ -]?|/ ?|_per_|-per-)(?P<name>second|sec|minute|min|hour|day|month)|"
     r"(?:\b|_)(?P<adverb>hourly|daily|monthly)(?:\b|_)",
@@ -59,6 +69,7 @@ _AT_ONCE: Final = re.compile(
 _UNIT: Final = re.compile(
     r"(?:(?P<side>input|output|prompt|completion)[ _-]?)?tokens?|requests?|\bcalls\b",
 )
+_NAMES_OF_SECONDS: Final = {"60": "minute", "3600": "hour", "86400": "day"}
 _PERIODS: Final = {
     "second": Period.SECOND,
     "sec": Period.SECOND,
@@ -98,6 +109,16 @@ def allows_nothing(text: str) -> bool:
     return bool(_NOTHING.search(text[:MOST_CHARACTERS]))
 
 
+def lacks_funds(text: str) -> bool:
+    """Whether a text says that the account has nothing left to pay with."""
+    return bool(_NO_FUNDS.search(text[:MOST_CHARACTERS]))
+
+
+def names_refill(text: str) -> bool:
+    """Whether a text says when a used up quota is whole again, which not only a 429 does."""
+    return bool(_REFILL.search(text[:MOST_CHARACTERS]))
+
+
 def says_overload(text: str) -> bool:
     """Whether a text says that the provider has more to do than it can."""
     return bool(_OVERLOAD.search(text[:MOST_CHARACTERS]))
@@ -111,7 +132,8 @@ def budget_in(text: str) -> Budget | None:
         return Budget(_unit_of_letters(short), _PERIODS[short["period"].lower()])
     if _AT_ONCE.search(text):
         return Budget(Unit.REQUESTS, Period.AT_ONCE)
-    spaced = _CAMEL_PER.sub(lambda match: f" per {match[1].lower()}", text).lower()
+    spaced = _CAMEL_PER.sub(" per ", text).lower()
+    spaced = _PER_SECONDS.sub(lambda match: f"per {_NAMES_OF_SECONDS[match['seconds']]}", spaced)
     found = _PERIOD.search(spaced)
     if found is None:
         return None

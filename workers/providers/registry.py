@@ -234,7 +234,10 @@ _PARTS: Final = {
     "waits": Waits,
     "streams": Streams,
 }
-_NOT_COMMON: Final = {"waits": {"resets": (), "day_ends": "", "budget_texts": ()}}
+_NOT_COMMON: Final[dict[str, dict[str, Any]]] = {
+    "waits": {"resets": (), "day_ends": "", "budget_texts": ()},
+    "refusals": {"overload_statuses": frozenset({429, 503, 529})},
+}
 """Facts that hold at one provider alone: another's header of this name may mean something else."""
 _OWN_ALONE: Final = {"free_inputs"}
 _EVERY_PROFILE: Final = Source("every profile", "")
