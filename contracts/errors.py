@@ -14,7 +14,7 @@
     │   ├── SchemaMismatch          the shard was written by another, incompatible version
     │   ├── RunLost                 the server lost a run, or records of it are elsewhere
     │   └── MembershipLost          this member was expired: its leases are gone
-    ├── RunStopped                  a run whose first cells of a column all failed
+    ├── RunStopped                  a run of which too many cells of a column failed
     ├── RequestAdmissionError       an acquire that was denied; carries RequestAdmissionDenied
     ├── TaskAdmissionError          a submit that was refused; carries the reason
     ├── WorkerLost                  a task whose process died with it too often; names the members
@@ -134,9 +134,9 @@ class RunLost(CoordinatorError):  # noqa: N818
 
 
 class RunStopped(ForebayError):  # noqa: N818 - an outcome of a run
-    """A run ended itself: the first cells of a column all failed, so that the others would, too.
+    """A run stopped itself, as too many cells of a column failed (``max_error_rate``).
 
-    Row groups that were written before and an earlier output stay as they are.
+    What is finished stays, and so does the run: `forebay resume` goes on with it.
     """
 
 

@@ -158,6 +158,22 @@ class TaskCompleted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TaskFailure:
+    """Why a try of a task of a run failed.
+
+    Attributes:
+        reason: a code and a short text, never a value.
+        model: provider and model whose call failed, such as ``openai/gpt-4.1``; empty for none.
+        status: HTTP status of its answer, or the kind of error where there was no answer, such as
+            ``timeout``; empty for none.
+    """
+
+    reason: str
+    model: str = ""
+    status: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TaskDeferred:
     """A task goes back into the queue, in its old place among its group's.
 
@@ -166,11 +182,14 @@ class TaskDeferred:
         counts: what this admission was: a ``try``; ``nothing``, as in an orderly stop; or a
             ``loss``, as where its code was cut off by something in its process that nobody knows.
         cooling: the resource that it waits for: of a run, all tasks that ask for it wait with it.
+        failure: why this try failed: of a run, the task waits for the next salvage round of its row
+            group, and for ``delay_seconds`` from now at least.
     """
 
     delay_seconds: float = 0.0
     counts: Literal["try", "nothing", "loss"] = "try"
     cooling: SchedulerResourceKey | None = None
+    failure: TaskFailure | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,10 +197,10 @@ class TaskDropped:
     """A task of a run that cannot succeed: its records are dropped.
 
     Attributes:
-        reason: a code and a short text, never a value.
+        failure: why.
     """
 
-    reason: str
+    failure: TaskFailure
 
 
 TaskOutcome = TaskCompleted | TaskDeferred | TaskDropped

@@ -48,6 +48,41 @@ class CoolingResource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelTrouble:
+    """How often calls of a model failed in a run; refusals for want of room are none.
+
+    Attributes:
+        model: provider and model, such as ``openai/gpt-4.1``.
+        status: HTTP status, or the kind of error: ``timeout``, ``tls``, ``connection``,
+            ``no_lease``, ``other``.
+        count: failed tries of cells.
+    """
+
+    model: str
+    status: str
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunStop:
+    """Why a run stopped itself.
+
+    Attributes:
+        column: the column of which too many cells failed.
+        failed: how many of them.
+        finished: how many of them there were, failed ones included.
+        reason: of the last one.
+        tasks_running: tasks that have not ended yet.
+    """
+
+    column: str
+    failed: int
+    finished: int
+    reason: str
+    tasks_running: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunProgress:
     """Where a run stands.
 
@@ -58,6 +93,8 @@ class RunProgress:
         row_groups_written: row groups whose records are on disk.
         ready_to_write: row groups that are through and wait to be written out, in order.
         cooling: resources for whose cooldown cells wait.
+        troubles: what calls of models failed with.
+        stop: why it stopped itself; None while it goes on.
     """
 
     records_done: int
@@ -66,3 +103,5 @@ class RunProgress:
     row_groups_written: int
     ready_to_write: tuple[int, ...]
     cooling: tuple[CoolingResource, ...] = ()
+    troubles: tuple[ModelTrouble, ...] = ()
+    stop: RunStop | None = None

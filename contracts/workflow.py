@@ -119,6 +119,11 @@ class WorkflowSettings(WorkflowPart):
         max_admitted_rows: most records in row groups that are open or unwritten, the first row
             group excepted; it bounds what a run keeps on the server.
         max_tries: how often a task is tried before its record is dropped.
+        max_retries: tries behind the first of all tasks of a run together; None allows as many as
+            it has cells, and 100 at least.
+        max_error_rate: share of failed cells among the last finished ones of a column above which
+            the run stops itself; 1 stops none.
+        min_error_window: finished cells of a column that are looked at for that, at least.
         currency: of the models' prices, for people.
         output: where the records go.
         providers: by name; empty where no column asks a model.
@@ -131,6 +136,9 @@ class WorkflowSettings(WorkflowPart):
     row_group_admission: Literal["fixed", "additive"] = "fixed"
     max_admitted_rows: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
     max_tries: Annotated[int, Field(ge=1, le=100)] = 3
+    max_retries: Annotated[int, Field(ge=0, le=10**9)] | None = None
+    max_error_rate: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.5
+    min_error_window: Annotated[int, Field(ge=1, le=100_000)] = 20
     currency: Annotated[str, Field(min_length=1, max_length=12)] = "USD"
     output: OutputSpec
     providers: dict[Name, ProviderSpec] = Field(default_factory=dict)
@@ -250,6 +258,13 @@ class Workflow(WorkflowSettings):
         return tuple(
             name for column in self.columns if column.is_written for name in column.outputs
         )
+
+    @property
+    def retry_budget(self) -> int:
+        """Most tries behind the first of all tasks of the run together."""
+        if self.max_retries is not None:
+            return self.max_retries
+        return max(100, self.seed.records * len(self.columns))
 
     @property
     def row_group_count(self) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, ValidationInfo, field_validator
 
 from forebay.contracts.checks import check_name, shown
 from forebay.contracts.errors import ConfigurationError
@@ -65,11 +65,31 @@ class SeedColumn(WorkflowPart):
     Attributes:
         names: columns of the file to take, in the order of the output.
         path: CSV or JSON Lines; relative to the workflow file, absolute once loaded.
+        key: columns among ``names`` by which people know a record; dropped ones are told with
+            their values. By default the first of ``names``.
     """
 
     generator: Literal["seed"]
     names: Annotated[tuple[Name, ...], Field(min_length=1)]
     path: PathText
+    key: tuple[Name, ...] = ()
+
+    @field_validator("key")
+    @classmethod
+    def _check_key(cls, key: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        names = info.data.get("names", key)
+        unknown = [name for name in key if name not in names]
+        if unknown:
+            raise ValueError(
+                f"{shown(unknown[0])} is none of the columns that the seed takes, expected some of"
+                f" {', '.join(map(shown, names))}; correct it or add it to names"
+            )
+        return key
+
+    @property
+    def key_names(self) -> tuple[str, ...]:
+        """Columns by which people know a record."""
+        return self.key or self.names[:1]
 
     @property
     def outputs(self) -> tuple[str, ...]:

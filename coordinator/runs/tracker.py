@@ -7,21 +7,21 @@ the view of it, and the driver's three orders: submit, written, cancel.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal, cast
-from urllib.parse import unquote
 
 import redis.asyncio as aioredis
 
-from forebay.contracts.errors import ConfigurationError, RunRefused, RunStopped
+from forebay.contracts.errors import ConfigurationError, RunRefused
 from forebay.contracts.run_use import ColumnUse
-from forebay.contracts.runs import CoolingResource, RunProgress, RunSpec
+from forebay.contracts.runs import RunProgress, RunSpec
 from forebay.contracts.scheduling import ResolvedTaskScheduling
 from forebay.contracts.tasks import TaskAdmissionError
 from forebay.contracts.workflow import Workflow
 from forebay.coordinator.keys import check_id, encode
 from forebay.coordinator.runs.plan import build_plan
+from forebay.coordinator.runs.progress import decode_progress
+from forebay.coordinator.runs.records import WrittenRecord, fields_of, read_record
 from forebay.coordinator.runs.scheduling import resource_limits
 from forebay.coordinator.runs.use import encode_use
 from forebay.coordinator.tasks.controller import TaskAdmissionController
@@ -33,26 +33,6 @@ MOST_WORKFLOW_BYTES: Final = 8 * 2**20
 
 WrittenAnswer = Literal["written", "ended", "unknown"]
 """``unknown``: the server knows no such run, or none of its row groups that waits to be written."""
-
-DROPPED = "!"
-"""Name under which a record keeps why it was dropped; no column's, as theirs are encoded."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WrittenRecord:
-    """A record of a row group that is through.
-
-    Attributes:
-        number: its place in the run, from 0.
-        values: column -> value, where it is whole.
-        dropped_by: the column that gave it up, else None.
-        reason: why, where it was dropped.
-    """
-
-    number: int
-    values: Mapping[str, Any]
-    dropped_by: str | None = None
-    reason: str | None = None
 
 
 class CompletionTracker:
@@ -146,19 +126,11 @@ class CompletionTracker:
 
         Raises:
             RunRefused: no live worker may make its cells, and none was made.
-            RunStopped: the first finished cells of a column all failed.
         """
         result = await self._controller.ask("run_collect", encode(run_id))
         if result[0] == "refused":
             raise RunRefused(f"run {run_id!r} is refused: {result[1]}")
-        if result[0] == "stopped":
-            column, reason, cells = result[1:]
-            raise RunStopped(
-                f"run {run_id!r} stopped: the first {cells} finished cells of column"
-                f" {unquote(column)!r} all failed, the last one with: {reason}; expected some to be"
-                " made; correct that and run the workflow again."
-            )
-        return None if result == ["unknown"] else _decode_progress(result)
+        return None if result == ["unknown"] else decode_progress(result)
 
     async def accept(self, run_id: str) -> bool:
         """Say that this process may make a run's cells; False where the run is refused already."""
@@ -192,23 +164,11 @@ class CompletionTracker:
         last = min(first + workflow.buffer_size, workflow.seed.records)
         async with self._client.pipeline(transaction=False) as pipe:
             for record in range(first, last):
-                pipe.hmget(self._keys["cells"], _fields(run_id, record, names))
+                pipe.hmget(self._keys["cells"], fields_of(run_id, record, names))
             rows = await pipe.execute()
-        records = []
-        for record, (*values, dropped) in enumerate(rows, first):
-            if dropped is not None:
-                column, _, reason = dropped.decode().partition("\0")
-                records.append(
-                    WrittenRecord(
-                        number=record, values={}, dropped_by=unquote(column), reason=reason
-                    )
-                )
-            elif None in values:
-                return None
-            else:
-                row = {name: json.loads(v) for name, v in zip(names, values, strict=True)}
-                records.append(WrittenRecord(number=record, values=row))
-        return records
+        read = (read_record(record, workflow, row) for record, row in enumerate(rows, first))
+        records = [record for record in read if record is not None]
+        return records if len(records) == len(rows) else None
 
     async def written(self, run_id: str, row_group: int) -> WrittenAnswer:
         """Say that a row group is on disk: its cells go; the last one ends the run."""
@@ -221,28 +181,6 @@ class CompletionTracker:
 
     async def _read(self, run_id: str, record: int, names: Sequence[str]) -> list[Any]:
         """Return each value as bytes, and why the record was dropped; None where there is none."""
-        fields = _fields(run_id, record, names)
+        fields = fields_of(run_id, record, names)
         values: list[Any] = await self._client.hmget(self._keys["cells"], fields)
         return values
-
-
-def _fields(run_id: str, record: int, columns: Sequence[str]) -> list[str]:
-    """Return the fields of a record's columns, and behind them the mark of a dropped one."""
-    place = f"{encode(run_id)}\0{record}\0"
-    return [*(place + encode(column) for column in columns), place + DROPPED]
-
-
-def _decode_progress(terms: Sequence[Any]) -> RunProgress:
-    """Return what ``["progress", done, dropped, open, written, ready, cooling]`` says."""
-    _word, done, dropped, row_groups_open, written, ready, cooling = terms
-    return RunProgress(
-        records_done=done,
-        records_dropped=dropped,
-        row_groups_open=row_groups_open,
-        row_groups_written=written,
-        ready_to_write=tuple(ready),
-        cooling=tuple(
-            CoolingResource(resource=unquote(resource), until_at=until_us / 1e6, times=times)
-            for resource, until_us, times in cooling
-        ),
-    )

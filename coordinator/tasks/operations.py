@@ -226,9 +226,12 @@ class End(EndOfLease):
             case TaskDeferred():
                 delay_us = round(max(0.0, outcome.delay_seconds) * 1e6)
                 cooling = "" if outcome.cooling is None else encode_resource(outcome.cooling)
-                return named("retry", lease_id, delay_us, _COUNTS[outcome.counts], cooling)
+                counts, failure = _COUNTS[outcome.counts], outcome.failure
+                why = () if failure is None else (failure.reason, failure.model, failure.status)
+                return named("retry", lease_id, delay_us, counts, cooling, *why)
             case TaskDropped():
-                return named("drop", lease_id, outcome.reason)
+                failure = outcome.failure
+                return named("drop", lease_id, failure.reason, failure.model, failure.status)
             case _:
                 assert_never(outcome)
 

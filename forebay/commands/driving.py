@@ -145,15 +145,16 @@ def _kept_unless_over(
     """
     try:
         yield
-    except (ConfigurationError, TaskAdmissionError, RunStopped, RunLost):  # nothing goes on
+    except (ConfigurationError, TaskAdmissionError, RunLost):  # nothing goes on
         shutil.rmtree(files.server, ignore_errors=True)
         raise
-    except (Stopped, CoordinatorError) as error:
+    except (Stopped, RunStopped, CoordinatorError) as error:
         why = "an error, which follows"
         if isinstance(error, Stopped):
             why = error.signal.name
         if begun.is_begun:
-            say_kept(run, url, pool, files, f"stopped by {why}")
+            how = "stopped itself" if isinstance(error, RunStopped) else f"stopped by {why}"
+            say_kept(run, url, pool, files, how)
         else:
             files.discard_if_empty()
             shutil.rmtree(files.server, ignore_errors=True)

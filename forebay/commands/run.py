@@ -61,7 +61,7 @@ def run_command(
       1    an error; where the run is not over, it says how to go on
       2    wrong usage
       3    records were dropped, or an output with more records was left as it is
-      4    stopped itself: the first 20 cells of a column all failed
+      4    stopped itself: too many cells of a column failed (max_error_rate)
       129, 130, 143   stopped by SIGHUP, SIGINT, SIGTERM
     """  # noqa: D301 - click reads that character
     if resume and fresh:

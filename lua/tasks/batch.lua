@@ -11,8 +11,10 @@
 --                        for now: it is compared with the server's TIME and never taken for the time)
 --                        admit slots in_progress_ms resources_under_pressure seen
 --                        finish lease_id result result_ttl_ms keep_in_progress_ms [record name value]...
---                        drop lease_id reason; retry lease_id delay_us counts [cooling_resource] (counts:
---                        0 a try, 1 nothing, 2 a loss)
+--                        drop lease_id reason [model status]
+--                        retry lease_id delay_us counts [cooling_resource [reason model status]] (counts: 0 a
+--                        try, 1 nothing, 2 a loss; with a reason, of a failed try, a task of a run waits for
+--                        the next salvage round of its row group)
 --                        discard id result result_ttl_ms; expire id result result_ttl_ms; fail_lost id result result_ttl_ms
 --                        claim resource holder limit; serve function...; set_state state; leave; inventory after
 --                        say kind task_id lease_id

@@ -29,7 +29,8 @@ KEEPS = frozenset({"in_any_case"})
 """Columns that are made though a column that they need was skipped."""
 ASKS = {"a": "request:p/m", "b": "request:p/other"}
 """Which column asks for which provider; the others ask for none."""
-MOST_FAILED = 20
+WINDOW, RATE = 20, 0.5
+SALVAGE_US = 60_000_000
 
 Task = tuple[str, int]
 """A column and a number: of a record, of the root a row group."""
@@ -43,6 +44,8 @@ class RunModel:
         made: cells that are there, by record.
         dropped: records that were given up.
         tasks: tasks that exist, each with the instant from which it may go.
+        salvage: by row group, tasks that wait for its next round, each with its backoff's end.
+        windows: by column, finished and failed cells of this half of its window and the one before.
         leased: tasks that run.
         admitted: row groups that were ever admitted; they are admitted in order.
         written: row groups that are on disk.
@@ -63,7 +66,9 @@ class RunModel:
     tasks: dict[Task, int] = field(default_factory=dict)
     leased: set[Task] = field(default_factory=set)
     cooling: dict[str, tuple[int, int]] = field(default_factory=dict)
-    failed: dict[str, int | None] = field(default_factory=dict)
+    dropped_by: dict[int, str] = field(default_factory=dict)
+    windows: dict[str, list[int]] = field(default_factory=dict)
+    salvage: dict[int, dict[Task, int]] = field(default_factory=dict)
     stopped: str | None = None
     admitted: int = 0
     written: set[int] = field(default_factory=set)
@@ -126,7 +131,16 @@ class RunModel:
                 for resource, (until, times) in self.cooling.items()
                 if until > self.now
             ),
+            [],
+            self._stop_told(),
         ]
+
+    def _stop_told(self) -> list[object] | None:
+        """The column, and how many tasks of open row groups still run."""
+        if self.stopped is None:
+            return None
+        is_open = set(self.open_row_groups())
+        return [self.stopped, sum(self.row_group_of(task) in is_open for task in self.tasks)]
 
     # -- what happens
 
@@ -192,16 +206,90 @@ class RunModel:
         group = self.row_group_of(task)
         records = list(self.records_of(group)) if column in BATCHES else [number]
         records = [record for record in records if not self.is_over(record)]
-        self.failed[column] = None
+        if column in BATCHES:
+            records = [one for one in records if column not in self.made.get(one, set())]
+        self._count(column, len(records), is_failed=False)
         for record in records:
             self._make(record, column)
+        self._settle()
+
+    def _count(self, column: str, cells: int, *, is_failed: bool) -> bool:
+        """Count finished cells; return whether too many of them failed."""
+        window = self.windows.setdefault(column, [0, 0, 0, 0])
+        window[0] += cells
+        window[1] += cells if is_failed else 0
+        finished, failed = window[0] + window[2], window[1] + window[3]
+        if window[0] >= WINDOW:
+            window[:] = [0, 0, window[0], window[1]]
+        return finished >= WINDOW and failed / finished > RATE
+
+    def _settle(self) -> None:
+        """Begin the salvage rounds whose time has come, and admit row groups."""
         self.admit_row_groups()
+        for row_group, waiting in list(self.salvage.items()):
+            if row_group not in self.open_row_groups():
+                del self.salvage[row_group]
+                continue
+            there = sum(self.row_group_of(task) == row_group for task in self.tasks)
+            if len(waiting) >= there:
+                del self.salvage[row_group]
+                for task, available in waiting.items():
+                    if task not in self.leased and self.tasks.get(task, 0) > self.now:
+                        self.tasks[task] = max(self.now, available)
+
+    def fail(self, task: Task, backoff_us: int) -> None:
+        """A try failed, and another may end better."""
+        self.leased.discard(task)
+        column, number = task
+        is_over = self.is_through(number) if column in BATCHES else self.is_over(number)
+        if is_over or self.stopped is not None:
+            self.tasks.pop(task)
+        else:
+            self.tasks[task] = self.now + backoff_us + SALVAGE_US
+            waiting = self.salvage.setdefault(self.row_group_of(task), {})
+            waiting[task] = self.now + backoff_us
+        self._settle()
+
+    def _stop(self, column: str) -> None:
+        self.stopped = column
+        self.salvage.clear()
+        self.tasks = {task: due for task, due in self.tasks.items() if task in self.leased}
+
+    def resume(self) -> None:
+        """Go on after a stop, with what the failing column dropped in open row groups."""
+        column, self.stopped, self.windows = self.stopped, None, {}
+        if column is not None:
+            for row_group in self.open_row_groups():
+                for record in self.records_of(row_group):
+                    if self.dropped_by.get(record) == column:
+                        del self.dropped_by[record]
+                        self.dropped.discard(record)
+                self._submit_frontier(row_group)
+        self.is_attended = True
+        self._settle()
+
+    def _submit_frontier(self, row_group: int) -> None:
+        left = [one for one in self.records_of(row_group) if not self.is_over(one)]
+        for column in (ROOT, *self.columns):
+            needs = NEEDS.get(column, ())
+            missing = [one for one in left if column not in self.made.get(one, set())]
+            ready = [one for one in missing if self.made.get(one, set()).issuperset(needs)]
+            if column in BATCHES:
+                if missing and len(ready) == len(missing):
+                    self.tasks.setdefault((column, row_group), self.now)
+            else:
+                for record in ready:
+                    self.tasks.setdefault((column, record), self.now)
 
     def _make(self, record: int, column: str) -> None:
         made = self.made.setdefault(record, set())
         made.add(column)
         for other in self.columns:
             if column not in NEEDS[other] or not made.issuperset(NEEDS[other]):
+                continue
+            if self.stopped is not None and (
+                other in BATCHES or not self._is_skipped(other, record)
+            ):
                 continue
             if other in BATCHES:
                 self._reach_batch(other, record // self.buffer_size)
@@ -219,6 +307,8 @@ class RunModel:
 
     def _reach_batch(self, column: str, row_group: int) -> None:
         """Let a batch begin once no open record of its row group misses an input."""
+        if self.stopped is not None:
+            return
         left = [one for one in self.records_of(row_group) if one not in self.dropped]
         is_made = all(column in self.made.get(one, set()) for one in left)
         is_ready = all(self.made.get(one, set()).issuperset(NEEDS[column]) for one in left)
@@ -230,18 +320,21 @@ class RunModel:
         self._end(task)
         records = self.records_of(number) if column in BATCHES else [number]
         fallen = [record for record in records if not self.is_over(record)]
-        failures = self.failed.get(column, 0)
-        if failures is not None:
-            self.failed[column] = failures + len(fallen)
-            if failures + len(fallen) >= MOST_FAILED and self.stopped is None:
-                self.stopped = column
+        if column in BATCHES:
+            fallen = [one for one in fallen if column not in self.made.get(one, set())]
+        if self.stopped is None and self._count(column, len(fallen), is_failed=True):
+            self._stop(column)
+        if self.stopped is not None:
+            self._settle()
+            return
         for record in fallen:
             self.dropped.add(record)
+            self.dropped_by[record] = column
             for other in self.columns:
                 if other not in BATCHES and (other, record) not in self.leased:
                     self.tasks.pop((other, record), None)
         self._close_batches({record // self.buffer_size for record in fallen})
-        self.admit_row_groups()
+        self._settle()
 
     def _close_batches(self, row_groups: set[int]) -> None:
         """Begin batches that waited for dropped records alone; end those that nobody wants."""
@@ -259,6 +352,7 @@ class RunModel:
         is_wanted = not self.is_over(number)
         if column in BATCHES:
             is_wanted = not self.is_through(number)
+        is_wanted = is_wanted and self.stopped is None
         due = self.now + seconds_us
         if is_cooling:
             until, times = self.cooling.get(ASKS[column], (0, 0))
@@ -269,7 +363,7 @@ class RunModel:
             self.tasks[task] = due
         else:
             self.tasks.pop(task, None)
-        self.admit_row_groups()
+        self._settle()
 
     def _end(self, task: Task) -> None:
         self.leased.discard(task)

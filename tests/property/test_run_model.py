@@ -130,6 +130,10 @@ class RunMachine(RuleBasedStateMachine):
             cells = [part for record in records for part in (str(record), task[0], value)]
             assert self.pool.finish(lease, *cells, result=b"") == "released"
             self.model.finish(task)
+        elif end == "fail":
+            delay = seconds * SECOND_US
+            assert self.pool.ask("m", "retry", lease, delay, 0, "", "500", "", "") == ["released"]
+            self.model.fail(task, delay)
         else:
             resource = ASKS.get(task[0], "") if end == "refuse" else ""
             delay = seconds * SECOND_US
@@ -139,7 +143,7 @@ class RunMachine(RuleBasedStateMachine):
     @precondition(lambda self: getattr(self, "leases", None))
     @rule(
         pick=st.integers(0, 99),
-        end=st.sampled_from(["finish", "drop", "refuse", "delay"]),
+        end=st.sampled_from(["finish", "drop", "refuse", "delay", "fail"]),
         seconds=st.integers(1, 40),
     )
     def end_any(self, pick: int, end: str, seconds: int) -> None:
@@ -149,7 +153,7 @@ class RunMachine(RuleBasedStateMachine):
         rounds=st.integers(1, 4),
         ends=st.fixed_dictionaries(
             {
-                "a": st.sampled_from(["finish", "refuse", "refuse", "drop"]),
+                "a": st.sampled_from(["finish", "refuse", "refuse", "drop", "drop", "fail"]),
                 "b": st.sampled_from(["finish", "finish", "refuse"]),
             }
         ),
@@ -176,11 +180,9 @@ class RunMachine(RuleBasedStateMachine):
             self.pool.beat("d", LIFE_US)
         self.model.is_attended = True
         word, *told = self.pool.ask("d", "run_collect", "run")
-        if self.model.stopped is not None:
-            assert (word, told[0]) == ("stopped", self.model.stopped)
-            return
         self.model.admit_row_groups()
-        told[-1] = sorted(told[-1])
+        told[5] = sorted(told[5])
+        told[7] = told[7] and [told[7][0], told[7][-1]]
         assert [word, *told] == ["progress", *self.model.progress()]
 
     @precondition(lambda self: hasattr(self, "model") and self.model.unwritten())
@@ -204,6 +206,14 @@ class RunMachine(RuleBasedStateMachine):
             model.columns,
             model.is_additive,
         )
+
+    @precondition(lambda self: hasattr(self, "model") and self.model.stopped is not None)
+    @rule()
+    def resume(self) -> None:
+        """Submit a run again that stopped itself."""
+        self.collect()
+        assert self.pool.ask("d", "run_submit", "run", plan_of(self.model), "{}") == ["known"]
+        self.model.resume()
 
     @precondition(lambda self: hasattr(self, "model") and self.model.is_attended)
     @rule()

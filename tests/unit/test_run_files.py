@@ -11,8 +11,9 @@ import pytest
 from pydantic import ValidationError
 
 from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.outcomes import TaskFailure
 from forebay.contracts.runs import RunSpec
-from forebay.coordinator.runs.tracker import WrittenRecord
+from forebay.coordinator.runs.records import DroppedRecord, WrittenRecord
 from forebay.workers.runs.files import RunFiles
 from forebay.workers.runs.workflow_file import load_workflow
 from tests.support_runs import ROOT, WORKFLOW
@@ -23,7 +24,9 @@ def record(number: int, text: str) -> WrittenRecord:
 
 
 def dropped(number: int) -> WrittenRecord:
-    return WrittenRecord(number=number, values={}, dropped_by="text", reason="broken")
+    failure = TaskFailure(reason="broken", model="beta/b-big", status="500")
+    why = DroppedRecord(column="text", failure=failure, tries=3)
+    return WrittenRecord(number=number, values={}, key={"id": "T-1"}, dropped=why)
 
 
 @pytest.fixture
@@ -40,7 +43,15 @@ def test_row_groups_are_put_together_in_their_order(files: RunFiles) -> None:
     files.assemble()
     assert files.output.read_text(encoding="utf-8") == '{"text":"ä"}\n{"text":"b"}\n'
     (line,) = files.dropped.read_text().splitlines()
-    assert json.loads(line) == {"record": 1, "column": "text", "reason": "broken"}
+    assert json.loads(line) == {
+        "record": 1,
+        "key": {"id": "T-1"},
+        "column": "text",
+        "model": "beta/b-big",
+        "status": "500",
+        "tries": 3,
+        "reason": "broken",
+    }
     assert not files.parts.exists()
 
 
@@ -137,7 +148,7 @@ def test_only_an_empty_folder_of_parts_is_discarded(files: RunFiles) -> None:
 def test_files_are_utf8_whatever_the_locale(tmp_path: Path) -> None:
     program = (
         "from pathlib import Path\n"
-        "from forebay.coordinator.runs.tracker import WrittenRecord\n"
+        "from forebay.coordinator.runs.records import WrittenRecord\n"
         "from forebay.workers.runs.files import RunFiles\n"
         f"files = RunFiles(Path({str(tmp_path)!r}) / 'o.jsonl', 'r')\n"
         "files.begin()\n"

@@ -9,7 +9,7 @@ from typing import Any, Final
 from arq.jobs import serialize_job
 from arq.worker import Function, Retry, func
 
-from forebay.contracts.outcomes import TaskCompleted, TaskDropped
+from forebay.contracts.outcomes import TaskCompleted, TaskDropped, TaskFailure
 from forebay.contracts.tasks import AdmittedTask, TaskAdmissionLease
 from forebay.coordinator.runs.plan import CELL_FUNCTION
 from forebay.workers.arq.serialization import JobSerializer
@@ -95,8 +95,7 @@ def outcome_of_cells(
         case CellsMade():
             return replace(completed, cells=cells.values)
         case CellsDropped():
-            return TaskDropped(reason=cells.reason)
+            return TaskDropped(failure=cells.failure)
         case CellsDeferred() | None:
-            return TaskDropped(
-                reason=f"aborted: its job ended without cells in worker {this_worker()}"
-            )
+            reason = f"aborted: its job ended without cells in worker {this_worker()}"
+            return TaskDropped(failure=TaskFailure(reason=reason))

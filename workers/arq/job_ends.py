@@ -52,6 +52,7 @@ class JobEnds:
                 delay_seconds=cells.delay_seconds,
                 counts=self._counts_of(lease, is_no_try=cells.gives_back_try),
                 cooling=cells.cooling,
+                failure=cells.failure,
             )
         delay_ms = lease.item.available_ms + incr_score - timestamp_ms() if incr_score else 0
         return TaskDeferred(

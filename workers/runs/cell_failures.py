@@ -43,6 +43,8 @@ class ModelCallFailed(ForebayError):  # noqa: N818 - an outcome of a cell, not a
     Attributes:
         resource: what was called.
         reason: what failed, such as ``401 from beta/b-big (invalid_api_key)``.
+        status: HTTP status of the answer, or what there was in its place: ``timeout``, ``tls``,
+            ``connection``, ``no_lease`` or ``other``.
         is_rate_limited: whether there was no room: at the provider, or in the queue before it.
         is_retryable: whether another try may end better.
     """
@@ -55,6 +57,7 @@ class ModelCallFailed(ForebayError):  # noqa: N818 - an outcome of a cell, not a
             error, str(resource.provider_model), base_url=base_url, timeout=timeout
         )
         super().__init__(self.reason)
+        self.status = status_of_call(error)
         denied = error.denied.reason if isinstance(error, RequestAdmissionError) else None
         classifier = DefaultClassifier()
         outcome = classifier.classify_exception(error, now=time.time())
@@ -79,6 +82,22 @@ def reason_of_call(error: Exception, name: str, *, base_url: str, timeout: float
     host = urlsplit(base_url).netloc
     causes = (_reason_of_cause(cause, name, host) for cause in _causes(error))
     return next(filter(None, causes), None) or _reason_of_kind(error, name, host, timeout)
+
+
+def status_of_call(error: Exception) -> str:
+    """Return the HTTP status that a failed call was answered with, or the kind of its error."""
+    kind = type(error).__name__
+    if isinstance(error, ProviderHTTPError):
+        return str(error.status)
+    if isinstance(error, RequestAdmissionError):
+        return "no_lease"
+    if any(isinstance(cause, ssl.SSLError) for cause in _causes(error)):
+        return "tls"
+    if isinstance(error, TimeoutError) or kind.endswith("Timeout"):
+        return "timeout"
+    if isinstance(error, ConnectionError) or kind == "ConnectError" or kind in _BROKEN:
+        return "connection"
+    return "other"
 
 
 def reason_of(error: Exception) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from forebay.contracts.identity import SchedulerResourceKey
+from forebay.contracts.outcomes import TaskFailure
 from forebay.contracts.tasks import RunCell
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
@@ -31,7 +32,7 @@ class CellsMade:
 class CellsDropped:
     """The records cannot be finished; trying again would not help."""
 
-    reason: str
+    failure: TaskFailure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,11 +43,13 @@ class CellsDeferred:
         delay_seconds: after which it may be tried again.
         gives_back_try: whether this was no try, as where the worker may not make such cells.
         cooling: the resource for which it waits, and with it all cells that ask for that one.
+        failure: why this try failed, where it was one.
     """
 
     delay_seconds: float
     gives_back_try: bool = False
     cooling: SchedulerResourceKey | None = None
+    failure: TaskFailure | None = None
 
 
 CellsOutcome = CellsMade | CellsDropped | CellsDeferred

@@ -21,7 +21,7 @@ from forebay.contracts.errors import (
     RunRefused,
     RunStopped,
 )
-from forebay.contracts.runs import RunProgress, RunSpec
+from forebay.contracts.runs import RunProgress, RunSpec, RunStop
 from forebay.contracts.tasks import TaskAdmissionError
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.logs import Logger
@@ -31,6 +31,7 @@ from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.workers.generators.registry import build_generator
 from forebay.workers.runs.cells import this_worker
 from forebay.workers.runs.files import RunFiles
+from forebay.workers.runs.troubles import TroubleWatch
 
 RECHECK_SECONDS = 1.0
 
@@ -92,6 +93,7 @@ class RunDriver:
         self._on_progress = ignored if on_progress is None else on_progress
         self._files = RunFiles(Path(run.workflow.output.path), run.run_id)
         self._on_disk: set[int] = set()
+        self._troubles = TroubleWatch(run.run_id)
         self._generation = ""
 
     async def drive(self) -> RunSummary:
@@ -103,7 +105,8 @@ class RunDriver:
         Raises:
             TaskAdmissionError: the pool refuses it; nothing was queued.
             RunRefused: no worker may make it; nothing of it was made, and it is over.
-            RunStopped: the first cells of a column all failed, and it is over.
+            RunStopped: too many cells of a column failed; what is finished is kept, and the run
+                goes on where another driver submits it again.
             ConfigurationError: its files cannot be written; the run was cancelled.
             RunLost: records are missing, as the server lost the run; nothing was deleted.
             CoordinatorError: the server could not be used; the run itself goes on.
@@ -117,7 +120,7 @@ class RunDriver:
             self._generation = self._generation_now()
             await self._write_until_ended()
             return await self._assemble()
-        except (ConfigurationError, TaskAdmissionError, RunRefused, RunStopped):
+        except (ConfigurationError, TaskAdmissionError, RunRefused):
             await asyncio.to_thread(self._files.discard_if_empty)
             await self._cancel_run()
             raise
@@ -164,6 +167,7 @@ class RunDriver:
                     raise await self._lost(self._why_unknown())
                 return True  # the reply that said so was lost
             self._on_progress(progress)
+            self._troubles.look(progress.troubles)
             for row_group in progress.ready_to_write:
                 records = await self._tracker.read_row_group(run_id, workflow, row_group)
                 if records is None:
@@ -173,7 +177,18 @@ class RunDriver:
                 if await self._tracker.written(run_id, row_group) == "ended":
                     return True
             if not progress.ready_to_write:
+                if progress.stop is not None and progress.stop.tasks_running == 0:
+                    raise self._stopped(progress.stop)
                 return False
+
+    def _stopped(self, stop: RunStop) -> RunStopped:
+        rate = self._run.workflow.max_error_rate
+        return RunStopped(
+            f"run {self._run.run_id!r} stopped itself: {stop.failed} of the last {stop.finished}"
+            f" finished cells of column {stop.column!r} failed, the last one with: {stop.reason};"
+            f" expected at most {rate:g} of them (max_error_rate). What is finished is kept; mend"
+            " that and resume the run."
+        )
 
     def _generation_now(self) -> str:
         membership = self._controller.session.membership

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from forebay.contracts.errors import ConfigurationError
-from forebay.coordinator.runs.tracker import WrittenRecord
+from forebay.coordinator.runs.records import WrittenRecord
 
 LONGEST_FILE_NAME: Final = 255
 """Bytes that the usual file systems allow."""
@@ -98,12 +98,8 @@ class RunFiles:
         Raises:
             ConfigurationError: it cannot be written.
         """
-        kept = [record.values for record in records if record.dropped_by is None]
-        dropped = [
-            {"record": record.number, "column": record.dropped_by, "reason": record.reason}
-            for record in records
-            if record.dropped_by is not None
-        ]
+        kept = [record.values for record in records if record.dropped is None]
+        dropped = [_dropped_line(record) for record in records if record.dropped is not None]
         with self._told():
             for name, rows in (("records", kept), ("dropped", dropped)):
                 path = self.parts / f"{row_group:08d}.{name}.jsonl"
@@ -226,6 +222,18 @@ def _name_problem(name: str) -> str | None:
 
 def _partial_of(path: Path) -> Path:
     return path.with_name(f"{path.name}{_PARTIAL}")
+
+
+def _dropped_line(record: WrittenRecord) -> dict[str, Any]:
+    """Return the line of a dropped record; ``model`` and ``status`` only where a call failed."""
+    line: dict[str, Any] = {"record": record.number, "key": record.key}
+    if record.dropped is not None:
+        failure = record.dropped.failure
+        line["column"] = record.dropped.column
+        line |= {"model": failure.model} if failure.model else {}
+        line |= {"status": failure.status} if failure.status else {}
+        line |= {"tries": record.dropped.tries, "reason": failure.reason}
+    return line
 
 
 def _json_line(row: Any) -> str:

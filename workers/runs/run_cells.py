@@ -6,6 +6,7 @@ import contextlib
 import json
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Final
 
 from redis.exceptions import RedisError
@@ -13,6 +14,7 @@ from redis.exceptions import RedisError
 from forebay.contracts.errors import CoordinatorError, RunRefused
 from forebay.contracts.events import RuntimeCorrelation, current_correlation
 from forebay.contracts.identity import request_resource
+from forebay.contracts.outcomes import TaskFailure
 from forebay.contracts.run_use import ColumnUse
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.tasks import RunCell
@@ -90,14 +92,14 @@ class RunCells:
                 return await self._refuse(cell.run_id)
             run = await self._runs.get(cell.run_id)
             if run is None:
-                return CellsDropped(reason="run_ended")
+                return CellsDropped(failure=TaskFailure(reason="run_ended"))
             token = current_correlation.set(_correlation(run.spec, cell))
             try:
                 return await self._generate(run, cell)
             finally:
                 current_correlation.reset(token)
         except RecordRejected as error:
-            return CellsDropped(reason=error.reason)
+            return CellsDropped(failure=TaskFailure(reason=error.reason))
         except RunRefused as error:
             return await self._refuse(cell.run_id, str(error))
         except Exception as error:  # noqa: BLE001 - a failing cell must never end the worker
@@ -133,7 +135,7 @@ class RunCells:
             )
         inputs = await self._tracker.inputs(cell.run_id, cell.number, column.inputs)
         if inputs is None:
-            return CellsDropped(reason="record_dropped")
+            return CellsDropped(failure=TaskFailure(reason="record_dropped"))
         row = await generator.generate(inputs, run.context)
         return CellsMade(values={cell.number: _as_json(row, column.outputs)})
 
@@ -143,7 +145,11 @@ class RunCells:
         if isinstance(error, CoordinatorError | RedisError):
             log.info("cell_put_back", run_id=cell.run_id, reason=type(error).__name__)
             return CellsDeferred(delay_seconds=SERVER_AWAY_SECONDS, gives_back_try=True)
-        reason = error.reason if isinstance(error, ModelCallFailed) else reason_of(error)
+        failure = TaskFailure(reason=reason_of(error))
+        if isinstance(error, ModelCallFailed):
+            model = str(error.resource.provider_model)
+            failure = TaskFailure(reason=error.reason, model=model, status=error.status)
+        reason = failure.reason
         kind = (cell.run_id, cell.column_index, reason)
         tell = log.info if kind in self._told else log.warning  # once each: a run has many cells
         self._told.add(kind)
@@ -156,13 +162,14 @@ class RunCells:
             reason=reason,
         )
         if not may_be_mended(error):
-            return CellsDropped(reason=_bounded(f"not_retryable: {reason}"))
+            return CellsDropped(failure=_told(failure, f"not_retryable: {reason}"))
         run = self._runs.known(cell.run_id)
         max_tries = run.spec.workflow.max_tries if run else 3
         if job_try >= max_tries:
-            return CellsDropped(reason=_bounded(f"tries_exhausted: {reason}, {job_try} tries"))
+            told = f"tries_exhausted: {reason}, {job_try} tries"
+            return CellsDropped(failure=_told(failure, told))
         delay = min(RETRY_CAP_SECONDS, RETRY_BASE_SECONDS * 2 ** (job_try - 1))
-        return CellsDeferred(delay_seconds=delay)
+        return CellsDeferred(delay_seconds=delay, failure=_told(failure, reason))
 
     async def _refused_by_provider(self, cell: RunCell, error: ModelCallFailed) -> CellsOutcome:
         """Defer a cell for which there was no room, at no cost of a try, until there may be."""
@@ -177,8 +184,9 @@ class RunCells:
         )
 
 
-def _bounded(reason: str) -> str:
-    return RecordRejected(reason).reason
+def _told(failure: TaskFailure, reason: str) -> TaskFailure:
+    """Return a failure with a reason that is bounded, as it is stored and shown."""
+    return replace(failure, reason=RecordRejected(reason).reason)
 
 
 def _correlation(spec: RunSpec, cell: RunCell) -> RuntimeCorrelation:

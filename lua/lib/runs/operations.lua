@@ -1,5 +1,6 @@
 -- The operations of a run's driver: submit, collect what is through, say what was written, cancel.
 -- @include lib/runs/tracker
+-- @include lib/runs/frontier
 
 -- Begin a run, once, with the limits that it claims; the caller attends it. The plan was checked by who made
 -- it; its resources are checked here, before anything is queued.
@@ -7,6 +8,7 @@ function OPERATIONS.run_submit(run, text, workflow)
   local known = RUNS.plan_of(run)
   if known then
     ATTENDING.begin(run)
+    RUNS.go_on(run, known)
     RUNS.open_row_groups(run, known)
     return '["known"]'
   elseif meta.state == 'draining' then
@@ -49,6 +51,28 @@ function RUNS.cooling_of(plan)
   return list
 end
 
+-- A run that stopped itself goes on: records of its open row groups that the failing column dropped are open again,
+-- and what was discarded is submitted.
+function RUNS.go_on(run, plan)
+  if not RUNS.is_stopped(run, plan) then
+    return
+  end
+  local column = split(redis.call('HGET', K.progress, run .. '\0stopped'), '\0')[1]
+  plan.is_stopped = false
+  local names = { 'stopped', 'retries', 'troubles' }
+  for index = 1, #plan.columns do
+    names[#names + 1] = 'window\0' .. int(index)
+  end
+  for i = 1, #names do
+    redis.call('HDEL', K.progress, run .. '\0' .. names[i])
+  end
+  emit('run_resumed', 'run_id', run, 'column', column)
+  RUNS.each_open(run, function(row_group)
+    RUNS.revive_records(run, plan, row_group, column)
+    RUNS.submit_frontier(run, plan, row_group)
+  end)
+end
+
 -- Progress of a run, or why no worker makes it, the row groups whose cells wait to be written out, and what
 -- the run waits for. The caller attends the run, and is told of the next ones by its channel.
 function OPERATIONS.run_collect(run)
@@ -61,11 +85,6 @@ function OPERATIONS.run_collect(run)
   if refusal then
     return '["refused",' .. cjson.encode(refusal) .. ']'
   end
-  local stopped = redis.call('HGET', K.progress, run .. '\0stopped')
-  if stopped then
-    local part = split(stopped, '\0')
-    return '["stopped",' .. cjson.encode(part[1]) .. ',' .. cjson.encode(part[2]) .. ',' .. RUNS.most_failed .. ']'
-  end
   RUNS.open_row_groups(run, plan)
   local ready = redis.call('ZRANGE', K.checkpoints, '[' .. run .. '\0', '(' .. run .. '\1', 'BYLEX',
     'LIMIT', 0, 16)
@@ -74,7 +93,7 @@ function OPERATIONS.run_collect(run)
   end
   return '["progress",' .. table.concat({ RUNS.counted(run, 'done'), RUNS.counted(run, 'dropped'),
     RUNS.counted(run, 'open'), RUNS.counted(run, 'written') }, ',') .. ',[' .. table.concat(ready, ',') .. '],['
-    .. table.concat(RUNS.cooling_of(plan), ',') .. ']]'
+    .. table.concat(RUNS.cooling_of(plan), ',') .. '],' .. RUNS.troubles_of(run) .. ',' .. RUNS.stop_of(run, plan) .. ']'
 end
 
 function RUNS.delete_cells(run, plan, record)
@@ -92,9 +111,9 @@ function RUNS.finish(run, plan)
   plans[run] = false
   ATTENDING.finish(run)
   local names = { 'next', 'open', 'unwritten', 'done', 'dropped', 'written', 'driver', 'accepted',
-    'refusals', 'refused', 'stopped', 'target', 'held_back' }
+    'refusals', 'refused', 'stopped', 'target', 'held_back', 'retries', 'troubles' }
   for index = 1, #plan.columns do
-    names[#names + 1] = 'failed\0' .. int(index)
+    names[#names + 1] = 'window\0' .. int(index)
   end
   for i = 1, #names do
     redis.call('HDEL', K.progress, run .. '\0' .. names[i])
@@ -127,17 +146,8 @@ function OPERATIONS.run_written(run, row_group)
 end
 
 function RUNS.cancel_row_group(run, plan, row_group)
+  RUNS.discard_waiting(run, plan, row_group)
   local first, last = RUNS.records_of(plan, row_group)
-  for index = 1, #plan.columns do
-    local column = plan.columns[index]
-    local from, to = first, last
-    if column.scope == 'g' then
-      from, to = row_group, row_group
-    end
-    for number = from, to do
-      TASKS.discard(RUNS.task_id(run, column, number))
-    end
-  end
   for record = first, last do
     RUNS.delete_cells(run, plan, int(record))
   end

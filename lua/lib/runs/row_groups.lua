@@ -13,10 +13,42 @@ function RUNS.count_task(task, by)
   if by > 0 then
     EXPIRY.with_shard('row_groups')
     redis.call('HINCRBY', K.row_groups, name, by)
-  elseif redis.call('HEXISTS', K.row_groups, name) == 1 then
+    return
+  end
+  local row_group = RUNS.row_group_of(plan, task)
+  local known = redis.call('HMGET', K.row_groups, name, RUNS.salvage_field(task.run, row_group))
+  if known[2] or RUNS.is_stopped(task.run, plan) then
+    RUNS.touch_row_group(task.run, row_group)
+  end
+  if known[1] then
     if redis.call('HINCRBY', K.row_groups, name, by) <= 0 then
       redis.call('HDEL', K.row_groups, name)
       RUNS.touch(task.run)
+    end
+  end
+end
+
+-- How many tasks of a row group there are.
+function RUNS.tasks_in(run, plan, row_group)
+  local names, total = {}, 0
+  for index = 1, #plan.columns do
+    names[index] = RUNS.tasks_field(run, plan, row_group, index)
+  end
+  local tasks = redis.call('HMGET', K.row_groups, unpack(names))
+  for index = 1, #plan.columns do
+    total = total + (tonumber(tasks[index]) or 0)
+  end
+  return total
+end
+
+-- Call a function with each open row group; the open ones are among the last that were admitted.
+function RUNS.each_open(run, look_at)
+  local left, row_group = RUNS.counted(run, 'open'), RUNS.counted(run, 'next')
+  while left > 0 and row_group > 0 do
+    row_group = row_group - 1
+    if redis.call('HEXISTS', K.row_groups, run .. '\0' .. int(row_group)) == 1 then
+      left = left - 1
+      look_at(row_group)
     end
   end
 end
@@ -99,6 +131,7 @@ end
 -- An open row group is over; false where it is none.
 function RUNS.forget_row_group(run, plan, row_group)
   local was_open = redis.call('HDEL', K.row_groups, run .. '\0' .. int(row_group)) == 1
+  redis.call('HDEL', K.row_groups, RUNS.salvage_field(run, row_group))
   for index = 1, #plan.columns do
     local name = RUNS.tasks_field(run, plan, row_group, index)
     redis.call('HDEL', K.row_groups, name, name .. '\0waits')

@@ -2,7 +2,7 @@
 -- @include lib/int
 -- @include lib/shard/shard
 -- `skipped` is the value of a skipped cell: JSON's null, and a blank that no generator's null has.
-local RUNS = { most_open = 256, most_looked_at = 1024, usual_rows = 10000, most_failed = 20, skipped = 'null ' }
+local RUNS = { most_open = 256, most_looked_at = 1024, usual_rows = 10000, skipped = 'null ' }
 local plans = {}
 
 function RUNS.plan_of(run)
@@ -25,6 +25,18 @@ end
 
 function RUNS.cell(run, record, name)
   return run .. '\0' .. record .. '\0' .. name
+end
+
+-- Whether a run has stopped itself, as too many of its cells failed.
+function RUNS.is_stopped(run, plan)
+  if plan.is_stopped == nil then
+    plan.is_stopped = redis.call('HEXISTS', K.progress, run .. '\0stopped') == 1
+  end
+  return plan.is_stopped
+end
+
+function RUNS.is_made(run, column, record)
+  return redis.call('HEXISTS', K.cells, RUNS.cell(run, record, column.outputs[1])) == 1
 end
 
 function RUNS.task_id(run, column, number)
@@ -61,7 +73,7 @@ function RUNS.is_wanted(task)
     return true
   end
   local plan = RUNS.plan_of(task.run)
-  if not plan then
+  if not plan or RUNS.is_stopped(task.run, plan) then
     return false
   end
   local column = plan.columns[tonumber(task.column)]

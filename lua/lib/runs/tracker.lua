@@ -5,8 +5,12 @@
 -- @include lib/tasks/leases
 -- @include lib/runs/row_groups
 -- @include lib/runs/use
+-- @include lib/runs/salvage
 
 function RUNS.submit_cell(run, plan, index, number)
+  if RUNS.is_stopped(run, plan) then
+    return -- it is submitted once the run is resumed
+  end
   local column = plan.columns[index]
   local id = RUNS.task_id(run, column, number)
   RUNS.count_task({ run = run, column = int(index), number = number }, 1)
@@ -110,9 +114,10 @@ function RUNS.advance_record(run, plan, index, record)
 end
 
 -- A record that cannot be finished: its waiting tasks never start, a running one ends unheard.
-function RUNS.drop_record(run, plan, record, column_name, reason)
+function RUNS.drop_record(run, plan, record, column_name, failure)
   EXPIRY.with_shard('cells')
-  redis.call('HSET', K.cells, RUNS.cell(run, record, '!'), column_name .. '\0' .. reason)
+  redis.call('HSET', K.cells, RUNS.cell(run, record, '!'), table.concat({ column_name, int(failure.tries),
+    failure.model, failure.status, failure.reason }, '\0'))
   for index = 1, #plan.columns do
     local column = plan.columns[index]
     if column.scope == 'r' then
@@ -142,34 +147,13 @@ function RUNS.open_records(run, plan, column, number)
   local records, is_among = {}, {}
   for i = first, last do
     local record = int(i)
-    if RUNS.is_open(run, plan, record) then
+    -- a batch may be made once more for records that were dropped when it was made first
+    if RUNS.is_open(run, plan, record) and not (column.scope == 'g' and RUNS.is_made(run, column, record)) then
       records[#records + 1] = record
       is_among[record] = true
     end
   end
   return records, is_among
-end
-
--- Note whether the cells of a column can be made at all: where the first of them all failed, the run stops.
-function RUNS.note_made(run, index)
-  local name = run .. '\0failed\0' .. int(index)
-  if redis.call('HGET', K.progress, name) ~= 'made' then
-    EXPIRY.with_shard('progress')
-    redis.call('HSET', K.progress, name, 'made')
-  end
-end
-
-function RUNS.note_failed(run, plan, index, cells, reason)
-  local name = run .. '\0failed\0' .. int(index)
-  if redis.call('HGET', K.progress, name) == 'made' then
-    return
-  end
-  EXPIRY.with_shard('progress')
-  if redis.call('HINCRBY', K.progress, name, cells) >= RUNS.most_failed
-    and redis.call('HSETNX', K.progress, run .. '\0stopped', plan.columns[index].name .. '\0' .. reason) == 1 then
-    emit('run_stopped', 'run_id', run, 'column', plan.columns[index].name)
-    RUNS.tell_driver(run, '["row_group"]')
-  end
 end
 
 -- Store the values of a finished task (record, name, value, ... in ARGV) and go on from them.
@@ -186,22 +170,50 @@ function RUNS.complete_cells(task, from, to)
       redis.call('HSET', K.cells, RUNS.cell(run, ARGV[i], ARGV[i + 1]), ARGV[i + 2])
     end
   end
-  RUNS.note_made(run, index)
   USE.count_made(run, index, #records)
+  RUNS.count_finished(run, plan, index, #records, false)
   for i = 1, #records do
     RUNS.advance_record(run, plan, index, records[i])
   end
 end
 
-function RUNS.drop_cells(task, reason)
+-- Drop the open records of a task that cannot be made, or stop the run where too many cells fail: then nothing is
+-- dropped, as each such cell is tried again once the run is resumed.
+function RUNS.drop_cells(task, failure)
   local run, plan = task.run, RUNS.plan_of(task.run)
   if not plan then
     return
   end
-  local column = plan.columns[tonumber(task.column)]
+  local index = tonumber(task.column)
+  local column = plan.columns[index]
   local records = RUNS.open_records(run, plan, column, task.number)
-  RUNS.note_failed(run, plan, tonumber(task.column), #records, reason)
+  RUNS.note_trouble(run, failure)
+  if RUNS.is_stopped(run, plan) then
+    return
+  end
+  local is_too_much, failed, finished = RUNS.count_finished(run, plan, index, #records, true)
+  if is_too_much then
+    RUNS.stop(run, plan, index, failed, finished, failure.reason)
+    return
+  end
   for i = 1, #records do
-    RUNS.drop_record(run, plan, records[i], column.name, reason)
+    RUNS.drop_record(run, plan, records[i], column.name, failure)
+  end
+end
+
+-- A task failed and may go better: it waits for a salvage round, unless the run has no retry left.
+function RUNS.try_again(id, task, available_us, failure)
+  local run, plan = task.run, RUNS.plan_of(task.run)
+  if plan and RUNS.is_wanted(task) and not RUNS.may_retry(run, plan) then
+    TASKS.forget(id)
+    failure.reason = 'retry_budget_exhausted: ' .. failure.reason
+    RUNS.drop_cells(task, failure)
+    return
+  elseif plan then
+    RUNS.note_trouble(run, failure)
+  end
+  LOST.put_back(id, task, available_us + RUNS.salvage_us, task.tries + 1)
+  if plan and redis.call('ZSCORE', K.delayed, id) then
+    RUNS.wait_for_salvage(run, plan, id, task, available_us)
   end
 end

@@ -31,12 +31,14 @@
 --   finished    zset    lease id, by order of ending times 2, plus 1 if it expired
 --   events      stream  transitions, the last 8192
 --   runs        hash    run id -> its plan as JSON; run id NUL workflow -> the workflow
---   progress    hash    run NUL name -> count; NUL refused, refusals: why no worker makes it; NUL failed: cells
---                       of a column that failed before one was made; NUL stopped: the column of which all did;
+--   progress    hash    run NUL name -> count; NUL refused, refusals: why no worker makes it; NUL window: finished
+--                       and failed cells of a column; NUL stopped: the column of which too many failed; NUL retries:
+--                       tries behind the first; NUL troubles: how often each model failed with what;
 --                       NUL target: open row groups that an additive horizon allows; NUL held_back: why none is admitted;
 --                       NUL begun, owner: its first driver's time, its last one's process; NUL made, used: of a
 --                       column, cells that are there, and what they have used as JSON
---   cells       hash    run NUL record NUL column -> value as JSON; # columns done; ! why dropped
+--   cells       hash    run NUL record NUL column -> value as JSON; # columns done; ! column, tries, model, status and reason
+--                       of a dropped one
 --   row_groups  hash    run NUL row group -> records that are missing; NUL column -> its tasks; NUL column NUL
---                       waits -> records that miss an input of that batch
+--                       waits -> records that miss an input of that batch; NUL ! tasks that wait for salvage
 --   checkpoints zset    run NUL row group, whose records wait to be written out

@@ -131,7 +131,8 @@ function LOST.put_back(id, task, available_us, tries)
   if task.run ~= '' and task.losses >= LOST.max() then
     local members = redis.call('HGET', K.losses, id)
     TASKS.forget(id)
-    RUNS.drop_cells(task, 'worker_lost: ' .. #split(members, ',') .. ' workers died while they made it: ' .. members)
+    RUNS.drop_cells(task, RUNS.failure_of(task, 'worker_lost: ' .. #split(members, ',')
+      .. ' workers died while they made it: ' .. members))
   else
     TASKS.put_back(id, task, available_us, tries)
   end

@@ -139,7 +139,7 @@ function OPERATIONS.finish(lease_id, result, result_ttl_ms, keep_in_progress_ms)
 end
 
 -- The task of a run that cannot succeed: its record is dropped with a reason.
-function OPERATIONS.drop(lease_id, reason)
+function OPERATIONS.drop(lease_id, reason, model, status)
   local lease, unknown = LEASES.own(lease_id, member_id)
   if not lease then
     return unknown
@@ -149,15 +149,16 @@ function OPERATIONS.drop(lease_id, reason)
   TASKS.forget(lease.task_id, true)
   STATE.emit_task('task_lease_released', 'task_id', lease.task_id, 'lease_id', lease_id, 'outcome', 'dropped')
   if task then
-    RUNS.drop_cells(task, reason)
+    RUNS.drop_cells(task, RUNS.failure_of(task, reason, model, status))
   end
   return '["released"]'
 end
 
 -- End the lease and put the task back in one step. It counts a try, nothing, or a loss: something in the
 -- process cut its code off, and nobody knows which task is to blame. A task of a run that names a resource
--- which cools waits in its old place for that, with all that ask for it.
-function OPERATIONS.retry(lease_id, delay_us, counts, cooling)
+-- which cools waits in its old place for that, with all that ask for it; one that failed for a reason waits for
+-- the next salvage round of its row group.
+function OPERATIONS.retry(lease_id, delay_us, counts, cooling, reason, model, status)
   local lease, unknown = LEASES.own(lease_id, member_id)
   if not lease then
     return unknown
@@ -177,7 +178,11 @@ function OPERATIONS.retry(lease_id, delay_us, counts, cooling)
     RUNS.touch(task.run)
     available_us = now_us
   end
-  LOST.put_back(id, task, available_us, task.tries + (is_try and 1 or 0))
+  if is_try and task.run ~= '' and (reason or '') ~= '' then
+    RUNS.try_again(id, task, available_us, RUNS.failure_of(task, reason, model, status))
+  else
+    LOST.put_back(id, task, available_us, task.tries + (is_try and 1 or 0))
+  end
   return '["released"]'
 end
 
@@ -194,7 +199,7 @@ function OPERATIONS.discard(id, result, result_ttl_ms)
   TASKS.write_result(id, result, result_ttl_ms)
   STATE.emit_task('cancelled', 'task_id', id)
   if task.run ~= '' then
-    RUNS.drop_cells(task, 'discarded by an operator')
+    RUNS.drop_cells(task, RUNS.failure_of(task, 'discarded by an operator'))
   end
   return '["discarded"]'
 end

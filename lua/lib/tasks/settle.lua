@@ -111,6 +111,7 @@ end
 
 -- The last look of a call: who stands first without fitting, and who has something to do.
 function SETTLING.finish()
+  RUNS.begin_rounds()
   RUNS.look_for_room()
   CLASSES.sort_served()
   CLAIMS.sort_parked()
