@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import forebay
 from bench.reliability.document import table
+from bench.reliability.workers_back import workers_come_back
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.server.address import UnixAddress
 from forebay.coordinator.server.availability import Availability
@@ -40,6 +41,10 @@ AT_RETURN: Final = (
     "{members} members that lost the server at one instant, {away:g} s ago, when it takes"
     " connections again and closes each: tries to connect in a tenth of a second, most {most}, mean"
     " {mean:.0f}."
+)
+AT_WORKERS_RETURN: Final = (
+    "{workers} workers of a pool, whose server was away for {away:g} s, in the same way: with"
+    " links of shards, wake-ups, heartbeats and single commands, most {most}, mean {mean:.0f}."
 )
 SETTINGS: Final = forebay.MemberSettings(
     ttl_seconds=3600.0, call_timeout_seconds=DEADLINE_SECONDS, recheck_seconds=0.2
@@ -189,6 +194,8 @@ def outages(is_smoke: bool) -> str:
     followed = {} if is_smoke else failovers()
     members, away_seconds = (20, 1.0) if is_smoke else (500, 30.0)
     counts = asyncio.run(come_back(members, away_seconds))
+    workers, workers_away_seconds = (3, 1.0) if is_smoke else (60, 15.0)
+    of_workers = asyncio.run(workers_come_back(workers, workers_away_seconds))
     lines = [
         (f"the primary is {fault}", f"{one.seconds:.2f} s", "yes" if one.is_in_order else "**no**")
         for fault, one in followed.items()
@@ -203,6 +210,12 @@ def outages(is_smoke: bool) -> str:
             away=away_seconds,
             most=max(counts),
             mean=sum(counts) / len(counts),
+        ),
+        AT_WORKERS_RETURN.format(
+            workers=workers,
+            away=workers_away_seconds,
+            most=max(of_workers),
+            mean=sum(of_workers) / len(of_workers),
         ),
     ]
     return "\n\n".join(parts)

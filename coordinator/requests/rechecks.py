@@ -34,7 +34,7 @@ Waiters = OrderedDict[str, Attempt]
 
 
 class Rechecks:
-    """Looks at the attempts of one member that wait on a request shard.
+    """Asks what became of the attempts of one member that wait on a request shard (rechecks).
 
     The shard grants in order of arrival within a line, which is a group in a domain. So once each
     recheck interval it is enough to ask for the first attempt of each line, and for others in turn
@@ -65,8 +65,8 @@ class Rechecks:
         self._loop = asyncio.get_running_loop()
         self._waiting: Waiters = OrderedDict()
         self._lines: OrderedDict[Line, Waiters] = OrderedDict()  # the longest unasked first
-        self._doubted: Waiters = OrderedDict()  # a wake-up may have been lost: to be asked for soon
-        self._round: list[Attempt] = []  # to be asked for in turn, the next one last
+        self._due: Waiters = OrderedDict()  # to be rechecked as soon as a portion has room
+        self._round: list[Attempt] = []  # to be rechecked in turn, the next one last
         self._under_way = 0
         self._has_found_loss = False
         self.wake: asyncio.TimerHandle | None = None
@@ -74,7 +74,7 @@ class Rechecks:
         self._is_closed = False
 
     def close(self) -> None:
-        """Ask for nothing any more."""
+        """Recheck nothing any more."""
         self._is_closed = True
         for timer in (self.wake, self._timer):
             if timer is not None:
@@ -83,22 +83,22 @@ class Rechecks:
     # -- what waits
 
     def note_waiting(self, attempt: Attempt) -> None:
-        """Look at an attempt at intervals from now on; at once where a wake-up may be lost."""
+        """Recheck an attempt at intervals from now on; soon where a wake-up may be lost."""
         attempt.is_waiting = True
         self._waiting[attempt.encoded_id] = attempt
         self._lines.setdefault(_line(attempt), OrderedDict())[attempt.encoded_id] = attempt
         if self._timer is None and not self._is_closed:
             self._timer = self._loop.call_later(
-                self._recheck_seconds, self._guard.call, self._look_at_some
+                self._recheck_seconds, self._guard.call, self._on_interval
             )
         if attempt.is_in_doubt:
-            self._doubt(attempt)
+            self._recheck_soon(attempt)
 
     def forget(self, attempt: Attempt) -> None:
-        """Look no more at an attempt that waits no more."""
+        """Recheck an attempt no more, as it waits no more."""
         if self._waiting.pop(attempt.encoded_id, None) is None:
             return  # most are granted at once, and never waited
-        self._doubted.pop(attempt.encoded_id, None)
+        self._due.pop(attempt.encoded_id, None)
         key = _line(attempt)
         line = self._lines[key]
         del line[attempt.encoded_id]
@@ -113,37 +113,37 @@ class Rechecks:
     # -- when time alone changes something
 
     def wake_in(self, seconds: float | None) -> None:
-        """Look again at the instant at which time alone may have changed something."""
+        """Recheck at the instant at which time alone may have changed something."""
         if self.wake is not None:
             self.wake.cancel()
             self.wake = None
         if seconds is not None and self._attempts:  # one of them may be about to hear that it waits
             pause = max(SHORTEST_WAKE_SECONDS, seconds)
-            self.wake = self._loop.call_later(pause, self._guard.call, self.look)
+            self.wake = self._loop.call_later(pause, self._guard.call, self.recheck_first)
 
-    def look(self) -> None:
-        """Ask for an attempt that waits, if there is one: that settles the whole shard."""
+    def recheck_first(self) -> None:
+        """Recheck one attempt that waits, if there is one: its call settles the whole shard."""
         self.wake = None
         for attempt in islice(self._waiting.values(), 1):
             self.recheck(attempt)
 
     # -- when a wake-up may have been lost
 
-    def doubt(self) -> None:
-        """Ask for all that waits or is about to hear that it waits, one portion after another."""
+    def recheck_all(self) -> None:
+        """Recheck all that waits or is about to hear that it waits, one portion after another."""
         for attempt in self._attempts.values():
             attempt.is_in_doubt = True
         for attempt in self._waiting.values():
-            self._doubted[attempt.encoded_id] = attempt
-        self._ask_doubted()
+            self._due[attempt.encoded_id] = attempt
+        self._recheck_due()
 
-    def _doubt(self, attempt: Attempt) -> None:
-        self._doubted[attempt.encoded_id] = attempt
-        self._ask_doubted()
+    def _recheck_soon(self, attempt: Attempt) -> None:
+        self._due[attempt.encoded_id] = attempt
+        self._recheck_due()
 
-    def _ask_doubted(self) -> None:
-        while self._doubted and self._under_way < PORTION:
-            self.recheck(self._doubted.popitem(last=False)[1])
+    def _recheck_due(self) -> None:
+        while self._due and self._under_way < PORTION:
+            self.recheck(self._due.popitem(last=False)[1])
 
     def recheck(self, attempt: Attempt) -> None:
         """Ask what became of an attempt that waits, unless such a question is on its way."""
@@ -163,22 +163,22 @@ class Rechecks:
         elif attempt.end is None and not isinstance(outcome, Waiting | Ended):
             self._has_found_loss = True
         is_taken = attempt.tell(outcome)
-        self._ask_doubted()
+        self._recheck_due()
         if not self._under_way and self._has_found_loss and not self._is_closed:
-            self._loop.call_soon(self._guard.call, self._ask_portion)
+            self._loop.call_soon(self._guard.call, self._recheck_portion)
         return is_taken
 
     # -- once an interval
 
-    def _look_at_some(self) -> None:
+    def _on_interval(self) -> None:
         self._timer = None
         if not self._waiting or self._is_closed:
             return
         self._timer = self._loop.call_later(
-            self._recheck_seconds, self._guard.call, self._look_at_some
+            self._recheck_seconds, self._guard.call, self._on_interval
         )
         self._end_overdue()
-        self._ask_portion()
+        self._recheck_portion()
 
     def _end_overdue(self) -> None:
         """End waits of which the shard should have said that they are over: its word was lost."""
@@ -188,8 +188,8 @@ class Rechecks:
                 attempt.tell(timed_out(attempt.item))
                 self._session.submit(Cancel(attempt.encoded_id))
 
-    def _ask_portion(self) -> None:
-        """Ask for the first attempt of each line, and for others in turn, a portion in all."""
+    def _recheck_portion(self) -> None:
+        """Recheck the first attempt of each line, and others in turn, a portion in all."""
         self._has_found_loss = False
         before = self._loop.time() - self._recheck_seconds
         for line in list(islice(self._lines, PORTION)):

@@ -277,7 +277,7 @@ class RequestShard:
 
     def on_resumed(self) -> None:
         """Ask for the truth of everything that waits: wake-ups may have been lost."""
-        self._rechecks.doubt()
+        self._rechecks.recheck_all()
 
     async def close(self) -> None:
         """Deny this member's own waiters with ``shutdown`` and leave the shard."""

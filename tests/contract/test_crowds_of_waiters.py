@@ -47,13 +47,13 @@ async def test_a_crowd_asks_for_a_portion_an_interval_and_not_for_each_waiter(
 ) -> None:
     await scene.fill()
     rechecks = scene.member._shards[MODEL]._rechecks
-    look, intervals = rechecks._look_at_some, []
+    look, intervals = rechecks._on_interval, []
 
     def count_interval() -> None:
         intervals.append(1)
         look()
 
-    monkeypatch.setattr(rechecks, "_look_at_some", count_interval)
+    monkeypatch.setattr(rechecks, "_on_interval", count_interval)
     crowd = ask(scene, CROWD, "crowd")
     await scene.until(waiters=CROWD)
     await wait_until(lambda: operations(scene).count("state") > 2 * PORTION)

@@ -166,7 +166,7 @@ async def test_a_denial_that_comes_after_a_look_leaves_no_waiter(
             return bool(heard)
 
         await wait_until(is_denied)
-        shard._rechecks.look()  # the shard knows the attempt no longer
+        shard._rechecks.recheck_first()  # the shard knows the attempt no longer
         if is_behind:
             await asked_anew.sprung.wait()
             await scene.until(waiters=1)
