@@ -76,7 +76,7 @@ async def working(
     )
     run = asyncio.create_task(worker.async_run())
     try:
-        await wait_until(lambda: worker._runs._puller is not None or run.done())
+        await wait_until(lambda: worker.scheduler._puller is not None or run.done())
         yield worker
     finally:
         await worker.close()

@@ -49,7 +49,7 @@ async def workers_come_back(
             for _ in range(workers)
         ]
         runs = [asyncio.create_task(worker.async_run()) for worker in made]
-        is_up = lambda: all(worker._runs._puller is not None for worker in made)  # noqa: E731
+        is_up = lambda: all(worker.scheduler._puller is not None for worker in made)  # noqa: E731
         await wait_until(is_up, START_SECONDS)
         server.kill()
         Path(address.path).unlink(missing_ok=True)  # noqa: ASYNC240 - a local socket

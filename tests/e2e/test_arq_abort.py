@@ -86,7 +86,7 @@ async def test_a_job_that_put_itself_off_is_aborted(redis_url, jobs):
 
     async with working(redis_url, gated, allow_abort_jobs=True) as worker:
         job = await jobs.enqueue_job("gated")
-        await wait_until(lambda: worker.jobs_retried == 1 and not worker._runs.running)
+        await wait_until(lambda: worker.jobs_retried == 1 and not worker.scheduler.running)
         assert await abort(job) is True
         await assert_aborted(jobs, job, args=())
 

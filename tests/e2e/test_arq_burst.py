@@ -102,7 +102,7 @@ async def test_arqs_health_check_finds_a_worker_that_lives_and_none_that_was_clo
     assert await async_check_health(arq_settings(redis_url), None, queue) == 1
     async with working(redis_url, echo, health_check_interval=60) as worker:
         await result_of(await jobs.enqueue_job("echo"))
-        await wait_until(lambda: not worker._runs.running)
+        await wait_until(lambda: not worker.scheduler.running)
         worker._last_health_check = 0.0  # a minute later
         await worker.heart_beat()
         assert await async_check_health(arq_settings(redis_url), None, queue) == 0

@@ -291,7 +291,7 @@ async def test_what_the_last_hook_raises_is_told_and_the_worker_has_left(redis_u
         settings = {**SETTINGS, **Story(jobs).settings, "on_shutdown": on_shutdown}
         worker = await open_worker(redis_url, **settings)
         run = asyncio.create_task(worker.async_run())
-        await wait_until(lambda: worker._runs._puller is not None)
+        await wait_until(lambda: worker.scheduler._puller is not None)
         with pytest.raises(type(error), match="no"):
             await worker.close()
         with contextlib.suppress(asyncio.CancelledError):

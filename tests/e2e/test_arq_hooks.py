@@ -74,7 +74,7 @@ async def test_hooks_of_a_job_run_at_each_try_and_after_a_failure(redis_url, job
     hooks = {name: hook(name) for name in of_a_try}
     async with working(redis_url, fail, **hooks) as worker:
         await jobs.enqueue_job("fail")
-        await wait_until(lambda: worker.jobs_failed == 1 and not worker._runs.running)
+        await wait_until(lambda: worker.jobs_failed == 1 and not worker.scheduler.running)
     of_a_try.insert(1, "job")
     for job_try in (1, 2):
         assert [name for number, name in entries if number == job_try] == of_a_try

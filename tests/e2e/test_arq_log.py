@@ -67,7 +67,7 @@ async def run_one(redis_url, jobs, function, *args, **settings):
     async with working(redis_url, function, **settings) as worker:
         await jobs.enqueue_job(named(function)[0].name, *args, _job_id="one")
         await wait_until(
-            lambda: worker.jobs_complete + worker.jobs_failed and not worker._runs.running
+            lambda: worker.jobs_complete + worker.jobs_failed and not worker.scheduler.running
         )
 
 

@@ -50,7 +50,7 @@ async def test_a_job_that_asks_for_it_is_tried_again_until_it_ends(redis_url, jo
 async def test_a_job_that_put_itself_off_waits_for_its_time_and_holds_nothing(redis_url, jobs):
     async with working(redis_url, job_that_fails([Retry(defer=3600)])) as worker:
         job = await jobs.enqueue_job("stubborn", _resources={"submission": 2})
-        await wait_until(lambda: worker.jobs_retried == 1 and not worker._runs.running)
+        await wait_until(lambda: worker.jobs_retried == 1 and not worker.scheduler.running)
         assert await job.status() is JobStatus.deferred
         due = (await job.info()).score / 1000
         assert time.time() + 3500 < due < time.time() + 3601

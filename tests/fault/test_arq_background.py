@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.tasks import operations
-from forebay.workers.arq import job_runs
+from forebay.workers.arq import scheduler
 from forebay.workers.arq.pool import create_pool
 from forebay.workers.arq.worker import ForebayWorker
 from tests.support import wait_until
@@ -141,7 +141,7 @@ async def test_a_job_whose_task_is_cancelled_by_others_is_put_back_and_ends_no_w
 
     async with working(redis_url, add, member=SETTINGS, on_job_start=on_job_start) as worker:
         if how == "before its first step":
-            start = worker._runs._start_task
+            start = worker.scheduler._start_task
 
             def start_and_cancel_once(lease):
                 start(lease)
@@ -149,7 +149,7 @@ async def test_a_job_whose_task_is_cancelled_by_others_is_put_back_and_ends_no_w
                     waits.append(asyncio.Event())
                     worker.tasks[lease.item.task_id].cancel()
 
-            monkeypatch.setattr(worker._runs, "_start_task", start_and_cancel_once)
+            monkeypatch.setattr(worker.scheduler, "_start_task", start_and_cancel_once)
         with capture_logs() as logs:
             job = await jobs.enqueue_job("add", 1, 2)
             if how == "while a hook waits":
@@ -165,10 +165,10 @@ async def test_a_job_whose_task_is_cancelled_by_others_is_put_back_and_ends_no_w
 async def test_a_job_that_cannot_be_begun_is_put_back_and_costs_no_other(
     redis_url, jobs, monkeypatch, broken
 ):
-    monkeypatch.setattr(job_runs, "UNREAD_SECONDS", 0.05)
+    monkeypatch.setattr(scheduler, "UNREAD_SECONDS", 0.05)
     async with working(redis_url, add, member=SETTINGS) as worker:
-        raises = Broken(1, ValueError(SECRET), getattr(worker._runs, broken))
-        monkeypatch.setattr(worker._runs, broken, raises)
+        raises = Broken(1, ValueError(SECRET), getattr(worker.scheduler, broken))
+        monkeypatch.setattr(worker.scheduler, broken, raises)
         with capture_logs() as logs:
             asked = [await jobs.enqueue_job("add", number, 1) for number in range(4)]
             assert [await result_of(job) for job in asked] == [1, 2, 3, 4]

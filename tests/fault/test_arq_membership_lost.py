@@ -127,7 +127,7 @@ async def test_a_job_that_is_slow_to_stop_never_runs_beside_its_next_try(redis_u
         try:
             await wait_until(lambda: running)
             await lose_membership(jobs, worker)
-            await wait_until(lambda: len(worker._runs.running) == 2)
+            await wait_until(lambda: len(worker.scheduler.running) == 2)
         finally:
             may_stop.set()
         assert await result_of(job) == "done"
@@ -151,7 +151,7 @@ async def test_it_outlives_the_loss_of_a_lease_whose_job_has_not_begun(
     gate = Gate()
     gate.open.set()
     async with working(redis_url, gate.gated, member=SETTINGS) as worker:
-        session, start = worker.tasks_admission.session, worker._runs._puller._start
+        session, start = worker.tasks_admission.session, worker.scheduler._puller._start
         cancelled = []
 
         def start_and_lose(lease):
@@ -160,7 +160,7 @@ async def test_it_outlives_the_loss_of_a_lease_whose_job_has_not_begun(
                 cancelled.append(worker.tasks[lease.item.task_id])
                 session._memberships.expire(session.membership)
 
-        monkeypatch.setattr(worker._runs._puller, "_start", start_and_lose)
+        monkeypatch.setattr(worker.scheduler._puller, "_start", start_and_lose)
         assert await result_of(await jobs.enqueue_job("gated", _job_id="one")) == "let go"
         assert not worker.main_task.done()
     assert cancelled[0].cancelled()
@@ -184,6 +184,6 @@ async def test_hooks_and_counters_tell_of_each_start(redis_url, jobs):
         await wait_until(lambda: len(gate.inside) == 2)
         gate.open.set()
         assert await result_of(job) == "let go"
-        await wait_until(lambda: not worker._runs.running)
+        await wait_until(lambda: not worker.scheduler.running)
         assert (worker.jobs_complete, worker.jobs_failed, worker.jobs_retried) == (1, 0, 1)
     assert sorted(entries) == sorted([*hooks, *hooks])

@@ -71,7 +71,7 @@ async def test_a_hook_that_asks_the_pools_server_while_that_is_away_puts_its_job
         await inside.wait()
         proxy.refuse()
         is_away.set()
-        await wait_until(lambda: not worker._runs.running)
+        await wait_until(lambda: not worker.scheduler.running)
         assert not worker.main_task.done()
         await proxy.accept()
         assert await result_of(job) == 3

@@ -27,7 +27,7 @@ HEARD_OF = {
     "workers/executor.py _release": "its callback logs what it raised",
     "workers/runs/prepared_runs.py get": "every caller awaits it",
     "workers/arq/contained_worker.py run": "awaited; arq's main task",
-    "workers/arq/job_runs.py _start_task": "its callback gives the lease back, however it ends",
+    "workers/arq/scheduler.py _start_task": "its callback gives the lease back, however it ends",
     "workers/arq/unstarted_jobs.py _end_soon": "arq's worker awaits its tasks",
     "forebay/connecting.py __init__": "its end, whatever it raised, is the result of the block",
     "forebay/mock_provider/server.py __init__": "a test's or a demo's server; start awaits it",

@@ -29,10 +29,10 @@ from forebay.workers.arq.contained_jobs import contained
 from forebay.workers.arq.contained_worker import ContainedWorker
 from forebay.workers.arq.health import HealthKeys, HealthRecord
 from forebay.workers.arq.job_ends import JobEnds
-from forebay.workers.arq.job_runs import JobRuns
 from forebay.workers.arq.log import WorkerFacts, log_events, logged_as
 from forebay.workers.arq.pool_redis import ForebayArqRedis, cron_instants
 from forebay.workers.arq.pressure import RequestPressureHints
+from forebay.workers.arq.scheduler import AsyncTaskScheduler
 from forebay.workers.arq.serialization import SerializerName, serializer_of
 from forebay.workers.arq.settings import WORKING, check_settings, named_functions, pool_of
 from forebay.workers.arq.turns import Turns
@@ -44,6 +44,8 @@ log = Logger("forebay.worker")
 
 class ForebayWorker(ContainedWorker):
     """``arq.Worker`` on a Forebay pool; takes arq's own settings besides these.
+
+    Its ``scheduler`` owns the loop of tasks; the worker is what arq calls.
 
     Args:
         coordinator: the process's connection to the server; closed by the worker.
@@ -80,7 +82,7 @@ class ForebayWorker(ContainedWorker):
                 *((CELL_FUNCTION,) if cells else ()),
                 *(cron.name for cron in crons),
             ],
-            on_lease_lost=lambda lease: self._runs.stop(lease),  # noqa: PLW0108 - made below
+            on_lease_lost=lambda lease: self.scheduler.stop(lease),  # noqa: PLW0108 - made below
         )
         self.request_admission = AdaptiveRequestAdmissionController(coordinator)
         tracker = CompletionTracker(self.tasks_admission, coordinator.client)
@@ -121,7 +123,7 @@ class ForebayWorker(ContainedWorker):
             slots=self.max_jobs,
             health_check_key=self.health_check_key,
         )
-        self._runs = JobRuns(
+        self.scheduler = AsyncTaskScheduler(
             self,
             self.tasks_admission,
             jobs,
@@ -157,12 +159,12 @@ class ForebayWorker(ContainedWorker):
         task = asyncio.current_task()
         if task is not None and task.cancelling():
             raise asyncio.CancelledError  # which Python 3.11 may have lost in a library's wait_for
-        self._runs.begin()
+        self.scheduler.begin()
         await self._turns.do_unless_pausing("beats", super().heart_beat)
         if self.allow_abort_jobs:
             await self._turns.do_unless_pausing(
                 "aborts of waiting jobs",
-                lambda: self._unstarted.discard_aborted(self._runs.has),
+                lambda: self._unstarted.discard_aborted(self.scheduler.has),
             )
         await self._turns.do_unless_pausing("hints", self._hints.refresh)
 
@@ -221,7 +223,7 @@ class ForebayWorker(ContainedWorker):
             )
             if lease.item.cell is not None:
                 outcome = outcome_of_cells(cells, outcome)
-        await self._runs.end(lease, outcome)
+        await self.scheduler.end(lease, outcome)
 
     async def finish_failed_job(self, job_id: str, result_data: bytes | None) -> None:
         """End a job that could not be started: unknown function, too many tries, aborted."""
@@ -251,7 +253,7 @@ class ForebayWorker(ContainedWorker):
 
     def _stop_pulling(self) -> None:
         self._ends.is_stopping = True
-        self._runs.begin_no_more()
+        self.scheduler.begin_no_more()
 
     async def close(self) -> None:
         """Give every lease back, leave the fleet, say what ended how, close the connections.
@@ -267,11 +269,11 @@ class ForebayWorker(ContainedWorker):
         self._stop_pulling()
         if not self._handle_signals:
             self.handle_sig(Signals.SIGUSR1)
-        elif self._runs.running and not is_told_to_stop:
-            _, late = await asyncio.wait(self._runs.running, timeout=self._job_completion_wait)
+        elif self.scheduler.running and not is_told_to_stop:
+            _, late = await asyncio.wait(self.scheduler.running, timeout=self._job_completion_wait)
             for task in late:
                 task.cancel()
-        await self._runs.end_all()
+        await self.scheduler.end_all()
         log.info("worker_drained", **self._ends.drained)
         try:
             await self._shut_down()

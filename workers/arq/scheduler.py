@@ -1,4 +1,8 @@
-"""The jobs that run in one worker process, each from its lease to its end (spec 04)."""
+"""``AsyncTaskScheduler``: the owner of the loop of one worker process (spec 01, 04, 05).
+
+What of the loop is a decision over all processes is made by the pool's script, and this is who asks
+for it: docs/architecture.md, *The loop of a worker*, has the figure.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +40,19 @@ UNREAD_SECONDS: Final = 30.0
 log = Logger("forebay.worker")
 
 
-class JobRuns:
-    """Takes jobs for the free slots, lets arq run them, and sends their ends.
+class AsyncTaskScheduler:
+    """Takes tasks for the free slots, lets arq run them, and sends their ends; one a worker.
+
+    The steps of its loop, and who does each at its word:
+
+    * admit: `TaskPuller` asks for as many tasks as slots are free; the script selects, acquires and
+      commits.
+    * run: `start` makes a task of the event loop, in which arq runs the job under its lease.
+    * renew: the membership of `TaskAdmissionController`, whose heartbeat bears all leases.
+    * finish: `end` sends the outcome; the script gives the lease back, finds what became ready,
+      begins salvage rounds, admits row groups, and stops a run early.
+    * cancel: `stop` ends the code of a task whose lease is lost, as another member may run it.
+    * clean stop: `begin_no_more`, then `end_all`, by which each lease is on its way back.
 
     Args:
         worker: arq's, which runs a job; its tables of tasks are kept as it reads them.
