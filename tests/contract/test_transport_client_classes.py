@@ -49,6 +49,7 @@ def _paths(http: httpx2.AsyncClient, host: str) -> dict[str, Call]:
         "gemini": "/v1beta/models/g:generateContent",
         "gemini-stream": "/v1beta/models/g:streamGenerateContent?alt=sse",
         "vertex": "/v1/projects/p/locations/l/publishers/google/models/g:generateContent",
+        "gemini-interaction": "/v1/interactions",
         "bedrock": "/model/a.b-v1:0/converse",
         "cohere": "/v2/chat",
         "cohere-embed": "/v2/embed",

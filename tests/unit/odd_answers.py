@@ -177,6 +177,29 @@ GOOGLE_ROWS: Final = [
                              quota_limit="InputTokensPerMinutePerProject", quota_limit_value="0"),
            "about the account"),
     answer(VERTEX, 529, claude("overloaded_error"), "overload"),
+    answer(
+        GEMINI,
+        200,
+        {
+            "status": "completed",
+            "usage": {
+                "total_input_tokens": 5,
+                "total_output_tokens": 2,
+                "total_thought_tokens": 1,
+            },
+        },
+        "good, used 5+3",
+    ),
+    answer(GEMINI, 200, {"status": "failed", "errors": [{"code": "unavailable"}]}, "overload"),
+    stream(
+        GEMINI,
+        {
+            "event_type": "interaction.completed",
+            "interaction": {"usage": {"total_input_tokens": 5, "total_output_tokens": 3}},
+        },
+        says="good, used 5+3",
+    ),
+    stream(GEMINI, {"event_type": "error", "error": {"code": "unavailable"}}, says="overload"),
     stream(GEMINI, {"usageMetadata": {"promptTokenCount": 5}}, error(code=503),
            says="overload, used 5+0"),
     Odd(GEMINI, 200, '[{"candidates":[]}\n,{"error":{"code":429,"status":"RESOURCE_EXHAUSTED"}}]',

@@ -105,6 +105,7 @@ def test_nothing_but_profiles_names_a_provider() -> None:
         ),
         ("y.services.ai.azure.com/anthropic/v1/messages", "y.services.ai.azure.com/m/chat"),
         ("claude.googleapis.com/v1/messages", "anthropic/m/chat"),
+        ("generativelanguage.googleapis.com/v1/interactions", "gemini/m/chat"),
         ("api.mistral.ai/v1/fim/completions", "mistral/m/chat"),
         ("api.cohere.com/v2/chat", "cohere/m/chat"),
         ("api.cohere.com/v2/embed", "cohere/m/embedding"),
@@ -150,6 +151,10 @@ PUBLISHED = f"{VERTEX}/v1/projects/p/locations/l/publishers"
         (
             "generativelanguage.googleapis.com/v1beta/models/gemini-3:streamGenerateContent?alt=sse",
             "gemini/gemini-3/chat",
+        ),
+        (
+            "vpce-1.bedrock-runtime.eu-west-1.vpce.amazonaws.com/model/x/converse",
+            "vpce-1.bedrock-runtime.eu-west-1.vpce.amazonaws.com/x/chat",
         ),
         (
             "generativelanguage.googleapis.com/v1beta/models/gemini-e:batchEmbedContents",

@@ -6,7 +6,6 @@ from typing import Final
 
 from forebay.contracts.identity import RequestDomain
 from forebay.workers.providers.facts import (
-    UNVERIFIED,
     Body,
     Endpoint,
     Form,
@@ -23,6 +22,10 @@ from forebay.workers.providers.facts import (
 
 _SDK: Final = Source("PyPI anthropic 2.14.0: anthropic/resources, anthropic/types")
 _IMAGES: Final = Source("huggingface.co/datasets/JOHNISKING/image-token-cost")
+_DOCUMENTS: Final = Source(
+    "huggingface.co/datasets/JOHNISKING/pdf-token-cost: 2,347 tokens a page;"
+    " docs.rs/agix-base: document_token_estimate: about 50 kB a page"
+)
 _LIMITS: Final = Source("docs.anthropic.com/es/api/rate-limits")
 _ERRORS: Final = Source("www.developersdigest.tech/errors/api/anthropic-api")
 
@@ -41,7 +44,7 @@ BODY: Final = Body(
     bounds=("max_tokens", "max_tokens_to_sample"),
     parts=(
         Part(named="image", tokens=1_446, source=_IMAGES),
-        Part(named="document", per_kilobyte=15.0, source=UNVERIFIED),
+        Part(named="document", per_kilobyte=35.0, source=_DOCUMENTS),
     ),
     source=_SDK,
 )

@@ -35,6 +35,8 @@ PROFILE: Final = ProviderProfile(
         "bedrock-runtime-fips.*.amazonaws.com",
         "bedrock-runtime.*.amazonaws.com.cn",
         "bedrock-mantle.*.api.aws",
+        "*.bedrock-runtime.*.vpce.amazonaws.com",
+        "*.bedrock-mantle.*.vpce.amazonaws.com",
     ),
     named_by_host=True,
     endpoints=(

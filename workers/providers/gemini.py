@@ -23,6 +23,7 @@ from forebay.workers.providers.facts import (
 )
 
 _API: Final = Source("PyPI google-genai 3.6.1: google/genai/models.py, types.py")
+_INTERACTIONS: Final = Source("PyPI google-genai 3.6.1: google/genai/_gaos")
 _IMAGES: Final = Source("huggingface.co/datasets/JOHNISKING/image-token-cost")
 _LIMITS: Final = Source("www.developersdigest.tech/errors/api/gemini-api/429-quota-exceeded")
 _CODES: Final = Source(
@@ -48,6 +49,8 @@ CALLS: Final = (
         path=_MODEL + r":(?:predict|predictLongRunning)", domain=RequestDomain.IMAGE, source=_API
     ),
     Endpoint(path=_MODEL + r":countTokens", domain=None, source=_API),
+    Endpoint(path=r"/interactions", domain=RequestDomain.CHAT, source=_INTERACTIONS),
+    Endpoint(path=r"/interactions/.*", domain=None, source=_INTERACTIONS, method=""),
 )
 
 BODY: Final = Body(
@@ -61,6 +64,8 @@ BODY: Final = Body(
         "requests",
         "generationConfig.responseSchema",
         "instances",
+        "input",
+        "response_format",
     ),
     bounds=("generationConfig.maxOutputTokens", "generation_config.max_output_tokens"),
     answers=("generationConfig.candidateCount",),
@@ -74,16 +79,16 @@ BODY: Final = Body(
 )
 
 USAGE: Final = Usage(
-    places=("usageMetadata",),
-    inputs=("promptTokenCount",),
-    more_inputs=("toolUsePromptTokenCount",),
-    outputs=("candidatesTokenCount",),
-    more_outputs=("thoughtsTokenCount",),
-    source=_API,
+    places=("usageMetadata", "usage", "interaction.usage"),
+    inputs=("promptTokenCount", "total_input_tokens"),
+    more_inputs=("toolUsePromptTokenCount", "total_tool_use_tokens"),
+    outputs=("candidatesTokenCount", "total_output_tokens"),
+    more_outputs=("thoughtsTokenCount", "total_thought_tokens"),
+    source=_INTERACTIONS,
 )
 
 REFUSALS: Final = Refusals(
-    places=("error",),
+    places=("error", "errors", "interaction.errors"),
     codes=("status", "code"),
     reasons=("details.reason", "errors.reason"),
     overload=frozenset({"resource_exhausted", "unavailable", "overloaded"})
@@ -113,7 +118,10 @@ WAITS: Final = Waits(
 )
 
 STREAMS: Final = Streams(
-    kinds=("text/event-stream", "application/json"), failed=("error",), source=_API
+    kinds=("text/event-stream", "application/json"),
+    last=("interaction.completed",),
+    failed=("error",),
+    source=_INTERACTIONS,
 )
 
 PROFILE: Final = ProviderProfile(
