@@ -117,7 +117,7 @@ e2e-processes: setup $(VENV)/apart/processes
 $(VENV)/apart/openai-1: | $(VENV)/apart/openai-2
 
 $(VENV)/apart/litellm-proxy: PACKAGES = 'litellm[proxy]>=1.80,<2'
-$(VENV)/apart/processes: PACKAGES = $(TESTING) 'openai>=3,<4' 'celery>=5.5,<5.6' 'kombu>=5.5,<5.6' 'rq>=2,<3' 'dramatiq>=1.17' 'gevent>=24' 'eventlet>=0.37' 'gunicorn>=23' 'ipykernel>=6' requests aiohttp botocore
+$(VENV)/apart/processes: PACKAGES = $(TESTING) 'openai>=3,<4' 'celery>=5.5,<5.6' 'kombu>=5.5,<5.6' 'rq>=2,<3' 'dramatiq>=1.17' 'gevent>=24' 'eventlet>=0.37' 'gunicorn>=23' 'ipykernel>=6' 'nest_asyncio>=1.6' requests aiohttp botocore
 $(VENV)/apart/openai-1: PACKAGES = $(TESTING) 'openai>=1.50,<2' 'groq>=1,<2'
 $(VENV)/apart/provider-sdks: PACKAGES = $(TESTING) 'openai>=3,<4' 'anthropic[bedrock,vertex]>=2,<3' 'google-genai>=3,<4' 'mistralai>=3,<4' 'cohere>=7,<8' 'groq>=1,<2' 'together>=3,<4'
 $(VENV)/apart/openai-2: PACKAGES = $(TESTING) 'openai>=2,<3' 'litellm>=1.80,<2' 'pydantic-ai-slim[openai]>=1,<3'

@@ -5,9 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from types import SimpleNamespace
 
 import pytest
 
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.transports import blocking_admission
+from tests.contract.chat_domain import MODEL
 from tests.support_answers import SENTENCE
 from tests.support_exchange import outcomes_on
 from tests.support_raw_provider import RawProvider
@@ -86,3 +91,61 @@ async def test_a_client_works_before_and_after_a_fork_in_parent_and_children(
     said = out.decode().splitlines()
     assert (program.returncode, said) == (0, [SENTENCE] * 4), errors.decode()
     assert await outcomes_on(redis_url) == {"success": 4}
+
+
+POOLS = """
+import concurrent.futures, multiprocessing, sys
+import forebay
+
+url, base_url = sys.argv[1:]
+host = base_url.removeprefix("http://").removesuffix("/v1")
+client = forebay.http_client(
+    url, sync=True, max_parallel_requests=8, resolve=forebay.HttpResolver({host: "p"})
+)
+
+def call(_number=0):
+    response = client.post(f"{base_url}/chat/completions", json={"model": "m"})
+    return response.json()["choices"][0]["message"]["content"]
+
+context = multiprocessing.get_context("fork")
+with context.Pool(2) as pool:
+    print(*pool.map(call, range(2)), sep="\\n", flush=True)
+    pool.close()
+    pool.join()
+with concurrent.futures.ProcessPoolExecutor(2, mp_context=context) as executor:
+    print(*executor.map(call, range(2)), sep="\\n", flush=True)
+child = context.Process(target=lambda: print(call(), flush=True))
+child.start()
+child.join()
+"""
+
+
+async def test_processes_of_pools_have_left_the_fleet_when_they_have_ended(
+    redis_url: str, provider: RawProvider
+) -> None:
+    program = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", POOLS, redis_url, provider.base_url),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    out, errors = await program.communicate()
+    said = out.decode().splitlines()
+    assert (program.returncode, said) == (0, [SENTENCE] * 5), errors.decode()
+    async with await Coordinator.open(redis_url) as coordinator:
+        seen = await RequestPressureSnapshotProvider(coordinator).global_snapshot(MODEL)
+    assert seen.member_count == 0  # a fork runs no exit handlers: else they stay for a TTL
+
+
+def test_a_pool_of_billiard_is_left_as_one_of_multiprocessing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registered: list[tuple[object, ...]] = []
+
+    def finalize(*arguments: object, exitpriority: int) -> None:
+        registered.append((*arguments, exitpriority))
+
+    for name in ("multiprocessing.util", "billiard.util"):
+        monkeypatch.setitem(sys.modules, name, SimpleNamespace(Finalize=finalize))
+    blocking_admission._leave_with_pools()
+    assert registered == [(None, blocking_admission._leave_all, 0)] * 2

@@ -220,10 +220,28 @@ async def test_uvicorn_that_reloads(place: Place) -> None:
         await place.check(2)
 
 
-async def test_a_cell_of_a_notebook(place: Place) -> None:
-    done = await asyncio.to_thread(place.run, "-c", NOTEBOOK, EXAMPLES["cell.py"])
+@pytest.mark.parametrize("before", ["", "import nest_asyncio\nnest_asyncio.apply()\n"])
+async def test_a_cell_of_a_notebook(place: Place, before: str) -> None:
+    done = await asyncio.to_thread(place.run, "-c", NOTEBOOK, before + EXAMPLES["cell.py"])
     assert "'name': 'stdout'" in done.stdout, done.stderr
     assert "Error" not in done.stdout
+    await place.check(1)
+
+
+AWAITED = """
+import openai, forebay, os
+llm = openai.AsyncOpenAI(
+    http_client=forebay.http_client(os.environ["REDIS_URL"], max_parallel_requests=8)
+)
+messages = [{"role": "user", "content": "a prompt"}]
+answer = await llm.chat.completions.create(model="gpt-5", messages=messages)
+print(answer.choices[0].finish_reason)
+"""
+
+
+async def test_an_async_client_is_awaited_in_a_cell(place: Place) -> None:
+    done = await asyncio.to_thread(place.run, "-c", NOTEBOOK, AWAITED)
+    assert "Error" not in done.stdout, done.stdout
     await place.check(1)
 
 
