@@ -8,13 +8,15 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import pytest
 
-from tests.support_answers import PROMPT, SENTENCE
+from tests.support import wait_until
+from tests.support_answers import PROMPT, SENTENCE, answers
 from tests.support_drivers import API_KEY
-from tests.support_raw_provider import RawProvider
+from tests.support_raw_provider import Asked, RawProvider, Reply
 
 
 @contextmanager
@@ -55,15 +57,21 @@ def curl(url: str, *arguments: str, body: object = None) -> str:
     return done.stdout
 
 
-def test_curl_calls_through_two_proxies_and_the_key_is_in_no_log(
+async def test_curl_calls_through_two_proxies_of_one_window_and_the_key_is_in_no_log(
     redis_url: str, provider: RawProvider
 ) -> None:
-    upstream = ("--upstream", f"p={provider.base_url}")
+    options = ("--upstream", f"p={provider.base_url}", "--max-parallel-requests", "1")
     asks = {"model": "m", "messages": [{"role": "user", "content": PROMPT}]}
     key = ("-H", f"authorization: Bearer {API_KEY}")
+
+    async def waits(asked: Asked, reply: Reply) -> None:
+        await reply.goes_on.wait()
+        await answers(asked, reply)
+
     with (
-        proxy(redis_url, *upstream, debug=True) as (first, logged),
-        proxy(redis_url, *upstream) as (second, _),
+        proxy(redis_url, *options, debug=True) as (first, logged),
+        proxy(redis_url, *options, "--queue-timeout", "0.2") as (second, _),
+        ThreadPoolExecutor(1) as caller,
     ):
         whole = curl(f"{first}/v1/chat/completions", *key, body=asks)
         assert whole.startswith("HTTP/1.1 200")
@@ -75,7 +83,16 @@ def test_curl_calls_through_two_proxies_and_the_key_is_in_no_log(
         old = curl(f"{first}/v1/chat/completions", "--http1.0", *key, body=asks)
         assert SENTENCE in old
         assert "200 OK" in curl(f"{first}/healthz")
-    assert [asked.headers["authorization"] for asked in provider.asked] == [f"Bearer {API_KEY}"] * 3
+
+        provider.behaviour = waits
+        holding = caller.submit(curl, f"{first}/v1/chat/completions", *key, body=asks)
+        await wait_until(lambda: len(provider.asked) == 4)
+        denied = curl(f"{second}/v1/chat/completions", *key, body=asks)
+        provider.go_on()
+        assert denied.startswith("HTTP/1.1 429")
+        assert "x-forebay-refusal: queue_timeout" in denied
+        assert holding.result().startswith("HTTP/1.1 200")
+    assert [asked.headers["authorization"] for asked in provider.asked] == [f"Bearer {API_KEY}"] * 4
     text = "\n".join(logged)
     assert API_KEY not in text
     assert PROMPT not in text
