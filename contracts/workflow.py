@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Field
 
 from forebay.contracts.settings import Cap, RequestAdmissionTuningConfig, RequestQuotas
+from forebay.contracts.workflow_column_kinds import ColumnSpec
 from forebay.contracts.workflow_columns import (
-    ColumnSpec,
     ConditionColumn,
     Name,
     PathText,
@@ -59,11 +59,14 @@ class ProviderSpec(WorkflowPart):
         base_url: an OpenAI-compatible address, without its last slash.
         api_key_env: the name of the environment variable that holds the key; None sends none.
         kind: the wire format.
+        json_schema: whether it takes a JSON Schema for answers (``response_format``); where it does
+            not, answers are checked, and asked for again, here alone.
     """
 
     base_url: Annotated[str, AfterValidator(_http_address)]
     api_key_env: Annotated[str, AfterValidator(_variable_name)] | None = None
     kind: Literal["openai"] = "openai"
+    json_schema: bool = True
 
 
 class ModelSpec(WorkflowPart):

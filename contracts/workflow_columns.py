@@ -64,14 +64,17 @@ class SeedColumn(WorkflowPart):
 
     Attributes:
         names: columns of the file to take, in the order of the output.
-        path: CSV or JSON Lines; relative to the workflow file, absolute once loaded.
+        path: CSV, JSON Lines or Parquet; relative to the workflow file, absolute once loaded.
         key: columns among ``names`` by which people know a record; dropped ones are told with
             their values. By default the first of ``names``.
+        delimiter: between the fields of a CSV; None takes the one of ``,``, ``;``, tab and ``|`` at
+            which its first line parts into the names.
     """
 
     generator: Literal["seed"]
     names: Annotated[tuple[Name, ...], Field(min_length=1)]
     path: PathText
+    delimiter: Annotated[str, Field(pattern=r"^[^\"\r\n]$")] | None = None
     key: tuple[Name, ...] = ()
 
     @field_validator("key")
@@ -211,15 +214,19 @@ class LlmStructuredColumn(ChatColumn):
     repair_attempts: Annotated[int, Field(ge=0, le=10)] = 2
 
 
-ColumnSpec = Annotated[
-    SeedColumn | ExpressionColumn | LlmTextColumn | LlmStructuredColumn,
-    Field(discriminator="generator"),
-]
+class EmbeddingColumn(CellColumn):
+    """A column whose value is the vector of a text, as a list of numbers.
 
-COLUMN_TYPES: Final[Mapping[str, type[WorkflowPart]]] = {
-    "seed": SeedColumn,
-    "expression": ExpressionColumn,
-    "llm_text": LlmTextColumn,
-    "llm_structured": LlmStructuredColumn,
-}
-"""Generator name to the type of its column."""
+    Attributes:
+        model: a key of ``models``, which the provider serves for embeddings.
+        text: template of what is embedded.
+    """
+
+    generator: Literal["embedding"]
+    model: Name
+    text: TemplateText
+
+    @property
+    def templates(self) -> Mapping[str, str]:
+        """Field name to template text."""
+        return {"text": self.text}

@@ -8,6 +8,7 @@ from dataclasses import replace
 from forebay.contracts.identity import TaskGroupKind, request_resource
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.scheduling import DeclaresScheduling, ModelEndpoint, ResolvedTaskScheduling
+from forebay.contracts.tasks import SchedulerResourceRequest
 from forebay.contracts.workflow import PlannedColumn, Workflow
 from forebay.coordinator.requests.resolver import RequestResourceResolver
 from forebay.coordinator.tasks.resolver import TaskSchedulingResolver
@@ -29,10 +30,13 @@ def resolve_columns(run: RunSpec, generator_of: GeneratorOf) -> list[ResolvedTas
     requests = RequestResourceResolver()
     tasks = TaskSchedulingResolver(run.tenant, run.weight)
     resolved = [
-        tasks.resolve(
-            generator_of(column, run.workflow),
-            column.outputs,
-            _endpoints(run.workflow, column, requests),
+        _exclusively(
+            tasks.resolve(
+                generator_of(column, run.workflow),
+                column.outputs,
+                _endpoints(run.workflow, column, requests),
+            ),
+            column,
         )
         for column in run.workflow.columns
     ]
@@ -48,24 +52,47 @@ def resolve_columns(run: RunSpec, generator_of: GeneratorOf) -> list[ResolvedTas
 def _endpoints(
     workflow: Workflow, column: PlannedColumn, requests: RequestResourceResolver
 ) -> list[ModelEndpoint]:
-    alias = getattr(column.spec, "model", None)
-    if alias is None:
-        return []
-    model = workflow.models[alias]
+    single = getattr(column.spec, "model", None)
+    aliases = getattr(column.spec, "models", ()) if single is None else (single,)
     return [
         ModelEndpoint(
-            resource=requests.resolve(model.provider, model.model, model_alias=alias),
+            resource=requests.resolve(
+                workflow.models[alias].provider, workflow.models[alias].model, model_alias=alias
+            ),
             static_cap=workflow.static_cap(alias),
             alias=alias,
         )
+        for alias in aliases
     ]
 
 
+def _exclusively(resolved: ResolvedTaskScheduling, column: PlannedColumn) -> ResolvedTaskScheduling:
+    """Return the scheduling of a column, which takes the one unit of what is exclusive."""
+    resource = exclusive_resource(column)
+    if resource is None:
+        return resolved
+    amounts = {**resolved.resource_request.amounts, resource: 1}
+    return replace(resolved, resource_request=SchedulerResourceRequest(amounts=amounts))
+
+
+def exclusive_resource(column: PlannedColumn) -> str | None:
+    """Return the resource of which a column needs all, 1; None where it is not exclusive.
+
+    It is named by the code, so that runs that use the same code share it.
+    """
+    if not getattr(column.spec, "exclusive", False):
+        return None
+    return f"exclusive:{getattr(column.spec, 'function', column.outputs[0])}"
+
+
 def resource_limits(run: RunSpec) -> dict[str, int]:
-    """Return the limits a run brings along: the static cap of each of its provider/models."""
+    """Return the limits a run brings along: static caps of its models, 1 of what is exclusive."""
     requests = RequestResourceResolver()
     limits = {}
     for alias, model in run.workflow.models.items():
         resource = requests.resolve(model.provider, model.model)
         limits[request_resource(resource.provider_model)] = run.workflow.static_cap(alias)
+    for column in run.workflow.columns:
+        if (exclusive := exclusive_resource(column)) is not None:
+            limits[exclusive] = 1
     return limits

@@ -35,7 +35,7 @@ class RunScene:
 
     Attributes:
         look: the run itself.
-        windows: of its models, by ``provider/model``.
+        windows: of its models, by ``provider/model``: of each the domain that is used most.
         pool: the task pool.
         workers: members that make cells.
     """
@@ -81,7 +81,10 @@ class SceneReader:
         windows = {}
         for name, resource in self._resources.items():
             shard = await self._pressure.global_snapshot(resource.provider_model, max_rows=10)
-            windows[name] = shard.domains[resource.domain]
+            windows[name] = max(
+                shard.domains.values(),
+                key=lambda one: (one.waiters, one.in_flight_count, one.is_used),
+            )
         return RunScene(
             look=look,
             windows=windows,

@@ -102,6 +102,12 @@ MOST_NAMED: Final = 20
     metavar="HOST[:PORT]",
     help="Provider that workflows may call; without a port, any port of it.",
 )
+@click.option(
+    "--allow-code",
+    multiple=True,
+    metavar="MODULE",
+    help="Module, package or plugin whose functions workflows may run.",
+)
 @click.option("--lifeline", is_flag=True, hidden=True, help="Stop when standard input closes.")
 @click.pass_obj
 def worker_command(
@@ -124,6 +130,7 @@ def worker_command(
     allow_env: tuple[str, ...],
     allow_path: tuple[str, ...],
     allow_host: tuple[str, ...],
+    allow_code: tuple[str, ...],
     lifeline: bool,
 ) -> None:
     """Run tasks of a pool until stopped; start as many of these as you like, anywhere.
@@ -156,7 +163,7 @@ def worker_command(
     else:
         log_to_standard_library()
     # Before SETTINGS: what the current folder holds is nobody's extra.
-    allowed = None if check else allowlist_of(allow_env, allow_path, allow_host)
+    allowed = None if check else allowlist_of(allow_env, allow_path, allow_host, allow_code)
     if settings is None and not check:
         require_extra("run", "forebay worker without SETTINGS")
     chosen = {"max_jobs": 32} if settings is None else settings_named(settings)

@@ -63,20 +63,20 @@ def settings_named(name: str) -> dict[str, Any]:
 
 
 def allowlist_of(
-    env: Sequence[str], paths: Sequence[str], hosts: Sequence[str]
+    env: Sequence[str], paths: Sequence[str], hosts: Sequence[str], code: Sequence[str]
 ) -> Allowlist | None:
     """Return what workflows may use here; None where no cells can be made, for want of the extra.
 
     Raises:
         ConfigurationError: an option is of another form, or there is one and no extra.
     """
-    if env or paths or hosts:
+    if env or paths or hosts or code:
         require_extra("run", "--allow-..., which is for the cells of runs,")
     elif missing_modules("run"):
         return None
     from forebay.workers.runs.allowlist import Allowlist
 
-    allowed = Allowlist.of(env=env, paths=paths, hosts=hosts, environ=os.environ)
+    allowed = Allowlist.of(env=env, paths=paths, hosts=hosts, code=code, environ=os.environ)
     for name, bound in allowed.variables.items():
         if bound is None and len(allowed.hosts) > 1:
             log.warning(

@@ -124,7 +124,7 @@ def test_records_beyond_the_end_are_refused(tmp_path):
         ("s.jsonl", '{"a": 1e999}\n', "line 1: a number is not finite"),
         ("s.jsonl", '{"a": "\\ud800"}\n', "line 1: a text holds a lone surrogate"),
         ("s.jsonl", '{"a": ' + "[" * 200_000 + "\n", "line 1: nested too deep"),
-        ("s.parquet", "", "unknown kind, expected one of .csv, .jsonl, .ndjson"),
+        ("s.xlsx", "", "unknown kind, expected one of .csv, .jsonl, .ndjson, .parquet"),
     ],
 )
 def test_a_seed_file_that_is_not_right_throughout_is_refused_with_the_line(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -30,11 +30,19 @@ class RecordRejected(ForebayError):  # noqa: N818 - an outcome of a record, not 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatAnswer:
-    """A model's answer, and its tokens as the provider counted them."""
+    """A model's answer, and its tokens as the provider counted them.
+
+    Attributes:
+        text: the answer.
+        input_tokens: 0 where the provider did not count them.
+        output_tokens: 0 where the provider did not count them.
+        is_cut: whether the bound of tokens ended it.
+    """
 
     text: str
     input_tokens: int
     output_tokens: int
+    is_cut: bool = False
 
 
 class ModelCaller(Protocol):
@@ -51,6 +59,10 @@ class ModelCaller(Protocol):
 
         Errors after which another try may help pass through the generators unchanged.
         """
+        ...
+
+    async def embed(self, alias: str, texts: Sequence[str]) -> list[list[float]]:
+        """Return the vector of each text by the model ``alias``, in order, in one call."""
         ...
 
 

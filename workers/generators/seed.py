@@ -15,7 +15,7 @@ class SeedGenerator(RowGroupGenerator):
     """Reads the records of a row group."""
 
     def __init__(self, column: SeedColumn, workflow: Workflow) -> None:
-        self._reader = SeedReader(workflow.seed, column.names)
+        self._reader = SeedReader(workflow.seed, column.names, column.delimiter)
 
     async def generate(
         self,

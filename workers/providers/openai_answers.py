@@ -74,9 +74,11 @@ class ProviderCompletion(ProviderAnswer):
 
     Attributes:
         text: the content, "" where the model gave none; kept out of the repr.
+        is_cut: whether the bound of tokens ended it.
     """
 
     text: str = field(repr=False)
+    is_cut: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +116,7 @@ class _Message(Wire):
 
 class _Choice(Wire):
     message: _Message
+    finish_reason: Any = None
 
 
 class ChatCompletion(Wire):

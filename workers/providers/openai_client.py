@@ -131,7 +131,8 @@ class OpenAICompatibleClient:
         )
         completion = self._read(ChatCompletion, response, content)
         text = completion.choices[0].message.content or ""
-        return ProviderCompletion(text=text, **_told(response, completion.usage))
+        is_cut = completion.choices[0].finish_reason == "length"
+        return ProviderCompletion(text=text, is_cut=is_cut, **_told(response, completion.usage))
 
     async def embed(
         self, model: str, inputs: Sequence[str], *, timeout_seconds: float | None = None

@@ -17,6 +17,7 @@ from typing import Final, Self
 from forebay.contracts.checks import shown
 from forebay.contracts.errors import ConfigurationError, RunRefused
 from forebay.contracts.workflow import ProviderSpec, Workflow
+from forebay.workers.generators.code import module_of
 
 _ADDRESS_VARIABLE: Final = re.compile(r"FOREBAY_PROVIDER_[A-Z0-9_]+_BASE_URL")
 _VARIABLE: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -102,11 +103,13 @@ class Allowlist:
             all of ``hosts``.
         paths: folders, with all below them, and files; resolved.
         hosts: may be called.
+        code: modules, with all below them, and plugins by name, which may run.
     """
 
     variables: Mapping[str, frozenset[Host] | None] = field(default_factory=dict)
     paths: tuple[Path, ...] = ()
     hosts: frozenset[Host] = frozenset()
+    code: frozenset[str] = frozenset()
 
     @classmethod
     def of(
@@ -115,6 +118,7 @@ class Allowlist:
         env: Iterable[str] = (),
         paths: Iterable[str | Path] = (),
         hosts: Iterable[str] = (),
+        code: Iterable[str] = (),
         environ: Mapping[str, str] | None = None,
     ) -> Self:
         """Return an allowlist from what the options ``--allow-...`` of a worker take.
@@ -123,6 +127,7 @@ class Allowlist:
             env: ``NAME``, or ``NAME=HOST[:PORT]`` for a variable that is for that host alone.
             paths: folders and files.
             hosts: ``HOST``, which allows every port, or ``HOST:PORT``.
+            code: modules or packages, and names of plugins.
             environ: of the worker, whose own ``FOREBAY_PROVIDER_<NAME>_BASE_URL`` are hosts, too.
 
         Raises:
@@ -151,6 +156,7 @@ class Allowlist:
             variables=variables,
             paths=tuple(Path(os.path.realpath(path)) for path in paths),
             hosts=frozenset(allowed),
+            code=frozenset(code),
         )
 
     def check(self, workflow: Workflow, worker: str) -> Workflow:
@@ -161,11 +167,14 @@ class Allowlist:
             worker: names this process in the message.
 
         Raises:
-            RunRefused: it asks for a variable, file or host that is not allowed here.
+            RunRefused: it asks for a variable, file, host or code that is not allowed here.
         """
         wrong: list[tuple[str, str]] = []
         for name, provider in workflow.providers.items():
             wrong += self._wrong_with(name, provider)
+        for module in _modules_of(workflow):
+            if not any(f"{module}.".startswith(f"{allowed}.") for allowed in self.code):
+                wrong.append((f"run the code {module}", f"--allow-code {module}"))
         path = Path(os.path.realpath(workflow.seed.path))
         if not any(path.is_relative_to(allowed) for allowed in self.paths):
             folder = Path(workflow.seed.path).parent
@@ -204,7 +213,15 @@ def options_for(workflow: Workflow) -> list[str]:
         options += ["--allow-host", str(host)]
         if provider.api_key_env is not None:
             options += ["--allow-env", f"{provider.api_key_env}={host}"]
+    for module in _modules_of(workflow):
+        options += ["--allow-code", module]
     return options
+
+
+def _modules_of(workflow: Workflow) -> list[str]:
+    """Return the modules and plugins whose code a workflow names."""
+    functions = [getattr(column.spec, "function", None) for column in workflow.columns]
+    return list(dict.fromkeys(module_of(target) for target in functions if target))
 
 
 def _compared(name: str) -> str:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
-from typing import Final
+from typing import Final, TypeVar
 
-from forebay.contracts.outcomes import TokenUsage
+from forebay.contracts.outcomes import RequestOutcomeKind, TokenUsage
 from forebay.contracts.run_use import ColumnUse, ModelUse
 from forebay.contracts.tasks import RunCell
+from forebay.workers.providers.classification import DefaultClassifier
+from forebay.workers.providers.openai_answers import ProviderAnswer, ProviderHTTPError
+
+Answer = TypeVar("Answer", bound=ProviderAnswer)
+
+_CLASSIFIER: Final = DefaultClassifier()
 
 TellUse = Callable[[str, int, Callable[[], ColumnUse]], None]
 """Tells what a column of a run has used: run, column from 1, and what gives its use when asked."""
@@ -63,3 +70,24 @@ class UseOfRuns:
         self._sums[key] = use if before is None else before + use
         if before is None:
             self._tell(*key, lambda: self._sums.pop(key))
+
+
+def noted_attempt(
+    ask: Callable[[], Awaitable[Answer]], name: str
+) -> Callable[[], Awaitable[Answer]]:
+    """Return an attempt that is noted as use of the cell that makes it."""
+    use = current_use.get() or CellUse()
+
+    async def call() -> Answer:
+        use.note_call(name)
+        try:
+            answer = await ask()
+        except ProviderHTTPError as error:
+            outcome = _CLASSIFIER.classify_exception(error, now=time.time())
+            if outcome.kind is RequestOutcomeKind.RATE_LIMITED:
+                use.note_refusal(name)
+            raise
+        use.note_usage(name, answer.usage or TokenUsage())
+        return answer
+
+    return call

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
 
 import httpx2
 from pydantic import SecretStr
@@ -14,7 +13,7 @@ from redis.exceptions import RedisError
 
 from forebay.contracts.errors import ConfigurationError, CoordinatorError
 from forebay.contracts.identity import RequestDomain, RequestGroupSpec, RequestResourceKey
-from forebay.contracts.outcomes import RequestOutcomeKind, TokenUsage
+from forebay.contracts.outcomes import TokenUsage
 from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
 from forebay.contracts.workflow import ModelSpec, ProviderSpec, WorkflowSettings
 from forebay.coordinator.requests.resolver import RequestResourceResolver
@@ -22,14 +21,18 @@ from forebay.workers.executor import ModelRequestExecutor
 from forebay.workers.generators.base import ChatAnswer, RecordRejected
 from forebay.workers.model_request import ModelRequest
 from forebay.workers.providers.answer_bodies import ANSWER_TOO_LONG
-from forebay.workers.providers.classification import DefaultClassifier
-from forebay.workers.providers.openai_answers import ProviderCompletion, ProviderHTTPError
+from forebay.workers.providers.openai_answers import (
+    ProviderAnswer,
+    ProviderCompletion,
+    ProviderEmbeddings,
+    ProviderHTTPError,
+)
 from forebay.workers.providers.openai_client import OpenAICompatibleClient
 from forebay.workers.providers.token_estimate import CharacterEstimator
 from forebay.workers.runs.cell_failures import ModelCallFailed
-from forebay.workers.runs.cell_use import CellUse, current_use
+from forebay.workers.runs.cell_use import noted_attempt
 
-_CLASSIFIER: Final = DefaultClassifier()
+Answer = TypeVar("Answer", bound=ProviderAnswer)
 
 
 class ProviderClients:
@@ -86,6 +89,7 @@ class _Model:
     resource: RequestResourceKey
     client: OpenAICompatibleClient
     base_url: str
+    has_json_schema: bool
 
 
 class WorkflowModels:
@@ -134,6 +138,7 @@ class WorkflowModels:
                 ),
                 client=_client_of(clients, spec.provider, provider, environ),
                 base_url=provider.base_url,
+                has_json_schema=provider.json_schema,
             )
 
     async def chat(
@@ -156,14 +161,83 @@ class WorkflowModels:
             ModelCallFailed: there is no answer; says why.
             CoordinatorError, RedisError: the shared state could not be used.
         """
+        model = self._model(alias)
+        spec = model.spec
+
+        async def ask() -> ProviderCompletion:
+            return await model.client.chat(
+                spec.model,
+                messages,
+                temperature=spec.temperature,
+                max_tokens=spec.max_tokens,
+                response_format=_response_format(response_schema)
+                if model.has_json_schema
+                else None,
+                timeout_seconds=spec.timeout_seconds,
+                max_answer_bytes=spec.max_answer_bytes,
+            )
+
+        body = {"messages": messages, "max_tokens": spec.max_tokens}
+        answer = await self._answer(alias, model, model.resource, ask, body)
+        usage = answer.usage or TokenUsage()
+        return ChatAnswer(
+            text=answer.text,
+            input_tokens=usage.input_tokens,
+            output_tokens=usage.output_tokens,
+            is_cut=answer.is_cut,
+        )
+
+    async def embed(self, alias: str, texts: Sequence[str]) -> list[list[float]]:
+        """Return the vector of each text by the model ``alias``, in order, in one call.
+
+        Raises as `chat` does.
+        """
+        model = self._model(alias)
+
+        async def ask() -> ProviderEmbeddings:
+            return await model.client.embed(
+                model.spec.model, texts, timeout_seconds=model.spec.timeout_seconds
+            )
+
+        resource = replace(model.resource, domain=RequestDomain.EMBEDDING)
+        answer = await self._answer(alias, model, resource, ask, {"input": list(texts)})
+        return [list(vector) for vector in answer.vectors]
+
+    def _model(self, alias: str) -> _Model:
         model = self._models.get(alias)
         if model is None:
             raise ConfigurationError(
                 f"model {alias!r} is not one of the workflow's:"
                 f" {', '.join(self._models) or 'none'}; add it to models."
             )
+        return model
+
+    async def _answer(
+        self,
+        alias: str,
+        model: _Model,
+        resource: RequestResourceKey,
+        ask: Callable[[], Awaitable[Answer]],
+        body: Mapping[str, Any],
+    ) -> Answer:
+        """Make a call under leases; says of one that brings no answer which model failed, and how.
+
+        Args:
+            alias: for messages.
+            model: what is called.
+            resource: whose window it takes.
+            ask: makes one attempt.
+            body: by which its tokens are estimated.
+        """
+        request = ModelRequest(
+            resource=resource,
+            call=noted_attempt(ask, str(resource.provider_model)),
+            group=self._group,
+            cost=self._estimator.estimate(body),
+            max_attempts=model.spec.max_attempts,
+        )
         try:
-            answer = await self._executor.execute(self._request(model, messages, response_schema))
+            return await self._executor.execute(request)
         except (CoordinatorError, RedisError):
             raise
         except Exception as error:
@@ -174,57 +248,8 @@ class WorkflowModels:
                     f" {alias!r}"
                 ) from None
             raise ModelCallFailed(
-                model.resource,
-                error,
-                base_url=model.base_url,
-                timeout=model.spec.timeout_seconds,
+                resource, error, base_url=model.base_url, timeout=model.spec.timeout_seconds
             ) from error
-        usage = answer.usage or TokenUsage()
-        return ChatAnswer(
-            text=answer.text, input_tokens=usage.input_tokens, output_tokens=usage.output_tokens
-        )
-
-    def _request(
-        self,
-        model: _Model,
-        messages: list[dict[str, str]],
-        response_schema: Mapping[str, Any] | None,
-    ) -> ModelRequest[ProviderCompletion]:
-        spec = model.spec
-
-        name = str(model.resource.provider_model)
-        use = current_use.get() or CellUse()
-
-        async def call() -> ProviderCompletion:
-            use.note_call(name)
-            try:
-                answer = await ask()
-            except ProviderHTTPError as error:
-                outcome = _CLASSIFIER.classify_exception(error, now=time.time())
-                if outcome.kind is RequestOutcomeKind.RATE_LIMITED:
-                    use.note_refusal(name)
-                raise
-            use.note_usage(name, answer.usage or TokenUsage())
-            return answer
-
-        async def ask() -> ProviderCompletion:
-            return await model.client.chat(
-                spec.model,
-                messages,
-                temperature=spec.temperature,
-                max_tokens=spec.max_tokens,
-                response_format=_response_format(response_schema),
-                timeout_seconds=spec.timeout_seconds,
-                max_answer_bytes=spec.max_answer_bytes,
-            )
-
-        return ModelRequest(
-            resource=model.resource,
-            call=call,
-            group=self._group,
-            cost=self._estimator.estimate({"messages": messages, "max_tokens": spec.max_tokens}),
-            max_attempts=spec.max_attempts,
-        )
 
 
 def _client_of(

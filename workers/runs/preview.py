@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Final
@@ -69,6 +69,16 @@ class RecordingModels:
     def __init__(self, models: ModelCaller) -> None:
         self._models = models
 
+    async def embed(self, alias: str, texts: Sequence[str]) -> list[list[float]]:
+        """Embed as `ModelCaller.embed` does, and keep the texts."""
+        began = time.monotonic()
+        vectors = await self._models.embed(alias, texts)
+        answer = ChatAnswer(
+            text=f"{len(vectors)} vectors of {len(vectors[0])}", input_tokens=0, output_tokens=0
+        )
+        self._keep(alias, [{"role": "input", "content": text} for text in texts], answer, began)
+        return vectors
+
     async def chat(
         self,
         alias: str,
@@ -81,17 +91,18 @@ class RecordingModels:
         try:
             answer = await self._models.chat(alias, messages, response_schema=response_schema)
         finally:
-            calls = _CALLS.get()
-            if calls is not None:
-                calls.append(
-                    PreviewedCall(
-                        alias=alias,
-                        messages=list(messages),
-                        answer=answer,
-                        seconds=time.monotonic() - began,
-                    )
-                )
+            self._keep(alias, messages, answer, began)
         return answer
+
+    def _keep(
+        self, alias: str, messages: list[dict[str, str]], answer: ChatAnswer | None, began: float
+    ) -> None:
+        calls = _CALLS.get()
+        if calls is not None:
+            seconds = time.monotonic() - began
+            calls.append(
+                PreviewedCall(alias=alias, messages=list(messages), answer=answer, seconds=seconds)
+            )
 
 
 async def preview(

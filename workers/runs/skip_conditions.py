@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from forebay.contracts.workflow_columns import CellColumn, ColumnSpec, ConditionColumn
+from forebay.contracts.workflow_column_kinds import ColumnSpec
+from forebay.contracts.workflow_columns import CellColumn, ConditionColumn
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,16 +12,19 @@ from typing import Final
 from jinja2 import TemplateSyntaxError
 
 from forebay.contracts.workflow import PlannedColumn, TaskType
+from forebay.contracts.workflow_column_kinds import ColumnSpec
 from forebay.contracts.workflow_columns import (
     ChatColumn,
-    ColumnSpec,
     ConditionColumn,
+    EmbeddingColumn,
     LlmStructuredColumn,
     SeedColumn,
 )
+from forebay.contracts.workflow_local_columns import PythonColumn, SamplerColumn, ValidatorColumn
 from forebay.workers.evaluation.evaluator import EvaluationFailed
 from forebay.workers.generators.llm_structured import check_schema
 from forebay.workers.generators.templates import check_template, is_template_word
+from forebay.workers.runs.code_checks import check_code, check_validator
 from forebay.workers.runs.skip_conditions import with_conditions
 from forebay.workers.runs.workflow_draft import Draft
 from forebay.workers.runs.workflow_places import Mistakes, Place, suggestion
@@ -42,10 +45,19 @@ def check_models(mistakes: Mistakes, draft: Draft) -> None:
         for name in OF_ONE_WINDOW:
             _check_shared(mistakes, draft, alias, name)
     for index, column in enumerate(draft.columns):
-        if isinstance(column, ChatColumn) and column.model not in draft.models:
-            remedy = suggestion(column.model, draft.models)
-            problem = f"unknown model alias {column.model!r}; {remedy}"
-            mistakes.add(("columns", index, "model"), problem)
+        for place, alias in _aliases_of(column):
+            if alias not in draft.models:
+                problem = f"unknown model alias {alias!r}; {suggestion(alias, draft.models)}"
+                mistakes.add(("columns", index, *place), problem)
+
+
+def _aliases_of(column: ColumnSpec | None) -> list[tuple[Place, str]]:
+    """Return the models that a column names, each with its place in the column."""
+    if isinstance(column, ChatColumn | EmbeddingColumn):
+        return [(("model",), column.model)]
+    if isinstance(column, PythonColumn):
+        return [(("models", place), alias) for place, alias in enumerate(column.models)]
+    return []
 
 
 def _check_shared(mistakes: Mistakes, draft: Draft, alias: str, name: str) -> None:
@@ -112,9 +124,13 @@ def plan_columns(mistakes: Mistakes, draft: Draft) -> list[PlannedColumn | None]
             continue
         if isinstance(column, LlmStructuredColumn):
             _check_schema(mistakes, one.place, column)
+        if isinstance(column, ValidatorColumn):
+            check_validator(mistakes, draft, one.place, column)
+        if isinstance(column, PythonColumn):
+            check_code(mistakes, one.place, column)
         used = _used_columns(mistakes, one.place, column, makers) | {one.condition}
         inputs = tuple(name for name in makers_of_all if name in used)
-        is_root = isinstance(column, SeedColumn)
+        is_root = isinstance(column, SeedColumn | SamplerColumn)
         if not inputs and not is_root and seed is not None:
             inputs = seed.names[:1]
         planned.append(
@@ -167,6 +183,8 @@ def _used_columns(
         else:
             place: Place = ("columns", index, "needs", position)
             mistakes.add(place, f"no column makes {name!r}; {suggestion(name, makers)}")
+    if isinstance(column, ValidatorColumn) and column.checks in makers:
+        used.add(column.checks)
     for field, source in column.templates.items():
         place = ("columns", index, field)
         try:

@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from forebay.contracts.workflow import ModelSpec, OutputSpec, ProviderSpec, WorkflowSpec
-from forebay.contracts.workflow_columns import ColumnSpec
+from forebay.contracts.workflow_column_kinds import ColumnSpec
 from forebay.workers.runs.workflow_places import Mistakes
 
 Part = TypeVar("Part")

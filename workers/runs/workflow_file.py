@@ -123,7 +123,7 @@ def _provider_here(name: str, provider: ProviderSpec, environ: Mapping[str, str]
     if not address:
         return provider
     try:
-        return ProviderSpec(base_url=address, api_key_env=provider.api_key_env, kind=provider.kind)
+        return ProviderSpec.model_validate(provider.model_dump() | {"base_url": address})
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]["ctx"]["error"]
         raise WorkflowError(
@@ -134,7 +134,7 @@ def _provider_here(name: str, provider: ProviderSpec, environ: Mapping[str, str]
 def _describe_seed(mistakes: Mistakes, index: int, column: SeedColumn) -> SeedFile | None:
     path = mistakes.file.path.absolute().parent / _home_expanded(column.path)
     try:
-        return describe_seed(path, column.names)
+        return describe_seed(path, column.names, column.delimiter)
     except WorkflowError as error:
         mistakes.add(("columns", index, "path"), str(error))
         return None

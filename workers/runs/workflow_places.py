@@ -16,7 +16,7 @@ from forebay.contracts.checks import shown
 from forebay.contracts.errors import WorkflowError
 from forebay.contracts.settings import RequestAdmissionTuningConfig, RequestQuotas, Settings
 from forebay.contracts.workflow import ModelSpec, OutputSpec, ProviderSpec, WorkflowSpec
-from forebay.contracts.workflow_columns import COLUMN_TYPES
+from forebay.contracts.workflow_column_kinds import COLUMN_TYPES
 from forebay.workers.evaluation.evaluator import EvaluationFailed, evaluator
 from forebay.workers.evaluation.limits import DOCUMENT_CPU_SECONDS
 

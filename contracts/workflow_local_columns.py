@@ -1,0 +1,148 @@
+"""Columns that need no model of their own: samples, functions of the user's, checks (spec 05)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import date
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from forebay.contracts.workflow_columns import CellColumn, Name, TemplateText, WorkflowPart
+
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Scalar = str | int | float | bool
+
+_NEEDED: Final[Mapping[str, tuple[str, ...]]] = {
+    "category": ("values",),
+    "uniform": ("low", "high"),
+    "integer": ("low", "high"),
+    "normal": ("mean", "stddev"),
+    "date": ("start", "end"),
+    "uuid": (),
+}
+_MAY_HAVE: Final[Mapping[str, tuple[str, ...]]] = {"category": ("weights",)}
+_OF_KINDS: Final = ("values", "weights", "low", "high", "mean", "stddev", "start", "end")
+
+
+def _target(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*)?", text):
+        raise ValueError(
+            "expected module:name, such as my_package.enrich:run, or an installed plugin's name"
+        )
+    return text
+
+
+CodeTarget = Annotated[str, AfterValidator(_target)]
+
+
+class SamplerColumn(WorkflowPart):
+    """A root: a value for each record, drawn from its place and a seed, the same in each run.
+
+    Attributes:
+        name: the one column it makes.
+        kind: ``category`` draws one of ``values`` (by ``weights``), ``uniform`` a number and
+            ``integer`` a whole one from ``low`` to ``high``, ``normal`` one around ``mean``,
+            ``date`` a day from ``start`` to ``end``, ``uuid`` an identifier.
+        seed: of the draws; another one draws others.
+    """
+
+    generator: Literal["sampler"]
+    name: Name
+    kind: Literal["category", "uniform", "integer", "normal", "date", "uuid"]
+    seed: int = 0
+    values: Annotated[tuple[Scalar, ...], Field(min_length=1)] | None = None
+    weights: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...] | None = None
+    low: Number | None = None
+    high: Number | None = None
+    mean: Number | None = None
+    stddev: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    start: date | None = None
+    end: date | None = None
+
+    @model_validator(mode="after")
+    def _has_what_its_kind_needs(self) -> SamplerColumn:
+        needed = _NEEDED[self.kind]
+        given = [name for name in _OF_KINDS if getattr(self, name) is not None]
+        if lacking := [name for name in needed if name not in given]:
+            raise ValueError(f"kind {self.kind!r} needs {', '.join(lacking)}; add it")
+        if more := [name for name in given if name not in (*needed, *_MAY_HAVE.get(self.kind, ()))]:
+            raise ValueError(f"kind {self.kind!r} has no {', '.join(more)}; take it out")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError("low is above high, expected at most that; exchange them")
+        if self.start is not None and self.end is not None and self.start > self.end:
+            raise ValueError("start is behind end, expected at most that; exchange them")
+        if self.weights is not None and (
+            len(self.weights) != len(self.values or ()) or not sum(self.weights)
+        ):
+            raise ValueError("weights has another length than values, or only zeros; give one each")
+        return self
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Name of the column it makes."""
+        return (self.name,)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Nothing: a root has no inputs."""
+        return ()
+
+    @property
+    def templates(self) -> Mapping[str, str]:
+        """No templates."""
+        return {}
+
+
+class PythonColumn(CellColumn):
+    """A column that a function or a generator class of the user's makes.
+
+    Attributes:
+        function: ``module:name`` of a function ``(record, models)``, or of a class with
+            ``generate(record, models)`` and, if it likes, ``get_scheduling_metadata()``; or the
+            name of an entry point in the group ``forebay.generators``. The function may be async,
+            and may call the models any number of times, also none.
+        models: aliases that it may call.
+        params: given to a class when it is made, and to a function as keyword arguments.
+        exclusive: whether the whole fleet runs one at a time.
+    """
+
+    generator: Literal["python"]
+    function: CodeTarget
+    models: tuple[Name, ...] = ()
+    params: dict[str, Any] = Field(default_factory=dict)
+    exclusive: bool = False
+
+    @property
+    def templates(self) -> Mapping[str, str]:
+        """No templates: what it reads is what it ``needs``."""
+        return {}
+
+
+class ValidatorColumn(CellColumn):
+    """A column that says whether another one is as it should be.
+
+    Attributes:
+        checks: the column that is checked.
+        expression: over the columns of the record, as inside ``{{ }}``; true where it is good.
+        on_invalid: ``mark`` writes false, ``drop`` drops the record, ``retry`` has the checked
+            column made again before its value is used, and drops the record after ``tries``.
+        tries: how often the checked column is made in all.
+    """
+
+    generator: Literal["validator"]
+    checks: Name
+    expression: Annotated[str, Field(min_length=1, max_length=4096)]
+    on_invalid: Literal["mark", "drop", "retry"] = "mark"
+    tries: Annotated[int, Field(ge=2, le=20)] = 3
+
+    @property
+    def templates(self) -> Mapping[str, str]:
+        """The expression as a template whose text is ``true`` or ``false``."""
+        return {"expression": condition_template(self.expression)}
+
+
+def condition_template(expression: str) -> TemplateText:
+    """Return the template of an expression, whose text is ``true`` or ``false``."""
+    return f"{{% if {expression} %}}true{{% else %}}false{{% endif %}}"

@@ -1,0 +1,123 @@
+"""The ``python`` generator: a function or class of the user's, with any number of model calls."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.scheduling import SchedulingMetadata
+from forebay.contracts.workflow import Workflow
+from forebay.contracts.workflow_local_columns import PythonColumn
+from forebay.workers.generators.base import (
+    ChatAnswer,
+    GenerationContext,
+    ModelCaller,
+    RecordGenerator,
+    RecordRejected,
+)
+from forebay.workers.generators.code import load_target
+
+
+class DeclaredModels:
+    """The models that a column declares; its tasks are scheduled for these and no others.
+
+    Args:
+        models: of the workflow.
+        aliases: that may be called.
+        column: the column, for messages.
+    """
+
+    def __init__(self, models: ModelCaller, aliases: Sequence[str], column: str) -> None:
+        self._models = models
+        self._aliases = aliases
+        self._column = column
+
+    async def chat(
+        self,
+        alias: str,
+        messages: list[dict[str, str]],
+        *,
+        response_schema: Mapping[str, Any] | None = None,
+    ) -> ChatAnswer:
+        """Ask a model; as `ModelCaller.chat`.
+
+        Raises:
+            ConfigurationError: the column does not declare it.
+        """
+        return await self._models.chat(
+            self._checked(alias), messages, response_schema=response_schema
+        )
+
+    async def embed(self, alias: str, texts: Sequence[str]) -> list[list[float]]:
+        """Embed texts; as `ModelCaller.embed`.
+
+        Raises:
+            ConfigurationError: the column does not declare it.
+        """
+        return await self._models.embed(self._checked(alias), texts)
+
+    def _checked(self, alias: str) -> str:
+        if alias not in self._aliases:
+            raise ConfigurationError(
+                f"column {self._column!r} calls model {alias!r}, expected one of its models:"
+                f" {', '.join(self._aliases) or 'none'}; add it to the column's models."
+            )
+        return alias
+
+
+class PythonGenerator(RecordGenerator):
+    """Calls the user's code once a record; what blocks runs in a thread.
+
+    Args:
+        column: names the code.
+        workflow: in whose folder it may lie.
+
+    Raises:
+        WorkflowError: the code cannot be imported or made.
+    """
+
+    def __init__(self, column: PythonColumn, workflow: Workflow) -> None:
+        self._column = column
+        target = load_target(column.function, Path(workflow.file).parent)
+        self._params: Mapping[str, Any] = column.params
+        self._declares: Callable[[], SchedulingMetadata] | None = None
+        if inspect.isclass(target):
+            plugin: Any = target(**column.params)
+            self._params = {}
+            self._declares = getattr(plugin, "get_scheduling_metadata", None)
+            target = plugin.generate
+        self._call: Callable[..., Any] = target
+
+    def get_scheduling_metadata(self) -> SchedulingMetadata:
+        """Return what the code declares; by default what its models make it."""
+        return SchedulingMetadata() if self._declares is None else self._declares()
+
+    async def generate(
+        self, inputs: Mapping[str, Any], context: GenerationContext
+    ) -> Mapping[str, Any]:
+        """Return what the code returned.
+
+        Raises:
+            RecordRejected: that is nothing that JSON has.
+            Exception: whatever the code raised; the record is dropped with its place.
+        """
+        name = self._column.name
+        models = DeclaredModels(context.models, self._column.models, name)
+        arguments = (dict(inputs), models)
+        if inspect.iscoroutinefunction(self._call):
+            value = await self._call(*arguments, **self._params)
+        else:
+            value = await asyncio.to_thread(self._call, *arguments, **self._params)
+        try:
+            json.dumps(value, allow_nan=False).encode()
+        except (TypeError, ValueError):
+            raise RecordRejected(
+                f"not_json: {self._column.function} returned a {type(value).__name__} that JSON"
+                " does not have"
+            ) from None
+        return {name: value}
