@@ -297,7 +297,8 @@ class ScriptedShard:
         """Make a member, or confirm one of the generation ``remembered``.
 
         Returns:
-            ``[now_us, generation, members, standing, reason, run_id]``.
+            ``[now_us, generation, members, standing, reason, run_id,
+            batch_number]``.
         """
         ttl_us = round(ttl_seconds * 1e6)
         known = (generation, remembered, RUN_ID if remembered else "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -20,6 +20,7 @@ from forebay.coordinator.requests.operations import (
     taken_back,
 )
 from forebay.coordinator.requests.rechecks import Rechecks
+from forebay.coordinator.requests.releasing import Release
 from forebay.coordinator.requests.upkeep import Upkeep
 from forebay.coordinator.shard.operation import (
     Args,
@@ -155,6 +156,9 @@ class Restating:
         """
         now = self._loop.time()
         leases = dict(held)
+        for release in self._session.unanswered(Release):  # it follows, and is to find its lease
+            if self._is_own(release.lease):
+                leases[encode(release.lease.lease_id)] = release.lease
         waiting = []
         for attempt in self._attempts.values():
             if isinstance(attempt.end, RequestAdmissionLease):
@@ -167,8 +171,12 @@ class Restating:
             *upkeep.register_anew(),
             *((Hold(lease), partial(self._held_still, i, on_stale)) for i, lease in leases.items()),
             *((KeepWaiting(attempt, now), attempt.tell) for attempt in waiting),
-            (Inventory(), self._take_listed),
+            (Inventory(), partial(self._take_listed, leases.keys())),
         ]
+
+    def _is_own(self, lease: RequestAdmissionLease) -> bool:
+        membership = self._session.membership
+        return membership is not None and membership.member_id == lease.member_id
 
     def _held_still(self, encoded_id: str, on_stale: OnStale, outcome: Outcome[bool]) -> bool:
         if outcome is False:
@@ -178,7 +186,7 @@ class Restating:
             on_stale(encoded_id, "member_lost")
         return True
 
-    def _take_listed(self, outcome: Outcome[Listed]) -> bool:
+    def _take_listed(self, stated: Collection[str], outcome: Outcome[Listed]) -> bool:
         """Ask for a grant whose notice was lost; give back what nobody wants any more."""
         if not isinstance(outcome, Listed):
             return True
@@ -186,10 +194,10 @@ class Restating:
             attempt = self._attempts.get(encoded_id)
             if attempt is not None:
                 self._rechecks.recheck(attempt)
-            elif not self._is_held(encoded_id):
+            elif encoded_id not in stated and not self._is_held(encoded_id):
                 self._session.submit(Cancel(encoded_id))
         if outcome.rest:
-            self._session.submit(Inventory(outcome.rest), self._take_listed)
+            self._session.submit(Inventory(outcome.rest), partial(self._take_listed, stated))
         return True
 
 

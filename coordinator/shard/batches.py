@@ -137,10 +137,25 @@ class Batches:
         self._backlog.keep(is_kept)
         return withdrawn
 
-    def put_ahead(self, first: Sequence[Submitted]) -> None:
-        """Let operations of the membership that goes on be the first, then what was refused."""
+    def put_ahead(self, first: Sequence[Submitted], remembered: int) -> None:
+        """Let operations come first in a membership that goes on: what states it to its shard.
+
+        The call under way follows them under a new number where the shard refused it, or does not
+        remember it: a release that came before its lease is stated would find none.
+
+        Args:
+            first: the operations.
+            remembered: the number of the last call that the shard remembers.
+        """
         ahead = [self._pending(*submitted) for submitted in first]
+        if self.under_way and remembered < self._number:
+            self.is_refused = True
         self.put_first(ahead + self.end_refused())
+
+    def unanswered(self, kind: type[T]) -> list[T]:
+        """Return the operations of a class that no reply has answered, given up or not."""
+        operations = (pending.operation for pending in self._all())
+        return [operation for operation in operations if isinstance(operation, kind)]
 
     def refuse(self, operations: list[Pending]) -> None:
         """Leave a call under way that the shard refused, until it is known why."""

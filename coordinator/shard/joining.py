@@ -52,6 +52,7 @@ class Standing:
             ``expired``.
         reason: why the shard was last rebuilt.
         run_id: of the server.
+        batch_number: of this member's last batch that the shard remembers; 0 for none.
     """
 
     asked_at: float
@@ -59,6 +60,7 @@ class Standing:
     word: str
     reason: str
     run_id: str
+    batch_number: int
 
 
 class Memberships:
@@ -72,7 +74,8 @@ class Memberships:
         guard: logs what a timer or the listener raises.
         listener: called at each membership's beginning and end.
         on_begun: called with the operations that come first in a membership.
-        on_forgotten: called with those that state what a member of a shard that lost state holds.
+        on_forgotten: called with those that state what a member of a shard that lost state holds,
+            and with the number of its last batch that the shard remembers.
         end_earlier: called after a join, to have the shard end the earlier membership.
         on_unknown: called when a heartbeat finds no such member, or the shard has begun anew.
         on_expired: called when a membership has ended, on this loop.
@@ -90,7 +93,7 @@ class Memberships:
         listener: Listener,
         *,
         on_begun: Callable[[Sequence[Submitted]], None],
-        on_forgotten: Callable[[Sequence[Submitted]], None],
+        on_forgotten: Callable[[Sequence[Submitted], int], None],
         end_earlier: Callable[[], Awaitable[None]],
         on_unknown: Callable[[Membership], None],
         on_expired: Callable[[], None],
@@ -180,9 +183,14 @@ class Memberships:
         )
         keys = member_keys(self._keys)
         reply = await call_once(server.patient, server.libraries, JOIN, keys, arguments)
-        _now_us, generation, _members, word, reason, run_id = json.loads(reply)
+        _now_us, generation, _members, word, reason, run_id, batch_number = json.loads(reply)
         return Standing(
-            asked_at=asked_at, generation=generation, word=word, reason=reason, run_id=run_id
+            asked_at=asked_at,
+            generation=generation,
+            word=word,
+            reason=reason,
+            run_id=run_id,
+            batch_number=batch_number,
         )
 
     def _take_standing(self, membership: Membership, standing: Standing) -> None:
@@ -198,7 +206,7 @@ class Memberships:
         if standing.word == "forgotten":
             membership.generation, membership.run_id = standing.generation, standing.run_id
             log.warning("generation_changed", shard=self._keys.tag, reason=standing.reason)
-            self._on_forgotten(self._listener.on_forgotten(membership))
+            self._on_forgotten(self._listener.on_forgotten(membership), standing.batch_number)
 
     def doubt(self, membership: Membership) -> None:
         """Send nothing under a membership before the shard confirms it, in the next repair."""

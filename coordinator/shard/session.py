@@ -155,6 +155,10 @@ class Session:
         """
         return self._batches.withdraw(kind, CoordinatorUnavailable(WITHDRAWN))
 
+    def unanswered(self, kind: type[T]) -> list[T]:
+        """Return the operations of a class that no reply has answered, given up or not."""
+        return self._batches.unanswered(kind)
+
     async def close(self) -> None:
         """Leave the shard at once, as far as the server can be reached, and close."""
         self._memberships.leave()

@@ -18,9 +18,10 @@
 --   known_id   string the run id of the server then; "" for a newcomer
 --   keep_ms    integer how long an unused shard is kept
 -- Reply
---   JSON [now_us, generation, members, standing, reason, run_id]: standing is "joined" for a newcomer; else "member",
---   "expired" if the shard ended the membership, or "forgotten" if the shard lost state since: the caller is a
---   member and has to state what it holds. The reason is why the shard was last rebuilt, "" if it never was
+--   JSON [now_us, generation, members, standing, reason, run_id, batch_number]: standing is "joined" for a newcomer;
+--   else "member", "expired" if the shard ended the membership, or "forgotten" if the shard lost state since: the
+--   caller is a member and has to state what it holds. The reason is why the shard was last rebuilt, "" if it never
+--   was; batch_number is that of the caller's last batch that the shard remembers, 0 for none
 -- Errors
 --   SCHEMA the shard was written with another schema version
 -- Cost
@@ -50,7 +51,7 @@ local standing = known == '' and 'joined' or 'member'
 if standing == 'member' and not reason and stored[2] == known then
   local expiry = tonumber(redis.call('ZSCORE', K.members, member_id) or 0)
   if expiry <= now_us then
-    return '[' .. int(now_us) .. ',"' .. stored[2] .. '",0,"expired","",""]'
+    return '[' .. int(now_us) .. ',"' .. stored[2] .. '",0,"expired","","",0]'
   end
 elseif standing == 'member' then
   standing = 'forgotten'
@@ -78,7 +79,8 @@ elseif standing == 'forgotten' and head.recovering_us > 0 then
   redis.call('ZADD', K.awaited, 1, member_id)
 end
 redis.call('ZADD', K.suspects, 'XX', 0, member_id)
+local kept = redis.call('HGET', K.meta, '@' .. member_id) or ''
 EVENTS.write(head)
 HEAD.keep(head, member_id, ttl_us, keep_ms)
 return '[' .. int(now_us) .. ',"' .. stored[2] .. '",' .. redis.call('ZCARD', K.members) .. ',"' .. standing
-  .. '","' .. (stored[5] or '') .. '","' .. server_run_id() .. '"]'
+  .. '","' .. (stored[5] or '') .. '","' .. server_run_id() .. '",' .. (string.match(kept, '^%d+ ') or '0') .. ']'

@@ -108,7 +108,7 @@ class Pool:
         """Ask as a member that connects again; return what it is to the pool."""
         args = (member_id, ttl_us, SCHEMA_VERSION, "anew", "born", "", KEEP_UNUSED_SHARD_MS)
         reply = self._run("member/join", member_keys(self.keys), args, UNDER_CLOCK)
-        _now_us, generation, _members, standing, _reason, _run_id = json.loads(reply)
+        _now_us, generation, _members, standing, *_rest = json.loads(reply)
         assert generation == "born"
         return str(standing)
 

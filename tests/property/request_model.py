@@ -54,14 +54,15 @@ class RequestModel(ModelState):
         silent_us = self._flow()
         self.members[member] = self.now_us + ttl_us
         self.listeners.beat(member, ttl_us, self.now_us, silent_us)
-        return [self.now_us, self.generation, len(self.members), "joined", "", RUN_ID]
+        return [self.now_us, self.generation, len(self.members), "joined", "", RUN_ID, 0]
 
     def confirm(self, member: str, ttl_us: int) -> Result:
         """Answer a member that connects again: it still is one, or its membership has expired."""
         if self.members.get(member, 0) <= self.read_clock():
-            return [self.read_clock(), self.generation, 0, "expired", "", ""]
+            return [self.read_clock(), self.generation, 0, "expired", "", "", 0]
         now_us, members = self.heartbeat(member, ttl_us)
-        return [now_us, self.generation, members, "member", "", RUN_ID]
+        last, _reply = self.replies.get(member, (0, None))
+        return [now_us, self.generation, members, "member", "", RUN_ID, last]
 
     def heartbeat(self, member: str, ttl_us: int) -> Result:
         """Renew a membership that is not over; an overdue one never comes back to life."""

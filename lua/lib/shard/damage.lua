@@ -2,6 +2,7 @@
 -- takes the generation off the shard, so that every member joins again and the first lets it begin anew.
 -- @include lib/shard/shard
 local DAMAGE = { most_in_a_row = 8 }
+DAMAGE.types = nil -- a function of the kind: its keys, each with its type; nil for a kind whose damage is not found
 
 -- Whether an error is one that a damaged record raises; any other is the server's or a fault of this code.
 function DAMAGE.is_told_by(message)
@@ -20,9 +21,8 @@ function DAMAGE.raise(name)
   error('DAMAGED ' .. name, 0)
 end
 
--- The damaged keys by name, as far as their types and counts tell. `DAMAGE.types` returns the kind's keys, each with
--- its type, and is nil for a kind whose damage is not found; `DAMAGE.miscounted` names the first key whose count is not
--- what the others say, nil for none.
+-- The damaged keys by name, as far as their types and counts tell; of the kind is `DAMAGE.miscounted`, which names the
+-- first key whose count is not what the others say, nil for none.
 function DAMAGE.found()
   local names, types = {}, DAMAGE.types()
   for i = 1, #types do
