@@ -19,12 +19,14 @@ TIMERS = {"call_later": 1, "call_at": 1, "call_soon": 0, "call_soon_threadsafe":
 HEARD_OF = {
     "coordinator/supervision.py _begin": "Background itself: its callback logs and begins again",
     "coordinator/server/sentinels.py discover_master": "gathered before it returns",
+    "coordinator/server/host_names.py _start": "catches all that a lookup raises, and delivers it",
     "coordinator/server/heartbeat.py add": "a loop under a guard; one that ended is started again",
     "coordinator/server/embedded_watchdog.py main": "ends the server with its owner; a process",
     "coordinator/coordinator.py _started": "awaited at once",
     "coordinator/requests/shards.py release": "given to the caller; catches all",
     "coordinator/requests/threads.py begin": "answers the thread that asked, however it ends",
     "workers/executor.py _release": "its callback logs what it raised",
+    "workers/runs/preview.py preview": "cancelled or awaited, in order, before it returns",
     "workers/runs/prepared_runs.py get": "every caller awaits it",
     "workers/arq/contained_worker.py run": "awaited; arq's main task",
     "workers/arq/scheduler.py _start_task": "its callback gives the lease back, however it ends",
@@ -48,6 +50,8 @@ SIMPLE_CALLBACKS = {
     "coordinator/server/heartbeat.py _ask_loop_to_turn": "notes the time",
     "coordinator/server/heartbeat.py _beat": "the channel guards what it tells",
     "coordinator/requests/threads.py _begin_soon": "makes a task",
+    "coordinator/server/host_names.py deliver": "settles a future",
+    "forebay/proxy/protocol.py _refuse": "closes the transport",
     "forebay/proxy/waits.py begin": "makes a task",
     "forebay/transports/streams.py __del__": "makes a task",
 }

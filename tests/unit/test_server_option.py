@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -12,14 +13,21 @@ from forebay.cli import COMMANDS, cli, main
 from forebay.contracts.errors import ConfigurationError
 
 NOTHING_THERE = "redis://127.0.0.1:1"
+WORKFLOW = str(Path(__file__).parents[2] / "examples/support_triage/workflow.toml")
 ARGUMENTS: Mapping[str, list[str]] = {
+    "attach": ["run-1"],
     "cancel": ["run-1"],
+    "check": [WORKFLOW, "--check-models"],
+    "plan": [WORKFLOW],
+    "preview": [WORKFLOW],
     "reset": ["local", "mock-large"],
     "resume": ["run-1"],
     "run": ["flow.toml"],
 }
 WITHOUT_A_SERVER = {"classify", "demo", "mock-provider"}
 WITH_A_SERVER = sorted(COMMANDS.keys() - WITHOUT_A_SERVER)
+WITH_A_DEFAULT = {"check", "plan", "preview", "run"}
+"""Commands that take a private server, or none, where no server is named."""
 
 
 def forebay(name: str, *, variable: str | None, url: str | None = None) -> Result:
@@ -53,7 +61,7 @@ def test_the_option_goes_before_the_variable(name: str) -> None:
     assert str(shown.exception).startswith("--url: server URL 'redis:/wrong' cannot be used")
 
 
-@pytest.mark.parametrize("name", sorted({*WITH_A_SERVER} - {"run"}))
+@pytest.mark.parametrize("name", sorted({*WITH_A_SERVER} - WITH_A_DEFAULT))
 def test_a_missing_server_names_option_and_variable(name: str) -> None:
     shown = forebay(name, variable=None)
     assert shown.exit_code == 2
