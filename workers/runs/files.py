@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from forebay.contracts.errors import ConfigurationError
 from forebay.coordinator.runs.records import WrittenRecord
+from forebay.workers.runs.tables import count_rows, is_table, table_problem, write_table
 
 LONGEST_FILE_NAME: Final = 255
 """Bytes that the usual file systems allow."""
@@ -30,7 +31,7 @@ class RunFiles:
         run_id: names the folder of the parts.
 
     Attributes:
-        output: the final file, JSON Lines.
+        output: the final file: Parquet where its name ends so, else JSON Lines.
         dropped: JSON Lines of dropped records, there only if there are any.
         parts: folder of finished row groups, there until the run has ended.
         server: folder of a server that is the run's own, there until the run has ended.
@@ -71,7 +72,8 @@ class RunFiles:
         for path, purpose in written.items():
             if problem := _file_problem(path, purpose, others):
                 return problem
-        return _folder_problem(self.output.parent)
+        problem = table_problem() if is_table(self.output) else None
+        return problem or _folder_problem(self.output.parent)
 
     def begin(self) -> None:
         """Make the folder of the parts.
@@ -137,9 +139,9 @@ class RunFiles:
             self.parts.parent.mkdir(parents=True, exist_ok=True)
             output, dropped = self.output, self.dropped
             kept = _count_lines(self._parts_of("records"))
-            if not overwrites and output.exists() and _count_lines([output]) > kept:
+            if not overwrites and output.exists() and _holds_more(output, kept):
                 output, dropped = self._beside(output), self._beside(dropped)
-            _concatenate(self._parts_of("records"), output)
+            _put_together(self._parts_of("records"), output)
             if not _concatenate(self._parts_of("dropped"), dropped):
                 dropped.unlink()
             shutil.rmtree(self.parts)
@@ -246,6 +248,24 @@ def _count_lines(paths: Iterable[Path]) -> int:
         with path.open("rb") as file:
             lines += sum(1 for _ in file)
     return lines
+
+
+def _holds_more(output: Path, records: int) -> bool:
+    """Whether an earlier output holds more records; a file of another kind is taken for one."""
+    if not is_table(output):
+        return _count_lines([output]) > records
+    found = count_rows(output)
+    return found is None or found > records
+
+
+def _put_together(parts: list[Path], output: Path) -> None:
+    """Make the output of the parts, in order and at once."""
+    if not is_table(output):
+        _concatenate(parts, output)
+        return
+    partial = _partial_of(output)
+    write_table(parts, partial)
+    partial.replace(output)
 
 
 def _concatenate(parts: list[Path], target: Path) -> bool:
