@@ -144,3 +144,44 @@ async def test_a_cap_of_two_holds_at_the_provider(
     assert most == CAP
     assert len(provider.asked) == CALLS
     assert len(set(resources)) == 1
+
+
+async def test_an_unknown_path_of_a_known_host_is_counted_as_well(
+    redis_url: str, coordinator: Coordinator, provider: RawProvider
+) -> None:
+    in_flight = most = 0
+
+    async def stall(_asked: Asked, reply: Reply) -> None:
+        nonlocal in_flight, most
+        in_flight += 1
+        most = max(most, in_flight)
+        await reply.goes_on.wait()
+        in_flight -= 1
+        await reply.send(whole({}))
+
+    provider.behaviour = stall
+    host = provider.host
+    key = forebay.ProviderModelKey(provider_name="groq", model_id="m")
+    resource = forebay.RequestResourceKey(provider_model=key)
+    resolve = HttpResolver({host: "groq"})
+    async with forebay.http_client(redis_url, max_parallel_requests=CAP, resolve=resolve) as http:
+        url = f"http://{host}/v9/dreams"
+        running = [asyncio.ensure_future(http.post(url, json={"model": "m"})) for _ in range(CALLS)]
+        await when(coordinator, lambda seen: seen.waiters == CALLS - CAP, resource)
+        await wait_until(lambda: in_flight >= CAP)
+        provider.go_on()
+        await asyncio.gather(*running)
+    assert (most, len(provider.asked)) == (CAP, CALLS)
+
+
+async def test_calls_to_an_unknown_host_pass_with_one_warning(
+    redis_url: str, provider: RawProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warned: list[str] = []
+    monkeypatch.setattr(
+        "forebay.transports.identity.log.warning", lambda event, **_: warned.append(event)
+    )
+    async with forebay.http_client(redis_url, max_parallel_requests=1) as http:
+        for path in ("dreams", "nightmares"):
+            await http.post(f"http://{provider.host}/v9/{path}", json={})
+    assert (warned, len(provider.asked)) == (["host_not_known"], 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 import httpx2
@@ -21,6 +22,14 @@ WORDS: Final = {
     RequestOutcomeKind.SUCCESS: "good",
     RequestOutcomeKind.RATE_LIMITED: "overload",
     RequestOutcomeKind.PROVIDER_FAILURE: "failure",
+}
+
+WORDS_OF: Final = {
+    "good": RequestOutcomeKind.SUCCESS,
+    "overload": RequestOutcomeKind.RATE_LIMITED,
+    "quota": RequestOutcomeKind.RATE_LIMITED,
+    "failure": RequestOutcomeKind.PROVIDER_FAILURE,
+    "about": RequestOutcomeKind.PROVIDER_FAILURE,
 }
 
 
@@ -49,6 +58,16 @@ def verdict(odd: Odd) -> str:
 @pytest.mark.parametrize("odd", ODD, ids=lambda odd: f"{odd.host}-{odd.status}-{odd.says}")
 def test_what_is_made_of_an_answer(odd: Odd) -> None:
     assert verdict(odd) == odd.says
+
+
+@pytest.mark.parametrize("odd", [one for one in ODD if one.status >= 400], ids=lambda odd: odd.says)
+def test_an_exception_that_carries_an_answer_is_read_as_it(odd: Odd) -> None:
+    request = httpx2.Request("POST", f"https://{odd.host}/v1")
+    body = odd.body if isinstance(odd.body, str) else json.dumps(odd.body)
+    response = httpx2.Response(odd.status, headers=odd.headers, content=body, request=request)
+    error = httpx2.HTTPStatusError("refused", request=request, response=response)
+    outcome = DefaultClassifier().classify_exception(error, now=NOW)
+    assert outcome.kind is WORDS_OF[verdict(odd).partition(",")[0].partition(" ")[0]]
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ from forebay.workers.providers.answer_reading import (
     read_body,
 )
 from forebay.workers.providers.faults import Fault, fault_in_body
-from forebay.workers.providers.headers import kept_headers, lowered_headers, told_headers
+from forebay.workers.providers.headers import kept_headers, lowered_headers, told_code, told_headers
 from forebay.workers.providers.openai_answers import (
     UNREADABLE,
     ChatCompletion,
@@ -218,10 +218,10 @@ class OpenAICompatibleClient:
         raise self._error(response, fault if fault.code else Fault(UNREADABLE))
 
     def _error(self, response: httpx2.Response, fault: Fault) -> ProviderHTTPError:
-        headers = told_headers(lowered_headers(response.headers), fault, self._profile, time.time())
-        return ProviderHTTPError(
-            response.status_code, headers, fault.code, url=str(response.request.url)
-        )
+        headers = lowered_headers(response.headers)
+        code = told_code(response.status_code, headers, fault, self._profile)
+        headers = dict(told_headers(headers, fault, self._profile, time.time()))
+        return ProviderHTTPError(response.status_code, headers, code, url=str(response.request.url))
 
 
 async def _content_of(response: httpx2.Response, most_bytes: int) -> tuple[bytes, str | None]:

@@ -239,6 +239,8 @@ _NOT_COMMON: Final[dict[str, dict[str, Any]]] = {
     "refusals": {"overload_statuses": frozenset({429, 503, 529})},
 }
 """Facts that hold at one provider alone: another's header of this name may mean something else."""
+_OWN_PLACES: Final = frozenset({"errors", "interaction.errors"})
+"""Places whose name is another's for something less: errors of parts of a good answer."""
 _OWN_ALONE: Final = {"free_inputs"}
 _EVERY_PROFILE: Final = Source("every profile", "")
 
@@ -250,6 +252,8 @@ def _union(profiles: Iterable[ProviderProfile], name: str, kind: type) -> Any:
         if part.source != UNVERIFIED:
             joined = _joined(joined, part)
     changes = {**_NOT_COMMON.get(name, {}), "source": _EVERY_PROFILE}
+    if name == "refusals":
+        changes["places"] = tuple(place for place in joined.places if place not in _OWN_PLACES)
     return replace(joined, **changes)
 
 
