@@ -7,7 +7,7 @@
 --   checks    zset    member, by when to look at it unless its heartbeat comes before
 --   intervals hash    member -> a third of its TTL in microseconds
 --   suspects  zset    member to whom nobody listens, by since when; 0 once it was heard of
---   awaited   zset    member that a rebuild waits for: 1 once it joined again, else 0
+--   awaited   zset    member that a rebuild waits for: 1 once it joined again, else 0; '' always
 --   others    rest    every other key of the shard
 -- ARGV
 --   member_id string  who beats
@@ -26,14 +26,23 @@
 
 local stored = redis.pcall('HMGET', K.meta, 'schema', 'record') -- an error where the key is of another type
 local head = HEAD.now(stored[2], ttl_us)
-local expiry = stored[1] and head.before_us and redis.call('ZSCORE', K.members, member_id)
-if expiry and head.recovering_us > 0 and redis.call('ZSCORE', K.awaited, member_id) == '0' then
-  expiry = nil -- it is to join again and to state what it holds
+
+-- Renew the membership; false where the member is to join again first. Raises where a key is of another type.
+local function renew()
+  local expiry = stored[1] and head.before_us and redis.call('ZSCORE', K.members, member_id)
+  if not expiry or tonumber(expiry) <= head.now_us then
+    return false
+  elseif head.recovering_us > 0 and redis.call('ZSCORE', K.awaited, member_id) == '0' then
+    return false -- it has to state what it holds
+  end
+  redis.call('ZADD', K.suspects, 'XX', 0, member_id)
+  redis.call('ZADD', K.members, int(head.now_us + tonumber(ttl_us)), member_id)
+  HEAD.keep(head, member_id, ttl_us, keep_ms)
+  return true
 end
-if not expiry or tonumber(expiry) <= head.now_us then
-  return '[' .. int(head.now_us) .. ',0]'
+
+local is_whole, is_member = pcall(renew)
+if not is_whole or not is_member then
+  return '[' .. int(head.now_us) .. ',0]' -- a join finds what is damaged
 end
-redis.call('ZADD', K.members, int(head.now_us + tonumber(ttl_us)), member_id)
-redis.call('ZADD', K.suspects, 'XX', 0, member_id)
-HEAD.keep(head, member_id, ttl_us, keep_ms)
 return '[' .. int(head.now_us) .. ',' .. redis.call('ZCARD', K.members) .. ']'

@@ -7,7 +7,7 @@
 --   checks    zset    member, by when to look at it unless its heartbeat comes before
 --   intervals hash    member -> a third of its TTL in microseconds
 --   suspects  zset    member to whom nobody listens, by since when; 0 once it was heard of
---   awaited   zset    member that a rebuild waits for: 1 once it joined again, else 0
+--   awaited   zset    member that a rebuild waits for: 1 once it joined again, else 0; '' always
 --   others    rest    every other key of the shard
 -- ARGV
 --   member_id  string  a name that was never used before, or the caller's, which it joined under

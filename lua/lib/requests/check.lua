@@ -11,7 +11,59 @@ function DAMAGE.types()
     { 'finished', 'zset' }, { 'events', 'stream' } }
 end
 
--- The name of the first key whose count is not what the others say, nil for none: O(1).
+-- The name of the key that lacks a waiter, or places it wrongly; nil where it stands as it should. `seen` counts
+-- the waiters of each group so far.
+function DAMAGE.misplaces(id, seen)
+  local text = redis.call('HGET', K.waiters, id)
+  if not text then
+    return 'waiters'
+  end
+  local waiter = ENTRIES.parse_waiter(text)
+  if waiter.deadline_us and tonumber(redis.call('ZSCORE', K.deadlines, id) or nil) ~= waiter.deadline_us then
+    return 'deadlines'
+  elseif not redis.call('ZSCORE', K.fifo, ENTRIES.fifo_member(waiter, id)) then
+    return not redis.call('ZSCORE', K.aside, ASIDE.name(waiter.member, id)) and 'fifo' or nil
+  end
+  local g, line = GROUPS.of(waiter.group), 'line_' .. waiter.domain
+  local tag = redis.call('ZSCORE', K[line], ENTRIES.line_member(g))
+  seen[g.name] = (seen[g.name] or 0) + 1
+  if g.waiting < seen[g.name] then
+    return 'groups'
+  end
+  return (not tag or tonumber(tag) ~= g.tag) and line or nil
+end
+
+-- The ids of the caller's first eight leases or waiters.
+function DAMAGE.first_ids(kind)
+  local ids = redis.call('ZRANGE', K.held, '[' .. caller .. '\0' .. kind, '(' .. caller .. '\0' .. kind .. '\1', 'BYLEX',
+    'LIMIT', 0, 8)
+  for i = 1, #ids do
+    ids[i] = split(ids[i], '\0')[3]
+  end
+  return ids
+end
+
+-- The name of a key that lacks one of the caller's first leases or waiters, or places it wrongly; nil for none. What
+-- is derived from them is not counted, or counted for other reasons.
+function DAMAGE.misplaced()
+  local waiters, seen = caller and meta.waiters > 0 and DAMAGE.first_ids('waiter') or {}, {}
+  for i = 1, #waiters do
+    local name = DAMAGE.misplaces(waiters[i], seen)
+    if name then
+      return name
+    end
+  end
+  local leases = caller and meta.max_hold_us > 0 and DAMAGE.first_ids('lease') or {}
+  for i = 1, #leases do
+    local text = LEASES.text(leases[i])
+    if text and LEASES.parse(text).has_hold and not redis.call('ZSCORE', K.holds, leases[i]) then
+      return 'holds'
+    end
+  end
+  return nil
+end
+
+-- The name of the first key whose count is not what the others say, nil for none: O(log n).
 function DAMAGE.miscounted(is_recapped)
   local leases, waiters = redis.call('HLEN', K.leases), redis.call('HLEN', K.waiters)
   local members, aliases = redis.call('ZCARD', K.members), redis.call('ZCARD', K.aliases)
@@ -21,9 +73,9 @@ function DAMAGE.miscounted(is_recapped)
     in_flight = in_flight + d.in_flight
     if (d.waiters > 0) ~= (string.find(meta.lines, d.name, 1, true) ~= nil) and meta.suspects == 0 then
       return 'meta'
-    elseif redis.call('ZCARD', K['line_' .. d.name]) == 0 and string.find(meta.lines, d.name, 1, true) then
-      return 'line_' .. d.name
-    elseif d.born and (d.current_limit < 1 or d.effective_max < 1) then
+    end
+    redis.call('ZCARD', K['line_' .. d.name]) -- raises where it is of another type
+    if d.born and (d.current_limit < 1 or d.effective_max < 1) then
       return 'meta'
     end
   end
@@ -42,16 +94,10 @@ function DAMAGE.miscounted(is_recapped)
       return counts[i][1]
     end
   end
-  local first = redis.call('ZRANGE', K.fifo, 0, 0)[1]
-  local id = first and split(first, '\0')[4]
-  local waiter = id and ENTRIES.parse_waiter(redis.call('HGET', K.waiters, id))
-  if waiter and waiter.deadline_us and not redis.call('ZSCORE', K.deadlines, id) then
-    return 'deadlines' -- how many there must be is not counted
-  end
   redis.call('ZCARD', K.deadlines) -- they raise where they are of another type
   redis.call('ZCARD', K.holds)
   redis.call('ZCARD', K.sharers)
-  return nil
+  return DAMAGE.misplaced()
 end
 
 -- Raise where a key is damaged in a way that no single operation would meet; `is_recapped` while the last

@@ -6,7 +6,7 @@
 --   checks             zset    member, by when to look at it unless its heartbeat comes before
 --   intervals          hash    member -> a third of its TTL in microseconds
 --   suspects           zset    member to whom nobody listens, by since when; 0 once it was heard of
---   awaited            zset    member that a rebuild waits for: 1 once it joined again, else 0
+--   awaited            zset    member that a rebuild waits for: 1 once it joined again, else 0; '' always
 --   held               zset    member NUL lease, waiter or alias NUL id, by name
 --   waiters            hash    attempt id -> member|domain|group|arrival|deadline_us|cost
 --   aside              zset    member NUL attempt id of suspects that stand in no line, by name

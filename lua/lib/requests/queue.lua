@@ -110,6 +110,9 @@ function QUEUE.leave_line(id, waiter, d, others)
     return false
   end
   local g = GROUPS.of(waiter.group)
+  if g.waiting == 0 then
+    DAMAGE.raise('groups') -- the record of one that waits is gone
+  end
   g.waiting, g.touched_us, g.dirty = g.waiting - 1, now_us, true
   if others == nil then
     others = QUEUE.first_of(d.name, g.name) ~= nil

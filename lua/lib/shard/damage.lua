@@ -7,7 +7,7 @@ DAMAGE.types = nil -- a function of the kind: its keys, each with its type; nil 
 -- Whether an error is one that a damaged record raises; any other is the server's or a fault of this code.
 function DAMAGE.is_told_by(message)
   local signs = { '^DAMAGED ', '^WRONGTYPE ', 'attempt to ', 'bad argument ', 'is not an integer',
-    'is not a valid float' }
+    'is not a valid float', 'must be strings or integers' }
   for i = 1, #signs do
     if string.find(message, signs[i]) then
       return true
@@ -62,6 +62,10 @@ function DAMAGE.note(member, raised)
   end
   local names = table.concat(DAMAGE.found(), ', ')
   local what = names ~= '' and names or string.gsub(message, '[^%w%s:_.,()-]', ' ')
+  local kept = redis.call('HGET', K.meta, '@' .. member)
+  if kept and not string.find(kept, '^%d+ ') then
+    redis.call('HDEL', K.meta, '@' .. member) -- else none of its calls would be taken
+  end
   redis.call('HDEL', K.meta, 'generation')
   redis.call('HSET', K.meta, 'reason', string.sub('damaged: ' .. what, 1, 120))
   return redis.error_reply('NOMEMBER ' .. member)

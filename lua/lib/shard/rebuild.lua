@@ -14,6 +14,12 @@ function REBUILD.open()
   STATE.open()
 end
 
+-- Whether every member that is awaited has stated. The mark that is left then tells this from an `awaited` that went
+-- itself: nobody knows in that case who has not, and the shard waits for as long as it can.
+function REBUILD.is_stated()
+  return redis.call('ZCARD', K.awaited) == 1 and redis.call('ZSCORE', K.awaited, '') ~= false
+end
+
 -- Go on with a rebuild; `STATE.reindex` is the kind's part: it works out again what can be worked out of the rest.
 function REBUILD.continue()
   if redis.call('HGET', K.meta, 'reindex') == '1' then
@@ -24,7 +30,7 @@ function REBUILD.continue()
     redis.call('HSET', K.meta, 'reindex', 0)
   end
   meta.places = math.max(meta.places, now_us) -- later than whatever members state the age of
-  if now_us >= meta.recovering_us or redis.call('EXISTS', K.awaited) == 0 then
+  if now_us >= meta.recovering_us or REBUILD.is_stated() then
     REBUILD.open()
   end
 end
@@ -46,7 +52,7 @@ end
 function REBUILD.note_stated(member)
   if meta.recovering_us > 0 then
     redis.call('ZREM', K.awaited, member)
-    if redis.call('EXISTS', K.awaited) == 0 then
+    if REBUILD.is_stated() then
       REBUILD.open()
     end
   end

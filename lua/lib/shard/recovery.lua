@@ -4,7 +4,8 @@
 -- @include lib/server_run_id
 -- @include lib/write_many
 -- @include lib/shard/events
-local RECOVERY = { longest_pause_us = 1000000 } -- of a member that connects again
+local RECOVERY = { longest_pause_us = 1000000, -- of a member that connects again
+  mark = '', nobody_known = '?' } -- entries of `awaited` that are no members
 
 -- Why a shard is to be rebuilt, nil where it is whole. Of `meta` is read: schema, generation, run id, record and
 -- the reason that a call gave which found a damage.
@@ -49,7 +50,7 @@ function RECOVERY.keep_members(until_us, interval_us)
 end
 
 -- Begin. Where nothing is left of a shard on a server that has started anew, members may come that nobody knows, so
--- it waits as long as it can: no member has an empty name. Where it is the same server, all that there are listen.
+-- it waits as long as it can. Where it is the same server, all that there are listen.
 -- They are told by a message without notices; `awaited` scores 0 until a member has joined again, then 1.
 function RECOVERY.begin(head, reason, stored, run)
   local interval_us = math.floor(run.ttl_us / 3)
@@ -58,8 +59,9 @@ function RECOVERY.begin(head, reason, stored, run)
   redis.call('ZUNIONSTORE', K.awaited, 2, K.members, K.checks, 'WEIGHTS', 0, 0)
   RECOVERY.keep_members(head.recovering_us, interval_us)
   if redis.call('EXISTS', K.awaited) == 0 and run.remembered_id ~= server_run_id() then
-    redis.call('ZADD', K.awaited, 0, '')
+    redis.call('ZADD', K.awaited, 0, RECOVERY.nobody_known)
   end
+  redis.call('ZADD', K.awaited, 0, RECOVERY.mark)
   local listening = listening_members()
   for i = 1, #listening do
     redis.call('ZADD', K.awaited, 0, listening[i])

@@ -21,7 +21,7 @@
 --   checks      zset    member, by when to look at it unless its heartbeat comes before
 --   intervals   hash    member -> a third of its TTL in microseconds
 --   suspects    zset    member to whom nobody listens, by since when; 0 once it was heard of
---   awaited     zset    member that a rebuild waits for: 1 once it joined again, else 0
+--   awaited     zset    member that a rebuild waits for: 1 once it joined again, else 0; '' always
 --   held        zset    member NUL lease or function NUL id, by name
 --   functions   hash    function -> members that run it
 --   losses      hash    task id -> the members that it was lost with, "," between

@@ -1,0 +1,131 @@
+"""Damages of a request shard that counts alone do not tell, or that come while it is rebuilt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.contract.test_request_rebuild_rules import (
+    LISTENING_KEY,
+    MEMBERS,
+    RUN_KEY,
+    Fleet,
+    check_whole,
+    events,
+)
+from tests.support_scripts import Acquire, Cancel, Refused, Release, ScriptedShard, Sweep, granted
+from tests.support_state import audited
+
+INTERVAL_SECONDS = 5.0
+
+
+def settle(fleet: Fleet) -> None:
+    """Let members sweep and come back until the shard is open again."""
+    for _ in range(2):
+        for member in MEMBERS:
+            fleet.shard.try_batch(member, Sweep())
+        fleet.come_back()
+    fleet.shard.advance(INTERVAL_SECONDS)
+    fleet.shard.beat_all(*MEMBERS)
+    for member in MEMBERS:
+        fleet.shard.batch(member, Sweep())
+
+
+def lose_deadlines(fleet: Fleet) -> None:
+    """Lose the deadlines of all waiters but the first, which has none."""
+    shard = fleet.shard
+    shard.batch("m", Cancel("m2"))
+    shard.batch("n", Cancel("n2"))
+    shard.batch("m", Acquire("m2"))
+    shard.batch("n", Acquire("n2", wait=3600.0))
+    shard.client.delete(shard.keys["deadlines"])
+
+
+def lose_line(fleet: Fleet) -> None:
+    """Lose a line, and let another group make it anew."""
+    shard = fleet.shard
+    shard.client.delete(shard.keys["line_chat"])
+    shard.batch("m", Acquire("other", group="h"))
+
+
+def lose_groups(fleet: Fleet) -> None:
+    """Lose the groups, and let a newcomer of the same name make them anew."""
+    shard = fleet.shard
+    shard.client.delete(shard.keys["groups"], shard.keys["idle_groups"])
+    shard.batch("m", Acquire("other"))
+
+
+def lose_holds(fleet: Fleet) -> None:
+    """Lose when leases are overdue."""
+    fleet.shard.client.delete(fleet.shard.keys["holds"])
+
+
+@pytest.mark.parametrize("lose", [lose_deadlines, lose_line, lose_groups, lose_holds])
+def test_sweep_finds_what_no_count_tells(
+    shard: ScriptedShard, lose: Callable[[Fleet], None]
+) -> None:
+    fleet = Fleet(shard)
+    shard.client.sadd(LISTENING_KEY, *MEMBERS)
+    lose(fleet)
+    settle(fleet)
+    shard.batch("m", Cancel("other"))
+    check_whole(fleet)
+    assert len(events(shard, "shard_damaged")) == 1
+
+
+def test_release_that_meets_a_waiter_without_its_place_begins_a_rebuild(
+    shard: ScriptedShard,
+) -> None:
+    fleet = Fleet(shard)
+    shard.client.sadd(LISTENING_KEY, *MEMBERS)
+    shard.client.delete(shard.keys["fifo"])
+    assert not shard.try_batch("m", Release("m0"))  # it ended the lease before it met the damage
+    settle(fleet)
+    assert set(audited(shard.client, shard.keys)["leases"]) == {"m1", "m2", "n0", "n1"}
+
+
+@pytest.mark.parametrize("kind", ["members", "checks", "intervals", "suspects", "awaited"])
+def test_heartbeat_on_a_damaged_shard_sends_its_member_to_join(
+    shard: ScriptedShard, kind: str
+) -> None:
+    fleet = Fleet(shard)
+    shard.client.sadd(LISTENING_KEY, *MEMBERS)
+    if kind == "awaited":
+        shard.client.set(RUN_KEY, "another")
+        shard.join("m", generation="anew", remembered="born")
+    shard.client.delete(shard.keys[kind])
+    shard.client.set(shard.keys[kind], "garbage")
+    assert shard.heartbeat("n")[1] == 0
+    settle(fleet)
+    check_whole(fleet)
+
+
+def test_shard_whose_awaited_members_are_lost_waits_for_an_interval(shard: ScriptedShard) -> None:
+    fleet = Fleet(shard)
+    shard.client.sadd(LISTENING_KEY, *MEMBERS)
+    shard.client.set(RUN_KEY, "another")
+    fleet.come_back("m")
+    shard.client.delete(shard.keys["awaited"])
+    assert granted(shard.batch("m", Release("m0")).notices) == []  # "n" may hold more
+    fleet.come_back("n")
+    shard.advance(INTERVAL_SECONDS)
+    shard.beat_all(*MEMBERS)
+    assert granted(shard.batch("m").notices) == ["m2"]
+    audited(shard.client, shard.keys)
+
+
+def test_member_whose_kept_reply_cannot_be_read_goes_on(shard: ScriptedShard) -> None:
+    fleet = Fleet(shard)
+    shard.client.sadd(LISTENING_KEY, *MEMBERS)
+    shard.client.hset(shard.keys["meta"], "@m", "garbage")
+    assert not shard.try_batch("m")
+    settle(fleet)
+    check_whole(fleet)
+
+
+def test_error_that_no_damage_explains_is_shown(shard: ScriptedShard) -> None:
+    fleet = Fleet(shard)
+    with pytest.raises(Refused, match="BADBATCH"):
+        shard.raw_batch("m", ("no such operation",))
+    check_whole(fleet)
