@@ -165,9 +165,8 @@ class Restating:
                 leases.setdefault(attempt.encoded_id, attempt.end)  # its caller takes it soon
             elif attempt.is_waiting and attempt.end is None:
                 waiting.append(attempt)
-        memory = [] if upkeep.memory is None else [Recall(upkeep.memory)]
         return [
-            *((recall, ignore_outcome) for recall in memory),
+            *self.recall(upkeep),
             *upkeep.register_anew(),
             *((Hold(lease), partial(self._held_still, i, on_stale)) for i, lease in leases.items()),
             *((KeepWaiting(attempt, now), attempt.tell) for attempt in waiting),
@@ -177,6 +176,11 @@ class Restating:
     def _is_own(self, lease: RequestAdmissionLease) -> bool:
         membership = self._session.membership
         return membership is not None and membership.member_id == lease.member_id
+
+    def recall(self, upkeep: Upkeep) -> list[Submitted]:
+        """Return what states windows, budgets and settings, where this process remembers them."""
+        memory = upkeep.memory
+        return [] if memory is None else [(Recall(memory), ignore_outcome)]
 
     def _held_still(self, encoded_id: str, on_stale: OnStale, outcome: Outcome[bool]) -> bool:
         if outcome is False:

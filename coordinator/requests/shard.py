@@ -252,13 +252,16 @@ class RequestShard:
             self._rechecks.wake_in(seconds)
 
     def on_joined(self, membership: Membership) -> Sequence[Submitted]:
-        """Register again, and ask again for what this member waited for."""
+        """Register again, and ask again for what this member waited for.
+
+        What an earlier membership remembers of a shard that lost state since is stated, too.
+        """
         self._upkeep.sweep_later(membership)
         for attempt in list(self._attempts.values()):
             if attempt.is_waiting:
                 attempt.tell(ENDED)
         more = () if self.outages is None else self.outages.on_joined(membership)
-        return [*self._upkeep.register_anew(), *more]
+        return [*self._restating.recall(self._upkeep), *self._upkeep.register_anew(), *more]
 
     def on_forgotten(self, membership: Membership) -> Sequence[Submitted]:
         """State what this process holds, waits for, registered and remembers."""

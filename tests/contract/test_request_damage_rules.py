@@ -7,14 +7,26 @@ from collections.abc import Callable
 import pytest
 
 from tests.contract.test_request_rebuild_rules import (
+    CAP,
     LISTENING_KEY,
     MEMBERS,
+    QUOTAS,
     RUN_KEY,
     Fleet,
     check_whole,
     events,
 )
-from tests.support_scripts import Acquire, Cancel, Refused, Release, ScriptedShard, Sweep, granted
+from tests.support_records import read_record
+from tests.support_scripts import (
+    Acquire,
+    Cancel,
+    Refused,
+    Register,
+    Release,
+    ScriptedShard,
+    Sweep,
+    granted,
+)
 from tests.support_state import audited
 
 INTERVAL_SECONDS = 5.0
@@ -113,6 +125,43 @@ def test_shard_whose_awaited_members_are_lost_waits_for_an_interval(shard: Scrip
     shard.beat_all(*MEMBERS)
     assert granted(shard.batch("m").notices) == ["m2"]
     audited(shard.client, shard.keys)
+
+
+def test_settings_are_back_where_events_outlived_them(shard: ScriptedShard) -> None:
+    fleet = Fleet(shard)
+    shard.operate("override_cap", "3")
+    fleet.remember()
+    shard.client.sadd(LISTENING_KEY, *MEMBERS)
+    shard.client.delete(shard.keys["meta"])
+    settle(fleet)
+    audited(shard.client, shard.keys)
+    assert read_record(shard.client, shard.keys)["static_cap"] == "3"
+
+
+def test_member_that_joins_anew_brings_settings_back_to_a_shard_that_was_born_again(
+    shard: ScriptedShard,
+) -> None:
+    fleet = Fleet(shard)
+    shard.operate("override_cap", "3")
+    fleet.remember()
+    shard.client.delete(*shard.keys.all)
+    shard.open(CAP, "anew")
+    shard.raw_batch("anew", ("recall", fleet.memory))
+    shard.batch("anew", Register("alias", CAP, QUOTAS))
+    audited(shard.client, shard.keys)
+    assert read_record(shard.client, shard.keys)["static_cap"] == "3"
+
+
+def test_member_that_joins_anew_changes_no_settings_of_a_shard_that_went_on(
+    shard: ScriptedShard,
+) -> None:
+    fleet = Fleet(shard)
+    shard.operate("override_cap", "3")
+    fleet.remember()
+    shard.operate("override_cap", "2")
+    shard.raw_batch("m", ("recall", fleet.memory))
+    shard.batch("m", Register("alias", CAP, QUOTAS))
+    assert read_record(shard.client, shard.keys)["static_cap"] == "2"
 
 
 def test_member_whose_kept_reply_cannot_be_read_goes_on(shard: ScriptedShard) -> None:

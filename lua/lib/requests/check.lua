@@ -97,6 +97,7 @@ function DAMAGE.miscounted(is_recapped)
   redis.call('ZCARD', K.deadlines) -- they raise where they are of another type
   redis.call('ZCARD', K.holds)
   redis.call('ZCARD', K.sharers)
+  redis.call('ZCARD', K.awaited)
   return DAMAGE.misplaced()
 end
 

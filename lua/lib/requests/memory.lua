@@ -73,8 +73,12 @@ function MEMORY.recall_budget(number, text)
   bucket.level = math.min(bucket.level, BUDGETS.level_now(theirs))
 end
 
+-- A memory counts where the shard is being rebuilt, and where it was born again since, so that its events are fewer.
 function OPERATIONS.recall(text)
   local memory = cjson.decode(text)
+  if meta.recovering_us == 0 and tonumber(memory.sequence) <= meta.sequence then
+    return '["recalled"]'
+  end
   MEMORY.recall_settings(memory)
   for i = 1, #DOMAINS do
     if memory.windows[DOMAINS[i]] then

@@ -68,7 +68,8 @@ function RECOVERY.begin(head, reason, stored, run)
     redis.pcall('PUBLISH', string.sub(K.meta, 1, -5) .. 'wake:' .. listening[i], '["' .. run.generation .. '",[]]')
   end
   local reindex = reason == 'restarted' and 0 or 1
-  redis.call('HSET', K.meta, 'reindex', reindex, 'reason', reason, 'restored', int(head.sequence))
+  local restored = reason == 'lost' and 0 or head.sequence -- as of when the settings are; events may have outlived them
+  redis.call('HSET', K.meta, 'reindex', reindex, 'reason', reason, 'restored', int(restored))
   redis.call('HDEL', K.meta, 'recalled')
   if string.find(reason, 'damaged', 1, true) then
     emit('shard_damaged', 'reason', reason)
