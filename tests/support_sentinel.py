@@ -7,6 +7,7 @@ import contextlib
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ from tests.support import wait_until
 
 HOST: Final = "127.0.0.1"
 SERVICE: Final = "main"
+MISSED_BYTES: Final = 20_000
+"""Of commands that a replica misses: some tens of calls."""
+MISSING_SECONDS: Final = 30.0
 
 
 def free_port() -> int:
@@ -50,13 +54,29 @@ class Watched:
     sentinel: redis.Redis
 
     def kill_primary(self) -> None:
-        """Kill the primary while calls are under way, and let its replica miss no write.
-
-        What a replica missed is lost, as with any server (README), and another matter.
-        """
+        """Kill the primary while calls are under way, and let its replica miss no write."""
         self.primary.client_pause(60_000, all=False)
         assert self.primary.wait(1, 30_000) == 1
         self.process.send_signal(signal.SIGKILL)
+
+    def kill_primary_ahead(self) -> None:
+        """Kill the primary once its replica has missed writes, which others make meanwhile."""
+        replica: Any = self.replica
+        replica.config_set("masteruser", "nobody")
+        replica.config_set("masterauth", "none")  # it stays up, and is refused from now on
+        replica.execute_command("CLIENT", "KILL", "TYPE", "master")
+        deadline = time.monotonic() + MISSING_SECONDS
+        while self._written() < self._followed() + MISSED_BYTES and time.monotonic() < deadline:
+            time.sleep(0.01)
+        self.process.send_signal(signal.SIGKILL)
+
+    def _written(self) -> int:
+        primary: Any = self.primary
+        return int(primary.info("replication")["master_repl_offset"])
+
+    def _followed(self) -> int:
+        replica: Any = self.replica
+        return int(replica.info("replication")["slave_repl_offset"])
 
     def stop_primary(self) -> None:
         """Stop the primary's process: its connections stay open, and nothing is answered."""

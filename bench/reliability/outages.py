@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shutil
-import signal
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -37,6 +37,12 @@ BUCKET_SECONDS: Final = 0.1
 AT_FAILOVERS: Final = (
     "Two members under load behind a Sentinel, from the instant at which it names the new primary:"
 )
+ENDS: Final[dict[str, Callable[[Watched], None]]] = {
+    "killed": Watched.kill_primary,
+    "stopped": Watched.stop_primary,
+    "killed, and its last writes were not replicated": Watched.kill_primary_ahead,
+}
+"""What befalls a primary."""
 AT_RETURN: Final = (
     "{members} members that lost the server at one instant, {away:g} s ago, when it takes"
     " connections again and closes each: tries to connect in a tenth of a second, most {most}, mean"
@@ -98,10 +104,7 @@ async def follow(watched: Watched, fault: str) -> Followed:
 
         callers = [asyncio.create_task(call(requests)) for requests in (one, other) * 4]
         await wait_until(lambda: len(grants) >= 100)
-        if fault == "killed":
-            watched.kill_primary()
-        else:
-            watched.process.send_signal(signal.SIGSTOP)
+        await asyncio.to_thread(ENDS[fault], watched)
         await wait_until(lambda: _is_named(watched), HANG_SECONDS)
         named_at = time.monotonic()
         await wait_until(lambda: grants[-1] > named_at, HANG_SECONDS)
@@ -127,7 +130,7 @@ def _is_named(watched: Watched) -> bool:
 def failovers() -> dict[str, Followed]:
     """Return how members followed each fault of the primary."""
     found = {}
-    for fault in ("killed", "stopped"):
+    for fault in ENDS:
         with tempfile.TemporaryDirectory() as folder, watched_primary(Path(folder)) as watched:
             found[fault] = asyncio.run(follow(watched, fault))
     return found

@@ -27,7 +27,11 @@ def watched(tmp_path: Path) -> Iterator[Watched]:
         yield watched
 
 
-@pytest.mark.parametrize("end", [Watched.kill_primary, Watched.stop_primary], ids=["kill", "stop"])
+@pytest.mark.parametrize(
+    "end",
+    [Watched.kill_primary, Watched.stop_primary, Watched.kill_primary_ahead],
+    ids=["kill", "stop", "kill-ahead-of-its-replica"],
+)
 async def test_members_follow_a_failover_under_load(
     watched: Watched, end: Callable[[Watched], None]
 ) -> None:
@@ -50,7 +54,7 @@ async def test_members_follow_a_failover_under_load(
 
         callers = [asyncio.create_task(call(requests)) for requests in (one, other) * 4]
         await wait_until(lambda: granted["before"] > 100)
-        end(watched)
+        await asyncio.to_thread(end, watched)
 
         await wait_until(watched.is_promoted, timeout=60)
         phase = "after"
