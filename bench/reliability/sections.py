@@ -20,6 +20,7 @@ from forebay.contracts.errors import ConfigurationError
 Section = Callable[[bool], str]
 """Measures, small if the argument is True, and returns the section's Markdown."""
 CHAOS_OUT: Final = Path("out/chaos")
+LOST_STATE_OUT: Final = Path("out/lost-state.json")
 QUIET: Final[Progress] = lambda _line: None  # noqa: E731
 
 
@@ -95,6 +96,31 @@ def chaos(_is_smoke: bool) -> str:
     )
 
 
+def lost_state(_is_smoke: bool) -> str:
+    """The last run of ``make lost-state``, as kept in ``out/lost-state.json``."""
+    if not LOST_STATE_OUT.exists():
+        raise ConfigurationError(
+            f"{LOST_STATE_OUT} is missing, expected the result of a run; run make lost-state first."
+        )
+    found = json.loads(LOST_STATE_OUT.read_text())
+    rows = [
+        (
+            one["loss"],
+            f"{one['back_seconds']:.2f} s" if one["was_there"] else "nothing was there",
+            str(one["most"]),
+            str(one["expired"]),
+            "; ".join(one["over"]) or "none",
+        )
+        for one in found["seen"]
+    ]
+    headers = ("loss", "whole again after", "most at once", "leases of expired members", "above 8")
+    given = (
+        f"Calls of {found['call_seconds']:g} s by 18 callers in three processes, cap 8, TTL"
+        f" {found['ttl_seconds']:g} s (behind the Sentinel 3 s)."
+    )
+    return f"{found['measured_on']} {given}\n\n{table(headers, rows)}"
+
+
 def outage_modes(is_smoke: bool) -> str:
     """Outages: calls while the server is away, failovers, and who comes back when."""
     from bench.reliability.outages import outages  # noqa: PLC0415 - uses what the tests share
@@ -109,6 +135,7 @@ def restart(is_smoke: bool) -> str:
 
 SECTIONS: Final[dict[str, Section]] = {
     "chaos": chaos,
+    "lost-state": lost_state,
     "outages": outage_modes,
     "restart": restart,
     "scale": scale,

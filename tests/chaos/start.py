@@ -95,7 +95,7 @@ async def begin(
         pipes.append(made)
         return made
 
-    base_url, zero = _begin_provider(stack.enter_context(contextlib.ExitStack()), folder)
+    base_url, zero = begin_provider(stack.enter_context(contextlib.ExitStack()), folder)
     _write_inputs(folder, base_url)
     fleet = Fleet(folder=folder, base_url=base_url)
     stack.callback(lambda: fleet.end("worker", "cells", "caller", "driver"))
@@ -151,7 +151,8 @@ async def _unset(*_arguments: Any) -> None:
     raise AssertionError("no jobs yet")
 
 
-def _begin_provider(stack: contextlib.ExitStack, folder: Path) -> tuple[str, float]:
+def begin_provider(stack: contextlib.ExitStack, folder: Path) -> tuple[str, float]:
+    """Start a provider whose log is a file in a folder; return its URL and when its clock was 0."""
     log = stack.enter_context((folder / "log").open("ab"))
     process = stack.enter_context(
         subprocess.Popen(
