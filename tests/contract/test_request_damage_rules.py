@@ -127,6 +127,19 @@ def test_shard_whose_awaited_members_are_lost_waits_for_an_interval(shard: Scrip
     audited(shard.client, shard.keys)
 
 
+def test_call_that_is_repeated_before_its_member_registers_again_is_not_denied(
+    shard: ScriptedShard,
+) -> None:
+    fleet = Fleet(shard)
+    shard.client.sadd(LISTENING_KEY, *MEMBERS)
+    shard.client.delete(*shard.keys.all)
+    shard.join("m", generation="anew", remembered="born")
+    assert shard.ask("m", Acquire("repeated")) == ["unknown"]
+    fleet.generations["m"] = "anew"
+    fleet.state("m")
+    assert shard.ask("m", Acquire("repeated")) == ["waiting"]
+
+
 def test_settings_are_back_where_events_outlived_them(shard: ScriptedShard) -> None:
     fleet = Fleet(shard)
     shard.operate("override_cap", "3")

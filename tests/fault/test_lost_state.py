@@ -23,7 +23,7 @@ from tests.support_scene import Controller
 from tests.support_scripts import AIMD
 
 CAP = 8
-SETTINGS = forebay.MemberSettings(ttl_seconds=3.0)
+SETTINGS = forebay.MemberSettings(ttl_seconds=6.0)
 
 
 class Provider:

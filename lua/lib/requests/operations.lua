@@ -61,8 +61,8 @@ function OPERATIONS.acquire(id, domain_name, group_name, weight, cost_given, wai
   if known == false or LEASES.ended(id) == 'released' then
     return ATTEMPTS.failed('ATTEMPT_ID_USED', id)
   end
-  if meta.static_cap == 0 then
-    return ATTEMPTS.denied('hard_policy_denial')
+  if meta.static_cap == 0 then -- a call from before a loss may be repeated before its member registers again
+    return meta.recovering_us > 0 and '["unknown"]' or ATTEMPTS.denied('hard_policy_denial')
   end
   local cost, estimate = TOKENS.parse(cost_given)
   local too_small = meta.budgets > 0 and BUDGETS.never_fits(cost)
