@@ -183,9 +183,10 @@ class Session:
 
     @property
     def _sending_as(self) -> Membership | None:
-        """The membership under which a call can be sent now."""
-        is_down = self._link.wire is None or isinstance(self._memberships.state, Expired | Doubted)
-        return None if is_down else self.membership
+        """The membership under which a call can be sent now; a repair sends when it ends."""
+        is_down = self._link.wire is None or self._link.is_repairing
+        is_ending = isinstance(self._memberships.state, Expired | Doubted)
+        return None if is_down or is_ending else self.membership
 
     def _flush(self) -> None:
         self._flush_due = None

@@ -75,10 +75,10 @@ function BATCH.run_whole(member, number, at)
   end
   SUSPECTS.set_caller(member)
   if meta.recovering_us > 0 then
-    REBUILD.continue()
     if words[#words] ~= 'leave' and redis.call('ZSCORE', K.awaited, member) == '0' then
       return redis.error_reply('NOMEMBER ' .. member) -- it is to join again and to state what it holds, first of all
     end
+    REBUILD.continue() -- after that refusal, which saves nothing
   end
   SETTLING.begin()
   if not MEMBERS.has_caller() then
