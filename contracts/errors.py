@@ -163,6 +163,25 @@ class WorkerLost(ForebayError):  # noqa: N818
         self.members = tuple(members)
 
 
+class JobLost(ForebayError):  # noqa: N818
+    """A job waited on a server that lost its payload, so it can never run.
+
+    Attributes:
+        job_id: the job's id.
+        function: its function's name; "" where that is unknown.
+    """
+
+    def __init__(self, job_id: str, function: str) -> None:
+        super().__init__(
+            f"job {job_id!r}{f' of function {function!r}' if function else ''} was lost while it"
+            " waited: the server lost its payload (an eviction, a deleted key, an older file),"
+            " expected it to be there until the job ended; enqueue the job again, and see"
+            " docs/reliability.md for servers that keep their state."
+        )
+        self.job_id = job_id
+        self.function = function
+
+
 class TaskFailed(ForebayError):  # noqa: N818 - normative name of spec 04
     """A task ended with an exception in its worker.
 

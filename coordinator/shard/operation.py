@@ -96,7 +96,7 @@ OnOutcome: TypeAlias = "Callable[[Outcome[T]], bool]"
 """Takes an outcome; returns whether a caller is left, as the operation is undone otherwise."""
 Source: TypeAlias = "Operation[T] | Callable[[], Operation[T]]"
 """An operation, or a function that makes it each time its call is about to leave."""
-Submitted: TypeAlias = "tuple[Operation[Any], OnOutcome[Any]]"
+Submitted: TypeAlias = "tuple[Source[Any], OnOutcome[Any]]"
 
 
 def ignore_outcome(_outcome: Outcome[Any]) -> bool:

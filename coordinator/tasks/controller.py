@@ -5,13 +5,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Final, Literal
+from typing import Any, Final
 
-from forebay.contracts.checks import check_type
-from forebay.contracts.errors import ConfigurationError
-from forebay.contracts.identity import SUBMISSION
 from forebay.contracts.outcomes import ReleaseResult, TaskDeferred, TaskOutcome
-from forebay.contracts.task_policies import TaskAdmissionConfig, TaskAdmissionView
+from forebay.contracts.task_policies import TaskAdmissionView
 from forebay.contracts.tasks import Admission, TaskAdmissionBlockSummary, TaskAdmissionLease
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import check_id, pool_shard
@@ -29,13 +26,12 @@ from forebay.coordinator.tasks.operations import (
     Unreadable,
     decode_pushed,
 )
+from forebay.coordinator.tasks.pool_settings import PoolSettings
 from forebay.coordinator.tasks.queue import FairTaskQueue
-from forebay.coordinator.tasks.registering import Claim, Configure, Leave, Report
+from forebay.coordinator.tasks.registering import Leave, Report
 from forebay.coordinator.tasks.restating import Restating
 from forebay.coordinator.tasks.snapshots import PoolReader
 from forebay.coordinator.tasks.upkeep import Upkeep
-
-PoolState = Literal["open", "paused", "draining"]
 
 UNREAD_SECONDS: Final = 30.0
 """After which a task that this member cannot read, or not start, may be admitted again."""
@@ -43,7 +39,7 @@ UNREAD_SECONDS: Final = 30.0
 log = Logger("forebay.tasks")
 
 
-class TaskAdmissionController:
+class TaskAdmissionController(PoolSettings):
     """Admits and finishes tasks of one pool; belongs to one event loop.
 
     Args:
@@ -80,69 +76,15 @@ class TaskAdmissionController:
         self._guard = Guard(log, pool=pool)
         self.session = Session(server, self.keys, script("tasks/batch"), Leave(), self)
         self._upkeep = Upkeep(self.session, self.recheck_seconds, self._guard)
-        self._restating = Restating(self.session, self._held, on_lease_lost, self._guard)
+        self._restating = Restating(
+            self.session, self._held, on_lease_lost, self._guard, self.recheck_seconds
+        )
         self._reader = PoolReader(server, self.keys)
         self.queue = FairTaskQueue(self.session, self._reader, server, pool)
 
     def watch(self, on_change: Callable[[], None]) -> None:
         """Call a function whenever there may be something new: work, room, a row group."""
         self._upkeep.watchers.append(on_change)
-
-    # -- what the pool admits by
-
-    async def configure(self, config: TaskAdmissionConfig) -> None:
-        """Set limits, policy and reservation of the pool, for all its members, from now on.
-
-        Raises:
-            ConfigurationError: another type.
-            CoordinatorError: the shared state could not be used.
-        """
-        check_type("config of a pool", config, TaskAdmissionConfig)
-        limits = {**config.resource_limits, SUBMISSION: config.submission_capacity}
-        for resource, limit in limits.items():
-            await self.set_limit(resource, limit, holder="config")
-        await self.session.ask(Configure(config))
-
-    async def set_limit(self, resource: str, limit: int, *, holder: str = "pool") -> int:
-        """Claim a limit for a resource; the smallest claim of all holders counts.
-
-        Lowering takes nothing from leases that are out; queued tasks that ask for more are parked.
-
-        Args:
-            resource: ``submission``, ``local``, ``request:<provider>/<model>`` or the user's own.
-            limit: units that may be out on leases at once, at least 1.
-            holder: who claims, such as a run's id; claiming again replaces the holder's own.
-
-        Returns:
-            The limit now in force.
-        """
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
-            raise ConfigurationError(
-                f"the limit of resource {resource!r} is {limit!r}, expected a whole number from 1"
-                " on; drop_limit takes a claim back."
-            )
-        return await self.session.ask(Claim(resource, holder, limit))
-
-    async def drop_limit(self, resource: str, *, holder: str = "pool") -> int:
-        """Take back a holder's claim; return the limit now in force, 0 for none."""
-        return await self.session.ask(Claim(resource, holder, None))
-
-    async def set_state(self, state: PoolState) -> None:
-        """Pause, drain or open the pool for all its members.
-
-        A paused pool admits nothing; what runs goes on. A draining one takes no new tasks
-        (``shutdown``) and goes on with those that it has. It makes the pool if there is none; an
-        operator, who may mistype a name, uses `set_pool_state`.
-
-        Raises:
-            ConfigurationError: no such state.
-        """
-        words: dict[PoolState, str] = {"open": "", "paused": "paused", "draining": "draining"}
-        if state not in words:
-            raise ConfigurationError(
-                f"the state of a pool is {state!r}, expected one of {', '.join(words)}; use one."
-            )
-        await self.ask("set_state", words[state])
 
     # -- leases
 
@@ -196,11 +138,22 @@ class TaskAdmissionController:
             if isinstance(lease, Unreadable):  # another member may be able to
                 self._guard.note("reading a task's lease", lease.error)
                 self.session.submit(End(lease.lease_id, TaskDeferred(delay_seconds=UNREAD_SECONDS)))
-            else:
+            elif lease.lease_id not in self._restating.given_back:
                 self._held[lease.lease_id] = lease
                 leases.append(lease)
         self._writes_all_events = admitted.rest.writes_all_events
         return replace(admitted.rest, leases=tuple(leases))
+
+    def note_in_progress_seconds(self, seconds: float) -> None:
+        """Note how long arq's in-progress mark lives of a task that a rebuilt pool adopts."""
+        self._restating.in_progress_seconds = seconds
+
+    def watch_lost_jobs(self, on_job_lost: Callable[[str, str], None]) -> None:
+        """Call a function with the id and the function of each job whose payload is gone.
+
+        It is called again each interval until the job was ended (`FairTaskQueue.expire`).
+        """
+        self._upkeep.on_job_lost = on_job_lost
 
     def accept_pushes(self, start: Callable[[TaskAdmissionLease], None]) -> None:
         """Let `start` be told of tasks that come unasked; each ask must then say `seen`."""
@@ -220,6 +173,8 @@ class TaskAdmissionController:
             return
         lease = decode_pushed(terms, payload, membership)
         self._pushes_seen = number
+        if lease.lease_id in self._restating.given_back:
+            return
         self._held[lease.lease_id] = lease
         if not self._guard.call(self._start_pushed, lease):
             self.return_unstarted(lease)
@@ -263,11 +218,15 @@ class TaskAdmissionController:
 
     # -- what the shard tells
 
-    def on_notices(self, _generation: str, notices: Sequence[list[Any]]) -> None:
+    def on_notices(self, generation: str, notices: Sequence[list[Any]]) -> None:
         """There is work, a task to start, an instant to look again, or a row group through."""
+        membership = self.session.membership
+        is_of_now = membership is not None and generation == membership.generation
         has_changed = False
         for kind, *terms in notices:
-            if kind == "task":
+            if kind == "task" and not is_of_now:
+                has_changed = True  # the pool has begun anew since, and tells of this lease itself
+            elif kind == "task":
                 # Of what could not be taken the next ask is told again.
                 has_changed |= not self._guard.call(self._take_pushed, *terms)
             elif kind == "due":
@@ -281,15 +240,20 @@ class TaskAdmissionController:
         """Look again when time alone may have changed something."""
         self._upkeep.wake_in(seconds)
 
-    def on_joined(self, _membership: Membership) -> Sequence[Submitted]:
+    def on_joined(self, membership: Membership) -> Sequence[Submitted]:
         """Say what this process runs; limits outlive their members."""
-        self._pushes_seen = 0
-        self._loop.call_soon(self._guard.call, self._upkeep.change)
+        self._begin(membership)
         return [(Named("serve", self._functions), ignore_outcome)] if self._functions else []
 
     def on_forgotten(self, membership: Membership) -> Sequence[Submitted]:
-        """Say again what this process runs, and ask which of its leases the pool still knows."""
-        return [*self.on_joined(membership), self._restating.ask()]
+        """State what this process remembers of the pool, runs and holds."""
+        self._begin(membership)
+        return self._restating.state_all(self._upkeep.memory, self._functions)
+
+    def _begin(self, membership: Membership) -> None:
+        self._pushes_seen = 0
+        self._loop.call_soon(self._guard.call, self._upkeep.change)
+        self._upkeep.sweep_later(membership)
 
     def on_lost(self, _membership: Membership) -> None:
         """Every task that runs here has gone back to the queue."""

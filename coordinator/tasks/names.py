@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import quote, unquote
 
-from forebay.contracts.identity import TaskGroupKey
+from forebay.contracts.identity import TaskGroupKey, TaskGroupSpec
 from forebay.contracts.tasks import SchedulerResourceRequest
 from forebay.coordinator.keys import encode
 
@@ -29,6 +29,13 @@ def signature(request: SchedulerResourceRequest) -> str:
         f"{encode_resource(resource)}={amount}"
         for resource, amount in sorted(request.amounts.items())
     )
+
+
+def terms_text(group: TaskGroupSpec, request: SchedulerResourceRequest, function: str) -> str:
+    """Return what a payload says of its task's place, for ``lua/lib/tasks/restore.lua``."""
+    limit = "" if group.admitted_limit is None else group.admitted_limit
+    terms = (encode_group(group.key), signature(request), encode(function), repr(group.weight))
+    return f"forebay|{'|'.join(terms)}|{limit}|"
 
 
 def parse_signature(text: str) -> dict[str, int]:

@@ -9,7 +9,8 @@ from forebay.contracts.checks import listed
 from forebay.contracts.errors import ConfigurationError
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
-from forebay.coordinator.tasks.controller import PoolState, TaskAdmissionController
+from forebay.coordinator.tasks.controller import TaskAdmissionController
+from forebay.coordinator.tasks.pool_settings import PoolState
 from forebay.coordinator.tasks.snapshots import PoolReader, PoolSnapshot
 
 

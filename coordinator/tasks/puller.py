@@ -70,6 +70,7 @@ class TaskPuller:
         self._is_idle = False  # the pool may take this process for one with a free slot
         self._is_stopped = False
         controller.watch(self._on_change)
+        controller.note_in_progress_seconds(in_progress_seconds)
         if takes_pushes:
             controller.accept_pushes(self._take)
 

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
+from urllib.parse import unquote
 
 from forebay.contracts.task_policies import TaskAdmissionConfig
 from forebay.coordinator.keys import check_id
 from forebay.coordinator.shard.operation import (
     Args,
     Leaves,
-    Listed,
     Operation,
     OperationWithoutValue,
     Reply,
-    Statement,
 )
 from forebay.coordinator.tasks.names import encode_group, encode_resource
 from forebay.coordinator.tasks.operations import named
@@ -76,20 +77,38 @@ class Report(OperationWithoutValue):
 
 
 @dataclass(frozen=True, slots=True)
-class Inventory(Statement[Listed]):
-    """Asks which leases the pool knows of this member; ends its statement."""
+class Swept:
+    """A pool's answer to a sweep.
 
-    after: str = ""
+    Attributes:
+        next_seconds: until the next member is to be looked at; None where none is.
+        memory: the pool's settings and claims as JSON, for `Recall`.
+        lost: jobs whose payload the server lost, each with its function, "" where that is unknown.
+    """
+
+    next_seconds: float | None
+    memory: str
+    lost: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Sweep(Operation[Swept]):
+    """Ends members that died, and finds damage, in a pool where nobody else calls."""
+
+    needs_memory: ClassVar[bool] = False
+    outlives_membership: ClassVar[bool] = False
 
     def encode(self) -> Args:
-        return named("inventory", self.after)
+        return named("sweep")
 
-    def decode(self, reply: Reply) -> Listed:
-        """Return the ids; of a membership that ended none."""
-        if reply.terms[0] == "stale_lease":
-            return Listed(ids=(), rest="")
-        _word, ids, rest = reply.terms
-        return Listed(ids=ids, rest=rest)
+    def decode(self, reply: Reply) -> Swept:
+        """Return when to look next, what to remember, and which jobs are lost."""
+        _word, next_us, memory, lost = reply.terms
+        return Swept(
+            next_seconds=None if next_us is None else next_us / 1e6,
+            memory=json.dumps(memory),
+            lost={unquote(task_id): unquote(function) for task_id, function in lost},
+        )
 
 
 class Leave(Leaves):

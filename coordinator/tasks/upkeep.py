@@ -1,4 +1,7 @@
-"""When a member looks at its pool again: on a notice, at an instant, at each recheck interval."""
+"""When a member looks at its pool again: on a notice, at an instant, at each recheck interval.
+
+Each interval of its heartbeat it sweeps besides, and remembers the pool (docs/adr/0023).
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,11 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from forebay.coordinator.server.membership import Membership
 from forebay.coordinator.shard.session import Session
+from forebay.coordinator.shard.sweeping import Sweeps
 from forebay.coordinator.supervision import Guard
+from forebay.coordinator.tasks.registering import Sweep, Swept
 
 SHORTEST_WAKE_SECONDS: Final = 0.001
 
@@ -22,6 +28,8 @@ class Upkeep:
 
     Attributes:
         watchers: called whenever there may be something new: work, room, a row group.
+        on_job_lost: called with the id and the function of each job whose payload is gone.
+        memory: what the pool last said of its settings and claims, as JSON.
     """
 
     def __init__(self, session: Session, recheck_seconds: float, guard: Guard) -> None:
@@ -32,9 +40,13 @@ class Upkeep:
         self._loop = asyncio.get_running_loop()
         self._wake: asyncio.TimerHandle | None = None
         self._due_at: float | None = None  # loop time at which a notice said to look again
+        self.on_job_lost: Callable[[str, str], None] | None = None
+        self.memory: str | None = None
+        self._sweeps = Sweeps(session, Sweep(), self._remember, guard)
 
     def close(self) -> None:
         """Look at nothing any more."""
+        self._sweeps.close()
         if self._wake is not None:
             self._wake.cancel()
 
@@ -70,3 +82,18 @@ class Upkeep:
     def _look(self) -> None:
         self._due_at = None
         self.change()
+
+    def sweep_later(self, membership: Membership) -> None:
+        """Sweep once an interval from now on, as long as the membership lasts."""
+        self._sweeps.later(membership)
+
+    def sweep(self) -> None:
+        """Remember the pool anew, as this member has changed it."""
+        if self._session.membership is not None:
+            self._sweeps.now(self._session.membership)
+
+    def _remember(self, swept: Swept) -> None:
+        self.memory = swept.memory
+        for task_id, function in swept.lost.items():
+            if self.on_job_lost is not None:
+                self._guard.call(self.on_job_lost, task_id, function)

@@ -9,8 +9,8 @@ import click
 
 from forebay.commands.server_option import url_option
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.tasks.controller import PoolState
 from forebay.coordinator.tasks.operating import set_pool_state
+from forebay.coordinator.tasks.pool_settings import PoolState
 from forebay.runtime import run_async
 
 

@@ -21,10 +21,14 @@
 --                        configure policy reserve_after_us events max_losses [field value]...
 --                        run_submit run plan workflow; run_collect run; run_written run row_group; run_cancel run
 --                        run_accept run; run_refuse run reason; run_drive run owner; run_used run column json
+--                        sweep; recall memory; payload lease_id payload
+--                        hold in_progress_ms [lease_id task_id group signature acquired_us score try kind has_payload]...
+--                        (kind: cell or empty)
 -- Reply
 --   JSON [now_us, next_wake_us, generation, results, notices]: a result per operation (accepted,
 --   known, refused, error, admitted, released, duplicate, stale_lease, unknown_lease, discarded, unknown,
---   claimed, served, said, set, inventory, left, leaving, progress, stopped, written, ended, cancelled, noted), and what the caller
+--   claimed, served, said, set, inventory, held, recalled, swept, left, leaving, progress, stopped, written, ended,
+--   cancelled, noted), and what the caller
 --   should look at (work, task, due, row_group). Other members get their notices by channel. If tasks were
 --   admitted, an array: that JSON, then payloads, of which each lease names its own from 1, a cell
 --   none (0); a repeated batch is answered with the JSON alone.
@@ -48,11 +52,11 @@
 -- @bind
 -- @include lib/tasks/operations
 -- @include lib/tasks/save
--- @include lib/tasks/rebuild
+-- @include lib/tasks/restate
 -- @include lib/shard/batch
 
 local reply = BATCH.run(member_id, tonumber(batch_number), operations)
-if #payloads == 0 then
+if #payloads == 0 or type(reply) ~= 'string' then
   return reply
 end
 table.insert(payloads, 1, reply)

@@ -112,6 +112,12 @@ class Pool:
         assert generation == "born"
         return str(standing)
 
+    def join_again(self, member_id: str, remembered: str, *, generation: str) -> list[Any]:
+        """Let a member of a generation ask whether it is one, and return the answer."""
+        args = (member_id, TTL_US, SCHEMA_VERSION, generation, remembered, "run")
+        argv = (*args, KEEP_UNUSED_SHARD_MS)
+        return list(json.loads(self._run("member/join", member_keys(self.keys), argv, UNDER_CLOCK)))
+
     def beat(self, member_id: str, ttl_us: int = TTL_US) -> None:
         args = (member_id, ttl_us, KEEP_UNUSED_SHARD_MS)
         self._run("member/heartbeat", member_keys(self.keys), args, UNDER_CLOCK)

@@ -20,23 +20,25 @@ from forebay.contracts.checks import (
     check_instant,
     check_name,
     check_span,
-    check_type,
     shown,
 )
 from forebay.contracts.errors import ConfigurationError
-from forebay.contracts.identity import SUBMISSION, TaskGroupKey, TaskGroupKind, TaskGroupSpec
+from forebay.contracts.identity import TaskGroupSpec
 from forebay.contracts.tasks import SchedulableTask, SchedulerResourceRequest
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.tasks.controller import TaskAdmissionController
+from forebay.coordinator.tasks.names import terms_text
 from forebay.workers.arq.bounds import Bounds
 from forebay.workers.arq.job import find_jobs_on_pools
+from forebay.workers.arq.job_terms import group_of, request_of
 from forebay.workers.arq.opening import OpeningPipeline, opening_of_job
 from forebay.workers.arq.serialization import JSON, JobSerializer
 from forebay.workers.arq.stored_jobs import JobPipeline, StoredJobs, read_queued, read_results
 
 DEFAULT_GROUP: Final = "default"
+TERMS_FIELD: Final = "fb"
+"""The field of a job's payload, beside arq's own, by which a pool restores its lost record."""
 find_jobs_on_pools()
-_ONE_SUBMISSION: Final = SchedulerResourceRequest()
 
 
 cron_instants: ContextVar[Mapping[str, datetime] | None] = ContextVar("forebay_cron", default=None)
@@ -215,12 +217,14 @@ class ForebayArqRedis(ArqRedis):
             _defer_until = instant
         not_before = _instant(_defer_until, _defer_by)
         job_id = _job_id or uuid4().hex
+        group, request = group_of(_group, _weight), request_of(_resources)
+        terms = terms_text(group, request, function)
         is_new = await self._controller.queue.submit(
             SchedulableTask(
                 task_id=job_id,
-                payload=self._payload(function, args, kwargs, _job_try),
-                group=_group_of(_group, _weight),
-                resource_request=_request_of(_resources),
+                payload=self._payload(terms, function, args, kwargs, _job_try),
+                group=group,
+                resource_request=request,
                 function=function,
                 first_try=1 if _job_try is None else _job_try,
                 not_before=not_before,
@@ -239,35 +243,23 @@ class ForebayArqRedis(ArqRedis):
         return waits + self.expires_extra_ms / 1000
 
     def _payload(
-        self, function: str, args: tuple[Any, ...], kwargs: dict[str, Any], job_try: int | None
+        self,
+        terms: str,
+        function: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        job_try: int | None,
     ) -> bytes:
+        def dump(job: dict[str, Any]) -> bytes:
+            return self._serializer.dump({TERMS_FIELD: terms, **job})  # first, where it is found
+
         try:
-            return serialize_job(
-                function, args, kwargs, job_try, timestamp_ms(), serializer=self._serializer.dump
-            )
+            return serialize_job(function, args, kwargs, job_try, timestamp_ms(), serializer=dump)
         except SerializationError as error:
             raise ConfigurationError(
                 f"the arguments of job {function!r} are no {self._serializer.name} values, expected"
                 " texts, numbers, booleans, None, lists and dicts; convert them."
             ) from error
-
-
-def _group_of(group: TaskGroupSpec | str, weight: float) -> TaskGroupSpec:
-    if isinstance(group, TaskGroupSpec):
-        return group
-    key = TaskGroupKey(kind=TaskGroupKind.LOCAL, identity=(check_name("group", group),))
-    return TaskGroupSpec(key=key, weight=weight)
-
-
-def _request_of(
-    resources: SchedulerResourceRequest | Mapping[str, int] | None,
-) -> SchedulerResourceRequest:
-    if resources is None:
-        return _ONE_SUBMISSION
-    if isinstance(resources, SchedulerResourceRequest):
-        return resources
-    check_type("_resources of a job", resources, Mapping)
-    return SchedulerResourceRequest(amounts={SUBMISSION: 1, **resources})
 
 
 def _instant(defer_until: datetime | None, defer_by: float | timedelta | None) -> float | None:

@@ -99,6 +99,7 @@ class AsyncTaskScheduler:
     def begin(self) -> None:
         """Take jobs from now on; does nothing the second time."""
         if self._puller is None:
+            self._admission.watch_lost_jobs(self._unstarted.note_payload_lost)
             self._puller = TaskPuller(
                 self._admission,
                 free_slots=self.free_slots,

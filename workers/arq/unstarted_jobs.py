@@ -13,7 +13,13 @@ from arq.utils import timestamp_ms
 from arq.worker import JobExecutionFailed, Worker
 
 from forebay.contracts.checks import check_name, shown
-from forebay.contracts.errors import ConfigurationError, CoordinatorError, JobUnreadable, WorkerLost
+from forebay.contracts.errors import (
+    ConfigurationError,
+    CoordinatorError,
+    JobLost,
+    JobUnreadable,
+    WorkerLost,
+)
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.workers.arq.log import log as arq_log
@@ -92,6 +98,12 @@ class UnstartedJobs:
         log.error("job_failed_worker_lost", task_id=job_id, members=list(members))
         self._end_soon(f"{job_id} lost", lambda: self._fail_lost(job_id, members))
 
+    def note_payload_lost(self, job_id: str, function: str) -> None:
+        """End a job whose payload the server lost; called again until it is over."""
+        name = f"{job_id} without payload"
+        if name not in self._worker.tasks:
+            self._end_soon(name, lambda: self._leave_lost(job_id, function))
+
     def _end_soon(self, name: str, end: Callable[[], Awaitable[None]]) -> None:
         # arq keeps what is in `tasks`, and looks how it ended.
         self._worker.tasks[name] = self._worker.loop.create_task(self._turns.do("beats", end))
@@ -103,6 +115,16 @@ class UnstartedJobs:
             await self._controller.queue.expire(
                 job_id, result=result, result_seconds=self._keep_seconds
             )
+
+    async def _leave_lost(self, job_id: str, function: str) -> None:
+        """Tell a lost job's callers; of all workers one does, which logs and counts it."""
+        result = self._result_of(job_id, JobLost(job_id, function), None)
+        with contextlib.suppress(CoordinatorError):
+            if await self._controller.queue.expire(
+                job_id, result=result, result_seconds=self._keep_seconds
+            ):
+                self._worker.jobs_failed += 1
+                log.error("job_lost", task_id=job_id, function=function)
 
     async def _payload_of(self, job_id: str) -> bytes | None:
         """Return a job's payload; None where it is gone, or none of this pool's."""

@@ -19,7 +19,8 @@ function RUNS.submit_cell(run, plan, index, number)
   end
   LINES.set_terms(GROUPS.of(column.group), column.weight, column.admitted_limit)
   QUEUE.let_wait(id, { group = column.group, arrival = QUEUE.next_arrival(), signature = column.signature,
-    tries = 0, run = run, column = int(index), number = number, fn = column.fn or '', losses = 0 }, now_us)
+    tries = 0, run = run, column = int(index), number = number, fn = column.fn or '', losses = 0,
+    weight = real(column.weight), limit = column.admitted_limit }, now_us)
 end
 
 function RUNS.tell_driver(run, text)

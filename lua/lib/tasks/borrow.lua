@@ -189,8 +189,8 @@ do -- a script may have 200 locals at a time; these are nobody else's, and none 
     g.debt = add_amounts(g.debt, LEDGER.amounts_of(signature).amounts, -1)
   end
 
-  -- Work out again what each group has out: the other policy does not write it down.
-  function BORROW.recount()
+  -- Work out again what each group has out; what it owes stays.
+  function BORROW.count_out()
     local counted = {}
     LEASES.flush()
     local all = redis.call('HVALS', K.leases)
@@ -198,11 +198,19 @@ do -- a script may have 200 locals at a time; these are nobody else's, and none 
       local lease = LEASES.parse(all[i])
       local g = GROUPS.of(lease.group)
       if not counted[lease.group] then
-        counted[lease.group], g.out, g.debt, g.dirty = true, '', '', true
+        counted[lease.group], g.out, g.dirty = true, '', true
       end
       if meta.policy == 'borrow' then
         g.out = add_amounts(g.out, LEDGER.amounts_of(lease.signature).amounts, 1)
       end
+    end
+    return counted
+  end
+
+  -- The policy is another now: nobody owes, and the other one does not write down what is out.
+  function BORROW.recount()
+    for name in pairs(BORROW.count_out()) do
+      GROUPS.of(name).debt = ''
     end
   end
 end

@@ -99,7 +99,7 @@ function AUDIT.book_tasks()
     if task.number then
       AUDIT.book_task(id, task, found)
     else
-      AUDIT.differs('tasks', id, 'ten values between |', text)
+      AUDIT.differs('tasks', id, 'twelve values between |', text)
     end
   end
   AUDIT.audit_losses()

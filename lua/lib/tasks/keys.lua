@@ -5,7 +5,8 @@
 --   limits      hash    resource -> limit, the smallest claim that counts
 --   ledger      hash    resource -> amount out on leases
 --   config      hash    settings of the policy that borrows
---   tasks       hash    task id -> group|arrival|signature|score|tries|run|column|number|function|losses
+--   tasks       hash    task id -> group|arrival|signature|score|tries|run|column|number|function|losses|
+--                       weight|admitted_limit of its group when it came
 --   queue       zset    task name, by available-at in milliseconds of the server's clock: where arq's Job looks
 --   ready       zset    class NUL line NUL tag NUL place NUL group, by name
 --   signatures  hash    class (signature;function) -> groups in its open line|in its capped line|their weight

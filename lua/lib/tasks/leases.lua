@@ -103,8 +103,7 @@ function LEASES.grant(head, member, in_progress_ms)
     EXPIRY.with_shard('leases')
     EXPIRY.with_shard('held')
   end
-  LEASES.make(lease_id, member, table.concat({ member, id, task.group, task.signature, int(now_us),
-    is_cell and 'cell' or '' }, '|'))
+  LEASES.make(lease_id, member, LEASES.packed(member, id, task.group, task.signature, int(now_us), is_cell))
   LOST.watch(member, lease_id, task.losses)
   redis.call('SET', TASKS.arq_key('in-progress', id), K.queue, 'PX', in_progress_ms)
   STATE.emit_task('task_lease_acquired', 'task_id', id, 'lease_id', lease_id, 'member_id', member)

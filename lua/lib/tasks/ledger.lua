@@ -10,6 +10,7 @@ local hinted = {} -- resources whose provider has no room now, as the caller say
 
 function LEDGER.load()
   limits = read_hash(K.limits)
+  meta.are_limits_there = next(limits) ~= nil
   limits.submission = limits.submission or LEDGER.unclaimed_submissions
   stored_ledger = read_hash(K.ledger)
   ledger = {}

@@ -30,6 +30,7 @@ function CLAIMS.apply(resource)
     redis.call('HDEL', K.limits, resource)
     limits[resource] = resource == 'submission' and LEDGER.unclaimed_submissions or nil
   end
+  meta.limited = redis.call('HLEN', K.limits)
   if LEDGER.limit_of(resource) ~= in_force then
     emit('resource_limit_changed', 'resource', resource, 'from', int(in_force), 'to',
       int(LEDGER.limit_of(resource)))
@@ -139,12 +140,18 @@ end
 
 -- Put first tasks beside whose function nobody serves any more, and bring back those that somebody serves.
 function CLASSES.sort_served()
+  if meta.recovering_us > 0 then
+    return -- members have not said yet what they serve
+  end
   CLAIMS.move_out(CLASSES.is_unserved, CLASSES.put_beside)
   CLAIMS.move_in('unserved', function(name) return not CLASSES.serves(nil, name) end)
 end
 
 -- Park first tasks that ask for more than a limit which was lowered, and bring back what a raised limit allows.
 function CLAIMS.sort_parked()
+  if meta.recovering_us > 0 then
+    return
+  end
   CLAIMS.move_out(LEDGER.exceeds_limits, QUEUE.park)
   CLAIMS.move_in('parked', LEDGER.exceeds_limits)
 end

@@ -11,6 +11,9 @@ local stored_lines
 local heads = {}
 
 function LINES.load()
+  if waiting_lines then
+    return
+  end
   waiting_lines, stored_lines = {}, read_hash(K.signatures)
   for signature, text in pairs(stored_lines) do
     local part = split(text, '|')

@@ -7,6 +7,11 @@ function LOST.max()
   return meta.max_losses > 0 and meta.max_losses or LOST.usual_max
 end
 
+-- Whether a rebuild found that a task's payload is gone; see lib/tasks/restore.
+function LOST.has_no_payload(task)
+  return string.sub(task.fn, 1, #LOST.no_payload) == LOST.no_payload
+end
+
 function LOST.runs_alone(losses)
   return losses >= LOST.max() - 1 and losses < LOST.max()
 end

@@ -1,6 +1,7 @@
 -- The operations of a task pool.
 -- @include lib/tasks/settle
 -- @include lib/tasks/settings
+-- @include lib/tasks/check
 -- @include lib/runs/operations
 -- @include lib/runs/refusals
 
@@ -60,8 +61,8 @@ function OPERATIONS.submit(id, group_name, weight, admitted_limit, signature, no
   TASKS.set('job', id, payload, ttl_ms)
   TASKS.take_abort(id) -- one that was meant for an earlier job of this id
   QUEUE.let_wait_until(id, { group = group_name, arrival = QUEUE.next_arrival(), signature = signature,
-    tries = tonumber(tries), run = '', column = '', number = '', fn = function_name, losses = 0 },
-    tonumber(not_before_us))
+    tries = tonumber(tries), run = '', column = '', number = '', fn = function_name, losses = 0, weight = weight,
+    limit = admitted_limit }, tonumber(not_before_us))
   return CLASSES.serves(nil, function_name) and '["accepted"]' or '["accepted","not_served"]'
 end
 
@@ -116,9 +117,18 @@ function TASKS.write_result(id, result, ttl_ms)
   end
 end
 
+-- The caller's lease; else nil and what is known of it, where no lease that is unknown went with a key of the pool.
+function TASKS.own(lease_id)
+  local lease, unknown = LEASES.own(lease_id, member_id)
+  if unknown == '["unknown_lease"]' then
+    DAMAGE.check()
+  end
+  return lease, unknown
+end
+
 -- Values of cells follow the four arguments; they are read from ARGV, as they may be thousands.
 function OPERATIONS.finish(lease_id, result, result_ttl_ms, keep_in_progress_ms)
-  local lease, unknown = LEASES.own(lease_id, member_id)
+  local lease, unknown = TASKS.own(lease_id)
   if not lease then
     return unknown
   end
@@ -140,7 +150,7 @@ end
 
 -- The task of a run that cannot succeed: its record is dropped with a reason.
 function OPERATIONS.drop(lease_id, reason, model, status)
-  local lease, unknown = LEASES.own(lease_id, member_id)
+  local lease, unknown = TASKS.own(lease_id)
   if not lease then
     return unknown
   end
@@ -159,7 +169,7 @@ end
 -- which cools waits in its old place for that, with all that ask for it; one that failed for a reason waits for
 -- the next salvage round of its row group.
 function OPERATIONS.retry(lease_id, delay_us, counts, cooling, reason, model, status)
-  local lease, unknown = LEASES.own(lease_id, member_id)
+  local lease, unknown = TASKS.own(lease_id)
   if not lease then
     return unknown
   end
@@ -214,10 +224,13 @@ function TASKS.end_waiting(is_right, id, result, result_ttl_ms, tell, reason)
   return '["discarded"]'
 end
 
--- The end of a task whose payload has expired, with a result. One that came anew meanwhile is another.
+-- The end of a task whose payload has expired, or was lost, with a result. One that came anew meanwhile is another.
 function OPERATIONS.expire(id, result, result_ttl_ms)
   local task = TASKS.read(id)
   local has_expired = task and task.run == '' and redis.call('EXISTS', TASKS.arq_key('job', id)) == 0
+  if task and LOST.has_no_payload(task) then
+    return TASKS.end_waiting(has_expired, id, result, result_ttl_ms, emit, 'payload_lost')
+  end
   return TASKS.end_waiting(has_expired, id, result, result_ttl_ms, STATE.emit_task, 'expired')
 end
 

@@ -3,7 +3,7 @@
 -- @include lib/tasks/tasks
 -- @include lib/tasks/classes
 local QUEUE = {}
-local LOST = { usual_max = 3, looked_at = 32 } -- see lib/tasks/lost
+local LOST = { usual_max = 3, looked_at = 32, no_payload = '~lost~' } -- see lib/tasks/lost
 -- Tasks that this call has delayed.
 local put_off = {} -- luacheck: ignore 241
 

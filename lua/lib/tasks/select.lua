@@ -75,7 +75,9 @@ function SELECT.next(member)
   if meta.parked > 0 then
     reasons.never_fits = meta.parked
   end
-  if meta.state == 'paused' then
+  if meta.recovering_us > 0 then
+    return nil, reasons -- members may hold leases that the pool does not know yet
+  elseif meta.state == 'paused' then
     reasons.paused = meta.queued + meta.suspect_tasks
     return nil, reasons
   end

@@ -39,6 +39,11 @@ end
 
 function SETTLING.begin()
   LINES.load()
+  if meta.running > 0 and next(stored_ledger) == nil and next(ledger) == nil then
+    DAMAGE.raise('ledger') -- before anything is granted without it
+  elseif meta.limited > 0 and not meta.are_limits_there and meta.recovering_us == 0 then
+    DAMAGE.raise('limits')
+  end
   local function restore() return true end -- nothing of a pool stands aside: a member asks anew
   SUSPECTS.clear_heard(restore)
   SUSPECTS.check(MEMBERS.finish, restore)
@@ -122,7 +127,9 @@ end
 
 -- The instant at which time alone may change something for this pool, or 0.
 function SETTLING.next_wake_us()
-  if meta.queued + meta.delayed + meta.running + meta.parked + meta.unserved + meta.suspect_tasks == 0 then
+  if meta.recovering_us > 0 then
+    return meta.recovering_us
+  elseif meta.queued + meta.delayed + meta.running + meta.parked + meta.unserved + meta.suspect_tasks == 0 then
     return 0
   elseif moves_left <= 0 then
     return now_us

@@ -2,9 +2,9 @@
 -- @include lib/shard/groups
 -- @include lib/shard/leases
 -- @include lib/tasks/ledger
-local RECORD = { often = 12, numbers = 21, 'now_us', 'last_us', 'sequence', 'back_us', 'next_check_us',
+local RECORD = { often = 12, numbers = 22, 'now_us', 'last_us', 'sequence', 'back_us', 'next_check_us',
   'recovering_us', 'virtual_time', 'places', 'queued', 'running', 'admissions', 'finished', 'delayed', 'parked',
-  'reserve_after_us', 'first_since_us', 'suspects', 'max_losses', 'lost', 'unserved', 'suspect_tasks',
+  'reserve_after_us', 'first_since_us', 'suspects', 'max_losses', 'lost', 'unserved', 'suspect_tasks', 'limited',
   'state', 'policy', 'events', 'first_task', 'first_signature', 'draining', 'cooling' }
 GROUPS.extra = { 'running', 'away', 'admitted_limit', 'head', 'signature', 'line', 'out', 'debt' }
 local STATE = { fields = {} } -- nothing of `meta` is read besides what both kinds of shard read
@@ -12,8 +12,14 @@ local STATE = { fields = {} } -- nothing of `meta` is read besides what both kin
 function STATE.load()
   meta = SHARD.record(RECORD, STATE.fields)
   meta.cooled = nil
+  if meta.recovering_us > 0 then
+    STATE.make_readable()
+  end
   LEDGER.load()
 end
+
+-- Called before anything is read of a pool that is being rebuilt; see lib/tasks/rebuild.
+function STATE.make_readable() end
 
 -- Tell what befell one task, where the pool is told to write down that much.
 function STATE.emit_task(...)
@@ -27,4 +33,8 @@ function LEASES.parse(text)
     '^([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|(.*)$')
   return { member = member, task_id = task_id, group = group_name, signature = signature,
     acquired_us = acquired_us, is_cell = kind == 'cell' }
+end
+
+function LEASES.packed(member, task_id, group_name, signature, acquired_us, is_cell)
+  return table.concat({ member, task_id, group_name, signature, acquired_us, is_cell and 'cell' or '' }, '|')
 end

@@ -27,11 +27,11 @@ function TASKS.set(kind, id, value, ttl_ms)
 end
 
 function TASKS.parse(text)
-  local group_name, arrival, signature, score, tries, run, column, number, fn, losses = string.match(
-    text, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|(.*)$')
+  local group_name, arrival, signature, score, tries, run, column, number, fn, losses, weight, limit = string.match(
+    text, '^([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|(.*)$')
   return { group = group_name, arrival = arrival, signature = signature, score = score,
     tries = tonumber(tries), run = run, column = column, number = number, fn = fn,
-    losses = tonumber(losses) }
+    losses = tonumber(losses), weight = weight, limit = limit }
 end
 
 function TASKS.read(id)
@@ -66,6 +66,7 @@ function TASKS.write(id, task)
     EXPIRY.with_shard('queue')
   end
   redis.call('HSET', K.tasks, id, table.concat({ task.group, task.arrival, task.signature, task.score,
-    int(task.tries), task.run, task.column, task.number, task.fn, int(task.losses) }, '|'))
+    int(task.tries), task.run, task.column, task.number, task.fn, int(task.losses), task.weight,
+    task.limit }, '|'))
   redis.call('ZADD', K.queue, task.score, TASKS.name_of(id))
 end

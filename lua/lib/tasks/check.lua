@@ -1,0 +1,104 @@
+-- What the keys of a task pool must be, and whether their counts agree.
+-- @include lib/shard/damage
+-- @include lib/tasks/lost
+-- @include lib/runs/check
+function DAMAGE.types()
+  return { { 'claims', 'zset' }, { 'limits', 'hash' }, { 'ledger', 'hash' }, { 'config', 'hash' },
+    { 'tasks', 'hash' }, { 'queue', 'zset' }, { 'ready', 'zset' }, { 'signatures', 'hash' }, { 'fifo', 'zset' },
+    { 'groups', 'hash' }, { 'idle_groups', 'zset' }, { 'delayed', 'zset' }, { 'parked', 'zset' },
+    { 'unserved', 'zset' }, { 'suspect_tasks', 'zset' }, { 'leases', 'hash' }, { 'members', 'zset' },
+    { 'checks', 'zset' }, { 'intervals', 'hash' }, { 'suspects', 'zset' }, { 'awaited', 'zset' }, { 'held', 'zset' },
+    { 'functions', 'hash' }, { 'losses', 'hash' }, { 'watched', 'hash' }, { 'idle', 'zset' }, { 'pushes', 'hash' },
+    { 'finished', 'zset' }, { 'events', 'stream' }, { 'runs', 'hash' }, { 'progress', 'hash' }, { 'cells', 'hash' },
+    { 'row_groups', 'hash' }, { 'checkpoints', 'zset' } }
+end
+
+-- How many units are out in all, as the ledger says.
+function LEDGER.total()
+  local total = 0
+  for _, amount in pairs(ledger) do
+    total = total + amount
+  end
+  return total
+end
+
+-- How many functions members serve, each counted for each of them.
+function CLASSES.count_served()
+  local total, counts = 0, redis.call('HVALS', K.functions)
+  for i = 1, #counts do
+    total = total + tonumber(counts[i])
+  end
+  return total
+end
+
+-- Whether a suspect runs, of the first ones: its member is then watched.
+function LOST.runs_any()
+  local ids = meta.lost > 0 and redis.call('HKEYS', K.losses) or {}
+  for i = 1, math.min(#ids, LOST.looked_at) do
+    local task = TASKS.read(ids[i])
+    local waits = not task or redis.call('ZSCORE', K.suspect_tasks, LOST.member(ids[i], task))
+      or redis.call('ZSCORE', K.delayed, ids[i]) or redis.call('ZSCORE', K.parked, QUEUE.parked_member(ids[i], task))
+    if not waits then
+      return true
+    end
+  end
+  return false
+end
+
+-- Keys that are there exactly where others are, each by its name.
+function DAMAGE.is_there_beside()
+  local claims = redis.call('ZRANGE', K.claims, '[@', '(A', 'BYLEX', 'LIMIT', 0, 1)
+  local limits_stored = redis.call('HLEN', K.limits)
+  return { { 'claims', limits_stored > 0, #claims > 0, 'limits' },
+    { 'config', redis.call('HLEN', K.config) == 0 and meta.policy == 'borrow', false },
+    { 'finished', meta.finished > 0, redis.call('ZCARD', K.finished) > 0 },
+    { 'events', meta.sequence > 0, redis.call('XLEN', K.events) > 0 } }
+end
+
+-- Of two keys whose counts do not agree the one that is gone.
+function DAMAGE.absent_of(name, other)
+  return other and redis.call('EXISTS', K[other]) == 0 and other or name
+end
+
+-- The name of the first key whose count is not what the others say, nil for none: O(1) but for functions and runs.
+function DAMAGE.miscounted()
+  local members, running = redis.call('ZCARD', K.members), redis.call('HLEN', K.leases)
+  local tasks = redis.call('HLEN', K.tasks)
+  local counts = { { 'leases', meta.running, running }, { 'tasks', TASKS.count(), tasks },
+    { 'queue', tasks, redis.call('ZCARD', K.queue) }, { 'fifo', meta.queued, redis.call('ZCARD', K.fifo) },
+    { 'delayed', meta.delayed, redis.call('ZCARD', K.delayed) },
+    { 'parked', meta.parked, redis.call('ZCARD', K.parked) },
+    { 'unserved', meta.unserved, redis.call('ZCARD', K.unserved) },
+    { 'suspect_tasks', meta.suspect_tasks, redis.call('ZCARD', K.suspect_tasks) },
+    { 'held', running + CLASSES.count_served(), redis.call('ZCARD', K.held), 'functions' },
+    { 'ready', standing, redis.call('ZCARD', K.ready), 'signatures' }, { 'fifo', meta.queued > 0, standing > 0 },
+    { 'ledger', LEDGER.total() >= running, true }, { 'losses', meta.lost, redis.call('HLEN', K.losses) },
+    { 'groups', redis.call('ZCARD', K.idle_groups), redis.call('HLEN', K.groups), 'idle_groups' },
+    { 'checks', members, redis.call('ZCARD', K.checks), 'members' }, { 'intervals', members, redis.call('HLEN', K.intervals) },
+    { 'suspects', meta.suspects, redis.call('ZCARD', K.suspects) },
+    { 'watched', redis.call('HLEN', K.watched) == 0 and LOST.runs_any(), false } }
+  local beside = DAMAGE.is_there_beside()
+  for i = 1, #beside do
+    counts[#counts + 1] = beside[i]
+  end
+  for i = 1, #counts do
+    if counts[i][2] ~= counts[i][3] then
+      return DAMAGE.absent_of(counts[i][1], counts[i][4])
+    end
+  end
+  redis.call('ZCARD', K.idle) -- they raise where they are of another type
+  redis.call('HLEN', K.pushes)
+  return RUNS.miscounted()
+end
+
+-- Raise where a key is damaged in a way that no single operation would meet.
+function DAMAGE.check()
+  if meta.recovering_us > 0 then
+    return
+  end
+  LEASES.flush()
+  local name = DAMAGE.miscounted()
+  if name then
+    DAMAGE.raise(name)
+  end
+end

@@ -1,0 +1,100 @@
+-- What members remember of a pool and state where it lost state: its settings, its claims of limits.
+-- @include lib/shard/operations
+-- @include lib/tasks/settings
+-- @include lib/tasks/limits
+-- @include lib/runs/attending
+local MEMORY = { most_claims = 1000, parts = { 'settings', 'config', 'claims' },
+  settings = { 'reserve_after_us', 'max_losses', 'state', 'policy', 'events' } }
+
+-- The claims of a pool as [holder, resource, limit]; those of runs are made again of their plans.
+function MEMORY.claims()
+  local entries, claims = redis.call('ZRANGE', K.claims, '[@', '(A', 'BYLEX', 'LIMIT', 0, MEMORY.most_claims), {}
+  for i = 1, #entries do
+    local part = split(string.sub(entries[i], 2), '\0')
+    if string.sub(part[1], 1, 4) ~= 'run:' then
+      claims[#claims + 1] = part
+    end
+  end
+  return claims
+end
+
+-- What members remember, with the number of the last event, by which the latest memory is known.
+function MEMORY.text()
+  local settings = {}
+  for i = 1, #MEMORY.settings do
+    settings[MEMORY.settings[i]] = tostring(meta[MEMORY.settings[i]])
+  end
+  return cjson.encode({ sequence = int(meta.sequence), settings = settings, config = read_hash(K.config),
+    claims = MEMORY.claims() })
+end
+
+-- Note what the pool itself has lost of this, which any memory is better than.
+function MEMORY.note_lost(are_settings_lost, are_claims_lost)
+  local is_lost = { settings = are_settings_lost, claims = are_claims_lost,
+    config = redis.call('EXISTS', K.config) == 0 }
+  for i = 1, #MEMORY.parts do
+    local name = MEMORY.parts[i]
+    redis.call('HDEL', K.meta, 'lost_' .. name, 'recalled_' .. name)
+    if is_lost[name] then
+      redis.call('HSET', K.meta, 'lost_' .. name, 1)
+    end
+  end
+end
+
+-- Whether a memory is later than what the pool has of a part, and than every memory before; notes that it was taken.
+function MEMORY.is_latest(name, sequence)
+  local known = redis.call('HMGET', K.meta, 'lost_' .. name, 'restored', 'recalled_' .. name)
+  local before = math.max(known[1] and -1 or tonumber(known[2]) or 0, tonumber(known[3]) or -1)
+  if sequence > before then
+    redis.call('HSET', K.meta, 'recalled_' .. name, int(sequence))
+    return true
+  end
+  return false
+end
+
+function MEMORY.recall_settings(settings)
+  for i = 1, #MEMORY.settings do
+    local name = MEMORY.settings[i]
+    meta[name] = i <= 2 and tonumber(settings[name]) or settings[name]
+  end
+end
+
+function MEMORY.recall_config(config)
+  redis.call('DEL', K.config)
+  EXPIRY.with_shard('config')
+  for name, value in pairs(config) do
+    redis.call('HSET', K.config, name, value)
+  end
+  borrowing = nil
+end
+
+function MEMORY.recall_claims(claims)
+  local before, theirs = MEMORY.claims(), {}
+  for i = 1, #claims do
+    theirs[claims[i][1] .. '\0' .. claims[i][2]] = true
+  end
+  for i = 1, #before do
+    if not theirs[before[i][1] .. '\0' .. before[i][2]] then
+      CLAIMS.set(before[i][2], before[i][1], '')
+    end
+  end
+  for i = 1, #claims do
+    CLAIMS.set(claims[i][2], claims[i][1], claims[i][3])
+  end
+end
+
+function OPERATIONS.recall(text)
+  local memory, before = cjson.decode(text), meta.policy
+  for i = 1, #MEMORY.parts do
+    local name = MEMORY.parts[i]
+    if MEMORY.is_latest(name, tonumber(memory.sequence)) then
+      MEMORY['recall_' .. name](memory[name])
+    end
+  end
+  meta.sequence = math.max(meta.sequence, tonumber(memory.sequence))
+  if meta.policy ~= before then
+    BORROW.count_out()
+  end
+  return '["recalled"]'
+end
+FOR_MEMBERS.recall = true
