@@ -19,7 +19,7 @@ from urllib.parse import unquote, urlsplit
 
 from forebay.contracts.errors import ConfigurationError
 
-_RUN: Final = ("httpx2", "jinja2", "jsonschema_rs")
+_RUN: Final = ("httpx2", "jinja2", "jsonschema_rs", "rich")
 _MOCK: Final = ("starlette", "uvicorn")
 MODULES: Final[Mapping[str, tuple[str, ...]]] = {
     "demo": (*_RUN, *_MOCK, "matplotlib"),

@@ -19,6 +19,7 @@ OF_EXTRAS: Final = (
         "msgpack",
         "openai",
         "pyarrow",
+        "rich",
     ),
     *(
         "saq",

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from forebay.commands.following import follow
+from forebay.commands.following import follow, look_once
 from forebay.commands.kept import say_kept, worker_command
 from forebay.commands.lines import say
 from forebay.commands.progress import CooldownNotices, PlainView, RunView
+from forebay.commands.run_report import RunHistory
 from forebay.commands.run_scene import SceneReader
 from forebay.contracts.errors import ConfigurationError, CoordinatorError, RunLost, RunStopped
 from forebay.contracts.runs import RunSpec
@@ -54,13 +57,24 @@ log = Logger("forebay.driving")
 
 @dataclass(slots=True)
 class Begun:
-    """Whether the server may have the run."""
+    """What is known of a run while it is driven.
+
+    Attributes:
+        is_begun: whether the server may have it.
+        history: what was seen of it, for its report.
+    """
 
     is_begun: bool
+    history: RunHistory = field(default_factory=RunHistory)
 
 
 def make_view(run: RunSpec) -> RunView:
-    """Return what shows a run: lines, as they may go to a file."""
+    """Return what shows a run: a picture in a terminal, with rich; else lines."""
+    is_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+    if is_terminal and find_spec("rich") is not None:
+        from forebay.commands.run_live import LiveView
+
+        return LiveView(run)
     return PlainView(run, partial(say, err=True))
 
 
@@ -72,6 +86,7 @@ def drive(
     workers: int | None,
     overwrites: bool,
     is_begun: bool = False,
+    report: Path | None = None,
 ) -> RunSummary:
     """Drive a run to its end; say what is kept where it does not come to one.
 
@@ -82,6 +97,7 @@ def drive(
         workers: processes to start here; None starts 2 where the server is embedded, else none.
         overwrites: whether an output with more records may be replaced.
         is_begun: whether the server has the run already.
+        report: where the report goes; None writes none.
 
     Raises:
         Stopped: a signal came.
@@ -106,11 +122,15 @@ def drive(
         started: list[subprocess.Popen[bytes]] = []
         try:
             started += [start_worker(at, *options) for _ in range(workers)]
-            return run_stoppable(
+            summary = run_stoppable(
                 _drive_while_worked(at, pool, run, started, begun, overwrites=overwrites)
             )
         finally:
             stop_workers(started)
+    if report is not None:
+        files_written = begun.history.write(report, summary)
+        say(f"report: {', '.join(map(str, files_written))}", err=True)
+    return summary
 
 
 def conclude(summary: RunSummary) -> None:
@@ -210,12 +230,18 @@ async def _drive(
         workflow = run.workflow
         say(f"run {run.run_id}: {workflow.seed.records} records, {len(workflow.columns)} columns")
         notices, view = CooldownNotices(), make_view(run)
+        reader, note = SceneReader(coordinator, run, pool), begun.history.note
         driver = RunDriver(
-            coordinator, run, pool=pool, on_progress=notices.tell, overwrites=overwrites
+            coordinator,
+            run,
+            pool=pool,
+            on_progress=notices.tell,
+            overwrites=overwrites,
+            before_end=partial(look_once, reader, note),
         )
         showing = Background(
             "showing the run",
-            partial(follow, SceneReader(coordinator, run, pool), view, until_over=False),
+            partial(follow, reader, view, note=note, until_over=False),
             Guard(log),
         )
         looking = Background(

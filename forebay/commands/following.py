@@ -14,6 +14,14 @@ from forebay.contracts.errors import CoordinatorError
 EVERY_SECONDS: Final = 1.0
 
 
+async def look_once(reader: SceneReader, note: Callable[[RunScene], None]) -> None:
+    """Look at a run once more; a server that is away is not waited for."""
+    with contextlib.suppress(CoordinatorError):
+        scene = await reader.read()
+        if scene is not None:
+            note(scene)
+
+
 async def follow(
     reader: SceneReader,
     view: RunView,

@@ -30,6 +30,11 @@ from forebay.runtime import DEFAULT_URL
     help="Worker processes to start here [2 if embedded, else 0].",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an output that holds more records.")
+@click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    help="Write a report to this Markdown file at the end, with a plot beside it.",
+)
 @click.option("--resume", is_flag=True, help="Go on with the run of this output that is not over.")
 @click.option("--fresh", is_flag=True, help="Give that run up, or make the output anew.")
 def run_command(
@@ -40,6 +45,7 @@ def run_command(
     weight: float,
     workers: int | None,
     overwrite: bool,
+    report: Path | None,
     resume: bool,
     fresh: bool,
 ) -> None:
@@ -86,7 +92,17 @@ def run_command(
         require_parts(look, look.spec)
         if look.spec.workflow != loaded:
             say("the workflow has changed since; the run goes on as it was submitted", err=True)
-        conclude(drive(look.spec, url, pool, workers=workers, overwrites=overwrite, is_begun=True))
+        conclude(
+            drive(
+                look.spec,
+                url,
+                pool,
+                workers=workers,
+                overwrites=overwrite,
+                is_begun=True,
+                report=report,
+            )
+        )
     elif resume and (records := records_of(output)):
         say(f"nothing is left to do: {output} holds {records} records of a run that has ended")
     else:
@@ -94,4 +110,4 @@ def run_command(
             give_up(output, unfinished, url, pool)
         elif not overwrite or unfinished:
             refuse_what_is_there(output, unfinished, url, pool)
-        conclude(drive(run, url, pool, workers=workers, overwrites=overwrite))
+        conclude(drive(run, url, pool, workers=workers, overwrites=overwrite, report=report))

@@ -58,12 +58,23 @@ def runs_command(url: str, pool: str, as_json: bool) -> None:
 )
 @click.option("--overwrite", is_flag=True, help="Replace an output that holds more records.")
 @click.option(
+    "--report",
+    type=click.Path(path_type=Path),
+    help="Write a report to this Markdown file at the end, with a plot beside it.",
+)
+@click.option(
     "--output",
     type=click.Path(path_type=Path),
     help="The output on this machine, beside which the folder of parts lies.",
 )
 def resume_command(
-    run: str, url: str, pool: str, workers: int | None, overwrite: bool, output: Path | None
+    run: str,
+    url: str,
+    pool: str,
+    workers: int | None,
+    overwrite: bool,
+    output: Path | None,
+    report: Path | None,
 ) -> None:
     """Go on with RUN, which `forebay run` began, from what is on disk and on its server.
 
@@ -75,7 +86,10 @@ def resume_command(
         look = run_async(unattended(server, pool, run))
     spec = _with_output(look.spec, output)
     require_parts(look, spec)
-    conclude(drive(spec, url, pool, workers=workers, overwrites=overwrite, is_begun=True))
+    done = drive(
+        spec, url, pool, workers=workers, overwrites=overwrite, is_begun=True, report=report
+    )
+    conclude(done)
 
 
 @click.command("attach")

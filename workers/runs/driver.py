@@ -7,7 +7,7 @@ which goes on from the row groups that are on disk (spec 05).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,6 +71,8 @@ class RunDriver:
         pool: name of the task pool.
         on_progress: told after each look, with the run's records.
         overwrites: whether an output of an earlier run may be replaced by fewer records.
+        before_end: awaited before the last row group is said to be written, with which the server
+            forgets the run.
     """
 
     def __init__(
@@ -81,8 +83,10 @@ class RunDriver:
         pool: str = "default",
         on_progress: Callable[[RunProgress], None] | None = None,
         overwrites: bool = False,
+        before_end: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self._run = run
+        self._before_end = before_end
         self._overwrites = overwrites
         self._state = coordinator.availability.connection("driver", run_id=run.run_id)
         self._controller = TaskAdmissionController(coordinator, pool)
@@ -174,6 +178,8 @@ class RunDriver:
                     raise await self._lost(f"cells of row group {row_group} are not on the server")
                 await asyncio.to_thread(self._files.write_row_group, row_group, records)
                 self._on_disk.add(row_group)
+                if self._before_end and len(self._on_disk) == workflow.row_group_count:
+                    await self._before_end()
                 if await self._tracker.written(run_id, row_group) == "ended":
                     return True
             if not progress.ready_to_write:
