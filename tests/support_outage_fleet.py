@@ -6,11 +6,13 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Literal
 
 import forebay
 from forebay.coordinator.requests.outage_phases import Holding, Sharing
 from tests.contract.chat_domain import MODEL, item
+from tests.support_outages import tried
 from tests.support_proxy import FaultyProxy
 from tests.support_scene import AIMD, Controller
 
@@ -23,7 +25,7 @@ def settings(
 ) -> forebay.MemberSettings:
     return forebay.MemberSettings(
         ttl_seconds=ttl_seconds,
-        call_timeout_seconds=0.3,
+        call_timeout_seconds=0.5,
         recheck_seconds=0.1,
         on_unavailable=mode,
     )
@@ -94,6 +96,12 @@ def _share_of_cap(phase: Any) -> int:
     return phase.allowance.share.of(CAP) if is_away else 0
 
 
+async def _connected(
+    stack: contextlib.AsyncExitStack, url: str, member: forebay.MemberSettings
+) -> Controller:
+    return await stack.enter_async_context(forebay.connect(url, member))
+
+
 @contextlib.asynccontextmanager
 async def open_fleet(
     url: str,
@@ -107,10 +115,8 @@ async def open_fleet(
     async with contextlib.AsyncExitStack() as stack:
         for number in range(count):
             proxy = await stack.enter_async_context(FaultyProxy(url))
-            member = await stack.enter_async_context(
-                forebay.connect(proxy.url, settings(mode, ttl_seconds))
-            )
-            await member.register(MODEL, f"m{number}", cap, AIMD)
+            member = await tried(partial(_connected, stack, proxy.url, settings(mode, ttl_seconds)))
+            await tried(partial(member.register, MODEL, f"m{number}", cap, AIMD))
             fleet.proxies.append(proxy)
             fleet.members.append(member)
         yield fleet

@@ -120,7 +120,7 @@ CALLS: Final[dict[str, Callable[[Caller], Awaitable[object]]]] = {
 """By name, what is called; ``leave`` is called last of all."""
 
 
-async def _tried(call: Callable[[], Awaitable[T]]) -> T:
+async def tried(call: Callable[[], Awaitable[T]]) -> T:
     """Return what a call to a server that works returns, tried until it does so in time."""
     while True:
         with contextlib.suppress(forebay.CoordinatorUnavailable):
@@ -140,11 +140,11 @@ async def caller_behind(
         tasks = TaskAdmissionController(coordinator, "default")
         try:
             # However loaded this machine is: deadlines are short here.
-            await _tried(lambda: requests.register(MODEL, "main", 4))
-            await _tried(lambda: tasks.queue.submit(task("first")))
-            await _tried(lambda: jobs.enqueue_job("add", 1, _job_id="one"))
-            lease = await _tried(lambda: requests.acquire(item()))
-            await _tried(lambda: requests.pressure.snapshot(CHAT))
+            await tried(lambda: requests.register(MODEL, "main", 4))
+            await tried(lambda: tasks.queue.submit(task("first")))
+            await tried(lambda: jobs.enqueue_job("add", 1, _job_id="one"))
+            lease = await tried(lambda: requests.acquire(item()))
+            await tried(lambda: requests.pressure.snapshot(CHAT))
             yield Caller(
                 url=proxy.url,
                 settings=settings,

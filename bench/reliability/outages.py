@@ -31,7 +31,7 @@ from tests.support_outages import CALLS, FAULTS, Caller, Ended, caller_behind, m
 from tests.support_proxy import FaultyProxy
 from tests.support_sentinel import SERVICE, Watched, watched_primary
 
-DEADLINE_SECONDS: Final = 0.4
+DEADLINE_SECONDS: Final = 0.8
 HANG_SECONDS: Final = 30.0
 BUCKET_SECONDS: Final = 0.1
 AT_FAILOVERS: Final = (

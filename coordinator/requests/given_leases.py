@@ -59,12 +59,14 @@ class GivenLease:
     Attributes:
         lease: as its caller has it.
         slot: the release of the server's slot that it uses; None where it uses the share.
-        is_stated: whether the server was asked for it.
+        is_stated: whether the server was asked for it in this membership.
+        is_known: whether the server may hold it for this member, or let it wait.
     """
 
     lease: RequestAdmissionLease
     slot: Release | None = None
     is_stated: bool = False
+    is_known: bool = False
 
 
 class GivenLeases(dict[str, GivenLease]):
@@ -88,9 +90,15 @@ class GivenLeases(dict[str, GivenLease]):
         """Acquire each on the server, so that it is counted there."""
         for encoded_id, given in self.items():
             if not given.is_stated:
-                given.is_stated = True
+                given.is_stated = given.is_known = True
                 acquire = Acquire(given.lease.item, "")
                 self._session.submit(acquire, partial(self.take, encoded_id, given))
+
+    def hold(self) -> dict[str, RequestAdmissionLease]:
+        """Return all, for a shard that lost its state and takes as held what is stated to it."""
+        for given in self.values():
+            given.is_known = True
+        return {encoded_id: given.lease for encoded_id, given in self.items()}
 
     def state_anew(self) -> None:
         """Note that nothing of what was stated is known in a new membership."""
@@ -134,8 +142,8 @@ class GivenLeases(dict[str, GivenLease]):
         given = self.pop(encoded_id, None)
         if given is None:
             return False
-        if given.is_stated:
-            self._session.submit(Cancel(encoded_id))  # it may wait there
+        if given.is_known:
+            self._session.submit(Cancel(encoded_id))
         if given.slot is not None and keeps_slot:
             self.slots.add(given.slot)
         elif given.slot is not None:

@@ -46,7 +46,6 @@ from forebay.coordinator.supervision import Guard
 
 LOOK_SECONDS: Final = 0.05
 """How often the phase is looked at, and what waits here."""
-
 log = Logger("forebay.requests")
 
 
@@ -110,6 +109,7 @@ class LocalLeases:
         if earlier is not None and not earlier.is_held:
             self._begin(self._loop.time() - earlier.ttl_seconds)
         self.leases.state_anew()
+        self.leases.slots.give_back()  # their membership is over, or the shard forgot them
         if self.is_on:
             self._redirect()  # each would be asked anew, beside the share
         else:
@@ -253,10 +253,10 @@ class LocalLeases:
 
     def keep_slot(self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome) -> bool:
         """Keep the slot of a lease of the server that ends, for the next call; False where not."""
-        if not self._keep_slot(Release(lease, outcome)):
-            return False
-        self._give_in_turn()
-        return True
+        is_kept = self._keep_slot(Release(lease, outcome))
+        if is_kept:
+            self._give_in_turn()
+        return is_kept
 
     def _keep_slot(self, release: Release) -> bool:
         membership = self._session.membership

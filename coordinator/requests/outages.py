@@ -165,6 +165,10 @@ class Outages:
         """Whether a lease was given here and lasts."""
         return self._local is not None and encoded_id in self._local.leases
 
+    def hold_given(self) -> dict[str, RequestAdmissionLease]:
+        """Return the leases that were given here, for a shard that takes what is stated as held."""
+        return {} if self._local is None else self._local.leases.hold()
+
     def release(
         self,
         lease: RequestAdmissionLease,

@@ -266,7 +266,9 @@ class RequestShard:
     def on_forgotten(self, membership: Membership) -> Sequence[Submitted]:
         """State what this process holds, waits for, registered and remembers."""
         more = () if self.outages is None else self.outages.on_joined(membership)
-        return [*self._restating.state_all(self.held, self._upkeep, self._lost), *more]
+        given = {} if self.outages is None else self.outages.hold_given()
+        held = {**self.held, **given}
+        return [*self._restating.state_all(held, self._upkeep, self._lost), *more]
 
     def on_lost(self, _membership: Membership) -> None:
         """Tell that everything held under the last membership has been given to others."""

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import shlex
+from typing import Final
 from urllib.parse import unquote
 
 from forebay.contracts.checks import listed
@@ -12,6 +15,9 @@ from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.pool_settings import PoolState
 from forebay.coordinator.tasks.snapshots import PoolReader, PoolSnapshot
+
+LONGEST_LEAVE_SECONDS: Final = 0.3
+"""After a change that failed: its caller has waited for a whole deadline already."""
 
 
 async def set_pool_state(coordinator: Coordinator, pool: str, state: PoolState) -> PoolSnapshot:
@@ -30,8 +36,12 @@ async def set_pool_state(coordinator: Coordinator, pool: str, state: PoolState) 
     controller = TaskAdmissionController(coordinator, pool)
     try:
         await controller.set_state(state)
-    finally:
-        await controller.close()
+    except BaseException:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LONGEST_LEAVE_SECONDS):
+                await controller.close()
+        raise
+    await controller.close()
     return await reader.snapshot()
 
 

@@ -15,9 +15,11 @@ from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionCont
 from forebay.coordinator.requests.operating import reset_window, set_override_cap
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.operating import set_pool_state
 from tests.contract.test_request_operating_calls import MODEL, RESOURCE
 from tests.support_runs import forebay
+from tests.support_scene import soon
 from tests.support_tasks import joined
 
 COMMANDS = {"pause": "paused", "resume-pool": "open", "drain": "draining"}
@@ -142,3 +144,21 @@ async def test_what_others_wrote_into_the_index_spoils_no_snapshot(
     shown = await RequestPressureSnapshotProvider(coordinator).global_snapshots()
     assert MODEL in shown
     await controller.close()
+
+
+async def test_a_change_that_failed_waits_for_no_second_deadline(
+    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: object) -> None:
+        raise CoordinatorUnavailable("away")
+
+    async def never(*_: object) -> None:
+        await asyncio.Event().wait()
+
+    async with joined(coordinator, "mail") as tasks:
+        await tasks.set_limit("gpu", 1)
+        with monkeypatch.context() as patched:
+            patched.setattr(TaskAdmissionController, "set_state", fails)
+            patched.setattr(TaskAdmissionController, "close", never)
+            with pytest.raises(CoordinatorUnavailable):
+                await soon(set_pool_state(coordinator, "mail", "paused"))
