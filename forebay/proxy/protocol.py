@@ -62,9 +62,14 @@ class BoundedProtocol(_Base):  # type: ignore[misc]
 
     def _refuse(self, error: ErrorResponse) -> None:
         self._is_refused = True
-        body = error.body(is_anthropic=False)
-        headers = [*error.headers(body, {}), (b"connection", b"close")]
-        lines = b"".join(b"%b: %b\r\n" % header for header in headers)
-        status = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n".encode()
-        self.transport.write(status + lines + b"\r\n" + body)
-        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+        is_answering = self.cycle is not None and not self.cycle.response_complete
+        if not is_answering or not self.cycle.response_started:
+            body = error.body(is_anthropic=False)
+            headers = [*error.headers(body, {}), (b"connection", b"close")]
+            lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+            status = f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n".encode()
+            self.transport.write(status + lines + b"\r\n" + body)
+        if is_answering:
+            self.transport.close()  # the call under way ends, as that of a client that has gone
+        else:
+            self.loop.call_later(LINGER_SECONDS, self.transport.close)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support_answers import SENTENCE
+from tests.support_answers import SENTENCE, stalls_midway
 from tests.support_proxying import ASKS, PATH, STREAMS, Answer, Proxying, proxying
 from tests.support_raw_provider import Asked, RawProvider, Reply, whole
 
@@ -96,6 +96,18 @@ async def test_what_is_no_request_is_refused_in_a_sentence(proxy: Proxying, sent
     assert (answer.status, answer.error["code"]) == (400, "invalid_http")
     assert "http://, not https://" in answer.error["message"]
     assert answer.headers["connection"] == "close"
+
+
+async def test_noise_within_a_stream_cuts_it_and_gives_its_lease_back(
+    proxy: Proxying, provider: RawProvider
+) -> None:
+    provider.behaviour = stalls_midway
+    client = await proxy.ask(STREAMS)
+    assert (await client.head())[0] == 200
+    await client.part()
+    client.writer.write(b"\x16\x03\x01 is no request\r\n\r\n")
+    assert b"HTTP/1.1" not in await client.reader.read()
+    assert await proxy.ended() == {"local_cancelled": 1}
 
 
 async def test_a_websocket_is_refused_in_a_sentence(proxy: Proxying, provider: RawProvider) -> None:
