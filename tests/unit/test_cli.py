@@ -87,10 +87,10 @@ def test_wrong_usage_of_every_command_is_named_where_no_extra_is_installed() -> 
 @pytest.mark.parametrize(
     ("arguments", "begins", "extra"),
     [
-        (["run", "flow.toml"], "forebay run needs httpx2, jinja2, jsonschema_rs, expected", "run"),
+        (["run", "flow.toml"], "forebay run needs httpx2, jinja2, jsonschema_rs, rich, exp", "run"),
         (
             ["demo"],
-            "forebay demo needs httpx2, jinja2, jsonschema_rs, starlette, uvicorn, matplotlib, exp",
+            "forebay demo needs httpx2, jinja2, jsonschema_rs, rich, starlette, uvicorn",
             "demo",
         ),
         (["mock-provider"], "the mock provider needs starlette, uvicorn, expected", "mock"),
