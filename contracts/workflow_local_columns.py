@@ -106,6 +106,8 @@ class PythonColumn(CellColumn):
         models: aliases that it may call.
         params: given to a class when it is made, and to a function as keyword arguments.
         exclusive: whether the whole fleet runs one at a time.
+        batch: whether it is called once a row group, with a list of records, and returns a list of
+            as many values.
     """
 
     generator: Literal["python"]
@@ -113,6 +115,16 @@ class PythonColumn(CellColumn):
     models: tuple[Name, ...] = ()
     params: dict[str, Any] = Field(default_factory=dict)
     exclusive: bool = False
+    batch: bool = False
+
+    @model_validator(mode="after")
+    def _skips_no_batch(self) -> PythonColumn:
+        if self.batch and self.skip_when is not None:
+            raise ValueError(
+                "skip_when is said of a record, expected none with batch = true, which makes a"
+                " whole row group; take one of the two out"
+            )
+        return self
 
     @property
     def templates(self) -> Mapping[str, str]:

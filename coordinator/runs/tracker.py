@@ -17,7 +17,7 @@ from forebay.contracts.run_use import ColumnUse
 from forebay.contracts.runs import RunProgress, RunSpec
 from forebay.contracts.scheduling import ResolvedTaskScheduling
 from forebay.contracts.tasks import TaskAdmissionError
-from forebay.contracts.workflow import Workflow
+from forebay.contracts.workflow import RecordRange, Workflow
 from forebay.coordinator.keys import check_id, encode
 from forebay.coordinator.runs.plan import build_plan
 from forebay.coordinator.runs.progress import decode_progress
@@ -144,16 +144,20 @@ class CompletionTracker:
         self, run_id: str, record: int, columns: Sequence[str]
     ) -> dict[str, Any] | None:
         """Return a record's values of some columns, or None where the record was dropped."""
-        row = await self._read(run_id, record, columns)
-        if row[-1] is not None:
-            return None
-        values = dict(zip(columns, row[:-1], strict=True))
-        if missing := [name for name, value in values.items() if value is None]:
-            raise ConfigurationError(
-                f"record {record} of run {run_id!r} has no {missing[0]!r} yet; its task must not"
-                " run before. Please report this."
-            )
-        return {name: json.loads(value) for name, value in values.items()}
+        (row,) = await self._read(run_id, [record], columns)
+        return _inputs_of(run_id, record, columns, row)
+
+    async def batch_inputs(
+        self, run_id: str, records: RecordRange, columns: Sequence[str]
+    ) -> dict[int, dict[str, Any]]:
+        """Return values of some columns of each record of a row group that was not dropped."""
+        numbers = range(records.start, records.start + records.count)
+        rows = await self._read(run_id, numbers, columns)
+        read = {
+            number: _inputs_of(run_id, number, columns, row)
+            for number, row in zip(numbers, rows, strict=True)
+        }
+        return {number: inputs for number, inputs in read.items() if inputs is not None}
 
     async def read_row_group(
         self, run_id: str, workflow: Workflow, row_group: int
@@ -162,10 +166,7 @@ class CompletionTracker:
         names = workflow.output_names
         first = row_group * workflow.buffer_size
         last = min(first + workflow.buffer_size, workflow.seed.records)
-        async with self._client.pipeline(transaction=False) as pipe:
-            for record in range(first, last):
-                pipe.hmget(self._keys["cells"], fields_of(run_id, record, names))
-            rows = await pipe.execute()
+        rows = await self._read(run_id, range(first, last), names)
         read = (read_record(record, workflow, row) for record, row in enumerate(rows, first))
         records = [record for record in read if record is not None]
         return records if len(records) == len(rows) else None
@@ -179,8 +180,28 @@ class CompletionTracker:
         """End a run at once; return whether there was one."""
         return await self._controller.ask("run_cancel", check_id("run", run_id)) == ["cancelled"]
 
-    async def _read(self, run_id: str, record: int, names: Sequence[str]) -> list[Any]:
-        """Return each value as bytes, and why the record was dropped; None where there is none."""
-        fields = fields_of(run_id, record, names)
-        values: list[Any] = await self._client.hmget(self._keys["cells"], fields)
-        return values
+    async def _read(
+        self, run_id: str, records: Sequence[int], names: Sequence[str]
+    ) -> list[list[Any]]:
+        """Return of each record its values as bytes, and why it was dropped; None for neither."""
+        async with self._client.pipeline(transaction=False) as pipe:
+            for record in records:
+                pipe.hmget(self._keys["cells"], fields_of(run_id, record, names))
+            rows: list[list[Any]] = await pipe.execute()
+        return rows
+
+
+def _inputs_of(
+    run_id: str, record: int, columns: Sequence[str], row: Sequence[Any]
+) -> dict[str, Any] | None:
+    """Return a record's inputs; None where it was dropped."""
+    *values, dropped = row
+    if dropped is not None:
+        return None
+    if None in values:
+        name = columns[values.index(None)]
+        raise ConfigurationError(
+            f"record {record} of run {run_id!r} has no {name!r} yet; its task must not run before."
+            " Please report this."
+        )
+    return {name: json.loads(value) for name, value in zip(columns, values, strict=True)}

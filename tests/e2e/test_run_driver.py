@@ -93,6 +93,29 @@ async def test_a_skipped_cell_is_null_in_the_output_and_its_condition_is_no_colu
     ]
 
 
+async def test_a_batch_sees_its_row_group_without_dropped_records_behind_other_cells(
+    folder, redis_url
+):
+    (folder / "seed.csv").write_text("id\na\nb\nc\nd\ne\n")
+    (folder / "own_batch.py").write_text(
+        "def beside(records, models):\n    return [[r['text'] for r in records]] * len(records)\n"
+    )
+    run_of(folder, text="{{ id }}{% if id == 'b' %}{{ '\\ud800' }}{% endif %}")
+    text = (folder / "flow.toml").read_text().replace("buffer_size = 1", "buffer_size = 3")
+    text += "[[columns]]\ngenerator = 'python'\nname = 'all'\nneeds = ['text']\nbatch = true\n"
+    (folder / "flow.toml").write_text(text + "function = 'own_batch:beside'\n")
+    workflow = load_workflow(folder / "flow.toml", environ={})
+    run = RunSpec(run_id="run", tenant="t", workflow=workflow)
+    allowed = Allowlist.of(paths=["."], hosts=["127.0.0.1:1"], code=["own_batch"])
+    cells = partial(RunCells, environ={}, allowed=allowed)
+    async with working(redis_url, cells=cells), await Coordinator.open(redis_url) as coordinator:
+        summary = await RunDriver(coordinator, run).drive()
+    rows = [json.loads(line) for line in summary.output.read_text().splitlines()]
+    assert [(row["id"], row["all"]) for row in rows] == [
+        ("a", ["a", "c"]), ("c", ["a", "c"]), ("d", ["d", "e"]), ("e", ["d", "e"]),
+    ]  # fmt: skip
+
+
 async def test_a_text_that_cannot_be_stored_drops_its_record_and_ends_no_worker(folder, redis_url):
     half = "{% if id == 'a' %}{{ '\\ud800' }}{% endif %}{{ id }}"
     async with makes_cells(redis_url) as worker, await Coordinator.open(redis_url) as coordinator:

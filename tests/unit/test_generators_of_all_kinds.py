@@ -34,6 +34,15 @@ async def ask_twice(record, models):
     return [one.text, two.text]
 
 
+def ranks(records, models):
+    texts = sorted(record["text"] for record in records)
+    return [texts.index(record["text"]) for record in records]
+
+
+def short(records, models):
+    return []
+
+
 def odd(record, models):
     return {1, 2}
 
@@ -208,6 +217,20 @@ async def test_code_makes_a_column_with_no_call_of_a_model_or_several(load) -> N
         await made(load(plain | {"function": "CODE:ask_twice"}), answers("one"))
     with pytest.raises(RecordRejected, match=r"not_json: .*:odd returned a set"):
         await made(load(plain | {"function": "CODE:odd"}))
+
+
+async def test_code_makes_a_column_of_a_row_group_with_one_call(load) -> None:
+    column = {"generator": "python", "name": "p", "needs": ["text"], "batch": True}
+    workflow = load(column | {"function": "CODE:ranks"})
+    assert workflow.columns[1].task_type is TaskType.BATCH
+    generator = build_generator(workflow.columns[1], workflow)
+    context = GenerationContext(models=answers())
+    rows = [{"text": "c"}, {"text": "a"}, {"text": "b"}]
+    assert await generator.generate_batch(rows, context) == [{"p": 2}, {"p": 0}, {"p": 1}]
+    wrong = load(column | {"function": "CODE:short"})
+    generator = build_generator(wrong.columns[1], wrong)
+    with pytest.raises(RecordRejected, match=r"wrong_batch: .* 0 values, expected .* 3 records"):
+        await generator.generate_batch(rows, context)
 
 
 async def test_a_plugin_declares_its_resource_and_may_be_exclusive(

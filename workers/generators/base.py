@@ -99,6 +99,31 @@ class RecordGenerator(Generator, ABC):
         """
 
 
+class BatchGenerator(RecordGenerator):
+    """Makes the cells of a row group in one task, once all its records have the inputs."""
+
+    @abstractmethod
+    async def generate_batch(
+        self, rows: Sequence[Mapping[str, Any]], context: GenerationContext
+    ) -> Sequence[Mapping[str, Any]]:
+        """Return the outputs by name, one mapping for each of ``rows``, in order.
+
+        Args:
+            rows: the inputs of each record that was not dropped; left unchanged.
+            context: models to ask.
+
+        Raises:
+            RecordRejected: none of these records can be made.
+        """
+
+    async def generate(
+        self, inputs: Mapping[str, Any], context: GenerationContext
+    ) -> Mapping[str, Any]:
+        """Return the outputs of one record, as a batch of its own."""
+        (made,) = await self.generate_batch([inputs], context)
+        return made
+
+
 class RowGroupGenerator(Generator, ABC):
     """A root: makes its columns for all records of a row group out of their places alone."""
 

@@ -14,6 +14,7 @@ from forebay.contracts.scheduling import SchedulingMetadata
 from forebay.contracts.workflow import Workflow
 from forebay.contracts.workflow_local_columns import PythonColumn
 from forebay.workers.generators.base import (
+    BatchGenerator,
     ChatAnswer,
     GenerationContext,
     ModelCaller,
@@ -106,9 +107,17 @@ class PythonGenerator(RecordGenerator):
             RecordRejected: that is nothing that JSON has.
             Exception: whatever the code raised; the record is dropped with its place.
         """
-        name = self._column.name
-        models = DeclaredModels(context.models, self._column.models, name)
-        arguments = (dict(inputs), models)
+        return {self._column.name: await self.call(dict(inputs), context)}
+
+    async def call(self, given: Any, context: GenerationContext) -> Any:
+        """Return what the code returned of a record, or of a list of records.
+
+        Raises:
+            RecordRejected: that is nothing that JSON has.
+            Exception: whatever the code raised.
+        """
+        models = DeclaredModels(context.models, self._column.models, self._column.name)
+        arguments = (given, models)
         if inspect.iscoroutinefunction(self._call):
             value = await self._call(*arguments, **self._params)
         else:
@@ -120,4 +129,42 @@ class PythonGenerator(RecordGenerator):
                 f"not_json: {self._column.function} returned a {type(value).__name__} that JSON"
                 " does not have"
             ) from None
-        return {name: value}
+        return value
+
+
+class PythonBatchGenerator(BatchGenerator):
+    """Calls the user's code once a row group, with a list of records.
+
+    Args:
+        column: names the code.
+        workflow: in whose folder it may lie.
+
+    Raises:
+        WorkflowError: the code cannot be imported or made.
+    """
+
+    def __init__(self, column: PythonColumn, workflow: Workflow) -> None:
+        self._column = column
+        self._code = PythonGenerator(column, workflow)
+
+    def get_scheduling_metadata(self) -> SchedulingMetadata:
+        """Return what the code declares; by default what its models make it."""
+        return self._code.get_scheduling_metadata()
+
+    async def generate_batch(
+        self, rows: Sequence[Mapping[str, Any]], context: GenerationContext
+    ) -> Sequence[Mapping[str, Any]]:
+        """Return what the code returned, a value for each record.
+
+        Raises:
+            RecordRejected: that is no list of as many values that JSON has.
+            Exception: whatever the code raised; the records are dropped with its place.
+        """
+        values = await self._code.call([dict(row) for row in rows], context)
+        if not isinstance(values, list) or len(values) != len(rows):
+            found = f"{len(values)} values" if isinstance(values, list) else type(values).__name__
+            raise RecordRejected(
+                f"wrong_batch: {self._column.function} returned {found}, expected a list of one"
+                f" value for each of {len(rows)} records"
+            )
+        return [{self._column.name: value} for value in values]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -18,11 +18,17 @@ from forebay.contracts.outcomes import TaskFailure
 from forebay.contracts.run_use import ColumnUse
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.tasks import RunCell
+from forebay.contracts.workflow import PlannedColumn, TaskType
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.runs.tracker import CompletionTracker
 from forebay.workers.executor import ModelRequestExecutor
-from forebay.workers.generators.base import RecordRejected, RowGroupGenerator
+from forebay.workers.generators.base import (
+    BatchGenerator,
+    RecordGenerator,
+    RecordRejected,
+    RowGroupGenerator,
+)
 from forebay.workers.runs.allowlist import Allowlist
 from forebay.workers.runs.cell_failures import ModelCallFailed, may_be_mended, reason_of
 from forebay.workers.runs.cell_use import CellUse, UseOfRuns, current_use
@@ -133,11 +139,30 @@ class RunCells:
                     for place, row in enumerate(rows)
                 }
             )
+        if column.task_type is TaskType.BATCH:
+            return await self._generate_batch(run, cell, column, generator)
         inputs = await self._tracker.inputs(cell.run_id, cell.number, column.inputs)
         if inputs is None:
             return CellsDropped(failure=TaskFailure(reason="record_dropped"))
         row = await generator.generate(inputs, run.context)
         return CellsMade(values={cell.number: _as_json(row, column.outputs)})
+
+    async def _generate_batch(
+        self, run: PreparedRun, cell: RunCell, column: PlannedColumn, generator: RecordGenerator
+    ) -> CellsOutcome:
+        """Make a column of the records of a row group that were not dropped."""
+        records = run.spec.workflow.row_group(cell.number)
+        rows = await self._tracker.batch_inputs(cell.run_id, records, column.inputs)
+        if not rows:
+            return CellsDropped(failure=TaskFailure(reason="record_dropped"))
+        inputs = list(rows.values())
+        made: Sequence[Mapping[str, Any]]
+        if isinstance(generator, BatchGenerator):
+            made = await generator.generate_batch(inputs, run.context)
+        else:  # wrapped by one that looks at each record
+            made = [await generator.generate(row, run.context) for row in inputs]
+        values = zip(rows, made, strict=True)
+        return CellsMade(values={number: _as_json(row, column.outputs) for number, row in values})
 
     async def _failed(self, cell: RunCell, job_try: int, error: Exception) -> CellsOutcome:
         if isinstance(error, ModelCallFailed) and error.is_rate_limited:

@@ -139,11 +139,18 @@ def plan_columns(mistakes: Mistakes, draft: Draft) -> list[PlannedColumn | None]
                 condition=one.condition,
                 inputs=inputs,
                 depends_on=tuple(sorted({makers_of_all[name] for name in inputs})),
-                task_type=TaskType.FROM_SCRATCH if is_root else TaskType.CELL,
+                task_type=_task_type(column),
             )
         )
     _check_cycles(mistakes, planned)
     return planned
+
+
+def _task_type(column: ColumnSpec | ConditionColumn) -> TaskType:
+    if isinstance(column, SeedColumn | SamplerColumn):
+        return TaskType.FROM_SCRATCH
+    is_batch = isinstance(column, PythonColumn) and column.batch
+    return TaskType.BATCH if is_batch else TaskType.CELL
 
 
 def _makers(mistakes: Mistakes, draft: Draft) -> dict[str, int]:

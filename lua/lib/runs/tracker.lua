@@ -173,8 +173,17 @@ function RUNS.complete_cells(task, from, to)
   end
   USE.count_made(run, index, #records)
   RUNS.count_finished(run, plan, index, #records, false)
+  local column, is_left = plan.columns[index], false
   for i = 1, #records do
-    RUNS.advance_record(run, plan, index, records[i])
+    if column.scope == 'r' or #column.inputs == 0 or RUNS.is_made(run, column, records[i]) then
+      RUNS.advance_record(run, plan, index, records[i])
+    else
+      is_left = true -- it was dropped when the batch read its inputs, and is open again
+    end
+  end
+  if is_left and tonumber(redis.call('HGET', K.row_groups,
+    RUNS.tasks_field(run, plan, task.number, index) .. '\0waits')) == 0 then
+    RUNS.submit_cell(run, plan, index, task.number)
   end
 end
 
