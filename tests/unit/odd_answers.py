@@ -240,6 +240,10 @@ SERVER: Final = "gpu-7:8000"
 _CAPACITY: Final = {"object": "error", "type": "service_tier_capacity_exceeded", "code": "3505"}
 _TRIAL: Final = "You are using a Trial key, which is limited to 1000 API calls / month."
 OTHER_ROWS: Final = [
+    answer(SERVER, 503, {"error": "Model x is loading", "estimated_time": 20.0}, "overload, 20 s"),
+    answer(SERVER, 429, error(retry_after=12), "overload, 12 s"),
+    answer(SERVER, 429, {"error": "Too many requests", "retryAfter": 12}, "overload, 12 s"),
+    stream(SERVER, '\ufeffdata: {"error": {"code": "slow_down"}}\n\n', says="overload"),
     answer(MISTRAL, 429, _CAPACITY, "overload"),
     stream(MISTRAL, _CAPACITY, says="overload"),
     answer(MISTRAL, 429, {"type": "rate_limited", "code": "1300"},

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 MOST_DATA_BYTES: Final = 1_048_576
 """Of an event with more data, in several lines, the data is dropped."""
 
+_MARK: Final = "\ufeff".encode()
 _ENDS: Final = (b"\n\n", b"\r\n\r\n", b"\r\r")
 
 
@@ -44,6 +45,8 @@ class EventLines:
     def events(self, lines: bytes) -> Iterator[Event]:
         """Yield the events that the next whole lines complete."""
         for line in lines.splitlines():
+            if line.startswith(_MARK):
+                line = line.removeprefix(_MARK)  # noqa: PLW2901 - the first line of some streams
             if line.startswith(b"data:"):
                 data = line[5:].strip()
                 if self._is_document():

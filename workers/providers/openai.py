@@ -22,7 +22,10 @@ from forebay.workers.providers.facts import (
 
 _SDK: Final = Source("PyPI openai 3.57.0: openai/resources, openai/types")
 _IMAGES: Final = Source("huggingface.co/datasets/JOHNISKING/image-token-cost")
-_LIMITS: Final = Source("developers.openai.com/api/docs/guides/rate-limits")
+_WAITS: Final = Source(
+    "developers.openai.com/api/docs/guides/rate-limits; of gateways in its dialect:"
+    " github.com/PostHog/posthog/pull/82310, github.com/sekine-1113/Negotole/issues/61"
+)
 
 CALLS: Final = (
     Endpoint(path=r"/chat/completions", domain=RequestDomain.CHAT, source=_SDK),
@@ -135,12 +138,17 @@ REFUSALS: Final = Refusals(
 
 WAITS: Final = Waits(
     headers=(("retry-after-ms", Form.MILLISECONDS), ("retry-after", Form.SECONDS)),
+    fields=(
+        ("error.retry_after", Form.SECONDS),
+        ("retry_after", Form.SECONDS),
+        ("retryAfter", Form.SECONDS),
+    ),
     resets=(
         (Unit.REQUESTS, None, "x-ratelimit-reset-requests", Form.DURATION),
         (Unit.TOKENS, None, "x-ratelimit-reset-tokens", Form.DURATION),
         (Unit.TOKENS, None, "x-ratelimit-reset-project-tokens", Form.DURATION),
     ),
-    source=_LIMITS,
+    source=_WAITS,
 )
 
 STREAMS: Final = Streams(

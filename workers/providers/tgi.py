@@ -8,14 +8,20 @@ from forebay.contracts.identity import RequestDomain
 from forebay.workers.providers.facts import (
     Body,
     Endpoint,
+    Form,
     ProviderProfile,
     Refusals,
     Source,
     Streams,
     Usage,
+    Waits,
 )
 
 _API: Final = Source("github.com/huggingface/text-generation-inference: docs/openapi.json")
+_LOADING: Final = Source(
+    "huggingface.co/mistralai/Mistral-7B-Instruct-v0.2/discussions/95, github.com/huggingface/"
+    "api-inference-community/issues/34"
+)
 _ERRORS: Final = Source("huggingface.co/spaces/nateraw/text-generation-inference: clients/python")
 
 PROFILE: Final = ProviderProfile(
@@ -40,5 +46,7 @@ PROFILE: Final = ProviderProfile(
         request=frozenset({"validation"}),
         source=_ERRORS,
     ),
+    waits=Waits(fields=(("estimated_time", Form.SECONDS),), source=_LOADING),
     streams=Streams(source=_API),
+    notes=("Hugging Face's own servers tell how long a model takes to load: `estimated_time`.",),
 )
