@@ -16,7 +16,7 @@ from forebay.workers.providers.event_frames import FrameReader
 from forebay.workers.providers.event_lines import EventLines
 from forebay.workers.providers.faults import NO_FAULT, UNNAMED_ERROR, Fault, fault_in, has_error
 from forebay.workers.providers.registry import GENERIC, PreparedProfile
-from forebay.workers.providers.telling import SIGNS_OF_ERROR, TELLING, TELLING_WORDS
+from forebay.workers.providers.telling import SIGNS_OF_ERROR, TELLING, may_tell
 from forebay.workers.providers.token_usage import (
     LONGEST_USAGE,
     NO_COUNTS,
@@ -218,7 +218,7 @@ class AnswerReader:
             lines = b"".join(others)
             self._is_long = False
         # Almost every part of a stream is content alone; these searches are all it costs.
-        tells = any(word in lines for word in TELLING_WORDS)
+        tells = may_tell(lines)
         if self._is_lines:
             self._read_lines(lines if tells else b"")
         elif tells or not self._events.is_left_closed_by(lines):

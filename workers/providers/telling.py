@@ -19,11 +19,21 @@ TELLING: Final = re.compile(
 )
 """Matches what a document must hold to be parsed."""
 
-TELLING_WORDS: Final = (
-    b'"usage" error [DONE] message_stop response.completed response.incomplete usageMetadata'
-    b' prompt_eval_count "details" ERROR TIMEOUT insufficient_ xception -end'
-).split()
-"""Parts of lines without any of these are passed over."""
+_WORDS: Final = (
+    *b"error [DONE] message_stop response.completed response.incomplete usageMetadata".split(),
+    *b'prompt_eval_count "details" xception -end finish_reason":"'.split(),
+    b'finish_reason": "',
+)
+_USAGE: Final = re.compile(rb'"usage"\s*:\s*[^n\s]')
+
+
+def may_tell(lines: bytes) -> bool:
+    """Whether lines of a stream hold a word without which none of them is worth parsing."""
+    for word in _WORDS:
+        if word in lines:
+            return True
+    return b'"usage"' in lines and _USAGE.search(lines) is not None
+
 
 SIGNS_OF_ERROR: Final = (b"rror", b"ERROR", b"TIMEOUT", b"insufficient_", b"xception", b".failed")
 """A parsed document is searched for an error only if one of these is in its text."""
