@@ -89,6 +89,7 @@ chaos: setup
 
 lost-state: setup
 	@$(BIN)/python -m tests.lost_state
+	@FOREBAY_LOST_STATE=all $(BIN)/python -m pytest tests/fault/test_lost_pool_state.py
 
 BELOW_SDKS := tests/contract/test_transports.py tests/contract/test_transport_failures.py
 TESTING := -e '.[embedded,httpx,mock,uvloop]' 'pytest>=8.3' 'pytest-asyncio>=1.0,<2' 'pytest-timeout>=2.3,<3' 'fakeredis[lua]>=2.26'

@@ -87,6 +87,18 @@ def test_no_key_whose_loss_a_pool_does_not_survive(fleet: Fleet, kind: str, dama
     assert set(ran) >= JOBS
 
 
+def test_call_of_a_member_that_has_not_joined_again_spoils_nothing(fleet: Fleet) -> None:
+    pool = fleet.pool
+    before = books(pool)
+    pool.client.delete(pool.keys["ready"])
+    assert not fleet.try_sweep("m")
+    fleet.generations["m"] = pool.join_again("m", "born", generation="anew")[1]
+    assert not fleet.try_sweep("n")  # the first call of the new generation
+    fleet.state("m")
+    fleet.recover()
+    assert books(pool) == before
+
+
 def test_restarted_server_lets_every_member_state_before_it_grants(fleet: Fleet) -> None:
     pool = fleet.pool
     pool.client.set(RUN_KEY, "another")

@@ -42,7 +42,7 @@ def observed_state(pool: Pool, model: PoolModel) -> dict[str, Any]:
     known = {f"local/{name}" for name in model.groups if not model.is_idle(name)}
     tasks = {}
     for task_id, text in _text(client.hgetall(keys["tasks"])).items():
-        group, arrival, signature, score, tries, *_cell, function, losses = text.split("|")
+        group, arrival, signature, score, tries, *_cell, function, losses, _, _ = text.split("|")
         terms = (group, int(arrival), signature, int(score), int(tries), function, int(losses))
         tasks[task_id] = terms
     return {
