@@ -26,6 +26,7 @@ from bench import (
     micro,
     recovery,
     report,
+    runs,
     transport,
 )
 from bench.compare.command import FEWEST_PAIRS, USUAL_PAIRS, compare
@@ -45,6 +46,7 @@ SCENARIOS = {
     "memory": memory,
     "transport": transport,
     "jobs": jobs,
+    "runs": runs,
 }
 
 COMMANDS = {
