@@ -30,7 +30,7 @@ def main() -> int:
         nargs="+",
         choices=[*KINDS, "usual", "losing"],
         default=["usual"],
-        help="usual: all that lose no state of the server; losing: those that do [usual]",
+        help="usual: all after which no job may be gone; losing: the others [usual]",
     )
     asked = parser.parse_args()
     sets = {"usual": USUAL, "losing": LOSING}

@@ -14,6 +14,8 @@ ALL: Final = "all"
 """The process of a window that concerns every process."""
 RUNS: Final = "runs"
 """The process of calls that say of themselves nothing: those of the workers of runs."""
+TO_BE_REPORTED: Final = "CoordinatorError"
+"""The type itself, and none of those below it: the shared state could not be used, by a fault."""
 LONGEST_CALL_SECONDS: Final = 4.0
 """A lease that was granted before a cap fell may be out for so long."""
 UNNOTICED_SECONDS: Final = 0.25
@@ -272,9 +274,12 @@ def wrong_output(
 
 
 def hung_or_untyped(lines: Iterable[Sequence[Any]]) -> list[Difference]:
-    """Return the calls that hung, or ended with an error of neither Forebay nor the SDK."""
+    """Return the calls that hung, or ended with an error that its caller can do nothing about.
+
+    That is one of neither Forebay nor the SDK, and Forebay's that asks to be reported.
+    """
     return [
         Difference(began, f"a call ended as {what!r} after {ended - began:.1f} s")
         for began, ended, what in lines
-        if what == "hung" or what.startswith("untyped")
+        if what in {"hung", TO_BE_REPORTED} or what.startswith("untyped")
     ]

@@ -107,6 +107,7 @@ def test_a_call_that_hangs_or_ends_untyped_is_found() -> None:
     lines = [[1.0, 2.0, "ok"], [1.0, 2.0, "CoordinatorUnavailable"]]
     assert hung_or_untyped(lines) == []
     assert len(hung_or_untyped([[1.0, 46.0, "hung"], [1.0, 2.0, "untyped KeyError: 1"]])) == 2
+    assert len(hung_or_untyped([[1.0, 2.0, "CoordinatorError"]])) == 1
 
 
 def test_the_provider_s_log_is_read_as_calls() -> None:
