@@ -12,6 +12,7 @@
     │   ├── CoordinatorFull         Redis is out of memory; what frees still works
     │   ├── ServerTooOld            the server's version is not supported
     │   ├── SchemaMismatch          the shard was written by another, incompatible version
+    │   ├── ShardDamaged            a key of the shard has gone or cannot be read; carries it
     │   ├── RunLost                 the server lost a run, or records of it are elsewhere
     │   └── MembershipLost          this member was expired: its leases are gone
     ├── RunStopped                  a run of which too many cells of a column failed
@@ -124,6 +125,21 @@ class ServerTooOld(CoordinatorError):  # noqa: N818
 
 class SchemaMismatch(CoordinatorError):  # noqa: N818
     """The shard was written by a version that this member cannot speak with."""
+
+
+class ShardDamaged(CoordinatorError):  # noqa: N818 - a state of the shard
+    """A key of a shard has gone or cannot be read, as after an eviction or a stray command.
+
+    The shard's members rebuild it when they next call; `forebay reset --rebuild` does where none
+    runs.
+
+    Attributes:
+        key: the key on the server.
+    """
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(message)
+        self.key = key
 
 
 class RunLost(CoordinatorError):  # noqa: N818

@@ -25,6 +25,7 @@ from forebay.interrupts import end_at_once
 
 COMMANDS: Final = {
     "attach": "forebay.commands.runs:attach_command",
+    "audit": "forebay.commands.audit:audit_command",
     "cancel": "forebay.commands.runs:cancel_command",
     "check": "forebay.commands.check:check_command",
     "classify": "forebay.commands.classify:classify_command",

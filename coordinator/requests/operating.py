@@ -6,6 +6,9 @@ Nobody has to be a member for it, and each may be done again without harm.
 from __future__ import annotations
 
 import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
 from urllib.parse import unquote
 
 from redis.exceptions import NoPermissionError, NoScriptError, RedisError, ResponseError
@@ -18,7 +21,21 @@ from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import SCHEMA_VERSION, request_shard
 from forebay.coordinator.requests.snapshots import REQUEST_TAG
 from forebay.coordinator.scripts.composing import script
+from forebay.coordinator.server.membership import member_keys
 from forebay.coordinator.server.refusals import connection_error, is_passing, refusal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rebuilding:
+    """A rebuild that has begun.
+
+    Attributes:
+        awaited: how many members are to state what they hold.
+        most_seconds: how long the shard waits for them at most.
+    """
+
+    awaited: int
+    most_seconds: float
 
 
 async def reset_window(coordinator: Coordinator, resource: RequestResourceKey) -> int:
@@ -76,6 +93,26 @@ async def set_override_cap(
     return await _operate(coordinator, provider_model, "override_cap", "" if cap is None else cap)
 
 
+async def rebuild(coordinator: Coordinator, provider_model: ProviderModelKey) -> Rebuilding:
+    """Begin a rebuild of a shard, from what is left of it and what its members state (ADR 0023).
+
+    The shard takes a new generation and grants nothing meanwhile; leases stay out, and members that
+    run state theirs. Done where a shard is damaged and no member runs that would find it, or where
+    an audit differs.
+
+    Raises:
+        ConfigurationError: nobody ever used the provider/model on this server.
+        CoordinatorError: the server could not be used, or another version wrote the shard.
+    """
+    keys = member_keys(request_shard(provider_model))
+    arguments = (SCHEMA_VERSION, secrets.token_hex(6))
+    now_us, until_us, awaited = await _run(
+        coordinator, provider_model, "member/rebuild", keys, arguments
+    )
+    await _call(coordinator, provider_model, "settle", "")
+    return Rebuilding(awaited=awaited, most_seconds=(until_us - now_us) / 1e6)
+
+
 async def _operate(
     coordinator: Coordinator, provider_model: ProviderModelKey, operation: str, subject: str | int
 ) -> int:
@@ -88,25 +125,35 @@ async def _operate(
 async def _call(
     coordinator: Coordinator, provider_model: ProviderModelKey, operation: str, subject: str | int
 ) -> tuple[int, int, int]:
-    operate = script("requests/operate")
     keys = request_shard(provider_model).all
-    args = [*keys, SCHEMA_VERSION, operation, subject]
+    arguments = (SCHEMA_VERSION, operation, subject)
+    return await _run(coordinator, provider_model, "requests/operate", keys, arguments)
+
+
+async def _run(
+    coordinator: Coordinator,
+    provider_model: ProviderModelKey,
+    name: str,
+    keys: Sequence[str],
+    arguments: Sequence[str | int],
+) -> tuple[int, int, int]:
+    which, doing = script(name), f"running {name}"
     try:
         async with coordinator.deadline():
             try:
-                reply = await coordinator.client.evalsha(operate.sha, len(keys), *args)
+                reply = await coordinator.client.evalsha(which.sha, len(keys), *keys, *arguments)
             except NoScriptError:
-                reply = await coordinator.client.eval(operate.text, len(keys), *args)
+                reply = await coordinator.client.eval(which.text, len(keys), *keys, *arguments)
     except ResponseError as error:
         if isinstance(error, NoPermissionError) or is_passing(error):
-            raise connection_error(error, coordinator.address, f"asking for {operation}") from error
+            raise connection_error(error, coordinator.address, doing) from error
         if str(error).startswith("NOSHARD"):
             raise await _no_such_provider_model(coordinator, provider_model) from error
-        raise refusal(operate, keys, error) from error
+        raise refusal(which, keys, error) from error
     except (RedisError, OSError) as error:
-        raise connection_error(error, coordinator.address, f"asking for {operation}") from error
-    now_us, wake_us, value = json.loads(reply)
-    return now_us, wake_us, value
+        raise connection_error(error, coordinator.address, doing) from error
+    first, second, third = json.loads(reply)
+    return first, second, third
 
 
 async def _no_such_provider_model(

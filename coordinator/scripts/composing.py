@@ -19,6 +19,7 @@ FUNCTION_NOT_FOUND: Final = "Function not found"
 ENTRY_POINTS: Final = (
     "member/join",
     "member/heartbeat",
+    "member/rebuild",
     "requests/batch",
     "requests/operate",
     "requests/snapshot",

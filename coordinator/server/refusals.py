@@ -27,6 +27,7 @@ from forebay.contracts.errors import (
     CoordinatorUnavailable,
     ForebayError,
     SchemaMismatch,
+    ShardDamaged,
 )
 from forebay.coordinator.keys import SCHEMA_VERSION
 from forebay.coordinator.scripts.composing import FUNCTION_NOT_FOUND, Script
@@ -107,6 +108,8 @@ def refusal(script: Script, keys: Sequence[str], error: ResponseError) -> Except
                 f" {SCHEMA_VERSION} alone; upgrade the older members, or, where none runs any more,"
                 f" delete the shard's keys ({shard}:*) or use another server."
             )
+        case "DAMAGED":
+            return ShardDamaged(detail.partition(" ")[0], f"{detail}.")
         case _:
             return CoordinatorError(
                 f"script {script.name} failed: {script.locate(message)}; please report this."
@@ -117,7 +120,7 @@ def reading_error(
     script: Script, keys: Sequence[str], error: RedisError | OSError, address: ServerAddress
 ) -> Exception:
     """Return the typed exception for a look at a shard that failed."""
-    if isinstance(error, ResponseError) and str(error).startswith("SCHEMA "):
+    if isinstance(error, ResponseError) and str(error).startswith(("SCHEMA ", "DAMAGED ")):
         return refusal(script, keys, error)
     return connection_error(error, address, f"running {script.name}")
 

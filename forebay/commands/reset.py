@@ -7,7 +7,12 @@ import click
 from forebay.commands.server_option import url_option
 from forebay.contracts.identity import ProviderModelKey, RequestDomain, RequestResourceKey
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.requests.operating import reset_cooldown, reset_window
+from forebay.coordinator.requests.operating import (
+    Rebuilding,
+    rebuild,
+    reset_cooldown,
+    reset_window,
+)
 from forebay.runtime import run_async
 
 
@@ -24,8 +29,15 @@ from forebay.runtime import run_async
 )
 @click.option("--window", "what", flag_value="window", help="The window alone: it is born anew.")
 @click.option("--cooldown", "what", flag_value="cooldown", help="The cooldown alone: it ends now.")
+@click.option(
+    "--rebuild",
+    "what",
+    flag_value="rebuild",
+    help="The shard of all domains instead: its counts are made anew of what is left of it and of"
+    " what its members hold.",
+)
 def reset_command(provider: str, model: str, url: str, domain: str, what: str | None) -> None:
-    """Let a window be born anew and end its cooldown, or one of the two.
+    """Let a window be born anew and end its cooldown, or one of the two, or rebuild a shard.
 
     PROVIDER and MODEL are as `forebay snapshot` shows them. Leases stay out; a rate limit of one
     that is out now cuts nothing, but it cools down again.
@@ -37,8 +49,20 @@ def reset_command(provider: str, model: str, url: str, domain: str, what: str | 
     run_async(_reset(url, resource, what))
 
 
+def rebuild_line(begun: Rebuilding) -> str:
+    """Return what a rebuild that has begun waits for."""
+    if not begun.awaited:
+        return "rebuilt; no member was there to state what it holds"
+    members = "1 member states" if begun.awaited == 1 else f"{begun.awaited} members state"
+    return f"rebuild begun: {members} leases and waiters, within {begun.most_seconds:.1f} s"
+
+
 async def _reset(url: str, resource: RequestResourceKey, what: str | None) -> None:
     async with await Coordinator.open(url) as coordinator:
+        if what == "rebuild":
+            begun = await rebuild(coordinator, resource.provider_model)
+            click.echo(f"{resource.provider_model}  {rebuild_line(begun)}")
+            return
         # The window first: what the end of the cooldown grants is granted under the new one.
         if what != "cooldown":
             limit = await reset_window(coordinator, resource)

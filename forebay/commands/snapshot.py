@@ -10,7 +10,7 @@ import click
 
 from forebay.commands.lines import fitted
 from forebay.commands.server_option import url_option
-from forebay.contracts.errors import SchemaMismatch
+from forebay.contracts.errors import SchemaMismatch, ShardDamaged
 from forebay.contracts.identity import ProviderModelKey
 from forebay.contracts.snapshots import BudgetSnapshot, DomainSnapshot, GlobalSnapshot
 from forebay.coordinator.coordinator import Coordinator
@@ -48,7 +48,7 @@ async def _show_one(
     """Print a provider/model, or why this version cannot read it, which hides no other."""
     try:
         shard = await pressure.global_snapshot(key)
-    except SchemaMismatch as error:
+    except (SchemaMismatch, ShardDamaged) as error:
         click.echo(f"Error: {error}", err=True)
         return False
     click.echo(shard.model_dump_json() if as_json else "\n".join(snapshot_lines(key, shard)))

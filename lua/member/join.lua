@@ -42,9 +42,7 @@ local stored = redis.call('HMGET', K.meta, 'schema', 'generation', 'run_id', 're
 if stored[1] and stored[1] ~= schema then
   return redis.error_reply('SCHEMA ' .. stored[1])
 end
-local written = { { 'members', 'zset' }, { 'checks', 'zset' }, { 'intervals', 'hash' }, { 'suspects', 'zset' },
-  { 'awaited', 'zset' }, { 'events', 'stream' } } -- by a join
-local reason = RECOVERY.reason(stored, drop_unreadable(written))
+local reason = RECOVERY.reason(stored, drop_unreadable(RECOVERY.written()))
 local head = HEAD.now(stored[4], ttl_us)
 now_us = head.now_us
 local standing = known == '' and 'joined' or 'member'
@@ -62,13 +60,9 @@ if reason == 'lost' and known == '' and not RECOVERY.is_remembered(member_id) th
   stored = { schema, generation }
   redis.call('HSET', K.meta, 'schema', schema, 'generation', generation, 'run_id', server_run_id())
 elseif reason then
-  if not head.before_us then
-    head.sequence = RECOVERY.last_sequence()
-  end
-  RECOVERY.begin(head, reason, stored, { ttl_us = tonumber(ttl_us), generation = generation,
+  RECOVERY.begin(head, reason, stored, { ttl_us = tonumber(ttl_us), generation = generation, schema = schema,
     remembered_id = known_id })
   stored[2], stored[5] = generation, reason
-  redis.call('HSET', K.meta, 'schema', schema, 'generation', generation, 'run_id', server_run_id())
 end
 if redis.call('ZADD', K.members, int(now_us + tonumber(ttl_us)), member_id) == 1 then
   emit('member_joined', 'member_id', member_id)

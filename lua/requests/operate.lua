@@ -12,8 +12,9 @@
 --   the cooldown in microseconds, the static cap, or 0. While next_wake_us is neither 0 nor above
 --   now_us, one call did not do all: settle goes on
 -- Errors
---   SCHEMA the shard was written with another schema version; NOSHARD nobody has used it; NOMEMBER never; BADCALL
---   an operation that is not one, or not a domain or cap: nothing happened, no key was made
+--   SCHEMA the shard was written with another schema version; NOSHARD nobody has used it; DAMAGED
+--   a key cannot be read, and members rebuild the shard; BADCALL an operation that is not one, or not a domain or
+--   cap: nothing happened, no key was made
 -- Cost
 --   O(log n) per operation; besides, in one call, at most 64 grants, 64 denials, 64 members looked at,
 --   200 ended (leases, waiters and aliases of members that are gone, those members, overdue holds) and
@@ -22,7 +23,9 @@
 --   as requests/batch; done twice it leaves what it leaves done once (but for the number of cuts),
 --   so it needs no number
 -- @bind
+-- @include lib/shard/look
 -- @include lib/requests/settle
+-- @include lib/requests/rebuild
 -- @include lib/requests/save
 
 -- A window is born anew under the present settings, as if its domain had never been used: initial
@@ -86,22 +89,36 @@ local OPERATIONS = {
   settle = { function() return 0 end, is_empty },
 }
 
+local function operate(call)
+  LOOK.check_head()
+  STATE.load()
+  if not meta.generation then
+    return redis.error_reply('NOSHARD ' .. K.meta)
+  end
+  local found = redis.call('HGET', K.meta, 'schema')
+  if found ~= schema then
+    return redis.error_reply('SCHEMA ' .. tostring(found))
+  end
+  if meta.recovering_us > 0 then
+    REBUILD.continue()
+  end
+  SETTLING.begin()
+  local value = call(subject)
+  QUEUE.grant()
+  local wake_us = SETTLING.next_wake_us()
+  SHARD.save({})
+  SHARD.publish('')
+  return '[' .. int(now_us) .. ',' .. int(wake_us) .. ',' .. int(value) .. ']'
+end
+
 local chosen = OPERATIONS[operation]
 if not chosen or not chosen[2](subject) then
   return redis.error_reply('BADCALL ' .. operation .. ' ' .. subject)
 end
-STATE.load()
-if not meta.generation then
-  return redis.error_reply('NOSHARD ' .. K.meta)
+local is_whole, reply = pcall(operate, chosen[1])
+if is_whole then
+  return reply
 end
-local found = redis.call('HGET', K.meta, 'schema')
-if found ~= schema then
-  return redis.error_reply('SCHEMA ' .. tostring(found))
-end
-SETTLING.begin()
-local value = chosen[1](subject)
-QUEUE.grant()
-local wake_us = SETTLING.next_wake_us()
-SHARD.save({})
-SHARD.publish('')
-return '[' .. int(now_us) .. ',' .. int(wake_us) .. ',' .. int(value) .. ']'
+local told = LOOK.tell(reply)
+DAMAGE.mark(DAMAGE.found()[1] or 'a record')
+return told

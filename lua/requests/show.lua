@@ -8,13 +8,16 @@
 --   array of lines: title, totals, then a table each of windows, counters, waiting groups, members
 --   and registrations
 -- Errors
---   SCHEMA the shard was written with another schema version
+--   SCHEMA the shard was written with another schema version; DAMAGED a key cannot be read
 -- Cost
 --   as requests/snapshot
 -- Invariant
 --   changes nothing, the clock neither
 -- @bind
--- @include lib/shard/schema
+-- @include lib/shard/look
+-- @include lib/requests/types
 -- @include lib/requests/capture_text
 
-return SCHEMA.refusal() or REPORT.lines(string.match(K.meta, '{rq:(.-)}'), CAPTURE.shard(tonumber(max_rows)))
+return LOOK.reply(function()
+  return REPORT.lines(string.match(K.meta, '{rq:(.-)}'), CAPTURE.shard(tonumber(max_rows)))
+end)

@@ -15,9 +15,10 @@ import redis
 from forebay.contracts.identity import RequestDomain
 from forebay.contracts.outcomes import RequestOutcomeKind as Outcome
 from forebay.contracts.settings import RequestAdmissionConfig
-from forebay.coordinator.keys import SHARDS_KEY
+from forebay.coordinator.keys import SCHEMA_VERSION, SHARDS_KEY
 from forebay.coordinator.scripts.composing import ENTRY_POINTS, compose
 from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.membership import member_keys
 from forebay.coordinator.server.urls import parse_url
 from tests.support_costs import FEW, MANY, commands, counted, promised
 from tests.support_scripts import DEAF_KEY, Acquire, Cancel, Release, ScriptedShard, State, granted
@@ -26,6 +27,7 @@ REQUESTS = promised("requests/batch")
 TESTED = {  # here and in test_task_costs.py
     "member/join",
     "member/heartbeat",
+    "member/rebuild",
     "requests/batch",
     "requests/operate",
     "requests/snapshot",
@@ -260,6 +262,16 @@ def test_join_and_heartbeat_cost_the_same_commands_in_a_crowd(client: redis.Redi
     join, heartbeat = costs[1]
     assert join <= len(shard.keys.all) + 24  # one PEXPIRE per key; the looks for a loss
     assert heartbeat <= len(shard.keys.all) + 12
+
+
+def test_begin_of_a_rebuild_costs_at_most_three_commands_a_member(client: redis.Redis) -> None:
+    shard = ScriptedShard(client)
+    crowd(shard, FEW)
+    arguments = (SCHEMA_VERSION, "anew")
+    begin = lambda: shard.run("member/rebuild", member_keys(shard.keys), arguments)  # noqa: E731
+    members = client.zcard(shard.keys["members"])
+    assert commands(client, begin) <= len(shard.keys.all) + 30 + 3 * members
+    shard.close()
 
 
 @pytest.mark.parametrize("name", ["requests/snapshot", "requests/show"])

@@ -1,4 +1,5 @@
 -- The books of a request shard beside those of every shard: its waiters, groups, windows and registrations.
+-- @include lib/requests/types
 -- @include lib/requests/window
 -- @include lib/requests/entries
 -- @include lib/shard/audit

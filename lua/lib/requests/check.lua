@@ -1,15 +1,8 @@
--- What the keys of a request shard must be, and whether their counts agree.
--- @include lib/shard/damage
+-- Whether the counts of a request shard's keys agree.
+-- @include lib/requests/types
 -- @include lib/shard/leases
+-- @include lib/requests/entries
 -- @include lib/requests/draws
-function DAMAGE.types()
-  return { { 'aliases', 'zset' }, { 'leases', 'hash' }, { 'members', 'zset' }, { 'checks', 'zset' },
-    { 'intervals', 'hash' }, { 'suspects', 'zset' }, { 'awaited', 'zset' }, { 'held', 'zset' }, { 'waiters', 'hash' },
-    { 'aside', 'zset' }, { 'line_chat', 'zset' }, { 'line_embedding', 'zset' }, { 'line_image', 'zset' },
-    { 'line_healthcheck', 'zset' }, { 'fifo', 'zset' }, { 'groups', 'hash' }, { 'idle_groups', 'zset' },
-    { 'deadlines', 'zset' }, { 'holds', 'zset' }, { 'budgets', 'hash' }, { 'sharers', 'zset' },
-    { 'finished', 'zset' }, { 'events', 'stream' } }
-end
 
 -- The name of the key that lacks a waiter, or places it wrongly; nil where it stands as it should. `seen` counts
 -- the waiters of each group so far.

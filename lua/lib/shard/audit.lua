@@ -3,6 +3,7 @@
 -- @include lib/read_hash
 -- @include lib/real
 -- @include lib/split
+-- @include lib/shard/look
 -- @include lib/shard/leases
 -- @include lib/shard/groups
 local AUDIT = { most_told = 100, most_entries = 100000 }
@@ -117,9 +118,9 @@ function AUDIT.count(hashes, sets)
   return count
 end
 
--- The reply of an audit: `AUDIT.totals` compares what takes the same time whatever the shard holds,
--- `AUDIT.entries` single entries, where there are not too many.
-function AUDIT.reply(as)
+-- Compare all: `AUDIT.totals` what takes the same time whatever the shard holds, `AUDIT.entries` single entries, where
+-- there are not too many. Returns how many entries there are, and whether they were compared.
+function AUDIT.compare()
   STATE.load()
   local entries = AUDIT.count(AUDIT.hashes, AUDIT.sets)
   local is_complete = entries <= AUDIT.most_entries
@@ -130,6 +131,39 @@ function AUDIT.reply(as)
     AUDIT.entries()
     AUDIT.audit_members()
   end
+  return entries, is_complete
+end
+
+-- Compare as far as the shard can be read: a key that is damaged is a difference.
+function AUDIT.compare_readable()
+  if not DAMAGE.types then
+    return AUDIT.compare()
+  end
+  local is_readable, entries, is_complete = pcall(function()
+    LOOK.check_head()
+    local mistyped = redis.call('EXISTS', K.meta) == 1 and DAMAGE.mistyped()[1]
+    if mistyped then
+      DAMAGE.raise(mistyped)
+    end
+    return AUDIT.compare()
+  end)
+  if is_readable then
+    return entries, is_complete
+  end
+  local message = type(entries) == 'table' and entries.err or tostring(entries)
+  if not DAMAGE.is_told_by(message) then
+    error(entries, 0)
+  end
+  local names = DAMAGE.mistyped()
+  for i = 1, math.max(1, #names) do
+    AUDIT.differs(names[i] or 'meta', 'key', 'one that can be read', names[i] and 'a damaged one' or message)
+  end
+  return 0, false
+end
+
+-- The reply of an audit.
+function AUDIT.reply(as)
+  local entries, is_complete = AUDIT.compare_readable()
   table.sort(differences)
   if as == 'lines' then
     return AUDIT.lines(entries, is_complete)

@@ -2,7 +2,7 @@
 -- @include lib/shard/operations
 -- @include lib/shard/members
 -- @include lib/shard/save
--- @include lib/shard/rebuild
+-- @include lib/shard/inventory
 local BATCH = {}
 
 -- Read the operations that stand in ARGV from `at` on: their words, the place of each one's first argument and of
@@ -98,11 +98,30 @@ function BATCH.run_whole(member, number, at)
   return reply
 end
 
+-- Take what a call raised: the reply, which is the error itself where it tells of no damage or comes again and again
+-- while the shard is rebuilt, as it is then a fault of this code.
+function BATCH.note_damage(member, raised)
+  local message = type(raised) == 'table' and raised.err or tostring(raised)
+  if not DAMAGE.is_told_by(message) then
+    return DAMAGE.pass_on(raised)
+  end
+  local names, is_hash = table.concat(DAMAGE.found(), ', '), redis.call('TYPE', K.meta).ok == 'hash'
+  if is_hash and redis.call('HINCRBY', K.meta, 'damages', 1) > DAMAGE.most_in_a_row then
+    return DAMAGE.pass_on(raised)
+  end
+  local kept = is_hash and redis.call('HGET', K.meta, '@' .. member)
+  if kept and not string.find(kept, '^%d+ ') then
+    redis.call('HDEL', K.meta, '@' .. member) -- else none of its calls would be taken
+  end
+  DAMAGE.mark(names ~= '' and names or (string.gsub(message, '[^%w%s:_.,()-]', ' ')))
+  return redis.error_reply('NOMEMBER ' .. member)
+end
+
 -- Carry out a batch on a shard that may be damaged, of a kind whose damage is found.
 function BATCH.run(member, number, at)
   if not DAMAGE.types then
     return BATCH.run_whole(member, number, at)
   end
   local is_whole, reply = pcall(BATCH.run_whole, member, number, at)
-  return is_whole and reply or DAMAGE.note(member, reply)
+  return is_whole and reply or BATCH.note_damage(member, reply)
 end

@@ -1,5 +1,5 @@
 -- Damage: a record that is missing or cannot be read, whichever key went (spec 06, Members). The call that meets one
--- takes the generation off the shard, so that every member joins again and the first lets it begin anew.
+-- takes the generation off the shard; a look tells it.
 -- @include lib/shard/shard
 local DAMAGE = { most_in_a_row = 8 }
 DAMAGE.types = nil -- a function of the kind: its keys, each with its type; nil for a kind whose damage is not found
@@ -21,9 +21,11 @@ function DAMAGE.raise(name)
   error('DAMAGED ' .. name, 0)
 end
 
--- The damaged keys by name, as far as their types and counts tell; of the kind is `DAMAGE.miscounted`, which names the
--- first key whose count is not what the others say, nil for none.
-function DAMAGE.found()
+-- The keys by name that are of another type than theirs.
+function DAMAGE.mistyped()
+  if redis.call('TYPE', K.meta).ok ~= 'hash' then
+    return { 'meta' }
+  end
   local names, types = {}, DAMAGE.types()
   for i = 1, #types do
     local found = redis.call('TYPE', K[types[i][1]]).ok
@@ -31,6 +33,13 @@ function DAMAGE.found()
       names[#names + 1] = types[i][1]
     end
   end
+  return names
+end
+
+-- The damaged keys by name, as far as their types and counts tell; of the kind is `DAMAGE.miscounted`, which names the
+-- first key whose count is not what the others say, nil for none.
+function DAMAGE.found()
+  local names = DAMAGE.mistyped()
   if #names == 0 then
     local is_readable, name = pcall(DAMAGE.miscounted)
     names[1] = is_readable and name or nil
@@ -46,27 +55,12 @@ function DAMAGE.pass_on(raised)
   error(raised, 0)
 end
 
--- Take what a call raised: the reply, which is the error itself where it tells of no damage or comes again and again
--- while the shard is rebuilt, as it is then a fault of this code.
-function DAMAGE.note(member, raised)
-  local message = type(raised) == 'table' and raised.err or tostring(raised)
-  if not DAMAGE.is_told_by(message) then
-    return DAMAGE.pass_on(raised)
-  end
+-- Take the generation off the shard, and keep why, so that every member joins again and the first lets it begin anew.
+function DAMAGE.mark(what)
   if redis.call('TYPE', K.meta).ok ~= 'hash' then
     redis.call('UNLINK', K.meta)
-    return redis.error_reply('NOMEMBER ' .. member)
-  end
-  if redis.call('HINCRBY', K.meta, 'damages', 1) > DAMAGE.most_in_a_row then
-    return DAMAGE.pass_on(raised)
-  end
-  local names = table.concat(DAMAGE.found(), ', ')
-  local what = names ~= '' and names or string.gsub(message, '[^%w%s:_.,()-]', ' ')
-  local kept = redis.call('HGET', K.meta, '@' .. member)
-  if kept and not string.find(kept, '^%d+ ') then
-    redis.call('HDEL', K.meta, '@' .. member) -- else none of its calls would be taken
+    return
   end
   redis.call('HDEL', K.meta, 'generation')
   redis.call('HSET', K.meta, 'reason', string.sub('damaged: ' .. what, 1, 120))
-  return redis.error_reply('NOMEMBER ' .. member)
 end

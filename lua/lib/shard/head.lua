@@ -19,10 +19,14 @@ function HEAD.now(text, life_us)
   return head
 end
 
+function HEAD.write(head)
+  redis.call('HSET', K.meta, 'record', table.concat({ int(head.now_us), int(head.last_us), int(head.sequence),
+    int(head.back_us), int(head.next_check_us), int(head.recovering_us) }, '|') .. (head.rest or ''))
+end
+
 -- Note that a member was heard of, and renew the life of its shard's keys.
 function HEAD.keep(head, member, life_us, kept_ms)
   WATCH.begin(head, member, life_us)
-  redis.call('HSET', K.meta, 'record', table.concat({ int(head.now_us), int(head.last_us), int(head.sequence),
-    int(head.back_us), int(head.next_check_us), int(head.recovering_us) }, '|') .. head.rest)
+  HEAD.write(head)
   EXPIRY.renew_all(kept_ms)
 end

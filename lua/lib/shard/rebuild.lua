@@ -1,10 +1,9 @@
 -- The rebuild of a shard that began anew (spec 06, Generations; docs/adr/0023): first of all from what is left of it,
 -- where that is damaged, then from what its members state. Nothing is granted before it is over.
 -- @include lib/drop_unreadable
--- @include lib/shard/operations
 -- @include lib/shard/leases
 -- @include lib/shard/suspects
-local REBUILD = { listed = 200 } -- ids that one call lists
+local REBUILD = {}
 
 -- The recovery is over: `STATE.open` is the kind's part of it.
 function REBUILD.open()
@@ -57,23 +56,3 @@ function REBUILD.note_stated(member)
     end
   end
 end
-
--- What the shard knows that the caller holds or waits for, from behind an entry "kind/id" on. The last part ends the
--- caller's statement: what it did not state and finds here it takes, or gives back.
-function OPERATIONS.inventory(after)
-  LEASES.flush()
-  local kind, id = string.match(after, '^(%a+)/(.*)$')
-  local first = kind and '(' .. caller .. '\0' .. kind .. '\0' .. id or '[' .. caller .. '\0lease'
-  local entries = redis.call('ZRANGE', K.held, first, '(' .. caller .. '\1', 'BYLEX', 'LIMIT', 0, REBUILD.listed)
-  local ids, last = {}, ''
-  for i = 1, #entries do
-    local part = split(entries[i], '\0')
-    ids[i], last = '"' .. part[3] .. '"', part[2] .. '/' .. part[3]
-  end
-  if #entries < REBUILD.listed then
-    last = ''
-    REBUILD.note_stated(caller)
-  end
-  return '["inventory",[' .. table.concat(ids, ',') .. '],"' .. last .. '"]'
-end
-FOR_MEMBERS.inventory = true

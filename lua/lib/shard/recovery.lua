@@ -5,6 +5,7 @@
 -- @include lib/write_many
 -- @include lib/shard/events
 local RECOVERY = { longest_pause_us = 1000000, -- of a member that connects again
+  usual_interval_us = 5000000, -- of a shard whose members are not known
   mark = '', nobody_known = '?' } -- entries of `awaited` that are no members
 
 -- Why a shard is to be rebuilt, nil where it is whole. Of `meta` is read: schema, generation, run id, record and
@@ -49,10 +50,19 @@ function RECOVERY.keep_members(until_us, interval_us)
   write_many('HSET', K.intervals, intervals)
 end
 
+-- The keys that a join and the begin of a rebuild write, each with its type.
+function RECOVERY.written()
+  return { { 'members', 'zset' }, { 'checks', 'zset' }, { 'intervals', 'hash' }, { 'suspects', 'zset' },
+    { 'awaited', 'zset' }, { 'events', 'stream' } }
+end
+
 -- Begin. Where nothing is left of a shard on a server that has started anew, members may come that nobody knows, so
 -- it waits as long as it can. Where it is the same server, all that there are listen.
 -- They are told by a message without notices; `awaited` scores 0 until a member has joined again, then 1.
 function RECOVERY.begin(head, reason, stored, run)
+  if not head.before_us then
+    head.sequence = RECOVERY.last_sequence()
+  end
   local interval_us = math.floor(run.ttl_us / 3)
   head.recovering_us = now_us + math.max(interval_us, math.min(run.ttl_us, RECOVERY.longest_pause_us))
   redis.call('UNLINK', K.awaited)
@@ -71,6 +81,7 @@ function RECOVERY.begin(head, reason, stored, run)
   local restored = reason == 'lost' and 0 or head.sequence -- as of when the settings are; events may have outlived them
   redis.call('HSET', K.meta, 'reindex', reindex, 'reason', reason, 'restored', int(restored))
   redis.call('HDEL', K.meta, 'recalled')
+  redis.call('HSET', K.meta, 'schema', run.schema, 'generation', run.generation, 'run_id', server_run_id())
   if string.find(reason, 'damaged', 1, true) then
     emit('shard_damaged', 'reason', reason)
   end

@@ -3,6 +3,6 @@ local SCHEMA = { spoken = '4' }
 
 -- The error to reply with, or nil.
 function SCHEMA.refusal()
-  local stored = redis.call('HGET', K.meta, 'schema')
-  return stored and stored ~= SCHEMA.spoken and redis.error_reply('SCHEMA ' .. stored) or nil
+  local stored = redis.pcall('HGET', K.meta, 'schema') -- an error where the key is of another type
+  return type(stored) == 'string' and stored ~= SCHEMA.spoken and redis.error_reply('SCHEMA ' .. stored) or nil
 end
