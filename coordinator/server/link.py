@@ -44,6 +44,7 @@ class Link:
         failures: how many there were in a row; the next repair pauses longer with each.
         last_error: why the last one failed, for a message.
         state: whether it is lost.
+        repairing: the repair; it is running while one is under way or is to be tried again.
     """
 
     def __init__(
@@ -76,16 +77,11 @@ class Link:
         self._on_open = on_open
         self._on_refused = on_refused
         self._on_lost = on_lost
-        self._repairing = Background(name, self._make_whole, guard, done=on_repaired)
-
-    @property
-    def is_repairing(self) -> bool:
-        """Whether a repair is under way, or is to be tried again."""
-        return self._repairing.is_running
+        self.repairing = Background(name, self._make_whole, guard, done=on_repaired)
 
     def repair(self) -> None:
         """Open the connection where there is none, and make it ready for use."""
-        self._repairing.start()
+        self.repairing.start()
 
     def fail(self, error: Exception) -> None:
         """Note that what was sent was not answered, and repair."""
@@ -106,7 +102,7 @@ class Link:
 
     async def stop(self) -> None:
         """End a repair for good."""
-        await self._repairing.stop()
+        await self.repairing.stop()
 
     async def _make_whole(self) -> None:
         while True:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import hiredis
@@ -47,6 +47,32 @@ class CommandHead:
         """
         packed = hiredis.pack_command(tuple(rest))  # type: ignore[arg-type] # as below
         return b"*%d\r\n%b%b" % (self._count + len(rest), self._packed, _without_count(packed))
+
+
+class FunctionCalls:
+    """The calls of one function of a library, and of its twin that a server without memory runs.
+
+    Args:
+        names: the names that functions have on the server, by their names in the scripts.
+        function: the function's name in its script.
+        keys: what each call names.
+    """
+
+    def __init__(self, names: Mapping[str, str], function: str, keys: Sequence[str]) -> None:
+        self._names = names
+        self._function = function
+        self._keys = keys
+        self._heads: dict[str, CommandHead] = {}  # by the function's name on the server
+
+    def pack(self, arguments: Sequence[str | int | bytes], *, is_freeing: bool) -> bytes:
+        """Return the bytes of a call; raises as `CommandHead.pack`."""
+        function = self._names.get(self._function, self._function)
+        function += "_freeing" if is_freeing else ""
+        head = self._heads.get(function)
+        if head is None:
+            head = CommandHead("FCALL", function, len(self._keys), *self._keys)
+            self._heads[function] = head
+        return head.pack(arguments)
 
 
 def _without_count(packed: bytes) -> bytes:

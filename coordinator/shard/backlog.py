@@ -44,6 +44,11 @@ class Pending:
     membership: Membership | None = None
     is_given_up: bool = False
 
+    @property
+    def is_to_go(self) -> bool:
+        """Whether it is sent: a release goes on though its caller got an error."""
+        return self.is_release or not self.is_given_up
+
 
 class Backlog:
     """The operations that wait to be sent, in the order of their kinds.
@@ -109,6 +114,40 @@ class Backlog:
         self._groups = OrderedDict((group, line) for group, line in kept if line)
         self.count = sum(1 for _ in self)
 
-    def clear(self) -> None:
-        """Forget all operations."""
-        self.keep(lambda _operation: False)
+
+class SendQueue:
+    """The operations that wait to be sent: those just submitted, behind the backlog.
+
+    Attributes:
+        submitted: in order of submission; all that waits, while one call can take it.
+        backlog: what more than one call has to take.
+    """
+
+    def __init__(self) -> None:
+        self.submitted: list[Pending] = []
+        self.backlog = Backlog()
+
+    def __iter__(self) -> Iterator[Pending]:
+        return chain(self.backlog, self.submitted)
+
+    def put_first(self, operations: list[Pending]) -> None:
+        """Let operations be the first that are sent, in their order."""
+        if self.backlog.count:
+            self.backlog.put_first(operations)
+        else:
+            self.submitted = operations + self.submitted
+
+    def withdraw(self, kind: type[Any]) -> list[Pending]:
+        """Take out and return the operations of a class that were never sent."""
+        withdrawn = dict.fromkeys(
+            pending
+            for pending in self
+            if isinstance(pending.operation, kind) and pending.membership is None
+        )
+        self.keep(lambda pending: pending not in withdrawn)
+        return list(withdrawn)
+
+    def keep(self, is_kept: Callable[[Pending], bool]) -> None:
+        """Forget all operations but those of which this is true."""
+        self.submitted = list(filter(is_kept, self.submitted))
+        self.backlog.keep(is_kept)

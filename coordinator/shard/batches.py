@@ -13,7 +13,7 @@ from forebay.contracts.errors import CoordinatorError, ForebayError
 from forebay.coordinator.server.membership import Membership
 from forebay.coordinator.server.refusals import refused_operation
 from forebay.coordinator.server.wire import is_sendable, read_json
-from forebay.coordinator.shard.backlog import OPERATIONS_PER_CALL, Backlog, Pending
+from forebay.coordinator.shard.backlog import OPERATIONS_PER_CALL, Pending, SendQueue
 from forebay.coordinator.shard.deadlines import Deadlines
 from forebay.coordinator.shard.operation import (
     Listener,
@@ -26,12 +26,10 @@ from forebay.coordinator.shard.operation import (
 from forebay.coordinator.supervision import Guard
 
 T = TypeVar("T")
+Answered = list[tuple[Pending, list[Any]]]  # each with the terms of its result
 
 RESULTS_PER_TURN: Final = 16
 """Half a call or less, so that the server and this process work at the same time."""
-
-Answered = list[tuple[Pending, list[Any]]]
-"""Operations, each with the terms of its result."""
 
 
 class Batches:
@@ -46,6 +44,7 @@ class Batches:
         may_wait: whether callers of operations that can wait for the server get no such error.
 
     Attributes:
+        waiting: the operations that wait to be sent.
         under_way: the operations of the call that was not answered yet.
         arguments: the ARGV of that call, the same each time it is sent.
         is_refused: whether the shard refused that call, as it does not know the member.
@@ -63,6 +62,7 @@ class Batches:
         on_overdue: Callable[[], ForebayError],
         may_wait: bool = False,
     ) -> None:
+        self.waiting = SendQueue()
         self.under_way: list[Pending] = []
         self.arguments: list[str | int | bytes] = []
         self.is_refused = False
@@ -77,14 +77,12 @@ class Batches:
             timeout_seconds, guard, awaited=self._all, on_overdue=self._give_up_overdue
         )
         self._loop = asyncio.get_running_loop()
-        self._submitted: list[Pending] = []  # behind all in the backlog
-        self._backlog = Backlog()
         self._number = 0
 
     @property
     def has_waiting(self) -> bool:
         """Whether an operation waits to be sent."""
-        return bool(self._submitted or self._backlog.count)
+        return bool(self.waiting.submitted or self.waiting.backlog.count)
 
     @property
     def is_freeing(self) -> bool:
@@ -93,7 +91,7 @@ class Batches:
 
     def add(self, operation: Source[T], on_outcome: OnOutcome[T]) -> None:
         """Let an operation wait for the next call."""
-        self._submitted.append(self._pending(operation, on_outcome))
+        self.waiting.submitted.append(self._pending(operation, on_outcome))
 
     def _pending(self, operation: Source[T], on_outcome: OnOutcome[T]) -> Pending:
         now = self._loop.time()
@@ -118,24 +116,13 @@ class Batches:
         """Begin a membership: calls are numbered from 1, and ``first`` comes before all else."""
         ahead = [self._pending(*submitted) for submitted in first]  # all, before any is put there
         self._number = 0
-        self.put_first(ahead)
+        self.waiting.put_first(ahead)
 
     def withdraw(self, kind: type[T], error: ForebayError) -> list[T]:
         """Take out and return the operations of a class that no call took; callers get an error."""
-        withdrawn: list[T] = []
-
-        def is_kept(pending: Pending) -> bool:
-            operation = pending.operation
-            if not isinstance(operation, kind) or pending.membership is not None:
-                return True
-            withdrawn.append(operation)
-            if not pending.is_given_up:
-                self._guard.call(pending.on_outcome, error)
-            return False
-
-        self._submitted = list(filter(is_kept, self._submitted))
-        self._backlog.keep(is_kept)
-        return withdrawn
+        withdrawn = self.waiting.withdraw(kind)
+        self._tell(withdrawn, error)
+        return [pending.operation for pending in withdrawn if isinstance(pending.operation, kind)]
 
     def put_ahead(self, first: Sequence[Submitted], remembered: int) -> None:
         """Let operations come first in a membership that goes on: what states it to its shard.
@@ -150,12 +137,11 @@ class Batches:
         ahead = [self._pending(*submitted) for submitted in first]
         if self.under_way and remembered < self._number:
             self.is_refused = True
-        self.put_first(ahead + self.end_refused())
+        self.waiting.put_first(ahead + self.end_refused())
 
     def unanswered(self, kind: type[T]) -> list[T]:
         """Return the operations of a class that no reply has answered, given up or not."""
-        operations = (pending.operation for pending in self._all())
-        return [operation for operation in operations if isinstance(operation, kind)]
+        return [one.operation for one in self._all() if isinstance(one.operation, kind)]
 
     def refuse(self, operations: list[Pending]) -> None:
         """Leave a call under way that the shard refused, until it is known why."""
@@ -168,13 +154,6 @@ class Batches:
         self.is_refused = False
         return self.end_call()
 
-    def put_first(self, operations: list[Pending]) -> None:
-        """Let operations be the first that are sent, in their order."""
-        if self._backlog.count:
-            self._backlog.put_first(operations)
-        else:
-            self._submitted = operations + self._submitted
-
     # -- calls
 
     def take_next(self, membership: Membership) -> bool:
@@ -182,11 +161,12 @@ class Batches:
 
         Where one call takes all that wait, they go in order of submission.
         """
-        taken, self._submitted = self._submitted, []
-        if self._backlog.count or len(taken) > OPERATIONS_PER_CALL:
+        waiting = self.waiting
+        taken, waiting.submitted = waiting.submitted, []
+        if waiting.backlog.count or len(taken) > OPERATIONS_PER_CALL:
             for pending in taken:
-                self._backlog.add(pending)
-            taken = self._backlog.take()
+                waiting.backlog.add(pending)
+            taken = waiting.backlog.take()
         return self.take(taken, membership)
 
     def take(self, operations: Sequence[Pending], membership: Membership) -> bool:
@@ -212,9 +192,8 @@ class Batches:
         """Fail the operations that cannot be packed into bytes, and take the others again."""
         operations = self.end_call()
         self._number -= 1
-        rest = [pending for pending in operations if is_sendable(pending.args)]
-        if len(rest) == len(operations):
-            rest = []
+        sendable = [pending for pending in operations if is_sendable(pending.args)]
+        rest = sendable if len(sendable) < len(operations) else []
         for pending in operations:
             if pending not in rest:
                 self._fail(pending, error)
@@ -280,21 +259,19 @@ class Batches:
 
     # -- errors
 
-    def give_up_all(self, error: ForebayError) -> None:
-        """Fail every operation with an error; releases go on without their callers."""
-        self.give_up(error, self._all())
+    def give_up(self, error: ForebayError, operations: Sequence[Pending] | None = None) -> None:
+        """Fail operations, all by default, with an error; releases go on without their callers."""
+        self._tell(self._all() if operations is None else operations, error)
+        self.waiting.keep(lambda pending: pending.is_to_go)
 
-    def give_up(self, error: ForebayError, operations: Sequence[Pending]) -> None:
-        """Fail operations with an error."""
+    def _tell(self, operations: Sequence[Pending], error: ForebayError) -> None:
         for pending in operations:
             if not pending.is_given_up:
                 pending.is_given_up = True
                 self._guard.call(pending.on_outcome, error)
-        self._submitted = list(filter(_is_to_go, self._submitted))
-        self._backlog.keep(_is_to_go)
 
     def _all(self) -> list[Pending]:
-        return [*self.under_way, *self._backlog, *self._submitted]
+        return [*self.under_way, *self.waiting]
 
     def _give_up_overdue(self, overdue: Sequence[Pending]) -> None:
         self.give_up(self._on_overdue(), [one for one in overdue if not one.may_wait])
@@ -303,8 +280,7 @@ class Batches:
         """Forget what waits and what is under way."""
         self._deadlines.stop()
         self.under_way.clear()
-        self._submitted.clear()
-        self._backlog.clear()
+        self.waiting = SendQueue()
 
     def _fail(self, pending: Pending, error: Exception) -> None:
         """Fail an operation within which something was raised."""
@@ -320,10 +296,5 @@ def sent(
     pending: Pending, terms: Sequence[Any], payloads: Sequence[bytes]
 ) -> tuple[Operation[Any], Reply]:
     """Return the operation that was sent, and its reply, made of these terms."""
-    assert pending.operation is not None  # noqa: S101 - for mypy; it was sent
-    assert pending.membership is not None  # noqa: S101 - so it was sent under one
+    assert pending.operation is not None and pending.membership is not None  # noqa: S101, PT018
     return pending.operation, Reply(terms, pending.membership, payloads)
-
-
-def _is_to_go(pending: Pending) -> bool:
-    return pending.is_release or not pending.is_given_up

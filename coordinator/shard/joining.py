@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import secrets
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from forebay.contracts.errors import CoordinatorUnavailable
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, ShardKeys
+from forebay.coordinator.keys import ShardKeys
 from forebay.coordinator.logs import Logger
-from forebay.coordinator.scripts.composing import script
-from forebay.coordinator.server.link import call_once
-from forebay.coordinator.server.membership import Membership, boot_seconds, member_keys
+from forebay.coordinator.server.membership import Membership
 from forebay.coordinator.shard.operation import Listener, Submitted
+from forebay.coordinator.shard.standing import Standing, ask_standing
 from forebay.coordinator.shard.state import (
     Closed,
     Doubted,
@@ -34,33 +31,7 @@ CLOCK_SLACK_SECONDS: Final = 0.001
 
 CLOSED: Final = "the coordinator was closed; connect anew."
 
-JOIN: Final = script("member/join")
-MEMBER_SCRIPTS: Final = (JOIN, script("member/heartbeat"))
-"""What a server must have as functions before anybody can be a member there for long."""
-
 log = Logger("forebay.channel")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
-    """A shard's answer to a join.
-
-    Attributes:
-        asked_at: when it was asked, in ``boot_seconds``.
-        generation: the shard's.
-        word: ``joined``; of a membership that is confirmed ``member``, ``forgotten`` or
-            ``expired``.
-        reason: why the shard was last rebuilt.
-        run_id: of the server.
-        batch_number: of this member's last batch that the shard remembers; 0 for none.
-    """
-
-    asked_at: float
-    generation: str
-    word: str
-    reason: str
-    run_id: str
-    batch_number: int
 
 
 class Memberships:
@@ -136,7 +107,9 @@ class Memberships:
                 if not isinstance(self.state, Leaving):
                     self.state = Doubted(membership)
                 asked_in = self.state
-                standing = await self._ask(membership.member_id, membership)
+                standing = await ask_standing(
+                    self._server, self._keys, membership.member_id, membership
+                )
                 if self.state is asked_in:
                     self._take_standing(membership, standing)
             case Leaving(None) | Closed():
@@ -152,7 +125,7 @@ class Memberships:
         try:
             await server.subscriber.subscribe(channel, self._on_message, self._listener.on_resumed)
             await server.warn_of_risks()
-            standing = await self._ask(member_id, None)
+            standing = await ask_standing(server, keys, member_id, None)
             await self._end_earlier()  # a shard that lost state recovers by now: it grants nothing
             await server.list_shard(keys)
         except BaseException:
@@ -166,31 +139,6 @@ class Memberships:
             ttl_seconds=server.settings.ttl_seconds,
             acknowledged_at=standing.asked_at,
             on_unknown=self._on_unknown,
-        )
-
-    async def _ask(self, member_id: str, membership: Membership | None) -> Standing:
-        """Ask the shard to make a member, or what became of one of a generation."""
-        server = self._server
-        asked_at = boot_seconds()
-        arguments = (
-            member_id,
-            round(server.settings.ttl_seconds * 1e6),
-            SCHEMA_VERSION,
-            secrets.token_hex(6),
-            "" if membership is None else membership.generation,
-            "" if membership is None else membership.run_id,
-            KEEP_UNUSED_SHARD_MS,
-        )
-        keys = member_keys(self._keys)
-        reply = await call_once(server.patient, server.libraries, JOIN, keys, arguments)
-        _now_us, generation, _members, word, reason, run_id, batch_number = json.loads(reply)
-        return Standing(
-            asked_at=asked_at,
-            generation=generation,
-            word=word,
-            reason=reason,
-            run_id=run_id,
-            batch_number=batch_number,
         )
 
     def _take_standing(self, membership: Membership, standing: Standing) -> None:

@@ -18,8 +18,9 @@ from forebay.coordinator.server.membership import Membership
 from forebay.coordinator.server.refusals import NotAMemberError
 from forebay.coordinator.shard.backlog import Pending
 from forebay.coordinator.shard.batches import Batches
-from forebay.coordinator.shard.joining import CLOSED, MEMBER_SCRIPTS, Memberships
+from forebay.coordinator.shard.joining import CLOSED, Memberships
 from forebay.coordinator.shard.operation import Leaves, Listener, Reply
+from forebay.coordinator.shard.standing import MEMBER_SCRIPTS
 from forebay.coordinator.shard.state import Closed, Leaving, Member
 from forebay.coordinator.supervision import Guard
 
@@ -113,7 +114,7 @@ class MemberLink:
         finally:
             if membership is not None:
                 self.memberships.part(membership)
-            self._batches.give_up_all(CoordinatorUnavailable(CLOSED))
+            self._batches.give_up(CoordinatorUnavailable(CLOSED))
             self._batches.clear()
             self.link.drop("it was closed")
             self.link.state.forget()
@@ -215,13 +216,13 @@ class MemberLink:
 
     def _on_lost(self, error: Exception) -> None:
         # While a repair goes on, what is under way was not sent over this connection.
-        is_awaited = self._batches.under_way and not self.link.is_repairing
+        is_awaited = self._batches.under_way and not self.link.repairing.is_running
         if is_awaited and not isinstance(self.memberships.state, Closed):
             self.link.fail(error)
 
     def _on_refused(self, error: ForebayError) -> None:
         """Tell callers what the server refuses them; it would refuse that again."""
-        self._batches.give_up_all(error)
+        self._batches.give_up(error)
         if not isinstance(self.memberships.state, Member | Leaving):
             self._batches.clear()  # without a membership nothing is left to free
         if self._batches.has_waiting or self._batches.under_way:

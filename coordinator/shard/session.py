@@ -20,7 +20,7 @@ from forebay.coordinator.logs import Logger
 from forebay.coordinator.scripts.composing import Script
 from forebay.coordinator.server.membership import Membership
 from forebay.coordinator.server.refusals import NotAMemberError, refusal
-from forebay.coordinator.server.wire import CommandHead
+from forebay.coordinator.server.wire import FunctionCalls
 from forebay.coordinator.shard.backlog import Pending
 from forebay.coordinator.shard.batches import Batches, sent
 from forebay.coordinator.shard.doubt import Doubt
@@ -72,9 +72,7 @@ class Session:
         self._server = server
         self._batch = batch
         self._leave = leave
-        self._function = batch.function  # once: it is put together each time
-        self._key_list = keys.all
-        self._heads: dict[str, CommandHead] = {}  # by function
+        self._calls = FunctionCalls(server.libraries.names, batch.function, keys.all)
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._guard = Guard(log, shard=keys.tag)
@@ -83,7 +81,7 @@ class Session:
             listener,
             self._guard,
             timeout_seconds=server.settings.call_timeout_seconds,
-            on_overdue=self._on_overdue,
+            on_overdue=lambda: self._member_link.overdue(),  # noqa: PLW0108 - it is made below
             may_wait=server.settings.on_unavailable == "wait",
         )
         self._member_link = MemberLink(
@@ -178,13 +176,9 @@ class Session:
             self._flush_due = self._loop.call_soon(self._guard.call, self._flush)
 
     @property
-    def _is_member(self) -> bool:
-        return isinstance(self._memberships.state, Member)
-
-    @property
     def _sending_as(self) -> Membership | None:
         """The membership under which a call can be sent now; a repair sends when it ends."""
-        is_down = self._link.wire is None or self._link.is_repairing
+        is_down = self._link.wire is None or self._link.repairing.is_running
         is_ending = isinstance(self._memberships.state, Expired | Doubted)
         return None if is_down or is_ending else self.membership
 
@@ -193,9 +187,9 @@ class Session:
         if self._batches.under_way:
             return
         if self.is_closed:  # by the server too, where it no longer knows a member that is leaving
-            self._batches.give_up_all(CoordinatorUnavailable(CLOSED))
+            self._batches.give_up(CoordinatorUnavailable(CLOSED))
         elif isinstance(self._memberships.state, Expired):
-            if not self._link.is_repairing:
+            if not self._link.repairing.is_running:
                 self._memberships.lose()
                 self._link.repair()
         elif self._batches.has_waiting:
@@ -216,14 +210,9 @@ class Session:
         if wire is None or membership is None:
             self._link.repair()
             return
-        function = self._server.libraries.names.get(self._function, self._function)
-        function += "_freeing" if self._batches.is_freeing else ""
-        head = self._heads.get(function)
-        if head is None:
-            keys = self._key_list
-            head = self._heads[function] = CommandHead("FCALL", function, len(keys), *keys)
         try:
-            wire.send(head.pack(self._batches.arguments))
+            batches = self._batches
+            wire.send(self._calls.pack(batches.arguments, is_freeing=batches.is_freeing))
         except (TypeError, ValueError) as error:
             self._send_new(is_any=self._batches.retake_sendable(error, membership))
             return
@@ -248,7 +237,7 @@ class Session:
         operations = self._batches.end_call()
         try:
             if isinstance(reply, ResponseError):
-                self._take_refusal(refusal(self._batch, self._key_list, reply), operations)
+                self._take_refusal(refusal(self._batch, self.keys.all, reply), operations)
             else:
                 if (membership := self._sending_as) and self._batches.has_waiting:
                     # The server works while the results are delivered.
@@ -263,9 +252,9 @@ class Session:
 
     def _take_refusal(self, refused: Exception, operations: list[Pending]) -> None:
         match refused:
-            case NotAMemberError() if self.membership is not None and self._is_member:
+            case NotAMemberError() if isinstance(self._memberships.state, Member):
                 self._batches.refuse(operations)
-                self._memberships.doubt(self.membership)
+                self._memberships.doubt(self._memberships.state.membership)
                 self._link.repair()
             case NotAMemberError():
                 self._requeue(operations)
@@ -294,14 +283,14 @@ class Session:
                 again.append(pending)
             else:
                 self._guard.call(pending.on_outcome, ENDED)
-        self._batches.put_first(again)
+        self._batches.waiting.put_first(again)
 
     def _on_repaired(self) -> None:
         refused = self._doubt.resolve()
         if isinstance(self._memberships.state, Expired):
             self._requeue(self._batches.end_refused())
         else:
-            self._batches.put_first(self._batches.end_refused())
+            self._batches.waiting.put_first(self._batches.end_refused())
         if not self._batches.under_way:
             self._flush_soon()
         elif refused is not None:
@@ -309,6 +298,3 @@ class Session:
         else:
             # The same number: if the server has acted already, it answers from its memory.
             self._send()
-
-    def _on_overdue(self) -> CoordinatorUnavailable:
-        return self._member_link.overdue()

@@ -176,7 +176,7 @@ async def test_a_caller_who_is_given_up_and_raises_leaves_no_other_without_its_e
 ) -> None:
     Broken("told").submit(session)
     asked = session.ask(Look())
-    session._batches.give_up_all(CoordinatorUnavailable("away"))
+    session._batches.give_up(CoordinatorUnavailable("away"))
     with pytest.raises(CoordinatorUnavailable):
         await soon(asked)
     assert await soon(session.ask(Look())) == ["unknown"]
@@ -449,8 +449,8 @@ async def test_a_refused_look_ends_the_attempt_that_waits(requests: Controller) 
     await wait_until(lambda: waiting_on(shard) == 1)
     attempt = next(iter(shard._attempts.values()))
     shard._rechecks.recheck(attempt)
-    (look,) = shard.session._batches._submitted
-    shard.session._batches._submitted.clear()
+    (look,) = shard.session._batches.waiting.submitted
+    shard.session._batches.waiting.submitted.clear()
     look.on_outcome(ConfigurationError("forbidden"))
     with pytest.raises(ConfigurationError):
         await soon(waiting)

@@ -108,9 +108,9 @@ async def test_a_close_during_a_repair_ends_it(redis_url: str) -> None:
         proxy.refuse()
         with pytest.raises(CoordinatorUnavailable):
             await soon(requests.try_acquire(item()))
-        assert session._link.is_repairing
+        assert session._link.repairing.is_running
         await soon(requests.close())
-        assert not session._link.is_repairing
+        assert not session._link.repairing.is_running
         await proxy.accept()
 
 
@@ -124,7 +124,7 @@ async def test_a_close_before_the_first_join_waits_for_no_server(redis_url: str)
             asking = asyncio.ensure_future(requests.register(MODEL, "mine", 1))
             await asyncio.sleep(0)
             session = session_of(requests)
-            await wait_until(lambda: session._link.is_repairing)
+            await wait_until(lambda: session._link.repairing.is_running)
             await soon(requests.close())
             with pytest.raises(CoordinatorUnavailable):
                 await soon(asking)
@@ -244,7 +244,7 @@ async def test_an_outage_of_any_length_ends(redis_url: str) -> None:
                 with pytest.raises(CoordinatorUnavailable):
                     await soon(requests.register(MODEL, "mine", 1))
                 await proxy.accept()
-                await wait_until(lambda: not session._link.is_repairing)
+                await wait_until(lambda: not session._link.repairing.is_running)
                 await wait_until(lambda: not subscriber._reconnecting.is_running)
             await soon(requests.register(MODEL, "mine", 1))
         assert "unexpected_exception" not in {entry["event"] for entry in logs}

@@ -23,7 +23,7 @@ from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.link import Link
 from forebay.coordinator.server.urls import parse_url
 from forebay.coordinator.server.wakeups import Subscriber
-from forebay.coordinator.shard import joining, session
+from forebay.coordinator.shard import joining, session, standing
 from forebay.coordinator.shard.session import Session
 from forebay.coordinator.supervision import Background
 from tests.contract.chat_domain import MODEL, item
@@ -113,7 +113,7 @@ async def join_after(
         await use(requests)
         throw_into(patch, Link, "_make_whole", thrown)
         mine = session_of(requests)
-        mine._link._repairing._work = mine._link._make_whole
+        mine._link.repairing._work = mine._link._make_whole
         with open_sync(parse_url(url)) as client:
             end(client, mine)
         with said_once(thrown):
@@ -132,7 +132,7 @@ async def reconnect_after_a_failure(url: str, thrown: ThrownAt, patch: Any) -> A
         await requests.register(MODEL, "mine", 1)
         throw_into(patch, Link, "_make_whole", thrown)
         mine = session_of(requests)._link
-        mine._repairing._work = mine._make_whole
+        mine.repairing._work = mine._make_whole
         mine.failures = 1
         mine.drop("for the test")
         with said_once(thrown):
@@ -148,7 +148,7 @@ async def repeat_of_a_batch(url: str, thrown: ThrownAt, patch: Any) -> AsyncIter
         await requests.register(MODEL, "mine", 1)
         throw_into(patch, Link, "_make_whole", thrown)
         mine = session_of(requests)
-        mine._link._repairing._work = mine._link._make_whole
+        mine._link.repairing._work = mine._link._make_whole
         asked = mine.ask(Sweep())
         mine._flush()
         assert mine._batches.under_way
@@ -166,9 +166,9 @@ async def join_after_a_replacement(url: str, thrown: ThrownAt, patch: Any) -> As
         await requests.register(MODEL, "mine", 1)
         throw_into(patch, Link, "_make_whole", thrown)
         mine = session_of(requests)
-        mine._link._repairing._work = mine._link._make_whole
+        mine._link.repairing._work = mine._link._make_whole
         with open_sync(parse_url(url)) as client:
-            replace_library(client, joining.JOIN)
+            replace_library(client, standing.JOIN)
             expire(client, mine)
         await soon(requests.register(MODEL, "mine", 1))
         yield
@@ -257,7 +257,7 @@ async def test_every_await_of_joining_and_repairing_was_tried(redis_url: str) ->
     reached: set[Place] = set()
     for situation in SITUATIONS:
         reached |= (await thrown_everywhere(situation, ValueError, redis_url))[0]
-    awaits = awaits_of([session, joining, link, wakeups, wire], but=ENDS_ITSELF)
+    awaits = awaits_of([session, joining, standing, link, wakeups, wire], but=ENDS_ITSELF)
     assert [place for place, lines in awaits.items() if not lines & reached] == []
 
 

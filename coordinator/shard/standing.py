@@ -1,0 +1,77 @@
+"""A shard's answer to a join: what a member is to it (spec 06, *Members*)."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+from typing import Final
+
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, ShardKeys
+from forebay.coordinator.scripts.composing import script
+from forebay.coordinator.server.link import call_once
+from forebay.coordinator.server.membership import Membership, boot_seconds, member_keys
+
+JOIN: Final = script("member/join")
+MEMBER_SCRIPTS: Final = (JOIN, script("member/heartbeat"))
+"""What a server must have as functions before anybody can be a member there for long."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """A shard's answer to a join.
+
+    Attributes:
+        asked_at: when it was asked, in ``boot_seconds``.
+        generation: the shard's.
+        word: ``joined``; of a membership that is confirmed ``member``, ``forgotten`` or
+            ``expired``.
+        reason: why the shard was last rebuilt.
+        run_id: of the server.
+        batch_number: of this member's last batch that the shard remembers; 0 for none.
+    """
+
+    asked_at: float
+    generation: str
+    word: str
+    reason: str
+    run_id: str
+    batch_number: int
+
+
+async def ask_standing(
+    server: Coordinator, keys: ShardKeys, member_id: str, membership: Membership | None
+) -> Standing:
+    """Ask a shard to make a member, or what became of one.
+
+    Args:
+        server: the process's connection.
+        keys: the shard.
+        member_id: of the member.
+        membership: what the member remembers; None makes a new member.
+
+    Raises:
+        RedisError, OSError: the server could not be reached.
+        CoordinatorError: the shard refused, such as one of another schema version.
+    """
+    asked_at = boot_seconds()
+    arguments = (
+        member_id,
+        round(server.settings.ttl_seconds * 1e6),
+        SCHEMA_VERSION,
+        secrets.token_hex(6),
+        "" if membership is None else membership.generation,
+        "" if membership is None else membership.run_id,
+        KEEP_UNUSED_SHARD_MS,
+    )
+    reply = await call_once(server.patient, server.libraries, JOIN, member_keys(keys), arguments)
+    _now_us, generation, _members, word, reason, run_id, batch_number = json.loads(reply)
+    return Standing(
+        asked_at=asked_at,
+        generation=generation,
+        word=word,
+        reason=reason,
+        run_id=run_id,
+        batch_number=batch_number,
+    )
