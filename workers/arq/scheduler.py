@@ -43,16 +43,9 @@ log = Logger("forebay.worker")
 class AsyncTaskScheduler:
     """Takes tasks for the free slots, lets arq run them, and sends their ends; one a worker.
 
-    The steps of its loop, and who does each at its word:
-
-    * admit: `TaskPuller` asks for as many tasks as slots are free; the script selects, acquires and
-      commits.
-    * run: `start` makes a task of the event loop, in which arq runs the job under its lease.
-    * renew: the membership of `TaskAdmissionController`, whose heartbeat bears all leases.
-    * finish: `end` sends the outcome; the script gives the lease back, finds what became ready,
-      begins salvage rounds, admits row groups, and stops a run early.
-    * cancel: `stop` ends the code of a task whose lease is lost, as another member may run it.
-    * clean stop: `begin_no_more`, then `end_all`, by which each lease is on its way back.
+    It admits (`TaskPuller`), runs (`start`), finishes (`end`), cancels (`stop`) and stops cleanly
+    (`begin_no_more`, `end_all`); leases are renewed by the heartbeat of the membership, and
+    salvage rounds, row groups and early stops are decided by the script that ends a task.
 
     Args:
         worker: arq's, which runs a job; its tables of tasks are kept as it reads them.
