@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, Final, TypeVar
 
 from arq.cron import CronJob
-from arq.worker import Function, JobExecutionFailed
+from arq.worker import Function, JobExecutionFailed, Worker
 
 from forebay.coordinator.logs import Logger
 from forebay.workers.arq.serialization import text_of
@@ -111,3 +111,25 @@ def run_to_end(
                 error=type(error).__qualname__,
                 remedy="a job's own task or callback ended the loop; see that none of them exits",
             )
+
+
+async def run_by_arq(worker: Worker, job_id: str, score: int) -> None:
+    """Let arq run a job; what no loop outlives comes from a hook, as jobs are contained.
+
+    Args:
+        worker: arq's.
+        job_id: of the job.
+        score: of the job in arq's queue, in Unix milliseconds.
+
+    Raises:
+        RuntimeError: a hook raised what is no Exception, such as SystemExit.
+    """
+    try:
+        await worker.run_job(job_id, score)
+    except (Exception, asyncio.CancelledError):
+        raise
+    except BaseException as error:
+        raise RuntimeError(
+            f"a hook of the worker raised {type(error).__qualname__}, expected an Exception; it"
+            " ends the worker."
+        ) from error

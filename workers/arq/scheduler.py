@@ -25,6 +25,7 @@ from forebay.coordinator.supervision import Guard
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.puller import TaskPuller
 from forebay.workers.arq.cell_jobs import CellJobs, lease_of_job
+from forebay.workers.arq.contained_jobs import run_by_arq
 from forebay.workers.arq.job_ends import JobEnds
 from forebay.workers.arq.log import WorkerFacts, logging_worker
 from forebay.workers.arq.opening import Opening, opening_of_job
@@ -191,7 +192,7 @@ class AsyncTaskScheduler:
                 return
             opening_of_job.set(opening)
             has_begun = True
-            await self._run_by_arq(item.task_id, item.available_ms)
+            await run_by_arq(self._worker, item.task_id, item.available_ms)
         except (RedisError, OSError, CoordinatorUnavailable) as error:
             if has_begun and (isinstance(error, OSError) or await self._is_reachable()):
                 raise  # of a hook, which ends the worker, as it does in arq
@@ -205,18 +206,6 @@ class AsyncTaskScheduler:
         except asyncio.CancelledError:  # arq lets it through where a hook was cancelled
             if self._admission.is_held(lease) or self._ends.is_stopping:
                 raise
-
-    async def _run_by_arq(self, job_id: str, score: int) -> None:
-        """Let arq run a job; what no loop outlives comes from a hook, as jobs are contained."""
-        try:
-            await self._worker.run_job(job_id, score)
-        except (Exception, asyncio.CancelledError):
-            raise
-        except BaseException as error:
-            raise RuntimeError(
-                f"a hook of the worker raised {type(error).__qualname__}, expected an Exception; it"
-                " ends the worker."
-            ) from error
 
     async def _is_reachable(self) -> bool:
         """Whether the pool's own server answers: what a hook met is then none of its outage."""
