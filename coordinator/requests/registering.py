@@ -74,7 +74,7 @@ class Swept:
     """A shard's answer to a sweep.
 
     Attributes:
-        next_seconds: until the next member is to be looked at; None where none is.
+        next_seconds: seconds until the next membership may expire; None where there is none.
         memory: the shard's windows, budgets and settings as JSON, for `Recall`.
     """
 
@@ -84,7 +84,7 @@ class Swept:
 
 @dataclass(frozen=True, slots=True)
 class Sweep(Operation[Swept]):
-    """Ends members that died, and finds damage, on a shard where nobody else calls."""
+    """Ends expired memberships and finds damage on a shard where nobody else calls."""
 
     needs_memory: ClassVar[bool] = False
     outlives_membership: ClassVar[bool] = False
@@ -93,7 +93,7 @@ class Sweep(Operation[Swept]):
         return ("sweep",)
 
     def decode(self, reply: Reply) -> Swept:
-        """Return when to look next, and what to remember."""
+        """Return when to sweep next, and the shard's windows, budgets and settings."""
         _word, next_us, memory = reply.terms
         next_seconds = None if next_us is None else next_us / 1e6
         return Swept(next_seconds=next_seconds, memory=json.dumps(memory))

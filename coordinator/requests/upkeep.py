@@ -8,12 +8,12 @@ from functools import partial
 
 from forebay.contracts.errors import ForebayError
 from forebay.contracts.settings import MemberSettings
-from forebay.coordinator.requests.rechecks import SHORTEST_WAKE_SECONDS
 from forebay.coordinator.requests.registering import Register, Sweep, Swept
 from forebay.coordinator.server.membership import Membership
 from forebay.coordinator.server.retrying import retry_while_away
 from forebay.coordinator.shard.operation import OnOutcome, Outcome
 from forebay.coordinator.shard.session import Session
+from forebay.coordinator.shard.sweeping import Sweeps
 from forebay.coordinator.supervision import Guard
 
 
@@ -22,12 +22,12 @@ class Upkeep:
 
     Args:
         session: of the shard.
-        settings: the recheck interval, after which what was refused is tried again.
+        settings: the recheck interval, after which a refused registration is sent again.
         guard: logs what a timer raises.
 
     Attributes:
         registrations: what this process has registered, by alias.
-        memory: what the shard last said of its windows, budgets and settings, as JSON.
+        memory: the windows, budgets and settings that the shard last told, as JSON.
     """
 
     def __init__(self, session: Session, settings: MemberSettings, guard: Guard) -> None:
@@ -38,19 +38,18 @@ class Upkeep:
         self._recheck_seconds = settings.recheck_seconds
         self._guard = guard
         self._loop = asyncio.get_running_loop()
-        self._sweep: asyncio.TimerHandle | None = None
+        self._sweeps = Sweeps(session, Sweep(), self._remember, guard)
         self._is_closed = False
 
     def close(self) -> None:
-        """Look at nothing any more."""
+        """Stop the timers."""
         self._is_closed = True
-        if self._sweep is not None:
-            self._sweep.cancel()
+        self._sweeps.close()
 
     # -- registrations
 
     async def register(self, operation: Register, on_sent: Callable[[], None] | None) -> int:
-        """Register, and again under each new membership; return the static cap.
+        """Register now and under each new membership; return the static cap.
 
         Args:
             operation: what is registered.
@@ -68,14 +67,14 @@ class Upkeep:
         return static_cap
 
     def register_anew(self) -> list[tuple[Register, OnOutcome[int]]]:
-        """Return what registers again, under a new membership, all that this process uses."""
+        """Return the registrations of this process, to be sent under a new membership."""
         return [
             (operation, partial(self._registered, operation))
             for operation in self.registrations.values()
         ]
 
     def _registered(self, operation: Register, outcome: Outcome[int]) -> bool:
-        """See whether it was taken: without it every acquire would be denied."""
+        """Register again later where the shard refused: it would deny every acquire."""
         if isinstance(outcome, ForebayError) and not self._is_closed:
             self._loop.call_later(
                 self._recheck_seconds, self._guard.call, self._register_again, operation
@@ -83,37 +82,15 @@ class Upkeep:
         return True
 
     def _register_again(self, operation: Register) -> None:
-        """Try once more what was refused, such as by a server without memory."""
+        """Repeat a registration that was refused, such as by a server without memory."""
         if self.registrations.get(operation.alias) is operation and not self._is_closed:
             self._session.submit(operation, partial(self._registered, operation))
 
     # -- members that died
 
-    def sweep_later(self, membership: Membership, seconds: float | None = None) -> None:
-        """Look whether a member has died: on a quiet shard nobody's call would end one.
+    def sweep_later(self, membership: Membership) -> None:
+        """Sweep once an interval from now on, as long as the membership lasts."""
+        self._sweeps.later(membership)
 
-        Args:
-            membership: this process's.
-            seconds: until the shard has somebody to look at; an interval at most.
-        """
-        if self._sweep is not None:
-            self._sweep.cancel()
-        if not self._is_closed:
-            interval = membership.ttl_seconds / 3
-            pause = interval if seconds is None else max(SHORTEST_WAKE_SECONDS, seconds)
-            self._sweep = self._loop.call_later(
-                min(interval, pause), self._guard.call, self._sweep_now, membership
-            )
-
-    def _sweep_now(self, membership: Membership) -> None:
-        self.sweep_later(membership)
-        self._session.submit(Sweep(), partial(self._swept, membership))
-
-    def _swept(self, membership: Membership, outcome: Outcome[Swept]) -> bool:
-        """Take when to look next; without an answer that is after an interval."""
-        if isinstance(outcome, Swept):
-            self.memory = outcome.memory
-            self.sweep_later(membership, outcome.next_seconds)
-        elif isinstance(outcome, ForebayError):
-            self.sweep_later(membership)
-        return True
+    def _remember(self, swept: Swept) -> None:
+        self.memory = swept.memory

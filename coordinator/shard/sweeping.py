@@ -1,4 +1,4 @@
-"""Looks at a shard where nobody else calls: once an interval, sooner where a member is due."""
+"""The timer of a member's sweeps: one an interval, sooner where a membership is due to expire."""
 
 from __future__ import annotations
 
@@ -16,54 +16,54 @@ from forebay.coordinator.supervision import Guard
 SHORTEST_PAUSE_SECONDS: Final = 0.001
 
 
-class Looked(Protocol):
-    """A shard's answer to a look."""
+class SweepAnswer(Protocol):
+    """A shard's answer to a sweep."""
 
     @property
     def next_seconds(self) -> float | None:
-        """Until the next member is to be looked at; None where none is."""
+        """Seconds until the next membership may expire; None where there is none."""
 
 
-LookedT = TypeVar("LookedT", bound=Looked)
+SweptT = TypeVar("SweptT", bound=SweepAnswer)
 
 
-class Sweeps(Generic[LookedT]):
-    """The timer of one member's looks at a shard.
+class Sweeps(Generic[SweptT]):
+    """Sends a sweep once an interval, so that a shard without calls ends expired members.
 
     Args:
         session: of the shard.
-        look: the operation.
-        on_looked: called with each answer.
+        sweep: the operation.
+        on_swept: called with each answer.
         guard: logs what the timer raises.
     """
 
     def __init__(
         self,
         session: Session,
-        look: Operation[LookedT],
-        on_looked: Callable[[LookedT], None],
+        sweep: Operation[SweptT],
+        on_swept: Callable[[SweptT], None],
         guard: Guard,
     ) -> None:
         self._session = session
-        self._look = look
-        self._on_looked = on_looked
+        self._sweep = sweep
+        self._on_swept = on_swept
         self._guard = guard
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
         self._is_closed = False
 
     def close(self) -> None:
-        """Look at nothing any more."""
+        """Stop the timer."""
         self._is_closed = True
         if self._timer is not None:
             self._timer.cancel()
 
     def later(self, membership: Membership, seconds: float | None = None) -> None:
-        """Look after a pause: an interval at most.
+        """Sweep after a pause: an interval at most.
 
         Args:
             membership: this process's.
-            seconds: until the shard has somebody to look at.
+            seconds: until the next membership may expire; None for an interval.
         """
         if self._timer is not None:
             self._timer.cancel()
@@ -75,15 +75,15 @@ class Sweeps(Generic[LookedT]):
             )
 
     def now(self, membership: Membership) -> None:
-        """Look with the next call."""
+        """Sweep with the next call."""
         self.later(membership)
-        self._session.submit(self._look, partial(self._take, membership))
+        self._session.submit(self._sweep, partial(self._take, membership))
 
-    def _take(self, membership: Membership, outcome: Outcome[LookedT]) -> bool:
-        """Take when to look next; without an answer that is after an interval."""
+    def _take(self, membership: Membership, outcome: Outcome[SweptT]) -> bool:
+        """Set the timer for the next sweep: at the instant told, or after an interval."""
         if isinstance(outcome, ForebayError):
             self.later(membership)
         elif not isinstance(outcome, Ended):
-            self._on_looked(outcome)
+            self._on_swept(outcome)
             self.later(membership, outcome.next_seconds)
         return True

@@ -81,7 +81,7 @@ class Swept:
     """A pool's answer to a sweep.
 
     Attributes:
-        next_seconds: until the next member is to be looked at; None where none is.
+        next_seconds: seconds until the next membership may expire; None where there is none.
         memory: the pool's settings and claims as JSON, for `Recall`.
         lost: jobs whose payload the server lost, each with its function, "" where that is unknown.
     """
@@ -102,7 +102,7 @@ class Sweep(Operation[Swept]):
         return named("sweep")
 
     def decode(self, reply: Reply) -> Swept:
-        """Return when to look next, what to remember, and which jobs are lost."""
+        """Return when to sweep next, the pool's settings and claims, and the lost jobs."""
         _word, next_us, memory, lost = reply.terms
         return Swept(
             next_seconds=None if next_us is None else next_us / 1e6,

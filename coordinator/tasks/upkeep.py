@@ -1,6 +1,6 @@
-"""When a member looks at its pool again: on a notice, at an instant, at each recheck interval.
+"""The timers by which a member looks at its pool: notices, due instants, recheck intervals.
 
-Each interval of its heartbeat it sweeps besides, and remembers the pool (docs/adr/0023).
+Once a heartbeat interval it sweeps, and keeps the pool's settings and claims (docs/adr/0023).
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ SHORTEST_WAKE_SECONDS: Final = 0.001
 
 
 class Upkeep:
-    """The timer of one member's part of a pool, and who is told that something may be new.
+    """Calls a pool's watchers whenever there may be new work, and sweeps the pool.
 
     Args:
         session: of the pool.
-        recheck_seconds: how often it is looked at whatever was told.
+        recheck_seconds: seconds after which the watchers are called without a notice.
         guard: logs what a watcher or the timer raises.
 
     Attributes:
         watchers: called whenever there may be something new: work, room, a row group.
         on_job_lost: called with the id and the function of each job whose payload is gone.
-        memory: what the pool last said of its settings and claims, as JSON.
+        memory: the settings and claims that the pool last told, as JSON.
     """
 
     def __init__(self, session: Session, recheck_seconds: float, guard: Guard) -> None:
@@ -88,7 +88,7 @@ class Upkeep:
         self._sweeps.later(membership)
 
     def sweep(self) -> None:
-        """Remember the pool anew, as this member has changed it."""
+        """Sweep now, as this member has changed the pool's settings or claims."""
         if self._session.membership is not None:
             self._sweeps.now(self._session.membership)
 
