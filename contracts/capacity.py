@@ -1,6 +1,6 @@
-"""The capacity plan of a workflow: each bound with where it comes from (spec 02).
+"""The capacity plan of a workflow: each bound with its source (spec 02).
 
-It explains and never decides. A value that is not known says why; nothing is invented.
+The plan decides nothing. A value that is not known has a reason in its place.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class CapacitySource(StrEnum):
-    """Where a value of the plan comes from."""
+    """Where a value of a capacity plan comes from."""
 
     DEFAULT = "default"
     RUN_CONFIG = "run_config"
@@ -40,18 +40,17 @@ PRECEDENCE: tuple[CapacitySource, ...] = (
     CapacitySource.ENGINE_INTERNAL_CONFIG,
     CapacitySource.DEFAULT,
 )
-"""Of the sources that configure a value, the first that says one counts. What a server says at this
-instant (``runtime_snapshot``) is no configuration; a cap that it says may only lower the static
-one (`lowered`)."""
+"""The sources that configure a value; the first one with a value counts. A server's present state
+(``runtime_snapshot``) is no configuration: its cap can only lower the static cap (`lowered`)."""
 
 
 class CapacityValue(Snapshot, Generic[T]):
-    """A value of the plan.
+    """A value of a capacity plan, with its source.
 
     Attributes:
         value: None where it is not known.
-        source: where it comes from, or where it would.
-        fallback_from: the source that says nothing, or more than may count; None where none is.
+        source: where the value comes from; of a missing value, where it would come from.
+        fallback_from: the source that was passed over, as it has no value or a higher cap.
         missing_reason: why there is no value; None exactly where there is one.
     """
 
@@ -68,19 +67,19 @@ class CapacityValue(Snapshot, Generic[T]):
 
 
 def known(value: T, source: CapacitySource) -> CapacityValue[T]:
-    """Return a value that a source says."""
+    """Return a known value with its source."""
     return CapacityValue(value=value, source=source)
 
 
 def missing(reason: str, source: CapacitySource) -> CapacityValue[T]:
-    """Return a value that is not known."""
+    """Return a missing value with the reason."""
     return CapacityValue(source=source, missing_reason=reason)
 
 
 def first_of(values: Iterable[CapacityValue[T]]) -> CapacityValue[T]:
-    """Return the value that counts: the first known one, by the precedence of their sources.
+    """Return the first known value in the order of `PRECEDENCE`.
 
-    Where a source of a higher precedence says nothing, ``fallback_from`` names the highest one.
+    ``fallback_from`` names the highest source where that one has no value.
     """
     ordered = sorted(values, key=lambda one: PRECEDENCE.index(one.source))
     found = next((one for one in ordered if one.value is not None), None)
@@ -92,7 +91,7 @@ def first_of(values: Iterable[CapacityValue[T]]) -> CapacityValue[T]:
 
 
 def lowered(cap: CapacityValue[int], bound: CapacityValue[int]) -> CapacityValue[int]:
-    """Return a static cap under a bound of admission, which may lower it and never raise it."""
+    """Return the smaller of a static cap and a bound of admission, never more than the cap."""
     if cap.value is None or bound.value is None or bound.value >= cap.value:
         return cap
     return bound.model_copy(update={"fallback_from": cap.source})
@@ -102,10 +101,10 @@ class StaticCap(Snapshot):
     """The static cap of a provider's model.
 
     Attributes:
-        cap: the smallest of the aliases', where nothing lowers it.
-        aliases: under which the workflow uses it.
-        raw_caps: what each alias says.
-        merge_rule: how they become one.
+        cap: the smallest cap of the aliases, or a lower bound of admission.
+        aliases: the names under which the workflow uses the model.
+        raw_caps: the cap of each alias.
+        merge_rule: how several caps become one.
     """
 
     cap: CapacityValue[int]
@@ -115,7 +114,7 @@ class StaticCap(Snapshot):
 
 
 class ConfiguredCapacity(Snapshot):
-    """What is configured.
+    """The configured bounds of a run.
 
     Attributes:
         buffer_size: records in a row group.
@@ -123,7 +122,7 @@ class ConfiguredCapacity(Snapshot):
         max_concurrent_row_groups: row groups open at a time.
         max_admitted_rows: most records on the server.
         submission_capacity: tasks that may run at once in the pool.
-        task_resource_limits: of each scheduler resource that the run asks for.
+        task_resource_limits: limit of each scheduler resource that the run uses.
         request_resources: of each column, the window that its calls need.
         static_caps: by ``provider/model``.
         initial_limits: where each domain's window is born.
@@ -147,7 +146,7 @@ class ConfiguredCapacity(Snapshot):
 
 
 class RuntimeCapacity(Snapshot):
-    """What a server says at this instant, by domain or ``provider/model``."""
+    """The windows and blocks on the server at this instant, by domain or ``provider/model``."""
 
     current_limit: dict[str, CapacityValue[int]]
     effective_max: dict[str, CapacityValue[int]]
@@ -156,7 +155,7 @@ class RuntimeCapacity(Snapshot):
 
 
 class ObservedMaxima(Snapshot):
-    """The most that was seen while a run went, as far as it was looked at."""
+    """The highest values among the snapshots that were taken during a run."""
 
     row_groups_in_flight: CapacityValue[int]
     queued_by_group: CapacityValue[dict[str, int]]
@@ -169,7 +168,7 @@ class ObservedMaxima(Snapshot):
 
 
 class AsyncCapacityPlan(Snapshot):
-    """What bounds a run, what a server says of it now, and what was seen (spec 02)."""
+    """A run's configured bounds, the server's present state, and the observed maxima (spec 02)."""
 
     configured: ConfiguredCapacity
     runtime_snapshot: RuntimeCapacity

@@ -46,7 +46,7 @@ class WorkflowError(ConfigurationError):
         sentences: one for each mistake, in the order of the file; the message has one a line.
 
     Attributes:
-        sentences: as given.
+        sentences: one for each mistake, in the order of the file.
     """
 
     def __init__(self, *sentences: str) -> None:
@@ -130,8 +130,8 @@ class SchemaMismatch(CoordinatorError):  # noqa: N818
 class ShardDamaged(CoordinatorError):  # noqa: N818 - a state of the shard
     """A key of a shard has gone or cannot be read, as after an eviction or a stray command.
 
-    The shard's members rebuild it when they next call; `forebay reset --rebuild` does where none
-    runs.
+    The next call of a member begins a rebuild of the shard; where no member runs,
+    `forebay reset --rebuild` does.
 
     Attributes:
         key: the key on the server.
@@ -152,7 +152,7 @@ class RunLost(CoordinatorError):  # noqa: N818
 class RunStopped(ForebayError):  # noqa: N818 - an outcome of a run
     """A run stopped itself, as too many cells of a column failed (``max_error_rate``).
 
-    What is finished stays, and so does the run: `forebay resume` goes on with it.
+    Finished records and the run itself stay: `forebay resume` goes on with the run.
     """
 
 

@@ -159,7 +159,7 @@ class TaskCompleted:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskFailure:
-    """Why a try of a task of a run failed.
+    """Why one try of a run's task failed.
 
     Attributes:
         reason: a code and a short text, never a value.
@@ -182,8 +182,8 @@ class TaskDeferred:
         counts: what this admission was: a ``try``; ``nothing``, as in an orderly stop; or a
             ``loss``, as where its code was cut off by something in its process that nobody knows.
         cooling: the resource that it waits for: of a run, all tasks that ask for it wait with it.
-        failure: why this try failed: of a run, the task waits for the next salvage round of its row
-            group, and for ``delay_seconds`` from now at least.
+        failure: why this try failed. A task of a run then waits for the next salvage round of its
+            row group, and for ``delay_seconds`` at least.
     """
 
     delay_seconds: float = 0.0

@@ -1,4 +1,4 @@
-"""What a run has used so far: calls, tokens and tries, by column and model (spec 05)."""
+"""Calls, tokens and tries of a run so far, by column and model (spec 05)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from forebay.contracts.workflow import WorkflowSettings
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelUse:
-    """Calls of one provider's model.
+    """Calls, tokens and 429s of one provider's model.
 
     Attributes:
         calls: attempts that were sent.
@@ -35,13 +35,13 @@ class ModelUse:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ColumnUse:
-    """What the cells of one column have used.
+    """Cells, tries, time and calls of one column.
 
     Attributes:
-        made: cells that are there; a task of a row group counts each of its records.
+        made: finished cells; a task of a row group counts each of its records.
         retried: tries after a failure that another try may mend.
-        waited: times that a cell was put back until there is room, which is no try.
-        busy_seconds: how long workers were busy with its tasks, waits for leases included.
+        waited: how often a cell was put back for want of capacity, which is no try.
+        busy_seconds: time that workers spent on its tasks, waits for leases included.
         models: by ``provider/model``.
     """
 

@@ -157,7 +157,7 @@ class WorkflowSettings(WorkflowPart):
         )
 
     def prices_of(self, endpoint: str) -> tuple[float, float] | None:
-        """Return the prices of a million input and output tokens; None where they are not known.
+        """Return a model's prices of a million input and output tokens; None if unknown.
 
         Args:
             endpoint: as ``provider/model``.
@@ -176,7 +176,7 @@ class WorkflowSpec(WorkflowSettings):
 
 
 class TaskType(StrEnum):
-    """What one task of a column makes: spec 05's three kinds of task.
+    """The three kinds of task of a run (spec 05).
 
     ``FROM_SCRATCH`` is a root, which makes its columns for a row group out of the records' places
     alone; ``CELL`` makes one column of one record; ``BATCH`` makes one column of a row group, once
@@ -197,7 +197,7 @@ class PlannedColumn(WorkflowPart):
             root. A record exists once its seed is read, so a column that uses nothing waits for
             the seed's first column.
         depends_on: indices into ``Workflow.columns`` of those that make the inputs, ascending.
-        task_type: what one task of it makes.
+        task_type: whether a task makes a row group from scratch, a cell or a batch.
         condition: the column whose value ``true`` skips a cell of this one; None skips none.
     """
 
@@ -209,7 +209,7 @@ class PlannedColumn(WorkflowPart):
 
     @property
     def is_written(self) -> bool:
-        """Whether its values are part of the output: those of conditions are not."""
+        """Whether the column is part of the output; the columns of conditions are not."""
         return not isinstance(self.spec, ConditionColumn)
 
     @property
@@ -257,14 +257,14 @@ class Workflow(WorkflowSettings):
 
     @property
     def output_names(self) -> tuple[str, ...]:
-        """Names of a written record, in the order of the columns."""
+        """Names of the values of an output record, in the order of the columns."""
         return tuple(
             name for column in self.columns if column.is_written for name in column.outputs
         )
 
     @property
     def retry_budget(self) -> int:
-        """Most tries behind the first of all tasks of the run together."""
+        """Most retries of the run, over all its tasks."""
         if self.max_retries is not None:
             return self.max_retries
         return max(100, self.seed.records * len(self.columns))

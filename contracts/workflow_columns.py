@@ -65,8 +65,8 @@ class SeedColumn(WorkflowPart):
     Attributes:
         names: columns of the file to take, in the order of the output.
         path: CSV, JSON Lines or Parquet; relative to the workflow file, absolute once loaded.
-        key: columns among ``names`` by which people know a record; dropped ones are told with
-            their values. By default the first of ``names``.
+        key: columns among ``names`` that identify a record to people; dropped records are named
+            by their values. By default the first of ``names``.
         delimiter: between the fields of a CSV; None takes the one of ``,``, ``;``, tab and ``|`` at
             which its first line parts into the names.
     """
@@ -91,7 +91,7 @@ class SeedColumn(WorkflowPart):
 
     @property
     def key_names(self) -> tuple[str, ...]:
-        """Columns by which people know a record."""
+        """Names of the seed columns that identify a record to people."""
         return self.key or self.names[:1]
 
     @property
@@ -118,7 +118,7 @@ class CellColumn(WorkflowPart):
         needs: columns it waits for besides those that its templates use.
         skip_when: an expression over other columns, as inside ``{{ }}`` of a template; where it is
             true the cell is null and no task runs for it.
-        propagate_skip: whether a cell is skipped, too, where a column that it needs was.
+        propagate_skip: whether a cell is also skipped where a column that it needs was skipped.
     """
 
     name: Name
@@ -144,12 +144,17 @@ class ExpressionColumn(CellColumn):
         return {"template": self.template}
 
 
+def condition_template(expression: str) -> TemplateText:
+    """Return the template of an expression, whose text is ``true`` or ``false``."""
+    return f"{{% if {expression} %}}true{{% else %}}false{{% endif %}}"
+
+
 class ConditionColumn(WorkflowPart):
-    """A ``skip_when``, evaluated once a record by a local task; no file says it, none is written.
+    """The hidden column of a ``skip_when``, evaluated for each record and never written.
 
     Attributes:
         name: the name of its value.
-        expression: of the columns that say ``skip_when``.
+        expression: the ``skip_when`` of the columns that share it.
     """
 
     generator: Literal["condition"] = "condition"
@@ -163,13 +168,13 @@ class ConditionColumn(WorkflowPart):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Nothing besides what its template uses."""
+        """No columns beside those that the expression uses."""
         return ()
 
     @property
     def templates(self) -> Mapping[str, str]:
         """The expression as a template whose text is ``true`` or ``false``."""
-        return {"skip_when": f"{{% if {self.expression} %}}true{{% else %}}false{{% endif %}}"}
+        return {"skip_when": condition_template(self.expression)}
 
 
 class ChatColumn(CellColumn):

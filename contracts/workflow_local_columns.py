@@ -1,4 +1,4 @@
-"""Columns that need no model of their own: samples, functions of the user's, checks (spec 05)."""
+"""Columns that need no model: samplers, the user's functions, validators (spec 05)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from forebay.contracts.workflow_columns import CellColumn, Name, TemplateText, WorkflowPart
+from forebay.contracts.workflow_columns import CellColumn, Name, WorkflowPart, condition_template
 
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Scalar = str | int | float | bool
@@ -38,14 +38,14 @@ CodeTarget = Annotated[str, AfterValidator(_target)]
 
 
 class SamplerColumn(WorkflowPart):
-    """A root: a value for each record, drawn from its place and a seed, the same in each run.
+    """A column of drawn values; a seed and the record's place decide each, in every run alike.
 
     Attributes:
         name: the one column it makes.
         kind: ``category`` draws one of ``values`` (by ``weights``), ``uniform`` a number and
             ``integer`` a whole one from ``low`` to ``high``, ``normal`` one around ``mean``,
             ``date`` a day from ``start`` to ``end``, ``uuid`` an identifier.
-        seed: of the draws; another one draws others.
+        seed: of the draws.
     """
 
     generator: Literal["sampler"]
@@ -86,7 +86,7 @@ class SamplerColumn(WorkflowPart):
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """Nothing: a root has no inputs."""
+        """No columns: a sampler has no inputs."""
         return ()
 
     @property
@@ -96,7 +96,7 @@ class SamplerColumn(WorkflowPart):
 
 
 class PythonColumn(CellColumn):
-    """A column that a function or a generator class of the user's makes.
+    """A column that the user's function or generator class makes.
 
     Attributes:
         function: ``module:name`` of a function ``(record, models)``, or of a class with
@@ -128,12 +128,12 @@ class PythonColumn(CellColumn):
 
     @property
     def templates(self) -> Mapping[str, str]:
-        """No templates: what it reads is what it ``needs``."""
+        """No templates: the function gets the columns that it ``needs``."""
         return {}
 
 
 class ValidatorColumn(CellColumn):
-    """A column that says whether another one is as it should be.
+    """A column that says whether an expression holds for another column.
 
     Attributes:
         checks: the column that is checked.
@@ -153,8 +153,3 @@ class ValidatorColumn(CellColumn):
     def templates(self) -> Mapping[str, str]:
         """The expression as a template whose text is ``true`` or ``false``."""
         return {"expression": condition_template(self.expression)}
-
-
-def condition_template(expression: str) -> TemplateText:
-    """Return the template of an expression, whose text is ``true`` or ``false``."""
-    return f"{{% if {expression} %}}true{{% else %}}false{{% endif %}}"

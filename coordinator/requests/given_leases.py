@@ -19,9 +19,9 @@ from forebay.coordinator.shard.session import Session
 
 
 class Slots:
-    """Slots of the server whose calls ended while it is away; it counts them until it hears so.
+    """Slots of the server whose calls ended while the server is away.
 
-    So another call may use such a slot, whoever else reaches the server meanwhile.
+    The server counts such a slot until it gets the release, so another call may use it meanwhile.
 
     Args:
         session: of the shard.
@@ -38,7 +38,7 @@ class Slots:
         return bool(self._free[domain])
 
     def add(self, release: Release) -> None:
-        """Keep the release that would give a slot back."""
+        """Keep the release of a slot that the next call may use."""
         self._free[release.lease.item.resource.domain].append(release)
 
     def take(self, domain: RequestDomain) -> Release:
@@ -70,14 +70,14 @@ class GivenLease:
 
 
 class GivenLeases(dict[str, GivenLease]):
-    """Such leases by encoded id.
+    """The leases that a member gave itself, by encoded id.
 
     Args:
         session: of the shard.
         held: the server's leases of this process.
 
     Attributes:
-        slots: the server's slots that they may use.
+        slots: the server's slots that these leases may use.
     """
 
     def __init__(self, session: Session, held: HeldLeases) -> None:
@@ -87,7 +87,7 @@ class GivenLeases(dict[str, GivenLease]):
         self._held = held
 
     def state(self) -> None:
-        """Acquire each on the server, so that it is counted there."""
+        """Acquire each lease on the server, so that the server counts it."""
         for encoded_id, given in self.items():
             if not given.is_stated:
                 given.is_stated = given.is_known = True
@@ -95,18 +95,18 @@ class GivenLeases(dict[str, GivenLease]):
                 self._session.submit(acquire, partial(self.take, encoded_id, given))
 
     def hold(self) -> dict[str, RequestAdmissionLease]:
-        """Return all, for a shard that lost its state and takes as held what is stated to it."""
+        """Return all leases, to be stated to a shard that lost its state."""
         for given in self.values():
             given.is_known = True
         return {encoded_id: given.lease for encoded_id, given in self.items()}
 
     def state_anew(self) -> None:
-        """Note that nothing of what was stated is known in a new membership."""
+        """Note that the server knows none of these leases in a new membership."""
         for given in self.values():
             given.is_stated = False
 
     def on_notice(self, kind: str, encoded_id: str, terms: Sequence[Any]) -> bool:
-        """Take what a notice says of one; return whether there is such a lease."""
+        """Apply a notice to the lease that it names; return whether there is such a lease."""
         membership, given = self._session.membership, self.get(encoded_id)
         if given is None or membership is None:
             return False
@@ -116,7 +116,7 @@ class GivenLeases(dict[str, GivenLease]):
         return self.take(encoded_id, given, answer)
 
     def take(self, encoded_id: str, given: GivenLease, outcome: Outcome[Answer]) -> bool:
-        """Take what the server says; one that it grants is its own from now on.
+        """Apply the server's answer; a lease that the server grants is removed here.
 
         Returns:
             False where the lease has ended, so that what the server gave is taken back.
@@ -133,7 +133,7 @@ class GivenLeases(dict[str, GivenLease]):
         return True
 
     def end(self, encoded_id: str, *, keeps_slot: bool) -> bool:
-        """End a lease; return whether it was one of these.
+        """End a lease; return whether the member gave it itself.
 
         Args:
             encoded_id: its id.

@@ -45,7 +45,7 @@ from forebay.coordinator.shard.session import Session
 from forebay.coordinator.supervision import Guard
 
 LOOK_SECONDS: Final = 0.05
-"""How often the phase is looked at, and what waits here."""
+"""Interval at which the phase and the waiting attempts are checked."""
 log = Logger("forebay.requests")
 
 
@@ -61,14 +61,14 @@ class LocalLeases:
         session: of the shard.
         held: the server's leases of this process.
         settings: TTL and deadline.
-        provider_model: for the log.
+        provider_model: named in the log.
         redirect: ends each acquire that the server was asked for with an error, so that it is
             decided here.
 
     Attributes:
-        leases: those that were given here and are not the server's yet, by encoded id.
+        leases: given here and not yet counted by the server, by encoded id.
         watch: keeps this member's share.
-        phase: of the server's absence.
+        phase: the present phase of the server's absence.
     """
 
     def __init__(
@@ -109,9 +109,9 @@ class LocalLeases:
         if earlier is not None and not earlier.is_held:
             self._begin(self._loop.time() - earlier.ttl_seconds)
         self.leases.state_anew()
-        self.leases.slots.give_back()  # their membership is over, or the shard forgot them
+        self.leases.slots.give_back()  # of an ended membership, or of a shard that lost state
         if self.is_on:
-            self._redirect()  # each would be asked anew, beside the share
+            self._redirect()  # the server would decide about them beside the share
         else:
             self._running.lost.clear()
         return self.watch.on_joined(membership)
@@ -164,7 +164,7 @@ class LocalLeases:
             return await decided
         except asyncio.CancelledError:
             if decided.done() and not decided.cancelled():
-                self._end(encode(item.attempt_id))  # given to a caller that has gone
+                self._end(encode(item.attempt_id))  # its caller was cancelled after the grant
             raise
 
     def on_asked(self, encoded_id: str) -> None:
@@ -182,14 +182,14 @@ class LocalLeases:
         return allowance.lacks(domain, item.cost or 0, running, self._loop.time())
 
     def _give(self, item: RequestAdmissionItem) -> RequestAdmissionLease | None:
-        """Give a lease, or None where the server is back: it is to be asked, within the share."""
+        """Give a lease; None where the server is back and decides, within the share."""
         domain = item.resource.domain
         if isinstance(self.phase, Returning):
             self._running.asking[encode(item.attempt_id)] = domain
             return None
         allowance, membership = allowance_of(self.phase), self.watch.membership
-        assert allowance is not None  # noqa: S101 - for mypy; it lacks nothing
-        assert membership is not None  # noqa: S101 - so it was told a share
+        assert allowance is not None  # noqa: S101 - for mypy: `_lacks` was None
+        assert membership is not None  # noqa: S101 - for mypy: a share is a member's
         slot = self.leases.slots.take(domain) if isinstance(self.phase, Holding) else None
         now_at = (self._session.server_now_us or 0) / 1e6
         lease = allowance.lease(item, membership, now_at)
@@ -200,13 +200,13 @@ class LocalLeases:
     # -- phases
 
     def _look(self) -> None:
-        """Give what can be given in the phase that it is by now."""
+        """Enter the phase that is due, and give the leases that it allows."""
         self._timer = None
         now, membership = self._loop.time(), self._session.membership
         is_member = membership is not None and membership.is_held
         is_back = self._session.away_since is None and is_member
         if isinstance(self.phase, Returning) and not is_back:
-            self._hold(self._session.away_since or now)  # again, before the return was over
+            self._hold(self._session.away_since or now)  # away again before shares were given up
         while (phase := next_phase(self.phase, now, is_back=is_back)) is not self.phase:
             self._enter(phase, now)
         if self.is_on:
@@ -239,7 +239,7 @@ class LocalLeases:
     # -- what the shard tells
 
     def on_notice(self, kind: str, encoded_id: str, terms: Sequence[Any]) -> bool:
-        """Take that this member's share has changed, or that the server counts a lease now."""
+        """Apply a notice: the share has changed, or the server counts a lease now."""
         if kind == "share":
             self.watch.ask()
             return True
@@ -252,7 +252,7 @@ class LocalLeases:
     # -- ends
 
     def keep_slot(self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome) -> bool:
-        """Keep the slot of a lease of the server that ends, for the next call; False where not."""
+        """Keep the slot of an ended lease for the next call; return whether it is kept."""
         is_kept = self._keep_slot(Release(lease, outcome))
         if is_kept:
             self._give_in_turn()
@@ -291,7 +291,7 @@ class LocalLeases:
         return self.leases.end(encoded_id, keeps_slot=isinstance(self.phase, Holding))
 
     def close(self) -> None:
-        """Deny everybody who waits here with ``shutdown``."""
+        """Deny every waiting attempt with ``shutdown``."""
         self.watch.close()
         if self._timer is not None:
             self._timer.cancel()

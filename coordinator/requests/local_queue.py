@@ -16,7 +16,7 @@ _Line = deque[tuple[RequestAdmissionItem, asyncio.Future[T]]]
 
 
 class LocalQueue(Generic[T]):
-    """The attempts of one process that wait, each for a decision; a line for each domain."""
+    """The waiting attempts of one process, in one line for each domain."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -27,7 +27,7 @@ class LocalQueue(Generic[T]):
         return bool(self._lines[domain])
 
     def wait(self, item: RequestAdmissionItem) -> asyncio.Future[T]:
-        """Let an attempt wait behind the others of its domain; return its decision to come."""
+        """Let an attempt wait behind the others of its domain; return its future decision."""
         decided: asyncio.Future[T] = self._loop.create_future()
         self._lines[item.resource.domain].append((item, decided))
         return decided

@@ -8,12 +8,12 @@ from typing import Final, assert_never
 from forebay.coordinator.requests.shares import Allowance
 
 LONGEST_PAUSE_SECONDS: Final = 1.0
-"""Between two tries of any member to reach the server."""
+"""Longest pause between two tries of a member to reach the server."""
 
 
 @dataclass(frozen=True, slots=True)
 class Absence:
-    """A server's absence, as one member knows of it; times of one clock, in seconds.
+    """A server's absence as one member noticed it; times of the loop's clock, in seconds.
 
     Attributes:
         since: when the member noticed it.
@@ -27,11 +27,11 @@ class Absence:
 
     @property
     def opens_at(self) -> float:
-        """When shares are used: no lease of the server is held by any member any more."""
+        """When shares begin to be used: every lease of the server has expired by then."""
         return self.since + self.ttl_seconds
 
     def stay_seconds(self, back_at: float) -> float:
-        """Return how long shares are kept to after the server's return.
+        """Return for how many seconds after the server's return calls stay within shares.
 
         Others may not be back yet and use theirs: a try to reach the server may have begun while
         it was silent and last for a deadline, then comes a pause, then a try that works within a
@@ -46,7 +46,7 @@ class Absence:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """The server answers, and decides."""
+    """The server answers, and decides about every attempt."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,7 +92,7 @@ Phase = Serving | Holding | Sharing | Returning
 
 
 def allowance_of(phase: Phase) -> Allowance | None:
-    """Return the share that bounds calls in a phase; None where none was told, or none does."""
+    """Return the share that bounds calls in a phase; None where there is none."""
     match phase:
         case Serving():
             return None
@@ -105,10 +105,10 @@ def allowance_of(phase: Phase) -> Allowance | None:
 
 
 def next_phase(phase: Phase, now: float, *, is_back: bool) -> Phase:
-    """Return the phase that follows by now; the same object where none does.
+    """Return the phase that is due; the same object where the phase lasts.
 
     Args:
-        phase: the phase until now; of `Returning`, a new absence is for the caller to see.
+        phase: the phase until now; the caller notices a new absence in `Returning`.
         now: the time.
         is_back: whether the server answers this member, and its membership lasts.
     """

@@ -34,7 +34,7 @@ Waiters = OrderedDict[str, Attempt]
 
 
 class Rechecks:
-    """Asks what became of the attempts of one member that wait on a request shard (rechecks).
+    """Asks a request shard at intervals about the attempts of one member that wait there.
 
     The shard grants in order of arrival within a line, which is a group in a domain. So once each
     recheck interval it is enough to ask for the first attempt of each line, and for others in turn

@@ -52,7 +52,7 @@ class Recall(Statement[None]):
 
 @dataclass(frozen=True, slots=True)
 class Hold(Statement[bool]):
-    """States a lease that this member holds; its value is whether it still does."""
+    """States a lease that this member holds; answered with whether it still holds it."""
 
     lease: RequestAdmissionLease
 
@@ -107,7 +107,7 @@ class KeepWaiting(Statement[Answer]):
 
 @dataclass(frozen=True, slots=True)
 class Inventory(Statement[Listed]):
-    """Asks what the shard knows that this member holds or waits for; ends its statement."""
+    """Asks for the leases and waiters that the shard knows of this member; ends its statement."""
 
     after: str = ""
 
@@ -122,7 +122,9 @@ class Inventory(Statement[Listed]):
 
 
 class Restating:
-    """States what one process holds of a shard, and takes or gives back what else it had there.
+    """States the leases and waiters of one process to a shard that lost state.
+
+    Grants that the shard knows and the process does not are taken or given back.
 
     Args:
         session: of the shard.
@@ -147,7 +149,7 @@ class Restating:
     def state_all(
         self, held: Mapping[str, RequestAdmissionLease], upkeep: Upkeep, on_stale: OnStale
     ) -> list[Submitted]:
-        """Return what states all: windows, registrations, leases, waiters.
+        """Return the operations that state windows, registrations, leases and waiters.
 
         Args:
             held: the leases of this process, by encoded id.
@@ -156,13 +158,13 @@ class Restating:
         """
         now = self._loop.time()
         leases = dict(held)
-        for release in self._session.unanswered(Release):  # it follows, and is to find its lease
+        for release in self._session.unanswered(Release):  # sent after the statement
             if self._is_own(release.lease):
                 leases[encode(release.lease.lease_id)] = release.lease
         waiting = []
         for attempt in self._attempts.values():
             if isinstance(attempt.end, RequestAdmissionLease):
-                leases.setdefault(attempt.encoded_id, attempt.end)  # its caller takes it soon
+                leases.setdefault(attempt.encoded_id, attempt.end)  # not yet returned
             elif attempt.is_waiting and attempt.end is None:
                 waiting.append(attempt)
         return [
@@ -178,7 +180,7 @@ class Restating:
         return membership is not None and membership.member_id == lease.member_id
 
     def recall(self, upkeep: Upkeep) -> list[Submitted]:
-        """Return what states windows, budgets and settings, where this process remembers them."""
+        """Return the operation that states windows, budgets and settings, if any are remembered."""
         memory = upkeep.memory
         return [] if memory is None else [(Recall(memory), ignore_outcome)]
 
@@ -191,7 +193,7 @@ class Restating:
         return True
 
     def _take_listed(self, stated: Collection[str], outcome: Outcome[Listed]) -> bool:
-        """Ask for a grant whose notice was lost; give back what nobody wants any more."""
+        """Recheck attempts whose grant was not noticed; give back leases without a caller."""
         if not isinstance(outcome, Listed):
             return True
         for encoded_id in outcome.ids:

@@ -182,7 +182,7 @@ class RequestShard:
                 attempt.tell(shut_down(attempt.item))
 
     def _redirect(self) -> None:
-        """Fail the acquires under way, so that what goes on while the server is away decides."""
+        """Fail the acquires under way, so that the local leases decide about them."""
         for attempt in list(self._attempts.values()):
             attempt.tell(CoordinatorUnavailable(REDIRECTED))
 
@@ -252,9 +252,9 @@ class RequestShard:
             self._rechecks.wake_in(seconds)
 
     def on_joined(self, membership: Membership) -> Sequence[Submitted]:
-        """Register again, and ask again for what this member waited for.
+        """Return the registrations, and ask again for every waiting attempt.
 
-        What an earlier membership remembers of a shard that lost state since is stated, too.
+        Windows and settings that an earlier membership remembers are stated, too.
         """
         self._upkeep.sweep_later(membership)
         for attempt in list(self._attempts.values()):
@@ -264,7 +264,7 @@ class RequestShard:
         return [*self._restating.recall(self._upkeep), *self._upkeep.register_anew(), *more]
 
     def on_forgotten(self, membership: Membership) -> Sequence[Submitted]:
-        """State what this process holds, waits for, registered and remembers."""
+        """Return the statement of leases, waiters, registrations and settings."""
         more = () if self.outages is None else self.outages.on_joined(membership)
         given = {} if self.outages is None else self.outages.hold_given()
         held = {**self.held, **given}

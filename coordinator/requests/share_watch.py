@@ -1,4 +1,4 @@
-"""Keeps what a shard says of this member's share, asked at intervals (docs/adr/0024)."""
+"""Asks a shard at intervals for this member's share, and keeps the answer (docs/adr/0024)."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ShareWatch:
         self._timer: asyncio.TimerHandle | None = None
 
     def on_joined(self, membership: Membership) -> Sequence[Submitted]:
-        """Return what asks first in a new membership; shares of earlier ones are none any more."""
+        """Return the first question of a new membership; forget the share of an earlier one."""
         self.membership = membership
         self.told = None
         return [(AskShare(0), partial(self._take, SHORTEST_PAUSE_SECONDS))]
@@ -49,7 +49,7 @@ class ShareWatch:
         self._session.submit(self._question, partial(self._take, pause))
 
     def _question(self) -> AskShare:
-        """Return the question, made when it leaves: it tells which reply this member has."""
+        """Return the question; made when its call is sent, as it names the last reply received."""
         return AskShare(self.told[0].ticket if self.told is not None else 0)
 
     def close(self) -> None:
@@ -59,7 +59,7 @@ class ShareWatch:
             self._timer.cancel()
 
     def _take(self, pause: float, outcome: Outcome[Share]) -> bool:
-        """Keep a share, and ask again: at once where others wait to know that it arrived.
+        """Keep a share and ask again, at once where others wait for this member's confirmation.
 
         It is 0, and asked for soon again, while others may not count this member yet.
         """

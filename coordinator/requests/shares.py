@@ -1,4 +1,4 @@
-"""A member's share of a provider/model, with which it goes on while the server is away (spec 06).
+"""A member's share of a provider/model, used while the server is away (spec 06).
 
 Arithmetic and counting alone: which attempts are granted, and when, is for the shard's outage to
 say. docs/adr/0024 proves that the shares of all members add up to one window at most.
@@ -43,7 +43,7 @@ def share_of(limit: int, members: int, rank: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainShare:
-    """What a shard tells a member of one domain's window.
+    """One domain's window, as a shard tells it to a member.
 
     Attributes:
         limit: its window.
@@ -125,7 +125,7 @@ class _Bucket:
 
 
 class Allowance:
-    """What a member may still do of its share, and what it does.
+    """A member's share with the budgets and cooldowns that bound its calls.
 
     Args:
         share: what it was told last.

@@ -46,7 +46,7 @@ class Pending:
 
     @property
     def is_to_go(self) -> bool:
-        """Whether it is sent: a release goes on though its caller got an error."""
+        """Whether the operation is sent: a release is, even after its caller got an error."""
         return self.is_release or not self.is_given_up
 
 
@@ -84,7 +84,7 @@ class Backlog:
             self._first.append(pending)
 
     def put_first(self, operations: Sequence[Pending]) -> None:
-        """Let operations be the first that are sent, in their order."""
+        """Put operations before all others, in their order."""
         self.count += len(operations)
         self._first.extendleft(reversed(operations))
 
@@ -107,7 +107,7 @@ class Backlog:
         return first
 
     def keep(self, is_kept: Callable[[Pending], bool]) -> None:
-        """Forget all operations but those of which this is true."""
+        """Drop the operations for which a predicate is false."""
         self._first = deque(filter(is_kept, self._first))
         self._rechecks = deque(filter(is_kept, self._rechecks))
         kept = [(group, deque(filter(is_kept, line))) for group, line in self._groups.items()]
@@ -131,14 +131,14 @@ class SendQueue:
         return chain(self.backlog, self.submitted)
 
     def put_first(self, operations: list[Pending]) -> None:
-        """Let operations be the first that are sent, in their order."""
+        """Put operations before all others, in their order."""
         if self.backlog.count:
             self.backlog.put_first(operations)
         else:
             self.submitted = operations + self.submitted
 
     def withdraw(self, kind: type[Any]) -> list[Pending]:
-        """Take out and return the operations of a class that were never sent."""
+        """Remove and return the operations of a class that were never sent."""
         withdrawn = dict.fromkeys(
             pending
             for pending in self
@@ -148,6 +148,6 @@ class SendQueue:
         return list(withdrawn)
 
     def keep(self, is_kept: Callable[[Pending], bool]) -> None:
-        """Forget all operations but those of which this is true."""
+        """Drop the operations for which a predicate is false."""
         self.submitted = list(filter(is_kept, self.submitted))
         self.backlog.keep(is_kept)

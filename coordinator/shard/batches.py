@@ -86,7 +86,7 @@ class Batches:
 
     @property
     def is_freeing(self) -> bool:
-        """Whether the call under way only gives back, and so runs in a server without memory."""
+        """Whether the call under way holds releases alone, which run on a server without memory."""
         return not any(pending.needs_memory for pending in self.under_way)
 
     def add(self, operation: Source[T], on_outcome: OnOutcome[T]) -> None:
@@ -119,13 +119,13 @@ class Batches:
         self.waiting.put_first(ahead)
 
     def withdraw(self, kind: type[T], error: ForebayError) -> list[T]:
-        """Take out and return the operations of a class that no call took; callers get an error."""
+        """Remove and return the unsent operations of a class; their callers get an error."""
         withdrawn = self.waiting.withdraw(kind)
         self._tell(withdrawn, error)
         return [pending.operation for pending in withdrawn if isinstance(pending.operation, kind)]
 
     def put_ahead(self, first: Sequence[Submitted], remembered: int) -> None:
-        """Let operations come first in a membership that goes on: what states it to its shard.
+        """Send a member's statement to its shard before all waiting operations.
 
         The call under way follows them under a new number where the shard refused it, or does not
         remember it: a release that came before its lease is stated would find none.
@@ -144,11 +144,11 @@ class Batches:
         return [one.operation for one in self._all() if isinstance(one.operation, kind)]
 
     def refuse(self, operations: list[Pending]) -> None:
-        """Leave a call under way that the shard refused, until it is known why."""
+        """Keep a call that the shard refused under way until the next join has told why."""
         self.under_way, self.is_refused = operations, True
 
     def end_refused(self) -> list[Pending]:
-        """Return the operations of a refused call, none of another, and end it."""
+        """End a call that the shard refused; return its operations, none for any other call."""
         if not self.is_refused:
             return []
         self.is_refused = False

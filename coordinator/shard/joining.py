@@ -45,8 +45,8 @@ class Memberships:
         guard: logs what a timer or the listener raises.
         listener: called at each membership's beginning and end.
         on_begun: called with the operations that come first in a membership.
-        on_forgotten: called with those that state what a member of a shard that lost state holds,
-            and with the number of its last batch that the shard remembers.
+        on_forgotten: called with the operations that state what this member holds to a shard that
+            lost state, and with the number of its last batch that the shard remembers.
         end_earlier: called after a join, to have the shard end the earlier membership.
         on_unknown: called when a heartbeat finds no such member, or the shard has begun anew.
         on_expired: called when a membership has ended, on this loop.
@@ -84,7 +84,7 @@ class Memberships:
         self._watching: asyncio.TimerHandle | None = None
 
     async def make_member(self) -> None:
-        """Join, where this process is no member, or let the shard confirm that it is one.
+        """Join, or let the shard confirm the present membership.
 
         Every new connection begins with it: the server may have lost state meanwhile, and a call on
         a shard that is not rebuilt yet might grant what another member holds (docs/adr/0023).
@@ -126,7 +126,7 @@ class Memberships:
             await server.subscriber.subscribe(channel, self._on_message, self._listener.on_resumed)
             await server.warn_of_risks()
             standing = await ask_standing(server, keys, member_id, None)
-            await self._end_earlier()  # a shard that lost state recovers by now: it grants nothing
+            await self._end_earlier()  # after the join: a shard that lost state grants nothing
             await server.list_shard(keys)
         except BaseException:
             server.subscriber.unsubscribe(channel)
@@ -142,9 +142,9 @@ class Memberships:
         )
 
     def _take_standing(self, membership: Membership, standing: Standing) -> None:
-        """Go on as the member that this process is, or end its membership."""
+        """Keep or end the membership, as the shard's answer says."""
         if isinstance(self.state, Leaving):
-            membership.generation = standing.generation  # what it holds ends with it
+            membership.generation = standing.generation  # its leases end with the leave
             return
         self.state = Member(membership)
         if standing.word == "expired":

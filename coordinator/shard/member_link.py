@@ -1,4 +1,4 @@
-"""A member's connection to a shard: opened anew, and joined over, until both work (spec 06)."""
+"""A member's connection to a shard, repaired until it is open and joined (spec 06)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from forebay.coordinator.shard.state import Closed, Leaving, Member
 from forebay.coordinator.supervision import Guard
 
 LAST_CALL: Final = 2**50
-"""A number above that of every call of a membership: the number of a leave that follows its end."""
+"""Batch number of a leave that is sent after a membership ended: above all of its calls."""
 
 
 class MemberLink:
@@ -140,7 +140,7 @@ class MemberLink:
             self.link.drop("another server is the primary now")
 
     def note_generation(self) -> None:
-        """Join again, and state what is held, where the shard began anew without this member."""
+        """Join again and state the leases where the shard has another generation."""
         state, generation = self.memberships.state, self._batches.generation
         if isinstance(state, Member) and generation != state.membership.generation:
             self.link.drop("the shard has another generation")
@@ -182,11 +182,11 @@ class MemberLink:
             self.link.state.back()
 
     async def _end_earlier(self) -> None:
-        """Have the shard end a membership that ended here alone, before calls of the next are sent.
+        """Send the leave of a membership that ended on this side only.
 
-        Else its leases and waiters would count until its TTL is over, and an attempt could not be
-        asked for again under its id. A shard that lost state begins anew at the join before, so
-        that what is freed here is granted to nobody whose call others still make.
+        Without it the leases and waiters of that membership would count until its TTL is over, and
+        no attempt could be repeated under its id. The join comes before: a shard that lost state
+        is being rebuilt by then, and grants no freed slot while its former call may still run.
         """
         number = LAST_CALL
         while (earlier := self.memberships.earlier) is not None:
@@ -209,7 +209,7 @@ class MemberLink:
                 self.memberships.earlier = None
 
     def _on_unknown(self, membership: Membership) -> None:
-        """Let the shard confirm a membership; a call that is under way finds the same out."""
+        """Let the shard confirm a membership, unless the answer of a call under way will tell."""
         if not self._batches.under_way:
             self.memberships.doubt(membership)
             self.link.repair()
@@ -221,11 +221,11 @@ class MemberLink:
             self.link.fail(error)
 
     def _on_refused(self, error: ForebayError) -> None:
-        """Tell callers what the server refuses them; it would refuse that again."""
+        """Fail all callers with a refusal of the server that a retry would not change."""
         self._batches.give_up(error)
         if not isinstance(self.memberships.state, Member | Leaving):
-            self._batches.clear()  # without a membership nothing is left to free
+            self._batches.clear()  # without a membership there is nothing to release
         if self._batches.has_waiting or self._batches.under_way:
-            self.link.failures += 1  # what frees is tried again, after a pause
+            self.link.failures += 1  # releases are sent again after a pause
         else:
             self.link.state.back()  # it answers, after all

@@ -151,7 +151,7 @@ class EndOfLease(Operation[ReleaseResult]):
 
 
 class Statement(Operation[T_co]):
-    """An operation that states what a member holds; nobody may give it up (spec 06)."""
+    """An operation of a member's statement in a rebuild; it is never given up (spec 06)."""
 
     __slots__ = ()
 
@@ -161,7 +161,7 @@ class Statement(Operation[T_co]):
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """Ids that a shard knows of a member, and where the rest begins; "" where there is none."""
+    """Ids that a shard knows of a member; ``rest`` is where the next part begins, "" at the end."""
 
     ids: Sequence[str]
     rest: str

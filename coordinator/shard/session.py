@@ -147,7 +147,7 @@ class Session:
         return future
 
     def withdraw(self, kind: type[T]) -> list[T]:
-        """Take back and return the operations of a kind that were never sent.
+        """Remove and return the operations of a kind that were never sent.
 
         Their callers are told `CoordinatorUnavailable`.
         """

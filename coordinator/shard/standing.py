@@ -1,4 +1,4 @@
-"""A shard's answer to a join: what a member is to it (spec 06, *Members*)."""
+"""Asking a shard for a membership, or for the state of one (spec 06, *Members*)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from forebay.coordinator.server.membership import Membership, boot_seconds, memb
 
 JOIN: Final = script("member/join")
 MEMBER_SCRIPTS: Final = (JOIN, script("member/heartbeat"))
-"""What a server must have as functions before anybody can be a member there for long."""
+"""The scripts that every member needs, loaded as functions of the server."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -25,8 +25,8 @@ class Standing:
     Attributes:
         asked_at: when it was asked, in ``boot_seconds``.
         generation: the shard's.
-        word: ``joined``; of a membership that is confirmed ``member``, ``forgotten`` or
-            ``expired``.
+        word: ``joined`` for a new member; else ``member``, ``forgotten`` by a shard that lost
+            state, or ``expired``.
         reason: why the shard was last rebuilt.
         run_id: of the server.
         batch_number: of this member's last batch that the shard remembers; 0 for none.
@@ -43,13 +43,13 @@ class Standing:
 async def ask_standing(
     server: Coordinator, keys: ShardKeys, member_id: str, membership: Membership | None
 ) -> Standing:
-    """Ask a shard to make a member, or what became of one.
+    """Ask a shard to make a member, or whether a membership still exists.
 
     Args:
         server: the process's connection.
         keys: the shard.
         member_id: of the member.
-        membership: what the member remembers; None makes a new member.
+        membership: the membership to be confirmed; None makes a new member.
 
     Raises:
         RedisError, OSError: the server could not be reached.

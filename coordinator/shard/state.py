@@ -36,7 +36,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Doubted:
-    """A member that asks the shard whether it still is one; nothing is sent meanwhile."""
+    """A membership that the shard is asked to confirm; no call is sent meanwhile."""
 
     membership: Membership
 
