@@ -75,11 +75,12 @@ class Swept:
 
     Attributes:
         next_seconds: seconds until the next membership may expire; None where there is none.
-        memory: the shard's windows, budgets and settings as JSON, for `Recall`.
+        memory: the shard's windows, budgets and settings as JSON, for `Recall`; None while the
+            shard recovers, as what the member remembers is better.
     """
 
     next_seconds: float | None
-    memory: str
+    memory: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +97,7 @@ class Sweep(Operation[Swept]):
         """Return when to sweep next, and the shard's windows, budgets and settings."""
         _word, next_us, memory = reply.terms
         next_seconds = None if next_us is None else next_us / 1e6
-        return Swept(next_seconds=next_seconds, memory=json.dumps(memory))
+        return Swept(next_seconds=next_seconds, memory=memory and json.dumps(memory))
 
 
 @dataclass(frozen=True, slots=True)

@@ -93,4 +93,4 @@ class Upkeep:
         self._sweeps.later(membership)
 
     def _remember(self, swept: Swept) -> None:
-        self.memory = swept.memory
+        self.memory = swept.memory or self.memory

@@ -82,12 +82,13 @@ class Swept:
 
     Attributes:
         next_seconds: seconds until the next membership may expire; None where there is none.
-        memory: the pool's settings and claims as JSON, for `Recall`.
+        memory: the pool's settings and claims as JSON, for `Recall`; None while the pool recovers,
+            as what the member remembers is better.
         lost: jobs whose payload the server lost, each with its function, "" where that is unknown.
     """
 
     next_seconds: float | None
-    memory: str
+    memory: str | None
     lost: Mapping[str, str]
 
 
@@ -106,7 +107,7 @@ class Sweep(Operation[Swept]):
         _word, next_us, memory, lost = reply.terms
         return Swept(
             next_seconds=None if next_us is None else next_us / 1e6,
-            memory=json.dumps(memory),
+            memory=memory and json.dumps(memory),
             lost={unquote(task_id): unquote(function) for task_id, function in lost},
         )
 

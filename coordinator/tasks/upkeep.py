@@ -93,7 +93,7 @@ class Upkeep:
             self._sweeps.now(self._session.membership)
 
     def _remember(self, swept: Swept) -> None:
-        self.memory = swept.memory
+        self.memory = swept.memory or self.memory
         for task_id, function in swept.lost.items():
             if self.on_job_lost is not None:
                 self._guard.call(self.on_job_lost, task_id, function)

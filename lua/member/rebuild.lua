@@ -22,8 +22,6 @@
 -- Invariant
 --   a shard that nobody has used stays without a key
 -- @bind
--- @include lib/drop_unreadable
--- @include lib/shard/head
 -- @include lib/shard/recovery
 
 if redis.call('EXISTS', unpack(KEYS)) == 0 then
@@ -36,15 +34,7 @@ local stored = redis.call('HMGET', K.meta, 'schema', 'generation', 'run_id', 're
 if stored[1] and stored[1] ~= schema then
   return redis.error_reply('SCHEMA ' .. stored[1])
 end
-drop_unreadable(RECOVERY.written())
-local interval_us, intervals = 0, redis.call('HVALS', K.intervals)
-for i = 1, #intervals do
-  interval_us = math.max(interval_us, tonumber(intervals[i]) or 0)
-end
-local ttl_us = 3 * (interval_us > 0 and interval_us or RECOVERY.usual_interval_us)
-local head = HEAD.now(stored[4], ttl_us)
-now_us = head.now_us
-RECOVERY.begin(head, 'asked for', stored, { ttl_us = ttl_us, generation = generation, schema = schema,
+local head = RECOVERY.begin_for_operator('asked for', stored, { generation = generation, schema = schema,
   remembered_id = server_run_id() })
 EVENTS.write(head)
 HEAD.write(head)

@@ -16,7 +16,8 @@
 --   a key cannot be read, and members rebuild the shard; BADCALL an operation that is not one, or not a domain or
 --   cap: nothing happened, no key was made
 -- Cost
---   O(log n) per operation; besides, in one call, at most 64 grants, 64 denials, 64 members looked at,
+--   O(log n) per operation, an INFO, and on a server that started anew the begin of a rebuild, as member/join;
+--   besides, in one call, at most 64 grants, 64 denials, 64 members looked at,
 --   200 ended (leases, waiters and aliases of members that are gone, those members, overdue holds) and
 --   200 waiters set aside or put back; one PTTL, and a PEXPIRE per key that the call may have made
 -- Invariant
@@ -24,6 +25,7 @@
 --   so it needs no number
 -- @bind
 -- @include lib/shard/look
+-- @include lib/shard/recovery
 -- @include lib/requests/settle
 -- @include lib/requests/rebuild
 -- @include lib/requests/save
@@ -65,6 +67,7 @@ local function override_cap(cap)
     emit('request_override_cap_changed', 'from', int(before), 'to', int(after))
   end
   STATE.change_setting('override_cap', after > 0 and cap or '')
+  redis.call('HSET', K.meta, 'cap_set_in', meta.generation) -- no memory of before a loss undoes it
   CAPS.recompute()
   return meta.static_cap
 end
@@ -89,16 +92,28 @@ local OPERATIONS = {
   settle = { function() return 0 end, is_empty },
 }
 
+-- A server that started anew may have lost what members hold, and their heartbeats were due while it was away: where
+-- none has joined again yet, this call begins the rebuild in the place of its join.
+local function note_restart()
+  local stored = redis.call('HMGET', K.meta, 'schema', 'generation', 'run_id', 'record')
+  local run_id = server_run_id()
+  if stored[3] ~= run_id then
+    local head = RECOVERY.begin_for_operator('restarted', stored, { schema = schema, remembered_id = stored[3],
+      generation = string.sub(run_id, 1, 12) })
+    HEAD.write(head)
+  end
+end
+
 local function operate(call)
   LOOK.check_head()
-  STATE.load()
-  if not meta.generation then
+  local found, generation = unpack(redis.call('HMGET', K.meta, 'schema', 'generation'))
+  if not generation then
     return redis.error_reply('NOSHARD ' .. K.meta)
-  end
-  local found = redis.call('HGET', K.meta, 'schema')
-  if found ~= schema then
+  elseif found ~= schema then
     return redis.error_reply('SCHEMA ' .. tostring(found))
   end
+  note_restart()
+  STATE.load()
   if meta.recovering_us > 0 then
     REBUILD.continue()
   end

@@ -5,8 +5,11 @@
 local MEMORY = {}
 
 -- What members remember of a shard: its records as texts, and the number of its last event, by which the latest
--- memory is known.
+-- memory is known; null while the shard recovers, as the latest may not be stated yet.
 function MEMORY.text()
+  if meta.recovering_us > 0 then
+    return 'null'
+  end
   local memory = { sequence = int(meta.sequence), settings = RECORDS.pack_named(STATE.settings().values),
     windows = {}, budgets = {} }
   for i = 1, #DOMAINS do
@@ -21,18 +24,22 @@ end
 
 -- The settings are those of the latest memory, where the shard lost what came after its own.
 function MEMORY.recall_settings(memory)
-  local known = redis.call('HMGET', K.meta, 'restored', 'recalled')
+  local known = redis.call('HMGET', K.meta, 'restored', 'recalled', 'cap_set_in')
   local sequence = tonumber(memory.sequence)
   if sequence <= math.max(tonumber(known[1]) or 0, tonumber(known[2]) or 0) then
     return
   end
   redis.call('HSET', K.meta, 'recalled', memory.sequence)
+  local cap_now = STATE.settings().values.override_cap
   local values = RECORDS.parse_named(memory.settings).values
   for name in pairs(STATE.settings().values) do
     STATE.change_setting(name, values[name] or '')
   end
   for name, value in pairs(values) do
     STATE.change_setting(name, value)
+  end
+  if known[3] == meta.generation then
+    STATE.change_setting('override_cap', cap_now or '') -- an operator set it since the loss
   end
   meta.sequence = math.max(meta.sequence, sequence)
 end

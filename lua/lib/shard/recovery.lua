@@ -1,9 +1,11 @@
 -- How a shard that lost state begins anew: it takes a new generation and grants nothing until every member that
 -- it knows has stated what it holds, or an interval is over (spec 06, Generations; docs/adr/0023).
+-- @include lib/drop_unreadable
 -- @include lib/listening
 -- @include lib/server_run_id
 -- @include lib/write_many
 -- @include lib/shard/events
+-- @include lib/shard/head
 local RECOVERY = { longest_pause_us = 1000000, -- of a member that connects again
   usual_interval_us = 5000000, -- of a shard whose members are not known
   mark = '', nobody_known = '?' } -- entries of `awaited` that are no members
@@ -86,6 +88,20 @@ function RECOVERY.begin(head, reason, stored, run)
     emit('shard_damaged', 'reason', reason)
   end
   emit('generation_changed', 'from', stored[2] or '', 'to', run.generation, 'reason', reason)
+end
+
+-- Begin at an operator's call, who is no member; returns the shard's head, which is to be written with its events.
+function RECOVERY.begin_for_operator(reason, stored, run)
+  drop_unreadable(RECOVERY.written())
+  local interval_us, intervals = 0, redis.call('HVALS', K.intervals)
+  for i = 1, #intervals do
+    interval_us = math.max(interval_us, tonumber(intervals[i]) or 0)
+  end
+  run.ttl_us = 3 * (interval_us > 0 and interval_us or RECOVERY.usual_interval_us)
+  local head = HEAD.now(stored[4], run.ttl_us)
+  now_us = head.now_us
+  RECOVERY.begin(head, reason, stored, run)
+  return head
 end
 
 -- The number of the last event where the record of it is gone, so that events stay in order.

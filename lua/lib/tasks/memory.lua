@@ -3,8 +3,8 @@
 -- @include lib/tasks/settings
 -- @include lib/tasks/limits
 -- @include lib/runs/attending
-local MEMORY = { most_claims = 1000, parts = { 'settings', 'config', 'claims' },
-  settings = { 'reserve_after_us', 'max_losses', 'state', 'policy', 'events' } }
+local MEMORY = { most_claims = 1000, parts = { 'settings', 'state', 'config', 'claims' },
+  settings = { 'reserve_after_us', 'max_losses', 'policy', 'events' } }
 
 -- The claims of a pool as [holder, resource, limit]; those of runs are made again of their plans.
 function MEMORY.claims()
@@ -18,38 +18,55 @@ function MEMORY.claims()
   return claims
 end
 
--- What members remember, with the number of the last event, by which the latest memory is known.
+-- What members remember, with the number of the last event, by which the latest memory is known; null while the pool
+-- recovers, as the latest may not be stated yet.
 function MEMORY.text()
+  if meta.recovering_us > 0 then
+    return 'null'
+  end
   local settings = {}
   for i = 1, #MEMORY.settings do
     settings[MEMORY.settings[i]] = tostring(meta[MEMORY.settings[i]])
   end
-  return cjson.encode({ sequence = int(meta.sequence), settings = settings, config = read_hash(K.config),
-    claims = MEMORY.claims() })
+  return cjson.encode({ sequence = int(meta.sequence), settings = settings, state = meta.state,
+    config = read_hash(K.config), claims = MEMORY.claims() })
 end
 
 -- Note what the pool itself has lost of this, which any memory is better than.
 function MEMORY.note_lost(are_settings_lost, are_claims_lost)
-  local is_lost = { settings = are_settings_lost, claims = are_claims_lost,
+  local is_lost = { settings = are_settings_lost, state = are_settings_lost, claims = are_claims_lost,
     config = redis.call('EXISTS', K.config) == 0 }
   for i = 1, #MEMORY.parts do
     local name = MEMORY.parts[i]
-    redis.call('HDEL', K.meta, 'lost_' .. name, 'recalled_' .. name)
     if is_lost[name] then
-      redis.call('HSET', K.meta, 'lost_' .. name, 1)
+      redis.call('HSET', K.meta, 'lost_' .. name, meta.generation)
     end
   end
 end
 
 -- Whether a memory is later than what the pool has of a part, and than every memory before; notes that it was taken.
+-- What is noted counts in one generation: the next rebuild begins anew.
 function MEMORY.is_latest(name, sequence)
-  local known = redis.call('HMGET', K.meta, 'lost_' .. name, 'restored', 'recalled_' .. name)
-  local before = math.max(known[1] and -1 or tonumber(known[2]) or 0, tonumber(known[3]) or -1)
-  if sequence > before then
-    redis.call('HSET', K.meta, 'recalled_' .. name, int(sequence))
+  local known = redis.call('HMGET', K.meta, 'lost_' .. name, 'restored', 'recalled_' .. name, 'decided_' .. name)
+  if known[4] == meta.generation then
+    return false
+  end
+  local recalled_in, recalled = string.match(known[3] or '', '^(.*) (%d+)$')
+  local has = known[1] == meta.generation and -1 or tonumber(known[2]) or 0
+  if sequence > math.max(has, recalled_in == meta.generation and tonumber(recalled) or -1) then
+    redis.call('HSET', K.meta, 'recalled_' .. name, meta.generation .. ' ' .. int(sequence))
     return true
   end
   return false
+end
+
+-- Note that a part was set anew: no memory of before a loss undoes it.
+function MEMORY.note_decided(name)
+  redis.call('HSET', K.meta, 'decided_' .. name, meta.generation)
+end
+
+function MEMORY.recall_state(state)
+  meta.state = state
 end
 
 function MEMORY.recall_settings(settings)

@@ -1,6 +1,6 @@
 -- The operations of a task pool: submitting and admitting tasks, its settings, and what members say of themselves.
 -- @include lib/tasks/settle
--- @include lib/tasks/settings
+-- @include lib/tasks/memory
 -- @include lib/tasks/ends
 
 -- Whether arq's mark of an id is one that the end of a cron job has left, of an earlier instant than this one.
@@ -131,6 +131,7 @@ end
 
 -- Pause, drain or open the pool again.
 function OPERATIONS.set_state(state)
+  MEMORY.note_decided('state')
   if meta.state ~= state then
     emit('pool_state_changed', 'from', meta.state == '' and 'open' or meta.state, 'to',
       state == '' and 'open' or state, 'member_id', member_id)
@@ -143,6 +144,8 @@ end
 -- field and value in turn.
 function OPERATIONS.configure(policy, reserve_after_us, events_kept, max_losses)
   local before = SETTINGS.in_force()
+  MEMORY.note_decided('settings')
+  MEMORY.note_decided('config')
   meta.reserve_after_us, meta.events = tonumber(reserve_after_us), events_kept
   meta.max_losses = tonumber(max_losses)
   redis.call('DEL', K.config)
