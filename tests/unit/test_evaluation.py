@@ -94,14 +94,16 @@ def answer(ours: Evaluator, schema: Any, text: str) -> Any:
         ("{{ 'x'|center(10 ** 9) }}", "memory"),
         ("{{ '%1000000000d'|format(1) }}", "memory"),
         ("{{ 'x'.ljust(10 ** 9) }}", "memory"),
-        (DOUBLING, "memory"),
+        (DOUBLING, ("memory", "CPU time")),  # whichever bound a busy machine meets first
         ("{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}", "RecursionError"),
         ("{% for i in range(90000) %}{{ text }}{% endfor %}", "longer than 4,194,304 characters"),
         ("{% for i in range(10 ** 9) %}{% endfor %}", "OverflowError"),
     ],
 )
 def test_a_hostile_template_costs_its_record_within_a_second(ours, source, bound):
-    assert bound in str(template(ours, source, text="x" * 1000))
+    bounds = bound if isinstance(bound, tuple) else (bound,)
+    said = str(template(ours, source, text="x" * 1000))
+    assert any(each in said for each in bounds)
 
 
 @pytest.mark.parametrize(

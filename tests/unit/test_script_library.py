@@ -69,7 +69,8 @@ def test_show_prints_a_script_with_the_lines_that_a_server_s_errors_name(
 ) -> None:
     assert main(["show", name]) == 0
     shown = capsys.readouterr().out.splitlines()
-    assert shown[0].startswith("#!lua" if name.endswith("/batch") or "member/" in name else "--")
+    is_library = name.endswith("/batch") or name in {"member/join", "member/heartbeat"}
+    assert shown[0].startswith("#!lua" if is_library else "--")
     assert "KEYS[1]" in "\n".join(shown)
     assert len(shown) >= len(compose(name).origins)
 
