@@ -49,7 +49,7 @@ COMMANDS: Final = {
 
 
 MOST_MISTAKES: Final = 50
-"""Of a workflow file that are told at once."""
+"""Most mistakes of a workflow file that are shown at once."""
 
 
 class _LazyCommands(click.Group):
@@ -133,7 +133,7 @@ def exit_code_of(error: Exception) -> int:
 
 
 def mistakes_of(error: Exception) -> Sequence[str]:
-    """Return the mistakes of a workflow file that has several; none of any other error."""
+    """Return the mistakes that an error lists, if it is of a workflow file with several."""
     from forebay.contracts.errors import WorkflowError  # noqa: PLC0415 - a command ran; see the top
 
     if not isinstance(error, WorkflowError) or len(error.sentences) == 1:

@@ -21,7 +21,7 @@ from forebay.runtime import run_async
 
 LOOK_AGAIN_SECONDS: Final = 0.1
 MORE_SECONDS: Final = 2.0
-"""What a rebuild may last beyond the time in which members state what they hold."""
+"""Longest time of a rebuild beyond the interval in which members state their leases."""
 
 
 @click.command("audit")
@@ -32,7 +32,7 @@ MORE_SECONDS: Final = 2.0
     "--repair", is_flag=True, help="Rebuild what differs, after saying what would change."
 )
 def audit_command(provider: str | None, model: str | None, url: str, *, repair: bool) -> None:
-    """Work out the books of provider/models again and print what differs.
+    """Work out the counts of provider/models again and print each difference.
 
     Of all that were used, or of PROVIDER and MODEL as `forebay snapshot` shows them. Each line
     names a key, what is expected there and what is found: --repair sets the first for the second.
@@ -49,7 +49,7 @@ def audit_command(provider: str | None, model: str | None, url: str, *, repair: 
 
 
 async def _audit(url: str, one: ProviderModelKey | None, *, repair: bool) -> bool:
-    """Print the audit of each; return whether all agree at the end."""
+    """Print the audit of each provider/model; return whether all agree at the end."""
     async with await Coordinator.open(url, only_reads=not repair) as coordinator:
         pressure = RequestPressureSnapshotProvider(coordinator)
         keys = await pressure.used() if one is None else [one]
@@ -68,7 +68,7 @@ async def _audit(url: str, one: ProviderModelKey | None, *, repair: bool) -> boo
 async def _repair(
     coordinator: Coordinator, pressure: RequestPressureSnapshotProvider, key: ProviderModelKey
 ) -> AuditReport:
-    """Rebuild a shard, and return its audit once it agrees, or once the rebuild must be over."""
+    """Rebuild a shard; return its audit once it agrees, or when the rebuild must be over."""
     begun = await rebuild(coordinator, key)
     click.echo(f"{key}  {rebuild_line(begun)}")
     ends_at = time.monotonic() + begun.most_seconds + MORE_SECONDS

@@ -1,4 +1,4 @@
-"""`forebay check`: everything that is wrong with a workflow, before anything of it is paid for."""
+"""`forebay check`: all mistakes of a workflow file, before any call is paid for."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 )
 @url_option("Server under whose limits those calls are.", default=DEFAULT_URL, show_default=True)
 def check_command(workflow: Path, check_models: bool, url: str) -> None:
-    """Check a workflow file whole, and change nothing.
+    """Tell all mistakes of a workflow file, and change nothing.
 
     Every mistake is told at once, with file, line and key, and with what was expected. The seed
     file is read to its end, and keys of providers must be in this environment.
@@ -71,7 +71,7 @@ def _parts_of(column: PlannedColumn, workflow: Workflow) -> list[str]:
 
 
 def _models_answer(workflow: Workflow, url: str) -> bool:
-    """Call each model once; say how each answered, and return whether all did."""
+    """Call each model once, print each answer or error; return whether all answered."""
     from forebay.workers.runs.model_checks import check_models_answer
 
     with server_url(url) as server:

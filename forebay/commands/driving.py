@@ -57,7 +57,7 @@ log = Logger("forebay.driving")
 
 @dataclass(slots=True)
 class Begun:
-    """What is known of a run while it is driven.
+    """The state of a run that this process drives.
 
     Attributes:
         is_begun: whether the server may have it.
@@ -69,7 +69,7 @@ class Begun:
 
 
 def make_view(run: RunSpec) -> RunView:
-    """Return what shows a run: a picture in a terminal, with rich; else lines."""
+    """Return the view of a run: drawn with rich in a terminal, else printed lines."""
     is_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
     if is_terminal and find_spec("rich") is not None:
         from forebay.commands.run_live import LiveView

@@ -1,4 +1,4 @@
-"""What an earlier run has left at an output: it is told, gone on with, or given up, as asked."""
+"""Earlier runs of an output: refused, resumed or given up, as the options say."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from forebay.workers.runs.files import RunFiles
 
 
 def refuse_what_is_there(output: Path, unfinished: list[str], url: str, pool: str) -> None:
-    """Return where the output is free; else say what is there, and offer what can be done.
+    """Raise if an earlier run or its records are at the output; the error names the options.
 
     Args:
         output: the file of the records.
@@ -74,7 +74,7 @@ def begun_run(output: Path, unfinished: list[str], url: str, pool: str) -> tuple
 
 
 def give_up(output: Path, unfinished: list[str], url: str, pool: str) -> None:
-    """End runs of an output that nobody drives, and delete what they have left.
+    """Cancel the runs of an output that nobody drives, and delete their folders and records.
 
     Raises:
         ConfigurationError: a process drives one; nothing of that one is deleted.

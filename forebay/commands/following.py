@@ -1,4 +1,4 @@
-"""Following a run on the screen: a look each second, until the run is over or is left."""
+"""Showing a run on the screen once a second, until the run is over or the user leaves."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ EVERY_SECONDS: Final = 1.0
 
 
 async def look_once(reader: SceneReader, note: Callable[[RunScene], None]) -> None:
-    """Look at a run once more; a server that is away is not waited for."""
+    """Read a run once more; do nothing where the server is away."""
     with contextlib.suppress(CoordinatorError):
         scene = await reader.read()
         if scene is not None:
@@ -29,7 +29,7 @@ async def follow(
     note: Callable[[RunScene], None] | None = None,
     until_over: bool = True,
 ) -> None:
-    """Show a run; a server that is away is waited for.
+    """Show a run once a second; wait for a server that is away.
 
     Args:
         reader: of the run.
@@ -38,7 +38,7 @@ async def follow(
         until_over: return once the server has the run no more; else never.
     """
     while True:
-        with contextlib.suppress(CoordinatorError):  # whoever drives says what is wrong with it
+        with contextlib.suppress(CoordinatorError):  # the driver logs the error
             scene = await reader.read()
             if scene is not None:
                 view.show(scene)

@@ -1,4 +1,4 @@
-"""What a run that is not over keeps, and the commands that go on with it."""
+"""The folders that an unfinished run keeps, and the commands that resume or cancel it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def say_kept(run: RunSpec, url: str, pool: str, files: RunFiles, why: str) -> None:
-    """Say what of a run is kept, where, and how to go on with it or give it up."""
+    """Print the kept parts of a run, their places, and the commands to resume or cancel it."""
     written, dropped = files.count()
     if not written + dropped:
         files.discard_if_empty()
@@ -49,12 +49,12 @@ def resume_command(run_id: str, url: str, pool: str, files: RunFiles) -> str:
 
 
 def url_of(url: str, files: RunFiles) -> str:
-    """Return the server of a run: where it had one of its own, that one."""
+    """Return the URL of a run's server, which may be a private one beside the output."""
     return str(EmbeddedAddress(data_dir=files.server.absolute())) if url == DEFAULT_URL else url
 
 
 def worker_command(url: str, pool: str, run: RunSpec) -> str:
-    """Return the command that starts a worker which may do what a run asks, and no more."""
+    """Return the command that starts a worker with exactly the rights that a run needs."""
     from forebay.workers.runs.allowlist import options_for
 
     words = ["forebay", "worker", "--pool", pool, "--url", _shown(url), *options_for(run.workflow)]

@@ -44,7 +44,7 @@ NAME_COLUMNS: Final = 36
 def plan_command(
     workflow: Path, url: str | None, pool: str, sample: int | None, as_json: bool
 ) -> None:
-    """Show what bounds a run of WORKFLOW, where each bound comes from, and what a run would take.
+    """Show each bound of a run of WORKFLOW with its source, and what a whole run would take.
 
     A value that is not known says why. Of several sources the first that says a value counts:
     benchmark_override, environment, run_config, dataset_builder, model_metadata, adapter_config,
@@ -136,7 +136,7 @@ def _as_words(value: CapacityValue[float], words: Callable[[float], str]) -> Cap
 
 
 Row = tuple[str, CapacityValue[Any], str]
-"""Name, value, and a note."""
+"""Name, value and note of one line of the plan."""
 
 
 def _rows(name: str, value: Any) -> Iterator[Row]:
@@ -154,7 +154,7 @@ def _rows(name: str, value: Any) -> Iterator[Row]:
 
 
 def _known_and_missing(rows: Sequence[Row]) -> list[str]:
-    """Return the known values, and behind them names of the others by the reason."""
+    """Return the known values, then the names of the missing ones by reason."""
     lines: list[str] = []
     names: dict[str, list[str]] = {}
     for name, value, note in rows:

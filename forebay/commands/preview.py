@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 WIDTH: Final = 78
 MOST_CHARACTERS: Final = 2_000
-"""Of one text; the rest is counted."""
+"""Most characters shown of one text; the rest is counted."""
 
 
 @click.command("preview")
@@ -94,7 +94,7 @@ def _call_lines(cell: PreviewedCell, call: PreviewedCall) -> list[str]:
 
 
 def _text(head: str, value: Any) -> list[str]:
-    """Return a value behind its head, wrapped; what is too long is counted."""
+    """Return a value behind its head, wrapped and cut; the characters left out are counted."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     more = len(text) - MOST_CHARACTERS
     if more > 0:

@@ -1,4 +1,4 @@
-"""The progress of a run as lines, for pipes and files, and what is told beside it."""
+"""The progress of a run as lines, for pipes and files, with notices of cooldowns."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ TOLD_EVERY: Final = 10
 
 
 class RunView(Protocol):
-    """Shows a run while it goes."""
+    """A view of a run under way."""
 
     def show(self, scene: RunScene) -> None:
-        """Show the run as it is now."""
+        """Show the run at the instant of a scene."""
         ...
 
     def close(self) -> None:
-        """Leave the terminal as it was; what is shown last stays."""
+        """Restore the terminal; the last view stays on it."""
         ...
 
 
 class PlainView:
-    """One line a look, and one where what limits the run has become another.
+    """Prints a line for each scene, and one whenever the run's limit has changed.
 
     Args:
         spec: the run.
@@ -40,7 +40,7 @@ class PlainView:
         self._limit = ""
 
     def show(self, scene: RunScene) -> None:
-        """Print where the run stands, and what limits it where that has changed."""
+        """Print the run's counts, and its limit if that has changed."""
         look = scene.look
         self._pace.note(look.done + look.dropped)
         retried = sum(column.retried for column in look.columns.values())
@@ -61,7 +61,7 @@ class PlainView:
             self._tell(line)
 
     def close(self) -> None:
-        """Do nothing: each line is whole."""
+        """Do nothing: printed lines need no end."""
 
 
 class CooldownNotices:
@@ -71,7 +71,7 @@ class CooldownNotices:
         self._told: dict[str, int] = {}
 
     def tell(self, progress: RunProgress) -> None:
-        """Print a line for each resource that has come to another ten of them."""
+        """Print a line for each resource with another ten cooldowns in a row."""
         for one in progress.cooling:
             if one.times % TOLD_EVERY == 0 and self._told.get(one.resource) != one.times:
                 self._told[one.resource] = one.times

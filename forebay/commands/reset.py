@@ -50,7 +50,7 @@ def reset_command(provider: str, model: str, url: str, domain: str, what: str | 
 
 
 def rebuild_line(begun: Rebuilding) -> str:
-    """Return what a rebuild that has begun waits for."""
+    """Return a sentence that says for whom a begun rebuild waits."""
     if not begun.awaited:
         return "rebuilt; no member was there to state what it holds"
     members = "1 member states" if begun.awaited == 1 else f"{begun.awaited} members state"

@@ -1,4 +1,4 @@
-"""The live view of a run in a terminal, with rich: where it stands, and what limits it now."""
+"""The live view of a run in a terminal, with rich: counts, windows, and the present limit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from forebay.contracts.snapshots import DomainSnapshot
 
 
 class LiveView:
-    """Redraws the run in place; what is said meanwhile stands above it.
+    """Redraws the run in place; lines printed meanwhile stand above it.
 
     Args:
         spec: the run.
@@ -32,7 +32,7 @@ class LiveView:
         self._is_started = False
 
     def show(self, scene: RunScene) -> None:
-        """Draw the run as it is now."""
+        """Draw the run at the instant of a scene."""
         self._pace.note(scene.look.done + scene.look.dropped)
         if not self._is_started:
             self._live.start()
@@ -40,13 +40,13 @@ class LiveView:
         self._live.update(picture_of(scene, self._pace))
 
     def close(self) -> None:
-        """Leave the terminal as it was; the last picture stays."""
+        """Restore the terminal; the last picture stays on it."""
         if self._is_started:
             self._live.stop()
 
 
 def picture_of(scene: RunScene, pace: Pace) -> RenderableType:
-    """Return a run as a picture: bar, counts, columns, models, and what limits it."""
+    """Return a run as a picture: bar, counts, columns, models, and the present limit."""
     look = scene.look
     return Group(
         Text(

@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from forebay.workers.runs.driver import RunSummary
 
 MOST_LOOKS: Final = 4_096
-"""Looks that are kept for the plots; of a longer run every second one, and so on."""
+"""Most snapshots kept for the plots; each time they are too many, every second one goes."""
 
 
 class RunHistory:
-    """What was seen of a run while it went: for its report."""
+    """The snapshots of a run that its report sums up."""
 
     def __init__(self) -> None:
         self._looks: list[tuple[float, int, dict[str, tuple[int, int]]]] = []
@@ -31,7 +31,7 @@ class RunHistory:
         self.last: RunScene | None = None
 
     def note(self, scene: RunScene) -> None:
-        """Keep what the report tells of a look."""
+        """Add a scene to the maxima, limits and plots of the report."""
         self.last = scene
         self._limits[limits_now(scene).kind] += 1
         self._note_maxima(scene)

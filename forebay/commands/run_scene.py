@@ -1,4 +1,4 @@
-"""A run as people look at it: its records, its models' windows, its pool, and what limits it."""
+"""A snapshot of a run for people: records, windows, pool, and the present limit."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ _OF_FAIRNESS: Final = frozenset(
     {TaskDenialReason.GROUP_CAP, TaskDenialReason.BORROW_DEBT, TaskDenialReason.RESERVED}
 )
 RATE_SECONDS: Final = 30.0
-"""Over which the rate is a mean: long enough for a row group, short enough for a change."""
+"""Span of the mean rate: long enough for a row group, short enough for a change."""
 _FEW_MINUTES: Final = 121
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunScene:
-    """A run at one instant, with what it shares with others.
+    """A run at one instant, with the windows and the pool that it uses.
 
     Attributes:
         look: the run itself.
@@ -47,12 +47,12 @@ class RunScene:
 
     @property
     def models(self) -> Mapping[str, ModelUse]:
-        """What the run has used of each model."""
+        """Calls and tokens of the run, by model."""
         return sum_by_model(self.look.columns)
 
 
 class SceneReader:
-    """Looks at one run; changes nothing.
+    """Reads scenes of one run; changes nothing.
 
     Args:
         coordinator: connection to the run's server; left open.
@@ -70,7 +70,7 @@ class SceneReader:
         self._resources = resources_of(spec)
 
     async def read(self) -> RunScene | None:
-        """Return the run as it is now; None where it is over.
+        """Return the run at this instant; None where it is over.
 
         Raises:
             CoordinatorError: the server could not be used.
@@ -102,7 +102,7 @@ def resources_of(spec: RunSpec) -> dict[str, RequestResourceKey]:
 
 @dataclass(frozen=True, slots=True)
 class Limit:
-    """What holds a run up.
+    """The limit that holds a run up.
 
     Attributes:
         kind: in one or two words.
@@ -117,7 +117,7 @@ class Limit:
 
 
 def limits_now(scene: RunScene) -> Limit:
-    """Say in words what holds a run up now: the first of these that is so.
+    """Return the present limit of a run: the first that applies, in a fixed order.
 
     No worker, a cooldown or quota, the queue of a window, the share of other tenants in it, a limit
     or share of the pool, slots of workers, the provider, the driver, dependencies.
@@ -197,7 +197,7 @@ def _provider(scene: RunScene) -> Limit | None:
 
 
 class Pace:
-    """How fast a run goes now, and how long it takes.
+    """The rate and the remaining time of a run.
 
     Args:
         records: of the run.
@@ -219,7 +219,7 @@ class Pace:
 
     @property
     def elapsed_seconds(self) -> float:
-        """How long this process has looked at the run."""
+        """Seconds since this process first read the run."""
         return time.monotonic() - self._started
 
     @property

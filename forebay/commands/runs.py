@@ -97,7 +97,7 @@ def resume_command(
 @_url
 @_pool
 def attach_command(run: str, url: str, pool: str) -> None:
-    """Watch RUN until it is over, as its driver shows it; it goes on when you leave."""
+    """Watch RUN until it is over, as its driver shows it; leaving does not stop it."""
     with stoppable(), server_url(url) as server:
         run_stoppable(_attach(server, pool, run))
     click.echo(f"run {run} is over")
@@ -203,7 +203,7 @@ def _with_output(spec: RunSpec, output: Path | None) -> RunSpec:
 
 
 def require_parts(look: RunLook, spec: RunSpec) -> None:
-    """Refuse to go on where row groups were written by another machine, whose files are not here.
+    """Refuse to resume a run whose row groups were written to a folder of another machine.
 
     Raises:
         ConfigurationError: with the folder that is missing here.

@@ -130,11 +130,11 @@ class LeasedExchange(Exchange):
 
     @property
     def needs_body(self) -> bool:
-        """Whether only the body says what is to be told to the SDK above (ADR 0029)."""
+        """Whether only the body tells if the SDK may retry (ADR 0029)."""
         return not self.is_over and self._status in _SENT_AGAIN
 
     def advise(self, response: Any) -> None:
-        """Tell the SDK above not to send again what would be refused again."""
+        """Tell the SDK not to retry a refusal that no waiting cures."""
         outcome = self.attempt.outcome if self.is_over else None
         if outcome is not None and outcome.diagnostics.get("about") is not None:
             response.headers["x-should-retry"] = "false"

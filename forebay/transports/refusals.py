@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
 MOST_BYTES: Final = 65_536
-"""Of a longer body the rest is left to its reader."""
+"""Most bytes that are read ahead; the rest of a longer body is left to its reader."""
 
 
 class _Ahead:
@@ -34,17 +34,17 @@ class _Ahead:
         return self._size > MOST_BYTES
 
     def _kept_parts(self) -> Iterator[bytes]:
-        """Yield what was read, then raise what reading more raised."""
+        """Yield the kept beginning, then raise the kept error, if any."""
         yield from self._kept
         if self._error is not None:
             raise self._error
 
 
 class AsyncAhead(_Ahead):
-    """Such a body on an event loop."""
+    """A body read ahead on an event loop."""
 
     async def read(self) -> None:
-        """Read the beginning; what its reading raises is raised to its reader."""
+        """Read the beginning; an error is kept for the reader of the body."""
         try:
             async for part in self._parts:
                 if self._is_enough(part):
@@ -67,10 +67,10 @@ class AsyncAhead(_Ahead):
 
 
 class BlockingAhead(_Ahead):
-    """Such a body in a thread."""
+    """A body read ahead in a thread."""
 
     def read(self) -> None:
-        """Read the beginning; what its reading raises is raised to its reader."""
+        """Read the beginning; an error is kept for the reader of the body."""
         try:
             for part in self._parts:
                 if self._is_enough(part):

@@ -1,4 +1,4 @@
--- Delete those of some keys (name, type) that are of another type; returns the name of the first, nil for none.
+-- Delete the keys that are not of their type, of pairs name and type; returns the first such name, nil for none.
 local function drop_unreadable(types)
   local dropped
   for i = 1, #types do

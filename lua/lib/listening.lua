@@ -5,7 +5,7 @@ local function is_listened_to(member) -- luacheck: ignore 211
   return tonumber(redis.call('PUBSUB', 'NUMSUB', channel)[2]) > 0
 end
 
--- The members on whose channels anybody listens: where a shard has lost its keys, who may remember them.
+-- The members whose channels have a listener: the members that a shard without keys can still find.
 local function listening_members() -- luacheck: ignore 211
   local prefix = string.sub(K.meta, 1, -5) .. 'wake:'
   local channels = redis.call('PUBSUB', 'CHANNELS', string.gsub(prefix, '[%[%]*?^\\]', '\\%0') .. '*')

@@ -37,7 +37,7 @@ class Bounds:
         self._seconds = settings.call_timeout_seconds
 
     async def run(self, command: Awaitable[T]) -> T:
-        """Return what a command returns.
+        """Await a command within the deadline; return its reply.
 
         Raises:
             PoolUnavailable: the server is away, or cannot serve now.

@@ -114,7 +114,7 @@ def run_to_end(
 
 
 async def run_by_arq(worker: Worker, job_id: str, score: int) -> None:
-    """Let arq run a job; what no loop outlives comes from a hook, as jobs are contained.
+    """Let arq run a job; an exception that would end the loop comes from a hook.
 
     Args:
         worker: arq's.

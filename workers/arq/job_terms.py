@@ -23,7 +23,7 @@ def group_of(group: TaskGroupSpec | str, weight: float) -> TaskGroupSpec:
 def request_of(
     resources: SchedulerResourceRequest | Mapping[str, int] | None,
 ) -> SchedulerResourceRequest:
-    """Return what a job asks for; one submission unless it says more."""
+    """Return the resources of a job; one submission unless it names more."""
     if resources is None:
         return _ONE_SUBMISSION
     if isinstance(resources, SchedulerResourceRequest):

@@ -33,7 +33,7 @@ class Turns:
         self._guard = guard
         self._refusals: dict[str, str] = {}
         self._failures: Counter[str] = Counter()  # in a row, of parts to which the server was away
-        self._again_at: dict[str, float] = {}  # loop time before which such a part is left out
+        self._again_at: dict[str, float] = {}  # loop time before which a failed part is skipped
         self._client = coordinator.client
         self._states = {
             name: coordinator.availability.connection(name, pool=pool) for name in PARTS

@@ -1,4 +1,4 @@
-"""Code of the user's that a workflow names: found, imported, and what it is (spec 05, ADR 0014)."""
+"""Finding and importing the user's code that a workflow names (spec 05, ADR 0014)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ENTRY_POINTS: Final = "forebay.generators"
 
 
 def load_target(target: str, folder: Path | None = None) -> Any:
-    """Import what ``module:name``, or an entry point's name, stands for.
+    """Import the object that ``module:name``, or an entry point's name, stands for.
 
     Args:
         target: as the workflow says it.
@@ -55,5 +55,5 @@ def load_target(target: str, folder: Path | None = None) -> Any:
 
 
 def module_of(target: str) -> str:
-    """Return what a worker must allow for a target: its module, or the name of its plugin."""
+    """Return the argument of ``--allow-code`` for a target: its module or its plugin's name."""
     return target.partition(":")[0]

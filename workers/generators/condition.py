@@ -22,7 +22,7 @@ class ConditionGenerator(RecordGenerator):
         inputs: Mapping[str, Any],
         context: GenerationContext,  # noqa: ARG002 - a condition asks no model
     ) -> Mapping[str, Any]:
-        """Return whether it holds.
+        """Return whether the expression holds for a record.
 
         Raises:
             RecordRejected: the expression does not fit this record.

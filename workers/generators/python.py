@@ -25,7 +25,7 @@ from forebay.workers.generators.code import load_target
 
 
 class DeclaredModels:
-    """The models that a column declares; its tasks are scheduled for these and no others.
+    """Lets a column's code call the models that the column declares, and no others.
 
     Args:
         models: of the workflow.
@@ -72,7 +72,7 @@ class DeclaredModels:
 
 
 class PythonGenerator(RecordGenerator):
-    """Calls the user's code once a record; what blocks runs in a thread.
+    """Calls the user's code once a record; a function that is not async runs in a thread.
 
     Args:
         column: names the code.
@@ -95,25 +95,25 @@ class PythonGenerator(RecordGenerator):
         self._call: Callable[..., Any] = target
 
     def get_scheduling_metadata(self) -> SchedulingMetadata:
-        """Return what the code declares; by default what its models make it."""
+        """Return the scheduling metadata of the code; by default that of its models."""
         return SchedulingMetadata() if self._declares is None else self._declares()
 
     async def generate(
         self, inputs: Mapping[str, Any], context: GenerationContext
     ) -> Mapping[str, Any]:
-        """Return what the code returned.
+        """Call the code with a record; return its value.
 
         Raises:
-            RecordRejected: that is nothing that JSON has.
+            RecordRejected: the value is none that JSON has.
             Exception: whatever the code raised; the record is dropped with its place.
         """
         return {self._column.name: await self.call(dict(inputs), context)}
 
     async def call(self, given: Any, context: GenerationContext) -> Any:
-        """Return what the code returned of a record, or of a list of records.
+        """Call the code with a record or a list of records; return its value.
 
         Raises:
-            RecordRejected: that is nothing that JSON has.
+            RecordRejected: the value is none that JSON has.
             Exception: whatever the code raised.
         """
         models = DeclaredModels(context.models, self._column.models, self._column.name)
@@ -127,7 +127,7 @@ class PythonGenerator(RecordGenerator):
         except (TypeError, ValueError):
             raise RecordRejected(
                 f"not_json: {self._column.function} returned a {type(value).__name__} that JSON"
-                " does not have"
+                " does not have; let it return text, numbers, booleans, None, lists and dicts"
             ) from None
         return value
 
@@ -148,16 +148,16 @@ class PythonBatchGenerator(BatchGenerator):
         self._code = PythonGenerator(column, workflow)
 
     def get_scheduling_metadata(self) -> SchedulingMetadata:
-        """Return what the code declares; by default what its models make it."""
+        """Return the scheduling metadata of the code; by default that of its models."""
         return self._code.get_scheduling_metadata()
 
     async def generate_batch(
         self, rows: Sequence[Mapping[str, Any]], context: GenerationContext
     ) -> Sequence[Mapping[str, Any]]:
-        """Return what the code returned, a value for each record.
+        """Call the code with all records; return a value for each.
 
         Raises:
-            RecordRejected: that is no list of as many values that JSON has.
+            RecordRejected: the value is no list of as many values that JSON has.
             Exception: whatever the code raised; the records are dropped with its place.
         """
         values = await self._code.call([dict(row) for row in rows], context)
@@ -165,6 +165,6 @@ class PythonBatchGenerator(BatchGenerator):
             found = f"{len(values)} values" if isinstance(values, list) else type(values).__name__
             raise RecordRejected(
                 f"wrong_batch: {self._column.function} returned {found}, expected a list of one"
-                f" value for each of {len(rows)} records"
+                f" value for each of {len(rows)} records; correct the function"
             )
         return [{self._column.name: value} for value in values]

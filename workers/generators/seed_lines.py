@@ -16,7 +16,7 @@ from forebay.workers.evaluation.strict_json import parse_json
 MOST_RECORD_BYTES: Final = 4 * 2**20
 """Of one record: a line of JSON Lines, a row of CSV with the lines that its quotes join."""
 DELIMITERS: Final = (",", ";", "\t", "|")
-"""That a CSV may have without saying so."""
+"""Delimiters that a CSV may have without the workflow naming them."""
 PARQUET: Final = ".parquet"
 _MOST_SUGGESTED: Final = 200
 _LONGEST_SUGGESTED: Final = 100
@@ -76,7 +76,7 @@ class SeedLines:
         return text
 
     def peek(self) -> str:
-        """Return the next line and stay before it; what is no UTF-8 is replaced."""
+        """Return the next line without taking it; bytes that are no UTF-8 are replaced."""
         at = self._stream.tell()
         line = self._stream.readline(MOST_RECORD_BYTES)
         self._stream.seek(at)

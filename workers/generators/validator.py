@@ -1,4 +1,4 @@
-"""The ``validator`` generator: whether a column is as it should be; may have it made again."""
+"""The ``validator`` generator: checks a column, and may have its value made again."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class ValidatorGenerator(RecordGenerator):
         return {self.column.name: is_good}
 
     async def accepts(self, inputs: Mapping[str, Any]) -> bool:
-        """Say whether the expression holds."""
+        """Return whether the expression holds."""
         return await self._template.render(inputs) == "true"
 
 
@@ -53,7 +53,7 @@ class ValidatedGenerator(RecordGenerator):
         self._tries = max(validator.column.tries for validator in validators)
 
     def get_scheduling_metadata(self) -> SchedulingMetadata:
-        """Return what its maker declares."""
+        """Return the scheduling metadata of the checked column."""
         return self._maker.get_scheduling_metadata()
 
     async def generate(

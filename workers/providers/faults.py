@@ -179,7 +179,7 @@ def _errors_in(
 
 
 def _errors_in_places(document: Mapping[str, Any], profile: PreparedProfile) -> Iterator[Any]:
-    """Yield what stands at the places of errors, if it says anything: a text or an object."""
+    """Yield the texts and objects at the places where a document may hold its error."""
     for place in profile.refusals.places:
         for found in values_at(document, place) if place else ():
             if any(found.values()) if isinstance(found, Mapping) else found:

@@ -18,11 +18,11 @@ Answer = TypeVar("Answer", bound=ProviderAnswer)
 _CLASSIFIER: Final = DefaultClassifier()
 
 TellUse = Callable[[str, int, Callable[[], ColumnUse]], None]
-"""Tells what a column of a run has used: run, column from 1, and what gives its use when asked."""
+"""Called with a run, a column counted from 1, and a function that returns its use."""
 
 
 class CellUse:
-    """What one task uses, noted while its calls are made.
+    """Calls and tokens of one task, counted while it runs.
 
     Attributes:
         models: by ``provider/model``.
@@ -49,7 +49,7 @@ class CellUse:
 
 
 current_use: Final[ContextVar[CellUse | None]] = ContextVar("forebay_cell_use", default=None)
-"""Of the task that is being made; also in the tasks of the event loop that it starts."""
+"""The use of the task under way, inherited by the asyncio tasks that it starts."""
 
 
 class UseOfRuns:

@@ -1,4 +1,4 @@
-"""What a run of a workflow would take: calls, tokens, time and cost (spec 05, 02)."""
+"""Expected calls, tokens, time and cost of a run, judged by a sample (spec 05, 02)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NO_SAMPLE = "no call was made to measure it; --sample 3 makes 3 records, at thei
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expectation:
-    """What a whole run would take, judged by a sample of its records.
+    """The expected calls, tokens, time and cost of a run, judged by a sample of its records.
 
     Attributes:
         calls: of models; without a sample one a record and column, the fewest there can be.
@@ -41,7 +41,7 @@ class Expectation:
 def expect(
     workflow: Workflow, plan: AsyncCapacityPlan, sample: Sequence[Sequence[PreviewedCell]]
 ) -> Expectation:
-    """Return what a run would take; pure.
+    """Return the expectation for a run; pure.
 
     Args:
         workflow: as loaded.

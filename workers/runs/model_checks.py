@@ -26,7 +26,7 @@ ANSWER_TOKENS: Final = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelCheck:
-    """What a health-check call of a model came to.
+    """The result of a model's health-check call.
 
     Attributes:
         alias: of the workflow.

@@ -11,7 +11,7 @@ from typing import Any, Final
 from forebay.contracts.extras import how_to_install, missing_modules
 
 SUFFIX: Final = ".parquet"
-"""Of an output that is written as Parquet; every other one is JSON Lines."""
+"""Suffix of outputs that are written as Parquet; all others are JSON Lines."""
 
 
 def is_table(path: Path) -> bool:

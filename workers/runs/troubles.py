@@ -9,7 +9,7 @@ from forebay.contracts.runs import ModelTrouble
 from forebay.coordinator.logs import Logger
 
 DEGRADED_FAILURES: Final = 10
-"""Failed tries of cells of a run over one model, from which on its provider is told as degraded."""
+"""Failed tries of cells over one model after which ``provider_degraded`` is logged."""
 
 log = Logger("forebay.runs")
 
@@ -26,7 +26,7 @@ class TroubleWatch:
         self._told: set[str] = set()
 
     def look(self, troubles: Iterable[ModelTrouble]) -> None:
-        """Warn of models that were not told yet."""
+        """Log a warning for each model that crossed the bound since the last call."""
         for model, counts in counts_by_model(troubles).items():
             if model not in self._told and sum(counts.values()) >= DEGRADED_FAILURES:
                 self._told.add(model)

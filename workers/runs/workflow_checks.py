@@ -1,4 +1,4 @@
-"""What must hold between the parts of a workflow, and what follows from it (spec 05).
+"""Checks between the parts of a workflow, and the plan that follows from them (spec 05).
 
 Each check notes what is wrong and goes on, so that a person is told all of it at once.
 """

@@ -98,7 +98,7 @@ class WorkflowFile:
 
 
 class Mistakes:
-    """What is wrong with a workflow file, collected so that a person is told all of it at once.
+    """The mistakes of a workflow file, collected so that all are told at once.
 
     Args:
         file: the workflow file.
@@ -114,12 +114,12 @@ class Mistakes:
         Args:
             place: keys and indices that lead to it.
             problem: what is wrong, what was expected, and the remedy; without a last full stop.
-            text_line: the line within the text at that place, from 1; 0 where that is none.
+            text_line: the line within the text at that place, from 1; 0 for no text.
         """
         self._found.append((place, text_line, problem))
 
     def add_form(self, error: ValidationError) -> None:
-        """Note each of pydantic's errors; a key that is missing, being misspelt, only once."""
+        """Note each of pydantic's errors; a misspelt key is not noted as missing, too."""
         found = [_form_fault(fault) for fault in error.errors(include_url=False)]
         misspelt = {
             (*place[:-1], match[1])
@@ -134,7 +134,7 @@ class Mistakes:
         return bool(self._found)
 
     def raise_any(self) -> None:
-        """Return if there is no mistake.
+        """Raise an error with all mistakes, if there are any.
 
         Raises:
             WorkflowError: each with file, line, place, and what is wrong.

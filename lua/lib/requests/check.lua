@@ -36,8 +36,7 @@ function DAMAGE.first_ids(kind)
   return ids
 end
 
--- The name of a key that lacks one of the caller's first leases or waiters, or places it wrongly; nil for none. What
--- is derived from them is not counted, or counted for other reasons.
+-- The name of a key that lacks or misplaces one of the caller's first leases or waiters; nil for none.
 function DAMAGE.misplaced()
   local waiters, seen = caller and meta.waiters > 0 and DAMAGE.first_ids('waiter') or {}, {}
   for i = 1, #waiters do
@@ -56,7 +55,7 @@ function DAMAGE.misplaced()
   return nil
 end
 
--- The name of the first key whose count is not what the others say, nil for none: O(log n).
+-- The name of the first key whose count contradicts the others, nil for none: O(log n).
 function DAMAGE.miscounted(is_recapped)
   local leases, waiters = redis.call('HLEN', K.leases), redis.call('HLEN', K.waiters)
   local members, aliases = redis.call('ZCARD', K.members), redis.call('ZCARD', K.aliases)

@@ -1,4 +1,4 @@
--- What members remember of a request shard and state where it lost state: settings, windows, budgets.
+-- The memory of a request shard that members keep and state after a loss: settings, windows, budgets.
 -- @include lib/shard/operations
 -- @include lib/requests/draws
 -- @include lib/requests/window

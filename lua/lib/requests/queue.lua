@@ -67,7 +67,7 @@ function QUEUE.enter(id, waiter, d, g)
   meta.waiters = meta.waiters + 1
 end
 
--- Write a waiter down.
+-- Store a waiter's record.
 function QUEUE.write(id, waiter)
   redis.call('HSET', K.waiters, id, table.concat({ waiter.member, waiter.domain, waiter.group, waiter.arrival,
     waiter.deadline_us and int(waiter.deadline_us) or '' }, '|') .. ENTRIES.cost_text(waiter.cost))

@@ -1,4 +1,4 @@
--- The request shard's part of a rebuild: what is worked out again of its leases, waiters and registrations.
+-- The request shard's part of a rebuild: it works derived keys out of leases, waiters and registrations.
 -- @include lib/shard/rebuild
 -- @include lib/requests/check
 
@@ -39,7 +39,7 @@ function STATE.write_hold(id, lease)
   redis.call('ZADD', K.holds, int(tonumber(lease.acquired_us) + longest_us), id)
 end
 
--- Count a lease that is there.
+-- Add a stored lease to the counts.
 function STATE.count_lease(id, lease)
   local d = STATE.domain(lease.domain)
   if not d.born then
@@ -132,7 +132,7 @@ function STATE.reindex()
   REBUILD.keep_members(holders)
 end
 
--- The recovery is over: what was registered again counts, and waiters get what is free.
+-- End the recovery: the registrations made again count, and waiters get the free slots.
 function STATE.open()
   CAPS.recompute()
   local holds = redis.call('ZRANGE', K.holds, 0, -1)

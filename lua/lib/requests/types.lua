@@ -1,4 +1,4 @@
--- What the keys of a request shard must be.
+-- The types of a request shard's keys.
 -- @include lib/shard/damage
 function DAMAGE.types()
   return { { 'aliases', 'zset' }, { 'leases', 'hash' }, { 'members', 'zset' }, { 'checks', 'zset' },

@@ -1,4 +1,4 @@
--- Whether what is kept of runs can belong together (docs/adr/0023): counts alone, as a run may have many cells.
+-- Whether the keys of runs agree (docs/adr/0023): it compares counts alone, as a run may have many cells.
 -- @include lib/shard/damage
 -- @include lib/tasks/tasks
 -- @include lib/runs/state
@@ -31,7 +31,7 @@ function RUNS.count_open()
   return open, reads_cells
 end
 
--- The name of the first key of runs that is not what the others say, nil for none.
+-- The name of the first key of runs that contradicts the others, nil for none.
 function RUNS.miscounted()
   local names, open, reads_cells = RUNS.names(), RUNS.count_open()
   if #names == 0 then

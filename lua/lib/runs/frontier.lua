@@ -1,7 +1,7 @@
--- The ready frontier of a row group, worked out from its cells: for a run that goes on after it stopped itself.
+-- The ready frontier of a row group, worked out from its cells when a stopped run is resumed.
 -- @include lib/runs/tracker
 
--- Drop the tasks of a row group that wait; those that run are left to end.
+-- Discard the waiting tasks of a row group; running ones are left to end.
 function RUNS.discard_waiting(run, plan, row_group)
   local first, last = RUNS.records_of(plan, row_group)
   for index = 1, #plan.columns do
@@ -41,7 +41,7 @@ function RUNS.submit_missing(run, plan, index, number)
   end
 end
 
--- Submit each task of a row group that has its inputs, is not made and is not there.
+-- Submit each task of a row group whose inputs are there, unless it is finished or submitted.
 function RUNS.submit_frontier(run, plan, row_group)
   local first, last = RUNS.records_of(plan, row_group)
   local open = {}

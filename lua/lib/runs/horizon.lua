@@ -10,8 +10,8 @@ function RUNS.target_of(run, plan)
   return math.min(plan.max_open, tonumber(redis.call('HGET', K.progress, run .. '\0target')) or 1)
 end
 
--- What holds the next row group back, or nil. Row groups that wait to be written count as well, as they bound
--- memory also while nobody writes; those that wait for a cooldown hold up no other.
+-- The reason why the next row group is not admitted, or nil. Unwritten row groups count as open ones do, which bounds
+-- memory while no driver writes; row groups that wait for a cooldown hold up no other.
 function RUNS.obstacle(run, plan)
   if redis.call('HEXISTS', K.progress, run .. '\0stopped') == 1 then
     return 'stopped'
@@ -50,8 +50,8 @@ function RUNS.is_held_back(run, plan)
   return reason ~= nil
 end
 
--- The calling member has a free slot and nothing is ready: let the horizon of a run grow by one row group. Returns whether
--- that has made work. At most 16 attended runs are looked at.
+-- Let the horizon of one run grow by one row group, as the calling member has a free slot and finds nothing ready.
+-- Returns whether a task is queued now. At most 16 attended runs are tried.
 function RUNS.extend_horizon()
   local may_make = meta.queued == 0 and CLASSES.serves(member_id, COOLING.cell_function)
   local attended = may_make and redis.call('ZRANGE', K.claims, '[!', '("', 'BYLEX', 'LIMIT', 0, 16) or {}

@@ -1,9 +1,9 @@
--- What is worked out again of runs (docs/adr/0023): which row groups are open or wait to be written, by the cells, and
+-- The runs' part of a rebuild (docs/adr/0023): which row groups are open or wait to be written, by the cells, and
 -- which tasks they need. A run whose plan is gone is lost: its driver is told so, and nothing of it stays.
 -- @include lib/runs/check
 -- @include lib/tasks/restore
 
--- Remove what is kept of runs that are lost; `tasks` and `leases` by id of the task.
+-- Delete the keys of lost runs; `tasks` and `leases` by id of the task.
 function RUNS.forget_lost(tasks, leases)
   local known = {}
   local function is_lost(run)

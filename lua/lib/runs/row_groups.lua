@@ -28,7 +28,7 @@ function RUNS.count_task(task, by)
   end
 end
 
--- How many tasks of a row group there are.
+-- The number of tasks of a row group that wait or run.
 function RUNS.tasks_in(run, plan, row_group)
   local names, total = {}, 0
   for index = 1, #plan.columns do
@@ -139,7 +139,7 @@ function RUNS.forget_row_group(run, plan, row_group)
   return was_open
 end
 
--- Let the tasks of a new row group begin that need nothing: its roots. A batch behind cells waits for the
+-- Submit the tasks of a new row group that need no inputs: its roots. A batch behind cells waits for the
 -- inputs of every record.
 function RUNS.begin_row_group(run, plan, row_group)
   local first, last = RUNS.records_of(plan, row_group)

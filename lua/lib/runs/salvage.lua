@@ -1,10 +1,10 @@
--- Salvage rounds (spec 05, Failures): a task that failed and may go better waits until the rest of its row group
--- is through, then all such tasks are tried again, each after its backoff. So what fails stands in nobody's way,
--- in its own row group alone. After `salvage_us` a task is tried again in any case, as the rest may wait for long.
+-- Salvage rounds (spec 05, Failures): a failed task that may succeed later waits until the rest of its row group
+-- is through, then all such tasks are tried again, each after its backoff. So a failing task delays its own
+-- row group alone. After `salvage_us` a task is tried again in any case, as the rest may wait for long.
 -- @include lib/runs/failures
 RUNS.salvage_us = 60000000
 
--- The field of a row group with its tasks that wait so: id=available_us, "," between.
+-- The field that lists a row group's tasks waiting for salvage: id=available_us, "," between.
 function RUNS.salvage_field(run, row_group)
   return run .. '\0' .. int(row_group) .. '\0!'
 end
@@ -33,7 +33,7 @@ function RUNS.wait_for_salvage(run, plan, id, task, available_us)
   RUNS.touch_row_group(run, row_group)
 end
 
--- Have the end of the call look at a run.
+-- Let the end of the call check a run for a salvage round.
 function RUNS.look_again(run)
   meta.rounds = meta.rounds or {}
   meta.rounds[run] = meta.rounds[run] or {}
@@ -67,7 +67,7 @@ function RUNS.begin_rounds()
       RUNS.begin_round(run, plan, row_group)
     end
     if plan and RUNS.is_stopped(run, plan) then
-      RUNS.tell_driver(run, '["row_group"]') -- which waits for the tasks that still run
+      RUNS.tell_driver(run, '["row_group"]') -- the driver waits for the running tasks
     end
   end
 end

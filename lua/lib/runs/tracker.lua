@@ -30,7 +30,7 @@ function RUNS.tell_driver(run, text)
   end
 end
 
--- A row group is through: a batch that waits for its turn is wanted no more.
+-- Close a finished row group: discard its waiting batches and let the driver write it.
 function RUNS.close_row_group(run, plan, row_group)
   RUNS.forget_row_group(run, plan, row_group)
   for index = 1, #plan.columns do
@@ -211,7 +211,7 @@ function RUNS.drop_cells(task, failure)
   end
 end
 
--- A task failed and may go better: it waits for a salvage round, unless the run has no retry left.
+-- Let a failed task wait for a salvage round, unless the run has no retry left.
 function RUNS.try_again(id, task, available_us, failure)
   local run, plan = task.run, RUNS.plan_of(task.run)
   if plan and RUNS.is_wanted(task) and not RUNS.may_retry(run, plan) then

@@ -1,9 +1,9 @@
--- What a run tells people: who drives it, since when, and what its cells have used (spec 05).
+-- A run's driver, its begin, and the use of its cells, kept for people (spec 05).
 -- @include lib/shard/operations
 -- @include lib/runs/state
 local USE = {}
 
--- The fields of a run's progress that are kept here, of which its end deletes each.
+-- The fields of a run's progress that this fragment keeps; the end of the run deletes them.
 function USE.fields(plan)
   local names = { 'begun', 'owner' }
   for index = 1, #plan.columns do
@@ -13,7 +13,7 @@ function USE.fields(plan)
   return names
 end
 
--- More cells of a column are there.
+-- Count finished cells of a column.
 function USE.count_made(run, index, cells)
   RUNS.count(run, 'made\0' .. int(index), cells)
 end
@@ -29,7 +29,7 @@ function OPERATIONS.run_drive(run, owner)
   return '["noted"]'
 end
 
--- A task of a column has used `text`: JSON, name -> numbers, each added to what is there.
+-- Add the use of a column's tasks: `text` is JSON, name -> numbers.
 function OPERATIONS.run_used(run, column, text)
   local plan = RUNS.plan_of(run)
   if not plan or not plan.columns[tonumber(column)] then

@@ -1,10 +1,10 @@
 -- Damage: a record that is missing or cannot be read, whichever key went (spec 06, Members). The call that meets one
--- takes the generation off the shard; a look tells it.
+-- deletes the shard's generation; an operator's call answers with the key.
 -- @include lib/shard/shard
 local DAMAGE = { most_in_a_row = 8 }
-DAMAGE.types = nil -- a function of the kind: its keys, each with its type; nil for a kind whose damage is not found
+DAMAGE.types = nil -- defined by a kind of shard: returns its keys with their types; nil where damage is not looked for
 
--- Whether an error is one that a damaged record raises; any other is the server's or a fault of this code.
+-- Whether an error message tells of a damaged record; any other error is the server's, or a fault of this code.
 function DAMAGE.is_told_by(message)
   local signs = { '^DAMAGED ', '^WRONGTYPE ', 'attempt to ', 'bad argument ', 'is not an integer',
     'is not a valid float', 'must be strings or integers' }
@@ -21,7 +21,7 @@ function DAMAGE.raise(name)
   error('DAMAGED ' .. name, 0)
 end
 
--- The keys by name that are of another type than theirs.
+-- The names of the keys that have a wrong type.
 function DAMAGE.mistyped()
   if redis.call('TYPE', K.meta).ok ~= 'hash' then
     return { 'meta' }
@@ -36,8 +36,8 @@ function DAMAGE.mistyped()
   return names
 end
 
--- The damaged keys by name, as far as their types and counts tell; of the kind is `DAMAGE.miscounted`, which names the
--- first key whose count is not what the others say, nil for none.
+-- The names of the damaged keys, as far as types and counts tell. Each kind of shard defines `DAMAGE.miscounted`, which
+-- names the first key whose count contradicts the others, nil for none.
 function DAMAGE.found()
   local names = DAMAGE.mistyped()
   if #names == 0 then
@@ -47,7 +47,7 @@ function DAMAGE.found()
   return names
 end
 
--- Answer with what a call raised, as if nothing had caught it.
+-- Answer with a caught error as the server would have answered with it.
 function DAMAGE.pass_on(raised)
   if type(raised) == 'table' then
     return redis.error_reply(raised.err)
@@ -55,7 +55,7 @@ function DAMAGE.pass_on(raised)
   error(raised, 0)
 end
 
--- Take the generation off the shard, and keep why, so that every member joins again and the first lets it begin anew.
+-- Delete the shard's generation and note the reason: every member then joins again, and the first join rebuilds it.
 function DAMAGE.mark(what)
   if redis.call('TYPE', K.meta).ok ~= 'hash' then
     redis.call('UNLINK', K.meta)

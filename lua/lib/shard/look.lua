@@ -1,10 +1,10 @@
--- What an operator's call meets: a shard that another version wrote is refused, one that is damaged told.
+-- Guards of an operator's calls: they refuse a shard of another schema version, and name the key of a damaged one.
 -- @include lib/shard/schema
 -- @include lib/shard/damage
 local LOOK = {}
 
--- Raise that nobody can say what the shard is: its `meta` has gone, or a call found it damaged and took its
--- generation off. What is left of one that nobody uses any more has no members.
+-- Raise where the shard's `meta` is gone, or a call found damage and deleted the generation. What an unused shard
+-- leaves behind has no members, and raises nothing.
 function LOOK.check_head()
   local generation, reason = unpack(redis.call('HMGET', K.meta, 'generation', 'reason'))
   if not generation and (reason or redis.call('EXISTS', K.members) == 1) then
@@ -12,7 +12,7 @@ function LOOK.check_head()
   end
 end
 
--- What an operator is answered whose call raised something: of damage the key, what it is, and the remedy.
+-- The answer to an operator's call that raised an error: for damage, the key and the remedy.
 function LOOK.tell(raised)
   local message = type(raised) == 'table' and raised.err or tostring(raised)
   if not DAMAGE.is_told_by(message) then
@@ -23,7 +23,7 @@ function LOOK.tell(raised)
     .. 'members rebuild the shard when they next call; where none runs, `forebay reset --rebuild` does')
 end
 
--- What a look replies: what `capture` returns.
+-- The reply of an operator's call: the result of `capture`, or an error.
 function LOOK.reply(capture)
   local refusal = SCHEMA.refusal()
   if refusal then

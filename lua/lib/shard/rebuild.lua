@@ -5,7 +5,7 @@
 -- @include lib/shard/suspects
 local REBUILD = {}
 
--- The recovery is over: `STATE.open` is the kind's part of it.
+-- End the recovery; each kind of shard defines `STATE.open` as its part.
 function REBUILD.open()
   meta.recovering_us = 0
   redis.call('UNLINK', K.awaited)
@@ -47,7 +47,7 @@ function REBUILD.keep_members(holders)
   meta.suspects = 0
 end
 
--- The caller has stated everything.
+-- Note that the caller has stated everything.
 function REBUILD.note_stated(member)
   if meta.recovering_us > 0 then
     redis.call('ZREM', K.awaited, member)

@@ -1,4 +1,4 @@
--- What the keys of a task pool must be, and whether their counts agree.
+-- The types of a task pool's keys, and whether their counts agree.
 -- @include lib/shard/damage
 -- @include lib/tasks/lost
 -- @include lib/runs/check
@@ -55,12 +55,12 @@ function DAMAGE.is_there_beside()
     { 'events', meta.sequence > 0, redis.call('XLEN', K.events) > 0 } }
 end
 
--- Of two keys whose counts do not agree the one that is gone.
+-- The missing one of two keys whose counts do not agree.
 function DAMAGE.absent_of(name, other)
   return other and redis.call('EXISTS', K[other]) == 0 and other or name
 end
 
--- The name of the first key whose count is not what the others say, nil for none: O(1) but for functions and runs.
+-- The name of the first key whose count contradicts the others, nil for none: O(1) but for functions and runs.
 function DAMAGE.miscounted()
   local members, running = redis.call('ZCARD', K.members), redis.call('HLEN', K.leases)
   local tasks = redis.call('HLEN', K.tasks)

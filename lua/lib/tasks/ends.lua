@@ -11,7 +11,8 @@ function TASKS.write_result(id, result, ttl_ms)
   end
 end
 
--- The caller's lease; else nil and what is known of it, where no lease that is unknown went with a key of the pool.
+-- The caller's lease; else nil and the answer that tells why. An unknown lease may be lost with a key of the pool, so
+-- damage is looked for before it is answered.
 function TASKS.own(lease_id)
   local lease, unknown = LEASES.own(lease_id, member_id)
   if unknown == '["unknown_lease"]' then
@@ -31,7 +32,7 @@ function OPERATIONS.finish(lease_id, result, result_ttl_ms, keep_in_progress_ms)
   LEASES.release(lease_id, lease, false)
   TASKS.forget(id, keep_in_progress_ms == '')
   TASKS.write_result(id, result, result_ttl_ms)
-  if keep_in_progress_ms ~= '' then -- of a cron job: it tells others that its instant was served, and no later one
+  if keep_in_progress_ms ~= '' then -- a cron job's mark: this instant was served, a later one was not
     redis.call('SET', TASKS.arq_key('in-progress', id), K.queue .. ' ' .. task.score, 'PX', keep_in_progress_ms)
   end
   STATE.emit_task('task_lease_released', 'task_id', id, 'lease_id', lease_id, 'outcome', 'completed')
@@ -42,7 +43,7 @@ function OPERATIONS.finish(lease_id, result, result_ttl_ms, keep_in_progress_ms)
   return '["released"]'
 end
 
--- The task of a run that cannot succeed: its record is dropped with a reason.
+-- End the lease of a run's task that cannot succeed; its record is dropped with a reason.
 function OPERATIONS.drop(lease_id, reason, model, status)
   local lease, unknown = TASKS.own(lease_id)
   if not lease then
@@ -90,8 +91,8 @@ function OPERATIONS.retry(lease_id, delay_us, counts, cooling, reason, model, st
   return '["released"]'
 end
 
--- Of a run it gives up the record with it: nobody else would ever make that cell. A result may be
--- left, as of an aborted job.
+-- Discard a waiting task; the record of a run's task is dropped, as no other task makes its cell. A result may be
+-- left, such as that of an aborted job.
 function OPERATIONS.discard(id, result, result_ttl_ms)
   local task = TASKS.read(id)
   if not TASKS.discard(id) then
@@ -108,7 +109,7 @@ function OPERATIONS.discard(id, result, result_ttl_ms)
   return '["discarded"]'
 end
 
--- End a task that waits with a result, if that is right for it.
+-- End a waiting task with a result, if `is_right`.
 function TASKS.end_waiting(is_right, id, result, result_ttl_ms, tell, reason)
   if not is_right or not TASKS.discard(id) then
     return '["unknown"]'
@@ -118,7 +119,8 @@ function TASKS.end_waiting(is_right, id, result, result_ttl_ms, tell, reason)
   return '["discarded"]'
 end
 
--- The end of a task whose payload has expired, or was lost, with a result. One that came anew meanwhile is another.
+-- End a task whose payload has expired, or was lost, with a result. A task submitted anew under the id has a payload
+-- and goes on.
 function OPERATIONS.expire(id, result, result_ttl_ms)
   local task = TASKS.read(id)
   local has_expired = task and task.run == '' and redis.call('EXISTS', TASKS.arq_key('job', id)) == 0
@@ -128,7 +130,7 @@ function OPERATIONS.expire(id, result, result_ttl_ms)
   return TASKS.end_waiting(has_expired, id, result, result_ttl_ms, STATE.emit_task, 'expired')
 end
 
--- The end of a task that was lost too often, with a result that says so.
+-- End a task that was lost too often, with a result that tells it.
 function OPERATIONS.fail_lost(id, result, result_ttl_ms)
   local task = TASKS.read(id)
   local was_lost = task and task.losses >= LOST.max()

@@ -1,4 +1,4 @@
--- The operations of a task pool: submitting and admitting tasks, its settings, and what members say of themselves.
+-- The operations of a task pool: submitting and admitting tasks, its settings, and what members report.
 -- @include lib/tasks/settle
 -- @include lib/tasks/memory
 -- @include lib/tasks/ends
@@ -123,7 +123,7 @@ function OPERATIONS.serve()
   return '["served"]'
 end
 
--- Something that happened to a task in its worker, for a pool that writes down that much.
+-- Report an event of a task in its worker, for a pool that records such events.
 function OPERATIONS.say(kind, task_id, lease_id)
   STATE.emit_task(kind, 'task_id', task_id, 'lease_id', lease_id, 'member_id', member_id)
   return '["said"]'
@@ -140,8 +140,8 @@ function OPERATIONS.set_state(state)
   return '["set"]'
 end
 
--- The policy, what is written down and how often a task may be lost; the policy's settings follow as
--- field and value in turn.
+-- Set the policy, the recorded events and how often a task may be lost; the policy's settings follow as pairs of field
+-- and value.
 function OPERATIONS.configure(policy, reserve_after_us, events_kept, max_losses)
   local before = SETTINGS.in_force()
   MEMORY.note_decided('settings')
@@ -167,7 +167,7 @@ function OPERATIONS.leave()
   return MEMBERS.leave() and '["left"]' or '["leaving"]'
 end
 
--- Read what the ends of leases ask for: the leases, their tasks and groups.
+-- Read the leases that a batch ends, with their tasks and groups, in few commands.
 function STATE.read_ahead(ids, new_ids)
   LEASES.read_ahead(ids, new_ids)
   local task_ids, names, n = {}, {}, 0

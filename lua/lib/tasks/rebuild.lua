@@ -1,4 +1,4 @@
--- The pool's part of a rebuild (docs/adr/0023): what is worked out again of its tasks, leases, claims and runs.
+-- The pool's part of a rebuild (docs/adr/0023): it works derived keys out of tasks, leases, claims and runs.
 -- @include lib/shard/rebuild
 -- @include lib/tasks/check
 -- @include lib/tasks/restore
@@ -49,7 +49,7 @@ function STATE.read_tasks()
   return tasks
 end
 
--- Let each lease be one of a task that there is. One of a task that has a result ended when that was written.
+-- Restore the task of each lease. The lease of a task that has a result ended when the result was written.
 function STATE.restore_tasks(tasks, leases)
   local left = RESTORE.read_left(tasks, leases)
   for id, said in pairs(left) do
@@ -115,7 +115,7 @@ function STATE.place_of(id, task, delayed_us, served)
   return 'fifo', QUEUE.fifo_member(id, task), 0
 end
 
--- Put each task where it belongs.
+-- Put each task into the key in which it waits.
 function STATE.place_tasks(tasks, leases, delayed, served)
   local entries = { queue = {}, delayed = {}, suspect_tasks = {}, unserved = {}, parked = {}, fifo = {} }
   local function add(name, score, entry)
@@ -279,7 +279,7 @@ function STATE.reindex()
   REBUILD.keep_members(holders)
 end
 
--- The recovery is over: what is lost is known, and no lease is named as one was that the pool forgot.
+-- End the recovery: lost jobs are known, and no new lease gets the id of a forgotten one.
 function STATE.open()
   LINES.load()
   meta.admissions = math.max(meta.admissions, now_us)

@@ -6,7 +6,7 @@
 local RESTORE = { group = 'local/default', signature = 'submission=1', asked_at_once = 500,
   terms = 'forebay|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|' }
 
--- A name as it stands in keys.
+-- A name as it is encoded in keys.
 function RESTORE.encoded(name)
   return (string.gsub(name, '[^%w._~-]', function(c) return string.format('%%%02X', string.byte(c)) end))
 end
@@ -85,7 +85,7 @@ function RESTORE.job(payload, left)
     weight = weight or real(GROUPS.of(group_name).weight), limit = limit or GROUPS.of(group_name).admitted_limit or '' }
 end
 
--- Let a task be one that is lost.
+-- Mark a task as lost.
 function RESTORE.lose(task)
   task.fn, task.losses = LOST.no_payload .. task.fn, 0
 end
@@ -151,7 +151,7 @@ function RESTORE.find_lost()
   end
 end
 
--- The first jobs that are lost and of which nobody was told, each with its function.
+-- The first lost jobs that were not reported yet, each with its function.
 function RESTORE.told_lost()
   local found = meta.unserved > 0 and redis.call('ZRANGE', K.unserved, '[' .. LOST.no_payload, '(' .. LOST.no_payload .. '\127',
     'BYLEX', 'LIMIT', 0, 64) or {}
