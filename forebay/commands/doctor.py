@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from forebay.commands.lines import fitted
 from forebay.commands.server_option import url_option
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.server.examination import Check, examine
@@ -41,5 +42,6 @@ async def _examine(url: str) -> list[Check]:
 
 
 def _lines(check: Check) -> list[str]:
-    found = f"{check.state:<7}{check.name:<13}{check.said}"
-    return [found, f"{'':20}{check.remedy}"] if check.remedy else [found]
+    first, indent = f"{check.state:<7}{check.name:<13}", " " * 20
+    found = fitted([check.said], first=first, indent=indent)
+    return found + fitted([check.remedy], first=indent, indent=indent) if check.remedy else found

@@ -166,7 +166,7 @@ def _kept_unless_over(
     try:
         yield
     except (ConfigurationError, TaskAdmissionError, RunLost):  # nothing goes on
-        shutil.rmtree(files.server, ignore_errors=True)
+        _remove_unused(files, made)
         raise
     except (Stopped, RunStopped, CoordinatorError) as error:
         why = "an error, which follows"
@@ -176,16 +176,21 @@ def _kept_unless_over(
             how = "stopped itself" if isinstance(error, RunStopped) else f"stopped by {why}"
             say_kept(run, url, pool, files, how)
         else:
-            files.discard_if_empty()
-            shutil.rmtree(files.server, ignore_errors=True)
-            for folder in made:
-                with contextlib.suppress(OSError):
-                    folder.rmdir()
+            _remove_unused(files, made)
             if isinstance(error, Stopped):
                 say(f"run {run.run_id} had not begun, stopped by {why}; nothing is kept", err=True)
         raise
     else:
         shutil.rmtree(files.server, ignore_errors=True)
+
+
+def _remove_unused(files: RunFiles, made: list[Path]) -> None:
+    """Remove a run's own server, and of the folders made for its output those that are empty."""
+    files.discard_if_empty()
+    shutil.rmtree(files.server, ignore_errors=True)
+    for folder in made:
+        with contextlib.suppress(OSError):
+            folder.rmdir()
 
 
 async def _drive_while_worked(

@@ -131,7 +131,7 @@ def limits_now(scene: RunScene) -> Limit:
         return Limit("paused pool", "forebay resume-pool lets it go on")
     found = _closed_window(scene) or _request_wait(scene) or _task_wait(scene) or _provider(scene)
     if found is None and look.unwritten:
-        return Limit("driver", f"{look.unwritten} finished row groups wait to be written")
+        return Limit("driver", f"{_waiting(look.unwritten, 'finished row group')} to be written")
     return found or Limit("dependencies", "no cell is ready before another is made")
 
 
@@ -159,17 +159,28 @@ def _request_wait(scene: RunScene) -> Limit | None:
     others = [group.group for group in window.waiting_groups if group.group != tenant]
     used = f"{window.in_flight_count}/{window.current_limit} of {name} in use"
     if others:
-        return Limit("fairness", f"{used}, {len(others)} other tenants wait for it too")
+        return Limit("fairness", f"{used}, {_waiting(len(others), 'other tenant')} for it too")
+    calls = _waiting(window.waiters, "call")
     if window.in_flight_count < window.current_limit:
-        return Limit("quota", f"{window.waiters} calls wait for the budget of {name}")
-    return Limit("request wait", f"{used}, {window.waiters} calls wait")
+        return Limit("quota", f"{calls} for the budget of {name}")
+    return Limit("request wait", f"{used}, {calls}")
+
+
+def _waiting(count: int, noun: str) -> str:
+    """Return how many wait: ``1 call waits``, ``2 calls wait``."""
+    return f"{_number(count, noun)} wait{'s' if count == 1 else ''}"
+
+
+def _number(count: int, noun: str) -> str:
+    """Return a number and what it counts: ``1 call``, ``2 calls``."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _task_wait(scene: RunScene) -> Limit | None:
     queue, blocked = scene.pool.queue, scene.pool.blocked
     if not queue.queued_total:
         return None
-    tasks = f"{queue.queued_total} tasks wait"
+    tasks = _waiting(queue.queued_total, "task")
     full = [
         resource
         for amounts in queue.first_candidates.values()
@@ -185,7 +196,7 @@ def _task_wait(scene: RunScene) -> Limit | None:
     shares = [reason for reason in blocked.reasons if reason in _OF_FAIRNESS]
     if shares:
         return Limit("fairness", f"{shares[0].value.replace('_', ' ')}, {tasks} for others")
-    return Limit("slots", f"{tasks} for a free slot of {scene.workers} workers")
+    return Limit("slots", f"{tasks} for a free slot of {_number(scene.workers, 'worker')}")
 
 
 def _provider(scene: RunScene) -> Limit | None:
@@ -193,7 +204,7 @@ def _provider(scene: RunScene) -> Limit | None:
     if not busy:
         return None
     name, window = max(busy, key=lambda one: one[1].in_flight_count)
-    return Limit("provider", f"{window.in_flight_count} calls of {name} under way")
+    return Limit("provider", f"{_number(window.in_flight_count, 'call')} of {name} under way")
 
 
 class Pace:

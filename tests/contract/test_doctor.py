@@ -11,6 +11,7 @@ import redis
 from click.testing import CliRunner, Result
 
 from forebay.cli import cli
+from forebay.commands.lines import WIDTH
 from forebay.coordinator.scripts.composing import script
 from forebay.coordinator.server.address import TcpAddress, TlsFiles, UnixAddress
 from forebay.coordinator.server.connections import open_sync
@@ -95,9 +96,11 @@ def test_what_is_wrong_is_said_with_what_to_set(
     result = doctor(own_server)
     assert result.exit_code == 5
     assert state_of(result, name)[0] == "wrong"
+    said = " ".join(result.output.split())
     for word in words:
-        assert word in result.output
-    assert result.output.count("wrong ") == 1
+        assert word in said
+    assert said.count("wrong ") == 1
+    assert max(map(len, result.output.splitlines())) <= WIDTH
 
 
 def test_a_replica_is_told_from_a_primary(own_server: EmbeddedServer, admin: redis.Redis) -> None:
@@ -116,7 +119,7 @@ def test_a_library_with_other_code_is_named(own_server: EmbeddedServer, admin: r
     result = doctor(own_server)
     assert result.exit_code == 5
     assert "requests/batch" in state_of(result, "libraries")[1]
-    assert f"FUNCTION DELETE {batch.function}" in result.output
+    assert f"FUNCTION DELETE {batch.function}" in " ".join(result.output.split())
 
 
 def test_a_server_that_is_not_there_is_an_error_of_its_own_code() -> None:

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from pydantic import ValidationError
 
+from forebay.cli import cli
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.outcomes import TaskFailure
 from forebay.contracts.runs import RunSpec
@@ -165,3 +167,15 @@ def test_run_id_that_no_folder_can_bear_is_refused(run_id: str) -> None:
     workflow = load_workflow(WORKFLOW, environ={})
     with pytest.raises(ValidationError, match="run_id"):
         RunSpec(run_id=run_id, tenant="t", workflow=workflow)
+
+
+def test_a_run_that_finds_no_server_to_start_leaves_nothing_in_the_way_of_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FOREBAY_SERVER_BINARY", str(tmp_path / "nothing"))
+    for _ in range(2):
+        ran = CliRunner().invoke(cli, ["run", str(WORKFLOW), "--url", "embedded://"])
+        assert isinstance(ran.exception, ConfigurationError)
+        assert "names no executable file" in str(ran.exception)
+    assert list(tmp_path.iterdir()) == []

@@ -56,14 +56,20 @@ def test_lines_tell_records_rate_and_what_limits_once_for_each_change(
             "provider: 3 calls of local/mock-large1 under way",
         ),
         (
+            {"windows": (window(in_flight_count=1),)},
+            "provider: 1 call of local/mock-large under way",
+        ),
+        (
             {"windows": (window(waiting=("atlas", "borealis"), in_flight_count=24),)},
-            "fairness: 24/24 of local/mock-large in use, 1 other tenants wait for it too",
+            "fairness: 24/24 of local/mock-large in use, 1 other tenant waits for it too",
         ),
         (
             {"windows": (window(waiting=("atlas",), in_flight_count=5),)},
-            "quota: 1 calls wait for the budget of local/mock-large",
+            "quota: 1 call waits for the budget of local/mock-large",
         ),
+        ({"queued": 1}, "slots: 1 task waits for a free slot of 2 workers"),
         ({"queued": 7}, "slots: 7 tasks wait for a free slot of 2 workers"),
+        ({"windows": (IDLE,), "unwritten": 1}, "driver: 1 finished row group waits to be written"),
         ({"windows": (IDLE,), "unwritten": 2}, "driver: 2 finished row groups wait to be written"),
         ({"windows": (IDLE,)}, "dependencies: no cell is ready before another is made"),
     ],
