@@ -38,6 +38,7 @@ EXPECTED_SERVER: Final = "Redis 7.0 or newer, or Valkey 8 or newer"
 MEMBER_RULES: Final = (
     *("~fb:*", "&fb:*", "+@read", "+@write", "+@pubsub", "-@dangerous", "+info", "+time", "+fcall"),
     *("+function|load", "+function|list", "+evalsha_ro", "+eval_ro"),
+    *("-function|flush", "-function|delete", "-function|restore"),
 )
 """The ACL rules of a user who takes part in request admission (docs/reliability.md, *Rights*)."""
 POOL_RULES: Final = ("~arq:*", "+@transaction")

@@ -68,9 +68,9 @@ if redis.call('ZADD', K.members, int(now_us + tonumber(ttl_us)), member_id) == 1
   emit('member_joined', 'member_id', member_id)
 end
 if standing == 'joined' then
-  redis.call('ZREM', K.awaited, member_id)
+  RECOVERY.take_newcomer(member_id)
 elseif standing == 'forgotten' and head.recovering_us > 0 then
-  redis.call('ZADD', K.awaited, 1, member_id)
+  RECOVERY.take_forgotten(member_id)
 end
 redis.call('ZADD', K.suspects, 'XX', 0, member_id)
 local kept = redis.call('HGET', K.meta, '@' .. member_id) or ''

@@ -179,6 +179,30 @@ def test_first_member_that_is_new_is_served_at_once_where_nobody_listens(
     assert shard.ask("new", Acquire("x"))[0] == "granted"
 
 
+def test_fleet_that_starts_on_a_new_server_is_served_once_all_that_listen_have_joined(
+    shard: ScriptedShard,
+) -> None:
+    shard.client.delete(*shard.keys.all)
+    shard.client.sadd(LISTENING_KEY, "first", "second")
+    shard.join("first", generation="anew")
+    shard.batch("first", Register("alias", CAP, QUOTAS))
+    assert shard.ask("first", Acquire("x", wait="try"))[:2] == ["denied", "no_capacity"]
+    shard.join("second", generation="later")
+    assert shard.ask("first", Acquire("y", wait="try"))[0] == "granted"
+
+
+def test_newcomers_open_no_shard_that_another_member_remembers(shard: ScriptedShard) -> None:
+    fleet = Fleet(shard)
+    shard.client.sadd(LISTENING_KEY, "new", "m")
+    shard.client.delete(*shard.keys.all)
+    shard.client.set(RUN_KEY, "another")  # so that not all that remember it may listen yet
+    fleet.come_back("m")
+    shard.join("new", generation="later")
+    assert shard.ask("m", Acquire("x", wait="try"))[0] == "denied"
+    fleet.come_back("n")
+    assert in_flight(shard) == CAP
+
+
 def test_expired_member_is_told_so_while_the_generation_lasts(shard: ScriptedShard) -> None:
     fleet = Fleet(shard)
     shard.advance(13.0)

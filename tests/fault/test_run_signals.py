@@ -162,8 +162,8 @@ async def test_a_run_on_a_fleet_is_left_to_its_server_and_gone_on_with(
     assert "kept:    the run in pool default of its server" in said
     (_word, run_id, *_options) = go_on_of(said)
     listed = await asyncio.to_thread(forebay, "runs", "--url", server.url, cwd=tmp_path)
-    assert listed.stdout.startswith(f"{run_id}  tenant default")
-    assert "attended by nobody" in listed.stdout
+    assert listed.stdout.startswith(f"{run_id}  workflow ")
+    assert "unattended, last by " in listed.stdout
     done = await asyncio.to_thread(forebay, *go_on_of(said), "--workers", 1, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"{RECORDS} of {RECORDS} records written" in done.stdout

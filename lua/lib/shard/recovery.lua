@@ -90,6 +90,21 @@ function RECOVERY.begin(head, reason, stored, run)
   emit('generation_changed', 'from', stored[2] or '', 'to', run.generation, 'reason', reason)
 end
 
+-- A newcomer states nothing. Where all that listened were newcomers, as when a fleet starts on a new server, nobody
+-- is known to remember the shard, and it opens.
+function RECOVERY.take_newcomer(newcomer)
+  redis.call('ZREM', K.awaited, newcomer)
+  if redis.call('ZCARD', K.awaited) == 2 and redis.call('ZSCORE', K.awaited, RECOVERY.nobody_known) == '0' then
+    redis.call('ZREM', K.awaited, RECOVERY.nobody_known)
+  end
+end
+
+-- A member that remembers the shard states what it holds; others that nobody knows may come, too.
+function RECOVERY.take_forgotten(forgotten)
+  redis.call('ZADD', K.awaited, 1, forgotten)
+  redis.call('ZADD', K.awaited, 'XX', 1, RECOVERY.nobody_known)
+end
+
 -- Begin at an operator's call, who is no member; returns the shard's head, which is to be written with its events.
 function RECOVERY.begin_for_operator(reason, stored, run)
   drop_unreadable(RECOVERY.written())
