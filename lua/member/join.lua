@@ -77,4 +77,5 @@ local kept = redis.call('HGET', K.meta, '@' .. member_id) or ''
 EVENTS.write(head)
 HEAD.keep(head, member_id, ttl_us, keep_ms)
 return '[' .. int(now_us) .. ',"' .. stored[2] .. '",' .. redis.call('ZCARD', K.members) .. ',"' .. standing
-  .. '","' .. (stored[5] or '') .. '","' .. server_run_id() .. '",' .. (string.match(kept, '^%d+ ') or '0') .. ']'
+  .. '","' .. string.gsub(stored[5] or '', '[%c"\\]', '') .. '","' .. server_run_id()
+  .. '",' .. (string.match(kept, '^%d+ ') or '0') .. ']'

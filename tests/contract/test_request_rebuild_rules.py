@@ -213,6 +213,20 @@ def test_expired_member_is_told_so_while_the_generation_lasts(shard: ScriptedSha
     assert set(audited(shard.client, shard.keys)["leases"]) == {"m0", "m1", "m2"}
 
 
+def test_generation_that_no_reply_can_hold_is_a_damage(shard: ScriptedShard) -> None:
+    fleet = Fleet(shard)
+    shard.client.hset(shard.keys["meta"], mapping={"generation": 'a"b', "reason": 'c"\\d'})
+    assert fleet.come_back() == {"m": "forgotten", "n": "forgotten"}
+    check_whole(fleet)
+    assert [event["reason"] for event in events(shard, "shard_damaged")] == ["damaged: meta"]
+
+
+def test_reason_that_no_reply_can_hold_keeps_no_member_out(shard: ScriptedShard) -> None:
+    Fleet(shard)
+    shard.client.hset(shard.keys["meta"], "reason", 'c"\\d')
+    assert shard.join("new", generation="later")[3:5] == ["joined", "cd"]
+
+
 def test_lease_that_ended_is_not_adopted(shard: ScriptedShard) -> None:
     fleet = Fleet(shard)
     shard.batch("m", Release("m0"))

@@ -18,6 +18,8 @@ function RECOVERY.reason(stored, dropped)
     return 'lost'
   elseif not stored[2] then
     return stored[5] or 'damaged: meta'
+  elseif string.find(stored[2], '%W') then
+    return 'damaged: meta' -- no generation that was ever given
   elseif stored[3] ~= server_run_id() then
     return 'restarted'
   elseif dropped then
