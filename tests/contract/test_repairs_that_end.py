@@ -28,7 +28,7 @@ async def test_call_that_is_asked_for_as_a_repair_ends_is_sent_once(
     assert membership is not None
     session._member_link._on_unknown(membership)
     asked = []
-    while session._link.is_repairing:  # in each turn of the loop until it ends
+    while session._link.repairing.is_running:  # in each turn of the loop until it ends
         asked.append(session.ask(Named("set_state", ("",))))
         await asyncio.sleep(0)
     assert await asyncio.gather(*asked) == [["set"]] * len(asked)

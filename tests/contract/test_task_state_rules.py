@@ -219,6 +219,7 @@ def test_cell_of_a_run_is_written_down_as_any_task(pool: Pool) -> None:
         "run_attended",
         "row_group_admitted",
         "ready_enqueued",
+        "row_group_admission_blocked",
         "task_lease_acquired",
         "task_lease_released",
         *["ready_enqueued"] * 4,
