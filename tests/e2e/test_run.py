@@ -69,7 +69,7 @@ async def test_every_record_is_written_in_seed_order_wherever_the_server_is(
 async def test_answers_that_stay_broken_drop_their_records_with_reasons(
     provider, redis_url, tmp_path
 ):
-    provider.change_truth(invalid_json_rate=0.7)
+    provider.change_truth(invalid_json_rate=0.55)  # few enough cells fail not to stop the run
     arguments = ("run", WORKFLOW, "--url", redis_url, "--workers", 1)
     done = forebay(*arguments, cwd=tmp_path, environ=provider_address(provider))
     assert done.returncode == 3, done.stderr

@@ -240,9 +240,9 @@ class RequestShardMachine(ShardSteps):
 
 def test_the_scripts_do_what_the_model_does_on_a_real_server(redis_url: str) -> None:
     with open_sync(parse_url(redis_url)) as client:
-        explore("real server", RequestShardMachine, client, 10_000 if LONG else 60)
+        explore("real server", RequestShardMachine, client, 10_000 if LONG else 40)
 
 
 def test_the_scripts_do_what_the_model_does_on_fakeredis() -> None:
     with fakeredis.FakeRedis(version=(7,)) as client:
-        explore("fakeredis", RequestShardMachine, client, 1_000 if LONG else 8)
+        explore("fakeredis", RequestShardMachine, client, 1_000 if LONG else 5)

@@ -258,12 +258,12 @@ def client(request: pytest.FixtureRequest) -> Iterator[redis.Redis]:
 
 
 def test_no_waiter_is_passed_more_often_than_its_weight_allows(client: redis.Redis) -> None:
-    few = 25 if isinstance(client, fakeredis.FakeRedis) else 120
+    few = 25 if isinstance(client, fakeredis.FakeRedis) else 60
     assert explore(client, examples=20 * few if LONG else few) > 10 * few
 
 
 def test_small_ones_pass_one_as_large_as_the_burst_no_more_often(client: redis.Redis) -> None:
-    few = 25 if isinstance(client, fakeredis.FakeRedis) else 90
+    few = 25 if isinstance(client, fakeredis.FakeRedis) else 45
     passed = explore(client, 20 * few if LONG else few, quotas=TEN_TOKENS_A_SECOND)
     assert passed > 2 * few
 

@@ -243,4 +243,4 @@ class RunMachine(RuleBasedStateMachine):
 
 
 TestRun = RunMachine.TestCase
-TestRun.settings = settings(SETTINGS, max_examples=2000 if LONG else 40, stateful_step_count=25)
+TestRun.settings = settings(SETTINGS, max_examples=2000 if LONG else 30, stateful_step_count=25)

@@ -373,9 +373,9 @@ class TaskPoolMachine(RuleBasedStateMachine):
 
 def test_the_pool_does_what_the_model_does_on_a_real_server(redis_url: str) -> None:
     with open_sync(parse_url(redis_url)) as client:
-        explore("pool on a real server", TaskPoolMachine, client, 10_000 if LONG else 80)
+        explore("pool on a real server", TaskPoolMachine, client, 10_000 if LONG else 50)
 
 
 def test_the_pool_does_what_the_model_does_on_fakeredis() -> None:
     with fakeredis.FakeRedis(version=(7, 0)) as client:
-        explore("pool on fakeredis", TaskPoolMachine, client, 1_000 if LONG else 20)
+        explore("pool on fakeredis", TaskPoolMachine, client, 1_000 if LONG else 12)
