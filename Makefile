@@ -14,7 +14,7 @@ CHECKS := lint types lua test test-slow
 
 help:
 	@echo "make demo   the whole thing in under a minute"
-	@echo "make test   unit, contract and short property tests, against real servers; under 5 minutes"
+	@echo "make test   unit, contract and short property tests, against real servers; five to six minutes"
 	@echo "make test-slow  killed processes, cut connections, and the documented commands end to end"
 	@echo "make check  what CI runs: $(CHECKS)"
 	@echo "make bench  figures, beside the raw cost and the peers that are installed (make bench-peers:"

@@ -62,7 +62,7 @@ CASES: Final = (ONE_PROCESS, TWO_PROCESSES, Case(4, 0.001), Case(2, 0), Case(4, 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """What a run of the scenario is given.
+    """The parameters of a run of the scenario.
 
     Attributes:
         cap: the most holders.

@@ -38,7 +38,7 @@ LATENCY_AIMS: Final = {"saq": 0.9, "taskiq": 1.0, "taskiq_results": 1.0}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """What a run of the scenario is given.
+    """The parameters of a run of the scenario.
 
     Attributes:
         jobs: of each turn.

@@ -64,7 +64,7 @@ CASES: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """What a run of the scenario is given.
+    """The parameters of a run of the scenario.
 
     Attributes:
         few: waiters of the one shard, in groups of ten.

@@ -51,7 +51,7 @@ LOADS: Final = (ALONE, Load(1, 64), Load(1, 256), Load(2, 64), Load(4, 64))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """What a run of the scenario is given.
+    """The parameters of a run of the scenario.
 
     Attributes:
         rounds: how often every load is put on Forebay and on each peer.

@@ -38,7 +38,7 @@ JUST_BEATEN: Final = 0.97
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """What a run of the scenario is given.
+    """The parameters of a run of the scenario.
 
     Attributes:
         cap: slots, all held by the process that is killed, and attempts that wait in the other.

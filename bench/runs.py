@@ -36,7 +36,7 @@ MOST_GROWTH: Final = 1.3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """What a run of the scenario is given.
+    """The parameters of a run of the scenario.
 
     Attributes:
         few: cells of the small run.

@@ -61,7 +61,7 @@ _RESPONSE: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """What a run of the scenario is given.
+    """The parameters of a run of the scenario.
 
     Attributes:
         rounds: how often each way has its turn.

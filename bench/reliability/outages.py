@@ -42,7 +42,7 @@ ENDS: Final[dict[str, Callable[[Watched], None]]] = {
     "stopped": Watched.stop_primary,
     "killed, and its last writes were not replicated": Watched.kill_primary_ahead,
 }
-"""What befalls a primary."""
+"""The faults of a primary that a failover is measured after."""
 AT_RETURN: Final = (
     "{members} members that lost the server at one instant, {away:g} s ago, when it takes"
     " connections again and closes each: tries to connect in a tenth of a second, most {most}, mean"

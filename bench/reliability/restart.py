@@ -34,7 +34,7 @@ PAUSE_SECONDS: Final = 0.01
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """What a run is given.
+    """The parameters of a run.
 
     Attributes:
         members: processes' worth of memberships, in one process.

@@ -1,4 +1,4 @@
-"""What a member states to a request shard that lost state (spec 06, *Generations*; ADR 0023)."""
+"""State a member's leases and waiters to a shard that lost state (spec 06, *Generations*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a run has used, as the server keeps it: JSON, name -> numbers (``lua/lib/runs/use.lua``)."""
+"""A run's use of calls and tokens, kept by the server as JSON, name -> numbers (`use.lua`)."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ MEMBER_RULES: Final = (
 )
 """The ACL rules of a user who takes part in request admission (docs/reliability.md, *Rights*)."""
 POOL_RULES: Final = ("~arq:*", "+@transaction")
-"""Those besides of a user who takes part in task pools: arq reads jobs in transactions."""
+"""The ACL rules that a user of task pools needs besides: arq reads jobs in transactions."""
 _GRANT: Final = f"grant it {' '.join(MEMBER_RULES)}, and for task pools {' '.join(POOL_RULES)}"
 
 _PASSING: Final = frozenset(

@@ -1,4 +1,4 @@
-"""What a task pool admits by: limits, policy, state (spec 04)."""
+"""A task pool's settings for admission: limits, policy, state (spec 04)."""
 
 from __future__ import annotations
 

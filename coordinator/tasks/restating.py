@@ -1,4 +1,4 @@
-"""What a member states to a pool that lost state (spec 06, *Generations*; ADR 0023)."""
+"""State a member's leases and tasks to a pool that lost state (spec 06, *Generations*)."""
 
 from __future__ import annotations
 
