@@ -50,9 +50,9 @@ demo: setup
 test: setup
 	@$(BIN)/python -m pytest -n auto --dist worksteal tests/property tests/contract tests/unit
 
-# Two a core: they wait more than they work.
+# Three a core: they wait more than they work.
 test-slow: setup
-	@workers=$$($(BIN)/python -c 'import os; print(2 * os.cpu_count())') && \
+	@workers=$$($(BIN)/python -c 'import os; print(3 * os.cpu_count())') && \
 		$(BIN)/python -m pytest -n "$$workers" --dist worksteal tests/e2e tests/fault
 
 lint: setup
