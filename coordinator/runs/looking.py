@@ -130,7 +130,7 @@ class RunReader:
             driver=driver,
             owner=_text(values["owner"]),
             begun_at=None if values["begun"] is None else int(values["begun"]) / 1e6,
-            problem=_problem(values),
+            problem=problem_of(values),
             columns={
                 column.outputs[0]: decode_use(values[f"made\0{index}"], values[f"used\0{index}"])
                 for index, column in enumerate(columns, 1)
@@ -150,8 +150,12 @@ def _text(value: bytes | None) -> str | None:
     return None if value is None else value.decode()
 
 
-def _problem(values: Mapping[str, bytes | None]) -> str | None:
+def problem_of(values: Mapping[str, bytes | None]) -> str | None:
+    """Return why a run stopped or no worker makes it, by its fields `stopped` and `refused`."""
     if values["stopped"] is not None:
-        column, _, reason = values["stopped"].decode().partition("\0")
-        return f"the first cells of column {unquote(column)!r} all failed, the last with: {reason}"
+        column, failed, finished, reason = values["stopped"].decode().split("\0", 3)
+        return (
+            f"{failed} of the last {finished} finished cells of column {unquote(column)!r} failed,"
+            f" the last one with: {reason}"
+        )
     return _text(values["refused"])

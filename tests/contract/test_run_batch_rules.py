@@ -54,6 +54,14 @@ def progress(pool: Pool) -> list[object]:
     return pool.ask("d", "run_collect", "run")[1:6]
 
 
+def test_a_batch_that_waits_while_no_cell_is_there_is_no_damage(pool: Pool) -> None:
+    columns = [column("seed", "g", [], [2], ONE), column("whole", "g", ["seed"], [], ONE)]
+    begin(pool, columns, 4, 2)
+    assert pool.ask("d", "sweep")[0] == "swept"
+    work(pool)
+    assert pool.ask("d", "sweep")[0] == "swept"
+
+
 def test_batch_begins_when_the_last_cell_of_its_row_group_is_there(pool: Pool) -> None:
     batch_behind_cells(pool)
     leases = {task_of(lease): lease for lease in pool.admit(4)}

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from forebay.coordinator.runs.looking import problem_of
 from tests.contract.pool_under_clock import Pool, honest_pool, task_of
 from tests.contract.run_plans import plan, values_of
 from tests.contract.shard_under_clock import SERVERS
@@ -63,6 +64,13 @@ def test_a_window_of_failures_stops_the_run_and_tells_its_driver(pool: Pool) -> 
     assert [event["column"] for event in pool.events() if event["kind"] == "run_stopped"] == [
         "left"
     ]
+    told = problem_of(
+        {"refused": None, "stopped": pool.client.hget(pool.keys["progress"], "run\0stopped")}
+    )
+    assert (
+        told
+        == f"20 of the last 20 finished cells of column 'left' failed, the last one with: {WHY}"
+    )
 
 
 @pytest.mark.parametrize(("made", "is_stopped"), [(10, False), (9, True)])

@@ -23,7 +23,7 @@ function RUNS.count_open()
     if not part[3] then
       open[part[1]] = (open[part[1]] or 0) + 1
     end
-    for index = 1, plan and #plan.columns or 0 do
+    for index = 1, plan and not part[4] and #plan.columns or 0 do -- a batch that waits reads no cells yet
       local column = plan.columns[index]
       reads_cells = reads_cells or (column.name == part[3] and #column.inputs > 0)
     end
