@@ -95,9 +95,9 @@ async def _drive(url: str, run: RunSpec) -> float:
     async with await Coordinator.open(url) as coordinator, _peak_of(coordinator) as peak:
         summary = await RunDriver(coordinator, run).drive()
         report = await audit_pool(coordinator, "default")
-        if summary.written != run.workflow.seed.records or not report.ok:
+        if summary.written != run.workflow.record_count or not report.ok:
             raise InvariantBrokenError(
-                f"a run of {run.workflow.seed.records} records wrote {summary.written}, and the"
+                f"a run of {run.workflow.record_count} records wrote {summary.written}, and the"
                 f" audit found {report.differences}; expected all, and none."
             )
         return peak()

@@ -128,6 +128,7 @@ class WorkflowSettings(WorkflowPart):
             the run stops itself; 1 stops none.
         min_error_window: finished cells of a column that are looked at for that, at least.
         currency: of the models' prices, for people.
+        records: how many records to make where no seed file says it; None with a seed.
         output: where the records go.
         providers: by name; empty where no column asks a model.
         models: by alias.
@@ -143,6 +144,7 @@ class WorkflowSettings(WorkflowPart):
     max_error_rate: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 0.5
     min_error_window: Annotated[int, Field(ge=1, le=100_000)] = 20
     currency: Annotated[str, Field(min_length=1, max_length=12)] = "USD"
+    records: Annotated[int, Field(ge=1, le=10**9)] | None = None
     output: OutputSpec
     providers: dict[Name, ProviderSpec] = Field(default_factory=dict)
     models: dict[Name, ModelSpec] = Field(default_factory=dict)
@@ -194,8 +196,8 @@ class PlannedColumn(WorkflowPart):
     Attributes:
         spec: what the file says of it.
         inputs: columns that must be there before it, in the order of the workflow; empty for a
-            root. A record exists once its seed is read, so a column that uses nothing waits for
-            the seed's first column.
+            root. Where there is a seed, a record exists once that is read, so a column that uses
+            nothing waits for the seed's first column.
         depends_on: indices into ``Workflow.columns`` of those that make the inputs, ascending.
         task_type: whether a task makes a row group from scratch, a cell or a batch.
         condition: the column whose value ``true`` skips a cell of this one; None skips none.
@@ -248,12 +250,17 @@ class Workflow(WorkflowSettings):
     Attributes:
         file: absolute path of the file it was read from, for messages.
         columns: in the order of the file.
-        seed: the file that the records come from.
+        seed: the file that the records come from; None where ``records`` says how many there are.
     """
 
     file: str
     columns: tuple[PlannedColumn, ...]
-    seed: SeedFile
+    seed: SeedFile | None
+
+    @property
+    def record_count(self) -> int:
+        """Number of records that are asked for."""
+        return (self.records or 0) if self.seed is None else self.seed.records
 
     @property
     def output_names(self) -> tuple[str, ...]:
@@ -267,12 +274,12 @@ class Workflow(WorkflowSettings):
         """Most retries of the run, over all its tasks."""
         if self.max_retries is not None:
             return self.max_retries
-        return max(100, self.seed.records * len(self.columns))
+        return max(100, self.record_count * len(self.columns))
 
     @property
     def row_group_count(self) -> int:
         """Number of row groups; the last may be smaller than ``buffer_size``."""
-        return -(-self.seed.records // self.buffer_size)
+        return -(-self.record_count // self.buffer_size)
 
     def row_group(self, index: int) -> RecordRange:
         """Return the records of the row group ``index``, from 0.
@@ -285,4 +292,4 @@ class Workflow(WorkflowSettings):
                 f"row group {index} of {self.name!r} does not exist; it has {self.row_group_count}."
             )
         start = index * self.buffer_size
-        return RecordRange(start=start, count=min(self.buffer_size, self.seed.records - start))
+        return RecordRange(start=start, count=min(self.buffer_size, self.record_count - start))

@@ -27,7 +27,7 @@ _OF_KINDS: Final = ("values", "weights", "low", "high", "mean", "stddev", "start
 
 
 def _target(text: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_][\w.]*(:[A-Za-z_][\w.]*)?", text):
+    if not re.fullmatch(r"[A-Za-z_][\w.-]*|[A-Za-z_][\w.]*:[A-Za-z_][\w.]*", text):
         raise ValueError(
             "expected module:name, such as my_package.enrich:run, or an installed plugin's name"
         )
@@ -102,7 +102,9 @@ class PythonColumn(CellColumn):
         function: ``module:name`` of a function ``(record, models)``, or of a class with
             ``generate(record, models)`` and, if it likes, ``get_scheduling_metadata()``; or the
             name of an entry point in the group ``forebay.generators``. The function may be async,
-            and may call the models any number of times, also none.
+            and may call the models any number of times, also none. Code with the attribute
+            ``task_type`` is called as that says: ``cell``, ``batch``, or ``from_scratch`` with a
+            list of record numbers.
         models: aliases that it may call.
         params: given to a class when it is made, and to a function as keyword arguments.
         exclusive: whether the whole fleet runs one at a time.

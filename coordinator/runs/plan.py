@@ -35,7 +35,7 @@ def build_plan(
         says that it is made though a column that it needs was skipped.
     """
     plan = {
-        "records": workflow.seed.records,
+        "records": workflow.record_count,
         "buffer_size": workflow.buffer_size,
         "row_groups": workflow.row_group_count,
         "max_open": workflow.max_concurrent_row_groups,

@@ -165,7 +165,7 @@ class CompletionTracker:
         """Return the records of a row group that is through, in order; None where some are lost."""
         names = workflow.output_names
         first = row_group * workflow.buffer_size
-        last = min(first + workflow.buffer_size, workflow.seed.records)
+        last = min(first + workflow.buffer_size, workflow.record_count)
         rows = await self._read(run_id, range(first, last), names)
         read = (read_record(record, workflow, row) for record, row in enumerate(rows, first))
         records = [record for record in read if record is not None]

@@ -47,7 +47,7 @@ def check_command(workflow: Path, check_models: bool, url: str) -> None:
 
 def _lines_of(path: Path, workflow: Workflow) -> list[str]:
     counts = (
-        f"{workflow.seed.records} records, {len(workflow.columns)} columns,"
+        f"{workflow.record_count} records, {len(workflow.columns)} columns,"
         f" {workflow.row_group_count} row groups"
     )
     lines = fitted([f"{path}: no mistake", counts], indent="  ")

@@ -233,7 +233,7 @@ async def _drive(
 
     async with await Coordinator.open(url, MemberSettings()) as coordinator:
         workflow = run.workflow
-        say(f"run {run.run_id}: {workflow.seed.records} records, {len(workflow.columns)} columns")
+        say(f"run {run.run_id}: {workflow.record_count} records, {len(workflow.columns)} columns")
         notices, view = CooldownNotices(), make_view(run)
         reader, note = SceneReader(coordinator, run, pool), begun.history.note
         driver = RunDriver(

@@ -19,7 +19,7 @@ def say_kept(run: RunSpec, url: str, pool: str, files: RunFiles, why: str) -> No
     written, dropped = files.count()
     if not written + dropped:
         files.discard_if_empty()
-    records = run.workflow.seed.records
+    records = run.workflow.record_count
     say(
         f"run {run.run_id} is not over, {why}: {written} of {records} records written,"
         f" {dropped} dropped.",

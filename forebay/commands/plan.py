@@ -116,7 +116,7 @@ def _lines_of(
         ]
         lines += [title, *_known_and_missing(values)]
     of = f"measured on {sample} of them" if sample else "of which none was made"
-    lines.append(f"expected of {workflow.seed.records} records, {of}")
+    lines.append(f"expected of {workflow.record_count} records, {of}")
     time = _as_words(expected.seconds, duration)
     cost = _as_words(expected.cost, lambda value: f"{value:.4f} {workflow.currency}")
     rows: list[tuple[str, CapacityValue[Any]]] = [

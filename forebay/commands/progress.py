@@ -34,7 +34,7 @@ class PlainView:
     """
 
     def __init__(self, spec: RunSpec, tell: Callable[[str], None]) -> None:
-        self._records = spec.workflow.seed.records
+        self._records = spec.workflow.record_count
         self._pace = Pace(self._records)
         self._tell = tell
         self._limit = ""

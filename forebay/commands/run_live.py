@@ -25,7 +25,7 @@ class LiveView:
     """
 
     def __init__(self, spec: RunSpec, console: Console | None = None) -> None:
-        self._pace = Pace(spec.workflow.seed.records)
+        self._pace = Pace(spec.workflow.record_count)
         self._live = Live(
             console=console or Console(stderr=True), refresh_per_second=4, transient=False
         )
@@ -55,7 +55,7 @@ def picture_of(scene: RunScene, pace: Pace) -> RenderableType:
         ),
         _bar(scene, pace),
         Text(_counts(scene)),
-        _columns(look.columns, look.spec.workflow.seed.records),
+        _columns(look.columns, look.spec.workflow.record_count),
         *([_models(scene.models, scene.windows)] if scene.windows else []),
         Text.assemble(("limited by ", "bold"), str(limits_now(scene))),
     )
@@ -63,7 +63,7 @@ def picture_of(scene: RunScene, pace: Pace) -> RenderableType:
 
 def _bar(scene: RunScene, pace: Pace) -> Table:
     look = scene.look
-    records, done = look.spec.workflow.seed.records, look.done + look.dropped
+    records, done = look.spec.workflow.record_count, look.done + look.dropped
     row = Table.grid(padding=(0, 1), expand=True)
     row.add_column(ratio=1)
     row.add_column(no_wrap=True)

@@ -231,7 +231,7 @@ def _facts(look: RunLook) -> dict[str, Any]:
         "driver": look.driver,
         "state": look.state,
         "problem": look.problem,
-        "records": look.spec.workflow.seed.records,
+        "records": look.spec.workflow.record_count,
         "done": look.done,
         "dropped": look.dropped,
         "row_groups_open": look.open,

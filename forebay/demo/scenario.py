@@ -109,7 +109,7 @@ class Demo:
 
     async def _main(self, url: str, provider: MockProviderServer, environ: dict[str, str]) -> None:
         workflow = await asyncio.to_thread(load_workflow, WORKFLOW, environ=environ)
-        self._seen.records = workflow.seed.records * len(TENANTS)
+        self._seen.records = workflow.record_count * len(TENANTS)
         async with await Coordinator.open(url, MemberSettings()) as coordinator:
             await self._workers_ready(coordinator)
             pool = TaskAdmissionController(coordinator)

@@ -47,6 +47,27 @@ def odd(record, models):
     return {1, 2}
 
 
+class Batch:
+    task_type = "batch"
+
+    def generate(self, records, models):
+        return [record["text"] for record in records]
+
+
+def numbers(numbers, models):
+    return numbers
+
+
+numbers.task_type = "from_scratch"
+
+
+def wrong(record, models):
+    return 1
+
+
+wrong.task_type = "row"
+
+
 class Plugin:
     def __init__(self, prefix):
         self.prefix = prefix
@@ -271,12 +292,53 @@ def test_a_worker_runs_no_code_that_it_was_not_started_with(load, tmp_path: Path
         ("CODE:nothing", "cannot be imported (AttributeError"),
         ("no_such_module_here:f", "cannot be imported (ModuleNotFoundError"),
         ("CODE:CODE_is_no_name", "cannot be imported"),
-        ("not-a-name", "expected module:name"),
+        ("not-a-name:f", "expected module:name"),
+        ("not-a-name", "no plugin 'not-a-name' is installed, expected an entry point in"),
+        ("CODE:wrong", "is 'row', expected one of from_scratch, cell, batch; correct the code"),
         ("no_such_plugin", "no plugin 'no_such_plugin' is installed"),
     ],
 )
 def test_code_that_is_not_there_is_refused_before_anything_runs(load, function, said) -> None:
     assert said in mistakes(load, {"generator": "python", "name": "p", "function": function})
+
+
+@pytest.mark.parametrize(
+    ("column", "said"),
+    [
+        ({"function": "CODE:numbers", "needs": ["text"]}, "from scratch, expected no needs"),
+        ({"function": "CODE:numbers", "batch": True}, "'from_scratch', expected 'batch' as here"),
+        ({"function": "CODE:Batch", "skip_when": "text"}, "makes a whole row group, expected code"),
+    ],
+)
+def test_what_the_file_says_must_fit_what_the_code_says_of_itself(load, column, said) -> None:
+    assert said in mistakes(load, {"generator": "python", "name": "p"} | column)
+
+
+@pytest.mark.parametrize("function", ["CODE:Batch", "CODE:numbers"])
+def test_a_column_of_a_row_group_at_a_time_is_not_made_again_for_one_record(load, function) -> None:
+    column = {"generator": "python", "name": "t", "function": function}
+    told = "'t' is made a row group at a time, so that no record's is made again"
+    assert told in mistakes(load, column, validator(on_invalid="retry"))
+    assert load(column, validator(on_invalid="drop")).columns[1].task_type is not TaskType.CELL
+
+
+def test_either_a_seed_or_a_number_says_how_many_records_there_are(load, tmp_path: Path) -> None:
+    load()
+    text = (tmp_path / "w.yaml").read_text()
+    for changed, told in (
+        ({"records": 3}, "columns[0] is a seed, whose file says how many records there are"),
+        ({"columns": [TEXT | {"prompt": "hello"}]}, "nothing says how many records there are"),
+    ):
+        (tmp_path / "x.yaml").write_text(json.dumps(json.loads(text) | changed))
+        with pytest.raises(WorkflowError) as caught:
+            load_workflow(tmp_path / "x.yaml", environ={})
+        assert told in str(caught.value)
+    document = json.loads(text) | {"records": 3, "columns": [TEXT | {"prompt": "hello"}]}
+    (tmp_path / "x.yaml").write_text(json.dumps(document))
+    workflow = load_workflow(tmp_path / "x.yaml", environ={})
+    assert (workflow.record_count, workflow.seed) == (3, None)
+    assert "--allow-path" not in options_for(workflow)
+    Allowlist.of(hosts=["lab"]).check(workflow, "w")
 
 
 # --- validators

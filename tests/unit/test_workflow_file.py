@@ -330,7 +330,7 @@ def change(old: str, new: str) -> str:
             HEAD + SEED + expression("a", "{{ b }}") + expression("b", "{{ a }}"),
             ["columns: these wait for each other: a -> b -> a"],
         ),
-        (HEAD + expression("a", "x"), ["columns: no column can be made first", "'seed'"]),
+        (HEAD + expression("a", "x"), ["columns: nothing says how many records", "'seed'"]),
         (WHOLE + SEED.replace('"id", "text"', '"extra"'), ["columns[2].generator", "second seed"]),
         (WHOLE + structured('{type = "objekt"}'), ["columns[2].schema", "at $.type"]),
         (WHOLE + structured('{pattern = "["}'), ["columns[2].schema", "at $.pattern"]),

@@ -32,7 +32,7 @@ def load_target(target: str, folder: Path | None = None) -> Any:
                 f"no plugin {target!r} is installed, expected an entry point in {ENTRY_POINTS}:"
                 f" {known}; install it, or write module:name."
             )
-        target = found[0].value
+        target = f"{found[0].module}:{found[0].attr}"
     module, _, name = target.partition(":")
     for place in (str(Path.cwd()), str(folder) if folder else ""):
         if place and place not in sys.path:

@@ -11,7 +11,7 @@ from typing import Any
 
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.scheduling import SchedulingMetadata
-from forebay.contracts.workflow import Workflow
+from forebay.contracts.workflow import RecordRange, TaskType, Workflow
 from forebay.contracts.workflow_local_columns import PythonColumn
 from forebay.workers.generators.base import (
     BatchGenerator,
@@ -20,6 +20,7 @@ from forebay.workers.generators.base import (
     ModelCaller,
     RecordGenerator,
     RecordRejected,
+    RowGroupGenerator,
 )
 from forebay.workers.generators.code import load_target
 
@@ -136,16 +137,13 @@ class PythonBatchGenerator(BatchGenerator):
     """Calls the user's code once a row group, with a list of records.
 
     Args:
-        column: names the code.
-        workflow: in whose folder it may lie.
-
-    Raises:
-        WorkflowError: the code cannot be imported or made.
+        code: calls it.
+        column: names it.
     """
 
-    def __init__(self, column: PythonColumn, workflow: Workflow) -> None:
+    def __init__(self, code: PythonGenerator, column: PythonColumn) -> None:
+        self._code = code
         self._column = column
-        self._code = PythonGenerator(column, workflow)
 
     def get_scheduling_metadata(self) -> SchedulingMetadata:
         """Return the scheduling metadata of the code; by default that of its models."""
@@ -161,10 +159,72 @@ class PythonBatchGenerator(BatchGenerator):
             Exception: whatever the code raised; the records are dropped with its place.
         """
         values = await self._code.call([dict(row) for row in rows], context)
-        if not isinstance(values, list) or len(values) != len(rows):
-            found = f"{len(values)} values" if isinstance(values, list) else type(values).__name__
-            raise RecordRejected(
-                f"wrong_batch: {self._column.function} returned {found}, expected a list of one"
-                f" value for each of {len(rows)} records; correct the function"
-            )
-        return [{self._column.name: value} for value in values]
+        return _one_each(values, len(rows), self._column)
+
+
+class PythonRootGenerator(RowGroupGenerator):
+    """Calls the user's code once a row group, with the numbers of its records.
+
+    Args:
+        code: calls it.
+        column: names it.
+    """
+
+    def __init__(self, code: PythonGenerator, column: PythonColumn) -> None:
+        self._code = code
+        self._column = column
+
+    def get_scheduling_metadata(self) -> SchedulingMetadata:
+        """Return the scheduling metadata of the code; by default that of its models."""
+        return self._code.get_scheduling_metadata()
+
+    async def generate(
+        self, records: RecordRange, context: GenerationContext
+    ) -> list[dict[str, Any]]:
+        """Call the code with the numbers of the records, from 0; return a value for each.
+
+        Raises:
+            RecordRejected: the value is no list of as many values that JSON has.
+            Exception: whatever the code raised; the records are dropped with its place.
+        """
+        numbers = list(range(records.start, records.start + records.count))
+        values = await self._code.call(numbers, context)
+        return _one_each(values, records.count, self._column)
+
+
+def _one_each(values: Any, count: int, column: PythonColumn) -> list[dict[str, Any]]:
+    """Return the values of a row group by name.
+
+    Raises:
+        RecordRejected: they are no list of so many.
+    """
+    if not isinstance(values, list) or len(values) != count:
+        found = f"{len(values)} values" if isinstance(values, list) else type(values).__name__
+        raise RecordRejected(
+            f"wrong_batch: {column.function} returned {found}, expected a list of one"
+            f" value for each of {count} records; correct the function"
+        )
+    return [{column.name: value} for value in values]
+
+
+def python_generator(
+    column: PythonColumn, workflow: Workflow, task_type: TaskType
+) -> RecordGenerator | RowGroupGenerator:
+    """Return the generator of a column of the user's code, for records or for row groups.
+
+    Args:
+        column: names the code.
+        workflow: in whose folder it may lie.
+        task_type: as the code or the file says it.
+
+    Raises:
+        WorkflowError: the code cannot be imported or made.
+    """
+    code = PythonGenerator(column, workflow)
+    match task_type:
+        case TaskType.CELL:
+            return code
+        case TaskType.BATCH:
+            return PythonBatchGenerator(code, column)
+        case TaskType.FROM_SCRATCH:
+            return PythonRootGenerator(code, column)

@@ -20,7 +20,7 @@ from forebay.workers.generators.embedding import EmbeddingGenerator
 from forebay.workers.generators.expression import ExpressionGenerator
 from forebay.workers.generators.llm_structured import LlmStructuredGenerator
 from forebay.workers.generators.llm_text import LlmTextGenerator
-from forebay.workers.generators.python import PythonBatchGenerator, PythonGenerator
+from forebay.workers.generators.python import python_generator
 from forebay.workers.generators.sampler import SamplerGenerator
 from forebay.workers.generators.seed import SeedGenerator
 from forebay.workers.generators.validator import ValidatedGenerator, ValidatorGenerator
@@ -67,7 +67,7 @@ def _maker_of(  # noqa: PLR0911 - one for each kind
         case EmbeddingColumn() as spec:
             return EmbeddingGenerator(spec, workflow)
         case PythonColumn() as spec:
-            return (PythonBatchGenerator if spec.batch else PythonGenerator)(spec, workflow)
+            return python_generator(spec, workflow, column.task_type)
         case ValidatorColumn() as spec:
             return ValidatorGenerator(spec)
         case unknown:

@@ -175,19 +175,21 @@ class Allowlist:
         for module in _modules_of(workflow):
             if not any(f"{module}.".startswith(f"{allowed}.") for allowed in self.code):
                 wrong.append((f"run the code {module}", f"--allow-code {module}"))
-        path = Path(os.path.realpath(workflow.seed.path))
-        if not any(path.is_relative_to(allowed) for allowed in self.paths):
-            folder = Path(workflow.seed.path).parent
-            wrong.append((f"read the seed file {workflow.seed.path}", f"--allow-path {folder}"))
+        seed = workflow.seed
+        if seed is not None:
+            path = Path(os.path.realpath(seed.path))
+            if not any(path.is_relative_to(allowed) for allowed in self.paths):
+                wrong.append(
+                    (f"read the seed file {seed.path}", f"--allow-path {Path(seed.path).parent}")
+                )
+            seed = seed.model_copy(update={"path": str(path)})
         if wrong:
             asked, options = zip(*wrong, strict=True)
             raise RunRefused(
                 f"worker {worker} may not {', nor '.join(asked)}; start it with"
                 f" {' '.join(dict.fromkeys(options))} if workflows may do so."
             )
-        return workflow.model_copy(
-            update={"seed": workflow.seed.model_copy(update={"path": str(path)})}
-        )
+        return workflow.model_copy(update={"seed": seed})
 
     def _wrong_with(self, name: str, provider: ProviderSpec) -> Iterator[tuple[str, str]]:
         """Yield what a provider asks for that is not allowed, with the option that allows it."""
@@ -207,7 +209,7 @@ class Allowlist:
 
 def options_for(workflow: Workflow) -> list[str]:
     """Return the options of a worker that may do what a workflow asks, and no more."""
-    options = ["--allow-path", workflow.seed.path]
+    options = [] if workflow.seed is None else ["--allow-path", workflow.seed.path]
     for provider in workflow.providers.values():
         host = Host.of_url(provider.base_url)
         options += ["--allow-host", str(host)]

@@ -4,22 +4,52 @@ from __future__ import annotations
 
 from jinja2 import TemplateSyntaxError
 
+from forebay.contracts.checks import shown
 from forebay.contracts.errors import WorkflowError
+from forebay.contracts.workflow import TaskType
 from forebay.contracts.workflow_column_kinds import ColumnSpec
 from forebay.contracts.workflow_columns import SeedColumn
 from forebay.contracts.workflow_local_columns import PythonColumn, SamplerColumn, ValidatorColumn
 from forebay.workers.generators.code import load_target
 from forebay.workers.generators.templates import check_template
 from forebay.workers.runs.workflow_draft import Draft
-from forebay.workers.runs.workflow_places import Mistakes, suggestion
+from forebay.workers.runs.workflow_places import Mistakes, Place, suggestion
 
 
-def check_code(mistakes: Mistakes, index: int, column: PythonColumn) -> None:
-    """Note code that cannot be imported here."""
+def check_code(mistakes: Mistakes, index: int, column: PythonColumn) -> TaskType:
+    """Return the task type of a column of the user's code, as the code or the file says it.
+
+    Notes code that cannot be imported here, and what the file says that its task type excludes.
+    """
+    said = TaskType.BATCH if column.batch else TaskType.CELL
+    place: Place = ("columns", index)
     try:
-        load_target(column.function, mistakes.file.path.absolute().parent)
+        target = load_target(column.function, mistakes.file.path.absolute().parent)
+        task_type = TaskType(getattr(target, "task_type", said))
     except WorkflowError as error:
-        mistakes.add(("columns", index, "function"), str(error))
+        mistakes.add((*place, "function"), str(error))
+        return said
+    except ValueError:
+        problem = f"task_type of {column.function} is {shown(target.task_type)}, expected one of"
+        mistakes.add((*place, "function"), f"{problem} {', '.join(TaskType)}; correct the code")
+        return said
+    if column.batch and task_type is not TaskType.BATCH:
+        problem = f"the code says task_type = {task_type.value!r}, expected 'batch' as here"
+        mistakes.add((*place, "batch"), f"{problem}; take batch out")
+    if column.skip_when is not None and task_type is not TaskType.CELL:
+        problem = f"{column.function} makes a whole row group, expected code that makes one record"
+        mistakes.add((*place, "skip_when"), f"{problem}; take skip_when out")
+    if column.needs and task_type is TaskType.FROM_SCRATCH:
+        problem = f"{column.function} makes its values from scratch, expected no needs"
+        mistakes.add((*place, "needs"), f"{problem}; take them out")
+    return task_type
+
+
+def check_retried(mistakes: Mistakes, index: int, column: ValidatorColumn, made: TaskType) -> None:
+    """Note a validator that asks for another try of a column that is made a row group at a time."""
+    if column.on_invalid == "retry" and made is not TaskType.CELL:
+        problem = f"{column.checks!r} is made a row group at a time, so that no record's is made"
+        mistakes.add(("columns", index, "on_invalid"), f"{problem} again; use 'drop' or 'mark'")
 
 
 def check_validator(mistakes: Mistakes, draft: Draft, index: int, column: ValidatorColumn) -> None:

@@ -207,7 +207,7 @@ class RunDriver:
 
     async def _lost(self, why: str) -> RunLost:
         written, dropped = await asyncio.to_thread(self._files.count)
-        records = self._run.workflow.seed.records
+        records = self._run.workflow.record_count
         return RunLost(
             f"run {self._run.run_id!r} did not end and cannot go on: {why}. {written} of {records}"
             f" records were finished and {dropped} dropped; they lie in {self._files.parts}."
@@ -216,7 +216,7 @@ class RunDriver:
 
     async def _assemble(self) -> RunSummary:
         written, dropped = await asyncio.to_thread(self._files.count)
-        records = self._run.workflow.seed.records
+        records = self._run.workflow.record_count
         if written + dropped != records:
             raise await self._lost("another driver of it wrote the other row groups elsewhere")
         reasons = await asyncio.to_thread(self._files.reasons)

@@ -52,13 +52,13 @@ def expect(
     if not sample:
         fewest = sum(getattr(column.spec, "model", None) is not None for column in workflow.columns)
         return Expectation(
-            calls=known(fewest * workflow.seed.records, source),
+            calls=known(fewest * workflow.record_count, source),
             input_tokens=missing(NO_SAMPLE, source),
             output_tokens=missing(NO_SAMPLE, source),
             seconds=missing(NO_SAMPLE, source),
             cost=missing(NO_SAMPLE, source),
         )
-    scale = workflow.seed.records / len(sample)
+    scale = workflow.record_count / len(sample)
     used, busy = _measured(workflow, sample)
     whole = {name: _scaled(use, scale) for name, use in used.items()}
     cost = cost_of(workflow, whole)

@@ -118,7 +118,7 @@ async def preview(
         records: how many, at most those of the seed.
     """
     context = GenerationContext(models=RecordingModels(models))
-    count = min(records, workflow.seed.records)
+    count = min(records, workflow.record_count)
     generators = [build_generator(column, workflow) for column in workflow.columns]
     roots: list[dict[str, Any]] = [{} for _ in range(count)]
     for generator in generators:

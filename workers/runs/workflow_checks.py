@@ -24,7 +24,7 @@ from forebay.contracts.workflow_local_columns import PythonColumn, SamplerColumn
 from forebay.workers.evaluation.evaluator import EvaluationFailed
 from forebay.workers.generators.llm_structured import check_schema
 from forebay.workers.generators.templates import check_template, is_template_word
-from forebay.workers.runs.code_checks import check_code, check_validator
+from forebay.workers.runs.code_checks import check_code, check_retried, check_validator
 from forebay.workers.runs.skip_conditions import with_conditions
 from forebay.workers.runs.workflow_draft import Draft
 from forebay.workers.runs.workflow_places import Mistakes, Place, suggestion
@@ -87,8 +87,13 @@ def find_seed(mistakes: Mistakes, draft: Draft) -> tuple[int, SeedColumn] | None
         for index, column in enumerate(draft.columns)
         if isinstance(column, SeedColumn)
     ]
-    if not seeds and all(draft.columns):  # one of a wrong form may be meant as a seed
-        mistakes.add(("columns",), "no column can be made first; add one with generator = 'seed'")
+    says_records = "records" in mistakes.file.document
+    if not seeds and not says_records and all(draft.columns):  # one of a wrong form may be a seed
+        problem = "nothing says how many records there are"
+        mistakes.add(("columns",), f"{problem}; add one with generator = 'seed', or records = N")
+    if seeds and says_records:
+        problem = f"columns[{seeds[0][0]}] is a seed, whose file says how many records there are"
+        mistakes.add(("records",), f"{problem}; take one of the two out")
     for index, _ in seeds[1:]:
         mistakes.add(
             ("columns", index, "generator"),
@@ -126,12 +131,10 @@ def plan_columns(mistakes: Mistakes, draft: Draft) -> list[PlannedColumn | None]
             _check_schema(mistakes, one.place, column)
         if isinstance(column, ValidatorColumn):
             check_validator(mistakes, draft, one.place, column)
-        if isinstance(column, PythonColumn):
-            check_code(mistakes, one.place, column)
+        task_type = _task_type(mistakes, one.place, column)
         used = _used_columns(mistakes, one.place, column, makers) | {one.condition}
         inputs = tuple(name for name in makers_of_all if name in used)
-        is_root = isinstance(column, SeedColumn | SamplerColumn)
-        if not inputs and not is_root and seed is not None:
+        if not inputs and task_type is not TaskType.FROM_SCRATCH and seed is not None:
             inputs = seed.names[:1]
         planned.append(
             PlannedColumn(
@@ -139,18 +142,24 @@ def plan_columns(mistakes: Mistakes, draft: Draft) -> list[PlannedColumn | None]
                 condition=one.condition,
                 inputs=inputs,
                 depends_on=tuple(sorted({makers_of_all[name] for name in inputs})),
-                task_type=_task_type(column),
+                task_type=task_type,
             )
         )
     _check_cycles(mistakes, planned)
+    for index, validator in enumerate(draft.columns):
+        if isinstance(validator, ValidatorColumn) and validator.checks in makers:
+            checked = planned[makers[validator.checks]]
+            if checked is not None and isinstance(checked.spec, PythonColumn):
+                check_retried(mistakes, index, validator, checked.task_type)
     return planned
 
 
-def _task_type(column: ColumnSpec | ConditionColumn) -> TaskType:
+def _task_type(mistakes: Mistakes, place: int, column: ColumnSpec | ConditionColumn) -> TaskType:
     if isinstance(column, SeedColumn | SamplerColumn):
         return TaskType.FROM_SCRATCH
-    is_batch = isinstance(column, PythonColumn) and column.batch
-    return TaskType.BATCH if is_batch else TaskType.CELL
+    if isinstance(column, PythonColumn):
+        return check_code(mistakes, place, column)
+    return TaskType.CELL
 
 
 def _makers(mistakes: Mistakes, draft: Draft) -> dict[str, int]:

@@ -68,11 +68,12 @@ def _resolved(
 ) -> Workflow:
     """Return the workflow of a draft in which no mistake was found."""
     columns = [column for column in planned if column is not None]
-    if draft.spec is None or found is None or seed is None:
+    if draft.spec is None or (seed is None and draft.spec.records is None):
         raise WorkflowError(f"{file}: its mistakes were not told; please report this.")
-    index, column = found
-    resolved = column.model_copy(update={"path": seed.path})
-    columns[index] = columns[index].model_copy(update={"spec": resolved})
+    if found is not None and seed is not None:
+        index, column = found
+        resolved = column.model_copy(update={"path": seed.path})
+        columns[index] = columns[index].model_copy(update={"spec": resolved})
     names = draft.spec.model_fields_set - {"columns"}  # what the file leaves out stays unset
     return Workflow(
         **{name: getattr(draft.spec, name) for name in names} | {"output": output},
