@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 # What CI checks, in this order; .ci/run times each.
 CHECKS := lint types lua test test-slow
 
-.PHONY: help setup demo test test-slow check checks property-long chaos lost-state bench lint lint-imports types lua clean \
+.PHONY: help setup demo test test-slow check checks property-long chaos run-kills lost-state bench lint lint-imports types lua clean \
 	bench-peers e2e-providers e2e-sdks e2e-provider-sdks e2e-openai-1 e2e-openai-2 e2e-node e2e-processes shared-capacity reliability
 .DEFAULT_GOAL := help
 
@@ -24,6 +24,7 @@ help:
 	@echo "make reliability [SECTION=...]  the tables of docs/reliability.md, measured and written anew"
 	@echo "make property-long  10,000 random histories of a shard against its model"
 	@echo "make chaos [SEED=...]  ten minutes of runs, jobs and SDK callers under faults that a seed decides"
+	@echo "make run-kills [SEED=...]  runs whose driver, workers and server are killed; ten minutes"
 	@echo "make lost-state  a server loses state in each way under load; the provider counts; ten minutes"
 	@echo "make e2e-providers  against LiteLLM, nginx and a provider with three hidden limits; 40 minutes"
 	@echo "make e2e-sdks       the transports below older SDKs, LiteLLM and pydantic-ai"
@@ -86,6 +87,9 @@ e2e-providers: setup $(VENV)/apart/litellm-proxy
 
 chaos: setup
 	@$(BIN)/python -m tests.chaos $(if $(SEED),--seed $(SEED))
+
+run-kills: setup
+	@$(BIN)/python -m tests.run_kills $(if $(SEED),--seed $(SEED))
 
 lost-state: setup
 	@$(BIN)/python -m tests.lost_state

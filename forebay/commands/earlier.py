@@ -7,11 +7,50 @@ from pathlib import Path
 
 from forebay.commands.kept import resume_command, url_of
 from forebay.commands.lines import say
-from forebay.commands.runs import cancel_if_unattended, unattended
+from forebay.commands.runs import cancel_if_unattended, is_on_server, unattended
 from forebay.contracts.errors import ConfigurationError
 from forebay.coordinator.runs.looking import RunLook
-from forebay.runtime import run_async, server_url
+from forebay.runtime import DEFAULT_URL, run_async, server_url
 from forebay.workers.runs.files import RunFiles
+from forebay.workers.runs.tables import count_rows, is_table
+
+
+def without_leftovers(output: Path, unfinished: list[str], url: str, pool: str) -> list[str]:
+    """Delete the folders of runs that ended, or never began, as their driver was killed.
+
+    Args:
+        output: the file of the records.
+        unfinished: ids of runs that have left a folder beside it.
+        url: the server as the user said it.
+        pool: the task pool.
+
+    Returns:
+        The other runs: those that their server has, and those whose parts the output lacks.
+
+    Raises:
+        CoordinatorError: the server cannot be used.
+    """
+    left = []
+    for run_id in unfinished:
+        files = RunFiles(output, run_id)
+        own = files.server.exists()
+        if files.has_unassembled() or _is_there(
+            url_of(DEFAULT_URL if own else url, files), pool, run_id
+        ):
+            left.append(run_id)
+            continue
+        _delete_folders(files)
+    return left
+
+
+def _is_there(url: str, pool: str, run_id: str) -> bool:
+    with server_url(url) as server:
+        return run_async(is_on_server(server, pool, run_id))
+
+
+def _delete_folders(files: RunFiles) -> None:
+    for folder in (files.parts, files.server):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def refuse_what_is_there(output: Path, unfinished: list[str], url: str, pool: str) -> None:
@@ -51,6 +90,8 @@ def records_of(output: Path) -> int:
     """Return how many records a file holds; 0 where there is none."""
     if not output.is_file():
         return 0
+    if is_table(output):
+        return count_rows(output) or 0
     with output.open("rb") as stream:
         return sum(1 for _ in stream)
 
@@ -84,6 +125,5 @@ def give_up(output: Path, unfinished: list[str], url: str, pool: str) -> None:
         files = RunFiles(output, run_id)
         with server_url(url_of(url, files)) as server:
             run_async(cancel_if_unattended(server, pool, run_id))
-        for folder in (files.parts, files.server):
-            shutil.rmtree(folder, ignore_errors=True)
+        _delete_folders(files)
         say(f"run {run_id} is given up, and what it kept is deleted", err=True)

@@ -74,7 +74,13 @@ def run_command(
         raise click.UsageError("--resume and --fresh exclude each other; say one of them.")
     require_extra("run", "forebay run")
     check_id("pool", pool)
-    from forebay.commands.earlier import begun_run, give_up, records_of, refuse_what_is_there
+    from forebay.commands.earlier import (
+        begun_run,
+        give_up,
+        records_of,
+        refuse_what_is_there,
+        without_leftovers,
+    )
     from forebay.workers.runs.files import RunFiles
     from forebay.workers.runs.workflow_file import load_workflow
 
@@ -86,7 +92,8 @@ def run_command(
         workflow=loaded,
     )
     output = Path(loaded.output.path)
-    unfinished = RunFiles(output, run.run_id).unfinished(loaded.name)
+    left = RunFiles(output, run.run_id).unfinished(loaded.name)
+    unfinished = without_leftovers(output, left, url, pool)
     if resume and unfinished:
         look, url = begun_run(output, unfinished, url, pool)
         require_parts(look, look.spec)

@@ -165,11 +165,15 @@ async def cancel_if_unattended(url: str, pool: str, run_id: str) -> None:
     Raises:
         ConfigurationError: a process drives it.
     """
-    async with await Coordinator.open(url) as coordinator:
-        is_there = await RunReader(coordinator, pool).spec(run_id) is not None
-    if is_there:
+    if await is_on_server(url, pool, run_id):
         await unattended(url, pool, run_id)
         await _cancel(url, pool, run_id)
+
+
+async def is_on_server(url: str, pool: str, run_id: str) -> bool:
+    """Return whether a server has a run that is not over."""
+    async with await Coordinator.open(url) as coordinator:
+        return await RunReader(coordinator, pool).spec(run_id) is not None
 
 
 @asynccontextmanager

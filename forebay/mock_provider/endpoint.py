@@ -114,7 +114,7 @@ class ModelEndpoint:
             state.note(caller, CLIENT_LEFT)
             return
         user = _kept(call.user) if call.user is not None else None
-        caller = replace(caller, model=_kept(call.model), user=user)
+        caller = replace(caller, model=_kept(call.model), user=user, digest=call.digest)
         decision = state.admit(caller, tokens=call.total_tokens, digest=call.digest)
         if isinstance(decision, Refusal):
             refused = self._worded(decision)

@@ -36,6 +36,7 @@ class RequestRecord:
         total_tokens: prompt and completion tokens; 0 unless it was admitted.
         user: the ``user`` field of the body, if any.
         tag: the ``x-forebay-tag`` header, if any.
+        digest: stands for what it asked; "" for a body that could not be understood.
     """
 
     kind: Literal["request"] = "request"
@@ -50,6 +51,7 @@ class RequestRecord:
     total_tokens: int = 0
     user: str | None = None
     tag: str | None = None
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -33,6 +33,7 @@ class Caller:
     model: str = ""
     user: str | None = None
     tag: str | None = None
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,8 +121,7 @@ class Service:
     def finish(self, status: int) -> None:
         """Free the slot and log the request; a second call changes nothing.
 
-        Called before the last byte is sent: who sends the next request on receiving the answer
-        must not be refused because of the one just answered.
+        Called before the last byte is sent, as the next request may follow the answer at once.
         """
         if self._open:
             self._open = False
@@ -160,8 +160,7 @@ class ProviderState:
         self.log = log if log is not None else ProviderLog()
         self.started_at_unix = time.time()
         self._budgets.fit(self.truth, 0.0)
-        start = truth.model_dump(mode="json")
-        self.log.append(TruthRecord(at=0.0, source="start", changes=start))
+        self.log.append(TruthRecord(at=0.0, source="start", changes=truth.model_dump(mode="json")))
 
     def elapsed_seconds(self) -> float:
         """Return seconds since the start, the time of everything in the log."""
@@ -256,6 +255,7 @@ class ProviderState:
                 total_tokens=total_tokens,
                 user=caller.user,
                 tag=caller.tag,
+                digest=caller.digest,
             )
         )
 

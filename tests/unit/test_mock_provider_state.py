@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -178,7 +179,7 @@ def test_a_record_tells_what_the_request_met_on_arrival():
     served(state)
     clock.now += 1
     caller = Caller(path="/p", arrived_at=state.elapsed_seconds(), model="m", user="u", tag="t")
-    service = state.admit(caller, tokens=7, digest="d")
+    service = state.admit(replace(caller, digest="d"), tokens=7, digest="d")
     state.change_truth({"concurrency": 1})
     clock.now += 2
     service.finish(200)
@@ -194,6 +195,7 @@ def test_a_record_tells_what_the_request_met_on_arrival():
             total_tokens=7,
             user="u",
             tag="t",
+            digest="d",
         )
     ]
 

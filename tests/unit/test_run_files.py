@@ -54,7 +54,32 @@ def test_row_groups_are_put_together_in_their_order(files: RunFiles) -> None:
         "tries": 3,
         "reason": "broken",
     }
+
+
+def test_the_parts_stay_until_they_are_discarded_and_make_the_same_output_again(
+    files: RunFiles,
+) -> None:
+    files.write_row_group(0, [record(0, "a"), dropped(1)])
+    assert files.has_unassembled()
+    first = files.assemble()
+    before = [path.read_bytes() for path in first]
+    assert not files.has_unassembled()
+    assert files.assemble() == first
+    assert [path.read_bytes() for path in first] == before
+    files.discard()
     assert not files.parts.exists()
+
+
+def test_parts_that_are_half_discarded_are_not_taken_for_unassembled_ones(
+    files: RunFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files.write_row_group(0, [record(0, "a"), dropped(1)])
+    files.assemble()
+    with monkeypatch.context() as patched:
+        patched.setattr("shutil.rmtree", lambda *_a, **_o: None)  # as if killed before
+        files.discard()
+    assert files.parts.exists()
+    assert not files.has_unassembled()
 
 
 def test_what_an_earlier_run_dropped_is_gone_where_nothing_was(files: RunFiles) -> None:
@@ -109,11 +134,10 @@ def test_other_runs_of_the_workflow_that_did_not_end_are_found(files: RunFiles) 
 
 def test_row_group_that_cannot_be_written_is_told_with_its_place(files: RunFiles) -> None:
     files.parts.rmdir()
+    files.parts.parent.rmdir()
     with pytest.raises(ConfigurationError, match="cannot be written") as refused:
         files.write_row_group(0, [record(0, "a")])
-    assert f"{files.parts}/00000000.records.partial cannot be written (No such" in str(
-        refused.value
-    )
+    assert f"{files.parts} cannot be written (No such" in str(refused.value)
     assert "make room or name another output.path" in str(refused.value)
 
 

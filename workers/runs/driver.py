@@ -97,6 +97,7 @@ class RunDriver:
         self._on_progress = ignored if on_progress is None else on_progress
         self._files = RunFiles(Path(run.workflow.output.path), run.run_id)
         self._on_disk: set[int] = set()
+        self._summary: RunSummary | None = None
         self._troubles = TroubleWatch(run.run_id)
         self._generation = ""
 
@@ -117,13 +118,7 @@ class RunDriver:
         """
         await asyncio.to_thread(self._files.begin)
         try:
-            scheduling = resolve_columns(self._run, build_generator)
-            if not await self._tracker.submit(self._run, scheduling):
-                self._on_disk = self._files.row_groups()  # as an earlier driver left them
-            await self._tracker.drive(self._run.run_id, this_worker())
-            self._generation = self._generation_now()
-            await self._write_until_ended()
-            return await self._assemble()
+            return await self._drive()
         except (ConfigurationError, TaskAdmissionError, RunRefused):
             await asyncio.to_thread(self._files.discard_if_empty)
             await self._cancel_run()
@@ -134,6 +129,28 @@ class RunDriver:
         finally:
             self._state.forget()
             await self._controller.close()
+
+    async def _drive(self) -> RunSummary:
+        if not await self._has_ended():
+            await self._submit()
+            await self._write_until_ended()
+        summary = self._summary or await self._assemble()
+        await asyncio.to_thread(self._files.discard)
+        return summary
+
+    async def _has_ended(self) -> bool:
+        """Whether the server has ended the run and a driver died before its output was there."""
+        self._on_disk = await asyncio.to_thread(self._files.row_groups)
+        if len(self._on_disk) < self._run.workflow.row_group_count:
+            return False
+        return await self._tracker.spec(self._run.run_id) is None
+
+    async def _submit(self) -> None:
+        scheduling = resolve_columns(self._run, build_generator)
+        if await self._tracker.submit(self._run, scheduling):
+            self._on_disk = set()  # what lies there was made by a run that the server has lost
+        await self._tracker.drive(self._run.run_id, this_worker())
+        self._generation = self._generation_now()
 
     async def _cancel_run(self) -> None:
         """End the run; where the server is away nobody can, and a person must know."""
@@ -178,14 +195,20 @@ class RunDriver:
                     raise await self._lost(f"cells of row group {row_group} are not on the server")
                 await asyncio.to_thread(self._files.write_row_group, row_group, records)
                 self._on_disk.add(row_group)
-                if self._before_end and len(self._on_disk) == workflow.row_group_count:
-                    await self._before_end()
+                if len(self._on_disk) == workflow.row_group_count:
+                    await self._complete_output()
                 if await self._tracker.written(run_id, row_group) == "ended":
                     return True
             if not progress.ready_to_write:
                 if progress.stop is not None and progress.stop.tasks_running == 0:
                     raise self._stopped(progress.stop)
                 return False
+
+    async def _complete_output(self) -> None:
+        """Write the output before the server forgets the run: a driver may die at any time."""
+        if self._before_end:
+            await self._before_end()
+        self._summary = await self._assemble()
 
     def _stopped(self, stop: RunStop) -> RunStopped:
         rate = self._run.workflow.max_error_rate

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import glob
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,13 +13,14 @@ from typing import Any, Final
 
 from forebay.contracts.errors import ConfigurationError
 from forebay.coordinator.runs.records import WrittenRecord
+from forebay.workers.runs.output_problems import file_problem, folder_problem, name_problem
 from forebay.workers.runs.tables import count_rows, is_table, table_problem, write_table
 
-LONGEST_FILE_NAME: Final = 255
-"""Bytes that the usual file systems allow."""
 _PARTIAL: Final = ".partial"
 _PARTS: Final = ".parts"
 _SERVER: Final = ".server"
+_ASSEMBLED: Final = "assembled"
+"""A file among the parts, from when the output has their records on."""
 
 
 class RunFiles:
@@ -67,13 +67,13 @@ class RunFiles:
             self.server,
             self._beside(self.dropped),
         ):  # first: nothing can be asked of too long a name
-            if problem := _name_problem(path.name):
+            if problem := name_problem(path.name):
                 return problem
         for path, purpose in written.items():
-            if problem := _file_problem(path, purpose, others):
+            if problem := file_problem(path, purpose, others):
                 return problem
         problem = table_problem() if is_table(self.output) else None
-        return problem or _folder_problem(self.output.parent)
+        return problem or folder_problem(self.output.parent)
 
     def begin(self) -> None:
         """Make the folder of the parts.
@@ -103,6 +103,7 @@ class RunFiles:
         kept = [record.values for record in records if record.dropped is None]
         dropped = [_dropped_line(record) for record in records if record.dropped is not None]
         with self._told():
+            self.parts.mkdir(exist_ok=True)  # an empty one may be taken for that of a dead driver
             for name, rows in (("records", kept), ("dropped", dropped)):
                 path = self.parts / f"{row_group:08d}.{name}.jsonl"
                 partial = path.with_suffix(_PARTIAL)
@@ -126,6 +127,8 @@ class RunFiles:
     def assemble(self, *, overwrites: bool = False) -> tuple[Path, Path]:
         """Put the row groups together in order, in the place of what an earlier run wrote.
 
+        The parts are left, so that a driver that dies now can do so again; `discard` removes them.
+
         Args:
             overwrites: whether that may be more records than these; if not, these go beside it.
 
@@ -144,8 +147,18 @@ class RunFiles:
             _put_together(self._parts_of("records"), output)
             if not _concatenate(self._parts_of("dropped"), dropped):
                 dropped.unlink()
-            shutil.rmtree(self.parts)
+            (self.parts / _ASSEMBLED).touch()
         return output, dropped
+
+    def discard(self) -> None:
+        """Remove the parts, whose records the output has; last the file that says so."""
+        for path in [*self._parts_of("records"), *self._parts_of("dropped")]:
+            path.unlink(missing_ok=True)
+        shutil.rmtree(self.parts, ignore_errors=True)
+
+    def has_unassembled(self) -> bool:
+        """Whether there are row groups whose records the output does not have."""
+        return bool(self.row_groups()) and not (self.parts / _ASSEMBLED).exists()
 
     def reasons(self) -> Counter[str]:
         """Return why records were dropped, each with its column, and how often.
@@ -188,38 +201,6 @@ class RunFiles:
                 f" ({error.strerror}), expected room and the right to write there; what is finished"
                 f" lies in {self.parts}; make room or name another output.path, and run it again."
             ) from error
-
-
-def _file_problem(path: Path, purpose: str, others: Sequence[tuple[Path, str]]) -> str | None:
-    if path.is_dir():
-        remedy = "name another file" if purpose else "name a file in it"
-        return f"{path}{purpose} is a folder; {remedy}"
-    if path.exists() and not path.is_file():
-        return f"{path}{purpose} is no ordinary file; name another file"
-    for other, what in others:
-        if path.exists() and path.samefile(other):
-            return f"{path}{purpose} is {what}; name another file"
-    return None
-
-
-def _folder_problem(folder: Path) -> str | None:
-    while not os.path.lexists(folder):
-        folder = folder.parent
-    if not folder.is_dir():
-        return f"{folder} is no folder, so that nothing can lie below it; name another file"
-    if not os.access(folder, os.W_OK | os.X_OK):
-        return f"this user may not write in the folder {folder}; name a file in one of its own"
-    return None
-
-
-def _name_problem(name: str) -> str | None:
-    length = len(os.fsencode(name))
-    if length <= LONGEST_FILE_NAME:
-        return None
-    return (
-        f"the file name {name[:40]!r}... would have {length} bytes, the most is"
-        f" {LONGEST_FILE_NAME}; shorten it, or the name of the workflow"
-    )
 
 
 def _partial_of(path: Path) -> Path:
