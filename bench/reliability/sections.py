@@ -82,14 +82,17 @@ def chaos(_is_smoke: bool) -> str:
     found = max(kept, key=lambda one: sum(one["injected"].values()))
     given, injected = found["given"], found["injected"]
     differences = [f"* at {at} s: {what}" for at, what in found["differences"]]
-    rows = [(kind, str(count)) for kind, count in sorted(injected.items())]
-    rows.append(("**all**", f"**{sum(injected.values())}**"))
+    survived = found["survived"]
+    rows = [
+        (kind, str(count), str(survived.get(kind, 0))) for kind, count in sorted(injected.items())
+    ]
+    rows.append(("**all**", f"**{sum(injected.values())}**", f"**{sum(survived.values())}**"))
     counts = "; ".join(f"{name} {count}" for name, count in found["counts"].items())
     faults = f"Seed {given['seed']}, {given['seconds']:g} s of faults."
     return "\n\n".join(
         [
             f"{found['measured_on']} {faults} {counts}.",
-            table(("fault", "injected"), rows),
+            table(("fault", "injected", "survived"), rows),
             f"Differences: {len(differences)}.",
             *(["\n".join(differences)] if differences else []),
         ]

@@ -172,6 +172,7 @@ class Batches:
     def take(self, operations: Sequence[Pending], membership: Membership) -> bool:
         """Put operations under way under a new number; False where none of them can be sent."""
         self.arguments = [membership.member_id, self._number + 1]
+        self.under_way = list(operations)  # before they are made: a statement tells of the others
         for pending in operations:
             pending.membership = membership
             try:
@@ -179,9 +180,9 @@ class Batches:
                     pending.operation = pending.make()
                     pending.args = pending.operation.encode()
             except Exception as error:  # noqa: BLE001 - the others are to go
+                self.under_way.remove(pending)
                 self._fail(pending, error)
             else:
-                self.under_way.append(pending)
                 self.arguments += pending.args
         if self.under_way:
             self._number += 1

@@ -106,6 +106,15 @@ class Session:
         """The membership under which batches are sent, or were until it ended."""
         return self._memberships.state.membership
 
+    def is_lasting(self, membership: Membership) -> bool:
+        """Whether a membership is the present one and has not ended, as far as known here.
+
+        What a reply or a notice grants under another one has gone, or goes, to other members.
+        """
+        state = self._memberships.state
+        is_present = state.membership is membership and not isinstance(state, Expired)
+        return is_present and membership.is_held
+
     @property
     def is_closed(self) -> bool:
         """Whether it was closed: nothing can be asked any more."""

@@ -116,7 +116,7 @@ class TaskAdmissionController(PoolSettings):
         Returns at once a future that never raises. With a lost lease nothing is written.
         """
         self._held.pop(lease.lease_id, None)
-        return self.session.ask(End(lease.lease_id, outcome))
+        return self.session.ask(End(lease.lease_id, outcome, lease))
 
     def return_unstarted(self, lease: TaskAdmissionLease) -> None:
         """Give a task back of which no code ran: it counts as no try."""
@@ -128,8 +128,8 @@ class TaskAdmissionController(PoolSettings):
 
     def take_admission(self, admitted: Admitted) -> Admission:
         """Return what an ask granted; from now on its leases are this process's."""
-        if admitted.membership is not self.session.membership:
-            # It has ended meanwhile: what was granted has gone back to the queue.
+        if not self.session.is_lasting(admitted.membership):
+            # It has ended meanwhile: what was granted goes back to the queue.
             return Admission(leases=(), blocked=None)
         seen, self._pushes_seen = self._pushes_seen, max([self._pushes_seen, *admitted.pushed])
         unseen = [lease for number, lease in admitted.pushed.items() if number > seen]
@@ -168,6 +168,8 @@ class TaskAdmissionController(PoolSettings):
         membership = self.session.membership
         if membership is None or self._start_pushed is None or number <= self._pushes_seen:
             return
+        if not self.session.is_lasting(membership):
+            return  # a notice that was held up on its way: another member may run the task
         if number > self._pushes_seen + 1:
             self._upkeep.change()  # one before it was lost: the next ask is told both
             return

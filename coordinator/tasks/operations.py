@@ -205,10 +205,18 @@ def decode_pushed(
 
 @dataclass(frozen=True, slots=True)
 class End(EndOfLease):
-    """Ends a lease: finished, to be tried again, or given up."""
+    """Ends a lease: finished, to be tried again, or given up.
+
+    Attributes:
+        lease_id: of the lease.
+        outcome: how it ended.
+        lease: the lease, which is stated to a pool that lost state before it took this; None for
+            one that this process never held.
+    """
 
     lease_id: str
     outcome: TaskOutcome
+    lease: TaskAdmissionLease | None = None
 
     def encode(self) -> Args:
         lease_id, outcome = self.lease_id, self.outcome

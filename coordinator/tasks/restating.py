@@ -70,7 +70,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Hold(Operation[Held]):
-    """States all leases that this member holds; made when its call leaves."""
+    """States all leases that this member holds or is about to end; made when its call leaves."""
 
     leases: tuple[TaskAdmissionLease, ...]
     in_progress_seconds: float
@@ -175,10 +175,24 @@ class Restating:
         return [
             *((statement, ignore_outcome) for statement in (*recall, *serve)),
             (self._state_held, self._take_held),
+            *((payload, ignore_outcome) for payload in self._payloads_put_back()),
         ]
 
     def _state_held(self) -> Hold:
-        return Hold(tuple(self._held.values()), self.in_progress_seconds)
+        """State also the leases whose end the pool did not take: their jobs' results come yet."""
+        ends = self._session.unanswered(End)
+        ending = [end.lease for end in ends if end.lease is not None]
+        return Hold((*self._held.values(), *ending), self.in_progress_seconds)
+
+    def _payloads_put_back(self) -> list[Payload]:
+        """Return the payloads of tasks that go back into the queue with the same call."""
+        return [
+            Payload(end.lease_id, bytes(end.lease.item.payload))
+            for end in self._session.unanswered(End)
+            if isinstance(end.outcome, TaskDeferred)
+            and end.lease is not None
+            and end.lease.item.payload is not None
+        ]
 
     def _take_held(self, outcome: Outcome[Held]) -> bool:
         """Report what is lost, and ask what else the pool knows."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from bench.reliability.sections import measured_on
 from forebay.runtime import run_stoppable
 from tests.chaos.program import Found, run
-from tests.chaos.schedule import KINDS, LOSING, USUAL, Fault, schedule
+from tests.chaos.schedule import KINDS, Fault, schedule
 from tests.chaos.start import Given
 
 OUT = Path("out/chaos")
@@ -28,21 +28,21 @@ def main() -> int:
     parser.add_argument(
         "--kinds",
         nargs="+",
-        choices=[*KINDS, "usual", "losing"],
-        default=["usual"],
-        help="usual: all after which no job may be gone; losing: the others [usual]",
+        choices=[*KINDS],
+        default=[*KINDS],
+        metavar="KIND",
+        help=f"of faults [all: {' '.join(KINDS)}]",
     )
     asked = parser.parse_args()
-    sets = {"usual": USUAL, "losing": LOSING}
-    kinds = [kind for name in asked.kinds for kind in sets.get(name, (name,))]
-    faults = schedule(asked.seed, asked.seconds, asked.per_minute, kinds)
+    faults = schedule(asked.seed, asked.seconds, asked.per_minute, asked.kinds)
     OUT.mkdir(parents=True, exist_ok=True)
     kept = OUT / f"seed-{asked.seed}"
     kept.with_suffix(".schedule.json").write_text(_text([asdict(fault) for fault in faults]))
     with tempfile.TemporaryDirectory(prefix="fb-chaos-") as folder:
         given = Given(seconds=asked.seconds, seed=asked.seed)
         found = run_stoppable(run(Path(folder), given, faults))  # so that no process is left
-        _report(found, faults)
+        survived = _survived(found, faults)
+        _report(found, survived)
         if found.differences:
             _keep(Path(folder), kept)
             print(f"it replays: python -m tests.chaos {' '.join(sys.argv[1:])}")
@@ -51,6 +51,7 @@ def main() -> int:
         "measured_on": measured_on(),
         "given": vars(asked),
         "injected": found.injected,
+        "survived": survived,
         "counts": found.counts,
         "differences": found.differences,
     }
@@ -58,16 +59,20 @@ def main() -> int:
     return 1 if found.differences else 0
 
 
-def _report(found: Found, faults: list[Fault]) -> None:
-    touched = Counter(
+def _survived(found: Found, faults: list[Fault]) -> Counter[str]:
+    """Count the faults without a difference while they lasted and ten seconds after."""
+    return Counter(
         fault.kind
         for fault in faults
         if not any(fault.at <= at <= fault.at + fault.seconds + 10 for at, _ in found.differences)
     )
+
+
+def _report(found: Found, survived: Counter[str]) -> None:
     print(f"{'fault':30} {'injected':>8} {'survived':>8}")
     for kind, count in sorted(found.injected.items()):
-        print(f"{kind:30} {count:8} {touched[kind]:8}")
-    print(f"{'all':30} {found.injected.total():8} {touched.total():8}")
+        print(f"{kind:30} {count:8} {survived[kind]:8}")
+    print(f"{'all':30} {found.injected.total():8} {survived.total():8}")
     for name, count in found.counts.items():
         print(f"{name}: {count}")
     print(f"differences: {len(found.differences)}")

@@ -3,107 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
+import math
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
-import httpx
+from arq.constants import job_key_prefix
 
-from forebay.contracts.errors import ForebayError
-from forebay.contracts.identity import ProviderModelKey
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import ShardKeys, pool_shard, request_shard
-from forebay.coordinator.requests.operating import set_override_cap
-from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.operating import set_pool_state
-from tests.chaos.caller import CAP, MODEL, PROVIDER
-from tests.chaos.fleet import TTL_SECONDS, Fleet, Member
-from tests.chaos.observers import ALL, CapMove, LossPeriod
+from tests.chaos.caller import CAP
+from tests.chaos.fleet import TTL_SECONDS, Member
+from tests.chaos.losses import StateLoss
+from tests.chaos.observers import ALL, LossPeriod
 from tests.chaos.pipes import Pipe
+from tests.chaos.scene import (
+    INTERVAL_SECONDS,
+    PATIENCE_SECONDS,
+    POOL,
+    RUNS_POOL,
+    SHARD,
+    TENANTS,
+    USUAL_TRUTH,
+    Scene,
+)
 from tests.chaos.schedule import Fault
 from tests.chaos.servers import Servers
-
-SHARD: Final = ProviderModelKey(provider_name=PROVIDER, model_id=MODEL)
-POOL: Final = "default"
-TENANTS: Final = ("red", "green", "blue")
-INTERVAL_SECONDS: Final = TTL_SECONDS / 3
-SLACK_SECONDS: Final = 2.0
-"""After a fault, until a process that lost its membership has heard of it."""
-USUAL_TRUTH: Final = {
-    "concurrency": 12,
-    "latency_median_seconds": 0.3,
-    "latency_sigma": 0.3,
-    "error_rate": 0.0,
-    "refusal_rate": 0.0,
-    "retry_after_seconds": 0.3,
-}
-PATIENCE_SECONDS: Final = 30.0
-"""Within which an operator's call is tried again while the server is away."""
-
-
-@dataclass(eq=False, kw_only=True)
-class Scene:
-    """The servers and processes that faults are injected into, and a record of the faults.
-
-    Attributes:
-        own: the pipe of this process.
-        lost: periods in which a process may lose its membership.
-        caps: how the cap was moved.
-        under_way: begin and end of each fault.
-    """
-
-    fleet: Fleet
-    servers: Servers
-    provider_url: str
-    own: Pipe
-    coordinator: Coordinator
-    tasks: TaskAdmissionController
-    lost: list[LossPeriod] = field(default_factory=list)
-    caps: list[CapMove] = field(default_factory=list)
-    under_way: list[tuple[float, float]] = field(default_factory=list)
-    enqueue: Callable[..., Awaitable[None]]
-    server_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    @contextlib.asynccontextmanager
-    async def may_lose(self, process: str, harmless_seconds: float) -> AsyncIterator[None]:
-        """Note a period if the block takes longer than a membership bears."""
-        began = time.monotonic()
-        try:
-            yield
-        finally:
-            ended = time.monotonic()
-            if ended - began > harmless_seconds:
-                self.lost.append(LossPeriod(began, ended + SLACK_SECONDS, process))
-
-    async def truth(self, **changes: Any) -> None:
-        """Change limits and faults of the provider."""
-        async with httpx.AsyncClient() as client:
-            answer = await client.post(f"{self.provider_url}/truth", json=changes)
-            answer.raise_for_status()
-
-    async def operate(self, call: Callable[[], Awaitable[Any]]) -> None:
-        """Repeat an operator's call until the server carries it out."""
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while True:
-            try:
-                await call()
-            except ForebayError:
-                if time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(0.2)
-            else:
-                return
-
-    async def move_cap(self, cap: int) -> None:
-        """Move the cap by an operator's override."""
-        began = time.monotonic()
-        await self.operate(lambda: set_override_cap(self.coordinator, SHARD, cap))
-        self.caps.append(CapMove(began, time.monotonic(), cap))
-
 
 Inject = Callable[[Scene, Fault], Awaitable[None]]
 
@@ -112,6 +39,9 @@ HARMLESS_STOP_SECONDS: Final = TTL_SECONDS - INTERVAL_SECONDS - 0.3
 HARMLESS_CUT_SECONDS: Final = INTERVAL_SECONDS - 0.3
 """A member without a subscriber for an interval is expired early."""
 
+LONGEST_PAUSE_SECONDS: Final = 1.0
+"""Of a member that connects again."""
+
 
 async def inject(scene: Scene, fault: Fault) -> None:
     """Inject a fault, and return when it is over."""
@@ -119,7 +49,9 @@ async def inject(scene: Scene, fault: Fault) -> None:
     try:
         await _INJECT[fault.kind](scene, fault)
     finally:
-        scene.under_way.append((began, time.monotonic()))
+        ended = time.monotonic()
+        scene.under_way.append((began, ended))
+        scene.note(fault.kind, began, ended, fault.number)
 
 
 # -- processes
@@ -158,8 +90,9 @@ async def _caller_blocked(scene: Scene, fault: Fault) -> None:
     if not scene.fleet.has_called(victim):
         return  # it has just begun, and nothing of it could be blocked
     (scene.fleet.folder / "block").write_text(str(fault.seconds))
-    victim.process.send_signal(signal.SIGUSR1)
-    await asyncio.sleep(fault.seconds)  # its heartbeat goes on, so it keeps its leases
+    async with scene.may_lose(victim.name, math.inf):  # its heartbeat goes on
+        victim.process.send_signal(signal.SIGUSR1)
+        await asyncio.sleep(fault.seconds)
 
 
 async def _worker_blocked(scene: Scene, fault: Fault) -> None:
@@ -176,12 +109,18 @@ def _victim(scene: Scene, fault: Fault, *roles: str) -> Member:
 
 
 async def _cut(scene: Scene, fault: Fault) -> None:
-    _victim(scene, fault, "worker", "cells", "caller", "driver").pipe.cut()
+    _cut_members(scene, [_victim(scene, fault, "worker", "cells", "caller", "driver")])
 
 
 async def _all_cut(scene: Scene, _fault: Fault) -> None:
-    for member in scene.fleet.members:
+    _cut_members(scene, scene.fleet.members)
+
+
+def _cut_members(scene: Scene, members: list[Member]) -> None:
+    now = time.monotonic()
+    for member in members:
         member.pipe.cut()
+        scene.away.append(LossPeriod(now, now + LONGEST_PAUSE_SECONDS, member.name))
 
 
 def _pipe_fault(begin: Callable[[Pipe], None], harmless_seconds: float) -> Inject:
@@ -201,7 +140,7 @@ def _pipe_fault(begin: Callable[[Pipe], None], harmless_seconds: float) -> Injec
 
 
 def _server_fault(
-    act: Callable[[Servers, Fault], Awaitable[None]], harmless_seconds: float
+    act: Callable[[Servers, Fault], Awaitable[Any]], harmless_seconds: float
 ) -> Inject:
     async def inject(scene: Scene, fault: Fault) -> None:
         async with scene.server_lock, scene.may_lose(ALL, harmless_seconds):
@@ -210,24 +149,62 @@ def _server_fault(
     return inject
 
 
-def _command(*words: str) -> Inject:
-    async def inject(scene: Scene, _fault: Fault) -> None:
-        async with scene.server_lock:
-            client = scene.servers.primary.client
-            await asyncio.to_thread(client.execute_command, *words)
-
-    return inject
+async def _functions_flushed(scene: Scene, _fault: Fault) -> None:
+    async with scene.server_lock:
+        await asyncio.to_thread(scene.servers.primary.client.function_flush)
 
 
-def _key_deleted(keys: ShardKeys) -> Inject:
+# -- the server's state
+
+
+def _key_deleted(*shards: ShardKeys) -> Inject:
     async def inject(scene: Scene, fault: Fault) -> None:
         async with scene.server_lock:
             client = scene.servers.primary.client
-            there = [key for key in keys.all if await asyncio.to_thread(client.exists, key)]
+            keys = [key for shard in shards for key in shard.all]
+            there = [key for key in keys if await asyncio.to_thread(client.exists, key)]
             if there:
-                await asyncio.to_thread(client.delete, there[fault.victim % len(there)])
+                key, began = there[fault.victim % len(there)], time.monotonic()
+                await asyncio.to_thread(client.delete, key)
+                scene.losses.append(StateLoss(begin=began, end=time.monotonic()))
+                scene.note("deleted", began, key)
 
     return inject
+
+
+async def _payload_deleted(scene: Scene, fault: Fault) -> None:
+    """Delete the payload of a job that waits or runs; one that waits must end as lost."""
+    async with scene.server_lock:
+        client = scene.servers.primary.client
+        keys: Any = await asyncio.to_thread(client.keys, f"{job_key_prefix}i*")
+        if keys:
+            job = sorted(keys)[fault.victim % len(keys)].decode().removeprefix(job_key_prefix)
+            scene.without_payload.add(job)
+            await asyncio.to_thread(client.delete, f"{job_key_prefix}{job}")
+            scene.note("deleted", time.monotonic(), job)
+
+
+async def _flushed(scene: Scene, _fault: Fault) -> None:
+    async with scene.server_lock:
+        await scene.read_results()
+        began = time.monotonic()
+        had = await scene.servers.flush()
+        scene.losses.append(StateLoss(begin=began, end=time.monotonic(), had=had))
+
+
+async def _restarted_empty(scene: Scene, fault: Fault) -> None:
+    async with scene.server_lock:
+        await scene.read_results()
+        async with scene.may_lose(ALL, HARMLESS_CUT_SECONDS):
+            began = time.monotonic()
+            had = await scene.servers.empty(fault.seconds)
+            scene.losses.append(StateLoss(begin=began, end=time.monotonic(), had=had))
+
+
+async def _failed_over_losing(scene: Scene, fault: Fault) -> None:
+    async with scene.server_lock, scene.may_lose(ALL, HARMLESS_CUT_SECONDS):
+        since = await scene.servers.fail_over(fault.seconds)
+        scene.losses.append(StateLoss(begin=since, end=time.monotonic(), since=since))
 
 
 # -- the provider
@@ -287,7 +264,7 @@ _INJECT: Final[dict[str, Inject]] = {
     "server_stopped": _server_fault(lambda s, f: s.stop(f.seconds), HARMLESS_STOP_SECONDS),
     "server_stopped_long": _server_fault(lambda s, f: s.stop(f.seconds), HARMLESS_STOP_SECONDS),
     "server_failed_over": _server_fault(lambda s, _f: s.fail_over(), HARMLESS_CUT_SECONDS),
-    "functions_flushed": _command("FUNCTION", "FLUSH"),
+    "functions_flushed": _functions_flushed,
     "connections_cut": _cut,
     "all_connections_cut": _all_cut,
     "connections_refused": _pipe_fault(Pipe.refuse, HARMLESS_CUT_SECONDS),
@@ -302,12 +279,9 @@ _INJECT: Final[dict[str, Inject]] = {
     "pool_limit_moved": _pool_limit_moved,
     "pool_paused": _pool_paused,
     "request_key_deleted": _key_deleted(request_shard(SHARD)),
-    "pool_key_deleted": _key_deleted(pool_shard(POOL)),
-    "server_flushed": _command("FLUSHALL"),
-    "server_restarted_empty": _server_fault(
-        lambda s, f: s.kill(f.seconds, is_emptied=True), HARMLESS_CUT_SECONDS
-    ),
-    "server_failed_over_losing": _server_fault(
-        lambda s, f: s.fail_over(f.seconds), HARMLESS_CUT_SECONDS
-    ),
+    "pool_key_deleted": _key_deleted(pool_shard(POOL), pool_shard(RUNS_POOL)),
+    "payload_deleted": _payload_deleted,
+    "server_flushed": _flushed,
+    "server_restarted_empty": _restarted_empty,
+    "server_failed_over_losing": _failed_over_losing,
 }

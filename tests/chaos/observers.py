@@ -239,23 +239,6 @@ def twice_at_once(
     return found
 
 
-def unfinished(
-    jobs: Jobs, submitted: Iterable[str], results: Mapping[str, bool], end: float
-) -> list[Difference]:
-    """Return the submitted jobs without a result, and those whose result is a failure."""
-    found = []
-    for job in submitted:
-        ended = any(start.end is not None for start in jobs.starts.get(job, []))
-        if job not in results:
-            word = "ran to its end but has no result" if ended else "never ran to its end"
-            found.append(Difference(end, f"job {job} {word}"))
-        elif not results[job]:
-            found.append(Difference(end, f"job {job} failed"))
-        elif not ended:
-            found.append(Difference(end, f"job {job} has a result and never ran to its end"))
-    return found
-
-
 # -- runs and callers
 
 

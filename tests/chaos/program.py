@@ -13,15 +13,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+from arq.jobs import JobResult
+from redis.exceptions import RedisError
+
 from forebay.contracts.errors import ForebayError
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.tasks.operating import set_pool_state
 from forebay.coordinator.tasks.snapshots import audit_pool
 from forebay.workers.arq.pool import JobPool
 from tests.chaos import observers
 from tests.chaos.caller import CAP
-from tests.chaos.faults import POOL, SHARD, USUAL_TRUTH, Scene, inject
-from tests.chaos.observers import Difference
-from tests.chaos.schedule import LOSING, Fault
+from tests.chaos.faults import inject
+from tests.chaos.losses import Enqueued, JobFates, silent, with_unheard
+from tests.chaos.observers import Difference, Jobs, LossPeriod
+from tests.chaos.scene import POOL, RUNS_POOL, SHARD, USUAL_TRUTH, Scene
+from tests.chaos.schedule import Fault
 from tests.chaos.start import RECORDS, Given, begin, json_lines
 
 PILLS: Final = {"exit": "WorkerLost", "segfault": "WorkerLost", "raise": "JobExecutionFailed"}
@@ -56,7 +62,6 @@ async def run(folder: Path, given: Given, faults: Sequence[Fault]) -> Found:
         scene, jobs, zero = await begin(stack, folder, given)
         began = time.monotonic()
         chaos = _Chaos(scene, jobs, given, began)
-        chaos.has_lost_state = any(fault.kind in LOSING for fault in faults)
         found = await chaos.run(faults)
         await chaos.observe(found, zero)
     found.differences = [Difference(round(at - began, 2), what) for at, what in found.differences]
@@ -65,36 +70,35 @@ async def run(folder: Path, given: Given, faults: Sequence[Fault]) -> Found:
 
 
 class _Chaos:
-    """A run under way.
-
-    Attributes:
-        has_lost_state: whether jobs and runs may be gone with what the server had.
-    """
+    """A run under way."""
 
     def __init__(self, scene: Scene, jobs: JobPool, given: Given, began: float) -> None:
         self._scene = scene
         self._jobs = jobs
         self._given = given
         self._began = began
-        self._submitted: list[str] = []
-        self.has_lost_state = False
+        self._submitted: list[Enqueued] = []
+        self._seen: dict[str, JobResult] = {}
+        self._last_run = ""
+        self._found = Found()
         scene.enqueue = self._enqueue
+        scene.read_results = self._results
 
     async def run(self, faults: Sequence[Fault]) -> Found:
-        found = Found()
-        fleet = self._scene.fleet
+        found, fleet = self._found, self._scene.fleet
         supervising = asyncio.create_task(fleet.supervise())
         submitting = asyncio.create_task(self._submit())
         injecting: set[asyncio.Task[None]] = set()
         try:
             for fault in faults:
                 await asyncio.sleep(max(0.0, self._began + fault.at - time.monotonic()))
-                injecting.add(asyncio.create_task(inject(self._scene, fault)))
+                injecting.add(asyncio.create_task(self._inject(fault)))
                 found.injected[fault.kind] += 1
             await asyncio.sleep(max(0.0, self._began + self._given.seconds - time.monotonic()))
             await asyncio.gather(submitting, *injecting)
             await self._undo()
-            await self._until(self._is_quiet, "what was begun is over", found)
+            self._last_run = fleet.runs[-1]
+            await self._until(self._is_quiet, "what was begun is over")
         finally:
             for task in (supervising, submitting, *injecting):
                 task.cancel()
@@ -102,24 +106,30 @@ class _Chaos:
         await asyncio.to_thread(fleet.end, "caller", "driver")
         return found
 
+    async def _inject(self, fault: Fault) -> None:
+        try:
+            await inject(self._scene, fault)
+        except (AssertionError, ForebayError, OSError, RedisError) as error:
+            self._differs(f"{fault.kind} could not be injected: {error!r}")
+
+    def _differs(self, what: str) -> None:
+        self._found.differences.append(Difference(time.monotonic(), what))
+
     async def _undo(self) -> None:
         """Undo changes of limits and caps, so that open calls, jobs and runs can end."""
         scene = self._scene
         await scene.truth(**USUAL_TRUTH)
         await scene.move_cap(CAP)
         await scene.operate(lambda: scene.tasks.set_limit("submission", 10))
+        await scene.operate(lambda: set_pool_state(scene.coordinator, POOL, "open"))
 
-    async def _until(
-        self, predicate: Callable[[], Awaitable[bool]], what: str, found: Found
-    ) -> None:
+    async def _until(self, predicate: Callable[[], Awaitable[bool]], what: str) -> None:
         deadline = time.monotonic() + QUIET_SECONDS
         while not await predicate():
             if time.monotonic() > deadline:
-                found.differences.append(
-                    Difference(time.monotonic(), f"not within {QUIET_SECONDS:g} s: {what}")
-                )
+                self._differs(f"not within {QUIET_SECONDS:g} s: {what}")
                 return
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.5)
 
     # -- jobs
 
@@ -138,53 +148,81 @@ class _Chaos:
 
     async def _enqueue(self, function: str, argument: Any, job_id: str) -> None:
         """Enqueue a job, again until the server has taken it."""
+        began = time.monotonic()
 
         async def once() -> None:
             group = f"g{len(self._submitted) % 5}"
             await self._jobs.enqueue_job(function, argument, _job_id=job_id, _group=group)
 
-        await self._scene.operate(once)
-        self._submitted.append(job_id)
+        try:
+            await self._scene.operate(once)
+        except ForebayError as error:
+            self._differs(f"job {job_id} could not be enqueued: {error!r}")
+        else:
+            self._submitted.append(Enqueued(job_id, began, time.monotonic()))
 
-    async def _results(self) -> dict[str, Any]:
-        return {result.job_id: result for result in await self._jobs.all_job_results()}
+    async def _results(self) -> None:
+        """Read the results that there are; a later loss of them changes nothing."""
+        with contextlib.suppress(ForebayError, OSError, RedisError):
+            self._seen |= {one.job_id: one for one in await self._jobs.all_job_results()}
 
     async def _is_quiet(self) -> bool:
-        """Whether each job has a result, and the run that is driven has its output."""
-        if self.has_lost_state:
-            return True
-        try:
-            results = await self._results()
-        except (ForebayError, OSError):
-            return False
-        fleet = self._scene.fleet
-        has_run = (fleet.folder / f"{fleet.runs[0]}.done").exists()
-        return has_run and set(results) >= set(self._submitted)
+        """Whether each job that is not gone has a result, and the run that is driven its output."""
+        await self._results()
+        has_run = (self._scene.fleet.folder / f"{self._last_run}.done").exists()
+        return has_run and not self._unfinished(self._read_jobs(), time.monotonic())
+
+    def _read_jobs(self) -> Jobs:
+        return observers.read_jobs(json_lines(self._scene.fleet.folder / "jobs"))
+
+    def _unfinished(self, jobs: Jobs, end: float) -> list[Difference]:
+        scene = self._scene
+        fates = JobFates(
+            jobs=jobs,
+            results={job: result.success for job, result in self._seen.items()},
+            losses=sorted(scene.losses, key=lambda loss: loss.begin),
+            away=self._away(jobs, end),
+            deaths=scene.fleet.deaths,
+            without_payload=frozenset(scene.without_payload | set(PILLS)),
+        )
+        return fates.unfinished(self._submitted, end)
+
+    def _away(self, jobs: Jobs, end: float) -> list[LossPeriod]:
+        """Return when processes could not state what they held: faults, and blocking jobs."""
+        blocked = [
+            LossPeriod(
+                start.begin,
+                start.end or self._scene.fleet.deaths.get(start.process, end),
+                start.process,
+            )
+            for job, starts in jobs.starts.items()
+            if job.startswith("blocker")
+            for start in starts
+        ]
+        return [*self._scene.away, *blocked]
 
     # -- what the observers say
 
     async def observe(self, found: Found, zero: float) -> None:
         scene, end = self._scene, time.monotonic()
         fleet, folder = scene.fleet, scene.fleet.folder
-        await self._until(self._books_agree, "the audits agree and nothing is held", found)
+        await self._until(self._books_agree, "the audits agree and nothing is held")
         calls = observers.read_calls(json_lines(folder / "provider"), zero)
         told = [line for file in folder.glob("calls-*") for line in json_lines(file)]
-        jobs = observers.read_jobs(json_lines(folder / "jobs"))
-        results = await self._results()
-        innocent = [job for job in self._submitted if job not in PILLS]
-        succeeded = {job: result.success for job, result in results.items()}
-        found.differences += observers.overruns(calls, scene.caps, scene.lost)
+        jobs = self._read_jobs()
+        await self._results()
+        lost = scene.lost + silent(scene.losses, self._away(jobs, end))
+        found.differences += observers.overruns(calls, with_unheard(scene.caps, scene.losses), lost)
         found.differences += observers.standstills(
             calls, scene.under_way, STANDSTILL_SECONDS, self._began + self._given.seconds
         )
-        found.differences += observers.twice_at_once(jobs, fleet.deaths, scene.lost, end)
-        if not self.has_lost_state:  # payloads and results are gone with the server's data
-            found.differences += observers.unfinished(jobs, innocent, succeeded, end)
-            found.differences += [
-                Difference(end, f"pill {pill} ended as {type(results[pill].result).__name__}")
-                for pill, error in PILLS.items()
-                if pill in results and getattr(results[pill].result, "error_type", "") != error
-            ]
+        found.differences += observers.twice_at_once(jobs, fleet.deaths, lost, end)
+        found.differences += self._unfinished(jobs, end)
+        found.differences += [
+            Difference(end, f"pill {pill} ended as {type(self._seen[pill].result).__name__}")
+            for pill, error in PILLS.items()
+            if pill in self._seen and getattr(self._seen[pill].result, "error_type", "") != error
+        ]
         found.differences += observers.hung_or_untyped(told)
         found.differences += [Difference(end, what) for what in fleet.unexpected]
         found.counts = {
@@ -192,7 +230,7 @@ class _Chaos:
             "most_in_flight": _most_at_once(calls),
             "calls_told": dict(Counter(what for _began, _ended, what in told)),
             "longest_call_seconds": round(max((e - b for b, e, _w in told), default=0.0), 1),
-            "jobs": len(innocent),
+            "jobs": len(self._submitted),
             "jobs_begun_again": sum(len(starts) > 1 for starts in jobs.starts.values()),
             "runs": self._observe_runs(found, end),
         }
@@ -218,7 +256,7 @@ class _Chaos:
         try:
             requests = RequestPressureSnapshotProvider(coordinator)
             shard = await requests.global_snapshot(SHARD)
-            audits = [await audit_pool(coordinator, POOL), await audit_pool(coordinator, "runs")]
+            audits = [await audit_pool(coordinator, POOL), await audit_pool(coordinator, RUNS_POOL)]
             audits.append(await requests.audit(SHARD))
         except ForebayError:
             return False

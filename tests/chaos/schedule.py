@@ -18,12 +18,10 @@ class Kind:
     Attributes:
         weight: how often it is drawn, relative to other kinds.
         seconds: the shortest and the longest time that it lasts.
-        loses_pools: whether pools and runs lose state, so that jobs may be gone.
     """
 
     weight: float
     seconds: tuple[float, float] = (0.0, 0.0)
-    loses_pools: bool = False
 
 
 SHORT, LONG = (0.2, 1.5), (3.5, 5.0)
@@ -59,13 +57,12 @@ KINDS: Final[dict[str, Kind]] = {
     "pool_limit_moved": Kind(weight=2),
     "pool_paused": Kind(weight=1, seconds=(0.2, 2.0)),
     "request_key_deleted": Kind(weight=2),
-    "pool_key_deleted": Kind(weight=2, loses_pools=True),
-    "server_flushed": Kind(weight=1, loses_pools=True),
-    "server_restarted_empty": Kind(weight=1, seconds=(0.1, 0.5), loses_pools=True),
-    "server_failed_over_losing": Kind(weight=1, seconds=(0.1, 0.8), loses_pools=True),
+    "pool_key_deleted": Kind(weight=2),
+    "payload_deleted": Kind(weight=1),
+    "server_flushed": Kind(weight=1),
+    "server_restarted_empty": Kind(weight=1, seconds=(0.1, 0.5)),
+    "server_failed_over_losing": Kind(weight=1, seconds=(0.1, 0.8)),
 }
-USUAL: Final = tuple(name for name, kind in KINDS.items() if not kind.loses_pools)
-LOSING: Final = tuple(name for name, kind in KINDS.items() if kind.loses_pools)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

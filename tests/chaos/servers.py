@@ -7,17 +7,29 @@ import contextlib
 import signal
 import socket
 import subprocess
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import redis
+from arq.constants import job_key_prefix, result_key_prefix
 
 from forebay.coordinator.server.embedded_files import find_server_binary
+from tests.chaos.losses import Stored
 from tests.chaos.pipes import HOST, Pipe
 from tests.support import wait_until
 
 START_SECONDS: Final = 30.0
+DRAIN_SECONDS: Final = 4.0
+PAUSE_MS: Final = 5_000
+"""Longer than what is done meanwhile; a killed server's pause ends with it."""
+_PREFIXES: Final = (result_key_prefix, job_key_prefix)
+_FLUSH: Final = """
+local found = { redis.call('KEYS', ARGV[1] .. '*'), redis.call('KEYS', ARGV[2] .. '*') }
+redis.call('FLUSHALL')
+return found
+"""
 
 
 def _free_port() -> int:
@@ -96,20 +108,34 @@ class Servers:
 
     # -- faults
 
-    async def kill(self, seconds: float, *, is_emptied: bool = False) -> None:
-        """Kill the primary and start it again after a while, with its data or without."""
+    async def kill(self, seconds: float) -> None:
+        """Kill the primary and start it again after a while, with its data."""
         self.primary.process.kill()
         self.primary.process.wait()
         await asyncio.sleep(seconds)
-        if is_emptied:
-            self.replica.process.kill()  # else it might be asked to bring the data back
-            self.replica.process.wait()
-            self.primary = self._start()
-            self._lead_to_primary()
-            self.replica = self._start("--replicaof", HOST, str(self.primary.port))
-        else:
-            self.primary = self._start(of=self.primary)
+        self.primary = self._start(of=self.primary)
         await self.until_ready()
+
+    async def flush(self) -> Stored:
+        """Empty the primary (FLUSHALL); return what it had at that instant."""
+        words = (_FLUSH, 0, result_key_prefix, job_key_prefix)
+        results, payloads = await asyncio.to_thread(self.primary.client.eval, *words)
+        return _stored(results, payloads)
+
+    async def empty(self, seconds: float) -> Stored:
+        """Kill the primary and start another without data; return what the killed one had."""
+        client = self.primary.client
+        await asyncio.to_thread(client.client_pause, PAUSE_MS, all=False)
+        found = [await asyncio.to_thread(client.keys, f"{prefix}*") for prefix in _PREFIXES]
+        for server in (self.primary, self.replica):  # else it might bring the data back
+            server.process.kill()
+            server.process.wait()
+        await asyncio.sleep(seconds)
+        self.primary = self._start()
+        self._lead_to_primary()
+        self.replica = self._start("--replicaof", HOST, str(self.primary.port))
+        await self.until_ready()
+        return _stored(*found)
 
     async def stop(self, seconds: float) -> None:
         """Stop the primary for a while (SIGSTOP)."""
@@ -119,24 +145,29 @@ class Servers:
         finally:
             self.primary.process.send_signal(signal.SIGCONT)
 
-    async def fail_over(self, losing_seconds: float = 0.0) -> None:
+    async def fail_over(self, losing_seconds: float = 0.0) -> float:
         """Kill the primary and let the replica take its place.
 
         Args:
             losing_seconds: for so long before, the replica gets no write; with 0 it misses none.
+
+        Returns:
+            The instant up to which the replica has every write.
         """
         await self.until_whole()
+        had_all_until = time.monotonic()
+        await asyncio.to_thread(_drain, self.primary, self.replica)
         if losing_seconds:
             await asyncio.to_thread(self.replica.client.replicaof, "NO", "ONE")
+            await asyncio.to_thread(self.primary.client.client_unpause)
             await asyncio.sleep(losing_seconds)
-        else:
-            await asyncio.to_thread(_drain, self.primary)
         self.primary.process.kill()
         self.primary.process.wait()
         await asyncio.to_thread(self.replica.client.replicaof, "NO", "ONE")
         self.primary = self.replica
         self._lead_to_primary()
         self.replica = self._start("--replicaof", HOST, str(self.primary.port))
+        return had_all_until
 
     def _lead_to_primary(self) -> None:
         for pipe in self._pipes:
@@ -151,9 +182,28 @@ def _answers(server: Server) -> bool:
         return False
 
 
-def _drain(server: Server) -> None:
-    """Let a server take no more writes, and its replica have all that it took."""
-    client = server.client
-    client.client_pause(5_000, all=False)
-    if client.wait(1, 4_000) != 1:
-        raise AssertionError("the replica did not follow within 4 s")
+def _drain(primary: Server, replica: Server) -> None:
+    """Let the primary take no more writes, and the replica have all that it took.
+
+    WAIT would count the writes of its own connection alone, which made none.
+    """
+    primary.client.client_pause(PAUSE_MS, all=False)
+    written = _offset(primary, "master_repl_offset")
+    deadline = time.monotonic() + DRAIN_SECONDS
+    while _offset(replica, "slave_repl_offset") < written:
+        if time.monotonic() > deadline:
+            raise AssertionError(f"the replica did not follow within {DRAIN_SECONDS:g} s")
+        time.sleep(0.005)
+
+
+def _offset(server: Server, name: str) -> int:
+    info: Any = server.client.info("replication")
+    return int(info[name])
+
+
+def _stored(results: Any, payloads: Any) -> Stored:
+    found = [
+        frozenset(key.decode().removeprefix(prefix) for key in keys)
+        for prefix, keys in zip(_PREFIXES, (results, payloads), strict=True)
+    ]
+    return Stored(*found)

@@ -19,10 +19,10 @@ from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.workers.arq.pool import JobPool, create_pool
 from tests.chaos import observers
 from tests.chaos.caller import CAP
-from tests.chaos.faults import POOL, TENANTS, USUAL_TRUTH, Scene
 from tests.chaos.fleet import Fleet
 from tests.chaos.observers import CapMove
 from tests.chaos.pipes import Pipe
+from tests.chaos.scene import POOL, TENANTS, USUAL_TRUTH, Scene
 from tests.chaos.servers import Servers
 from tests.support import wait_until
 
@@ -119,6 +119,7 @@ async def begin(
         coordinator=coordinator,
         tasks=tasks,
         enqueue=_unset,
+        read_results=_unset,
     )
     scene.caps.append(CapMove(0.0, 0.0, CAP))
     await scene.truth(**USUAL_TRUTH)

@@ -43,5 +43,7 @@ def test_chaos_section_says_when_its_run_was_measured_not_when_it_was_written(
     monkeypatch.setattr(sections, "CHAOS_OUT", tmp_path)
     result = {"given": {"seed": 3, "seconds": 60}, "injected": {"server_killed": 2}, "counts": {}}
     measured = result | {"differences": [], "measured_on": "Measured on 2001-02-03."}
+    measured["survived"] = {"server_killed": 1}
     (tmp_path / "seed-3.found.json").write_text(json.dumps(measured))
     assert sections.chaos(True).startswith("Measured on 2001-02-03. Seed 3, 60 s of faults.")
+    assert "| server_killed | 2 | 1 |" in sections.chaos(True)
