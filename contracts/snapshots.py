@@ -43,6 +43,12 @@ class MemberSnapshot(Snapshot):
 
     Attributes:
         member_id: its name.
+        host: the machine that its process runs on; None, as the next four, where a rebuild of the
+            shard found the member and it has not joined again.
+        pid: of its process.
+        program: what was started, without its folder and arguments.
+        version: of Forebay.
+        since: when it joined, in server seconds.
         expires_in_seconds: until its heartbeat is overdue; 0 or less: it is, and the next operation
             on the shard ends what it holds.
         lease_count: leases it holds.
@@ -50,6 +56,11 @@ class MemberSnapshot(Snapshot):
     """
 
     member_id: str
+    host: str | None
+    pid: int | None
+    program: str | None
+    version: str | None
+    since: float | None
     expires_in_seconds: float
     lease_count: int
     waiters: int

@@ -42,6 +42,8 @@ CLOCK_KEY: Final = "fb:test:clock"
 START_US: Final = 1_700_000_000_000_000
 GENERATION: Final = "born"
 RUN_ID: Final = "run"
+PROCESS: Final = "web-1 4711 worker.py 0.1.0"
+"""Which process a scripted member is."""
 """The run id of the tests' server, unless a test gives it another one."""
 PROVIDER_MODEL: Final = ProviderModelKey(provider_name="acme", model_id="m")
 DEAF_KEY: Final = "fb:test:deaf"
@@ -302,7 +304,7 @@ class ScriptedShard:
         """
         ttl_us = round(ttl_seconds * 1e6)
         known = (generation, remembered, RUN_ID if remembered else "")
-        args = (member, ttl_us, SCHEMA_VERSION, *known, KEEP_UNUSED_SHARD_MS)
+        args = (member, ttl_us, SCHEMA_VERSION, *known, KEEP_UNUSED_SHARD_MS, PROCESS)
         reply: list[Any] = json.loads(self.run("member/join", member_keys(self.keys), args))
         self.generation = reply[1]
         return reply

@@ -17,6 +17,7 @@ from forebay.contracts.requests import RequestAdmissionItem
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, request_shard
+from forebay.coordinator.process_identity import process_identity
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.scripts.composing import script
 from forebay.coordinator.server.connections import open_sync
@@ -132,7 +133,7 @@ def heartbeats(members: int, seconds: float) -> float:
             client.fcall(function, len(key_list), *key_list, *arguments)
 
         for name in names:
-            born = (SCHEMA_VERSION, "light", "", "", KEEP_UNUSED_SHARD_MS)
+            born = (SCHEMA_VERSION, "light", "", "", KEEP_UNUSED_SHARD_MS, process_identity())
             call("member/join", name, ttl_us, *born)
         before, began, beats = _cpu_seconds(client), time.monotonic(), 0
         interval = max(USUAL.ttl_seconds / 3, members / MEMBERS_PER_SECOND)

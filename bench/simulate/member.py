@@ -73,7 +73,7 @@ class SimulatedMember:
         self._channel = keys.wake_channel(member_id)
         server.listen(self._channel, self._hear)
         join = (member_id, TTL_US, SCHEMA_VERSION, "simulated", "", "", KEEP_UNUSED_SHARD_MS)
-        server.call("member/join", member_keys(keys), join)
+        server.call("member/join", member_keys(keys), (*join, "- 0 simulated 0"))
         timeline.every(TTL_US // 3, self._beat)
 
     def register(self, cap: int, config: RequestAdmissionConfig) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import unquote
 
@@ -171,6 +171,7 @@ def decode_capture(provider_model: ProviderModelKey, reply: bytes) -> GlobalSnap
         members=tuple(
             MemberSnapshot(
                 member_id=row["member_id"],
+                **_process(row["process"]),
                 expires_in_seconds=_seconds(row["expires_in_us"]),
                 lease_count=row["lease_count"],
                 waiters=row["waiters"],
@@ -222,6 +223,20 @@ def _decode_domain(
         leak_diagnostics=_nonzero(overdue_leases=window["overdue_leases"]),
         **{name: window[name] for name in _SAME_NAME},
     )
+
+
+def _process(words: Sequence[str]) -> dict[str, Any]:
+    """Return which process a member is, of host, pid, program, version and since."""
+    host, pid, program, version, since_us = words
+    if since_us == "0":
+        return dict.fromkeys(("host", "pid", "program", "version", "since"))
+    return {
+        "host": unquote(host),
+        "pid": int(pid),
+        "program": unquote(program),
+        "version": unquote(version),
+        "since": _seconds(since_us),
+    }
 
 
 def _seconds(microseconds: str) -> float:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final
 
 BIND: Final = "-- @bind"
+_BOUND_PER_LINE: Final = 6
 SECTIONS: Final = ("KEYS", "ARGV", "Reply", "Errors", "Cost", "Invariant")
 
 
@@ -39,9 +40,10 @@ class Header:
         ]
         fixed = [name for name, kind in self.arguments if kind != "rest"]
         lines = ["local K = {", *keys, "}"]
-        if fixed:
-            values = ", ".join(f"ARGV[{i}]" for i in range(1, len(fixed) + 1))
-            lines.append(f"local {', '.join(fixed)} = {values}")
+        for at in range(0, len(fixed), _BOUND_PER_LINE):
+            names = fixed[at : at + _BOUND_PER_LINE]
+            values = ", ".join(f"ARGV[{at + i}]" for i in range(1, len(names) + 1))
+            lines.append(f"local {', '.join(names)} = {values}")
         lines += [
             f"local {name} = {i}"
             for i, (name, kind) in enumerate(self.arguments, 1)

@@ -9,6 +9,7 @@ from typing import Final
 
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, ShardKeys
+from forebay.coordinator.process_identity import process_identity
 from forebay.coordinator.scripts.composing import script
 from forebay.coordinator.server.link import call_once
 from forebay.coordinator.server.membership import Membership, boot_seconds, member_keys
@@ -64,6 +65,7 @@ async def ask_standing(
         "" if membership is None else membership.generation,
         "" if membership is None else membership.run_id,
         KEEP_UNUSED_SHARD_MS,
+        process_identity(),
     )
     reply = await call_once(server.patient, server.libraries, JOIN, member_keys(keys), arguments)
     _now_us, generation, _members, word, reason, run_id, batch_number = json.loads(reply)

@@ -87,6 +87,13 @@ function TEXT.expires_in(left_us)
   return left_us > 0 and TEXT.seconds(left_us) or 'overdue ' .. TEXT.seconds(-left_us)
 end
 
+-- The row of a table under `TEXT.process_columns`: which process a member is, in the parts of `IDENTITY.of`.
+TEXT.process_columns = { 'member', 'host', 'pid', 'program', 'version', 'for' }
+function TEXT.process(member, part, at_us)
+  local since_us = tonumber(part[5]) or 0
+  return { member, part[1], part[2], part[3], part[4], since_us > 0 and TEXT.seconds(at_us - since_us) or '-' }
+end
+
 -- What says that there is nothing to show of a shard, where nobody has used it.
 function TEXT.unused(name, kind)
   local lines = {}

@@ -17,6 +17,7 @@
 --   known      string  the generation that the caller is a member of; "" for a newcomer
 --   known_id   string the run id of the server then; "" for a newcomer
 --   keep_ms    integer how long an unused shard is kept
+--   process    string  host, pid, program and version of the caller's process, encoded, with blanks between
 -- Reply
 --   JSON [now_us, generation, members, standing, reason, run_id, batch_number]: standing is "joined" for a newcomer;
 --   else "member", "expired" if the shard ended the membership, or "forgotten" if the shard lost state since: the
@@ -33,6 +34,7 @@
 -- @bind
 -- @include lib/drop_unreadable
 -- @include lib/shard/head
+-- @include lib/shard/identity
 -- @include lib/shard/recovery
 
 if redis.call('TYPE', K.meta).ok ~= 'hash' then
@@ -64,8 +66,9 @@ elseif reason then
     remembered_id = known_id })
   stored[2], stored[5] = generation, reason
 end
+IDENTITY.keep(member_id, process, now_us)
 if redis.call('ZADD', K.members, int(now_us + tonumber(ttl_us)), member_id) == 1 then
-  emit('member_joined', 'member_id', member_id)
+  IDENTITY.emit('member_joined', member_id, split(process, ' '))
 end
 if standing == 'joined' then
   RECOVERY.take_newcomer(member_id)

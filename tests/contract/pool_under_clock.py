@@ -19,7 +19,7 @@ from forebay.coordinator.server.urls import parse_url
 from forebay.coordinator.tasks.names import parse_signature
 from tests.contract.shard_under_clock import CLOCK_KEY, SECOND_US, START_US, TTL_US, UNDER_CLOCK
 from tests.support_records import read_record
-from tests.support_scripts import composed, evaluate
+from tests.support_scripts import PROCESS, composed, evaluate
 
 START_MS = START_US // 1000
 ONE = "submission=1"
@@ -101,12 +101,30 @@ class Pool:
 
     def join(self, *member_ids: str, ttl_us: int = TTL_US) -> None:
         for member_id in member_ids:
-            args = (member_id, ttl_us, SCHEMA_VERSION, "born", "", "", KEEP_UNUSED_SHARD_MS)
+            args = (
+                member_id,
+                ttl_us,
+                SCHEMA_VERSION,
+                "born",
+                "",
+                "",
+                KEEP_UNUSED_SHARD_MS,
+                PROCESS,
+            )
             self._run("member/join", member_keys(self.keys), args, UNDER_CLOCK)
 
     def confirm(self, member_id: str, ttl_us: int = TTL_US) -> str:
         """Ask as a member that connects again; return what it is to the pool."""
-        args = (member_id, ttl_us, SCHEMA_VERSION, "anew", "born", "", KEEP_UNUSED_SHARD_MS)
+        args = (
+            member_id,
+            ttl_us,
+            SCHEMA_VERSION,
+            "anew",
+            "born",
+            "",
+            KEEP_UNUSED_SHARD_MS,
+            PROCESS,
+        )
         reply = self._run("member/join", member_keys(self.keys), args, UNDER_CLOCK)
         _now_us, generation, _members, standing, *_rest = json.loads(reply)
         assert generation == "born"
@@ -115,7 +133,7 @@ class Pool:
     def join_again(self, member_id: str, remembered: str, *, generation: str) -> list[Any]:
         """Let a member of a generation ask whether it is one, and return the answer."""
         args = (member_id, TTL_US, SCHEMA_VERSION, generation, remembered, "run")
-        argv = (*args, KEEP_UNUSED_SHARD_MS)
+        argv = (*args, KEEP_UNUSED_SHARD_MS, PROCESS)
         return list(json.loads(self._run("member/join", member_keys(self.keys), argv, UNDER_CLOCK)))
 
     def beat(self, member_id: str, ttl_us: int = TTL_US) -> None:

@@ -28,7 +28,7 @@ from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.membership import member_keys
 from forebay.coordinator.server.urls import parse_url
 from forebay.coordinator.shard.operation import Args
-from tests.support_scripts import FRAGMENTS
+from tests.support_scripts import FRAGMENTS, PROCESS
 
 SERVERS: Final = ("fakeredis", "server")
 CLOCK_KEY = "test:clock"
@@ -62,7 +62,7 @@ class Shard:
         text = compose("member/join", UNDER_CLOCK).text
         keys = member_keys(self.keys)
         args = (member_id, str(TTL_US), SCHEMA_VERSION, "born", "", "")
-        self.client.eval(text, len(keys), *keys, *args, str(KEEP_UNUSED_SHARD_MS))
+        self.client.eval(text, len(keys), *keys, *args, str(KEEP_UNUSED_SHARD_MS), PROCESS)
 
     def batch(self, member_id: str, *operations: Args) -> list[Any]:
         number = self.batches[member_id] = self.batches.get(member_id, 0) + 1

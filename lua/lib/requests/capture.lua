@@ -2,6 +2,7 @@
 -- clock applied in memory only. Each list has at most `rows` rows and comes with the count of all;
 -- times are text, as cjson keeps 14 digits only.
 -- @include lib/shard/groups
+-- @include lib/shard/identity
 -- @include lib/requests/budgets
 -- @include lib/requests/entries
 -- @include lib/requests/tokens
@@ -93,7 +94,8 @@ end
 function CAPTURE.members(rows)
   local stored, list = CAPTURE.first_rows(K.members, rows), {}
   for i = 1, #stored, 2 do
-    list[#list + 1] = { member_id = stored[i], expires_in_us = int(tonumber(stored[i + 1]) - now_us),
+    list[#list + 1] = { member_id = stored[i], process = IDENTITY.of(stored[i]),
+      expires_in_us = int(tonumber(stored[i + 1]) - now_us),
       lease_count = CAPTURE.count_under(K.held, stored[i] .. '\0lease'),
       waiters = CAPTURE.count_under(K.held, stored[i] .. '\0waiter') }
   end

@@ -93,14 +93,16 @@ function REPORT.add_groups(lines, c)
 end
 
 function REPORT.add_members(lines, c)
-  local rows = {}
+  local rows, processes = {}, {}
   for i = 1, #c.members do
     local m = c.members[i]
+    processes[i] = TEXT.process(m.member_id, m.process, tonumber(c.captured_us))
     local left = tonumber(m.expires_in_us)
     rows[i] = { m.member_id, TEXT.expires_in(left),
       m.lease_count, m.waiters }
   end
   TEXT.add_table(lines, { 'member', 'expires in', 'leases', 'waiters' }, rows, c.member_count)
+  TEXT.add_table(lines, TEXT.process_columns, processes, c.member_count)
 end
 
 function REPORT.add_registrations(lines, c)

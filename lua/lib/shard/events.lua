@@ -2,15 +2,14 @@
 -- @include lib/int
 local EVENTS = { kept = 8192 } -- luacheck: ignore 241
 local now_us = 0
-local events, event_count = {}, 0
+local events = {}
 
 local function emit(kind, ...)
-  event_count = event_count + 1
-  events[event_count] = { kind, ... }
+  events[#events + 1] = { kind, ... }
 end
 
 function EVENTS.write(meta)
-  for i = 1, event_count do
+  for i = 1, #events do
     meta.sequence = meta.sequence + 1
     redis.call('XADD', K.events, 'MAXLEN', '~', EVENTS.kept, '*', 'sequence', int(meta.sequence),
       'at_us', int(now_us), 'kind', unpack(events[i]))

@@ -1,5 +1,6 @@
 -- The end of members (spec 06, Members): what a member holds ends with it, 200 a call; the next call does the rest.
 -- @include lib/split
+-- @include lib/shard/identity
 -- @include lib/shard/leases
 -- @include lib/shard/suspects
 local MEMBERS = { most_ended = 200 }
@@ -36,7 +37,8 @@ function MEMBERS.finish(member, why)
   redis.call('HDEL', K.meta, '@' .. member)
   SUSPECTS.forget(member)
   MEMBERS.forget(member)
-  emit('member_expired', 'member_id', member, 'reason', why)
+  IDENTITY.emit('member_expired', member, IDENTITY.of(member), 'reason', why)
+  IDENTITY.forget(member)
   return true
 end
 

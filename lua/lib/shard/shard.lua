@@ -56,11 +56,11 @@ function SHARD.reply(member, wake_us, results)
     .. table.concat(results, ',') .. '],[' .. table.concat(notices[member] or {}, ',') .. ']]'
 end
 
--- The members of whom a reply is kept.
+-- The members of whom `meta` keeps a reply, or which process they are.
 function SHARD.callers()
   local names, callers = redis.call('HKEYS', K.meta), {}
   for i = 1, #names do
-    callers[#callers + 1] = string.match(names[i], '^@(.*)')
+    callers[#callers + 1] = string.match(names[i], '^@(.*)') or string.match(names[i], '^member:(.*)')
   end
   return callers
 end

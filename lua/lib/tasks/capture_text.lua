@@ -2,6 +2,7 @@
 -- disturb a terminal.
 -- @include lib/table_lines
 -- @include lib/runs/state
+-- @include lib/shard/identity
 -- @include lib/tasks/lost
 local REPORT = {}
 
@@ -127,7 +128,9 @@ end
 function REPORT.add_members(lines, rows)
   local stored, list = redis.call('ZRANGE', K.members, '-inf', '+inf', 'BYSCORE', 'LIMIT', 0, rows,
     'WITHSCORES'), {}
+  local processes = {}
   for i = 1, #stored, 2 do
+    processes[#processes + 1] = TEXT.process(stored[i], IDENTITY.of(stored[i]), now_us)
     local member, left = stored[i], tonumber(stored[i + 1]) - now_us
     list[#list + 1] = { member, TEXT.expires_in(left),
       redis.call('ZLEXCOUNT', K.held, '[' .. member .. '\0lease\0', '(' .. member .. '\0lease\1'),
@@ -135,6 +138,7 @@ function REPORT.add_members(lines, rows)
   end
   TEXT.add_table(lines, { 'member', 'expires in', 'leases', 'eldest of 10', 'free slots told' }, list,
     redis.call('ZCARD', K.members))
+  TEXT.add_table(lines, TEXT.process_columns, processes, redis.call('ZCARD', K.members))
 end
 
 function REPORT.add_runs(lines, rows)

@@ -1,0 +1,40 @@
+"""Which process a member is, in the words that the members of a shard read of each other."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+from forebay.coordinator.keys import encode
+
+_LONGEST: Final = 64
+"""Characters of a host's or a program's name that are told."""
+
+
+def process_identity() -> str:
+    """Return host, pid, program and version of this process, encoded, with blanks between.
+
+    The program is the file or the module that was started, without its folder and arguments, which
+    may hold secrets.
+    """
+    words = (socket.gethostname(), str(os.getpid()), _program(), _version())
+    return " ".join(encode(word[:_LONGEST]) or "-" for word in words)
+
+
+@cache
+def _version() -> str:
+    return version("forebay")
+
+
+@cache
+def _program() -> str:
+    main = sys.modules.get("__main__")
+    spec = getattr(main, "__spec__", None)
+    if spec is not None and spec.name:
+        return str(spec.name).removesuffix(".__main__")
+    return Path(sys.argv[0]).name if sys.argv and sys.argv[0] else "python"
