@@ -16,6 +16,7 @@
     │   ├── RunLost                 the server lost a run, or records of it are elsewhere
     │   └── MembershipLost          this member was expired: its leases are gone
     ├── RunStopped                  a run of which too many cells of a column failed
+    ├── RunNotWritten               a run whose files cannot be written; it is kept and can go on
     ├── RequestAdmissionError       an acquire that was denied; carries RequestAdmissionDenied
     ├── TaskAdmissionError          a submit that was refused; carries the reason
     ├── WorkerLost                  a task whose process died with it too often; names the members
@@ -154,6 +155,10 @@ class RunStopped(ForebayError):  # noqa: N818 - an outcome of a run
 
     Finished records and the run itself stay: `forebay resume` goes on with the run.
     """
+
+
+class RunNotWritten(ForebayError):  # noqa: N818 - a state of the disk
+    """A run's files cannot be written, as on a full disk; what is finished and the run are kept."""
 
 
 class MembershipLost(CoordinatorError):  # noqa: N818

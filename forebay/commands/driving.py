@@ -21,7 +21,14 @@ from forebay.commands.lines import say
 from forebay.commands.progress import CooldownNotices, PlainView, RunView
 from forebay.commands.run_report import RunHistory
 from forebay.commands.run_scene import SceneReader
-from forebay.contracts.errors import ConfigurationError, CoordinatorError, RunLost, RunStopped
+from forebay.contracts.errors import (
+    ConfigurationError,
+    CoordinatorError,
+    RunLost,
+    RunNotWritten,
+    RunRefused,
+    RunStopped,
+)
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.tasks import TaskAdmissionError
@@ -163,18 +170,23 @@ def _kept_unless_over(
 
     Of a run that had not begun nothing is left, the folders ``made`` for its output neither.
     """
+    was_begun = begun.is_begun
     try:
         yield
-    except (ConfigurationError, TaskAdmissionError, RunLost):  # nothing goes on
+    except (TaskAdmissionError, RunRefused, RunLost):  # nothing goes on
         _remove_unused(files, made)
         raise
-    except (Stopped, RunStopped, CoordinatorError) as error:
+    except ConfigurationError:  # it was not submitted here; an earlier driver may have done so
+        if not was_begun:
+            _remove_unused(files, made)
+        raise
+    except (Stopped, RunStopped, RunNotWritten, CoordinatorError) as error:
         why = "an error, which follows"
         if isinstance(error, Stopped):
             why = error.signal.name
         if begun.is_begun:
             how = "stopped itself" if isinstance(error, RunStopped) else f"stopped by {why}"
-            say_kept(run, url, pool, files, how)
+            say_kept(run, url, pool, files, how, begun.history.last)
         else:
             _remove_unused(files, made)
             if isinstance(error, Stopped):

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from pathlib import Path
 
 from forebay.commands.kept import resume_command, url_of
 from forebay.commands.lines import say
-from forebay.commands.runs import cancel_if_unattended, is_on_server, unattended
-from forebay.contracts.errors import ConfigurationError
+from forebay.commands.runs import (
+    cancel_if_unattended,
+    is_on_server,
+    refuse_if_attended,
+    unattended,
+)
+from forebay.contracts.errors import ConfigurationError, CoordinatorError
 from forebay.coordinator.runs.looking import RunLook
+from forebay.coordinator.server.address import EmbeddedAddress
+from forebay.coordinator.server.embedded_files import url_of_server_on
+from forebay.coordinator.server.urls import parse_url
 from forebay.runtime import DEFAULT_URL, run_async, server_url
 from forebay.workers.runs.files import RunFiles
 from forebay.workers.runs.tables import count_rows, is_table
@@ -28,12 +37,14 @@ def without_leftovers(output: Path, unfinished: list[str], url: str, pool: str) 
         The other runs: those that their server has, and those whose parts the output lacks.
 
     Raises:
+        ConfigurationError: a process drives one, here or elsewhere.
         CoordinatorError: the server cannot be used.
     """
     left = []
     for run_id in unfinished:
         files = RunFiles(output, run_id)
         own = files.server.exists()
+        _refuse_if_attended(url_of(DEFAULT_URL if own else url, files), pool, run_id)
         if files.has_unassembled() or _is_there(
             url_of(DEFAULT_URL if own else url, files), pool, run_id
         ):
@@ -46,6 +57,20 @@ def without_leftovers(output: Path, unfinished: list[str], url: str, pool: str) 
 def _is_there(url: str, pool: str, run_id: str) -> bool:
     with server_url(url) as server:
         return run_async(is_on_server(server, pool, run_id))
+
+
+def _refuse_if_attended(where: str, pool: str, run_id: str) -> None:
+    """Raise if a process drives a run; do nothing where its server cannot be asked.
+
+    A private server is not started for it: a process that drives the run has it running.
+    """
+    address = parse_url(where)
+    server: str | None = where
+    if isinstance(address, EmbeddedAddress):
+        server = url_of_server_on(address.data_dir) if address.data_dir else None
+    if server is not None:
+        with contextlib.suppress(CoordinatorError):  # of which the next call of it tells
+            run_async(refuse_if_attended(server, pool, run_id))
 
 
 def _delete_folders(files: RunFiles) -> None:

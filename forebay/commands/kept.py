@@ -11,11 +11,23 @@ from forebay.coordinator.server.address import EmbeddedAddress
 from forebay.runtime import DEFAULT_URL
 
 if TYPE_CHECKING:
+    from forebay.commands.run_scene import RunScene
     from forebay.workers.runs.files import RunFiles
 
 
-def say_kept(run: RunSpec, url: str, pool: str, files: RunFiles, why: str) -> None:
-    """Print the kept parts of a run, their places, and the commands to resume or cancel it."""
+def say_kept(
+    run: RunSpec, url: str, pool: str, files: RunFiles, why: str, scene: RunScene | None = None
+) -> None:
+    """Print the kept parts of a run, their places, and the commands to resume or cancel it.
+
+    Args:
+        run: which has begun.
+        url: the server as the user said it.
+        pool: the task pool.
+        files: of the run.
+        why: the reason for the stop, as the rest of a sentence.
+        scene: the run when it was last looked at, if it was.
+    """
     written, dropped = files.count()
     if not written + dropped:
         files.discard_if_empty()
@@ -25,6 +37,9 @@ def say_kept(run: RunSpec, url: str, pool: str, files: RunFiles, why: str) -> No
         f" {dropped} dropped.",
         err=True,
     )
+    done = 0 if scene is None else scene.look.done - written
+    if done > 0:  # a row group is written when all its records are done
+        say(f"  kept:    {done} more records done, on its server until they are written", err=True)
     if written + dropped:
         say(f"  kept:    {files.parts}", err=True)
     is_own = url == DEFAULT_URL

@@ -129,12 +129,30 @@ async def unattended(url: str, pool: str, run_id: str) -> RunLook:
     """
     async with _reading(url, pool) as (_, reader):
         look = await _look(reader, pool, run_id)
+    _require_nobody(look)
+    return look
+
+
+async def refuse_if_attended(url: str, pool: str, run_id: str) -> None:
+    """Raise if a process drives a run; one that the server does not have is driven by none.
+
+    Raises:
+        ConfigurationError: a process drives it.
+    """
+    async with await Coordinator.open(url) as coordinator:
+        reader = RunReader(coordinator, pool)
+        spec = await reader.spec(run_id)
+        look = None if spec is None else await reader.look(spec)
+    if look is not None:
+        _require_nobody(look)
+
+
+def _require_nobody(look: RunLook) -> None:
     if look.driver:
         raise ConfigurationError(
-            f"run {run_id!r} is attended by {look.owner or look.driver}, expected one that nobody"
-            " attends; watch it with `forebay attach`, or stop that process first."
+            f"run {look.spec.run_id!r} is attended by {look.owner or look.driver}, expected one"
+            " that nobody attends; watch it with `forebay attach`, or stop that process first."
         )
-    return look
 
 
 async def _attach(url: str, pool: str, run_id: str) -> None:
@@ -195,7 +213,8 @@ async def _unknown(reader: RunReader, pool: str, run_id: str) -> ConfigurationEr
     others = ", ".join(await reader.ids()) or "none"
     return ConfigurationError(
         f"pool {pool} has no run {run_id!r}, expected one of: {others}. A run is in its pool until"
-        " its output is written or it is cancelled; see `forebay runs`."
+        " its output is written or it is cancelled; see `forebay runs`. One that was stopped before"
+        " it was submitted is begun by `forebay run WORKFLOW --resume`."
     )
 
 

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 from forebay.cli import cli
 from forebay.commands.kept import worker_command
-from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.errors import RunNotWritten
 from forebay.contracts.runs import RunProgress, RunSpec
 from forebay.contracts.tasks import TaskAdmissionError
 from forebay.coordinator.coordinator import Coordinator
@@ -22,6 +22,7 @@ from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.workers.runs.allowlist import Allowlist
 from forebay.workers.runs.driver import RunDriver
+from forebay.workers.runs.files import RunFiles
 from forebay.workers.runs.run_cells import RunCells
 from forebay.workers.runs.workflow_file import load_workflow
 from tests.support import wait_until
@@ -126,7 +127,7 @@ async def test_a_text_that_cannot_be_stored_drops_its_record_and_ends_no_worker(
     assert dropped["reason"] == "template_error in template: a lone surrogate in its text"
 
 
-async def test_a_run_whose_files_cannot_be_written_is_cancelled_and_leaves_no_claim(
+async def test_a_run_whose_files_cannot_be_written_is_kept_and_goes_on_when_they_can(
     folder, redis_url
 ):
     def spoil(progress: RunProgress) -> None:
@@ -134,10 +135,51 @@ async def test_a_run_whose_files_cannot_be_written_is_cancelled_and_leaves_no_cl
             shutil.rmtree(folder / "out", ignore_errors=True)
 
     async with makes_cells(redis_url), await Coordinator.open(redis_url) as coordinator:
-        driver = RunDriver(coordinator, run_of(folder), on_progress=spoil)
-        with pytest.raises(ConfigurationError, match="cannot be written"):
+        run = run_of(folder)
+        driver = RunDriver(coordinator, run, on_progress=spoil)
+        with pytest.raises(RunNotWritten, match="cannot be written"):
             await driver.drive()
+        assert remains(redis_url)
+        summary = await RunDriver(coordinator, run).drive()
+        assert (summary.written, summary.dropped) == (2, 0)
         await wait_until(lambda: not remains(redis_url))
+
+
+async def test_a_run_that_cannot_be_resumed_here_is_left_as_it_is(folder, redis_url):
+    """Its own server would be deleted, and the run cancelled."""
+    (folder / "own_code.py").write_text("def same(record, models):\n    return record['id']\n")
+    run_of(folder)
+    text = (folder / "flow.toml").read_text() + "[[columns]]\ngenerator = 'python'\n"
+    (folder / "flow.toml").write_text(f"{text}name = 'p'\nfunction = 'own_code:same'\n")
+    workflow = load_workflow(folder / "flow.toml", environ={})
+    run = RunSpec(run_id="letters-1", tenant="t", workflow=workflow)
+    files = RunFiles(Path(workflow.output.path), run.run_id)
+    async with await Coordinator.open(redis_url) as coordinator:
+        driving = asyncio.create_task(RunDriver(coordinator, run).drive())
+        await wait_until(lambda: coordinator.client.hexists(POOL["runs"], "letters-1"))
+        driving.cancel()
+        await asyncio.wait([driving])
+        files.begin()
+        files.server.mkdir()
+        (folder / "own_code.py").unlink()
+        words = ("resume", run.run_id, "--url", redis_url)
+        failed = await asyncio.to_thread(forebay, *words, cwd=folder)
+        assert "own_code:same cannot be imported" in failed.stderr
+        assert files.server.is_dir()
+        assert await coordinator.client.hexists(POOL["runs"], "letters-1")
+        assert (await called("cancel", *words[1:])).exit_code == 0
+
+
+async def test_a_run_that_was_never_submitted_is_begun_by_the_same_command(folder, redis_url):
+    run = run_of(folder)
+    files = RunFiles(Path(run.workflow.output.path), "letters-00000000")
+    files.begin()
+    words = ("run", "flow.toml", "--url", redis_url)
+    async with makes_cells(redis_url):
+        done = await asyncio.to_thread(forebay, *words, "--resume", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert "2 of 2 records written" in done.stdout
+    assert not files.parts.exists()
 
 
 async def test_a_run_that_its_pool_refuses_leaves_neither_claim_nor_folder(folder, redis_url):
@@ -241,6 +283,9 @@ async def test_a_run_is_listed_watched_and_given_up_by_the_commands_that_name_it
         for command in (("resume", run["run_id"], "--url", redis_url), ("run", *words, "--fresh")):
             refused = await called(*command)
             assert "expected one that nobody attends; watch it" in str(refused.exception)
+        beside = await called("run", *words)
+        assert f"is attended by {run['owner']}, expected" in str(beside.exception)
+        assert "not over" not in beside.output
     finally:
         with running:
             running.kill()
@@ -256,6 +301,36 @@ async def test_a_run_is_listed_watched_and_given_up_by_the_commands_that_name_it
     assert await listed(redis_url) == []
     again = await called("run", *words)
     assert "holds 2 records of an earlier run" in str(again.exception)
+
+
+async def test_a_run_that_workers_make_is_watched_from_beside_until_it_is_over(folder, redis_url):
+    (folder / "waiting_code.py").write_text(
+        "import asyncio, pathlib\n\n\n"
+        "async def waits(record, models):\n"
+        "    while record['id'] == 'b' and not pathlib.Path('go').exists():\n"
+        "        await asyncio.sleep(0.02)\n"
+    )
+    run_of(folder)
+    text = (folder / "flow.toml").read_text() + "[[columns]]\ngenerator = 'python'\nname = 'p'\n"
+    (folder / "flow.toml").write_text(f"{text}function = 'waiting_code:waits'\nneeds = ['id']\n")
+    workflow = load_workflow(folder / "flow.toml", environ={})
+    run = RunSpec(run_id="letters-1", tenant="t", workflow=workflow)
+    allowed = Allowlist.of(paths=["."], hosts=["127.0.0.1:1"], code=["waiting_code"])
+    cells = partial(RunCells, environ={}, allowed=allowed)
+    async with working(redis_url, cells=cells), await Coordinator.open(redis_url) as coordinator:
+        driving = asyncio.create_task(RunDriver(coordinator, run).drive())
+        await wait_until(lambda: list((folder / "out").glob("*/*.dropped.jsonl")))
+        (before,) = await listed(redis_url)
+        attached = start_forebay("attach", "letters-1", "--url", redis_url, cwd=folder)
+        with attached:
+            said = await asyncio.to_thread(lines_until, attached, "limited by")
+            assert "1/2 records" in said[-2]
+            (beside,) = await listed(redis_url)
+            assert (beside["driver"], beside["owner"]) == (before["driver"], before["owner"])
+            (folder / "go").write_text("")
+            out, _ = await asyncio.to_thread(attached.communicate, timeout=60)
+        assert (attached.returncode, out.splitlines()[-1]) == (0, "run letters-1 is over")
+        assert (await driving).written == 2
 
 
 async def test_a_run_is_not_resumed_where_its_row_groups_are_not(folder, redis_url):

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from forebay.cli import COMMANDS, cli, main
-from forebay.contracts.errors import ConfigurationError, RunStopped
+from forebay.cli import COMMANDS, cli, error_lines, main
+from forebay.contracts.errors import ConfigurationError, RunStopped, WorkflowError
 from tests.support_extras import answer_of
 
 LOADED = """
@@ -164,6 +164,19 @@ def test_an_error_that_nobody_expected_is_one_line_with_its_place_and_no_traceba
     assert said in line
     assert "test_cli.py:" in line
     assert "forebay --debug" in line
+
+
+def test_an_error_fits_a_terminal_and_is_one_line_in_a_pipe() -> None:
+    mistakes = WorkflowError("flow.toml:5: bufer_size: unknown key; did you mean x? " * 2, "two")
+    address = "embedded:///" + "a" * 90
+    long = ConfigurationError(f"the run {address} is not there, expected one; begin it anew.")
+    assert error_lines(long, wraps=False) == [f"Error: {long}"]
+    wrapped = error_lines(long, wraps=True)
+    assert all(len(line) <= 80 for line in wrapped if address not in line)
+    assert " ".join(line.strip() for line in wrapped) == f"Error: {long}"
+    lines = error_lines(mistakes, wraps=True)
+    assert (len(lines), lines[0][:6], lines[-1]) == (4, "Error:", "  two")
+    assert all(len(line) <= 80 for line in lines)
 
 
 @pytest.mark.parametrize(("error", "code"), [(KeyError("absent"), 1), (RunStopped("told to"), 4)])

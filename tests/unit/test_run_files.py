@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from pydantic import ValidationError
 
 from forebay.cli import cli
-from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.errors import ConfigurationError, RunNotWritten
 from forebay.contracts.outcomes import TaskFailure
 from forebay.contracts.runs import RunSpec
 from forebay.coordinator.runs.records import DroppedRecord, WrittenRecord
@@ -135,10 +135,10 @@ def test_other_runs_of_the_workflow_that_did_not_end_are_found(files: RunFiles) 
 def test_row_group_that_cannot_be_written_is_told_with_its_place(files: RunFiles) -> None:
     files.parts.rmdir()
     files.parts.parent.rmdir()
-    with pytest.raises(ConfigurationError, match="cannot be written") as refused:
+    with pytest.raises(RunNotWritten, match="cannot be written") as refused:
         files.write_row_group(0, [record(0, "a")])
     assert f"{files.parts} cannot be written (No such" in str(refused.value)
-    assert "make room or name another output.path" in str(refused.value)
+    assert "make room there, and resume the run" in str(refused.value)
 
 
 @pytest.mark.parametrize("place", ["output", "dropped"])
@@ -148,7 +148,7 @@ def test_output_that_cannot_be_replaced_is_told_and_the_parts_are_kept(
     target: Path = getattr(files, place)
     target.mkdir()
     files.write_row_group(0, [record(0, "a"), dropped(1)])
-    with pytest.raises(ConfigurationError, match="cannot be written") as refused:
+    with pytest.raises(RunNotWritten, match="cannot be written") as refused:
         files.assemble()
     assert str(target) in str(refused.value)
     assert f"what is finished lies in {files.parts}" in str(refused.value)

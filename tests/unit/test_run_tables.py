@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.errors import RunNotWritten
 from forebay.coordinator.runs.records import WrittenRecord
 from forebay.workers.runs import tables
 from forebay.workers.runs.files import RunFiles
@@ -101,6 +101,6 @@ def test_without_pyarrow_the_workflow_is_refused_with_the_remedy(
 def test_a_table_that_cannot_be_written_leaves_the_parts(files: RunFiles) -> None:
     files.write_row_group(0, [WrittenRecord(number=0, values={"v": 9})])
     files.output.with_name("o.parquet.partial").mkdir()
-    with pytest.raises(ConfigurationError, match="cannot be written"):
+    with pytest.raises(RunNotWritten, match="cannot be written"):
         files.assemble()
     assert list(files.parts.iterdir()) != []

@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from forebay.commands.kept import say_kept
 from forebay.commands.run_live import LiveView, picture_of
 from forebay.commands.run_report import RunHistory
 from forebay.commands.run_scene import Pace, RunScene
 from forebay.workers.runs.driver import RunSummary
+from forebay.workers.runs.files import RunFiles
 from tests.support_run_scenes import scene_of, window
 
 BUSY = window(waiting=("atlas", "atlas"), in_flight_count=24)
@@ -46,6 +48,18 @@ def test_the_live_view_tells_counts_columns_models_and_the_limit_within_the_term
         "limited by request wait: 24/24 of local/mock-large in use, 2 calls wait",
     ):
         assert told in text, text
+
+
+def test_a_stopped_run_tells_records_that_are_done_and_not_yet_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = scene_of(45)
+    files = RunFiles(tmp_path / "letters.jsonl", "letters-1")
+    files.begin()
+    say_kept(scene.look.spec, "redis://h", "default", files, "stopped by SIGINT", scene)
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].endswith("stopped by SIGINT: 0 of 100 records written, 0 dropped.")
+    assert said[1] == "  kept:    45 more records done, on its server until they are written"
 
 
 def test_no_color_draws_without_colours(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -112,18 +112,20 @@ class RunDriver:
             RunRefused: no worker may make it; nothing of it was made, and it is over.
             RunStopped: too many cells of a column failed; what is finished is kept, and the run
                 goes on where another driver submits it again.
-            ConfigurationError: its files cannot be written; the run was cancelled.
+            ConfigurationError: it cannot be driven from here: code or a folder is missing; a run
+                that had begun before is left as it is.
+            RunNotWritten: its files cannot be written; the run is left to another driver.
             RunLost: records are missing, as the server lost the run; nothing was deleted.
             CoordinatorError: the server could not be used; the run itself goes on.
         """
         await asyncio.to_thread(self._files.begin)
         try:
             return await self._drive()
-        except (ConfigurationError, TaskAdmissionError, RunRefused):
+        except (TaskAdmissionError, RunRefused):
             await asyncio.to_thread(self._files.discard_if_empty)
             await self._cancel_run()
             raise
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, ConfigurationError):
             self._files.discard_if_empty()
             raise
         finally:

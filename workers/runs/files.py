@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.errors import ConfigurationError, RunNotWritten
 from forebay.coordinator.runs.records import WrittenRecord
 from forebay.workers.runs.output_problems import file_problem, folder_problem, name_problem
 from forebay.workers.runs.tables import count_rows, is_table, table_problem, write_table
@@ -98,7 +98,7 @@ class RunFiles:
         """Write a row group whole or not at all, so that a driver's death leaves no half of one.
 
         Raises:
-            ConfigurationError: it cannot be written.
+            RunNotWritten: it cannot be written.
         """
         kept = [record.values for record in records if record.dropped is None]
         dropped = [_dropped_line(record) for record in records if record.dropped is not None]
@@ -118,7 +118,7 @@ class RunFiles:
         """Return how many records the row groups on disk hold, and how many dropped ones.
 
         Raises:
-            ConfigurationError: they cannot be read.
+            RunNotWritten: they cannot be read.
         """
         with self._told():
             kept, dropped = map(_count_lines, map(self._parts_of, ("records", "dropped")))
@@ -136,7 +136,7 @@ class RunFiles:
             Where the records are, and where the dropped ones are if there are any.
 
         Raises:
-            ConfigurationError: a file cannot be written; the parts are left.
+            RunNotWritten: a file cannot be written; the parts are left.
         """
         with self._told():
             self.parts.parent.mkdir(parents=True, exist_ok=True)
@@ -164,7 +164,7 @@ class RunFiles:
         """Return why records were dropped, each with its column, and how often.
 
         Raises:
-            ConfigurationError: they cannot be read.
+            RunNotWritten: they cannot be read.
         """
         found: Counter[str] = Counter()
         with self._told():
@@ -196,10 +196,10 @@ class RunFiles:
         try:
             yield
         except OSError as error:
-            raise ConfigurationError(
+            raise RunNotWritten(
                 f"{error.filename2 or error.filename or self.output} cannot be written"
                 f" ({error.strerror}), expected room and the right to write there; what is finished"
-                f" lies in {self.parts}; make room or name another output.path, and run it again."
+                f" lies in {self.parts}; make room there, and resume the run."
             ) from error
 
 
