@@ -26,6 +26,7 @@ from bench import (
     micro,
     recovery,
     report,
+    run_cost,
     runs,
     transport,
 )
@@ -47,6 +48,7 @@ SCENARIOS = {
     "transport": transport,
     "jobs": jobs,
     "runs": runs,
+    "run_cost": run_cost,
 }
 
 COMMANDS = {

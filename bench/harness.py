@@ -8,7 +8,7 @@ import importlib
 import multiprocessing
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib import metadata
 from multiprocessing.connection import Connection
 from types import TracebackType
@@ -49,6 +49,8 @@ class Outcome:
         figures: what is said of them.
         final_request_snapshots: the shards at the end, by provider/model.
         final_task_snapshots: the pools at the end, by name.
+        timelines: the events of a pool, of the last run of each kind; a file each.
+        output_hashes: of what was written, by what it was.
     """
 
     inputs: dict[str, Any]
@@ -56,6 +58,8 @@ class Outcome:
     figures: Sequence[Figure]
     final_request_snapshots: dict[str, Any] | None = None
     final_task_snapshots: dict[str, Any] | None = None
+    timelines: Mapping[str, Sequence[Mapping[str, str]]] = field(default_factory=dict)
+    output_hashes: Mapping[str, str] | None = None
 
 
 # -- the loop: uvloop on both sides of every ratio, or no measurement

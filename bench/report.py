@@ -73,14 +73,14 @@ def artifact(where: Mapping[str, Any], scenario: str, outcome: Outcome) -> dict[
         "clock_script": None,
         "capacity_plan": None,
         "iterations": outcome.iterations,
-        "timeline": None,
+        "timeline": [*outcome.timelines] or None,  # names of the files beside the artifact
         "derived_metrics": {
             "medians": medians(outcome.iterations),
             "figures": {figure.name: figure.as_json() for figure in outcome.figures},
         },
         "final_task_snapshot": outcome.final_task_snapshots,
         "final_request_snapshot": outcome.final_request_snapshots,
-        "output_hashes": None,
+        "output_hashes": outcome.output_hashes,
     }
 
 
@@ -139,6 +139,9 @@ def write(out: Path, where: Mapping[str, Any], outcomes: Mapping[str, Outcome]) 
     for scenario, outcome in outcomes.items():
         text = json.dumps(artifact(where, scenario, outcome), indent=2)
         (out / f"{scenario}.json").write_text(text + "\n")
+        for name, events in outcome.timelines.items():
+            lines = "".join(f"{json.dumps(event)}\n" for event in events)
+            (out / f"{scenario}.{name}.events.jsonl").write_text(lines)
         figures += [(scenario, *figure.row) for figure in outcome.figures]
         measures += [
             (scenario, number, name, value)

@@ -1,37 +1,36 @@
-"""Runs: what the bookkeeping of a cell costs a worker, and a whole run the server's memory.
+"""Runs: six workflows under the strict policy and under the one that borrows (spec 08, scenario 6).
 
-A run of cells that do nothing is made at several sizes, each by one worker process on a server of
-its own. Its CPU seconds, less those of a run of one record, are divided by the cells.
+Two worker processes make each run, which asks two providers of this machine. The runs of a pair
+follow each other, in turns as to which is first. Each run is checked: no lease and no waiter is
+left, the providers have seen as many calls as leases were granted, the events of the pool are in
+order and every lease ends, and all runs of a workflow write the same.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import resource
 import tempfile
-from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from bench.figures import Figure, Iterations, of_rounds, ratios
-from bench.harness import InvariantBrokenError, Outcome, Progress, new_runner, repeat
+from bench.harness import Outcome, Progress, new_runner, repeat, rotated
 from bench.jobs_queue import check_books
-from forebay.contracts.runs import RunSpec
-from forebay.coordinator.coordinator import Coordinator
+from bench.run_pairs import POLICIES, Bench, make_run
+from bench.run_scenes import MODULE, SCENES
+from forebay.coordinator.coordinator import Coordinator, pid_of
+from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.embedded import EmbeddedServer
-from forebay.coordinator.tasks.snapshots import audit_pool
+from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.tasks.controller import TaskAdmissionController
+from forebay.coordinator.tasks.idle_gaps import IdleGaps
+from forebay.mock_provider.server import MockProviderServer
 from forebay.runtime import start_worker, stop_workers
-from forebay.workers.runs.driver import RunDriver
-from forebay.workers.runs.workflow_file import load_workflow
 
-COLUMNS: Final = 4
-"""Cells of each record, besides the seed."""
-LOOK_SECONDS: Final = 0.1
-MOST_MS: Final = 1.0
-MOST_MEGABYTES: Final = 200.0
-MOST_GROWTH: Final = 1.3
+WORKERS: Final = 2
+SLOTS: Final = 4
+MOST_SLOWER: Final = 1.05
+MOST_IDLE_MS: Final = 50.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,143 +38,125 @@ class Inputs:
     """The parameters of a run of the scenario.
 
     Attributes:
-        few: cells of the small run.
-        many: cells of the large one.
-        rounds: how often.
+        records: of each run.
+        rounds: pairs that are measured, of each workflow.
+        warm_ups: pairs before these, which are not.
     """
 
-    few: int = 1_000
-    many: int = 1_000_000
-    rounds: int = 1
+    records: int = 80
+    rounds: int = 6
+    warm_ups: int = 1
 
 
 FULL: Final = Inputs()
-SMOKE: Final = Inputs(few=40, many=400)
+SMOKE: Final = Inputs(records=10, rounds=1, warm_ups=0)
 
 
-def _workflow(folder: Path, records: int) -> Path:
-    seed = "id\n" + "".join(f"{number}\n" for number in range(records))
-    (folder / "seed.csv").write_text(seed)
-    columns = "".join(
-        f"[[columns]]\ngenerator = 'expression'\nname = 'c{number}'\ntemplate = 'x'\n"
-        for number in range(COLUMNS)
-    )
-    path = folder / "flow.toml"
-    path.write_text(
-        f"name = 'noop'\noutput.path = '{folder / 'out.jsonl'}'\n"
-        f"[[columns]]\ngenerator = 'seed'\nnames = ['id']\npath = 'seed.csv'\n{columns}"
-    )
-    return path
-
-
-@contextlib.asynccontextmanager
-async def _peak_of(coordinator: Coordinator) -> AsyncIterator[Callable[[], float]]:
-    """Yield what returns the most that the server's memory grew by, in megabytes."""
-
-    async def used() -> int:
-        return int((await coordinator.client.info("memory"))["used_memory"])
-
-    before = peak = await used()
-
-    async def look() -> None:
-        nonlocal peak
-        while True:
-            peak = max(peak, await used())
-            await asyncio.sleep(LOOK_SECONDS)
-
-    looking = asyncio.create_task(look())
-    try:
-        yield lambda: (peak - before) / 1e6
-    finally:
-        looking.cancel()
-        await asyncio.gather(looking, return_exceptions=True)
-
-
-async def _drive(url: str, run: RunSpec) -> float:
-    async with await Coordinator.open(url) as coordinator, _peak_of(coordinator) as peak:
-        summary = await RunDriver(coordinator, run).drive()
-        report = await audit_pool(coordinator, "default")
-        if summary.written != run.workflow.record_count or not report.ok:
-            raise InvariantBrokenError(
-                f"a run of {run.workflow.record_count} records wrote {summary.written}, and the"
-                f" audit found {report.differences}; expected all, and none."
-            )
-        return peak()
-
-
-def _cpu_of_ended_children() -> float:
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
-
-
-def _make(cells: int, keep: Callable[[dict[str, Any]], object]) -> tuple[float, float]:
-    """Make a run of no-op cells; return the worker's CPU seconds, and megabytes at the peak.
-
-    Args:
-        cells: how many.
-        keep: told of the pool as the run leaves it.
-    """
-    with tempfile.TemporaryDirectory() as folder, EmbeddedServer() as server:
-        workflow = load_workflow(_workflow(Path(folder), max(1, cells // COLUMNS)), environ={})
-        run = RunSpec(run_id="run", tenant="bench", workflow=workflow)
-        before = _cpu_of_ended_children()
-        worker = start_worker(server.url, "--allow-path", folder)
-        try:
-            with new_runner() as runner:
-                megabytes = runner.run(_drive(server.url, run))
-        finally:
-            stop_workers([worker])
-        keep(check_books(server.url))
-        return _cpu_of_ended_children() - before, megabytes
-
-
-def _round(inputs: Inputs, keep: Callable[[dict[str, Any]], object]) -> dict[str, float]:
-    idle, _ = _make(1, keep)
-    few, _ = _make(inputs.few, keep)
-    many, megabytes = _make(inputs.many, keep)
-    return {
-        "few.cell_ms": (few - idle) / inputs.few * 1000,
-        "many.cell_ms": (many - idle) / inputs.many * 1000,
-        "many.server_megabytes": megabytes,
-    }
+def _pairs(bench: Bench, inputs: Inputs, number: int) -> dict[str, float]:
+    measures: dict[str, float] = {}
+    for scene in SCENES:
+        for policy in rotated([*POLICIES], number):
+            measures |= make_run(bench, scene, policy, inputs.records)
+    return measures
 
 
 def figures(found: Iterations) -> list[Figure]:
-    """Return what issue 18 asks of the bookkeeping of runs."""
-    return [
+    """Return the gates of spec 08 and issue 18."""
+    rows = [
         Figure(
-            name="worker CPU of a cell that does nothing, in a large run",
-            rounds=of_rounds(found, "many.cell_ms"),
-            unit="ms",
-            aim=MOST_MS,
-        ),
-        Figure(
-            name="cost of a cell in a large run, in those of a small one",
-            rounds=ratios(found, "many.cell_ms", "few.cell_ms"),
-            aim=MOST_GROWTH,
-        ),
-        Figure(
-            name="memory of the server that a large run takes at most",
-            rounds=of_rounds(found, "many.server_megabytes"),
-            unit="MB",
-            aim=MOST_MEGABYTES,
-        ),
+            name=f"{scene.name}: time of a run that may borrow, to a strict one",
+            rounds=ratios(found, f"{scene.name}.borrow.seconds", f"{scene.name}.strict.seconds"),
+            aim=MOST_SLOWER if scene.is_neutral else None,
+        )
+        for scene in SCENES
     ]
+    rows += [
+        Figure(
+            name=f"{scene.name}: a free slot beside ready cells, 99th percentile",
+            rounds=of_rounds(found, f"{scene.name}.strict.ready_idle_gap_p99_ms"),
+            unit="ms",
+            aim=MOST_IDLE_MS,
+        )
+        for scene in SCENES
+    ]
+    rows += [
+        Figure(
+            name=f"{scene.name}: first {what} of a run that may borrow, to a strict one",
+            rounds=ratios(
+                found, f"{scene.name}.borrow.{measure}", f"{scene.name}.strict.{measure}"
+            ),
+            aim=1.0,
+        )
+        for scene in SCENES
+        if scene.downstream
+        for what, measure in (
+            ("downstream cell", "first_downstream"),
+            ("row group", "first_row_group"),
+        )
+    ]
+    rows += [
+        Figure(
+            name=f"calls that provider b gets while a refuses, {policy}",
+            rounds=of_rounds(found, f"cooling.{policy}.calls_while_cooling"),
+            aim=1.0,
+            is_floor=True,
+            is_worst=True,
+        )
+        for policy in POLICIES
+    ]
+    return rows
 
 
 def run(inputs: Inputs, progress: Progress) -> Outcome:
-    """Run the scenario, each size on an embedded server of its own.
+    """Run the scenario, all of it on one embedded server.
 
     Raises:
-        InvariantBrokenError: records were lost, or the books of the pool do not agree.
+        InvariantBrokenError: a run left something, lost records, or wrote others than before.
     """
-    kept: dict[str, Any] = {}
-    iterations = repeat(
-        "runs", inputs.rounds, lambda _number: _round(inputs, kept.update), progress
-    )
-    return Outcome(
-        inputs=asdict(inputs),
-        iterations=iterations,
-        figures=figures(iterations),
-        final_task_snapshots={"default": kept},
-    )
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        EmbeddedServer() as server,
+        MockProviderServer(seed=8) as a,
+        MockProviderServer(seed=8) as b,
+    ):
+        with new_runner() as runner:
+            runner.run(_configure(server.url))
+        options = ("--slots", str(SLOTS), "--allow-path", folder, "--allow-host", "127.0.0.1")
+        workers = [
+            start_worker(server.url, *options, "--allow-code", MODULE) for _ in range(WORKERS)
+        ]
+        pids = [worker.pid for worker in workers]
+        try:
+            with open_sync(parse_url(server.url)) as client:
+                bench = Bench(
+                    folder=Path(folder),
+                    url=server.url,
+                    client=client,
+                    workers=pids,
+                    providers={"a": a, "b": b},
+                    gaps=IdleGaps(lambda member: SLOTS if pid_of(member) in pids else 0),
+                )
+                for number in range(inputs.warm_ups):
+                    _pairs(bench, inputs, number)
+                iterations = repeat(
+                    "runs", inputs.rounds, lambda number: _pairs(bench, inputs, number), progress
+                )
+        finally:
+            stop_workers(workers)
+        return Outcome(
+            inputs=asdict(inputs),
+            iterations=iterations,
+            figures=figures(iterations),
+            final_request_snapshots=bench.left,
+            final_task_snapshots={"default": check_books(server.url)},
+            timelines=bench.timelines,
+            output_hashes=bench.hashes,
+        )
+
+
+async def _configure(url: str) -> None:
+    """Let the pool write all events before a worker joins it."""
+    async with await Coordinator.open(url) as coordinator:
+        pool = TaskAdmissionController(coordinator)
+        await pool.configure(POLICIES["strict"])
+        await pool.close()
