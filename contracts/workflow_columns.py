@@ -198,9 +198,15 @@ class ChatColumn(CellColumn):
 
 
 class LlmTextColumn(ChatColumn):
-    """A column whose value is the text of a model's answer."""
+    """A column whose value is the text of a model's answer.
+
+    Attributes:
+        on_cut: an answer that ``max_tokens`` of the model ended: ``drop`` drops its record as
+            ``answer_cut``, ``keep`` writes it as it is.
+    """
 
     generator: Literal["llm_text"]
+    on_cut: Literal["drop", "keep"] = "drop"
 
 
 class LlmStructuredColumn(ChatColumn):

@@ -70,7 +70,9 @@ def read_record(
     if dropped is None:
         return WrittenRecord(number=number, values=found)
     key = {name: found[name] for name in _key_names(workflow) if name in found}
-    return WrittenRecord(number=number, values={}, key=key, dropped=_read_dropped(dropped))
+    return WrittenRecord(
+        number=number, values={}, key=key, dropped=_read_dropped(dropped, workflow)
+    )
 
 
 def _key_names(workflow: Workflow) -> tuple[str, ...]:
@@ -78,7 +80,15 @@ def _key_names(workflow: Workflow) -> tuple[str, ...]:
     return next((seed.key_names for seed in seeds), ())
 
 
-def _read_dropped(mark: bytes) -> DroppedRecord:
-    column, tries, model, status, reason = mark.decode().split("\0", 4)
-    failure = TaskFailure(reason=reason, model=model, status=status)
-    return DroppedRecord(column=unquote(column), failure=failure, tries=int(tries))
+def _read_dropped(mark: bytes, workflow: Workflow) -> DroppedRecord:
+    """Return why a record was dropped, with the column's one model where no call failed."""
+    name, tries, model, status, reason = mark.decode().split("\0", 4)
+    column = unquote(name)
+    failure = TaskFailure(reason=reason, model=model or _model_of(workflow, column), status=status)
+    return DroppedRecord(column=column, failure=failure, tries=int(tries))
+
+
+def _model_of(workflow: Workflow, name: str) -> str:
+    specs = (one.spec for one in workflow.columns if name in one.outputs)
+    model = workflow.models.get(getattr(next(specs, None), "model", ""))
+    return "" if model is None else f"{model.provider.lower()}/{model.model}"

@@ -16,6 +16,7 @@ from forebay.runtime import DEFAULT_URL, run_async, server_url
 
 if TYPE_CHECKING:
     from forebay.contracts.workflow import PlannedColumn, Workflow
+    from forebay.workers.runs.model_checks import ModelCheck
 
 
 @click.command("check")
@@ -40,8 +41,11 @@ def check_command(workflow: Path, check_models: bool, url: str) -> None:
     from forebay.workers.runs.workflow_file import load_workflow
 
     loaded = load_workflow(workflow, environ=os.environ)
+    checks = _checked_models(loaded, url) if check_models else []  # first: no server is a mistake
     click.echo("\n".join(_lines_of(workflow, loaded)))
-    if check_models and not _models_answer(loaded, url):
+    for check in checks:
+        click.echo(f"  {check.name} {'answers' if check.problem is None else check.problem}")
+    if any(check.problem is not None for check in checks):
         sys.exit(1)
 
 
@@ -70,12 +74,9 @@ def _parts_of(column: PlannedColumn, workflow: Workflow) -> list[str]:
     return parts
 
 
-def _models_answer(workflow: Workflow, url: str) -> bool:
-    """Call each model once, print each answer or error; return whether all answered."""
+def _checked_models(workflow: Workflow, url: str) -> list[ModelCheck]:
+    """Call each model once; return each answer or error."""
     from forebay.workers.runs.model_checks import check_models_answer
 
     with server_url(url) as server:
-        checks = run_async(check_models_answer(server, workflow))
-    for check in checks:
-        click.echo(f"  {check.name} {'answers' if check.problem is None else check.problem}")
-    return all(check.problem is None for check in checks)
+        return run_async(check_models_answer(server, workflow))

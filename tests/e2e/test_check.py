@@ -55,6 +55,9 @@ def test_a_health_check_says_of_each_model_whether_it_answers(
     assert done.exit_code == 1
     refused = f"  local/mock-large {address} of local/mock-large refused the connection"
     assert done.output.splitlines()[-1] == refused
+    done = CliRunner().invoke(check_command, [*words[:-1], "redis://127.0.0.1:1"])
+    assert "127.0.0.1:1" in str(done.exception)
+    assert done.output == ""
 
 
 def test_a_preview_shows_prompts_and_answers_and_a_plan_what_they_would_cost(

@@ -205,6 +205,15 @@ async def test_an_embedding_is_a_list_of_numbers_of_the_rendered_text(load) -> N
     assert models.asked == [("writer", ["ax"])]
 
 
+async def test_a_text_that_its_bound_cut_drops_its_record_or_is_kept_as_asked(load) -> None:
+    with pytest.raises(RecordRejected) as refused:
+        await made(load(TEXT), answers("half a", is_cut=True))
+    assert refused.value.reason.startswith("answer_cut: the answer of model 'writer' was ended by")
+    assert refused.value.reason.endswith("raise max_tokens of the model, or say on_cut = 'keep'")
+    kept = TEXT | {"on_cut": "keep"}
+    assert await made(load(kept), answers("half a", is_cut=True)) == "half a"
+
+
 async def test_an_answer_that_its_bound_cut_is_not_repaired_under_the_same_bound(load) -> None:
     column = {
         "generator": "llm_structured",

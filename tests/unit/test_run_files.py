@@ -15,10 +15,23 @@ from forebay.cli import cli
 from forebay.contracts.errors import ConfigurationError, RunNotWritten
 from forebay.contracts.outcomes import TaskFailure
 from forebay.contracts.runs import RunSpec
-from forebay.coordinator.runs.records import DroppedRecord, WrittenRecord
+from forebay.coordinator.runs.records import DroppedRecord, WrittenRecord, read_record
 from forebay.workers.runs.files import RunFiles
 from forebay.workers.runs.workflow_file import load_workflow
 from tests.support_runs import ROOT, WORKFLOW
+
+
+FLOW = """
+name = "letters"
+records = 1
+output.path = "o.jsonl"
+providers.lab.base_url = "http://lab"
+models.m = {provider = "lab", model = "m", max_parallel_requests = 1}
+columns = [
+    {generator = "llm_text", name = "text", model = "m", prompt = "hello"},
+    {generator = "expression", name = "plain", template = "x"},
+]
+"""
 
 
 def record(number: int, text: str) -> WrittenRecord:
@@ -80,6 +93,32 @@ def test_parts_that_are_half_discarded_are_not_taken_for_unassembled_ones(
         files.discard()
     assert files.parts.exists()
     assert not files.has_unassembled()
+
+
+def test_a_dropped_line_has_all_fields_where_no_call_failed(files: RunFiles) -> None:
+    why = DroppedRecord(column="text", failure=TaskFailure(reason="invalid"), tries=1)
+    files.write_row_group(0, [WrittenRecord(number=0, values={}, dropped=why)])
+    files.assemble()
+    assert json.loads(files.dropped.read_text()) == {
+        "record": 0,
+        "key": {},
+        "column": "text",
+        "model": None,
+        "status": None,
+        "tries": 1,
+        "reason": "invalid",
+    }
+
+
+def test_a_record_is_dropped_with_the_one_model_that_its_column_asks(tmp_path: Path) -> None:
+    (tmp_path / "flow.toml").write_text(FLOW)
+    workflow = load_workflow(tmp_path / "flow.toml", environ={})
+    for column, model in (("text", "lab/m"), ("plain", "")):
+        mark = f"{column}\0" + "1\0\0\0answer_cut"
+        record = read_record(0, workflow, [None, None, mark.encode()])
+        assert record is not None
+        assert record.dropped is not None
+        assert record.dropped.failure == TaskFailure(reason="answer_cut", model=model)
 
 
 def test_what_an_earlier_run_dropped_is_gone_where_nothing_was(files: RunFiles) -> None:

@@ -9,7 +9,7 @@ from forebay.contracts.identity import RequestDomain, TaskGroupKind
 from forebay.contracts.scheduling import SchedulingMetadata
 from forebay.contracts.workflow import Workflow
 from forebay.contracts.workflow_columns import ChatColumn
-from forebay.workers.generators.base import RecordGenerator
+from forebay.workers.generators.base import ChatAnswer, RecordGenerator, RecordRejected
 from forebay.workers.generators.templates import RowTemplate
 
 
@@ -37,6 +37,14 @@ class ChatGenerator(RecordGenerator):
     def get_scheduling_metadata(self) -> SchedulingMetadata:
         """Return the endpoint and its static cap: the same for all its aliases (spec 02)."""
         return self._metadata
+
+    def cut(self, answer: ChatAnswer, other_remedy: str = "") -> RecordRejected:
+        """Return the refusal of an answer that its bound of tokens ended."""
+        remedy = ", ".join(filter(None, ("raise max_tokens of the model", other_remedy)))
+        return RecordRejected(
+            f"answer_cut: the answer of model {self.alias!r} was ended by its bound of tokens after"
+            f" {answer.output_tokens}; {remedy}"
+        )
 
     async def messages(self, inputs: Mapping[str, Any]) -> list[dict[str, str]]:
         """Return the system and the user's message for one record.

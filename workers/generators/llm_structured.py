@@ -47,10 +47,7 @@ class LlmStructuredGenerator(ChatGenerator):
                 )
             except EvaluationRefused as refusal:
                 if answer.is_cut:  # another answer under the same bound would be cut as well
-                    raise RecordRejected(
-                        f"answer_cut: the answer of model {self.alias!r} was ended by its bound of"
-                        f" tokens after {answer.output_tokens}; raise max_tokens of the model"
-                    ) from None
+                    raise self.cut(answer) from None
                 reason = refusal.reason
                 # The last answer alone, so that the prompt does not grow with each repair.
                 messages = [*question, *self._complaint(answer.text, refusal.detail)]

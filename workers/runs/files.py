@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from forebay.contracts.errors import ConfigurationError, RunNotWritten
+from forebay.contracts.outcomes import TaskFailure
 from forebay.coordinator.runs.records import WrittenRecord
 from forebay.workers.runs.output_problems import file_problem, folder_problem, name_problem
 from forebay.workers.runs.tables import count_rows, is_table, table_problem, write_table
@@ -208,15 +209,18 @@ def _partial_of(path: Path) -> Path:
 
 
 def _dropped_line(record: WrittenRecord) -> dict[str, Any]:
-    """Return the line of a dropped record; ``model`` and ``status`` only where a call failed."""
-    line: dict[str, Any] = {"record": record.number, "key": record.key}
-    if record.dropped is not None:
-        failure = record.dropped.failure
-        line["column"] = record.dropped.column
-        line |= {"model": failure.model} if failure.model else {}
-        line |= {"status": failure.status} if failure.status else {}
-        line |= {"tries": record.dropped.tries, "reason": failure.reason}
-    return line
+    """Return the line of a dropped record; what does not apply is null."""
+    dropped = record.dropped
+    failure = TaskFailure(reason="") if dropped is None else dropped.failure
+    return {
+        "record": record.number,
+        "key": record.key,
+        "column": dropped and dropped.column,
+        "model": failure.model or None,
+        "status": failure.status or None,
+        "tries": dropped and dropped.tries,
+        "reason": failure.reason,
+    }
 
 
 def _json_line(row: Any) -> str:
