@@ -17,12 +17,16 @@ class ModelUse:
         input_tokens: as the provider counted them.
         output_tokens: as the provider counted them.
         rate_limited: of the calls, those that the provider refused for want of capacity.
+        failed: of the calls, those that ended in another error.
+        busy_seconds: time in which calls were under way, summed over all of them.
     """
 
     calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
     rate_limited: int = 0
+    failed: int = 0
+    busy_seconds: float = 0.0
 
     def __add__(self, other: ModelUse) -> ModelUse:
         return ModelUse(
@@ -30,6 +34,8 @@ class ModelUse:
             input_tokens=self.input_tokens + other.input_tokens,
             output_tokens=self.output_tokens + other.output_tokens,
             rate_limited=self.rate_limited + other.rate_limited,
+            failed=self.failed + other.failed,
+            busy_seconds=self.busy_seconds + other.busy_seconds,
         )
 
 

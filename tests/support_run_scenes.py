@@ -76,7 +76,12 @@ def scene_of(
         busy_seconds=61.0,
         models={
             "local/mock-large": ModelUse(
-                calls=done + 2, input_tokens=1000, output_tokens=500, rate_limited=2
+                calls=done + 2,
+                input_tokens=1000,
+                output_tokens=500,
+                rate_limited=2,
+                failed=3,
+                busy_seconds=70.0,
             )
         },
     )

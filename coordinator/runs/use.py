@@ -22,6 +22,8 @@ def encode_use(use: ColumnUse) -> str:
             model.input_tokens,
             model.output_tokens,
             model.rate_limited,
+            model.failed,
+            round(model.busy_seconds, 3),
         ]
     return json.dumps(numbers, ensure_ascii=False, separators=(",", ":"))
 
@@ -40,13 +42,23 @@ def decode_use(made: bytes | None, used: bytes | None) -> ColumnUse:
         retried=int(retried),
         waited=int(waited),
         busy_seconds=float(busy_seconds),
-        models={
-            name: ModelUse(
-                calls=int(calls),
-                input_tokens=int(input_tokens),
-                output_tokens=int(output_tokens),
-                rate_limited=int(rate_limited),
-            )
-            for name, (calls, input_tokens, output_tokens, rate_limited) in numbers.items()
-        },
+        models={name: _model_use(*told) for name, told in numbers.items()},
+    )
+
+
+def _model_use(
+    calls: float,
+    input_tokens: float,
+    output_tokens: float,
+    rate_limited: float,
+    failed: float = 0,  # a worker of an earlier version tells no more
+    busy_seconds: float = 0.0,
+) -> ModelUse:
+    return ModelUse(
+        calls=int(calls),
+        input_tokens=int(input_tokens),
+        output_tokens=int(output_tokens),
+        rate_limited=int(rate_limited),
+        failed=int(failed),
+        busy_seconds=float(busy_seconds),
     )

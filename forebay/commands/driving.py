@@ -29,6 +29,7 @@ from forebay.contracts.errors import (
     RunRefused,
     RunStopped,
 )
+from forebay.contracts.extras import how_to_install
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.tasks import TaskAdmissionError
@@ -136,7 +137,9 @@ def drive(
             stop_workers(started)
     if report is not None:
         files_written = begun.history.write(report, summary)
-        say(f"report: {', '.join(map(str, files_written))}", err=True)
+        has_plots = find_spec("matplotlib") is not None
+        no_plot = "" if has_plots else f" (without plots: {how_to_install('demo')} brings them)"
+        say(f"report: {', '.join(map(str, files_written))}{no_plot}", err=True)
     return summary
 
 

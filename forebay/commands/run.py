@@ -10,6 +10,7 @@ import click
 
 from forebay.commands.driving import conclude, drive
 from forebay.commands.lines import say
+from forebay.commands.report_options import report_options, report_path
 from forebay.commands.runs import require_parts
 from forebay.commands.server_option import url_option
 from forebay.contracts.extras import require_extra
@@ -30,11 +31,7 @@ from forebay.runtime import DEFAULT_URL
     help="Worker processes to start here [2 if embedded, else 0].",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an output that holds more records.")
-@click.option(
-    "--report",
-    type=click.Path(path_type=Path),
-    help="Write a report to this Markdown file at the end, with a plot beside it.",
-)
+@report_options
 @click.option("--resume", is_flag=True, help="Go on with the run of this output that is not over.")
 @click.option("--fresh", is_flag=True, help="Give that run up, or make the output anew.")
 def run_command(
@@ -46,6 +43,7 @@ def run_command(
     workers: int | None,
     overwrite: bool,
     report: Path | None,
+    no_report: bool,
     resume: bool,
     fresh: bool,
 ) -> None:
@@ -92,6 +90,7 @@ def run_command(
         workflow=loaded,
     )
     output = Path(loaded.output.path)
+    report = report_path(output, report, no_report=no_report)
     left = RunFiles(output, run.run_id).unfinished(loaded.name)
     unfinished = without_leftovers(output, left, url, pool)
     if resume and unfinished:

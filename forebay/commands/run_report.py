@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Final
 from forebay.commands.run_scene import RunScene, duration, limits_now
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.run_use import ModelUse, cost_of
-from forebay.contracts.workflow import WorkflowSettings
+from forebay.contracts.workflow import Workflow
 
 if TYPE_CHECKING:
     from forebay.workers.runs.driver import RunSummary
 
+OF_CALLS: Final = ("calls", "429s", "failed", "tokens in", "tokens out", "cost", "time of calls")
+"""Columns of what calls have used."""
 MOST_LOOKS: Final = 4_096
 """Most snapshots kept for the plots; each time they are too many, every second one goes."""
 
@@ -95,42 +97,47 @@ class RunHistory:
         lines += ["", "## Columns", "", *self._columns(), "", "## Models", "", *self._models()]
         lines += ["", "## Dropped records", "", *_reasons(summary.reasons)]
         lines += ["", "## What held it up", "", *self._held_up()]
-        lines += ["", "## The most that was seen", "", *_table(["what", "most"], self._maxima)]
+        lines += ["", "## The most that was seen", "", *self._most_seen()]
         if plot is not None:
             lines += ["", "## Windows over time", "", f"![Windows over time]({plot.name})"]
         return "\n".join([*lines, ""])
 
     def _columns(self) -> list[str]:
-        rows = [
-            "| column | cells | calls | 429s | retried | waited | busy |",
-            "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
-        ]
+        head = ["column", "cells", *OF_CALLS, "retried", "waited", "time of tasks"]
+        rows = []
         for name, use in self.last.look.columns.items() if self.last else ():
-            calls = sum(model.calls for model in use.models.values())
-            refused = sum(model.rate_limited for model in use.models.values())
+            calls = self._of_calls(use.models)
             rows.append(
-                f"| {_cell(name)} | {use.made} | {calls} | {refused} | {use.retried} | {use.waited}"
-                f" | {duration(use.busy_seconds)} |"
+                [name, use.made, *calls, use.retried, use.waited, duration(use.busy_seconds)]
             )
-        return rows
+        return _table(head, rows)
 
     def _models(self) -> list[str]:
         if self.last is None or not self.last.models:
             return ["No call was made."]
-        workflow = self.last.look.spec.workflow
-        rows = [
-            "| model | calls | 429s | tokens in | tokens out | cost |",
-            "| --- | ---: | ---: | ---: | ---: | ---: |",
-        ]
-        for name, use in self.last.models.items():
-            rows.append(f"| {_cell(name)} {_numbers(use)} | {_cost(workflow, {name: use})} |")
-        whole = sum(self.last.models.values(), ModelUse())
-        return [*rows, f"| all {_numbers(whole)} | {_cost(workflow, self.last.models)} |"]
+        models = self.last.models
+        named = [*((name, {name: use}) for name, use in models.items()), ("all", models)]
+        return _table(["model", *OF_CALLS], [[name, *self._of_calls(of)] for name, of in named])
+
+    def _of_calls(self, models: Mapping[str, ModelUse]) -> list[str]:
+        """Return the columns ``OF_CALLS`` of some models' use."""
+        use = sum(models.values(), ModelUse())
+        counts = (use.calls, use.rate_limited, use.failed, use.input_tokens, use.output_tokens)
+        workflow = self.last.look.spec.workflow if self.last else None
+        cost = None if workflow is None else cost_of(workflow, models)
+        words = "not known" if cost is None or not workflow else f"{cost:.4f} {workflow.currency}"
+        return [*(f"{count:,}" for count in counts), words, duration(use.busy_seconds)]
+
+    def _most_seen(self) -> list[str]:
+        """Return the observed maxima beside the bound that the plan has for each."""
+        bounds = {} if self.last is None else _bounds(self.last.look.spec.workflow)
+        rows = [[name, most, bounds.get(name, "")] for name, most in self._maxima.items()]
+        return _table(["what", "most", "bound of the plan"], rows)
 
     def _held_up(self) -> list[str]:
         looks = sum(self._limits.values())
         shares = {kind: f"{count * 100 // looks}%" for kind, count in self._limits.most_common()}
-        return _table(["limited by", "of the looks"], shares)
+        return _table(["limited by", "of the looks"], shares.items())
 
     def _draw(self, path: Path) -> None:
         from matplotlib.figure import Figure
@@ -151,22 +158,25 @@ class RunHistory:
         figure.savefig(path, dpi=100)
 
 
-def _numbers(use: ModelUse) -> str:
-    return f"| {use.calls:,} | {use.rate_limited:,} | {use.input_tokens:,} | {use.output_tokens:,}"
+def _bounds(workflow: Workflow) -> dict[str, str]:
+    """Return the bounds of the capacity plan by the name of the maximum that each bounds."""
+    from forebay.workers.runs.capacity_plan import capacity_plan  # with an extra
 
-
-def _cost(workflow: WorkflowSettings, models: Mapping[str, ModelUse]) -> str:
-    cost = cost_of(workflow, models)
-    return "not known" if cost is None else f"{cost:.4f} {workflow.currency}"
+    plan = capacity_plan(workflow).configured
+    bounds = {"row groups in flight": f"{plan.max_concurrent_row_groups.value}"}
+    for name, static in plan.static_caps.items():
+        bounds[f"window of {name}"] = f"{static.cap.value}"
+        bounds[f"calls of {name} in flight"] = f"{static.cap.value}"
+    return bounds
 
 
 def _reasons(reasons: Mapping[str, int]) -> list[str]:
-    return _table(["reason", "records"], reasons) if reasons else ["None."]
+    return _table(["reason", "records"], reasons.items()) if reasons else ["None."]
 
 
-def _table(head: list[str], rows: Mapping[str, object]) -> list[str]:
-    lines = [f"| {' | '.join(head)} |", "| --- | ---: |"]
-    return lines + [f"| {_cell(name)} | {value} |" for name, value in rows.items()]
+def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
+    lines = [f"| {' | '.join(head)} |", f"| --- |{' ---: |' * (len(head) - 1)}"]
+    return lines + [f"| {' | '.join(_cell(str(value)) for value in row)} |" for row in rows]
 
 
 def _cell(text: str) -> str:

@@ -13,6 +13,7 @@ import click
 from forebay.commands.driving import conclude, drive, make_view
 from forebay.commands.following import follow
 from forebay.commands.lines import fitted, say
+from forebay.commands.report_options import report_options, report_path
 from forebay.commands.run_scene import SceneReader, duration
 from forebay.commands.server_option import url_option
 from forebay.contracts.errors import ConfigurationError
@@ -57,11 +58,7 @@ def runs_command(url: str, pool: str, as_json: bool) -> None:
     help="Worker processes to start here [2 if embedded, else 0].",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an output that holds more records.")
-@click.option(
-    "--report",
-    type=click.Path(path_type=Path),
-    help="Write a report to this Markdown file at the end, with a plot beside it.",
-)
+@report_options
 @click.option(
     "--output",
     type=click.Path(path_type=Path),
@@ -75,6 +72,7 @@ def resume_command(
     overwrite: bool,
     output: Path | None,
     report: Path | None,
+    no_report: bool,
 ) -> None:
     """Go on with RUN, which `forebay run` began, from what is on disk and on its server.
 
@@ -86,6 +84,7 @@ def resume_command(
         look = run_async(unattended(server, pool, run))
     spec = _with_output(look.spec, output)
     require_parts(look, spec)
+    report = report_path(Path(spec.workflow.output.path), report, no_report=no_report)
     done = drive(
         spec, url, pool, workers=workers, overwrites=overwrite, is_begun=True, report=report
     )

@@ -16,7 +16,11 @@ from tests.contract.shard_under_clock import SERVERS
 USE = ColumnUse(
     retried=1,
     busy_seconds=2.5,
-    models={"p/m": ModelUse(calls=2, input_tokens=30, output_tokens=4, rate_limited=1)},
+    models={
+        "p/m": ModelUse(
+            calls=2, input_tokens=30, output_tokens=4, rate_limited=1, failed=1, busy_seconds=1.5
+        )
+    },
 )
 OTHER = ColumnUse(waited=1, models={"p/other": ModelUse(calls=1)})
 

@@ -51,14 +51,20 @@ async def test_every_record_is_written_in_seed_order_wherever_the_server_is(
     assert [{name: row[name] for name in seeds[0]} for row in records] == seeds
     assert all(list(row) == COLUMNS for row in records)
     assert all(row["summary"] and row["triage"]["category"] and row["route"] for row in records)
-    assert [path.name for path in (own / "out").iterdir()] == ["support_triage.jsonl"]
+    names = ["support_triage.jsonl", "support_triage.report.md", "support_triage.report.png"]
+    assert sorted(path.name for path in (own / "out").iterdir()) == names
+    report = (own / "out" / names[1]).read_text()
+    assert "240 of 240 records written, 0 dropped." in report
+    assert "\n| local/mock-large | 480 |" in report
 
     worker = start_worker(redis_url, "--allow-path", str(WORKFLOW.parent), environ=environ)
     try:
-        joint = forebay("run", WORKFLOW, "--url", redis_url, cwd=fleet, environ=environ)
+        words = ("run", WORKFLOW, "--url", redis_url, "--no-report")
+        joint = forebay(*words, cwd=fleet, environ=environ)
     finally:
         stop_workers([worker])
     assert joint.returncode == 0, joint.stderr
+    assert [path.name for path in (fleet / "out").iterdir()] == names[:1]
     assert (fleet / OUTPUT).read_bytes() == (own / OUTPUT).read_bytes()
     await leaves_nothing(redis_url)
 
@@ -70,7 +76,7 @@ async def test_answers_that_stay_broken_drop_their_records_with_reasons(
     provider, redis_url, tmp_path
 ):
     provider.change_truth(invalid_json_rate=0.55)  # few enough cells fail not to stop the run
-    arguments = ("run", WORKFLOW, "--url", redis_url, "--workers", 1)
+    arguments = ("run", WORKFLOW, "--url", redis_url, "--workers", 1, "--no-report")
     done = forebay(*arguments, cwd=tmp_path, environ=provider_address(provider))
     assert done.returncode == 3, done.stderr
     written, dropped = read_records(tmp_path / OUTPUT), read_records(tmp_path / DROPPED)

@@ -174,7 +174,7 @@ async def test_a_run_that_was_never_submitted_is_begun_by_the_same_command(folde
     run = run_of(folder)
     files = RunFiles(Path(run.workflow.output.path), "letters-00000000")
     files.begin()
-    words = ("run", "flow.toml", "--url", redis_url)
+    words = ("run", "flow.toml", "--no-report", "--url", redis_url)
     async with makes_cells(redis_url):
         done = await asyncio.to_thread(forebay, *words, "--resume", cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -195,7 +195,7 @@ async def test_a_run_that_its_pool_refuses_leaves_neither_claim_nor_folder(folde
 
 async def test_a_run_without_a_worker_says_what_it_waits_for(folder, redis_url):
     run = run_of(folder)
-    words = ("run", "flow.toml", "--url", redis_url, "--pool", "a b")
+    words = ("run", "flow.toml", "--no-report", "--url", redis_url, "--pool", "a b")
     running = asyncio.create_task(asyncio.to_thread(forebay, *words, cwd=folder))
     claims = pool_shard("a b")["claims"]
     async with await Coordinator.open(redis_url) as coordinator:
@@ -244,7 +244,7 @@ async def a_run_left_half_way(folder, redis_url):
     run_of(folder, text="{{ id }}")
     async with await Coordinator.open(redis_url) as coordinator:
         tasks = TaskAdmissionController(coordinator)
-        running = start_forebay("run", "flow.toml", "--url", redis_url, cwd=folder)
+        running = start_forebay("run", "flow.toml", "--no-report", "--url", redis_url, cwd=folder)
         try:
             async with makes_cells(redis_url, max_jobs=1):
                 await wait_until(lambda: coordinator.client.exists(POOL["checkpoints"]), timeout=60)

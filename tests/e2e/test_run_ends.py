@@ -110,10 +110,10 @@ async def test_what_a_driver_left_that_died_behind_the_end_of_its_run_is_no_unfi
     async with makes_cells(redis_url):
         await die_driving(redis_url, run_of(folder), monkeypatch, "discard")
     assert names_in(folder) == ["o.jsonl.letters-1.parts"]
-    again = await called("run", "flow.toml", "--url", redis_url)
+    again = await called("run", "flow.toml", "--no-report", "--url", redis_url)
     assert f"holds {RECORDS} records of an earlier run" in str(again.exception)
     assert names_in(folder) == []
-    resumed = await called("run", "flow.toml", "--url", redis_url, "--resume")
+    resumed = await called("run", "flow.toml", "--no-report", "--url", redis_url, "--resume")
     assert resumed.exit_code == 0
     assert "nothing is left to do" in resumed.output
 
@@ -123,7 +123,7 @@ async def test_a_driver_that_died_before_its_run_was_submitted_is_no_unfinished_
 ) -> None:
     RunFiles(folder / "o.jsonl", "letters-1").begin()
     async with makes_cells(redis_url):
-        words = ("run", "flow.toml", "--url", redis_url, "--resume")
+        words = ("run", "flow.toml", "--no-report", "--url", redis_url, "--resume")
         resumed = await asyncio.to_thread(forebay, *words, cwd=folder)
     assert resumed.returncode == 0, resumed.stderr
     assert f"{RECORDS} of {RECORDS} records written" in resumed.stdout
@@ -136,7 +136,7 @@ async def test_parts_of_a_run_that_its_server_lost_are_not_taken_for_a_whole_out
     files = RunFiles(folder / "o.jsonl", "letters-1")
     files.begin()
     files.write_row_group(0, [])
-    refused = await called("run", "flow.toml", "--url", redis_url)
+    refused = await called("run", "flow.toml", "--no-report", "--url", redis_url)
     assert "did not come to an end" in str(refused.exception)
     assert files.parts.exists()
 

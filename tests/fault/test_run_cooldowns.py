@@ -60,7 +60,7 @@ async def test_a_provider_that_is_well_is_used_while_the_other_cools_down(
     a, b = providers
     write_workflow(tmp_path, TWO_COLUMNS, a, b)
     with contextlib.ExitStack() as stack:
-        running = start_forebay("run", "flow.toml", cwd=tmp_path)
+        running = start_forebay("run", "flow.toml", "--no-report", cwd=tmp_path)
         stack.callback(running.kill)
         await wait_until(lambda: b.state.counters.ok == RECORDS, timeout=60)
         assert a.state.counters.ok == 0, "B is through, and A has served nobody"
@@ -81,7 +81,7 @@ async def test_rate_limits_drop_no_record_however_often_they_come(
     a.change_truth(retry_after_seconds=1.5)
     write_workflow(tmp_path, HEAD + COLUMN.format(model="first"), a, b, records=12)
     with contextlib.ExitStack() as stack:
-        running = start_forebay("run", "flow.toml", cwd=tmp_path)
+        running = start_forebay("run", "flow.toml", "--no-report", cwd=tmp_path)
         stack.callback(running.kill)
         await wait_until(lambda: a.state.counters.refused >= 12, timeout=60)
         a.change_truth(concurrency=None)

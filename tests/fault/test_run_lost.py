@@ -90,7 +90,16 @@ async def test_a_run_whose_state_is_lost_fails_and_deletes_nothing(
         if not workers:
             options = ("--allow-host", "127.0.0.1", "--allow-path", str(tmp_path))
             stack.callback(stop_workers, [start_worker(server.url, *options)])
-        words = ("run", "flow.toml", "--fresh", "--url", server.url, "--workers", workers)
+        words = (
+            "run",
+            "flow.toml",
+            "--no-report",
+            "--fresh",
+            "--url",
+            server.url,
+            "--workers",
+            workers,
+        )
         running = start_forebay(*words, cwd=tmp_path)
         stack.callback(running.kill)
         await wait_until(lambda: any(tmp_path.glob("*.parts/*.dropped.jsonl")), timeout=30)

@@ -116,7 +116,7 @@ def go_on_of(said: str) -> list[str]:
 async def test_a_signal_ends_a_run_with_its_children_and_says_how_to_go_on(
     provider: MockProviderServer, tmp_path: Path, number: signal.Signals, shell: str
 ) -> None:
-    with started(tmp_path, "run", "flow.toml", shell=shell) as running:
+    with started(tmp_path, "run", "flow.toml", "--no-report", shell=shell) as running:
         await wait_until(lambda: is_begun(tmp_path), timeout=60)
         children = children_of(running.pid)
         assert len(children) >= 4, "a watchdog with its server, two workers"
@@ -129,7 +129,7 @@ async def test_a_signal_ends_a_run_with_its_children_and_says_how_to_go_on(
     (parts,) = names_in(tmp_path, "*.parts")
     assert f"kept:    {tmp_path / parts}" in said
 
-    done = await asyncio.to_thread(forebay, *go_on_of(said), cwd=tmp_path)
+    done = await asyncio.to_thread(forebay, *go_on_of(said), "--no-report", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert f"{RECORDS} of {RECORDS} records written" in done.stdout
     assert [row["id"] for row in read_records(tmp_path / "out.jsonl")] == [
@@ -143,7 +143,9 @@ async def test_a_signal_ends_a_run_with_its_children_and_says_how_to_go_on(
 async def test_nohup_keeps_a_run_alive_when_its_terminal_hangs_up(
     provider: MockProviderServer, tmp_path: Path
 ) -> None:
-    with started(tmp_path, "run", "flow.toml", shell=IGNORING.format(name="HUP")) as running:
+    with started(
+        tmp_path, "run", "flow.toml", "--no-report", shell=IGNORING.format(name="HUP")
+    ) as running:
         await wait_until(lambda: is_begun(tmp_path), timeout=60)
         running.send_signal(signal.SIGHUP)
         out, said = await asyncio.to_thread(running.communicate, timeout=90)
@@ -154,7 +156,9 @@ async def test_nohup_keeps_a_run_alive_when_its_terminal_hangs_up(
 async def test_a_run_on_a_fleet_is_left_to_its_server_and_gone_on_with(
     provider: MockProviderServer, server: EmbeddedServer, tmp_path: Path
 ) -> None:
-    with started(tmp_path, "run", "flow.toml", "--url", server.url, "--workers", "1") as running:
+    with started(
+        tmp_path, "run", "flow.toml", "--no-report", "--url", server.url, "--workers", "1"
+    ) as running:
         await wait_until(lambda: is_begun(tmp_path), timeout=60)
         running.send_signal(signal.SIGTERM)
         _out, said = await asyncio.to_thread(running.communicate, timeout=60)
@@ -164,7 +168,9 @@ async def test_a_run_on_a_fleet_is_left_to_its_server_and_gone_on_with(
     listed = await asyncio.to_thread(forebay, "runs", "--url", server.url, cwd=tmp_path)
     assert listed.stdout.startswith(f"{run_id}  workflow ")
     assert "unattended, last by " in listed.stdout
-    done = await asyncio.to_thread(forebay, *go_on_of(said), "--workers", 1, cwd=tmp_path)
+    done = await asyncio.to_thread(
+        forebay, *go_on_of(said), "--no-report", "--workers", 1, cwd=tmp_path
+    )
     assert done.returncode == 0, done.stderr
     assert f"{RECORDS} of {RECORDS} records written" in done.stdout
     listed = await asyncio.to_thread(forebay, "runs", "--url", server.url, cwd=tmp_path)
@@ -175,7 +181,9 @@ async def test_a_run_is_resumed_by_one_driver_at_a_time_and_can_be_cancelled(
     provider: MockProviderServer, server: EmbeddedServer, tmp_path: Path
 ) -> None:
     where = ("--url", server.url)
-    running = start_forebay("run", "flow.toml", *where, "--workers", "1", cwd=tmp_path)
+    running = start_forebay(
+        "run", "flow.toml", "--no-report", *where, "--workers", "1", cwd=tmp_path
+    )
     try:
         await wait_until(lambda: is_begun(tmp_path), timeout=60)
         await asyncio.to_thread(provider.change_truth, latency_median_seconds=600.0)
@@ -239,7 +247,7 @@ async def test_any_command_that_a_script_has_put_into_its_background_ends_by_sig
 async def test_a_run_that_is_killed_leaves_no_process(
     provider: MockProviderServer, tmp_path: Path
 ) -> None:
-    with started(tmp_path, "run", "flow.toml") as running:
+    with started(tmp_path, "run", "flow.toml", "--no-report") as running:
         await wait_until(lambda: is_begun(tmp_path), timeout=60)
         children = children_of(running.pid)
         running.kill()

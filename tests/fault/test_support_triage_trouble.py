@@ -124,7 +124,7 @@ def test_a_wrong_key_stops_the_run_after_twenty_cells_and_says_which(
 ) -> None:
     alpha, beta = keyed
     keys = {"ALPHA_KEY": KEY, "BETA_KEY": KEY} | {wrong: "wrong-key"}
-    done = forebay("run", "workflow.toml", "--fresh", cwd=tmp_path, environ=keys)
+    done = forebay("run", "workflow.toml", "--no-report", "--fresh", cwd=tmp_path, environ=keys)
 
     assert done.returncode == 4, done.stderr
     assert f"finished cells of column '{column}' failed" in done.stderr
@@ -149,7 +149,7 @@ def test_a_key_that_can_be_no_header_refuses_the_run_and_names_its_variable(
     keyed: tuple[MockProviderServer, MockProviderServer], tmp_path: Path
 ) -> None:
     keys = {"ALPHA_KEY": KEY, "BETA_KEY": "a key of words"}
-    done = forebay("run", "workflow.toml", "--fresh", cwd=tmp_path, environ=keys)
+    done = forebay("run", "workflow.toml", "--no-report", "--fresh", cwd=tmp_path, environ=keys)
     assert done.returncode == 1, done.stderr
     assert "provider 'beta' with the key in variable BETA_KEY cannot be called" in done.stderr
     assert "a key of words" not in done.stdout + done.stderr
@@ -163,7 +163,7 @@ def test_a_key_that_can_be_no_header_refuses_the_run_and_names_its_variable(
 async def test_a_server_restart_in_mid_run_costs_no_record_and_no_call(
     provider: MockProviderServer, server: EmbeddedServer, tmp_path: Path, times: int
 ) -> None:
-    words = ("run", WORKFLOW, "--url", server.url, "--workers", 2)
+    words = ("run", WORKFLOW, "--no-report", "--url", server.url, "--workers", 2)
     running = start_forebay(*words, cwd=tmp_path, environ=provider_address(provider))
     try:
         for number in range(1, times + 1):
@@ -195,7 +195,7 @@ async def resumed(
     """Go on with the run that was killed, whose id is that of its parts."""
     (parts,) = await asyncio.to_thread(lambda: list((folder / "out").glob("*.parts")))
     run_id = parts.name.removeprefix("support_triage.jsonl.").removesuffix(".parts")
-    again = ("resume", run_id, "--url", url(run_id), *words)
+    again = ("resume", run_id, "--no-report", "--url", url(run_id), *words)
     running = start_forebay(*again, cwd=folder, environ=provider_address(provider))
     try:
         out, said = await asyncio.to_thread(running.communicate, timeout=150)
@@ -214,7 +214,9 @@ async def test_a_killed_driver_of_a_fleet_is_followed_by_another_one(
     with contextlib.ExitStack() as stack:
         options = ("--allow-path", str(WORKFLOW.parent))
         stack.callback(stop_workers, [start_worker(server.url, *options, environ=address)])
-        running = start_forebay("run", WORKFLOW, "--url", server.url, cwd=tmp_path, environ=address)
+        running = start_forebay(
+            "run", WORKFLOW, "--no-report", "--url", server.url, cwd=tmp_path, environ=address
+        )
         stack.callback(running.kill)
         await wait_until(lambda: has_written_some(tmp_path), timeout=60)
         await asyncio.to_thread(kill, running)
@@ -225,7 +227,9 @@ async def test_a_killed_driver_of_a_fleet_is_followed_by_another_one(
 async def test_a_killed_driver_with_a_server_of_its_own_is_followed_by_another_one(
     provider: MockProviderServer, tmp_path: Path
 ) -> None:
-    running = start_forebay("run", WORKFLOW, cwd=tmp_path, environ=provider_address(provider))
+    running = start_forebay(
+        "run", WORKFLOW, "--no-report", cwd=tmp_path, environ=provider_address(provider)
+    )
     try:
         await wait_until(lambda: has_written_some(tmp_path), timeout=60)
     finally:
@@ -245,7 +249,7 @@ async def test_the_same_command_after_a_kill_says_what_is_there_and_goes_on_wher
     provider: MockProviderServer, tmp_path: Path
 ) -> None:
     address = provider_address(provider)
-    running = start_forebay("run", WORKFLOW, cwd=tmp_path, environ=address)
+    running = start_forebay("run", WORKFLOW, "--no-report", cwd=tmp_path, environ=address)
     try:
         await wait_until(lambda: has_written_some(tmp_path), timeout=60)
     finally:
@@ -254,7 +258,9 @@ async def test_the_same_command_after_a_kill_says_what_is_there_and_goes_on_wher
     kept = await asyncio.to_thread(lambda: sorted(parts.iterdir()))
     await wait_until(lambda: provider.state.counters.in_flight == 0)
     before = provider.state.counters.ok
-    again = await asyncio.to_thread(forebay, "run", WORKFLOW, cwd=tmp_path, environ=address)
+    again = await asyncio.to_thread(
+        forebay, "run", WORKFLOW, "--no-report", cwd=tmp_path, environ=address
+    )
     assert again.returncode == 1
     run_id = parts.name.removeprefix("support_triage.jsonl.").removesuffix(".parts")
     assert f"run {run_id} of this output is not over" in again.stderr
@@ -262,7 +268,7 @@ async def test_the_same_command_after_a_kill_says_what_is_there_and_goes_on_wher
     assert "--resume to go on" in again.stderr
     assert provider.state.counters.ok == before, "nothing is begun before a person has chosen"
     assert await asyncio.to_thread(lambda: sorted(parts.iterdir())) == kept
-    words = ("run", WORKFLOW, "--resume")
+    words = ("run", WORKFLOW, "--no-report", "--resume")
     done = await asyncio.to_thread(forebay, *words, cwd=tmp_path, environ=address)
     assert done.returncode == 0, done.stderr
     await is_whole(tmp_path, provider, twice=UNDER_WAY)

@@ -120,7 +120,7 @@ class Scene:
 
     def drive(self) -> None:
         """Drive the run, or go on with it: here, or where another path leads to its output."""
-        where, words = self.folder, ["run", "flow.toml", "--resume"]
+        where, words = self.folder, ["run", "flow.toml", "--no-report", "--resume"]
         parts = sorted(self.folder.glob("out.*.parts"))
         is_begun = parts and any(parts[0].glob("*.records.jsonl"))
         if is_begun and not (parts[0] / "assembled").exists() and self.rng.random() < 0.5:
@@ -130,7 +130,7 @@ class Scene:
             if not link.is_symlink():
                 link.symlink_to(self.folder)
             name, run_id = parts[0].name.removesuffix(".parts").rsplit(".", 1)
-            words = ["resume", run_id, "--output", str(link / name)]
+            words = ["resume", run_id, "--no-report", "--output", str(link / name)]
         environ = {**os.environ, "PYTHONPATH": str(ROOT), killed_driver.FOLDER: str(self.folder)}
         environ[killed_driver.COUNT_FILE] = str(self.folder.with_name(f"{self.folder.name}.count"))
         environ[killed_driver.DIES_AT] = str(self.dies_at.popleft() if self.dies_at else 0)

@@ -20,7 +20,6 @@ from forebay.workers.runs.files import RunFiles
 from forebay.workers.runs.workflow_file import load_workflow
 from tests.support_runs import ROOT, WORKFLOW
 
-
 FLOW = """
 name = "letters"
 records = 1

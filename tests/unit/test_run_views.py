@@ -6,10 +6,12 @@ import io
 import re
 from pathlib import Path
 
+import click
 import pytest
 from rich.console import Console
 
 from forebay.commands.kept import say_kept
+from forebay.commands.report_options import report_path
 from forebay.commands.run_live import LiveView, picture_of
 from forebay.commands.run_report import RunHistory
 from forebay.commands.run_scene import Pace, RunScene
@@ -100,15 +102,27 @@ def test_the_report_tells_use_reasons_what_held_it_up_and_the_most_that_was_seen
     lines = files[0].read_text().splitlines()
     for told in (
         "98 of 100 records written, 2 dropped. It took 60 s.",
-        "| summary | 98 | 100 | 2 | 0 | 0 | 61 s |",
-        "| local/mock-large | 100 | 2 | 1,000 | 500 | 0.0020 USD |",
+        "| summary | 98 | 100 | 2 | 3 | 1,000 | 500 | 0.0020 USD | 70 s | 0 | 0 | 61 s |",
+        "| local/mock-large | 100 | 2 | 3 | 1,000 | 500 | 0.0020 USD | 70 s |",
+        "| all | 100 | 2 | 3 | 1,000 | 500 | 0.0020 USD | 70 s |",
         "| summary: a\\|b | 2 |",
         "| request wait | 66% |",
         "| provider | 33% |",
-        "| calls of local/mock-large in flight | 24 |",
+        "| calls of local/mock-large in flight | 24 | 8 |",
+        "| row groups in flight | 1 | 4 |",
+        "| tasks queued in the pool | 0 |  |",
         "![Windows over time](report.png)",
     ):
         assert told in lines, files[0].read_text()
+
+
+def test_a_report_lies_beside_the_output_unless_another_file_or_none_is_asked_for() -> None:
+    output, other = Path("/out/letters.parquet"), Path("r.md")
+    assert report_path(output, None, no_report=False) == Path("/out/letters.report.md")
+    assert report_path(output, other, no_report=False) == other
+    assert report_path(output, None, no_report=True) is None
+    with pytest.raises(click.UsageError, match="exclude each other"):
+        report_path(output, other, no_report=True)
 
 
 def test_a_run_that_was_never_looked_at_has_a_report_that_says_so(tmp_path: Path) -> None:

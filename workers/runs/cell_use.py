@@ -11,7 +11,7 @@ from forebay.contracts.outcomes import RequestOutcomeKind, TokenUsage
 from forebay.contracts.run_use import ColumnUse, ModelUse
 from forebay.contracts.tasks import RunCell
 from forebay.workers.providers.classification import DefaultClassifier
-from forebay.workers.providers.openai_answers import ProviderAnswer, ProviderHTTPError
+from forebay.workers.providers.openai_answers import ProviderAnswer
 
 Answer = TypeVar("Answer", bound=ProviderAnswer)
 
@@ -40,9 +40,17 @@ class CellUse:
         tokens = ModelUse(input_tokens=usage.input_tokens, output_tokens=usage.output_tokens)
         self._add(name, tokens)
 
-    def note_refusal(self, name: str) -> None:
-        """Note that a call was refused for want of capacity."""
-        self._add(name, ModelUse(rate_limited=1))
+    def note_failure(self, name: str, error: Exception) -> None:
+        """Note that a call failed, or was refused for want of capacity."""
+        outcome = _CLASSIFIER.classify_exception(error, now=time.time())
+        if outcome.kind is RequestOutcomeKind.RATE_LIMITED:
+            self._add(name, ModelUse(rate_limited=1))
+        else:
+            self._add(name, ModelUse(failed=1))
+
+    def note_time(self, name: str, seconds: float) -> None:
+        """Note how long a call was under way."""
+        self._add(name, ModelUse(busy_seconds=seconds))
 
     def _add(self, name: str, use: ModelUse) -> None:
         self.models[name] = self.models.get(name, ModelUse()) + use
@@ -80,13 +88,14 @@ def noted_attempt(
 
     async def call() -> Answer:
         use.note_call(name)
+        began = time.monotonic()
         try:
             answer = await ask()
-        except ProviderHTTPError as error:
-            outcome = _CLASSIFIER.classify_exception(error, now=time.time())
-            if outcome.kind is RequestOutcomeKind.RATE_LIMITED:
-                use.note_refusal(name)
+        except Exception as error:
+            use.note_failure(name, error)
             raise
+        finally:
+            use.note_time(name, time.monotonic() - began)
         use.note_usage(name, answer.usage or TokenUsage())
         return answer
 
