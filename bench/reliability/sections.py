@@ -25,9 +25,10 @@ QUIET: Final[Progress] = lambda _line: None  # noqa: E731
 
 
 def measured_on() -> str:
-    """Return when, and on how busy a machine, a section was measured."""
-    today, load = datetime.now(UTC).date().isoformat(), os.getloadavg()[1]
-    return f"Measured on {today}, {os.cpu_count()} cores, load {load:.0f}."
+    """Return when, on how busy a machine and at which priority a section was measured."""
+    today, load, nice = datetime.now(UTC).date().isoformat(), os.getloadavg()[1], os.nice(0)
+    priority = f", at nice {nice}" if nice else ""
+    return f"Measured on {today}, {os.cpu_count()} cores, load {load:.0f}{priority}."
 
 
 def scale(is_smoke: bool) -> str:
@@ -88,7 +89,8 @@ def chaos(_is_smoke: bool) -> str:
     ]
     rows.append(("**all**", f"**{sum(injected.values())}**", f"**{sum(survived.values())}**"))
     counts = "; ".join(f"{name} {count}" for name, count in found["counts"].items())
-    faults = f"Seed {given['seed']}, {given['seconds']:g} s of faults."
+    rate = sum(injected.values()) * 60 / given["seconds"]
+    faults = f"Seed {given['seed']}, {given['seconds']:g} s of faults, {rate:.0f} a minute."
     return "\n\n".join(
         [
             f"{found['measured_on']} {faults} {counts}.",

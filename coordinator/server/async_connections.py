@@ -14,6 +14,7 @@ from typing import Any, Final
 import redis.asyncio as aioredis
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.sentinel import SentinelManagedConnection
+from redis.exceptions import ConnectionError  # noqa: A004 - redis-py's name
 
 from forebay.coordinator.server.address import Transport
 from forebay.coordinator.server.host_names import addresses_of
@@ -29,10 +30,16 @@ class _Cancellable(AbstractConnection):
 
         Raises:
             asyncio.CancelledError: the task was cancelled meanwhile, redis-py noticed it or not.
+            ConnectionError: the connection was closed; redis-py lets uvloop's `RuntimeError` pass.
         """
         task = asyncio.current_task()
         before = 0 if task is None else task.cancelling()
-        await super().send_packed_command(command, check_health)
+        try:
+            await super().send_packed_command(command, check_health)
+        except RuntimeError as error:
+            if self.is_connected:
+                raise
+            raise ConnectionError(f"the connection was closed while it sent: {error}") from error
         if task is not None and task.cancelling() > before:
             await self.disconnect(nowait=True)  # else its reply were taken for the next command's
             raise asyncio.CancelledError

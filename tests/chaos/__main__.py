@@ -40,7 +40,11 @@ def main() -> int:
     kept.with_suffix(".schedule.json").write_text(_text([asdict(fault) for fault in faults]))
     with tempfile.TemporaryDirectory(prefix="fb-chaos-") as folder:
         given = Given(seconds=asked.seconds, seed=asked.seed)
-        found = run_stoppable(run(Path(folder), given, faults))  # so that no process is left
+        try:
+            found = run_stoppable(run(Path(folder), given, faults))  # so that no process is left
+        except BaseException:
+            _keep(Path(folder), kept)
+            raise
         survived = _survived(found, faults)
         _report(found, survived)
         if found.differences:

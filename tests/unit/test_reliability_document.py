@@ -45,5 +45,6 @@ def test_chaos_section_says_when_its_run_was_measured_not_when_it_was_written(
     measured = result | {"differences": [], "measured_on": "Measured on 2001-02-03."}
     measured["survived"] = {"server_killed": 1}
     (tmp_path / "seed-3.found.json").write_text(json.dumps(measured))
-    assert sections.chaos(True).startswith("Measured on 2001-02-03. Seed 3, 60 s of faults.")
-    assert "| server_killed | 2 | 1 |" in sections.chaos(True)
+    said = sections.chaos(True)
+    assert said.startswith("Measured on 2001-02-03. Seed 3, 60 s of faults, 2 a minute.")
+    assert "| server_killed | 2 | 1 |" in said
