@@ -14,6 +14,15 @@ from forebay.coordinator.tasks.names import encode_group, encode_resource, signa
 CELL_FUNCTION: Final = "forebay_cell"
 """The function that a member serves which makes cells of runs."""
 
+
+def function_of_key(variable: str) -> str:
+    """Return the function that a member serves which has a provider's key in this variable.
+
+    Nothing is ever submitted for it: it lets others count such members, and says no key.
+    """
+    return f"forebay_key {variable}"
+
+
 SCOPE_LETTER: Final = {TaskType.FROM_SCRATCH: "g", TaskType.BATCH: "g", TaskType.CELL: "r"}
 """Whether the number of a task is one of a row group or of a record."""
 

@@ -11,7 +11,11 @@ import click
 
 from forebay.commands.lines import fitted
 from forebay.commands.server_option import url_option
+from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.extras import require_extra
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.runs.plan import CELL_FUNCTION, function_of_key
+from forebay.coordinator.tasks.snapshots import count_serving
 from forebay.runtime import DEFAULT_URL, run_async, server_url
 
 if TYPE_CHECKING:
@@ -24,12 +28,14 @@ if TYPE_CHECKING:
 @click.option(
     "--check-models", is_flag=True, help="Send one health-check call to each model; it costs."
 )
-@url_option("Server under whose limits those calls are.", default=DEFAULT_URL, show_default=True)
-def check_command(workflow: Path, check_models: bool, url: str) -> None:
+@url_option("Server of those calls, and of workers.", default=DEFAULT_URL, show_default=True)
+@click.option("--pool", default="default", show_default=True, help="Task pool of the workers.")
+def check_command(workflow: Path, check_models: bool, url: str, pool: str) -> None:
     """Tell all mistakes of a workflow file, and change nothing.
 
     Every mistake is told at once, with file, line and key, and with what was expected. The seed
-    file is read to its end, and keys of providers must be in this environment.
+    file is read to its end, and keys of providers must be in this environment; with the URL of a
+    server also in that of a worker of the pool, if there are any.
 
     \b
     Exit codes:
@@ -41,8 +47,10 @@ def check_command(workflow: Path, check_models: bool, url: str) -> None:
     from forebay.workers.runs.workflow_file import load_workflow
 
     loaded = load_workflow(workflow, environ=os.environ)
-    checks = _checked_models(loaded, url) if check_models else []  # first: no server is a mistake
-    click.echo("\n".join(_lines_of(workflow, loaded)))
+    # What needs the server comes first: that there is none is a mistake.
+    checks = _checked_models(loaded, url) if check_models else []
+    workers = [] if url == DEFAULT_URL else run_async(_workers_with_keys(url, pool, loaded))
+    click.echo("\n".join([*_lines_of(workflow, loaded), *workers]))
     for check in checks:
         click.echo(f"  {check.name} {'answers' if check.problem is None else check.problem}")
     if any(check.problem is not None for check in checks):
@@ -72,6 +80,32 @@ def _parts_of(column: PlannedColumn, workflow: Workflow) -> list[str]:
     if column.inputs:
         parts.append(f"needs {', '.join(column.inputs)}")
     return parts
+
+
+async def _workers_with_keys(url: str, pool: str, workflow: Workflow) -> list[str]:
+    """Return a line for each key, with how many workers of a pool say that they have it.
+
+    Raises:
+        ConfigurationError: there are workers, and none of them has a key.
+    """
+    async with await Coordinator.open(url, only_reads=True) as coordinator:
+        workers = await count_serving(coordinator, pool, CELL_FUNCTION)
+        if not workers:
+            return [f"  pool {pool} has no worker yet, which would need these keys as well"]
+        lines = []
+        for name, provider in workflow.providers.items():
+            key = provider.api_key_env
+            if key is None:
+                continue
+            having = await count_serving(coordinator, pool, function_of_key(key))
+            if not having:
+                raise ConfigurationError(
+                    f"none of the {workers} workers of pool {pool} has the variable {key}, the key"
+                    f" of provider {name!r}, expected one at least; set it where a worker starts,"
+                    f" with --allow-env {key}=HOST."
+                )
+            lines.append(f"  key {key} is there in {having} of {workers} workers of pool {pool}")
+    return lines
 
 
 def _checked_models(workflow: Workflow, url: str) -> list[ModelCheck]:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import shutil
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from forebay.commands.check import check_command
 from forebay.commands.plan import plan_command
 from forebay.commands.preview import preview_command
+from forebay.coordinator.runs.plan import CELL_FUNCTION
+from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.urls import parse_url
 from forebay.mock_provider.server import MockProviderServer
 from forebay.mock_provider.truth import ProviderTruth
-from tests.support_runs import WORKFLOW, forebay, provider_address
+from forebay.workers.runs.allowlist import Allowlist
+from tests.support import wait_until
+from tests.support_arq import working
+from tests.support_runs import POOL, WORKFLOW, forebay, provider_address
 
 
 def test_each_mistake_is_a_line_with_file_line_and_key(tmp_path: Path) -> None:
@@ -58,6 +65,44 @@ def test_a_health_check_says_of_each_model_whether_it_answers(
     done = CliRunner().invoke(check_command, [*words[:-1], "redis://127.0.0.1:1"])
     assert "127.0.0.1:1" in str(done.exception)
     assert done.output == ""
+
+
+def serving(url: str, workers: int) -> bool:
+    """Whether so many workers have said what they serve."""
+    with open_sync(parse_url(url)) as client:
+        return client.hget(POOL["functions"], CELL_FUNCTION) == str(workers).encode()
+
+
+async def test_keys_are_looked_for_in_the_workers_too_which_say_names_alone(
+    redis_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy(WORKFLOW.parent / "messages.csv", tmp_path)
+    text = WORKFLOW.read_text().replace("# api_key_env", "api_key_env")
+    (tmp_path / "flow.toml").write_text(text)
+    monkeypatch.setenv("LOCAL_API_KEY", "the-secret-key")
+    words = [str(tmp_path / "flow.toml"), "--url", redis_url]
+
+    async def checked() -> Result:
+        return await asyncio.to_thread(CliRunner().invoke, check_command, words)
+
+    assert "pool default has no worker yet" in (await checked()).output
+    with_key = Allowlist.of(env=["LOCAL_API_KEY"], hosts=["127.0.0.1"])
+    async with working(redis_url, allowed=Allowlist.of(hosts=["127.0.0.1"])):
+        await wait_until(lambda: serving(redis_url, 1))
+        lacking = await checked()
+        assert "none of the 1 workers of pool default has the variable" in str(lacking.exception)
+        assert "no mistake" not in lacking.output
+        async with working(redis_url, allowed=with_key):
+            await wait_until(lambda: serving(redis_url, 2))
+            done = await checked()
+            assert done.exit_code == 0, done.output
+            told = "  key LOCAL_API_KEY is there in 1 of 2 workers of pool default"
+            assert done.output.splitlines()[-1] == told
+            with open_sync(parse_url(redis_url)) as client:
+                stored = [client.dump(key) for key in client.scan_iter()]
+            assert not any(b"the-secret-key" in value for value in stored)
+        await wait_until(lambda: serving(redis_url, 1))
+        assert "none of the 1 workers" in str((await checked()).exception)
 
 
 def test_a_preview_shows_prompts_and_answers_and_a_plan_what_they_would_cost(

@@ -41,7 +41,8 @@ async def open_worker(
     """
     address = address_of(url, settings)
     if allowed is not None:
-        settings = {"cells": _cells_within(allowed)} | settings
+        keys = tuple(sorted(name for name in allowed.variables if os.environ.get(name)))
+        settings = {"cells": _cells_within(allowed), "keys": keys} | settings
     coordinator = await Coordinator.open(address, member)
     try:
         return ForebayWorker(coordinator, pool=pool, **settings)

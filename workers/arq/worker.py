@@ -20,7 +20,7 @@ from forebay.contracts.outcomes import TaskCompleted, TaskOutcome
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
-from forebay.coordinator.runs.plan import CELL_FUNCTION
+from forebay.coordinator.runs.plan import CELL_FUNCTION, function_of_key
 from forebay.coordinator.runs.tracker import CompletionTracker
 from forebay.coordinator.supervision import Guard
 from forebay.coordinator.tasks.controller import TaskAdmissionController
@@ -53,6 +53,7 @@ class ForebayWorker(ContainedWorker):
         functions: arq functions.
         serializer: of the pool's jobs and results.
         cells: makes what makes the cells of runs; without it the worker is given none.
+        keys: variables with providers' keys, which the worker says it has by their names alone.
         settings: arq's, such as ``max_jobs``, ``on_startup`` or ``cron_jobs``.
 
     Raises:
@@ -67,6 +68,7 @@ class ForebayWorker(ContainedWorker):
         functions: Sequence[Any] = (),
         serializer: SerializerName = "json",
         cells: MakeCellMaker | None = None,
+        keys: Sequence[str] = (),
         **settings: Any,
     ) -> None:
         self.coordinator = coordinator
@@ -79,7 +81,7 @@ class ForebayWorker(ContainedWorker):
             self.pool_name,
             functions=[
                 *(one.name for one in named),
-                *((CELL_FUNCTION,) if cells else ()),
+                *((CELL_FUNCTION, *map(function_of_key, keys)) if cells else ()),
                 *(cron.name for cron in crons),
             ],
             on_lease_lost=lambda lease: self.scheduler.stop(lease),  # noqa: PLW0108 - made below
