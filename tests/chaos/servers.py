@@ -156,7 +156,7 @@ class Servers:
         """
         await self.until_whole()
         had_all_until = time.monotonic()
-        await asyncio.to_thread(_drain, self.primary, self.replica)
+        await asyncio.to_thread(drain, self.primary, self.replica)
         if losing_seconds:
             await asyncio.to_thread(self.replica.client.replicaof, "NO", "ONE")
             await asyncio.to_thread(self.primary.client.client_unpause)
@@ -182,7 +182,7 @@ def _answers(server: Server) -> bool:
         return False
 
 
-def _drain(primary: Server, replica: Server) -> None:
+def drain(primary: Server, replica: Server) -> None:
     """Let the primary take no more writes, and the replica have all that it took.
 
     WAIT would count the writes of its own connection alone, which made none.
