@@ -74,7 +74,7 @@ class Scene:
     provider: MockProviderServer
     rng: random.Random
     policy: Policy = "always"
-    ttl_seconds: float = 4.0
+    ttl_seconds: float
     dies_at: deque[int] = field(default_factory=deque)
     server: EmbeddedServer = field(init=False)
     workers: list[subprocess.Popen[bytes]] = field(default_factory=list)
