@@ -9,7 +9,7 @@ STAMP := $(VENV)/.installed
 CHECKS := lint types lua test test-slow
 
 .PHONY: help setup demo test test-slow check checks property-long chaos run-kills lost-state bench lint lint-imports types lua clean \
-	bench-peers e2e-providers e2e-sdks e2e-provider-sdks e2e-openai-1 e2e-openai-2 e2e-node e2e-processes shared-capacity reliability
+	bench-peers e2e-providers e2e-sdks e2e-provider-sdks e2e-openai-1 e2e-openai-2 e2e-node e2e-page e2e-processes shared-capacity reliability
 .DEFAULT_GOAL := help
 
 help:
@@ -30,6 +30,7 @@ help:
 	@echo "make e2e-sdks       the transports below older SDKs, LiteLLM and pydantic-ai"
 	@echo "make e2e-provider-sdks  the SDKs of Google, Mistral, Cohere, Groq, Together, OpenAI and Anthropic"
 	@echo "make e2e-node       the proxy under the SDKs of Node (needs npm)"
+	@echo "make e2e-page       the page of forebay ops in headless Chromium, which must be on PATH"
 	@echo "make e2e-processes  the examples of docs/adopt.md: Celery, RQ, gunicorn and so on"
 	@echo "make clean  removes all that these made, the virtual environment too"
 
@@ -119,6 +120,9 @@ e2e-provider-sdks: setup $(VENV)/apart/provider-sdks
 e2e-node: setup $(VENV)/apart/node
 	@$(BIN)/python -m pytest tests/sdks/node_calls.py
 
+e2e-page: setup $(VENV)/apart/page
+	@$(VENV)/apart/page/bin/python -m pytest -s tests/sdks/ops_page_calls.py
+
 e2e-processes: setup $(VENV)/apart/processes
 	@$</bin/python -m pytest tests/sdks/process_calls.py
 
@@ -126,6 +130,7 @@ e2e-processes: setup $(VENV)/apart/processes
 $(VENV)/apart/openai-1: | $(VENV)/apart/openai-2
 
 $(VENV)/apart/litellm-proxy: PACKAGES = 'litellm[proxy]>=1.80,<2'
+$(VENV)/apart/page: PACKAGES = $(TESTING) 'playwright>=1.45,<2' 'prometheus-client>=0.20'
 $(VENV)/apart/processes: PACKAGES = $(TESTING) 'openai>=3,<4' 'celery>=5.5,<5.6' 'kombu>=5.5,<5.6' 'rq>=2,<3' 'dramatiq>=1.17' 'gevent>=24' 'eventlet>=0.37' 'gunicorn>=23' 'ipykernel>=6' 'nest_asyncio>=1.6' requests aiohttp botocore
 $(VENV)/apart/openai-1: PACKAGES = $(TESTING) 'openai>=1.50,<2' 'groq>=1,<2'
 $(VENV)/apart/provider-sdks: PACKAGES = $(TESTING) 'openai>=3,<4' 'anthropic[bedrock,vertex]>=2,<3' 'google-genai>=3,<4' 'mistralai>=3,<4' 'cohere>=7,<8' 'groq>=1,<2' 'together>=3,<4'

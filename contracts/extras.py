@@ -24,6 +24,7 @@ _MOCK: Final = ("starlette", "uvicorn")
 MODULES: Final[Mapping[str, tuple[str, ...]]] = {
     "demo": (*_RUN, *_MOCK, "matplotlib"),
     "mock": _MOCK,
+    "ops": ("prometheus_client", *_MOCK),
     "parquet": ("pyarrow",),
     "proxy": ("httpx2", *_MOCK),
     "run": _RUN,

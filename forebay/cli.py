@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "doctor": "forebay.commands.doctor:doctor_command",
     "drain": "forebay.commands.pool_state:drain_command",
     "mock-provider": "forebay.commands.mock_provider:mock_provider_command",
+    "ops": "forebay.commands.ops:ops_command",
     "pause": "forebay.commands.pool_state:pause_command",
     "plan": "forebay.commands.plan:plan_command",
     "preview": "forebay.commands.preview:preview_command",

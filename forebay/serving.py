@@ -1,7 +1,8 @@
-"""Listening sockets of the HTTP servers that Forebay runs: the mock provider and the proxy."""
+"""Listening sockets of the HTTP servers that Forebay runs."""
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from typing import Final
 
@@ -46,3 +47,8 @@ def root_url_of(listener: socket.socket) -> str:
 def base_url_of(listener: socket.socket) -> str:
     """Return the URL to give to OpenAI's client as ``base_url``."""
     return f"{root_url_of(listener)}/v1"
+
+
+def is_loopback(address: str) -> bool:
+    """Return whether an address, as a socket gives it, can be reached from this host alone."""
+    return ipaddress.ip_address(address.partition("%")[0]).is_loopback

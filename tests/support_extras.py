@@ -18,6 +18,7 @@ OF_EXTRAS: Final = (
         "matplotlib",
         "msgpack",
         "openai",
+        "prometheus_client",
         "pyarrow",
         "rich",
     ),

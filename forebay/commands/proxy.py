@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from typing import Literal
 
 import click
@@ -14,7 +13,7 @@ from forebay.contracts.extras import require_extra
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.logs import Logger
 from forebay.runtime import run_async
-from forebay.serving import listen, root_url_of
+from forebay.serving import is_loopback, listen, root_url_of
 
 log = Logger("forebay.proxy")
 
@@ -131,7 +130,7 @@ def proxy_command(
         token=token,
     )
     listener = listen(host, port)
-    if token is None and not _is_loopback(listener.getsockname()[0]):
+    if token is None and not is_loopback(listener.getsockname()[0]):
         log.warning(
             "proxy_open_to_others",
             host=host,
@@ -141,7 +140,3 @@ def proxy_command(
     at = root_url_of(listener)
     run_async(serve(settings, listener, lambda: say(f"listening on {at}")))
     say("stopped")
-
-
-def _is_loopback(address: str) -> bool:
-    return ipaddress.ip_address(address.partition("%")[0]).is_loopback

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
-import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Final
 
 import uvicorn
-from redis.exceptions import RedisError
 from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse
 from starlette.routing import Mount, Route
 
 from forebay.connecting import classify_raised
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
-from forebay.coordinator.server.refusals import connection_error
+from forebay.http_server import StoppableServer, health_of
 from forebay.proxy.error_responses import MOST_HEAD_BYTES
 from forebay.proxy.forwarding import Forwarder
 from forebay.proxy.protocol import BoundedProtocol
@@ -31,11 +26,8 @@ from forebay.proxy.waits import HoldReasons
 from forebay.serving import BACKLOG
 from forebay.transports import HttpResolver, transport
 
-HEALTH_SECONDS: Final = 2.0
 _KEEP_ALIVE_SECONDS: Final = 75
 """Longer than clients keep idle connections, so that a reused one is not closed under a request."""
-_RELEASE_SECONDS: Final = 5.0
-"""Time for cancelled calls to give their leases back and to answer, after the grace time."""
 _PROBE_AFTER_SECONDS: Final = 60
 """After this silence the kernel probes whether a connection's client is still there."""
 
@@ -65,36 +57,6 @@ class ProxySettings:
     member: MemberSettings = field(default_factory=MemberSettings)
 
 
-class _Server(uvicorn.Server):
-    """Says when it accepts connections; on SIGTERM and SIGINT it lets calls end and returns."""
-
-    def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_started = on_started
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._on_started()
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().shutdown(sockets)
-        if self.server_state.tasks:  # cancelled just now: each gives its lease back
-            await asyncio.wait(list(self.server_state.tasks), timeout=_RELEASE_SECONDS)
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        # uvicorn raises a signal again once it has stopped, which would end this process before it
-        # has left the fleet.
-        loop, numbers = asyncio.get_running_loop(), (signal.SIGTERM, signal.SIGINT)
-        for number in numbers:
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        try:
-            yield
-        finally:
-            for number in numbers:
-                loop.remove_signal_handler(number)
-
-
 @contextlib.asynccontextmanager
 async def proxy_app(settings: ProxySettings) -> AsyncIterator[Starlette]:
     """Join the fleet and give the application, for the length of a block.
@@ -122,7 +84,7 @@ async def proxy_app(settings: ProxySettings) -> AsyncIterator[Starlette]:
         try:
             yield Starlette(
                 routes=[
-                    Route("/healthz", _health_of(coordinator)),
+                    Route("/healthz", health_of(coordinator)),
                     Mount("/", app=forwarder),
                 ]
             )
@@ -164,22 +126,9 @@ async def serve(
                 timeout_keep_alive=_KEEP_ALIVE_SECONDS,
                 ws="none",
             )
-            await _Server(config, on_started).serve(sockets=[listener])
+            await StoppableServer(config, on_started).serve(sockets=[listener])
     finally:
         listener.close()
-
-
-def _health_of(coordinator: Coordinator) -> Callable[[Request], Any]:
-    async def health(_request: Request) -> JSONResponse:
-        try:
-            async with asyncio.timeout(HEALTH_SECONDS):
-                await coordinator.client.time()
-        except (RedisError, OSError) as error:  # TimeoutError is an OSError
-            unavailable = connection_error(error, coordinator.address, "answering /healthz")
-            return JSONResponse({"status": "unavailable", "error": str(unavailable)}, 503)
-        return JSONResponse({"status": "ok"})
-
-    return health
 
 
 def _notice_vanished(listener: socket.socket) -> None:

@@ -183,7 +183,10 @@ async def test_work_that_was_cancelled_before_its_first_step_is_begun_again() ->
     assert (work.tries, work.ended) == (1, 1)
 
 
-async def test_work_that_is_under_way_or_awaits_its_next_try_is_not_begun_twice() -> None:
+async def test_work_that_is_under_way_or_awaits_its_next_try_is_not_begun_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervision, "pause_seconds", lambda _failures: 3600.0)
     work = Work(ValueError())
     task = background(work)
     for _ in range(3):
@@ -191,6 +194,8 @@ async def test_work_that_is_under_way_or_awaits_its_next_try_is_not_begun_twice(
     await wait_until(lambda: task._again is not None)
     for _ in range(3):
         task.start()
+    assert work.tries == 1
+    task._begin()  # as the timer does
     await wait_until(lambda: not task.is_running)
     assert work.tries == 2
 
