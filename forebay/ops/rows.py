@@ -103,7 +103,7 @@ def run_row(pool: str, look: RunLook) -> Row:
         "driver": look.owner or look.driver,
         "done": look.done,
         "dropped": look.dropped,
-        "records": look.spec.workflow.seed.records,
+        "records": look.spec.workflow.record_count,
         "age_seconds": None if look.begun_at is None else look.captured_at - look.begun_at,
         "calls": sum(use.calls for use in models.values()),
         "problem": look.problem,

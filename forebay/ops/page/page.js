@@ -381,8 +381,9 @@ function showFacts({ snapshot, events }, domain) {
     parts.push(table(["quota", "limit", "left"], snapshot.budgets.map((row) => [row.budget, row.limit, Math.round(row.level)])));
   }
   parts.push(element("h3", `Members (${snapshot.member_count})`));
-  parts.push(table(["member", "leases", "waiting", "heartbeat due in"], snapshot.members.slice(0, 20).map((row) => [
-    row.member_id, row.lease_count, row.waiters, row.expires_in_seconds > 0 ? duration(row.expires_in_seconds) : "overdue"])));
+  parts.push(table(["member", "program", "since", "leases", "waiting", "heartbeat due in"], snapshot.members.slice(0, 20).map((row) => [
+    row.host === null ? row.member_id : `${row.host} pid ${row.pid}`, row.program,
+    row.since === null ? "" : duration(snapshot.captured_at - row.since), row.lease_count, row.waiters, row.expires_in_seconds > 0 ? duration(row.expires_in_seconds) : "overdue"])));
   parts.push(element("h3", "Last events"));
   const list = element("ol");
   list.className = "events";
