@@ -19,7 +19,7 @@ from forebay.coordinator.host_process import refuse_green_threads
 from forebay.coordinator.keys import SHARDS_KEY, ShardKeys
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.scripts.composing import script
-from forebay.coordinator.scripts.operators import publish_scripts
+from forebay.coordinator.scripts.operators import publish_functions
 from forebay.coordinator.server.address import EmbeddedAddress, SentinelAddress, ServerAddress
 from forebay.coordinator.server.availability import Availability
 from forebay.coordinator.server.condition import SECTIONS, warn_of_risks
@@ -193,9 +193,9 @@ class Coordinator:
             raise connection_error(error, self.address, f"looking for {keys.tag}") from error
 
     async def list_shard(self, keys: ShardKeys) -> None:
-        """Put a shard into the index, and the operators' scripts where redis-cli finds them."""
+        """Put a shard into the index, and the operators' functions where redis-cli finds them."""
         await self.patient.sadd(SHARDS_KEY, keys.tag)
-        await publish_scripts(self.patient)
+        await publish_functions(self.patient)
 
     async def shards(self) -> list[str]:
         """Return the tags of all shards that any member ever joined, sorted.

@@ -17,8 +17,6 @@ from forebay.contracts.identity import ProviderModelKey
 PREFIX: Final = "fb:"
 SHARDS_KEY: Final = "fb:shards"
 """Set of the tags of all shards; members add to it on joining."""
-OPERATOR_SCRIPTS_KEY: Final = "fb:scripts"
-"""Hash of the read-only scripts that an operator runs with redis-cli."""
 SCHEMA_VERSION: Final = "4"
 KEEP_UNUSED_SHARD_MS: Final = 7 * 24 * 3600 * 1000
 

@@ -25,6 +25,7 @@ from forebay import __version__
 from forebay.interrupts import end_at_once
 
 COMMANDS: Final = {
+    "acl": "forebay.commands.acl:acl_command",
     "attach": "forebay.commands.runs:attach_command",
     "audit": "forebay.commands.audit:audit_command",
     "cancel": "forebay.commands.runs:cancel_command",

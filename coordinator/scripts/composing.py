@@ -24,11 +24,11 @@ ENTRY_POINTS: Final = (
     "requests/operate",
     "requests/snapshot",
     "requests/audit",
-    "requests/show",
-    "operator/shards",
+    "requests/look",
+    "operator/ask",
     "tasks/batch",
     "tasks/snapshot",
-    "tasks/show",
+    "tasks/look",
     "tasks/audit",
 )
 FUNCTIONS: Final = ("member/join", "member/heartbeat", "requests/batch", "tasks/batch")

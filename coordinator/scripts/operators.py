@@ -1,114 +1,155 @@
-"""What an operator who has nothing but ``redis-cli`` can look at (spec 07, *redis-cli*).
+"""What an operator who has nothing but ``redis-cli`` can ask (spec 07, *redis-cli*; docs/adr/0033).
 
-The read-only scripts are kept as texts in the hash ``fb:scripts``, so that no file is needed on the
-operator's machine. Members write it on joining; `COMMANDS` says how to use it.
+One function library on the server, `LIBRARY`, has a read-only function for each question:
+``FCALL_RO fb_show 0 rq:provider/model``. So no file is needed on the operator's machine. Members
+load it on joining; `COMMANDS` says how to use it, as ``fb_help`` does on the server.
 
-An operator types one key, a shard's ``meta``; the script derives the shard's other keys from it.
-That is safe: the list of a shard's keys is fixed, all carry one hash tag and so lie in one slot on
-one node of a cluster, ``EVAL_RO`` lets no script write, and the server checks a user's ACL on each
-access. A slot that is being moved at that moment answers with an error: ask again.
+An operator names a shard and no key; the functions derive the shard's keys from its name. That is
+safe: the list of a shard's keys is fixed, ``FCALL_RO`` lets no function write, and the server
+checks a user's ACL on each access. On a cluster a key of the shard routes the call to its node.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Awaitable, Mapping
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Final, cast
+from typing import Any, Final
 
-import redis.asyncio as aioredis
+from redis.exceptions import ResponseError
 
-from forebay.coordinator.keys import OPERATOR_SCRIPTS_KEY, POOL_KEYS, REQUEST_KEYS, SHARDS_KEY
-from forebay.coordinator.scripts.composing import script
+from forebay.coordinator.keys import POOL_KEYS, REQUEST_KEYS
+from forebay.coordinator.logs import Logger
+from forebay.coordinator.scripts.composing import compose
 
-_SHARD: Final = "fb:{rq:local/mock-large}"
+LIBRARY: Final = "forebay_operators"
+"""Name of the function library; members of different versions replace each other's."""
+
+QUESTIONS: Final = ("shards", "show", "who", "waiters", "shares", "events", "audit", "doctor")
+"""The functions, each under ``fb_`` and its name."""
+
+_SHARD: Final = "rq:local/mock-large"
+_ASK: Final = "redis-cli --raw FCALL_RO"
 
 COMMANDS: Final[Mapping[str, str]] = {
-    "list the shards": (
-        f'redis-cli --raw EVAL_RO "$(redis-cli --raw HGET fb:scripts shards)" 1 {SHARDS_KEY}'
-    ),
-    "show a shard": (
-        f"redis-cli --raw EVAL_RO \"$(redis-cli --raw HGET fb:scripts show)\" 1 '{_SHARD}:meta'"
-    ),
-    "audit a shard": (
-        f"redis-cli --raw EVAL_RO \"$(redis-cli --raw HGET fb:scripts audit)\" 1 '{_SHARD}:meta'"
-    ),
-    "its last 20 events": f"redis-cli XREVRANGE '{_SHARD}:events' + - COUNT 20",
-    "wait for its next event": f"redis-cli XREAD BLOCK 0 STREAMS '{_SHARD}:events' '$'",
+    "which shards and pools there are": f"{_ASK} fb_shards 0",
+    "where a window is, what moved it last, what comes next": f"{_ASK} fb_show 0 {_SHARD}",
+    "who holds leases, and how long": f"{_ASK} fb_who 0 {_SHARD}",
+    "who waits, in what order, since when": f"{_ASK} fb_waiters 0 {_SHARD}",
+    "which group floods, what each got against its weight": f"{_ASK} fb_shares 0 {_SHARD}",
+    "whether anything is leaked: of every shard": f"{_ASK} fb_audit 0",
+    "the last events of a shard": f"{_ASK} fb_events 0 {_SHARD}",
+    "whether the server is sound": f"{_ASK} fb_doctor 0",
+    "wait for the next event": f"redis-cli XREAD BLOCK 0 STREAMS 'fb:{{{_SHARD}}}:events' '$'",
 }
-"""One line each, by what it does; `help` in ``fb:scripts`` tells them."""
+"""One line each, by what it answers; ``fb_help`` tells them."""
 
-OPERATOR_RIGHTS: Final = ("~fb:*", "+@read", "-keys", "+eval_ro", "+time")
-"""All that an ACL user needs for `COMMANDS`: ``ACL SETUSER operator on >password`` and these."""
+_HELP: Final = (
+    "Name a shard as fb_shards lists it; without one, a function tells of all.",
+    "A number behind the shard says how many rows a list has: fb_waiters 0 pool:default 50.",
+    "On a cluster name a key of the shard, with redis-cli -c:",
+    "fb_show 1 'fb:{rq:local/mock-large}:meta'",
+)
 
-_DIGEST_FIELD: Final = "digest"
-
-_SHARD_KINDS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
-    "rq": ("requests", REQUEST_KEYS),
-    "pool": ("tasks", POOL_KEYS),
+_LOOKS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
+    "rq": ("requests/look", REQUEST_KEYS),
+    "pool": ("tasks/look", POOL_KEYS),
 }
-"""By the first part of a tag: where the scripts of this kind of shard lie below ``lua/``, and its
-keys. Each kind has a ``show`` (ARGV: rows of each list) and an ``audit`` (ARGV: ``lines``)."""
+"""By the first part of a tag: the script that looks at such a shard, and the shard's keys."""
 
-_ARGUMENTS: Final = {"show": "100", "audit": "lines"}
+_LOOKS_FRAGMENT: Final = "lib/operator/looks"
 
-_SHARD_KIND_AND_PREFIX: Final = """\
-local shard_kind = string.match(KEYS[1] or '', '^fb:{(%a+):[^{}]+}:meta$')
-local prefix = string.sub(KEYS[1] or '', 1, -5)
-"""
-_NO_SHARD: Final = """\
-return { 'expected the meta key of a shard, such as fb:{rq:provider/model}:meta; the script `shards` lists them' }
-"""  # noqa: E501 - one line of a reply
+log = Logger("forebay.operators")
 
 
-ARGUMENT_BYTES: Final = 131_071
-"""The longest argument of a program on Linux: ``redis-cli`` is given a whole script as one."""
-
-
-def _packed(text: str) -> str:
+def packed(text: str) -> str:
     """Return a script without comments and indentation; no string of ours spans lines."""
     lines = (line.strip() for line in text.splitlines())
     return "".join(f"{line}\n" for line in lines if line and not line.startswith("--"))
 
 
-def _for_any_shard(name: str) -> str:
-    """Return one text of ``name`` for every kind of shard, chosen by the tag of KEYS[1]."""
-    parts = [_SHARD_KIND_AND_PREFIX]
-    for shard_kind, (folder, kinds) in _SHARD_KINDS.items():
-        keys = ", ".join(f"prefix .. '{kind}'" for kind in kinds)
+def ask_text(fragments: Mapping[str, str] | None = None) -> str:
+    """Return the script that answers every question: ``operator/ask`` with both kinds' ``look``.
+
+    Each ``look`` is a function whose body is the whole script, so it declares its variables in each
+    call, and nothing of one call or one shard is seen by the next.
+
+    Args:
+        fragments: texts that stand in for files, by path: tests put another clock in.
+    """
+    replaced = dict(fragments or {})
+    parts = ["local LOOKS = {}\n"]
+    for kind, (name, kinds) in _LOOKS.items():
+        keys = ", ".join(f"'{one}'" for one in kinds)
         parts.append(
-            f"if shard_kind == '{shard_kind}' then\n"
-            f"local KEYS, ARGV = {{ {keys} }}, {{ '{_ARGUMENTS[name]}' }}\n"
-            f"{script(f'{folder}/{name}').text}end\n"
+            f"LOOKS.{kind} = {{ kinds = {{ {keys} }} }}\n"
+            f"function LOOKS.{kind}.ask(KEYS, ARGV)\n{compose(name, replaced).text}end\n"
         )
-    return "".join([*parts, _NO_SHARD])
+    return packed(compose("operator/ask", replaced | {_LOOKS_FRAGMENT: "".join(parts)}).text)
 
 
 @lru_cache(maxsize=1)
-def operator_scripts() -> Mapping[str, str]:
-    """Return the fields of ``fb:scripts``: each script's text, ``help``, and a digest of them."""
-    texts = {
-        "shards": _packed(script("operator/shards").text),
-        "show": _packed(_for_any_shard("show")),
-        "audit": _packed(_for_any_shard("audit")),
-        "help": "\n".join(f"# {what}\n{line}" for what, line in COMMANDS.items()),
-    }
-    digest = hashlib.sha256(repr(sorted(texts.items())).encode()).hexdigest()
-    return texts | {_DIGEST_FIELD: digest}
+def operator_library() -> str:
+    """Return the text of `LIBRARY`; a digest of it is the description of ``fb_version``."""
+    text = ask_text()
+    help_lines = [line for what, command in COMMANDS.items() for line in (f"# {what}", command)]
+    told = ", ".join(f"[[{line}]]" for line in (*help_lines, *_HELP))
+    functions = [
+        f"register('{name}', function(keys, given)\n"
+        f"return ask(keys, {{ '{name}', unpack(given) }}) end)\n"
+        for name in QUESTIONS
+    ]
+    body = (
+        f"local function ask(KEYS, ARGV)\n{text}end\n"
+        "local function register(name, answer, description)\n"
+        "redis.register_function{ function_name = 'fb_' .. name, callback = answer,\n"
+        "description = description,\n"
+        "flags = { 'no-writes', 'allow-stale', 'allow-cross-slot-keys' } }\nend\n"
+        f"{''.join(functions)}register('help', function() return {{ {told} }} end)\n"
+    )
+    digest = hashlib.sha256(body.encode()).hexdigest()
+    version = f"register('version', function() return '{digest}' end, '{digest}')\n"
+    return f"#!lua name={LIBRARY}\n{body}{version}"
 
 
-async def publish_scripts(client: aioredis.Redis) -> None:
-    """Put the operator's scripts on the server; one short read where they are there already.
+def library_version() -> str:
+    """Return the digest of this version's library."""
+    return operator_library().rpartition("return '")[2].partition("'")[0]
 
-    Members of different versions replace each other's; every version can look at every shard that
-    it can join.
+
+async def publish_functions(client: Any) -> None:
+    """Load the operators' library where the server has none or another; one short read else.
+
+    The version is read and not asked for by a call: whoever may load a library may have put any
+    code in this one's place, which would then run with this member's rights. A function's name that
+    another library has taken is left to it, with a warning: members work without these functions.
+
+    Args:
+        client: asyncio's, of the server.
 
     Raises:
         RedisError, OSError: the server could not be used.
     """
-    wanted = operator_scripts()
-    published = await cast(
-        "Awaitable[bytes | None]", client.hget(OPERATOR_SCRIPTS_KEY, _DIGEST_FIELD)
-    )
-    if published != wanted[_DIGEST_FIELD].encode():
-        await cast("Awaitable[int]", client.hset(OPERATOR_SCRIPTS_KEY, mapping=dict(wanted)))
+    found = await client.execute_command("FUNCTION LIST", "LIBRARYNAME", LIBRARY)
+    if library_version() in described(found).values():
+        return
+    try:
+        await client.execute_command("FUNCTION LOAD", "REPLACE", operator_library())
+    except ResponseError as error:
+        if "already exists" not in str(error):
+            raise
+        log.warning(
+            "operator_functions_not_loaded",
+            fault=f"another library has the name of a function ({error})",
+            remedy=f"see FUNCTION LIST; FUNCTION DELETE it, or do without {LIBRARY}",
+        )
+
+
+def described(found: Any) -> dict[str, str]:
+    """Return the description of each function of a reply of FUNCTION LIST, by its name."""
+    told = {}
+    for library in found:
+        for function in dict(zip(library[::2], library[1::2], strict=True))[b"functions"]:
+            fields = dict(zip(function[::2], function[1::2], strict=True))
+            told[fields[b"name"].decode()] = (fields[b"description"] or b"").decode()
+    return told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -15,6 +15,7 @@ from forebay.coordinator.server.address import ServerAddress, TcpAddress
 from forebay.coordinator.server.condition import SECTIONS, Risk, eviction_risk, persistence_risk
 from forebay.coordinator.server.libraries import codes_of
 from forebay.coordinator.server.refusals import connection_error
+from forebay.coordinator.server.rights import RIGHTS, Right, lacking
 from forebay.coordinator.server.version import parse_server_version
 
 NEARLY_FULL: Final = 0.9
@@ -44,7 +45,7 @@ class Check:
 async def examine(
     client: Any, address: ServerAddress, *, timeout_seconds: float = 5.0
 ) -> list[Check]:
-    """Look at a server: INFO, TIME and FUNCTION LIST, nothing else.
+    """Look at a server: INFO, TIME, FUNCTION LIST, and commands on keys that do not exist.
 
     Args:
         client: asyncio's, of the server.
@@ -65,6 +66,7 @@ async def examine(
                 codes = codes_of(await client.function_list(library="forebay_*", withcode=True))
             except NoPermissionError:
                 codes = None
+            lacks = await lacking(client)
     except (RedisError, OSError) as error:
         raise connection_error(error, address, "examining it") from error
     ahead_seconds = seconds + microseconds / 1e6 - (asked_at + answered_at) / 2
@@ -72,6 +74,7 @@ async def examine(
         *checks_of_info(info, address),
         clock_check(ahead_seconds, answered_at - asked_at),
         libraries_check(codes),
+        rights_check(lacks),
     ]
 
 
@@ -125,6 +128,32 @@ def libraries_check(codes: Mapping[str, str] | None) -> Check:
     others = len(codes.keys() - {one.function for one in own})
     said = f"{loaded} of this version's {len(own)} loaded (members load what they need)"
     return Check(name=name, state="ok", said=said + (f", {others} others" if others else ""))
+
+
+def rights_check(lacks: Mapping[str, Sequence[Right]]) -> Check:
+    """Judge what this user may do; `wrong` where it may write, and lacks what a member needs.
+
+    Args:
+        lacks: the rights that it lacks, for each part of Forebay (`RIGHTS`).
+    """
+    may = [_MAY[part] for part, rights in lacks.items() if not rights]
+    said = f"this user may {', '.join(may) or 'nothing'}"
+    for part in ("requests", "pools"):
+        if lacks[part]:
+            said += f"; not {', '.join(right.what for right in lacks[part])}"
+    missing = lacks["requests"]
+    if missing and RIGHTS["requests"][0] not in missing:
+        remedy = f"grant it {' '.join(right.rule for right in missing)}; see forebay acl"
+        return Check(name="acl", state="wrong", said=said, remedy=remedy)
+    return Check(name="acl", state="ok", said=said)
+
+
+_MAY: Final = {
+    "look": "look",
+    "requests": "take part in requests",
+    "pools": "take part in pools",
+    "operating": "operate",
+}
 
 
 def _encryption_check(address: ServerAddress) -> Check:

@@ -32,17 +32,10 @@ from forebay.contracts.errors import (
 from forebay.coordinator.keys import SCHEMA_VERSION
 from forebay.coordinator.scripts.composing import FUNCTION_NOT_FOUND, Script
 from forebay.coordinator.server.address import ServerAddress
+from forebay.coordinator.server.rights import MEMBER_RULES, POOL_RULES
 
 EXPECTED_SERVER: Final = "Redis 7.0 or newer, or Valkey 8 or newer"
 
-MEMBER_RULES: Final = (
-    *("~fb:*", "&fb:*", "+@read", "+@write", "+@pubsub", "-@dangerous", "+info", "+time", "+fcall"),
-    *("+function|load", "+function|list", "+evalsha_ro", "+eval_ro"),
-    *("-function|flush", "-function|delete", "-function|restore"),
-)
-"""The ACL rules of a user who takes part in request admission (docs/reliability.md, *Rights*)."""
-POOL_RULES: Final = ("~arq:*", "+@transaction")
-"""The ACL rules that a user of task pools needs besides: arq reads jobs in transactions."""
 _GRANT: Final = f"grant it {' '.join(MEMBER_RULES)}, and for task pools {' '.join(POOL_RULES)}"
 
 _PASSING: Final = frozenset(

@@ -24,7 +24,7 @@ from forebay.coordinator.tasks.denials import decode_reasons
 from forebay.coordinator.tasks.names import parse_signature
 
 MAX_ROWS: Final = 100
-"""Rows of each list that is shown (``lua/tasks/show.lua``, ``snapshot.lua``)."""
+"""Rows of each list that is shown (``lua/tasks/look.lua``, ``snapshot.lua``)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,10 +219,10 @@ async def pool_lines(coordinator: Coordinator, name: str) -> list[str]:
         CoordinatorError: the server could not be used.
     """
     keys = pool_shard(name).all
-    show = script("tasks/show")
+    show = script("tasks/look")
     try:
         async with coordinator.deadline():
-            reply = coordinator.client.eval_ro(show.text, len(keys), *keys, str(MAX_ROWS))
+            reply = coordinator.client.eval_ro(show.text, len(keys), *keys, "show", str(MAX_ROWS))
             lines = await cast("Awaitable[list[bytes]]", reply)
     except (RedisError, OSError) as error:
         raise reading_error(show, keys, error, coordinator.address) from error

@@ -21,7 +21,8 @@ def doctor_command(url: str) -> None:
     """Look at a server, change nothing, and say what to set.
 
     It needs the rights of a member alone, and none to CONFIG: it reads INFO (version, role,
-    policy, persistence, memory), TIME and FUNCTION LIST. What a host hides is said to be hidden.
+    policy, persistence, memory), TIME and FUNCTION LIST, and tries on keys that do not exist what
+    this user may do. What a host hides is said to be hidden.
 
     \b
     Exit codes:

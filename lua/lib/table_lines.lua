@@ -1,15 +1,21 @@
--- Lines for people, of at most 80 columns; nothing is cut: what is longer goes on below, indented.
+-- Lines for people, of at most 100 columns; nothing is cut: what is longer goes on below, indented.
 -- @include lib/split
-local TEXT = { width = 80, indent = '    ' }
+local TEXT = { width = 100, indent = '    ' }
+
+-- A value as a terminal may be given it: what is no printable ASCII, as in a damaged key, stands as \xNN.
+function TEXT.clean(value)
+  return (string.gsub(tostring(value), '[^\32-\126]', function(c) return string.format('\\x%02x', string.byte(c)) end))
+end
 
 -- Add parts on as few lines as they need; a part that is longer than a line, such as a name, is broken.
 function TEXT.add_parts(lines, parts, between)
   local line = ''
   for i = 1, #parts do
-    local longer = i == 1 and parts[i] or line .. between .. parts[i]
+    local part = TEXT.clean(parts[i])
+    local longer = i == 1 and part or line .. between .. part
     if #longer > TEXT.width and i > 1 then
       lines[#lines + 1] = line
-      longer = TEXT.indent .. parts[i]
+      longer = TEXT.indent .. part
     end
     while #longer > TEXT.width do
       lines[#lines + 1] = string.sub(longer, 1, TEXT.width)
@@ -53,7 +59,8 @@ function TEXT.add_table(lines, header, rows, total)
   for column = 1, #header do
     widths[column] = #header[column]
     for i = 1, #rows do
-      widths[column] = math.max(widths[column], #tostring(rows[i][column]))
+      rows[i][column] = TEXT.clean(rows[i][column])
+      widths[column] = math.max(widths[column], #rows[i][column])
     end
     width = width + 2 + widths[column]
   end
@@ -73,8 +80,17 @@ function TEXT.add_table(lines, header, rows, total)
   end
 end
 
-function TEXT.seconds(us)
-  return string.format('%.3f s', tonumber(us) / 1000000)
+-- A length of time in words: two digits are enough to judge it by.
+function TEXT.age(us)
+  local seconds = tonumber(us) / 1000000
+  if seconds < 10 then
+    return string.format('%.1f s', math.max(0, seconds))
+  elseif seconds < 120 then
+    return string.format('%d s', seconds)
+  elseif seconds < 7200 then
+    return string.format('%d min', seconds / 60)
+  end
+  return seconds < 172800 and string.format('%d h', seconds / 3600) or string.format('%d d', seconds / 86400)
 end
 
 -- Nothing, and 0 where it stands for "none", as a dash.
@@ -84,14 +100,14 @@ end
 
 -- How long a member has until it expires.
 function TEXT.expires_in(left_us)
-  return left_us > 0 and TEXT.seconds(left_us) or 'overdue ' .. TEXT.seconds(-left_us)
+  return left_us > 0 and TEXT.age(left_us) or 'overdue ' .. TEXT.age(-left_us)
 end
 
 -- The row of a table under `TEXT.process_columns`: which process a member is, in the parts of `IDENTITY.of`.
 TEXT.process_columns = { 'member', 'host', 'pid', 'program', 'version', 'for' }
 function TEXT.process(member, part, at_us)
   local since_us = tonumber(part[5]) or 0
-  return { member, part[1], part[2], part[3], part[4], since_us > 0 and TEXT.seconds(at_us - since_us) or '-' }
+  return { member, part[1], part[2], part[3], part[4], since_us > 0 and TEXT.age(at_us - since_us) or '-' }
 end
 
 -- What says that there is nothing to show of a shard, where nobody has used it.

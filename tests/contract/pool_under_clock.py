@@ -311,8 +311,12 @@ class Pool:
     def audit(self, fragments: dict[str, str] | None = None) -> AuditReport:
         return decode_audit(self.run("tasks/audit", "json", fragments=fragments))
 
+    def look(self, question: str, rows: int = 100) -> list[str]:
+        """Return the answer to an operator's question about the pool."""
+        return [line.decode() for line in self.run("tasks/look", question, rows)]
+
     def show(self) -> list[str]:
-        return [line.decode() for line in self.run("tasks/show", 100)]
+        return self.look("show")
 
 
 def task_of(lease_id: str) -> str:

@@ -122,7 +122,7 @@ def life_of_requests(name: str, cap: int, config: RequestAdmissionConfig, seed: 
             lambda: shard.operate(draw.choice(["settle", "reset_cooldown"]), ""),
             lambda: shard.operate("override_cap", draw.choice(["", "2"])),
             lambda: shard.run("requests/snapshot", shard.keys.all, [100]),
-            lambda: shard.run("requests/show", shard.keys.all, [100]),
+            lambda: shard.run("requests/look", shard.keys.all, ["show", 100]),
             lambda: shard.run("requests/audit", shard.keys.all, ["json"]),
         ]
         yield shard.open(cap, "m", "n", config=config)
@@ -221,7 +221,7 @@ def life_of_pool(name: str, limits: dict[str, int], seed: int) -> Life:
             lambda: pool.beat(draw.choice("mn"), draw.choice([300_000, 60_000_000])),
             lambda: pool.join("m", "n", ttl_us=60_000_000),
             lambda: pool.run("tasks/snapshot", 100),
-            lambda: pool.run("tasks/show", 100),
+            lambda: pool.run("tasks/look", "show", 100),
             lambda: pool.run("tasks/audit", "json"),
         ]
         pool.listen_to_all()

@@ -99,8 +99,12 @@ class Shard:
     def audit(self, fragments: dict[str, str] | None = None) -> AuditReport:
         return decode_audit(self.run("requests/audit", "json", fragments=fragments))
 
+    def look(self, question: str, rows: int = 100) -> list[str]:
+        """Return the answer to an operator's question about the shard."""
+        return [line.decode() for line in self.run("requests/look", question, rows)]
+
     def show(self) -> list[str]:
-        return [line.decode() for line in self.run("requests/show", 100)]
+        return self.look("show")
 
 
 def open_shard(request: pytest.FixtureRequest) -> Iterator[Shard]:

@@ -25,7 +25,7 @@ from tests.support_scene import Controller
 from tests.support_scripts import AIMD, Acquire, Refused, ScriptedShard
 from tests.support_state import audited
 
-LOOKS = (("requests/snapshot", (0,)), ("requests/show", (100,)))
+LOOKS = (("requests/snapshot", (0,)), ("requests/look", ("show", 100)))
 SETTLE = ("requests/operate", (SCHEMA_VERSION, "settle", ""))
 
 

@@ -17,7 +17,7 @@ from forebay.coordinator.server.address import TcpAddress, TlsFiles, UnixAddress
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.coordinator.server.examination import checks_of_info, clock_check, libraries_check
-from forebay.coordinator.server.refusals import MEMBER_RULES
+from forebay.coordinator.server.rights import MEMBER_RULES
 from forebay.coordinator.server.urls import parse_url
 from tests.support_libraries import replace_library
 
@@ -66,11 +66,20 @@ def test_a_server_that_is_well_has_nothing_wrong_and_is_left_as_it_was(
     before = admin.info("persistence")["rdb_changes_since_last_save"]
     result = doctor(own_server)
     assert result.exit_code == 0
-    found = {line.split()[1]: line.split()[0] for line in result.output.splitlines()}
-    assert found == dict.fromkeys(
-        (*("version", "tls", "role", "policy"), *("persistence", "memory", "clock", "libraries")),
-        "ok",
+    first_lines = [line for line in result.output.splitlines() if not line.startswith(" ")]
+    found = {line.split()[1]: line.split()[0] for line in first_lines}
+    names = (
+        "version",
+        "tls",
+        "role",
+        "policy",
+        "persistence",
+        "memory",
+        "clock",
+        "libraries",
+        "acl",
     )
+    assert found == dict.fromkeys(names, "ok")
     assert admin.info("persistence")["rdb_changes_since_last_save"] == before
     assert admin.dbsize() == 0
     assert admin.function_list() == []

@@ -11,7 +11,7 @@ import pytest
 
 from forebay.contracts.snapshots import AuditReport
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.scripts.operators import operator_scripts
+from forebay.coordinator.scripts.operators import ask_text
 from forebay.coordinator.tasks.snapshots import audit_pool, pool_lines
 from tests.contract.pool_under_clock import MODEL, ONE, OTHER, Pool, open_pool
 from tests.contract.run_plans import plan
@@ -172,7 +172,7 @@ def test_show_has_a_row_for_each_resource_ask_group_member_and_run(busy: Pool) -
     assert [f"{MODEL};", "0", "1", "yes"] in rows
     assert ["a", "1", "1", "3", "1", "1", "capped", "-"] in rows
     assert ["b", "2", "0.5", "0", "1", "-", "-", "-"] in rows
-    assert ["m", "15.000", "s", "2", "0.000", "s", "-"] in rows
+    assert ["m", "15", "s", "2", "0.0", "s", "-"] in rows
     assert ["run", "4", "0", "0", "2", "1", "0", "0"] in rows
 
 
@@ -196,9 +196,9 @@ def test_show_of_a_pool_that_nobody_used_says_so_and_writes_nothing(pool: Pool) 
     assert [kind for kind in pool.keys.kinds if pool.client.exists(pool.keys[kind])] == []
 
 
-def test_published_scripts_look_at_a_pool_by_its_meta_key_alone(busy: Pool) -> None:
+def test_operators_functions_look_at_a_pool_by_its_name_alone(busy: Pool) -> None:
     def published(name: str) -> list[bytes]:
-        reply: list[bytes] = busy.client.eval(operator_scripts()[name], 1, busy.keys["meta"])
+        reply: list[bytes] = busy.client.eval(ask_text(), 0, name, busy.keys.tag)
         return reply
 
     assert published("audit") == [b"ok"]

@@ -16,7 +16,8 @@ from forebay.contracts.identity import RequestDomain
 from forebay.contracts.outcomes import RequestOutcomeKind as Outcome
 from forebay.contracts.settings import RequestAdmissionConfig
 from forebay.coordinator.keys import SCHEMA_VERSION, SHARDS_KEY
-from forebay.coordinator.scripts.composing import ENTRY_POINTS, compose
+from forebay.coordinator.scripts.composing import ENTRY_POINTS
+from forebay.coordinator.scripts.operators import ask_text
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.membership import member_keys
 from forebay.coordinator.server.urls import parse_url
@@ -31,13 +32,13 @@ TESTED = {  # here and in test_task_costs.py
     "requests/batch",
     "requests/operate",
     "requests/snapshot",
-    "requests/show",
+    "requests/look",
     "requests/audit",
     "tasks/batch",
     "tasks/snapshot",
-    "tasks/show",
+    "tasks/look",
     "tasks/audit",
-    "operator/shards",
+    "operator/ask",
 }
 
 
@@ -274,8 +275,16 @@ def test_begin_of_a_rebuild_costs_at_most_three_commands_a_member(client: redis.
     shard.close()
 
 
-@pytest.mark.parametrize("name", ["requests/snapshot", "requests/show"])
-def test_look_at_a_shard_has_no_more_rows_than_it_promises(client: redis.Redis, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "question"),
+    [
+        ("requests/snapshot", ()),
+        *(("requests/look", (question,)) for question in ("show", "waiters", "shares", "events")),
+    ],
+)
+def test_look_at_a_shard_has_no_more_rows_than_it_promises(
+    client: redis.Redis, name: str, question: tuple[str, ...]
+) -> None:
     bound = promised("requests/snapshot")
     costs = []
     for size in (MANY, 2 * MANY):
@@ -286,7 +295,8 @@ def test_look_at_a_shard_has_no_more_rows_than_it_promises(client: redis.Redis, 
             shard.join(f"member {at}")
         costs.append(
             commands(
-                client, lambda shard=shard: shard.run(name, shard.keys.all, (bound["members"],))
+                client,
+                lambda shard=shard: shard.run(name, shard.keys.all, (*question, bound["members"])),
             )
         )
         shard.close()
@@ -314,7 +324,10 @@ def test_audit_of_a_shard_above_its_bound_compares_totals_alone(shard: ScriptedS
     assert count.all < 60
 
 
-def test_list_of_shards_reads_the_index_once(client: redis.Redis) -> None:
+def test_list_of_shards_looks_at_no_more_of_them_than_it_has_rows(client: redis.Redis) -> None:
     client.sadd(SHARDS_KEY, *(f"rq:p/m{i}" for i in range(MANY)))
-    script = compose("operator/shards")
-    assert commands(client, lambda: client.eval_ro(script.text, 1, SHARDS_KEY)) <= 2
+    text = ask_text()
+    costs = [commands(client, lambda: client.eval_ro(text, 0, "shards"))]
+    client.sadd(SHARDS_KEY, *(f"rq:p/m{i}" for i in range(2 * MANY)))
+    costs.append(commands(client, lambda: client.eval_ro(text, 0, "shards")))
+    assert costs[0] == costs[1] <= 4 * 100 + 4

@@ -380,7 +380,7 @@ def test_show_says_why_it_waits_and_until_when(shard: ScriptedShard) -> None:
         pass
     outlook = f"waits {left}: 100 of about 100 a minute are served"
     assert fleet.see().outlook == outlook
-    lines = [line.decode() for line in shard.run("requests/show", shard.keys.all, [100])]
+    lines = [line.decode() for line in shard.run("requests/look", shard.keys.all, ["show", 100])]
     assert any(outlook in line for line in lines)
     titles = next(line for line in lines if "served in a minute" in line)
     assert titles.split("  ")[0] == "domain"

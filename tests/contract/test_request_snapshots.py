@@ -137,7 +137,7 @@ def test_leases_of_an_overdue_member_are_shown_until_they_are_swept(busy: Shard)
     assert seen.members[0].member_id == "m1"
     assert seen.members[0].expires_in_seconds == -5.0
     assert busy.audit().ok
-    assert any("overdue 5.000 s" in line for line in busy.show())
+    assert any("overdue 5.0 s" in line for line in busy.show())
     whole, *rest = snapshot_lines(seen.provider_model, seen)
     assert whole.endswith("members 2")
     assert rest[0].split("  ") == ["", "", "overdue members 1", "overdue leases 3"]

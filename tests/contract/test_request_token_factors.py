@@ -153,7 +153,7 @@ def test_a_daily_refusal_blocks_until_its_reset_and_show_says_when_and_why(
 @pytest.mark.parametrize("day", [0, 58, 59, 60, 364, 365, 789, 1_154, 20_000, 30_000])
 def test_the_instant_of_a_refill_is_written_by_the_calendar(shard: Shard, day: int) -> None:
     now = datetime(2024, 1, 1, 23, 59, 58, tzinfo=UTC) + timedelta(days=day)
-    text = compose("requests/show", UNDER_CLOCK).text
+    text = compose("requests/look", UNDER_CLOCK).text
     at = text.index("local REFILL")
     code = text[at : text.index("-- The name of a budget")] + "return REFILL.instant(ARGV[1])"
     found = shard.client.eval(code, 0, round(now.timestamp() * 1e6))

@@ -14,7 +14,7 @@ from forebay.coordinator.server.address import TcpAddress
 from forebay.coordinator.server.condition import eviction_risk, persistence_risk, warn_of_risks
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.embedded import EmbeddedServer
-from forebay.coordinator.server.refusals import MEMBER_RULES
+from forebay.coordinator.server.rights import MEMBER_RULES
 from forebay.coordinator.server.urls import parse_url
 from tests.contract.chat_domain import MODEL, item
 

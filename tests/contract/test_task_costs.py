@@ -313,8 +313,16 @@ def test_who_stands_first_is_judged_beside_no_more_asks_than_it_promises(pool: P
     assert int(pool.client.get("test:judged")) == TASKS["asks"]
 
 
-@pytest.mark.parametrize("name", ["tasks/snapshot", "tasks/show"])
-def test_look_at_a_pool_has_no_more_rows_than_it_promises(client: redis.Redis, name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "question"),
+    [
+        ("tasks/snapshot", ()),
+        *(("tasks/look", (question,)) for question in ("show", "waiters", "shares", "events")),
+    ],
+)
+def test_look_at_a_pool_has_no_more_rows_than_it_promises(
+    client: redis.Redis, name: str, question: tuple[str, ...]
+) -> None:
     costs = []
     for groups in (MANY, 2 * MANY):
         client.flushall()
@@ -322,7 +330,7 @@ def test_look_at_a_pool_has_no_more_rows_than_it_promises(client: redis.Redis, n
         gather(pool, groups)
         for i in range(150):
             pool.join(f"member{i}")
-        costs.append(commands(client, lambda pool=pool: pool.run(name, 100)))
+        costs.append(commands(client, lambda pool=pool: pool.run(name, *question, 100)))
         pool.close()
     assert costs[0] == costs[1]
 

@@ -7,7 +7,7 @@ import os
 import re
 import shlex
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,8 +18,10 @@ from forebay.contracts.requests import RequestAdmissionItem
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import request_shard
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
-from forebay.coordinator.scripts.operators import COMMANDS, publish_scripts
+from forebay.coordinator.scripts.operators import COMMANDS, publish_functions
 from forebay.coordinator.server.address import UnixAddress
+from forebay.coordinator.server.connections import open_sync
+from forebay.coordinator.server.rights import READER_RULES
 from forebay.coordinator.server.urls import parse_url
 from tests.support import wait_until
 from tests.support_redis_cli import find_redis_cli
@@ -29,14 +31,17 @@ CHAT = RequestResourceKey(provider_model=MOCK_LARGE)
 
 
 class Operator:
-    """A shell on whose PATH ``redis-cli`` talks to the test's server."""
+    """A shell on whose PATH ``redis-cli`` talks to the test's server, as a reader."""
 
     def __init__(self, folder: Path, url: str) -> None:
         program = shlex.quote(str(find_redis_cli()))
         address = parse_url(url)
         assert isinstance(address, UnixAddress)
         shim = folder / "redis-cli"
-        shim.write_text(f'#!/bin/sh\nexec {program} -s {shlex.quote(address.path)} "$@"\n')
+        shim.write_text(
+            f"#!/bin/sh\nexec {program} -s {shlex.quote(address.path)}"
+            ' --user looks --pass pw --no-auth-warning "$@"\n'
+        )
         shim.chmod(0o755)
         self._environment = os.environ | {"PATH": f"{folder}:{os.environ['PATH']}"}
 
@@ -49,20 +54,27 @@ class Operator:
             text=True,
         )
 
+    async def ask(self, what: str) -> list[str]:
+        """Type the documented line that answers a question."""
+        return await self.type(COMMANDS[what])
+
     async def type(self, line: str) -> list[str]:
         output, _ = await asyncio.to_thread(self.start(line).communicate, timeout=30)
         return output.splitlines()
 
 
 @pytest.fixture
-def operator(tmp_path: Path, redis_url: str) -> Operator:
-    return Operator(tmp_path, redis_url)
+def operator(tmp_path: Path, redis_url: str) -> Iterator[Operator]:
+    with open_sync(parse_url(redis_url)) as admin:
+        admin.execute_command("ACL", "SETUSER", "looks", "reset", "on", ">pw", *READER_RULES)
+        yield Operator(tmp_path, redis_url)
+        admin.execute_command("ACL", "DELUSER", "looks")
 
 
 @pytest.fixture
 async def coordinator(redis_url: str) -> AsyncIterator[Coordinator]:
     async with await Coordinator.open(redis_url) as coordinator:
-        await publish_scripts(coordinator.client)
+        await publish_functions(coordinator.client)
         yield coordinator
 
 
@@ -86,10 +98,10 @@ async def test_each_documented_line_shows_the_truth(
     waiters = request_shard(MOCK_LARGE)["waiters"]
     await wait_until(lambda: _is_there(coordinator, waiters))
 
-    listed = await operator.type(COMMANDS["list the shards"])
-    assert listed == ["fb:{rq:local/mock-large}:meta"]
+    listed = await operator.ask("which shards and pools there are")
+    assert "rq:local/mock-large        1       2        1" in listed[1]
 
-    shown = await operator.type(COMMANDS["show a shard"])
+    shown = await operator.ask("where a window is, what moved it last, what comes next")
     rows = [line.split() for line in shown]
     assert rows[0][0] == "local/mock-large"
     assert "static cap 2, override -, in flight 2, leases 2, waiters 1, members 1" in shown
@@ -97,10 +109,15 @@ async def test_each_documented_line_shows_the_truth(
     assert "domain: chat window 2 effective max 2 in flight 2 waiters 1 cooldown -" in text
     assert ["run-7", "3", "1"] in [[row[0], row[1], row[-1]] for row in rows if len(row) == 4]
 
-    assert await operator.type(COMMANDS["audit a shard"]) == ["ok"]
-
-    events = await operator.type(COMMANDS["its last 20 events"])
-    assert "request_queue_formed" in events
+    assert "leases 2, members 1" in await operator.ask("who holds leases, and how long")
+    waiting = await operator.ask("who waits, in what order, since when")
+    assert waiting[0].startswith("chat: 1 wait, in flight 2 of 2")
+    shares = await operator.ask("which group floods, what each got against its weight")
+    assert ["run-7", "1", "0", "0", "%", "75", "%", "3"] in [line.split() for line in shares]
+    assert (await operator.ask("whether anything is leaked: of every shard"))[0] == "ok"
+    events = await operator.ask("the last events of a shard")
+    assert "request_queue_formed" in events[0]
+    assert (await operator.ask("whether the server is sound"))[0].startswith("ok     version")
 
     waiter.cancel()
     await asyncio.gather(waiter, return_exceptions=True)
@@ -118,10 +135,10 @@ async def test_audit_says_what_differs(
     stored = await coordinator.client.hget(meta, window)
     await coordinator.client.hset(meta, window, re.sub(rb"^1\|", b"2|", stored))
 
-    said = await operator.type(COMMANDS["audit a shard"])
+    said = await operator.ask("whether anything is leaked: of every shard")
     await coordinator.client.hset(meta, window, stored)
 
-    assert said[0] == "2 differences"
+    assert said[:2] == ["1 of 1 shards differ", "rq:local/mock-large  2 differences"]
     assert f"{meta} in_flight of chat: expected 1, found 2" in said
 
 
@@ -131,7 +148,7 @@ async def test_the_next_event_is_told_when_it_happens(
     async def is_blocked() -> bool:
         return bool((await coordinator.client.info("clients"))["blocked_clients"])
 
-    following = operator.start(COMMANDS["wait for its next event"])
+    following = operator.start(COMMANDS["wait for the next event"])
     await wait_until(is_blocked)
     lease = await controller.acquire(RequestAdmissionItem(resource=CHAT))
     await controller.register(MOCK_LARGE, "main", 1)
@@ -144,7 +161,7 @@ async def test_the_next_event_is_told_when_it_happens(
 async def test_the_lines_can_be_read_off_the_server_itself(
     operator: Operator, coordinator: Coordinator
 ) -> None:
-    told = await operator.type("redis-cli --raw HGET fb:scripts help")
+    told = await operator.type("redis-cli --raw FCALL_RO fb_help 0")
 
     assert set(COMMANDS.values()) <= set(told)
 
@@ -152,7 +169,7 @@ async def test_the_lines_can_be_read_off_the_server_itself(
 async def test_a_line_typed_for_a_shard_that_nobody_used_says_so_and_leaves_no_key(
     operator: Operator, coordinator: Coordinator
 ) -> None:
-    shown = await operator.type(COMMANDS["show a shard"])
+    shown = await operator.ask("where a window is, what moved it last, what comes next")
 
     assert shown == ["local/mock-large  nobody has used this shard; list those in use"]
-    assert await coordinator.client.keys("*") == [b"fb:scripts"]
+    assert await coordinator.client.keys("*") == []

@@ -24,7 +24,7 @@ ARGUMENTS: Mapping[str, list[str]] = {
     "resume": ["run-1"],
     "run": ["flow.toml"],
 }
-WITHOUT_A_SERVER = {"classify", "demo", "mock-provider"}
+WITHOUT_A_SERVER = {"acl", "classify", "demo", "mock-provider"}
 WITH_A_SERVER = sorted(COMMANDS.keys() - WITHOUT_A_SERVER)
 WITH_A_DEFAULT = {"check", "plan", "preview", "run"}
 """Commands that take a private server, or none, where no server is named."""

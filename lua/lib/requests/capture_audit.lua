@@ -61,7 +61,7 @@ function AUDIT.book_groups()
     books.groups[name] = true
     books.idle_groups[name] = true
     if not string.find(text, '^[^|]+|[^|]*|%d+|%d+|%d+|%d+') then
-      AUDIT.differs('groups', name, 'weight|tag|place|waiting|touched_us|indexed_us', text)
+      AUDIT.differs('groups', name, 'weight|tag|place|waiting|touched_us|indexed_us|got|got_before', text)
     else
       local g, waiting = GROUPS.of(name), books.waiting[name] or { all = 0 }
       AUDIT.expect('groups', 'waiting of ' .. name, waiting.all, g.waiting)

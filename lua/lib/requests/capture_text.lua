@@ -27,7 +27,7 @@ end
 function REPORT.add_windows(lines, c)
   local rows = REPORT.rows(c, function(name, d)
     return { name, d.current_limit, d.effective_max, d.in_flight_count, d.waiters,
-      d.cooldown_us == '0' and '-' or TEXT.seconds(d.cooldown_us), TEXT.or_dash(d.rate_limit_ceiling), d.cuts,
+      d.cooldown_us == '0' and '-' or TEXT.age(d.cooldown_us), TEXT.or_dash(d.rate_limit_ceiling), d.cuts,
       d.success_streak, d.consecutive_rate_limits, TEXT.or_dash(d.last_outcome) }
   end)
   TEXT.add_table(lines, { 'domain', 'window', 'effective max', 'in flight', 'waiters', 'cooldown',
@@ -45,7 +45,7 @@ function REPORT.add_minutes(lines, c)
   local rows = REPORT.rows(c, function(name, d)
     local m = d.minute
     return m.budget > 0 and { name, m.budget, m.served,
-      TEXT.seconds(math.max(0, tonumber(m.ends_us) - tonumber(c.captured_us))), m.periods }
+      TEXT.age(math.max(0, tonumber(m.ends_us) - tonumber(c.captured_us))), m.periods }
   end)
   TEXT.add_table(lines, { 'domain', 'served in a minute', 'in this one', 'ends in', 'minutes alike' },
     rows, #rows)

@@ -6,7 +6,7 @@ for i = 0, 127 do
 end
 -- A cost of 0 is not written.
 local ENTRIES = {} -- luacheck: ignore 241
-ENTRIES.waiter = '([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|?(%d*)'
+ENTRIES.waiter = '([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|?(%d*)|?(%d*)'
 LEASES.pattern = '([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|(%a*)|?(%d*)'
 
 -- An alias's entry in `held`. It is longer than 64 bytes, so that a server keeps `held` as a skip list from the
@@ -25,9 +25,9 @@ function LEASES.parse(text)
 end
 
 function ENTRIES.parse_waiter(text)
-  local member, domain_name, group_name, arrival, deadline_us, cost = string.match(text, ENTRIES.waiter)
+  local member, domain_name, group_name, arrival, deadline_us, cost, since_us = string.match(text, ENTRIES.waiter)
   return { member = member, domain = domain_name, group = group_name, arrival = arrival,
-    deadline_us = tonumber(deadline_us), cost = tonumber(cost) or 0 }
+    deadline_us = tonumber(deadline_us), cost = tonumber(cost) or 0, since_us = tonumber(since_us) }
 end
 
 function ENTRIES.cost_text(cost)

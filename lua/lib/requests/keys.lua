@@ -8,14 +8,15 @@
 --   suspects           zset    member to whom nobody listens, by since when; 0 once it was heard of
 --   awaited            zset    member that a rebuild waits for: 1 once it joined again, else 0; '' always
 --   held               zset    member NUL lease, waiter or alias NUL id, by name
---   waiters            hash    attempt id -> member|domain|group|arrival|deadline_us|cost
+--   waiters            hash    attempt id -> member|domain|group|arrival|deadline_us|cost|since_us
 --   aside              zset    member NUL attempt id of suspects that stand in no line, by name
 --   line_chat          zset    place NUL group, by tag
 --   line_embedding     zset    place NUL group, by tag
 --   line_image         zset    place NUL group, by tag
 --   line_healthcheck   zset    place NUL group, by tag
 --   fifo               zset    domain NUL group NUL arrival NUL attempt id, by name
---   groups             hash    group -> weight|tag|place|waiting|touched_us|indexed_us
+--   groups             hash    group -> weight|tag|place|waiting|touched_us|indexed_us|got in the
+--                              minute of touched_us|got in the minute before
 --   idle_groups        zset    group, by last turn in microseconds
 --   deadlines          zset    attempt id, by deadline in microseconds
 --   holds              zset    lease id, by longest hold in microseconds

@@ -48,7 +48,8 @@ function QUEUE.stand_in_line(id, waiter, d, g)
     meta.lines = meta.lines .. d.name .. ' '
     EXPIRY.with_shard('line_' .. d.name)
   end
-  g.waiting, g.touched_us, g.dirty = g.waiting + 1, now_us, true
+  g.waiting = g.waiting + 1
+  GROUPS.touch(g)
 end
 
 -- Let a waiter wait; its group's tag and place are known.
@@ -70,7 +71,8 @@ end
 -- Store a waiter's record.
 function QUEUE.write(id, waiter)
   redis.call('HSET', K.waiters, id, table.concat({ waiter.member, waiter.domain, waiter.group, waiter.arrival,
-    waiter.deadline_us and int(waiter.deadline_us) or '' }, '|') .. ENTRIES.cost_text(waiter.cost))
+    waiter.deadline_us and int(waiter.deadline_us) or '', waiter.cost > 0 and int(waiter.cost) or '',
+    waiter.since_us == now_us and now_text or int(waiter.since_us) }, '|'))
 end
 
 function QUEUE.add(id, member, d, g, cost, deadline_us)
@@ -78,7 +80,7 @@ function QUEUE.add(id, member, d, g, cost, deadline_us)
     GROUPS.enter_line(g)
   end
   local waiter = { member = member, domain = d.name, group = g.name, cost = cost, deadline_us = deadline_us,
-    arrival = string.format('%016.0f', GROUPS.next_place()) }
+    since_us = now_us, arrival = string.format('%016.0f', GROUPS.next_place()) }
   QUEUE.write(id, waiter)
   QUEUE.enter(id, waiter, d, g)
   if d.waiters == 1 then
@@ -113,7 +115,8 @@ function QUEUE.leave_line(id, waiter, d, others)
   if g.waiting == 0 then
     DAMAGE.raise('groups') -- the record of one that waits is gone
   end
-  g.waiting, g.touched_us, g.dirty = g.waiting - 1, now_us, true
+  g.waiting = g.waiting - 1
+  GROUPS.touch(g)
   if others == nil then
     others = QUEUE.first_of(d.name, g.name) ~= nil
   end

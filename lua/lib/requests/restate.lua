@@ -44,7 +44,7 @@ function OPERATIONS.wait(id, domain_name, group_name, weight, cost, wait, age_us
   local g = GROUPS.of(group_name)
   g.weight, g.dirty = tonumber(weight), true
   local waiter = { member = caller, domain = domain_name, group = group_name, cost = tonumber(cost),
-    arrival = string.format('%016.0f', math.max(0, now_us - tonumber(age_us))),
+    arrival = string.format('%016.0f', math.max(0, now_us - tonumber(age_us))), since_us = now_us - tonumber(age_us),
     deadline_us = wait ~= '' and now_us + tonumber(wait) or nil }
   QUEUE.write(id, waiter)
   QUEUE.put_back(id, waiter)

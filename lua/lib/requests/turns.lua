@@ -33,7 +33,7 @@ end
 -- A turn cost more, or less, than was thought; a group that was forgotten meanwhile owes nothing.
 function TURNS.settle(g, difference)
   if g.tag and difference ~= 0 then
-    g.tag, g.dirty = g.tag + difference / g.weight, true
+    g.tag, g.got, g.dirty = g.tag + difference / g.weight, math.max(0, g.got + difference), true
     if g.waiting > 0 then
       TURNS.move_in_lines(g, ENTRIES.line_member(g))
     end

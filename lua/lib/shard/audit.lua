@@ -119,11 +119,11 @@ function AUDIT.count(hashes, sets)
 end
 
 -- Compare all: `AUDIT.totals` what takes the same time whatever the shard holds, `AUDIT.entries` single entries, where
--- there are not too many. Returns how many entries there are, and whether they were compared.
-function AUDIT.compare()
+-- there are at most `most`. Returns how many entries there are, and whether they were compared.
+function AUDIT.compare(most)
   STATE.load()
   local entries = AUDIT.count(AUDIT.hashes, AUDIT.sets)
-  local is_complete = entries <= AUDIT.most_entries
+  local is_complete = entries <= most
   AUDIT.expect_count('suspects', redis.call('ZCARD', K.suspects))
   AUDIT.totals()
   if is_complete then
@@ -135,9 +135,9 @@ function AUDIT.compare()
 end
 
 -- Compare as far as the shard can be read: a key that is damaged is a difference.
-function AUDIT.compare_readable()
+function AUDIT.compare_readable(most)
   if not DAMAGE.types then
-    return AUDIT.compare()
+    return AUDIT.compare(most)
   end
   local is_readable, entries, is_complete = pcall(function()
     LOOK.check_head()
@@ -145,7 +145,7 @@ function AUDIT.compare_readable()
     if mistyped then
       DAMAGE.raise(mistyped)
     end
-    return AUDIT.compare()
+    return AUDIT.compare(most)
   end)
   if is_readable then
     return entries, is_complete
@@ -161,23 +161,24 @@ function AUDIT.compare_readable()
   return 0, false
 end
 
--- The reply of an audit.
-function AUDIT.reply(as)
-  local entries, is_complete = AUDIT.compare_readable()
+-- The reply of an audit, which compares single entries where there are at most `most`.
+function AUDIT.reply(as, most)
+  most = most or AUDIT.most_entries
+  local entries, is_complete = AUDIT.compare_readable(most)
   table.sort(differences)
   if as == 'lines' then
-    return AUDIT.lines(entries, is_complete)
+    return AUDIT.lines(entries, is_complete, most)
   end
   return cjson.encode({ entries = entries, is_complete = is_complete, differences = differences,
     difference_count = difference_count })
 end
 
--- The first line says `ok` or how many differences follow.
-function AUDIT.lines(entries, is_complete)
-  local lines = { difference_count > 0 and difference_count .. ' differences' or 'ok' }
+-- The first line says `ok` or how many differences follow; `entries` is no part of the reply.
+function AUDIT.lines(entries, is_complete, most)
+  local lines = { entries = entries, difference_count > 0 and difference_count .. ' differences' or 'ok' }
   if not is_complete then
     lines[1] = lines[1] .. ' in the totals; single entries were not compared: ' .. entries
-      .. ' are more than ' .. AUDIT.most_entries
+      .. ' are more than ' .. most
   end
   for i = 1, #differences do
     lines[#lines + 1] = differences[i]

@@ -1,10 +1,11 @@
 -- Groups of a weighted fair queue, kept as small strings: weight, tag, place in line, how many
--- wait, last turn, last entry in the index of idle ones; then what `GROUPS.extra` names.
+-- wait, last turn, last entry in the index of idle ones; then what `GROUPS.extra` names; last what its turns
+-- cost in the minute of its last turn, and in the minute before.
 -- @include lib/write_many
 -- @include lib/shard/shard
 -- @include lib/shard/expiry
 local GROUPS = { pattern = '([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)(.*)', extra = {},
-  forgotten_us = 3600 * 1000000, touch_us = 60 * 1000000 }
+  forgotten_us = 3600 * 1000000, touch_us = 60 * 1000000, minute_us = 60 * 1000000 }
 local groups = {}
 local group_texts = {} -- as they were read ahead, false for a new one
 
@@ -37,6 +38,8 @@ function GROUPS.of(name)
     local weight, tag, place, waiting, touched_us, indexed_us, more = string.match(stored, GROUPS.pattern)
     g = { name = name, weight = tonumber(weight), tag = tonumber(tag), place = tonumber(place),
       waiting = tonumber(waiting), touched_us = tonumber(touched_us), indexed_us = tonumber(indexed_us) }
+    local got, got_before = string.match(more, '|(%d+)|(%d+)$')
+    g.got, g.got_before = tonumber(got) or 0, tonumber(got_before) or 0
     local part = #GROUPS.extra > 0 and split(more, '|') or {}
     for i = 1, #GROUPS.extra do
       g[GROUPS.extra[i]] = part[i + 1]
@@ -45,7 +48,7 @@ function GROUPS.of(name)
       g.tag = nil
     end
   else
-    g = { name = name, weight = 1, place = 0, waiting = 0, touched_us = now_us }
+    g = { name = name, weight = 1, place = 0, waiting = 0, touched_us = now_us, got = 0, got_before = 0 }
   end
   groups[name] = g
   return g
@@ -74,6 +77,8 @@ function GROUPS.pack(g)
   for i = 1, #GROUPS.extra do
     part[6 + i] = tostring(g[GROUPS.extra[i]] or '')
   end
+  local n = #part
+  part[n + 1], part[n + 2] = int(g.got), int(g.got_before)
   return table.concat(part, '|')
 end
 
@@ -117,6 +122,15 @@ function GROUPS.enter_line(g)
   g.place = GROUPS.next_place()
 end
 
+-- Note that a group is in use: with a new minute a new count of what it got begins.
+function GROUPS.touch(g)
+  local minute, touched = math.floor(now_us / GROUPS.minute_us), math.floor(g.touched_us / GROUPS.minute_us)
+  if minute ~= touched then
+    g.got, g.got_before = 0, minute == touched + 1 and g.got or 0
+  end
+  g.touched_us, g.dirty = now_us, true
+end
+
 -- A turn was taken: time moves to the tag, the group's tag and place move behind it.
 function GROUPS.take_turn(g, cost)
   if g.tag and g.tag > meta.virtual_time then
@@ -125,5 +139,6 @@ function GROUPS.take_turn(g, cost)
   g.tag = meta.virtual_time + cost / g.weight
   meta.places = meta.places + 1
   g.place = meta.places
-  g.touched_us, g.dirty = now_us, true
+  GROUPS.touch(g)
+  g.got = g.got + cost
 end

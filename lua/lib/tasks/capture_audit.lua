@@ -146,7 +146,7 @@ end
 
 function AUDIT.book_groups()
   for name, text in pairs(books.groups) do
-    if #split(text, '|') == 6 + #GROUPS.extra and tonumber(split(text, '|')[4]) then
+    if #split(text, '|') >= 6 + #GROUPS.extra and tonumber(split(text, '|')[4]) then
       AUDIT.book_group(name)
     else
       AUDIT.differs('groups', name, 6 + #GROUPS.extra .. ' values between |', text)

@@ -26,7 +26,7 @@ function REPORT.add_title(lines, name)
     .. redis.call('ZCARD', K.members) .. ', idle ' .. redis.call('ZCOUNT', K.idle, '(0', '+inf'))
   TEXT.add_text(lines, 'policy ' .. (meta.policy == '' and 'strict' or meta.policy) .. ', state '
     .. (meta.state == '' and 'open' or meta.state)
-    .. (meta.first_task ~= '' and ', first and not fitting for ' .. TEXT.seconds(now_us - meta.first_since_us)
+    .. (meta.first_task ~= '' and ', first and not fitting for ' .. TEXT.age(now_us - meta.first_since_us)
       .. ': ' .. meta.first_task or ''))
   TEXT.add_text(lines, 'overdue: members ' .. redis.call('ZCOUNT', K.members, '-inf', int(now_us))
     .. ', delayed ' .. redis.call('ZCOUNT', K.delayed, '-inf', int(now_us)))
@@ -122,7 +122,7 @@ function REPORT.eldest_lease(member)
       eldest = acquired_us
     end
   end
-  return eldest and TEXT.seconds(now_us - eldest) or '-'
+  return eldest and TEXT.age(now_us - eldest) or '-'
 end
 
 function REPORT.add_members(lines, rows)

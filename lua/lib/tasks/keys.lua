@@ -11,7 +11,8 @@
 --   ready       zset    class NUL line NUL tag NUL place NUL group, by name
 --   signatures  hash    class (signature;function) -> groups in its open line|in its capped line|their weight
 --   fifo        zset    group NUL arrival NUL task id, by name
---   groups      hash    group -> weight|tag|place|waiting|touched_us|indexed_us|running|away|admitted_limit|head|signature|line|out|debt
+--   groups      hash    group -> weight|tag|place|waiting|touched_us|indexed_us|running|away|admitted_limit|head|signature|line|out|debt|
+--                       got in the minute of touched_us|got in the minute before
 --   idle_groups zset    group, by last turn in microseconds
 --   delayed     zset    task id, by available-at in microseconds
 --   parked      zset    signature NUL arrival NUL task id, by name: asks for more than a limit

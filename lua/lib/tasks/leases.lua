@@ -116,7 +116,8 @@ function LEASES.release(lease_id, lease, is_lost)
   LEDGER.give_back(lease.signature)
   meta.running = meta.running - 1
   local g = GROUPS.of(lease.group)
-  g.running, g.touched_us, g.dirty = g.running - 1, now_us, true
+  g.running = g.running - 1
+  GROUPS.touch(g)
   if not is_lost then
     redis.call('ZADD', K.idle, 'XX', 'INCR', 1, lease.member)
   end

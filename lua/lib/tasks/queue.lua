@@ -23,7 +23,8 @@ end
 
 -- A group is not forgotten while tasks of it wait elsewhere.
 function QUEUE.count_away(g, by)
-  g.away, g.touched_us, g.dirty = (tonumber(g.away) or 0) + by, now_us, true
+  g.away = (tonumber(g.away) or 0) + by
+  GROUPS.touch(g)
 end
 
 -- Stand in line with the task that is first now.
@@ -75,7 +76,8 @@ function QUEUE.enqueue(id, task)
     EXPIRY.with_shard('fifo')
   end
   redis.call('ZADD', K.fifo, 0, QUEUE.fifo_member(id, task))
-  g.waiting, g.touched_us, g.dirty = g.waiting + 1, now_us, true
+  g.waiting = g.waiting + 1
+  GROUPS.touch(g)
   meta.queued = meta.queued + 1
   STATE.emit_task('ready_enqueued', 'task_id', id, 'group', task.group, 'asks', task.signature)
   if g.waiting == 1 then

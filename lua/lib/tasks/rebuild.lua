@@ -73,7 +73,7 @@ function STATE.reset_groups(tasks)
   local stored, terms = redis.call('HGETALL', K.groups), {}
   for i = 1, #stored, 2 do
     local part = split(stored[i + 1], '|')
-    if #part == 6 + #GROUPS.extra and tonumber(part[1]) and tonumber(part[3]) and tonumber(part[5]) then
+    if #part >= 6 + #GROUPS.extra and tonumber(part[1]) and tonumber(part[3]) and tonumber(part[5]) then
       terms[stored[i]] = false
     else
       redis.call('HDEL', K.groups, stored[i])

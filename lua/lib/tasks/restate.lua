@@ -26,7 +26,8 @@ function LEASES.adopt(lease, in_progress_ms)
   task.score, task.tries = lease.score, lease.job_try - 1
   TASKS.write(id, task)
   local g = GROUPS.of(task.group)
-  g.running, g.touched_us, g.dirty = (tonumber(g.running) or 0) + 1, now_us, true
+  g.running = (tonumber(g.running) or 0) + 1
+  GROUPS.touch(g)
   LINES.change(g)
   LEDGER.take(task.signature)
   RESERVE.policy().on_acquire(g, { signature = task.signature, borrowed = {} })
