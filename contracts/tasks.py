@@ -226,8 +226,9 @@ class TaskAdmissionBlockSummary:
 
     Attributes:
         queued_count: ready tasks.
-        reasons: denial reasons, with how many groups each holds back; ``never_fits`` and ``paused``
-            count tasks.
+        reasons: denial reasons; from `explain_blocked` with how many tasks each holds back, of the
+            first 100 groups; in an admission's answer with how many groups, but that
+            ``never_fits``, ``not_served``, ``suspect`` and ``paused`` count tasks.
         available_at: server time in seconds at which time alone may change something; None where
             only a finish, a limit or an operator can.
         diagnostics: JSON-compatible details.

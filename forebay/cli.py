@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "demo": "forebay.commands.demo:demo_command",
     "doctor": "forebay.commands.doctor:doctor_command",
     "drain": "forebay.commands.pool_state:drain_command",
+    "explain": "forebay.commands.explain:explain_command",
     "mock-provider": "forebay.commands.mock_provider:mock_provider_command",
     "ops": "forebay.commands.ops:ops_command",
     "pause": "forebay.commands.pool_state:pause_command",

@@ -25,10 +25,12 @@ ENTRY_POINTS: Final = (
     "requests/snapshot",
     "requests/audit",
     "requests/look",
+    "requests/explain",
     "operator/ask",
     "tasks/batch",
     "tasks/snapshot",
     "tasks/look",
+    "tasks/explain",
     "tasks/audit",
 )
 FUNCTIONS: Final = ("member/join", "member/heartbeat", "requests/batch", "tasks/batch")

@@ -18,6 +18,7 @@ from forebay.coordinator.server.membership import Membership
 from forebay.coordinator.shard.operation import Operation, Reply, Submitted, ignore_outcome
 from forebay.coordinator.shard.session import Session
 from forebay.coordinator.supervision import Guard
+from forebay.coordinator.tasks.explaining import read_facts, summary
 from forebay.coordinator.tasks.operations import (
     Admit,
     Admitted,
@@ -65,6 +66,7 @@ class TaskAdmissionController(PoolSettings):
         on_lease_lost: Callable[[TaskAdmissionLease], None] | None = None,
     ) -> None:
         self.pool = pool
+        self._server = server
         self.keys = pool_shard(pool)
         self.recheck_seconds = server.settings.recheck_seconds
         self._functions = tuple(check_id("function", name) for name in functions)
@@ -199,8 +201,11 @@ class TaskAdmissionController(PoolSettings):
         return (await self._reader.snapshot()).admission
 
     async def explain_blocked(self) -> TaskAdmissionBlockSummary:
-        """Say why ready tasks are not admitted now: how many, which reasons, when it may change."""
-        return (await self._reader.snapshot()).blocked
+        """Say why ready tasks are not admitted now: how many, which reasons, when it may change.
+
+        Its diagnostics name the resources (``tasks_by_resource``) and say it in ``sentences``.
+        """
+        return summary(await read_facts(self._server, self.pool))
 
     async def ask(self, name: str, *args: str | int | bytes) -> list[Any]:
         """Run one operation of the pool and return its result; raises a `CoordinatorError`."""

@@ -130,7 +130,8 @@ def group_of(name: str) -> TaskGroupKey:
     return TaskGroupKey(kind=TaskGroupKind(kind), identity=tuple(identity))
 
 
-def _spec_of(row: Mapping[str, Any]) -> TaskGroupSpec:
+def spec_of(row: Mapping[str, Any]) -> TaskGroupSpec:
+    """Return key, weight and limit of a group's row in a capture."""
     limit = row["admitted_limit"]
     return TaskGroupSpec(
         key=group_of(row["name"]),
@@ -156,7 +157,7 @@ def _queue_view(queued: int, rows: Sequence[Mapping[str, Any]]) -> QueueView:
         queued_total=queued,
         queued_by_group={name: row["waiting"] for name, row in waiting.items()},
         demand_by_group={name: _demand(row) for name, row in waiting.items()},
-        groups={name: _spec_of(row) for name, row in waiting.items()},
+        groups={name: spec_of(row) for name, row in waiting.items()},
         first_candidates=firsts,
         considered=tuple(fitting[:MOST_CONSIDERED]),
         peer_demand=peer_demand,

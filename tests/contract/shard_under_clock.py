@@ -23,12 +23,11 @@ from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, reque
 from forebay.coordinator.requests.operations import Acquire
 from forebay.coordinator.requests.registering import Register
 from forebay.coordinator.requests.snapshots import decode_audit, decode_capture
-from forebay.coordinator.scripts.composing import compose
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.membership import member_keys
 from forebay.coordinator.server.urls import parse_url
 from forebay.coordinator.shard.operation import Args
-from tests.support_scripts import FRAGMENTS, PROCESS
+from tests.support_scripts import FRAGMENTS, PROCESS, composed
 
 SERVERS: Final = ("fakeredis", "server")
 CLOCK_KEY = "test:clock"
@@ -55,11 +54,11 @@ class Shard:
         self.client.incrby(CLOCK_KEY, round(seconds * SECOND_US))
 
     def run(self, name: str, *args: Any, fragments: dict[str, str] | None = None) -> Any:
-        text = compose(name, UNDER_CLOCK | (fragments or {})).text
+        text = composed(name, tuple((UNDER_CLOCK | (fragments or {})).items())).text
         return self.client.eval(text, len(self.keys.all), *self.keys.all, *args)
 
     def join(self, member_id: str) -> None:
-        text = compose("member/join", UNDER_CLOCK).text
+        text = composed("member/join", tuple(UNDER_CLOCK.items())).text
         keys = member_keys(self.keys)
         args = (member_id, str(TTL_US), SCHEMA_VERSION, "born", "", "")
         self.client.eval(text, len(keys), *keys, *args, str(KEEP_UNUSED_SHARD_MS), PROCESS)

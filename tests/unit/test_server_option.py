@@ -17,6 +17,7 @@ WORKFLOW = str(Path(__file__).parents[2] / "examples/support_triage/workflow.tom
 ARGUMENTS: Mapping[str, list[str]] = {
     "attach": ["run-1"],
     "cancel": ["run-1"],
+    "explain": ["task-1"],
     "check": [WORKFLOW, "--check-models"],
     "plan": [WORKFLOW],
     "preview": [WORKFLOW],

@@ -1,0 +1,76 @@
+"""`forebay explain`: why a task, waiter, group, run or provider/model does not move."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from forebay.commands.lines import fitted
+from forebay.commands.server_option import url_option
+from forebay.commands.showing import looking_options, show
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.explanations import Explanation
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.explaining import explain
+from forebay.runtime import run_async
+
+_TITLES = {
+    "task_group": "group",
+    "request_group": "group",
+    "provider_model": "provider/model",
+}
+
+
+@click.command("explain")
+@click.argument("name")
+@url_option("Server: redis://, rediss:// or unix://.", required=True)
+@looking_options
+def explain_command(name: str, url: str, as_json: bool, watch: bool) -> None:
+    """Say why NAME does not move: its place, what blocks it, who holds that, when it may change.
+
+    NAME is a task, a waiter (an attempt's id), a lease, a group, a run, a pool or a provider/model,
+    as it was given or as `forebay snapshot` shows it. It is looked for in every shard, and read in
+    one instant from the keys that decide. Changes nothing.
+
+    \b
+    Examples:
+      forebay explain mail-4711          # a task
+      forebay explain openai/gpt-5       # a provider/model: windows, cooldowns, who waits
+      forebay explain default            # a pool: what holds up each group that waits
+      forebay explain run-7 --watch
+      forebay explain atlas --json | jq '.[].reasons[].says'
+
+    \b
+    Exit codes:
+      0    explained
+      1    nothing of this name is known, or the server cannot be used
+      2    wrong usage
+    """  # noqa: D301 - click reads that character
+    run_async(_explain(url, name, as_json=as_json, watch=watch))
+
+
+async def _explain(url: str, name: str, *, as_json: bool, watch: bool) -> None:
+    async with await Coordinator.open(url, only_reads=True) as coordinator:
+
+        async def look() -> tuple[Sequence[str], Any]:
+            found = await explain(coordinator, name)
+            if not found:
+                raise ConfigurationError(
+                    f"nothing on the server at {coordinator.address} is called {name!r}, expected a"
+                    " task, waiter, lease, group, run, pool or provider/model; correct the name, or"
+                    " the URL (a task that finished is known while its result is kept)."
+                )
+            lines = [line for one in found for line in explanation_lines(one)]
+            return lines, [one.model_dump(mode="json") for one in found]
+
+        await show(look, as_json=as_json, watch=watch)
+
+
+def explanation_lines(one: Explanation) -> list[str]:
+    """Return an explanation as lines: what it is of, then a sentence each."""
+    lines = fitted([f"{_TITLES.get(one.kind, one.kind)} {one.name}", f"in {one.shard}"])
+    for reason in one.reasons:
+        lines += fitted([reason.says], first="  - ", indent="    ")
+    return lines

@@ -1,0 +1,23 @@
+-- What holds up a task, a group, a run or a whole pool, as facts of one instant.
+--
+-- KEYS
+-- @include lib/tasks/keys
+-- ARGV
+--   max_rows integer how many groups and members, 0..100
+--   subjects rest    what is asked about, as typed and as it stands in keys; nothing for the pool alone
+-- Reply
+--   JSON of tasks/snapshot with task, run, resources, members, config, recovering_us, groups_in_line, first_task,
+--   first_since_us, unserved and suspects besides; task and run are left out where there is none of that name. A
+--   pool that nobody used has generation "" alone
+-- Errors
+--   SCHEMA the shard was written with another schema version
+-- Cost
+--   that of tasks/snapshot, O(n) in leases up to 5,000, and at most 20 scans of 1,000 entries for a lease of a
+--   task and for tasks of a run
+-- Invariant
+--   changes nothing, the clock neither
+-- @bind
+-- @include lib/shard/schema
+-- @include lib/tasks/capture_explain
+
+return SCHEMA.refusal() or cjson.encode(EXPLAIN.pool(tonumber(max_rows), { unpack(ARGV, subjects) }))
