@@ -93,6 +93,17 @@ def test_the_first_source_that_says_a_value_counts_and_names_the_one_that_does_n
     assert first_of([missing("a", RUN), missing("b", DEFAULT)]).missing_reason == "a"
 
 
+def test_an_embedding_column_asks_for_the_window_of_embeddings(workflow) -> None:
+    column = 'generator = "embedding"\nname = "vector"\nmodel = "judge"\ntext = "{{ id }}"\n'
+    path = Path("flow.toml")
+    path.write_text(f"{path.read_text()}[[columns]]\n{column}")
+    plan = capacity_plan(load_workflow("flow.toml", environ={}))
+    assert plan.configured.request_resources == {
+        "summary": "local/large/chat",
+        "vector": "local/large/embedding",
+    }
+
+
 @pytest.mark.parametrize(("bound", "cap"), [(4, 4), (9, 5), (None, 5)])
 def test_admission_may_lower_the_static_cap_and_never_raises_it(
     bound: int | None, cap: int

@@ -21,6 +21,7 @@ from forebay.contracts.capacity import (
 from forebay.contracts.identity import RequestDomain, RequestResourceKey, request_resource
 from forebay.contracts.snapshots import GlobalSnapshot
 from forebay.contracts.workflow import ModelSpec, Workflow
+from forebay.contracts.workflow_columns import EmbeddingColumn
 from forebay.coordinator.requests.resolver import RequestResourceResolver
 
 T = TypeVar("T")
@@ -69,7 +70,9 @@ def _resources(workflow: Workflow) -> dict[str, RequestResourceKey]:
     for column in workflow.columns:
         alias = getattr(column.spec, "model", None)
         if alias is not None:
-            model, kind = workflow.models[alias], RequestDomain.CHAT
+            is_embedding = isinstance(column.spec, EmbeddingColumn)
+            kind = RequestDomain.EMBEDDING if is_embedding else RequestDomain.CHAT
+            model = workflow.models[alias]
             found[column.outputs[0]] = resolver.resolve(model.provider, model.model, kind)
     return found
 
