@@ -165,3 +165,46 @@ def test_null_that_a_generator_made_skips_nothing(pool: Pool) -> None:
     work(pool, values={"maybe": "null"})
 
     assert work(pool) == ["run:after:r0"]
+
+
+def finish(pool: Pool, lease: str, value: str | None = None) -> None:
+    cells = values_of(lease)
+    cells[2::3] = [value or text for text in cells[2::3]]
+    assert pool.finish(lease, *cells, result=b"") == "released"
+
+
+def test_cells_that_one_condition_skips_are_each_counted_once(pool: Pool) -> None:
+    """`second` needs `first`, and `when` skips both while `other` still runs."""
+    columns = [
+        column("seed", "g", [], [2, 3, 4, 5], ONE),
+        column("when", "r", ["seed"], [3, 4], ONE),
+        column("first", "r", ["seed", "when"], [4], ONE) | {"skip": "when"},
+        column("second", "r", ["first", "when"], [], ONE) | {"skip": "when"},
+        column("other", "r", ["seed"], [], ONE),
+    ]
+    begin(pool, columns, 2, 2)
+    work(pool)
+    leases = {task_of(lease): lease for lease in pool.admit(9)}
+    for number in (0, 1):
+        finish(pool, leases[f"run:when:r{number}"], "true")
+    assert progress(pool)[0] == 0, "other is missing"
+    for number in (0, 1):
+        finish(pool, leases[f"run:other:r{number}"])
+    assert progress(pool) == [2, 0, 0, 0, [0]]
+
+
+def test_a_batch_behind_a_condition_and_what_it_skips_waits_for_every_record(pool: Pool) -> None:
+    columns = [
+        column("seed", "g", [], [2, 3], ONE),
+        column("when", "r", ["seed"], [3, 4], ONE),
+        column("maybe", "r", ["seed", "when"], [4], ONE) | {"skip": "when"},
+        column("whole", "g", ["when", "maybe"], [], ONE),
+    ]
+    begin(pool, columns, 2, 2)
+    work(pool)
+    first, second = pool.admit(9)
+    finish(pool, first, "true")
+    assert work(pool) == [], "a record has no condition yet"
+    finish(pool, second, "true")
+    assert work(pool) == ["run:whole:g0"]
+    assert progress(pool) == [2, 0, 0, 0, [0]]

@@ -100,11 +100,15 @@ function RUNS.reach(run, plan, index, record)
   end
 end
 
--- One more column of a record is there: go on with what that makes ready, close a whole record.
+-- One more column of a record is there: go on with what that makes ready, close a whole record. What is ready is
+-- looked up first: a column that is skipped on the way makes others ready, and reaches these itself.
 function RUNS.advance_record(run, plan, index, record)
-  local feeds = plan.columns[index].feeds
+  local feeds, is_ready = plan.columns[index].feeds, {}
   for i = 1, #feeds do
-    if RUNS.is_ready(run, plan.columns[feeds[i]], record) then
+    is_ready[i] = RUNS.is_ready(run, plan.columns[feeds[i]], record)
+  end
+  for i = 1, #feeds do
+    if is_ready[i] then
       RUNS.reach(run, plan, feeds[i], record)
     end
   end
