@@ -1,9 +1,14 @@
-"""Correlation of the two event streams (spec 02, *Events*): primitives only."""
+"""Events of the two streams, their correlation, and what takes them (spec 02, *Events*)."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from enum import StrEnum
+from typing import Any, Protocol, runtime_checkable
+
+from forebay.contracts.identity import RequestResourceKey
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,3 +47,102 @@ def captured_context(attempt_id: str) -> RequestEventContext:
         task_execution_id=correlation.task_execution_id if correlation else None,
         request_attempt_id=attempt_id,
     )
+
+
+class EventStream(StrEnum):
+    """The two streams: each layer is watched without the other."""
+
+    SCHEDULER = "scheduler"
+    REQUEST = "request"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RuntimeEvent:
+    """One event of a process; docs/events.md says what each kind means.
+
+    It carries ids, names, numbers and reasons: never a prompt, an answer, a row's value, a secret
+    or the text of an exception.
+
+    Attributes:
+        event_kind: what happened, as `SchedulerEventKind` or `RequestEventKind` names it.
+        stream: to which stream it belongs.
+        captured_at: server time of the shard in seconds; where no reply of the shard has come yet,
+            this process's own, and ``diagnostics`` holds ``"clock": "process"``.
+        ordinal: number of the event within this process, from 1; later events have larger ones.
+        correlation: the task that it belongs to; None is uncorrelated.
+        task_id: of a task.
+        task_execution_id: of one try of a task.
+        task_lease_id: of a task's lease.
+        request_attempt_id: of an attempt.
+        request_lease_id: of an attempt's lease.
+        scheduler_resource_key: a resource of the task's pool.
+        request_resource_key: provider, model and domain.
+        request_group_key: the request group that asked; None is the resource's own.
+        reason_or_outcome: one of a bounded set of words.
+        snapshot: numbers of the instant, such as the window under which a lease was given.
+        diagnostics: further JSON-compatible details.
+    """
+
+    event_kind: str
+    stream: EventStream
+    captured_at: float
+    ordinal: int
+    correlation: RuntimeCorrelation | None = None
+    task_id: str | None = None
+    task_execution_id: str | None = None
+    task_lease_id: str | None = None
+    request_attempt_id: str | None = None
+    request_lease_id: str | None = None
+    scheduler_resource_key: str | None = None
+    request_resource_key: RequestResourceKey | None = None
+    request_group_key: str | None = None
+    reason_or_outcome: str | None = None
+    snapshot: Mapping[str, Any] = field(default_factory=dict)
+    diagnostics: Mapping[str, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields that are set, as JSON-compatible values; ``correlation`` always."""
+        found = {one.name: getattr(self, one.name) for one in fields(self)}
+        resource, correlation = self.request_resource_key, self.correlation
+        if resource is not None:
+            found["request_resource_key"] = {
+                "provider_name": resource.provider_model.provider_name,
+                "model_id": resource.provider_model.model_id,
+                "domain": resource.domain.value,
+            }
+        set_fields = {
+            name: dict(value) if isinstance(value, Mapping) else value
+            for name, value in found.items()
+            if value is not None and value != {}
+        }
+        told = None if correlation is None else _set_fields_of(correlation)
+        return {**set_fields, "stream": self.stream.value, "correlation": told}
+
+
+def _set_fields_of(correlation: RuntimeCorrelation) -> dict[str, Any]:
+    values = {one.name: getattr(correlation, one.name) for one in fields(correlation)}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+@runtime_checkable
+class SchedulerEventSink(Protocol):
+    """Takes events of tasks; called on the event loop or a caller's thread, so it must not block.
+
+    What it raises loses the event and is counted; it disturbs no work.
+    """
+
+    def emit_scheduler_event(self, event: RuntimeEvent) -> None:
+        """Take one event of the stream ``scheduler``."""
+        ...
+
+
+@runtime_checkable
+class RequestEventSink(Protocol):
+    """Takes events of provider calls; otherwise as `SchedulerEventSink`."""
+
+    def emit_request_event(self, event: RuntimeEvent) -> None:
+        """Take one event of the stream ``request``."""
+        ...
+
+
+EventSink = SchedulerEventSink | RequestEventSink

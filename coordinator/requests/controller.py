@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, ParamSpec, TypeVar
 
@@ -23,10 +22,10 @@ from forebay.contracts.requests import (
     RequestAdmissionDenied,
     RequestAdmissionItem,
     RequestAdmissionLease,
-    RequestDenialReason,
 )
 from forebay.contracts.settings import LARGEST_CAP, RequestAdmissionConfig
 from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.event_outlet import SILENT, EventOutlet
 from forebay.coordinator.requests.attempts import RequestAttempt, limited
 from forebay.coordinator.requests.classifying import classify_by_kind
 from forebay.coordinator.requests.denials import denial, shut_down
@@ -57,6 +56,7 @@ class AdaptiveRequestAdmissionController:
             long work can stop; on the event loop, so it must not block.
         classify: reads the outcome of an attempt from an exception; cancellation is not its to
             judge.
+        events: takes the events of attempts (docs/events.md).
 
     Attributes:
         caller: runs the controller's methods for other threads.
@@ -69,13 +69,16 @@ class AdaptiveRequestAdmissionController:
         *,
         on_lease_lost: LeaseLost | None = None,
         classify: ClassifyException = classify_by_kind,
+        events: EventOutlet = SILENT,
     ) -> None:
         self.caller = LoopCaller()
         self.pressure = RequestPressureSnapshotProvider(server)
         self._server = server
         self._classify = classify
         ignored: LeaseLost = lambda _lease, _why: None  # noqa: E731
-        self._shards = RequestShards(server, ignored if on_lease_lost is None else on_lease_lost)
+        self._shards = RequestShards(
+            server, ignored if on_lease_lost is None else on_lease_lost, events
+        )
         self._default_waits: dict[ProviderModelKey, float | None] = {}
 
     def known(self, *, degraded: bool | None = None) -> list[ProviderModelKey]:
@@ -124,7 +127,8 @@ class AdaptiveRequestAdmissionController:
             CoordinatorError: the shared state could not be used.
         """
         check_type("item", item, RequestAdmissionItem)
-        return await self._ask(item, "try")
+        self.caller.require_own_loop()
+        return await self._shards.decide(item, "try")
 
     async def acquire(self, item: RequestAdmissionItem) -> RequestAdmissionLease:
         """Wait in the weighted fair queue for a lease.
@@ -138,10 +142,11 @@ class AdaptiveRequestAdmissionController:
             CoordinatorError: the shared state could not be used.
         """
         check_type("item", item, RequestAdmissionItem)
+        self.caller.require_own_loop()
         timeout = item.queue_wait_timeout_seconds
         if timeout is None:
             timeout = self._default_waits.get(item.resource.provider_model)
-        decision = await self._ask(item, wait_argument(timeout))
+        decision = await self._shards.decide(item, wait_argument(timeout))
         if isinstance(decision, RequestAdmissionDenied):
             raise denial(decision)
         return decision
@@ -277,24 +282,8 @@ class AdaptiveRequestAdmissionController:
                 f"the lease {lease.lease_id} of {lease.item.resource} is lost, as this process's"
                 " heartbeat is older than its TTL; send nothing under it, acquire again."
             )
+        self._shards.events.call_started(lease)
 
     async def close(self) -> None:
         """Deny this process's own waiters with ``shutdown`` and leave every shard."""
         await self._shards.close()
-
-    async def _ask(self, item: RequestAdmissionItem, wait: str) -> RequestAdmissionDecision:
-        if asyncio.get_running_loop() is not self.caller.loop:
-            self.caller.require_own_loop()
-        if self._shards.is_closed:
-            return shut_down(item)
-        provider_model = item.resource.provider_model
-        shard = self._shards.get(provider_model)
-        if shard is None:
-            if not await self._shards.is_known(provider_model):
-                # Decided without joining: an unregistered resource leaves no state behind.
-                reason = RequestDenialReason.HARD_POLICY_DENIAL
-                return RequestAdmissionDenied(item=item, reason=reason)
-            if self._shards.is_closed:  # meanwhile
-                return shut_down(item)
-            shard = self._shards[provider_model]
-        return await shard.admit(item, wait)

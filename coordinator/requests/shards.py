@@ -10,12 +10,21 @@ from forebay.contracts.errors import ForebayError
 from forebay.contracts.identity import ProviderModelKey
 from forebay.contracts.outcomes import ReleaseReason, ReleaseResult, RequestReleaseOutcome
 from forebay.contracts.quotas import QuotaReading
-from forebay.contracts.requests import RequestAdmissionLease
+from forebay.contracts.requests import (
+    RequestAdmissionDecision,
+    RequestAdmissionDenied,
+    RequestAdmissionItem,
+    RequestAdmissionLease,
+    RequestDenialReason,
+)
 from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.event_outlet import SILENT, EventOutlet
 from forebay.coordinator.keys import encode, request_shard
 from forebay.coordinator.logs import Logger
+from forebay.coordinator.requests.denials import shut_down
 from forebay.coordinator.requests.held_leases import LeaseLost
 from forebay.coordinator.requests.shard import RequestShard
+from forebay.coordinator.requests.telling import RequestEvents
 from forebay.coordinator.server.retrying import retry_while_away
 from forebay.coordinator.supervision import Guard
 
@@ -35,12 +44,19 @@ class RequestShards(dict[ProviderModelKey, RequestShard]):
         server: the process's connection to the server.
         on_lease_lost: told of each lease that ended without being released, with the reason.
 
+        outlet: takes the events of attempts.
+
     Attributes:
+        events: tells what becomes of attempts.
         is_closed: whether the controller was closed.
     """
 
-    def __init__(self, server: Coordinator, on_lease_lost: LeaseLost) -> None:
+    def __init__(
+        self, server: Coordinator, on_lease_lost: LeaseLost, outlet: EventOutlet = SILENT
+    ) -> None:
         super().__init__()
+        self.events = RequestEvents(outlet, self._server_now_us)
+        self._tells = outlet.takes_requests
         self.is_closed = False
         self._server = server
         self._on_lease_lost = on_lease_lost
@@ -75,6 +91,39 @@ class RequestShards(dict[ProviderModelKey, RequestShard]):
             lambda: self.is_closed,
         )
 
+    async def decide(self, item: RequestAdmissionItem, wait: str) -> RequestAdmissionDecision:
+        """Decide about an item in its shard, and tell its wait.
+
+        Args:
+            item: what is asked.
+            wait: for how long, as `Acquire` says it.
+
+        Raises:
+            AttemptIdUsed: the attempt id is asked for already, or was used before.
+            CoordinatorError: the shared state could not be used.
+        """
+        deciding = self._decide(item, wait)
+        return await (self.events.of_wait(item, deciding) if self._tells else deciding)
+
+    async def _decide(self, item: RequestAdmissionItem, wait: str) -> RequestAdmissionDecision:
+        if self.is_closed:
+            return shut_down(item)
+        provider_model = item.resource.provider_model
+        shard = self.get(provider_model)
+        if shard is None:
+            if not await self.is_known(provider_model):
+                # Decided without joining: an unregistered resource leaves no state behind.
+                reason = RequestDenialReason.HARD_POLICY_DENIAL
+                return RequestAdmissionDenied(item=item, reason=reason)
+            if self.is_closed:  # meanwhile
+                return shut_down(item)
+            shard = self[provider_model]
+        return await shard.admit(item, wait)
+
+    def _server_now_us(self, provider_model: ProviderModelKey) -> int | None:
+        shard = self.get(provider_model)
+        return None if shard is None else shard.session.server_now_us
+
     def is_held(self, lease: RequestAdmissionLease) -> bool:
         """Whether the membership of a lease is this process's and lasts, as far as it knows."""
         shard = self.get(lease.item.resource.provider_model)
@@ -99,6 +148,13 @@ class RequestShards(dict[ProviderModelKey, RequestShard]):
         self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome
     ) -> asyncio.Future[ReleaseResult]:
         """Give a lease back, whose shard may not be joined: another process may have acquired."""
+        released = self._release(lease, outcome)
+        self.events.released(lease, outcome, released)
+        return released
+
+    def _release(
+        self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome
+    ) -> asyncio.Future[ReleaseResult]:
         shard = self.get(lease.item.resource.provider_model)
         if shard is not None:
             return shard.release(lease, outcome)

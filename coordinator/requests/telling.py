@@ -1,0 +1,183 @@
+"""Events of one attempt: its wait, its lease and its call (spec 07, *Two streams*)."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final
+
+from forebay.contracts.event_kinds import RequestEventKind as Kind
+from forebay.contracts.events import captured_context
+from forebay.contracts.identity import ProviderModelKey
+from forebay.contracts.outcomes import ReleaseResult, RequestReleaseOutcome
+from forebay.contracts.requests import (
+    RequestAdmissionDecision,
+    RequestAdmissionItem,
+    RequestAdmissionLease,
+    RequestDenialReason,
+)
+from forebay.coordinator.event_outlet import EventOutlet
+
+ERROR: Final = "error"
+"""Reason of a wait that ended because the server could not be used."""
+
+
+class RequestEvents:
+    """Tells what becomes of attempts, where a sink takes that.
+
+    Args:
+        outlet: of this process.
+        server_now_us: returns about the time of a provider/model's shard; None where no reply has
+            come yet.
+    """
+
+    def __init__(
+        self, outlet: EventOutlet, server_now_us: Callable[[ProviderModelKey], int | None]
+    ) -> None:
+        self._outlet = outlet
+        self._server_now_us = server_now_us
+        self._called: dict[str, float] = {}
+
+    async def of_wait(
+        self, item: RequestAdmissionItem, decided: Awaitable[RequestAdmissionDecision]
+    ) -> RequestAdmissionDecision:
+        """Await a decision, and tell the wait, however short, and what it came to."""
+        fields = _fields_of(item)
+        began = time.monotonic()
+        self._tell(Kind.REQUEST_WAIT_STARTED, item, fields)
+        try:
+            decision = await decided
+        except asyncio.CancelledError:
+            reason = RequestDenialReason.CANCELLATION
+            self._end_wait(Kind.REQUEST_WAIT_CANCELLED, item, fields, began, reason)
+            raise
+        except Exception as error:
+            self._end_wait(Kind.REQUEST_WAIT_COMPLETED, item, fields, began, ERROR)
+            details = {"error_type": type(error).__qualname__}
+            self._tell(
+                Kind.REQUEST_ACQUIRE_DENIED,
+                item,
+                fields,
+                reason_or_outcome=ERROR,
+                diagnostics=details,
+            )
+            raise
+        if isinstance(decision, RequestAdmissionLease):
+            self._tell_granted(decision, fields, began)
+        else:
+            is_late = decision.reason is RequestDenialReason.QUEUE_TIMEOUT
+            end = Kind.REQUEST_WAIT_TIMEOUT if is_late else Kind.REQUEST_WAIT_COMPLETED
+            self._end_wait(end, item, fields, began, decision.reason)
+            self._tell(
+                Kind.REQUEST_ACQUIRE_DENIED, item, fields, reason_or_outcome=decision.reason.value
+            )
+        return decision
+
+    def call_started(self, lease: RequestAdmissionLease) -> None:
+        """Tell, from any thread, that the bytes of an attempt go out now."""
+        if self._outlet.takes_requests:
+            self._called[lease.lease_id] = time.monotonic()
+            self._tell(Kind.MODEL_REQUEST_STARTED, lease.item, _fields_of_lease(lease))
+
+    def released(
+        self,
+        lease: RequestAdmissionLease,
+        outcome: RequestReleaseOutcome,
+        result: asyncio.Future[ReleaseResult],
+    ) -> None:
+        """Tell the end of a call at once, and the lease's once it is acknowledged."""
+        if not self._outlet.takes_requests:
+            return
+        fields = _fields_of_lease(lease)
+        called_at = self._called.pop(lease.lease_id, None)
+        if called_at is not None:
+            self._tell(
+                Kind.MODEL_REQUEST_COMPLETED,
+                lease.item,
+                fields,
+                reason_or_outcome=outcome.kind.value,
+                diagnostics=_details_of(outcome) | {"call_seconds": time.monotonic() - called_at},
+            )
+
+        def acknowledged(done: asyncio.Future[ReleaseResult]) -> None:
+            if not done.cancelled() and done.exception() is None:
+                self._tell(
+                    Kind.REQUEST_LEASE_RELEASED,
+                    lease.item,
+                    fields,
+                    reason_or_outcome=outcome.kind.value,
+                    diagnostics={"release": done.result().reason.value},
+                )
+
+        result.add_done_callback(acknowledged)
+
+    def _tell_granted(
+        self, lease: RequestAdmissionLease, fields: dict[str, Any], began: float
+    ) -> None:
+        at_us = round(lease.acquired_at * 1e6)
+        self._end_wait(Kind.REQUEST_WAIT_COMPLETED, lease.item, fields, began, "granted", at_us)
+        self._outlet.tell_request(
+            Kind.REQUEST_LEASE_ACQUIRED,
+            at_us,
+            **fields,
+            request_lease_id=lease.lease_id,
+            snapshot={
+                "limit_at_admission": lease.limit_at_admission,
+                "effective_max": lease.effective_max,
+                "cuts_at_admission": lease.cuts_at_admission,
+            },
+            diagnostics={"member_id": lease.member_id, "degraded": lease.degraded},
+        )
+
+    def _end_wait(
+        self,
+        kind: Kind,
+        item: RequestAdmissionItem,
+        fields: dict[str, Any],
+        began: float,
+        reason: str,
+        at_us: int | None = None,
+    ) -> None:
+        if at_us is None:
+            at_us = self._server_now_us(item.resource.provider_model)
+        self._outlet.tell_request(
+            kind,
+            at_us,
+            **fields,
+            reason_or_outcome=str(reason),
+            diagnostics={"wait_seconds": time.monotonic() - began},
+        )
+
+    def _tell(
+        self, kind: Kind, item: RequestAdmissionItem, fields: dict[str, Any], **more: Any
+    ) -> None:
+        at_us = self._server_now_us(item.resource.provider_model)
+        self._outlet.tell_request(kind, at_us, **fields, **more)
+
+
+def _fields_of(item: RequestAdmissionItem) -> dict[str, Any]:
+    """Return what each event of an attempt names, its correlation captured here and now."""
+    context = item.event_context or captured_context(item.attempt_id)
+    return {
+        "correlation": context.captured_correlation,
+        "task_execution_id": context.task_execution_id,
+        "request_attempt_id": item.attempt_id,
+        "request_resource_key": item.resource,
+        "request_group_key": item.group.key,
+    }
+
+
+def _fields_of_lease(lease: RequestAdmissionLease) -> dict[str, Any]:
+    return _fields_of(lease.item) | {"request_lease_id": lease.lease_id}
+
+
+def _details_of(outcome: RequestReleaseOutcome) -> dict[str, Any]:
+    """Return status and usage of an outcome; its own diagnostics may hold foreign text."""
+    details: dict[str, Any] = {}
+    if outcome.provider_status is not None:
+        details["provider_status"] = outcome.provider_status
+    if outcome.usage is not None:
+        details["input_tokens"] = outcome.usage.input_tokens
+        details["output_tokens"] = outcome.usage.output_tokens
+    return details
