@@ -14,7 +14,6 @@ class SchedulerEventKind(StrEnum):
     QUEUE_EMPTY = "queue_empty"
     ADMISSION_BLOCKED = "admission_blocked"
     GROUP_CAPPED = "group_capped"
-    REQUEST_PRESSURE_ADVISORY_SKIPPED = "request_pressure_advisory_skipped"
     TASK_LEASE_ACQUIRED = "task_lease_acquired"
     WORKER_SPAWNED = "worker_spawned"
     WORKER_SPAWN_FAILED = "worker_spawn_failed"

@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from forebay.contracts.event_kinds import SchedulerEventKind
 from forebay.contracts.outcomes import ReleaseResult, TaskDeferred, TaskOutcome
 from forebay.contracts.task_policies import TaskAdmissionView
 from forebay.contracts.tasks import Admission, TaskAdmissionBlockSummary, TaskAdmissionLease
 from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.event_outlet import SILENT, EventOutlet
 from forebay.coordinator.keys import check_id, pool_shard
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.scripts.composing import script
@@ -32,6 +34,7 @@ from forebay.coordinator.tasks.queue import FairTaskQueue
 from forebay.coordinator.tasks.registering import Leave, Report
 from forebay.coordinator.tasks.restating import Restating
 from forebay.coordinator.tasks.snapshots import PoolReader
+from forebay.coordinator.tasks.telling import TaskEvents
 from forebay.coordinator.tasks.upkeep import Upkeep
 
 UNREAD_SECONDS: Final = 30.0
@@ -49,8 +52,10 @@ class TaskAdmissionController(PoolSettings):
         functions: what this process's workers run, which is told to the pool.
         on_lease_lost: told of each lease that ended without being finished, so that its task's
             code can be stopped: another member is free to run it.
+        events: takes the events of tasks (docs/events.md).
 
     Attributes:
+        events: tells what befalls tasks here.
         pool: the pool's name.
         keys: of the pool.
         queue: what goes into it.
@@ -64,6 +69,7 @@ class TaskAdmissionController(PoolSettings):
         *,
         functions: Sequence[str] = (),
         on_lease_lost: Callable[[TaskAdmissionLease], None] | None = None,
+        events: EventOutlet = SILENT,
     ) -> None:
         self.pool = pool
         self._server = server
@@ -77,6 +83,7 @@ class TaskAdmissionController(PoolSettings):
         self._loop = asyncio.get_running_loop()
         self._guard = Guard(log, pool=pool)
         self.session = Session(server, self.keys, script("tasks/batch"), Leave(), self)
+        self.events = TaskEvents(events, pool, lambda: self.session.server_now_us)
         self._upkeep = Upkeep(self.session, self.recheck_seconds, self._guard)
         self._restating = Restating(
             self.session, self._held, on_lease_lost, self._guard, self.recheck_seconds
@@ -118,7 +125,9 @@ class TaskAdmissionController(PoolSettings):
         Returns at once a future that never raises. With a lost lease nothing is written.
         """
         self._held.pop(lease.lease_id, None)
-        return self.session.ask(End(lease.lease_id, outcome, lease))
+        ended = self.session.ask(End(lease.lease_id, outcome, lease))
+        self.events.ended(lease, outcome, ended)
+        return ended
 
     def return_unstarted(self, lease: TaskAdmissionLease) -> None:
         """Give a task back of which no code ran: it counts as no try."""
@@ -144,6 +153,7 @@ class TaskAdmissionController(PoolSettings):
                 self._held[lease.lease_id] = lease
                 leases.append(lease)
         self._writes_all_events = admitted.rest.writes_all_events
+        self.events.admitted(leases, admitted.rest.blocked)
         return replace(admitted.rest, leases=tuple(leases))
 
     def note_in_progress_seconds(self, seconds: float) -> None:
@@ -180,6 +190,7 @@ class TaskAdmissionController(PoolSettings):
         if lease.lease_id in self._restating.given_back:
             return
         self._held[lease.lease_id] = lease
+        self.events.admitted([lease], None)
         if not self._guard.call(self._start_pushed, lease):
             self.return_unstarted(lease)
 
@@ -211,8 +222,9 @@ class TaskAdmissionController(PoolSettings):
         """Run one operation of the pool and return its result; raises a `CoordinatorError`."""
         return await self.session.ask(Named(name, args))
 
-    def say(self, kind: str, lease: TaskAdmissionLease) -> None:
-        """Tell what happens to a task in its worker, where the pool writes down that much."""
+    def say(self, kind: SchedulerEventKind, lease: TaskAdmissionLease) -> None:
+        """Tell what happens to a task in its worker, to the pool if it writes down that much."""
+        self.events.of_lease(kind, lease)
         if self._writes_all_events:
             self.session.submit(Report(kind, lease.item.task_id, lease.lease_id))
 

@@ -22,6 +22,7 @@ UNREGISTERED = forebay.RequestAdmissionItem(
     ),
     attempt_id="u",
 )
+PATIENT = forebay.MemberSettings(call_timeout_seconds=120)
 ENDS = {"request_wait_completed", "request_wait_timeout", "request_wait_cancelled"}
 
 
@@ -43,7 +44,7 @@ def kinds_of(sink: MemorySink, attempt: str) -> list[str]:
 async def test_every_attempt_has_one_wait_and_what_it_came_to(redis_url: str) -> None:
     sink = MemorySink()
     correlation = RuntimeCorrelation(run_id="r", task_execution_id="x")
-    async with forebay.connect(redis_url, event_sinks=[Broken(), sink]) as requests:
+    async with forebay.connect(redis_url, PATIENT, event_sinks=[Broken(), sink]) as requests:
         await requests.register(MODEL, "a", 1)
         current_correlation.set(correlation)
         held = await asyncio.create_task(requests.acquire(item("child")))
@@ -92,7 +93,7 @@ async def test_without_a_sink_of_requests_nothing_is_built(
         raise AssertionError(fields["event_kind"])
 
     monkeypatch.setattr(event_outlet, "RuntimeEvent", construct)
-    async with forebay.connect(redis_url) as requests:
+    async with forebay.connect(redis_url, PATIENT) as requests:
         await requests.register(MODEL, "a", 1)
         async with requests.attempt(item("quiet")) as attempt:
             requests.assert_held(attempt.lease)
@@ -100,7 +101,7 @@ async def test_without_a_sink_of_requests_nothing_is_built(
 
 def test_attempts_of_threads_carry_the_correlation_of_their_thread(redis_url: str) -> None:
     sink = MemorySink()
-    with forebay.connect(redis_url, event_sinks=[sink]) as requests:
+    with forebay.connect(redis_url, PATIENT, event_sinks=[sink]) as requests:
         requests.register(MODEL, "a", 1)
         with requests.attempt(item("alone")):
             pass

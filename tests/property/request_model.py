@@ -32,6 +32,8 @@ from tests.support_scripts import (
     State,
 )
 
+LASTING_US = 1_000_000
+"""How long somebody waits before that is an event."""
 LOCAL = {Outcome.LOCAL_CANCELLED, Outcome.LOCAL_TIMEOUT}
 
 
@@ -153,9 +155,19 @@ class RequestModel(ModelState):
         return [until_us, until_us - self.now_us] if until_us > self.now_us else [0, 0]
 
     def _remove(self, waiter: Waiter) -> None:
+        self._say_formed(waiter.domain)
         self.queue.remove(waiter, self.now_us)
         if not self.queue.waiting(waiter.domain):
-            self.say("request_queue_drained", waiter.domain)
+            _since_us, is_told = self.queued.pop(waiter.domain)
+            if is_told:
+                self.say("request_queue_drained", waiter.domain)
+
+    def _say_formed(self, domain: RequestDomain) -> None:
+        """A queue is told once it has lasted for a second, by whatever happens to it next."""
+        since_us, is_told = self.queued[domain]
+        if not is_told and self.now_us - since_us >= LASTING_US:
+            self.say("request_queue_formed", domain)
+            self.queued[domain] = since_us, True
 
     def _grant_waiters(self) -> None:
         """Grant until no head of a line may go; those of suspects step aside."""
@@ -266,8 +278,10 @@ class RequestModel(ModelState):
             return result
         if op.wait in {"try", 0}:
             return self._refusal(op)
-        if not self.queue.waiting(op.domain):
-            self.say("request_queue_formed", op.domain)
+        if self.queue.waiting(op.domain):
+            self._say_formed(op.domain)
+        else:
+            self.queued[op.domain] = self.now_us, False
         waiter = Waiter(
             attempt_id=op.attempt_id,
             member=member,

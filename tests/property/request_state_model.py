@@ -66,6 +66,7 @@ class ModelState:
         caps: cap of each alias, by member and alias.
         override: the operator's bound of the static cap.
         queue: all who wait, and the groups' places in line.
+        queued: since when each domain has had waiters, and whether that was told.
         quotas: the budgets in force.
         finished: how an id that is no lease any more ended: "released" or "expired".
         transitions: the events that the spec promises, with time and fields as text.
@@ -85,6 +86,7 @@ class ModelState:
     windows: dict[RequestDomain, Window] = field(default_factory=dict)
     leases: dict[str, Lease] = field(default_factory=dict)
     queue: FairQueue = field(default_factory=FairQueue)
+    queued: dict[RequestDomain, tuple[int, bool]] = field(default_factory=dict)
     quotas: Quotas = field(default_factory=Quotas)
     finished: dict[str, str] = field(default_factory=dict)
     replies: dict[str, tuple[int, ModelReply]] = field(default_factory=dict)

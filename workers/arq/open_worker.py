@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from forebay.contracts.events import EventSink
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.event_outlet import EventOutlet
 from forebay.workers.arq.settings import address_of
 from forebay.workers.arq.worker import ForebayWorker
 from forebay.workers.runs.cells import MakeCellMaker
@@ -22,6 +25,7 @@ async def open_worker(
     pool: str | None = None,
     member: MemberSettings | None = None,
     allowed: Allowlist | None = None,
+    event_sinks: Sequence[EventSink] = (),
     **settings: Any,
 ) -> ForebayWorker:
     """Connect and make a worker; ``await worker.async_run()`` runs it.
@@ -33,6 +37,7 @@ async def open_worker(
         member: how the process takes part in the fleet.
         allowed: the worker makes the cells of runs, which may use this and no other variable, file
             or host; without it, and without ``cells``, it makes none.
+        event_sinks: take the events of tasks and of the calls that they make (docs/events.md).
         settings: what ``ForebayWorker`` and ``arq.Worker`` take; of arq's settings class what
             `settings_of` returns.
 
@@ -43,6 +48,7 @@ async def open_worker(
     if allowed is not None:
         keys = tuple(sorted(name for name in allowed.variables if os.environ.get(name)))
         settings = {"cells": _cells_within(allowed), "keys": keys} | settings
+    settings["events"] = EventOutlet(event_sinks)
     coordinator = await Coordinator.open(address, member)
     try:
         return ForebayWorker(coordinator, pool=pool, **settings)

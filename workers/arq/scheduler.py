@@ -17,6 +17,8 @@ from arq.worker import Worker
 from redis.exceptions import RedisError
 
 from forebay.contracts.errors import CoordinatorUnavailable, JobUnreadable
+from forebay.contracts.event_kinds import SchedulerEventKind
+from forebay.contracts.events import current_correlation
 from forebay.contracts.identity import SchedulerResourceKey
 from forebay.contracts.outcomes import ReleaseResult, TaskDeferred, TaskOutcome
 from forebay.contracts.tasks import AdmittedTask, TaskAdmissionLease
@@ -24,6 +26,7 @@ from forebay.coordinator.logs import Logger
 from forebay.coordinator.supervision import Guard
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.puller import TaskPuller
+from forebay.coordinator.tasks.telling import correlation_of
 from forebay.workers.arq.cell_jobs import CellJobs, lease_of_job
 from forebay.workers.arq.contained_jobs import run_by_arq
 from forebay.workers.arq.job_ends import JobEnds
@@ -104,6 +107,7 @@ class AsyncTaskScheduler:
                 under_pressure=self._under_pressure,
                 takes_pushes=not self._worker.burst,
             )
+            self._tell(SchedulerEventKind.SCHEDULER_JOB_STARTED)
             self._puller.look()
 
     def begin_no_more(self) -> None:
@@ -129,6 +133,7 @@ class AsyncTaskScheduler:
     def start(self, lease: TaskAdmissionLease) -> None:
         """Start a job's task; one that cannot be started is put back, and ends nothing else."""
         if not self._guard.call(self._start_task, lease):
+            self._admission.say(SchedulerEventKind.WORKER_SPAWN_FAILED, lease)
             self._admission.finish(lease, TaskDeferred(delay_seconds=UNREAD_SECONDS))
 
     def end(self, lease: TaskAdmissionLease, outcome: TaskOutcome) -> asyncio.Future[ReleaseResult]:
@@ -166,6 +171,10 @@ class AsyncTaskScheduler:
                 task.cancel()
             await asyncio.wait(going, timeout=CANCEL_AGAIN_SECONDS)
         self._worker.tasks.clear()
+        self._tell(SchedulerEventKind.SCHEDULER_JOB_COMPLETED)
+
+    def _tell(self, kind: SchedulerEventKind) -> None:
+        self._admission.events.scheduler(kind, slots=self._worker.max_jobs)
 
     def _look(self) -> None:
         """Ask for jobs where slots are free."""
@@ -175,6 +184,7 @@ class AsyncTaskScheduler:
     def _start_task(self, lease: TaskAdmissionLease) -> None:
         context = copy_context()
         context.run(lease_of_job.set, lease)
+        context.run(current_correlation.set, correlation_of(lease))
         context.run(logging_worker.set, self._facts)
         task = self._worker.loop.create_task(self._run(lease), context=context)
         self._worker.tasks[lease.item.task_id] = task
@@ -239,7 +249,7 @@ class AsyncTaskScheduler:
             return None
         if not self._admission.is_held(lease):
             return None
-        self._admission.say("worker_spawned", lease)
+        self._admission.say(SchedulerEventKind.WORKER_SPAWNED, lease)
         item = lease.item
         return Opening(payload=payload, job_try=item.job_try, is_aborted=item.is_aborted)
 

@@ -1,8 +1,6 @@
 """An arq worker that starts tasks only under leases (spec 04, *From submit to finish, with arq*).
 
-arq keeps running the job: function look-up, hooks, timeout, abort, ``Retry``, results and cron.
-What is replaced is its polling and start protocol, as the lease gives exclusivity, and the end of a
-job, which is one script.
+arq runs the job; replaced are its polling and start, and a job's end, which is one script.
 """
 
 from __future__ import annotations
@@ -18,6 +16,7 @@ from redis.exceptions import RedisError
 
 from forebay.contracts.outcomes import TaskCompleted, TaskOutcome
 from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.event_outlet import SILENT, EventOutlet
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.runs.plan import CELL_FUNCTION, function_of_key
@@ -54,6 +53,7 @@ class ForebayWorker(ContainedWorker):
         serializer: of the pool's jobs and results.
         cells: makes what makes the cells of runs; without it the worker is given none.
         keys: variables with providers' keys, which the worker says it has by their names alone.
+        events: takes the events of tasks and of the calls that they make.
         settings: arq's, such as ``max_jobs``, ``on_startup`` or ``cron_jobs``.
 
     Raises:
@@ -69,6 +69,7 @@ class ForebayWorker(ContainedWorker):
         serializer: SerializerName = "json",
         cells: MakeCellMaker | None = None,
         keys: Sequence[str] = (),
+        events: EventOutlet = SILENT,
         **settings: Any,
     ) -> None:
         self.coordinator = coordinator
@@ -85,16 +86,16 @@ class ForebayWorker(ContainedWorker):
                 *(cron.name for cron in crons),
             ],
             on_lease_lost=lambda lease: self.scheduler.stop(lease),  # noqa: PLW0108 - made below
+            events=events,
         )
-        self.request_admission = AdaptiveRequestAdmissionController(coordinator)
+        requests = AdaptiveRequestAdmissionController(coordinator, events=events)
+        self.request_admission = requests
         tracker = CompletionTracker(self.tasks_admission, coordinator.client)
-        maker = NoCells() if cells is None else cells(tracker, self.request_admission)
+        maker = NoCells() if cells is None else cells(tracker, requests)
         self._cells = CellJobs(maker, chosen)
         self._guard = Guard(log, pool=self.pool_name)
         self._turns = Turns(coordinator, self.pool_name, self._guard)
-        self._hints = RequestPressureHints(
-            self.request_admission.pressure, self.request_admission.known
-        )
+        self._hints = RequestPressureHints(requests.pressure, requests.known)
         self._ends = JobEnds()
         jobs = ForebayArqRedis(
             self.tasks_admission,

@@ -99,7 +99,7 @@ class RunCells:
             run = await self._runs.get(cell.run_id)
             if run is None:
                 return CellsDropped(failure=TaskFailure(reason="run_ended"))
-            token = current_correlation.set(_correlation(run.spec, cell))
+            token = current_correlation.set(_correlation(run.spec, cell, current_correlation.get()))
             try:
                 return await self._generate(run, cell)
             finally:
@@ -214,13 +214,16 @@ def _told(failure: TaskFailure, reason: str) -> TaskFailure:
     return replace(failure, reason=RecordRejected(reason).reason)
 
 
-def _correlation(spec: RunSpec, cell: RunCell) -> RuntimeCorrelation:
+def _correlation(
+    spec: RunSpec, cell: RunCell, of_task: RuntimeCorrelation | None
+) -> RuntimeCorrelation:
     column = spec.workflow.columns[cell.column_index - 1]
     return RuntimeCorrelation(
         run_id=spec.run_id,
         row_group=cell.number // spec.workflow.buffer_size,
         task_column=column.outputs[0],
         task_type=column.task_type.value,
+        task_execution_id=None if of_task is None else of_task.task_execution_id,
     )
 
 

@@ -50,11 +50,11 @@ function MEMORY.recall_window(name, text)
   if theirs.current_limit < 1 or theirs.effective_max < 1 then
     return
   elseif not d.born or d.success + d.cuts == 0 and theirs.success + theirs.cuts > 0 then
-    local in_flight, waiters = d.in_flight, d.waiters
+    local in_flight, waiters, queued_since = d.in_flight, d.waiters, d.queued_since
     for i = 1, #WINDOW_RECORD do
       d[WINDOW_RECORD[i]] = theirs[WINDOW_RECORD[i]]
     end
-    d.in_flight, d.waiters, d.born = in_flight, waiters, true
+    d.in_flight, d.waiters, d.queued_since, d.born = in_flight, waiters, queued_since, true
     return
   end
   LIMITS.set(d, math.min(d.current_limit, theirs.current_limit), 'recalled')

@@ -3,7 +3,8 @@
 -- order of arrival. Tag and place belong to the group and move in all its lines together.
 -- @include lib/shard/suspects
 -- @include lib/requests/leases
-local QUEUE = { arrival_and_zeros = 18 } -- of `fifo`: what stands between a group's name and an id
+local QUEUE = { arrival_and_zeros = 18, -- of `fifo`: what stands between a group's name and an id
+  lasting_us = 1000000 } -- a queue that drains sooner is no event: the last events show what moved a window
 local ASIDE = {} -- waiters of suspects stand in `aside` and in no line, so that nobody waits behind them
 local grants_left = 64
 local aside_left = 200 -- waiters of suspects that step aside or come back in this call
@@ -52,6 +53,15 @@ function QUEUE.stand_in_line(id, waiter, d, g)
   GROUPS.touch(g)
 end
 
+-- Tell that a domain has had waiters for longer than a moment, once.
+function QUEUE.tell_formed(d)
+  local since_us = tonumber(d.queued_since) or 0
+  if since_us > 0 and now_us - since_us >= QUEUE.lasting_us then
+    emit('request_queue_formed', 'domain', d.name, 'since_us', d.queued_since, 'waiters', int(d.waiters))
+    d.queued_since = int(-since_us)
+  end
+end
+
 -- Let a waiter wait; its group's tag and place are known.
 function QUEUE.enter(id, waiter, d, g)
   redis.call('ZADD', K.held, 0, waiter.member .. '\0waiter\0' .. id)
@@ -66,6 +76,11 @@ function QUEUE.enter(id, waiter, d, g)
   end
   d.waiters = d.waiters + 1
   meta.waiters = meta.waiters + 1
+  if d.waiters == 1 then
+    d.queued_since = int(now_us)
+  else
+    QUEUE.tell_formed(d)
+  end
 end
 
 -- Store a waiter's record.
@@ -83,9 +98,6 @@ function QUEUE.add(id, member, d, g, cost, deadline_us)
     since_us = now_us, arrival = string.format('%016.0f', GROUPS.next_place()) }
   QUEUE.write(id, waiter)
   QUEUE.enter(id, waiter, d, g)
-  if d.waiters == 1 then
-    emit('request_queue_formed', 'domain', d.name)
-  end
 end
 
 -- Put a waiter back that has waited before, by its age: its group stands where its first waiter came.
@@ -137,13 +149,18 @@ function QUEUE.remove(id, waiter, others)
     redis.call('ZREM', K.deadlines, id)
   end
   local d = STATE.domain(waiter.domain)
+  QUEUE.tell_formed(d)
   d.waiters = d.waiters - 1
   meta.waiters = meta.waiters - 1
   if not QUEUE.leave_line(id, waiter, d, others) then
     redis.call('ZREM', K.aside, ASIDE.name(waiter.member, id))
   end
   if d.waiters == 0 then
-    emit('request_queue_drained', 'domain', d.name)
+    local since_us = tonumber(d.queued_since) or 0
+    if since_us < 0 then
+      emit('request_queue_drained', 'domain', d.name, 'lasted_us', int(now_us + since_us))
+    end
+    d.queued_since = ''
   end
 end
 

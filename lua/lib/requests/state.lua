@@ -12,14 +12,15 @@ local STATE = {
 local RECORD = { often = 10, numbers = 16, 'now_us', 'last_us', 'sequence', 'back_us', 'next_check_us',
   'recovering_us', 'virtual_time', 'places', 'in_flight', 'finished', 'waiters', 'static_cap', 'max_hold_us', 'budgets',
   'token_fair', 'suspects', 'lines' }
--- Of a window also how many attempts ended how, and how the last one did.
+-- Of a window also how many attempts ended how, how the last one did, and since when somebody has waited: '' for
+-- nobody, and with a minus once that was told.
 local WINDOW_RECORD = { often = 3, numbers = 36, 'in_flight', 'waiters', 'success', 'current_limit',
   'effective_max', 'blocked_until_us', 'cuts', 'ramp_us', 'success_streak', 'rate_limit_ceiling',
   'consecutive_rate_limits', 'row', 'soon_tries', 'step', 'top', 'quiet_until_us', 'ramp_started_us',
   'ramp_target', 'untold_from', 'served_at_refusal', 'quota_until_us', 'served_at_quota', 'periods',
   'budget', 'opened_us', 'served_at_opening', 'used_up_at', 'rate_limited', 'provider_failure', 'provider_timeout',
   'local_cancelled', 'local_timeout', 'unexpected_exception', 'member_lost',
-  'quota_name', 'token_factor', 'last_outcome' }
+  'quota_name', 'token_factor', 'last_outcome', 'queued_since' }
 
 local LIMITS = {} -- how a limit moves: lib/requests/limits
 local MINUTE = {} -- budgets by the minute: lib/requests/window_minute

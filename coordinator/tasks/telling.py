@@ -1,0 +1,139 @@
+"""Events of tasks in one process: asks, leases, starts and ends (spec 07, *Two streams*)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any, Final, assert_never
+
+from forebay.contracts.event_kinds import SchedulerEventKind as Kind
+from forebay.contracts.events import RuntimeCorrelation
+from forebay.contracts.outcomes import (
+    ReleaseResult,
+    TaskCompleted,
+    TaskDeferred,
+    TaskDropped,
+    TaskOutcome,
+)
+from forebay.contracts.tasks import (
+    TaskAdmissionBlockSummary,
+    TaskAdmissionLease,
+    TaskDenialReason,
+)
+from forebay.coordinator.event_outlet import EventOutlet
+
+
+class TaskEvents:
+    """Tells what befalls tasks here, where a sink takes that.
+
+    Args:
+        outlet: of this process.
+        pool: its name.
+        server_now_us: returns about the pool's time; None where no reply has come yet.
+    """
+
+    def __init__(
+        self, outlet: EventOutlet, pool: str, server_now_us: Callable[[], int | None]
+    ) -> None:
+        self._outlet = outlet
+        self._server_now_us = server_now_us
+        self._of_pool: Final = {"pool": pool}
+
+    def scheduler(self, kind: Kind, *, slots: int) -> None:
+        """Tell that this process begins to take tasks, or has ended its last one."""
+        if self._outlet.takes_tasks:
+            self._tell(kind, diagnostics=self._of_pool | {"slots": slots})
+
+    def admitted(
+        self, leases: Sequence[TaskAdmissionLease], blocked: TaskAdmissionBlockSummary | None
+    ) -> None:
+        """Tell the answer to an ask: what was granted, and what held back the rest."""
+        if not self._outlet.takes_tasks:
+            return
+        for lease in leases:
+            at_us = round(lease.acquired_at * 1e6)
+            self._outlet.tell_task(Kind.SELECTED, at_us, **_fields_of(lease))
+            self._outlet.tell_task(
+                Kind.TASK_LEASE_ACQUIRED,
+                at_us,
+                **_fields_of(lease),
+                snapshot={"resources": {str(key): n for key, n in lease.resources.items()}},
+                diagnostics=self._of_pool | {"member_id": lease.member_id},
+            )
+        if blocked is not None:
+            self._tell_blocked(blocked)
+        elif not leases:
+            self._tell(Kind.QUEUE_EMPTY, diagnostics=self._of_pool)
+
+    def of_lease(self, kind: Kind, lease: TaskAdmissionLease) -> None:
+        """Tell what happens to a task in its worker."""
+        if self._outlet.takes_tasks:
+            self._tell(kind, **_fields_of(lease), diagnostics=self._of_pool)
+
+    def ended(
+        self, lease: TaskAdmissionLease, outcome: TaskOutcome, result: asyncio.Future[ReleaseResult]
+    ) -> None:
+        """Tell the end of a task at once, and that of its lease once it is acknowledged."""
+        if not self._outlet.takes_tasks:
+            return
+        fields = _fields_of(lease)
+        kind, word = _end_of(outcome)
+        self._tell(kind, **fields, reason_or_outcome=word, diagnostics=self._of_pool)
+
+        def acknowledged(done: asyncio.Future[ReleaseResult]) -> None:
+            if done.cancelled() or done.exception() is not None:
+                return
+            released = done.result()
+            end = Kind.TASK_LEASE_RELEASED if released.released else Kind.RELEASE_DIAGNOSTIC
+            reason = word if released.released else released.reason.value
+            self._tell(end, **fields, reason_or_outcome=reason, diagnostics=self._of_pool)
+
+        result.add_done_callback(acknowledged)
+
+    def _tell_blocked(self, blocked: TaskAdmissionBlockSummary) -> None:
+        reasons = {reason.value: count for reason, count in blocked.reasons.items()}
+        snapshot = {"queued_count": blocked.queued_count, "reasons": reasons}
+        most = max(reasons, key=lambda reason: reasons[reason], default=None)
+        for kind in _kinds_of(blocked):
+            self._tell(kind, reason_or_outcome=most, snapshot=snapshot, diagnostics=self._of_pool)
+
+    def _tell(self, kind: Kind, **fields: Any) -> None:
+        self._outlet.tell_task(kind, self._server_now_us(), **fields)
+
+
+def correlation_of(lease: TaskAdmissionLease) -> RuntimeCorrelation:
+    """Return to which try of which task whatever runs under a lease belongs."""
+    cell = lease.item.cell
+    return RuntimeCorrelation(
+        run_id=None if cell is None else cell.run_id,
+        task_type="job" if cell is None else "cell",
+        task_execution_id=lease.lease_id,
+    )
+
+
+def _kinds_of(blocked: TaskAdmissionBlockSummary) -> list[Kind]:
+    kinds = [Kind.ADMISSION_BLOCKED]
+    if TaskDenialReason.GROUP_CAP in blocked.reasons:
+        kinds.append(Kind.GROUP_CAPPED)
+    return kinds
+
+
+def _end_of(outcome: TaskOutcome) -> tuple[Kind, str]:
+    match outcome:
+        case TaskCompleted():
+            return Kind.TASK_COMPLETED, "completed"
+        case TaskDeferred():
+            return Kind.RETRY_DEFERRED, "deferred"
+        case TaskDropped():
+            return Kind.NON_RETRYABLE_DROPPED, "dropped"
+        case _:
+            assert_never(outcome)
+
+
+def _fields_of(lease: TaskAdmissionLease) -> dict[str, Any]:
+    return {
+        "correlation": correlation_of(lease),
+        "task_id": lease.item.task_id,
+        "task_execution_id": lease.lease_id,
+        "task_lease_id": lease.lease_id,
+    }
