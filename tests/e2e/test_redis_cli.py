@@ -116,7 +116,7 @@ async def test_each_documented_line_shows_the_truth(
     assert ["run-7", "1", "0", "0", "%", "75", "%", "3"] in [line.split() for line in shares]
     assert (await operator.ask("whether anything is leaked: of every shard"))[0] == "ok"
     events = await operator.ask("the last events of a shard")
-    assert "request_resource_registered" in events[0]
+    assert "request_effective_cap_changed" in events[0]
     assert (await operator.ask("whether the server is sound"))[0].startswith("ok     version")
 
     waiter.cancel()
