@@ -39,10 +39,11 @@ def build_plan(
 
     Returns:
         What ``lua/lib/runs/tracker.lua`` reads: sizes, limits, and per column its name, scope,
-        inputs, outputs, the columns it feeds (counted from 1), group, weight, admitted limit,
-        signature, function; ``skip`` names the column whose ``true`` skips a cell, and ``keeps``
-        says that it is made though a column that it needs was skipped.
+        inputs (what it waits for), outputs, the columns it feeds (counted from 1), group, weight,
+        admitted limit, signature, function; ``skip`` names the column whose ``true`` skips a cell,
+        and ``keeps`` says that it is made though a column that it needs was skipped.
     """
+    waits = awaited(workflow.columns)
     plan = {
         "records": workflow.record_count,
         "buffer_size": workflow.buffer_size,
@@ -56,23 +57,51 @@ def build_plan(
         "skips": any(column.condition is not None for column in workflow.columns),
         "limits": {encode_resource(resource): limit for resource, limit in limits.items()},
         "columns": [
-            _column(workflow.columns, index, resolved) for index, resolved in enumerate(scheduling)
+            _column(workflow.columns, waits, index, resolved)
+            for index, resolved in enumerate(scheduling)
         ],
     }
     return json.dumps(plan, separators=(",", ":"))
 
 
+def awaited(columns: Sequence[PlannedColumn]) -> list[frozenset[int]]:
+    """Return the columns that each column waits for, as indices.
+
+    A cell waits for its inputs. A batch waits for every column that does not wait for it: each may
+    drop records, and a batch has those that are left, so that which ones it has is no matter of
+    time. Of two such batches the second one waits for the first.
+    """
+    waits = [frozenset(column.depends_on) for column in columns]
+    for index, column in reversed([*enumerate(columns)]):
+        if column.task_type is TaskType.BATCH:
+            waits[index] = frozenset(range(len(columns))) - _waiting_for(waits, index)
+    return waits
+
+
+def _waiting_for(waits: Sequence[frozenset[int]], index: int) -> set[int]:
+    """Return a column and all that wait for it, at once or by others."""
+    found = {index}
+    while more := {other for other, its in enumerate(waits) if its & found} - found:
+        found |= more
+    return found
+
+
 def _column(
-    columns: Sequence[PlannedColumn], index: int, resolved: ResolvedTaskScheduling
+    columns: Sequence[PlannedColumn],
+    waits: Sequence[frozenset[int]],
+    index: int,
+    resolved: ResolvedTaskScheduling,
 ) -> Mapping[str, object]:
     column = columns[index]
+    others = waits[index] - frozenset(column.depends_on)
+    inputs = [*column.inputs, *(columns[other].outputs[0] for other in sorted(others))]
     limit = resolved.group.admitted_limit
     return {
         "name": encode(column.outputs[0]),
         "scope": SCOPE_LETTER[column.task_type],
-        "inputs": [encode(name) for name in column.inputs],
+        "inputs": [encode(name) for name in inputs],
         "outputs": [encode(name) for name in column.outputs],
-        "feeds": [place for place, other in enumerate(columns, 1) if index in other.depends_on],
+        "feeds": [place for place, its in enumerate(waits, 1) if index in its],
         "group": encode_group(resolved.group.key),
         "weight": resolved.group.weight,
         "admitted_limit": "" if limit is None else str(limit),

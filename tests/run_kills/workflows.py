@@ -56,14 +56,13 @@ needs = ["text"]
 batch = true
 function = "{MODULE}:rank"
 """
-_DROPPED: Final = f"""
+_DROPPED: Final = """
 [[columns]]
 generator = "validator"
 name = "is_kept"
 checks = "text"
 expression = "kind != 'bad'"
 on_invalid = "drop"
-{_BATCHED.replace('["text"]', '["text", "is_kept"]')}
 """
 _BATCH_MODULE: Final = """
 def rank(records, models):
@@ -120,6 +119,6 @@ WORKFLOWS: Final = {
         Killed(name="batched", columns=_JUDGED + _BATCHED, output="out.parquet"),
         Killed(name="salvaged", columns=_JUDGED, truth={"error_rate": 0.2}),
         Killed(name="additive", columns=_JUDGED + _BATCHED, admission="additive"),
-        Killed(name="dropped", columns=_DROPPED + _JUDGED, truth={"error_rate": 0.1}),
+        Killed(name="dropped", columns=_DROPPED + _JUDGED + _BATCHED, truth={"error_rate": 0.1}),
     )
 }
