@@ -74,9 +74,10 @@ def _lines_of(path: Path, workflow: Workflow) -> list[str]:
 
 def _parts_of(column: PlannedColumn, workflow: Workflow) -> list[str]:
     parts: list[str] = [column.spec.generator]
-    if alias := getattr(column.spec, "model", None):
-        model = workflow.models[alias]
-        parts.append(f"model {alias} = {model.provider}/{model.model}")
+    alias = getattr(column.spec, "model", None)
+    for name in (alias,) if alias else getattr(column.spec, "models", ()):
+        model = workflow.models[name]
+        parts.append(f"model {name} = {model.provider}/{model.model}")
     if column.inputs:
         parts.append(f"needs {', '.join(column.inputs)}")
     return parts

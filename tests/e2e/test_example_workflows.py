@@ -7,7 +7,9 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from forebay.commands.check import check_command
 from forebay.contracts.runs import RunSpec
 from forebay.coordinator.coordinator import Coordinator
 from forebay.mock_provider.server import MockProviderServer
@@ -75,6 +77,14 @@ async def test_documents_are_embedded_and_compared_by_code_of_the_example(redis_
     for place in range(0, 24, 8):
         group = {row["doc_id"] for row in records[place : place + 8]}
         assert all(row["nearest"] in group - {row["doc_id"]} for row in records[place : place + 8])
+
+
+def test_a_check_names_the_models_that_code_of_a_column_calls() -> None:
+    workflow = EXAMPLES / "document_search" / "workflow.toml"
+    done = CliRunner().invoke(check_command, [str(workflow)])
+    assert done.exit_code == 0, done.output
+    shown = "  passages  python  model embedder = local/mock-embedding  needs title, text"
+    assert shown in done.output.splitlines()
 
 
 @pytest.mark.parametrize("example", ["support_triage", "judged_answers", "document_search"])

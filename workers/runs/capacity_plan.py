@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 NO_SERVER: Final = "no server was asked; name one with --url"
 NOT_USED: Final = "nobody has used this window on the server yet"
-NO_RUN: Final = "no run was watched; forebay run --report writes them at its end"
+NO_RUN: Final = "no run was watched; the report that forebay run writes at its end has them"
 
 
 def capacity_plan(
