@@ -132,7 +132,7 @@ class ShardDamaged(CoordinatorError):  # noqa: N818 - a state of the shard
     """A key of a shard has gone or cannot be read, as after an eviction or a stray command.
 
     The next call of a member begins a rebuild of the shard; where no member runs,
-    `forebay reset --rebuild` does.
+    `forebay reset --rebuild` does, of a pool with `--pool`.
 
     Attributes:
         key: the key on the server.
@@ -185,18 +185,24 @@ class WorkerLost(ForebayError):  # noqa: N818
 
 
 class JobLost(ForebayError):  # noqa: N818
-    """A job waited on a server that lost its payload, so it can never run.
+    """A job waited on a server that lost its payload, or all its state, so it can never run.
 
     Attributes:
         job_id: the job's id.
         function: its function's name; "" where that is unknown.
     """
 
-    def __init__(self, job_id: str, function: str) -> None:
+    def __init__(self, job_id: str, function: str, *, is_result_lost: bool = False) -> None:
+        named = f"job {job_id!r}{f' of function {function!r}' if function else ''}"
+        lost = (
+            f"{named} or its result was lost: the server has lost its state since the job was"
+            " enqueued (a restart, a flush, a failover), and has nothing of the job"
+            if is_result_lost
+            else f"{named} was lost while it waited: the server lost its payload (an eviction, a"
+            " deleted key, an older file)"
+        )
         super().__init__(
-            f"job {job_id!r}{f' of function {function!r}' if function else ''} was lost while it"
-            " waited: the server lost its payload (an eviction, a deleted key, an older file),"
-            " expected it to be there until the job ended; enqueue the job again, and see"
+            f"{lost}, expected it to be there until the job ended; enqueue the job again, and see"
             " docs/reliability.md for servers that keep their state."
         )
         self.job_id = job_id

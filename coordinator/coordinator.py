@@ -192,6 +192,20 @@ class Coordinator:
         except (RedisError, OSError) as error:
             raise connection_error(error, self.address, f"looking for {keys.tag}") from error
 
+    async def is_listened_to(self, keys: ShardKeys) -> bool:
+        """Return whether any member listens to a shard: one exists, whatever the server lost.
+
+        Raises:
+            CoordinatorError: the server could not be used.
+        """
+        prefix = keys.wake_channel("")
+        try:
+            async with self.deadline():
+                channels = await self.client.pubsub_channels(f"{prefix}*")
+        except (RedisError, OSError) as error:
+            raise connection_error(error, self.address, f"looking for {keys.tag}") from error
+        return bool(channels)
+
     async def list_shard(self, keys: ShardKeys) -> None:
         """Put a shard into the index, and the operators' functions where redis-cli finds them."""
         await self.patient.sadd(SHARDS_KEY, keys.tag)

@@ -5,13 +5,7 @@ Nobody has to be a member for it, and each may be done again without harm.
 
 from __future__ import annotations
 
-import json
-import secrets
-from collections.abc import Sequence
-from dataclasses import dataclass
 from urllib.parse import unquote
-
-from redis.exceptions import NoPermissionError, NoScriptError, RedisError, ResponseError
 
 from forebay.contracts.checks import check_cap, listed
 from forebay.contracts.errors import ConfigurationError
@@ -20,22 +14,12 @@ from forebay.contracts.settings import LARGEST_CAP
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import SCHEMA_VERSION, request_shard
 from forebay.coordinator.requests.snapshots import REQUEST_TAG
-from forebay.coordinator.scripts.composing import script
-from forebay.coordinator.server.membership import member_keys
-from forebay.coordinator.server.refusals import connection_error, is_passing, refusal
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Rebuilding:
-    """A rebuild that has begun.
-
-    Attributes:
-        awaited: how many members are to state what they hold.
-        most_seconds: how long the shard waits for them at most.
-    """
-
-    awaited: int
-    most_seconds: float
+from forebay.coordinator.shard.operating import (
+    NeverUsedError,
+    Rebuilding,
+    begin_rebuild,
+    operate,
+)
 
 
 async def reset_window(coordinator: Coordinator, resource: RequestResourceKey) -> int:
@@ -104,13 +88,12 @@ async def rebuild(coordinator: Coordinator, provider_model: ProviderModelKey) ->
         ConfigurationError: nobody ever used the provider/model on this server.
         CoordinatorError: the server could not be used, or another version wrote the shard.
     """
-    keys = member_keys(request_shard(provider_model))
-    arguments = (SCHEMA_VERSION, secrets.token_hex(6))
-    now_us, until_us, awaited = await _run(
-        coordinator, provider_model, "member/rebuild", keys, arguments
-    )
+    try:
+        begun = await begin_rebuild(coordinator, request_shard(provider_model))
+    except NeverUsedError as error:
+        raise await _no_such_provider_model(coordinator, provider_model) from error
     await _call(coordinator, provider_model, "settle", "")
-    return Rebuilding(awaited=awaited, most_seconds=(until_us - now_us) / 1e6)
+    return begun
 
 
 async def _operate(
@@ -127,33 +110,10 @@ async def _call(
 ) -> tuple[int, int, int]:
     keys = request_shard(provider_model).all
     arguments = (SCHEMA_VERSION, operation, subject)
-    return await _run(coordinator, provider_model, "requests/operate", keys, arguments)
-
-
-async def _run(
-    coordinator: Coordinator,
-    provider_model: ProviderModelKey,
-    name: str,
-    keys: Sequence[str],
-    arguments: Sequence[str | int],
-) -> tuple[int, int, int]:
-    which, doing = script(name), f"running {name}"
     try:
-        async with coordinator.deadline():
-            try:
-                reply = await coordinator.client.evalsha(which.sha, len(keys), *keys, *arguments)
-            except NoScriptError:
-                reply = await coordinator.client.eval(which.text, len(keys), *keys, *arguments)
-    except ResponseError as error:
-        if isinstance(error, NoPermissionError) or is_passing(error):
-            raise connection_error(error, coordinator.address, doing) from error
-        if str(error).startswith("NOSHARD"):
-            raise await _no_such_provider_model(coordinator, provider_model) from error
-        raise refusal(which, keys, error) from error
-    except (RedisError, OSError) as error:
-        raise connection_error(error, coordinator.address, doing) from error
-    first, second, third = json.loads(reply)
-    return first, second, third
+        return await operate(coordinator, "requests/operate", keys, arguments)
+    except NeverUsedError as error:
+        raise await _no_such_provider_model(coordinator, provider_model) from error
 
 
 async def _no_such_provider_model(

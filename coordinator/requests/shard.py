@@ -225,7 +225,9 @@ class RequestShard:
 
     def _take_notice(self, kind: str, encoded_id: str = "", *terms: Any) -> None:
         attempt, membership = self._attempts.get(encoded_id), self.session.membership
-        if kind == "lost":
+        if kind == "set":
+            self._upkeep.sweep()
+        elif kind == "lost":
             if attempt is not None:
                 attempt.lost_because = str(terms[0])  # the lease itself is still on its way
             self._lost(encoded_id, str(terms[0]))

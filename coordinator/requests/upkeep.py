@@ -92,5 +92,10 @@ class Upkeep:
         """Sweep once an interval from now on, as long as the membership lasts."""
         self._sweeps.later(membership)
 
+    def sweep(self) -> None:
+        """Sweep now, as an operator has changed the shard's settings."""
+        if self._session.membership is not None:
+            self._sweeps.now(self._session.membership)
+
     def _remember(self, swept: Swept) -> None:
         self.memory = swept.memory or self.memory

@@ -143,12 +143,14 @@ class Memberships:
 
     def _take_standing(self, membership: Membership, standing: Standing) -> None:
         """Keep or end the membership, as the shard's answer says."""
-        if isinstance(self.state, Leaving):
-            membership.generation = standing.generation  # its leases end with the leave
-            return
-        self.state = Member(membership)
+        is_leaving = isinstance(self.state, Leaving)
+        if not is_leaving:
+            self.state = Member(membership)
         if standing.word == "expired":
-            self.expire(membership)
+            if is_leaving:
+                self.state = Leaving(membership, has_ended=True)
+            else:
+                self.expire(membership)
             return
         membership.acknowledged_at = standing.asked_at
         if standing.word == "forgotten":
@@ -156,10 +158,10 @@ class Memberships:
             log.warning("generation_changed", shard=self._keys.tag, reason=standing.reason)
             self._on_forgotten(self._listener.on_forgotten(membership), standing.batch_number)
 
-    def doubt(self, membership: Membership) -> None:
+    def doubt(self, membership: Membership | None) -> None:
         """Send nothing under a membership before the shard confirms it, in the next repair."""
         if isinstance(self.state, Member) and self.state.membership is membership:
-            self.state = Doubted(membership)
+            self.state = Doubted(self.state.membership)
 
     def _begin(self, membership: Membership) -> None:
         before = self.state

@@ -22,12 +22,12 @@ from forebay.coordinator.server.membership import Membership
 from forebay.coordinator.server.refusals import NotAMemberError, refusal
 from forebay.coordinator.server.wire import FunctionCalls
 from forebay.coordinator.shard.backlog import Pending
-from forebay.coordinator.shard.batches import Batches, sent
+from forebay.coordinator.shard.batches import Batches
 from forebay.coordinator.shard.doubt import Doubt
+from forebay.coordinator.shard.ended_operations import left_by_membership
 from forebay.coordinator.shard.joining import CLOSED
 from forebay.coordinator.shard.member_link import MemberLink
 from forebay.coordinator.shard.operation import (
-    ENDED,
     Leaves,
     Listener,
     OnOutcome,
@@ -36,7 +36,15 @@ from forebay.coordinator.shard.operation import (
     ignore_outcome,
     resolve,
 )
-from forebay.coordinator.shard.state import Closed, Doubted, Expired, Leaving, Member
+from forebay.coordinator.shard.state import (
+    Closed,
+    Doubted,
+    Expired,
+    Leaving,
+    has_ended,
+    is_lasting,
+    may_be_confirmed,
+)
 from forebay.coordinator.supervision import Guard
 
 T = TypeVar("T")
@@ -107,13 +115,8 @@ class Session:
         return self._memberships.state.membership
 
     def is_lasting(self, membership: Membership) -> bool:
-        """Whether a membership is the present one and has not ended, as far as known here.
-
-        What a reply or a notice grants under another one has gone, or goes, to other members.
-        """
-        state = self._memberships.state
-        is_present = state.membership is membership and not isinstance(state, Expired)
-        return is_present and membership.is_held
+        """Whether a membership is the present one and has not ended, as far as known here."""
+        return is_lasting(self._memberships.state, membership)
 
     @property
     def is_closed(self) -> bool:
@@ -261,12 +264,12 @@ class Session:
 
     def _take_refusal(self, refused: Exception, operations: list[Pending]) -> None:
         match refused:
-            case NotAMemberError() if isinstance(self._memberships.state, Member):
-                self._batches.refuse(operations)
-                self._memberships.doubt(self._memberships.state.membership)
+            case NotAMemberError() if may_be_confirmed(self._memberships.state):
+                self._batches.refuse(operations)  # a join tells why; a leave is repeated after it
+                self._memberships.doubt(self.membership)
                 self._link.repair()
             case NotAMemberError():
-                self._requeue(operations)
+                self._batches.waiting.put_first(left_by_membership(operations, self._guard))
                 self._memberships.disown()
             case CoordinatorFull():
                 # Nothing was carried out. What frees goes on alone, as it is taken in any case.
@@ -279,25 +282,13 @@ class Session:
             case _:
                 raise refused
 
-    def _requeue(self, operations: list[Pending]) -> None:
-        """Requeue operations that were refused with NOMEMBER; releases finish as `stale_lease`."""
-        again = []
-        for pending in operations:
-            operation, stale = sent(pending, ("stale_lease",), ())
-            if pending.is_given_up:
-                continue
-            if operation.is_release:
-                self._guard.call(pending.on_outcome, operation.decode(stale))
-            elif operation.outlives_membership:
-                again.append(pending)
-            else:
-                self._guard.call(pending.on_outcome, ENDED)
-        self._batches.waiting.put_first(again)
-
     def _on_repaired(self) -> None:
         refused = self._doubt.resolve()
-        if isinstance(self._memberships.state, Expired):
-            self._requeue(self._batches.end_refused())
+        if has_ended(self._memberships.state):
+            refused_ones = self._batches.end_refused()
+            self._batches.waiting.put_first(left_by_membership(refused_ones, self._guard))
+            if refused_ones:
+                self._memberships.disown()  # of one that is left; an expired one is lost later
         else:
             self._batches.waiting.put_first(self._batches.end_refused())
         if not self._batches.under_way:

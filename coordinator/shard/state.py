@@ -50,9 +50,13 @@ class Expired:
 
 @dataclass(frozen=True, slots=True)
 class Leaving:
-    """The shard is being left; no membership while a join is under way, which may make one."""
+    """The shard is being left; no membership while a join is under way, which may make one.
+
+    ``has_ended`` where a join was told that the shard has ended the membership.
+    """
 
     membership: Membership | None
+    has_ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,3 +67,22 @@ class Closed:
 
 
 MembershipState = Down | Joining | Member | Doubted | Expired | Leaving | Closed
+
+
+def may_be_confirmed(state: MembershipState) -> bool:
+    """Return whether a join may confirm the membership that a shard does not know."""
+    return isinstance(state, Member) or (isinstance(state, Leaving) and not state.has_ended)
+
+
+def has_ended(state: MembershipState) -> bool:
+    """Return whether the shard has ended the membership under which calls were sent."""
+    return isinstance(state, Expired) or (isinstance(state, Leaving) and state.has_ended)
+
+
+def is_lasting(state: MembershipState, membership: Membership) -> bool:
+    """Return whether a membership is the present one and has not ended, as far as known here.
+
+    What a reply or a notice grants under another one has gone, or goes, to other members.
+    """
+    is_present = state.membership is membership and not isinstance(state, Expired)
+    return is_present and membership.is_held

@@ -250,6 +250,8 @@ class TaskAdmissionController(PoolSettings):
                 has_changed |= not self._guard.call(self._take_pushed, *terms)
             elif kind == "due":
                 has_changed |= not self._guard.call(self._upkeep.look_at, *terms)
+            elif kind == "set":
+                self._upkeep.sweep()
             else:
                 has_changed = True
         if has_changed:

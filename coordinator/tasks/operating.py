@@ -5,16 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import shlex
+from collections.abc import AsyncIterator
 from typing import Final
 from urllib.parse import unquote
 
 from forebay.contracts.checks import listed
-from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.errors import ConfigurationError, ShardDamaged
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
+from forebay.coordinator.shard.operating import NeverUsedError, Rebuilding, begin_rebuild
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.pool_settings import PoolState
-from forebay.coordinator.tasks.snapshots import PoolReader, PoolSnapshot
+from forebay.coordinator.tasks.snapshots import POOL_TAG, PoolReader, PoolSnapshot
 
 LONGEST_LEAVE_SECONDS: Final = 0.3
 """After a change that failed: its caller has waited for a whole deadline already."""
@@ -31,34 +33,65 @@ async def set_pool_state(coordinator: Coordinator, pool: str, state: PoolState) 
             message lists the pools that there are.
         CoordinatorError: the server could not be used.
     """
-    reader = PoolReader(coordinator, pool_shard(pool))
     await require_pool(coordinator, pool)
+    async with _member_of(coordinator, pool) as controller:
+        await controller.set_state(state)
+    return await PoolReader(coordinator, pool_shard(pool)).snapshot()
+
+
+async def rebuild_pool(coordinator: Coordinator, pool: str) -> Rebuilding:
+    """Begin a rebuild of a pool, from what is left of it and what its members state (ADR 0023).
+
+    The pool takes a new generation and admits nothing meanwhile; tasks that run go on, and members
+    that run state their leases. Done where a pool is damaged and no member runs that would find it,
+    or where an audit differs.
+
+    Raises:
+        ConfigurationError: a wrong name, or nobody made a pool of this name.
+        CoordinatorError: the server could not be used, or another version wrote the pool.
+    """
+    try:
+        begun = await begin_rebuild(coordinator, pool_shard(pool))
+    except NeverUsedError as error:
+        raise await _no_such_pool(coordinator, pool) from error
+    async with _member_of(coordinator, pool) as controller:
+        await controller.ask("sweep")  # any call does the rest
+    return begun
+
+
+@contextlib.asynccontextmanager
+async def _member_of(coordinator: Coordinator, pool: str) -> AsyncIterator[TaskAdmissionController]:
+    """Be a member of a pool for one change."""
     controller = TaskAdmissionController(coordinator, pool)
     try:
-        await controller.set_state(state)
+        yield controller
     except BaseException:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(LONGEST_LEAVE_SECONDS):
                 await controller.close()
         raise
     await controller.close()
-    return await reader.snapshot()
 
 
 async def require_pool(coordinator: Coordinator, pool: str) -> None:
-    """Return if somebody has made a pool of this name; makes none.
+    """Return if somebody has made a pool of this name, damaged or not; makes none.
 
     Raises:
         ConfigurationError: a wrong name, or nobody made it; the message lists the pools that there
             are.
         CoordinatorError: the server could not be used.
     """
-    if not (await PoolReader(coordinator, pool_shard(pool)).snapshot()).exists:
-        raise await _no_such_pool(coordinator, pool)
+    with contextlib.suppress(ShardDamaged):  # the pool is rebuilt by the next call of a member
+        keys = pool_shard(pool)
+        if not (
+            (await PoolReader(coordinator, keys).snapshot()).exists
+            or await coordinator.is_listened_to(keys)
+        ):
+            raise await _no_such_pool(coordinator, pool)
 
 
 async def _no_such_pool(coordinator: Coordinator, pool: str) -> ConfigurationError:
-    pools = [unquote(name) for name in await coordinator.live_shards("pool:")]
+    pools = [unquote(name) for name in await coordinator.live_shards(POOL_TAG)]
     there_is = f"expected one of {listed(pools)}" if pools else "and it has no pool at all yet"
     return ConfigurationError(
         f"no pool {pool!r} exists on the server at {coordinator.address}, {there_is}; correct the"

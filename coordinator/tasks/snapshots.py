@@ -11,6 +11,7 @@ from urllib.parse import unquote
 
 from redis.exceptions import RedisError
 
+from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpec
 from forebay.contracts.snapshots import AuditReport
 from forebay.contracts.task_policies import MOST_CONSIDERED, QueueView, TaskAdmissionView
@@ -25,6 +26,7 @@ from forebay.coordinator.tasks.names import parse_signature
 
 MAX_ROWS: Final = 100
 """Rows of each list that is shown (``lua/tasks/look.lua``, ``snapshot.lua``)."""
+POOL_TAG: Final = "pool:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,6 +186,25 @@ def _admission_view(
         running_by_group={str(group_of(row["name"])): row["running"] for row in rows},
         debt_by_group=by_group("debt"),
     )
+
+
+async def used_pools(coordinator: Coordinator) -> list[str]:
+    """Return the names of the pools that any member ever joined.
+
+    Raises:
+        CoordinatorError: the server could not be used.
+    """
+    tags = [tag for tag in await coordinator.shards() if tag.startswith(POOL_TAG)]
+    names = [unquote(tag.removeprefix(POOL_TAG)) for tag in tags]
+    return [name for name in names if _is_name(name)]
+
+
+def _is_name(name: str) -> bool:
+    try:
+        check_id("pool", name)
+    except ConfigurationError:
+        return False  # another program wrote it into the index
+    return True
 
 
 async def audit_pool(coordinator: Coordinator, name: str) -> AuditReport:

@@ -1,22 +1,26 @@
-"""`forebay audit`: whether the counts of provider/models agree, and their repair."""
+"""`forebay audit`: whether the counts of provider/models and task pools agree, and their repair."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
 import time
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import click
 
 from forebay.commands.reset import rebuild_line
 from forebay.commands.server_option import url_option
-from forebay.contracts.errors import ConfigurationError
+from forebay.commands.shard_argument import check_shard
 from forebay.contracts.identity import ProviderModelKey
 from forebay.contracts.snapshots import AuditReport
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.operating import rebuild
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.shard.operating import Rebuilding
+from forebay.coordinator.tasks.operating import rebuild_pool, require_pool
+from forebay.coordinator.tasks.snapshots import audit_pool, used_pools
 from forebay.runtime import run_async
 
 LOOK_AGAIN_SECONDS: Final = 0.1
@@ -24,69 +28,105 @@ MORE_SECONDS: Final = 2.0
 """Longest time of a rebuild beyond the interval in which members state their leases."""
 
 
+class Audited:
+    """One shard whose counts are compared.
+
+    Args:
+        name: as it is printed.
+        audit: compares.
+        rebuild: begins a rebuild.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        audit: Callable[[], Awaitable[AuditReport]],
+        rebuild: Callable[[], Awaitable[Rebuilding]],
+    ) -> None:
+        self._name = name
+        self._audit = audit
+        self._rebuild = rebuild
+
+    async def agrees(self, *, repair: bool) -> bool:
+        """Print the audit, and that after a rebuild where it differs and one is asked for."""
+        report = await self._audit()
+        click.echo("\n".join(audit_lines(self._name, report)))
+        if repair and not report.ok:
+            report = await self._repair()
+        return report.ok
+
+    async def _repair(self) -> AuditReport:
+        """Rebuild the shard; return its audit once it agrees, or when the rebuild must be over."""
+        begun = await self._rebuild()
+        click.echo(f"{self._name}  {rebuild_line(begun)}")
+        ends_at = time.monotonic() + begun.most_seconds + MORE_SECONDS
+        while True:
+            report = await self._audit()
+            if report.ok or time.monotonic() > ends_at:
+                break
+            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+        click.echo("\n".join(audit_lines(self._name, report)))
+        return report
+
+
 @click.command("audit")
 @click.argument("provider", required=False)
 @click.argument("model", required=False)
+@click.option("--pool", help="This task pool alone.")
 @url_option("Server: redis://, rediss:// or unix://.", required=True)
 @click.option(
     "--repair", is_flag=True, help="Rebuild what differs, after saying what would change."
 )
-def audit_command(provider: str | None, model: str | None, url: str, *, repair: bool) -> None:
-    """Work out the counts of provider/models again and print each difference.
+def audit_command(
+    provider: str | None, model: str | None, pool: str | None, url: str, *, repair: bool
+) -> None:
+    """Work out the counts of provider/models and task pools again and print each difference.
 
-    Of all that were used, or of PROVIDER and MODEL as `forebay snapshot` shows them. Each line
-    names a key, what is expected there and what is found: --repair sets the first for the second.
-    Exits with 1 where something differs at the end.
+    Of all that were used, or of PROVIDER and MODEL as `forebay snapshot` shows them, or of a pool.
+    Each line names a key, what is expected there and what is found: --repair sets the first for
+    the second. Exits with 1 where something differs at the end.
     """
-    if (provider is None) != (model is None):
-        raise ConfigurationError(
-            f"forebay audit was given {provider!r} alone, expected PROVIDER and MODEL or neither;"
-            " name the model too."
-        )
-    one = ProviderModelKey(provider_name=provider, model_id=model) if provider and model else None
-    if not run_async(_audit(url, one, repair=repair)):
+    one = check_shard("audit", provider, model, pool)
+    if not run_async(_audit(url, one, pool, repair=repair)):
         sys.exit(1)
 
 
-async def _audit(url: str, one: ProviderModelKey | None, *, repair: bool) -> bool:
-    """Print the audit of each provider/model; return whether all agree at the end."""
+async def _audit(url: str, one: ProviderModelKey | None, pool: str | None, *, repair: bool) -> bool:
+    """Print the audit of each shard; return whether all agree at the end."""
     async with await Coordinator.open(url, only_reads=not repair) as coordinator:
-        pressure = RequestPressureSnapshotProvider(coordinator)
-        keys = await pressure.used() if one is None else [one]
-        if not keys:
-            click.echo("no provider/model has been used on this server yet")
-        all_agree = True
-        for key in keys:
-            report = await pressure.audit(key)
-            click.echo("\n".join(audit_lines(key, report)))
-            if not report.ok and repair:
-                report = await _repair(coordinator, pressure, key)
-            all_agree = all_agree and report.ok
-        return all_agree
+        if pool is not None:
+            await require_pool(coordinator, pool)
+            shards = [_of_pool(coordinator, pool)]
+        elif one is not None:
+            shards = [_of_model(coordinator, one)]
+        else:
+            models = await RequestPressureSnapshotProvider(coordinator).used()
+            shards = [_of_model(coordinator, key) for key in models]
+            shards += [_of_pool(coordinator, name) for name in await used_pools(coordinator)]
+        if not shards:
+            click.echo("no provider/model and no pool has been used on this server yet")
+        return all([await shard.agrees(repair=repair) for shard in shards])
 
 
-async def _repair(
-    coordinator: Coordinator, pressure: RequestPressureSnapshotProvider, key: ProviderModelKey
-) -> AuditReport:
-    """Rebuild a shard; return its audit once it agrees, or when the rebuild must be over."""
-    begun = await rebuild(coordinator, key)
-    click.echo(f"{key}  {rebuild_line(begun)}")
-    ends_at = time.monotonic() + begun.most_seconds + MORE_SECONDS
-    while True:
-        report = await pressure.audit(key)
-        if report.ok or time.monotonic() > ends_at:
-            break
-        await asyncio.sleep(LOOK_AGAIN_SECONDS)
-    click.echo("\n".join(audit_lines(key, report)))
-    return report
+def _of_model(coordinator: Coordinator, key: ProviderModelKey) -> Audited:
+    pressure = RequestPressureSnapshotProvider(coordinator)
+    return Audited(str(key), lambda: pressure.audit(key), lambda: rebuild(coordinator, key))
 
 
-def audit_lines(key: ProviderModelKey, report: AuditReport) -> list[str]:
+def _of_pool(coordinator: Coordinator, pool: str) -> Audited:
+    return Audited(
+        f"pool {pool}",
+        lambda: audit_pool(coordinator, pool),
+        lambda: rebuild_pool(coordinator, pool),
+    )
+
+
+def audit_lines(name: str, report: AuditReport) -> list[str]:
     """Return a report as text: how many differences there are, then one a line."""
     if report.ok:
-        return [f"{key}  ok"]
+        return [f"{name}  ok"]
     count = report.difference_count
     return [
-        f"{key}  {count} difference{'' if count == 1 else 's'}",
+        f"{name}  {count} difference{'' if count == 1 else 's'}",
         *(f"  {difference}" for difference in report.differences),
     ]

@@ -1,24 +1,24 @@
-"""`forebay reset`: forget what was learned of a provider/model, or end a cooldown."""
+"""`forebay reset`: forget what was learned of a provider/model, end a cooldown, or rebuild."""
 
 from __future__ import annotations
 
 import click
 
 from forebay.commands.server_option import url_option
-from forebay.contracts.identity import ProviderModelKey, RequestDomain, RequestResourceKey
+from forebay.commands.shard_argument import check_shard
+from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.identity import RequestDomain, RequestResourceKey
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.requests.operating import (
-    Rebuilding,
-    rebuild,
-    reset_cooldown,
-    reset_window,
-)
+from forebay.coordinator.requests.operating import rebuild, reset_cooldown, reset_window
+from forebay.coordinator.shard.operating import Rebuilding
+from forebay.coordinator.tasks.operating import rebuild_pool
 from forebay.runtime import run_async
 
 
 @click.command("reset")
-@click.argument("provider")
-@click.argument("model")
+@click.argument("provider", required=False)
+@click.argument("model", required=False)
+@click.option("--pool", help="A task pool instead, with --rebuild.")
 @url_option("Server: redis://, rediss:// or unix://.", required=True)
 @click.option(
     "--domain",
@@ -33,20 +33,34 @@ from forebay.runtime import run_async
     "--rebuild",
     "what",
     flag_value="rebuild",
-    help="The shard of all domains instead: its counts are made anew of what is left of it and of"
-    " what its members hold.",
+    help="The shard of all domains, or the pool, instead: its counts are made anew of what is left"
+    " of it and of what its members hold.",
 )
-def reset_command(provider: str, model: str, url: str, domain: str, what: str | None) -> None:
+def reset_command(
+    provider: str | None,
+    model: str | None,
+    pool: str | None,
+    url: str,
+    domain: str,
+    what: str | None,
+) -> None:
     """Let a window be born anew and end its cooldown, or one of the two, or rebuild a shard.
 
     PROVIDER and MODEL are as `forebay snapshot` shows them. Leases stay out; a rate limit of one
     that is out now cuts nothing, but it cools down again.
     """
-    resource = RequestResourceKey(
-        provider_model=ProviderModelKey(provider_name=provider, model_id=model),
-        domain=RequestDomain(domain),
-    )
-    run_async(_reset(url, resource, what))
+    key = check_shard("reset", provider, model, pool)
+    if key is not None:
+        resource = RequestResourceKey(provider_model=key, domain=RequestDomain(domain))
+        run_async(_reset(url, resource, what))
+    elif pool is not None and what == "rebuild":
+        run_async(_rebuild_pool(url, pool))
+    else:
+        given = "nothing" if pool is None else f"--pool {pool} without --rebuild"
+        raise ConfigurationError(
+            f"forebay reset was given {given}, expected PROVIDER and MODEL, or --pool NAME"
+            " --rebuild: a pool has no window; name one of the two."
+        )
 
 
 def rebuild_line(begun: Rebuilding) -> str:
@@ -55,6 +69,11 @@ def rebuild_line(begun: Rebuilding) -> str:
         return "rebuilt; no member was there to state what it holds"
     members = "1 member states" if begun.awaited == 1 else f"{begun.awaited} members state"
     return f"rebuild begun: {members} leases and waiters, within {begun.most_seconds:.1f} s"
+
+
+async def _rebuild_pool(url: str, pool: str) -> None:
+    async with await Coordinator.open(url) as coordinator:
+        click.echo(f"pool {pool}  {rebuild_line(await rebuild_pool(coordinator, pool))}")
 
 
 async def _reset(url: str, resource: RequestResourceKey, what: str | None) -> None:

@@ -24,7 +24,7 @@
 -- @bind
 -- @include lib/shard/recovery
 
-if redis.call('EXISTS', unpack(KEYS)) == 0 then
+if redis.call('EXISTS', unpack(KEYS)) == 0 and not RECOVERY.is_remembered(nil) then
   return redis.error_reply('NOSHARD ' .. K.meta)
 end
 if redis.call('TYPE', K.meta).ok ~= 'hash' then
@@ -34,7 +34,7 @@ local stored = redis.call('HMGET', K.meta, 'schema', 'generation', 'run_id', 're
 if stored[1] and stored[1] ~= schema then
   return redis.error_reply('SCHEMA ' .. stored[1])
 end
-local head = RECOVERY.begin_for_operator('asked for', stored, { generation = generation, schema = schema,
+local head = RECOVERY.begin_for_operator(stored[1] and 'asked for' or 'lost', stored, { generation = generation, schema = schema,
   remembered_id = server_run_id() })
 EVENTS.write(head)
 HEAD.write(head)

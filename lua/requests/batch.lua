@@ -22,7 +22,8 @@
 --   (granted, waiting, denied, error, released, duplicate, stale_lease, wrong_generation,
 --   unknown_lease, cancelled, registered, learned, left, leaving, unknown, swept, share,
 --   recalled, held, inventory), and what befell waiters
---   and leases of the caller (granted, denied, lost), or that sharers are to ask anew (share). Other members get their notices by channel.
+--   and leases of the caller (granted, denied, lost), that sharers are to ask anew (share),
+--   or that an operator set something (set). Other members get their notices by channel.
 -- Errors
 --   NOMEMBER the caller is not a member (any more); OLDBATCH a late duplicate; BADBATCH an
 --   operation that is not one, lacks arguments, or names no domain, outcome or budget: nothing

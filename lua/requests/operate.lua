@@ -65,6 +65,7 @@ local function override_cap(cap)
   local before, after = STATE.setting('override_cap', 0), tonumber(cap) or 0
   if before ~= after then
     emit('request_override_cap_changed', 'from', int(before), 'to', int(after))
+    MEMBERS.tell_set()
   end
   STATE.change_setting('override_cap', after > 0 and cap or '')
   redis.call('HSET', K.meta, 'cap_set_in', meta.generation) -- no memory of before a loss undoes it
@@ -92,14 +93,14 @@ local OPERATIONS = {
   settle = { function() return 0 end, is_empty },
 }
 
--- A server that started anew may have lost what members hold, and their heartbeats were due while it was away: where
--- none has joined again yet, this call begins the rebuild in the place of its join.
-local function note_restart()
+-- A server that started anew, or was emptied, may have lost what members hold, and their heartbeats were due while it was
+-- away: where none has joined again yet, this call begins the rebuild in the place of its join.
+local function note_loss()
   local stored = redis.call('HMGET', K.meta, 'schema', 'generation', 'run_id', 'record')
   local run_id = server_run_id()
   if stored[3] ~= run_id then
-    local head = RECOVERY.begin_for_operator('restarted', stored, { schema = schema, remembered_id = stored[3],
-      generation = string.sub(run_id, 1, 12) })
+    local head = RECOVERY.begin_for_operator(stored[2] and 'restarted' or 'lost', stored, { schema = schema,
+      remembered_id = stored[3], generation = string.sub(run_id, 1, 8) .. int(server_time_us()) })
     HEAD.write(head)
   end
 end
@@ -107,12 +108,12 @@ end
 local function operate(call)
   LOOK.check_head()
   local found, generation = unpack(redis.call('HMGET', K.meta, 'schema', 'generation'))
-  if not generation then
+  if not generation and not RECOVERY.is_remembered(nil) then
     return redis.error_reply('NOSHARD ' .. K.meta)
-  elseif found ~= schema then
+  elseif generation and found ~= schema then
     return redis.error_reply('SCHEMA ' .. tostring(found))
   end
-  note_restart()
+  note_loss()
   STATE.load()
   if meta.recovering_us > 0 then
     REBUILD.continue()
@@ -135,5 +136,5 @@ if is_whole then
   return reply
 end
 local told = LOOK.tell(reply)
-DAMAGE.mark(DAMAGE.found()[1] or 'a record')
+DAMAGE.mark(DAMAGE.names(DAMAGE.text(reply))[1] or 'a record')
 return told

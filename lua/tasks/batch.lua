@@ -29,8 +29,8 @@
 --   known, refused, error, admitted, released, duplicate, stale_lease, unknown_lease, discarded, unknown,
 --   claimed, served, said, set, inventory, held, recalled, swept, left, leaving, progress, stopped, written, ended,
 --   cancelled, noted), and what the caller
---   should look at (work, task, due, row_group). Other members get their notices by channel. If tasks were
---   admitted, an array: that JSON, then payloads, of which each lease names its own from 1, a cell
+--   should look at (work, task, due, row_group), or that somebody set something (set). Other members get their
+--   notices by channel. If tasks were admitted, an array: that JSON, then payloads, of which each lease names its own from 1, a cell
 --   none (0); a repeated batch is answered with the JSON alone.
 -- Errors
 --   NOMEMBER the caller is not a member (any more), or of one operation: it has left in this batch;

@@ -10,14 +10,17 @@
 --   first_since_us, unserved and suspects besides; task and run are left out where there is none of that name. A
 --   pool that nobody used has generation "" alone
 -- Errors
---   SCHEMA the shard was written with another schema version
+--   SCHEMA the shard was written with another schema version; DAMAGED a key cannot be read
 -- Cost
 --   that of tasks/snapshot, O(n) in leases up to 5,000, and at most 20 scans of 1,000 entries for a lease of a
 --   task and for tasks of a run
 -- Invariant
 --   changes nothing, the clock neither
 -- @bind
--- @include lib/shard/schema
+-- @include lib/shard/look
+-- @include lib/tasks/types
 -- @include lib/tasks/capture_explain
 
-return SCHEMA.refusal() or cjson.encode(EXPLAIN.pool(tonumber(max_rows), { unpack(ARGV, subjects) }))
+return LOOK.reply(function()
+  return cjson.encode(EXPLAIN.pool(tonumber(max_rows), { unpack(ARGV, subjects) }))
+end)

@@ -99,6 +99,10 @@ class Pool:
         except redis.ResponseError as error:
             raise redis.ResponseError(script.locate(str(error))) from error
 
+    def operate(self, name: str, keys: list[str], arguments: tuple[Any, ...]) -> Any:
+        """Run a script that is no member's."""
+        return self._run(name, keys, arguments, UNDER_CLOCK)
+
     def join(self, *member_ids: str, ttl_us: int = TTL_US) -> None:
         for member_id in member_ids:
             args = (

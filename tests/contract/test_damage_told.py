@@ -22,7 +22,7 @@ from forebay.coordinator.server.urls import parse_url
 from tests.contract.chat_domain import MODEL, item
 from tests.support_runs import forebay as command
 from tests.support_scene import Controller
-from tests.support_scripts import AIMD, Acquire, Refused, ScriptedShard
+from tests.support_scripts import AIMD, Acquire, Refused, ScriptedShard, Sweep
 from tests.support_state import audited
 
 LOOKS = (("requests/snapshot", (0,)), ("requests/look", ("show", 100)))
@@ -98,6 +98,19 @@ def test_rebuild_by_hand_grants_nothing_before_members_have_stated(shard: Script
     assert not shard.try_batch("n", Acquire("b"))
     assert shard.join("n", remembered="born")[3] == "forgotten"
     assert shard.ask("n", Acquire("b", wait="try"))[0] == "denied"
+
+
+def test_first_sweep_after_a_rebuild_s_interval_finds_no_damage(shard: ScriptedShard) -> None:
+    shard.open(2, "m")
+    shard.ask("m", Acquire("a"))
+    begin(shard)
+    shard.advance(5.0)
+    shard.join("newcomer")
+    shard.batch("newcomer", Sweep())
+    assert b"shard_damaged" not in {
+        fields[b"kind"] for _, fields in shard.client.xrange(shard.keys["events"])
+    }
+    assert set(audited(shard.client, shard.keys)["leases"]) == {"a"}
 
 
 def test_rebuild_of_what_nobody_used_makes_no_key(shard: ScriptedShard) -> None:

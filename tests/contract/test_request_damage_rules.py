@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -177,6 +178,32 @@ def test_member_that_joins_anew_changes_no_settings_of_a_shard_that_went_on(
     assert read_record(shard.client, shard.keys)["static_cap"] == "2"
 
 
+def test_override_that_an_operator_sets_is_told_to_members_that_sweep_and_remember_it(
+    shard: ScriptedShard,
+) -> None:
+    fleet = Fleet(shard)
+    shard.client.sadd(LISTENING_KEY, *MEMBERS)
+    shard.operate("override_cap", "3")
+    assert [["set"] in notices for notices in shard.pushed.values()] == [True, True]
+    shard.operate("override_cap", "3")
+    assert [["set"] in notices for notices in shard.pushed.values()] == []
+    fleet.remember()
+    assert json.loads(fleet.memory)["settings"]
+
+
+def test_operator_s_cap_is_set_on_an_emptied_server_before_any_member_is_back(
+    shard: ScriptedShard,
+) -> None:
+    fleet = Fleet(shard)
+    shard.client.sadd(LISTENING_KEY, *MEMBERS)
+    shard.client.delete(*shard.keys.all)
+    shard.operate("override_cap", "3")
+    fleet.come_back()
+    assert set(audited(shard.client, shard.keys)["leases"]) == {"m0", "m1", "n0", "n1"}
+    assert read_record(shard.client, shard.keys)["static_cap"] == "3"
+    assert [event["reason"] for event in events(shard, "generation_changed")] == ["lost"]
+
+
 def test_member_whose_kept_reply_cannot_be_read_goes_on(shard: ScriptedShard) -> None:
     fleet = Fleet(shard)
     shard.client.sadd(LISTENING_KEY, *MEMBERS)
@@ -184,6 +211,35 @@ def test_member_whose_kept_reply_cannot_be_read_goes_on(shard: ScriptedShard) ->
     assert not shard.try_batch("m")
     settle(fleet)
     check_whole(fleet)
+
+
+def garble_an_entry(fleet: Fleet, kind: str) -> None:
+    """Put garbage in the place of one entry of a hash."""
+    key = fleet.shard.keys[kind]
+    fleet.shard.client.hset(key, min(fleet.shard.client.hkeys(key)), "garbage")
+
+
+@pytest.mark.parametrize("kind", ["leases", "waiters", "groups"])
+def test_sweep_finds_an_entry_that_cannot_be_read(shard: ScriptedShard, kind: str) -> None:
+    fleet = Fleet(shard)
+    shard.client.sadd(LISTENING_KEY, *MEMBERS)
+    garble_an_entry(fleet, kind)
+    settle(fleet)
+    state = audited(shard.client, shard.keys)
+    assert set(state["leases"]) == {"m0", "m1", "n0", "n1"}
+    assert set(state["waiters"]) == {"m2", "n2"}
+    assert [event["reason"] for event in events(shard, "shard_damaged")] == [f"damaged: {kind}"]
+
+
+def test_release_of_a_lease_that_cannot_be_read_frees_its_slot(shard: ScriptedShard) -> None:
+    fleet = Fleet(shard)
+    shard.client.sadd(LISTENING_KEY, *MEMBERS)
+    garble_an_entry(fleet, "leases")
+    assert not shard.try_batch("m", Release("m0"))
+    fleet.come_back()
+    assert shard.ask("m", Release("m0")) == ["released"]
+    assert [event["reason"] for event in events(shard, "shard_damaged")] == ["damaged: leases"]
+    assert set(audited(shard.client, shard.keys)["leases"]) == {"m1", "m2", "n0", "n1"}
 
 
 def test_error_that_no_damage_explains_is_shown(shard: ScriptedShard) -> None:

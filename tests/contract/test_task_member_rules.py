@@ -98,7 +98,7 @@ def test_as_many_idle_members_are_woken_as_the_ready_tasks_need(pool: Pool) -> N
     for member, slots in (("one", 1), ("two", 2), ("three", 3)):
         pool.admit(slots, by=member)
     pool.submit_many("t", 4)
-    assert pool.told() == {}
+    assert pool.woken() == []
     pool.ask("m", "set_state", "")
 
     assert sorted(pool.woken()) == ["three", "two"]

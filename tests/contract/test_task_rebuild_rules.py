@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Final
 
@@ -85,6 +86,20 @@ def test_no_key_whose_loss_a_pool_does_not_survive(fleet: Fleet, kind: str, dama
     ran = fleet.run_all()
     assert len(ran) == len(set(ran))
     assert set(ran) >= JOBS
+
+
+@pytest.mark.parametrize("pool", ["server"], indirect=True)
+@pytest.mark.parametrize("kind", ["leases", "tasks", "groups"])
+def test_entry_of_a_pool_that_cannot_be_read_is_found_and_named(fleet: Fleet, kind: str) -> None:
+    pool = fleet.pool
+    before = books(pool)
+    (lease_id,) = (one for one in fleet.held["m"] if one.startswith("a0~"))
+    garbled = {"leases": lease_id, "tasks": "a0", "groups": "a"}[kind]
+    pool.client.hset(pool.keys[kind], garbled, "garbage")
+    assert not all(fleet.try_sweep("m") for _ in range(100))  # each looks at eight entries
+    fleet.recover()
+    assert [event["reason"] for event in events(pool, "shard_damaged")] == [f"damaged: {kind}"]
+    assert books(pool) == before
 
 
 def test_call_of_a_member_that_has_not_joined_again_spoils_nothing(fleet: Fleet) -> None:
@@ -171,6 +186,36 @@ def test_settings_are_those_of_the_latest_memory(fleet: Fleet) -> None:
     fleet.come_back("n")
     assert books(pool)["limits"]["gpu"] == "7"
     assert books(pool)["record"]["state"] == "paused"
+
+
+def test_claim_set_since_the_loss_is_not_undone_by_a_later_memory(fleet: Fleet) -> None:
+    pool = fleet.pool
+    fleet.remember()
+    flush(pool)
+    fleet.come_back("m")
+    pool.ask("m", "claim", "gpu", "pool", 9)
+    pool.ask("m", "claim", "gpu", "tenant", "")
+    pool.ask("m", "claim", "disk", "pool", 3)
+    fleet.memory = json.dumps(json.loads(fleet.memory) | {"sequence": "1000000"})
+    fleet.come_back("n")
+    assert books(pool)["limits"].items() >= {"gpu": "9", "disk": "3"}.items()
+    assert books(pool)["limits"]["request:p/m"] == "4"  # of which nobody said anything since
+
+
+def test_settings_of_a_pool_that_change_are_told_to_members_that_remember_them(
+    fleet: Fleet,
+) -> None:
+    pool = fleet.pool
+    pool.listen("n")
+    for operation in (
+        ("claim", "gpu", "pool", 7),
+        ("set_state", "paused"),
+        ("configure", "", 5, "full", 2),
+    ):
+        pool.ask("m", *operation)
+        assert ["set"] in pool.told()["n"], operation
+        pool.ask("m", *operation)
+        assert ["set"] not in pool.told().get("n", []), operation
 
 
 def test_lease_of_a_job_that_ended_is_not_adopted(fleet: Fleet) -> None:

@@ -131,6 +131,14 @@ async def test_a_close_before_the_first_join_waits_for_no_server(redis_url: str)
             proxy.flow()
 
 
+async def end_membership(coordinator: Coordinator, session: Session) -> None:
+    """Let a shard forget its one member, as after its expiry."""
+    keys, membership = session.keys, session.membership
+    assert membership is not None
+    await coordinator.client.delete(keys["members"], keys["checks"], keys["intervals"])
+    await coordinator.client.hdel(keys["meta"], f"@{membership.member_id}")
+
+
 async def test_a_close_under_a_membership_that_has_ended_waits_for_no_deadline(
     redis_url: str,
 ) -> None:
@@ -143,7 +151,7 @@ async def test_a_close_under_a_membership_that_has_ended_waits_for_no_deadline(
         requests = Controller(coordinator)
         await requests.register(MODEL, "mine", 1)
         session = session_of(requests)
-        await coordinator.client.flushall()
+        await end_membership(coordinator, session)
         proxy.stall()
         asked = session.ask(Sweep())
         await wait_until(lambda: bool(session._batches.under_way))

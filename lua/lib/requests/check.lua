@@ -96,12 +96,12 @@ end
 -- Raise where a key is damaged in a way that no single operation would meet; `is_recapped` while the last
 -- registration ends.
 function DAMAGE.check(is_recapped)
-  if meta.recovering_us > 0 then
-    return
+  if meta.recovering_us > 0 or meta.is_reindexed then
+    return -- what this call worked out again is not written yet
   end
   LEASES.flush()
   DRAWS.write()
-  local name = DAMAGE.miscounted(is_recapped)
+  local name = DAMAGE.miscounted(is_recapped) or DAMAGE.unreadable(DAMAGE.looked_at)
   if name then
     DAMAGE.raise(name)
   end

@@ -20,8 +20,7 @@ end
 function STATE.reset_groups()
   local stored, first_tag = redis.call('HGETALL', K.groups), nil
   for i = 1, #stored, 2 do
-    local weight, _, place = string.match(stored[i + 1], GROUPS.pattern)
-    if tonumber(weight) and tonumber(place) then
+    if DAMAGE.can_read.groups(stored[i + 1]) then
       local g = GROUPS.of(stored[i])
       g.waiting, g.indexed_us, g.dirty = 0, nil, true
       g.touched_us = g.touched_us or now_us
@@ -56,9 +55,8 @@ end
 function STATE.reindex_leases(holders)
   local stored = redis.call('HGETALL', K.leases)
   for i = 1, #stored, 2 do
-    local lease = LEASES.parse(stored[i + 1])
-    if lease.member and STATE.place_of_window[lease.domain] and tonumber(lease.acquired_us)
-      and not LEASES.ended(stored[i]) then
+    if DAMAGE.can_read.leases(stored[i + 1]) and not LEASES.ended(stored[i]) then
+      local lease = LEASES.parse(stored[i + 1])
       STATE.count_lease(stored[i], lease)
       holders[lease.member] = true
     else
@@ -70,8 +68,8 @@ end
 function STATE.reindex_waiters(holders)
   local stored, waiters = redis.call('HGETALL', K.waiters), {}
   for i = 1, #stored, 2 do
-    local waiter = ENTRIES.parse_waiter(stored[i + 1])
-    if waiter.member and STATE.place_of_window[waiter.domain] and tonumber(waiter.arrival) then
+    if DAMAGE.can_read.waiters(stored[i + 1]) then
+      local waiter = ENTRIES.parse_waiter(stored[i + 1])
       waiter.id = stored[i]
       waiters[#waiters + 1] = waiter
     else

@@ -136,9 +136,6 @@ end
 
 -- Compare as far as the shard can be read: a key that is damaged is a difference.
 function AUDIT.compare_readable(most)
-  if not DAMAGE.types then
-    return AUDIT.compare(most)
-  end
   local is_readable, entries, is_complete = pcall(function()
     LOOK.check_head()
     local mistyped = redis.call('EXISTS', K.meta) == 1 and DAMAGE.mistyped()[1]
@@ -150,11 +147,11 @@ function AUDIT.compare_readable(most)
   if is_readable then
     return entries, is_complete
   end
-  local message = type(entries) == 'table' and entries.err or tostring(entries)
+  local message = DAMAGE.text(entries)
   if not DAMAGE.is_told_by(message) then
     error(entries, 0)
   end
-  local names = DAMAGE.mistyped()
+  local names = DAMAGE.names(message)
   for i = 1, math.max(1, #names) do
     AUDIT.differs(names[i] or 'meta', 'key', 'one that can be read', names[i] and 'a damaged one' or message)
   end

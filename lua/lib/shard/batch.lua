@@ -91,6 +91,9 @@ function BATCH.run_whole(member, number, at)
     STATE.read_ahead(ids, new_ids)
   end
   local results = BATCH.carry_out(words, firsts, lasts)
+  if has_left and redis.call('ZSCORE', K.awaited, member) == '1' then
+    REBUILD.note_stated(member) -- it has joined again; of one that has not, calls may still run
+  end
   SETTLING.finish()
   local reply = SHARD.reply(member, SETTLING.next_wake_us(), results)
   SHARD.save(has_left and {} or SHARD.keeping(member, number, reply))
@@ -101,11 +104,11 @@ end
 -- Take what a call raised: the reply, which is the error itself where it tells of no damage or comes again and again
 -- while the shard is rebuilt, as it is then a fault of this code.
 function BATCH.note_damage(member, raised)
-  local message = type(raised) == 'table' and raised.err or tostring(raised)
+  local message = DAMAGE.text(raised)
   if not DAMAGE.is_told_by(message) then
     return DAMAGE.pass_on(raised)
   end
-  local names, is_hash = table.concat(DAMAGE.found(), ', '), redis.call('TYPE', K.meta).ok == 'hash'
+  local names, is_hash = table.concat(DAMAGE.names(message), ', '), redis.call('TYPE', K.meta).ok == 'hash'
   if is_hash and redis.call('HINCRBY', K.meta, 'damages', 1) > DAMAGE.most_in_a_row then
     return DAMAGE.pass_on(raised)
   end
@@ -117,11 +120,8 @@ function BATCH.note_damage(member, raised)
   return redis.error_reply('NOMEMBER ' .. member)
 end
 
--- Carry out a batch on a shard that may be damaged, of a kind whose damage is found.
+-- Carry out a batch on a shard that may be damaged.
 function BATCH.run(member, number, at)
-  if not DAMAGE.types then
-    return BATCH.run_whole(member, number, at)
-  end
   local is_whole, reply = pcall(BATCH.run_whole, member, number, at)
   return is_whole and reply or BATCH.note_damage(member, reply)
 end

@@ -1,8 +1,9 @@
 -- Damage: a record that is missing or cannot be read, whichever key went (spec 06, Members). The call that meets one
 -- deletes the shard's generation; an operator's call answers with the key.
 -- @include lib/shard/shard
-local DAMAGE = { most_in_a_row = 8 }
-DAMAGE.types = nil -- defined by a kind of shard: returns its keys with their types; nil where damage is not looked for
+local DAMAGE = { most_in_a_row = 8, looked_at = 8, all = 2 ^ 31 }
+-- Each kind of shard defines `DAMAGE.types`, its keys with their types; `DAMAGE.can_read`, by the name of a hash whether
+-- the text of an entry can be read; and `DAMAGE.miscounted`, in scripts that change it.
 
 -- Whether an error message tells of a damaged record; any other error is the server's, or a fault of this code.
 function DAMAGE.is_told_by(message)
@@ -36,15 +37,36 @@ function DAMAGE.mistyped()
   return names
 end
 
--- The names of the damaged keys, as far as types and counts tell. Each kind of shard defines `DAMAGE.miscounted`, which
--- names the first key whose count contradicts the others, nil for none.
-function DAMAGE.found()
-  local names = DAMAGE.mistyped()
-  if #names == 0 then
-    local is_readable, name = pcall(DAMAGE.miscounted)
-    names[1] = is_readable and name or nil
+-- The name of the first key whose count contradicts the others, nil for none.
+function DAMAGE.miscounted() end
+
+-- The name of a hash with an entry that cannot be read, of so many entries picked at random; nil for none.
+function DAMAGE.unreadable(most)
+  for name, can_read in pairs(DAMAGE.can_read) do
+    local found = redis.call('HRANDFIELD', K[name], most, 'WITHVALUES') or {} -- fakeredis has nil for none
+    for i = 2, #found, 2 do
+      if not can_read(found[i]) then
+        return name
+      end
+    end
   end
-  return names
+  return nil
+end
+
+-- The names of the damaged keys, by what a call raised that met them; none where that tells nothing.
+function DAMAGE.names(raised)
+  local names = DAMAGE.mistyped()
+  if #names > 0 then
+    return names
+  end
+  local named = string.match(raised, '^DAMAGED (%S+)$')
+  local is_readable, counted = pcall(DAMAGE.miscounted)
+  return { named or DAMAGE.unreadable(DAMAGE.all) or is_readable and counted or nil }
+end
+
+-- What a call raised as text.
+function DAMAGE.text(raised)
+  return type(raised) == 'table' and raised.err or tostring(raised)
 end
 
 -- Answer with a caught error as the server would have answered with it.

@@ -4,6 +4,7 @@
 -- writes. A lone operation writes at once, which is cheaper.
 -- @include lib/write_many
 -- @include lib/shard/shard
+-- @include lib/shard/damage
 -- @include lib/shard/expiry
 local LEASES = { finished_kept = 8192 }
 local lease_texts = {} -- lease id -> its text as this call leaves it, false for none
@@ -58,6 +59,8 @@ function LEASES.own(id, member)
   local lease = text and LEASES.parse(text)
   if lease and lease.member == member then
     return lease
+  elseif lease and not lease.member then
+    DAMAGE.raise('leases') -- else its slot would never be free
   end
   local ended = not lease and LEASES.ended(id)
   if lease or ended == 'expired' then

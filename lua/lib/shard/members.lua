@@ -3,7 +3,7 @@
 -- @include lib/shard/identity
 -- @include lib/shard/leases
 -- @include lib/shard/suspects
-local MEMBERS = { most_ended = 200 }
+local MEMBERS = { most_ended = 200, most_told = 2 }
 local ended_left = MEMBERS.most_ended -- of what members that are gone held, of those members, and of overdue holds
 local has_left = false -- whether the caller's membership ended in this batch
 
@@ -46,6 +46,17 @@ end
 function MEMBERS.leave()
   has_left = has_left or MEMBERS.finish(caller, 'left')
   return has_left
+end
+
+-- Let two members sweep at once, and so remember what was set, should the server lose it before their next sweep.
+-- A shard that recovers gives no memory, and what is set meanwhile counts more than any.
+function MEMBERS.tell_set()
+  local names = meta.recovering_us > 0 and {} or redis.call('ZRANGE', K.members, 0, MEMBERS.most_told - 1, 'REV')
+  for i = 1, #names do
+    if names[i] ~= caller then
+      SHARD.notify(names[i], '["set"]')
+    end
+  end
 end
 
 -- Whether the caller is a member, once all that were due have been looked at: one whose reply is kept was one

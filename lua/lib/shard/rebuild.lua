@@ -22,10 +22,9 @@ end
 -- Go on with a rebuild; `STATE.reindex` is the kind's part: it works out again what can be worked out of the rest.
 function REBUILD.continue()
   if redis.call('HGET', K.meta, 'reindex') == '1' then
-    if DAMAGE.types then -- a kind of shard that looks for damage
-      drop_unreadable(DAMAGE.types())
-    end
+    drop_unreadable(DAMAGE.types())
     STATE.reindex()
+    meta.is_reindexed = true
     redis.call('HSET', K.meta, 'reindex', 0)
   end
   meta.places = math.max(meta.places, now_us) -- later than whatever members state the age of

@@ -41,7 +41,7 @@ function SHARD.record(fields, others)
   now_us, record.last_us = shard_time(before_us, before_us and record.last_us)
   now_text = int(now_us)
   record.now_us, record.silent_us = now_us, now_us - (before_us or now_us)
-  record.generation = read_fields[1] or nil
+  record.generation, record.is_reindexed = read_fields[1] or nil, nil
   return record
 end
 

@@ -108,9 +108,9 @@ end
 -- Look at one member whose heartbeat is older than an interval: why it ends, or when to look again.
 function SUSPECTS.look_at(member, restore)
   local expiry = tonumber(redis.call('ZSCORE', K.members, member) or nil)
-  if not expiry and DAMAGE.types then
+  if not expiry then
     DAMAGE.raise('members') -- a member leaves both keys at once
-  elseif not expiry or expiry <= now_us then
+  elseif expiry <= now_us then
     return 'member_lost'
   end
   local interval_us = tonumber(redis.call('HGET', K.intervals, member)) or SUSPECTS.usual_interval_us

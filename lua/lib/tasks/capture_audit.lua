@@ -1,4 +1,5 @@
 -- The books of a task pool beside those of every shard: its tasks, groups, lines, ledger and claims.
+-- @include lib/tasks/types
 -- @include lib/tasks/lost
 -- @include lib/tasks/capture_runs
 AUDIT.hashes, AUDIT.sets = { 'tasks', 'groups', 'leases' }, { 'held', 'fifo', 'queue', 'members' }

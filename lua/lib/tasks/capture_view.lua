@@ -7,7 +7,7 @@ function VIEW.demand_of(g, most)
   local counts, found = {}, redis.call('ZRANGE', K.fifo, '[' .. g.name .. '\0', '(' .. g.name .. '\1',
     'BYLEX', 'LIMIT', 0, most)
   for i = 1, #found do
-    local signature = TASKS.read(split(found[i], '\0')[3]).signature
+    local signature = TASKS.named(split(found[i], '\0')[3]).signature
     counts[signature] = (counts[signature] or 0) + 1
   end
   return counts, #found
@@ -33,7 +33,7 @@ function VIEW.count_beside(list, rows, left)
     end
   end
   for i = 1, #found do
-    local task = TASKS.read(found[i])
+    local task = TASKS.named(found[i])
     local row = by_name[task.group]
     if not row and #list < rows then
       row = VIEW.of(GROUPS.of(task.group))

@@ -1,17 +1,7 @@
--- The types of a task pool's keys, and whether their counts agree.
--- @include lib/shard/damage
+-- Whether the counts of a task pool's keys agree.
+-- @include lib/tasks/types
 -- @include lib/tasks/lost
 -- @include lib/runs/check
-function DAMAGE.types()
-  return { { 'claims', 'zset' }, { 'limits', 'hash' }, { 'ledger', 'hash' }, { 'config', 'hash' },
-    { 'tasks', 'hash' }, { 'queue', 'zset' }, { 'ready', 'zset' }, { 'signatures', 'hash' }, { 'fifo', 'zset' },
-    { 'groups', 'hash' }, { 'idle_groups', 'zset' }, { 'delayed', 'zset' }, { 'parked', 'zset' },
-    { 'unserved', 'zset' }, { 'suspect_tasks', 'zset' }, { 'leases', 'hash' }, { 'members', 'zset' },
-    { 'checks', 'zset' }, { 'intervals', 'hash' }, { 'suspects', 'zset' }, { 'awaited', 'zset' }, { 'held', 'zset' },
-    { 'functions', 'hash' }, { 'losses', 'hash' }, { 'watched', 'hash' }, { 'idle', 'zset' }, { 'pushes', 'hash' },
-    { 'finished', 'zset' }, { 'events', 'stream' }, { 'runs', 'hash' }, { 'progress', 'hash' }, { 'cells', 'hash' },
-    { 'row_groups', 'hash' }, { 'checkpoints', 'zset' } }
-end
 
 -- How many units are out in all, as the ledger says.
 function LEDGER.total()
@@ -57,7 +47,7 @@ end
 
 -- The missing one of two keys whose counts do not agree.
 function DAMAGE.absent_of(name, other)
-  return other and redis.call('EXISTS', K[other]) == 0 and other or name
+  return other and redis.call('EXISTS', K[name]) == 1 and redis.call('EXISTS', K[other]) == 0 and other or name
 end
 
 -- The name of the first key whose count contradicts the others, nil for none: O(1) but for functions and runs.
@@ -93,11 +83,11 @@ end
 
 -- Raise where a key is damaged in a way that no single operation would meet.
 function DAMAGE.check()
-  if meta.recovering_us > 0 then
-    return
+  if meta.recovering_us > 0 or meta.is_reindexed then
+    return -- what this call worked out again is not written yet
   end
   LEASES.flush()
-  local name = DAMAGE.miscounted()
+  local name = DAMAGE.miscounted() or DAMAGE.unreadable(DAMAGE.looked_at)
   if name then
     DAMAGE.raise(name)
   end

@@ -1,5 +1,4 @@
 -- Limits of resources, and tasks that ask for more than one (spec 04, The ledger).
--- @include lib/shard/operations
 -- @include lib/tasks/queue
 local moves_left = 64 -- parked or brought back in this call
 
@@ -38,7 +37,7 @@ function CLAIMS.apply(resource)
 end
 
 -- Replace a holder's claim of a resource; an empty limit takes it back. Both a claim and the limit in force
--- are told where they change.
+-- are told where they change. Returns whether the claim has changed.
 function CLAIMS.set(resource, holder, limit)
   local old = CLAIMS.under('@' .. holder .. '\0' .. resource, 1)[1]
   local before = old and split(old, '\0')[3] or ''
@@ -56,6 +55,7 @@ function CLAIMS.set(resource, holder, limit)
       0, CLAIMS.of_resource('=', resource, limit, holder))
   end
   CLAIMS.apply(resource)
+  return before ~= limit
 end
 
 -- Let the claims of a holder count, or rest.
@@ -77,9 +77,9 @@ function CLAIMS.drop(holder)
   end
 end
 
-function OPERATIONS.claim(resource, holder, limit)
-  CLAIMS.set(resource, holder, limit)
-  return '["claimed",' .. int(LEDGER.limit_of(resource)) .. ']'
+-- The field of `meta` that notes in which generation a claim was set anew: no memory of before it undoes that.
+function CLAIMS.noted(resource, holder)
+  return 'claimed\0' .. holder .. '\0' .. resource
 end
 
 function CLAIMS.refused(reason, detail)

@@ -63,7 +63,7 @@ function LOST.note_draining(member)
   end
   local waits, ids = false, LOST.first()
   for i = 1, #ids do
-    local task = TASKS.read(ids[i])
+    local task = TASKS.named(ids[i])
     waits = waits or (LOST.runs_alone(task.losses) and CLASSES.serves(member, task.fn))
   end
   if not waits then

@@ -87,16 +87,19 @@ end
 
 function MEMORY.recall_claims(claims)
   local before, theirs = MEMORY.claims(), {}
-  for i = 1, #claims do
-    theirs[claims[i][1] .. '\0' .. claims[i][2]] = true
-  end
-  for i = 1, #before do
-    if not theirs[before[i][1] .. '\0' .. before[i][2]] then
-      CLAIMS.set(before[i][2], before[i][1], '')
+  local function recall(resource, holder, limit)
+    if redis.call('HGET', K.meta, CLAIMS.noted(resource, holder)) ~= meta.generation then
+      CLAIMS.set(resource, holder, limit)
     end
   end
   for i = 1, #claims do
-    CLAIMS.set(claims[i][2], claims[i][1], claims[i][3])
+    theirs[claims[i][1] .. '\0' .. claims[i][2]] = true
+    recall(claims[i][2], claims[i][1], claims[i][3])
+  end
+  for i = 1, #before do
+    if not theirs[before[i][1] .. '\0' .. before[i][2]] then
+      recall(before[i][2], before[i][1], '')
+    end
   end
 end
 

@@ -129,6 +129,14 @@ function OPERATIONS.say(kind, task_id, lease_id)
   return '["said"]'
 end
 
+function OPERATIONS.claim(resource, holder, limit)
+  redis.call('HSET', K.meta, CLAIMS.noted(resource, holder), meta.generation)
+  if CLAIMS.set(resource, holder, limit) then
+    MEMBERS.tell_set()
+  end
+  return '["claimed",' .. int(LEDGER.limit_of(resource)) .. ']'
+end
+
 -- Pause, drain or open the pool again.
 function OPERATIONS.set_state(state)
   MEMORY.note_decided('state')
@@ -136,6 +144,7 @@ function OPERATIONS.set_state(state)
     emit('pool_state_changed', 'from', meta.state == '' and 'open' or meta.state, 'to',
       state == '' and 'open' or state, 'member_id', member_id)
     meta.state = state
+    MEMBERS.tell_set()
   end
   return '["set"]'
 end
@@ -158,7 +167,9 @@ function OPERATIONS.configure(policy, reserve_after_us, events_kept, max_losses)
     meta.policy = policy
     BORROW.recount()
   end
-  SETTINGS.tell(before, SETTINGS.in_force())
+  if SETTINGS.tell(before, SETTINGS.in_force()) then
+    MEMBERS.tell_set()
+  end
   return '["set"]'
 end
 

@@ -31,7 +31,7 @@ end
 function QUEUE.refresh_head(g)
   g.head = g.waiting > 0 and QUEUE.first_task(g) or ''
   if g.head ~= '' then
-    LINES.line_up(g, CLASSES.of(TASKS.read(g.head)))
+    LINES.line_up(g, CLASSES.of(TASKS.named(g.head)))
   end
 end
 
@@ -82,7 +82,7 @@ function QUEUE.enqueue(id, task)
   STATE.emit_task('ready_enqueued', 'task_id', id, 'group', task.group, 'asks', task.signature)
   if g.waiting == 1 then
     GROUPS.enter_line(g)
-  elseif task.arrival > TASKS.read(g.head).arrival then
+  elseif task.arrival > TASKS.named(g.head).arrival then
     return
   end
   LINES.leave(g)
@@ -93,7 +93,7 @@ end
 -- Take a group's first task out; the group stands nowhere until it is told to.
 function QUEUE.take_head(g)
   local id = g.head
-  local task = TASKS.read(id)
+  local task = TASKS.named(id)
   redis.call('ZREM', K.fifo, QUEUE.fifo_member(id, task))
   LINES.leave(g)
   g.waiting, g.dirty = g.waiting - 1, true

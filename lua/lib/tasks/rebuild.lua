@@ -18,9 +18,8 @@ function STATE.read_leases(tasks)
     end
   end
   for i = 1, #stored, 2 do
-    local lease = LEASES.parse(stored[i + 1])
-    if lease.member and tonumber(lease.acquired_us) then
-      note(stored[i], lease)
+    if DAMAGE.can_read.leases(stored[i + 1]) then
+      note(stored[i], LEASES.parse(stored[i + 1]))
     end
   end
   for i = 1, #held do
@@ -39,9 +38,8 @@ end
 function STATE.read_tasks()
   local tasks, stored = {}, redis.call('HGETALL', K.tasks)
   for i = 1, #stored, 2 do
-    local task = TASKS.parse(stored[i + 1])
-    if task.losses and task.tries and tonumber(task.score) and tonumber(task.weight) then
-      tasks[stored[i]] = task
+    if DAMAGE.can_read.tasks(stored[i + 1]) then
+      tasks[stored[i]] = TASKS.parse(stored[i + 1])
     else
       redis.call('HDEL', K.tasks, stored[i])
     end
@@ -72,8 +70,7 @@ end
 function STATE.reset_groups(tasks)
   local stored, terms = redis.call('HGETALL', K.groups), {}
   for i = 1, #stored, 2 do
-    local part = split(stored[i + 1], '|')
-    if #part >= 6 + #GROUPS.extra and tonumber(part[1]) and tonumber(part[3]) and tonumber(part[5]) then
+    if DAMAGE.can_read.groups(stored[i + 1]) then
       terms[stored[i]] = false
     else
       redis.call('HDEL', K.groups, stored[i])

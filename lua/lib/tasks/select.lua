@@ -29,7 +29,7 @@ function LOST.next(member)
   end
   local kept, ids = RESERVE.kept(), LOST.first()
   for i = 1, #ids do
-    local task = TASKS.read(ids[i])
+    local task = TASKS.named(ids[i])
     if LOST.may_take(member, task)
       and (task.losses >= LOST.max() or not SELECT.holds_back(CLASSES.of(task), kept)) then
       return { group = task.group, signature = CLASSES.of(task), suspect = ids[i], borrowed = {} }
@@ -45,7 +45,7 @@ function CLASSES.first_behind(member, head, kept)
     'LIMIT', 1, CLASSES.tasks_behind)
   for i = 1, #found do
     local id = string.match(found[i], '^[^%z]*%z[^%z]*%z(.*)$')
-    local task = TASKS.read(id)
+    local task = TASKS.named(id)
     if CLASSES.serves(member, task.fn) and not SELECT.holds_back(CLASSES.of(task), kept) then
       return { group = name, signature = CLASSES.of(task), line = head.line, behind = id, borrowed = {} }
     end

@@ -20,9 +20,9 @@ function SETTINGS.text(settings, name)
 end
 
 -- Tell what differs between two looks at the settings, in the order of their names. An empty text
--- stands for "none", and a space for the NUL within a name.
+-- stands for "none", and a space for the NUL within a name. Returns whether any differs.
 function SETTINGS.tell(before, after)
-  local seen, names = {}, {}
+  local seen, names, differs = {}, {}, false
   for _, settings in ipairs({ before, after }) do
     for name in pairs(settings) do
       if not seen[name] then
@@ -37,6 +37,8 @@ function SETTINGS.tell(before, after)
     if from ~= to then
       emit('pool_setting_changed', 'setting', (string.gsub(names[i], '%z', ' ')), 'from', from, 'to', to,
         'member_id', member_id)
+      differs = true
     end
   end
+  return differs
 end

@@ -1,5 +1,6 @@
 -- Tasks by id, as they are kept from their submit to their end.
 -- @include lib/shard/expiry
+-- @include lib/shard/damage
 -- @include lib/tasks/state
 local TASKS = {}
 local known_tasks = {} -- what was read or written of tasks in this call
@@ -42,6 +43,11 @@ function TASKS.read(id)
     known_tasks[id] = task
   end
   return task
+end
+
+-- A task that another key names: its record must be there.
+function TASKS.named(id)
+  return TASKS.read(id) or DAMAGE.raise('tasks')
 end
 
 -- Read tasks that a batch will ask for.
