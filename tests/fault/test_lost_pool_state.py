@@ -17,7 +17,7 @@ from arq.jobs import Job, ResultNotFound
 from structlog.testing import capture_logs
 
 import forebay
-from forebay.contracts.errors import TaskFailed
+from forebay.contracts.errors import JobLost, TaskFailed
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import POOL_KEYS, pool_shard
 from forebay.coordinator.server.connections import open_sync
@@ -137,8 +137,10 @@ async def test_emptied_server_lets_running_jobs_end_and_tells_of_the_others(scen
     await wait_until(scene.is_rebuilt)
     waiting = [job for job in made if job.job_id not in scene.gate.inside]
     for job in waiting:
-        with pytest.raises(ResultNotFound):
+        with pytest.raises(JobLost, match="the server has lost its state since"):
             await result_of(job)
+        with pytest.raises(ResultNotFound):  # of a handle that never knew of the job
+            await result_of(scene.jobs.job(job.job_id))
     scene.gate.open.set()
     for job in made:
         if job not in waiting:

@@ -29,6 +29,7 @@ from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.names import terms_text
 from forebay.workers.arq.bounds import Bounds
+from forebay.workers.arq.enqueued_job import EnqueuedJob
 from forebay.workers.arq.job import find_jobs_on_pools
 from forebay.workers.arq.job_terms import group_of, request_of
 from forebay.workers.arq.opening import OpeningPipeline, opening_of_job
@@ -197,7 +198,8 @@ class ForebayArqRedis(ArqRedis):
                 that is named too.
 
         Returns:
-            The job, or None where its id is queued, runs or has a result in this pool.
+            The job, or None where its id is queued, runs or has a result in this pool. Its
+            ``result()`` raises `JobLost` where the server has lost it since.
 
         Raises:
             TaskAdmissionError: it was refused and nothing was queued, as where another pool or
@@ -233,7 +235,16 @@ class ForebayArqRedis(ArqRedis):
         )
         if not is_new:
             return None
-        return self.job(job_id)
+        membership = self._controller.session.membership
+        generation = None if membership is None else membership.generation
+        return EnqueuedJob(job_id, self, function, generation, self._read_generation)
+
+    async def _read_generation(self) -> tuple[str | None, bytes | None]:
+        """Return the pool's generation, and why it was last rebuilt; None for what is not there."""
+        generation, reason = await self.execute_command(
+            "HMGET", self._controller.keys["meta"], "generation", "reason"
+        )
+        return generation and generation.decode(), reason
 
     def _expiry_of(self, not_before: float | None) -> float | None:
         """Return after which time a job expires that does not say it itself."""
