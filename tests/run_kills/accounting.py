@@ -58,7 +58,8 @@ def paid_again(records: Sequence[RequestRecord], losses: Sequence[Loss]) -> tupl
                     f" {later.arrived_at:.3f} s: {earlier.digest}"
                 )
                 continue
-            by_loss[min(causes, key=lambda place: by_loss[place])] += 1
+            # one without a bound explains any number, so the others are kept for what it does not
+            by_loss[min(causes, key=lambda place: (losses[place].most or 0, by_loss[place]))] += 1
     for loss, count in zip(losses, by_loss, strict=True):
         if loss.most is not None and count > loss.most:
             unexplained.append(

@@ -55,3 +55,8 @@ def test_more_calls_than_were_in_flight_are_told() -> None:
 def test_only_what_a_cut_file_lost_may_be_paid_for_again() -> None:
     assert paid_again([call(1, 1.6), call(3, 4)], [CUT]) == (1, [])
     assert len(paid_again([call(1, 1.4), call(3, 4)], [CUT])[1]) == 1
+
+
+def test_a_kill_with_a_bound_is_not_charged_for_what_a_cut_file_lost() -> None:
+    calls = [call(1.9, 2.1, digest=d) for d in "abc"] + [call(3, 4, digest=d) for d in "abc"]
+    assert paid_again(calls, [KILL, CUT]) == (3, [])
