@@ -44,16 +44,16 @@ def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 async def test_answers_are_judged_by_a_second_model_under_a_limit_of_its_own(redis_url: str):
-    truth = ProviderTruth(latency_median_seconds=0.02)
-    with MockProviderServer(truth) as large, MockProviderServer(truth) as careful:
+    """Each provider refuses the first call above its model's cap, and refuses none."""
+    sizes = [ProviderTruth(concurrency=cap, latency_median_seconds=0.02) for cap in (24, 6)]
+    with MockProviderServer(sizes[0]) as large, MockProviderServer(sizes[1]) as careful:
         environ = {
             "FOREBAY_PROVIDER_LARGE_BASE_URL": large.base_url,
             "FOREBAY_PROVIDER_CAREFUL_BASE_URL": careful.base_url,
         }
         summary = await made(redis_url, "judged_answers", environ)
-        assert (large.state.counters.ok, careful.state.counters.ok) == (48, 48)
-        assert 1 < careful.state.counters.max_in_flight <= 6
-        assert 6 < large.state.counters.max_in_flight <= 24
+        counted = [one.state.counters for one in (large, careful)]
+        assert [(each.ok, each.refused) for each in counted] == [(48, 0), (48, 0)]
     assert (summary.written, summary.dropped) == (48, 0)
     records = read_records(summary.output)
     assert [row["question_id"] for row in records] == [f"Q-{n:02d}" for n in range(1, 49)]
