@@ -38,6 +38,7 @@ COMMANDS: Final = {
     "mock-provider": "forebay.commands.mock_provider:mock_provider_command",
     "ops": "forebay.commands.ops:ops_command",
     "pause": "forebay.commands.pool_state:pause_command",
+    "open": "forebay.commands.pool_state:open_command",
     "plan": "forebay.commands.plan:plan_command",
     "preview": "forebay.commands.preview:preview_command",
     "proxy": "forebay.commands.proxy:proxy_command",
@@ -46,6 +47,8 @@ COMMANDS: Final = {
     "resume-pool": "forebay.commands.pool_state:resume_command",
     "run": "forebay.commands.run:run_command",
     "runs": "forebay.commands.runs:runs_command",
+    "set-cap": "forebay.commands.setting:set_cap_command",
+    "set-limit": "forebay.commands.setting:set_limit_command",
     "snapshot": "forebay.commands.snapshot:snapshot_command",
     "worker": "forebay.commands.worker:worker_command",
 }

@@ -173,7 +173,8 @@ def _parked(facts: PoolFacts, task: Mapping[str, Any]) -> list[Reason]:
             by = f" (set by {unquote(row['claimed_by'])})" if row["claimed_by"] else ""
             says = (
                 f"It asks for {amount} of {name}, and the limit is {limit}{by}: it can never start"
-                f" until the limit rises (forebay set-limit {name} {amount} --pool {facts.pool})."
+                f" until the limit rises (forebay set-limit {name} {amount} --pool {facts.pool}"
+                f" --holder {unquote(row['claimed_by']) or 'operator'})."
             )
             reasons.append(Reason(code="never_fits", says=says, resource=name))
     back = Reason(code="comes_back", says="It goes back into line: the limit it lacked has risen.")

@@ -73,6 +73,30 @@ async def _member_of(coordinator: Coordinator, pool: str) -> AsyncIterator[TaskA
     await controller.close()
 
 
+async def set_pool_limit(
+    coordinator: Coordinator, pool: str, resource: str, limit: int | None, *, holder: str
+) -> int:
+    """Set a holder's claim of a resource's limit in a pool that exists; None takes it back.
+
+    Returns:
+        The limit now in force: the smallest claim of all holders; 0 for none.
+
+    Raises:
+        ConfigurationError: a wrong name or limit, or nobody made a pool of this name.
+        CoordinatorError: the server could not be used.
+    """
+    await require_pool(coordinator, pool)
+    controller = TaskAdmissionController(coordinator, pool)
+    try:
+        if limit is None:
+            return await controller.drop_limit(resource, holder=holder)
+        return await controller.set_limit(resource, limit, holder=holder)
+    finally:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(coordinator.settings.call_timeout_seconds):
+                await controller.close()
+
+
 async def require_pool(coordinator: Coordinator, pool: str) -> None:
     """Return if somebody has made a pool of this name, damaged or not; makes none.
 

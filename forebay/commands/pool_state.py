@@ -1,4 +1,4 @@
-"""`forebay pause`, `resume-pool` and `drain`: what a task pool lets in and lets go."""
+"""`forebay pause`, `open` (also `resume-pool`) and `drain`: what a pool lets in and lets go."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from forebay.runtime import run_async
 
 def _of_a_pool(command: Callable[..., None]) -> Callable[..., None]:
     command = url_option("Server: redis://, rediss:// or unix://.", required=True)(command)
-    return click.option("--pool", default="default", show_default=True, help="Which task pool.")(
-        command
-    )
+    command = click.option(
+        "--pool", default="default", show_default=True, help="Which task pool, instead of POOL."
+    )(command)
+    return click.argument("named", metavar="[POOL]", required=False)(command)
 
 
 @click.command("pause")
@@ -28,10 +29,17 @@ def pause_command(**which: Any) -> None:
     run_async(_set_state("paused", **which))
 
 
+@click.command("open")
+@_of_a_pool
+def open_command(**which: Any) -> None:
+    """Let a paused or draining pool go on."""
+    run_async(_set_state("open", **which))
+
+
 @click.command("resume-pool")
 @_of_a_pool
 def resume_command(**which: Any) -> None:
-    """Let a paused or draining pool go on."""
+    """Let a paused or draining pool go on: the older name of `forebay open`."""
     run_async(_set_state("open", **which))
 
 
@@ -42,7 +50,8 @@ def drain_command(**which: Any) -> None:
     run_async(_set_state("draining", **which))
 
 
-async def _set_state(state: PoolState, url: str, pool: str) -> None:
+async def _set_state(state: PoolState, url: str, pool: str, named: str | None) -> None:
+    pool = named or pool
     async with await Coordinator.open(url) as coordinator:
         found = await set_pool_state(coordinator, pool, state)
     click.echo(

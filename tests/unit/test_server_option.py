@@ -24,6 +24,8 @@ ARGUMENTS: Mapping[str, list[str]] = {
     "reset": ["local", "mock-large"],
     "resume": ["run-1"],
     "run": ["flow.toml"],
+    "set-cap": ["local", "mock-large", "4"],
+    "set-limit": ["gpu", "1"],
 }
 WITHOUT_A_SERVER = {"acl", "classify", "demo", "mock-provider"}
 WITH_A_SERVER = sorted(COMMANDS.keys() - WITHOUT_A_SERVER)

@@ -1,0 +1,59 @@
+"""`forebay set-cap`, `set-limit`, `pause` and `open` on a server."""
+
+from __future__ import annotations
+
+import pytest
+
+from forebay.contracts.errors import ConfigurationError
+from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from tests.contract.test_explain_command import MODEL, forebay
+from tests.support_tasks import joined
+
+
+async def test_an_operators_cap_is_set_and_taken_off(
+    coordinator: Coordinator, redis_url: str
+) -> None:
+    requests = AdaptiveRequestAdmissionController(coordinator)
+    await requests.register(MODEL, "main", 8)
+    pressure = RequestPressureSnapshotProvider(coordinator)
+    for cap, in_force, override in (("3", 3, 3), ("9", 8, 9), ("none", 8, None)):
+        shown = await forebay("set-cap", "p", "m", cap, "--url", redis_url)
+        assert shown.output.startswith(f"p/m  cap now {in_force}, ")
+        shard = await pressure.global_snapshot(MODEL)
+        assert (shard.static_cap, shard.override_cap) == (in_force, override)
+    for wrong in ("0", "x", "1.5"):
+        shown = await forebay("set-cap", "p", "m", wrong, "--url", redis_url)
+        assert isinstance(shown.exception, ConfigurationError)
+    await requests.close()
+
+
+async def test_a_limit_is_the_smallest_claim_and_the_command_says_so(
+    coordinator: Coordinator, redis_url: str
+) -> None:
+    async with joined(coordinator, "mail") as tasks:
+        await tasks.set_limit("gpu", 4)
+        for words, said in (
+            (("2",), "pool mail: limit of gpu now 2"),
+            (("9",), "pool mail: limit of gpu now 4, as another holder claims less"),
+            (("none",), "pool mail: limit of gpu now 4"),
+            (("6", "--holder", "pool"), "pool mail: limit of gpu now 6"),
+        ):
+            shown = await forebay("set-limit", "gpu", *words, "--pool", "mail", "--url", redis_url)
+            assert (shown.exit_code, shown.output) == (0, f"{said}\n")
+        assert (await tasks.view()).limits["gpu"] == 6
+        for words in (("gpu", "0", "--pool", "mail"), ("gpu", "1", "--pool", "mial")):
+            shown = await forebay("set-limit", *words, "--url", redis_url)
+            assert isinstance(shown.exception, ConfigurationError)
+
+
+@pytest.mark.parametrize("words", [["mail"], ["--pool", "mail"]])
+async def test_a_pool_is_named_by_argument_or_option(
+    coordinator: Coordinator, redis_url: str, words: list[str]
+) -> None:
+    async with joined(coordinator, "mail") as tasks:
+        await tasks.set_limit("gpu", 4)
+        for command, state in (("pause", "paused"), ("open", "open")):
+            shown = await forebay(command, *words, "--url", redis_url)
+            assert shown.output.startswith(f"pool mail is {state}: ")
