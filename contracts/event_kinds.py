@@ -10,6 +10,7 @@ class SchedulerEventKind(StrEnum):
 
     SCHEDULER_JOB_STARTED = "scheduler_job_started"
     SCHEDULER_JOB_COMPLETED = "scheduler_job_completed"
+    SCHEDULER_HEALTH_SNAPSHOT = "scheduler_health_snapshot"
     SELECTED = "selected"
     QUEUE_EMPTY = "queue_empty"
     ADMISSION_BLOCKED = "admission_blocked"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from typing import Any, Final, assert_never
+from typing import Any, Final, Protocol, assert_never
 
 from forebay.contracts.event_kinds import SchedulerEventKind as Kind
 from forebay.contracts.events import RuntimeCorrelation
@@ -21,6 +21,15 @@ from forebay.contracts.tasks import (
     TaskDenialReason,
 )
 from forebay.coordinator.event_outlet import EventOutlet
+
+
+class WorkerCounts(Protocol):
+    """What an arq worker counts of itself: its slots, and the jobs that ended since it began."""
+
+    max_jobs: int
+    jobs_complete: int
+    jobs_failed: int
+    jobs_retried: int
 
 
 class TaskEvents:
@@ -43,6 +52,19 @@ class TaskEvents:
         """Tell that this process begins to take tasks, or has ended its last one."""
         if self._outlet.takes_tasks:
             self._tell(kind, diagnostics=self._of_pool | {"slots": slots})
+
+    def health(self, worker: WorkerCounts, running: int) -> None:
+        """Tell how a worker is, as often as it records its health."""
+        if self._outlet.takes_tasks:
+            snapshot = {
+                "slots": worker.max_jobs,
+                "running": running,
+                "completed": worker.jobs_complete,
+                "failed": worker.jobs_failed,
+                "retried": worker.jobs_retried,
+                "events_lost": sum(self._outlet.lost.values()),
+            }
+            self._tell(Kind.SCHEDULER_HEALTH_SNAPSHOT, snapshot=snapshot, diagnostics=self._of_pool)
 
     def admitted(
         self, leases: Sequence[TaskAdmissionLease], blocked: TaskAdmissionBlockSummary | None

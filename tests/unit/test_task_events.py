@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -62,6 +63,19 @@ def test_a_granted_task_is_selected_and_leased_at_the_pools_time(
     assert sink.events[0].correlation == RuntimeCorrelation(
         task_type="job", task_execution_id="t~1"
     )
+
+
+def test_a_workers_health_shows_its_counts_and_what_its_sinks_lost(
+    events: TaskEvents, sink: MemorySink
+) -> None:
+    worker = SimpleNamespace(max_jobs=9, jobs_complete=4, jobs_failed=2, jobs_retried=1)
+    events.health(worker, 3)
+
+    [told] = sink.events
+    assert (told.event_kind, told.captured_at) == ("scheduler_health_snapshot", 9.0)
+    assert told.snapshot == {
+        "slots": 9, "running": 3, "completed": 4, "failed": 2, "retried": 1, "events_lost": 0
+    }  # fmt: skip
 
 
 def test_an_ask_that_gets_nothing_says_why(events: TaskEvents, sink: MemorySink) -> None:

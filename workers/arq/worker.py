@@ -44,8 +44,6 @@ log = Logger("forebay.worker")
 class ForebayWorker(ContainedWorker):
     """``arq.Worker`` on a Forebay pool; takes arq's own settings besides these.
 
-    Its ``scheduler`` owns the loop of tasks; the worker is what arq calls.
-
     Args:
         coordinator: the process's connection to the server; closed by the worker.
         pool: name of the task pool, by default ``default``.
@@ -177,6 +175,7 @@ class ForebayWorker(ContainedWorker):
         try:
             await super().record_health()
             if self._last_health_check != recorded_at:
+                self.tasks_admission.events.health(self, len(self.scheduler.running))
                 await self._health.note(self.pool)
         except (RedisError, OSError):
             self._last_health_check = recorded_at
