@@ -42,6 +42,7 @@ COMMANDS: Final = {
     "plan": "forebay.commands.plan:plan_command",
     "preview": "forebay.commands.preview:preview_command",
     "proxy": "forebay.commands.proxy:proxy_command",
+    "replay": "forebay.commands.replay:replay_command",
     "reset": "forebay.commands.reset:reset_command",
     "resume": "forebay.commands.runs:resume_command",
     "resume-pool": "forebay.commands.pool_state:resume_command",

@@ -8,7 +8,6 @@ from random import Random
 from typing import Final, NamedTuple, Protocol
 
 from bench.simulate.provider import Provider
-from bench.simulate.timeline import Timeline, to_us
 from forebay.contracts.identity import (
     ProviderModelKey,
     RequestDomain,
@@ -17,6 +16,7 @@ from forebay.contracts.identity import (
 )
 from forebay.contracts.outcomes import RequestOutcomeKind, RequestReleaseOutcome
 from forebay.contracts.requests import RequestAdmissionItem, RequestAdmissionLease
+from forebay.simulation.timeline import Timeline, to_us
 from forebay.workers.providers.recorded import RecordedAnswer, replayed
 
 PROVIDER_MODEL: Final = ProviderModelKey(provider_name="simulated", model_id="model")

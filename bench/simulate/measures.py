@@ -13,7 +13,7 @@ from bench.simulate.callers import Answer
 from bench.simulate.provider import Provider, Steps
 from bench.simulate.scenario import Scenario
 from bench.simulate.simulation import Run, Sample
-from bench.simulate.timeline import SECOND_US, to_us
+from forebay.simulation.timeline import SECOND_US, to_us
 
 SPARKS: Final = "▁▂▃▄▅▆▇█"
 FOLLOWED: Final = 0.9

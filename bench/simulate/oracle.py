@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Final
 
 from bench.simulate.provider import Provider
-from bench.simulate.timeline import Timeline
 from forebay.contracts.outcomes import RequestReleaseOutcome
 from forebay.contracts.requests import RequestAdmissionItem, RequestAdmissionLease
+from forebay.simulation.timeline import Timeline
 
 _SOONEST_US: Final = 1000
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib as mpl
 
 from bench.simulate.simulation import Run
-from bench.simulate.timeline import SECOND_US
+from forebay.simulation.timeline import SECOND_US
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt  # after the backend is chosen

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final, Literal, Protocol
 
-from bench.simulate.timeline import SECOND_US, to_us
+from forebay.simulation.timeline import SECOND_US, to_us
 
 MINUTE_US: Final = 60 * SECOND_US
 DRIFT_STEP_US: Final = SECOND_US // 10

@@ -10,16 +10,16 @@ from typing import Final
 
 from bench.harness import InvariantBrokenError
 from bench.simulate.callers import PROVIDER_MODEL, Admission, Answer, Caller, Callers, World
-from bench.simulate.member import SimulatedMember
 from bench.simulate.oracle import Oracle
 from bench.simulate.provider import Provider
 from bench.simulate.scenario import Fleet, Scenario
-from bench.simulate.server import SimulatedServer
-from bench.simulate.timeline import SECOND_US, Timeline, to_us
 from forebay.contracts.identity import ProviderModelKey
 from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
 from forebay.coordinator.keys import ShardKeys, request_shard
 from forebay.coordinator.requests.snapshots import decode_audit
+from forebay.simulation.member import SimulatedMember
+from forebay.simulation.server import SimulatedServer
+from forebay.simulation.timeline import SECOND_US, Timeline, to_us
 
 SAMPLE_US: Final = SECOND_US // 10
 NEW_PROCESS_SECONDS: Final = 2.0
@@ -105,6 +105,23 @@ def _world(scenario: Scenario, seed: int) -> World:
     )
 
 
+class _FleetMember(SimulatedMember):
+    """A member whose callers call a simulated provider."""
+
+    def __init__(self, world: World, server: SimulatedServer, keys: ShardKeys, name: str) -> None:
+        super().__init__(server, world.timeline, keys, name)
+        self._world = world
+
+    def admits(self) -> bool:
+        """Let the provider decide on a call that arrives there now."""
+        provider = self._world.provider
+        return not provider.refuses_at_random() and provider.admits(self._world.timeline.now_us)
+
+    def leave(self) -> None:
+        """A call that was admitted has ended at the provider."""
+        self._world.provider.leave()
+
+
 class _LuaFleet:
     """The members of a fleet, their callers, and what their shard looks like over time."""
 
@@ -124,7 +141,7 @@ class _LuaFleet:
         self._config = RequestAdmissionConfig(tuning=tuning, **plan.config)
         self._keys = _shard_of(number)
         self._names = count(1)
-        self._members: list[SimulatedMember] = []
+        self._members: list[_FleetMember] = []
 
     def begin(self) -> None:
         self._members = [self._join() for _ in range(self.plan.members)]
@@ -151,15 +168,10 @@ class _LuaFleet:
                 " agree; this is a defect, please report it."
             )
 
-    def _join(self) -> SimulatedMember:
+    def _join(self) -> _FleetMember:
         world = self._world
-        member = SimulatedMember(
-            self._server,
-            world.timeline,
-            world.provider,
-            self._keys,
-            f"f{self._number}m{next(self._names)}",
-        )
+        name = f"f{self._number}m{next(self._names)}"
+        member = _FleetMember(world, self._server, self._keys, name)
         member.register(self.plan.cap, self._config)
         return member
 

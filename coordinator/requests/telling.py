@@ -45,7 +45,8 @@ class RequestEvents:
         """Await a decision, and tell the wait, however short, and what it came to."""
         fields = _fields_of(item)
         began = time.monotonic()
-        self._tell(Kind.REQUEST_WAIT_STARTED, item, fields)
+        asked = {"weight": item.group.weight} | ({} if item.cost is None else {"cost": item.cost})
+        self._tell(Kind.REQUEST_WAIT_STARTED, item, fields, diagnostics=asked)
         try:
             decision = await decided
         except asyncio.CancelledError:

@@ -14,8 +14,8 @@ from bench.simulate.measures import measure, sparkline
 from bench.simulate.rows import ROWS
 from bench.simulate.rows.making import at_once, limited, outages
 from bench.simulate.simulation import run_oracle, run_rule
-from bench.simulate.timeline import SECOND_US
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.simulation.timeline import SECOND_US
 
 RULE_NAMES = list(RULES)
 NOISY = {"noise-1", "noise-3", "beat-5-noise"}

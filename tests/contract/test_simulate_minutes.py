@@ -9,7 +9,6 @@ from typing import Final
 
 import pytest
 
-from bench.simulate import server as simulated
 from bench.simulate.command import RULES
 from bench.simulate.measures import Measures, measure
 from bench.simulate.provider import Steps
@@ -28,6 +27,7 @@ from bench.simulate.scenario import FLOOD, Scenario
 from bench.simulate.simulation import Run, run_oracle, run_rule
 from forebay.coordinator.scripts.composing import Script, compose
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.simulation import server as simulated
 
 FRAGMENT: Final = "lib/requests/window_minute"
 EVIDENCE: Final = "MINUTE.enough, MINUTE.most = 3, 5"

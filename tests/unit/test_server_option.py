@@ -27,7 +27,7 @@ ARGUMENTS: Mapping[str, list[str]] = {
     "set-cap": ["local", "mock-large", "4"],
     "set-limit": ["gpu", "1"],
 }
-WITHOUT_A_SERVER = {"acl", "classify", "demo", "mock-provider"}
+WITHOUT_A_SERVER = {"acl", "classify", "demo", "mock-provider", "replay"}
 WITH_A_SERVER = sorted(COMMANDS.keys() - WITHOUT_A_SERVER)
 WITH_A_DEFAULT = {"check", "plan", "preview", "run"}
 """Commands that take a private server, or none, where no server is named."""

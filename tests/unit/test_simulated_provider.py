@@ -18,7 +18,7 @@ from bench.simulate.provider import (
     Steps,
     fixed,
 )
-from bench.simulate.timeline import SECOND_US, Timeline
+from forebay.simulation.timeline import SECOND_US, Timeline
 
 
 def admitted(limit: Limit, *seconds: float) -> list[bool]:

@@ -8,13 +8,14 @@ from typing import Any, Final
 
 import hiredis
 
-from bench.simulate.timeline import Timeline
+from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import RequestDomain
 from forebay.coordinator.keys import ShardKeys
 from forebay.coordinator.scripts.composing import Script, compose
 from forebay.coordinator.scripts.records import parsed
 from forebay.coordinator.server.address import UnixAddress
 from forebay.coordinator.server.urls import parse_url
+from forebay.simulation.timeline import Timeline
 
 CLOCK_KEY: Final = "fb:simulated:clock"
 CLOCK: Final = f"""local function server_time_us()
@@ -35,13 +36,20 @@ class SimulatedServer:
     call published has been read. So nothing depends on how fast the machine is.
 
     Args:
-        url: of an embedded server.
+        url: of an embedded server, which is emptied.
         timeline: the time that scripts read.
+
+    Raises:
+        ConfigurationError: the URL is of another server.
     """
 
     def __init__(self, url: str, timeline: Timeline) -> None:
         address = parse_url(url)
-        assert isinstance(address, UnixAddress), "a simulation runs on an embedded server"
+        if not isinstance(address, UnixAddress):
+            raise ConfigurationError(
+                f"a simulation cannot run on {url}, expected an embedded server's unix:// URL: it"
+                " empties the server."
+            )
         self._timeline = timeline
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(str(address.path))

@@ -13,9 +13,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from bench.simulate.provider import Provider
-from bench.simulate.server import SimulatedServer
-from bench.simulate.timeline import SECOND_US, Timeline, to_us
 from forebay.contracts.outcomes import RequestReleaseOutcome
 from forebay.contracts.requests import RequestAdmissionItem, RequestAdmissionLease
 from forebay.contracts.settings import RequestAdmissionConfig
@@ -26,6 +23,8 @@ from forebay.coordinator.requests.registering import Register
 from forebay.coordinator.requests.releasing import Release
 from forebay.coordinator.server.membership import member_keys
 from forebay.coordinator.shard.backlog import OPERATIONS_PER_CALL
+from forebay.simulation.server import SimulatedServer
+from forebay.simulation.timeline import SECOND_US, Timeline, to_us
 
 TTL_US: Final = 15 * SECOND_US
 WAY_US: Final = 200
@@ -41,7 +40,6 @@ class SimulatedMember:
     Args:
         server: with the shard.
         timeline: when things happen.
-        provider: whom its callers call.
         keys: of the shard.
         member_id: never used before.
 
@@ -53,12 +51,10 @@ class SimulatedMember:
         self,
         server: SimulatedServer,
         timeline: Timeline,
-        provider: Provider,
         keys: ShardKeys,
         member_id: str,
     ) -> None:
         self.is_alive = True
-        self._provider = provider
         self._server = server
         self._timeline = timeline
         self._keys = keys
@@ -95,15 +91,6 @@ class SimulatedMember:
     def release(self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome) -> None:
         """Give a lease back."""
         self._submit(Release(lease, outcome).encode(), _ignore)
-
-    def admits(self) -> bool:
-        """Let the provider decide on a call that arrives there now."""
-        provider = self._provider
-        return not provider.refuses_at_random() and provider.admits(self._timeline.now_us)
-
-    def leave(self) -> None:
-        """A call that was admitted has ended at the provider."""
-        self._provider.leave()
 
     def kill(self) -> None:
         """End without a word, as by SIGKILL: nothing is sent, heard or renewed any more."""

@@ -1,0 +1,1 @@
+"""`forebay replay`: recorded attempts again, under other settings (spec 07)."""
