@@ -10,9 +10,13 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
+import forebay
 from forebay.cli import cli
 from forebay.contracts.errors import ConfigurationError
 from forebay.replay.recording import read_recording
+from forebay.sinks import JsonLinesSink
+from tests.contract.chat_domain import MODEL, item
+from tests.support_scripts import AIMD
 
 CALLS = 40
 SECONDS = 1.0
@@ -158,3 +162,18 @@ def test_a_file_of_something_else_is_refused_by_line(tmp_path: Path) -> None:
     refused = replayed(path).exception
     assert isinstance(refused, ConfigurationError)
     assert f"{path}, line 1: expected a JSON object" in str(refused)
+
+
+async def test_what_a_sink_of_this_process_wrote_is_replayed(
+    redis_url: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "real.jsonl"
+    async with forebay.connect(redis_url, event_sinks=[JsonLinesSink(path)]) as requests:
+        await requests.register(MODEL, "main", CAP, AIMD)
+        group = forebay.RequestGroupSpec(key="atlas", weight=2.5)
+        for _ in range(3):
+            lease = await requests.acquire(item(group=group))
+            await requests.release(lease, forebay.SUCCESS)
+    recording = read_recording([path], None)
+    assert [(one.group, one.weight) for one in recording.attempts] == [("atlas", 2.5)] * 3
+    assert outcomes(path)["replayed"]["calls"] == 3
