@@ -168,12 +168,14 @@ async def test_what_a_sink_of_this_process_wrote_is_replayed(
     redis_url: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "real.jsonl"
-    async with forebay.connect(redis_url, event_sinks=[JsonLinesSink(path)]) as requests:
+    sink = JsonLinesSink(path)
+    async with forebay.connect(redis_url, event_sinks=[sink]) as requests:
         await requests.register(MODEL, "main", CAP, AIMD)
         group = forebay.RequestGroupSpec(key="atlas", weight=2.5)
         for _ in range(3):
             lease = await requests.acquire(item(group=group))
             await requests.release(lease, forebay.SUCCESS)
+    sink.close()
     recording = read_recording([path], None)
     assert [(one.group, one.weight) for one in recording.attempts] == [("atlas", 2.5)] * 3
     assert outcomes(path)["replayed"]["calls"] == 3
