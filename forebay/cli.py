@@ -34,6 +34,7 @@ COMMANDS: Final = {
     "demo": "forebay.commands.demo:demo_command",
     "doctor": "forebay.commands.doctor:doctor_command",
     "drain": "forebay.commands.pool_state:drain_command",
+    "events": "forebay.commands.asking:events_command",
     "explain": "forebay.commands.explain:explain_command",
     "mock-provider": "forebay.commands.mock_provider:mock_provider_command",
     "ops": "forebay.commands.ops:ops_command",
@@ -50,7 +51,11 @@ COMMANDS: Final = {
     "runs": "forebay.commands.runs:runs_command",
     "set-cap": "forebay.commands.setting:set_cap_command",
     "set-limit": "forebay.commands.setting:set_limit_command",
+    "shards": "forebay.commands.asking:shards_command",
+    "shares": "forebay.commands.asking:shares_command",
     "snapshot": "forebay.commands.snapshot:snapshot_command",
+    "waiters": "forebay.commands.asking:waiters_command",
+    "who": "forebay.commands.asking:who_command",
     "worker": "forebay.commands.worker:worker_command",
 }
 """Where each command lies; one that needs an extra checks for it when it runs."""
