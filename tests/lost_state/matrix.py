@@ -89,6 +89,7 @@ async def _lose_all(given: Given, server: LosingServer, fleet: Fleet) -> list[Se
     await fleet.until_served(2 * CAP)  # all that were granted before
     ways = WHOLE | OF_KEYS
     seen = [await _lose(server, fleet, name, ways[name]) for name in names]
+    await fleet.until_served(2 * CAP)  # the first began before the last loss
     calls = [call for call in fleet.calls() if call.begin > began_at]
     return list(_judge(seen, calls, fleet.losses()))
 
@@ -122,7 +123,7 @@ async def fail_over(given: Given) -> Seen:
             await wait_until(watched.is_promoted, timeout=PATIENCE_SECONDS)
             promoted_at = time.monotonic()
             back_at = await fleet.until_back(before, is_lost=True)
-            await fleet.until_served(CAP)
+            await fleet.until_served(2 * CAP)
             seen = Seen(loss=SENTINEL, was_there=True, back_seconds=back_at - promoted_at, at=at)
             calls = [call for call in fleet.calls() if call.begin > began_at]
             (judged,) = _judge([seen], calls, fleet.losses())
