@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any, Final, Literal
 from redis.exceptions import NoPermissionError, RedisError
 
 from forebay.coordinator.scripts.composing import FUNCTIONS, script
+from forebay.coordinator.scripts.operators import ask_text
 from forebay.coordinator.server.address import ServerAddress, TcpAddress
 from forebay.coordinator.server.condition import SECTIONS, Risk, eviction_risk, persistence_risk
 from forebay.coordinator.server.libraries import codes_of
@@ -67,6 +69,7 @@ async def examine(
             except NoPermissionError:
                 codes = None
             lacks = await lacking(client)
+            members = await _member_checks(client)
     except (RedisError, OSError) as error:
         raise connection_error(error, address, "examining it") from error
     ahead_seconds = seconds + microseconds / 1e6 - (asked_at + answered_at) / 2
@@ -75,6 +78,7 @@ async def examine(
         clock_check(ahead_seconds, answered_at - asked_at),
         libraries_check(codes),
         rights_check(lacks),
+        *members,
     ]
 
 
@@ -128,6 +132,18 @@ def libraries_check(codes: Mapping[str, str] | None) -> Check:
     others = len(codes.keys() - {one.function for one in own})
     said = f"{loaded} of this version's {len(own)} loaded (members load what they need)"
     return Check(name=name, state="ok", said=said + (f", {others} others" if others else ""))
+
+
+async def _member_checks(client: Any) -> list[Check]:
+    """Return how members differ: in their versions, and in what they were started with."""
+    try:
+        reply = await client.eval_ro(ask_text(), 0, "members")
+    except NoPermissionError:
+        return [Check(name="members", state="hidden", said="this user may not call EVAL_RO")]
+    return [
+        Check(name=name, state=state, said=said, remedy=remedy if state == "wrong" else "")
+        for state, name, said, remedy in json.loads(reply)
+    ]
 
 
 def rights_check(lacks: Mapping[str, Sequence[Right]]) -> Check:

@@ -12,7 +12,7 @@
 -- Errors
 --   SCHEMA the shard was written with another schema version; DAMAGED a key cannot be read
 -- Cost
---   of show as requests/snapshot, and 500 events; of who O(log n) for each of 1,000 members and 2,000 leases; of
+--   of show as requests/snapshot, and 500 events; of who O(log n) for each of 1,000 members and 1,000 leases; of
 --   waiters O(log n) per row; of shares O(log n) for each of 1,000 groups; of events O(rows); of audit as requests/audit
 -- Invariant
 --   changes nothing, the clock neither

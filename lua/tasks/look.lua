@@ -13,7 +13,7 @@
 --   SCHEMA the shard was written with another schema version; DAMAGED a key cannot be read
 -- Cost
 --   of show O(log n) per row, O(n) in resources, signatures and runs; of who O(log n) for each of 1,000 members and
---   2,000 leases; of waiters O(log n) per row, O(n) in signatures; of shares O(log n) for each of 1,000 groups; of
+--   1,000 leases; of waiters O(log n) per row, O(n) in signatures; of shares O(log n) for each of 1,000 groups; of
 --   events O(rows); of audit as tasks/audit
 -- Invariant
 --   changes nothing, the clock neither

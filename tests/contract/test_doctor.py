@@ -78,6 +78,8 @@ def test_a_server_that_is_well_has_nothing_wrong_and_is_left_as_it_was(
         "clock",
         "libraries",
         "acl",
+        "members",
+        "settings",
     )
     assert found == dict.fromkeys(names, "ok")
     assert admin.info("persistence")["rdb_changes_since_last_save"] == before

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -33,6 +35,7 @@ from tests.contract.shard_under_clock import (
 )
 from tests.support_records import add_to_record
 
+QUESTIONS_LUA = (files("forebay.lua") / "lib/shard/questions.lua").read_text()
 OF_SHARDS = tuple(name for name in QUESTIONS if name not in {"shards", "doctor"})
 TAG = request_shard(LARGE).tag
 REDIS_CLI_WIDTH = 100
@@ -232,6 +235,35 @@ def test_damage_of_one_shard_is_told_and_hides_no_other(busy: Shard, kind: str) 
                 assert any("damaged" in line for line in both)
             assert whole[0] in " ".join(both)
     pool.close()
+
+
+def test_doctor_tells_versions_side_by_side_and_what_members_were_started_with_otherwise(
+    busy: Shard,
+) -> None:
+    def checks() -> dict[str, list[str]]:
+        return {check[1]: check for check in json.loads(busy.client.eval(ASK, 0, "members"))}
+
+    assert checks()["settings"][0] == "ok"
+    assert checks()["members"][:3] == ["ok", "members", "version 0.1.0 (2 members)"]
+    words = b"web-2 12 worker.py 0.0.9 1"
+    busy.client.hset(busy.keys["meta"], "member:m2", words)
+    busy.client.hset(busy.keys["intervals"], "m2", 2_000_000)
+    busy.register("m1", 4, "fast", tuning=RequestAdmissionTuningConfig(rule="aimd"))
+    busy.register("m2", 5, "fast", tuning=RequestAdmissionTuningConfig(rule="steady"))
+    state, _name, said, remedy = checks()["settings"]
+    assert (state, remedy.partition(":")[0]) == ("wrong", "start all members alike")
+    assert "TTLs are 15 s (1 member), 6 s (1 member)" in said
+    assert "cap of alias fast is 4 (1 member), 5 (1 member)" in said
+    assert "rule was set to aimd (1 member), steady (1 member)" in said
+    assert checks()["members"][2] == "version 0.0.9 (1 member), 0.1.0 (1 member)"
+
+
+def test_leases_that_are_looked_at_are_shared_among_the_members(busy: Shard) -> None:
+    few = {"lib/shard/questions": QUESTIONS_LUA.replace("most_leases = 1000", "most_leases = 2")}
+    lines = [line.decode() for line in busy.run("requests/look", "who", 100, fragments=few)]
+    assert lines[0] == "leases 4, members 2, leases looked at 2"
+    assert any("4.0 s of 1" in line or "0.0 s of 1" in line for line in lines)
+    assert not any("not looked at" in line for line in lines)
 
 
 def test_answers_are_bounded_and_say_how_many_more(busy: Shard) -> None:

@@ -1,5 +1,5 @@
 -- Whether a server is sound, as far as its INFO and the shards on it tell.
--- @include lib/operator/fleet
+-- @include lib/operator/members
 local DOCTOR = { nearly_full = 0.9, slow_us = 20000, clock_us = 1000000 }
 
 -- The fields of some sections of INFO, "" of those that the server hides.
@@ -123,5 +123,9 @@ function DOCTOR.lines()
   DOCTOR.add_memory(lines, info)
   DOCTOR.add_latency(lines, info)
   DOCTOR.add_shards(lines)
+  local checks = MEMBERS_ASKED.checks()
+  for i = 1, #checks do
+    DOCTOR.add(lines, unpack(checks[i]))
+  end
   return lines
 end

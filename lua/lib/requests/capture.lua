@@ -29,8 +29,11 @@ function CAPTURE.overdue()
     local items = redis.call('ZRANGE', K.held, '[' .. prefix .. '\0', '(' .. prefix .. '\1', 'BYLEX',
       'LIMIT', 0, left)
     for j = 1, #items do
-      local lease = redis.call('HGET', K.leases, split(items[j], '\0')[3])
-      local name = lease and LEASES.parse(lease).domain or ''
+      items[j] = split(items[j], '\0')[3]
+    end
+    local leases = #items > 0 and redis.call('HMGET', K.leases, unpack(items)) or {}
+    for j = 1, #leases do
+      local name = leases[j] and LEASES.parse(leases[j]).domain or ''
       overdue.by_domain[name] = (overdue.by_domain[name] or 0) + 1
     end
     left = left - #items

@@ -4,7 +4,7 @@
 -- @include lib/write_many
 -- @include lib/shard/shard
 -- @include lib/shard/expiry
-local GROUPS = { pattern = '([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)(.*)', extra = {},
+local GROUPS = { pattern = '([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|([^|]*)|?(%d*)|?(%d*)', extra = {},
   forgotten_us = 3600 * 1000000, touch_us = 60 * 1000000, minute_us = 60 * 1000000 }
 local groups = {}
 local group_texts = {} -- as they were read ahead, false for a new one
@@ -35,14 +35,16 @@ function GROUPS.of(name)
   if kept and kept.text == stored and kept.name == name and not GROUPS.is_idle(kept) then
     g, shard_records.group = kept, nil
   elseif stored then
-    local weight, tag, place, waiting, touched_us, indexed_us, more = string.match(stored, GROUPS.pattern)
+    local weight, tag, place, waiting, touched_us, indexed_us, got, got_before = string.match(stored, GROUPS.pattern)
+    local part = #GROUPS.extra > 0 and split(stored, '|')
+    if part then
+      got, got_before = part[7 + #GROUPS.extra], part[8 + #GROUPS.extra]
+    end
     g = { name = name, weight = tonumber(weight), tag = tonumber(tag), place = tonumber(place),
-      waiting = tonumber(waiting), touched_us = tonumber(touched_us), indexed_us = tonumber(indexed_us) }
-    local got, got_before = string.match(more, '|(%d+)|(%d+)$')
-    g.got, g.got_before = tonumber(got) or 0, tonumber(got_before) or 0
-    local part = #GROUPS.extra > 0 and split(more, '|') or {}
+      waiting = tonumber(waiting), touched_us = tonumber(touched_us), indexed_us = tonumber(indexed_us),
+      got = tonumber(got) or 0, got_before = tonumber(got_before) or 0 }
     for i = 1, #GROUPS.extra do
-      g[GROUPS.extra[i]] = part[i + 1]
+      g[GROUPS.extra[i]] = part[6 + i]
     end
     if GROUPS.is_idle(g) then
       g.tag = nil

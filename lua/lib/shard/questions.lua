@@ -4,7 +4,7 @@
 -- @include lib/shard/look
 -- @include lib/shard/identity
 -- @include lib/shard/leases
-local QUESTIONS = { most_leases = 2000, most_members = 1000, longest = 10, most_events = 500 }
+local QUESTIONS = { most_leases = 1000, most_members = 1000, longest = 10, most_events = 500 }
 
 -- How many names of a sorted set begin with `prefix` and a NUL.
 function QUESTIONS.count_under(key, prefix)
@@ -91,9 +91,10 @@ function QUESTIONS.who(rows)
   end
   local list, total = QUESTIONS.holders()
   local lines, members, eldest, left, held = {}, {}, {}, QUESTIONS.most_leases, redis.call('HLEN', K.leases)
-  for i = 1, math.min(rows, #list) do
+  local shown = math.min(rows, #list)
+  for i = 1, shown do
     local m = list[i]
-    local looked_at, since_us = QUESTIONS.look_at_leases(m.name, left, eldest)
+    local looked_at, since_us = QUESTIONS.look_at_leases(m.name, math.floor(left / (shown - i + 1)), eldest)
     left = left - looked_at
     members[i] = QUESTIONS.member_row(m, since_us and TEXT.age(now_us - since_us) or '-', looked_at)
   end
