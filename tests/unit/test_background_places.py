@@ -23,7 +23,7 @@ HEARD_OF = {
     "coordinator/server/heartbeat.py add": "a loop under a guard; one that ended is started again",
     "coordinator/server/embedded_watchdog.py main": "ends the server with its owner; a process",
     "coordinator/coordinator.py _started": "awaited at once",
-    "coordinator/requests/shards.py release": "given to the caller; catches all",
+    "coordinator/requests/shards.py _release": "given to the caller; catches all",
     "coordinator/requests/threads.py begin": "answers the thread that asked, however it ends",
     "workers/executor.py _release": "its callback logs what it raised",
     "workers/runs/preview.py preview": "cancelled or awaited, in order, before it returns",
@@ -43,6 +43,7 @@ HEARD_OF = {
     "forebay/proxy/waits.py _begin_looking": "ends with the wait; its callback logs what it raised",
     "forebay/transports/admission.py ready": "every caller awaits it",
     "forebay/transports/streams.py _close_soon": "catches and logs all",
+    "forebay/sinks/stream.py _begin": "catches what the server answers, and counts what it drops",
 }
 SIMPLE_CALLBACKS = {
     "coordinator/supervision.py _ended": "begins the work again: makes a task and no more",
@@ -54,6 +55,7 @@ SIMPLE_CALLBACKS = {
     "forebay/proxy/protocol.py _refuse": "closes the transport",
     "forebay/proxy/waits.py begin": "makes a task",
     "forebay/transports/streams.py __del__": "makes a task",
+    "forebay/sinks/stream.py take": "makes a task",
 }
 
 
