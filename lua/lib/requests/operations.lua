@@ -32,6 +32,9 @@ function ATTEMPTS.known(id)
   end
   text = meta.waiters > 0 and redis.call('HGET', K.waiters, id)
   if text then
+    if not DAMAGE.can_read.waiters(text) then
+      DAMAGE.raise('waiters') -- it is nobody else's because of that
+    end
     return ENTRIES.parse_waiter(text).member == member_id and '["waiting"]'
   end
   return nil

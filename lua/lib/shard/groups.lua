@@ -40,6 +40,9 @@ function GROUPS.of(name)
     if part then
       got, got_before = part[7 + #GROUPS.extra], part[8 + #GROUPS.extra]
     end
+    if not tonumber(weight) or not tonumber(place) then
+      error('DAMAGED groups', 0)
+    end
     g = { name = name, weight = tonumber(weight), tag = tonumber(tag), place = tonumber(place),
       waiting = tonumber(waiting), touched_us = tonumber(touched_us), indexed_us = tonumber(indexed_us),
       got = tonumber(got) or 0, got_before = tonumber(got_before) or 0 }

@@ -11,7 +11,7 @@ function HEAD.now(text, life_us)
   local now, last, sequence, back, check, recovering, rest = string.match(text or '', HEAD.pattern)
   local before_us = tonumber(now)
   local head = { before_us = before_us, sequence = tonumber(sequence) or 0, back_us = tonumber(back) or 0,
-    next_check_us = tonumber(check) or 0, recovering_us = tonumber(recovering) or 0, rest = rest }
+    next_check_us = tonumber(check) or 0, recovering_us = tonumber(recovering) or 0, rest = before_us and rest }
   head.now_us, head.last_us = shard_time(before_us, tonumber(last))
   if WATCH.was_away(head.now_us - (before_us or head.now_us), life_us / 3) then
     head.back_us = head.now_us

@@ -18,7 +18,7 @@ function RECOVERY.reason(stored, dropped)
     return 'lost'
   elseif not stored[2] then
     return stored[5] or 'damaged: meta'
-  elseif string.find(stored[2], '%W') then
+  elseif not string.find(stored[2], '^%w+$') then
     return 'damaged: meta' -- no generation that was ever given
   elseif stored[3] ~= server_run_id() then
     return 'restarted'
@@ -67,15 +67,21 @@ function RECOVERY.begin(head, reason, stored, run)
   if not head.before_us then
     head.sequence = RECOVERY.last_sequence()
   end
-  local interval_us = math.floor(run.ttl_us / 3)
+  local interval_us, was_recovering = math.floor(run.ttl_us / 3), head.recovering_us > 0
   head.recovering_us = now_us + math.max(interval_us, math.min(run.ttl_us, RECOVERY.longest_pause_us))
-  redis.call('UNLINK', K.awaited)
+  local still_awaited = redis.call('ZRANGE', K.awaited, 0, -1) -- of a recovery that was not over
   redis.call('ZUNIONSTORE', K.awaited, 2, K.members, K.checks, 'WEIGHTS', 0, 0)
   RECOVERY.keep_members(head.recovering_us, interval_us)
   if redis.call('EXISTS', K.awaited) == 0 and run.remembered_id ~= server_run_id() then
     redis.call('ZADD', K.awaited, 0, RECOVERY.nobody_known)
   end
   redis.call('ZADD', K.awaited, 0, RECOVERY.mark)
+  if was_recovering and #still_awaited == 0 then
+    redis.call('ZADD', K.awaited, 0, RECOVERY.nobody_known) -- they were lost before all had stated
+  end
+  for i = 1, #still_awaited do
+    redis.call('ZADD', K.awaited, 0, still_awaited[i])
+  end
   local listening = listening_members()
   for i = 1, #listening do
     redis.call('ZADD', K.awaited, 0, listening[i])

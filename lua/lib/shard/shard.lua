@@ -36,12 +36,15 @@ function SHARD.record(fields, others)
     SHARD.read('', others)
   end
   shard_records = KEPT.take()
-  local record = RECORDS.of('record', read_fields[2], fields)
+  local record, generation = RECORDS.of('record', read_fields[2], fields), read_fields[1]
   local before_us = record.text and record.now_us or nil
   now_us, record.last_us = shard_time(before_us, before_us and record.last_us)
   now_text = int(now_us)
   record.now_us, record.silent_us = now_us, now_us - (before_us or now_us)
-  record.generation, record.is_reindexed = read_fields[1] or nil, nil
+  record.generation, record.is_reindexed = generation and string.find(generation, '^%w+$') and generation or nil, nil
+  if record.generation and not (before_us and before_us > 0) then
+    error('DAMAGED record', 0) -- a join writes it; without it the shard has no cap, no limit and no member
+  end
   return record
 end
 
