@@ -156,7 +156,7 @@ def test_reset_cooldown_opens_now_and_grants_its_waiters(shard: ScriptedShard) -
     shard.advance(1.5)
     assert shard.operate("reset_cooldown", "chat")[2] == 58_500_000
     assert granted(shard.pushed["n"]) == ["b"]
-    assert told(shard)[-1] == ("request_cooldown_reset", "chat", "58500000")
+    assert ("request_cooldown_reset", "chat", "58500000") in told(shard)
     seen = window(shard)
     assert (seen["blocked_until_us"], seen["current_limit"]) == (shard.server_us, 1)
     assert seen["consecutive_rate_limits"] == 1

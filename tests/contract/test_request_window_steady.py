@@ -41,7 +41,9 @@ def stored(shard: ScriptedShard) -> dict[str, int]:
     """Return the numbers of the window of chat; one that is absent is 0."""
     audited(shard.client, shard.keys)
     found = read_window(shard.client, shard.keys)
-    return Counter({name: int(value) for name, value in found.items() if name != "last_outcome"})
+    return Counter(
+        {name: int(value or 0) for name, value in found.items() if name != "last_outcome"}
+    )
 
 
 class Crowd:

@@ -205,7 +205,7 @@ def test_task_whose_payload_has_expired_is_told_as_work(pool: Pool) -> None:
     ask(pool)
     pool.ask("m", "set_state", "")
 
-    assert pool.told() == {"w": WORK}
+    assert pool.told()["w"][-1:] == WORK
     assert pool.ask_for(1, "w", seen=0).expired == ["t"]
 
 
@@ -221,7 +221,7 @@ def test_task_that_cannot_go_is_told_to_nobody(pool: Pool, why: str) -> None:
     ask(pool)
     pool.submit("t", asks="request:p/m=2,submission=1" if why == "no room" else MODEL)
 
-    assert pool.told() == {}
+    assert pool.woken() == []
     assert idle(pool) == {"w": 1}
 
 
