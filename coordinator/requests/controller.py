@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, ParamSpec, TypeVar
 
@@ -127,8 +128,7 @@ class AdaptiveRequestAdmissionController:
             CoordinatorError: the shared state could not be used.
         """
         check_type("item", item, RequestAdmissionItem)
-        self.caller.require_own_loop()
-        return await self._shards.decide(item, "try")
+        return await self._decide(item, "try")
 
     async def acquire(self, item: RequestAdmissionItem) -> RequestAdmissionLease:
         """Wait in the weighted fair queue for a lease.
@@ -142,11 +142,10 @@ class AdaptiveRequestAdmissionController:
             CoordinatorError: the shared state could not be used.
         """
         check_type("item", item, RequestAdmissionItem)
-        self.caller.require_own_loop()
         timeout = item.queue_wait_timeout_seconds
         if timeout is None:
             timeout = self._default_waits.get(item.resource.provider_model)
-        decision = await self._shards.decide(item, wait_argument(timeout))
+        decision = await self._decide(item, wait_argument(timeout))
         if isinstance(decision, RequestAdmissionDenied):
             raise denial(decision)
         return decision
@@ -287,3 +286,12 @@ class AdaptiveRequestAdmissionController:
     async def close(self) -> None:
         """Deny this process's own waiters with ``shutdown`` and leave every shard."""
         await self._shards.close()
+
+    async def _decide(self, item: RequestAdmissionItem, wait: str) -> RequestAdmissionDecision:
+        if asyncio.get_running_loop() is not self.caller.loop:
+            self.caller.require_own_loop()
+        shards = self._shards
+        shard = shards.get(item.resource.provider_model)
+        if shard is None or shards.is_closed or shards.tells:
+            return await shards.decide(item, wait)
+        return await shard.admit(item, wait)  # as most attempts, with nothing around it

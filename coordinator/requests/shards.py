@@ -43,11 +43,11 @@ class RequestShards(dict[ProviderModelKey, RequestShard]):
     Args:
         server: the process's connection to the server.
         on_lease_lost: told of each lease that ended without being released, with the reason.
-
         outlet: takes the events of attempts.
 
     Attributes:
         events: tells what becomes of attempts.
+        tells: whether a sink takes that.
         is_closed: whether the controller was closed.
     """
 
@@ -56,7 +56,7 @@ class RequestShards(dict[ProviderModelKey, RequestShard]):
     ) -> None:
         super().__init__()
         self.events = RequestEvents(outlet, self._server_now_us)
-        self._tells = outlet.takes_requests
+        self.tells = outlet.takes_requests
         self.is_closed = False
         self._server = server
         self._on_lease_lost = on_lease_lost
@@ -103,7 +103,7 @@ class RequestShards(dict[ProviderModelKey, RequestShard]):
             CoordinatorError: the shared state could not be used.
         """
         deciding = self._decide(item, wait)
-        return await (self.events.of_wait(item, deciding) if self._tells else deciding)
+        return await (self.events.of_wait(item, deciding) if self.tells else deciding)
 
     async def _decide(self, item: RequestAdmissionItem, wait: str) -> RequestAdmissionDecision:
         if self.is_closed:

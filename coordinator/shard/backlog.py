@@ -9,7 +9,7 @@ from itertools import chain
 from typing import Any, Final
 
 from forebay.coordinator.server.membership import Membership
-from forebay.coordinator.shard.operation import Args, OnOutcome, Operation, Reply
+from forebay.coordinator.shard.operation import Args, OnOutcome, Operation
 
 OPERATIONS_PER_CALL: Final = 64
 RECHECKS_PER_CALL: Final = 8
@@ -151,11 +151,3 @@ class SendQueue:
         """Drop the operations for which a predicate is false."""
         self.submitted = list(filter(is_kept, self.submitted))
         self.backlog.keep(is_kept)
-
-
-def sent(
-    pending: Pending, terms: Sequence[Any], payloads: Sequence[bytes]
-) -> tuple[Operation[Any], Reply]:
-    """Return the operation that was sent, and its reply, made of these terms."""
-    assert pending.operation is not None and pending.membership is not None  # noqa: S101, PT018
-    return pending.operation, Reply(terms, pending.membership, payloads)

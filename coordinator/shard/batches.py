@@ -13,18 +13,20 @@ from forebay.contracts.errors import CoordinatorError, ForebayError
 from forebay.coordinator.server.membership import Membership
 from forebay.coordinator.server.refusals import refused_operation
 from forebay.coordinator.server.wire import is_sendable, read_json
-from forebay.coordinator.shard.backlog import OPERATIONS_PER_CALL, Pending, SendQueue, sent
+from forebay.coordinator.shard.backlog import OPERATIONS_PER_CALL, Pending, SendQueue
 from forebay.coordinator.shard.deadlines import Deadlines
 from forebay.coordinator.shard.operation import (
     Listener,
     OnOutcome,
     Operation,
+    Reply,
     Source,
     Submitted,
 )
 from forebay.coordinator.supervision import Guard
 
 T = TypeVar("T")
+Sent = tuple[Operation[Any], Reply]
 Answered = list[tuple[Pending, list[Any]]]  # each with the terms of its result
 
 RESULTS_PER_TURN: Final = 16
@@ -290,3 +292,9 @@ class Batches:
             " see the log); please report this."
         )
         self.give_up(failed, [pending])
+
+
+def sent(pending: Pending, terms: Sequence[Any], payloads: Sequence[bytes]) -> Sent:
+    """Return the operation that was sent, and its reply, made of these terms."""
+    assert pending.operation is not None and pending.membership is not None  # noqa: S101, PT018
+    return pending.operation, Reply(terms, pending.membership, payloads)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from forebay.coordinator.shard.backlog import Pending, sent
+from forebay.coordinator.shard.backlog import Pending
+from forebay.coordinator.shard.batches import sent
 from forebay.coordinator.shard.operation import ENDED
 from forebay.coordinator.supervision import Guard
 
