@@ -48,10 +48,12 @@ async def test_an_acquire_that_is_granted_at_once_passes_six_files(redis_url: st
     async with await Coordinator.open(redis_url, settings()) as connection:
         requests = Controller(connection)
         await requests.register(MODEL, "main", 2)
-        for _ in range(2):  # the second one meets no first time of anything
+        walks = []
+        for _ in range(5):  # the first meets all for the first time; a heartbeat may fall into one
             asked = item()
             with Walk() as walk:
                 lease = await requests.acquire(asked)
             await requests.release(lease, forebay.SUCCESS)
+            walks.append(walk.files - GROUND)
         await requests.close()
-    assert walk.files - GROUND == WALK
+    assert set.intersection(*walks) == WALK
