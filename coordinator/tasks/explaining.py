@@ -171,8 +171,9 @@ def _parked(facts: PoolFacts, task: Mapping[str, Any]) -> list[Reason]:
         if amount > limit:
             row = facts.resource(name)
             by = f" (set by {unquote(row['claimed_by'])})" if row["claimed_by"] else ""
+            stopped = "nothing that asks for it starts" if limit == 0 else "it can never start"
             says = (
-                f"It asks for {amount} of {name}, and the limit is {limit}{by}: it can never start"
+                f"It asks for {amount} of {name}, and the limit is {limit}{by}: {stopped}"
                 f" until the limit rises (forebay set-limit {name} {amount} --pool {facts.pool}"
                 f" --holder {unquote(row['claimed_by']) or 'operator'})."
             )

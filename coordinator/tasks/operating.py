@@ -75,11 +75,11 @@ async def _member_of(coordinator: Coordinator, pool: str) -> AsyncIterator[TaskA
 
 async def set_pool_limit(
     coordinator: Coordinator, pool: str, resource: str, limit: int | None, *, holder: str
-) -> int:
+) -> int | None:
     """Set a holder's claim of a resource's limit in a pool that exists; None takes it back.
 
     Returns:
-        The limit now in force: the smallest claim of all holders; 0 for none.
+        The limit now in force, the smallest claim of all holders; None where nobody claims one.
 
     Raises:
         ConfigurationError: a wrong name or limit, or nobody made a pool of this name.
@@ -89,7 +89,8 @@ async def set_pool_limit(
     controller = TaskAdmissionController(coordinator, pool)
     try:
         if limit is None:
-            return await controller.drop_limit(resource, holder=holder)
+            in_force = await controller.drop_limit(resource, holder=holder)
+            return in_force or (await controller.view()).limits.get(resource)
         return await controller.set_limit(resource, limit, holder=holder)
     finally:
         with contextlib.suppress(TimeoutError):

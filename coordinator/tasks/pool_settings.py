@@ -44,24 +44,25 @@ class PoolSettings:
         """Claim a limit for a resource; the smallest claim of all holders counts.
 
         Lowering takes nothing from leases that are out; queued tasks that ask for more are parked.
+        At 0 no task that asks for the resource starts; tasks are still taken, and parked.
 
         Args:
             resource: ``submission``, ``local``, ``request:<provider>/<model>`` or the user's own.
-            limit: units that may be out on leases at once, at least 1.
+            limit: units that may be out on leases at once, 0 for none.
             holder: who claims, such as a run's id; claiming again replaces the holder's own.
 
         Returns:
             The limit now in force.
         """
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
             raise ConfigurationError(
-                f"the limit of resource {resource!r} is {limit!r}, expected a whole number from 1"
+                f"the limit of resource {resource!r} is {limit!r}, expected a whole number from 0"
                 " on; drop_limit takes a claim back."
             )
         return await self._claim(Claim(resource, holder, limit))
 
     async def drop_limit(self, resource: str, *, holder: str = "pool") -> int:
-        """Take back a holder's claim; return the limit now in force, 0 for none."""
+        """Take back a holder's claim; return the limit now in force, 0 also where none is left."""
         return await self._claim(Claim(resource, holder, None))
 
     async def _claim(self, claim: Claim) -> int:

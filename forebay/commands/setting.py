@@ -38,7 +38,7 @@ def set_cap_command(provider: str, model: str, cap: str, url: str) -> None:
       2    wrong usage
     """  # noqa: D301 - click reads that character
     key = ProviderModelKey(provider_name=provider, model_id=model)
-    run_async(_set_cap(url, key, _number_of("CAP", cap)))
+    run_async(_set_cap(url, key, _number_of("CAP", cap, 1)))
 
 
 async def _set_cap(url: str, key: ProviderModelKey, cap: int | None) -> None:
@@ -63,12 +63,14 @@ def set_limit_command(resource: str, limit: str, url: str, pool: str, holder: st
     """Claim LIMIT units of RESOURCE in a pool; `none` takes the holder's claim back.
 
     The limit in force is the smallest claim of all holders, so a limit that another holder claims
-    rises with that holder's claim alone. Lowering it takes no lease back.
+    rises with that holder's claim alone. Lowering it takes no lease back. At 0 no task that asks
+    for RESOURCE starts; such tasks are still taken, wait, and `forebay explain` names the limit.
 
     \b
     Examples:
       forebay set-limit gpu 2 --pool images
       forebay set-limit gpu 4 --pool images --holder pool
+      forebay set-limit gpu 0 --pool images
       forebay set-limit gpu none --pool images
 
     \b
@@ -77,20 +79,24 @@ def set_limit_command(resource: str, limit: str, url: str, pool: str, holder: st
       1    nobody made the pool, LIMIT is no limit, or the server cannot be used
       2    wrong usage
     """  # noqa: D301 - click reads that character
-    run_async(_set_limit(url, pool, resource, _number_of("LIMIT", limit), holder))
+    run_async(_set_limit(url, pool, resource, _number_of("LIMIT", limit, 0), holder))
 
 
 async def _set_limit(url: str, pool: str, resource: str, limit: int | None, holder: str) -> None:
     async with await Coordinator.open(url) as coordinator:
         in_force = await set_pool_limit(coordinator, pool, resource, limit, holder=holder)
-    other = ", as another holder claims less" if limit is not None and in_force < limit else ""
-    click.echo(f"pool {pool}: limit of {resource} now {in_force or NONE}{other}")
+    is_less = limit is not None and in_force is not None and in_force < limit
+    other = ", as another holder claims less" if is_less else ""
+    shown = NONE if in_force is None else in_force
+    click.echo(f"pool {pool}: limit of {resource} now {shown}{other}")
 
 
-def _number_of(what: str, text: str) -> int | None:
+def _number_of(what: str, text: str, least: int) -> int | None:
     """Return a bound as it was typed; None for ``none``."""
     if text == NONE:
         return None
     if not (text.isascii() and text.isdigit()):
-        raise ConfigurationError(f"{what} is {text!r}, expected a whole number from 1 on, or none.")
+        raise ConfigurationError(
+            f"{what} is {text!r}, expected a whole number from {least} on, or none."
+        )
     return int(text)

@@ -9,7 +9,7 @@ from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from tests.contract.test_explain_command import MODEL, forebay
-from tests.support_tasks import joined
+from tests.support_tasks import DONE, joined, task
 
 
 async def test_an_operators_cap_is_set_and_taken_off(
@@ -43,9 +43,36 @@ async def test_a_limit_is_the_smallest_claim_and_the_command_says_so(
             shown = await forebay("set-limit", "gpu", *words, "--pool", "mail", "--url", redis_url)
             assert (shown.exit_code, shown.output) == (0, f"{said}\n")
         assert (await tasks.view()).limits["gpu"] == 6
-        for words in (("gpu", "0", "--pool", "mail"), ("gpu", "1", "--pool", "mial")):
+        for words in (("gpu", "1.5", "--pool", "mail"), ("gpu", "1", "--pool", "mial")):
             shown = await forebay("set-limit", *words, "--url", redis_url)
             assert isinstance(shown.exception, ConfigurationError)
+
+
+async def test_a_limit_of_0_starts_nothing_and_explain_says_so(
+    coordinator: Coordinator, redis_url: str
+) -> None:
+    async with joined(coordinator, "mail") as tasks:
+        await tasks.set_limit("gpu", 4)
+        await tasks.queue.submit(task("before", gpu=1))
+        shown = await forebay("set-limit", "gpu", "0", "--pool", "mail", "--url", redis_url)
+        assert shown.output == "pool mail: limit of gpu now 0\n"
+        await tasks.queue.submit(task("after", gpu=2))
+        assert not (await tasks.admit(9)).leases
+
+        shown = await forebay("explain", "after", "--url", redis_url)
+        said = " ".join(shown.output.split())
+        assert "It asks for 2 of gpu, and the limit is 0 (set by operator): nothing that" in said
+        await tasks.drop_limit("gpu")
+        shown = await forebay("set-limit", "gpu", "0", "--pool", "mail", "--url", redis_url)
+        assert shown.output == "pool mail: limit of gpu now 0\n"
+
+        shown = await forebay("set-limit", "gpu", "3", "--pool", "mail", "--url", redis_url)
+        leases = (await tasks.admit(9)).leases
+        assert [lease.item.task_id for lease in leases] == ["before", "after"]
+        for lease in leases:
+            await tasks.finish(lease, DONE)
+        shown = await forebay("set-limit", "gpu", "none", "--pool", "mail", "--url", redis_url)
+        assert shown.output == "pool mail: limit of gpu now none\n"
 
 
 @pytest.mark.parametrize("words", [["mail"], ["--pool", "mail"]])

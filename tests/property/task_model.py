@@ -35,9 +35,9 @@ class PoolModel(PoolQueue):
         if self.state == "draining":
             return ["refused", "shutdown", ""]
         for name, amount in sorted(amounts.items()):
-            if self.limits.get(name, 0) == 0:
+            if name not in self.limits:
                 return ["refused", "unknown_resource", name]
-            if amount > self.limits[name]:
+            if amount > self.limits[name] > 0:
                 return ["refused", "never_fits", name]
         self.discard(task_id)
         named = self._group(group)

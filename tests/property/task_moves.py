@@ -14,7 +14,7 @@ MEMBERS = st.integers(0, 3)
 GROUPS = st.sampled_from(["a", "b", "c", "d", "e"])
 WEIGHTS = st.sampled_from([1.0, 1.0, 2.0, 3.0, 0.1, 1000.0])
 GROUP_LIMITS = st.sampled_from([None, None, 1, 2, 3])
-RESOURCES = {"submission": [12, 6, 3, 30], "gpu": [4, 2, 6], "request:p/m": [3, 1, 8]}
+RESOURCES = {"submission": [12, 6, 3, 30], "gpu": [4, 2, 6, 0], "request:p/m": [3, 1, 8]}
 ASKS = st.sampled_from(
     [
         {"submission": 1},

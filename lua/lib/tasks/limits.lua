@@ -86,14 +86,16 @@ function CLAIMS.refused(reason, detail)
   return '["refused","' .. reason .. '","' .. detail .. '"]'
 end
 
--- What a task asks for and could never get, as a refusal; or nil.
+-- What a task asks for and could never get, as a refusal; or nil. A resource whose limit was set to 0 is stopped
+-- for a while: its tasks are taken, and parked until the limit rises.
 function CLAIMS.never_fits(signature)
   local asked = LEDGER.amounts_of(signature)
   for i = 1, #asked.names do
     local resource = asked.names[i]
-    if LEDGER.limit_of(resource) == 0 then
+    local limit = LEDGER.limit_of(resource)
+    if not limits[resource] then
       return CLAIMS.refused('unknown_resource', resource)
-    elseif asked.amounts[resource] > LEDGER.limit_of(resource) then
+    elseif limit > 0 and asked.amounts[resource] > limit then
       return CLAIMS.refused('never_fits', resource)
     end
   end
