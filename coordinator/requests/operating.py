@@ -77,6 +77,27 @@ async def set_override_cap(
     return await _operate(coordinator, provider_model, "override_cap", "" if cap is None else cap)
 
 
+async def evict_request_lease(
+    coordinator: Coordinator, provider_model: ProviderModelKey, lease_id: str
+) -> bool:
+    """End a lease by its encoded id, as if it had been held too long; its holder is told.
+
+    Returns:
+        Whether the lease was there.
+
+    Raises:
+        ConfigurationError: the shard is being rebuilt, or nobody ever used the provider/model.
+        CoordinatorError: the server could not be used, or another version wrote the shard.
+    """
+    ended = await _operate(coordinator, provider_model, "evict", lease_id)
+    if ended < 0:
+        raise ConfigurationError(
+            f"{provider_model} is being rebuilt from what its members state, so no lease can be"
+            " ended now; ask again once that is over (forebay explain says when)."
+        )
+    return ended > 0
+
+
 async def rebuild(coordinator: Coordinator, provider_model: ProviderModelKey) -> Rebuilding:
     """Begin a rebuild of a shard, from what is left of it and what its members state (ADR 0023).
 

@@ -252,6 +252,8 @@ class TaskAdmissionController(PoolSettings):
                 has_changed |= not self._guard.call(self._upkeep.look_at, *terms)
             elif kind == "set":
                 self._upkeep.sweep()
+            elif kind == "lost":
+                self._restating.lose(str(terms[0]))
             else:
                 has_changed = True
         if has_changed:

@@ -98,6 +98,27 @@ async def set_pool_limit(
                 await controller.close()
 
 
+async def evict_task_lease(coordinator: Coordinator, pool: str, lease_id: str) -> bool:
+    """End a lease by its encoded id; its task goes back to its group, and its holder is told.
+
+    Returns:
+        Whether the lease was there.
+
+    Raises:
+        ConfigurationError: nobody made the pool, or the pool is being rebuilt.
+        CoordinatorError: the server could not be used.
+    """
+    await require_pool(coordinator, pool)
+    async with _member_of(coordinator, pool) as controller:
+        (word, *_) = await controller.ask("evict", lease_id)
+    if word == "recovering":
+        raise ConfigurationError(
+            f"pool {pool} is being rebuilt from what its members state, so no lease can be ended"
+            f" now; ask again once that is over (forebay explain {pool} says when)."
+        )
+    return bool(word == "evicted")
+
+
 async def require_pool(coordinator: Coordinator, pool: str) -> None:
     """Return if somebody has made a pool of this name, damaged or not; makes none.
 

@@ -227,6 +227,10 @@ class Restating:
         """Report the loss of every lease, at the end of the membership."""
         self._lose(list(self._held))
 
+    def lose(self, lease_id: str) -> None:
+        """Report a lease that an operator ended."""
+        self._lose([lease_id] if lease_id in self._held else [])
+
     def _lose(self, lease_ids: Iterable[str]) -> None:
         lost = [self._held.pop(lease_id) for lease_id in lease_ids]
         for lease in lost:

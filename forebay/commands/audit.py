@@ -13,9 +13,12 @@ import click
 from forebay.commands.reset import rebuild_line
 from forebay.commands.server_option import url_option
 from forebay.commands.shard_argument import check_shard
+from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import ProviderModelKey
 from forebay.contracts.snapshots import AuditReport
 from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.evicting import evict as evict_lease
+from forebay.coordinator.evicting import find_lease
 from forebay.coordinator.requests.operating import rebuild
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.shard.operating import Rebuilding
@@ -77,18 +80,55 @@ class Audited:
 @click.option(
     "--repair", is_flag=True, help="Rebuild what differs, after saying what would change."
 )
+@click.option(
+    "--evict", metavar="LEASE", help="Instead, end this lease of a request or a task; asks first."
+)
+@click.option("--yes", is_flag=True, help="With --evict, do not ask.")
 def audit_command(
-    provider: str | None, model: str | None, pool: str | None, url: str, *, repair: bool
+    provider: str | None,
+    model: str | None,
+    pool: str | None,
+    url: str,
+    evict: str | None,
+    *,
+    repair: bool,
+    yes: bool,
 ) -> None:
     """Work out the counts of provider/models and task pools again and print each difference.
 
     Of all that were used, or of PROVIDER and MODEL as `forebay snapshot` shows them, or of a pool.
     Each line names a key, what is expected there and what is found: --repair sets the first for
     the second. Exits with 1 where something differs at the end.
-    """
+
+    --evict ends one lease that its holder does not give back: what it holds is free at once, a
+    task goes back to its group, and the holder is told. The holder's own work may go on for a
+    while, and its later release is answered with `stale_lease`.
+
+    \b
+    Examples:
+      forebay audit --pool images
+      forebay audit --evict resize-17~203 --yes
+    """  # noqa: D301 - click reads that character
+    if evict is not None:
+        if repair or provider is not None or pool is not None:
+            raise ConfigurationError(
+                "forebay audit was given --evict and what to audit, expected one of the two; a"
+                " lease is found by its id alone."
+            )
+        run_async(_evict(url, evict, asks=not yes))
+        return
     one = check_shard("audit", provider, model, pool)
     if not run_async(_audit(url, one, pool, repair=repair)):
         sys.exit(1)
+
+
+async def _evict(url: str, lease_id: str, *, asks: bool) -> None:
+    async with await Coordinator.open(url) as coordinator:
+        lease = await find_lease(coordinator, lease_id)
+        if asks:
+            click.confirm(f"end {lease}?", abort=True)
+        has_ended = await evict_lease(coordinator, lease)
+    click.echo(f"ended {lease}" if has_ended else f"{lease}: had ended by itself meanwhile")
 
 
 async def _audit(url: str, one: ProviderModelKey | None, pool: str | None, *, repair: bool) -> bool:

@@ -4,17 +4,18 @@
 -- @include lib/requests/keys
 -- ARGV
 --   schema    string what schema version the operator speaks
---   operation string reset_window, reset_cooldown, override_cap, or settle, which does nothing
+--   operation string reset_window, reset_cooldown, override_cap, evict, or settle, which does nothing
 --                    but what every operation does first
---   subject   string the domain; for override_cap the cap, "" or 0 for none; else ""
+--   subject   string the domain; for override_cap the cap, "" or 0 for none; for evict the lease id; else ""
 -- Reply
 --   JSON [now_us, next_wake_us, value]: the window's limit (0 if it is not born), what was left of
---   the cooldown in microseconds, the static cap, or 0. While next_wake_us is neither 0 nor above
+--   the cooldown in microseconds, the static cap, 1 for a lease that was ended (0: there is none,
+--   -1: the shard is being rebuilt), or 0. While next_wake_us is neither 0 nor above
 --   now_us, one call did not do all: settle goes on
 -- Errors
 --   SCHEMA the shard was written with another schema version; NOSHARD nobody has used it; DAMAGED
---   a key cannot be read, and members rebuild the shard; BADCALL an operation that is not one, or not a domain or
---   cap: nothing happened, no key was made
+--   a key cannot be read, and members rebuild the shard; BADCALL an operation that is not one, or not a domain, cap
+--   or lease id: nothing happened, no key was made
 -- Cost
 --   O(log n) per operation, an INFO, and on a server that started anew the begin of a rebuild, as member/join;
 --   besides, in one call, at most 64 grants, 64 denials, 64 members looked at,
@@ -73,6 +74,26 @@ local function override_cap(cap)
   return meta.static_cap
 end
 
+-- End a lease as if it had been held too long: its holder is told, and its later release is stale.
+local function evict(lease_id)
+  if meta.recovering_us > 0 then
+    return -1 -- its holder may still be about to state it
+  end
+  local text = LEASES.text(lease_id)
+  if not text then
+    DAMAGE.check()
+    return 0
+  end
+  local lease = LEASES.parse(text)
+  LEASES.lose(lease_id, lease, 'evicted')
+  SHARD.notify(lease.member, '["lost","' .. lease_id .. '","evicted"]')
+  return 1
+end
+
+local function is_lease_id(text)
+  return string.match(text, '^[%w._~%%-]+$')
+end
+
 local function is_domain(name)
   return STATE.place_of_window[name] ~= nil
 end
@@ -90,6 +111,7 @@ local OPERATIONS = {
   reset_window = { reset_window, is_domain },
   reset_cooldown = { reset_cooldown, is_domain },
   override_cap = { override_cap, is_cap },
+  evict = { evict, is_lease_id },
   settle = { function() return 0 end, is_empty },
 }
 

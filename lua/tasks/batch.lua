@@ -16,6 +16,7 @@
 --                        try, 1 nothing, 2 a loss; with a reason, of a failed try, a task of a run waits for
 --                        the next salvage round of its row group)
 --                        discard id result result_ttl_ms; expire id result result_ttl_ms; fail_lost id result result_ttl_ms
+--                        evict lease_id (an operator's: the task goes back, and the holder is told)
 --                        claim resource holder limit; serve function...; set_state state; leave; inventory after
 --                        say kind task_id lease_id
 --                        configure policy reserve_after_us events max_losses [field value]...
@@ -28,8 +29,9 @@
 --   JSON [now_us, next_wake_us, generation, results, notices]: a result per operation (accepted,
 --   known, refused, error, admitted, released, duplicate, stale_lease, unknown_lease, discarded, unknown,
 --   claimed, served, said, set, inventory, held, recalled, swept, left, leaving, progress, stopped, written, ended,
---   cancelled, noted), and what the caller
---   should look at (work, task, due, row_group), or that somebody set something (set). Other members get their
+--   cancelled, noted, evicted, ended, recovering), and what the caller
+--   should look at (work, task, due, row_group), a lease that an operator ended (lost),
+--   or that somebody set something (set). Other members get their
 --   notices by channel. If tasks were admitted, an array: that JSON, then payloads, of which each lease names its own from 1, a cell
 --   none (0); a repeated batch is answered with the JSON alone.
 -- Errors

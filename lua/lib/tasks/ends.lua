@@ -119,6 +119,22 @@ function TASKS.end_waiting(is_right, id, result, result_ttl_ms, tell, reason)
   return '["discarded"]'
 end
 
+-- End a lease because an operator asks for it: the task goes back to its group, and the holder is told.
+function OPERATIONS.evict(lease_id)
+  if meta.recovering_us > 0 then
+    return '["recovering"]' -- its holder may still be about to state it
+  end
+  local text = LEASES.text(lease_id)
+  if not text then
+    DAMAGE.check()
+    return LEASES.ended(lease_id) and '["ended"]' or '["unknown_lease"]'
+  end
+  local lease = LEASES.parse(text)
+  LEASES.lose(lease_id, lease, 'evicted')
+  SHARD.notify(lease.member, '["lost","' .. lease_id .. '"]')
+  return '["evicted"]'
+end
+
 -- End a task whose payload has expired, or was lost, with a result. A task submitted anew under the id has a payload
 -- and goes on.
 function OPERATIONS.expire(id, result, result_ttl_ms)

@@ -140,14 +140,14 @@ end
 
 -- A member that died gives its task back, which counts a loss and no try: also of a pushed one that it did not
 -- say it has seen, as one that ends its process at once is never seen. One that left without giving a task back
--- counts a try: what ended it may again.
+-- counts a try, as does a lease that an operator ended: what ended it may again.
 function LEASES.lose(lease_id, lease, why)
   emit('task_lease_expired', 'task_id', lease.task_id, 'lease_id', lease_id, 'member_id',
     lease.member, 'reason', why)
   LEASES.release(lease_id, lease, true)
   redis.call('DEL', TASKS.arq_key('in-progress', lease.task_id))
   local id, task = lease.task_id, TASKS.read(lease.task_id)
-  if why == 'left' then
+  if why == 'left' or why == 'evicted' then
     task.tries = task.tries + 1
   else
     LOST.count(id, task, lease.member)
