@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 import click
 
+from forebay.contracts.errors import ConfigurationError
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -32,7 +34,30 @@ def report_path(output: Path, report: Path | None, *, no_report: bool) -> Path |
 
     Raises:
         UsageError: a file was asked for, and none.
+        ConfigurationError: the file is no Markdown file, so that it may hold something else, or it
+            cannot be written.
     """
     if no_report and report is not None:
         raise click.UsageError("--report and --no-report exclude each other; say one of them.")
+    if report is not None:
+        _check_report(output, report)
     return None if no_report else report or output.with_name(f"{output.stem}.report.md")
+
+
+def _check_report(output: Path, report: Path) -> None:
+    """Refuse a report that another file would be lost to, or that could not be written.
+
+    Raises:
+        ConfigurationError: see there.
+    """
+    from forebay.workers.runs.output_problems import file_problem, folder_problem, name_problem
+
+    problem = name_problem(report.name)
+    if problem is None and report.suffix.lower() != ".md":
+        problem = f"{report} is no Markdown file; name one that ends with .md"
+    if problem is None and report.absolute() == output.absolute():
+        problem = f"{report} is the output; name another file"
+    for path in (report, report.with_suffix(".png")):
+        problem = problem or file_problem(path, "", [])
+    if problem := problem or folder_problem(report.absolute().parent):
+        raise ConfigurationError(f"--report: {problem}. Nothing was begun.")

@@ -151,7 +151,8 @@ class RunHistory:
             windows.step(times, [limit for limit, _ in both], where="post", label=f"window {name}")
             windows.plot(times, [busy for _, busy in both], alpha=0.5, label=f"in flight {name}")
         windows.set_ylabel("calls")
-        windows.legend(loc="best", fontsize="small")
+        if self._looks[-1][2]:  # a run without models has no window
+            windows.legend(loc="best", fontsize="small")
         records.plot(times, [done for _, done, _ in self._looks])
         records.set_ylabel("records")
         records.set_xlabel("seconds")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from forebay.workers.runs.allowlist import Allowlist, options_for
 from forebay.workers.runs.workflow_file import load_workflow
 
 CODE = """
+import asyncio
+import builtins
+
 from forebay.contracts.scheduling import SchedulingMetadata
 
 
@@ -45,6 +49,18 @@ def short(records, models):
 
 def odd(record, models):
     return {1, 2}
+
+
+def surrogate(record, models):
+    return "\\ud800"
+
+
+def ends_by(record, models, name):
+    raise getattr(builtins, name, None) or getattr(asyncio, name)
+
+
+async def cancels(record, models):
+    raise asyncio.CancelledError
 
 
 class Batch:
@@ -249,6 +265,18 @@ async def test_code_makes_a_column_with_no_call_of_a_model_or_several(load) -> N
         await made(load(plain | {"function": "CODE:odd"}))
 
 
+async def test_no_value_and_no_exception_of_code_leaves_its_record_unfinished(load) -> None:
+    plain = {"generator": "python", "name": "p", "needs": ["text"]}
+    with pytest.raises(RecordRejected, match=r"invalid_text: .*:surrogate returned text"):
+        await made(load(plain | {"function": "CODE:surrogate"}))
+    for name in ("SystemExit", "KeyboardInterrupt", "CancelledError", "StopIteration"):
+        ends = load(plain | {"function": "CODE:ends_by", "params": {"name": name}})
+        with pytest.raises(WorkflowError, match=f":ends_by raised {name}, expected a value"):
+            await asyncio.wait_for(made(ends), 10)
+    with pytest.raises(WorkflowError, match=r":cancels raised CancelledError, expected a value"):
+        await made(load(plain | {"function": "CODE:cancels"}))
+
+
 async def test_code_makes_a_column_of_a_row_group_with_one_call(load) -> None:
     column = {"generator": "python", "name": "p", "needs": ["text"], "batch": True}
     workflow = load(column | {"function": "CODE:ranks"})
@@ -309,6 +337,14 @@ def test_a_worker_runs_no_code_that_it_was_not_started_with(load, tmp_path: Path
 )
 def test_code_that_is_not_there_is_refused_before_anything_runs(load, function, said) -> None:
     assert said in mistakes(load, {"generator": "python", "name": "p", "function": function})
+
+
+def test_a_module_that_exits_when_it_is_imported_is_named(load, tmp_path: Path) -> None:
+    (tmp_path / "script_that_exits.py").write_text("raise SystemExit(4)")
+    told = mistakes(
+        load, {"generator": "python", "name": "p", "function": "script_that_exits:main"}
+    )
+    assert "script_that_exits:main cannot be imported (SystemExit: 4)" in told
 
 
 @pytest.mark.parametrize(

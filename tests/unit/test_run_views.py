@@ -15,6 +15,7 @@ from forebay.commands.report_options import report_path
 from forebay.commands.run_live import LiveView, picture_of
 from forebay.commands.run_report import RunHistory
 from forebay.commands.run_scene import Pace, RunScene
+from forebay.contracts.errors import ConfigurationError
 from forebay.workers.runs.driver import RunSummary
 from forebay.workers.runs.files import RunFiles
 from tests.support_run_scenes import scene_of, window
@@ -123,6 +124,34 @@ def test_a_report_lies_beside_the_output_unless_another_file_or_none_is_asked_fo
     assert report_path(output, None, no_report=True) is None
     with pytest.raises(click.UsageError, match="exclude each other"):
         report_path(output, other, no_report=True)
+
+
+@pytest.mark.parametrize(
+    ("report", "said"),
+    [
+        ("seed.csv", "seed.csv is no Markdown file; name one that ends with .md"),
+        ("folder.md", "folder.md is a folder; name a file in it"),
+        ("seed.csv/r.md", "seed.csv is no folder"),
+        ("out.md", "out.md is the output; name another file"),
+        ("x" * 256 + ".md", "would have 259 bytes"),
+    ],
+)
+def test_a_report_that_overwrites_another_file_is_refused_before_the_run(
+    tmp_path: Path, report: str, said: str
+) -> None:
+    (tmp_path / "seed.csv").touch()
+    (tmp_path / "folder.md").mkdir()
+    with pytest.raises(ConfigurationError, match=f"{re.escape(said)}.*Nothing was begun"):
+        report_path(tmp_path / "out.md", tmp_path / report, no_report=False)
+
+
+def test_the_report_of_a_run_without_models_warns_of_nothing(tmp_path: Path) -> None:
+    history = RunHistory()
+    history.note(scene_of(10, windows=()))
+    summary = RunSummary(
+        records=100, written=100, dropped=0, output=Path("/o.jsonl"), dropped_file=None
+    )
+    assert len(history.write(tmp_path / "report.md", summary)) == len(("report", "plot"))
 
 
 def test_a_run_that_was_never_looked_at_has_a_report_that_says_so(tmp_path: Path) -> None:

@@ -41,10 +41,12 @@ def load_target(target: str, folder: Path | None = None) -> Any:
         found_here: Any = importlib.import_module(module)
         for part in name.split("."):
             found_here = getattr(found_here, part)
-    except Exception as error:  # an import may raise anything
+    except (Exception, SystemExit) as error:  # an import may raise anything; a script may exit
+        places = dict.fromkeys(map(str, (Path.cwd(), *([folder] if folder else []))))
         raise WorkflowError(
             f"{target} cannot be imported ({type(error).__name__}: {error}), expected it in an"
-            f" installed package, {Path.cwd()} or {folder}; correct the name, or put it there."
+            f" installed package or {' or '.join(places)}; correct the name or the code, or put it"
+            " there."
         ) from error
     if not callable(found_here):
         raise WorkflowError(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.errors import ConfigurationError, WorkflowError
 from forebay.contracts.scheduling import SchedulingMetadata
 from forebay.contracts.workflow import RecordRange, TaskType, Workflow
 from forebay.contracts.workflow_local_columns import PythonColumn
@@ -23,6 +24,15 @@ from forebay.workers.generators.base import (
     RowGroupGenerator,
 )
 from forebay.workers.generators.code import load_target
+
+_NO_FAILURES: Final = (
+    StopIteration,
+    SystemExit,
+    KeyboardInterrupt,
+    asyncio.CancelledError,
+    concurrent.futures.CancelledError,
+)
+"""Raised in a thread, they never reach the caller, or end or cancel its task instead."""
 
 
 class DeclaredModels:
@@ -114,23 +124,49 @@ class PythonGenerator(RecordGenerator):
         """Call the code with a record or a list of records; return its value.
 
         Raises:
-            RecordRejected: the value is none that JSON has.
-            Exception: whatever the code raised.
+            RecordRejected: the value is none that JSON has, or holds text that UTF-8 cannot encode.
+            WorkflowError: the code ended by an exception that stands for no failure, such as
+                ``SystemExit``, or by a cancellation of its own.
+            Exception: whatever else the code raised.
         """
         models = DeclaredModels(context.models, self._column.models, self._column.name)
-        arguments = (given, models)
-        if inspect.iscoroutinefunction(self._call):
-            value = await self._call(*arguments, **self._params)
-        else:
-            value = await asyncio.to_thread(self._call, *arguments, **self._params)
+        value = await self._value_of(given, models)
         try:
-            json.dumps(value, allow_nan=False).encode()
+            json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        except UnicodeEncodeError:
+            raise RecordRejected(
+                f"invalid_text: {self._column.function} returned text with a lone surrogate; let it"
+                " return text that UTF-8 can encode"
+            ) from None
         except (TypeError, ValueError):
             raise RecordRejected(
                 f"not_json: {self._column.function} returned a {type(value).__name__} that JSON"
                 " does not have; let it return text, numbers, booleans, None, lists and dicts"
             ) from None
         return value
+
+    async def _value_of(self, given: Any, models: DeclaredModels) -> Any:
+        if not inspect.iscoroutinefunction(self._call):
+            return await asyncio.to_thread(self._called, given, models)
+        try:
+            return await self._call(given, models, **self._params)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise  # the job is cancelled, not the code alone
+            raise self._ended_by(error) from error
+
+    def _called(self, given: Any, models: DeclaredModels) -> Any:
+        try:
+            return self._call(given, models, **self._params)
+        except _NO_FAILURES as error:
+            raise self._ended_by(error) from error
+
+    def _ended_by(self, error: BaseException) -> WorkflowError:
+        return WorkflowError(
+            f"{self._column.function} raised {type(error).__name__}, expected a value, or an error"
+            " of another kind; correct the code."
+        )
 
 
 class PythonBatchGenerator(BatchGenerator):
