@@ -6,7 +6,6 @@ import os
 import socket
 import sys
 from functools import cache
-from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
@@ -26,9 +25,9 @@ def process_identity() -> str:
     return " ".join(encode(word[:_LONGEST]) or "-" for word in words)
 
 
-@cache
 def _version() -> str:
-    return version("forebay")
+    """Return the version of the package, which may never have been installed."""
+    return str(sys.modules["forebay"].__version__)
 
 
 @cache

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.errors import RunRefused
 from forebay.contracts.runs import RunProgress, RunSpec
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.tasks import RunCell
@@ -82,11 +82,11 @@ async def test_a_run_that_cannot_be_cancelled_is_said_and_its_driver_ends_all_th
 ):
     def fail(_progress: RunProgress) -> None:
         proxy.refuse()
-        raise ConfigurationError("no room on the disk")
+        raise RunRefused("no worker may make it")
 
     async with await Coordinator.open(proxy.url, BRIEF) as coordinator:
         driver = RunDriver(coordinator, run_into(tmp_path), on_progress=fail)
-        with capture_logs() as logs, pytest.raises(ConfigurationError):
+        with capture_logs() as logs, pytest.raises(RunRefused):
             await soon(driver.drive())
         await proxy.accept()
     assert loud(logs, "run_not_cancelled") == [("run_not_cancelled", "warning")]
