@@ -44,7 +44,8 @@ local stored = redis.call('HMGET', K.meta, 'schema', 'generation', 'run_id', 're
 if stored[1] and stored[1] ~= schema then
   return redis.error_reply('SCHEMA ' .. stored[1])
 end
-local reason = RECOVERY.reason(stored, drop_unreadable(RECOVERY.written()))
+local run_id = server_run_id()
+local reason = RECOVERY.reason(stored, run_id, drop_unreadable(RECOVERY.written()))
 local head = HEAD.now(stored[4], ttl_us)
 now_us = head.now_us
 local standing = known == '' and 'joined' or 'member'
@@ -60,7 +61,7 @@ end
 if reason == 'lost' and known == '' and not RECOVERY.is_remembered(member_id) then
   redis.call('UNLINK', unpack(KEYS)) -- what outlived the last generation belongs to nobody
   stored = { schema, generation }
-  redis.call('HSET', K.meta, 'schema', schema, 'generation', generation, 'run_id', server_run_id())
+  redis.call('HSET', K.meta, 'schema', schema, 'generation', generation, 'run_id', run_id)
 elseif reason then
   RECOVERY.begin(head, reason, stored, { ttl_us = tonumber(ttl_us), generation = generation, schema = schema,
     remembered_id = known_id })
@@ -80,5 +81,5 @@ local kept = redis.call('HGET', K.meta, '@' .. member_id) or ''
 EVENTS.write(head)
 HEAD.keep(head, member_id, ttl_us, keep_ms)
 return '[' .. int(now_us) .. ',"' .. stored[2] .. '",' .. redis.call('ZCARD', K.members) .. ',"' .. standing
-  .. '","' .. string.gsub(stored[5] or '', '[%c"\\]', '') .. '","' .. server_run_id()
+  .. '","' .. string.gsub(stored[5] or '', '[%c"\\]', '') .. '","' .. run_id
   .. '",' .. (string.match(kept, '^%d+ ') or '0') .. ']'

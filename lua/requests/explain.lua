@@ -12,7 +12,7 @@
 -- Errors
 --   SCHEMA the shard was written with another schema version; DAMAGED a key cannot be read
 -- Cost
---   that of requests/snapshot, O(n) in leases up to 5,000, and 500 events
+--   that of requests/snapshot, and a look at 5,000 leases, or 1,000 more, and 500 events at most
 -- Invariant
 --   changes nothing, the clock neither
 -- @bind

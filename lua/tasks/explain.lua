@@ -12,8 +12,8 @@
 -- Errors
 --   SCHEMA the shard was written with another schema version; DAMAGED a key cannot be read
 -- Cost
---   that of tasks/snapshot, O(n) in leases up to 5,000, and at most 20 scans of 1,000 entries for a lease of a
---   task and for tasks of a run
+--   that of tasks/snapshot, a look at 5,000 leases at most, and at most 20 scans of 1,000 entries each for the
+--   lease of a task and for the tasks of a run
 -- Invariant
 --   changes nothing, the clock neither
 -- @bind

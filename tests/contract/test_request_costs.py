@@ -33,10 +33,12 @@ TESTED = {  # here and in test_task_costs.py
     "requests/operate",
     "requests/snapshot",
     "requests/look",
+    "requests/explain",
     "requests/audit",
     "tasks/batch",
     "tasks/snapshot",
     "tasks/look",
+    "tasks/explain",
     "tasks/audit",
     "operator/ask",
 }
@@ -302,6 +304,24 @@ def test_look_at_a_shard_has_no_more_rows_than_it_promises(
         shard.close()
     assert costs[0] == costs[1]
     assert bound["members"] == bound["groups"] == bound["registrations"] == 100
+
+
+def test_explanation_reads_no_more_leases_and_events_than_it_promises(
+    shard: ScriptedShard,
+) -> None:
+    most, client = promised("requests/explain"), shard.client
+    crowd(shard, MANY // 10)
+    lease = client.hget(shard.keys["leases"], "l10")
+    costs = []
+    for more in (9_000, 18_000):
+        client.hset(shard.keys["leases"], mapping={f"x{i}": lease for i in range(more)})
+        with counted(client) as count:
+            for subject in ("l10", "w10", "g7"):
+                shard.run("requests/explain", shard.keys.all, (100, subject))
+        assert count.by_name.pop("hscan") <= 3 * (most["leases"] / 1000 + 1)
+        costs.append(count.by_name)
+    assert costs[0] == costs[1]
+    assert costs[0]["xrevrange"] == 3
 
 
 def test_audit_of_a_shard_above_its_bound_compares_totals_alone(shard: ScriptedShard) -> None:

@@ -17,7 +17,7 @@ from forebay.coordinator.server.urls import parse_url
 from tests.contract.pool_under_clock import Pool, submission
 from tests.contract.run_plans import plan
 from tests.contract.test_run_rules import values_of
-from tests.support_costs import MANY, commands, counted, promised
+from tests.support_costs import FEW, MANY, commands, counted, promised
 from tests.support_scripts import DEAF_KEY
 
 TASKS = promised("tasks/batch")
@@ -333,6 +333,24 @@ def test_look_at_a_pool_has_no_more_rows_than_it_promises(
         costs.append(commands(client, lambda pool=pool: pool.run(name, *question, 100)))
         pool.close()
     assert costs[0] == costs[1]
+
+
+def test_explanation_scans_no_more_than_it_promises(client: redis.Redis) -> None:
+    most, pool = promised("tasks/explain"), Pool(client)
+    gather(pool, FEW)
+    pool.ask("m", "run_submit", "run", plan(), "{}")
+    costs = []
+    for more in (12_000, 24_000):
+        for kind in ("leases", "tasks"):
+            [text, *_] = client.hvals(pool.keys[kind])
+            client.hset(pool.keys[kind], mapping={f"other {i}": text for i in range(more)})
+        for subject in (pool.running[0].split("~")[0], "t15", "g7", "run"):
+            with counted(client) as count:
+                pool.run("tasks/explain", 100, subject)
+            assert count.by_name.pop("hscan") <= most["leases"] / 1000 + 1 + 2 * most["scans"]
+            costs.append(count.by_name)
+    assert costs[:4] == costs[4:]
+    pool.close()
 
 
 def test_audit_of_a_pool_above_its_bound_compares_totals_alone(client: redis.Redis) -> None:

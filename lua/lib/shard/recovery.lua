@@ -11,8 +11,8 @@ local RECOVERY = { longest_pause_us = 1000000, -- of a member that connects agai
   mark = '', nobody_known = '?' } -- entries of `awaited` that are no members
 
 -- Why a shard is to be rebuilt, nil where it is whole. Of `meta` is read: schema, generation, run id, record and
--- the reason that a call gave which found a damage.
-function RECOVERY.reason(stored, dropped)
+-- the reason that a call gave which found a damage; `run_id` is the server's now.
+function RECOVERY.reason(stored, run_id, dropped)
   local members = redis.call('ZCARD', K.members)
   if not stored[1] then
     return 'lost'
@@ -20,7 +20,7 @@ function RECOVERY.reason(stored, dropped)
     return stored[5] or 'damaged: meta'
   elseif not string.find(stored[2], '^%w+$') then
     return 'damaged: meta' -- no generation that was ever given
-  elseif stored[3] ~= server_run_id() then
+  elseif stored[3] ~= run_id then
     return 'restarted'
   elseif dropped then
     return 'damaged: ' .. dropped
