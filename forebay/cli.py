@@ -54,6 +54,7 @@ COMMANDS: Final = {
     "shards": "forebay.commands.asking:shards_command",
     "shares": "forebay.commands.asking:shares_command",
     "snapshot": "forebay.commands.snapshot:snapshot_command",
+    "top": "forebay.commands.top:top_command",
     "waiters": "forebay.commands.asking:waiters_command",
     "who": "forebay.commands.asking:who_command",
     "worker": "forebay.commands.worker:worker_command",
