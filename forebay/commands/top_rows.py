@@ -87,7 +87,7 @@ def top_rows(fleet: Fleet, rates: Rates, *, sort: str) -> Row:
         "at": fleet.at,
         "windows": sorted_windows(windows, sort),
         "pools": [
-            {"name": POOL_TAG + name, **_with_shares(pool_row(name, pool))}
+            {"name": POOL_TAG + name, **with_shares(pool_row(name, pool))}
             for name, pool in sorted(fleet.pools.items())
         ],
         "members": member_rows(fleet.models),
@@ -105,7 +105,7 @@ def sorted_windows(windows: Iterable[Row], sort: str) -> list[Row]:
     return sorted(by_name, key=lambda row: -(row[SORTS[sort]] or 0))
 
 
-def _with_shares(pool: Row) -> Row:
+def with_shares(pool: Row) -> Row:
     """Add to each listed group its share of the running tasks and of the weights, 0 to 1."""
     weights = sum(group["weight"] or 0 for group in pool["groups"])
     for group in pool["groups"]:

@@ -16,8 +16,8 @@ from rich.console import Console
 from forebay.commands import top as top_module
 from forebay.commands.top_live import Cursor
 from forebay.commands.top_looks import Looks
-from forebay.commands.top_rows import Rates
-from forebay.commands.top_view import shared_lines
+from forebay.commands.top_rows import Rates, Row, with_shares
+from forebay.commands.top_view import Scene, picture_of, shared_lines
 from forebay.contracts.errors import ConfigurationError, CoordinatorError
 from forebay.ops.fleet import FleetReader
 from tests.contract.test_explain_command import forebay
@@ -168,3 +168,19 @@ def test_each_table_keeps_a_line_and_the_longest_give_way() -> None:
     assert shared_lines([40, 3, 0, 5], 14) == [6, 3, 0, 5]
     assert shared_lines([2, 2, 2, 2], 100) == [2, 2, 2, 2]
     assert shared_lines([9, 9, 9, 9], 0) == [1, 1, 1, 1]
+
+
+def test_a_group_stands_with_its_share_of_the_running_tasks_and_of_the_weights() -> None:
+    groups = [
+        {"group": name, "weight": weight, "waiting": 1, "running": running}
+        for name, weight, running in (("atlas", 3.0, 1), ("[red]b", 1.0, 3), ("gone", None, 0))
+    ]
+    pool: Row = {"pool": "x", "state": "open", "running": 4, "queued": 2, "groups": groups}
+    rows: Row = {"at": 0.0, "windows": [], "members": [], "runs": [], "problems": [], "unread": 2}
+    rows["pools"] = [{"name": "pool:x", **with_shares({**pool, "group_count": 5})}]
+    console = Console(width=120, color_system=None)
+    with console.capture() as captured:
+        console.print(picture_of(Scene(rows=rows, sort="name", width=120)))
+    shown = captured.get()
+    assert "atlas 25% (75%), [red]b 75% (25%), gone 0% (-), +2" in shown
+    assert "2 further shards are not read" in shown
