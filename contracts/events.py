@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
 from enum import StrEnum
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from forebay.contracts.identity import RequestResourceKey
 
@@ -102,7 +102,8 @@ class RuntimeEvent:
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields that are set, as JSON-compatible values; ``correlation`` always."""
-        found = {one.name: getattr(self, one.name) for one in fields(self)}
+        found = _set_fields_of(self, _EVENT_FIELDS)
+        found["stream"] = self.stream.value
         resource, correlation = self.request_resource_key, self.correlation
         if resource is not None:
             found["request_resource_key"] = {
@@ -110,18 +111,24 @@ class RuntimeEvent:
                 "model_id": resource.provider_model.model_id,
                 "domain": resource.domain.value,
             }
-        set_fields = {
-            name: dict(value) if isinstance(value, Mapping) else value
-            for name, value in found.items()
-            if value is not None and value != {}
-        }
-        told = None if correlation is None else _set_fields_of(correlation)
-        return {**set_fields, "stream": self.stream.value, "correlation": told}
+        for name, details in (("snapshot", self.snapshot), ("diagnostics", self.diagnostics)):
+            if details:
+                found[name] = dict(details)
+        found["correlation"] = correlation and _set_fields_of(correlation, _CORRELATION_FIELDS)
+        return found
 
 
-def _set_fields_of(correlation: RuntimeCorrelation) -> dict[str, Any]:
-    values = {one.name: getattr(correlation, one.name) for one in fields(correlation)}
-    return {name: value for name, value in values.items() if value is not None}
+_CORRELATION_FIELDS: Final = tuple(one.name for one in fields(RuntimeCorrelation))
+_EVENT_FIELDS: Final = tuple(
+    one.name
+    for one in fields(RuntimeEvent)
+    if one.name not in {"correlation", "request_resource_key", "snapshot", "diagnostics"}
+)
+"""Those that are JSON-compatible as they are; looked up once, as events come by the thousand."""
+
+
+def _set_fields_of(one: object, names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: value for name in names if (value := getattr(one, name)) is not None}
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from forebay.contracts.event_kinds import RequestEventKind as Kind
-from forebay.contracts.events import captured_context
+from forebay.contracts.events import current_correlation
 from forebay.contracts.identity import ProviderModelKey
 from forebay.contracts.outcomes import ReleaseResult, RequestReleaseOutcome
 from forebay.contracts.requests import (
@@ -37,7 +37,7 @@ class RequestEvents:
     ) -> None:
         self._outlet = outlet
         self._server_now_us = server_now_us
-        self._called: dict[str, float] = {}
+        self._called: dict[str, tuple[float, dict[str, Any]]] = {}  # since when, and its fields
 
     async def of_wait(
         self, item: RequestAdmissionItem, decided: Awaitable[RequestAdmissionDecision]
@@ -45,7 +45,9 @@ class RequestEvents:
         """Await a decision, and tell the wait, however short, and what it came to."""
         fields = _fields_of(item)
         began = time.monotonic()
-        asked = {"weight": item.group.weight} | ({} if item.cost is None else {"cost": item.cost})
+        asked: dict[str, Any] = {"weight": item.group.weight}
+        if item.cost is not None:
+            asked["cost"] = item.cost
         self._tell(Kind.REQUEST_WAIT_STARTED, item, fields, diagnostics=asked)
         try:
             decision = await decided
@@ -78,8 +80,9 @@ class RequestEvents:
     def call_started(self, lease: RequestAdmissionLease) -> None:
         """Tell, from any thread, that the bytes of an attempt go out now."""
         if self._outlet.takes_requests:
-            self._called[lease.lease_id] = time.monotonic()
-            self._tell(Kind.MODEL_REQUEST_STARTED, lease.item, _fields_of_lease(lease))
+            fields = _fields_of_lease(lease)
+            self._called[lease.lease_id] = time.monotonic(), fields
+            self._tell(Kind.MODEL_REQUEST_STARTED, lease.item, fields)
 
     def released(
         self,
@@ -90,15 +93,17 @@ class RequestEvents:
         """Tell the end of a call at once, and the lease's once it is acknowledged."""
         if not self._outlet.takes_requests:
             return
-        fields = _fields_of_lease(lease)
-        called_at = self._called.pop(lease.lease_id, None)
+        called_at, fields = self._called.pop(lease.lease_id, None) or (
+            None,
+            _fields_of_lease(lease),
+        )
         if called_at is not None:
             self._tell(
                 Kind.MODEL_REQUEST_COMPLETED,
                 lease.item,
                 fields,
                 reason_or_outcome=outcome.kind.value,
-                diagnostics=_details_of(outcome) | {"call_seconds": time.monotonic() - called_at},
+                diagnostics={**_details_of(outcome), "call_seconds": time.monotonic() - called_at},
             )
 
         def acknowledged(done: asyncio.Future[ReleaseResult]) -> None:
@@ -159,10 +164,15 @@ class RequestEvents:
 
 def _fields_of(item: RequestAdmissionItem) -> dict[str, Any]:
     """Return what each event of an attempt names, its correlation captured here and now."""
-    context = item.event_context or captured_context(item.attempt_id)
+    context = item.event_context
+    if context is None:
+        correlation = current_correlation.get()
+        execution_id = correlation.task_execution_id if correlation else None
+    else:
+        correlation, execution_id = context.captured_correlation, context.task_execution_id
     return {
-        "correlation": context.captured_correlation,
-        "task_execution_id": context.task_execution_id,
+        "correlation": correlation,
+        "task_execution_id": execution_id,
         "request_attempt_id": item.attempt_id,
         "request_resource_key": item.resource,
         "request_group_key": item.group.key,
@@ -170,7 +180,9 @@ def _fields_of(item: RequestAdmissionItem) -> dict[str, Any]:
 
 
 def _fields_of_lease(lease: RequestAdmissionLease) -> dict[str, Any]:
-    return _fields_of(lease.item) | {"request_lease_id": lease.lease_id}
+    fields = _fields_of(lease.item)
+    fields["request_lease_id"] = lease.lease_id
+    return fields
 
 
 def _details_of(outcome: RequestReleaseOutcome) -> dict[str, Any]:

@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from forebay.contracts.events import RuntimeEvent
 from forebay.sinks.base import BothStreams
+
+_encode: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+"""Made once: `json.dumps` with options makes an encoder in each call."""
 
 
 class JsonLinesSink(BothStreams):
@@ -26,8 +29,7 @@ class JsonLinesSink(BothStreams):
 
     def take(self, event: RuntimeEvent) -> None:
         """Append an event; the line is one write, so that lines of processes never mix."""
-        line = json.dumps(event.as_json(), separators=(",", ":"), allow_nan=False)
-        self._file.write(line.encode() + b"\n")
+        self._file.write(_encode(event.as_json()).encode() + b"\n")
 
     def close(self) -> None:
         """Close the file."""
