@@ -26,6 +26,7 @@ from forebay.interrupts import end_at_once
 
 COMMANDS: Final = {
     "acl": "forebay.commands.acl:acl_command",
+    "apply": "forebay.commands.apply:apply_command",
     "attach": "forebay.commands.runs:attach_command",
     "audit": "forebay.commands.audit:audit_command",
     "cancel": "forebay.commands.runs:cancel_command",

@@ -15,6 +15,7 @@ from forebay.contracts.errors import ConfigurationError
 NOTHING_THERE = "redis://127.0.0.1:1"
 WORKFLOW = str(Path(__file__).parents[2] / "examples/support_triage/workflow.toml")
 ARGUMENTS: Mapping[str, list[str]] = {
+    "apply": ["night.toml"],
     "attach": ["run-1"],
     "cancel": ["run-1"],
     "explain": ["task-1"],
