@@ -17,6 +17,7 @@ from tests.support import wait_until
 async def test_each_question_prints_the_lines_of_its_function(
     coordinator: Coordinator, redis_url: str
 ) -> None:
+    await coordinator.client.function_flush()  # tests before this one loaded them
     shown = await forebay("who", "--url", redis_url)
     assert isinstance(shown.exception, CoordinatorError)
     assert "expected those that each member loads as it joins" in str(shown.exception)
