@@ -19,6 +19,7 @@ from forebay.commands.following import follow, look_once
 from forebay.commands.kept import say_kept, worker_command
 from forebay.commands.lines import say
 from forebay.commands.progress import CooldownNotices, PlainView, RunView
+from forebay.commands.report_options import write_report
 from forebay.commands.run_report import RunHistory
 from forebay.commands.run_scene import SceneReader
 from forebay.contracts.errors import (
@@ -29,7 +30,6 @@ from forebay.contracts.errors import (
     RunRefused,
     RunStopped,
 )
-from forebay.contracts.extras import how_to_install
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.tasks import TaskAdmissionError
@@ -136,10 +136,7 @@ def drive(
         finally:
             stop_workers(started)
     if report is not None:
-        files_written = begun.history.write(report, summary)
-        has_plots = find_spec("matplotlib") is not None
-        no_plot = "" if has_plots else f" (without plots: {how_to_install('demo')} brings them)"
-        say(f"report: {', '.join(map(str, files_written))}{no_plot}", err=True)
+        write_report(begun.history, report, summary)
     return summary
 
 

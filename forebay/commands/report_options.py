@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from forebay.commands.lines import say
+from forebay.commands.run_report import RunHistory
 from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.extras import how_to_install
+
+if TYPE_CHECKING:
+    from forebay.workers.runs.driver import RunSummary
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -61,3 +68,15 @@ def _check_report(output: Path, report: Path) -> None:
         problem = problem or file_problem(path, "", [])
     if problem := problem or folder_problem(report.absolute().parent):
         raise ConfigurationError(f"--report: {problem}. Nothing was begun.")
+
+
+def write_report(history: RunHistory, report: Path, summary: RunSummary) -> None:
+    """Write the report of a run that is over; a failure is said, and leaves the exit code alone."""
+    try:
+        files_written = history.write(report, summary)
+    except ConfigurationError as error:
+        say(f"Warning: {error}", err=True)
+        return
+    has_plots = find_spec("matplotlib") is not None
+    no_plot = "" if has_plots else f" (without plots: {how_to_install('demo')} brings them)"
+    say(f"report: {', '.join(map(str, files_written))}{no_plot}", err=True)

@@ -77,8 +77,8 @@ class RunHistory:
             path.write_text(self._text(summary, plot if has_plot else None), encoding="utf-8")
         except OSError as error:
             raise ConfigurationError(
-                f"the report {path} cannot be written ({error.strerror}), expected a folder of your"
-                " own; name another file with --report. The output is whole."
+                f"the report {path} cannot be written ({error.strerror}), expected room and the"
+                " right to write there; the records are not touched by that."
             ) from error
         return [path, plot] if has_plot else [path]
 

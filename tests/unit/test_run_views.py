@@ -10,8 +10,9 @@ import click
 import pytest
 from rich.console import Console
 
+from forebay.commands.driving import EXIT_NOT_ALL, conclude
 from forebay.commands.kept import say_kept
-from forebay.commands.report_options import report_path
+from forebay.commands.report_options import report_path, write_report
 from forebay.commands.run_live import LiveView, picture_of
 from forebay.commands.run_report import RunHistory
 from forebay.commands.run_scene import Pace, RunScene
@@ -160,3 +161,18 @@ def test_a_run_that_was_never_looked_at_has_a_report_that_says_so(tmp_path: Path
     )
     (report,) = RunHistory().write(tmp_path / "report.md", summary)
     assert "The run ended before it was looked at." in report.read_text()
+
+
+def test_a_report_that_cannot_be_written_is_told_and_hides_no_count(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "r.md").mkdir()
+    summary = RunSummary(
+        records=2, written=1, dropped=1, output=Path("/o.jsonl"), dropped_file=Path("/d.jsonl")
+    )
+    write_report(RunHistory(), tmp_path / "r.md", summary)
+    assert "Warning: the report" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        conclude(summary)
+    assert ended.value.code == EXIT_NOT_ALL
+    assert "1 of 2 records written to /o.jsonl, 1 dropped" in capsys.readouterr().out
