@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 
 from forebay.coordinator.server.address import EmbeddedAddress
+from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.server.urls import parse_url
 from forebay.mock_provider.log import RequestRecord
 from forebay.mock_provider.server import MockProviderServer
 from forebay.mock_provider.truth import ProviderTruth
@@ -159,11 +161,18 @@ def test_a_key_that_can_be_no_header_refuses_the_run_and_names_its_variable(
 # -- a server that restarts
 
 
+def write_at_once(server: EmbeddedServer) -> None:
+    """Let a server hold back nothing of its file, as it does for seconds while the disk is busy."""
+    with open_sync(parse_url(server.url)) as client:
+        client.config_set("appendfsync", "always")
+
+
 @pytest.mark.parametrize("times", [1, 2])
 async def test_a_server_restart_in_mid_run_costs_no_record_and_no_call(
     provider: MockProviderServer, server: EmbeddedServer, tmp_path: Path, times: int
 ) -> None:
     words = ("run", WORKFLOW, "--no-report", "--url", server.url, "--workers", 2)
+    write_at_once(server)
     running = start_forebay(*words, cwd=tmp_path, environ=provider_address(provider))
     try:
         for number in range(1, times + 1):
@@ -171,6 +180,7 @@ async def test_a_server_restart_in_mid_run_costs_no_record_and_no_call(
             await wait_until(lambda: provider.state.counters.ok >= enough, timeout=60)  # noqa: B023
             await asyncio.to_thread(server.kill)
             await asyncio.to_thread(server.restart)
+            write_at_once(server)
         out, said = await asyncio.to_thread(running.communicate, timeout=90)
     finally:
         running.kill()
