@@ -128,7 +128,7 @@ def limits_now(scene: RunScene) -> Limit:
     if not scene.workers:
         return Limit("no worker", "the pool has none that makes cells")
     if pool.state == "paused":
-        return Limit("paused pool", "forebay resume-pool lets it go on")
+        return Limit("paused pool", "forebay open lets it go on")
     found = _closed_window(scene) or _request_wait(scene) or _task_wait(scene) or _provider(scene)
     if found is None and look.unwritten:
         return Limit("driver", f"{_waiting(look.unwritten, 'finished row group')} to be written")

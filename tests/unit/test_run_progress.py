@@ -45,7 +45,7 @@ def test_lines_tell_records_rate_and_what_limits_once_for_each_change(
     [
         ({"problem": "every call failed"}, "stopped: every call failed"),
         ({"workers": 0}, "no worker: the pool has none that makes cells"),
-        ({"state": "paused"}, "paused pool: forebay resume-pool lets it go on"),
+        ({"state": "paused"}, "paused pool: forebay open lets it go on"),
         ({"windows": (COOLING,)}, "cooldown: local/mock-large takes no call, 4 s more"),
         (
             {"windows": (window(cooldown_remaining_seconds=9.0, blocked_for="tokens_per_day"),)},
