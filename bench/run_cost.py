@@ -70,7 +70,7 @@ def _workflow(folder: Path, records: int) -> Path:
 
 @contextlib.asynccontextmanager
 async def _peak_of(coordinator: Coordinator) -> AsyncIterator[Callable[[], float]]:
-    """Yield what returns the most that the server's memory grew by, in megabytes."""
+    """Yield a function that returns the largest growth of the server's memory, in megabytes."""
 
     async def used() -> int:
         return int((await coordinator.client.info("memory"))["used_memory"])

@@ -1,4 +1,4 @@
-"""One run of a scenario: what it is made on, what is measured of it, and what must hold."""
+"""Makes one run of a scenario, measures it, and checks its invariants."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ async def _drive(url: str, run: RunSpec, policy: TaskAdmissionConfig) -> float:
 
 @contextlib.contextmanager
 def _away(bench: Bench, scene: Scene, records: int) -> Iterator[None]:
-    """Let a provider that refuses all calls come back once the other one has answered all of its.
+    """Let provider a, which refuses all calls, come back once provider b has answered all calls.
 
     A run whose cells of b wait for those of a would never end.
     """
@@ -152,7 +152,7 @@ def _away(bench: Bench, scene: Scene, records: int) -> Iterator[None]:
 
 
 def _calls_while_away(bench: Bench) -> float:
-    """Return how many calls of b came behind the first one that a refused."""
+    """Return how many calls reached provider b after provider a's first refusal."""
     begun = {name: one.state.started_at_unix for name, one in bench.providers.items()}
     refused = [one for one in bench.requests("a") if one.refused_by is not None]
     first = min(one.arrived_at for one in refused) + begun["a"]

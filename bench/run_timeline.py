@@ -1,4 +1,4 @@
-"""What the events of a pool say of a run: what must hold on any machine, and times. Pure."""
+"""Reads invariants and times of a run from the events of its pool. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _ENDS = ("task_lease_released", "retry_deferred", "task_lease_expired")
 
 
 def problems(events: Sequence[Event]) -> list[str]:
-    """Return what must not be: instants that go back, leases that never end or end twice."""
+    """Return broken invariants: instants that go back, leases that never end or end twice."""
     found = []
     for one, other in pairwise(events):
         if int(other["at_us"]) < int(one["at_us"]):

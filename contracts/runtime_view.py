@@ -187,7 +187,7 @@ class CorrelatedRuntimeView:
         )
 
     def _cause_between(self, begin: float, end: float) -> str:
-        """Return why a ready task was not selected: what asks were told meanwhile."""
+        """Return why a ready task was not selected: the reasons that asks were given meanwhile."""
         reasons = [reason for at, reason in self._blocked if begin <= at <= end]
         fair = sum(reason in _FAIRNESS for reason in reasons)
         return "fairness" if fair * 2 > len(reasons) else "task_capacity"

@@ -1,4 +1,4 @@
-"""The one way of a process's events to its sinks."""
+"""Hands every event of a process to its sinks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Explaining what bears a name, wherever it is on a server (spec 07, *Command line*)."""
+"""Explains every subject of a name, in all shards of a server (spec 07, *Command line*)."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ async def explain(coordinator: Coordinator, name: str) -> list[Explanation]:
 
     Args:
         coordinator: connection to the server; left open.
-        name: as it was given, or as ``forebay snapshot`` and redis-cli show it. What several bear
-            is explained for each.
+        name: as it was given, or as ``forebay snapshot`` and redis-cli show it. Each subject
+            that has the name is explained.
 
     Raises:
         CoordinatorError: the server could not be used.
@@ -40,5 +40,5 @@ async def explain(coordinator: Coordinator, name: str) -> list[Explanation]:
 
 
 def in_pool(facts: PoolFacts, name: str) -> list[Explanation]:
-    """Return what bears a name in a pool, explained: tasks, runs, groups, the pool; pure."""
+    """Explain each task, run or group of a pool that has a name, or the pool itself; pure."""
     return [*tasks.explain_in_pool(facts, name), *explain_run(facts, name)]

@@ -1,4 +1,4 @@
-"""Which process a member is, in the words that the members of a shard read of each other."""
+"""Host, pid, program and version of a member's process, as its shards store them."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def digest_of(values: Mapping[Setting, str]) -> str:
 
 
 async def put(coordinator: Coordinator, setting: Setting, value: str) -> None:
-    """Set one; done again it changes nothing.
+    """Set one setting on the server; a repeat changes nothing.
 
     Raises:
         ConfigurationError: a value out of bounds, or a provider/model or pool that nobody used.

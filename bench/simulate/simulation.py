@@ -118,7 +118,7 @@ class _FleetMember(SimulatedMember):
         return not provider.refuses_at_random() and provider.admits(self._world.timeline.now_us)
 
     def leave(self) -> None:
-        """A call that was admitted has ended at the provider."""
+        """Note that an admitted call has ended at the provider."""
         self._world.provider.leave()
 
 

@@ -47,7 +47,7 @@ class ShardFacts:
 async def read_facts(
     reader: Coordinator, provider_model: ProviderModelKey, name: str | None = None
 ) -> ShardFacts:
-    """Read one instant of a shard and of what bears a name in it; writes nothing.
+    """Read one instant of a shard and of its subjects of a name; writes nothing.
 
     Raises:
         CoordinatorError: the server could not be used, or the shard is damaged.
@@ -64,7 +64,7 @@ def decode_facts(provider_model: ProviderModelKey, reply: bytes) -> ShardFacts:
 
 
 def explain_in_shard(facts: ShardFacts, name: str) -> list[Explanation]:
-    """Return what bears a name in a shard, explained: a waiter, a lease, a group, itself; pure."""
+    """Explain the waiter, lease or group of a shard that has a name, or the shard itself; pure."""
     found: list[Explanation] = []
     key = facts.snapshot.provider_model
 

@@ -24,7 +24,7 @@ ERROR: Final = "error"
 
 
 class RequestEvents:
-    """Tells what becomes of attempts, where a sink takes that.
+    """Gives the events of attempts to the sinks of this process, if any takes them.
 
     Args:
         outlet: of this process.

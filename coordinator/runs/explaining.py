@@ -14,7 +14,7 @@ from forebay.coordinator.tasks.snapshots import group_of
 
 
 def explain_run(facts: PoolFacts, name: str) -> list[Explanation]:
-    """Return the run of a name in a pool, explained; empty where there is none; pure."""
+    """Explain the run of a name in a pool; empty where there is none; pure."""
     run = facts.capture.get("run")
     if not run:
         return []

@@ -151,7 +151,7 @@ def _text(value: bytes | None) -> str | None:
 
 
 def problem_of(values: Mapping[str, bytes | None]) -> str | None:
-    """Return why a run stopped or no worker makes it, by its fields `stopped` and `refused`."""
+    """Return why a run stopped or no worker makes its cells, from `stopped` and `refused`."""
     if values["stopped"] is not None:
         column, failed, finished, reason = values["stopped"].decode().split("\0", 3)
         return (

@@ -1,4 +1,4 @@
-"""Calls by which an operator changes a shard of either kind; nobody has to be a member for them."""
+"""Calls by which an operator changes a shard of either kind; the caller need be no member."""
 
 from __future__ import annotations
 

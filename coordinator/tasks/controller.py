@@ -55,7 +55,7 @@ class TaskAdmissionController(PoolSettings):
         events: takes the events of tasks (docs/events.md).
 
     Attributes:
-        events: tells what befalls tasks here.
+        events: gives events of tasks to the sinks of this process.
         pool: the pool's name.
         keys: of the pool.
         queue: what goes into it.
@@ -223,7 +223,7 @@ class TaskAdmissionController(PoolSettings):
         return await self.session.ask(Named(name, args))
 
     def say(self, kind: SchedulerEventKind, lease: TaskAdmissionLease) -> None:
-        """Tell what happens to a task in its worker, to the pool if it writes down that much."""
+        """Emit an event of a task here; also report it to a pool that writes all events."""
         self.events.of_lease(kind, lease)
         if self._writes_all_events:
             self.session.submit(Report(kind, lease.item.task_id, lease.lease_id))

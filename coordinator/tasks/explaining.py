@@ -26,7 +26,7 @@ _TEENS: Final = range(11, 14)
 
 
 async def read_facts(reader: Coordinator, pool: str, name: str | None = None) -> PoolFacts:
-    """Read one instant of a pool and of what bears a name in it; writes nothing.
+    """Read one instant of a pool and of its subjects of a name; writes nothing.
 
     Raises:
         ConfigurationError: a wrong name of a pool.
@@ -39,7 +39,7 @@ async def read_facts(reader: Coordinator, pool: str, name: str | None = None) ->
 
 
 def explain_in_pool(facts: PoolFacts, name: str) -> list[Explanation]:
-    """Return what bears a name in a pool, explained: a task, a group, the pool; pure."""
+    """Explain the task or group of a pool that has a name, or the pool itself; pure."""
     found: list[Explanation] = []
     if not facts.snapshot.exists:
         return found
@@ -103,7 +103,7 @@ _REASONS: Final = frozenset(TaskDenialReason)
 
 
 def of_pool(facts: PoolFacts) -> list[Reason]:
-    """Return what holds up a pool: of each group that waits, what its first task lacks."""
+    """Return what holds up a pool: for each group that waits, why its first task does not start."""
     snapshot = facts.snapshot
     says = (
         f"{number(snapshot.queue.queued_total, 'task')} wait for their turn,"

@@ -61,7 +61,7 @@ async def rebuild_pool(coordinator: Coordinator, pool: str) -> Rebuilding:
 
 @contextlib.asynccontextmanager
 async def _member_of(coordinator: Coordinator, pool: str) -> AsyncIterator[TaskAdmissionController]:
-    """Be a member of a pool for one change."""
+    """Join a pool as a member for the length of one change."""
     controller = TaskAdmissionController(coordinator, pool)
     try:
         yield controller

@@ -179,7 +179,7 @@ class Restating:
         ]
 
     def _state_held(self) -> Hold:
-        """State also the leases whose end the pool did not take: their jobs' results come yet."""
+        """State also the leases whose end the pool has not taken: their jobs' results follow."""
         ends = self._session.unanswered(End)
         ending = [end.lease for end in ends if end.lease is not None]
         return Hold((*self._held.values(), *ending), self.in_progress_seconds)

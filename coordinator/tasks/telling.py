@@ -33,7 +33,7 @@ class WorkerCounts(Protocol):
 
 
 class TaskEvents:
-    """Tells what befalls tasks here, where a sink takes that.
+    """Gives the events of a pool's tasks in this process to its sinks, if any takes them.
 
     Args:
         outlet: of this process.
@@ -54,7 +54,7 @@ class TaskEvents:
             self._tell(kind, diagnostics=self._of_pool | {"slots": slots})
 
     def health(self, worker: WorkerCounts, running: int) -> None:
-        """Tell how a worker is, as often as it records its health."""
+        """Emit `scheduler_health_snapshot`, as often as the worker records its health."""
         if self._outlet.takes_tasks:
             snapshot = {
                 "slots": worker.max_jobs,

@@ -1,4 +1,4 @@
-"""`forebay apply FILE`: what operators set, from a file: the difference is shown, then set."""
+"""`forebay apply FILE`: sets operators' settings from a file, after it has shown the difference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`forebay pause`, `open` (also `resume-pool`) and `drain`: what a pool lets in and lets go."""
+"""`forebay pause`, `open` (also `resume-pool`) and `drain`: what a pool takes and starts."""
 
 from __future__ import annotations
 

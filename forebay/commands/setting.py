@@ -1,4 +1,4 @@
-"""`forebay set-cap` and `set-limit`: what an operator bounds, at once and for all members."""
+"""`forebay set-cap` and `set-limit`: bounds by an operator, at once and for all members."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the commands that look at a server share: ``--json``, ``--watch`` and names of members."""
+"""Options and names that commands which look at a server share: ``--json``, ``--watch``."""
 
 from __future__ import annotations
 

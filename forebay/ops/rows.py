@@ -1,4 +1,4 @@
-"""The rows of the page and of /api: what each shows of a snapshot, in plain JSON."""
+"""The rows of the page and of /api: parts of a snapshot as plain JSON."""
 
 from __future__ import annotations
 

@@ -185,7 +185,7 @@ class _Api:
 
 
 class _TokenGuard:
-    """Lets in who sends the token: as a bearer, in the cookie, or once as ``?token=``."""
+    """Lets in requests with the token: as a bearer, in the cookie, or once as ``?token=``."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self._app = app

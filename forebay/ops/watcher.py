@@ -1,4 +1,4 @@
-"""Looks at the fleet twice a second, keeps ten minutes of its windows, and tells who watches."""
+"""Looks at the fleet twice a second, keeps ten minutes of its windows, and streams each look."""
 
 from __future__ import annotations
 

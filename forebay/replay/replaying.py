@@ -27,7 +27,7 @@ _SUCCESS: Final = RequestReleaseOutcome(kind=RequestOutcomeKind.SUCCESS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplaySettings:
-    """What is set otherwise than it was.
+    """Settings of a replay that differ from the recording.
 
     Attributes:
         cap: of the provider/model; None as recorded.
@@ -59,7 +59,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What happened, or would have.
+    """Result of a recording or of its replay: waits, refusals and windows.
 
     Attributes:
         waits: of each call that was served, in order of asking.

@@ -157,7 +157,7 @@ class SimulatedMember:
             self._submit(("sweep",), _ignore)
 
     def _look_at(self, pause_us: int | None) -> None:
-        """Look when the shard says that time may have changed something; the last word counts."""
+        """Look at the instant that the shard named last, when time may have changed something."""
         self._looks += 1
         if pause_us is not None and self._asked:
             shortest = to_us(SHORTEST_WAKE_SECONDS)
@@ -175,4 +175,4 @@ class SimulatedMember:
 
 
 def _ignore(_result: Sequence[Any]) -> None:
-    """Nobody waits for the result."""
+    """Take a result that nobody waits for."""

@@ -1,4 +1,4 @@
-"""What sinks of both streams share."""
+"""Base of sinks that take both streams."""
 
 from __future__ import annotations
 

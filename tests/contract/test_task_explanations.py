@@ -25,7 +25,7 @@ MAY_GO = ["in_line", "may_start"]
 
 @pytest.fixture(params=SERVERS)
 def pool(request: pytest.FixtureRequest) -> Iterator[Pool]:
-    """A pool whose member m serves nothing; what serves f is the worker w, which lives long."""
+    """A pool with member m, which serves nothing, and worker w, which serves f and lives long."""
     for pool in honest_pool(request):
         pool.open("m", "w", gpu=4)
         for member in ("m", "w"):

@@ -163,7 +163,7 @@ class RequestModel(ModelState):
                 self.say("request_queue_drained", waiter.domain)
 
     def _say_formed(self, domain: RequestDomain) -> None:
-        """A queue is told once it has lasted for a second, by whatever happens to it next."""
+        """Write the event of a queue that has lasted for a second, at the queue's next change."""
         since_us, is_told = self.queued[domain]
         if not is_told and self.now_us - since_us >= LASTING_US:
             self.say("request_queue_formed", domain)

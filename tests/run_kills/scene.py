@@ -105,7 +105,7 @@ class Scene:
 
     @property
     def log_file(self) -> Path:
-        """What the commands of the user say."""
+        """Return the file that takes the output of the user's commands."""
         return self.folder / "said"
 
     # -- processes

@@ -1,4 +1,4 @@
-"""The handle of a job that was enqueued here: it knows that the pool took the job."""
+"""Handle of a job that was enqueued here, so that the pool is known to have taken the job."""
 
 from __future__ import annotations
 

@@ -141,7 +141,7 @@ class RunDriver:
         return summary
 
     async def _has_ended(self) -> bool:
-        """Whether the server has ended the run and a driver died before its output was there."""
+        """Whether the server has ended the run and a driver died before it wrote the output."""
         self._on_disk = await asyncio.to_thread(self._files.row_groups)
         if len(self._on_disk) < self._run.workflow.row_group_count:
             return False

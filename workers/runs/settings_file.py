@@ -48,7 +48,7 @@ def read_settings_file(path: Path) -> dict[Setting, str]:
 
 
 class _Table:
-    """A table of the file; what is none, and a key that it may not have, is noted."""
+    """A table of the file; notes a value that is no table, and each unknown key."""
 
     def __init__(
         self, mistakes: Mistakes, place: Place, value: Any, known: tuple[str, ...] = ()
