@@ -64,7 +64,7 @@ async def test_no_such_lease_and_a_shard_besides_are_told(redis_url: str, words:
     assert isinstance(shown.exception, ConfigurationError)
 
 
-async def test_it_asks_before_it_ends_a_lease(coordinator: Coordinator, redis_url: str) -> None:
+async def test_evict_asks_before_it_ends_a_lease(coordinator: Coordinator, redis_url: str) -> None:
     async with joined(coordinator, "mail") as tasks:
         await tasks.queue.submit(task("t"))
         (lease,) = (await tasks.admit(1)).leases

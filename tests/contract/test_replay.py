@@ -89,7 +89,7 @@ def outcomes(events: Path, *options: str) -> dict[str, Any]:
     return told
 
 
-def test_what_was_recorded_is_read_and_told(events: Path) -> None:
+def test_recorded_attempts_are_read_and_shown(events: Path) -> None:
     recording = read_recording([events], None)
     assert str(recording.provider_model) == "p/m"
     assert (len(recording.attempts), recording.unfinished) == (CALLS + 1, 1)
@@ -106,7 +106,7 @@ def test_a_replay_under_the_same_settings_is_near_what_happened(events: Path) ->
     assert again["groups"]["atlas"]["share"] == pytest.approx(0.5, abs=0.08)
 
 
-def test_a_lower_cap_makes_it_longer_and_the_same_replay_is_the_same(events: Path) -> None:
+def test_a_lower_cap_lengthens_a_replay_and_equal_replays_are_equal(events: Path) -> None:
     told = outcomes(events, "--set", "cap=2")
     assert told["cap=2"]["cap"] == 2
     assert told["cap=2"]["seconds"] == pytest.approx(CALLS * SECONDS / 2, rel=0.1)

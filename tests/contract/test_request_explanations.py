@@ -47,7 +47,7 @@ def refuse(shard: Shard, lease_id: str, seconds: float) -> None:
     shard.batch("m", ("release", lease_id, "rate_limited", round(seconds * 1e6), "born", "", ""))
 
 
-def test_a_name_of_nothing_is_explained_by_nothing(shard: Shard) -> None:
+def test_an_unknown_name_has_no_explanation(shard: Shard) -> None:
     assert explained(shard, "a") == []
 
 

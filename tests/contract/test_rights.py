@@ -70,7 +70,9 @@ def as_printed(admin: Any, kind: str) -> str:
 
 
 @pytest.mark.parametrize("rules", [MEMBER_RULES, REQUEST_RULES])
-async def test_a_member_needs_no_more_for_requests(admin: Any, rules: tuple[str, ...]) -> None:
+async def test_a_request_only_member_needs_only_the_printed_rights(
+    admin: Any, rules: tuple[str, ...]
+) -> None:
     url = as_user(admin, *rules)
     async with forebay.connect(url) as requests, await Coordinator.open(url) as looking:
         await requests.register(MODEL, "main", 4)

@@ -68,7 +68,7 @@ def let_fill(pool: Pool, count: int, group: str = A, asks: str = GPU, **terms: A
 # -- where a task is
 
 
-def test_a_name_of_nothing_is_explained_by_nothing(pool: Pool) -> None:
+def test_an_unknown_name_has_no_explanation(pool: Pool) -> None:
     assert explained(pool, "t") == []
 
 

@@ -102,7 +102,7 @@ def test_sink_that_raises_loses_its_event_alone_and_is_counted_and_logged_once()
 
 
 @pytest.mark.parametrize("sink", [object(), MemorySink, print])
-def test_what_takes_no_events_is_no_sink(sink: Any) -> None:
+def test_an_object_that_takes_no_events_is_refused_as_a_sink(sink: Any) -> None:
     with pytest.raises(ConfigurationError, match="expected an object with emit_scheduler_event"):
         EventOutlet([sink])
 

@@ -67,7 +67,7 @@ def test_a_batch_waits_for_all_that_may_drop_a_record_of_it(folder: Path) -> Non
     }
 
 
-def test_of_two_batches_the_second_waits_for_the_first_and_what_is_behind_it(
+def test_of_two_batches_the_second_and_its_dependants_wait_for_the_first(
     folder: Path,
 ) -> None:
     text, behind = cell("text", "{{ id }}"), cell("behind", "{{ one }}")

@@ -41,7 +41,7 @@ def test_a_lease_that_ends_once_in_order_is_no_problem() -> None:
     ],
     ids=["never ends", "ends twice", "goes back", "misses an event"],
 )
-def test_what_must_not_be_is_told(broken: list[dict[str, str]]) -> None:
+def test_a_broken_timeline_is_a_problem(broken: list[dict[str, str]]) -> None:
     assert len(problems(broken)) == 1
 
 
