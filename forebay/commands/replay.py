@@ -16,8 +16,8 @@ from forebay.contracts.extras import how_to_install
 from forebay.contracts.identity import ProviderModelKey
 from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.replay import tables
-from forebay.replay.recording import read_recording
-from forebay.replay.replaying import ReplaySettings, replay, what_happened
+from forebay.replay.recording import Recording, read_recording
+from forebay.replay.replaying import Outcome, ReplaySettings, replay, what_happened
 
 _FILES = click.Path(exists=True, dir_okay=False, path_type=Path)
 
@@ -71,31 +71,36 @@ def replay_command(
         }
         if changes:
             outcomes[" ".join(changes)] = replay(recording, settings, server.url)
-    if as_json:
-        told = {
-            "model": str(recording.provider_model),
-            "served_at_once": recording.served_at_once,
-            "unfinished": recording.unfinished,
-            "outcomes": tables.facts(outcomes),
-        }
-        click.echo(json.dumps(told, ensure_ascii=False))
-    else:
-        parts = [
-            str(recording.provider_model),
-            f"{len(recording.attempts)} attempts",
-            f"{recording.unfinished} unfinished ones left out",
-            f"assumed to serve {recording.served_at_once} calls at once, as seen",
-        ]
-        for line in fitted(parts):
-            say(line)
-        for key, count in recording.others.items():
-            say(f"not replayed: {count} attempts at {key}; name it with --model")
-        click.echo("\n".join(tables.table(outcomes)))
+    (_print_json if as_json else _print_table)(recording, outcomes)
     if plot is not None:
         from forebay.replay.plot import plot_windows
 
         plot_windows(outcomes, plot)
         say(f"window over time: {plot}")
+
+
+def _print_json(recording: Recording, outcomes: dict[str, Outcome]) -> None:
+    document = {
+        "model": str(recording.provider_model),
+        "served_at_once": recording.served_at_once,
+        "unfinished": recording.unfinished,
+        "outcomes": tables.facts(outcomes),
+    }
+    click.echo(json.dumps(document, ensure_ascii=False))
+
+
+def _print_table(recording: Recording, outcomes: dict[str, Outcome]) -> None:
+    parts = [
+        str(recording.provider_model),
+        f"{len(recording.attempts)} attempts",
+        f"{recording.unfinished} unfinished ones left out",
+        f"assumed to serve {recording.served_at_once} calls at once, as seen",
+    ]
+    for line in fitted(parts):
+        say(line)
+    for key, count in recording.others.items():
+        say(f"not replayed: {count} attempts at {key}; name it with --model")
+    click.echo("\n".join(tables.table(outcomes)))
 
 
 def _key(text: str) -> ProviderModelKey:
