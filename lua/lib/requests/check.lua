@@ -96,10 +96,16 @@ end
 -- Raise where a key is damaged in a way that no single operation would meet; `is_recapped` while the last
 -- registration ends.
 function DAMAGE.check(is_recapped)
-  if meta.recovering_us > 0 or meta.is_reindexed then
+  if meta.is_reindexed then
     return -- what this call worked out again is not written yet
   end
   LEASES.flush()
+  if meta.recovering_us > 0 then -- members still state their part; leases are counted as they are stated
+    if redis.call('HLEN', K.leases) ~= meta.in_flight then
+      DAMAGE.raise('leases')
+    end
+    return
+  end
   DRAWS.write()
   local name = DAMAGE.miscounted(is_recapped) or DAMAGE.unreadable(DAMAGE.looked_at)
   if name then
