@@ -78,7 +78,7 @@ def blocks(facts: PoolFacts, group: str, who: str) -> list[Reason]:
         group: name of a group that stands in line.
         who: what the sentences call its first task.
     """
-    if found := _of_pool(facts):
+    if found := held_pool(facts):
         return [found]
     row = facts.rows[group]
     asked = parse_signature(row["signature"])
@@ -94,7 +94,8 @@ def blocks(facts: PoolFacts, group: str, who: str) -> list[Reason]:
     return [found] if found else []
 
 
-def _of_pool(facts: PoolFacts) -> Reason | None:
+def held_pool(facts: PoolFacts) -> Reason | None:
+    """Return why the whole pool starts nothing; None where it is open."""
     until = int(facts.capture["recovering_us"]) / 1e6
     if until:
         says = (

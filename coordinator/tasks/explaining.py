@@ -16,6 +16,7 @@ from forebay.coordinator.tasks.blocking import (
     PoolFacts,
     blocks,
     decode_facts,
+    held_pool,
     not_served,
 )
 from forebay.coordinator.tasks.names import parse_signature
@@ -120,7 +121,7 @@ def of_pool(facts: PoolFacts) -> list[Reason]:
     for group, row in facts.rows.items():
         if row["is_in_line"]:
             reasons += blocks(facts, group, f"Task {head_of(row)}, the first of group {group},")
-    return reasons
+    return list(dict.fromkeys(reasons))  # what holds the whole pool is said once
 
 
 def _of_task(facts: PoolFacts, task: Mapping[str, Any]) -> list[Reason]:
@@ -133,7 +134,12 @@ def _of_task(facts: PoolFacts, task: Mapping[str, Any]) -> list[Reason]:
         "suspect_tasks": _suspect,
         "line": _in_line,
     }
-    return of_place[task["place"]](facts, task)
+    reasons = of_place[task["place"]](facts, task)
+    held = held_pool(facts) if task["place"] in _BESIDE_THE_LINE else None
+    return [*reasons, held] if held else reasons
+
+
+_BESIDE_THE_LINE: Final = frozenset({"delayed", "parked", "unserved", "suspect_tasks"})
 
 
 def _delayed(facts: PoolFacts, task: Mapping[str, Any]) -> list[Reason]:

@@ -232,6 +232,35 @@ def test_a_paused_pool_says_so_for_its_tasks_and_itself(pool: Pool) -> None:
     assert blocked(pool).reasons == {}
 
 
+def test_what_holds_the_whole_pool_is_said_once(pool: Pool) -> None:
+    pool.submit("t", A, function="f")
+    pool.submit("u", B, function="f")
+    pool.ask("m", "set_state", "paused")
+    (one,) = explained(pool, "main")
+    assert [reason.says.split(":")[0] for reason in one.reasons][1:] == ["The pool is paused"]
+
+
+def test_a_task_beside_the_line_says_that_its_pool_is_paused(pool: Pool) -> None:
+    pool.join("dies")
+    pool.submit("lost", A)
+    assert len(pool.admit(1, by="dies")) == 1
+    pool.pass_time(16)
+    pool.ask_for(0)
+    pool.submit("later", A, delay_us=90 * SECOND_US)
+    pool.submit("unserved", A, function="g")
+    pool.submit("large", A, THREE_GPUS)
+    pool.ask("m", "claim", "gpu", GPU_SETTER, 2)
+    pool.ask("m", "set_state", "paused")
+    expected = {
+        "lost": "suspect",
+        "later": "delayed",
+        "unserved": "not_served",
+        "large": "never_fits",
+    }
+    for name, code in expected.items():
+        assert codes(pool, name) == [code, "paused"], name
+
+
 def test_a_group_is_explained_by_its_first_task(pool: Pool) -> None:
     let_fill(pool, 4)
     pool.submit("t", A, GPU, function="f", weight=2)
