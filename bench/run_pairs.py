@@ -45,7 +45,7 @@ POLICIES: Final = {
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class Bench:
-    """What the runs of one call share.
+    """Folders, servers and settings that all runs of one bench call use.
 
     Attributes:
         folder: of all of them.

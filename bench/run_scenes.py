@@ -10,7 +10,7 @@ from typing import Final
 MODULE: Final = "bench_calls"
 MODEL: Final = "mock"
 COOLDOWN_SECONDS: Final = 0.3
-"""What provider a asks for in the scenario ``cooling``, until b has answered all its calls."""
+"""Wait that provider a's refusals name in scenario ``cooling``, until b has answered all calls."""
 _MODULE: Final = '''
 async def ask(record, models):
     """Make 0, 1 or many calls, as the record says."""

@@ -124,7 +124,7 @@ _EVENT_FIELDS: Final = tuple(
     for one in fields(RuntimeEvent)
     if one.name not in {"correlation", "request_resource_key", "snapshot", "diagnostics"}
 )
-"""Those that are JSON-compatible as they are; looked up once, as events come by the thousand."""
+"""Fields of an event whose values are JSON as they stand; worked out once, not for each event."""
 
 
 def _set_fields_of(one: object, names: tuple[str, ...]) -> dict[str, Any]:

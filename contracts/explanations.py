@@ -35,7 +35,7 @@ class Reason(Snapshot):
 
 
 class Explanation(Snapshot):
-    """What holds up one subject, read in one instant from the keys that decide.
+    """The reasons why a task, waiter, group or run does not move, read in one instant.
 
     Attributes:
         kind: what the subject is.

@@ -25,7 +25,7 @@ INSTANTS: Final = (
     "task_completed",
     "task_lease_released",
 )
-"""What is known of a task, in the order in which it happens."""
+"""Names of the thirteen instants in the life of a task, in their order."""
 CAUSES: Final = (
     "dependencies",
     "fairness",
@@ -35,7 +35,7 @@ CAUSES: Final = (
     "quota",
     "provider",
 )
-"""What may hold a task up."""
+"""Causes for which a task can be delayed, by name."""
 
 _FAIRNESS: Final = frozenset({"group_cap", "borrow_debt"})
 Transition = Mapping[str, str]

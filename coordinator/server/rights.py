@@ -23,7 +23,7 @@ REQUEST_RULES: Final = (
 MEMBER_RULES: Final = ("~fb:*", "&fb:*", *_CALLS)
 """A member of request shards that need not be kept apart from pools."""
 POOL_RULES: Final = ("~arq:*", "+@transaction")
-"""What a member of task pools needs besides `MEMBER_RULES`: arq reads jobs in transactions."""
+"""ACL rules of a member of task pools, besides `MEMBER_RULES`: arq reads jobs in transactions."""
 READER_RULES: Final = ("~fb:*", *_LOOKS, "-keys", "+fcall_ro", "+pubsub|numsub")
 """A user who asks with redis-cli (``fb_help``) and changes nothing."""
 OPERATOR_RULES: Final = ("+evalsha", "+eval", "+script|load")
