@@ -14,7 +14,7 @@ CHECKS := lint types lua test test-slow
 
 help:
 	@echo "make demo   the whole thing in under a minute"
-	@echo "make test   unit, contract and short property tests, against real servers; five to six minutes"
+	@echo "make test   unit, contract and short property tests, against real servers; five minutes"
 	@echo "make test-slow  killed processes, cut connections, and the documented commands end to end"
 	@echo "make check  what CI runs: $(CHECKS)"
 	@echo "make bench  figures, beside the raw cost and the peers that are installed (make bench-peers:"
@@ -48,14 +48,15 @@ $(STAMP): pyproject.toml
 demo: setup
 	@$(BIN)/forebay demo
 
-# The long ones first, so that no core is left with one of them at the end.
+# The long ones first, so that no core is left with one of them at the end. Here and in test-slow,
+# a test that fails is tried once more, alone (tests/twice.py).
 test: setup
-	@$(BIN)/python -m pytest -n auto --dist worksteal tests/property tests/contract tests/unit
+	@$(BIN)/python -m tests.twice auto tests/property tests/contract tests/unit
 
 # Three a core: they wait more than they work.
 test-slow: setup
 	@workers=$$($(BIN)/python -c 'import os; print(3 * os.cpu_count())') && \
-		$(BIN)/python -m pytest -n "$$workers" --dist worksteal tests/e2e tests/fault
+		$(BIN)/python -m tests.twice "$$workers" tests/e2e tests/fault
 
 lint: setup
 	@$(BIN)/ruff check .

@@ -349,7 +349,13 @@ def test_explanation_scans_no_more_than_it_promises(client: redis.Redis) -> None
                 pool.run("tasks/explain", 100, subject)
             assert count.by_name.pop("hscan") <= most["leases"] / 1000 + 1 + 2 * most["scans"]
             costs.append(count.by_name)
-    assert costs[:4] == costs[4:]
+    # Not equal: 20 scans reach a run's task among 12,000 others, and by chance alone among 24,000.
+    for of_few, of_many in zip(costs[:4], costs[4:], strict=True):
+        assert all(of_many.get(name, 0) <= number for name, number in of_few.items()), (
+            of_few,
+            of_many,
+        )
+        assert of_many.keys() <= of_few.keys()
     pool.close()
 
 
