@@ -17,6 +17,11 @@ from tests.support_raw_provider import RawProvider
 SOURCE_FOLDERS = ("contracts", "coordinator", "lua", "workers")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin the long tests first, so that no core is left with one of them at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _no_bare_names() -> Iterator[None]:
     """Fail a run that imported a source folder by its bare name: a second copy of each class."""

@@ -34,7 +34,8 @@ def main(paths: list[str], workers: str) -> int:
         paths: Folders of tests.
         workers: How many processes of the first run, as pytest-xdist's `-n` takes it.
     """
-    code = run("--cache-clear", "-n", workers, "--dist", "worksteal", *paths)
+    chunks = ("--dist", "load", "--maxschedchunk", "1")  # a worker takes two tests ahead, no more
+    code = run("--cache-clear", "-n", workers, *chunks, *paths)
     names = failed()
     if code != 1 or not 0 < len(names) <= FEW:
         return code

@@ -19,6 +19,7 @@ from bench.compare.measures import MEASURES
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.long
 def test_smoke_runs_every_scenario_and_leaves_no_lease_and_no_waiter(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "bench", "--smoke", "--out", tmp_path],
@@ -44,6 +45,7 @@ def test_smoke_runs_every_scenario_and_leaves_no_lease_and_no_waiter(tmp_path: P
     assert crash["held_by_the_dead"] + crash["max_holders_while_taken"] <= 8
 
 
+@pytest.mark.long
 def test_fleets_beside_one_that_is_told_keep_their_books_against_a_provider_that_refuses(
     tmp_path: Path,
 ) -> None:
@@ -85,6 +87,7 @@ COMPARED = "jobs"
 """One of the comparisons: building takes most of the time, and all of them go the same way."""
 
 
+@pytest.mark.long
 def test_two_commits_are_built_and_compared_and_their_work_trees_are_gone(
     repository: Path, tmp_path: Path
 ) -> None:
@@ -129,6 +132,7 @@ def test_two_commits_are_built_and_compared_and_their_work_trees_are_gone(
     assert len(trees.splitlines()) == 1
 
 
+@pytest.mark.long
 def test_the_proxy_keeps_its_books_at_a_provider_that_refuses(tmp_path: Path) -> None:
     subprocess.run(
         [sys.executable, "-m", "bench", "proxy", "--smoke", "--litellm", "none", "--out", tmp_path],

@@ -18,6 +18,7 @@ from tests.support import wait_until
 SECONDS = 60.0
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_a_chaos_run_of_every_kind_of_fault_finds_no_difference(tmp_path: Path) -> None:
     faults = schedule(16, SECONDS, 60 * len(KINDS) / SECONDS, [*KINDS])

@@ -188,6 +188,7 @@ async def reasons_of(members: Members, names: list[str]) -> list[str]:
 # -- cut off
 
 
+@pytest.mark.long
 async def test_nobody_is_ended_where_all_were_cut_off(opened: Open) -> None:
     """The server's own network was away for 6 s, and took and brought back one after another."""
     async with opened(4, ttl_seconds=15.0) as members, contextlib.AsyncExitStack() as stack:

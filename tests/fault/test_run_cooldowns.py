@@ -54,6 +54,7 @@ def write_workflow(
     (folder / "seed.csv").write_text("id\n" + "".join(f"{n}\n" for n in range(records)))
 
 
+@pytest.mark.long
 async def test_a_provider_that_is_well_is_used_while_the_other_cools_down(
     providers: tuple[MockProviderServer, MockProviderServer], tmp_path: Path
 ) -> None:
@@ -74,6 +75,7 @@ async def test_a_provider_that_is_well_is_used_while_the_other_cools_down(
     assert (a.state.counters.ok, b.state.counters.ok) == (RECORDS, RECORDS)
 
 
+@pytest.mark.long
 async def test_rate_limits_drop_no_record_however_often_they_come(
     providers: tuple[MockProviderServer, MockProviderServer], tmp_path: Path
 ) -> None:

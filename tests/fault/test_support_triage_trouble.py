@@ -167,6 +167,7 @@ def write_at_once(server: EmbeddedServer) -> None:
         client.config_set("appendfsync", "always")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("times", [1, 2])
 async def test_a_server_restart_in_mid_run_costs_no_record_and_no_call(
     provider: MockProviderServer, server: EmbeddedServer, tmp_path: Path, times: int
@@ -217,6 +218,7 @@ async def resumed(
     assert left == ["support_triage.jsonl"]
 
 
+@pytest.mark.long
 async def test_a_killed_driver_of_a_fleet_is_followed_by_another_one(
     provider: MockProviderServer, server: EmbeddedServer, tmp_path: Path
 ) -> None:
@@ -234,6 +236,7 @@ async def test_a_killed_driver_of_a_fleet_is_followed_by_another_one(
         await is_whole(tmp_path, provider, twice=0)  # the workers lived on
 
 
+@pytest.mark.long
 async def test_a_killed_driver_with_a_server_of_its_own_is_followed_by_another_one(
     provider: MockProviderServer, tmp_path: Path
 ) -> None:
@@ -255,6 +258,7 @@ async def test_a_killed_driver_with_a_server_of_its_own_is_followed_by_another_o
     await is_whole(tmp_path, provider, twice=UNDER_WAY)
 
 
+@pytest.mark.long
 async def test_the_same_command_after_a_kill_says_what_is_there_and_goes_on_where_it_is_told_to(
     provider: MockProviderServer, tmp_path: Path
 ) -> None:
