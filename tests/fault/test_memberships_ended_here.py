@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -23,9 +23,9 @@ HOUR_SECONDS = 3600.0
 
 
 def lose_the_next_reply(
-    session: Session, kind: type[Operation[Any]], monkeypatch: pytest.MonkeyPatch
+    session: Session, to: Callable[[Operation[Any] | None], bool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Let the next reply to a kind of operation be unreadable.
+    """Let the next reply to a chosen operation be unreadable.
 
     The session then ends its membership, which the shard still has.
     """
@@ -33,13 +33,23 @@ def lose_the_next_reply(
     take = batches.take_reply
 
     def unreadable(reply: Any, operations: Sequence[Pending], **how: Any) -> None:
-        if not any(isinstance(one.operation, kind) for one in operations):
-            take(reply, operations, **how)  # a recheck of those that wait
+        if not any(to(one.operation) for one in operations):
+            take(reply, operations, **how)  # a recheck, or an older answer that is still on its way
             return
         monkeypatch.setattr(batches, "take_reply", take)
         raise ValueError("for the test")
 
     monkeypatch.setattr(batches, "take_reply", unreadable)
+
+
+def is_try(operation: Operation[Any] | None) -> bool:
+    """Whether an operation asks for a request lease at once or not at all."""
+    return isinstance(operation, Acquire) and operation.wait == "try"
+
+
+def is_admit(operation: Operation[Any] | None) -> bool:
+    """Whether an operation asks for leases of tasks."""
+    return isinstance(operation, Admit)
 
 
 async def test_leases_of_the_ended_membership_pass_on_and_its_waiters_wait_again(
@@ -50,7 +60,7 @@ async def test_leases_of_the_ended_membership_pass_on_and_its_waiters_wait_again
             await scene.take(scene.member)
         waiting = [asyncio.create_task(who.acquire(item())) for who in (scene.member, scene.rival)]
         await scene.until(waiters=2)
-        lose_the_next_reply(scene.member._shards[MODEL].session, Acquire, monkeypatch)
+        lose_the_next_reply(scene.member._shards[MODEL].session, is_try, monkeypatch)
         with pytest.raises(CoordinatorError, match="cannot be read"):
             await scene.member.try_acquire(item())
         leases = await soon(asyncio.gather(*waiting))
@@ -72,7 +82,7 @@ async def test_tasks_of_the_ended_membership_go_back_to_the_queue(
         await tasks.queue.enqueue([task("t")])
         [lost] = (await tasks.admit(1)).leases
         assert (await others.admit(1)).leases == ()
-        lose_the_next_reply(tasks.session, Admit, monkeypatch)
+        lose_the_next_reply(tasks.session, is_admit, monkeypatch)
         with pytest.raises(CoordinatorError, match="cannot be read"):
             await tasks.admit(1)
         await tasks.queue.enqueue([task("next")])  # under the new membership
