@@ -17,12 +17,13 @@ from matplotlib.axes import Axes
 
 
 def draw(seen: Observations, path: Path, backoff: Observations | None = None) -> None:
-    """Write the plot as PNG: the demo, and beside it as many callers with back-off alone."""
+    """Write the plot as PNG: the demo, and beside it as many callers with exponential backoff."""
     columns = 1 if backoff is None else 2
+    plt.rcParams.update({"font.size": 11, "axes.spines.top": False, "axes.spines.right": False})
     figure, all_axes = plt.subplots(
         2,
         columns,
-        figsize=(9 * columns, 6),
+        figsize=(6 * columns, 4.8),
         height_ratios=(4, 1),
         sharex="col",
         sharey="row",
@@ -37,20 +38,22 @@ def draw(seen: Observations, path: Path, backoff: Observations | None = None) ->
     _draw_provider(seen, above, below)
     dropped = sum(summary.dropped for summary in seen.summaries.values())
     above.set(
-        title=f"Forebay: {_refused_share(seen):.1%} of attempts refused,"
-        f" {dropped or 'no'} records dropped"
+        title=f"Forebay: {_refused_share(seen):.1%} of attempts refused,\n"
+        f"{dropped or 'no'} records dropped"
     )
     highest = max(windows)
     if backoff is not None:
         above, below = all_axes[0][1], all_axes[1][1]
         _draw_provider(backoff, above, below)
         above.set(
-            title=f"back-off alone: {_refused_share(backoff):.1%} of attempts refused,"
-            f" {backoff.beyond_sdks} calls more often than SDKs retry"
+            title=f"exponential backoff: {_refused_share(backoff):.1%} of attempts refused,\n"
+            f"{backoff.beyond_sdks} calls refused more often than SDKs retry"
         )
-    all_axes[0][0].set(ylabel="calls at once", ylim=(0, 1.25 * max(highest, *_capacities(seen))))
+    all_axes[0][0].set(ylabel="calls at once", ylim=(0, 1.4 * max(highest, *_capacities(seen))))
     all_axes[1][0].set(ylabel="429s a second")
-    figure.savefig(path, dpi=110)
+    lines, labels = all_axes[0][0].get_legend_handles_labels()
+    figure.legend(lines, labels, loc="outside lower center", ncols=3, frameon=False)
+    figure.savefig(path, dpi=160)
     plt.close(figure)
 
 
@@ -96,19 +99,18 @@ def _draw_provider(seen: Observations, above: Axes, below: Axes) -> None:
         alpha=0.2,
         label="calls that it serves",
     )
-    for at, note in seen.notes:
+    for number, (at, note) in enumerate(seen.notes):
         above.axvline(at - begin, color="#888888", linestyle=":", linewidth=1)
         above.annotate(
-            f" {note}",
-            (at - begin, 0.99),
+            f"{note} ",
+            (at - begin, 1.0 - 0.06 * (number % 3)),
             xycoords=("data", "axes fraction"),
-            rotation=90,
             va="top",
             ha="right",
-            fontsize=8,
+            fontsize=9,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )
     refused = [record.finished_at - begin for record in seen.requests if record.status == REFUSED]
     seconds = end - begin
     below.hist(refused, bins=max(1, round(seconds)), range=(0.0, seconds), color="#c0392b")
     below.set(xlabel=f"seconds; {len(refused)} refusals in all", xlim=(0.0, seconds))
-    above.legend(loc="lower left")
