@@ -2,34 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
-from urllib.parse import unquote
 
 from redis.exceptions import RedisError
 
-from forebay.contracts.errors import SchemaMismatch, ShardDamaged
+from forebay.contracts.errors import ForebayError
 from forebay.contracts.identity import ProviderModelKey
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.snapshots import GlobalSnapshot
 from forebay.coordinator.coordinator import Coordinator
-from forebay.coordinator.keys import ShardKeys, pool_shard, request_shard
-from forebay.coordinator.requests.snapshots import (
-    RequestPressureSnapshotProvider,
-    provider_model_of,
-)
+from forebay.coordinator.keys import ShardKeys
+from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.runs.looking import RunLook, RunReader
 from forebay.coordinator.server.refusals import connection_error
 from forebay.coordinator.tasks.snapshots import PoolReader, PoolSnapshot
+from forebay.ops.listing import ListedShard, listed
 
-MOST_SHARDS: Final = 200
-"""Request shards, and pools, that one look reads; of further ones the count alone is told."""
 MOST_RUNS: Final = 50
 """Runs of a pool that one look reads."""
 MOST_EVENTS: Final = 20
 """Events of a shard that one look reads: its newest."""
-_POOL_TAG: Final = "pool:"
+READS_AT_ONCE: Final = 8
+"""Shards and runs that are read at the same time, each over a connection of its own."""
+LOOK_SECONDS: Final = 3.0
+"""Time for reading all shards; one that has not answered by then is told as a problem."""
+_UNREADABLE: Final = (ForebayError, ValueError, LookupError, TypeError)
+"""What reading a shard raises: typed errors, or what decoding meets in keys of other programs."""
 
 Row = dict[str, Any]
 
@@ -44,7 +45,7 @@ class Fleet:
         pools: task pools, by name.
         runs: runs that are not over, with the pool of each.
         events: events since the last look, the oldest first.
-        problems: shards that could not be read, a sentence each.
+        problems: a sentence for each shard, or part of a shard, that could not be read.
         unread: how many shards are beyond the bound of a look.
     """
 
@@ -59,12 +60,18 @@ class Fleet:
 
 @dataclass(slots=True)
 class _Found:
-    """What a look has found so far."""
+    """The part of one shard that a look has read, and why it has not read the rest."""
 
-    models: dict[ProviderModelKey, GlobalSnapshot] = field(default_factory=dict)
-    pools: dict[str, PoolSnapshot] = field(default_factory=dict)
-    runs: list[tuple[str, RunLook]] = field(default_factory=list)
-    problems: list[str] = field(default_factory=list)
+    snapshot: GlobalSnapshot | PoolSnapshot | None = None
+    runs: list[RunLook] = field(default_factory=list)
+    events: list[Row] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+    is_complete: bool = False
+
+    def problems(self, shard: ListedShard) -> Iterator[str]:
+        yield from (f"{shard.name}: {failure}" for failure in self.failures)
+        if not self.is_complete:
+            yield f"{shard.name}: no answer within {LOOK_SECONDS:g} s"
 
 
 class FleetReader:
@@ -78,38 +85,51 @@ class FleetReader:
         self._coordinator = coordinator
         self._client: Any = coordinator.client  # see Coordinator.client
         self._pressure = RequestPressureSnapshotProvider(coordinator)
+        self._gate = asyncio.Semaphore(READS_AT_ONCE)
         self._specs: dict[tuple[str, str], RunSpec] = {}
         self._newest: dict[str, bytes] = {}
 
     async def look(self, *, with_events: bool = True) -> Fleet:
         """Return the fleet as it is now.
 
+        A shard that cannot be read, or does not answer in time, is told in ``problems`` and hides
+        no other.
+
         Args:
             with_events: whether to read the events since the last look that read them.
 
         Raises:
-            CoordinatorError: the server could not be used.
+            ForebayError: the server could not be used.
         """
-        tags = await self._coordinator.shards()
-        keys = [key for tag in tags if (key := provider_model_of(tag))]
-        pools = [unquote(tag.removeprefix(_POOL_TAG)) for tag in tags if tag.startswith(_POOL_TAG)]
-        unread = max(0, len(keys) - MOST_SHARDS) + max(0, len(pools) - MOST_SHARDS)
-        keys, pools = keys[:MOST_SHARDS], pools[:MOST_SHARDS]
-        found = _Found()
-        for key in keys:
-            await self._look_at_model(key, found)
-        for pool in pools:
-            await self._look_at_pool(pool, found)
-        shards = {str(key): request_shard(key) for key in keys}
-        shards |= {f"pool {pool}": pool_shard(pool) for pool in pools}
+        listing = await listed(self._coordinator)
+        found = {shard: _Found() for shard in listing.shards}
+        try:
+            async with asyncio.timeout(LOOK_SECONDS), asyncio.TaskGroup() as group:
+                for shard, part in found.items():
+                    group.create_task(self._read(shard, part, with_events=with_events))
+        except TimeoutError:
+            pass  # _Found.problems tells of each shard that is not complete
+        failures = [text for shard, part in found.items() for text in part.problems(shard)]
         return Fleet(
             at=await self._server_time(),
-            models=found.models,
-            pools=found.pools,
-            runs=found.runs,
-            events=await self._new_events(shards) if with_events else (),
-            problems=found.problems,
-            unread=unread,
+            models={
+                shard.of: part.snapshot
+                for shard, part in found.items()
+                if isinstance(shard.of, ProviderModelKey)
+                and isinstance(part.snapshot, GlobalSnapshot)
+            },
+            pools={
+                shard.of: part.snapshot
+                for shard, part in found.items()
+                if isinstance(shard.of, str) and isinstance(part.snapshot, PoolSnapshot)
+            },
+            runs=[(str(shard.of), run) for shard, part in found.items() for run in part.runs],
+            events=sorted(
+                (event for part in found.values() for event in part.events),
+                key=lambda event: event["at"],
+            ),
+            problems=[*failures, *listing.foreign],
+            unread=listing.unread,
         )
 
     async def model(self, key: ProviderModelKey) -> GlobalSnapshot:
@@ -124,57 +144,70 @@ class FleetReader:
         """Return the last events of one shard, the newest first.
 
         Raises:
-            CoordinatorError: the server could not be used.
+            ForebayError: the server or the stream could not be used.
         """
-        try:
-            entries = await self._client.xrevrange(shard["events"], count=MOST_EVENTS)
-        except (RedisError, OSError) as error:
-            raise self._unavailable(error, "reading events") from error
+        entries = await self._entries(shard, after="-")
         return [_event(shard.tag, fields) for _id, fields in entries]
 
-    async def _look_at_model(self, key: ProviderModelKey, found: _Found) -> None:
-        try:
-            found.models[key] = await self._pressure.global_snapshot(key)
-        except (SchemaMismatch, ShardDamaged) as error:
-            found.problems.append(f"{key}: {error}")
+    async def _read(self, shard: ListedShard, found: _Found, *, with_events: bool) -> None:
+        """Read each part of a shard, whether or not the other parts can be read."""
+        async with self._gate:
+            try:
+                if isinstance(shard.of, str):
+                    found.snapshot = await PoolReader(self._coordinator, shard.keys).snapshot()
+                else:
+                    found.snapshot = await self._pressure.global_snapshot(shard.of)
+            except _UNREADABLE as error:
+                found.failures.append(_said(error))
+            try:
+                found.events = await self._new_events(shard) if with_events else []
+            except _UNREADABLE as error:
+                found.failures.append(_said(error))
+        if isinstance(shard.of, str) and found.snapshot is not None:
+            await self._read_runs(shard.of, found)
+        found.is_complete = True
 
-    async def _look_at_pool(self, pool: str, found: _Found) -> None:
-        try:
-            found.pools[pool] = await PoolReader(self._coordinator, pool_shard(pool)).snapshot()
-            found.runs += [(pool, look) for look in await self._runs(pool)]
-        except (SchemaMismatch, ShardDamaged) as error:
-            found.problems.append(f"pool {pool}: {error}")
-
-    async def _runs(self, pool: str) -> list[RunLook]:
+    async def _read_runs(self, pool: str, found: _Found) -> None:
         reader = RunReader(self._coordinator, pool)
-        ids = (await reader.ids())[:MOST_RUNS]
-        for gone in [key for key in self._specs if key[0] == pool and key[1] not in ids]:
-            del self._specs[gone]
-        looks = []
-        for run_id in ids:
-            spec = self._specs.get((pool, run_id)) or await reader.spec(run_id)
-            if spec is not None:
-                self._specs[pool, run_id] = spec
-                looks.append(await reader.look(spec))
-        return [look for look in looks if look is not None]
-
-    async def _new_events(self, shards: Mapping[str, ShardKeys]) -> list[Row]:
-        """Return each shard's events since the last look, at most its newest twenty, by time."""
         try:
-            async with self._client.pipeline(transaction=False) as pipe:
-                for shard in shards.values():
-                    newest = self._newest.get(shard.tag)
-                    after = "-" if newest is None else b"(" + newest
-                    pipe.xrevrange(shard["events"], min=after, count=MOST_EVENTS)
-                replies = await pipe.execute(raise_on_error=False)
+            async with self._gate:
+                ids = (await reader.ids())[:MOST_RUNS]
+        except _UNREADABLE as error:
+            found.failures.append(_said(error))
+            return
+        for gone in [key for key in self._specs if key[0] == pool and key[1] not in ids]:
+            self._specs.pop(gone, None)
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._run(reader, pool, run_id, found)) for run_id in ids]
+        found.runs = [run for task in tasks if (run := task.result()) is not None]
+
+    async def _run(
+        self, reader: RunReader, pool: str, run_id: str, found: _Found
+    ) -> RunLook | None:
+        async with self._gate:
+            try:
+                spec = self._specs.get((pool, run_id)) or await reader.spec(run_id)
+                if spec is None:
+                    return None
+                self._specs[pool, run_id] = spec
+                return await reader.look(spec)
+            except _UNREADABLE as error:
+                found.failures.append(f"run {run_id}: {_said(error)}")
+                return None
+
+    async def _new_events(self, shard: ListedShard) -> list[Row]:
+        """Return a shard's events since the last look, at most its newest twenty."""
+        newest = self._newest.get(shard.keys.tag)
+        entries = await self._entries(shard.keys, after="-" if newest is None else b"(" + newest)
+        if entries:
+            self._newest[shard.keys.tag] = entries[0][0]
+        return [_event(shard.name, fields) for _id, fields in entries]
+
+    async def _entries(self, shard: ShardKeys, *, after: str | bytes) -> list[Any]:
+        try:
+            return list(await self._client.xrevrange(shard["events"], min=after, count=MOST_EVENTS))
         except (RedisError, OSError) as error:
             raise self._unavailable(error, "reading events") from error
-        events = []
-        for (name, shard), entries in zip(shards.items(), replies, strict=True):
-            if isinstance(entries, list) and entries:  # else a key that is no stream any more
-                self._newest[shard.tag] = entries[0][0]
-                events += [_event(name, fields) for _id, fields in entries]
-        return sorted(events, key=lambda event: event["at"])
 
     async def _server_time(self) -> float:
         try:
@@ -185,6 +218,14 @@ class FleetReader:
 
     def _unavailable(self, error: RedisError | OSError, doing: str) -> Exception:
         return connection_error(error, self._coordinator.address, doing)
+
+
+def _said(error: Exception) -> str:
+    """Return why a part of a shard could not be read, as a sentence."""
+    if isinstance(error, ForebayError):
+        return str(error)
+    what = " ".join(str(error).split())[:200]
+    return f"a key holds what this version does not write ({type(error).__name__}: {what})"
 
 
 def _event(shard: str, fields: Mapping[bytes, bytes]) -> Row:

@@ -47,7 +47,9 @@ def _counter(name: str, labels: tuple[str, ...], meaning: str) -> MetricSpec:
 METRICS: Final = {
     metric.name: metric
     for metric in (
-        _gauge("forebay_up", (), "1 where the last look at the server succeeded, else 0."),
+        _gauge(
+            "forebay_up", (), "1 where the last look at the server succeeded within 15 s, else 0."
+        ),
         _gauge("forebay_shards_unread", (), "Shards that could not be read, or beyond the bound."),
         _gauge("forebay_window", _WINDOW_LABELS, "Calls that the window allows at once."),
         _gauge("forebay_window_max", _WINDOW_LABELS, "Most that the window may grow to."),
@@ -97,7 +99,7 @@ class FleetCollector(Collector):
         """Yield each metric with its samples."""
         samples = _Samples()
         fleet = self._watcher.fleet
-        samples.add("forebay_up", (), 0 if fleet is None or self._watcher.error else 1)
+        samples.add("forebay_up", (), int(self._watcher.is_current))
         if fleet is not None:
             samples.add("forebay_shards_unread", (), len(fleet.problems) + fleet.unread)
             for key, shard in fleet.models.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hmac
-import json
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -20,7 +19,7 @@ from starlette.responses import JSONResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from forebay.contracts.errors import ConfigurationError, CoordinatorError
+from forebay.contracts.errors import ConfigurationError, ForebayError
 from forebay.contracts.identity import ProviderModelKey
 from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard, request_shard
@@ -125,7 +124,7 @@ def ops_app(
     if settings.token is not None:
         guards.append(Middleware(_TokenGuard, token=settings.token))
     return Starlette(
-        routes=routes, middleware=guards, exception_handlers={CoordinatorError: _unavailable}
+        routes=routes, middleware=guards, exception_handlers={ForebayError: _unavailable}
     )
 
 
@@ -181,7 +180,7 @@ class _Api:
     async def _messages(self) -> AsyncIterator[str]:
         yield "retry: 1000\n\n"
         async for message in self._watcher.messages():
-            yield f"data: {json.dumps(message)}\n\n"
+            yield f"data: {message}\n\n"
 
 
 class _TokenGuard:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, Final, Self
 
-from forebay.contracts.errors import CoordinatorError
+from forebay.contracts.errors import ForebayError
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.supervision import Background, Guard
 from forebay.ops.fleet import Fleet, FleetReader
@@ -15,35 +17,40 @@ from forebay.ops.rows import fleet_rows
 
 HISTORY_SAMPLES: Final = 1200
 """Samples of each window: ten minutes, at two looks a second."""
+HISTORY_SECONDS: Final = 600.0
+STALE_SECONDS: Final = 15.0
+"""A look that ended longer ago is not the present any more: it hangs, or it failed unforeseen."""
 KEPT_EVENTS: Final = 200
 
 log = Logger("forebay.ops")
 Row = dict[str, Any]
+Sample = tuple[float, int, int, int, int]
 
 
 class History:
     """The last ten minutes of every window.
 
-    A sample is ``[at, window, in_flight, waiting, refusals]``, the refusals being the rate limits
+    A sample is ``(at, window, in_flight, waiting, refusals)``, the refusals being the rate limits
     since the sample before.
     """
 
     def __init__(self) -> None:
-        self._samples: dict[str, deque[list[float]]] = {}
+        self._samples: dict[str, deque[Sample]] = {}
         self._refused: dict[str, int] = {}
 
     def add(self, at: float, models: list[Row]) -> None:
-        """Note one look; windows that are no longer there are forgotten."""
-        names = {name_of(row) for row in models}
-        self._samples = {name: kept for name, kept in self._samples.items() if name in names}
+        """Note one look; a window that no look of ten minutes has shown is forgotten."""
         for row in models:
             name, count = name_of(row), row["rate_limited"]
             refusals = max(0, count - self._refused.get(name, count))
             self._refused[name] = count
             kept = self._samples.setdefault(name, deque(maxlen=HISTORY_SAMPLES))
-            kept.append([round(at, 3), row["window"], row["in_flight"], row["waiting"], refusals])
+            kept.append((round(at, 3), row["window"], row["in_flight"], row["waiting"], refusals))
+        oldest = at - HISTORY_SECONDS
+        for name in [name for name, kept in self._samples.items() if kept[-1][0] < oldest]:
+            del self._samples[name], self._refused[name]
 
-    def rows(self) -> dict[str, list[list[float]]]:
+    def rows(self) -> dict[str, list[Sample]]:
         """Return the samples of each window, the oldest first."""
         return {name: list(kept) for name, kept in self._samples.items()}
 
@@ -59,6 +66,7 @@ class Watcher:
     Args:
         reader: what looks.
         interval_seconds: between the end of a look and the beginning of the next one.
+        clock: seconds that only grow.
 
     Attributes:
         fleet: the last look that succeeded; None before the first.
@@ -67,8 +75,14 @@ class Watcher:
         events: the newest of all shards, the oldest first.
     """
 
-    def __init__(self, reader: FleetReader, interval_seconds: float) -> None:
+    def __init__(
+        self,
+        reader: FleetReader,
+        interval_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._reader = reader
+        self._clock = clock
         self._interval_seconds = interval_seconds
         self._looked = asyncio.Event()
         self._looking = Background("forebay-ops-look", self._look_again_and_again, Guard(log))
@@ -76,7 +90,8 @@ class Watcher:
         self.error: str | None = None
         self.history = History()
         self.events: deque[Row] = deque(maxlen=KEPT_EVENTS)
-        self._message: Row = {"error": "not looked yet", "fleet": None}
+        self._looked_at = float("-inf")
+        self._message = _message("not looked yet", None)
 
     async def __aenter__(self) -> Self:
         self._looking.start()
@@ -86,8 +101,14 @@ class Watcher:
         await self._looking.stop()
         self._tell()  # who watches must not wait for a look that never comes
 
-    async def messages(self) -> AsyncIterator[Row]:
-        """Yield the last look, then each new one; a slow reader misses those between."""
+    @property
+    def is_current(self) -> bool:
+        """Whether the last look succeeded, and a short while ago."""
+        is_recent = self._clock() - self._looked_at <= STALE_SECONDS
+        return self.error is None and is_recent
+
+    async def messages(self) -> AsyncIterator[str]:
+        """Yield the last look as JSON, then each new one; a slow reader misses those between."""
         yield self._message
         while self._looking.is_running:
             looked = self._looked
@@ -103,20 +124,25 @@ class Watcher:
     async def _look(self) -> None:
         try:
             fleet = await self._reader.look()
-        except CoordinatorError as error:
+        except ForebayError as error:
             if self.error is None:
                 log.warning("ops_cannot_look", error=str(error))
             self.error = str(error)
-            self._message = {"error": self.error, "fleet": None}
+            self._message = _message(self.error, None)
             return
         if self.error is not None:
             log.warning("ops_looks_again")
-        self.fleet, self.error = fleet, None
+        self.fleet, self.error, self._looked_at = fleet, None, self._clock()
         rows = fleet_rows(fleet)
         self.history.add(fleet.at, rows["models"])
         self.events.extend(rows["events"])
-        self._message = {"error": None, "fleet": rows}
+        self._message = _message(None, rows)
 
     def _tell(self) -> None:
         looked, self._looked = self._looked, asyncio.Event()
         looked.set()
+
+
+def _message(error: str | None, fleet: Row | None) -> str:
+    """Return a look as JSON, made once for all that watch."""
+    return json.dumps({"error": error, "fleet": fleet})

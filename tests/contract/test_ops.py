@@ -187,8 +187,9 @@ async def test_a_damaged_shard_is_a_problem_and_hides_no_other(
             client.set(request_shard(other)["meta"], "not a hash")
         shown = (await page.get("/api/fleet")).json()
         assert [row["model"] for row in shown["models"]] == ["m"]
-        (problem,) = shown["problems"]
+        problem, foreign = shown["problems"]
         assert problem.startswith("p/torn: ")
+        assert "'no shard of ours'" in foreign
 
 
 async def test_readers_need_the_token_wherever_it_may_stand(

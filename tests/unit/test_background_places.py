@@ -43,6 +43,8 @@ HEARD_OF = {
     "forebay/proxy/waits.py _begin_looking": "ends with the wait; its callback logs what it raised",
     "forebay/transports/admission.py ready": "every caller awaits it",
     "forebay/transports/streams.py _close_soon": "catches and logs all",
+    "forebay/ops/fleet.py look": "of a TaskGroup",
+    "forebay/ops/fleet.py _read_runs": "of a TaskGroup",
     "forebay/sinks/stream.py _begin": "catches what the server answers, and counts what it drops",
 }
 SIMPLE_CALLBACKS = {
