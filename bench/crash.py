@@ -32,10 +32,10 @@ from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
 from forebay.contracts.outcomes import SUCCESS
 from forebay.contracts.requests import RequestAdmissionItem
 from forebay.contracts.settings import MemberSettings
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import request_shard
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.server_connection import ServerConnection
 
 PROVIDER_MODEL: Final = ProviderModelKey(provider_name="bench", model_id="crash")
 RESOURCE: Final = RequestResourceKey(provider_model=PROVIDER_MODEL)
@@ -93,8 +93,8 @@ async def _call(orders: Orders, url: str, inputs: Inputs) -> None:
     draw = random.Random(orders.process)
     is_over = asyncio.Event()
     settings = MemberSettings(ttl_seconds=inputs.ttl_seconds)
-    async with await Coordinator.open(url, settings) as coordinator:
-        controller = AdaptiveRequestAdmissionController(coordinator)
+    async with await ServerConnection.open(url, settings) as connection:
+        controller = AdaptiveRequestAdmissionController(connection)
         await controller.register(PROVIDER_MODEL, "bench", inputs.cap, told(inputs.cap))
 
         async def call(waiter: int) -> None:

@@ -31,10 +31,10 @@ from forebay.contracts.errors import ForebayError
 from forebay.contracts.identity import ProviderModelKey, RequestGroupSpec, RequestResourceKey
 from forebay.contracts.outcomes import SUCCESS
 from forebay.contracts.requests import RequestAdmissionItem
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.server_connection import ServerConnection
 
 PROVIDER_MODEL: Final = ProviderModelKey(provider_name="bench", model_id="crowd")
 RESOURCE: Final = RequestResourceKey(provider_model=PROVIDER_MODEL)
@@ -118,8 +118,8 @@ class Tenants:
 
 
 async def _serve(orders: Orders, url: str, inputs: Inputs) -> None:
-    async with await Coordinator.open(url) as coordinator:
-        controller = AdaptiveRequestAdmissionController(coordinator)
+    async with await ServerConnection.open(url) as connection:
+        controller = AdaptiveRequestAdmissionController(connection)
         await controller.register(PROVIDER_MODEL, "bench", inputs.cap, told(inputs.cap))
         tenants = Tenants(controller, inputs)
         beginning: set[asyncio.Task[None]] = set()
@@ -157,8 +157,8 @@ def _round(url: str, inputs: Inputs) -> dict[str, float]:
         return bool(snapshot.waiters >= inputs.waiters)
 
     async def until_they_wait() -> None:
-        async with await Coordinator.open(url) as coordinator:
-            observer = RequestPressureSnapshotProvider(coordinator)
+        async with await ServerConnection.open(url) as connection:
+            observer = RequestPressureSnapshotProvider(connection)
             what = f"{inputs.waiters} waiters"
             await wait_for_state(lambda: waits(observer), what, ENTER_SECONDS)
 

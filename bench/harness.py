@@ -19,8 +19,8 @@ from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.extras import how_to_install
 from forebay.contracts.identity import ProviderModelKey, RequestDomain
 from forebay.contracts.settings import RequestAdmissionConfig
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.server_connection import ServerConnection
 
 STARTUP_SECONDS: Final = 0.1
 """From giving orders to the instant at which every process begins."""
@@ -260,8 +260,8 @@ def final_snapshots(url: str, *provider_models: ProviderModelKey) -> dict[str, A
     """
 
     async def look() -> dict[str, Any]:
-        async with await Coordinator.open(url) as coordinator:
-            provider = RequestPressureSnapshotProvider(coordinator)
+        async with await ServerConnection.open(url) as connection:
+            provider = RequestPressureSnapshotProvider(connection)
             return {
                 str(shard): {
                     "snapshot": (await provider.global_snapshot(shard)).model_dump(mode="json"),

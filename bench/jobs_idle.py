@@ -11,8 +11,8 @@ from bench.harness import POLL_SECONDS, Fleet, InvariantBrokenError, new_runner
 from bench.jobs_processes import Count, Start, Stop, Submit
 from bench.peers.job_library import CONCURRENCY
 from forebay.contracts.task_policies import TaskAdmissionConfig
-from forebay.coordinator.coordinator import Coordinator, pid_of
 from forebay.coordinator.keys import pool_shard
+from forebay.coordinator.server_connection import ServerConnection, pid_of
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.idle_gaps import IdleGaps, p99
 
@@ -22,8 +22,8 @@ DEADLINE_SECONDS: Final = 60.0
 
 
 async def _write_all_events(url: str) -> None:
-    async with await Coordinator.open(url) as coordinator:
-        pool = TaskAdmissionController(coordinator)
+    async with await ServerConnection.open(url) as connection:
+        pool = TaskAdmissionController(connection)
         await pool.configure(TaskAdmissionConfig(events="full"))
         await pool.close()
 

@@ -15,9 +15,9 @@ from forebay.contracts.identity import SUBMISSION, TaskGroupKey, TaskGroupKind, 
 from forebay.contracts.outcomes import TaskCompleted
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.tasks import SchedulableTask, SchedulerResourceRequest, TaskAdmissionLease
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.snapshots import PoolReader, PoolSnapshot, audit_pool
 from forebay.workers.arq.serialization import dump_job
@@ -54,8 +54,8 @@ async def _admit(controller: TaskAdmissionController, slots: int) -> tuple[TaskA
     return admission.leases
 
 
-async def _check_books(coordinator: Coordinator) -> None:
-    report = await audit_pool(coordinator, POOL)
+async def _check_books(connection: ServerConnection) -> None:
+    report = await audit_pool(connection, POOL)
     if not report.ok:
         raise InvariantBrokenError(
             f"the books of the pool do not agree: {report}; this is a defect, please report it."
@@ -70,9 +70,9 @@ def check_books(url: str) -> dict[str, Any]:
     """
 
     async def look() -> PoolSnapshot:
-        async with await Coordinator.open(url) as coordinator:
-            await _check_books(coordinator)
-            return await PoolReader(coordinator, pool_shard(POOL)).snapshot()
+        async with await ServerConnection.open(url) as connection:
+            await _check_books(connection)
+            return await PoolReader(connection, pool_shard(POOL)).snapshot()
 
     with new_runner() as runner:
         found = runner.run(look())
@@ -92,8 +92,8 @@ def check_books(url: str) -> dict[str, Any]:
 async def _cycles(url: str, groups: int, count: int) -> dict[str, float]:
     """Admit and finish one at a time; of eight groups seven want what is held whole."""
     payload = b"{}"
-    async with await Coordinator.open(url, SETTINGS) as coordinator:
-        controller = TaskAdmissionController(coordinator)
+    async with await ServerConnection.open(url, SETTINGS) as connection:
+        controller = TaskAdmissionController(connection)
         resources = [f"bench/{n}" for n in range(RESOURCES)]
         for resource in resources:
             await controller.set_limit(resource, 1)
@@ -119,7 +119,7 @@ async def _cycles(url: str, groups: int, count: int) -> dict[str, float]:
             if len(leases) != 1:
                 raise InvariantBrokenError(f"{len(leases)} tasks were admitted, expected one.")
         await asyncio.gather(*(controller.finish(lease, TaskCompleted()) for lease in held))
-        await _check_books(coordinator)
+        await _check_books(connection)
         await controller.close()
     return {f"{groups}_groups.admit_p95_ms": p95(times) * 1e3}
 
@@ -135,13 +135,13 @@ def cycles(sizes: list[int], count: int) -> dict[str, float]:
 
 async def _queued_bytes(url: str, count: int) -> float:
     payload = serialize_job("noop", (), {}, None, timestamp_ms(), serializer=dump_job)
-    async with await Coordinator.open(url, SETTINGS) as coordinator:
-        controller = TaskAdmissionController(coordinator)
+    async with await ServerConnection.open(url, SETTINGS) as connection:
+        controller = TaskAdmissionController(connection)
         await controller.set_limit(SUBMISSION, 10_000)
         await _submit(controller, [_task(0, 0, payload)])
-        before = int((await coordinator.client.info("memory"))["used_memory"])
+        before = int((await connection.client.info("memory"))["used_memory"])
         await _submit(controller, [_task(1 + n, n % 10, payload) for n in range(count)])
-        after = int((await coordinator.client.info("memory"))["used_memory"])
+        after = int((await connection.client.info("memory"))["used_memory"])
         await controller.close()
     return (after - before) / count - len(payload)
 

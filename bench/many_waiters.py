@@ -38,10 +38,10 @@ from forebay.contracts.identity import (
 from forebay.contracts.outcomes import SUCCESS, RequestOutcomeKind, RequestReleaseOutcome
 from forebay.contracts.requests import RequestAdmissionItem, RequestAdmissionLease
 from forebay.contracts.settings import MemberSettings
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.server_connection import ServerConnection
 
 CAP: Final = 1_000_000_000
 COOLING, FULL_UP = RequestDomain.CHAT, RequestDomain.IMAGE
@@ -111,9 +111,9 @@ async def _gather_crowd(
 
 
 async def _serve_crowds(orders: Orders, url: str, inputs: Inputs) -> None:
-    async with await Coordinator.open(url, CROWD_SETTINGS) as coordinator:
-        controller = AdaptiveRequestAdmissionController(coordinator)
-        provider = RequestPressureSnapshotProvider(coordinator)
+    async with await ServerConnection.open(url, CROWD_SETTINGS) as connection:
+        controller = AdaptiveRequestAdmissionController(connection)
+        provider = RequestPressureSnapshotProvider(connection)
         crowd: list[asyncio.Task[RequestAdmissionLease]] = []
         for size, waiters in ((FEW, inputs.few), (MANY, inputs.many)):
             crowd += await _gather_crowd(controller, size, waiters)
@@ -131,14 +131,14 @@ async def _serve_crowds(orders: Orders, url: str, inputs: Inputs) -> None:
 class Newcomer:
     """The process that is measured."""
 
-    def __init__(self, coordinator: Coordinator) -> None:
-        self._coordinator = coordinator
-        self._controller = AdaptiveRequestAdmissionController(coordinator)
+    def __init__(self, connection: ServerConnection) -> None:
+        self._connection = connection
+        self._controller = AdaptiveRequestAdmissionController(connection)
 
     @classmethod
     async def join(cls, url: str) -> Self:
         """Take part in both shards."""
-        self = cls(await Coordinator.open(url))
+        self = cls(await ServerConnection.open(url))
         for size in (FEW, MANY):
             await self._controller.register(shard_of(size), "newcomer", CAP, CONFIG)
         return self
@@ -146,7 +146,7 @@ class Newcomer:
     async def close(self) -> None:
         """Leave both."""
         await self._controller.close()
-        await self._coordinator.close()
+        await self._connection.close()
 
     async def round(self, attempts: int, number: int) -> dict[str, float]:
         """Return what attempts cost the caller, and the server in its scripts, in each case."""
@@ -219,7 +219,7 @@ class Newcomer:
 
     async def _script_us(self) -> float:
         """Return the time that the server has spent in scripts, with the commands that they ran."""
-        stats = await self._coordinator.client.info("commandstats")
+        stats = await self._connection.client.info("commandstats")
         scripts = ("cmdstat_evalsha", "cmdstat_eval", "cmdstat_fcall")
         return float(sum(stats[name]["usec"] for name in scripts if name in stats))
 

@@ -22,11 +22,11 @@ from forebay.contracts.identity import ProviderModelKey, RequestGroupSpec, Reque
 from forebay.contracts.outcomes import SUCCESS
 from forebay.contracts.requests import RequestAdmissionItem
 from forebay.contracts.settings import MemberSettings
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import request_shard
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.server_connection import ServerConnection
 
 PROVIDER_MODEL: Final = ProviderModelKey(provider_name="bench", model_id="memory")
 RESOURCE: Final = RequestResourceKey(provider_model=PROVIDER_MODEL)
@@ -97,11 +97,11 @@ FULL: Final = Inputs()
 SMOKE: Final = Inputs(count=200, rounds=1)
 
 
-async def _bytes_of(coordinator: Coordinator) -> dict[str, int]:
+async def _bytes_of(connection: ServerConnection) -> dict[str, int]:
     """Return the bytes of each key of the shard, all entries counted, and of the whole server."""
-    found = {"used_memory": int((await coordinator.client.info("memory"))["used_memory"])}
+    found = {"used_memory": int((await connection.client.info("memory"))["used_memory"])}
     for key in request_shard(PROVIDER_MODEL).all:
-        found[key] = int(await coordinator.client.memory_usage(key, samples=0) or 0)
+        found[key] = int(await connection.client.memory_usage(key, samples=0) or 0)
     return found
 
 
@@ -125,13 +125,13 @@ def _items(kind: Kind, count: int) -> list[RequestAdmissionItem]:
 
 
 async def _count_bytes(url: str, kind: Kind, count: int) -> dict[str, float]:
-    async with await Coordinator.open(url, SETTINGS) as coordinator:
-        controller = AdaptiveRequestAdmissionController(coordinator)
-        provider = RequestPressureSnapshotProvider(coordinator)
+    async with await ServerConnection.open(url, SETTINGS) as connection:
+        controller = AdaptiveRequestAdmissionController(connection)
+        provider = RequestPressureSnapshotProvider(connection)
         config = told(kind.cap).model_copy(update={"max_hold_seconds": kind.max_hold_seconds})
         await controller.register(PROVIDER_MODEL, "bench", kind.cap, config)
         held = [await controller.acquire(RequestAdmissionItem(resource=RESOURCE))]
-        before = await _bytes_of(coordinator)
+        before = await _bytes_of(connection)
         attempts = [asyncio.create_task(controller.acquire(i)) for i in _items(kind, count)]
 
         async def all_there() -> bool:
@@ -139,7 +139,7 @@ async def _count_bytes(url: str, kind: Kind, count: int) -> dict[str, float]:
             return seen.aggregate_in_flight + seen.waiters == 1 + count
 
         await wait_for_state(all_there, f"{count} of {kind.said}")
-        after = await _bytes_of(coordinator)
+        after = await _bytes_of(connection)
         if kind.cap > 1:
             held += await asyncio.gather(*attempts)
         for attempt in attempts:

@@ -23,10 +23,10 @@ from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
 from forebay.contracts.outcomes import SUCCESS
 from forebay.contracts.requests import RequestAdmissionItem, RequestAdmissionLease
 from forebay.contracts.settings import MemberSettings
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.server_connection import ServerConnection
 
 PROVIDER_MODEL: Final = ProviderModelKey(provider_name="bench", model_id="recovery")
 RESOURCE: Final = RequestResourceKey(provider_model=PROVIDER_MODEL)
@@ -60,8 +60,8 @@ SMOKE: Final = Inputs(rounds=1, ttl_seconds=0.6, long_ttl_seconds=None)
 async def _hold_all(orders: Orders, url: str, cap: int, ttl_seconds: float) -> None:
     """Hold every slot until killed."""
     settings = MemberSettings(ttl_seconds=ttl_seconds)
-    async with await Coordinator.open(url, settings) as coordinator:
-        controller = AdaptiveRequestAdmissionController(coordinator)
+    async with await ServerConnection.open(url, settings) as connection:
+        controller = AdaptiveRequestAdmissionController(connection)
         await controller.register(PROVIDER_MODEL, "bench", cap, told(cap))
         item = RequestAdmissionItem
         leases = [await controller.acquire(item(resource=RESOURCE)) for _ in range(cap)]
@@ -75,8 +75,8 @@ async def _kill_and_wait(
     """Return the seconds from the kill to the first and the last slot's grant."""
     granted_at: list[float] = []
     settings = MemberSettings(ttl_seconds=ttl_seconds)
-    async with await Coordinator.open(url, settings) as coordinator:
-        controller = AdaptiveRequestAdmissionController(coordinator)
+    async with await ServerConnection.open(url, settings) as connection:
+        controller = AdaptiveRequestAdmissionController(connection)
         await controller.register(PROVIDER_MODEL, "bench", inputs.cap, told(inputs.cap))
         (holder,) = fleet.ask({0: "who are you?"})
 
@@ -86,7 +86,7 @@ async def _kill_and_wait(
             return lease
 
         waiters = [asyncio.create_task(wait_for_slot()) for _ in range(inputs.cap)]
-        provider = RequestPressureSnapshotProvider(coordinator)
+        provider = RequestPressureSnapshotProvider(connection)
 
         async def is_worst_moment() -> bool:
             """All wait, and the holder has just beaten: it will be missed the latest."""

@@ -19,8 +19,8 @@ from bench.figures import Figure, Iterations, of_rounds, ratios
 from bench.harness import InvariantBrokenError, Outcome, Progress, new_runner, repeat
 from bench.jobs_queue import check_books
 from forebay.contracts.runs import RunSpec
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.snapshots import audit_pool
 from forebay.runtime import start_worker, stop_workers
 from forebay.workers.runs.driver import RunDriver
@@ -69,11 +69,11 @@ def _workflow(folder: Path, records: int) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def _peak_of(coordinator: Coordinator) -> AsyncIterator[Callable[[], float]]:
+async def _peak_of(connection: ServerConnection) -> AsyncIterator[Callable[[], float]]:
     """Yield a function that returns the largest growth of the server's memory, in megabytes."""
 
     async def used() -> int:
-        return int((await coordinator.client.info("memory"))["used_memory"])
+        return int((await connection.client.info("memory"))["used_memory"])
 
     before = peak = await used()
 
@@ -92,9 +92,9 @@ async def _peak_of(coordinator: Coordinator) -> AsyncIterator[Callable[[], float
 
 
 async def _drive(url: str, run: RunSpec) -> float:
-    async with await Coordinator.open(url) as coordinator, _peak_of(coordinator) as peak:
-        summary = await RunDriver(coordinator, run).drive()
-        report = await audit_pool(coordinator, "default")
+    async with await ServerConnection.open(url) as connection, _peak_of(connection) as peak:
+        summary = await RunDriver(connection, run).drive()
+        report = await audit_pool(connection, "default")
         if summary.written != run.workflow.record_count or not report.ok:
             raise InvariantBrokenError(
                 f"a run of {run.workflow.record_count} records wrote {summary.written}, and the"

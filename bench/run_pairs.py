@@ -26,8 +26,8 @@ from forebay.contracts.task_policies import (
     BoundedBorrowTaskAdmissionPolicyConfig,
     TaskAdmissionConfig,
 )
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.idle_gaps import IdleGaps, p99
 from forebay.mock_provider.log import RequestRecord
@@ -109,11 +109,11 @@ def _cpu_seconds(pids: Sequence[int]) -> float:
 
 
 async def _drive(url: str, run: RunSpec, policy: TaskAdmissionConfig) -> float:
-    async with await Coordinator.open(url) as coordinator:
-        pool = TaskAdmissionController(coordinator)
+    async with await ServerConnection.open(url) as connection:
+        pool = TaskAdmissionController(connection)
         await pool.configure(policy)
         began = time.perf_counter()
-        summary = await RunDriver(coordinator, run).drive()
+        summary = await RunDriver(connection, run).drive()
         seconds = time.perf_counter() - began
         await pool.close()
     if summary.written != run.workflow.record_count:

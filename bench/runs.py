@@ -18,10 +18,10 @@ from bench.harness import Outcome, Progress, new_runner, repeat, rotated
 from bench.jobs_queue import check_books
 from bench.run_pairs import POLICIES, Bench, make_run
 from bench.run_scenes import MODULE, SCENES
-from forebay.coordinator.coordinator import Coordinator, pid_of
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server_connection import ServerConnection, pid_of
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.idle_gaps import IdleGaps
 from forebay.mock_provider.server import MockProviderServer
@@ -156,7 +156,7 @@ def run(inputs: Inputs, progress: Progress) -> Outcome:
 
 async def _configure(url: str) -> None:
     """Let the pool write all events before a worker joins it."""
-    async with await Coordinator.open(url) as coordinator:
-        pool = TaskAdmissionController(coordinator)
+    async with await ServerConnection.open(url) as connection:
+        pool = TaskAdmissionController(connection)
         await pool.configure(POLICIES["strict"])
         await pool.close()

@@ -9,12 +9,12 @@ from redis.exceptions import RedisError
 
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import ProviderModelKey
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.explaining import POOL_TAG
 from forebay.coordinator.keys import ShardKeys, encode
 from forebay.coordinator.requests.operating import evict_request_lease
 from forebay.coordinator.requests.snapshots import provider_model_of
 from forebay.coordinator.server.refusals import connection_error
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.operating import evict_task_lease
 
 
@@ -40,28 +40,28 @@ class LeaseFound:
         return f"lease {unquote(self.encoded_id)} in {where}, held by member {by}"
 
 
-async def find_lease(coordinator: Coordinator, lease_id: str) -> LeaseFound:
+async def find_lease(connection: ServerConnection, lease_id: str) -> LeaseFound:
     """Return the lease of an id, which is that of a request or of a task; writes nothing.
 
     Raises:
         ConfigurationError: no shard of the server has it.
         CoordinatorError: the server could not be used.
     """
-    for tag in await coordinator.shards():
+    for tag in await connection.shards():
         if tag.startswith(POOL_TAG):
             shard: ProviderModelKey | str | None = unquote(tag.removeprefix(POOL_TAG))
         else:
             shard = provider_model_of(tag)
-        if shard is not None and (found := await _in_shard(coordinator, tag, shard, lease_id)):
+        if shard is not None and (found := await _in_shard(connection, tag, shard, lease_id)):
             return found
     raise ConfigurationError(
-        f"no shard on the server at {coordinator.address} has a lease {lease_id!r}, expected the id"
+        f"no shard on the server at {connection.address} has a lease {lease_id!r}, expected the id"
         " of one that is out; it may have ended by now: see `forebay who`, or the holders that"
         " `forebay explain` names."
     )
 
 
-async def evict(coordinator: Coordinator, lease: LeaseFound) -> bool:
+async def evict(connection: ServerConnection, lease: LeaseFound) -> bool:
     """End a lease; return False where it had ended by itself meanwhile.
 
     What the lease held is free at once, a task waits again for its turn, and the holder is told: an
@@ -73,21 +73,21 @@ async def evict(coordinator: Coordinator, lease: LeaseFound) -> bool:
         CoordinatorError: the server could not be used.
     """
     if isinstance(lease.shard, ProviderModelKey):
-        return await evict_request_lease(coordinator, lease.shard, lease.encoded_id)
-    return await evict_task_lease(coordinator, lease.shard, lease.encoded_id)
+        return await evict_request_lease(connection, lease.shard, lease.encoded_id)
+    return await evict_task_lease(connection, lease.shard, lease.encoded_id)
 
 
 async def _in_shard(
-    coordinator: Coordinator, tag: str, shard: ProviderModelKey | str, lease_id: str
+    connection: ServerConnection, tag: str, shard: ProviderModelKey | str, lease_id: str
 ) -> LeaseFound | None:
     keys = ShardKeys(tag, ())
     try:
-        async with coordinator.deadline():
+        async with connection.deadline():
             for encoded in dict.fromkeys((lease_id, encode(lease_id))):
-                text = await coordinator.client.hget(keys["leases"], encoded)
+                text = await connection.client.hget(keys["leases"], encoded)
                 if text is not None:
                     member = bytes(text).decode().partition("|")[0]
-                    known = await coordinator.client.hget(keys["meta"], f"member:{member}")
+                    known = await connection.client.hget(keys["meta"], f"member:{member}")
                     return LeaseFound(
                         encoded_id=encoded,
                         shard=shard,
@@ -95,7 +95,7 @@ async def _in_shard(
                         process=_process_of(bytes(known).decode()) if known else "",
                     )
     except (RedisError, OSError) as error:
-        raise connection_error(error, coordinator.address, "looking for a lease") from error
+        raise connection_error(error, connection.address, "looking for a lease") from error
     return None
 
 

@@ -11,11 +11,11 @@ from typing import Final, Literal
 from redis.exceptions import RedisError
 
 from forebay.contracts.identity import ProviderModelKey
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.requests.operating import set_override_cap
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.server.refusals import connection_error
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.names import encode_resource
 from forebay.coordinator.tasks.operating import require_pool, set_pool_limit, set_pool_state
 from forebay.coordinator.tasks.pool_settings import PoolState
@@ -57,14 +57,14 @@ class Setting:
         return ProviderModelKey(provider_name=provider, model_id=model)
 
 
-async def read_now(coordinator: Coordinator, settings: Iterable[Setting]) -> dict[Setting, str]:
+async def read_now(connection: ServerConnection, settings: Iterable[Setting]) -> dict[Setting, str]:
     """Return what settings are now, as text; ``none`` for a bound that is not set.
 
     Raises:
         ConfigurationError: a pool that nobody made.
         CoordinatorError: the server could not be used.
     """
-    return {setting: await _now(coordinator, setting) for setting in settings}
+    return {setting: await _now(connection, setting) for setting in settings}
 
 
 def digest_of(values: Mapping[Setting, str]) -> str:
@@ -73,7 +73,7 @@ def digest_of(values: Mapping[Setting, str]) -> str:
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:12]
 
 
-async def put(coordinator: Coordinator, setting: Setting, value: str) -> None:
+async def put(connection: ServerConnection, setting: Setting, value: str) -> None:
     """Set one setting on the server; a repeat changes nothing.
 
     Raises:
@@ -83,27 +83,27 @@ async def put(coordinator: Coordinator, setting: Setting, value: str) -> None:
     number = int(value) if value.isdigit() else None
     match setting.kind:
         case "cap":
-            await set_override_cap(coordinator, setting.provider_model, number)
+            await set_override_cap(connection, setting.provider_model, number)
         case "state":
-            await set_pool_state(coordinator, setting.of, _STATES[value])
+            await set_pool_state(connection, setting.of, _STATES[value])
         case "limit":
-            await set_pool_limit(coordinator, setting.of, setting.resource, number, holder=HOLDER)
+            await set_pool_limit(connection, setting.of, setting.resource, number, holder=HOLDER)
 
 
-async def _now(coordinator: Coordinator, setting: Setting) -> str:
+async def _now(connection: ServerConnection, setting: Setting) -> str:
     if setting.kind == "cap":
-        pressure = RequestPressureSnapshotProvider(coordinator)
+        pressure = RequestPressureSnapshotProvider(connection)
         cap = (await pressure.global_snapshot(setting.provider_model)).override_cap
         return str(cap or NONE)
-    await require_pool(coordinator, setting.of)
+    await require_pool(connection, setting.of)
     if setting.kind == "state":
-        return (await PoolReader(coordinator, pool_shard(setting.of)).snapshot()).state
+        return (await PoolReader(connection, pool_shard(setting.of)).snapshot()).state
     prefix = f"@{HOLDER}\0{encode_resource(setting.resource)}"
     try:
-        async with coordinator.deadline():
-            claims = await coordinator.client.zrange(
+        async with connection.deadline():
+            claims = await connection.client.zrange(
                 pool_shard(setting.of)["claims"], f"[{prefix}\0", f"({prefix}\1", bylex=True
             )
     except (RedisError, OSError) as error:
-        raise connection_error(error, coordinator.address, "reading a pool's claims") from error
+        raise connection_error(error, connection.address, "reading a pool's claims") from error
     return bytes(claims[0]).decode().rpartition("\0")[2] if claims else NONE

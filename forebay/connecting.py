@@ -18,13 +18,13 @@ from forebay.contracts.events import EventSink
 from forebay.contracts.outcomes import ClassifyException, RequestReleaseOutcome
 from forebay.contracts.requests import RequestAdmissionLease
 from forebay.contracts.settings import MemberSettings
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.event_outlet import EventOutlet
 from forebay.coordinator.host_process import refuse_green_threads
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.requests.threads import refuse_to_block_a_loop
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.runtime import DEFAULT_URL, run_async
 from forebay.workers.providers.classification import DefaultClassifier
 
@@ -86,9 +86,9 @@ async def _admission(
         if given is not None and (isinstance(given, type) or not callable(given)):
             raise ConfigurationError(f"{what} is {shown(given)}, expected a function; pass one.")
     events = EventOutlet(event_sinks)
-    async with await Coordinator.open(url, settings) as coordinator:
+    async with await ServerConnection.open(url, settings) as connection:
         controller = AdaptiveRequestAdmissionController(
-            coordinator, classify=classify, on_lease_lost=on_lease_lost, events=events
+            connection, classify=classify, on_lease_lost=on_lease_lost, events=events
         )
         try:
             yield controller

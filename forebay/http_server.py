@@ -14,8 +14,8 @@ from redis.exceptions import RedisError
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.server.refusals import connection_error
+from forebay.coordinator.server_connection import ServerConnection
 
 HEALTH_SECONDS: Final = 2.0
 _RELEASE_SECONDS: Final = 5.0
@@ -55,15 +55,15 @@ class StoppableServer(uvicorn.Server):
                 loop.remove_signal_handler(number)
 
 
-def health_of(coordinator: Coordinator) -> Callable[[Request], Any]:
+def health_of(connection: ServerConnection) -> Callable[[Request], Any]:
     """Return the handler of /healthz: 200 while the server answers, else 503 with the reason."""
 
     async def health(_request: Request) -> JSONResponse:
         try:
             async with asyncio.timeout(HEALTH_SECONDS):
-                await coordinator.client.time()
+                await connection.client.time()
         except (RedisError, OSError) as error:  # TimeoutError is an OSError
-            unavailable = connection_error(error, coordinator.address, "answering /healthz")
+            unavailable = connection_error(error, connection.address, "answering /healthz")
             return JSONResponse({"status": "unavailable", "error": str(unavailable)}, 503)
         return JSONResponse({"status": "ok"})
 

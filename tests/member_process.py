@@ -13,7 +13,7 @@ from collections import deque
 from typing import Any, Final
 
 import forebay
-from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.puller import TaskPuller
 from tests.support_tasks import DONE, POOL
@@ -77,9 +77,9 @@ async def _serve_tasks(url: str, _cap: int, own: forebay.MemberSettings) -> None
         held.append(lease)
         _say("granted", lease.lease_id)
 
-    async with await Coordinator.open(url, own) as coordinator:
+    async with await ServerConnection.open(url, own) as connection:
         tasks = TaskAdmissionController(
-            coordinator, POOL, on_lease_lost=lambda lease: _say("lost", lease.lease_id)
+            connection, POOL, on_lease_lost=lambda lease: _say("lost", lease.lease_id)
         )
         puller = TaskPuller(
             tasks,

@@ -12,10 +12,10 @@ from arq.worker import func
 
 from forebay.contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpec
 from forebay.contracts.settings import MemberSettings
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.snapshots import audit_pool
 from forebay.workers.arq.open_worker import open_worker
 from forebay.workers.arq.worker import ForebayWorker
@@ -91,8 +91,8 @@ async def result_of(job: Job) -> Any:
 
 async def check_books(url: str, pool: str = "default") -> None:
     """Check that the pool's books agree, and that each payload has a task that needs it."""
-    async with await Coordinator.open(url) as coordinator:
-        report = await audit_pool(coordinator, pool)
+    async with await ServerConnection.open(url) as connection:
+        report = await audit_pool(connection, pool)
         assert report.ok, report.differences
     with open_sync(parse_url(url)) as client:
         queued = {name.decode() for name in client.zrange(pool_shard(pool)["queue"], 0, -1)}

@@ -12,8 +12,8 @@ from typing import Any
 
 import forebay
 from forebay.contracts.snapshots import DomainSnapshot
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.server_connection import ServerConnection
 from tests.contract.chat_domain import CHAT, MODEL, counts, is_idle, when
 from tests.support_drivers import Driver, client_for, driver
 from tests.support_raw_provider import RawProvider
@@ -33,16 +33,16 @@ class Exchanges:
     driver: Driver
     requests: Any
     provider: RawProvider
-    coordinator: Coordinator
+    connection: ServerConnection
     outcomes: dict[str, int]
 
     async def ended(self) -> dict[str, int]:
         """Return how the leases ended, once none is out."""
-        return counts(await when(self.coordinator, is_idle, CHAT))
+        return counts(await when(self.connection, is_idle, CHAT))
 
     async def level(self, budget: forebay.QuotaBudget) -> float:
         """Return what is left of a quota; all there is where nobody has told of it."""
-        shard = await RequestPressureSnapshotProvider(self.coordinator).global_snapshot(MODEL)
+        shard = await RequestPressureSnapshotProvider(self.connection).global_snapshot(MODEL)
         levels = {bucket.budget: bucket.level for bucket in shard.budgets}
         return levels.get(budget, math.inf)
 
@@ -56,15 +56,15 @@ class Exchanges:
             gc.collect()
             return seen.in_flight_count == 0
 
-        await when(self.coordinator, nothing_is_out)
+        await when(self.connection, nothing_is_out)
 
     async def when(self, in_flight: int) -> DomainSnapshot:
         """Wait until so many leases are out."""
-        return await when(self.coordinator, lambda seen: seen.in_flight_count == in_flight)
+        return await when(self.connection, lambda seen: seen.in_flight_count == in_flight)
 
     async def when_waiting(self, waiters: int) -> DomainSnapshot:
         """Wait until so many wait."""
-        return await when(self.coordinator, lambda seen: seen.waiters == waiters)
+        return await when(self.connection, lambda seen: seen.waiters == waiters)
 
 
 @asynccontextmanager
@@ -79,22 +79,22 @@ async def exchanging(
     **options: Any,
 ) -> AsyncIterator[Exchanges]:
     """Join, register MODEL, and leave; in the end no lease and no waiter may be left."""
-    connection = forebay.connect(redis_url)
+    block = forebay.connect(redis_url)
     is_sync = name.endswith("-sync")
     outcomes: dict[str, int] = {}
-    async with await Coordinator.open(redis_url) as coordinator, asyncio.timeout(30):
+    async with await ServerConnection.open(redis_url) as connection, asyncio.timeout(30):
         if is_sync:
-            requests: Any = await asyncio.to_thread(connection.__enter__)
+            requests: Any = await asyncio.to_thread(block.__enter__)
             await asyncio.to_thread(requests.register, MODEL, "mine", cap, config)
         else:
-            requests = await connection.__aenter__()
+            requests = await block.__aenter__()
             await requests.register(MODEL, "mine", cap, config)
         client = client_for(name, requests, provider, **options)
         exchanges = Exchanges(
             driver=driver(name, client, provider.base_url, max_retries),
             requests=requests,
             provider=provider,
-            coordinator=coordinator,
+            connection=connection,
             outcomes=outcomes,
         )
         try:
@@ -103,12 +103,12 @@ async def exchanging(
         finally:
             await exchanges.driver.aclose()
             if is_sync:
-                await asyncio.to_thread(connection.__exit__, None, None, None)
+                await asyncio.to_thread(block.__exit__, None, None, None)
             else:
-                await connection.__aexit__(None, None, None)
+                await block.__aexit__(None, None, None)
 
 
 async def outcomes_on(redis_url: str) -> dict[str, int]:
     """Return how the leases on a server ended, once none is out."""
-    async with await Coordinator.open(redis_url) as coordinator:
-        return counts(await when(coordinator, is_idle))
+    async with await ServerConnection.open(redis_url) as connection:
+        return counts(await when(connection, is_idle))

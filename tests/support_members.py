@@ -15,11 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import ShardKeys, pool_shard, request_shard
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.snapshots import audit_pool
 from tests.member_process import MODEL
@@ -114,8 +114,8 @@ class Members:
     async def __aenter__(self) -> Self:
         self._stack.enter_context(self.client)
         if self.kind == "tasks":
-            async with await Coordinator.open(self.url) as coordinator:
-                tasks = TaskAdmissionController(coordinator, POOL)
+            async with await ServerConnection.open(self.url) as connection:
+                tasks = TaskAdmissionController(connection, POOL)
                 await tasks.set_limit("submission", self.cap)
                 await tasks.queue.enqueue([task(f"t{i}") for i in range(READY_TASKS)])
                 await tasks.close()
@@ -223,11 +223,11 @@ class Members:
 
     async def check_books(self) -> None:
         """Check that the ledgers agree with the leases."""
-        async with await Coordinator.open(self.url) as coordinator:
+        async with await ServerConnection.open(self.url) as connection:
             if self.kind == "tasks":
-                report = await audit_pool(coordinator, POOL)
+                report = await audit_pool(connection, POOL)
             else:
-                report = await RequestPressureSnapshotProvider(coordinator).audit(MODEL)
+                report = await RequestPressureSnapshotProvider(connection).audit(MODEL)
         assert report.ok, report.differences
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import forebay
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.operating import reset_window, set_override_cap
 from forebay.coordinator.server.examination import examine
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.operating import set_pool_state
 from forebay.coordinator.tasks.snapshots import audit_pool, pool_lines
@@ -63,7 +63,7 @@ class Caller:
 
     url: str
     settings: forebay.MemberSettings
-    coordinator: Coordinator
+    connection: ServerConnection
     requests: forebay.AdaptiveRequestAdmissionController
     tasks: TaskAdmissionController
     jobs: JobPool
@@ -95,21 +95,21 @@ CALLS: Final[dict[str, Callable[[Caller], Awaitable[object]]]] = {
     "snapshot": lambda caller: caller.requests.pressure.snapshot(CHAT),
     "snapshots": lambda caller: caller.requests.pressure.snapshots(),
     "audit": lambda caller: caller.requests.pressure.audit(MODEL),
-    "show of a pool": lambda caller: pool_lines(caller.coordinator, "default"),
+    "show of a pool": lambda caller: pool_lines(caller.connection, "default"),
     "doctor": lambda caller: examine(
-        caller.coordinator.client,
-        caller.coordinator.address,
+        caller.connection.client,
+        caller.connection.address,
         timeout_seconds=caller.settings.call_timeout_seconds,
     ),
-    "an operator's cap": lambda caller: set_override_cap(caller.coordinator, MODEL, 3),
+    "an operator's cap": lambda caller: set_override_cap(caller.connection, MODEL, 3),
     "acquire, from a thread": lambda caller: asyncio.to_thread(
         caller.requests.acquire_sync, item()
     ),
     "a pool's limit": lambda caller: caller.tasks.set_limit("gpu", 2),
-    "a pool's state": lambda caller: set_pool_state(caller.coordinator, "default", "paused"),
+    "a pool's state": lambda caller: set_pool_state(caller.connection, "default", "paused"),
     "a pool's queue": lambda caller: caller.tasks.queue.view(),
-    "a pool's audit": lambda caller: audit_pool(caller.coordinator, "default"),
-    "a window's reset": lambda caller: reset_window(caller.coordinator, CHAT),
+    "a pool's audit": lambda caller: audit_pool(caller.connection, "default"),
+    "a window's reset": lambda caller: reset_window(caller.connection, CHAT),
     "enqueue_job": lambda caller: caller.jobs.enqueue_job("add", 1),
     "a job's status": lambda caller: caller.jobs.job("one").status(),
     "a job's result": lambda caller: caller.jobs.job("one").result_info(),
@@ -133,11 +133,11 @@ async def caller_behind(
 ) -> AsyncIterator[Caller]:
     """Open a caller, and let it be served once."""
     async with (
-        await Coordinator.open(proxy.url, settings) as coordinator,
+        await ServerConnection.open(proxy.url, settings) as connection,
         await create_pool(proxy.url, settings=settings) as jobs,
     ):
-        requests = forebay.AdaptiveRequestAdmissionController(coordinator)
-        tasks = TaskAdmissionController(coordinator, "default")
+        requests = forebay.AdaptiveRequestAdmissionController(connection)
+        tasks = TaskAdmissionController(connection, "default")
         try:
             # However loaded this machine is: deadlines are short here.
             await tried(lambda: requests.register(MODEL, "main", 4))
@@ -148,7 +148,7 @@ async def caller_behind(
             yield Caller(
                 url=proxy.url,
                 settings=settings,
-                coordinator=coordinator,
+                connection=connection,
                 requests=requests,
                 tasks=tasks,
                 jobs=jobs,

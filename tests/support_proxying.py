@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from forebay.contracts.snapshots import DomainSnapshot
-from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.proxy.server import ProxySettings, serve
 from forebay.proxy.upstreams import parse_upstream
 from forebay.serving import listen
@@ -102,7 +102,7 @@ class Proxying:
     url: str
     port: int
     provider: RawProvider
-    coordinator: Coordinator
+    connection: ServerConnection
     serving: asyncio.Task[None]
     clients: contextlib.AsyncExitStack
 
@@ -121,11 +121,11 @@ class Proxying:
         return await (await self.ask(*arguments, **fields)).answer()
 
     async def when(self, wanted: Callable[[DomainSnapshot], bool]) -> DomainSnapshot:
-        return await when(self.coordinator, wanted)
+        return await when(self.connection, wanted)
 
     async def ended(self) -> dict[str, int]:
         """Return how the leases ended, once none is out."""
-        return counts(await when(self.coordinator, is_idle))
+        return counts(await when(self.connection, is_idle))
 
     async def stop(self) -> None:
         """Send the signal, and wait until all is over."""
@@ -151,7 +151,7 @@ async def proxying(
     }
     started = asyncio.Event()
     async with (
-        await Coordinator.open(redis_url) as coordinator,
+        await ServerConnection.open(redis_url) as connection,
         contextlib.AsyncExitStack() as clients,
         asyncio.timeout(60),
     ):
@@ -166,7 +166,7 @@ async def proxying(
             url=f"http://127.0.0.1:{port}",
             port=port,
             provider=provider,
-            coordinator=coordinator,
+            connection=connection,
             serving=serving,
             clients=clients,
         )

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.snapshots import AuditReport
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard, request_shard
 from forebay.coordinator.requests.resolver import RequestResourceResolver
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.snapshots import audit_pool
 from forebay.mock_provider.server import MockProviderServer
 from forebay.workers.runs.workflow_file import load_workflow
@@ -101,6 +101,6 @@ def remains(url: str) -> dict[str, object]:
 
 async def audits(url: str) -> list[AuditReport]:
     """Work out the books of the pool and of the provider's shard."""
-    async with await Coordinator.open(url) as coordinator:
-        requests = RequestPressureSnapshotProvider(coordinator)
-        return [await audit_pool(coordinator, "default"), await requests.audit(PROVIDER_MODEL)]
+    async with await ServerConnection.open(url) as connection:
+        requests = RequestPressureSnapshotProvider(connection)
+        return [await audit_pool(connection, "default"), await requests.audit(PROVIDER_MODEL)]

@@ -11,11 +11,11 @@ from typing import Any, Final
 import redis
 
 import forebay
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import request_shard
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server_connection import ServerConnection
 from tests.support import wait_until
 from tests.support_proxy import Fault, FaultyProxy, Trap
 from tests.support_records import read_record
@@ -172,7 +172,7 @@ async def open_scene(
     """Open a scene on an empty server; member and rival are registered with the same cap."""
     async with contextlib.AsyncExitStack() as stack:
         proxy = await stack.enter_async_context(FaultyProxy(redis_url))
-        observer = await stack.enter_async_context(await Coordinator.open(redis_url))
+        observer = await stack.enter_async_context(await ServerConnection.open(redis_url))
         rival = await stack.enter_async_context(forebay.connect(redis_url, settings()))
         member = await stack.enter_async_context(
             forebay.connect(proxy.url, member_settings or settings())

@@ -10,8 +10,8 @@ from typing import Any, Final
 from forebay.contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpec
 from forebay.contracts.outcomes import TaskCompleted
 from forebay.contracts.tasks import SchedulableTask, SchedulerResourceRequest, TaskAdmissionLease
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.puller import TaskPuller
 from forebay.coordinator.tasks.snapshots import audit_pool
@@ -49,15 +49,15 @@ def task(
 
 @asynccontextmanager
 async def joined(
-    coordinator: Coordinator, pool: str = POOL, **how: Any
+    connection: ServerConnection, pool: str = POOL, **how: Any
 ) -> AsyncIterator[TaskAdmissionController]:
     """Use a pool; in the end its books must agree."""
-    controller = TaskAdmissionController(coordinator, pool, **how)
+    controller = TaskAdmissionController(connection, pool, **how)
     try:
         yield controller
     finally:
         await controller.close()
-        assert (await audit_pool(coordinator, pool)).ok
+        assert (await audit_pool(connection, pool)).ok
 
 
 class Work:
@@ -69,7 +69,7 @@ class Work:
 
     def __init__(
         self,
-        coordinator: Coordinator,
+        connection: ServerConnection,
         tasks: TaskAdmissionController,
         slots: int,
         *,
@@ -78,7 +78,7 @@ class Work:
         self.tasks = tasks
         self.slots = slots
         self.started: list[TaskAdmissionLease] = []
-        self._client = coordinator.client
+        self._client = connection.client
         self.puller = TaskPuller(
             tasks,
             free_slots=lambda: self.slots,

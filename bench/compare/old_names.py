@@ -29,11 +29,14 @@ MOVED: Final = {
     "forebay.coordinator.server.connections": ("forebay.coordinator.connections",),
     "forebay.coordinator.server.embedded": ("forebay.coordinator.embedded",),
     "forebay.coordinator.server.embedded_files": ("forebay.coordinator.embedded_files",),
+    "forebay.coordinator.server_connection": ("forebay.coordinator.server_connection",),
     "forebay.workers.arq.open_worker": ("forebay.workers.arq.worker", "forebay.workers.arq_worker"),
     "forebay.workers.arq.pool_redis": ("forebay.workers.arq.pool", "forebay.workers.arq_redis"),
     "forebay.workers.arq.serialization": ("forebay.workers.serialization",),
 }
 """Modules that the bench imports -> where their names were, in any older tree."""
+RENAMED: Final = {"ServerConnection": "ServerConnection"}
+"""Names that the bench imports -> what older trees called them."""
 
 
 class OldNames(MetaPathFinder, Loader):
@@ -71,8 +74,9 @@ class MovedModules(MetaPathFinder, Loader):
 
         def found(attribute: str) -> Any:
             for home in homes:
-                if hasattr(home, attribute):
-                    return getattr(home, attribute)
+                for former in (attribute, RENAMED.get(attribute, attribute)):
+                    if hasattr(home, former):
+                        return getattr(home, former)
             raise AttributeError(f"module {name!r} has no attribute {attribute!r}")
 
         module.__getattr__ = found  # type: ignore[method-assign]

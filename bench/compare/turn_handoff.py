@@ -15,9 +15,9 @@ from bench.handoff import PROVIDER_MODEL
 from bench.handoff_processes import serve
 from bench.harness import Fleet, final_snapshots, new_runner, told
 from bench.peers.forebay_leases import ForebayLimiter
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.server_connection import ServerConnection
 
 CASE: Final = handoff.TWO_PROCESSES
 FULL: Final = handoff.Inputs(rounds=1, seconds=1.0)
@@ -47,8 +47,8 @@ def timed(inputs: handoff.Inputs) -> dict[str, Any]:
 
 async def _hand_on(url: str, cap: int) -> int:
     """Let a crowd of one process take turns without a pause; return how many grants there were."""
-    async with await Coordinator.open(url, PATIENT) as coordinator:
-        controller = AdaptiveRequestAdmissionController(coordinator)
+    async with await ServerConnection.open(url, PATIENT) as connection:
+        controller = AdaptiveRequestAdmissionController(connection)
         await controller.register(PROVIDER_MODEL, "bench", cap, told(cap))
         limiter = ForebayLimiter(controller, PROVIDER_MODEL)
 

@@ -20,9 +20,9 @@ from forebay.contracts.identity import RequestResourceKey
 from forebay.contracts.outcomes import SUCCESS
 from forebay.contracts.requests import RequestAdmissionItem
 from forebay.contracts.settings import MemberSettings
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.server_connection import ServerConnection
 
 LOADS: Final = (ALONE, Load(1, 64), Load(2, 64))
 PATIENT: Final = MemberSettings(ttl_seconds=600.0, recheck_seconds=60.0, call_timeout_seconds=60.0)
@@ -92,8 +92,8 @@ async def run_pairs(controller: AdaptiveRequestAdmissionController, pairs: Pairs
 
 
 async def _serve(orders: Orders, url: str) -> None:
-    async with await Coordinator.open(url, PATIENT) as coordinator:
-        controller = AdaptiveRequestAdmissionController(coordinator)
+    async with await ServerConnection.open(url, PATIENT) as connection:
+        controller = AdaptiveRequestAdmissionController(connection)
         await controller.register(PROVIDER_MODEL, "bench", CAP, told(CAP))
         async for pairs in orders:
             orders.answer(await run_pairs(controller, pairs))
@@ -129,8 +129,8 @@ def timed(inputs: Inputs) -> dict[str, Any]:
 
 
 async def _run_alone(url: str, pairs: Pairs) -> None:
-    async with await Coordinator.open(url, PATIENT) as coordinator:
-        controller = AdaptiveRequestAdmissionController(coordinator)
+    async with await ServerConnection.open(url, PATIENT) as connection:
+        controller = AdaptiveRequestAdmissionController(connection)
         await controller.register(PROVIDER_MODEL, "bench", CAP, told(CAP))
         await run_pairs(controller, pairs)
         await controller.close()

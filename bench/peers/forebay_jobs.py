@@ -16,7 +16,7 @@ from bench.peers.job_library import (
     noop,
 )
 from forebay.contracts.identity import SUBMISSION, TaskGroupKey, TaskGroupKind, TaskGroupSpec
-from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.workers.arq.open_worker import open_worker
 from forebay.workers.arq.pool_redis import ForebayArqRedis
@@ -37,17 +37,17 @@ class ForebayJobs:
         return ""
 
     async def submitter(self, url: str) -> Submitter:
-        coordinator = await Coordinator.open(url)
-        controller = TaskAdmissionController(coordinator)
+        connection = await ServerConnection.open(url)
+        controller = TaskAdmissionController(connection)
         await controller.set_limit(SUBMISSION, 10_000)
-        pool = ForebayArqRedis(controller, coordinator)
+        pool = ForebayArqRedis(controller, connection)
 
         async def submit(number: int) -> None:
             await pool.enqueue_job("noop", _group=GROUPS[number % len(GROUPS)])
 
         async def close() -> None:
             await controller.close()
-            await coordinator.close()
+            await connection.close()
 
         return PythonSubmitter(submit, close)
 

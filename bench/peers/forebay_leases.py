@@ -10,8 +10,8 @@ from bench.peers.limiter import Limiter, Setting
 from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
 from forebay.contracts.outcomes import SUCCESS
 from forebay.contracts.requests import RequestAdmissionItem, RequestAdmissionLease
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.server_connection import ServerConnection
 
 
 class ForebayLimiter:
@@ -41,8 +41,8 @@ class ForebayLeases:
 
     @asynccontextmanager
     async def open(self, setting: Setting) -> AsyncIterator[Limiter]:
-        async with await Coordinator.open(setting.url) as coordinator:
-            controller = AdaptiveRequestAdmissionController(coordinator)
+        async with await ServerConnection.open(setting.url) as connection:
+            controller = AdaptiveRequestAdmissionController(connection)
             cap = setting.cap
             await controller.register(setting.provider_model, "bench", cap, told(cap))
             yield ForebayLimiter(controller, setting.provider_model)

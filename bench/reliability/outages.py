@@ -153,7 +153,7 @@ async def come_back(members: int, away_seconds: float, seen_seconds: float = 3.0
     links = [
         Link(
             client, Libraries(), (), name=f"member-{number}", guard=guard,
-            state=availability.connection("calls"), timeout_seconds=5.0,
+            state=availability.state_of("calls"), timeout_seconds=5.0,
             on_reply=lambda _reply: None, on_open=opened, on_refused=lambda _error: None,
             on_repaired=lambda: None, on_lost=lambda _error: None,
         )

@@ -19,9 +19,9 @@ from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
 from forebay.contracts.outcomes import SUCCESS
 from forebay.contracts.requests import RequestAdmissionItem
 from forebay.contracts.settings import MemberSettings
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.server_connection import ServerConnection
 
 PROVIDER_MODEL: Final = ProviderModelKey(provider_name="bench", model_id="restart")
 RESOURCE: Final = RequestResourceKey(provider_model=PROVIDER_MODEL)
@@ -107,10 +107,10 @@ async def _measure(server: EmbeddedServer, inputs: Inputs, *, keeps_data: bool) 
     async with contextlib.AsyncExitStack() as stack:
         calling = []
         for _ in range(inputs.members):
-            coordinator = await stack.enter_async_context(
-                await Coordinator.open(server.url, settings)
+            connection = await stack.enter_async_context(
+                await ServerConnection.open(server.url, settings)
             )
-            controller = AdaptiveRequestAdmissionController(coordinator)
+            controller = AdaptiveRequestAdmissionController(connection)
             stack.push_async_callback(controller.close)
             await controller.register(PROVIDER_MODEL, "bench", inputs.cap, told(inputs.cap))
             calling += [asyncio.create_task(call(controller)) for _ in range(inputs.callers)]

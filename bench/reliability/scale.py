@@ -15,7 +15,6 @@ from bench.harness import Fleet, Orders, new_runner, told
 from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
 from forebay.contracts.requests import RequestAdmissionItem
 from forebay.contracts.settings import MemberSettings
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, request_shard
 from forebay.coordinator.process_identity import process_identity
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
@@ -26,6 +25,7 @@ from forebay.coordinator.server.heartbeat import MEMBERS_PER_SECOND
 from forebay.coordinator.server.libraries import Libraries
 from forebay.coordinator.server.membership import member_keys
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server_connection import ServerConnection
 
 PROVIDER_MODEL: Final = ProviderModelKey(provider_name="bench", model_id="scale")
 RESOURCE: Final = RequestResourceKey(provider_model=PROVIDER_MODEL)
@@ -60,8 +60,8 @@ def longest_calls_ms(rounds: Sequence[Reclaimed]) -> list[float]:
 
 async def _hold(orders: Orders, url: str, leases: int) -> None:
     """Hold leases until the process is killed."""
-    async with await Coordinator.open(url, SHORT_TTL) as coordinator:
-        controller = AdaptiveRequestAdmissionController(coordinator)
+    async with await ServerConnection.open(url, SHORT_TTL) as connection:
+        controller = AdaptiveRequestAdmissionController(connection)
         await controller.register(PROVIDER_MODEL, "holds", CAP, told(CAP))
         items = [RequestAdmissionItem(resource=RESOURCE) for _ in range(leases)]
         await asyncio.gather(*(controller.acquire(item) for item in items))
@@ -81,8 +81,8 @@ def reclaim(leases: int) -> Reclaimed:
 
 
 async def _watch_reclaim(fleet: Fleet, url: str, client: redis.Redis, leases: int) -> Reclaimed:
-    async with await Coordinator.open(url, SHORT_TTL) as coordinator:
-        controller = AdaptiveRequestAdmissionController(coordinator)
+    async with await ServerConnection.open(url, SHORT_TTL) as connection:
+        controller = AdaptiveRequestAdmissionController(connection)
         await controller.register(PROVIDER_MODEL, "looks", CAP, told(CAP))
         client.config_set("slowlog-max-len", 100_000)
         client.config_set("slowlog-log-slower-than", 0)
@@ -102,11 +102,11 @@ async def _watch_reclaim(fleet: Fleet, url: str, client: redis.Redis, leases: in
 
 async def _load_libraries(url: str) -> Libraries:
     """Give birth to the shard, and return the libraries that a member has loaded."""
-    async with await Coordinator.open(url) as coordinator:
-        controller = AdaptiveRequestAdmissionController(coordinator)
+    async with await ServerConnection.open(url) as connection:
+        controller = AdaptiveRequestAdmissionController(connection)
         await controller.register(PROVIDER_MODEL, "beats", CAP, told(CAP))
         await controller.close()
-        return coordinator.libraries
+        return connection.libraries
 
 
 def _cpu_seconds(client: redis.Redis) -> float:

@@ -25,7 +25,6 @@ from forebay.contracts.requests import (
     RequestAdmissionLease,
 )
 from forebay.contracts.settings import LARGEST_CAP, RequestAdmissionConfig
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.event_outlet import SILENT, EventOutlet
 from forebay.coordinator.requests.attempts import RequestAttempt, limited
 from forebay.coordinator.requests.classifying import classify_by_kind
@@ -35,6 +34,7 @@ from forebay.coordinator.requests.operations import wait_argument
 from forebay.coordinator.requests.shards import LEFT_BEFORE, RequestShards
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.requests.threads import LoopCaller, LoopEndedError
+from forebay.coordinator.server_connection import ServerConnection
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -66,7 +66,7 @@ class AdaptiveRequestAdmissionController:
 
     def __init__(
         self,
-        server: Coordinator,
+        server: ServerConnection,
         *,
         on_lease_lost: LeaseLost | None = None,
         classify: ClassifyException = classify_by_kind,

@@ -15,9 +15,9 @@ from urllib.parse import unquote
 from forebay.contracts.explanations import Explanation, Reason, SubjectKind, number, some, span
 from forebay.contracts.identity import ProviderModelKey, RequestDomain
 from forebay.contracts.snapshots import DomainSnapshot, GlobalSnapshot
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import encode, request_shard
 from forebay.coordinator.requests.snapshots import MAX_ROWS, decode_capture
+from forebay.coordinator.server_connection import ServerConnection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +45,7 @@ class ShardFacts:
 
 
 async def read_facts(
-    reader: Coordinator, provider_model: ProviderModelKey, name: str | None = None
+    reader: ServerConnection, provider_model: ProviderModelKey, name: str | None = None
 ) -> ShardFacts:
     """Read one instant of a shard and of its subjects of a name; writes nothing.
 

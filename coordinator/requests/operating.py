@@ -11,9 +11,9 @@ from forebay.contracts.checks import check_cap, listed
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
 from forebay.contracts.settings import LARGEST_CAP
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import SCHEMA_VERSION, request_shard
 from forebay.coordinator.requests.snapshots import REQUEST_TAG
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.shard.operating import (
     NeverUsedError,
     Rebuilding,
@@ -22,7 +22,7 @@ from forebay.coordinator.shard.operating import (
 )
 
 
-async def reset_window(coordinator: Coordinator, resource: RequestResourceKey) -> int:
+async def reset_window(connection: ServerConnection, resource: RequestResourceKey) -> int:
     """Let a domain's window be born anew: initial limit, ramp, no ceiling, no streak.
 
     What was learned of the provider is forgotten. Leases stay out, and a rate limit of one that was
@@ -36,11 +36,11 @@ async def reset_window(coordinator: Coordinator, resource: RequestResourceKey) -
         CoordinatorError: the server could not be used, or another version wrote the shard.
     """
     return await _operate(
-        coordinator, resource.provider_model, "reset_window", resource.domain.value
+        connection, resource.provider_model, "reset_window", resource.domain.value
     )
 
 
-async def reset_cooldown(coordinator: Coordinator, resource: RequestResourceKey) -> float:
+async def reset_cooldown(connection: ServerConnection, resource: RequestResourceKey) -> float:
     """Open a domain now; its waiters are granted what is free, in the same script.
 
     Returns:
@@ -51,13 +51,13 @@ async def reset_cooldown(coordinator: Coordinator, resource: RequestResourceKey)
         CoordinatorError: the server could not be used, or another version wrote the shard.
     """
     left_us = await _operate(
-        coordinator, resource.provider_model, "reset_cooldown", resource.domain.value
+        connection, resource.provider_model, "reset_cooldown", resource.domain.value
     )
     return left_us / 1e6
 
 
 async def set_override_cap(
-    coordinator: Coordinator, provider_model: ProviderModelKey, cap: int | None
+    connection: ServerConnection, provider_model: ProviderModelKey, cap: int | None
 ) -> int:
     """Bound a provider/model's static cap from above, whatever members register; None takes it off.
 
@@ -74,11 +74,11 @@ async def set_override_cap(
     """
     if cap is not None:
         check_cap(f"the override cap of {provider_model}", cap, LARGEST_CAP)
-    return await _operate(coordinator, provider_model, "override_cap", "" if cap is None else cap)
+    return await _operate(connection, provider_model, "override_cap", "" if cap is None else cap)
 
 
 async def evict_request_lease(
-    coordinator: Coordinator, provider_model: ProviderModelKey, lease_id: str
+    connection: ServerConnection, provider_model: ProviderModelKey, lease_id: str
 ) -> bool:
     """End a lease by its encoded id, as if it had been held too long; its holder is told.
 
@@ -89,7 +89,7 @@ async def evict_request_lease(
         ConfigurationError: the shard is being rebuilt, or nobody ever used the provider/model.
         CoordinatorError: the server could not be used, or another version wrote the shard.
     """
-    ended = await _operate(coordinator, provider_model, "evict", lease_id)
+    ended = await _operate(connection, provider_model, "evict", lease_id)
     if ended < 0:
         raise ConfigurationError(
             f"{provider_model} is being rebuilt from what its members state, so no lease can be"
@@ -98,7 +98,7 @@ async def evict_request_lease(
     return ended > 0
 
 
-async def rebuild(coordinator: Coordinator, provider_model: ProviderModelKey) -> Rebuilding:
+async def rebuild(connection: ServerConnection, provider_model: ProviderModelKey) -> Rebuilding:
     """Begin a rebuild of a shard, from what is left of it and what its members state (ADR 0023).
 
     The shard takes a new generation and grants nothing meanwhile; leases stay out, and members that
@@ -110,39 +110,45 @@ async def rebuild(coordinator: Coordinator, provider_model: ProviderModelKey) ->
         CoordinatorError: the server could not be used, or another version wrote the shard.
     """
     try:
-        begun = await begin_rebuild(coordinator, request_shard(provider_model))
+        begun = await begin_rebuild(connection, request_shard(provider_model))
     except NeverUsedError as error:
-        raise await _no_such_provider_model(coordinator, provider_model) from error
-    await _call(coordinator, provider_model, "settle", "")
+        raise await _no_such_provider_model(connection, provider_model) from error
+    await _call(connection, provider_model, "settle", "")
     return begun
 
 
 async def _operate(
-    coordinator: Coordinator, provider_model: ProviderModelKey, operation: str, subject: str | int
+    connection: ServerConnection,
+    provider_model: ProviderModelKey,
+    operation: str,
+    subject: str | int,
 ) -> int:
-    now_us, wake_us, value = await _call(coordinator, provider_model, operation, subject)
+    now_us, wake_us, value = await _call(connection, provider_model, operation, subject)
     while 0 < wake_us <= now_us:  # more became possible than one call grants
-        now_us, wake_us, _ = await _call(coordinator, provider_model, "settle", "")
+        now_us, wake_us, _ = await _call(connection, provider_model, "settle", "")
     return value
 
 
 async def _call(
-    coordinator: Coordinator, provider_model: ProviderModelKey, operation: str, subject: str | int
+    connection: ServerConnection,
+    provider_model: ProviderModelKey,
+    operation: str,
+    subject: str | int,
 ) -> tuple[int, int, int]:
     keys = request_shard(provider_model).all
     arguments = (SCHEMA_VERSION, operation, subject)
     try:
-        return await operate(coordinator, "requests/operate", keys, arguments)
+        return await operate(connection, "requests/operate", keys, arguments)
     except NeverUsedError as error:
-        raise await _no_such_provider_model(coordinator, provider_model) from error
+        raise await _no_such_provider_model(connection, provider_model) from error
 
 
 async def _no_such_provider_model(
-    coordinator: Coordinator, provider_model: ProviderModelKey
+    connection: ServerConnection, provider_model: ProviderModelKey
 ) -> ConfigurationError:
-    used = [unquote(name) for name in await coordinator.live_shards(REQUEST_TAG)]
+    used = [unquote(name) for name in await connection.live_shards(REQUEST_TAG)]
     there_is = f"expected one of {listed(used)}" if used else "and no other was used there either"
     return ConfigurationError(
-        f"{provider_model} was never used on the server at {coordinator.address}, {there_is};"
+        f"{provider_model} was never used on the server at {connection.address}, {there_is};"
         " correct the names or the URL."
     )

@@ -17,7 +17,6 @@ from forebay.contracts.requests import (
     RequestAdmissionLease,
 )
 from forebay.contracts.settings import RequestAdmissionConfig
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import encode, request_shard
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.denials import shut_down, timed_out
@@ -38,6 +37,7 @@ from forebay.coordinator.requests.restating import Restating
 from forebay.coordinator.requests.upkeep import Upkeep
 from forebay.coordinator.scripts.composing import script
 from forebay.coordinator.server.membership import Membership
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.shard.operation import ENDED, Ended, Operation, Reply, Submitted
 from forebay.coordinator.shard.session import Session
 from forebay.coordinator.supervision import Guard
@@ -64,7 +64,7 @@ class RequestShard:
     """
 
     def __init__(
-        self, server: Coordinator, provider_model: ProviderModelKey, on_lease_lost: LeaseLost
+        self, server: ServerConnection, provider_model: ProviderModelKey, on_lease_lost: LeaseLost
     ) -> None:
         self.held = HeldLeases(on_lease_lost)
         self._loop = asyncio.get_running_loop()

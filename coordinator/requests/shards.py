@@ -17,7 +17,6 @@ from forebay.contracts.requests import (
     RequestAdmissionLease,
     RequestDenialReason,
 )
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.event_outlet import SILENT, EventOutlet
 from forebay.coordinator.keys import encode, request_shard
 from forebay.coordinator.logs import Logger
@@ -26,6 +25,7 @@ from forebay.coordinator.requests.held_leases import LeaseLost
 from forebay.coordinator.requests.shard import RequestShard
 from forebay.coordinator.requests.telling import RequestEvents
 from forebay.coordinator.server.retrying import retry_while_away
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.supervision import Guard
 
 LEFT_BEFORE: Final = ReleaseResult(
@@ -52,7 +52,7 @@ class RequestShards(dict[ProviderModelKey, RequestShard]):
     """
 
     def __init__(
-        self, server: Coordinator, on_lease_lost: LeaseLost, outlet: EventOutlet = SILENT
+        self, server: ServerConnection, on_lease_lost: LeaseLost, outlet: EventOutlet = SILENT
     ) -> None:
         super().__init__()
         self.events = RequestEvents(outlet, self._server_now_us)

@@ -20,8 +20,8 @@ from forebay.contracts.snapshots import (
     RegistrationSnapshot,
     WaitingGroupSnapshot,
 )
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import request_shard
+from forebay.coordinator.server_connection import ServerConnection
 
 MAX_ROWS: Final = 100
 """Rows of each list in a capture (``lua/requests/snapshot.lua``)."""
@@ -52,11 +52,11 @@ class RequestPressureSnapshotProvider:
     Every method raises CoordinatorError where the server could not be used.
 
     Args:
-        coordinator: the process's connection to the server.
+        connection: the process's connection to the server.
     """
 
-    def __init__(self, coordinator: Coordinator) -> None:
-        self._coordinator = coordinator
+    def __init__(self, connection: ServerConnection) -> None:
+        self._connection = connection
 
     async def snapshot(self, resource: RequestResourceKey) -> DomainSnapshot:
         """Return one domain's window; the lists of its groups are left empty."""
@@ -90,18 +90,18 @@ class RequestPressureSnapshotProvider:
 
     async def used(self) -> list[ProviderModelKey]:
         """Return which provider/models any member ever joined."""
-        tags = await self._coordinator.shards()
+        tags = await self._connection.shards()
         return [key for tag in tags if (key := provider_model_of(tag))]
 
     async def audit(self, provider_model: ProviderModelKey) -> AuditReport:
         """Work out a shard's books from its leases, waiters and registrations, and compare."""
         keys = request_shard(provider_model).all
-        return decode_audit(await self._coordinator.read("requests/audit", keys, ["json"]))
+        return decode_audit(await self._connection.read("requests/audit", keys, ["json"]))
 
     async def _capture(self, provider_model: ProviderModelKey, *, max_rows: int) -> GlobalSnapshot:
         check_type("provider_model", provider_model, ProviderModelKey)
         keys = request_shard(provider_model).all
-        reply = await self._coordinator.read("requests/snapshot", keys, [max_rows])
+        reply = await self._connection.read("requests/snapshot", keys, [max_rows])
         return decode_capture(provider_model, reply)
 
 

@@ -11,10 +11,10 @@ from redis.exceptions import RedisError
 
 from forebay.contracts.run_use import ColumnUse
 from forebay.contracts.runs import RunSpec
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import encode, pool_shard
 from forebay.coordinator.runs.use import decode_use
 from forebay.coordinator.server.refusals import connection_error
+from forebay.coordinator.server_connection import ServerConnection
 
 _COUNTS: Final = ("done", "dropped", "open", "unwritten", "written")
 _TEXTS: Final = ("driver", "owner", "begun", "refused", "stopped")
@@ -64,13 +64,13 @@ class RunReader:
     """Looks at the runs of one pool.
 
     Args:
-        coordinator: connection to the pool's server; left open.
+        connection: connection to the pool's server; left open.
         pool: name of the task pool.
     """
 
-    def __init__(self, coordinator: Coordinator, pool: str) -> None:
-        self._client: Any = coordinator.client  # see Coordinator.client
-        self._address = coordinator.address
+    def __init__(self, connection: ServerConnection, pool: str) -> None:
+        self._client: Any = connection.client  # see ServerConnection.client
+        self._address = connection.address
         self._keys = pool_shard(pool)
 
     async def ids(self) -> list[str]:

@@ -45,7 +45,7 @@ class CompletionTracker:
 
     def __init__(self, controller: TaskAdmissionController, client: aioredis.Redis) -> None:
         self._controller = controller
-        self._client: Any = client  # see Coordinator.client
+        self._client: Any = client  # see ServerConnection.client
         self._keys = controller.keys
 
     async def submit(self, run: RunSpec, scheduling: Sequence[ResolvedTaskScheduling]) -> bool:

@@ -18,7 +18,7 @@ log = Logger("forebay.channel")
 
 
 class ConnectionState:
-    """Whether one connection works; every thread may use it. Made by `Availability.connection`.
+    """Whether one connection works; every thread may use it. Made by `Availability.state_of`.
 
     Args:
         availability: of the server.
@@ -77,7 +77,7 @@ class Availability:
         self._logged: ConnectionState | None = None  # whose loss was, and whose return was not yet
         self._lock = threading.Lock()  # the heartbeat has a thread of its own
 
-    def connection(self, name: str, **fields: Any) -> ConnectionState:
+    def state_of(self, name: str, **fields: Any) -> ConnectionState:
         """Return the state of another connection.
 
         Args:

@@ -80,7 +80,7 @@ class Heartbeat:
     def add(self, membership: Membership) -> None:
         """Keep a membership alive from now on."""
         membership.next_beat_at = boot_seconds() + min(1.0, membership.ttl_seconds / 3)
-        state = self._availability.connection("heartbeat", shard=membership.keys.tag)
+        state = self._availability.state_of("heartbeat", shard=membership.keys.tag)
         self._states[membership.member_id] = state
         self._memberships[membership.member_id] = membership
         if self._thread is None or not self._thread.is_alive():

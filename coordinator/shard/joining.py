@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from forebay.contracts.errors import CoordinatorUnavailable
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import ShardKeys
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.server.membership import Membership
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.shard.operation import Listener, Submitted
 from forebay.coordinator.shard.standing import Standing, ask_standing
 from forebay.coordinator.shard.state import (
@@ -58,7 +58,7 @@ class Memberships:
 
     def __init__(
         self,
-        server: Coordinator,
+        server: ServerConnection,
         keys: ShardKeys,
         guard: Guard,
         listener: Listener,

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from forebay.contracts.errors import CoordinatorError, CoordinatorUnavailable, ForebayError
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import ShardKeys
 from forebay.coordinator.scripts.composing import Script
 from forebay.coordinator.server.failover import SILENT_SECONDS, Peer
 from forebay.coordinator.server.link import Link, call_once
 from forebay.coordinator.server.membership import Membership
 from forebay.coordinator.server.refusals import NotAMemberError
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.shard.backlog import Pending
 from forebay.coordinator.shard.batches import Batches
 from forebay.coordinator.shard.joining import CLOSED, Memberships
@@ -53,7 +53,7 @@ class MemberLink:
 
     def __init__(
         self,
-        server: Coordinator,
+        server: ServerConnection,
         keys: ShardKeys,
         batch: Script,
         leave: Leaves,
@@ -77,7 +77,7 @@ class MemberLink:
             (*MEMBER_SCRIPTS, batch),
             name=f"forebay-{keys.tag}",
             guard=guard,
-            state=server.availability.connection("calls", shard=keys.tag),
+            state=server.availability.state_of("calls", shard=keys.tag),
             timeout_seconds=server.settings.call_timeout_seconds,
             most_doublings=server.most_doublings,
             on_reply=on_reply,

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from redis.exceptions import NoPermissionError, NoScriptError, RedisError, ResponseError
 
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import SCHEMA_VERSION, ShardKeys
 from forebay.coordinator.scripts.composing import script
 from forebay.coordinator.server.membership import member_keys
 from forebay.coordinator.server.refusals import connection_error, is_passing, refusal
+from forebay.coordinator.server_connection import ServerConnection
 
 
 class NeverUsedError(Exception):
@@ -33,7 +33,7 @@ class Rebuilding:
     most_seconds: float
 
 
-async def begin_rebuild(coordinator: Coordinator, keys: ShardKeys) -> Rebuilding:
+async def begin_rebuild(connection: ServerConnection, keys: ShardKeys) -> Rebuilding:
     """Give a shard a new generation; the next call on it does the rest (ADR 0023).
 
     Raises:
@@ -42,13 +42,13 @@ async def begin_rebuild(coordinator: Coordinator, keys: ShardKeys) -> Rebuilding
     """
     arguments = (SCHEMA_VERSION, secrets.token_hex(6))
     now_us, until_us, awaited = await operate(
-        coordinator, "member/rebuild", member_keys(keys), arguments
+        connection, "member/rebuild", member_keys(keys), arguments
     )
     return Rebuilding(awaited=awaited, most_seconds=(until_us - now_us) / 1e6)
 
 
 async def operate(
-    coordinator: Coordinator, name: str, keys: Sequence[str], arguments: Sequence[str | int]
+    connection: ServerConnection, name: str, keys: Sequence[str], arguments: Sequence[str | int]
 ) -> tuple[int, int, int]:
     """Run an operator's script and return the three numbers that it answers.
 
@@ -59,18 +59,18 @@ async def operate(
     """
     which, doing = script(name), f"running {name}"
     try:
-        async with coordinator.deadline():
+        async with connection.deadline():
             try:
-                reply = await coordinator.client.evalsha(which.sha, len(keys), *keys, *arguments)
+                reply = await connection.client.evalsha(which.sha, len(keys), *keys, *arguments)
             except NoScriptError:
-                reply = await coordinator.client.eval(which.text, len(keys), *keys, *arguments)
+                reply = await connection.client.eval(which.text, len(keys), *keys, *arguments)
     except ResponseError as error:
         if isinstance(error, NoPermissionError) or is_passing(error):
-            raise connection_error(error, coordinator.address, doing) from error
+            raise connection_error(error, connection.address, doing) from error
         if str(error).startswith("NOSHARD"):
             raise NeverUsedError from error
         raise refusal(which, keys, error) from error
     except (RedisError, OSError) as error:
-        raise connection_error(error, coordinator.address, doing) from error
+        raise connection_error(error, connection.address, doing) from error
     first, second, third = json.loads(reply)
     return first, second, third

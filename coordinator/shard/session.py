@@ -14,13 +14,13 @@ from typing import Any, Final, TypeVar
 from redis.exceptions import OutOfMemoryError, ResponseError
 
 from forebay.contracts.errors import CoordinatorFull, CoordinatorUnavailable, ForebayError
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import ShardKeys
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.scripts.composing import Script
 from forebay.coordinator.server.membership import Membership
 from forebay.coordinator.server.refusals import NotAMemberError, refusal
 from forebay.coordinator.server.wire import FunctionCalls
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.shard.backlog import Pending
 from forebay.coordinator.shard.batches import Batches
 from forebay.coordinator.shard.doubt import Doubt
@@ -70,7 +70,7 @@ class Session:
 
     def __init__(
         self,
-        server: Coordinator,
+        server: ServerConnection,
         keys: ShardKeys,
         batch: Script,
         leave: Leaves,

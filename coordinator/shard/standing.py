@@ -7,12 +7,12 @@ import secrets
 from dataclasses import dataclass
 from typing import Final
 
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import KEEP_UNUSED_SHARD_MS, SCHEMA_VERSION, ShardKeys
 from forebay.coordinator.process_identity import process_identity
 from forebay.coordinator.scripts.composing import script
 from forebay.coordinator.server.link import call_once
 from forebay.coordinator.server.membership import Membership, boot_seconds, member_keys
+from forebay.coordinator.server_connection import ServerConnection
 
 JOIN: Final = script("member/join")
 MEMBER_SCRIPTS: Final = (JOIN, script("member/heartbeat"))
@@ -42,7 +42,7 @@ class Standing:
 
 
 async def ask_standing(
-    server: Coordinator, keys: ShardKeys, member_id: str, membership: Membership | None
+    server: ServerConnection, keys: ShardKeys, member_id: str, membership: Membership | None
 ) -> Standing:
     """Ask a shard to make a member, or whether a membership still exists.
 

@@ -11,12 +11,12 @@ from forebay.contracts.event_kinds import SchedulerEventKind
 from forebay.contracts.outcomes import ReleaseResult, TaskDeferred, TaskOutcome
 from forebay.contracts.task_policies import TaskAdmissionView
 from forebay.contracts.tasks import Admission, TaskAdmissionBlockSummary, TaskAdmissionLease
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.event_outlet import SILENT, EventOutlet
 from forebay.coordinator.keys import check_id, pool_shard
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.scripts.composing import script
 from forebay.coordinator.server.membership import Membership
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.shard.operation import Operation, Reply, Submitted, ignore_outcome
 from forebay.coordinator.shard.session import Session
 from forebay.coordinator.supervision import Guard
@@ -64,7 +64,7 @@ class TaskAdmissionController(PoolSettings):
 
     def __init__(
         self,
-        server: Coordinator,
+        server: ServerConnection,
         pool: str = "default",
         *,
         functions: Sequence[str] = (),

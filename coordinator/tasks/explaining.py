@@ -10,8 +10,8 @@ from urllib.parse import unquote
 
 from forebay.contracts.explanations import Explanation, Reason, number, some, span
 from forebay.contracts.tasks import TaskAdmissionBlockSummary, TaskDenialReason
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import encode, pool_shard
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.blocking import (
     PoolFacts,
     blocks,
@@ -26,7 +26,7 @@ _ORDINALS: Final = {1: "st", 2: "nd", 3: "rd"}
 _TEENS: Final = range(11, 14)
 
 
-async def read_facts(reader: Coordinator, pool: str, name: str | None = None) -> PoolFacts:
+async def read_facts(reader: ServerConnection, pool: str, name: str | None = None) -> PoolFacts:
     """Read one instant of a pool and of its subjects of a name; writes nothing.
 
     Raises:

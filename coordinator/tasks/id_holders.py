@@ -15,9 +15,9 @@ from urllib.parse import unquote
 from redis.exceptions import RedisError
 
 from forebay.contracts.checks import shown
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import POOL_KEYS, ShardKeys
 from forebay.coordinator.server.refusals import connection_error
+from forebay.coordinator.server_connection import ServerConnection
 
 ARQ_QUEUE: Final = "arq:queue"
 _POOL: Final = "pool:"
@@ -26,7 +26,7 @@ _UNREADABLE: Final = "a program that left a result which names no pool"
 _UNKNOWN: Final = "another program"
 
 
-async def holder_of(server: Coordinator, task_id: str) -> str:
+async def holder_of(server: ServerConnection, task_id: str) -> str:
     """Return who holds an id that a pool was asked to take and does not hold itself.
 
     Returns:
@@ -42,7 +42,7 @@ async def holder_of(server: Coordinator, task_id: str) -> str:
         raise connection_error(error, server.address, f"looking for {task_id!r}") from error
 
 
-async def _marked(server: Coordinator, task_id: str) -> str | None:
+async def _marked(server: ServerConnection, task_id: str) -> str | None:
     """Return who runs a job or left a result, where that says it."""
     for kind in ("in-progress", "result"):
         key = f"arq:{kind}:{task_id}"
@@ -58,7 +58,7 @@ async def _marked(server: Coordinator, task_id: str) -> str | None:
     return None
 
 
-async def _queued(server: Coordinator, task_id: str) -> str | None:
+async def _queued(server: ServerConnection, task_id: str) -> str | None:
     """Return in whose queue a job waits."""
     pools = await server.live_shards(_POOL)
     pipe = server.client.pipeline(transaction=False)

@@ -11,8 +11,8 @@ from urllib.parse import unquote
 
 from forebay.contracts.checks import listed
 from forebay.contracts.errors import ConfigurationError, ShardDamaged
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.shard.operating import NeverUsedError, Rebuilding, begin_rebuild
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.pool_settings import PoolState
@@ -22,7 +22,7 @@ LONGEST_LEAVE_SECONDS: Final = 0.3
 """After a change that failed: its caller has waited for a whole deadline already."""
 
 
-async def set_pool_state(coordinator: Coordinator, pool: str, state: PoolState) -> PoolSnapshot:
+async def set_pool_state(connection: ServerConnection, pool: str, state: PoolState) -> PoolSnapshot:
     """Pause, drain or open a pool that exists, for all its members; never makes one.
 
     Returns:
@@ -33,13 +33,13 @@ async def set_pool_state(coordinator: Coordinator, pool: str, state: PoolState) 
             message lists the pools that there are.
         CoordinatorError: the server could not be used.
     """
-    await require_pool(coordinator, pool)
-    async with _member_of(coordinator, pool) as controller:
+    await require_pool(connection, pool)
+    async with _member_of(connection, pool) as controller:
         await controller.set_state(state)
-    return await PoolReader(coordinator, pool_shard(pool)).snapshot()
+    return await PoolReader(connection, pool_shard(pool)).snapshot()
 
 
-async def rebuild_pool(coordinator: Coordinator, pool: str) -> Rebuilding:
+async def rebuild_pool(connection: ServerConnection, pool: str) -> Rebuilding:
     """Begin a rebuild of a pool, from what is left of it and what its members state (ADR 0023).
 
     The pool takes a new generation and admits nothing meanwhile; tasks that run go on, and members
@@ -51,18 +51,20 @@ async def rebuild_pool(coordinator: Coordinator, pool: str) -> Rebuilding:
         CoordinatorError: the server could not be used, or another version wrote the pool.
     """
     try:
-        begun = await begin_rebuild(coordinator, pool_shard(pool))
+        begun = await begin_rebuild(connection, pool_shard(pool))
     except NeverUsedError as error:
-        raise await _no_such_pool(coordinator, pool) from error
-    async with _member_of(coordinator, pool) as controller:
+        raise await _no_such_pool(connection, pool) from error
+    async with _member_of(connection, pool) as controller:
         await controller.ask("sweep")  # any call does the rest
     return begun
 
 
 @contextlib.asynccontextmanager
-async def _member_of(coordinator: Coordinator, pool: str) -> AsyncIterator[TaskAdmissionController]:
+async def _member_of(
+    connection: ServerConnection, pool: str
+) -> AsyncIterator[TaskAdmissionController]:
     """Join a pool as a member for the length of one change."""
-    controller = TaskAdmissionController(coordinator, pool)
+    controller = TaskAdmissionController(connection, pool)
     try:
         yield controller
     except BaseException:
@@ -74,7 +76,7 @@ async def _member_of(coordinator: Coordinator, pool: str) -> AsyncIterator[TaskA
 
 
 async def set_pool_limit(
-    coordinator: Coordinator, pool: str, resource: str, limit: int | None, *, holder: str
+    connection: ServerConnection, pool: str, resource: str, limit: int | None, *, holder: str
 ) -> int | None:
     """Set a holder's claim of a resource's limit in a pool that exists; None takes it back.
 
@@ -85,8 +87,8 @@ async def set_pool_limit(
         ConfigurationError: a wrong name or limit, or nobody made a pool of this name.
         CoordinatorError: the server could not be used.
     """
-    await require_pool(coordinator, pool)
-    controller = TaskAdmissionController(coordinator, pool)
+    await require_pool(connection, pool)
+    controller = TaskAdmissionController(connection, pool)
     try:
         if limit is None:
             in_force = await controller.drop_limit(resource, holder=holder)
@@ -94,11 +96,11 @@ async def set_pool_limit(
         return await controller.set_limit(resource, limit, holder=holder)
     finally:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(coordinator.settings.call_timeout_seconds):
+            async with asyncio.timeout(connection.settings.call_timeout_seconds):
                 await controller.close()
 
 
-async def evict_task_lease(coordinator: Coordinator, pool: str, lease_id: str) -> bool:
+async def evict_task_lease(connection: ServerConnection, pool: str, lease_id: str) -> bool:
     """End a lease by its encoded id; its task goes back to its group, and its holder is told.
 
     Returns:
@@ -108,8 +110,8 @@ async def evict_task_lease(coordinator: Coordinator, pool: str, lease_id: str) -
         ConfigurationError: nobody made the pool, or the pool is being rebuilt.
         CoordinatorError: the server could not be used.
     """
-    await require_pool(coordinator, pool)
-    async with _member_of(coordinator, pool) as controller:
+    await require_pool(connection, pool)
+    async with _member_of(connection, pool) as controller:
         (word, *_) = await controller.ask("evict", lease_id)
     if word == "recovering":
         raise ConfigurationError(
@@ -119,7 +121,7 @@ async def evict_task_lease(coordinator: Coordinator, pool: str, lease_id: str) -
     return bool(word == "evicted")
 
 
-async def require_pool(coordinator: Coordinator, pool: str) -> None:
+async def require_pool(connection: ServerConnection, pool: str) -> None:
     """Return if somebody has made a pool of this name, damaged or not; makes none.
 
     Raises:
@@ -130,17 +132,17 @@ async def require_pool(coordinator: Coordinator, pool: str) -> None:
     with contextlib.suppress(ShardDamaged):  # the pool is rebuilt by the next call of a member
         keys = pool_shard(pool)
         if not (
-            (await PoolReader(coordinator, keys).snapshot()).exists
-            or await coordinator.is_listened_to(keys)
+            (await PoolReader(connection, keys).snapshot()).exists
+            or await connection.is_listened_to(keys)
         ):
-            raise await _no_such_pool(coordinator, pool)
+            raise await _no_such_pool(connection, pool)
 
 
-async def _no_such_pool(coordinator: Coordinator, pool: str) -> ConfigurationError:
-    pools = [unquote(name) for name in await coordinator.live_shards(POOL_TAG)]
+async def _no_such_pool(connection: ServerConnection, pool: str) -> ConfigurationError:
+    pools = [unquote(name) for name in await connection.live_shards(POOL_TAG)]
     there_is = f"expected one of {listed(pools)}" if pools else "and it has no pool at all yet"
     return ConfigurationError(
-        f"no pool {pool!r} exists on the server at {coordinator.address}, {there_is}; correct the"
+        f"no pool {pool!r} exists on the server at {connection.address}, {there_is}; correct the"
         f" name or the URL, or make the pool by starting a worker for it: forebay worker --pool"
         f" {shlex.quote(pool)}."
     )

@@ -15,8 +15,8 @@ from forebay.contracts.tasks import (
     TaskAdmissionError,
     TaskDenialReason,
 )
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.logs import Logger
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.shard.session import Session
 from forebay.coordinator.tasks.denials import check_accepted
 from forebay.coordinator.tasks.id_holders import holder_of
@@ -40,7 +40,7 @@ class FairTaskQueue:
     """
 
     def __init__(
-        self, session: Session, reader: PoolReader, server: Coordinator, pool: str
+        self, session: Session, reader: PoolReader, server: ServerConnection, pool: str
     ) -> None:
         self._pool = pool
         self._session = session

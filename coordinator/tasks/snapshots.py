@@ -16,11 +16,11 @@ from forebay.contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpe
 from forebay.contracts.snapshots import AuditReport
 from forebay.contracts.task_policies import MOST_CONSIDERED, QueueView, TaskAdmissionView
 from forebay.contracts.tasks import Amounts, TaskAdmissionBlockSummary
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import ShardKeys, check_id, pool_shard
 from forebay.coordinator.requests.snapshots import decode_audit
 from forebay.coordinator.scripts.composing import script
 from forebay.coordinator.server.refusals import connection_error, reading_error
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.denials import decode_reasons
 from forebay.coordinator.tasks.names import parse_signature
 
@@ -68,7 +68,7 @@ class PoolReader:
         keys: of the pool.
     """
 
-    def __init__(self, reader: Coordinator, keys: ShardKeys) -> None:
+    def __init__(self, reader: ServerConnection, keys: ShardKeys) -> None:
         self._reader = reader
         self._keys = keys
 
@@ -188,13 +188,13 @@ def _admission_view(
     )
 
 
-async def used_pools(coordinator: Coordinator) -> list[str]:
+async def used_pools(connection: ServerConnection) -> list[str]:
     """Return the names of the pools that any member ever joined.
 
     Raises:
         CoordinatorError: the server could not be used.
     """
-    tags = [tag for tag in await coordinator.shards() if tag.startswith(POOL_TAG)]
+    tags = [tag for tag in await connection.shards() if tag.startswith(POOL_TAG)]
     names = [unquote(tag.removeprefix(POOL_TAG)) for tag in tags]
     return [name for name in names if _is_name(name)]
 
@@ -207,17 +207,17 @@ def _is_name(name: str) -> bool:
     return True
 
 
-async def audit_pool(coordinator: Coordinator, name: str) -> AuditReport:
+async def audit_pool(connection: ServerConnection, name: str) -> AuditReport:
     """Work out a pool's books from its tasks and leases, and compare; writes nothing.
 
     Raises:
         ConfigurationError: a wrong name.
         CoordinatorError: the server could not be used.
     """
-    return decode_audit(await coordinator.read("tasks/audit", pool_shard(name).all, ["json"]))
+    return decode_audit(await connection.read("tasks/audit", pool_shard(name).all, ["json"]))
 
 
-async def count_serving(coordinator: Coordinator, name: str, function: str) -> int:
+async def count_serving(connection: ServerConnection, name: str, function: str) -> int:
     """Return how many members of a pool run a function; writes nothing.
 
     Raises:
@@ -226,14 +226,14 @@ async def count_serving(coordinator: Coordinator, name: str, function: str) -> i
     """
     functions = pool_shard(name)["functions"]
     try:
-        async with coordinator.deadline():
-            found = await coordinator.client.hget(functions, check_id("function", function))
+        async with connection.deadline():
+            found = await connection.client.hget(functions, check_id("function", function))
     except (RedisError, OSError) as error:
-        raise connection_error(error, coordinator.address, "counting workers") from error
+        raise connection_error(error, connection.address, "counting workers") from error
     return int(found or 0)
 
 
-async def pool_lines(coordinator: Coordinator, name: str) -> list[str]:
+async def pool_lines(connection: ServerConnection, name: str) -> list[str]:
     """Return one instant of a pool as aligned lines for people; writes nothing.
 
     Raises:
@@ -243,9 +243,9 @@ async def pool_lines(coordinator: Coordinator, name: str) -> list[str]:
     keys = pool_shard(name).all
     show = script("tasks/look")
     try:
-        async with coordinator.deadline():
-            reply = coordinator.client.eval_ro(show.text, len(keys), *keys, "show", str(MAX_ROWS))
+        async with connection.deadline():
+            reply = connection.client.eval_ro(show.text, len(keys), *keys, "show", str(MAX_ROWS))
             lines = await cast("Awaitable[list[bytes]]", reply)
     except (RedisError, OSError) as error:
-        raise reading_error(show, keys, error, coordinator.address) from error
+        raise reading_error(show, keys, error, connection.address) from error
     return [line.decode() for line in lines]

@@ -10,7 +10,7 @@ import click
 from forebay.commands.server_option import url_option
 from forebay.contracts.errors import ConfigurationError, WorkflowError
 from forebay.contracts.extras import require_extra
-from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.wanted_settings import Setting, digest_of, put, read_now
 from forebay.runtime import run_async
 
@@ -67,8 +67,8 @@ def apply_command(file: Path, url: str, expect: str | None, *, yes: bool) -> Non
 async def _apply(
     url: str, wanted: Mapping[Setting, str], expect: str | None, *, asks: bool
 ) -> None:
-    async with await Coordinator.open(url) as coordinator:
-        now = await read_now(coordinator, wanted)
+    async with await ServerConnection.open(url) as connection:
+        now = await read_now(connection, wanted)
         _check_digest(now, expect)
         changes = [setting for setting in wanted if now[setting] != wanted[setting]]
         click.echo("\n".join(_lines_of(now, wanted, changes)))
@@ -76,9 +76,9 @@ async def _apply(
             return
         if asks:
             click.confirm("set this?", abort=True)
-            _check_digest(await read_now(coordinator, wanted), digest_of(now))
+            _check_digest(await read_now(connection, wanted), digest_of(now))
         for setting in changes:
-            await put(coordinator, setting, wanted[setting])
+            await put(connection, setting, wanted[setting])
             click.echo(f"set {setting}: {wanted[setting]}")
 
 

@@ -10,7 +10,7 @@ import click
 from forebay.commands.server_option import url_option
 from forebay.commands.showing import looking_options, show
 from forebay.coordinator.asking import ask
-from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.runtime import run_async
 
 
@@ -38,10 +38,10 @@ def _question(name: str, says: str) -> Callable[..., Any]:
 
 
 async def _ask(url: str, question: str, given: Sequence[str], **options: bool) -> None:
-    async with await Coordinator.open(url, only_reads=True) as coordinator:
+    async with await ServerConnection.open(url, only_reads=True) as connection:
 
         async def look() -> tuple[Sequence[str], Any]:
-            lines = await ask(coordinator, question, *given)
+            lines = await ask(connection, question, *given)
             return lines, {"question": question, "lines": lines}
 
         await show(look, **options)

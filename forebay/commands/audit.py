@@ -16,11 +16,11 @@ from forebay.commands.shard_argument import check_shard
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import ProviderModelKey
 from forebay.contracts.snapshots import AuditReport
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.evicting import evict as evict_lease
 from forebay.coordinator.evicting import find_lease
 from forebay.coordinator.requests.operating import rebuild
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.shard.operating import Rebuilding
 from forebay.coordinator.tasks.operating import rebuild_pool, require_pool
 from forebay.coordinator.tasks.snapshots import audit_pool, used_pools
@@ -123,41 +123,41 @@ def audit_command(
 
 
 async def _evict(url: str, lease_id: str, *, asks: bool) -> None:
-    async with await Coordinator.open(url) as coordinator:
-        lease = await find_lease(coordinator, lease_id)
+    async with await ServerConnection.open(url) as connection:
+        lease = await find_lease(connection, lease_id)
         if asks:
             click.confirm(f"end {lease}?", abort=True)
-        has_ended = await evict_lease(coordinator, lease)
+        has_ended = await evict_lease(connection, lease)
     click.echo(f"ended {lease}" if has_ended else f"{lease}: had ended by itself meanwhile")
 
 
 async def _audit(url: str, one: ProviderModelKey | None, pool: str | None, *, repair: bool) -> bool:
     """Print the audit of each shard; return whether all agree at the end."""
-    async with await Coordinator.open(url, only_reads=not repair) as coordinator:
+    async with await ServerConnection.open(url, only_reads=not repair) as connection:
         if pool is not None:
-            await require_pool(coordinator, pool)
-            shards = [_of_pool(coordinator, pool)]
+            await require_pool(connection, pool)
+            shards = [_of_pool(connection, pool)]
         elif one is not None:
-            shards = [_of_model(coordinator, one)]
+            shards = [_of_model(connection, one)]
         else:
-            models = await RequestPressureSnapshotProvider(coordinator).used()
-            shards = [_of_model(coordinator, key) for key in models]
-            shards += [_of_pool(coordinator, name) for name in await used_pools(coordinator)]
+            models = await RequestPressureSnapshotProvider(connection).used()
+            shards = [_of_model(connection, key) for key in models]
+            shards += [_of_pool(connection, name) for name in await used_pools(connection)]
         if not shards:
             click.echo("no provider/model and no pool has been used on this server yet")
         return all([await shard.agrees(repair=repair) for shard in shards])
 
 
-def _of_model(coordinator: Coordinator, key: ProviderModelKey) -> Audited:
-    pressure = RequestPressureSnapshotProvider(coordinator)
-    return Audited(str(key), lambda: pressure.audit(key), lambda: rebuild(coordinator, key))
+def _of_model(connection: ServerConnection, key: ProviderModelKey) -> Audited:
+    pressure = RequestPressureSnapshotProvider(connection)
+    return Audited(str(key), lambda: pressure.audit(key), lambda: rebuild(connection, key))
 
 
-def _of_pool(coordinator: Coordinator, pool: str) -> Audited:
+def _of_pool(connection: ServerConnection, pool: str) -> Audited:
     return Audited(
         f"pool {pool}",
-        lambda: audit_pool(coordinator, pool),
-        lambda: rebuild_pool(coordinator, pool),
+        lambda: audit_pool(connection, pool),
+        lambda: rebuild_pool(connection, pool),
     )
 
 

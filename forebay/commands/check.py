@@ -13,8 +13,8 @@ from forebay.commands.lines import fitted
 from forebay.commands.server_option import url_option
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.extras import require_extra
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.runs.plan import CELL_FUNCTION, function_of_key
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.snapshots import count_serving
 from forebay.runtime import DEFAULT_URL, run_async, server_url
 
@@ -89,8 +89,8 @@ async def _workers_with_keys(url: str, pool: str, workflow: Workflow) -> list[st
     Raises:
         ConfigurationError: there are workers, and none of them has a key.
     """
-    async with await Coordinator.open(url, only_reads=True) as coordinator:
-        workers = await count_serving(coordinator, pool, CELL_FUNCTION)
+    async with await ServerConnection.open(url, only_reads=True) as connection:
+        workers = await count_serving(connection, pool, CELL_FUNCTION)
         if not workers:
             return [f"  pool {pool} has no worker yet, which would need these keys as well"]
         lines = []
@@ -98,7 +98,7 @@ async def _workers_with_keys(url: str, pool: str, workflow: Workflow) -> list[st
             key = provider.api_key_env
             if key is None:
                 continue
-            having = await count_serving(coordinator, pool, function_of_key(key))
+            having = await count_serving(connection, pool, function_of_key(key))
             if not having:
                 raise ConfigurationError(
                     f"none of the {workers} workers of pool {pool} has the variable {key}, the key"

@@ -8,8 +8,8 @@ import click
 
 from forebay.commands.lines import fitted
 from forebay.commands.server_option import url_option
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.server.examination import Check, examine
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.runtime import run_async
 
 SOMETHING_WRONG = 5
@@ -38,8 +38,8 @@ def doctor_command(url: str) -> None:
 
 
 async def _examine(url: str) -> list[Check]:
-    async with await Coordinator.open(url, only_reads=True) as coordinator:
-        return await examine(coordinator.client, coordinator.address)
+    async with await ServerConnection.open(url, only_reads=True) as connection:
+        return await examine(connection.client, connection.address)
 
 
 def _lines(check: Check) -> list[str]:

@@ -33,12 +33,12 @@ from forebay.contracts.errors import (
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.tasks import TaskAdmissionError
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.runs.plan import CELL_FUNCTION
 from forebay.coordinator.runs.refusals import refusals_of
 from forebay.coordinator.server.address import EmbeddedAddress
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.supervision import Background, Guard
 from forebay.coordinator.tasks.snapshots import count_serving
 from forebay.runtime import (
@@ -243,13 +243,13 @@ async def _drive(
 ) -> RunSummary:
     from forebay.workers.runs.driver import RunDriver
 
-    async with await Coordinator.open(url, MemberSettings()) as coordinator:
+    async with await ServerConnection.open(url, MemberSettings()) as connection:
         workflow = run.workflow
         say(f"run {run.run_id}: {workflow.record_count} records, {len(workflow.columns)} columns")
         notices, view = CooldownNotices(), make_view(run)
-        reader, note = SceneReader(coordinator, run, pool), begun.history.note
+        reader, note = SceneReader(connection, run, pool), begun.history.note
         driver = RunDriver(
-            coordinator,
+            connection,
             run,
             pool=pool,
             on_progress=notices.tell,
@@ -263,7 +263,7 @@ async def _drive(
         )
         looking = Background(
             "looking for workers",
-            partial(_look_for_workers, coordinator, url, pool, run),
+            partial(_look_for_workers, connection, url, pool, run),
             Guard(log),
         )
         if expects_workers:
@@ -278,19 +278,21 @@ async def _drive(
             view.close()
 
 
-async def _look_for_workers(coordinator: Coordinator, url: str, pool: str, run: RunSpec) -> None:
+async def _look_for_workers(
+    connection: ServerConnection, url: str, pool: str, run: RunSpec
+) -> None:
     """Say when the pool has no worker for which the run could wait, and when one is there again."""
     are_missing, told = False, ""
     while True:
         with contextlib.suppress(CoordinatorError):  # the driver says what is wrong with the server
-            serving = await count_serving(coordinator, pool, CELL_FUNCTION)
+            serving = await count_serving(connection, pool, CELL_FUNCTION)
             if not serving and not are_missing:
                 say(f"pool {pool} has no worker, for which the run waits; start one:", err=True)
                 say(f"  {worker_command(url, pool, run)}", err=True)
             elif serving and are_missing:
                 say(f"pool {pool} has a worker; the run goes on", err=True)
             are_missing = not serving
-            refusals = await refusals_of(coordinator, pool, run.run_id)
+            refusals = await refusals_of(connection, pool, run.run_id)
             if serving and len(refusals) >= serving and refusals[0] != told:
                 told = refusals[0]
                 say(f"no worker of pool {pool} goes on with the run: {told}", err=True)

@@ -12,8 +12,8 @@ from forebay.commands.server_option import url_option
 from forebay.commands.showing import looking_options, show
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.explanations import Explanation
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.explaining import explain
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.runtime import run_async
 
 _TITLES = {
@@ -52,13 +52,13 @@ def explain_command(name: str, url: str, as_json: bool, watch: bool) -> None:
 
 
 async def _explain(url: str, name: str, *, as_json: bool, watch: bool) -> None:
-    async with await Coordinator.open(url, only_reads=True) as coordinator:
+    async with await ServerConnection.open(url, only_reads=True) as connection:
 
         async def look() -> tuple[Sequence[str], Any]:
-            found = await explain(coordinator, name)
+            found = await explain(connection, name)
             if not found:
                 raise ConfigurationError(
-                    f"nothing on the server at {coordinator.address} is called {name!r}, expected a"
+                    f"nothing on the server at {connection.address} is called {name!r}, expected a"
                     " task, waiter, lease, group, run, pool or provider/model; correct the name, or"
                     " the URL (a task that finished is known while its result is kept)."
                 )

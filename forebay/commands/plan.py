@@ -15,10 +15,10 @@ from forebay.commands.run_scene import duration
 from forebay.commands.server_option import url_option
 from forebay.contracts.capacity import AsyncCapacityPlan, CapacitySource, CapacityValue, StaticCap
 from forebay.contracts.extras import require_extra
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.requests.resolver import RequestResourceResolver
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.snapshots import PoolReader
 from forebay.runtime import run_async, run_stoppable, server_url, stoppable
 
@@ -74,14 +74,14 @@ async def _asked(
     url: str, pool: str, workflow: Workflow
 ) -> tuple[dict[str, GlobalSnapshot], Mapping[str, int]]:
     resolver = RequestResourceResolver()
-    async with await Coordinator.open(url, only_reads=True) as coordinator:
-        pressure = RequestPressureSnapshotProvider(coordinator)
+    async with await ServerConnection.open(url, only_reads=True) as connection:
+        pressure = RequestPressureSnapshotProvider(connection)
         keys = [resolver.resolve(m.provider, m.model) for m in workflow.models.values()]
         shards = {
             str(key.provider_model): await pressure.global_snapshot(key.provider_model, max_rows=0)
             for key in keys
         }
-        snapshot = await PoolReader(coordinator, pool_shard(pool)).snapshot()
+        snapshot = await PoolReader(connection, pool_shard(pool)).snapshot()
     return shards, snapshot.admission.limits
 
 

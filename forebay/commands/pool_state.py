@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from forebay.commands.server_option import url_option
-from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.operating import set_pool_state
 from forebay.coordinator.tasks.pool_settings import PoolState
 from forebay.runtime import run_async
@@ -52,8 +52,8 @@ def drain_command(**which: Any) -> None:
 
 async def _set_state(state: PoolState, url: str, pool: str, named: str | None) -> None:
     pool = named or pool
-    async with await Coordinator.open(url) as coordinator:
-        found = await set_pool_state(coordinator, pool, state)
+    async with await ServerConnection.open(url) as connection:
+        found = await set_pool_state(connection, pool, state)
     click.echo(
         f"pool {pool} is {found.state}: {found.running} running, {found.queue.queued_total} queued,"
         f" {found.delayed} delayed, {found.parked} parked"

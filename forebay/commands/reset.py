@@ -8,8 +8,8 @@ from forebay.commands.server_option import url_option
 from forebay.commands.shard_argument import check_shard
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import RequestDomain, RequestResourceKey
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.operating import rebuild, reset_cooldown, reset_window
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.shard.operating import Rebuilding
 from forebay.coordinator.tasks.operating import rebuild_pool
 from forebay.runtime import run_async
@@ -72,22 +72,22 @@ def rebuild_line(begun: Rebuilding) -> str:
 
 
 async def _rebuild_pool(url: str, pool: str) -> None:
-    async with await Coordinator.open(url) as coordinator:
-        click.echo(f"pool {pool}  {rebuild_line(await rebuild_pool(coordinator, pool))}")
+    async with await ServerConnection.open(url) as connection:
+        click.echo(f"pool {pool}  {rebuild_line(await rebuild_pool(connection, pool))}")
 
 
 async def _reset(url: str, resource: RequestResourceKey, what: str | None) -> None:
-    async with await Coordinator.open(url) as coordinator:
+    async with await ServerConnection.open(url) as connection:
         if what == "rebuild":
-            begun = await rebuild(coordinator, resource.provider_model)
+            begun = await rebuild(connection, resource.provider_model)
             click.echo(f"{resource.provider_model}  {rebuild_line(begun)}")
             return
         # The window first: what the end of the cooldown grants is granted under the new one.
         if what != "cooldown":
-            limit = await reset_window(coordinator, resource)
+            limit = await reset_window(connection, resource)
             now = f"now {limit}" if limit else "never used, nothing to reset"
             click.echo(f"{resource}  window {now}")
         if what != "window":
-            seconds = await reset_cooldown(coordinator, resource)
+            seconds = await reset_cooldown(connection, resource)
             ended = f"ended {seconds:.1f} s early" if seconds else "none"
             click.echo(f"{resource}  cooldown {ended}")

@@ -13,12 +13,12 @@ from forebay.contracts.run_use import ModelUse, sum_by_model
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.snapshots import DomainSnapshot
 from forebay.contracts.tasks import TaskDenialReason
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.requests.resolver import RequestResourceResolver
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.runs.looking import RunLook, RunReader
 from forebay.coordinator.runs.plan import CELL_FUNCTION
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.snapshots import PoolReader, PoolSnapshot, count_serving
 
 _OF_FAIRNESS: Final = frozenset(
@@ -55,18 +55,18 @@ class SceneReader:
     """Reads scenes of one run; changes nothing.
 
     Args:
-        coordinator: connection to the run's server; left open.
+        connection: connection to the run's server; left open.
         spec: the run.
         pool: name of the task pool.
     """
 
-    def __init__(self, coordinator: Coordinator, spec: RunSpec, pool: str) -> None:
-        self._coordinator = coordinator
+    def __init__(self, connection: ServerConnection, spec: RunSpec, pool: str) -> None:
+        self._connection = connection
         self._spec = spec
         self._pool_name = pool
-        self._runs = RunReader(coordinator, pool)
-        self._pool = PoolReader(coordinator, pool_shard(pool))
-        self._pressure = RequestPressureSnapshotProvider(coordinator)
+        self._runs = RunReader(connection, pool)
+        self._pool = PoolReader(connection, pool_shard(pool))
+        self._pressure = RequestPressureSnapshotProvider(connection)
         self._resources = resources_of(spec)
 
     async def read(self) -> RunScene | None:
@@ -89,7 +89,7 @@ class SceneReader:
             look=look,
             windows=windows,
             pool=await self._pool.snapshot(),
-            workers=await count_serving(self._coordinator, self._pool_name, CELL_FUNCTION),
+            workers=await count_serving(self._connection, self._pool_name, CELL_FUNCTION),
         )
 
 

@@ -20,10 +20,10 @@ from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.extras import require_extra
 from forebay.contracts.run_use import cost_of, sum_by_model
 from forebay.contracts.runs import RunSpec
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import check_id
 from forebay.coordinator.runs.looking import RunLook, RunReader
 from forebay.coordinator.runs.tracker import CompletionTracker
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.operating import require_pool
 from forebay.runtime import run_async, run_stoppable, server_url, stoppable
@@ -138,8 +138,8 @@ async def refuse_if_attended(url: str, pool: str, run_id: str) -> None:
     Raises:
         ConfigurationError: a process drives it.
     """
-    async with await Coordinator.open(url) as coordinator:
-        reader = RunReader(coordinator, pool)
+    async with await ServerConnection.open(url) as connection:
+        reader = RunReader(connection, pool)
         spec = await reader.spec(run_id)
         look = None if spec is None else await reader.look(spec)
     if look is not None:
@@ -155,22 +155,22 @@ def _require_nobody(look: RunLook) -> None:
 
 
 async def _attach(url: str, pool: str, run_id: str) -> None:
-    async with _reading(url, pool) as (coordinator, reader):
+    async with _reading(url, pool) as (connection, reader):
         look = await _look(reader, pool, run_id)
         for line in _lines_of(look):
             say(line)
         view = make_view(look.spec)
         try:
-            await follow(SceneReader(coordinator, look.spec, pool), view)
+            await follow(SceneReader(connection, look.spec, pool), view)
         finally:
             view.close()
 
 
 async def _cancel(url: str, pool: str, run_id: str) -> None:
-    async with _reading(url, pool) as (coordinator, reader):
-        controller = TaskAdmissionController(coordinator, pool)
+    async with _reading(url, pool) as (connection, reader):
+        controller = TaskAdmissionController(connection, pool)
         try:
-            if not await CompletionTracker(controller, coordinator.client).cancel(run_id):
+            if not await CompletionTracker(controller, connection.client).cancel(run_id):
                 raise await _unknown(reader, pool, run_id)
         finally:
             await controller.close()
@@ -189,15 +189,15 @@ async def cancel_if_unattended(url: str, pool: str, run_id: str) -> None:
 
 async def is_on_server(url: str, pool: str, run_id: str) -> bool:
     """Return whether a server has a run that is not over."""
-    async with await Coordinator.open(url) as coordinator:
-        return await RunReader(coordinator, pool).spec(run_id) is not None
+    async with await ServerConnection.open(url) as connection:
+        return await RunReader(connection, pool).spec(run_id) is not None
 
 
 @asynccontextmanager
-async def _reading(url: str, pool: str) -> AsyncIterator[tuple[Coordinator, RunReader]]:
-    async with await Coordinator.open(url) as coordinator:
-        await require_pool(coordinator, pool)
-        yield coordinator, RunReader(coordinator, pool)
+async def _reading(url: str, pool: str) -> AsyncIterator[tuple[ServerConnection, RunReader]]:
+    async with await ServerConnection.open(url) as connection:
+        await require_pool(connection, pool)
+        yield connection, RunReader(connection, pool)
 
 
 async def _look(reader: RunReader, pool: str, run_id: str) -> RunLook:

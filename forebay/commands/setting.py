@@ -7,8 +7,8 @@ import click
 from forebay.commands.server_option import url_option
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import ProviderModelKey
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.operating import set_override_cap
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.operating import set_pool_limit
 from forebay.runtime import run_async
 
@@ -42,8 +42,8 @@ def set_cap_command(provider: str, model: str, cap: str, url: str) -> None:
 
 
 async def _set_cap(url: str, key: ProviderModelKey, cap: int | None) -> None:
-    async with await Coordinator.open(url) as coordinator:
-        in_force = await set_override_cap(coordinator, key, cap)
+    async with await ServerConnection.open(url) as connection:
+        in_force = await set_override_cap(connection, key, cap)
     bound = "no bound of an operator" if cap is None else f"an operator's bound of {cap}"
     click.echo(f"{key}  cap now {in_force}, {bound}")
 
@@ -83,8 +83,8 @@ def set_limit_command(resource: str, limit: str, url: str, pool: str, holder: st
 
 
 async def _set_limit(url: str, pool: str, resource: str, limit: int | None, holder: str) -> None:
-    async with await Coordinator.open(url) as coordinator:
-        in_force = await set_pool_limit(coordinator, pool, resource, limit, holder=holder)
+    async with await ServerConnection.open(url) as connection:
+        in_force = await set_pool_limit(connection, pool, resource, limit, holder=holder)
     is_less = limit is not None and in_force is not None and in_force < limit
     other = ", as another holder claims less" if is_less else ""
     shown = NONE if in_force is None else in_force

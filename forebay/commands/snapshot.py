@@ -13,8 +13,8 @@ from forebay.commands.server_option import url_option
 from forebay.contracts.errors import SchemaMismatch, ShardDamaged
 from forebay.contracts.identity import ProviderModelKey
 from forebay.contracts.snapshots import BudgetSnapshot, DomainSnapshot, GlobalSnapshot
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.runtime import run_async
 
 
@@ -30,8 +30,8 @@ def snapshot_command(url: str, as_json: bool, watch: bool) -> None:
 
 async def _show(url: str, *, as_json: bool, watch: bool) -> bool:
     """Print all there are; return whether each could be read."""
-    async with await Coordinator.open(url, only_reads=True) as coordinator:
-        pressure = RequestPressureSnapshotProvider(coordinator)
+    async with await ServerConnection.open(url, only_reads=True) as connection:
+        pressure = RequestPressureSnapshotProvider(connection)
         while True:
             keys = await pressure.used()
             if not keys and not as_json:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 from forebay.commands.top_rows import POOL_TAG, Rates, member_rows, sorted_windows, top_rows
 from forebay.contracts.errors import CoordinatorError
 from forebay.contracts.snapshots import GlobalSnapshot
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import request_shard
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.ops.fleet import Fleet, FleetReader
 
 if TYPE_CHECKING:
@@ -50,8 +50,8 @@ class Looks:
         Raises:
             CoordinatorError: the server could not be used.
         """
-        async with await Coordinator.open(url, only_reads=True) as coordinator:
-            yield cls(FleetReader(coordinator), sort=sort, only=only)
+        async with await ServerConnection.open(url, only_reads=True) as connection:
+            yield cls(FleetReader(connection), sort=sort, only=only)
 
     async def look(self) -> None:
         """Look at the whole fleet.

@@ -23,11 +23,11 @@ from forebay.contracts.runs import RunSpec
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.task_policies import TaskAdmissionConfig
 from forebay.contracts.workflow import Workflow
-from forebay.coordinator.coordinator import Coordinator, pid_of
 from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.requests.resolver import RequestResourceResolver
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.server_connection import ServerConnection, pid_of
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.idle_gaps import IdleGaps
 from forebay.coordinator.tasks.snapshots import audit_pool
@@ -110,45 +110,45 @@ class Demo:
     async def _main(self, url: str, provider: MockProviderServer, environ: dict[str, str]) -> None:
         workflow = await asyncio.to_thread(load_workflow, WORKFLOW, environ=environ)
         self._seen.records = workflow.record_count * len(TENANTS)
-        async with await Coordinator.open(url, MemberSettings()) as coordinator:
-            await self._workers_ready(coordinator)
-            pool = TaskAdmissionController(coordinator)
+        async with await ServerConnection.open(url, MemberSettings()) as connection:
+            await self._workers_ready(connection)
+            pool = TaskAdmissionController(connection)
             await pool.configure(TaskAdmissionConfig(events="full"))
             await pool.close()
             self._started = time.monotonic() - provider.state.elapsed_seconds()
             if self._beside is not None:
                 await asyncio.to_thread(self._beside.begin, 2 * self._seen.records)
             await beside(
-                self._drive_all(coordinator, workflow),
+                self._drive_all(connection, workflow),
                 self._disturb(provider),
-                self._look_on(coordinator, workflow),
+                self._look_on(connection, workflow),
             )
-            await self._conclude(coordinator, workflow, provider)
+            await self._conclude(connection, workflow, provider)
 
     def _now(self) -> float:
         return time.monotonic() - self._started
 
-    async def _workers_ready(self, coordinator: Coordinator) -> None:
+    async def _workers_ready(self, connection: ServerConnection) -> None:
         """The tenants start together, once every worker is a member of the pool."""
         deadline = time.monotonic() + 30.0
         while time.monotonic() < deadline:
-            if await coordinator.client.zcard(pool_shard("default")["members"]) >= WORKERS:
+            if await connection.client.zcard(pool_shard("default")["members"]) >= WORKERS:
                 return
             if any(worker.poll() is not None for worker in self._workers):
                 break
             await asyncio.sleep(0.02)
         raise ConfigurationError("the demo's workers did not start; run it again with --debug.")
 
-    async def _drive_all(self, coordinator: Coordinator, workflow: Workflow) -> None:
+    async def _drive_all(self, connection: ServerConnection, workflow: Workflow) -> None:
         await asyncio.gather(
             *(
-                self._drive(coordinator, workflow, tenant, weight)
+                self._drive(connection, workflow, tenant, weight)
                 for tenant, weight in TENANTS.items()
             )
         )
 
     async def _drive(
-        self, coordinator: Coordinator, workflow: Workflow, tenant: str, weight: float
+        self, connection: ServerConnection, workflow: Workflow, tenant: str, weight: float
     ) -> None:
         output = workflow.output.model_copy(update={"path": str(self._folder / f"{tenant}.jsonl")})
         run = RunSpec(
@@ -157,7 +157,7 @@ class Demo:
             weight=weight,
             workflow=workflow.model_copy(update={"output": output}),
         )
-        self._seen.summaries[tenant] = await RunDriver(coordinator, run).drive()
+        self._seen.summaries[tenant] = await RunDriver(connection, run).drive()
         self._seen.finished_at[tenant] = self._now()
 
     async def _disturb(self, provider: MockProviderServer) -> None:
@@ -183,8 +183,8 @@ class Demo:
     def _succeeded(self) -> int:
         return self._seen.looks[-1].succeeded if self._seen.looks else 0
 
-    async def _look_on(self, coordinator: Coordinator, workflow: Workflow) -> None:
-        pressure = RequestPressureSnapshotProvider(coordinator)
+    async def _look_on(self, connection: ServerConnection, workflow: Workflow) -> None:
+        pressure = RequestPressureSnapshotProvider(connection)
         while True:
             shard = await pressure.global_snapshot(_provider_model(workflow))
             chat = shard.domains[RequestDomain.CHAT]
@@ -196,19 +196,19 @@ class Demo:
                     waiting=chat.waiters,
                     rate_limited=chat.outcomes.get(RequestOutcomeKind.RATE_LIMITED, 0),
                     succeeded=chat.outcomes.get(RequestOutcomeKind.SUCCESS, 0),
-                    records_done=await _records_done(coordinator),
+                    records_done=await _records_done(connection),
                 )
             )
             if self._seen.killed_at and not self._seen.freed_at and shard.member_count < WORKERS:
                 self._seen.freed_at = self._now()
-            await self._note_events(coordinator)
+            await self._note_events(connection)
             self._on_look(self._seen)
             await asyncio.sleep(LOOK_SECONDS)
 
-    async def _note_events(self, coordinator: Coordinator) -> None:
+    async def _note_events(self, connection: ServerConnection) -> None:
         """Follow the pool's events; the server keeps the last 8192, many seconds of them."""
         events = pool_shard("default")["events"]
-        for entry_id, fields in await coordinator.client.xrange(events, min=self._last_event):
+        for entry_id, fields in await connection.client.xrange(events, min=self._last_event):
             self._gaps.note({name.decode(): text.decode() for name, text in fields.items()})
             self._last_event = f"({entry_id.decode()}"
         self._seen.idle_gaps = self._gaps.seconds
@@ -218,9 +218,9 @@ class Demo:
         return SLOTS_PER_WORKER if is_worker else 0
 
     async def _conclude(
-        self, coordinator: Coordinator, workflow: Workflow, provider: MockProviderServer
+        self, connection: ServerConnection, workflow: Workflow, provider: MockProviderServer
     ) -> None:
-        pressure = RequestPressureSnapshotProvider(coordinator)
+        pressure = RequestPressureSnapshotProvider(connection)
         key = _provider_model(workflow)
         deadline = time.monotonic() + 5.0
         while time.monotonic() < deadline:  # the last releases are under way
@@ -228,11 +228,11 @@ class Demo:
             if self._seen.final.aggregate_in_flight == 0:
                 break
             await asyncio.sleep(LOOK_SECONDS)
-        await self._note_events(coordinator)
+        await self._note_events(connection)
         self._gaps.close()
         self._seen.audits = [
             await pressure.audit(key),
-            await audit_pool(coordinator, "default"),
+            await audit_pool(connection, "default"),
         ]
         take_log(provider, self._seen)
 
@@ -254,10 +254,10 @@ async def beside(work: Coroutine[Any, Any, None], *aside: Coroutine[Any, Any, No
             task.result()
 
 
-async def _records_done(coordinator: Coordinator) -> dict[str, int]:
+async def _records_done(connection: ServerConnection) -> dict[str, int]:
     """Return each tenant's whole records so far; a run that has ended counts no more."""
     names = [f"demo-{tenant}\0done" for tenant in TENANTS]
-    counts = await coordinator.client.hmget(pool_shard("default")["progress"], names)
+    counts = await connection.client.hmget(pool_shard("default")["progress"], names)
     return {tenant: int(n or 0) for tenant, n in zip(TENANTS, counts, strict=True)}
 
 

@@ -13,11 +13,11 @@ from forebay.contracts.errors import ForebayError
 from forebay.contracts.identity import ProviderModelKey
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.snapshots import GlobalSnapshot
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import ShardKeys
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.runs.looking import RunLook, RunReader
 from forebay.coordinator.server.refusals import connection_error
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.snapshots import PoolReader, PoolSnapshot
 from forebay.ops.listing import ListedShard, listed
 
@@ -78,13 +78,13 @@ class FleetReader:
     """Looks at everything on one server; writes nothing.
 
     Args:
-        coordinator: connection to the server; left open.
+        connection: connection to the server; left open.
     """
 
-    def __init__(self, coordinator: Coordinator) -> None:
-        self._coordinator = coordinator
-        self._client: Any = coordinator.client  # see Coordinator.client
-        self._pressure = RequestPressureSnapshotProvider(coordinator)
+    def __init__(self, connection: ServerConnection) -> None:
+        self._connection = connection
+        self._client: Any = connection.client  # see ServerConnection.client
+        self._pressure = RequestPressureSnapshotProvider(connection)
         self._gate = asyncio.Semaphore(READS_AT_ONCE)
         self._specs: dict[tuple[str, str], RunSpec] = {}
         self._newest: dict[str, bytes] = {}
@@ -101,7 +101,7 @@ class FleetReader:
         Raises:
             ForebayError: the server could not be used.
         """
-        listing = await listed(self._coordinator)
+        listing = await listed(self._connection)
         found = {shard: _Found() for shard in listing.shards}
         try:
             async with asyncio.timeout(LOOK_SECONDS), asyncio.TaskGroup() as group:
@@ -154,7 +154,7 @@ class FleetReader:
         async with self._gate:
             try:
                 if isinstance(shard.of, str):
-                    found.snapshot = await PoolReader(self._coordinator, shard.keys).snapshot()
+                    found.snapshot = await PoolReader(self._connection, shard.keys).snapshot()
                 else:
                     found.snapshot = await self._pressure.global_snapshot(shard.of)
             except _UNREADABLE as error:
@@ -168,7 +168,7 @@ class FleetReader:
         found.is_complete = True
 
     async def _read_runs(self, pool: str, found: _Found) -> None:
-        reader = RunReader(self._coordinator, pool)
+        reader = RunReader(self._connection, pool)
         try:
             async with self._gate:
                 ids = (await reader.ids())[:MOST_RUNS]
@@ -217,7 +217,7 @@ class FleetReader:
         return float(seconds) + float(microseconds) / 1e6
 
     def _unavailable(self, error: RedisError | OSError, doing: str) -> Exception:
-        return connection_error(error, self._coordinator.address, doing)
+        return connection_error(error, self._connection.address, doing)
 
 
 def _said(error: Exception) -> str:

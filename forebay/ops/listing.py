@@ -9,9 +9,9 @@ from urllib.parse import unquote
 
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import ProviderModelKey
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import ShardKeys, pool_shard, request_shard
 from forebay.coordinator.requests.snapshots import provider_model_of
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.snapshots import POOL_TAG
 
 MOST_SHARDS: Final = 200
@@ -48,15 +48,15 @@ class Listing:
     unread: int
 
 
-async def listed(coordinator: Coordinator) -> Listing:
+async def listed(connection: ServerConnection) -> Listing:
     """Return the shards to read; where there are too many, those that exist come first.
 
     Raises:
         CoordinatorError: the server could not be used.
     """
-    tags = await coordinator.shards()
+    tags = await connection.shards()
     if len(tags) > MOST_SHARDS:
-        live = set(await coordinator.live_shards(""))
+        live = set(await connection.live_shards(""))
         tags.sort(key=lambda tag: tag not in live)
     models, pools, foreign = [], [], []
     for tag in tags:

@@ -21,8 +21,8 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from forebay.contracts.errors import ConfigurationError, ForebayError
 from forebay.contracts.identity import ProviderModelKey
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard, request_shard
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.snapshots import PoolReader
 from forebay.http_server import StoppableServer, health_of
 from forebay.ops.fleet import FleetReader
@@ -85,11 +85,11 @@ async def serve(
     """
     logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # its errors are in the answers
     try:
-        async with await Coordinator.open(settings.url, only_reads=True) as coordinator:
-            reader = FleetReader(coordinator)
+        async with await ServerConnection.open(settings.url, only_reads=True) as connection:
+            reader = FleetReader(connection)
             async with Watcher(reader, INTERVAL_SECONDS) as watcher:
                 config = uvicorn.Config(
-                    ops_app(settings, coordinator, reader, watcher),
+                    ops_app(settings, connection, reader, watcher),
                     access_log=False,
                     backlog=BACKLOG,
                     lifespan="off",
@@ -105,12 +105,12 @@ async def serve(
 
 
 def ops_app(
-    settings: OpsSettings, coordinator: Coordinator, reader: FleetReader, watcher: Watcher
+    settings: OpsSettings, connection: ServerConnection, reader: FleetReader, watcher: Watcher
 ) -> Starlette:
     """Return the application over a watcher that is open."""
-    api = _Api(reader, watcher, coordinator)
+    api = _Api(reader, watcher, connection)
     routes = [
-        Route("/healthz", health_of(coordinator)),
+        Route("/healthz", health_of(connection)),
         Route("/metrics", _metrics_of(settings, watcher)),
         Route("/api/fleet", api.fleet),
         Route("/api/history", api.history),
@@ -131,10 +131,10 @@ def ops_app(
 class _Api:
     """The JSON behind the page."""
 
-    def __init__(self, reader: FleetReader, watcher: Watcher, coordinator: Coordinator) -> None:
+    def __init__(self, reader: FleetReader, watcher: Watcher, connection: ServerConnection) -> None:
         self._reader = reader
         self._watcher = watcher
-        self._coordinator = coordinator
+        self._connection = connection
 
     async def fleet(self, _request: Request) -> Response:
         """Answer with the fleet as it is now."""
@@ -168,7 +168,7 @@ class _Api:
             keys = pool_shard(name)
         except ConfigurationError as error:
             return _json({"error": str(error)}, 400)
-        row = pool_row(name, await PoolReader(self._coordinator, keys).snapshot())
+        row = pool_row(name, await PoolReader(self._connection, keys).snapshot())
         return _json({"pool": row, "events": await self._reader.last_events(keys)})
 
     async def stream(self, _request: Request) -> Response:

@@ -15,8 +15,8 @@ from starlette.routing import Mount, Route
 
 from forebay.connecting import classify_raised
 from forebay.contracts.settings import MemberSettings
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.http_server import StoppableServer, health_of
 from forebay.proxy.error_responses import MOST_HEAD_BYTES
 from forebay.proxy.forwarding import Forwarder
@@ -66,8 +66,8 @@ async def proxy_app(settings: ProxySettings) -> AsyncIterator[Starlette]:
         CoordinatorError: the server cannot be used.
     """
     upstreams = Upstreams(settings.upstreams)
-    async with await Coordinator.open(settings.url, settings.member) as coordinator:
-        controller = AdaptiveRequestAdmissionController(coordinator, classify=classify_raised)
+    async with await ServerConnection.open(settings.url, settings.member) as connection:
+        controller = AdaptiveRequestAdmissionController(connection, classify=classify_raised)
         sender = transport(
             controller,
             max_parallel_requests=settings.max_parallel_requests,
@@ -84,7 +84,7 @@ async def proxy_app(settings: ProxySettings) -> AsyncIterator[Starlette]:
         try:
             yield Starlette(
                 routes=[
-                    Route("/healthz", health_of(coordinator)),
+                    Route("/healthz", health_of(connection)),
                     Mount("/", app=forwarder),
                 ]
             )

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.settings import MemberSettings
-from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.workers.runs.driver import RunDriver
 from forebay.workers.runs.workflow_file import load_workflow
 
@@ -24,8 +24,8 @@ async def main(url: str, workflow_file: Path, run_id: str) -> None:
         run_id=run_id, tenant="runs", workflow=workflow.model_copy(update={"output": output})
     )
     settings = MemberSettings(ttl_seconds=3.0, call_timeout_seconds=2.0)
-    async with await Coordinator.open(url, settings) as coordinator:
-        summary = await RunDriver(coordinator, run, pool="runs").drive()
+    async with await ServerConnection.open(url, settings) as connection:
+        summary = await RunDriver(connection, run, pool="runs").drive()
     dropped = None if summary.dropped_file is None else str(summary.dropped_file)
     done = {"output": str(summary.output), "dropped": dropped, "records": summary.records}
     path.with_suffix(".done").write_text(json.dumps(done))

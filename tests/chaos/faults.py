@@ -244,9 +244,9 @@ async def _pool_limit_moved(scene: Scene, fault: Fault) -> None:
 
 
 async def _pool_paused(scene: Scene, fault: Fault) -> None:
-    await scene.operate(lambda: set_pool_state(scene.coordinator, POOL, "paused"))
+    await scene.operate(lambda: set_pool_state(scene.connection, POOL, "paused"))
     await asyncio.sleep(fault.seconds)
-    await scene.operate(lambda: set_pool_state(scene.coordinator, POOL, "open"))
+    await scene.operate(lambda: set_pool_state(scene.connection, POOL, "open"))
 
 
 _INJECT: Final[dict[str, Inject]] = {

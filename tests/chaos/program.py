@@ -121,7 +121,7 @@ class _Chaos:
         await scene.truth(**USUAL_TRUTH)
         await scene.move_cap(CAP)
         await scene.operate(lambda: scene.tasks.set_limit("submission", 10))
-        await scene.operate(lambda: set_pool_state(scene.coordinator, POOL, "open"))
+        await scene.operate(lambda: set_pool_state(scene.connection, POOL, "open"))
 
     async def _until(self, predicate: Callable[[], Awaitable[bool]], what: str) -> None:
         deadline = time.monotonic() + QUIET_SECONDS
@@ -252,11 +252,11 @@ class _Chaos:
         return over
 
     async def _books_agree(self) -> bool:
-        coordinator = self._scene.coordinator
+        connection = self._scene.connection
         try:
-            requests = RequestPressureSnapshotProvider(coordinator)
+            requests = RequestPressureSnapshotProvider(connection)
             shard = await requests.global_snapshot(SHARD)
-            audits = [await audit_pool(coordinator, POOL), await audit_pool(coordinator, RUNS_POOL)]
+            audits = [await audit_pool(connection, POOL), await audit_pool(connection, RUNS_POOL)]
             audits.append(await requests.audit(SHARD))
         except ForebayError:
             return False

@@ -14,8 +14,8 @@ import httpx
 
 from forebay.contracts.errors import ForebayError
 from forebay.contracts.identity import ProviderModelKey
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.operating import set_override_cap
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from tests.chaos.caller import MODEL, PROVIDER
 from tests.chaos.fleet import TTL_SECONDS, Fleet
@@ -63,7 +63,7 @@ class Scene:
     servers: Servers
     provider_url: str
     own: Pipe
-    coordinator: Coordinator
+    connection: ServerConnection
     tasks: TaskAdmissionController
     lost: list[LossPeriod] = field(default_factory=list)
     away: list[LossPeriod] = field(default_factory=list)
@@ -119,5 +119,5 @@ class Scene:
     async def move_cap(self, cap: int) -> None:
         """Move the cap by an operator's override."""
         began = time.monotonic()
-        await self.operate(lambda: set_override_cap(self.coordinator, SHARD, cap))
+        await self.operate(lambda: set_override_cap(self.connection, SHARD, cap))
         self.caps.append(CapMove(began, time.monotonic(), cap))

@@ -14,7 +14,7 @@ from typing import Any, Final
 import httpx
 
 from forebay.contracts.settings import MemberSettings
-from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.workers.arq.pool import JobPool, create_pool
 from tests.chaos import observers
@@ -101,8 +101,8 @@ async def begin(
     stack.callback(lambda: fleet.end("worker", "cells", "caller", "driver"))
     own = await pipe()
     patient = MemberSettings(ttl_seconds=3.0, call_timeout_seconds=2.0)
-    coordinator = await stack.enter_async_context(await Coordinator.open(own.url, patient))
-    tasks = TaskAdmissionController(coordinator, POOL)
+    connection = await stack.enter_async_context(await ServerConnection.open(own.url, patient))
+    tasks = TaskAdmissionController(connection, POOL)
     stack.push_async_callback(tasks.close)
     jobs = await stack.enter_async_context(await create_pool(own.url))
     for _ in range(given.workers):
@@ -116,7 +116,7 @@ async def begin(
         servers=servers,
         provider_url=base_url.removesuffix("/v1"),
         own=own,
-        coordinator=coordinator,
+        connection=connection,
         tasks=tasks,
         enqueue=_unset,
         read_results=_unset,

@@ -9,8 +9,8 @@ from typing import Any
 
 import forebay
 from forebay.contracts.snapshots import DomainSnapshot
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.server_connection import ServerConnection
 from tests.support import wait_until
 
 MODEL = forebay.ProviderModelKey(provider_name="p", model_id="m")
@@ -31,12 +31,12 @@ def counts(seen: DomainSnapshot) -> dict[str, int]:
 
 
 async def when(
-    coordinator: Coordinator,
+    connection: ServerConnection,
     wanted: Callable[[DomainSnapshot], bool],
     resource: forebay.RequestResourceKey = CHAT,
 ) -> DomainSnapshot:
     """Wait until a domain is as wanted, its books in order: what was released has arrived."""
-    pressure = RequestPressureSnapshotProvider(coordinator)
+    pressure = RequestPressureSnapshotProvider(connection)
 
     async def is_wanted() -> bool:
         return wanted(await pressure.snapshot(resource))
@@ -50,8 +50,8 @@ def see(url: str, wanted: Callable[[DomainSnapshot], bool]) -> DomainSnapshot:
     """Do as ``when``, in a thread without a loop."""
 
     async def look() -> DomainSnapshot:
-        async with await Coordinator.open(url) as coordinator:
-            return await when(coordinator, wanted)
+        async with await ServerConnection.open(url) as connection:
+            return await when(connection, wanted)
 
     return asyncio.run(look())
 

@@ -8,9 +8,9 @@ import fakeredis
 import pytest
 import redis
 
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server_connection import ServerConnection
 from tests.support_scripts import ScriptedShard
 
 
@@ -30,7 +30,7 @@ def shard(request: pytest.FixtureRequest) -> Iterator[ScriptedShard]:
 
 
 @pytest.fixture
-async def coordinator(redis_url: str) -> AsyncIterator[Coordinator]:
+async def connection(redis_url: str) -> AsyncIterator[ServerConnection]:
     """This process's connection to an empty real server."""
-    async with await Coordinator.open(redis_url) as coordinator:
-        yield coordinator
+    async with await ServerConnection.open(redis_url) as connection:
+        yield connection

@@ -6,9 +6,9 @@ import re
 from pathlib import Path
 
 from forebay.contracts.errors import ConfigurationError
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.server_connection import ServerConnection
 from tests.contract.test_explain_command import MODEL, forebay
 from tests.support_tasks import joined
 
@@ -22,19 +22,19 @@ limits = { gpu = 0 }
 
 
 async def test_a_file_is_applied_once_and_refused_after_a_change(
-    coordinator: Coordinator, redis_url: str, tmp_path: Path
+    connection: ServerConnection, redis_url: str, tmp_path: Path
 ) -> None:
     file = tmp_path / "night.toml"
     file.write_text(FILE)
-    requests = AdaptiveRequestAdmissionController(coordinator)
+    requests = AdaptiveRequestAdmissionController(connection)
     await requests.register(MODEL, "main", 8)
-    async with joined(coordinator, "mail") as tasks:
+    async with joined(connection, "mail") as tasks:
         await tasks.set_limit("gpu", 6)
         shown = await forebay("apply", str(file), "--url", redis_url)  # nobody answers
         assert shown.exit_code == 1
         assert "  cap of p/m: none -> 3\n  state of pool mail: open -> paused\n" in shown.output
         (digest,) = re.findall("digest of now ([0-9a-f]{12})", shown.output)
-        pressure = RequestPressureSnapshotProvider(coordinator)
+        pressure = RequestPressureSnapshotProvider(connection)
         assert (await pressure.global_snapshot(MODEL)).override_cap is None
 
         await tasks.set_limit("gpu", 5, holder="operator")

@@ -13,7 +13,7 @@ import httpx2
 import pytest
 
 import forebay
-from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.server_connection import ServerConnection
 from tests.contract.chat_domain import CHAT, MODEL, counts, is_idle, item, when
 from tests.support import wait_until
 
@@ -21,9 +21,9 @@ Kind = forebay.RequestOutcomeKind
 
 
 @pytest.fixture
-async def coordinator(redis_url: str) -> AsyncIterator[Coordinator]:
-    async with await Coordinator.open(redis_url) as coordinator:
-        yield coordinator
+async def connection(redis_url: str) -> AsyncIterator[ServerConnection]:
+    async with await ServerConnection.open(redis_url) as connection:
+        yield connection
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def answered(status: int, **headers: str) -> httpx2.HTTPStatusError:
 
 
 async def test_each_exception_is_counted_as_its_outcome_and_reaches_the_caller(
-    requests: forebay.AdaptiveRequestAdmissionController, coordinator: Coordinator
+    requests: forebay.AdaptiveRequestAdmissionController, connection: ServerConnection
 ) -> None:
     errors = [
         TimeoutError("read"),
@@ -58,7 +58,7 @@ async def test_each_exception_is_counted_as_its_outcome_and_reaches_the_caller(
         assert caught.value is error
     async with requests.attempt(item()):
         pass
-    assert counts(await when(coordinator, is_idle)) == {
+    assert counts(await when(connection, is_idle)) == {
         "success": 1,
         "provider_timeout": 1,
         "provider_failure": 2,
@@ -69,18 +69,18 @@ async def test_each_exception_is_counted_as_its_outcome_and_reaches_the_caller(
 
 
 async def test_sdk_exception_of_a_429_cuts_the_window_and_cools_down_as_its_answer_says(
-    requests: forebay.AdaptiveRequestAdmissionController, coordinator: Coordinator
+    requests: forebay.AdaptiveRequestAdmissionController, connection: ServerConnection
 ) -> None:
     with pytest.raises(httpx2.HTTPStatusError):
         async with requests.attempt(item()):
             raise answered(429, **{"retry-after": "70"})
-    seen = await when(coordinator, is_idle)
+    seen = await when(connection, is_idle)
     assert (seen.current_limit, seen.cuts) == (1, 1)
     assert 60 < seen.cooldown_remaining_seconds <= 70
 
 
 async def test_callers_outcome_wins(
-    requests: forebay.AdaptiveRequestAdmissionController, coordinator: Coordinator
+    requests: forebay.AdaptiveRequestAdmissionController, connection: ServerConnection
 ) -> None:
     with suppress(ValueError):
         async with requests.attempt(item()) as attempt:
@@ -88,23 +88,23 @@ async def test_callers_outcome_wins(
             raise ValueError
     async with requests.attempt(item()) as attempt:
         attempt.rate_limited(retry_after_seconds=70.0)
-    seen = await when(coordinator, is_idle)
+    seen = await when(connection, is_idle)
     assert counts(seen) == {"provider_failure": 1, "rate_limited": 1}
     assert 60 < seen.cooldown_remaining_seconds <= 70
 
 
 async def test_block_is_left_with_its_release_under_way_but_not_awaited(
-    requests: forebay.AdaptiveRequestAdmissionController, coordinator: Coordinator
+    requests: forebay.AdaptiveRequestAdmissionController, connection: ServerConnection
 ) -> None:
     turned: list[bool] = []
     async with requests.attempt(item()):
         asyncio.get_running_loop().call_soon(turned.append, True)
     assert turned == []
-    assert counts(await when(coordinator, is_idle)) == {"success": 1}
+    assert counts(await when(connection, is_idle)) == {"success": 1}
 
 
 async def test_cancelled_block_leaves_no_lease(
-    requests: forebay.AdaptiveRequestAdmissionController, coordinator: Coordinator
+    requests: forebay.AdaptiveRequestAdmissionController, connection: ServerConnection
 ) -> None:
     entered = asyncio.Event()
 
@@ -118,11 +118,11 @@ async def test_cancelled_block_leaves_no_lease(
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert counts(await when(coordinator, is_idle)) == {"local_cancelled": 1}
+    assert counts(await when(connection, is_idle)) == {"local_cancelled": 1}
 
 
 async def test_cancelling_while_acquiring_leaves_no_waiter(
-    requests: forebay.AdaptiveRequestAdmissionController, coordinator: Coordinator
+    requests: forebay.AdaptiveRequestAdmissionController, connection: ServerConnection
 ) -> None:
     entered: list[int] = []
 
@@ -132,19 +132,19 @@ async def test_cancelling_while_acquiring_leaves_no_waiter(
 
     leases = [await requests.acquire(item()) for _ in range(4)]
     task = asyncio.create_task(ask())
-    await when(coordinator, lambda seen: seen.waiters == 1)
+    await when(connection, lambda seen: seen.waiters == 1)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await when(coordinator, lambda seen: seen.waiters == 0)
+    await when(connection, lambda seen: seen.waiters == 0)
     for lease in leases:
         await requests.release(lease, forebay.SUCCESS)
-    await when(coordinator, is_idle)
+    await when(connection, is_idle)
     assert entered == []
 
 
 async def test_denied_attempt_never_enters_its_block(
-    requests: forebay.AdaptiveRequestAdmissionController, coordinator: Coordinator
+    requests: forebay.AdaptiveRequestAdmissionController, connection: ServerConnection
 ) -> None:
     leases = [await requests.acquire(item()) for _ in range(4)]
     with pytest.raises(forebay.RequestAdmissionError) as caught:
@@ -153,11 +153,11 @@ async def test_denied_attempt_never_enters_its_block(
     assert caught.value.denied.reason is forebay.RequestDenialReason.QUEUE_TIMEOUT
     for lease in leases:
         await requests.release(lease, forebay.SUCCESS)
-    assert counts(await when(coordinator, is_idle)) == {"success": 4}
+    assert counts(await when(connection, is_idle)) == {"success": 4}
 
 
 async def test_decorated_async_function_holds_a_lease_for_each_call(
-    requests: forebay.AdaptiveRequestAdmissionController, coordinator: Coordinator
+    requests: forebay.AdaptiveRequestAdmissionController, connection: ServerConnection
 ) -> None:
     inside = most = 0
 
@@ -172,7 +172,7 @@ async def test_decorated_async_function_holds_a_lease_for_each_call(
 
     assert await asyncio.gather(*(ask(number) for number in range(40))) == list(range(40))
     assert most <= 4
-    assert counts(await when(coordinator, is_idle)) == {"success": 40}
+    assert counts(await when(connection, is_idle)) == {"success": 40}
 
 
 async def test_decorated_functions_arguments_are_checked_when_decorating(
@@ -222,7 +222,7 @@ async def test_connection_is_entered_once(redis_url: str) -> None:
 
 
 async def test_what_the_package_shows_in_its_docstring_runs(
-    redis_url: str, coordinator: Coordinator
+    redis_url: str, connection: ServerConnection
 ) -> None:
     assert forebay.__doc__ is not None
     blocks = re.findall(r"::\n\n((?: {4}.*\n|\n)+)", forebay.__doc__)
@@ -235,4 +235,4 @@ async def test_what_the_package_shows_in_its_docstring_runs(
     names["chat"] = await names["main"]()
     await asyncio.to_thread(exec, synchronous, names)
     assert names["answer"] == "A PROMPT"
-    assert counts(await when(coordinator, is_idle, names["chat"])) == {"success": 2}
+    assert counts(await when(connection, is_idle, names["chat"])) == {"success": 2}

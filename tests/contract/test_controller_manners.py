@@ -23,8 +23,8 @@ from forebay.contracts.requests import (
     RequestDenialReason,
 )
 from forebay.contracts.settings import MemberSettings, RequestAdmissionConfig
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.server_connection import ServerConnection
 
 MODEL = ProviderModelKey(provider_name="p", model_id="m")
 CHAT = RequestResourceKey(provider_model=MODEL)
@@ -49,8 +49,8 @@ def made_up_lease() -> RequestAdmissionLease:
 
 
 async def test_asking_for_what_nobody_registered_leaves_no_key_behind(redis_url: str) -> None:
-    async with await Coordinator.open(redis_url) as coordinator:
-        controller = AdaptiveRequestAdmissionController(coordinator)
+    async with await ServerConnection.open(redis_url) as connection:
+        controller = AdaptiveRequestAdmissionController(connection)
         with pytest.raises(RequestAdmissionError) as refused:
             await controller.acquire(item())
         tried = await controller.try_acquire(item())
@@ -59,14 +59,17 @@ async def test_asking_for_what_nobody_registered_leaves_no_key_behind(redis_url:
         assert refused.value.denied.reason is RequestDenialReason.HARD_POLICY_DENIAL
         assert not isinstance(tried, RequestAdmissionLease)
         assert released.reason is ReleaseReason.UNKNOWN_LEASE
-        assert await coordinator.client.keys("*") == []
+        assert await connection.client.keys("*") == []
 
 
 @pytest.mark.parametrize("what", ["deadline", "cooldown"])
 async def test_time_alone_ends_a_lone_wait_without_a_recheck(redis_url: str, what: str) -> None:
     settings = MemberSettings(ttl_seconds=3600.0, recheck_seconds=60.0, call_timeout_seconds=60.0)
-    async with await Coordinator.open(redis_url, settings) as coordinator, asyncio.timeout(20.0):
-        controller = AdaptiveRequestAdmissionController(coordinator)
+    async with (
+        await ServerConnection.open(redis_url, settings) as connection,
+        asyncio.timeout(20.0),
+    ):
+        controller = AdaptiveRequestAdmissionController(connection)
         await controller.register(MODEL, "mine", 1)
         held = await controller.acquire(item())
         if what == "deadline":
@@ -86,8 +89,8 @@ async def test_a_resource_that_another_process_registered_needs_no_registration_
     redis_url: str,
 ) -> None:
     async with (
-        await Coordinator.open(redis_url) as theirs,
-        await Coordinator.open(redis_url) as ours,
+        await ServerConnection.open(redis_url) as theirs,
+        await ServerConnection.open(redis_url) as ours,
     ):
         registered = AdaptiveRequestAdmissionController(theirs)
         await registered.register(MODEL, "theirs", 1)
@@ -103,8 +106,8 @@ async def test_a_resource_that_another_process_registered_needs_no_registration_
 async def test_a_task_that_holds_a_lease_and_asks_for_another_is_warned_once(
     redis_url: str,
 ) -> None:
-    async with await Coordinator.open(redis_url) as coordinator:
-        controller = AdaptiveRequestAdmissionController(coordinator)
+    async with await ServerConnection.open(redis_url) as connection:
+        controller = AdaptiveRequestAdmissionController(connection)
         await controller.register(MODEL, "main", 4)
 
         async def one_after_another() -> None:
@@ -127,8 +130,8 @@ async def test_a_task_that_holds_a_lease_and_asks_for_another_is_warned_once(
 
 
 async def test_the_default_wait_is_that_of_a_registration_that_succeeded(redis_url: str) -> None:
-    async with await Coordinator.open(redis_url) as coordinator:
-        controller = AdaptiveRequestAdmissionController(coordinator)
+    async with await ServerConnection.open(redis_url) as connection:
+        controller = AdaptiveRequestAdmissionController(connection)
         config = RequestAdmissionConfig(default_queue_wait_timeout_seconds=0.05)
         await controller.register(MODEL, "main", 1, config)
         lease = await controller.acquire(item())
@@ -139,8 +142,8 @@ async def test_the_default_wait_is_that_of_a_registration_that_succeeded(redis_u
 
 
 async def test_what_is_no_item_lease_outcome_or_config_is_a_typed_error(redis_url: str) -> None:
-    async with await Coordinator.open(redis_url) as coordinator:
-        controller: Any = AdaptiveRequestAdmissionController(coordinator)
+    async with await ServerConnection.open(redis_url) as connection:
+        controller: Any = AdaptiveRequestAdmissionController(connection)
         lease = made_up_lease()
         for call in (
             lambda: controller.acquire("x"),
@@ -157,14 +160,14 @@ async def test_what_is_no_item_lease_outcome_or_config_is_a_typed_error(redis_ur
             with pytest.raises(ConfigurationError, match="expected"):
                 await call()
         await controller.close()
-        assert await coordinator.client.keys("*") == []
+        assert await connection.client.keys("*") == []
 
 
 async def test_an_attempt_id_that_was_used_before_is_refused_with_the_remedy(
     redis_url: str,
 ) -> None:
-    async with await Coordinator.open(redis_url) as coordinator:
-        controller = AdaptiveRequestAdmissionController(coordinator)
+    async with await ServerConnection.open(redis_url) as connection:
+        controller = AdaptiveRequestAdmissionController(connection)
         await controller.register(MODEL, "main", 1)
         asked = item(attempt_id="again {1}")
         await controller.release(await controller.acquire(asked), SUCCESS)

@@ -12,13 +12,13 @@ import redis
 
 import forebay
 from forebay.contracts.errors import ConfigurationError, ShardDamaged
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import REQUEST_KEYS, SCHEMA_VERSION, request_shard
 from forebay.coordinator.requests.operating import rebuild, set_override_cap
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.membership import member_keys
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server_connection import ServerConnection
 from tests.contract.chat_domain import MODEL, item
 from tests.support_runs import forebay as command
 from tests.support_scene import Controller
@@ -120,14 +120,14 @@ def test_rebuild_of_what_nobody_used_makes_no_key(shard: ScriptedShard) -> None:
 
 
 @pytest.fixture
-async def coordinator(redis_url: str) -> AsyncIterator[Coordinator]:
-    async with await Coordinator.open(redis_url) as coordinator:
-        yield coordinator
+async def connection(redis_url: str) -> AsyncIterator[ServerConnection]:
+    async with await ServerConnection.open(redis_url) as connection:
+        yield connection
 
 
 @pytest.fixture
-async def controller(coordinator: Coordinator) -> AsyncIterator[Controller]:
-    controller = Controller(coordinator)
+async def controller(connection: ServerConnection) -> AsyncIterator[Controller]:
+    controller = Controller(connection)
     await controller.register(MODEL, "main", 2, AIMD)
     yield controller
     await controller.close()
@@ -139,35 +139,35 @@ def client(redis_url: str) -> redis.Redis:
 
 
 async def test_python_calls_of_an_operator_raise_a_typed_error(
-    controller: Controller, coordinator: Coordinator, client: redis.Redis
+    controller: Controller, connection: ServerConnection, client: redis.Redis
 ) -> None:
     key = request_shard(MODEL)["aliases"]
     client.delete(key)
     client.set(key, "garbage")
-    looking = RequestPressureSnapshotProvider(coordinator)
+    looking = RequestPressureSnapshotProvider(connection)
     with pytest.raises(ShardDamaged, match="forebay reset --rebuild") as damaged:
         await looking.global_snapshot(MODEL)
     assert damaged.value.key == key
     with pytest.raises(ShardDamaged):
-        await set_override_cap(coordinator, MODEL, 1)
+        await set_override_cap(connection, MODEL, 1)
     lease = await controller.acquire(item())  # its call finds the damage, and members rebuild
-    assert await set_override_cap(coordinator, MODEL, 1) == 1
+    assert await set_override_cap(connection, MODEL, 1) == 1
     assert (await looking.audit(MODEL)).ok
     await controller.release(lease, forebay.SUCCESS)
 
 
 async def test_rebuild_of_a_running_fleet_costs_nobody_a_lease(
-    controller: Controller, coordinator: Coordinator
+    controller: Controller, connection: ServerConnection
 ) -> None:
     lease = await controller.acquire(item())
-    begun = await rebuild(coordinator, MODEL)
+    begun = await rebuild(connection, MODEL)
     assert begun.awaited == 1
     assert begun.most_seconds > 0
     assert (await controller.release(lease, forebay.SUCCESS)).released
-    assert (await RequestPressureSnapshotProvider(coordinator).audit(MODEL)).ok
+    assert (await RequestPressureSnapshotProvider(connection).audit(MODEL)).ok
     unknown = forebay.ProviderModelKey(provider_name="acme", model_id="typo")
     with pytest.raises(ConfigurationError, match="never used"):
-        await rebuild(coordinator, unknown)
+        await rebuild(connection, unknown)
 
 
 async def test_audit_command_says_what_differs_and_repairs_on_request(

@@ -8,20 +8,20 @@ from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.outcomes import RequestReleaseOutcome
 from forebay.contracts.requests import RequestAdmissionItem, RequestAdmissionLease
 from forebay.contracts.tasks import TaskAdmissionLease
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.server_connection import ServerConnection
 from tests.contract.test_explain_command import ITEM, MODEL, forebay
 from tests.support import wait_until
 from tests.support_tasks import DONE, joined, task
 
 
 async def test_an_evicted_request_lease_is_told_and_its_release_is_stale(
-    coordinator: Coordinator, redis_url: str
+    connection: ServerConnection, redis_url: str
 ) -> None:
     lost: list[tuple[str, str]] = []
     requests = AdaptiveRequestAdmissionController(
-        coordinator, on_lease_lost=lambda lease, why: lost.append((lease.lease_id, why))
+        connection, on_lease_lost=lambda lease, why: lost.append((lease.lease_id, why))
     )
     await requests.register(MODEL, "main", 1)
     lease = await requests.acquire(ITEM)
@@ -39,10 +39,10 @@ async def test_an_evicted_request_lease_is_told_and_its_release_is_stale(
 
 
 async def test_an_evicted_task_lease_is_told_and_its_task_waits_again(
-    coordinator: Coordinator, redis_url: str
+    connection: ServerConnection, redis_url: str
 ) -> None:
     lost: list[TaskAdmissionLease] = []
-    async with joined(coordinator, "mail", on_lease_lost=lost.append) as tasks:
+    async with joined(connection, "mail", on_lease_lost=lost.append) as tasks:
         await tasks.queue.submit(task("t 1"))
         (lease,) = (await tasks.admit(1)).leases
         shown = await forebay("audit", "--evict", "t 1~1", "--yes", "--url", redis_url)
@@ -52,7 +52,7 @@ async def test_an_evicted_task_lease_is_told_and_its_task_waits_again(
         assert (again.item.task_id, again.item.job_try) == ("t 1", 2)
         released = await tasks.finish(lease, DONE)
         assert (released.released, released.reason) == (False, "stale_lease")
-        events = await coordinator.client.xrange(pool_shard("mail")["events"])
+        events = await connection.client.xrange(pool_shard("mail")["events"])
         told = [event for _id, event in events if event.get(b"kind") == b"task_lease_expired"]
         assert [event[b"reason"] for event in told] == [b"evicted"]
         assert (await tasks.finish(again, DONE)).released
@@ -64,8 +64,10 @@ async def test_no_such_lease_and_a_shard_besides_are_told(redis_url: str, words:
     assert isinstance(shown.exception, ConfigurationError)
 
 
-async def test_evict_asks_before_it_ends_a_lease(coordinator: Coordinator, redis_url: str) -> None:
-    async with joined(coordinator, "mail") as tasks:
+async def test_evict_asks_before_it_ends_a_lease(
+    connection: ServerConnection, redis_url: str
+) -> None:
+    async with joined(connection, "mail") as tasks:
         await tasks.queue.submit(task("t"))
         (lease,) = (await tasks.admit(1)).leases
         shown = await forebay("audit", "--evict", "t~1", "--url", redis_url)

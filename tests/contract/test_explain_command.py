@@ -11,8 +11,8 @@ from forebay.cli import cli
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import ProviderModelKey, RequestGroupSpec, RequestResourceKey
 from forebay.contracts.requests import RequestAdmissionItem
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.server_connection import ServerConnection
 from tests.support_tasks import joined, task
 
 MODEL = ProviderModelKey(provider_name="p", model_id="m")
@@ -25,9 +25,11 @@ async def forebay(*words: str) -> Result:
     return await asyncio.to_thread(CliRunner().invoke, cli, words)
 
 
-async def test_each_name_is_explained_where_it_is(coordinator: Coordinator, redis_url: str) -> None:
-    requests = AdaptiveRequestAdmissionController(coordinator)
-    async with joined(coordinator, "mail") as tasks:
+async def test_each_name_is_explained_where_it_is(
+    connection: ServerConnection, redis_url: str
+) -> None:
+    requests = AdaptiveRequestAdmissionController(connection)
+    async with joined(connection, "mail") as tasks:
         await tasks.set_limit("gpu", 1)
         await tasks.queue.submit(task("t 1", gpu=1))
         await requests.register(MODEL, "main", 1)

@@ -158,7 +158,7 @@ async def test_a_membership_that_is_removed_while_its_heartbeat_fails_silences_n
         beats = len(server.beats)
         with capture_logs() as logs:
             await wait_until(lambda: heartbeat._availability._logged is None)
-            heartbeat._availability.connection("calls").lost(OSError("gone"))
+            heartbeat._availability.state_of("calls").lost(OSError("gone"))
         assert loud(logs) == [("coordinator_unavailable", "warning")]
         assert len(server.beats) <= beats + 1
 

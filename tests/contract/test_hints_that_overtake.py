@@ -22,8 +22,8 @@ from forebay.contracts.requests import (
     RequestDenialReason,
 )
 from forebay.contracts.settings import MemberSettings, RequestAdmissionConfig
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.shard.operation import Operation
 from forebay.coordinator.shard.session import Session
 from tests.contract.chat_domain import CHAT, MODEL
@@ -79,15 +79,15 @@ def heard_by(listener: Any) -> list[Any]:
 
 
 @pytest.fixture
-async def other(coordinator: Coordinator) -> AsyncIterator[Any]:
-    async with joined(coordinator) as tasks:
+async def other(connection: ServerConnection) -> AsyncIterator[Any]:
+    async with joined(connection) as tasks:
         yield tasks
 
 
 @pytest.fixture
-async def worker(redis_url: str, coordinator: Coordinator) -> AsyncIterator[Work]:
-    async with await Coordinator.open(redis_url, NEVER) as own, joined(own) as tasks:
-        work = Work(coordinator, tasks, 4, takes_pushes=False)
+async def worker(redis_url: str, connection: ServerConnection) -> AsyncIterator[Work]:
+    async with await ServerConnection.open(redis_url, NEVER) as own, joined(own) as tasks:
+        work = Work(connection, tasks, 4, takes_pushes=False)
         await work.be_idle()
         yield work
         await work.finish()
@@ -177,8 +177,8 @@ class Waiting:
 async def waiting(redis_url: str, request: pytest.FixtureRequest) -> AsyncIterator[Waiting]:
     config: RequestAdmissionConfig = getattr(request, "param", RequestAdmissionConfig())
     async with (
-        await Coordinator.open(redis_url, NEVER) as own_connection,
-        await Coordinator.open(redis_url, NEVER) as other_connection,
+        await ServerConnection.open(redis_url, NEVER) as own_connection,
+        await ServerConnection.open(redis_url, NEVER) as other_connection,
     ):
         own = AdaptiveRequestAdmissionController(own_connection)
         other = AdaptiveRequestAdmissionController(other_connection)

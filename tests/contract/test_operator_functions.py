@@ -11,7 +11,6 @@ import pytest
 import redis
 
 from forebay.contracts.settings import RequestAdmissionTuningConfig
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import SHARDS_KEY, pool_shard, request_shard
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.scripts.operators import (
@@ -24,6 +23,7 @@ from forebay.coordinator.scripts.operators import (
 )
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server_connection import ServerConnection
 from tests.contract.pool_under_clock import Pool
 from tests.contract.shard_under_clock import (
     LARGE,
@@ -279,8 +279,8 @@ def test_answers_are_bounded_and_say_how_many_more(busy: Shard) -> None:
 
 
 async def test_library_is_loaded_once_and_another_version_is_replaced(redis_url: str) -> None:
-    async with await Coordinator.open(redis_url) as coordinator:
-        client = coordinator.client
+    async with await ServerConnection.open(redis_url) as connection:
+        client = connection.client
         await publish_functions(client)
         assert (
             await client.execute_command("FCALL_RO", "fb_version", 0) == library_version().encode()
@@ -304,13 +304,13 @@ async def test_a_function_of_another_library_is_left_and_the_member_joins(redis_
         "#!lua name=mine\nredis.register_function{function_name='fb_show',"
         " callback=function() return 'mine' end, flags={'no-writes'}}"
     )
-    async with await Coordinator.open(redis_url) as coordinator:
-        await coordinator.client.execute_command("FUNCTION", "FLUSH")
-        await coordinator.client.execute_command("FUNCTION", "LOAD", other)
-        controller = AdaptiveRequestAdmissionController(coordinator)
+    async with await ServerConnection.open(redis_url) as connection:
+        await connection.client.execute_command("FUNCTION", "FLUSH")
+        await connection.client.execute_command("FUNCTION", "LOAD", other)
+        controller = AdaptiveRequestAdmissionController(connection)
         await controller.register(LARGE, "main", 2)
-        assert await coordinator.client.execute_command("FCALL_RO", "fb_show", 0) == b"mine"
-        await coordinator.client.execute_command("FUNCTION", "DELETE", "mine")
+        assert await connection.client.execute_command("FCALL_RO", "fb_show", 0) == b"mine"
+        await connection.client.execute_command("FUNCTION", "DELETE", "mine")
         await controller.close()
 
 

@@ -18,11 +18,11 @@ from prometheus_client.parser import text_string_to_metric_families
 import forebay
 from forebay.cli import cli
 from forebay.contracts.errors import ConfigurationError
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import SHARDS_KEY, request_shard
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.http_server import StoppableServer
 from forebay.ops import server as ops_server
 from forebay.ops.metrics import METRICS, OTHER
@@ -68,7 +68,7 @@ async def looking(
 @asynccontextmanager
 async def busy(url: str) -> AsyncIterator[None]:
     """A model with one lease and three waiters, one rate limit behind it, and a pool."""
-    async with forebay.connect(url) as requests, await Coordinator.open(url) as coordinator:
+    async with forebay.connect(url) as requests, await ServerConnection.open(url) as connection:
         await requests.register(MODEL, "main", 1, AIMD)
         limited = await requests.acquire(item())
         await requests.release(
@@ -81,7 +81,7 @@ async def busy(url: str) -> AsyncIterator[None]:
         group = forebay.RequestGroupSpec(key=TENANT)
         waiting = [asyncio.create_task(requests.acquire(item(group=group))) for _ in range(3)]
         try:
-            async with joined(coordinator, "mails") as pool:
+            async with joined(connection, "mails") as pool:
                 await pool.queue.submit(task("t1"))
                 await wait_until(lambda: _waiters(requests, 3))
                 yield

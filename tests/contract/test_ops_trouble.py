@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 
 import forebay
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import SHARDS_KEY, pool_shard, request_shard
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.ops import fleet as fleet_module
 from forebay.ops import listing as listing_module
 from forebay.ops.fleet import FleetReader
@@ -33,7 +33,10 @@ def put(url: str, *tags: str, **strings: str) -> None:
 
 
 async def test_each_shard_that_cannot_be_read_is_named_and_hides_no_other(redis_url: str) -> None:
-    async with busy(redis_url), await Coordinator.open(redis_url, only_reads=True) as coordinator:
+    async with (
+        busy(redis_url),
+        await ServerConnection.open(redis_url, only_reads=True) as connection,
+    ):
         torn, torn_pool = request_shard(OTHER), pool_shard("torn")
         newer = forebay.ProviderModelKey(provider_name="p", model_id="newer")
         put(
@@ -44,7 +47,7 @@ async def test_each_shard_that_cannot_be_read_is_named_and_hides_no_other(redis_
         )
         with open_sync(parse_url(redis_url)) as client:
             client.hset(request_shard(newer)["meta"], "schema", "999")
-        fleet = await FleetReader(coordinator).look()
+        fleet = await FleetReader(connection).look()
     assert list(fleet.models) == [MODEL]
     assert list(fleet.pools) == ["mails"]
     named = {problem.partition(": ")[0] for problem in fleet.problems if ": " in problem}
@@ -54,14 +57,17 @@ async def test_each_shard_that_cannot_be_read_is_named_and_hides_no_other(redis_
 
 
 async def test_damage_of_a_part_leaves_the_other_parts_of_the_shard(redis_url: str) -> None:
-    async with busy(redis_url), await Coordinator.open(redis_url, only_reads=True) as coordinator:
+    async with (
+        busy(redis_url),
+        await ServerConnection.open(redis_url, only_reads=True) as connection,
+    ):
         with open_sync(parse_url(redis_url)) as client:
             runs, events = pool_shard("mails")["runs"], request_shard(MODEL)["events"]
             kept = client.dump(events)
             client.hset(runs, mapping={"r": "", "r\0workflow": "{}"})
             client.delete(events)
             client.set(events, "no stream")
-            fleet = await FleetReader(coordinator).look()
+            fleet = await FleetReader(connection).look()
             client.delete(runs, events)
             client.restore(events, 0, kept)
     assert list(fleet.models) == [MODEL]
@@ -74,18 +80,21 @@ async def test_a_shard_that_does_not_answer_in_time_is_named_and_holds_nobody_up
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     silent = request_shard(OTHER)
-    read = Coordinator.read
+    read = ServerConnection.read
 
-    async def answers(self: Coordinator, name: str, keys: Any, args: Any = ()) -> bytes:
+    async def answers(self: ServerConnection, name: str, keys: Any, args: Any = ()) -> bytes:
         if silent["meta"] in keys:
             await asyncio.Event().wait()
         return await read(self, name, keys, args)
 
-    monkeypatch.setattr(Coordinator, "read", answers)
+    monkeypatch.setattr(ServerConnection, "read", answers)
     monkeypatch.setattr(fleet_module, "LOOK_SECONDS", 0.5)
-    async with busy(redis_url), await Coordinator.open(redis_url, only_reads=True) as coordinator:
+    async with (
+        busy(redis_url),
+        await ServerConnection.open(redis_url, only_reads=True) as connection,
+    ):
         put(redis_url, silent.tag)
-        reader = FleetReader(coordinator)
+        reader = FleetReader(connection)
         for _ in range(2):  # the first one has left nothing behind that holds the second up
             fleet = await reader.look()
             assert list(fleet.models) == [MODEL]
@@ -96,9 +105,9 @@ async def test_a_shard_that_does_not_answer_in_time_is_named_and_holds_nobody_up
 async def test_shards_are_read_together_but_a_few_at_a_time(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, at_once, most = Coordinator.read, 0, 0
+    read, at_once, most = ServerConnection.read, 0, 0
 
-    async def counted(self: Coordinator, name: str, keys: Any, args: Any = ()) -> bytes:
+    async def counted(self: ServerConnection, name: str, keys: Any, args: Any = ()) -> bytes:
         nonlocal at_once, most
         at_once += 1
         most = max(most, at_once)
@@ -107,10 +116,10 @@ async def test_shards_are_read_together_but_a_few_at_a_time(
         finally:
             at_once -= 1
 
-    monkeypatch.setattr(Coordinator, "read", counted)
+    monkeypatch.setattr(ServerConnection, "read", counted)
     put(redis_url, *(f"rq:p/m{number}" for number in range(40)))
-    async with await Coordinator.open(redis_url, only_reads=True) as coordinator:
-        fleet = await FleetReader(coordinator).look()
+    async with await ServerConnection.open(redis_url, only_reads=True) as connection:
+        fleet = await FleetReader(connection).look()
     assert len(fleet.models) == 40
     assert most == fleet_module.READS_AT_ONCE
 
@@ -119,9 +128,12 @@ async def test_of_too_many_shards_those_that_exist_are_read(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(listing_module, "MOST_SHARDS", 2)
-    async with busy(redis_url), await Coordinator.open(redis_url, only_reads=True) as coordinator:
+    async with (
+        busy(redis_url),
+        await ServerConnection.open(redis_url, only_reads=True) as connection,
+    ):
         put(redis_url, *(f"rq:a/gone{number}" for number in range(5)))
-        fleet = await FleetReader(coordinator).look()
+        fleet = await FleetReader(connection).look()
     assert MODEL in fleet.models
     assert (len(fleet.models), len(fleet.pools), fleet.unread) == (2, 1, 4)
 
@@ -152,8 +164,8 @@ async def test_rights_that_were_taken_away_are_told_by_the_stream_and_as_503(
 class _Still:
     """A reader whose looks succeed, then hang."""
 
-    def __init__(self, coordinator: Coordinator) -> None:
-        self._reader = FleetReader(coordinator)
+    def __init__(self, connection: ServerConnection) -> None:
+        self._reader = FleetReader(connection)
         self.hangs = False
 
     async def look(self) -> Any:
@@ -164,8 +176,8 @@ class _Still:
 
 async def test_looks_that_hang_are_no_longer_up_in_the_metrics(redis_url: str) -> None:
     now = 0.0
-    async with await Coordinator.open(redis_url, only_reads=True) as coordinator:
-        reader: Any = _Still(coordinator)
+    async with await ServerConnection.open(redis_url, only_reads=True) as connection:
+        reader: Any = _Still(connection)
         async with Watcher(reader, 0.01, clock=lambda: now) as watcher:
             await wait_until(lambda: watcher.is_current)
             reader.hangs = True

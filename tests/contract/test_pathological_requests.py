@@ -13,11 +13,11 @@ import redis
 
 import forebay
 from forebay.contracts.settings import LONGEST_SECONDS
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import request_shard
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server_connection import ServerConnection
 from tests.support import wait_until
 from tests.support_scripts import AIMD, Acquire, Register, Release, ScriptedShard
 from tests.support_state import audited
@@ -47,8 +47,8 @@ async def requests(redis_url: str) -> AsyncIterator[Controller]:
 
 @pytest.fixture
 async def pressure(redis_url: str) -> AsyncIterator[Pressure]:
-    async with await Coordinator.open(redis_url) as coordinator:
-        yield Pressure(coordinator)
+    async with await ServerConnection.open(redis_url) as connection:
+        yield Pressure(connection)
 
 
 @pytest.fixture
@@ -166,9 +166,9 @@ async def test_a_lost_lease_is_told_under_its_own_name_alone(
 ) -> None:
     told: list[str] = []
     pair = ["a b", "a%20b"]  # the second looks as the first does in the server's keys
-    async with await Coordinator.open(redis_url, HOLDER) as coordinator:
+    async with await ServerConnection.open(redis_url, HOLDER) as connection:
         requests = Controller(
-            coordinator, on_lease_lost=lambda lease, _why: told.append(lease.lease_id)
+            connection, on_lease_lost=lambda lease, _why: told.append(lease.lease_id)
         )
         hold = forebay.RequestAdmissionConfig(max_hold_seconds=3600.0)
         await requests.register(MODEL, "main", 2, hold)

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from forebay.contracts.snapshots import AuditReport
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.scripts.operators import ask_text
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.snapshots import audit_pool, pool_lines
 from tests.contract.pool_under_clock import MODEL, ONE, OTHER, Pool, open_pool
 from tests.contract.run_plans import plan
@@ -206,7 +206,7 @@ def test_operators_functions_look_at_a_pool_by_its_name_alone(busy: Pool) -> Non
 
 
 async def test_program_looks_at_a_pool_without_writing(redis_url: str) -> None:
-    async with await Coordinator.open(redis_url) as coordinator:
-        assert await audit_pool(coordinator, "main") == OK
-        assert (await pool_lines(coordinator, "main"))[0].startswith("main  nobody")
-        assert await coordinator.client.keys("*") == []
+    async with await ServerConnection.open(redis_url) as connection:
+        assert await audit_pool(connection, "main") == OK
+        assert (await pool_lines(connection, "main"))[0].startswith("main  nobody")
+        assert await connection.client.keys("*") == []

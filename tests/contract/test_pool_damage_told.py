@@ -15,11 +15,11 @@ import redis
 from forebay.commands.audit import audit_command
 from forebay.commands.reset import rebuild_line, reset_command
 from forebay.contracts.errors import ConfigurationError, ShardDamaged
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import POOL_KEYS, SCHEMA_VERSION, pool_shard
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.membership import member_keys
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.operating import rebuild_pool, set_pool_state
 from forebay.coordinator.tasks.snapshots import PoolReader, audit_pool, pool_lines
@@ -116,14 +116,14 @@ def test_first_sweep_after_a_rebuild_s_interval_finds_no_damage(fleet: Fleet) ->
 
 
 @pytest.fixture
-async def coordinator(redis_url: str) -> AsyncIterator[Coordinator]:
-    async with await Coordinator.open(redis_url) as coordinator:
-        yield coordinator
+async def connection(redis_url: str) -> AsyncIterator[ServerConnection]:
+    async with await ServerConnection.open(redis_url) as connection:
+        yield connection
 
 
 @pytest.fixture
-async def tasks(coordinator: Coordinator) -> AsyncIterator[TaskAdmissionController]:
-    async with joined(coordinator, POOL) as tasks:
+async def tasks(connection: ServerConnection) -> AsyncIterator[TaskAdmissionController]:
+    async with joined(connection, POOL) as tasks:
         await tasks.set_limit("gpu", 2)
         for name in ("a", "b"):
             await tasks.queue.submit(task(name))
@@ -136,43 +136,43 @@ def client(redis_url: str) -> redis.Redis:
 
 
 async def test_python_calls_at_a_damaged_pool_raise_a_typed_error(
-    tasks: TaskAdmissionController, coordinator: Coordinator, client: redis.Redis
+    tasks: TaskAdmissionController, connection: ServerConnection, client: redis.Redis
 ) -> None:
     client.delete(KEYS["tasks"])
-    reader = PoolReader(coordinator, KEYS)
+    reader = PoolReader(connection, KEYS)
     with pytest.raises(ShardDamaged, match="forebay reset --rebuild --pool tasks") as damaged:
         await reader.snapshot()
     assert damaged.value.key == KEYS["tasks"]
     client.delete(KEYS["ledger"])
     client.set(KEYS["ledger"], "garbage")
     with pytest.raises(ShardDamaged) as damaged:
-        await pool_lines(coordinator, POOL)
+        await pool_lines(connection, POOL)
     assert damaged.value.key == KEYS["ledger"]
-    assert (await set_pool_state(coordinator, POOL, "paused")).state == "paused"
-    assert (await audit_pool(coordinator, POOL)).ok
+    assert (await set_pool_state(connection, POOL, "paused")).state == "paused"
+    assert (await audit_pool(connection, POOL)).ok
     assert tasks.session.membership is not None
 
 
 async def test_pool_is_paused_on_an_emptied_server_before_any_member_is_back(
-    tasks: TaskAdmissionController, coordinator: Coordinator, client: redis.Redis
+    tasks: TaskAdmissionController, connection: ServerConnection, client: redis.Redis
 ) -> None:
     client.flushall()
-    assert (await set_pool_state(coordinator, POOL, "paused")).state == "paused"
+    assert (await set_pool_state(connection, POOL, "paused")).state == "paused"
     assert await tasks.set_limit("gpu", 2) == 2
-    assert (await PoolReader(coordinator, KEYS).snapshot()).state == "paused"
+    assert (await PoolReader(connection, KEYS).snapshot()).state == "paused"
 
 
 async def test_rebuild_of_a_pool_that_runs_costs_nobody_a_task(
-    tasks: TaskAdmissionController, coordinator: Coordinator
+    tasks: TaskAdmissionController, connection: ServerConnection
 ) -> None:
     (lease,) = (await tasks.admit(1)).leases
-    begun = await rebuild_pool(coordinator, POOL)
+    begun = await rebuild_pool(connection, POOL)
     assert begun.awaited == 1
     assert begun.most_seconds > 0
     assert (await tasks.finish(lease, DONE)).released
-    assert (await audit_pool(coordinator, POOL)).ok
+    assert (await audit_pool(connection, POOL)).ok
     with pytest.raises(ConfigurationError, match="no pool 'typo' exists"):
-        await rebuild_pool(coordinator, "typo")
+        await rebuild_pool(connection, "typo")
 
 
 async def test_commands_say_what_differs_in_a_pool_and_repair_it_on_request(
@@ -195,16 +195,16 @@ async def test_commands_say_what_differs_in_a_pool_and_repair_it_on_request(
 
 
 async def test_a_pool_that_nobody_runs_is_rebuilt_by_hand(
-    coordinator: Coordinator, client: redis.Redis
+    connection: ServerConnection, client: redis.Redis
 ) -> None:
-    async with joined(coordinator, POOL) as tasks:
+    async with joined(connection, POOL) as tasks:
         await tasks.queue.submit(task("a"))
     client.delete(KEYS["fifo"])
-    assert not (await audit_pool(coordinator, POOL)).ok
-    begun = await rebuild_pool(coordinator, POOL)
+    assert not (await audit_pool(connection, POOL)).ok
+    begun = await rebuild_pool(connection, POOL)
     assert rebuild_line(begun) == "rebuilt; no member was there to state what it holds"
-    assert (await audit_pool(coordinator, POOL)).ok
-    assert (await PoolReader(coordinator, KEYS).snapshot()).queue.queued_total == 1
+    assert (await audit_pool(connection, POOL)).ok
+    assert (await PoolReader(connection, KEYS).snapshot()).queue.queued_total == 1
 
 
 @pytest.mark.parametrize(

@@ -276,7 +276,7 @@ async def test_tenant_and_weight_come_from_headers_or_the_path(
         told = {"x-forebay-tenant": "atlas", "x-forebay-weight": "3"}
         waiting = [await proxy.ask(headers=told), await proxy.ask(path=f"/t/bore%2Falis{PATH}")]
         await proxy.when(lambda seen: seen.waiters == 2)
-        seen = await RequestPressureSnapshotProvider(proxy.coordinator).global_snapshot(MODEL)
+        seen = await RequestPressureSnapshotProvider(proxy.connection).global_snapshot(MODEL)
         groups = {one.group: one.weight for one in seen.domains["chat"].waiting_groups}
         assert groups == {"atlas": 3.0, "bore/alis": 1.0}
         provider.go_on()

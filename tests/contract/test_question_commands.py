@@ -7,22 +7,22 @@ import json
 
 from forebay.contracts.errors import CoordinatorError
 from forebay.contracts.requests import RequestAdmissionItem
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.server_connection import ServerConnection
 from tests.contract.test_explain_command import ITEM, MODEL, forebay
 from tests.support import wait_until
 
 
 async def test_each_question_prints_the_lines_of_its_function(
-    coordinator: Coordinator, redis_url: str
+    connection: ServerConnection, redis_url: str
 ) -> None:
-    await coordinator.client.function_flush()  # tests before this one loaded them
+    await connection.client.function_flush()  # tests before this one loaded them
     shown = await forebay("who", "--url", redis_url)
     assert isinstance(shown.exception, CoordinatorError)
     assert "expected those that each member loads as it joins" in str(shown.exception)
 
-    requests = AdaptiveRequestAdmissionController(coordinator)
+    requests = AdaptiveRequestAdmissionController(connection)
     await requests.register(MODEL, "main", 1)
     lease = await requests.acquire(ITEM)
     another = RequestAdmissionItem(resource=ITEM.resource, group=ITEM.group)
@@ -30,7 +30,7 @@ async def test_each_question_prints_the_lines_of_its_function(
 
     async def is_waiting() -> bool:
         return (
-            await RequestPressureSnapshotProvider(coordinator).global_snapshot(MODEL)
+            await RequestPressureSnapshotProvider(connection).global_snapshot(MODEL)
         ).waiters > 0
 
     await wait_until(is_waiting)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 import forebay
-from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.server_connection import ServerConnection
 from tests.contract.chat_domain import MODEL, counts, is_idle, item, joined, when
 from tests.support import wait_until
 
@@ -38,8 +38,8 @@ async def test_waiters_for_quota_are_woken_without_a_recheck(redis_url: str) -> 
         await requests.register(MODEL, "mine", 8, config(requests_per_minute=3000, bursts={RPM: 1}))
         for lease in await asyncio.gather(*(requests.acquire(item()) for _ in range(5))):
             await requests.release(lease, forebay.SUCCESS)
-    async with await Coordinator.open(redis_url) as coordinator:
-        assert counts(await when(coordinator, is_idle)) == {"success": 5}
+    async with await ServerConnection.open(redis_url) as connection:
+        assert counts(await when(connection, is_idle)) == {"success": 5}
 
 
 async def test_a_cost_that_never_fits_is_told_with_its_budget(redis_url: str) -> None:

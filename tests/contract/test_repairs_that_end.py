@@ -6,15 +6,15 @@ import asyncio
 
 import pytest
 
-from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.operations import Named
 
 
 async def test_call_that_is_asked_for_as_a_repair_ends_is_sent_once(
-    coordinator: Coordinator, monkeypatch: pytest.MonkeyPatch
+    connection: ServerConnection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    controller = TaskAdmissionController(coordinator, "pool")
+    controller = TaskAdmissionController(connection, "pool")
     await controller.set_limit("gpu", 1)
     session, numbers = controller.session, list[object]()
     send = session._send

@@ -13,11 +13,11 @@ from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable,
 from forebay.contracts.identity import ProviderModelKey, RequestDomain, RequestResourceKey
 from forebay.contracts.outcomes import RequestOutcomeKind, RequestReleaseOutcome
 from forebay.contracts.requests import RequestAdmissionItem
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.requests.operating import reset_cooldown, reset_window, set_override_cap
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.server_connection import ServerConnection
 from tests.support import wait_until
 from tests.support_runs import forebay
 from tests.support_scripts import AIMD
@@ -30,15 +30,17 @@ RESOURCE = RequestResourceKey(provider_model=MODEL)
 
 
 @pytest.fixture
-async def coordinator(redis_url: str) -> AsyncIterator[Coordinator]:
-    async with await Coordinator.open(redis_url) as coordinator:
-        yield coordinator
+async def connection(redis_url: str) -> AsyncIterator[ServerConnection]:
+    async with await ServerConnection.open(redis_url) as connection:
+        yield connection
 
 
 @pytest.fixture
-async def controller(coordinator: Coordinator) -> AsyncIterator[AdaptiveRequestAdmissionController]:
+async def controller(
+    connection: ServerConnection,
+) -> AsyncIterator[AdaptiveRequestAdmissionController]:
     """A provider/model with a cap of 4 whose window was cut to 3, cooling down for a minute."""
-    controller = AdaptiveRequestAdmissionController(coordinator)
+    controller = AdaptiveRequestAdmissionController(connection)
     await controller.register(MODEL, "main", 4)
     lease = await controller.acquire(RequestAdmissionItem(resource=RESOURCE))
     await controller.release(lease, LIMITED_FOR_A_MINUTE)
@@ -55,29 +57,31 @@ async def test_denial_says_when_asking_again_may_help(
 
 
 async def test_operator_needs_no_membership(
-    controller: AdaptiveRequestAdmissionController, coordinator: Coordinator
+    controller: AdaptiveRequestAdmissionController, connection: ServerConnection
 ) -> None:
-    seen = RequestPressureSnapshotProvider(coordinator)
-    assert await reset_window(coordinator, RESOURCE) == 4
-    assert 0 < await reset_cooldown(coordinator, RESOURCE) <= 60
-    assert await reset_cooldown(coordinator, RESOURCE) == 0.0
-    assert await set_override_cap(coordinator, MODEL, 2) == 2
+    seen = RequestPressureSnapshotProvider(connection)
+    assert await reset_window(connection, RESOURCE) == 4
+    assert 0 < await reset_cooldown(connection, RESOURCE) <= 60
+    assert await reset_cooldown(connection, RESOURCE) == 0.0
+    assert await set_override_cap(connection, MODEL, 2) == 2
     shard = await seen.global_snapshot(MODEL)
     chat = shard.domains[RequestDomain.CHAT]
     assert (shard.override_cap, shard.static_cap, shard.member_count) == (2, 2, 1)
     assert (chat.current_limit, chat.blocked_until, chat.rate_limit_ceiling) == (2, None, None)
-    assert await set_override_cap(coordinator, MODEL, None) == 4
+    assert await set_override_cap(connection, MODEL, None) == 4
     assert (await seen.audit(MODEL)).ok
     await controller.close()
-    assert await set_override_cap(coordinator, MODEL, 2) == 0
+    assert await set_override_cap(connection, MODEL, 2) == 0
     assert (await seen.audit(MODEL)).ok
 
 
-async def test_all_that_an_operation_makes_possible_is_granted(coordinator: Coordinator) -> None:
-    controller = AdaptiveRequestAdmissionController(coordinator)
+async def test_all_that_an_operation_makes_possible_is_granted(
+    connection: ServerConnection,
+) -> None:
+    controller = AdaptiveRequestAdmissionController(connection)
     await controller.register(MODEL, "main", 150, AIMD)
-    await set_override_cap(coordinator, MODEL, 1)
-    shard = RequestPressureSnapshotProvider(coordinator)
+    await set_override_cap(connection, MODEL, 1)
+    shard = RequestPressureSnapshotProvider(connection)
     items = [RequestAdmissionItem(resource=RESOURCE) for _ in range(150)]
     asked = [controller.acquire(item) for item in items]
     waiting = asyncio.gather(*asked)
@@ -86,7 +90,7 @@ async def test_all_that_an_operation_makes_possible_is_granted(coordinator: Coor
         return (await shard.global_snapshot(MODEL)).waiters == 149
 
     await wait_until(all_wait)
-    await set_override_cap(coordinator, MODEL, None)
+    await set_override_cap(connection, MODEL, None)
     assert (await shard.global_snapshot(MODEL)).waiters == 0
     assert len(await waiting) == 150
     await controller.close()
@@ -94,35 +98,35 @@ async def test_all_that_an_operation_makes_possible_is_granted(coordinator: Coor
 
 @pytest.mark.parametrize("cap", [0, -1, 10**9 + 1, 1.5, "3"])
 async def test_wrong_cap_is_a_typed_error(
-    controller: AdaptiveRequestAdmissionController, coordinator: Coordinator, cap: Any
+    controller: AdaptiveRequestAdmissionController, connection: ServerConnection, cap: Any
 ) -> None:
     with pytest.raises(ConfigurationError, match="expected a whole number from 1"):
-        await set_override_cap(coordinator, MODEL, cap)
+        await set_override_cap(connection, MODEL, cap)
 
 
 async def test_unknown_provider_model_is_a_typed_error_and_leaves_no_key(
-    coordinator: Coordinator,
+    connection: ServerConnection,
 ) -> None:
     with pytest.raises(ConfigurationError, match="local/mock-large was never used"):
-        await reset_window(coordinator, RESOURCE)
-    assert await coordinator.client.keys("*") == []
+        await reset_window(connection, RESOURCE)
+    assert await connection.client.keys("*") == []
 
 
 async def test_shard_of_another_version_is_a_typed_error(
-    controller: AdaptiveRequestAdmissionController, coordinator: Coordinator
+    controller: AdaptiveRequestAdmissionController, connection: ServerConnection
 ) -> None:
     meta = "fb:{rq:local/mock-large}:meta"
-    await coordinator.client.hset(meta, "schema", "0")
+    await connection.client.hset(meta, "schema", "0")
     with pytest.raises(SchemaMismatch):
-        await reset_window(coordinator, RESOURCE)
+        await reset_window(connection, RESOURCE)
 
 
 async def test_server_that_went_away_is_a_typed_error(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path) as own:
-        async with await Coordinator.open(own.url) as coordinator:
+        async with await ServerConnection.open(own.url) as connection:
             own.kill()
             with pytest.raises(CoordinatorUnavailable):
-                await reset_cooldown(coordinator, RESOURCE)
+                await reset_cooldown(connection, RESOURCE)
 
 
 @pytest.mark.parametrize(

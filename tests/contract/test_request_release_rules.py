@@ -16,12 +16,12 @@ import pytest
 import redis
 
 import forebay
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import request_shard
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server_connection import ServerConnection
 from tests.support import wait_until
 from tests.support_records import make_overdue
 
@@ -76,7 +76,8 @@ async def open_fleet(url: str, settings: forebay.MemberSettings = SETTINGS) -> A
     lost: list[str] = []
     async with contextlib.AsyncExitStack() as stack:
         own, rivals = [
-            await stack.enter_async_context(await Coordinator.open(url, settings)) for _ in range(2)
+            await stack.enter_async_context(await ServerConnection.open(url, settings))
+            for _ in range(2)
         ]
         holder = Controller(own, on_lease_lost=lambda lease, _why: lost.append(lease.lease_id))
         rival = Controller(rivals)

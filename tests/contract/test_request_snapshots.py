@@ -15,11 +15,11 @@ from forebay.contracts.outcomes import RequestOutcomeKind
 from forebay.contracts.requests import RequestAdmissionItem
 from forebay.contracts.settings import RequestAdmissionTuningConfig
 from forebay.contracts.snapshots import GlobalSnapshot
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import SHARDS_KEY
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.server_connection import ServerConnection
 from tests.contract.shard_under_clock import (
     LARGE,
     SECOND_US,
@@ -203,14 +203,14 @@ def test_lists_are_bounded_and_say_how_many_there_are(shard: Shard) -> None:
 
 async def test_provider_finds_every_shard_through_the_index(redis_url: str) -> None:
     small = ProviderModelKey(provider_name="local", model_id="mock-small")
-    async with await Coordinator.open(redis_url) as coordinator:
-        controller = AdaptiveRequestAdmissionController(coordinator)
+    async with await ServerConnection.open(redis_url) as connection:
+        controller = AdaptiveRequestAdmissionController(connection)
         for provider_model in (LARGE, small):
             await controller.register(provider_model, "main", 2)
-        await coordinator.client.sadd(SHARDS_KEY, "pool:main")
+        await connection.client.sadd(SHARDS_KEY, "pool:main")
         resource = RequestResourceKey(provider_model=LARGE)
         await controller.acquire(RequestAdmissionItem(resource=resource))
-        provider = RequestPressureSnapshotProvider(coordinator)
+        provider = RequestPressureSnapshotProvider(connection)
 
         assert set(await provider.global_snapshots()) == {LARGE, small}
         windows = await provider.snapshots()
@@ -226,7 +226,7 @@ async def test_provider_finds_every_shard_through_the_index(redis_url: str) -> N
 
 async def test_a_server_that_went_away_is_a_typed_error(tmp_path: Path) -> None:
     with EmbeddedServer(tmp_path) as own:
-        async with await Coordinator.open(own.url) as coordinator:
+        async with await ServerConnection.open(own.url) as connection:
             own.kill()
             with pytest.raises(CoordinatorUnavailable):
-                await RequestPressureSnapshotProvider(coordinator).global_snapshot(LARGE)
+                await RequestPressureSnapshotProvider(connection).global_snapshot(LARGE)

@@ -12,7 +12,6 @@ from click.testing import CliRunner
 
 import forebay
 from forebay.cli import cli
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import SHARDS_KEY, pool_shard
 from forebay.coordinator.requests.operating import reset_window, set_override_cap
 from forebay.coordinator.scripts.composing import script
@@ -23,6 +22,7 @@ from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.coordinator.server.examination import examine
 from forebay.coordinator.server.rights import MEMBER_RULES, REQUEST_RULES, USERS, acl_lines
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.operating import set_pool_state
 from forebay.coordinator.tasks.snapshots import audit_pool, pool_lines
 from tests.contract.chat_domain import CHAT, MODEL, item
@@ -74,7 +74,7 @@ async def test_a_request_only_member_needs_only_the_printed_rights(
     admin: Any, rules: tuple[str, ...]
 ) -> None:
     url = as_user(admin, *rules)
-    async with forebay.connect(url) as requests, await Coordinator.open(url) as looking:
+    async with forebay.connect(url) as requests, await ServerConnection.open(url) as looking:
         await requests.register(MODEL, "main", 4)
         lease = await requests.acquire(item())
         assert (await requests.release(lease, forebay.SUCCESS)).released
@@ -94,7 +94,7 @@ async def test_a_worker_needs_no_more_for_jobs(admin: Any) -> None:
     async with (
         await forebay.create_pool(url) as jobs,
         working(url, echo, allow_abort_jobs=True, health_check_interval=0.01),
-        await Coordinator.open(url) as looking,
+        await ServerConnection.open(url) as looking,
     ):
         job = await jobs.enqueue_job("echo", 1)
         assert job is not None
@@ -111,7 +111,7 @@ async def test_a_worker_needs_no_more_for_jobs(admin: Any) -> None:
 
 async def test_an_operator_needs_no_more_to_reset_and_to_cap(admin: Any) -> None:
     url = as_printed(admin, "operator")
-    async with forebay.connect(url) as requests, await Coordinator.open(url) as operating:
+    async with forebay.connect(url) as requests, await ServerConnection.open(url) as operating:
         await requests.register(MODEL, "main", 4)
         await reset_window(operating, CHAT)
         assert await set_override_cap(operating, MODEL, 2) == 2
@@ -164,7 +164,7 @@ async def test_a_reader_asks_everything_and_changes_nothing(admin: Any) -> None:
         ):
             with pytest.raises(redis.exceptions.NoPermissionError):
                 user.execute_command(*command)
-    async with await Coordinator.open(url, only_reads=True) as looking:
+    async with await ServerConnection.open(url, only_reads=True) as looking:
         (acl,) = [c for c in await examine(looking.client, looking.address) if c.name == "acl"]
     assert acl.state == "ok"
     assert acl.said.startswith("this user may look; not write requests")
@@ -172,7 +172,7 @@ async def test_a_reader_asks_everything_and_changes_nothing(admin: Any) -> None:
 
 async def test_doctor_names_the_right_that_a_member_lacks(admin: Any) -> None:
     url = as_user(admin, *MEMBER_RULES, "-fcall", "-function|load")
-    async with await Coordinator.open(url) as looking:
+    async with await ServerConnection.open(url) as looking:
         (acl,) = [c for c in await examine(looking.client, looking.address) if c.name == "acl"]
     assert acl.state == "wrong"
     assert acl.remedy == "grant it +fcall +function|load; see forebay acl"

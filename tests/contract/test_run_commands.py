@@ -8,8 +8,8 @@ import sys
 
 import pytest
 
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
+from forebay.coordinator.server_connection import ServerConnection
 from tests.support_tasks import joined
 
 POOL = "mail"
@@ -26,23 +26,23 @@ async def forebay(url: str, *arguments: str) -> tuple[int, str]:
 
 @pytest.mark.parametrize("command", [["runs"], ["resume", "run"], ["cancel", "run"]])
 async def test_runs_of_a_pool_that_nobody_made_are_an_error_that_lists_the_pools(
-    coordinator: Coordinator, redis_url: str, command: list[str]
+    connection: ServerConnection, redis_url: str, command: list[str]
 ) -> None:
-    async with joined(coordinator, POOL) as tasks:
+    async with joined(connection, POOL) as tasks:
         await tasks.set_limit("gpu", 1)
     code, said = await forebay(redis_url, *command, "--pool", "mial")
     assert code == 1
     assert said.startswith("Error: no pool 'mial' exists on the server at ")
     assert f"expected one of {POOL};" in said
-    assert not await coordinator.client.exists(pool_shard("mial")["meta"])
+    assert not await connection.client.exists(pool_shard("mial")["meta"])
 
 
 @pytest.mark.parametrize("command", ["resume", "cancel"])
 @pytest.mark.parametrize("run", ["", "\udcff", "no/such {run}"])
 async def test_run_that_nobody_began_is_refused_by_its_name(
-    coordinator: Coordinator, redis_url: str, command: str, run: str
+    connection: ServerConnection, redis_url: str, command: str, run: str
 ) -> None:
-    async with joined(coordinator, POOL) as tasks:
+    async with joined(connection, POOL) as tasks:
         await tasks.set_limit("gpu", 1)
     code, said = await forebay(redis_url, command, run, "--pool", POOL)
     assert code == 1

@@ -12,11 +12,11 @@ import pytest
 
 from forebay.contracts.errors import SchemaMismatch
 from forebay.contracts.identity import ProviderModelKey
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import SCHEMA_VERSION, ShardKeys, pool_shard, request_shard
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.requests.operating import reset_window
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.operating import set_pool_state
 from forebay.coordinator.tasks.snapshots import audit_pool, pool_lines
 from tests.contract.chat_domain import CHAT, MODEL
@@ -26,35 +26,35 @@ POOL = "tasks"
 OTHERS = ("3", "5")
 
 
-async def register(coordinator: Coordinator, model: ProviderModelKey = MODEL) -> None:
-    controller = AdaptiveRequestAdmissionController(coordinator)
+async def register(connection: ServerConnection, model: ProviderModelKey = MODEL) -> None:
+    controller = AdaptiveRequestAdmissionController(connection)
     try:
         await controller.register(model, "alias", max_parallel_requests=1)
     finally:
         await controller.close()
 
 
-async def submit(coordinator: Coordinator) -> None:
-    async with joined(coordinator, POOL) as tasks:
+async def submit(connection: ServerConnection) -> None:
+    async with joined(connection, POOL) as tasks:
         await tasks.queue.submit(task("t"))
 
 
-def pressure(coordinator: Coordinator) -> RequestPressureSnapshotProvider:
-    return RequestPressureSnapshotProvider(coordinator)
+def pressure(connection: ServerConnection) -> RequestPressureSnapshotProvider:
+    return RequestPressureSnapshotProvider(connection)
 
 
-OF_REQUESTS: dict[str, Callable[[Coordinator], Awaitable[object]]] = {
+OF_REQUESTS: dict[str, Callable[[ServerConnection], Awaitable[object]]] = {
     "joining": register,
-    "snapshot": lambda coordinator: pressure(coordinator).snapshot(CHAT),
-    "all snapshots": lambda coordinator: pressure(coordinator).global_snapshots(),
-    "audit": lambda coordinator: pressure(coordinator).audit(MODEL),
-    "reset": lambda coordinator: reset_window(coordinator, CHAT),
+    "snapshot": lambda connection: pressure(connection).snapshot(CHAT),
+    "all snapshots": lambda connection: pressure(connection).global_snapshots(),
+    "audit": lambda connection: pressure(connection).audit(MODEL),
+    "reset": lambda connection: reset_window(connection, CHAT),
 }
-OF_POOLS: dict[str, Callable[[Coordinator], Awaitable[object]]] = {
+OF_POOLS: dict[str, Callable[[ServerConnection], Awaitable[object]]] = {
     "joining": submit,
-    "pause": lambda coordinator: set_pool_state(coordinator, POOL, "paused"),
-    "audit": lambda coordinator: audit_pool(coordinator, POOL),
-    "show": lambda coordinator: pool_lines(coordinator, POOL),
+    "pause": lambda connection: set_pool_state(connection, POOL, "paused"),
+    "audit": lambda connection: audit_pool(connection, POOL),
+    "show": lambda connection: pool_lines(connection, POOL),
 }
 
 
@@ -64,46 +64,46 @@ def test_scripts_that_look_speak_the_version_that_members_speak() -> None:
 
 
 async def refused(
-    coordinator: Coordinator,
+    connection: ServerConnection,
     keys: ShardKeys,
     version: str,
-    use: Callable[[Coordinator], Awaitable[object]],
+    use: Callable[[ServerConnection], Awaitable[object]],
 ) -> None:
-    await coordinator.client.hset(keys["meta"], "schema", version)
-    before = await coordinator.client.hgetall(keys["meta"])
+    await connection.client.hset(keys["meta"], "schema", version)
+    before = await connection.client.hgetall(keys["meta"])
     shard = keys["meta"].removesuffix(":meta")
     with pytest.raises(SchemaMismatch, match=f"has schema version {version},") as error:
-        await use(coordinator)
+        await use(connection)
     assert f"the shard {shard} has" in str(error.value)
     assert f"({shard}:*)" in str(error.value)
-    assert await coordinator.client.hgetall(keys["meta"]) == before
+    assert await connection.client.hgetall(keys["meta"]) == before
 
 
 @pytest.mark.parametrize("version", OTHERS)
 @pytest.mark.parametrize("use", OF_REQUESTS.values(), ids=OF_REQUESTS)
 async def test_request_shard_of_another_version_is_refused_and_left_as_it_is(
-    coordinator: Coordinator, version: str, use: Callable[[Coordinator], Awaitable[object]]
+    connection: ServerConnection, version: str, use: Callable[[ServerConnection], Awaitable[object]]
 ) -> None:
-    await register(coordinator)
-    await refused(coordinator, request_shard(MODEL), version, use)
+    await register(connection)
+    await refused(connection, request_shard(MODEL), version, use)
 
 
 @pytest.mark.parametrize("version", OTHERS)
 @pytest.mark.parametrize("use", OF_POOLS.values(), ids=OF_POOLS)
 async def test_pool_of_another_version_is_refused_and_left_as_it_is(
-    coordinator: Coordinator, version: str, use: Callable[[Coordinator], Awaitable[object]]
+    connection: ServerConnection, version: str, use: Callable[[ServerConnection], Awaitable[object]]
 ) -> None:
-    await submit(coordinator)
-    await refused(coordinator, pool_shard(POOL), version, use)
+    await submit(connection)
+    await refused(connection, pool_shard(POOL), version, use)
 
 
 async def test_snapshots_of_other_shards_are_shown_beside_one_that_is_refused(
-    coordinator: Coordinator, redis_url: str
+    connection: ServerConnection, redis_url: str
 ) -> None:
-    await register(coordinator)
+    await register(connection)
     other = ProviderModelKey(provider_name="local", model_id="older")
-    await register(coordinator, other)
-    await coordinator.client.hset(request_shard(other)["meta"], "schema", "1")
+    await register(connection, other)
+    await connection.client.hset(request_shard(other)["meta"], "schema", "1")
     command = [sys.executable, "-m", "forebay", "snapshot", "--url", redis_url]
     ran = await asyncio.to_thread(
         subprocess.run, command, capture_output=True, text=True, check=False

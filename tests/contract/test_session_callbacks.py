@@ -13,11 +13,11 @@ from structlog.testing import capture_logs
 
 import forebay
 from forebay.contracts.errors import ConfigurationError, CoordinatorError, CoordinatorUnavailable
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests import operations
 from forebay.coordinator.requests.shard import RequestShard
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.shard.backlog import OPERATIONS_PER_CALL
 from forebay.coordinator.shard.operation import Args, EndOfLease, Operation, Reply
 from forebay.coordinator.shard.session import Session
@@ -62,14 +62,14 @@ class Lost(list[str]):
 
 
 @pytest.fixture
-async def coordinator(redis_url: str) -> AsyncIterator[Coordinator]:
-    async with await Coordinator.open(redis_url, settings()) as coordinator:
-        yield coordinator
+async def connection(redis_url: str) -> AsyncIterator[ServerConnection]:
+    async with await ServerConnection.open(redis_url, settings()) as connection:
+        yield connection
 
 
 @pytest.fixture
-async def requests(coordinator: Coordinator) -> AsyncIterator[Controller]:
-    controller = Controller(coordinator, on_lease_lost=Lost())
+async def requests(connection: ServerConnection) -> AsyncIterator[Controller]:
+    controller = Controller(connection, on_lease_lost=Lost())
     await controller.register(MODEL, "main", CAP, AIMD)
     yield controller
     await controller.close()
@@ -381,7 +381,7 @@ async def test_what_has_no_form_in_bytes_fails_alone(session: Session, argument:
 
 async def test_a_grant_that_cannot_be_read_fails_its_attempt_and_goes_back(
     requests: Controller,
-    coordinator: Coordinator,
+    connection: ServerConnection,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     decode, broken = operations.decode_lease, []
@@ -400,11 +400,14 @@ async def test_a_grant_that_cannot_be_read_fails_its_attempt_and_goes_back(
     ] * 2
     for lease in ended[1:]:
         assert (await requests.release(lease, forebay.SUCCESS)).released
-    await when(coordinator, is_idle)
+    await when(connection, is_idle)
 
 
 async def test_a_notice_that_cannot_be_read_fails_its_attempt_and_no_other(
-    requests: Controller, coordinator: Coordinator, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    requests: Controller,
+    connection: ServerConnection,
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     await requests.register(MODEL, "main", 1)
     held = await requests.acquire(item())
@@ -426,7 +429,7 @@ async def test_a_notice_that_cannot_be_read_fails_its_attempt_and_no_other(
     leases = [end for end in ended if isinstance(end, forebay.RequestAdmissionLease)]
     assert (len(errors), len(leases)) == (1, 1)
     assert (await requests.release(leases[0], forebay.SUCCESS)).released
-    await when(coordinator, is_idle)
+    await when(connection, is_idle)
 
 
 class LookedFor(EndOfLease):

@@ -5,19 +5,19 @@ from __future__ import annotations
 import pytest
 
 from forebay.contracts.errors import ConfigurationError
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.server_connection import ServerConnection
 from tests.contract.test_explain_command import MODEL, forebay
 from tests.support_tasks import DONE, joined, task
 
 
 async def test_an_operators_cap_is_set_and_taken_off(
-    coordinator: Coordinator, redis_url: str
+    connection: ServerConnection, redis_url: str
 ) -> None:
-    requests = AdaptiveRequestAdmissionController(coordinator)
+    requests = AdaptiveRequestAdmissionController(connection)
     await requests.register(MODEL, "main", 8)
-    pressure = RequestPressureSnapshotProvider(coordinator)
+    pressure = RequestPressureSnapshotProvider(connection)
     for cap, in_force, override in (("3", 3, 3), ("9", 8, 9), ("none", 8, None)):
         shown = await forebay("set-cap", "p", "m", cap, "--url", redis_url)
         assert shown.output.startswith(f"p/m  cap now {in_force}, ")
@@ -30,9 +30,9 @@ async def test_an_operators_cap_is_set_and_taken_off(
 
 
 async def test_a_limit_is_the_smallest_claim_and_the_command_says_so(
-    coordinator: Coordinator, redis_url: str
+    connection: ServerConnection, redis_url: str
 ) -> None:
-    async with joined(coordinator, "mail") as tasks:
+    async with joined(connection, "mail") as tasks:
         await tasks.set_limit("gpu", 4)
         for words, said in (
             (("2",), "pool mail: limit of gpu now 2"),
@@ -49,9 +49,9 @@ async def test_a_limit_is_the_smallest_claim_and_the_command_says_so(
 
 
 async def test_a_limit_of_0_starts_nothing_and_explain_says_so(
-    coordinator: Coordinator, redis_url: str
+    connection: ServerConnection, redis_url: str
 ) -> None:
-    async with joined(coordinator, "mail") as tasks:
+    async with joined(connection, "mail") as tasks:
         await tasks.set_limit("gpu", 4)
         await tasks.queue.submit(task("before", gpu=1))
         shown = await forebay("set-limit", "gpu", "0", "--pool", "mail", "--url", redis_url)
@@ -77,9 +77,9 @@ async def test_a_limit_of_0_starts_nothing_and_explain_says_so(
 
 @pytest.mark.parametrize("words", [["mail"], ["--pool", "mail"]])
 async def test_a_pool_is_named_by_argument_or_option(
-    coordinator: Coordinator, redis_url: str, words: list[str]
+    connection: ServerConnection, redis_url: str, words: list[str]
 ) -> None:
-    async with joined(coordinator, "mail") as tasks:
+    async with joined(connection, "mail") as tasks:
         await tasks.set_limit("gpu", 4)
         for command, state in (("pause", "paused"), ("open", "open")):
             shown = await forebay(command, *words, "--url", redis_url)

@@ -17,8 +17,8 @@ from forebay.contracts.outcomes import SUCCESS
 from forebay.contracts.quotas import QuotaBudget
 from forebay.contracts.requests import RequestAdmissionItem
 from forebay.contracts.settings import RequestAdmissionConfig, RequestQuotas
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.server_connection import ServerConnection
 from tests.contract.pool_under_clock import GPU, SECOND_US, Pool
 from tests.contract.run_plans import plan
 from tests.contract.shard_under_clock import SERVERS
@@ -108,8 +108,8 @@ def test_show_of_a_pool_fits(client: Any, length: int) -> None:
 @pytest.mark.parametrize("length", LENGTHS)
 async def test_snapshot_fits(redis_url: str, length: int) -> None:
     key = ProviderModelKey(provider_name="provider", model_id=name("u", length))
-    async with await Coordinator.open(redis_url) as coordinator:
-        controller = AdaptiveRequestAdmissionController(coordinator)
+    async with await ServerConnection.open(redis_url) as connection:
+        controller = AdaptiveRequestAdmissionController(connection)
         await controller.register(key, name("a", length), 10**9, config=EVERY_QUOTA)
         item = RequestAdmissionItem(
             resource=Resource(provider_model=key, domain=CHAT),

@@ -15,15 +15,15 @@ from forebay.contracts.task_policies import (
     TaskAdmissionConfig,
 )
 from forebay.contracts.tasks import TaskAdmissionError, TaskDenialReason
-from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from tests.support import wait_until
 from tests.support_tasks import DONE, group, joined, task
 
 
 @pytest.fixture
-async def tasks(coordinator: Coordinator) -> AsyncIterator[TaskAdmissionController]:
-    async with joined(coordinator) as tasks:
+async def tasks(connection: ServerConnection) -> AsyncIterator[TaskAdmissionController]:
+    async with joined(connection) as tasks:
         await tasks.configure(TaskAdmissionConfig(resource_limits={"gpu": 2}))
         yield tasks
 
@@ -95,11 +95,11 @@ async def test_view_leaves_out_what_is_kept(tasks: TaskAdmissionController) -> N
 
 
 async def test_looking_changes_nothing(
-    tasks: TaskAdmissionController, coordinator: Coordinator
+    tasks: TaskAdmissionController, connection: ServerConnection
 ) -> None:
     async def stored() -> list[bytes | None]:
         keys = [key for key in tasks.keys.all if key != tasks.keys["members"]]  # heartbeats go on
-        return [await coordinator.client.dump(key) for key in keys]
+        return [await connection.client.dump(key) for key in keys]
 
     await tasks.queue.enqueue([task("a"), task("b", delay_seconds=60.0)])
     await tasks.explain_blocked()  # the script is composed once, which takes its time
@@ -175,9 +175,9 @@ async def test_task_above_a_lowered_limit_is_explained_as_one_that_never_fits(
 
 
 async def test_pools_of_one_process_are_apart(
-    tasks: TaskAdmissionController, coordinator: Coordinator
+    tasks: TaskAdmissionController, connection: ServerConnection
 ) -> None:
-    async with joined(coordinator, "other") as other:
+    async with joined(connection, "other") as other:
         await other.configure(TaskAdmissionConfig(submission_capacity=1))
         await tasks.set_state("paused")
         await tasks.queue.enqueue([task("a"), task("b")])
@@ -191,9 +191,9 @@ async def test_pools_of_one_process_are_apart(
 
 
 async def test_an_admit_that_crosses_a_close_leaves_no_lease(
-    coordinator: Coordinator, tasks: TaskAdmissionController
+    connection: ServerConnection, tasks: TaskAdmissionController
 ) -> None:
-    leaving = TaskAdmissionController(coordinator, tasks.pool)
+    leaving = TaskAdmissionController(connection, tasks.pool)
     await leaving.set_limit("gpu", 2)
     await tasks.queue.submit(task("t"))
     closed, admitted = await asyncio.gather(

@@ -10,9 +10,9 @@ import redis
 
 from forebay.contracts.outcomes import TaskDeferred
 from forebay.contracts.tasks import TaskAdmissionLease
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.server.membership import Membership
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.operations import Admit
 from tests.support_tasks import DONE, POOL, Work, joined, task
@@ -44,9 +44,9 @@ LOSSES: list[Callable[[redis.Redis], object]] = [
 
 @pytest.mark.parametrize("lose", LOSSES, ids=["flushed", "leases deleted", "meta deleted"])
 async def test_job_that_ends_as_its_pool_loses_state_leaves_its_result(
-    coordinator: Coordinator, database: redis.Redis, lose: Callable[[redis.Redis], object]
+    connection: ServerConnection, database: redis.Redis, lose: Callable[[redis.Redis], object]
 ) -> None:
-    async with joined(coordinator) as tasks:
+    async with joined(connection) as tasks:
         lease = await admitted(tasks)
         lose(database)
         told = await asyncio.wait_for(tasks.finish(lease, DONE), PATIENCE_SECONDS)
@@ -57,9 +57,9 @@ async def test_job_that_ends_as_its_pool_loses_state_leaves_its_result(
 
 @pytest.mark.parametrize("lose", LOSSES, ids=["flushed", "leases deleted", "meta deleted"])
 async def test_job_that_goes_back_as_its_pool_loses_state_comes_again_with_its_payload(
-    coordinator: Coordinator, database: redis.Redis, lose: Callable[[redis.Redis], object]
+    connection: ServerConnection, database: redis.Redis, lose: Callable[[redis.Redis], object]
 ) -> None:
-    async with joined(coordinator) as tasks:
+    async with joined(connection) as tasks:
         lease = await admitted(tasks)
         lose(database)
         back = TaskDeferred(counts="nothing")
@@ -86,10 +86,10 @@ def outlive(tasks: TaskAdmissionController) -> Membership:
 
 @pytest.mark.parametrize("end", [expire, outlive])
 async def test_task_that_comes_after_the_membership_has_ended_is_not_started(
-    coordinator: Coordinator, end: Callable[[TaskAdmissionController], Membership]
+    connection: ServerConnection, end: Callable[[TaskAdmissionController], Membership]
 ) -> None:
-    async with joined(coordinator) as tasks:
-        work = Work(coordinator, tasks, 1)
+    async with joined(connection) as tasks:
+        work = Work(connection, tasks, 1)
         await work.be_idle()
         membership = end(tasks)  # and no turn of the loop until the notice is taken
         tasks.on_notices(membership.generation, [["task", 1, TERMS, "payload"]])
@@ -98,9 +98,9 @@ async def test_task_that_comes_after_the_membership_has_ended_is_not_started(
 
 @pytest.mark.parametrize("end", [expire, outlive])
 async def test_reply_that_comes_after_the_membership_has_ended_grants_nothing(
-    coordinator: Coordinator, end: Callable[[TaskAdmissionController], Membership]
+    connection: ServerConnection, end: Callable[[TaskAdmissionController], Membership]
 ) -> None:
-    async with joined(coordinator) as tasks:
+    async with joined(connection) as tasks:
         await tasks.queue.enqueue([task("t")])
         asked = tasks.session.ask(Admit(1, 60.0))
         reply = await asked

@@ -10,22 +10,22 @@ import pytest
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.task_policies import TaskAdmissionConfig
 from forebay.contracts.tasks import TaskAdmissionError, TaskDenialReason
-from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.queue import MAX_PAYLOAD_BYTES
 from tests.support_tasks import DONE, joined, task
 
 
 @pytest.fixture
-async def tasks(coordinator: Coordinator) -> AsyncIterator[TaskAdmissionController]:
-    async with joined(coordinator, functions=["known"]) as tasks:
+async def tasks(connection: ServerConnection) -> AsyncIterator[TaskAdmissionController]:
+    async with joined(connection, functions=["known"]) as tasks:
         await tasks.configure(TaskAdmissionConfig(resource_limits={"gpu": 2}))
         yield tasks
 
 
-async def nothing_waits(coordinator: Coordinator, tasks: TaskAdmissionController) -> bool:
+async def nothing_waits(connection: ServerConnection, tasks: TaskAdmissionController) -> bool:
     """Whether no task waits and no job's key lies on the server."""
-    left = [key async for key in coordinator.client.scan_iter("arq:*")]
+    left = [key async for key in connection.client.scan_iter("arq:*")]
     return (await tasks.queue.view()).queued_total == 0 and not left
 
 
@@ -48,7 +48,7 @@ async def nothing_waits(coordinator: Coordinator, tasks: TaskAdmissionController
 @pytest.mark.parametrize("way", ["submit", "enqueue"])
 async def test_task_that_cannot_be_taken_is_refused_with_nothing_queued(
     tasks: TaskAdmissionController,
-    coordinator: Coordinator,
+    connection: ServerConnection,
     way: str,
     asked: dict[str, Any],
     reason: str,
@@ -62,18 +62,18 @@ async def test_task_that_cannot_be_taken_is_refused_with_nothing_queued(
     assert (failure.value.reason, failure.value.denied.reason) == (reason, rule)
     assert failure.value.denied.item is refused
     assert says in str(failure.value)
-    assert await nothing_waits(coordinator, tasks)
+    assert await nothing_waits(connection, tasks)
 
 
 async def test_draining_pool_refuses_with_shutdown(
-    tasks: TaskAdmissionController, coordinator: Coordinator
+    tasks: TaskAdmissionController, connection: ServerConnection
 ) -> None:
     await tasks.set_state("draining")
     with pytest.raises(TaskAdmissionError, match="draining") as failure:
         await tasks.queue.submit(task("t"))
 
     assert failure.value.denied.reason is TaskDenialReason.SHUTDOWN
-    assert await nothing_waits(coordinator, tasks)
+    assert await nothing_waits(connection, tasks)
     await tasks.set_state("open")
     assert await tasks.queue.submit(task("t"))
 
@@ -84,24 +84,24 @@ async def test_payload_of_the_most_bytes_is_taken(tasks: TaskAdmissionController
 
 async def test_id_that_stands_twice_in_one_call_is_refused_with_nothing_queued(
     tasks: TaskAdmissionController,
-    coordinator: Coordinator,
+    connection: ServerConnection,
 ) -> None:
     with pytest.raises(TaskAdmissionError, match="'b' stands twice") as failure:
         await tasks.queue.enqueue([task("a"), task("b"), task("b")])
 
     assert failure.value.reason == "duplicate_id"
-    assert await nothing_waits(coordinator, tasks)
+    assert await nothing_waits(connection, tasks)
 
 
 async def test_too_large_a_payload_in_a_call_refuses_the_whole_call(
     tasks: TaskAdmissionController,
-    coordinator: Coordinator,
+    connection: ServerConnection,
 ) -> None:
     large = task("b", payload=b"x" * (MAX_PAYLOAD_BYTES + 1))
     with pytest.raises(TaskAdmissionError, match="'b'"):
         await tasks.queue.enqueue([task("a"), large])
 
-    assert await nothing_waits(coordinator, tasks)
+    assert await nothing_waits(connection, tasks)
 
 
 async def test_first_refusal_of_a_call_is_told_and_the_others_are_queued(
@@ -117,14 +117,14 @@ async def test_first_refusal_of_a_call_is_told_and_the_others_are_queued(
 
 @pytest.mark.parametrize("wrong", ["t", None, {"task_id": "t"}])
 async def test_what_is_no_task_is_refused_as_a_wrong_argument(
-    tasks: TaskAdmissionController, coordinator: Coordinator, wrong: Any
+    tasks: TaskAdmissionController, connection: ServerConnection, wrong: Any
 ) -> None:
     with pytest.raises(ConfigurationError, match="expected SchedulableTask"):
         await tasks.queue.enqueue([task("a"), wrong])
     with pytest.raises(ConfigurationError, match="expected SchedulableTask"):
         await tasks.queue.submit(wrong)
 
-    assert await nothing_waits(coordinator, tasks)
+    assert await nothing_waits(connection, tasks)
 
 
 async def test_payload_that_is_no_bytes_is_refused(tasks: TaskAdmissionController) -> None:

@@ -11,7 +11,7 @@ import pytest
 from forebay.contracts.errors import CoordinatorFull
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.tasks import Admission, TaskAdmissionLease
-from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.operations import Admit
 from tests.support import wait_until
@@ -21,20 +21,20 @@ Listen = Callable[[str, list[Any]], None]
 
 
 @pytest.fixture
-async def tasks(coordinator: Coordinator) -> AsyncIterator[TaskAdmissionController]:
-    async with joined(coordinator) as tasks:
+async def tasks(connection: ServerConnection) -> AsyncIterator[TaskAdmissionController]:
+    async with joined(connection) as tasks:
         yield tasks
 
 
 @pytest.fixture
-async def worker(redis_url: str, coordinator: Coordinator) -> AsyncIterator[Work]:
+async def worker(redis_url: str, connection: ServerConnection) -> AsyncIterator[Work]:
     """A worker that is idle and looks for work of its own accord too seldom to matter."""
     settings = MemberSettings(recheck_seconds=60.0)
     async with (
-        await Coordinator.open(redis_url, settings) as own,
+        await ServerConnection.open(redis_url, settings) as own,
         joined(own) as tasks,
     ):
-        work = Work(coordinator, tasks, 2)
+        work = Work(connection, tasks, 2)
         await work.be_idle()
         yield work
 
@@ -59,9 +59,9 @@ async def test_lone_task_starts_at_an_idle_member_with_its_payload(
 
 
 async def test_a_start_that_raises_keeps_no_other_task_of_its_ask_from_starting(
-    coordinator: Coordinator, tasks: TaskAdmissionController, monkeypatch: pytest.MonkeyPatch
+    connection: ServerConnection, tasks: TaskAdmissionController, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    worker = Work(coordinator, tasks, 3, takes_pushes=False)
+    worker = Work(connection, tasks, 3, takes_pushes=False)
     raised: list[TaskAdmissionLease] = []
     start = worker._start
 
@@ -152,7 +152,7 @@ async def test_process_without_a_slot_keeps_no_task_from_an_idle_one(
 ) -> None:
     """As one whose jobs are over but for their last hook, of which the pool knows nothing."""
     settings = MemberSettings(recheck_seconds=60.0)
-    async with await Coordinator.open(redis_url, settings) as own, joined(own) as others:
+    async with await ServerConnection.open(redis_url, settings) as own, joined(own) as others:
         idle = Work(own, others, 1)
         await idle.be_idle()
         worker.slots = 0  # the pool knows of two
@@ -184,10 +184,10 @@ async def test_task_that_is_pushed_to_a_full_process_comes_with_its_slot(
 
 
 async def test_member_that_takes_no_pushes_asks_for_its_tasks(
-    coordinator: Coordinator, tasks: TaskAdmissionController
+    connection: ServerConnection, tasks: TaskAdmissionController
 ) -> None:
-    async with joined(coordinator) as taker:
-        work = Work(coordinator, taker, 1, takes_pushes=False)
+    async with joined(connection) as taker:
+        work = Work(connection, taker, 1, takes_pushes=False)
         await work.be_idle()
         await tasks.queue.submit(task("t"))
         await wait_until(lambda: work.names == ["t"])
@@ -202,7 +202,7 @@ async def test_ask_that_crosses_a_push_leaves_its_member_asking_for_more(
     """The reply tells of the pushed task alone: that is not to say that there are no others."""
     settings = MemberSettings(recheck_seconds=60)
     async with (
-        await Coordinator.open(redis_url, settings) as connection,
+        await ServerConnection.open(redis_url, settings) as connection,
         joined(connection) as taker,
     ):
         work = Work(connection, taker, 1)
@@ -261,7 +261,7 @@ async def test_member_that_is_stopping_says_again_that_it_takes_no_more(
     """Else each task that it gives back would be pushed to it again."""
     settings = MemberSettings(recheck_seconds=0.05)
     async with (
-        await Coordinator.open(redis_url, settings) as connection,
+        await ServerConnection.open(redis_url, settings) as connection,
         joined(connection) as taker,
     ):
         work = Work(connection, taker, 1)

@@ -15,7 +15,7 @@ from anthropic.lib.google_cloud import AsyncAnthropicGoogleCloud
 
 import forebay
 from forebay.contracts.identity import RequestResourceKey
-from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.transports import HttpResolver, RequestView
 from tests.contract.chat_domain import when
 from tests.support import wait_until
@@ -111,7 +111,7 @@ def test_each_client_class_of_the_sdks_is_tried() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 async def test_a_cap_of_two_holds_at_the_provider(
-    name: str, redis_url: str, coordinator: Coordinator, provider: RawProvider
+    name: str, redis_url: str, connection: ServerConnection, provider: RawProvider
 ) -> None:
     in_flight = most = 0
     resources: list[RequestResourceKey | None] = []
@@ -137,7 +137,7 @@ async def test_a_cap_of_two_holds_at_the_provider(
         running = [asyncio.ensure_future(call()) for _ in range(CALLS)]
         await wait_until(lambda: resources)
         assert resources[0] is not None
-        await when(coordinator, lambda seen: seen.waiters == CALLS - CAP, resources[0])
+        await when(connection, lambda seen: seen.waiters == CALLS - CAP, resources[0])
         await wait_until(lambda: in_flight >= CAP)  # a lease is granted before its call arrives
         provider.go_on()
         await asyncio.gather(*running)
@@ -147,7 +147,7 @@ async def test_a_cap_of_two_holds_at_the_provider(
 
 
 async def test_an_unknown_path_of_a_known_host_is_counted_as_well(
-    redis_url: str, coordinator: Coordinator, provider: RawProvider
+    redis_url: str, connection: ServerConnection, provider: RawProvider
 ) -> None:
     in_flight = most = 0
 
@@ -167,7 +167,7 @@ async def test_an_unknown_path_of_a_known_host_is_counted_as_well(
     async with forebay.http_client(redis_url, max_parallel_requests=CAP, resolve=resolve) as http:
         url = f"http://{host}/v9/dreams"
         running = [asyncio.ensure_future(http.post(url, json={"model": "m"})) for _ in range(CALLS)]
-        await when(coordinator, lambda seen: seen.waiters == CALLS - CAP, resource)
+        await when(connection, lambda seen: seen.waiters == CALLS - CAP, resource)
         await wait_until(lambda: in_flight >= CAP)
         provider.go_on()
         await asyncio.gather(*running)

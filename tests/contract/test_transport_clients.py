@@ -15,8 +15,8 @@ import openai
 import pytest
 
 import forebay
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.transports import HttpResolver, asking_as
 from tests.contract.chat_domain import CHAT, MODEL, counts, is_idle, see, when
 from tests.support import wait_until
@@ -45,8 +45,8 @@ async def test_a_url_is_enough_to_join_register_and_leave(
     ) as client:
         made = driver("openai-async", client._client, provider.base_url)
         assert await asyncio.gather(*(made.chat() for _ in range(6))) == [SENTENCE] * 6
-        async with await Coordinator.open(redis_url) as coordinator:
-            seen = await when(coordinator, is_idle)
+        async with await ServerConnection.open(redis_url) as connection:
+            seen = await when(connection, is_idle)
             assert seen.effective_max == 2
     assert await outcomes_on(redis_url) == {"success": 6}
 
@@ -151,8 +151,8 @@ async def test_a_client_for_threads_that_is_never_closed_leaves_when_its_program
         sys.executable, "-c", NEVER_CLOSED, redis_url, provider.base_url, provider.host
     )
     assert await program.wait() == 0
-    async with await Coordinator.open(redis_url) as coordinator:
-        pressure = RequestPressureSnapshotProvider(coordinator)
+    async with await ServerConnection.open(redis_url) as connection:
+        pressure = RequestPressureSnapshotProvider(connection)
         shard = await pressure.global_snapshot(MODEL)
         assert (shard.member_count, shard.aggregate_in_flight) == (0, 0)
 

@@ -219,7 +219,7 @@ async def test_the_cap_holds_below_any_number_of_calls(
     provider.behaviour = counting
     async with exchanging(name, redis_url, provider, cap=3) as exchanges:
         calls = [asyncio.create_task(exchanges.driver.chat()) for _ in range(24)]
-        await when(exchanges.coordinator, several_came)
+        await when(exchanges.connection, several_came)
         provider.go_on()
         said = await asyncio.gather(*calls)
     assert set(said) == {SENTENCE}

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import forebay
 from forebay import coordinator
-from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.server_connection import ServerConnection
 from tests.contract.chat_domain import MODEL, item
 from tests.support_scene import Controller, settings
 
@@ -45,7 +45,7 @@ class Walk:
 
 
 async def test_an_acquire_that_is_granted_at_once_passes_six_files(redis_url: str) -> None:
-    async with await Coordinator.open(redis_url, settings()) as connection:
+    async with await ServerConnection.open(redis_url, settings()) as connection:
         requests = Controller(connection)
         await requests.register(MODEL, "main", 2)
         walks = []

@@ -13,9 +13,9 @@ import pytest
 
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.tasks import RunCell
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.runtime import start_worker, stop_workers
 from forebay.workers.arq.open_worker import open_worker
 from forebay.workers.runs.allowlist import options_for
@@ -252,9 +252,9 @@ async def test_a_cell_that_a_worker_leaves_to_others_was_no_try(
     worker = await open_worker(redis_url, cells=lambda _tracker, _requests: maker)
     working = asyncio.create_task(worker.async_run())
     try:
-        async with await Coordinator.open(redis_url) as coordinator:
+        async with await ServerConnection.open(redis_url) as connection:
             run = RunSpec(run_id="r", tenant="t", workflow=workflow)
-            summary = await RunDriver(coordinator, run).drive()
+            summary = await RunDriver(connection, run).drive()
     finally:
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)

@@ -135,8 +135,8 @@ async def test_an_id_that_is_held_elsewhere_is_an_error_that_names_the_holder(
 
 async def test_who_holds_an_id_cannot_be_told_where_the_server_is_away(redis_url, jobs):
     class Away:
-        address = jobs._coordinator.address
-        settings = jobs._coordinator.settings
+        address = jobs._connection.address
+        settings = jobs._connection.settings
 
         class client:  # noqa: N801 - an attribute
             @staticmethod
@@ -151,6 +151,6 @@ async def test_the_audit_names_a_stray_in_the_queue_in_safe_letters(redis_url, j
     await jobs.enqueue_job("echo", 1, _job_id="here: 1")
     queue = pool_shard("default")["queue"]
     await jobs.zadd(queue, {"stray: \x1b[1m": 1})
-    report = await audit_pool(jobs._coordinator, "default")
+    report = await audit_pool(jobs._connection, "default")
     assert "stray%3A%20%1B%5B1m" in report.differences[1]
     await jobs.zrem(queue, "stray: \x1b[1m")

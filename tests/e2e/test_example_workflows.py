@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from forebay.commands.check import check_command
 from forebay.contracts.runs import RunSpec
-from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.mock_provider.server import MockProviderServer
 from forebay.mock_provider.truth import ProviderTruth
 from forebay.workers.runs.allowlist import Allowlist
@@ -31,8 +31,11 @@ async def made(url: str, example: str, environ: dict[str, str]) -> RunSummary:
     allowed = Allowlist.of(paths=[EXAMPLES], hosts=["127.0.0.1"], code=["search_index"])
     cells = partial(RunCells, environ=environ, allowed=allowed)
     run = RunSpec(run_id=f"{workflow.name}-1", tenant="t", workflow=workflow)
-    async with working(url, cells=cells, max_jobs=32), await Coordinator.open(url) as coordinator:
-        summary = await RunDriver(coordinator, run).drive()
+    async with (
+        working(url, cells=cells, max_jobs=32),
+        await ServerConnection.open(url) as connection,
+    ):
+        summary = await RunDriver(connection, run).drive()
         await wait_until(lambda: not remains(url))
     await check_books(url)
     return summary

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
-from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.mock_provider.server import MockProviderServer
 from forebay.mock_provider.truth import ProviderTruth
 from tests.contract.chat_domain import counts, is_idle, when
@@ -81,8 +81,8 @@ async def assert_no_lease_is_left(redis_url: str, provider: MockProviderServer, 
     resource = RequestResourceKey(
         provider_model=ProviderModelKey(provider_name=host, model_id="mock-chat")
     )
-    async with await Coordinator.open(redis_url) as coordinator:
-        assert counts(await when(coordinator, is_idle, resource)) == {"success": calls}
+    async with await ServerConnection.open(redis_url) as connection:
+        assert counts(await when(connection, is_idle, resource)) == {"success": calls}
 
 
 @pytest.mark.parametrize("example", ["openai_sdk", "anthropic_sdk"])

@@ -15,7 +15,6 @@ import pytest
 from forebay.contracts.identity import ProviderModelKey, RequestGroupSpec, RequestResourceKey
 from forebay.contracts.outcomes import SUCCESS
 from forebay.contracts.requests import RequestAdmissionItem
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import request_shard
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.scripts.operators import COMMANDS, publish_functions
@@ -23,6 +22,7 @@ from forebay.coordinator.server.address import UnixAddress
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.rights import READER_RULES
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server_connection import ServerConnection
 from tests.support import wait_until
 from tests.support_redis_cli import find_redis_cli
 
@@ -72,22 +72,24 @@ def operator(tmp_path: Path, redis_url: str) -> Iterator[Operator]:
 
 
 @pytest.fixture
-async def coordinator(redis_url: str) -> AsyncIterator[Coordinator]:
-    async with await Coordinator.open(redis_url) as coordinator:
-        await publish_functions(coordinator.client)
-        yield coordinator
+async def connection(redis_url: str) -> AsyncIterator[ServerConnection]:
+    async with await ServerConnection.open(redis_url) as connection:
+        await publish_functions(connection.client)
+        yield connection
 
 
 @pytest.fixture
-async def controller(coordinator: Coordinator) -> AsyncIterator[AdaptiveRequestAdmissionController]:
-    controller = AdaptiveRequestAdmissionController(coordinator)
+async def controller(
+    connection: ServerConnection,
+) -> AsyncIterator[AdaptiveRequestAdmissionController]:
+    controller = AdaptiveRequestAdmissionController(connection)
     await controller.register(MOCK_LARGE, "main", 2)
     yield controller
     await controller.close()
 
 
 async def test_each_documented_line_shows_the_truth(
-    operator: Operator, coordinator: Coordinator, controller: AdaptiveRequestAdmissionController
+    operator: Operator, connection: ServerConnection, controller: AdaptiveRequestAdmissionController
 ) -> None:
     for _ in range(2):
         await controller.acquire(RequestAdmissionItem(resource=CHAT))
@@ -96,7 +98,7 @@ async def test_each_documented_line_shows_the_truth(
         controller.acquire(RequestAdmissionItem(resource=CHAT, group=group))
     )
     waiters = request_shard(MOCK_LARGE)["waiters"]
-    await wait_until(lambda: _is_there(coordinator, waiters))
+    await wait_until(lambda: _is_there(connection, waiters))
 
     listed = await operator.ask("which shards and pools there are")
     assert "rq:local/mock-large        1       2        1" in listed[1]
@@ -123,30 +125,30 @@ async def test_each_documented_line_shows_the_truth(
     await asyncio.gather(waiter, return_exceptions=True)
 
 
-async def _is_there(coordinator: Coordinator, key: str) -> bool:
-    return bool(await coordinator.client.exists(key))
+async def _is_there(connection: ServerConnection, key: str) -> bool:
+    return bool(await connection.client.exists(key))
 
 
 async def test_audit_says_what_differs(
-    operator: Operator, coordinator: Coordinator, controller: AdaptiveRequestAdmissionController
+    operator: Operator, connection: ServerConnection, controller: AdaptiveRequestAdmissionController
 ) -> None:
     await controller.acquire(RequestAdmissionItem(resource=CHAT))
     meta, window = request_shard(MOCK_LARGE)["meta"], "window_chat"
-    stored = await coordinator.client.hget(meta, window)
-    await coordinator.client.hset(meta, window, re.sub(rb"^1\|", b"2|", stored))
+    stored = await connection.client.hget(meta, window)
+    await connection.client.hset(meta, window, re.sub(rb"^1\|", b"2|", stored))
 
     said = await operator.ask("whether anything is leaked: of every shard")
-    await coordinator.client.hset(meta, window, stored)
+    await connection.client.hset(meta, window, stored)
 
     assert said[:2] == ["1 of 1 shards differ", "rq:local/mock-large  2 differences"]
     assert f"{meta} in_flight of chat: expected 1, found 2" in said
 
 
 async def test_the_next_event_is_told_when_it_happens(
-    operator: Operator, coordinator: Coordinator, controller: AdaptiveRequestAdmissionController
+    operator: Operator, connection: ServerConnection, controller: AdaptiveRequestAdmissionController
 ) -> None:
     async def is_blocked() -> bool:
-        return bool((await coordinator.client.info("clients"))["blocked_clients"])
+        return bool((await connection.client.info("clients"))["blocked_clients"])
 
     following = operator.start(COMMANDS["wait for the next event"])
     await wait_until(is_blocked)
@@ -159,7 +161,7 @@ async def test_the_next_event_is_told_when_it_happens(
 
 
 async def test_the_lines_can_be_read_off_the_server_itself(
-    operator: Operator, coordinator: Coordinator
+    operator: Operator, connection: ServerConnection
 ) -> None:
     told = await operator.type("redis-cli --raw FCALL_RO fb_help 0")
 
@@ -167,9 +169,9 @@ async def test_the_lines_can_be_read_off_the_server_itself(
 
 
 async def test_a_line_typed_for_a_shard_that_nobody_used_says_so_and_leaves_no_key(
-    operator: Operator, coordinator: Coordinator
+    operator: Operator, connection: ServerConnection
 ) -> None:
     shown = await operator.ask("where a window is, what moved it last, what comes next")
 
     assert shown == ["local/mock-large  nobody has used this shard; list those in use"]
-    assert await coordinator.client.keys("*") == []
+    assert await connection.client.keys("*") == []

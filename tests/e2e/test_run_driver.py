@@ -17,8 +17,8 @@ from forebay.commands.kept import worker_command
 from forebay.contracts.errors import RunNotWritten
 from forebay.contracts.runs import RunProgress, RunSpec
 from forebay.contracts.tasks import TaskAdmissionError
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.workers.runs.allowlist import Allowlist
 from forebay.workers.runs.driver import RunDriver
@@ -69,8 +69,8 @@ def makes_cells(url: str, **settings: str):
 
 async def test_columns_may_have_the_names_of_marks_in_the_store(folder, redis_url):
     run = run_of(folder, **{"#": "1{{ id }}", "!": "2{{ id }}", "a/b": "3", "%21": "4"})
-    async with makes_cells(redis_url), await Coordinator.open(redis_url) as coordinator:
-        summary = await RunDriver(coordinator, run).drive()
+    async with makes_cells(redis_url), await ServerConnection.open(redis_url) as connection:
+        summary = await RunDriver(connection, run).drive()
     assert (summary.written, summary.dropped) == (2, 0)
     rows = [json.loads(line) for line in summary.output.read_text().splitlines()]
     assert rows[0] == {"id": "a", "#": "1a", "!": "2a", "a/b": "3", "%21": "4"}
@@ -85,8 +85,8 @@ async def test_a_skipped_cell_is_null_in_the_output_and_its_condition_is_no_colu
     (folder / "flow.toml").write_text(f"row_group_admission = 'additive'\n{text}")
     workflow = load_workflow(folder / "flow.toml", environ={})
     run = run.model_copy(update={"workflow": workflow})
-    async with makes_cells(redis_url), await Coordinator.open(redis_url) as coordinator:
-        summary = await RunDriver(coordinator, run).drive()
+    async with makes_cells(redis_url), await ServerConnection.open(redis_url) as connection:
+        summary = await RunDriver(connection, run).drive()
     rows = [json.loads(line) for line in summary.output.read_text().splitlines()]
     assert rows == [
         {"id": "a", "text": None, "behind": None, "beside": "3True"},
@@ -109,8 +109,11 @@ async def test_a_batch_sees_its_row_group_without_dropped_records_behind_other_c
     run = RunSpec(run_id="run", tenant="t", workflow=workflow)
     allowed = Allowlist.of(paths=["."], hosts=["127.0.0.1:1"], code=["own_batch"])
     cells = partial(RunCells, environ={}, allowed=allowed)
-    async with working(redis_url, cells=cells), await Coordinator.open(redis_url) as coordinator:
-        summary = await RunDriver(coordinator, run).drive()
+    async with (
+        working(redis_url, cells=cells),
+        await ServerConnection.open(redis_url) as connection,
+    ):
+        summary = await RunDriver(connection, run).drive()
     rows = [json.loads(line) for line in summary.output.read_text().splitlines()]
     assert [(row["id"], row["all"]) for row in rows] == [
         ("a", ["a", "c"]), ("c", ["a", "c"]), ("d", ["d", "e"]), ("e", ["d", "e"]),
@@ -119,8 +122,11 @@ async def test_a_batch_sees_its_row_group_without_dropped_records_behind_other_c
 
 async def test_a_text_that_cannot_be_stored_drops_its_record_and_ends_no_worker(folder, redis_url):
     half = "{% if id == 'a' %}{{ '\\ud800' }}{% endif %}{{ id }}"
-    async with makes_cells(redis_url) as worker, await Coordinator.open(redis_url) as coordinator:
-        summary = await RunDriver(coordinator, run_of(folder, text=half)).drive()
+    async with (
+        makes_cells(redis_url) as worker,
+        await ServerConnection.open(redis_url) as connection,
+    ):
+        summary = await RunDriver(connection, run_of(folder, text=half)).drive()
         assert not worker.main_task.done()
     assert (summary.written, summary.dropped) == (1, 1)
     (dropped,) = map(json.loads, summary.dropped_file.read_text().splitlines())
@@ -134,13 +140,13 @@ async def test_a_run_whose_files_cannot_be_written_is_kept_and_goes_on_when_they
         if progress.ready_to_write:
             shutil.rmtree(folder / "out", ignore_errors=True)
 
-    async with makes_cells(redis_url), await Coordinator.open(redis_url) as coordinator:
+    async with makes_cells(redis_url), await ServerConnection.open(redis_url) as connection:
         run = run_of(folder)
-        driver = RunDriver(coordinator, run, on_progress=spoil)
+        driver = RunDriver(connection, run, on_progress=spoil)
         with pytest.raises(RunNotWritten, match="cannot be written"):
             await driver.drive()
         assert remains(redis_url)
-        summary = await RunDriver(coordinator, run).drive()
+        summary = await RunDriver(connection, run).drive()
         assert (summary.written, summary.dropped) == (2, 0)
         await wait_until(lambda: not remains(redis_url))
 
@@ -154,9 +160,9 @@ async def test_a_run_that_cannot_be_resumed_here_is_left_as_it_is(folder, redis_
     workflow = load_workflow(folder / "flow.toml", environ={})
     run = RunSpec(run_id="letters-1", tenant="t", workflow=workflow)
     files = RunFiles(Path(workflow.output.path), run.run_id)
-    async with await Coordinator.open(redis_url) as coordinator:
-        driving = asyncio.create_task(RunDriver(coordinator, run).drive())
-        await wait_until(lambda: coordinator.client.hexists(POOL["runs"], "letters-1"))
+    async with await ServerConnection.open(redis_url) as connection:
+        driving = asyncio.create_task(RunDriver(connection, run).drive())
+        await wait_until(lambda: connection.client.hexists(POOL["runs"], "letters-1"))
         driving.cancel()
         await asyncio.wait([driving])
         files.begin()
@@ -166,7 +172,7 @@ async def test_a_run_that_cannot_be_resumed_here_is_left_as_it_is(folder, redis_
         failed = await asyncio.to_thread(forebay, *words, cwd=folder)
         assert "own_code:same cannot be imported" in failed.stderr
         assert files.server.is_dir()
-        assert await coordinator.client.hexists(POOL["runs"], "letters-1")
+        assert await connection.client.hexists(POOL["runs"], "letters-1")
         assert (await called("cancel", *words[1:])).exit_code == 0
 
 
@@ -183,12 +189,12 @@ async def test_a_run_that_was_never_submitted_is_begun_by_the_same_command(folde
 
 
 async def test_a_run_that_its_pool_refuses_leaves_neither_claim_nor_folder(folder, redis_url):
-    async with await Coordinator.open(redis_url) as coordinator:
-        tasks = TaskAdmissionController(coordinator)
+    async with await ServerConnection.open(redis_url) as connection:
+        tasks = TaskAdmissionController(connection)
         await tasks.set_state("draining")
         with pytest.raises(TaskAdmissionError, match="draining"):
-            await RunDriver(coordinator, run_of(folder)).drive()
-        assert await coordinator.client.hgetall(POOL["claims"]) == {}
+            await RunDriver(connection, run_of(folder)).drive()
+        assert await connection.client.hgetall(POOL["claims"]) == {}
         assert list((folder / "out").iterdir()) == []
         await tasks.close()
 
@@ -198,10 +204,10 @@ async def test_a_run_without_a_worker_says_what_it_waits_for(folder, redis_url):
     words = ("run", "flow.toml", "--no-report", "--url", redis_url, "--pool", "a b")
     running = asyncio.create_task(asyncio.to_thread(forebay, *words, cwd=folder))
     claims = pool_shard("a b")["claims"]
-    async with await Coordinator.open(redis_url) as coordinator:
+    async with await ServerConnection.open(redis_url) as connection:
 
         async def is_submitted():
-            return await coordinator.client.exists(claims)
+            return await connection.client.exists(claims)
 
         await wait_until(is_submitted, timeout=20)
     async with makes_cells(redis_url, pool="a b"):
@@ -242,12 +248,12 @@ async def a_run_left_half_way(folder, redis_url):
     """Yield a run's command and its pool, paused: most of its cells are left, and no worker."""
     (folder / "seed.csv").write_text("id\n" + "".join(f"{n}\n" for n in range(400)))
     run_of(folder, text="{{ id }}")
-    async with await Coordinator.open(redis_url) as coordinator:
-        tasks = TaskAdmissionController(coordinator)
+    async with await ServerConnection.open(redis_url) as connection:
+        tasks = TaskAdmissionController(connection)
         running = start_forebay("run", "flow.toml", "--no-report", "--url", redis_url, cwd=folder)
         try:
             async with makes_cells(redis_url, max_jobs=1):
-                await wait_until(lambda: coordinator.client.exists(POOL["checkpoints"]), timeout=60)
+                await wait_until(lambda: connection.client.exists(POOL["checkpoints"]), timeout=60)
                 await tasks.set_state("paused")
             yield running, tasks
         finally:
@@ -317,8 +323,11 @@ async def test_a_run_that_workers_make_is_watched_from_beside_until_it_is_over(f
     run = RunSpec(run_id="letters-1", tenant="t", workflow=workflow)
     allowed = Allowlist.of(paths=["."], hosts=["127.0.0.1:1"], code=["waiting_code"])
     cells = partial(RunCells, environ={}, allowed=allowed)
-    async with working(redis_url, cells=cells), await Coordinator.open(redis_url) as coordinator:
-        driving = asyncio.create_task(RunDriver(coordinator, run).drive())
+    async with (
+        working(redis_url, cells=cells),
+        await ServerConnection.open(redis_url) as connection,
+    ):
+        driving = asyncio.create_task(RunDriver(connection, run).drive())
         await wait_until(lambda: list((folder / "out").glob("*/*.dropped.jsonl")))
         (before,) = await listed(redis_url)
         attached = start_forebay("attach", "letters-1", "--url", redis_url, cwd=folder)

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from forebay.cli import cli
 from forebay.contracts.runs import RunSpec
-from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.workers.runs.allowlist import Allowlist
 from forebay.workers.runs.driver import RunDriver
 from forebay.workers.runs.files import RunFiles
@@ -71,8 +71,8 @@ def die(*_arguments: object, **_options: object) -> None:
 
 
 async def die_driving(url: str, run: RunSpec, monkeypatch: pytest.MonkeyPatch, at: str) -> None:
-    async with await Coordinator.open(url) as coordinator:
-        driver = RunDriver(coordinator, run)
+    async with await ServerConnection.open(url) as connection:
+        driver = RunDriver(connection, run)
         monkeypatch.setattr(RunFiles, at, die)
         with pytest.raises(Died):
             await driver.drive()
@@ -94,9 +94,9 @@ async def test_a_driver_that_dies_at_the_end_is_followed_by_one_that_makes_no_ce
     folder: Path, redis_url: str, monkeypatch: pytest.MonkeyPatch, at: str
 ) -> None:
     run = run_of(folder)
-    async with makes_cells(redis_url), await Coordinator.open(redis_url) as coordinator:
+    async with makes_cells(redis_url), await ServerConnection.open(redis_url) as connection:
         await die_driving(redis_url, run, monkeypatch, at)
-        summary = await RunDriver(coordinator, run).drive()
+        summary = await RunDriver(connection, run).drive()
     assert (summary.written, summary.dropped) == (RECORDS, 0)
     assert [row["id"] for row in read_records(folder / "o.jsonl")] == [*map(str, range(RECORDS))]
     assert made(folder) == RECORDS

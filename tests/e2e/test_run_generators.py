@@ -13,7 +13,7 @@ import pytest
 
 from forebay.contracts.runs import RunSpec
 from forebay.contracts.workflow import Workflow
-from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.mock_provider.server import MockProviderServer
 from forebay.mock_provider.truth import ProviderTruth
 from forebay.workers.runs.allowlist import Allowlist
@@ -106,9 +106,9 @@ async def made(
     async with (
         working(url, cells=cells),
         working(url, cells=cells),
-        await Coordinator.open(url) as coordinator,
+        await ServerConnection.open(url) as connection,
     ):
-        return await RunDriver(coordinator, run).drive()
+        return await RunDriver(connection, run).drive()
 
 
 def python(name: str, function: str, **terms: Any) -> dict[str, Any]:

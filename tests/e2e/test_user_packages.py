@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.runtime import start_worker, stop_workers
 from forebay.workers.arq.pool import create_pool
 from tests.support import wait_until
@@ -160,11 +160,11 @@ async def test_a_worker_that_a_command_starts_takes_nothing_from_the_current_fol
     monkeypatch.chdir(hostile)
     worker = start_worker(redis_url)
     try:
-        async with await Coordinator.open(redis_url) as coordinator:
+        async with await ServerConnection.open(redis_url) as connection:
             members = pool_shard("default")["members"]
 
             async def is_member_or_over() -> bool:
-                is_member = await coordinator.client.zcard(members) == 1
+                is_member = await connection.client.zcard(members) == 1
                 return is_member or worker.poll() is not None
 
             await wait_until(is_member_or_over, timeout=START_SECONDS)

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 
 from forebay.cli import cli
 from forebay.contracts.tasks import TaskAdmissionError
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.snapshots import PoolReader
 from forebay.workers.arq.pool import create_pool
 from tests.support import wait_until
@@ -60,8 +60,8 @@ def pool_command(name: str, redis_url: str) -> str:
 
 
 async def snapshot(redis_url: str):
-    async with await Coordinator.open(redis_url) as coordinator:
-        return await PoolReader(coordinator, pool_shard("default")).snapshot()
+    async with await ServerConnection.open(redis_url) as connection:
+        return await PoolReader(connection, pool_shard("default")).snapshot()
 
 
 async def test_a_paused_pool_starts_nothing_and_a_draining_one_takes_nothing(app, redis_url):

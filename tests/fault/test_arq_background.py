@@ -108,7 +108,7 @@ async def test_a_server_that_is_away_for_a_worker_and_its_return_are_said_once_e
             await wait_until(lambda: is_lost(worker))
             await proxy.accept()
             assert await result_of(await jobs.enqueue_job("add", 1, 2)) == 3
-            await wait_until(lambda: worker.coordinator.availability._logged is None)
+            await wait_until(lambda: worker.connection.availability._logged is None)
             await wait_until(lambda: not is_lost(worker))
     assert len(loud(logs, "coordinator_unavailable")) == len(loud(logs, "coordinator_available"))
     assert 1 <= len(loud(logs, "coordinator_unavailable")) <= 3
@@ -257,4 +257,4 @@ async def test_one_part_of_a_worker_that_cannot_be_closed_keeps_no_other_open(
         async with working(redis_url, add, member=SETTINGS) as worker:
             monkeypatch.setattr(worker._cells, "aclose", refuse)
     assert worker.tasks_admission.session.is_closed
-    assert worker.coordinator.subscriber._is_closed
+    assert worker.connection.subscriber._is_closed

@@ -10,10 +10,10 @@ from structlog.testing import capture_logs
 
 import forebay
 from forebay.contracts.errors import CoordinatorUnavailable, SchemaMismatch
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.registering import Sweep
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.shard.joining import Memberships
 from forebay.coordinator.shard.session import Session
 from tests.contract.chat_domain import MODEL, item
@@ -60,8 +60,8 @@ class Hold:
 async def test_a_close_that_meets_a_join_leaves_no_member_and_no_heartbeat(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, after: bool
 ) -> None:
-    async with await Coordinator.open(redis_url, settings()) as coordinator:
-        requests = Controller(coordinator)
+    async with await ServerConnection.open(redis_url, settings()) as connection:
+        requests = Controller(connection)
         held = Hold(Memberships.join, after=after)
         monkeypatch.setattr(Memberships, "join", lambda mine: held(mine))  # noqa: PLW0108 - a method
         registering = asyncio.ensure_future(requests.register(MODEL, "mine", 1))
@@ -71,14 +71,17 @@ async def test_a_close_that_meets_a_join_leaves_no_member_and_no_heartbeat(
         held.go.set()
         await soon(closing)
         await soon(asyncio.gather(registering, return_exceptions=True))
-        assert coordinator.heartbeat._memberships == {}
-        assert coordinator.subscriber._listeners == {}
+        assert connection.heartbeat._memberships == {}
+        assert connection.subscriber._listeners == {}
         assert members(redis_url) == 0
 
 
 async def test_a_close_that_is_cancelled_closes_all_the_same(redis_url: str) -> None:
-    async with FaultyProxy(redis_url) as proxy, await Coordinator.open(proxy.url) as coordinator:
-        requests = Controller(coordinator)
+    async with (
+        FaultyProxy(redis_url) as proxy,
+        await ServerConnection.open(proxy.url) as connection,
+    ):
+        requests = Controller(connection)
         await requests.register(MODEL, "mine", 1)
         session = session_of(requests)
         proxy.stall()
@@ -90,7 +93,7 @@ async def test_a_close_that_is_cancelled_closes_all_the_same(redis_url: str) -> 
         assert logs == []  # its connection was dropped on purpose: no outage
         assert session.is_closed
         assert session._link.wire is None
-        assert coordinator.heartbeat._memberships == {}
+        assert connection.heartbeat._memberships == {}
         with pytest.raises(CoordinatorUnavailable):
             await soon(session.ask(Sweep()))
         proxy.flow()
@@ -100,9 +103,9 @@ async def test_a_close_during_a_repair_ends_it(redis_url: str) -> None:
     brief = settings(call_timeout_seconds=0.3)
     async with (
         FaultyProxy(redis_url) as proxy,
-        await Coordinator.open(proxy.url, brief) as coordinator,
+        await ServerConnection.open(proxy.url, brief) as connection,
     ):
-        requests = Controller(coordinator)
+        requests = Controller(connection)
         await requests.register(MODEL, "mine", 1)
         session = session_of(requests)
         proxy.refuse()
@@ -118,8 +121,8 @@ async def test_a_close_before_the_first_join_waits_for_no_server(redis_url: str)
     """The call timeout is far above the test's patience."""
     async with FaultyProxy(redis_url) as proxy:
         patient = settings(call_timeout_seconds=60.0)
-        async with await Coordinator.open(proxy.url, patient) as coordinator:
-            requests = Controller(coordinator)
+        async with await ServerConnection.open(proxy.url, patient) as connection:
+            requests = Controller(connection)
             proxy.stall()
             asking = asyncio.ensure_future(requests.register(MODEL, "mine", 1))
             await asyncio.sleep(0)
@@ -131,12 +134,12 @@ async def test_a_close_before_the_first_join_waits_for_no_server(redis_url: str)
             proxy.flow()
 
 
-async def end_membership(coordinator: Coordinator, session: Session) -> None:
+async def end_membership(connection: ServerConnection, session: Session) -> None:
     """Let a shard forget its one member, as after its expiry."""
     keys, membership = session.keys, session.membership
     assert membership is not None
-    await coordinator.client.delete(keys["members"], keys["checks"], keys["intervals"])
-    await coordinator.client.hdel(keys["meta"], f"@{membership.member_id}")
+    await connection.client.delete(keys["members"], keys["checks"], keys["intervals"])
+    await connection.client.hdel(keys["meta"], f"@{membership.member_id}")
 
 
 async def test_a_close_under_a_membership_that_has_ended_waits_for_no_deadline(
@@ -146,12 +149,12 @@ async def test_a_close_under_a_membership_that_has_ended_waits_for_no_deadline(
     patient = settings(call_timeout_seconds=60.0)
     async with (
         FaultyProxy(redis_url) as proxy,
-        await Coordinator.open(proxy.url, patient) as coordinator,
+        await ServerConnection.open(proxy.url, patient) as connection,
     ):
-        requests = Controller(coordinator)
+        requests = Controller(connection)
         await requests.register(MODEL, "mine", 1)
         session = session_of(requests)
-        await end_membership(coordinator, session)
+        await end_membership(connection, session)
         proxy.stall()
         asked = session.ask(Sweep())
         await wait_until(lambda: bool(session._batches.under_way))
@@ -161,14 +164,14 @@ async def test_a_close_under_a_membership_that_has_ended_waits_for_no_deadline(
         with pytest.raises(CoordinatorUnavailable):
             await soon(asked)
         await soon(closing)
-        assert coordinator.heartbeat._memberships == {}
+        assert connection.heartbeat._memberships == {}
 
 
 async def test_one_shard_that_cannot_be_closed_keeps_no_other_open(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with await Coordinator.open(redis_url, settings()) as coordinator:
-        requests = Controller(coordinator)
+    async with await ServerConnection.open(redis_url, settings()) as connection:
+        requests = Controller(connection)
         other = forebay.ProviderModelKey(provider_name="p", model_id="other")
         await requests.register(MODEL, "mine", 1)
         await requests.register(other, "mine", 1)
@@ -187,21 +190,21 @@ async def test_one_shard_that_cannot_be_closed_keeps_no_other_open(
 async def test_one_connection_that_cannot_be_closed_keeps_no_other_open(
     redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    coordinator = await Coordinator.open(redis_url, settings())
-    requests = Controller(coordinator)
+    connection = await ServerConnection.open(redis_url, settings())
+    requests = Controller(connection)
     await requests.register(MODEL, "mine", 1)
-    stop = coordinator.heartbeat.stop
+    stop = connection.heartbeat.stop
 
     async def stop_and_raise() -> None:
         await stop()
         raise ValueError
 
-    monkeypatch.setattr(coordinator.heartbeat, "stop", stop_and_raise)
+    monkeypatch.setattr(connection.heartbeat, "stop", stop_and_raise)
     await requests.close()
     with pytest.raises(ValueError):  # noqa: PT011 - raised above
-        await coordinator.close()
-    assert coordinator.subscriber._wire is None
-    assert coordinator.subscriber._is_closed
+        await connection.close()
+    assert connection.subscriber._wire is None
+    assert connection.subscriber._is_closed
 
 
 # -- what the server refuses for good

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.transports import blocking_admission
 from tests.contract.chat_domain import MODEL
 from tests.support_answers import SENTENCE
@@ -132,8 +132,8 @@ async def test_processes_of_pools_have_left_the_fleet_when_they_have_ended(
     out, errors = await program.communicate()
     said = out.decode().splitlines()
     assert (program.returncode, said) == (0, [SENTENCE] * 5), errors.decode()
-    async with await Coordinator.open(redis_url) as coordinator:
-        seen = await RequestPressureSnapshotProvider(coordinator).global_snapshot(MODEL)
+    async with await ServerConnection.open(redis_url) as connection:
+        seen = await RequestPressureSnapshotProvider(connection).global_snapshot(MODEL)
     assert seen.member_count == 0  # a fork runs no exit handlers: else they stay for a TTL
 
 

@@ -9,10 +9,10 @@ import pytest
 import redis
 
 import forebay
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard, request_shard
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from tests.contract.chat_domain import MODEL, item
 from tests.support import wait_until
@@ -35,8 +35,8 @@ def client(redis_url: str) -> redis.Redis:
     return open_sync(parse_url(redis_url))
 
 
-async def connected(stack: AsyncExitStack, url: str) -> Coordinator:
-    opened = await Coordinator.open(url, LONG_INTERVAL)
+async def connected(stack: AsyncExitStack, url: str) -> ServerConnection:
+    opened = await ServerConnection.open(url, LONG_INTERVAL)
     return await stack.enter_async_context(opened)
 
 

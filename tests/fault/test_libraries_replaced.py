@@ -11,12 +11,12 @@ from structlog.testing import capture_logs
 
 import forebay
 from forebay.contracts.errors import ConfigurationError
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.scripts.composing import FUNCTIONS, Script, compose, script
 from forebay.coordinator.server.connections import open_async, open_sync
 from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.coordinator.server.libraries import MOST_NAMES, Libraries
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server_connection import ServerConnection
 from tests.contract.chat_domain import CHAT, MODEL, item
 from tests.support import wait_until
 from tests.support_libraries import OTHER_CODE, code_on, replace_library
@@ -89,8 +89,8 @@ async def test_a_pool_heals_from_other_code_under_its_library_s_name(
 ) -> None:
     tasks_batch = script("tasks/batch")
     async with (
-        await Coordinator.open(own_server.url, SETTINGS) as coordinator,
-        joined(coordinator) as tasks,
+        await ServerConnection.open(own_server.url, SETTINGS) as connection,
+        joined(connection) as tasks,
     ):
         await tasks.queue.enqueue([task("before", group("g"))])
         code = replace_library(admin, tasks_batch, answer)

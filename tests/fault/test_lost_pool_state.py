@@ -18,10 +18,10 @@ from structlog.testing import capture_logs
 
 import forebay
 from forebay.contracts.errors import JobLost, TaskFailed
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import POOL_KEYS, pool_shard
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.snapshots import audit_pool
 from forebay.workers.arq.pool import JobPool, create_pool
@@ -42,7 +42,7 @@ CHOSEN: Final = (
 class Scene:
     """Two workers on one pool, with jobs that run, wait and are delayed."""
 
-    def __init__(self, client: redis.Redis, observer: Coordinator, jobs: JobPool) -> None:
+    def __init__(self, client: redis.Redis, observer: ServerConnection, jobs: JobPool) -> None:
         self.client = client
         self.observer = observer
         self.jobs = jobs
@@ -100,7 +100,7 @@ class Scene:
 async def scene(redis_url: str) -> AsyncIterator[Scene]:
     async with contextlib.AsyncExitStack() as stack:
         client = stack.enter_context(open_sync(parse_url(redis_url)))
-        observer = await stack.enter_async_context(await Coordinator.open(redis_url))
+        observer = await stack.enter_async_context(await ServerConnection.open(redis_url))
         jobs = await stack.enter_async_context(await create_pool(redis_url, settings=MEMBER))
         scene = Scene(client, observer, jobs)
         controller = TaskAdmissionController(observer)

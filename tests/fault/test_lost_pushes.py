@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from arq.worker import func
 
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.scripts.records import RECORD, parsed
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.snapshots import audit_pool
 from forebay.workers.arq.pool import JobPool, create_pool
 from forebay.workers.arq.worker import ForebayWorker
@@ -35,7 +35,7 @@ class Scene:
         calls: what the worker's function was called with, in order.
     """
 
-    def __init__(self, proxy: FaultyProxy, observer: Coordinator, jobs: JobPool) -> None:
+    def __init__(self, proxy: FaultyProxy, observer: ServerConnection, jobs: JobPool) -> None:
         self.proxy = proxy
         self.observer = observer
         self.jobs = jobs
@@ -60,10 +60,10 @@ class Scene:
 
 
 @contextlib.asynccontextmanager
-async def working(coordinator: Coordinator, scene: Scene) -> AsyncIterator[None]:
+async def working(connection: ServerConnection, scene: Scene) -> AsyncIterator[None]:
     """Run the scene's worker."""
     worker = ForebayWorker(
-        coordinator,
+        connection,
         functions=[func(scene.note, name="note")],
         handle_signals=False,
         poll_delay=0.02,
@@ -81,10 +81,10 @@ async def working(coordinator: Coordinator, scene: Scene) -> AsyncIterator[None]
 async def scene(redis_url: str) -> AsyncIterator[Scene]:
     async with contextlib.AsyncExitStack() as stack:
         proxy = await stack.enter_async_context(FaultyProxy(redis_url))
-        observer = await stack.enter_async_context(await Coordinator.open(redis_url))
+        observer = await stack.enter_async_context(await ServerConnection.open(redis_url))
         jobs = await stack.enter_async_context(await create_pool(redis_url))
         scene = Scene(proxy, observer, jobs)
-        behind = await Coordinator.open(proxy.url, settings())
+        behind = await ServerConnection.open(proxy.url, settings())
         await stack.enter_async_context(working(behind, scene))
         yield scene
         assert (await audit_pool(observer, "default")).ok

@@ -12,12 +12,12 @@ import pytest
 
 import forebay
 from forebay.contracts.errors import ShardDamaged
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import request_shard
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server_connection import ServerConnection
 from tests.contract.chat_domain import MODEL, item
 from tests.support import wait_until
 from tests.support_scene import Controller
@@ -90,7 +90,7 @@ async def test_no_more_calls_than_the_cap_after_a_loss(
             ]
             await wait_until(lambda: provider.running == CAP)
             lose(own, tmp_path)
-            reader = await stack.enter_async_context(await Coordinator.open(own.url))
+            reader = await stack.enter_async_context(await ServerConnection.open(own.url))
             looking = RequestPressureSnapshotProvider(reader)
 
             async def is_rebuilt() -> bool:

@@ -10,8 +10,8 @@ import pytest
 
 from forebay.contracts.errors import CoordinatorError
 from forebay.contracts.settings import MemberSettings
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.operations import Acquire
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.shard.backlog import Pending
 from forebay.coordinator.shard.operation import Operation
 from forebay.coordinator.shard.session import Session
@@ -74,8 +74,8 @@ async def test_tasks_of_the_ended_membership_go_back_to_the_queue(
 ) -> None:
     settings = MemberSettings(ttl_seconds=HOUR_SECONDS)
     async with (
-        await Coordinator.open(redis_url, settings) as one,
-        await Coordinator.open(redis_url, settings) as other,
+        await ServerConnection.open(redis_url, settings) as one,
+        await ServerConnection.open(redis_url, settings) as other,
         joined(one) as tasks,
         joined(other) as others,
     ):

@@ -10,11 +10,11 @@ import pytest
 import redis
 
 import forebay
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.shard import RequestShard
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server_connection import ServerConnection
 from tests.contract.chat_domain import CHAT, MODEL, is_idle, item, when
 from tests.support import wait_until
 from tests.support_proxy import Fault
@@ -44,8 +44,8 @@ def shard_of(controller: Controller) -> RequestShard:
 
 async def is_soon_idle(url: str) -> None:
     """Wait until nobody holds or waits."""
-    async with await Coordinator.open(url) as coordinator:
-        await when(coordinator, is_idle)
+    async with await ServerConnection.open(url) as connection:
+        await when(connection, is_idle)
 
 
 # -- a membership that is lost midway
@@ -76,9 +76,9 @@ async def test_no_caller_hangs_when_the_membership_ends_between_two_results(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, joined_anew: bool
 ) -> None:
     lost: list[str] = []
-    async with await Coordinator.open(redis_url) as coordinator:
+    async with await ServerConnection.open(redis_url) as connection:
         requests = Controller(
-            coordinator, on_lease_lost=lambda lease, _why: lost.append(lease.lease_id)
+            connection, on_lease_lost=lambda lease, _why: lost.append(lease.lease_id)
         )
         await requests.register(MODEL, "main", 1000, AIMD)
         session = shard_of(requests).session

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 
 import forebay
-from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.server_connection import ServerConnection
 from tests.contract.chat_domain import CHAT, MODEL, is_idle, item, when
 from tests.support import wait_until
 from tests.support_outage_fleet import CAP, Fleet, open_fleet, settings
@@ -44,7 +44,7 @@ async def test_waiting_callers_get_their_lease_when_the_server_is_back(
         assert not lease.degraded
         assert await soon(registering) == 3
         assert (await soon(member.release(lease, forebay.SUCCESS))).released
-        async with await Coordinator.open(redis_url) as observer:
+        async with await ServerConnection.open(redis_url) as observer:
             await when(observer, is_idle)
 
 
@@ -65,9 +65,9 @@ async def test_a_waiting_submission_is_told_once_that_its_task_is_new(
 ) -> None:
     async with (
         FaultyProxy(redis_url) as proxy,
-        await Coordinator.open(redis_url) as other,
+        await ServerConnection.open(redis_url) as other,
         joined(other),
-        await tried(lambda: Coordinator.open(proxy.url, settings("wait"))) as connection,
+        await tried(lambda: ServerConnection.open(proxy.url, settings("wait"))) as connection,
         joined(connection) as tasks,
     ):
         proxy.refuse() if how == "refuses" else proxy.stall()
@@ -112,7 +112,7 @@ async def test_shares_are_used_while_the_server_is_away_and_counted_when_it_is_b
             if one.done():
                 holders[one].assert_held(one.result())
         await fleet.find_server()
-        async with await Coordinator.open(redis_url) as observer:
+        async with await ServerConnection.open(redis_url) as observer:
             await when(observer, lambda seen: seen.in_flight_count == CAP)
             for one in acquiring:
                 lease = await soon(one)
@@ -166,7 +166,7 @@ async def test_a_call_takes_the_slot_of_one_that_ends_while_leases_may_be_held(
         await asyncio.sleep(0)
         assert not acquiring.done()
         await fleet.find_server()
-        async with await Coordinator.open(redis_url) as observer:
+        async with await ServerConnection.open(redis_url) as observer:
             assert not (await soon(acquiring)).degraded
             await when(observer, lambda seen: seen.in_flight_count == 3)
             for lease in [*held, given, acquiring.result()]:
@@ -186,7 +186,7 @@ async def test_a_lease_that_was_given_here_is_stated_to_a_shard_that_lost_all(
         await wait_until(lambda: fleet.locals()[0].is_on)
         await soon(member.release(held, forebay.SUCCESS))
         given = await soon(acquiring)
-        async with await Coordinator.open(redis_url) as observer:
+        async with await ServerConnection.open(redis_url) as observer:
             await observer.client.flushall()
             await fleet.find_server()
             await when(observer, lambda seen: seen.in_flight_count == 1)

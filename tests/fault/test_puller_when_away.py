@@ -9,8 +9,8 @@ import signal
 import pytest
 
 from forebay.contracts.settings import MemberSettings
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.server_connection import ServerConnection
 from tests.support import wait_until
 from tests.support_tasks import Work, joined, task
 
@@ -25,8 +25,8 @@ async def test_tasks_are_pulled_again_after_several_call_timeouts(ttl_seconds: f
     )
     with EmbeddedServer() as server:
         async with (
-            await Coordinator.open(server.url, brief) as connection,
-            await Coordinator.open(server.url) as other,
+            await ServerConnection.open(server.url, brief) as connection,
+            await ServerConnection.open(server.url) as other,
             joined(other) as tasks,
             joined(connection) as taker,
         ):

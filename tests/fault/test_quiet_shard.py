@@ -8,8 +8,8 @@ import subprocess
 import sys
 
 import forebay
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.server_connection import ServerConnection
 from tests.support import wait_until
 
 TTL_SECONDS = 1.0
@@ -41,8 +41,8 @@ async def test_dead_members_leases_end_though_nobody_asks(redis_url: str) -> Non
         async with forebay.connect(redis_url, SETTINGS) as requests:
             await requests.register(MODEL, "watcher", 4)
             assert holder.stdout.readline() == b"held\n"
-            async with await Coordinator.open(redis_url) as coordinator:
-                pressure = RequestPressureSnapshotProvider(coordinator)
+            async with await ServerConnection.open(redis_url) as connection:
+                pressure = RequestPressureSnapshotProvider(connection)
                 assert (await pressure.global_snapshot(MODEL)).aggregate_in_flight == 4
                 holder.send_signal(signal.SIGKILL)
 

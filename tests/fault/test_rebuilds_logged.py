@@ -12,12 +12,12 @@ import redis
 from structlog.testing import capture_logs
 
 import forebay
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.keys import ShardKeys, pool_shard, request_shard
 from forebay.coordinator.requests.operating import rebuild
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.operating import rebuild_pool
 from forebay.coordinator.tasks.snapshots import audit_pool
@@ -33,10 +33,10 @@ TOLD: Final = ("generation_changed", "lease_adopted", "shard_damaged")
 
 
 @pytest.fixture
-async def fleet(redis_url: str) -> AsyncIterator[list[Coordinator]]:
+async def fleet(redis_url: str) -> AsyncIterator[list[ServerConnection]]:
     async with AsyncExitStack() as stack:
         yield [
-            await stack.enter_async_context(await Coordinator.open(redis_url, SETTINGS))
+            await stack.enter_async_context(await ServerConnection.open(redis_url, SETTINGS))
             for _ in range(MEMBERS)
         ]
 
@@ -84,7 +84,7 @@ def lines_of(logs: list[MutableMapping[str, Any]]) -> list[MutableMapping[str, A
 
 
 async def test_rebuild_of_a_request_shard_is_told_once_by_each_member(
-    fleet: list[Coordinator], client: redis.Redis
+    fleet: list[ServerConnection], client: redis.Redis
 ) -> None:
     controllers = [Controller(member) for member in fleet]
     for controller in controllers:
@@ -101,7 +101,7 @@ async def test_rebuild_of_a_request_shard_is_told_once_by_each_member(
 
 
 async def test_rebuild_of_a_pool_is_told_once_by_each_member(
-    fleet: list[Coordinator], client: redis.Redis
+    fleet: list[ServerConnection], client: redis.Redis
 ) -> None:
     controllers = [TaskAdmissionController(member, POOL) for member in fleet]
     for number, controller in enumerate(controllers):

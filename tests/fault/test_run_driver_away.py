@@ -14,9 +14,9 @@ from forebay.contracts.errors import RunRefused
 from forebay.contracts.runs import RunProgress, RunSpec
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.tasks import RunCell
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.runs.tracker import CompletionTracker
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.workers.runs import driver as run_driver
 from forebay.workers.runs.allowlist import Allowlist
@@ -58,8 +58,8 @@ async def test_a_driver_that_cannot_read_says_so_once_and_its_return_once(
 ):
     monkeypatch.setattr(run_driver, "RECHECK_SECONDS", 0.02)
     looks: list[int] = []
-    async with await Coordinator.open(proxy.url, BRIEF) as coordinator:
-        driver = RunDriver(coordinator, run_into(tmp_path), on_progress=lambda _: looks.append(1))
+    async with await ServerConnection.open(proxy.url, BRIEF) as connection:
+        driver = RunDriver(connection, run_into(tmp_path), on_progress=lambda _: looks.append(1))
         driving = asyncio.create_task(driver.drive())
         await wait_until(lambda: bool(looks))
         with capture_logs() as logs:
@@ -68,7 +68,7 @@ async def test_a_driver_that_cannot_read_says_so_once_and_its_return_once(
             await proxy.accept()
             seen = len(looks)
             await wait_until(lambda: len(looks) > seen)
-            await wait_until(lambda: coordinator.availability._logged is None)
+            await wait_until(lambda: connection.availability._logged is None)
         driving.cancel()
         with pytest.raises(asyncio.CancelledError):
             await soon(driving)
@@ -84,8 +84,8 @@ async def test_a_run_that_cannot_be_cancelled_is_said_and_its_driver_ends_all_th
         proxy.refuse()
         raise RunRefused("no worker may make it")
 
-    async with await Coordinator.open(proxy.url, BRIEF) as coordinator:
-        driver = RunDriver(coordinator, run_into(tmp_path), on_progress=fail)
+    async with await ServerConnection.open(proxy.url, BRIEF) as connection:
+        driver = RunDriver(connection, run_into(tmp_path), on_progress=fail)
         with capture_logs() as logs, pytest.raises(RunRefused):
             await soon(driver.drive())
         await proxy.accept()
@@ -93,10 +93,10 @@ async def test_a_run_that_cannot_be_cancelled_is_said_and_its_driver_ends_all_th
 
 
 async def test_a_cell_whose_run_was_being_prepared_by_a_cancelled_task_is_made_later(redis_url):
-    async with await Coordinator.open(redis_url, BRIEF) as coordinator:
-        tasks = TaskAdmissionController(coordinator)
-        tracker = CompletionTracker(tasks, coordinator.client)
-        requests = AdaptiveRequestAdmissionController(coordinator)
+    async with await ServerConnection.open(redis_url, BRIEF) as connection:
+        tasks = TaskAdmissionController(connection)
+        tracker = CompletionTracker(tasks, connection.client)
+        requests = AdaptiveRequestAdmissionController(connection)
         cells = RunCells(tracker, requests, {}, Allowlist())
         making = asyncio.create_task(cells.make(RunCell(run_id="r", column_index=1, number=0), 1))
         await asyncio.sleep(0)

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from forebay.contracts.errors import RunLost
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.mock_provider.server import MockProviderServer
 from forebay.mock_provider.truth import ProviderTruth
 from forebay.runtime import start_worker, stop_workers
@@ -125,12 +125,12 @@ async def test_a_run_that_was_cancelled_elsewhere_fails_and_says_so(
     server: EmbeddedServer, provider: MockProviderServer, tmp_path: Path
 ) -> None:
     spec = load_run(provider, tmp_path / "out.jsonl", "run")
-    async with await Coordinator.open(server.url) as coordinator:
-        driver = RunDriver(coordinator, spec)
+    async with await ServerConnection.open(server.url) as connection:
+        driver = RunDriver(connection, spec)
         driving = asyncio.create_task(driver.drive())
 
         async def is_there() -> bool:
-            return bool(await coordinator.client.exists(POOL["runs"]))
+            return bool(await connection.client.exists(POOL["runs"]))
 
         await wait_until(is_there)
         assert await driver._tracker.cancel("run")
@@ -147,12 +147,12 @@ async def test_cells_that_are_gone_from_the_server_fail_the_run(
         server.url, *options_for(spec.workflow), environ=provider_address(provider)
     )
     try:
-        async with await Coordinator.open(server.url) as coordinator:
-            driver = RunDriver(coordinator, spec)
+        async with await ServerConnection.open(server.url) as connection:
+            driver = RunDriver(connection, spec)
             read = driver._tracker.read_row_group
 
             async def read_after_loss(*args: object) -> object:
-                await coordinator.client.delete(POOL["cells"])
+                await connection.client.delete(POOL["cells"])
                 return await read(*args)
 
             driver._tracker.read_row_group = read_after_loss

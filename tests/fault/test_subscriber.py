@@ -11,9 +11,9 @@ from structlog.testing import capture_logs
 
 import forebay
 from forebay.contracts.errors import CoordinatorUnavailable
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.server import wakeups
 from forebay.coordinator.server.wakeups import Subscriber
+from forebay.coordinator.server_connection import ServerConnection
 from tests.contract.chat_domain import MODEL
 from tests.support import wait_until
 from tests.support_proxy import FaultyProxy
@@ -34,8 +34,8 @@ async def proxy(redis_url: str) -> AsyncIterator[FaultyProxy]:
 
 @pytest.fixture
 async def subscriber(proxy: FaultyProxy) -> AsyncIterator[Subscriber]:
-    async with await Coordinator.open(proxy.url, settings()) as coordinator:
-        yield coordinator.subscriber
+    async with await ServerConnection.open(proxy.url, settings()) as connection:
+        yield connection.subscriber
 
 
 async def begin_to_subscribe(subscriber: Subscriber, session: str) -> asyncio.Task[None]:

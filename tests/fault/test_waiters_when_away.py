@@ -13,10 +13,10 @@ import pytest
 import redis
 
 import forebay
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server_connection import ServerConnection
 from tests.contract.chat_domain import MODEL, item, when
 from tests.support import wait_until
 from tests.support_scene import Scene, open_scene, settings, soon
@@ -167,7 +167,7 @@ async def test_a_user_with_the_told_rights_is_a_whole_member_and_reaches_no_othe
         await soon(requests.register(MODEL, "main", 1))
         held = await soon(requests.acquire(item()))
         waiting = asyncio.create_task(requests.acquire(item()))
-        async with await Coordinator.open(own_server.url) as observer:
+        async with await ServerConnection.open(own_server.url) as observer:
             await when(observer, lambda seen: seen.waiters == 1)
         assert (await soon(requests.release(held, forebay.SUCCESS))).released
         lease = await soon(waiting)

@@ -8,9 +8,9 @@ import signal
 
 import pytest
 
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.urls import parse_url
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.mock_provider.server import MockProviderServer
 from forebay.mock_provider.truth import ProviderTruth
 from forebay.runtime import start_worker, stop_workers
@@ -80,8 +80,8 @@ class Fleet:
         return [int(text.split(b"|")[4]) for text in self.client.hvals(POOL["tasks"])]
 
     async def drive(self):
-        async with await Coordinator.open(self.url) as coordinator:
-            return await RunDriver(coordinator, self.spec).drive()
+        async with await ServerConnection.open(self.url) as connection:
+            return await RunDriver(connection, self.spec).drive()
 
     async def ends_whole(self, driving):
         summary = await asyncio.wait_for(driving, RUN_SECONDS)

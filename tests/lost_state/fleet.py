@@ -18,9 +18,9 @@ from forebay.contracts.errors import ForebayError
 from forebay.contracts.identity import RequestDomain
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.snapshots import GlobalSnapshot
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.operating import set_override_cap
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.server_connection import ServerConnection
 from tests.chaos.observers import LossPeriod, ProviderCall, read_calls
 from tests.chaos.start import begin_provider, json_lines
 from tests.lost_state.member import PROVIDER_MODEL
@@ -73,7 +73,7 @@ class Fleet:
     base_url: str
     zero: float
     ttl_seconds: float
-    coordinator: Coordinator
+    connection: ServerConnection
     client: httpx.AsyncClient
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
@@ -123,7 +123,7 @@ class Fleet:
 
         async def is_set() -> bool:
             with contextlib.suppress(ForebayError):
-                await set_override_cap(self.coordinator, PROVIDER_MODEL, cap)
+                await set_override_cap(self.connection, PROVIDER_MODEL, cap)
                 return True
             return False
 
@@ -131,7 +131,7 @@ class Fleet:
 
     async def books(self) -> Books | None:
         """Return what the shard says, None where its audit differs or it cannot be read."""
-        pressure = RequestPressureSnapshotProvider(self.coordinator)
+        pressure = RequestPressureSnapshotProvider(self.connection)
         try:
             audit = await pressure.audit(PROVIDER_MODEL)
             shard = await pressure.global_snapshot(PROVIDER_MODEL)
@@ -228,14 +228,14 @@ async def open_fleet(
         answer = await client.post(f"{base_url.removesuffix('/v1')}/truth", json=truth)
         answer.raise_for_status()
         patient = MemberSettings(call_timeout_seconds=2.0)
-        coordinator = await stack.enter_async_context(await Coordinator.open(url, patient))
+        connection = await stack.enter_async_context(await ServerConnection.open(url, patient))
         fleet = Fleet(
             url=url,
             folder=folder,
             base_url=base_url,
             zero=zero,
             ttl_seconds=ttl_seconds,
-            coordinator=coordinator,
+            connection=connection,
             client=client,
         )
         stack.callback(fleet.end)

@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 import forebay
-from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.mock_provider.server import MockProviderServer
 from forebay.mock_provider.truth import ProviderTruth
 from tests.contract.chat_domain import counts, is_idle, item, joined, when
@@ -122,8 +122,8 @@ class Place:
         resource = forebay.RequestResourceKey(
             provider_model=forebay.ProviderModelKey(provider_name=host, model_id="gpt-5")
         )
-        async with await Coordinator.open(self.redis_url) as coordinator:
-            assert counts(await when(coordinator, is_idle, resource)) == {"success": calls}
+        async with await ServerConnection.open(self.redis_url) as connection:
+            assert counts(await when(connection, is_idle, resource)) == {"success": calls}
 
 
 @pytest.fixture
@@ -256,8 +256,8 @@ async def test_a_lease_around_a_call_of_requests_or_aiohttp(
     chat = forebay.RequestResourceKey(
         provider_model=forebay.ProviderModelKey(provider_name="mine", model_id="gpt-5")
     )
-    async with await Coordinator.open(place.redis_url) as coordinator:
-        assert counts(await when(coordinator, is_idle, chat)) == {"provider_failure": 1}
+    async with await ServerConnection.open(place.redis_url) as connection:
+        assert counts(await when(connection, is_idle, chat)) == {"provider_failure": 1}
 
 
 @pytest.mark.parametrize(

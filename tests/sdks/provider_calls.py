@@ -19,8 +19,8 @@ import pytest
 
 import forebay
 from forebay.contracts.snapshots import DomainSnapshot
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.mock_provider.log import RequestRecord
 from forebay.mock_provider.server import MockProviderServer
 from forebay.mock_provider.truth import ProviderTruth
@@ -67,7 +67,7 @@ class Fleet:
     client: Client
     is_sync: bool
     provider: MockProviderServer
-    coordinator: Coordinator
+    connection: ServerConnection
     resource: forebay.RequestResourceKey
 
     async def do(self, function: Callable[[], Any]) -> Any:
@@ -93,12 +93,12 @@ class Fleet:
             gc.collect()
             return is_idle(seen)
 
-        return await when(self.coordinator, is_collected, self.resource)
+        return await when(self.connection, is_collected, self.resource)
 
     async def drawn_tokens(self) -> float:
         """Return what the calls drew from the budget of a day, in the end."""
         await self.ended()
-        pressure = RequestPressureSnapshotProvider(self.coordinator)
+        pressure = RequestPressureSnapshotProvider(self.connection)
         shard = await pressure.global_snapshot(self.resource.provider_model)
         (bucket,) = shard.budgets
         return DAY - bucket.level
@@ -139,13 +139,13 @@ async def calling(
         sync=face == "sync",
     )
     key = forebay.ProviderModelKey(provider_name=sdk.provider, model_id="m")
-    async with await Coordinator.open(redis_url) as coordinator, asyncio.timeout(60):
+    async with await ServerConnection.open(redis_url) as connection, asyncio.timeout(60):
         try:
             yield Fleet(
                 client=sdk.make(http, mock.root_url, face == "sync", retries),
                 is_sync=face == "sync",
                 provider=mock,
-                coordinator=coordinator,
+                connection=connection,
                 resource=forebay.RequestResourceKey(provider_model=key),
             )
         finally:

@@ -26,7 +26,7 @@ def said(logs: list[Any]) -> list[tuple[str, str]]:
 def test_an_outage_is_said_once_when_it_begins_and_once_when_it_ends(
     availability: Availability,
 ) -> None:
-    calls = availability.connection("calls", shard="s")
+    calls = availability.state_of("calls", shard="s")
     with capture_logs() as logs:
         for _ in range(3):
             for _ in range(100):
@@ -39,7 +39,7 @@ def test_an_outage_is_said_once_when_it_begins_and_once_when_it_ends(
 
 
 def test_what_everybody_notices_is_said_by_one(availability: Availability) -> None:
-    connections = [availability.connection(name) for name in ("wake-ups", "calls", "heartbeat")]
+    connections = [availability.state_of(name) for name in ("wake-ups", "calls", "heartbeat")]
     with capture_logs() as logs:
         for connection in connections:
             connection.lost(GONE)
@@ -49,7 +49,7 @@ def test_what_everybody_notices_is_said_by_one(availability: Availability) -> No
 
 
 def test_who_still_fails_when_the_first_is_back_says_so(availability: Availability) -> None:
-    calls, heartbeat = availability.connection("calls"), availability.connection("heartbeat")
+    calls, heartbeat = availability.state_of("calls"), availability.state_of("heartbeat")
     with capture_logs() as logs:
         calls.lost(GONE)
         heartbeat.lost(GONE)
@@ -67,7 +67,7 @@ def test_who_still_fails_when_the_first_is_back_says_so(availability: Availabili
 def test_a_connection_that_was_closed_while_lost_silences_no_other(
     availability: Availability,
 ) -> None:
-    closed, calls = availability.connection("driver"), availability.connection("calls")
+    closed, calls = availability.state_of("driver"), availability.state_of("calls")
     with capture_logs() as logs:
         closed.lost(GONE)
         closed.forget()
@@ -83,11 +83,11 @@ def test_a_connection_that_was_closed_while_lost_silences_no_other(
 
 def test_a_connection_that_was_never_lost_says_nothing(availability: Availability) -> None:
     with capture_logs() as logs:
-        availability.connection("calls").back()
+        availability.state_of("calls").back()
     assert logs == []
 
 
 def test_an_error_without_words_is_said_by_its_type(availability: Availability) -> None:
     with capture_logs() as logs:
-        availability.connection("calls").lost(TimeoutError())
+        availability.state_of("calls").lost(TimeoutError())
     assert logs[0]["error"] == "TimeoutError"

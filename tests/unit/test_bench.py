@@ -27,8 +27,8 @@ from bench.plot import draw
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import RequestResourceKey
 from forebay.contracts.requests import RequestAdmissionItem
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.server_connection import ServerConnection
 
 
 def hold(start: float, end: float, waiter: int = 0) -> Hold:
@@ -354,17 +354,17 @@ def test_a_process_that_ends_instead_of_answering_is_named() -> None:
 
 def test_a_lease_that_is_left_behind_is_named_and_ends_the_run(redis_url: str) -> None:
     with new_runner() as runner:
-        coordinator = runner.run(Coordinator.open(redis_url))
-        held = runner.run(hold_one(coordinator))
+        connection = runner.run(ServerConnection.open(redis_url))
+        held = runner.run(hold_one(connection))
         with pytest.raises(InvariantBrokenError, match="expected no lease, no waiter"):
             harness.final_snapshots(redis_url, micro.PROVIDER_MODEL)
         runner.run(held.close())
-        runner.run(coordinator.close())
+        runner.run(connection.close())
     assert harness.final_snapshots(redis_url, micro.PROVIDER_MODEL)
 
 
-async def hold_one(coordinator: Coordinator) -> AdaptiveRequestAdmissionController:
-    controller = AdaptiveRequestAdmissionController(coordinator)
+async def hold_one(connection: ServerConnection) -> AdaptiveRequestAdmissionController:
+    controller = AdaptiveRequestAdmissionController(connection)
     await controller.register(micro.PROVIDER_MODEL, "bench", 1)
     resource = RequestResourceKey(provider_model=micro.PROVIDER_MODEL)
     await controller.acquire(RequestAdmissionItem(resource=resource))

@@ -12,8 +12,8 @@ import pytest
 import forebay
 from forebay.connecting import classify_raised
 from forebay.contracts.errors import ConfigurationError
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.threads import refuse_to_block_a_loop
+from forebay.coordinator.server_connection import ServerConnection
 
 URL = "redis://127.0.0.1:1"
 
@@ -43,7 +43,7 @@ async def test_green_threads_are_refused_in_a_sentence_that_names_a_way(
     with pytest.raises(ConfigurationError, match=says):
         await asyncio.to_thread(forebay.connect(URL).__enter__)
     with pytest.raises(ConfigurationError, match=says):
-        await Coordinator.open(URL)
+        await ServerConnection.open(URL)
 
 
 def test_a_library_of_green_threads_that_has_patched_nothing_is_allowed(

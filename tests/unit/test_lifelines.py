@@ -15,8 +15,8 @@ from structlog.testing import capture_logs
 
 from forebay.commands import worker
 from forebay.connecting import Connection
-from forebay.coordinator import coordinator
-from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator import server_connection
+from forebay.coordinator.server_connection import ServerConnection
 from tests.support import wait_until
 
 SECRET = "a secret"  # no line of a traceback quotes it, only the message does
@@ -77,8 +77,8 @@ async def test_an_embedded_server_whose_start_is_cancelled_is_stopped(
         def stop(self) -> None:
             stopped.append(1)
 
-    monkeypatch.setattr(coordinator, "EmbeddedServer", Server)
-    opening = asyncio.create_task(Coordinator.open("embedded://"))
+    monkeypatch.setattr(server_connection, "EmbeddedServer", Server)
+    opening = asyncio.create_task(ServerConnection.open("embedded://"))
     await asyncio.sleep(0)
     opening.cancel()
     with pytest.raises(asyncio.CancelledError):

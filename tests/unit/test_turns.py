@@ -20,10 +20,10 @@ async def test_a_part_that_met_no_server_is_left_out_for_a_pause_and_a_job_s_end
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(turns_module, "pause_seconds", lambda failures: 60.0 if failures else 0.0)
-    coordinator: Any = SimpleNamespace(
+    connection: Any = SimpleNamespace(
         client=SimpleNamespace(), availability=Availability(UnixAddress(path="/nowhere"))
     )
-    turns = Turns(coordinator, "default", Guard(Logger("forebay.worker")))
+    turns = Turns(connection, "default", Guard(Logger("forebay.worker")))
     done: list[str] = []
 
     async def works() -> None:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from forebay.contracts.events import EventSink
 from forebay.contracts.settings import MemberSettings
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.event_outlet import EventOutlet
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.workers.arq.settings import address_of
 from forebay.workers.arq.worker import ForebayWorker
 from forebay.workers.runs.cells import MakeCellMaker
@@ -49,11 +49,11 @@ async def open_worker(
         keys = tuple(sorted(name for name in allowed.variables if os.environ.get(name)))
         settings = {"cells": _cells_within(allowed), "keys": keys} | settings
     settings["events"] = EventOutlet(event_sinks)
-    coordinator = await Coordinator.open(address, member)
+    connection = await ServerConnection.open(address, member)
     try:
-        return ForebayWorker(coordinator, pool=pool, **settings)
+        return ForebayWorker(connection, pool=pool, **settings)
     except BaseException:
-        await coordinator.close()
+        await connection.close()
         raise
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Self
 
 from forebay.contracts.settings import MemberSettings
-from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.workers.arq.pool_redis import ForebayArqRedis
 from forebay.workers.arq.serialization import JSON, JobSerializer, SerializerName, serializer_of
@@ -16,7 +16,7 @@ class JobPool(ForebayArqRedis):
     """A program's connection to a pool, for submitting; to be closed with ``aclose``.
 
     Args:
-        coordinator: closed with it.
+        connection: closed with it.
         pool: the pool's name.
         serializer: of jobs and results.
         expires_extra_ms: as that of `ForebayArqRedis`.
@@ -24,14 +24,14 @@ class JobPool(ForebayArqRedis):
 
     def __init__(
         self,
-        coordinator: Coordinator,
+        connection: ServerConnection,
         pool: str,
         serializer: JobSerializer = JSON,
         expires_extra_ms: int | None = None,
     ) -> None:
-        self._coordinator = coordinator
-        self.tasks = TaskAdmissionController(coordinator, pool)
-        super().__init__(self.tasks, coordinator, serializer, expires_extra_ms=expires_extra_ms)
+        self._connection = connection
+        self.tasks = TaskAdmissionController(connection, pool)
+        super().__init__(self.tasks, connection, serializer, expires_extra_ms=expires_extra_ms)
 
     async def __aenter__(self) -> Self:
         return self
@@ -42,7 +42,7 @@ class JobPool(ForebayArqRedis):
     async def aclose(self, close_connection_pool: bool | None = None) -> None:  # noqa: ARG002
         """Leave the fleet and close the connections."""
         await self.tasks.close()
-        await self._coordinator.close()
+        await self._connection.close()
 
 
 async def create_pool(
@@ -70,9 +70,9 @@ async def create_pool(
     """
     check_create_pool(arqs, create_pool)
     chosen = serializer_of(serializer)
-    coordinator = await Coordinator.open(url, settings)
+    connection = await ServerConnection.open(url, settings)
     try:
-        return JobPool(coordinator, pool, chosen, expires_extra_ms)
+        return JobPool(connection, pool, chosen, expires_extra_ms)
     except BaseException:
-        await coordinator.close()
+        await connection.close()
         raise

@@ -25,7 +25,7 @@ from forebay.contracts.checks import (
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import TaskGroupSpec
 from forebay.contracts.tasks import SchedulableTask, SchedulerResourceRequest
-from forebay.coordinator.coordinator import Coordinator
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.names import terms_text
 from forebay.workers.arq.bounds import Bounds
@@ -54,7 +54,7 @@ class ForebayArqRedis(ArqRedis):
 
     Args:
         controller: the pool.
-        coordinator: over whose connections commands go, within the deadline of a call.
+        connection: over whose connections commands go, within the deadline of a call.
         serializer: of jobs and results.
         expires_extra_ms: as arq's, how long after its time a job expires that says no ``_expires``;
             None for never.
@@ -69,7 +69,7 @@ class ForebayArqRedis(ArqRedis):
     def __init__(
         self,
         controller: TaskAdmissionController,
-        coordinator: Coordinator,
+        connection: ServerConnection,
         serializer: JobSerializer = JSON,
         *,
         expires_extra_ms: int | None = None,
@@ -77,7 +77,7 @@ class ForebayArqRedis(ArqRedis):
         if expires_extra_ms is not None:
             check_cap("expires_extra_ms", expires_extra_ms, round(MAX_SPAN_SECONDS * 1000))
         super().__init__(
-            pool_or_conn=coordinator.client.connection_pool,
+            pool_or_conn=connection.client.connection_pool,
             job_serializer=serializer.dump,
             job_deserializer=serializer.load,
             default_queue_name=controller.keys["queue"],
@@ -86,7 +86,7 @@ class ForebayArqRedis(ArqRedis):
         self._controller = controller
         self._serializer = serializer
         self.stored = StoredJobs(serializer)
-        self._bounds = Bounds(coordinator.address, coordinator.settings)
+        self._bounds = Bounds(connection.address, connection.settings)
 
     def job(self, job_id: str) -> Job:
         """Return arq's ``Job`` of this pool: status, result, info and abort.

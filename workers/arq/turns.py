@@ -10,8 +10,8 @@ from typing import Final
 from redis.exceptions import RedisError, ResponseError
 
 from forebay.contracts.errors import CoordinatorUnavailable, ForebayError
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.logs import Logger
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.supervision import Guard, pause_seconds
 
 PARTS: Final = ("beats", "aborts", "aborts of waiting jobs", "hints")
@@ -24,20 +24,18 @@ class Turns:
     """Does the parts of a turn, and logs what they raise once per change.
 
     Args:
-        coordinator: tells whether the server is away.
+        connection: tells whether the server is away.
         pool: the pool's name, for the log.
         guard: logs what nobody expected.
     """
 
-    def __init__(self, coordinator: Coordinator, pool: str, guard: Guard) -> None:
+    def __init__(self, connection: ServerConnection, pool: str, guard: Guard) -> None:
         self._guard = guard
         self._refusals: dict[str, str] = {}
         self._failures: Counter[str] = Counter()  # in a row, of parts to which the server was away
         self._again_at: dict[str, float] = {}  # loop time before which a failed part is skipped
-        self._client = coordinator.client
-        self._states = {
-            name: coordinator.availability.connection(name, pool=pool) for name in PARTS
-        }
+        self._client = connection.client
+        self._states = {name: connection.availability.state_of(name, pool=pool) for name in PARTS}
 
     @property
     def is_away(self) -> bool:

@@ -15,12 +15,12 @@ from typing import Any
 from redis.exceptions import RedisError
 
 from forebay.contracts.outcomes import TaskCompleted, TaskOutcome
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.event_outlet import SILENT, EventOutlet
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.runs.plan import CELL_FUNCTION, function_of_key
 from forebay.coordinator.runs.tracker import CompletionTracker
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.supervision import Guard
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.workers.arq.cell_jobs import CellJobs, lease_of_job, outcome_of_cells
@@ -45,7 +45,7 @@ class ForebayWorker(ContainedWorker):
     """``arq.Worker`` on a Forebay pool; takes arq's own settings besides these.
 
     Args:
-        coordinator: the process's connection to the server; closed by the worker.
+        connection: the process's connection to the server; closed by the worker.
         pool: name of the task pool, by default ``default``.
         functions: arq functions.
         serializer: of the pool's jobs and results.
@@ -60,7 +60,7 @@ class ForebayWorker(ContainedWorker):
 
     def __init__(
         self,
-        coordinator: Coordinator,
+        connection: ServerConnection,
         *,
         pool: str | None = None,
         functions: Sequence[Any] = (),
@@ -70,13 +70,13 @@ class ForebayWorker(ContainedWorker):
         events: EventOutlet = SILENT,
         **settings: Any,
     ) -> None:
-        self.coordinator = coordinator
+        self.connection = connection
         chosen = serializer_of(serializer)
         check_settings(settings)
         self.pool_name = pool_of(pool, settings)
         named, crons = named_functions(functions, settings.get("cron_jobs"))
         self.tasks_admission = TaskAdmissionController(
-            coordinator,
+            connection,
             self.pool_name,
             functions=[
                 *(one.name for one in named),
@@ -86,18 +86,18 @@ class ForebayWorker(ContainedWorker):
             on_lease_lost=lambda lease: self.scheduler.stop(lease),  # noqa: PLW0108 - made below
             events=events,
         )
-        requests = AdaptiveRequestAdmissionController(coordinator, events=events)
+        requests = AdaptiveRequestAdmissionController(connection, events=events)
         self.request_admission = requests
-        tracker = CompletionTracker(self.tasks_admission, coordinator.client)
+        tracker = CompletionTracker(self.tasks_admission, connection.client)
         maker = NoCells() if cells is None else cells(tracker, requests)
         self._cells = CellJobs(maker, chosen)
         self._guard = Guard(log, pool=self.pool_name)
-        self._turns = Turns(coordinator, self.pool_name, self._guard)
+        self._turns = Turns(connection, self.pool_name, self._guard)
         self._hints = RequestPressureHints(requests.pressure, requests.known)
         self._ends = JobEnds()
         jobs = ForebayArqRedis(
             self.tasks_admission,
-            coordinator,
+            connection,
             chosen,
             expires_extra_ms=settings.get("expires_extra_ms"),
         )
@@ -120,7 +120,7 @@ class ForebayWorker(ContainedWorker):
         self._unstarted = UnstartedJobs(self, self.tasks_admission, jobs, chosen, self._turns)
         self._facts = WorkerFacts(
             pool=self.pool_name,
-            server=str(coordinator.address),
+            server=str(connection.address),
             slots=self.max_jobs,
             health_check_key=self.health_check_key,
         )
@@ -282,7 +282,7 @@ class ForebayWorker(ContainedWorker):
         finally:
             self._turns.forget()
             async with contextlib.AsyncExitStack() as stack:  # each, whatever befalls the others
-                stack.push_async_callback(self.coordinator.close)
+                stack.push_async_callback(self.connection.close)
                 stack.push_async_callback(self.tasks_admission.close)
                 stack.push_async_callback(self.request_admission.close)
                 stack.push_async_callback(self._cells.aclose)

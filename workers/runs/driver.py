@@ -23,10 +23,10 @@ from forebay.contracts.errors import (
 )
 from forebay.contracts.runs import RunProgress, RunSpec, RunStop
 from forebay.contracts.tasks import TaskAdmissionError
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.runs.scheduling import resolve_columns
 from forebay.coordinator.runs.tracker import CompletionTracker
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.workers.generators.registry import build_generator
 from forebay.workers.runs.cells import this_worker
@@ -66,7 +66,7 @@ class RunDriver:
     """Drives one run.
 
     Args:
-        coordinator: connection to the pool's server; left open.
+        connection: connection to the pool's server; left open.
         run: what to run.
         pool: name of the task pool.
         on_progress: told after each look, with the run's records.
@@ -77,7 +77,7 @@ class RunDriver:
 
     def __init__(
         self,
-        coordinator: Coordinator,
+        connection: ServerConnection,
         run: RunSpec,
         *,
         pool: str = "default",
@@ -88,11 +88,11 @@ class RunDriver:
         self._run = run
         self._before_end = before_end
         self._overwrites = overwrites
-        self._state = coordinator.availability.connection("driver", run_id=run.run_id)
-        self._controller = TaskAdmissionController(coordinator, pool)
+        self._state = connection.availability.state_of("driver", run_id=run.run_id)
+        self._controller = TaskAdmissionController(connection, pool)
         self._changed = asyncio.Event()
         self._controller.watch(self._changed.set)
-        self._tracker = CompletionTracker(self._controller, coordinator.client)
+        self._tracker = CompletionTracker(self._controller, connection.client)
         ignored: Callable[[RunProgress], None] = lambda _progress: None  # noqa: E731
         self._on_progress = ignored if on_progress is None else on_progress
         self._files = RunFiles(Path(run.workflow.output.path), run.run_id)

@@ -11,9 +11,9 @@ from typing import Final
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import RequestDomain, RequestGroupSpec
 from forebay.contracts.workflow import Workflow
-from forebay.coordinator.coordinator import Coordinator
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
 from forebay.coordinator.requests.resolver import RequestResourceResolver
+from forebay.coordinator.server_connection import ServerConnection
 from forebay.workers.executor import ModelRequestExecutor
 from forebay.workers.generators.base import RecordRejected
 from forebay.workers.runs.cell_failures import ModelCallFailed
@@ -55,8 +55,8 @@ async def open_models(
         ConfigurationError: a provider's key or address cannot be used.
         CoordinatorError: the server cannot be used.
     """
-    async with await Coordinator.open(url) as coordinator:
-        requests = AdaptiveRequestAdmissionController(coordinator)
+    async with await ServerConnection.open(url) as connection:
+        requests = AdaptiveRequestAdmissionController(connection)
         executor = ModelRequestExecutor(requests)
         clients = ProviderClients()
         resolver = RequestResourceResolver()

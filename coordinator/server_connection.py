@@ -49,8 +49,8 @@ def pid_of(member_id: str) -> int:
     return int(member_id.partition("-")[0][:-_RANDOM_DIGITS], 16)
 
 
-class Coordinator:
-    """One process, one server: opened by ``Coordinator.open``, closed with ``close``.
+class ServerConnection:
+    """One process, one server: opened by ``ServerConnection.open``, closed with ``close``.
 
     Attributes:
         address: the server.
@@ -87,7 +87,7 @@ class Coordinator:
         )
         self.subscriber = Subscriber(
             self.patient,
-            self.availability.connection("wake-ups"),
+            self.availability.state_of("wake-ups"),
             min(CONNECT_TIMEOUT_SECONDS, settings.call_timeout_seconds),
             self.most_doublings,
         )
