@@ -12,7 +12,7 @@ COPY forebay forebay
 COPY lua lua
 COPY workers workers
 RUN pip --python /opt/venv/bin/python install --no-cache-dir --disable-pip-version-check \
-    '.[run,mock,uvloop]'
+    '.[run,mock,ops,proxy,uvloop]'
 
 FROM python:3.12-slim
 ENV PATH=/opt/venv/bin:$PATH \

@@ -1,4 +1,4 @@
-"""What is shipped beside the code: the distribution, the image, the compose file, the example."""
+"""What is shipped beside the code: the distribution, the image, the example."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ from jinja2.sandbox import SandboxedEnvironment
 
 REPO = Path(__file__).resolve().parents[2]
 EXAMPLE = REPO / "examples" / "support_triage"
-WORKFLOW_IN_IMAGE = "/app/examples/support_triage/workflow.toml"
-REDIS_URL = "redis://redis:6379"
 
 
 def read_toml(path: Path) -> dict[str, Any]:
@@ -38,11 +36,6 @@ def folder_of(package: str) -> Path:
 
 
 SOURCE_FOLDERS = ("contracts", "coordinator", "lua", "workers")
-
-
-def compose_services() -> dict[str, Any]:
-    services: dict[str, Any] = yaml.safe_load((REPO / "docker-compose.yml").read_text())["services"]
-    return services
 
 
 def dockerfile_lines() -> list[str]:
@@ -138,68 +131,6 @@ def test_image_keeps_build_tools_out_of_the_final_stage() -> None:
     assert "pip" not in final_stage
     assert "apt" not in final_stage
     assert "COPY --from=build /opt/venv /opt/venv" in final_stage
-
-
-# --- the compose file
-
-
-@pytest.mark.parametrize(
-    ("service", "command"),
-    [
-        ("provider", ["mock-provider", "--host", "0.0.0.0", "--port", "8089"]),
-        ("worker", ["worker", "--url", REDIS_URL]),
-        ("ops", ["snapshot", "--url", REDIS_URL, "--watch"]),
-        ("run", ["run", WORKFLOW_IN_IMAGE, "--url", REDIS_URL]),
-    ],
-)
-def test_service_runs_its_command(service: str, command: list[str]) -> None:
-    assert compose_services()[service]["command"][: len(command)] == command
-
-
-def test_compose_has_these_services_and_no_others() -> None:
-    assert set(compose_services()) == {"redis", "provider", "worker", "ops", "run"}
-
-
-def test_every_forebay_service_uses_the_one_image() -> None:
-    forebay = {name: spec for name, spec in compose_services().items() if name != "redis"}
-    assert {spec["image"] for spec in forebay.values()} == {"forebay:local"}
-    assert [name for name, spec in forebay.items() if "build" in spec] == ["provider"]
-
-
-def test_redis_keeps_its_keys_and_evicts_none() -> None:
-    redis = compose_services()["redis"]
-    command = " ".join(redis["command"])
-    assert "--appendonly yes" in command
-    assert "--maxmemory-policy noeviction" in command
-    assert redis["volumes"] == ["redis-data:/data"]
-    assert "healthcheck" in redis
-
-
-def test_redis_has_no_host_port_and_the_others_are_on_loopback() -> None:
-    services = compose_services()
-    assert "ports" not in services["redis"]
-    ports = [port for spec in services.values() for port in spec.get("ports", [])]
-    assert ports
-    assert all(port.startswith("127.0.0.1:") for port in ports)
-
-
-def test_run_is_started_on_demand_and_finds_four_workers() -> None:
-    services = compose_services()
-    assert services["worker"]["deploy"]["replicas"] == 4
-    assert [name for name, spec in services.items() if "profiles" in spec] == ["run"]
-    assert "worker" in services["run"]["depends_on"]
-
-
-def test_run_and_workers_see_the_same_files_and_the_same_provider() -> None:
-    services = compose_services()
-    address = {"FOREBAY_PROVIDER_LOCAL_BASE_URL": "http://provider:8089/v1"}
-    assert "local" in workflow()["providers"]
-    for name in ("run", "worker"):
-        assert services[name]["environment"] == address
-        assert services[name]["volumes"] == ["out:/app/out"]
-    in_repository = REPO / Path(WORKFLOW_IN_IMAGE).relative_to("/app")
-    assert in_repository == EXAMPLE / "workflow.toml"
-    assert in_repository.is_file()
 
 
 # --- the hooks
