@@ -6,9 +6,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 # What CI checks, in this order; .ci/run times each.
-CHECKS := lint types lua test test-slow
+CHECKS := lint types lua docs test test-slow
 
-.PHONY: help setup demo test test-slow check checks property-long chaos run-kills lost-state bench lint lint-imports types lua clean \
+.PHONY: help setup demo test test-slow check checks property-long chaos run-kills lost-state bench lint lint-imports types lua docs clean \
 	bench-peers e2e-providers e2e-sdks e2e-provider-sdks e2e-openai-1 e2e-openai-2 e2e-node e2e-page e2e-processes shared-capacity reliability
 .DEFAULT_GOAL := help
 
@@ -17,6 +17,7 @@ help:
 	@echo "make test   unit, contract and short property tests, against real servers; five minutes"
 	@echo "make test-slow  killed processes, cut connections, and the documented commands end to end"
 	@echo "make check  what CI runs: $(CHECKS)"
+	@echo "make docs   the documents and the API as a site, in out/docs; no network, and warnings are errors"
 	@echo "make bench  figures, beside the raw cost and the peers that are installed (make bench-peers:"
 	@echo "            self-limiters, saq, taskiq-redis, and bullmq where node is); two commits are compared by"
 	@echo "            .venv/bin/python -m bench --baseline REF SCENARIO"
@@ -74,6 +75,12 @@ types: setup
 
 lua: setup
 	@$(BIN)/python -m forebay.coordinator.scripts check
+
+# Anew each time: an incremental build repeats no warning of a page that did not change.
+docs: setup
+	@rm -rf out/docs out/doctrees
+	@$(BIN)/sphinx-build -q -W --keep-going -j auto -c docs/site -d out/doctrees . out/docs
+	@echo "the site is at out/docs/index.html"
 
 check: $(CHECKS)
 

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 REPO = Path(__file__).resolve().parents[2]
-STAGES = ["install", "setup", "lint", "types", "lua", "test", "test-slow", "e2e-sdks", "demo"]
+CHECKS = ["lint", "types", "lua", "docs", "test", "test-slow"]
+STAGES = ["install", "setup", *CHECKS, "e2e-sdks", "demo"]
 
 
 @pytest.fixture
