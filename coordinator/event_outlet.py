@@ -63,21 +63,21 @@ class EventOutlet:
         self.lost: Counter[str] = Counter()
         self._ordinals = count(1)
 
-    def tell_task(self, kind: SchedulerEventKind, at_us: int | None, **fields: Any) -> None:
-        """Tell an event of the stream ``scheduler``; the fields are those of `RuntimeEvent`."""
-        self._tell(self._of_tasks, kind, EventStream.SCHEDULER, at_us, fields)
+    def emit_task(self, kind: SchedulerEventKind, at_us: int | None, **fields: Any) -> None:
+        """Emit an event of the stream ``scheduler``; the fields are those of `RuntimeEvent`."""
+        self._emit(self._of_tasks, kind, EventStream.SCHEDULER, at_us, fields)
 
-    def tell_request(self, kind: RequestEventKind, at_us: int | None, **fields: Any) -> None:
-        """Tell an event of the stream ``request``; the fields are those of `RuntimeEvent`.
+    def emit_request(self, kind: RequestEventKind, at_us: int | None, **fields: Any) -> None:
+        """Emit an event of the stream ``request``; the fields are those of `RuntimeEvent`.
 
         Args:
             kind: what happened.
             at_us: server time in microseconds; None where it is not known yet.
             fields: further ones.
         """
-        self._tell(self._of_requests, kind, EventStream.REQUEST, at_us, fields)
+        self._emit(self._of_requests, kind, EventStream.REQUEST, at_us, fields)
 
-    def _tell(
+    def _emit(
         self,
         takers: Sequence[Take],
         kind: str,

@@ -11,11 +11,11 @@ from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import ProviderModelKey
 from forebay.coordinator.explaining import POOL_TAG
 from forebay.coordinator.keys import ShardKeys, encode
-from forebay.coordinator.requests.operating import evict_request_lease
+from forebay.coordinator.requests.administration import evict_request_lease
 from forebay.coordinator.requests.snapshots import provider_model_of
 from forebay.coordinator.server.refusals import connection_error
 from forebay.coordinator.server_connection import ServerConnection
-from forebay.coordinator.tasks.operating import evict_task_lease
+from forebay.coordinator.tasks.administration import evict_task_lease
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

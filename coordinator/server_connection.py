@@ -19,7 +19,7 @@ from forebay.coordinator.host_process import refuse_green_threads
 from forebay.coordinator.keys import SHARDS_KEY, ShardKeys
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.scripts.composing import script
-from forebay.coordinator.scripts.operators import publish_functions
+from forebay.coordinator.scripts.operator_library import publish_functions
 from forebay.coordinator.server.address import EmbeddedAddress, SentinelAddress, ServerAddress
 from forebay.coordinator.server.availability import Availability
 from forebay.coordinator.server.condition import SECTIONS, warn_of_risks

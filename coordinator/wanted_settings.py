@@ -12,12 +12,12 @@ from redis.exceptions import RedisError
 
 from forebay.contracts.identity import ProviderModelKey
 from forebay.coordinator.keys import pool_shard
-from forebay.coordinator.requests.operating import set_override_cap
+from forebay.coordinator.requests.administration import set_override_cap
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.server.refusals import connection_error
 from forebay.coordinator.server_connection import ServerConnection
+from forebay.coordinator.tasks.administration import require_pool, set_pool_limit, set_pool_state
 from forebay.coordinator.tasks.names import encode_resource
-from forebay.coordinator.tasks.operating import require_pool, set_pool_limit, set_pool_state
 from forebay.coordinator.tasks.pool_settings import PoolState
 from forebay.coordinator.tasks.snapshots import PoolReader
 

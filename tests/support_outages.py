@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 import forebay
-from forebay.coordinator.requests.operating import reset_window, set_override_cap
+from forebay.coordinator.requests.administration import reset_window, set_override_cap
 from forebay.coordinator.server.examination import examine
 from forebay.coordinator.server_connection import ServerConnection
+from forebay.coordinator.tasks.administration import set_pool_state
 from forebay.coordinator.tasks.controller import TaskAdmissionController
-from forebay.coordinator.tasks.operating import set_pool_state
 from forebay.coordinator.tasks.snapshots import audit_pool, pool_lines
 from forebay.workers.arq.pool import JobPool, create_pool
 from tests.contract.chat_domain import CHAT, MODEL, item

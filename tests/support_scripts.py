@@ -299,7 +299,7 @@ class ScriptedShard:
         """Make a member, or confirm one of the generation ``remembered``.
 
         Returns:
-            ``[now_us, generation, members, standing, reason, run_id,
+            ``[now_us, generation, members, status, reason, run_id,
             batch_number]``.
         """
         ttl_us = round(ttl_seconds * 1e6)
@@ -362,14 +362,16 @@ class ScriptedShard:
             return False
         return True
 
-    def operate(self, operation: str, subject: str = "", schema: str = SCHEMA_VERSION) -> list[int]:
+    def administer(
+        self, operation: str, subject: str = "", schema: str = SCHEMA_VERSION
+    ) -> list[int]:
         """Do an operator's operation; return ``[now_us, next_wake_us, value]``.
 
         Raises:
             Refused: an error reply.
         """
         args = (schema, operation, subject)
-        reply: list[int] = json.loads(self.run("requests/operate", self.keys.all, args))
+        reply: list[int] = json.loads(self.run("requests/administer", self.keys.all, args))
         return reply
 
     def open(self, cap: int, *members: str, config: RequestAdmissionConfig | None = None) -> None:

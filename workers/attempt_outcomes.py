@@ -37,7 +37,7 @@ class AttemptOutcomes:
         clock: Callable[[], float],
     ) -> None:
         self._classifier = classifier
-        self._tell = learn
+        self._report = learn
         self._clock = clock
 
     def of_error(self, lease: RequestAdmissionLease, error: BaseException) -> RequestReleaseOutcome:
@@ -72,7 +72,7 @@ class AttemptOutcomes:
     def _learn(self, lease: RequestAdmissionLease, found: Answered | None, now: float) -> None:
         readings = quota_readings(found.headers, now, found.profile) if found is not None else []
         if readings:
-            self._tell(lease, readings)
+            self._report(lease, readings)
 
     def is_retryable(self, outcome: RequestReleaseOutcome) -> bool:
         """Say whether another attempt may succeed after this one."""

@@ -45,7 +45,7 @@ class Slots:
         """Return the release of a free slot, for the lease that uses it."""
         return self._free[domain].popleft()
 
-    def give_back(self) -> None:
+    def release_unused(self) -> None:
         """Send the releases of all free slots."""
         for line in self._free.values():
             while line:

@@ -109,7 +109,7 @@ class LocalLeases:
         if earlier is not None and not earlier.is_held:
             self._begin(self._loop.time() - earlier.ttl_seconds)
         self.leases.state_anew()
-        self.leases.slots.give_back()  # of an ended membership, or of a shard that lost state
+        self.leases.slots.release_unused()  # of an ended membership, or of a shard that lost state
         if self.is_on:
             self._redirect()  # the server would decide about them beside the share
         else:
@@ -127,7 +127,7 @@ class LocalLeases:
             return
         self._given = 0
         absence = self._hold(since)
-        share = self.watch.told and self.watch.told[0]
+        share = self.watch.latest and self.watch.latest[0]
         log.warning(
             "local_share_began",
             provider_model=self._provider_model,
@@ -138,11 +138,11 @@ class LocalLeases:
         self._look()
 
     def _hold(self, since: float) -> Absence:
-        """Begin an absence, with the share that was told last in the present membership."""
+        """Begin an absence, with the share last received in the present membership."""
         ttl_seconds = (self.watch.membership or self._settings).ttl_seconds
         absence = Absence(since, ttl_seconds, self._settings.call_timeout_seconds)
-        told = self.watch.told
-        allowance = None if told is None else Allowance(*told, self._loop.time())
+        latest = self.watch.latest
+        allowance = None if latest is None else Allowance(*latest, self._loop.time())
         self.phase = Holding(absence=absence, allowance=allowance)
         for release in self._session.withdraw(Release):
             if not self._keep_slot(release):
@@ -169,7 +169,7 @@ class LocalLeases:
 
     def on_asked(self, encoded_id: str) -> None:
         """Note that the server has decided about an attempt that was not decided here."""
-        if self._running.asking.pop(encoded_id, None) is not None and self.is_on:
+        if self._running.deciding.pop(encoded_id, None) is not None and self.is_on:
             self._give_in_turn()
 
     def _lacks(self, item: RequestAdmissionItem) -> RequestDenialReason | None:
@@ -185,7 +185,7 @@ class LocalLeases:
         """Give a lease; None where the server is back and decides, within the share."""
         domain = item.resource.domain
         if isinstance(self.phase, Returning):
-            self._running.asking[encode(item.attempt_id)] = domain
+            self._running.deciding[encode(item.attempt_id)] = domain
             return None
         allowance, membership = allowance_of(self.phase), self.watch.membership
         assert allowance is not None  # noqa: S101 - for mypy: `_lacks` was None
@@ -215,7 +215,7 @@ class LocalLeases:
 
     def _enter(self, phase: Phase, now: float) -> None:
         self.phase = phase
-        self.leases.slots.give_back()
+        self.leases.slots.release_unused()
         if isinstance(phase, Returning):
             self.leases.state()
             if phase.until > now:
@@ -296,5 +296,5 @@ class LocalLeases:
         if self._timer is not None:
             self._timer.cancel()
         self.phase = Serving()
-        self.leases.slots.give_back()
+        self.leases.slots.release_unused()
         self._waiting.decide(shut_down)

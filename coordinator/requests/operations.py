@@ -242,7 +242,7 @@ class Attempt:
         self._arrived: Outcome[Answer] | None = None
         self._arrival: asyncio.Future[None] | None = None
 
-    def tell(self, outcome: Outcome[Answer]) -> bool:
+    def deliver(self, outcome: Outcome[Answer]) -> bool:
         """Let something arrive; return False where it comes too late and is to be undone."""
         if self.end is not None:
             return isinstance(self.end, RequestAdmissionLease)  # a notice brought it before

@@ -159,10 +159,10 @@ class Rechecks:
         if isinstance(outcome, ForebayError):
             # The server answers nobody: what it would say of the others is no secret.
             for other in list(self._waiting.values()):
-                other.tell(outcome)
+                other.deliver(outcome)
         elif attempt.end is None and not isinstance(outcome, Waiting | Ended):
             self._has_found_loss = True
-        is_taken = attempt.tell(outcome)
+        is_taken = attempt.deliver(outcome)
         self._recheck_due()
         if not self._under_way and self._has_found_loss and not self._is_closed:
             self._loop.call_soon(self._guard.call, self._recheck_portion)
@@ -185,7 +185,7 @@ class Rechecks:
         before = self._loop.time() - self._recheck_seconds
         for attempt in list(self._waiting.values()):
             if attempt.deadline is not None and attempt.deadline <= before and attempt.end is None:
-                attempt.tell(timed_out(attempt.item))
+                attempt.deliver(timed_out(attempt.item))
                 self._session.submit(Cancel(attempt.encoded_id))
 
     def _recheck_portion(self) -> None:

@@ -171,7 +171,7 @@ class Restating:
             *self.recall(upkeep),
             *upkeep.register_anew(),
             *((Hold(lease), partial(self._held_still, i, on_stale)) for i, lease in leases.items()),
-            *((KeepWaiting(attempt, now), attempt.tell) for attempt in waiting),
+            *((KeepWaiting(attempt, now), attempt.deliver) for attempt in waiting),
             (Inventory(), partial(self._take_listed, leases.keys())),
         ]
 

@@ -14,14 +14,14 @@ class RunningCalls:
 
     Attributes:
         lost: domains of calls that may still run under a lost lease, by encoded id.
-        asking: domains of attempts that the server is deciding, by encoded id.
+        deciding: domains of attempts that the server is deciding, by encoded id.
     """
 
     def __init__(self) -> None:
         self.lost: dict[str, RequestDomain] = {}
-        self.asking: dict[str, RequestDomain] = {}
+        self.deciding: dict[str, RequestDomain] = {}
 
     def count(self, held: Iterable[RequestAdmissionLease]) -> Mapping[RequestDomain, int]:
         """Return the number of calls in each domain; those that may begin count as begun."""
         domains = [lease.item.resource.domain for lease in held]
-        return Counter([*domains, *self.lost.values(), *self.asking.values()])
+        return Counter([*domains, *self.lost.values(), *self.deciding.values()])

@@ -145,7 +145,7 @@ class RequestShard:
 
     def _ask(self, attempt: Attempt) -> None:
         attempt.is_in_doubt = False
-        self.session.submit(Acquire(attempt.item, attempt.wait), attempt.tell)
+        self.session.submit(Acquire(attempt.item, attempt.wait), attempt.deliver)
 
     def _is_own(self, member_id: str) -> bool:
         """Whether something was given under the membership that there is now."""
@@ -179,12 +179,12 @@ class RequestShard:
             if attempt.is_waiting:
                 self._rechecks.forget(attempt)
             if attempt.end is None:  # its caller takes nothing any more
-                attempt.tell(shut_down(attempt.item))
+                attempt.deliver(shut_down(attempt.item))
 
     def _redirect(self) -> None:
         """Fail the acquires under way, so that the local leases decide about them."""
         for attempt in list(self._attempts.values()):
-            attempt.tell(CoordinatorUnavailable(REDIRECTED))
+            attempt.deliver(CoordinatorUnavailable(REDIRECTED))
 
     def on_unclaimed(self, operation: Operation[Any], reply: Reply) -> None:
         """Cancel what a reply gave to a caller that has gone, unless it asks anew under its id."""
@@ -235,7 +235,7 @@ class RequestShard:
             answer_terms = [kind, *terms]
             generation, member_id = membership.generation, membership.member_id
             answer = decode_answer(attempt.item, answer_terms, generation, member_id)
-            if not attempt.tell(answer) and kind == "granted":
+            if not attempt.deliver(answer) and kind == "granted":
                 self.session.submit(Cancel(encoded_id))
         elif self.outages is not None and self.outages.on_notice(kind, encoded_id, terms):
             return
@@ -246,7 +246,7 @@ class RequestShard:
         """End the attempt of a notice that could not be taken; what it was granted goes back."""
         for one in [one for one in self._attempts.values() if one.encoded_id in notice]:
             error = f"what {one.item.resource} decided could not be read; please report this."
-            one.tell(CoordinatorError(error))
+            one.deliver(CoordinatorError(error))
 
     def on_next_wake(self, seconds: float | None) -> None:
         """Look again at the instant at which time alone may have changed something."""
@@ -261,7 +261,7 @@ class RequestShard:
         self._upkeep.sweep_later(membership)
         for attempt in list(self._attempts.values()):
             if attempt.is_waiting:
-                attempt.tell(ENDED)
+                attempt.deliver(ENDED)
         more = () if self.outages is None else self.outages.on_joined(membership)
         return [*self._restating.recall(self._upkeep), *self._upkeep.register_anew(), *more]
 
@@ -291,7 +291,7 @@ class RequestShard:
         if self.outages is not None:
             self.outages.close()
         for attempt in self._attempts.values():
-            attempt.tell(shut_down(attempt.item))
+            attempt.deliver(shut_down(attempt.item))
         try:
             await self.session.close()
         finally:  # after it, as its replies set timers

@@ -21,9 +21,9 @@ from forebay.coordinator.event_outlet import SILENT, EventOutlet
 from forebay.coordinator.keys import encode, request_shard
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.denials import shut_down
+from forebay.coordinator.requests.events import RequestEvents
 from forebay.coordinator.requests.held_leases import LeaseLost
 from forebay.coordinator.requests.shard import RequestShard
-from forebay.coordinator.requests.telling import RequestEvents
 from forebay.coordinator.server.retrying import retry_while_away
 from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.supervision import Guard

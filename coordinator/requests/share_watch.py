@@ -27,12 +27,12 @@ class ShareWatch:
 
     Attributes:
         membership: the last one.
-        told: what was answered last in this membership, and at which loop time; None before that.
+        latest: the last share of this membership and the loop time of its reply; None before that.
     """
 
     def __init__(self, session: Session, guard: Guard) -> None:
         self.membership: Membership | None = None
-        self.told: tuple[Share, float] | None = None
+        self.latest: tuple[Share, float] | None = None
         self._session = session
         self._guard = guard
         self._loop = asyncio.get_running_loop()
@@ -41,7 +41,7 @@ class ShareWatch:
     def on_joined(self, membership: Membership) -> Sequence[Submitted]:
         """Return the first question of a new membership; forget the share of an earlier one."""
         self.membership = membership
-        self.told = None
+        self.latest = None
         return [(AskShare(0), partial(self._take, SHORTEST_PAUSE_SECONDS))]
 
     def ask(self, pause: float = SHORTEST_PAUSE_SECONDS) -> None:
@@ -50,7 +50,7 @@ class ShareWatch:
 
     def _question(self) -> AskShare:
         """Return the question; made when its call is sent, as it names the last reply received."""
-        return AskShare(self.told[0].ticket if self.told is not None else 0)
+        return AskShare(self.latest[0].ticket if self.latest is not None else 0)
 
     def close(self) -> None:
         """Ask no more."""
@@ -63,9 +63,9 @@ class ShareWatch:
 
         It is 0, and asked for soon again, while others may not count this member yet.
         """
-        earlier = self.told and self.told[0]
+        earlier = self.latest and self.latest[0]
         if isinstance(outcome, Share):
-            self.told = outcome, self._loop.time()
+            self.latest = outcome, self._loop.time()
             if earlier is not None and (outcome.members, outcome.rank) != (
                 earlier.members,
                 earlier.rank,

@@ -88,7 +88,7 @@ class CompletionTracker:
         """Say who drives a run, as people name that process; the first says when it began."""
         await self._controller.ask("run_drive", encode(run_id), owner)
 
-    def tell_use(self, run_id: str, column: int, take: Callable[[], ColumnUse]) -> None:
+    def report_use(self, run_id: str, column: int, take: Callable[[], ColumnUse]) -> None:
         """Tell what the cells of a column have used, with the next call of this process.
 
         Where the server is away for longer than a call may take, that use is not told.

@@ -21,7 +21,7 @@ ENTRY_POINTS: Final = (
     "member/heartbeat",
     "member/rebuild",
     "requests/batch",
-    "requests/operate",
+    "requests/administer",
     "requests/snapshot",
     "requests/audit",
     "requests/look",

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 from redis.exceptions import NoPermissionError, RedisError
 
 from forebay.coordinator.scripts.composing import FUNCTIONS, script
-from forebay.coordinator.scripts.operators import ask_text
+from forebay.coordinator.scripts.operator_library import ask_text
 from forebay.coordinator.server.address import ServerAddress, TcpAddress
 from forebay.coordinator.server.condition import SECTIONS, Risk, eviction_risk, persistence_risk
 from forebay.coordinator.server.libraries import codes_of
@@ -168,7 +168,7 @@ _MAY: Final = {
     "look": "look",
     "requests": "take part in requests",
     "pools": "take part in pools",
-    "operating": "operate",
+    "administration": "operate",
 }
 
 

@@ -40,17 +40,17 @@ class Failover:
         self.on_moved: set[Callable[[Peer], None]] = set()
         self._pool = pool
         self._guard = Guard(log)
-        self._asking = Background("forebay-failover", self._ask, self._guard)
+        self._query = Background("forebay-failover", self._ask, self._guard)
         self._silent: Peer | None = None
 
     def suspect(self, peer: Peer) -> None:
         """Ask the Sentinels, unless they are being asked, whether a silent server is replaced."""
         self._silent = peer
-        self._asking.start()
+        self._query.start()
 
     async def stop(self) -> None:
         """Ask no more."""
-        await self._asking.stop()
+        await self._query.stop()
 
     async def _ask(self) -> None:
         try:

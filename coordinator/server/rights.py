@@ -89,7 +89,7 @@ RIGHTS: Final = {
         Right(what="read arq's keys", rule="~arq:*", command=("EXISTS", "arq:forebay-doctor")),
         Right(what="use transactions", rule="+@transaction", command=("UNWATCH",)),
     ),
-    "operating": (
+    "administration": (
         Right(what="reset and cap", rule="+eval", command=("EVAL", "return 1", "1", _PROBE)),
     ),
 }  # fmt: skip

@@ -64,10 +64,10 @@ class FunctionCalls:
         self._keys = keys
         self._heads: dict[str, CommandHead] = {}  # by the function's name on the server
 
-    def pack(self, arguments: Sequence[str | int | bytes], *, is_freeing: bool) -> bytes:
+    def pack(self, arguments: Sequence[str | int | bytes], *, is_release: bool) -> bytes:
         """Return the bytes of a call; raises as `CommandHead.pack`."""
         function = self._names.get(self._function, self._function)
-        function += "_freeing" if is_freeing else ""
+        function += "_freeing" if is_release else ""
         head = self._heads.get(function)
         if head is None:
             head = CommandHead("FCALL", function, len(self._keys), *self._keys)

@@ -86,7 +86,7 @@ class Batches:
         return bool(self.waiting.submitted or self.waiting.backlog.count)
 
     @property
-    def is_freeing(self) -> bool:
+    def is_release(self) -> bool:
         """Whether the call under way holds releases alone, which run on a server without memory."""
         return not any(pending.needs_memory for pending in self.under_way)
 
@@ -122,7 +122,7 @@ class Batches:
     def withdraw(self, kind: type[T], error: ForebayError) -> list[T]:
         """Remove and return the unsent operations of a class; their callers get an error."""
         withdrawn = self.waiting.withdraw(kind)
-        self._tell(withdrawn, error)
+        self._deliver_error(withdrawn, error)
         return [pending.operation for pending in withdrawn if isinstance(pending.operation, kind)]
 
     def put_ahead(self, first: Sequence[Submitted], remembered: int) -> None:
@@ -263,10 +263,10 @@ class Batches:
 
     def give_up(self, error: ForebayError, operations: Sequence[Pending] | None = None) -> None:
         """Fail operations, all by default, with an error; releases go on without their callers."""
-        self._tell(self._all() if operations is None else operations, error)
+        self._deliver_error(self._all() if operations is None else operations, error)
         self.waiting.keep(lambda pending: pending.is_to_go)
 
-    def _tell(self, operations: Sequence[Pending], error: ForebayError) -> None:
+    def _deliver_error(self, operations: Sequence[Pending], error: ForebayError) -> None:
         for pending in operations:
             if not pending.is_given_up:
                 pending.is_given_up = True

@@ -12,8 +12,8 @@ from forebay.coordinator.keys import ShardKeys
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.server.membership import Membership
 from forebay.coordinator.server_connection import ServerConnection
+from forebay.coordinator.shard.join_call import JoinReply, call_join
 from forebay.coordinator.shard.operation import Listener, Submitted
-from forebay.coordinator.shard.standing import Standing, ask_standing
 from forebay.coordinator.shard.state import (
     Closed,
     Doubted,
@@ -107,11 +107,9 @@ class Memberships:
                 if not isinstance(self.state, Leaving):
                     self.state = Doubted(membership)
                 asked_in = self.state
-                standing = await ask_standing(
-                    self._server, self._keys, membership.member_id, membership
-                )
+                reply = await call_join(self._server, self._keys, membership.member_id, membership)
                 if self.state is asked_in:
-                    self._take_standing(membership, standing)
+                    self._apply_reply(membership, reply)
             case Leaving(None) | Closed():
                 raise CoordinatorUnavailable(CLOSED)
             case _:
@@ -125,7 +123,7 @@ class Memberships:
         try:
             await server.subscriber.subscribe(channel, self._on_message, self._listener.on_resumed)
             await server.warn_of_risks()
-            standing = await ask_standing(server, keys, member_id, None)
+            reply = await call_join(server, keys, member_id, None)
             await self._end_earlier()  # after the join: a shard that lost state grants nothing
             await server.list_shard(keys)
         except BaseException:
@@ -133,30 +131,30 @@ class Memberships:
             raise
         return Membership(
             member_id=member_id,
-            generation=standing.generation,
+            generation=reply.generation,
             keys=keys,
-            run_id=standing.run_id,
+            run_id=reply.run_id,
             ttl_seconds=server.settings.ttl_seconds,
-            acknowledged_at=standing.asked_at,
+            acknowledged_at=reply.asked_at,
             on_unknown=self._on_unknown,
         )
 
-    def _take_standing(self, membership: Membership, standing: Standing) -> None:
+    def _apply_reply(self, membership: Membership, reply: JoinReply) -> None:
         """Keep or end the membership, as the shard's answer says."""
         is_leaving = isinstance(self.state, Leaving)
         if not is_leaving:
             self.state = Member(membership)
-        if standing.word == "expired":
+        if reply.status == "expired":
             if is_leaving:
                 self.state = Leaving(membership, has_ended=True)
             else:
                 self.expire(membership)
             return
-        membership.acknowledged_at = standing.asked_at
-        if standing.word == "forgotten":
-            membership.generation, membership.run_id = standing.generation, standing.run_id
-            log.warning("generation_changed", shard=self._keys.tag, reason=standing.reason)
-            self._on_forgotten(self._listener.on_forgotten(membership), standing.batch_number)
+        membership.acknowledged_at = reply.asked_at
+        if reply.status == "forgotten":
+            membership.generation, membership.run_id = reply.generation, reply.run_id
+            log.warning("generation_changed", shard=self._keys.tag, reason=reply.reason)
+            self._on_forgotten(self._listener.on_forgotten(membership), reply.batch_number)
 
     def doubt(self, membership: Membership | None) -> None:
         """Send nothing under a membership before the shard confirms it, in the next repair."""
@@ -175,7 +173,7 @@ class Memberships:
             case Joining(was_member):
                 self.state = Member(membership)
                 if was_member:
-                    self._say("membership_joined_anew", membership)
+                    self._log_membership("membership_joined_anew", membership)
             case Leaving():
                 self.state = Leaving(membership)
             case _:
@@ -208,7 +206,7 @@ class Memberships:
             self.state = Down(was_member=True)
             self.earlier = membership
             self.part(membership)
-            self._say("membership_lost", membership)
+            self._log_membership("membership_lost", membership)
             self._guard.call(self._listener.on_lost, membership)
 
     def leave(self) -> None:
@@ -252,5 +250,5 @@ class Memberships:
         elif self.state.membership is not None:  # the shard has taken this generation
             self._on_unknown(self.state.membership)
 
-    def _say(self, event: str, membership: Membership) -> None:
+    def _log_membership(self, event: str, membership: Membership) -> None:
         log.warning(event, shard=self._keys.tag, member_id=membership.member_id)

@@ -18,9 +18,9 @@ from forebay.coordinator.server.refusals import NotAMemberError
 from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.shard.backlog import Pending
 from forebay.coordinator.shard.batches import Batches
+from forebay.coordinator.shard.join_call import MEMBER_SCRIPTS
 from forebay.coordinator.shard.joining import CLOSED, Memberships
 from forebay.coordinator.shard.operation import Leaves, Listener, Reply
-from forebay.coordinator.shard.standing import MEMBER_SCRIPTS
 from forebay.coordinator.shard.state import Closed, Leaving, Member
 from forebay.coordinator.supervision import Guard
 

@@ -224,7 +224,7 @@ class Session:
             return
         try:
             batches = self._batches
-            wire.send(self._calls.pack(batches.arguments, is_freeing=batches.is_freeing))
+            wire.send(self._calls.pack(batches.arguments, is_release=batches.is_release))
         except (TypeError, ValueError) as error:
             self._send_new(is_any=self._batches.retake_sendable(error, membership))
             return
@@ -234,7 +234,7 @@ class Session:
     def _on_reply(self, reply: Any) -> None:
         is_result = isinstance(reply, bytes | list)
         # Releases need no memory: a server that refuses them for want of it is asked again later.
-        is_full = isinstance(reply, OutOfMemoryError) and self._batches.is_freeing
+        is_full = isinstance(reply, OutOfMemoryError) and self._batches.is_release
         is_answer = is_result or (not is_full and self._doubt.is_refusal(reply))
         if self._batches.under_way and is_answer:
             self._take_answer(reply)

@@ -20,6 +20,7 @@ from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.shard.operation import Operation, Reply, Submitted, ignore_outcome
 from forebay.coordinator.shard.session import Session
 from forebay.coordinator.supervision import Guard
+from forebay.coordinator.tasks.events import TaskEvents
 from forebay.coordinator.tasks.explaining import read_facts, summary
 from forebay.coordinator.tasks.operations import (
     Admit,
@@ -34,7 +35,6 @@ from forebay.coordinator.tasks.queue import FairTaskQueue
 from forebay.coordinator.tasks.registering import Leave, Report
 from forebay.coordinator.tasks.restating import Restating
 from forebay.coordinator.tasks.snapshots import PoolReader
-from forebay.coordinator.tasks.telling import TaskEvents
 from forebay.coordinator.tasks.upkeep import Upkeep
 
 UNREAD_SECONDS: Final = 30.0
@@ -114,7 +114,7 @@ class TaskAdmissionController(PoolSettings):
             return self.take_admission(await asked)
         except asyncio.CancelledError:
             if asked.done() and not asked.cancelled() and asked.exception() is None:
-                self._give_back(asked.result())  # it came in the turn of the cancellation
+                self._return_leases(asked.result())  # it came in the turn of the cancellation
             raise
 
     def finish(
@@ -197,9 +197,9 @@ class TaskAdmissionController(PoolSettings):
     def on_unclaimed(self, operation: Operation[Any], reply: Reply) -> None:
         """Give back what an ask granted to a caller that has gone."""
         if isinstance(operation, Admit):
-            self._give_back(operation.decode(reply))
+            self._return_leases(operation.decode(reply))
 
-    def _give_back(self, admitted: Admitted) -> None:
+    def _return_leases(self, admitted: Admitted) -> None:
         known = set(self._held)  # started, by an ask that raised later
         for lease in self.take_admission(admitted).leases:
             if lease.lease_id not in known:
@@ -222,7 +222,7 @@ class TaskAdmissionController(PoolSettings):
         """Run one operation of the pool and return its result; raises a `CoordinatorError`."""
         return await self.session.ask(Named(name, args))
 
-    def say(self, kind: SchedulerEventKind, lease: TaskAdmissionLease) -> None:
+    def emit(self, kind: SchedulerEventKind, lease: TaskAdmissionLease) -> None:
         """Emit an event of a task here; also report it to a pool that writes all events."""
         self.events.of_lease(kind, lease)
         if self._writes_all_events:

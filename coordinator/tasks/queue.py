@@ -24,7 +24,7 @@ from forebay.coordinator.tasks.operations import EndWaiting, Submit, WhyEnded
 from forebay.coordinator.tasks.snapshots import PoolReader
 
 MAX_PAYLOAD_BYTES: Final = 8 * 1024 * 1024
-_MOST_SAID_OF: Final = 1000
+_MOST_WARNED_OF: Final = 1000
 
 log = Logger("forebay.tasks")
 
@@ -46,7 +46,7 @@ class FairTaskQueue:
         self._session = session
         self._reader = reader
         self._server = server
-        self._said_of: set[str] = set()  # functions whose tasks wait, as nobody serves them
+        self._warned_of: set[str] = set()  # functions whose tasks wait, as nobody serves them
 
     async def submit(self, task: SchedulableTask) -> bool:
         """Put a task into the queue, once.
@@ -71,17 +71,17 @@ class FairTaskQueue:
             raise _held_elsewhere(task, await holder_of(self._server, task.task_id))
         is_new = check_accepted(result, f"task {task.task_id!r}", task)
         if is_new and task.function is not None:
-            self._say_if_it_waits(task.function, task, is_served=result == ["accepted"])
+            self._warn_if_unserved(task.function, task, is_served=result == ["accepted"])
         return is_new
 
-    def _say_if_it_waits(self, function: str, task: SchedulableTask, *, is_served: bool) -> None:
+    def _warn_if_unserved(self, function: str, task: SchedulableTask, *, is_served: bool) -> None:
         """Warn once of a function that no live worker serves; again after it was served."""
         if is_served:
-            self._said_of.discard(function)
-        elif function not in self._said_of:
-            if len(self._said_of) >= _MOST_SAID_OF:
-                self._said_of.clear()
-            self._said_of.add(function)
+            self._warned_of.discard(function)
+        elif function not in self._warned_of:
+            if len(self._warned_of) >= _MOST_WARNED_OF:
+                self._warned_of.clear()
+            self._warned_of.add(function)
             log.warning(
                 "task_waits_for_its_function",
                 pool=self._pool,

@@ -73,7 +73,7 @@ class Report(OperationWithoutValue):
     outlives_membership: ClassVar[bool] = False
 
     def encode(self) -> Args:
-        return named("say", self.kind, check_id("task id", self.task_id), self.lease_id)
+        return named("report", self.kind, check_id("task id", self.task_id), self.lease_id)
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,11 @@ from forebay.contracts.identity import ProviderModelKey
 from forebay.contracts.snapshots import AuditReport
 from forebay.coordinator.evicting import evict as evict_lease
 from forebay.coordinator.evicting import find_lease
-from forebay.coordinator.requests.operating import rebuild
+from forebay.coordinator.requests.administration import rebuild
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.server_connection import ServerConnection
-from forebay.coordinator.shard.operating import Rebuilding
-from forebay.coordinator.tasks.operating import rebuild_pool, require_pool
+from forebay.coordinator.shard.administration import Rebuilding
+from forebay.coordinator.tasks.administration import rebuild_pool, require_pool
 from forebay.coordinator.tasks.snapshots import audit_pool, used_pools
 from forebay.runtime import run_async
 

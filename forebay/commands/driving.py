@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from forebay.commands.following import follow, look_once
-from forebay.commands.kept import say_kept, worker_command
+from forebay.commands.kept import print_kept, worker_command
 from forebay.commands.lines import say
 from forebay.commands.progress import CooldownNotices, PlainView, RunView
 from forebay.commands.report_options import write_report
@@ -186,7 +186,7 @@ def _kept_unless_over(
             why = error.signal.name
         if begun.is_begun:
             how = "stopped itself" if isinstance(error, RunStopped) else f"stopped by {why}"
-            say_kept(run, url, pool, files, how, begun.history.last)
+            print_kept(run, url, pool, files, how, begun.history.last)
         else:
             _remove_unused(files, made)
             if isinstance(error, Stopped):
@@ -252,7 +252,7 @@ async def _drive(
             connection,
             run,
             pool=pool,
-            on_progress=notices.tell,
+            on_progress=notices.show,
             overwrites=overwrites,
             before_end=partial(look_once, reader, note),
         )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from forebay.workers.runs.files import RunFiles
 
 
-def say_kept(
+def print_kept(
     run: RunSpec, url: str, pool: str, files: RunFiles, why: str, scene: RunScene | None = None
 ) -> None:
     """Print the kept parts of a run, their places, and the commands to resume or cancel it.

@@ -9,7 +9,7 @@ import click
 
 from forebay.commands.server_option import url_option
 from forebay.coordinator.server_connection import ServerConnection
-from forebay.coordinator.tasks.operating import set_pool_state
+from forebay.coordinator.tasks.administration import set_pool_state
 from forebay.coordinator.tasks.pool_settings import PoolState
 from forebay.runtime import run_async
 

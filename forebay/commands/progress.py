@@ -70,7 +70,7 @@ class CooldownNotices:
     def __init__(self) -> None:
         self._told: dict[str, int] = {}
 
-    def tell(self, progress: RunProgress) -> None:
+    def show(self, progress: RunProgress) -> None:
         """Print a line for each resource with another ten cooldowns in a row."""
         for one in progress.cooling:
             if one.times % TOLD_EVERY == 0 and self._told.get(one.resource) != one.times:

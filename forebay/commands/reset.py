@@ -8,10 +8,10 @@ from forebay.commands.server_option import url_option
 from forebay.commands.shard_argument import check_shard
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import RequestDomain, RequestResourceKey
-from forebay.coordinator.requests.operating import rebuild, reset_cooldown, reset_window
+from forebay.coordinator.requests.administration import rebuild, reset_cooldown, reset_window
 from forebay.coordinator.server_connection import ServerConnection
-from forebay.coordinator.shard.operating import Rebuilding
-from forebay.coordinator.tasks.operating import rebuild_pool
+from forebay.coordinator.shard.administration import Rebuilding
+from forebay.coordinator.tasks.administration import rebuild_pool
 from forebay.runtime import run_async
 
 

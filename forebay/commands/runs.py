@@ -24,8 +24,8 @@ from forebay.coordinator.keys import check_id
 from forebay.coordinator.runs.looking import RunLook, RunReader
 from forebay.coordinator.runs.tracker import CompletionTracker
 from forebay.coordinator.server_connection import ServerConnection
+from forebay.coordinator.tasks.administration import require_pool
 from forebay.coordinator.tasks.controller import TaskAdmissionController
-from forebay.coordinator.tasks.operating import require_pool
 from forebay.runtime import run_async, run_stoppable, server_url, stoppable
 
 _url = url_option("Server that has the run.", required=True)

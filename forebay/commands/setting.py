@@ -7,9 +7,9 @@ import click
 from forebay.commands.server_option import url_option
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import ProviderModelKey
-from forebay.coordinator.requests.operating import set_override_cap
+from forebay.coordinator.requests.administration import set_override_cap
 from forebay.coordinator.server_connection import ServerConnection
-from forebay.coordinator.tasks.operating import set_pool_limit
+from forebay.coordinator.tasks.administration import set_pool_limit
 from forebay.runtime import run_async
 
 NONE = "none"

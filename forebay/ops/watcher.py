@@ -99,7 +99,7 @@ class Watcher:
 
     async def __aexit__(self, *_: object) -> None:
         await self._looking.stop()
-        self._tell()  # who watches must not wait for a look that never comes
+        self._wake_watchers()  # who watches must not wait for a look that never comes
 
     @property
     def is_current(self) -> bool:
@@ -118,7 +118,7 @@ class Watcher:
     async def _look_again_and_again(self) -> None:
         while True:
             await self._look()
-            self._tell()
+            self._wake_watchers()
             await asyncio.sleep(self._interval_seconds)
 
     async def _look(self) -> None:
@@ -138,7 +138,7 @@ class Watcher:
         self.events.extend(rows["events"])
         self._message = _message(None, rows)
 
-    def _tell(self) -> None:
+    def _wake_watchers(self) -> None:
         looked, self._looked = self._looked, asyncio.Event()
         looked.set()
 

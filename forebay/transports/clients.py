@@ -16,7 +16,7 @@ from forebay.contracts.settings import MemberSettings
 from forebay.transports.admission import AsyncAdmission
 from forebay.transports.arguments import Controller, check_inner, check_sync
 from forebay.transports.blocking_admission import BlockingAdmission
-from forebay.transports.core import Asking, AsyncAdmitted, BlockingAdmitted
+from forebay.transports.core import AsyncAdmitted, BlockingAdmitted, ItemBuilder
 from forebay.transports.identity import LIBRARIES
 from forebay.transports.joined import RegisterAs
 from forebay.transports.lanes import Lanes, ManyLanes, OneLane
@@ -108,7 +108,7 @@ class Factory:
         check_sync(requests, sync=is_blocking)
         self._is_blocking = is_blocking
         self._library = loaded(library)
-        self._asking = Asking(rules)
+        self._items = ItemBuilder(rules)
         self._admission: AsyncAdmission | BlockingAdmission
         if is_blocking:
             self._admission = BlockingAdmission(requests, register_as, settings)  # type: ignore[arg-type]
@@ -126,7 +126,7 @@ class Factory:
         check_inner(inner, base, library.__name__)
         lanes = self._own_lanes(**options) if inner is None else OneLane(inner)
         cls = transport_class(library, is_blocking=self._is_blocking)
-        return cls(lanes, self._admission, self._asking)
+        return cls(lanes, self._admission, self._items)
 
     def _own_lanes(self, **options: Any) -> Lanes:
         library = self._library

@@ -32,7 +32,7 @@ log = Logger("forebay.transports")
 _RETRY_HEADER = "x-stainless-retry-count"
 
 
-class Asking:
+class ItemBuilder:
     """What a transport asks for a request.
 
     Args:
@@ -85,15 +85,15 @@ class AsyncAdmitted:
     Args:
         lanes: give the transports that send the requests.
         admission: gives the controller.
-        asking: what is asked for each request.
+        items: what is asked for each request.
     """
 
     body_class: ClassVar[Any]
 
-    def __init__(self, lanes: Lanes, admission: AsyncAdmission, asking: Asking) -> None:
+    def __init__(self, lanes: Lanes, admission: AsyncAdmission, items: ItemBuilder) -> None:
         self._lanes = lanes
         self._admission = admission
-        self._asking = asking
+        self._items = items
         self._owner = LoopOwner()
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -107,14 +107,14 @@ class AsyncAdmitted:
             BaseException: whatever the inner transport raised, the same object.
         """
         self._move_to(asyncio.get_running_loop())
-        asked = self._asking.item_of(request)
+        asked = self._items.item_of(request)
         if (unused := self._lanes.unused()) is not None:
             await unused.aclose()
         if asked is None:
             return await self._send(Exchange(), request)
         item, profile = asked
         controller = await self._admission.ready(item.resource.provider_model)
-        exchange = LeasedExchange(controller, item, self._asking.rules, profile)
+        exchange = LeasedExchange(controller, item, self._items.rules, profile)
         observer = wait_observer_of(request)
         observer.begin(item.resource)
         try:
@@ -175,10 +175,10 @@ class BlockingAdmitted:
 
     body_class: ClassVar[Any]
 
-    def __init__(self, lanes: Lanes, admission: BlockingAdmission, asking: Asking) -> None:
+    def __init__(self, lanes: Lanes, admission: BlockingAdmission, items: ItemBuilder) -> None:
         self._lanes = lanes
         self._admission = admission
-        self._asking = asking
+        self._items = items
         self._dropped = Dropped()
         self._process_id = os.getpid()
 
@@ -186,14 +186,14 @@ class BlockingAdmitted:
         """Send a request under a lease: `AsyncAdmitted.handle_async_request`."""
         self._move_to(os.getpid())
         self._dropped.close()
-        asked = self._asking.item_of(request)
+        asked = self._items.item_of(request)
         if (unused := self._lanes.unused()) is not None:
             unused.close()
         if asked is None:
             return self._send(Exchange(), request)
         item, profile = asked
         controller = self._admission.ready(item.resource.provider_model)
-        exchange = LeasedExchange(controller, item, self._asking.rules, profile)
+        exchange = LeasedExchange(controller, item, self._items.rules, profile)
         self._admission.enter(exchange.attempt, controller.caller)
         return self._send(exchange, request)
 

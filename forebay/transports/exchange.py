@@ -22,7 +22,7 @@ from forebay.workers.providers.answer_bodies import AnswerReader
 from forebay.workers.providers.budget_headers import quota_readings
 from forebay.workers.providers.classification import NOT_SENT
 from forebay.workers.providers.faults import NO_FAULT
-from forebay.workers.providers.headers import lowered_headers, told_code, told_headers
+from forebay.workers.providers.headers import error_code_of, lowered_headers, with_stated_wait
 from forebay.workers.providers.refusal_log import REFUSALS
 from forebay.workers.providers.registry import GENERIC, PreparedProfile
 
@@ -208,8 +208,8 @@ class LeasedExchange(Exchange):
             code = fault.code
             if status >= _FIRST_ERROR_STATUS or fault != NO_FAULT:
                 headers = lowered_headers(headers)
-                code = told_code(status, headers, fault, self._profile)
-                headers = told_headers(headers, fault, self._profile, now)
+                code = error_code_of(status, headers, fault, self._profile)
+                headers = with_stated_wait(headers, fault, self._profile, now)
             return self._rules.classifier.classify_response(status, headers, code, now=now)
 
         outcome = classified(classify, provider_status=self._status)

@@ -28,7 +28,7 @@ class Lanes(Protocol):
         """Return a transport for one request."""
         ...
 
-    def give_back(self, lane: Any) -> None:
+    def release(self, lane: Any) -> None:
         """Note that a request's answer was closed, and not before; from any thread."""
         ...
 
@@ -61,7 +61,7 @@ class OneLane:
         """Return it."""
         return self._transport
 
-    def give_back(self, lane: Any) -> None:
+    def release(self, lane: Any) -> None:
         """Nothing is to be done."""
 
     def unused(self) -> Any | None:
@@ -112,7 +112,7 @@ class ManyLanes:
             self._open.add(lane)
             return lane
 
-    def give_back(self, lane: Any) -> None:
+    def release(self, lane: Any) -> None:
         """Let the next request have it."""
         with self._lock:
             if lane in self._open:
@@ -189,7 +189,7 @@ class Exchange:
         """The body was closed, or none came: the next request may have the lane."""
         with contextlib.suppress(IndexError):  # one step, so that two threads give it back once
             lanes, lane = self._lane_held.pop()
-            lanes.give_back(lane)
+            lanes.release(lane)
 
     def soon(self, callback: Callable[[], None]) -> None:
         """Run something on the event loop of the lease's controller, if there is one."""

@@ -19,7 +19,7 @@
 --   keep_ms    integer how long an unused shard is kept
 --   process    string  host, pid, program and version of the caller's process, encoded, with blanks between
 -- Reply
---   JSON [now_us, generation, members, standing, reason, run_id, batch_number]: standing is "joined" for a newcomer;
+--   JSON [now_us, generation, members, status, reason, run_id, batch_number]: status is "joined" for a newcomer;
 --   else "member", "expired" if the shard ended the membership, or "forgotten" if the shard lost state since: the
 --   caller is a member and has to state what it holds. The reason is why the shard was last rebuilt, "" if it never
 --   was; batch_number is that of the caller's last batch that the shard remembers, 0 for none
@@ -48,14 +48,14 @@ local run_id = server_run_id()
 local reason = RECOVERY.reason(stored, run_id, drop_unreadable(RECOVERY.written()))
 local head = HEAD.now(stored[4], ttl_us)
 now_us = head.now_us
-local standing = known == '' and 'joined' or 'member'
-if standing == 'member' and not reason and stored[2] == known then
+local status = known == '' and 'joined' or 'member'
+if status == 'member' and not reason and stored[2] == known then
   local expiry = tonumber(redis.call('ZSCORE', K.members, member_id) or 0)
   if expiry <= now_us then
     return '[' .. int(now_us) .. ',"' .. stored[2] .. '",0,"expired","","",0]'
   end
-elseif standing == 'member' then
-  standing = 'forgotten'
+elseif status == 'member' then
+  status = 'forgotten'
 end
 
 if reason == 'lost' and known == '' and not RECOVERY.is_remembered(member_id) then
@@ -71,15 +71,15 @@ IDENTITY.keep(member_id, process, now_us)
 if redis.call('ZADD', K.members, int(now_us + tonumber(ttl_us)), member_id) == 1 then
   IDENTITY.emit('member_joined', member_id, split(process, ' '))
 end
-if standing == 'joined' then
+if status == 'joined' then
   RECOVERY.take_newcomer(member_id)
-elseif standing == 'forgotten' and head.recovering_us > 0 then
+elseif status == 'forgotten' and head.recovering_us > 0 then
   RECOVERY.take_forgotten(member_id)
 end
 redis.call('ZADD', K.suspects, 'XX', 0, member_id)
 local kept = redis.call('HGET', K.meta, '@' .. member_id) or ''
 EVENTS.write(head)
 HEAD.keep(head, member_id, ttl_us, keep_ms)
-return '[' .. int(now_us) .. ',"' .. stored[2] .. '",' .. redis.call('ZCARD', K.members) .. ',"' .. standing
+return '[' .. int(now_us) .. ',"' .. stored[2] .. '",' .. redis.call('ZCARD', K.members) .. ',"' .. status
   .. '","' .. string.gsub(stored[5] or '', '[%c"\\]', '') .. '","' .. run_id
   .. '",' .. (string.match(kept, '^%d+ ') or '0') .. ']'

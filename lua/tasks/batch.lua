@@ -18,7 +18,7 @@
 --                        discard id result result_ttl_ms; expire id result result_ttl_ms; fail_lost id result result_ttl_ms
 --                        evict lease_id (an operator's: the task goes back, and the holder is told)
 --                        claim resource holder limit; serve function...; set_state state; leave; inventory after
---                        say kind task_id lease_id
+--                        report kind task_id lease_id
 --                        configure policy reserve_after_us events max_losses [field value]...
 --                        run_submit run plan workflow; run_collect run; run_written run row_group; run_cancel run
 --                        run_accept run; run_refuse run reason; run_drive run owner; run_used run column json

@@ -13,7 +13,7 @@ from typing import Any, Final
 from arq.constants import job_key_prefix
 
 from forebay.coordinator.keys import ShardKeys, pool_shard, request_shard
-from forebay.coordinator.tasks.operating import set_pool_state
+from forebay.coordinator.tasks.administration import set_pool_state
 from tests.chaos.caller import CAP
 from tests.chaos.fleet import TTL_SECONDS, Member
 from tests.chaos.losses import StateLoss

@@ -18,7 +18,7 @@ from redis.exceptions import RedisError
 
 from forebay.contracts.errors import ForebayError
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
-from forebay.coordinator.tasks.operating import set_pool_state
+from forebay.coordinator.tasks.administration import set_pool_state
 from forebay.coordinator.tasks.snapshots import audit_pool
 from forebay.workers.arq.pool import JobPool
 from tests.chaos import observers

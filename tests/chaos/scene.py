@@ -14,7 +14,7 @@ import httpx
 
 from forebay.contracts.errors import ForebayError
 from forebay.contracts.identity import ProviderModelKey
-from forebay.coordinator.requests.operating import set_override_cap
+from forebay.coordinator.requests.administration import set_override_cap
 from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from tests.chaos.caller import MODEL, PROVIDER

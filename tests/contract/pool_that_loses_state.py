@@ -143,15 +143,15 @@ class Fleet:
         return True
 
     def come_back(self, *members: str, generation: str = "anew") -> dict[str, str]:
-        """Let members join again and state everything; return their standings."""
-        standings = {}
+        """Let members join again and state everything; return their statuses."""
+        statuses = {}
         for member in members or MEMBERS:
             remembered = self.generations[member]
             reply = self.pool.join_again(member, remembered, generation=generation)
-            standings[member], self.generations[member] = reply[3], reply[1]
+            statuses[member], self.generations[member] = reply[3], reply[1]
             if reply[3] == "forgotten":
                 self.state(member)
-        return standings
+        return statuses
 
     def state(self, member: str) -> None:
         """Let a member state what it remembers, serves and holds, as production does."""

@@ -99,7 +99,7 @@ class Pool:
         except redis.ResponseError as error:
             raise redis.ResponseError(script.locate(str(error))) from error
 
-    def operate(self, name: str, keys: list[str], arguments: tuple[Any, ...]) -> Any:
+    def administer(self, name: str, keys: list[str], arguments: tuple[Any, ...]) -> Any:
         """Run a script that is no member's."""
         return self._run(name, keys, arguments, UNDER_CLOCK)
 
@@ -130,9 +130,9 @@ class Pool:
             PROCESS,
         )
         reply = self._run("member/join", member_keys(self.keys), args, UNDER_CLOCK)
-        _now_us, generation, _members, standing, *_rest = json.loads(reply)
+        _now_us, generation, _members, status, *_rest = json.loads(reply)
         assert generation == "born"
-        return str(standing)
+        return str(status)
 
     def join_again(self, member_id: str, remembered: str, *, generation: str) -> list[Any]:
         """Let a member of a generation ask whether it is one, and return the answer."""

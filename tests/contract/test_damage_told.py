@@ -13,7 +13,7 @@ import redis
 import forebay
 from forebay.contracts.errors import ConfigurationError, ShardDamaged
 from forebay.coordinator.keys import REQUEST_KEYS, SCHEMA_VERSION, request_shard
-from forebay.coordinator.requests.operating import rebuild, set_override_cap
+from forebay.coordinator.requests.administration import rebuild, set_override_cap
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.membership import member_keys
@@ -26,7 +26,7 @@ from tests.support_scripts import AIMD, Acquire, Refused, ScriptedShard, Sweep
 from tests.support_state import audited
 
 LOOKS = (("requests/snapshot", (0,)), ("requests/look", ("show", 100)))
-SETTLE = ("requests/operate", (SCHEMA_VERSION, "settle", ""))
+SETTLE = ("requests/administer", (SCHEMA_VERSION, "settle", ""))
 
 
 def differences(shard: ScriptedShard) -> list[str]:

@@ -13,7 +13,7 @@ import redis
 from forebay.contracts.settings import RequestAdmissionTuningConfig
 from forebay.coordinator.keys import SHARDS_KEY, pool_shard, request_shard
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
-from forebay.coordinator.scripts.operators import (
+from forebay.coordinator.scripts.operator_library import (
     LIBRARY,
     QUESTIONS,
     ask_text,

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from forebay.contracts.snapshots import AuditReport
-from forebay.coordinator.scripts.operators import ask_text
+from forebay.coordinator.scripts.operator_library import ask_text
 from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.snapshots import audit_pool, pool_lines
 from tests.contract.pool_under_clock import MODEL, ONE, OTHER, Pool, open_pool

@@ -20,8 +20,8 @@ from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.membership import member_keys
 from forebay.coordinator.server.urls import parse_url
 from forebay.coordinator.server_connection import ServerConnection
+from forebay.coordinator.tasks.administration import rebuild_pool, set_pool_state
 from forebay.coordinator.tasks.controller import TaskAdmissionController
-from forebay.coordinator.tasks.operating import rebuild_pool, set_pool_state
 from forebay.coordinator.tasks.snapshots import PoolReader, audit_pool, pool_lines
 from tests.contract.pool_that_loses_state import INTERVAL_SECONDS, Fleet
 from tests.contract.pool_under_clock import Pool, open_pool
@@ -92,7 +92,9 @@ def test_rebuild_by_hand_admits_nothing_before_members_have_stated(fleet: Fleet)
     pool = fleet.pool
     keys = member_keys(pool.keys)
     script_arguments = (SCHEMA_VERSION, "anew")
-    _now_us, _until_us, awaited = json.loads(pool.operate("member/rebuild", keys, script_arguments))
+    _now_us, _until_us, awaited = json.loads(
+        pool.administer("member/rebuild", keys, script_arguments)
+    )
     assert awaited == len("mn")
     assert not fleet.try_sweep("m")
     assert fleet.come_back("m") == {"m": "forgotten"}
@@ -103,7 +105,7 @@ def test_rebuild_by_hand_admits_nothing_before_members_have_stated(fleet: Fleet)
 
 def test_first_sweep_after_a_rebuild_s_interval_finds_no_damage(fleet: Fleet) -> None:
     pool = fleet.pool
-    pool.operate("member/rebuild", member_keys(pool.keys), (SCHEMA_VERSION, "anew"))
+    pool.administer("member/rebuild", member_keys(pool.keys), (SCHEMA_VERSION, "anew"))
     pool.pass_time(INTERVAL_SECONDS)
     pool.beat("m")
     pool.join("newcomer")

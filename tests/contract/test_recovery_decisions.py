@@ -36,7 +36,7 @@ def lose_all(shard: ScriptedShard) -> None:
 def two_memories(fleet: Fleet) -> tuple[str, str]:
     """Return what members remember before and after an operator set a cap of 3."""
     early = fleet.memory
-    fleet.shard.operate("override_cap", "3")
+    fleet.shard.administer("override_cap", "3")
     fleet.remember()
     return early, fleet.memory
 
@@ -52,7 +52,7 @@ def test_cap_set_while_a_shard_recovers_outlives_memories(shard: ScriptedShard, 
     fleet.memory, late = two_memories(fleet)
     lose_all(shard)
     fleet.come_back("m")
-    shard.operate("override_cap", cap)
+    shard.administer("override_cap", cap)
     fleet.memory = late
     fleet.come_back("n")
     assert override_cap(shard) == (cap or "4")
@@ -78,7 +78,7 @@ def test_operators_call_on_a_restarted_shard_begins_its_rebuild(shard: ScriptedS
     shard.batch("m", Release("m0"))
     shard.client.set(RUN_KEY, "another")
     shard.advance(60.0)  # for which the server was away
-    shard.operate("override_cap", "3")
+    shard.administer("override_cap", "3")
     assert [i for notices in shard.pushed.values() for i in granted(notices)] == []
     assert fleet.come_back() == {"m": "forgotten", "n": "forgotten"}
     assert {"m1", "n0", "n1"} <= set(audited(shard.client, shard.keys)["leases"])

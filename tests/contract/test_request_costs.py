@@ -17,7 +17,7 @@ from forebay.contracts.outcomes import RequestOutcomeKind as Outcome
 from forebay.contracts.settings import RequestAdmissionConfig
 from forebay.coordinator.keys import SCHEMA_VERSION, SHARDS_KEY
 from forebay.coordinator.scripts.composing import ENTRY_POINTS
-from forebay.coordinator.scripts.operators import ask_text
+from forebay.coordinator.scripts.operator_library import ask_text
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.membership import member_keys
 from forebay.coordinator.server.urls import parse_url
@@ -30,7 +30,7 @@ TESTED = {  # here and in test_task_costs.py
     "member/heartbeat",
     "member/rebuild",
     "requests/batch",
-    "requests/operate",
+    "requests/administer",
     "requests/snapshot",
     "requests/look",
     "requests/explain",
@@ -242,10 +242,10 @@ def test_operators_operation_costs_the_same_commands_in_a_crowd(
         client.flushall()
         shard = ScriptedShard(client)
         crowd(shard, size)
-        costs.append(commands(client, lambda shard=shard: shard.operate(operation, subject)))
+        costs.append(commands(client, lambda shard=shard: shard.administer(operation, subject)))
         shard.close()
     assert costs[0] == costs[1]
-    assert {name: promised("requests/operate")[name] for name in REQUESTS} == REQUESTS
+    assert {name: promised("requests/administer")[name] for name in REQUESTS} == REQUESTS
 
 
 def test_join_and_heartbeat_cost_the_same_commands_in_a_crowd(client: redis.Redis) -> None:

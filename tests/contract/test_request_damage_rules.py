@@ -143,7 +143,7 @@ def test_call_that_is_repeated_before_its_member_registers_again_is_not_denied(
 
 def test_settings_are_back_where_events_outlived_them(shard: ScriptedShard) -> None:
     fleet = Fleet(shard)
-    shard.operate("override_cap", "3")
+    shard.administer("override_cap", "3")
     fleet.remember()
     shard.client.sadd(LISTENING_KEY, *MEMBERS)
     shard.client.delete(shard.keys["meta"])
@@ -156,7 +156,7 @@ def test_member_that_joins_anew_brings_settings_back_to_a_shard_that_was_born_ag
     shard: ScriptedShard,
 ) -> None:
     fleet = Fleet(shard)
-    shard.operate("override_cap", "3")
+    shard.administer("override_cap", "3")
     fleet.remember()
     shard.client.delete(*shard.keys.all)
     shard.open(CAP, "anew")
@@ -170,9 +170,9 @@ def test_member_that_joins_anew_changes_no_settings_of_a_shard_that_went_on(
     shard: ScriptedShard,
 ) -> None:
     fleet = Fleet(shard)
-    shard.operate("override_cap", "3")
+    shard.administer("override_cap", "3")
     fleet.remember()
-    shard.operate("override_cap", "2")
+    shard.administer("override_cap", "2")
     shard.raw_batch("m", ("recall", fleet.memory))
     shard.batch("m", Register("alias", CAP, QUOTAS))
     assert read_record(shard.client, shard.keys)["static_cap"] == "2"
@@ -183,9 +183,9 @@ def test_override_that_an_operator_sets_is_told_to_members_that_sweep_and_rememb
 ) -> None:
     fleet = Fleet(shard)
     shard.client.sadd(LISTENING_KEY, *MEMBERS)
-    shard.operate("override_cap", "3")
+    shard.administer("override_cap", "3")
     assert [["set"] in notices for notices in shard.pushed.values()] == [True, True]
-    shard.operate("override_cap", "3")
+    shard.administer("override_cap", "3")
     assert [["set"] in notices for notices in shard.pushed.values()] == []
     fleet.remember()
     assert json.loads(fleet.memory)["settings"]
@@ -197,7 +197,7 @@ def test_operator_s_cap_is_set_on_an_emptied_server_before_any_member_is_back(
     fleet = Fleet(shard)
     shard.client.sadd(LISTENING_KEY, *MEMBERS)
     shard.client.delete(*shard.keys.all)
-    shard.operate("override_cap", "3")
+    shard.administer("override_cap", "3")
     fleet.come_back()
     assert set(audited(shard.client, shard.keys)["leases"]) == {"m0", "m1", "n0", "n1"}
     assert read_record(shard.client, shard.keys)["static_cap"] == "3"

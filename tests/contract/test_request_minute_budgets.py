@@ -335,7 +335,7 @@ def test_outages_on_the_beat_are_no_budget_before_the_fourth(shard: ScriptedShar
 def test_reset_window_knows_of_no_budget(shard: ScriptedShard) -> None:
     fleet = fleet_of(shard)
     fleet.learn()
-    shard.operate("reset_window", "chat")
+    shard.administer("reset_window", "chat")
     assert told(shard) == [("learned", "100", "alike"), ("dropped", "100", "reset")]
     assert [fleet.callers.stored(name) for name in MINUTE_FIELDS] == [0, 0, 0, 0, 0]
 

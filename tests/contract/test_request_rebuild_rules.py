@@ -59,15 +59,15 @@ class Fleet:
         self.memory = json.dumps(self.shard.ask("m", Sweep())[2])
 
     def come_back(self, *members: str, generation: str = "anew") -> dict[str, str]:
-        """Let members join again, and state everything; return their standings."""
-        standings = {}
+        """Let members join again, and state everything; return their statuses."""
+        statuses = {}
         for member in members or MEMBERS:
             remembered = self.generations[member]
             reply = self.shard.join(member, generation=generation, remembered=remembered)
-            standings[member], self.generations[member] = reply[3], reply[1]
+            statuses[member], self.generations[member] = reply[3], reply[1]
             if reply[3] == "forgotten":
                 self.state(member)
-        return standings
+        return statuses
 
     def state(self, member: str) -> list[list[Any]]:
         """Let a member state what it holds, as production encodes it."""
@@ -238,7 +238,7 @@ def test_lease_that_ended_is_not_adopted(shard: ScriptedShard) -> None:
 
 def test_window_keeps_the_lower_of_both_memories(shard: ScriptedShard) -> None:
     fleet = Fleet(shard)
-    shard.operate("override_cap", "3")
+    shard.administer("override_cap", "3")
     fleet.remember()
     shard.client.sadd(LISTENING_KEY, *MEMBERS)
     shard.client.delete(*shard.keys.all)

@@ -60,7 +60,7 @@ def test_alias_that_was_given_up_is_new_when_it_comes_again(shard: ScriptedShard
 def test_override_is_told_once_for_each_change(shard: ScriptedShard) -> None:
     shard.open(4)
     for cap in ("9", "9", "2", "", "0"):
-        shard.operate("override_cap", cap)
+        shard.administer("override_cap", cap)
     assert told(shard, "request_override_cap_changed") == [("0", "9"), ("9", "2"), ("2", "0")]
 
 

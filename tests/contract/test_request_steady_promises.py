@@ -240,7 +240,7 @@ def test_each_event_of_a_window_names_its_rule(shard: ScriptedShard, rule: str) 
     callers.wait_out_the_cooldown()
     for _ in range(80):
         callers.serve()  # it is reached, and left behind
-    shard.operate("reset_window", "chat")
+    shard.administer("reset_window", "chat")
     said = [fields for _, fields in events(shard.client, shard.keys)]
     names = {fields["kind"]: fields.get("algorithm") for fields in said}
     of_windows = {

@@ -188,7 +188,7 @@ def test_ramp_climbs_to_four_and_its_first_refusal_ends_it_like_a_try(
         crowd.end(FAILED)
         limits.append(crowd.limit)
     assert limits == [1, 2, 3, 4]
-    shard.operate("reset_window", "chat")
+    shard.administer("reset_window", "chat")
     shard.advance(2.0)
     crowd.end(FAILED, times=4)
     crowd.end(LIMITED, newest=True)
@@ -557,7 +557,7 @@ def test_reset_window_is_as_new(shard: ScriptedShard) -> None:
     for _ in range(3):
         crowd.refuse_newest(hint=1.0)
     shard.batch("m", Register("alias", 64, configured()))
-    shard.operate("reset_window", "chat")
+    shard.administer("reset_window", "chat")
     seen = stored(shard)
     assert (seen["current_limit"], seen["step"]) == (4, 1)
     forgotten = ("rate_limit_ceiling", "row", "soon_tries", "top", "quiet_until_us")
@@ -567,7 +567,7 @@ def test_reset_window_is_as_new(shard: ScriptedShard) -> None:
 def test_reset_cooldown_ends_what_a_hint_stopped(shard: ScriptedShard) -> None:
     crowd = crowd_at(shard, 24)
     crowd.end(LIMITED, hint=5.0)
-    assert shard.operate("reset_cooldown", "chat")[2] == 5 * SECOND_US
+    assert shard.administer("reset_cooldown", "chat")[2] == 5 * SECOND_US
     assert stored(shard)["quiet_until_us"] == shard.server_us
 
 

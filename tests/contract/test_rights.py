@@ -13,9 +13,9 @@ from click.testing import CliRunner
 import forebay
 from forebay.cli import cli
 from forebay.coordinator.keys import SHARDS_KEY, pool_shard
-from forebay.coordinator.requests.operating import reset_window, set_override_cap
+from forebay.coordinator.requests.administration import reset_window, set_override_cap
 from forebay.coordinator.scripts.composing import script
-from forebay.coordinator.scripts.operators import QUESTIONS, operator_library
+from forebay.coordinator.scripts.operator_library import QUESTIONS, operator_library
 from forebay.coordinator.server.address import UnixAddress
 from forebay.coordinator.server.connections import open_async, open_sync
 from forebay.coordinator.server.embedded import EmbeddedServer
@@ -23,7 +23,7 @@ from forebay.coordinator.server.examination import examine
 from forebay.coordinator.server.rights import MEMBER_RULES, REQUEST_RULES, USERS, acl_lines
 from forebay.coordinator.server.urls import parse_url
 from forebay.coordinator.server_connection import ServerConnection
-from forebay.coordinator.tasks.operating import set_pool_state
+from forebay.coordinator.tasks.administration import set_pool_state
 from forebay.coordinator.tasks.snapshots import audit_pool, pool_lines
 from tests.contract.chat_domain import CHAT, MODEL, item
 from tests.support_arq import result_of, working

@@ -13,11 +13,11 @@ import pytest
 from forebay.contracts.errors import SchemaMismatch
 from forebay.contracts.identity import ProviderModelKey
 from forebay.coordinator.keys import SCHEMA_VERSION, ShardKeys, pool_shard, request_shard
+from forebay.coordinator.requests.administration import reset_window
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
-from forebay.coordinator.requests.operating import reset_window
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.server_connection import ServerConnection
-from forebay.coordinator.tasks.operating import set_pool_state
+from forebay.coordinator.tasks.administration import set_pool_state
 from forebay.coordinator.tasks.snapshots import audit_pool, pool_lines
 from tests.contract.chat_domain import CHAT, MODEL
 from tests.support_tasks import joined, task

@@ -276,7 +276,7 @@ def test_silence_counts_whoever_is_heard_of_first_after_it(
         case "join":
             shard.join("o")
         case "operator":
-            shard.operate("settle")
+            shard.administer("settle")
     listen_again(shard, "m")
     expect_gone_after_an_interval(shard)
 

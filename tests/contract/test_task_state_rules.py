@@ -144,7 +144,7 @@ def live(pool: Pool) -> None:
         pool.submit(task_id)
     done, dropped, again = pool.admit(3)
     pool.submit("large", "large", "gpu=2,submission=1")
-    pool.ask("m", "say", "worker_spawned", "done", done)
+    pool.ask("m", "report", "worker_spawned", "done", done)
     pool.finish(done)
     pool.ask("m", "drop", dropped, "bad")
     pool.ask("m", "retry", again, SECOND_US, 0)
@@ -270,7 +270,7 @@ def test_nothing_that_is_written_down_holds_a_payload_or_a_result(pool: Pool) ->
 def test_stream_keeps_the_latest_events_in_the_order_of_their_numbers(pool: Pool) -> None:
     pool.ask("m", "configure", "", 0, "full", 3)
     for i in range(18):
-        pool.ask_all("m", *[("say", "worker_spawned", f"t{i}", "l")] * 500)
+        pool.ask_all("m", *[("report", "worker_spawned", f"t{i}", "l")] * 500)
     events = pool.events()
     numbers = [int(event["sequence"]) for event in events]
 

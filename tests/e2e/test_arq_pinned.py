@@ -11,8 +11,8 @@ from arq.jobs import Job, serialize_job
 from arq.worker import Worker
 
 from forebay.workers.arq.job import _init_on_pool
-from forebay.workers.arq.opening import Opening, OpeningPipeline
 from forebay.workers.arq.pool_redis import ForebayArqRedis
+from forebay.workers.arq.prefetched_job import PrefetchedJob, PrefetchedJobPipeline
 from forebay.workers.arq.serialization import dump_job, load_job
 from forebay.workers.arq.worker import ForebayWorker
 
@@ -90,7 +90,7 @@ async def test_run_job_opens_with_the_questions_that_an_admission_answers(jobs, 
     if allow_abort_jobs:
         asked.append(("zrem", "arq:abort", "one"))
     assert redis.pipelines[0] == [*asked, ("execute",)]
-    pipeline = OpeningPipeline(Opening(payload=payload, job_try=7, is_aborted=True))
+    pipeline = PrefetchedJobPipeline(PrefetchedJob(payload=payload, job_try=7, is_aborted=True))
     for name, *arguments in asked:
         getattr(pipeline, name)(*arguments)
     assert await pipeline.execute() == [payload, 7, True, 1][: len(asked)]

@@ -17,7 +17,7 @@ from forebay.contracts.outcomes import SUCCESS
 from forebay.contracts.requests import RequestAdmissionItem
 from forebay.coordinator.keys import request_shard
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
-from forebay.coordinator.scripts.operators import COMMANDS, publish_functions
+from forebay.coordinator.scripts.operator_library import COMMANDS, publish_functions
 from forebay.coordinator.server.address import UnixAddress
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.rights import READER_RULES

@@ -161,7 +161,7 @@ async def test_a_job_whose_task_is_cancelled_by_others_is_put_back_and_ends_no_w
     await check_books(redis_url)
 
 
-@pytest.mark.parametrize("broken", ["_start_task", "_opening_of"])
+@pytest.mark.parametrize("broken", ["_start_task", "_prefetch"])
 async def test_a_job_that_cannot_be_begun_is_put_back_and_costs_no_other(
     redis_url, jobs, monkeypatch, broken
 ):

@@ -13,13 +13,13 @@ from structlog.testing import capture_logs
 
 import forebay
 from forebay.coordinator.keys import ShardKeys, pool_shard, request_shard
-from forebay.coordinator.requests.operating import rebuild
+from forebay.coordinator.requests.administration import rebuild
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.urls import parse_url
 from forebay.coordinator.server_connection import ServerConnection
+from forebay.coordinator.tasks.administration import rebuild_pool
 from forebay.coordinator.tasks.controller import TaskAdmissionController
-from forebay.coordinator.tasks.operating import rebuild_pool
 from forebay.coordinator.tasks.snapshots import audit_pool
 from tests.contract.chat_domain import MODEL, item
 from tests.support import wait_until

@@ -23,7 +23,7 @@ from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.link import Link
 from forebay.coordinator.server.urls import parse_url
 from forebay.coordinator.server.wakeups import Subscriber
-from forebay.coordinator.shard import joining, session, standing
+from forebay.coordinator.shard import join_call, joining, session
 from forebay.coordinator.shard.session import Session
 from forebay.coordinator.supervision import Background
 from tests.contract.chat_domain import MODEL, item
@@ -168,7 +168,7 @@ async def join_after_a_replacement(url: str, thrown: ThrownAt, patch: Any) -> As
         mine = session_of(requests)
         mine._link.repairing._work = mine._link._make_whole
         with open_sync(parse_url(url)) as client:
-            replace_library(client, standing.JOIN)
+            replace_library(client, join_call.JOIN)
             expire(client, mine)
         await soon(requests.register(MODEL, "mine", 1))
         yield
@@ -257,7 +257,7 @@ async def test_every_await_of_joining_and_repairing_was_tried(redis_url: str) ->
     reached: set[Place] = set()
     for situation in SITUATIONS:
         reached |= (await thrown_everywhere(situation, ValueError, redis_url))[0]
-    awaits = awaits_of([session, joining, standing, link, wakeups, wire], but=ENDS_ITSELF)
+    awaits = awaits_of([session, joining, join_call, link, wakeups, wire], but=ENDS_ITSELF)
     assert [place for place, lines in awaits.items() if not lines & reached] == []
 
 

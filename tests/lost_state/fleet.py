@@ -18,7 +18,7 @@ from forebay.contracts.errors import ForebayError
 from forebay.contracts.identity import RequestDomain
 from forebay.contracts.settings import MemberSettings
 from forebay.contracts.snapshots import GlobalSnapshot
-from forebay.coordinator.requests.operating import set_override_cap
+from forebay.coordinator.requests.administration import set_override_cap
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.server_connection import ServerConnection
 from tests.chaos.observers import LossPeriod, ProviderCall, read_calls

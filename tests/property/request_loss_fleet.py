@@ -80,7 +80,7 @@ class LossFleet(LossSessions):
 
     def override(self, cap: int) -> None:
         try:
-            self.shard.operate("override_cap", str(cap))
+            self.shard.administer("override_cap", str(cap))
         except Refused as refused:
             if refused.code not in ("DAMAGED", "NOSHARD"):
                 raise

@@ -225,14 +225,14 @@ class RequestModel(ModelState):
         self.settle(member)
         if member not in self.members:
             raise Refused("NOMEMBER")
-        results = [self._operate(member, op) for op in ops]
+        results = [self._apply(member, op) for op in ops]
         own = self.told.pop(member, [])
         reply = ModelReply(now_us=self.now_us, results=results, notices=own, pushed=self.told)
         if member in self.members:
             self.replies[member] = (number, reply)
         return reply
 
-    def _operate(self, member: str, op: Op) -> Result:
+    def _apply(self, member: str, op: Op) -> Result:
         if isinstance(op, Acquire | Register) and member not in self.members:
             return ["error", "NOMEMBER", member]
         result: Result
@@ -429,7 +429,7 @@ class RequestModel(ModelState):
 
     # -- what an operator does (spec 03 and 07)
 
-    def operate(self, operation: str, subject: str) -> tuple[int, Notices]:
+    def administer(self, operation: str, subject: str) -> tuple[int, Notices]:
         """Return the value that the operation answers with, and what members are told."""
         self.told = {}
         self.settle()

@@ -178,7 +178,7 @@ MOVES: dict[str, tuple[int, st.SearchStrategy[tuple[Any, ...]]]] = {
     "join": (2, st.tuples(TTLS, st.one_of(st.none(), REGISTRATIONS))),
     "connect_again": (2, st.tuples(INDEX, TTLS)),
     "stop_listening": (2, st.tuples(INDEX, MOSTLY)),
-    "operate": (3, st.tuples(st.sampled_from(OPERATIONS), DOMAINS, OVERRIDES)),
+    "administer": (3, st.tuples(st.sampled_from(OPERATIONS), DOMAINS, OVERRIDES)),
     "register": (2, st.tuples(INDEX, REGISTRATIONS)),
     "give_up": (2, st.tuples(INDEX)),
     "leave": (1, st.tuples(INDEX, st.lists(ASKS, max_size=1))),

@@ -93,11 +93,11 @@ class RequestShardMachine(ShardSteps):
     def leave(self, pick: int, rest: list[Acquire]) -> None:
         self.step(self.a_member(pick), Leave(), *map(self.named, rest))
 
-    def operate(self, operation: str, domain: RequestDomain, cap: str) -> None:
+    def administer(self, operation: str, domain: RequestDomain, cap: str) -> None:
         subject = cap if operation == "override_cap" else domain.value
         subject = "" if operation == "settle" else subject
-        value, told = self.model.operate(operation, subject)
-        now_us, wake_us, answered = self.shard.operate(operation, subject)
+        value, told = self.model.administer(operation, subject)
+        now_us, wake_us, answered = self.shard.administer(operation, subject)
         assert (now_us, answered) == (self.model.now_us, value)
         assert in_order(self.shard.pushed) == in_order(told)
         self.check_wake(wake_us)

@@ -50,7 +50,7 @@ class Raising:
 
 def tell(*sinks: Any, **fields: Any) -> EventOutlet:
     outlet = EventOutlet(sinks)
-    outlet.tell_request(RequestEventKind.MODEL_REQUEST_COMPLETED, 5_000_000, **(fields or CALL))
+    outlet.emit_request(RequestEventKind.MODEL_REQUEST_COMPLETED, 5_000_000, **(fields or CALL))
     return outlet
 
 
@@ -70,7 +70,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_no_event_is_built_that_no_sink_takes(built: list[str]) -> None:
     sink = OfRequests()
     for outlet in (EventOutlet(), EventOutlet([sink])):
-        outlet.tell_task(SchedulerEventKind.SELECTED, 1, task_id="t")
+        outlet.emit_task(SchedulerEventKind.SELECTED, 1, task_id="t")
     tell()
     assert (built, sink.taken) == ([], [])
 
@@ -81,8 +81,8 @@ def test_no_event_is_built_that_no_sink_takes(built: list[str]) -> None:
 def test_each_layers_sink_gets_that_layers_events_alone() -> None:
     of_requests, of_both = OfRequests(), MemorySink()
     outlet = EventOutlet([of_requests, of_both])
-    outlet.tell_task(SchedulerEventKind.SELECTED, 1, task_id="t")
-    outlet.tell_request(RequestEventKind.REQUEST_WAIT_STARTED, None)
+    outlet.emit_task(SchedulerEventKind.SELECTED, 1, task_id="t")
+    outlet.emit_request(RequestEventKind.REQUEST_WAIT_STARTED, None)
 
     assert of_requests.taken == ["request_wait_started"]
     assert of_both.kinds() == ["selected", "request_wait_started"]
@@ -95,7 +95,7 @@ def test_sink_that_raises_loses_its_event_alone_and_is_counted_and_logged_once()
     with capture_logs() as logged:
         outlet = EventOutlet([Raising(), after])
         for _ in range(3):
-            outlet.tell_request(RequestEventKind.REQUEST_WAIT_STARTED, 1)
+            outlet.emit_request(RequestEventKind.REQUEST_WAIT_STARTED, 1)
 
     assert (outlet.lost, len(after.events)) == ({"Raising": 3}, 3)
     assert [line["event"] for line in logged] == ["event_sink_raised"]

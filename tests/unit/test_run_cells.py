@@ -53,7 +53,7 @@ class Tracker:
     async def accept(self, _run_id: str) -> bool:
         return True
 
-    def tell_use(self, _run_id: str, _column: int, take: Callable[[], ColumnUse]) -> None:
+    def report_use(self, _run_id: str, _column: int, take: Callable[[], ColumnUse]) -> None:
         self.used.append(take())
 
 

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from forebay.commands.driving import EXIT_NOT_ALL, conclude
-from forebay.commands.kept import say_kept
+from forebay.commands.kept import print_kept
 from forebay.commands.report_options import report_path, write_report
 from forebay.commands.run_live import LiveView, picture_of
 from forebay.commands.run_report import RunHistory
@@ -60,7 +60,7 @@ def test_a_stopped_run_tells_records_that_are_done_and_not_yet_written(
     scene = scene_of(45)
     files = RunFiles(tmp_path / "letters.jsonl", "letters-1")
     files.begin()
-    say_kept(scene.look.spec, "redis://h", "default", files, "stopped by SIGINT", scene)
+    print_kept(scene.look.spec, "redis://h", "default", files, "stopped by SIGINT", scene)
     said = capsys.readouterr().err.splitlines()
     assert said[0].endswith("stopped by SIGINT: 0 of 100 records written, 0 dropped.")
     assert said[1] == "  kept:    45 more records done, on its server until they are written"

@@ -20,9 +20,9 @@ from forebay.coordinator.keys import (
 from forebay.coordinator.scripts.composing import ENTRY_POINTS, Script, compose
 from forebay.coordinator.scripts.headers import BIND, SECTIONS, parse_header
 
-WITH_OPERATIONS = [name for name in ENTRY_POINTS if name.endswith(("/batch", "/operate"))]
+WITH_OPERATIONS = [name for name in ENTRY_POINTS if name.endswith(("/batch", "/administer"))]
 WRITERS = [name for name in ENTRY_POINTS if name.startswith("member/")] + WITH_OPERATIONS
-NEVER_ANSWERED = {"requests/operate": {"OLDBATCH"}}
+NEVER_ANSWERED = {"requests/administer": {"OLDBATCH"}}
 """Codes in functions that a script gets with a fragment and does not call."""
 FOLDERS: dict[str, set[tuple[str, ...]]] = {
     "requests": {REQUEST_KEYS},

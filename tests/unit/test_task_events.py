@@ -24,7 +24,7 @@ from forebay.contracts.tasks import (
     TaskDenialReason,
 )
 from forebay.coordinator.event_outlet import SILENT, EventOutlet
-from forebay.coordinator.tasks.telling import TaskEvents
+from forebay.coordinator.tasks.events import TaskEvents
 from forebay.sinks import MemorySink
 
 LEASE = TaskAdmissionLease(

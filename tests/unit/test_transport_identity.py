@@ -12,7 +12,7 @@ import pytest
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import RequestDomain
 from forebay.transports import UNNAMED_MODEL, HttpResolver
-from forebay.transports.core import Asking
+from forebay.transports.core import ItemBuilder
 from forebay.transports.identity import view_of
 from forebay.transports.rules import Rules
 
@@ -150,7 +150,7 @@ def test_a_view_shows_no_body() -> None:
 def test_what_a_call_draws_has_its_estimate_apart_from_the_bound_of_the_output() -> None:
     body = {"model": "m", "messages": [{"role": "user", "content": "x" * 40}], "max_tokens": 100}
     request = httpx2.Request("POST", f"{OPENAI}/chat/completions", json=body)
-    asked = Asking(Rules()).item_of(request)
+    asked = ItemBuilder(Rules()).item_of(request)
     assert asked is not None
     item, profile = asked
     assert (item.cost, item.input_estimate, profile.name) == (114, 14, "openai")

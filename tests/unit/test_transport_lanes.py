@@ -21,8 +21,8 @@ def test_a_lane_sends_one_request_at_a_time_and_the_last_used_goes_first() -> No
     lanes = ManyLanes(object)
     first, second = lanes.take(), lanes.take()
     assert first is not second
-    lanes.give_back(second)
-    lanes.give_back(first)
+    lanes.release(second)
+    lanes.release(first)
     assert [lanes.take(), lanes.take()] == [first, second]
     assert set(lanes.close()) == {first, second}
 
@@ -31,13 +31,13 @@ def test_a_lane_that_nobody_used_for_long_is_handed_out_once_to_be_closed() -> N
     clock = Clock()
     lanes = ManyLanes(object, clock)
     busy, idle = lanes.take(), lanes.take()
-    lanes.give_back(idle)
+    lanes.release(idle)
     assert lanes.unused() is None
     clock.now += UNUSED_SECONDS
     assert lanes.unused() is idle
     assert lanes.unused() is None
     assert lanes._open == {busy}
-    lanes.give_back(busy)
+    lanes.release(busy)
     assert lanes.take() is busy
 
 
@@ -57,16 +57,16 @@ def test_one_lane_is_for_all() -> None:
     transport = object()
     lanes = OneLane(transport)
     assert {lanes.take(), lanes.take()} == {transport}
-    lanes.give_back(transport)
+    lanes.release(transport)
     assert (lanes.unused(), lanes.close()) == (None, [transport])
 
 
 def test_a_lane_of_an_event_loop_that_has_ended_is_never_given_again() -> None:
     lanes = ManyLanes(object)
     busy, free = lanes.take(), lanes.take()
-    lanes.give_back(free)
+    lanes.release(free)
     others = lanes.anew()
-    lanes.give_back(busy)
+    lanes.release(busy)
     assert others.take() not in {busy, free}
 
 
@@ -94,7 +94,7 @@ def test_who_waited_while_all_lanes_were_closed_opens_none() -> None:
     lanes = ManyLanes(object)
     busy = lanes.take()
     assert lanes.close() == [busy]
-    lanes.give_back(busy)
+    lanes.release(busy)
     with pytest.raises(CoordinatorUnavailable, match="closed"):
         lanes.take()
     assert lanes.close() == []

@@ -32,7 +32,7 @@ from forebay.workers.arq.bounds import Bounds
 from forebay.workers.arq.enqueued_job import EnqueuedJob
 from forebay.workers.arq.job import find_jobs_on_pools
 from forebay.workers.arq.job_terms import group_of, request_of
-from forebay.workers.arq.opening import OpeningPipeline, opening_of_job
+from forebay.workers.arq.prefetched_job import PrefetchedJobPipeline, prefetched_job
 from forebay.workers.arq.serialization import JSON, JobSerializer
 from forebay.workers.arq.stored_jobs import JobPipeline, StoredJobs, read_queued, read_results
 
@@ -124,7 +124,7 @@ class ForebayArqRedis(ArqRedis):
 
     def pipeline(self, *args: Any, **kwargs: Any) -> Any:
         """Return a pipeline; to ``run_job``'s first one the answers are known."""
-        opening = opening_of_job.get()
+        opening = prefetched_job.get()
         if opening is None:
             made = super().pipeline(*args, **kwargs)
             return JobPipeline(
@@ -135,8 +135,8 @@ class ForebayArqRedis(ArqRedis):
                 made.is_transaction,
                 made.shard_hint,
             )
-        opening_of_job.set(None)
-        return OpeningPipeline(opening)
+        prefetched_job.set(None)
+        return PrefetchedJobPipeline(opening)
 
     async def queued_jobs(self, *, queue_name: str | None = None) -> list[JobDef]:
         """Return the pool's jobs that are not finished: those that wait, are put off, or run.

@@ -25,14 +25,14 @@ from forebay.contracts.tasks import AdmittedTask, TaskAdmissionLease
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.supervision import Guard
 from forebay.coordinator.tasks.controller import TaskAdmissionController
+from forebay.coordinator.tasks.events import correlation_of
 from forebay.coordinator.tasks.puller import TaskPuller
-from forebay.coordinator.tasks.telling import correlation_of
 from forebay.workers.arq.cell_jobs import CellJobs, lease_of_job
 from forebay.workers.arq.contained_jobs import run_by_arq
 from forebay.workers.arq.job_ends import JobEnds
 from forebay.workers.arq.log import WorkerFacts, logging_worker
-from forebay.workers.arq.opening import Opening, opening_of_job
 from forebay.workers.arq.pool_redis import ForebayArqRedis
+from forebay.workers.arq.prefetched_job import PrefetchedJob, prefetched_job
 from forebay.workers.arq.unstarted_jobs import UnstartedJobs
 
 CANCEL_AGAIN_SECONDS: Final = 0.5
@@ -107,7 +107,7 @@ class AsyncTaskScheduler:
                 under_pressure=self._under_pressure,
                 takes_pushes=not self._worker.burst,
             )
-            self._tell(SchedulerEventKind.SCHEDULER_JOB_STARTED)
+            self._emit(SchedulerEventKind.SCHEDULER_JOB_STARTED)
             self._puller.look()
 
     def begin_no_more(self) -> None:
@@ -133,7 +133,7 @@ class AsyncTaskScheduler:
     def start(self, lease: TaskAdmissionLease) -> None:
         """Start a job's task; one that cannot be started is put back, and ends nothing else."""
         if not self._guard.call(self._start_task, lease):
-            self._admission.say(SchedulerEventKind.WORKER_SPAWN_FAILED, lease)
+            self._admission.emit(SchedulerEventKind.WORKER_SPAWN_FAILED, lease)
             self._admission.finish(lease, TaskDeferred(delay_seconds=UNREAD_SECONDS))
 
     def end(self, lease: TaskAdmissionLease, outcome: TaskOutcome) -> asyncio.Future[ReleaseResult]:
@@ -171,9 +171,9 @@ class AsyncTaskScheduler:
                 task.cancel()
             await asyncio.wait(going, timeout=CANCEL_AGAIN_SECONDS)
         self._worker.tasks.clear()
-        self._tell(SchedulerEventKind.SCHEDULER_JOB_COMPLETED)
+        self._emit(SchedulerEventKind.SCHEDULER_JOB_COMPLETED)
 
-    def _tell(self, kind: SchedulerEventKind) -> None:
+    def _emit(self, kind: SchedulerEventKind) -> None:
         self._admission.events.scheduler(kind, slots=self._worker.max_jobs)
 
     def _look(self) -> None:
@@ -197,10 +197,10 @@ class AsyncTaskScheduler:
         has_begun = False
         try:
             await self._unwound(item.task_id)
-            opening = await self._opening_of(lease)
+            opening = await self._prefetch(lease)
             if opening is None:
                 return
-            opening_of_job.set(opening)
+            prefetched_job.set(opening)
             has_begun = True
             await run_by_arq(self._worker, item.task_id, item.available_ms)
         except (RedisError, OSError, CoordinatorUnavailable) as error:
@@ -240,7 +240,7 @@ class AsyncTaskScheduler:
             if job_id in self._worker.job_tasks:
                 self._worker.job_tasks[job_id].cancel()
 
-    async def _opening_of(self, lease: TaskAdmissionLease) -> Opening | None:
+    async def _prefetch(self, lease: TaskAdmissionLease) -> PrefetchedJob | None:
         """Return what arq asks for first; None where the lease is lost or the job unreadable."""
         try:
             payload = await self._payload_of(lease.item)
@@ -249,9 +249,9 @@ class AsyncTaskScheduler:
             return None
         if not self._admission.is_held(lease):
             return None
-        self._admission.say(SchedulerEventKind.WORKER_SPAWNED, lease)
+        self._admission.emit(SchedulerEventKind.WORKER_SPAWNED, lease)
         item = lease.item
-        return Opening(payload=payload, job_try=item.job_try, is_aborted=item.is_aborted)
+        return PrefetchedJob(payload=payload, job_try=item.job_try, is_aborted=item.is_aborted)
 
     async def _payload_of(self, item: AdmittedTask) -> bytes | None:
         """Return the job of a task, read and checked."""

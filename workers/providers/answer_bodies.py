@@ -12,11 +12,11 @@ from typing import Any, Final
 
 from forebay.contracts.outcomes import TokenUsage
 from forebay.workers.providers.answer_decoding import decoder_of
+from forebay.workers.providers.event_filter import SIGNS_OF_ERROR, WORTH_PARSING, is_worth_parsing
 from forebay.workers.providers.event_frames import FrameReader
 from forebay.workers.providers.event_lines import EventLines
 from forebay.workers.providers.faults import NO_FAULT, UNNAMED_ERROR, Fault, fault_in, has_error
 from forebay.workers.providers.registry import GENERIC, PreparedProfile
-from forebay.workers.providers.telling import SIGNS_OF_ERROR, TELLING, may_tell
 from forebay.workers.providers.token_usage import (
     LONGEST_USAGE,
     NO_COUNTS,
@@ -218,7 +218,7 @@ class AnswerReader:
             lines = b"".join(others)
             self._is_long = False
         # Almost every part of a stream is content alone; these searches are all it costs.
-        tells = may_tell(lines)
+        tells = is_worth_parsing(lines)
         if self._is_lines:
             self._read_lines(lines if tells else b"")
         elif tells or not self._events.is_left_closed_by(lines):
@@ -232,14 +232,14 @@ class AnswerReader:
 
     def _read_lines(self, lines: bytes | bytearray) -> None:
         for line in lines.splitlines():
-            if TELLING.search(line):
+            if WORTH_PARSING.search(line):
                 self._note(line)
 
     def _take_event(self, name: str, data: bytes) -> None:
         is_failed = name in self._profile.streams.failed
         if data == _LAST_DATA:
             self._has_ended = True
-        elif not is_failed and not TELLING.search(data):
+        elif not is_failed and not WORTH_PARSING.search(data):
             return
         elif not self._note(data, is_failed=is_failed) and is_failed:
             told = self._fault_in_text(data)  # some gateways break off in plain text

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from forebay.workers.providers.faults import NO_FAULT, Fault, fault_in, fault_in_body
-from forebay.workers.providers.headers import lowered_headers, told_code, told_headers
+from forebay.workers.providers.headers import error_code_of, lowered_headers, with_stated_wait
 from forebay.workers.providers.registry import GENERIC, PreparedProfile, profile_of_url
 
 _TOLD_IN_A_STREAM: Final = 200
@@ -22,8 +22,7 @@ class Answered:
 
     Attributes:
         status: HTTP status.
-        headers: all of them, names in lower case, a refusal's as `told_headers` has them; kept out
-            of the repr.
+        headers: names in lower case, after `with_stated_wait` for a refusal; not in the repr.
         error_code: the short code of the error in the body, or None.
         profile: of the provider that answered.
     """
@@ -61,9 +60,9 @@ def answer_of(source: object, now: float | None = None) -> Answered | None:
     profile = profile_of_url(_attribute(carrier, "url"))
     fault = _fault_of(source, carrier, body, status, profile, now)
     headers: Mapping[str, str] = lowered_headers(_attribute(carrier, "headers"))
-    code = told_code(status, headers, fault, profile)
+    code = error_code_of(status, headers, fault, profile)
     if status >= _FIRST_ERROR_STATUS or fault != NO_FAULT:
-        headers = told_headers(headers, fault, profile, now)
+        headers = with_stated_wait(headers, fault, profile, now)
     return Answered(status=status, headers=headers, error_code=code, profile=profile)
 
 
@@ -76,7 +75,7 @@ def _answer_of_botocore(response: dict[str, Any], now: float) -> Answered | None
         (error.get("Code"), error.get("Message")) if isinstance(error, dict) else ("", "")
     )
     fault = fault_in({"code": code, "message": message}, now=now)
-    headers = told_headers(lowered_headers(told.get("HTTPHeaders")), fault, GENERIC, now)
+    headers = with_stated_wait(lowered_headers(told.get("HTTPHeaders")), fault, GENERIC, now)
     return Answered(status=status, headers=headers, error_code=fault.code)
 
 

@@ -45,14 +45,14 @@ class _Place(NamedTuple):
     role: str
 
 
-class Told(NamedTuple):
+class StatedBudget(NamedTuple):
     """What the headers of one answer say of one budget.
 
     Attributes:
         budget: which one; its unit is None where no name says so.
-        limit: what a whole period holds, None if not told.
-        remaining: what is left, None if not told.
-        reset_seconds: the time until it is whole again, None if not told.
+        limit: what a whole period holds, None if not stated.
+        remaining: what is left, None if not stated.
+        reset_seconds: the time until it is whole again, None if not stated.
     """
 
     budget: Budget
@@ -76,15 +76,15 @@ def quota_readings(
         profile: of the provider that answered.
     """
     return [
-        QuotaReading(budget=_BUDGETS[told.budget], limit=told.limit, remaining=told.remaining)
-        for told in budgets_told(headers, now, profile)
-        if told.budget in _BUDGETS and not (told.limit is None and told.remaining is None)
+        QuotaReading(budget=_BUDGETS[stated.budget], limit=stated.limit, remaining=stated.remaining)
+        for stated in stated_budgets(headers, now, profile)
+        if stated.budget in _BUDGETS and not (stated.limit is None and stated.remaining is None)
     ]
 
 
-def budgets_told(
+def stated_budgets(
     headers: Mapping[str, str], now: float, profile: PreparedProfile
-) -> Iterator[Told]:
+) -> Iterator[StatedBudget]:
     """Yield what the headers say of each budget."""
     stated: dict[tuple[str, Unit | None, Period | None], dict[str, str]] = {}
     for name, value in headers.items():
@@ -101,12 +101,12 @@ def budgets_told(
         if period is None:
             least = _FAR_DATE_SECONDS if _DATE.match(reset) else _FULL_MINUTE_SECONDS
             period = Period.DAY if _is_daily(limit, remaining, seconds, least) else Period.MINUTE
-        yield Told(Budget(unit, period), limit, remaining, seconds)
+        yield StatedBudget(Budget(unit, period), limit, remaining, seconds)
 
 
 def exhausted_budget(
     headers: Mapping[str, str], now: float, profile: PreparedProfile = GENERIC
-) -> Told | None:
+) -> StatedBudget | None:
     """Return the budget of which the headers say that nothing is left, None where none says so.
 
     Of several it is the last one to be whole again.
@@ -116,8 +116,8 @@ def exhausted_budget(
         now: Unix time in seconds.
         profile: of the provider that answered.
     """
-    empty = [told for told in budgets_told(headers, now, profile) if told.remaining == 0]
-    return max(empty, key=lambda told: told.reset_seconds or 0.0, default=None)
+    empty = [stated for stated in stated_budgets(headers, now, profile) if stated.remaining == 0]
+    return max(empty, key=lambda stated: stated.reset_seconds or 0.0, default=None)
 
 
 def reset_seconds(
@@ -128,9 +128,9 @@ def reset_seconds(
     Of a budget of which something is left only if the refusal names its unit.
     """
     found = [
-        told.reset_seconds
-        for told in budgets_told(headers, now, profile)
-        if not told.remaining or (unit is not None and told.budget.unit is unit)
+        stated.reset_seconds
+        for stated in stated_budgets(headers, now, profile)
+        if not stated.remaining or (unit is not None and stated.budget.unit is unit)
     ]
     return max((seconds for seconds in found if seconds is not None and seconds > 0), default=None)
 

@@ -24,7 +24,7 @@ UNSTATED_REFILL_SECONDS: Final = 3_600.0
 """Between two probes of a budget of a day or month of which nobody says when it is whole again."""
 
 BUDGET_HEADER: Final = "forebay-budget"
-"""Header that `told_headers` adds: the budget that a refusal speaks of, as ``tokens_per_day``."""
+"""Header that `with_stated_wait` adds: the exhausted budget, such as ``tokens_per_day``."""
 
 _FIRST_ERROR_STATUS: Final = 400
 _FIRST_SERVER_STATUS: Final = 500
@@ -79,7 +79,7 @@ def stated_wait(
     return None
 
 
-def told_headers(
+def with_stated_wait(
     headers: Mapping[str, str], fault: Fault, profile: PreparedProfile, now: float
 ) -> Mapping[str, str]:
     """Return a refusal's headers in lower case, with its wait and its budget in the common form.
@@ -122,7 +122,7 @@ def _zone(name: str) -> tzinfo:
         return _PACIFIC_WITHOUT_DATA
 
 
-def told_code(
+def error_code_of(
     status: int, headers: Mapping[str, str], fault: Fault, profile: PreparedProfile
 ) -> str | None:
     """Return the code of an answer's error, None where neither body nor headers nor status tell it.

@@ -25,7 +25,12 @@ from forebay.workers.providers.answer_reading import (
     read_body,
 )
 from forebay.workers.providers.faults import Fault, fault_in_body
-from forebay.workers.providers.headers import kept_headers, lowered_headers, told_code, told_headers
+from forebay.workers.providers.headers import (
+    error_code_of,
+    kept_headers,
+    lowered_headers,
+    with_stated_wait,
+)
 from forebay.workers.providers.openai_answers import (
     UNREADABLE,
     ChatCompletion,
@@ -132,7 +137,9 @@ class OpenAICompatibleClient:
         completion = self._read(ChatCompletion, response, content)
         text = completion.choices[0].message.content or ""
         is_cut = completion.choices[0].finish_reason == "length"
-        return ProviderCompletion(text=text, is_cut=is_cut, **_told(response, completion.usage))
+        return ProviderCompletion(
+            text=text, is_cut=is_cut, **_answer_fields(response, completion.usage)
+        )
 
     async def embed(
         self, model: str, inputs: Sequence[str], *, timeout_seconds: float | None = None
@@ -145,7 +152,7 @@ class OpenAICompatibleClient:
         if [item.index for item in ordered] != list(range(len(inputs))):
             raise self._error(response, Fault(UNREADABLE))
         vectors = [item.embedding for item in ordered]
-        return ProviderEmbeddings(vectors=vectors, **_told(response, found.usage))
+        return ProviderEmbeddings(vectors=vectors, **_answer_fields(response, found.usage))
 
     async def generate_images(
         self,
@@ -167,7 +174,7 @@ class OpenAICompatibleClient:
         images = [image.url or image.b64_json or "" for image in found.data]
         if "" in images:
             raise self._error(response, Fault(UNREADABLE))
-        return ProviderImages(images=images, **_told(response, found.usage))
+        return ProviderImages(images=images, **_answer_fields(response, found.usage))
 
     async def check_health(self, *, timeout_seconds: float | None = None) -> ProviderAnswer:
         """Ask for the list of models, which costs no tokens: is it there, does it know the key.
@@ -175,7 +182,7 @@ class OpenAICompatibleClient:
         Raises as `chat` does.
         """
         response, _ = await self._send("GET", "/models", None, timeout_seconds)
-        return ProviderAnswer(**_told(response, None))
+        return ProviderAnswer(**_answer_fields(response, None))
 
     async def _send(
         self,
@@ -219,8 +226,8 @@ class OpenAICompatibleClient:
 
     def _error(self, response: httpx2.Response, fault: Fault) -> ProviderHTTPError:
         headers = lowered_headers(response.headers)
-        code = told_code(response.status_code, headers, fault, self._profile)
-        headers = dict(told_headers(headers, fault, self._profile, time.time()))
+        code = error_code_of(response.status_code, headers, fault, self._profile)
+        headers = dict(with_stated_wait(headers, fault, self._profile, time.time()))
         return ProviderHTTPError(response.status_code, headers, code, url=str(response.request.url))
 
 
@@ -234,7 +241,7 @@ async def _content_of(response: httpx2.Response, most_bytes: int) -> tuple[bytes
         return b"", UNREADABLE
 
 
-def _told(response: httpx2.Response, usage: object) -> dict[str, Any]:
+def _answer_fields(response: httpx2.Response, usage: object) -> dict[str, Any]:
     """Return the fields of `ProviderAnswer`."""
     return {
         "usage": token_usage(usage),

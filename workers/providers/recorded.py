@@ -18,7 +18,7 @@ from forebay.contracts.outcomes import RequestReleaseOutcome
 from forebay.workers.providers.answer_bodies import AnswerReader
 from forebay.workers.providers.classification import DefaultClassifier
 from forebay.workers.providers.faults import NO_FAULT
-from forebay.workers.providers.headers import kept_headers, told_code, told_headers
+from forebay.workers.providers.headers import error_code_of, kept_headers, with_stated_wait
 from forebay.workers.providers.registry import GENERIC, profile_of_host
 
 _FIRST_ERROR_STATUS: Final = 400
@@ -90,9 +90,9 @@ def replayed(answer: RecordedAnswer) -> Replayed:
     for part in _parts(answer.body):
         reader.feed(part)
     fault = reader.fault
-    code = told_code(answer.status, headers, fault, profile)
+    code = error_code_of(answer.status, headers, fault, profile)
     if is_refusal or fault != NO_FAULT:
-        headers = dict(told_headers(headers, fault, profile, answer.at))
+        headers = dict(with_stated_wait(headers, fault, profile, answer.at))
     classify = DefaultClassifier().classify_response
     outcome = classify(answer.status, headers, code, now=answer.at)
     if reader.usage is not None:

@@ -77,7 +77,7 @@ def _resources(workflow: Workflow) -> dict[str, RequestResourceKey]:
     return found
 
 
-def _said(workflow: Workflow, name: str) -> CapacityValue[T]:
+def _setting(workflow: Workflow, name: str) -> CapacityValue[T]:
     """Return a setting of the file, or its default."""
     value = getattr(workflow, name)
     default: CapacityValue[T] = known(value, CapacitySource.DEFAULT)
@@ -95,10 +95,10 @@ def _configured(
     caps = _static_caps(workflow, shards)
     models = _first_aliases(workflow)
     return ConfiguredCapacity(
-        buffer_size=_said(workflow, "buffer_size"),
-        row_group_admission=_said(workflow, "row_group_admission"),
-        max_concurrent_row_groups=_said(workflow, "max_concurrent_row_groups"),
-        max_admitted_rows=_said(workflow, "max_admitted_rows"),
+        buffer_size=_setting(workflow, "buffer_size"),
+        row_group_admission=_setting(workflow, "row_group_admission"),
+        max_concurrent_row_groups=_setting(workflow, "max_concurrent_row_groups"),
+        max_admitted_rows=_setting(workflow, "max_admitted_rows"),
         submission_capacity=_pool_limit(pool_limits, "submission"),
         task_resource_limits={
             request_resource(resource.provider_model): caps[str(resource.provider_model)].cap

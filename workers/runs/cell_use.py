@@ -17,7 +17,7 @@ Answer = TypeVar("Answer", bound=ProviderAnswer)
 
 _CLASSIFIER: Final = DefaultClassifier()
 
-TellUse = Callable[[str, int, Callable[[], ColumnUse]], None]
+ReportUse = Callable[[str, int, Callable[[], ColumnUse]], None]
 """Called with a run, a column counted from 1, and a function that returns its use."""
 
 
@@ -64,11 +64,11 @@ class UseOfRuns:
     """Sums up what cells used until the next call of the server, one sum a run and column.
 
     Args:
-        tell: tells a sum; `CompletionTracker.tell_use`.
+        report: tells a sum; `CompletionTracker.report_use`.
     """
 
-    def __init__(self, tell: TellUse) -> None:
-        self._tell = tell
+    def __init__(self, report: ReportUse) -> None:
+        self._report = report
         self._sums: dict[tuple[str, int], ColumnUse] = {}
 
     def add(self, cell: RunCell, use: ColumnUse) -> None:
@@ -77,7 +77,7 @@ class UseOfRuns:
         before = self._sums.get(key)
         self._sums[key] = use if before is None else before + use
         if before is None:
-            self._tell(*key, lambda: self._sums.pop(key))
+            self._report(*key, lambda: self._sums.pop(key))
 
 
 def noted_attempt(

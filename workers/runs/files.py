@@ -103,7 +103,7 @@ class RunFiles:
         """
         kept = [record.values for record in records if record.dropped is None]
         dropped = [_dropped_line(record) for record in records if record.dropped is not None]
-        with self._told():
+        with self._naming_the_file():
             self.parts.mkdir(exist_ok=True)  # an empty one may be taken for that of a dead driver
             for name, rows in (("records", kept), ("dropped", dropped)):
                 path = self.parts / f"{row_group:08d}.{name}.jsonl"
@@ -121,7 +121,7 @@ class RunFiles:
         Raises:
             RunNotWritten: they cannot be read.
         """
-        with self._told():
+        with self._naming_the_file():
             kept, dropped = map(_count_lines, map(self._parts_of, ("records", "dropped")))
         return kept, dropped
 
@@ -139,7 +139,7 @@ class RunFiles:
         Raises:
             RunNotWritten: a file cannot be written; the parts are left.
         """
-        with self._told():
+        with self._naming_the_file():
             self.parts.parent.mkdir(parents=True, exist_ok=True)
             output, dropped = self.output, self.dropped
             kept = _count_lines(self._parts_of("records"))
@@ -168,7 +168,7 @@ class RunFiles:
             RunNotWritten: they cannot be read.
         """
         found: Counter[str] = Counter()
-        with self._told():
+        with self._naming_the_file():
             for path in self._parts_of("dropped"):
                 for line in path.read_text(encoding="utf-8").splitlines():
                     row = json.loads(line)
@@ -193,7 +193,7 @@ class RunFiles:
         return sorted(self.parts.glob(f"*.{name}.jsonl"))
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _naming_the_file(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:

@@ -69,9 +69,9 @@ class RunCells:
         self._leases = ImpatientLeases(requests, requests.pressure)
         self._executor = ModelRequestExecutor(self._leases)
         self._runs = PreparedRuns(tracker, requests, self._executor, environ, allowed)
-        self._use = UseOfRuns(tracker.tell_use)
+        self._use = UseOfRuns(tracker.report_use)
         self._refused: dict[str, str] = {}
-        self._told: set[tuple[str, int, str]] = set()
+        self._logged: set[tuple[str, int, str]] = set()
 
     async def make(self, cell: RunCell, job_try: int) -> CellsOutcome:
         """Make one task's cells and say how it went; only a cancellation is raised."""
@@ -176,9 +176,9 @@ class RunCells:
             failure = TaskFailure(reason=error.reason, model=model, status=error.status)
         reason = failure.reason
         kind = (cell.run_id, cell.column_index, reason)
-        tell = log.info if kind in self._told else log.warning  # once each: a run has many cells
-        self._told.add(kind)
-        tell(
+        emit = log.info if kind in self._logged else log.warning  # once each: many cells
+        self._logged.add(kind)
+        emit(
             "cell_failed",
             run_id=cell.run_id,
             column_index=cell.column_index,
@@ -187,14 +187,14 @@ class RunCells:
             reason=reason,
         )
         if not may_be_mended(error):
-            return CellsDropped(failure=_told(failure, f"not_retryable: {reason}"))
+            return CellsDropped(failure=_with_reason(failure, f"not_retryable: {reason}"))
         run = self._runs.known(cell.run_id)
         max_tries = run.spec.workflow.max_tries if run else 3
         if job_try >= max_tries:
-            told = f"tries_exhausted: {reason}, {job_try} tries"
-            return CellsDropped(failure=_told(failure, told))
+            stated = f"tries_exhausted: {reason}, {job_try} tries"
+            return CellsDropped(failure=_with_reason(failure, stated))
         delay = min(RETRY_CAP_SECONDS, RETRY_BASE_SECONDS * 2 ** (job_try - 1))
-        return CellsDeferred(delay_seconds=delay, failure=_told(failure, reason))
+        return CellsDeferred(delay_seconds=delay, failure=_with_reason(failure, reason))
 
     async def _refused_by_provider(self, cell: RunCell, error: ModelCallFailed) -> CellsOutcome:
         """Defer a cell for which there was no room, at no cost of a try, until there may be."""
@@ -209,7 +209,7 @@ class RunCells:
         )
 
 
-def _told(failure: TaskFailure, reason: str) -> TaskFailure:
+def _with_reason(failure: TaskFailure, reason: str) -> TaskFailure:
     """Return a failure with a reason that is bounded, as it is stored and shown."""
     return replace(failure, reason=RecordRejected(reason).reason)
 

@@ -8,7 +8,7 @@ function MEMBERS_ASKED.count(counts, value)
 end
 
 -- The values of `counts` in order, each with its number of members; and how many values there are.
-function MEMBERS_ASKED.told(counts, unit)
+function MEMBERS_ASKED.summary(counts, unit)
   local values, parts = {}, {}
   for value in pairs(counts) do
     values[#values + 1] = value
@@ -44,7 +44,7 @@ function MEMBERS_ASKED.look_at_caps(tag, key, differ)
     MEMBERS_ASKED.count(caps[alias], stored[i + 1])
   end
   for alias, counts in pairs(caps) do
-    local told, values = MEMBERS_ASKED.told(counts, '')
+    local told, values = MEMBERS_ASKED.summary(counts, '')
     if values > 1 then
       differ[#differ + 1] = tag .. ': cap of alias ' .. alias .. ' is ' .. told
     end
@@ -69,7 +69,7 @@ function MEMBERS_ASKED.look_at_settings(tag, key, is_member, differ)
     end
   end
   for setting, set in pairs(by_setting) do
-    local told, values = MEMBERS_ASKED.told(set.counts, '')
+    local told, values = MEMBERS_ASKED.summary(set.counts, '')
     if values > 1 then
       differ[#differ + 1] = tag .. ': ' .. setting .. ' was set to ' .. told
     end
@@ -87,12 +87,12 @@ function MEMBERS_ASKED.checks()
       MEMBERS_ASKED.look_at_settings(tags[i], key, is_member, differ)
     end
   end
-  local told, found = MEMBERS_ASKED.told(ttls, ' s')
+  local told, found = MEMBERS_ASKED.summary(ttls, ' s')
   if found > 1 then
     table.insert(differ, 1, 'TTLs are ' .. told)
   end
   table.sort(differ)
-  local versions_told, versions_found = MEMBERS_ASKED.told(versions, '')
+  local versions_told, versions_found = MEMBERS_ASKED.summary(versions, '')
   return {
     { 'ok', 'members', versions_found > 0 and 'version ' .. versions_told or 'none', '' },
     { #differ > 0 and 'wrong' or 'ok', 'settings', #differ > 0 and table.concat(differ, '; ')

@@ -35,7 +35,7 @@ end
 
 -- What goes back lifts a level to no more than the burst, nor above what the provider said was left,
 -- plus what was refilled since.
-function DRAWS.give_back(bucket, amount)
+function DRAWS.refund(bucket, amount)
   local most = BUDGETS.burst_of(bucket)
   if bucket.remaining_at_us > 0 then
     local refill = (now_us - bucket.remaining_at_us) * BUDGETS.limit_of(bucket) / BUDGETS.periods_us[bucket.number]
@@ -54,7 +54,7 @@ function DRAWS.settle(cost, used, is_unsent)
     if amount ~= 0 then
       DRAWS.settle_bucket(bucket)
       if amount > 0 then
-        DRAWS.give_back(bucket, amount)
+        DRAWS.refund(bucket, amount)
       else
         bucket.level = bucket.level + amount
       end

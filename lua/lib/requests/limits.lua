@@ -8,7 +8,7 @@ function LIMITS.emit_move(d, from, to, reason)
 end
 
 -- A return is many moves by one. They are told together: where it ends, or before the next move.
-function LIMITS.tell_return(d)
+function LIMITS.emit_return(d)
   if d.untold_from > 0 then
     LIMITS.emit_move(d, d.untold_from, d.current_limit, 'return')
     d.untold_from = 0
@@ -19,13 +19,13 @@ end
 -- outage; of aimd: success, rate_limited.
 function LIMITS.set(d, limit, reason)
   if limit ~= d.current_limit then
-    LIMITS.tell_return(d)
+    LIMITS.emit_return(d)
     LIMITS.emit_move(d, d.current_limit, limit, reason)
     d.current_limit = limit
   end
 end
 
-function LIMITS.rise_untold(d)
+function LIMITS.raise_without_event(d)
   if d.untold_from == 0 then
     d.untold_from = d.current_limit
   end

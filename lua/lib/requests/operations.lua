@@ -154,7 +154,7 @@ end
 
 -- The share of the caller, should the server go away; `known`: the ticket of the last reply that it has.
 function OPERATIONS.share(known)
-  return SHARES.tell(member_id, tonumber(known) or 0)
+  return SHARES.answer(member_id, tonumber(known) or 0)
 end
 
 -- Write down an alias's cap; one that is new or another than before is told.

@@ -36,7 +36,7 @@ function QUEUE.first_of(domain_name, group_name)
 end
 
 -- Put a waiter into its group's part of `fifo`, and the group into its domain's line.
-function QUEUE.stand_in_line(id, waiter, d, g)
+function QUEUE.join_line(id, waiter, d, g)
   if meta.lines == '' then
     EXPIRY.with_shard('fifo')
   end
@@ -54,7 +54,7 @@ function QUEUE.stand_in_line(id, waiter, d, g)
 end
 
 -- Tell that a domain has had waiters for longer than a moment, once.
-function QUEUE.tell_formed(d)
+function QUEUE.emit_formed(d)
   local since_us = tonumber(d.queued_since) or 0
   if since_us > 0 and now_us - since_us >= QUEUE.lasting_us then
     emit('request_queue_formed', 'domain', d.name, 'since_us', d.queued_since, 'waiters', int(d.waiters))
@@ -65,7 +65,7 @@ end
 -- Let a waiter wait; its group's tag and place are known.
 function QUEUE.enter(id, waiter, d, g)
   redis.call('ZADD', K.held, 0, waiter.member .. '\0waiter\0' .. id)
-  QUEUE.stand_in_line(id, waiter, d, g)
+  QUEUE.join_line(id, waiter, d, g)
   if meta.waiters == 0 then
     EXPIRY.with_shard('waiters')
   end
@@ -79,7 +79,7 @@ function QUEUE.enter(id, waiter, d, g)
   if d.waiters == 1 then
     d.queued_since = int(now_us)
   else
-    QUEUE.tell_formed(d)
+    QUEUE.emit_formed(d)
   end
 end
 
@@ -149,7 +149,7 @@ function QUEUE.remove(id, waiter, others)
     redis.call('ZREM', K.deadlines, id)
   end
   local d = STATE.domain(waiter.domain)
-  QUEUE.tell_formed(d)
+  QUEUE.emit_formed(d)
   d.waiters = d.waiters - 1
   meta.waiters = meta.waiters - 1
   if not QUEUE.leave_line(id, waiter, d, others) then
@@ -297,7 +297,7 @@ function ASIDE.put_back(member)
       g.tag = g.tag or meta.virtual_time -- its place is the one that it had
     end
     redis.call('ZREM', K.aside, names[i])
-    QUEUE.stand_in_line(id, waiter, STATE.domain(waiter.domain), g)
+    QUEUE.join_line(id, waiter, STATE.domain(waiter.domain), g)
   end
   aside_left = aside_left - #names
   return aside_left > 0

@@ -9,7 +9,7 @@ local SETTINGS = { -- a table, as a script may have 200 locals
     { 'max_cooldown_us', '300000000' } },
 }
 
-function SETTINGS.tell(alias, name, from, to)
+function SETTINGS.emit_change(alias, name, from, to)
   if from ~= to and (tonumber(from) == nil or tonumber(from) ~= tonumber(to)) then
     emit('request_setting_changed', 'setting', name, 'from', from, 'to', to, 'alias', alias,
       'member_id', member_id)
@@ -22,22 +22,22 @@ end
 
 -- Write a setting that is needed only when a window is born, moved or capped.
 function SETTINGS.store(alias, name, value, default)
-  SETTINGS.tell(alias, name, STATE.settings().values[name] or default, value)
+  SETTINGS.emit_change(alias, name, STATE.settings().values[name] or default, value)
   STATE.change_setting(name, value)
 end
 
 -- What most calls need stands in the hash that all of them read.
 function SETTINGS.store_in_meta(alias, max_hold_us, fair_by)
-  SETTINGS.tell(alias, 'max_hold_us', SETTINGS.or_none(meta.max_hold_us), max_hold_us)
-  SETTINGS.tell(alias, 'fair_by', meta.token_fair > 0 and 'tokens' or 'requests', fair_by)
+  SETTINGS.emit_change(alias, 'max_hold_us', SETTINGS.or_none(meta.max_hold_us), max_hold_us)
+  SETTINGS.emit_change(alias, 'fair_by', meta.token_fair > 0 and 'tokens' or 'requests', fair_by)
   meta.max_hold_us = tonumber(max_hold_us) or 0
   meta.token_fair = fair_by == 'tokens' and 1 or 0
 end
 
 function SETTINGS.store_budget(alias, number, limit, burst)
   local before, name = BUDGETS.all()[number] or { registered = 0, burst = 0 }, BUDGETS.names[number]
-  SETTINGS.tell(alias, name, SETTINGS.or_none(before.registered), limit)
-  SETTINGS.tell(alias, name .. '_burst', SETTINGS.or_none(before.burst), burst)
+  SETTINGS.emit_change(alias, name, SETTINGS.or_none(before.registered), limit)
+  SETTINGS.emit_change(alias, name .. '_burst', SETTINGS.or_none(before.burst), burst)
   DRAWS.register(number, tonumber(limit) or 0, tonumber(burst) or 0)
 end
 

@@ -41,7 +41,7 @@ end
 -- latest reply that it is known to have: it says which with its next question, as a reply may be lost. Tickets
 -- only grow, so one command gives a rank and another the oldest of those replies.
 -- `known`: ticket of the last reply that the caller has of this membership; 0 for none.
-function SHARES.tell(member, known)
+function SHARES.answer(member, known)
   local ticket = GROUPS.next_place()
   local is_new = redis.call('ZADD', K.sharers, 'NX', int(ticket), member) == 1
   local entered = is_new and ticket or tonumber(redis.call('ZSCORE', K.sharers, member))

@@ -45,7 +45,7 @@ end
 -- Born anew, but for the number of cuts, which goes on by one, so that no lease admitted before cuts
 -- the new window; and for the cooldown.
 function WINDOW.reset(d, effective_max)
-  LIMITS.tell_return(d)
+  LIMITS.emit_return(d)
   d.ramp_us, d.rate_limit_ceiling, d.success_streak, d.consecutive_rate_limits = 0, 0, 0, 0
   d.row, d.soon_tries, d.top, d.quiet_until_us = 0, 0, 0, 0
   d.served_at_refusal, d.quota_until_us = d.success, 0

@@ -69,9 +69,9 @@ end
 
 -- Below the ceiling each success of a full window adds one: the window doubles each call's time.
 function STEADY.come_back(d, ceiling)
-  LIMITS.rise_untold(d)
+  LIMITS.raise_without_event(d)
   if d.current_limit >= ceiling then
-    LIMITS.tell_return(d)
+    LIMITS.emit_return(d)
     if d.rate_limit_ceiling > 0 then
       emit('request_soft_ceiling_recovered', 'domain', d.name, 'at', int(ceiling), 'algorithm',
         STATE.rule_name())

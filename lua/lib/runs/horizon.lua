@@ -1,6 +1,6 @@
 -- How many row groups of a run may be open (spec 05): its horizon. `fixed` is max_open; `additive` begins with
 -- one, and grows by one each time a member with a free slot finds nothing ready in the pool.
--- @include lib/runs/attending
+-- @include lib/runs/drivers
 -- @include lib/tasks/cooling
 
 function RUNS.target_of(run, plan)
@@ -37,7 +37,7 @@ function RUNS.is_held_back(run, plan)
   if RUNS.counted(run, 'next') >= plan.row_groups then
     return true
   end
-  local reason = RUNS.obstacle(run, plan) or (not ATTENDING.is_attended(run) and 'unattended' or nil)
+  local reason = RUNS.obstacle(run, plan) or (not DRIVERS.is_present(run) and 'unattended' or nil)
   if reason ~= (redis.call('HGET', K.progress, run .. '\0held_back') or nil) then
     if reason then
       EXPIRY.with_shard('progress')
@@ -60,7 +60,7 @@ function RUNS.extend_horizon()
     local plan = redis.call('HEXISTS', K.progress, run .. '\0target') == 1 and RUNS.plan_of(run)
     local target = plan and RUNS.target_of(run, plan)
     if plan and target < plan.max_open and RUNS.obstacle(run, plan) == 'max_concurrent_row_groups'
-      and RUNS.counted(run, 'next') < plan.row_groups and ATTENDING.is_attended(run) then
+      and RUNS.counted(run, 'next') < plan.row_groups and DRIVERS.is_present(run) then
       redis.call('HSET', K.progress, run .. '\0target', int(target + 1))
       emit('row_group_admission_target_changed', 'run_id', run, 'from', int(target), 'to', int(target + 1))
       RUNS.open_row_groups(run, plan)

@@ -7,7 +7,7 @@
 function OPERATIONS.run_submit(run, text, workflow)
   local known = RUNS.plan_of(run)
   if known then
-    ATTENDING.begin(run)
+    DRIVERS.begin(run)
     RUNS.go_on(run, known)
     RUNS.open_row_groups(run, known)
     return '["known"]'
@@ -16,19 +16,19 @@ function OPERATIONS.run_submit(run, text, workflow)
   end
   local plan = cjson.decode(text)
   for resource, limit in pairs(plan.limits or {}) do
-    CLAIMS.set(resource, ATTENDING.holder(run), int(limit))
+    CLAIMS.set(resource, DRIVERS.holder(run), int(limit))
   end
   for i = 1, #plan.columns do
     local refusal = CLAIMS.never_fits(plan.columns[i].signature)
     if refusal then
-      CLAIMS.drop(ATTENDING.holder(run))
+      CLAIMS.drop(DRIVERS.holder(run))
       return refusal
     end
   end
   EXPIRY.with_shard('runs')
   redis.call('HSET', K.runs, run, text, run .. '\0workflow', workflow)
   plans[run] = plan
-  ATTENDING.begin(run)
+  DRIVERS.begin(run)
   if plan.admission == 'additive' then
     redis.call('HSET', K.progress, run .. '\0target', 1)
   end
@@ -80,7 +80,7 @@ function OPERATIONS.run_collect(run)
   if not plan then
     return '["unknown"]'
   end
-  ATTENDING.begin(run)
+  DRIVERS.begin(run)
   local refusal = redis.call('HGET', K.progress, run .. '\0refused')
   if refusal then
     return '["refused",' .. cjson.encode(refusal) .. ']'
@@ -109,7 +109,7 @@ end
 function RUNS.finish(run, plan)
   redis.call('HDEL', K.runs, run, run .. '\0workflow')
   plans[run] = false
-  ATTENDING.finish(run)
+  DRIVERS.finish(run)
   local names = { 'next', 'open', 'unwritten', 'done', 'dropped', 'written', 'driver', 'accepted',
     'refusals', 'refused', 'stopped', 'target', 'held_back', 'retries', 'troubles' }
   for index = 1, #plan.columns do

@@ -25,7 +25,7 @@ function RUNS.forget_lost(tasks, leases)
   end
   for run, is_gone in pairs(known) do
     if is_gone then
-      CLAIMS.drop(ATTENDING.holder(run))
+      CLAIMS.drop(DRIVERS.holder(run))
       emit('run_lost', 'run_id', run)
     end
   end
@@ -182,7 +182,7 @@ end
 
 -- Let a run claim the limits of its plan, as far as it does not.
 function RUNS.repair_claims(run, plan, is_attended)
-  local holder = ATTENDING.holder(run)
+  local holder = DRIVERS.holder(run)
   for resource, limit in pairs(plan.limits or {}) do
     if #CLAIMS.under('@' .. holder .. '\0' .. resource, 1) == 0 then
       CLAIMS.set(resource, holder, int(limit))
@@ -204,7 +204,7 @@ function RUNS.repair_drivers(found)
   for run, plan in pairs(found) do
     local driver = redis.call('HGET', K.progress, run .. '\0driver')
     if driver then
-      redis.call('ZADD', K.claims, 0, ATTENDING.entry(driver, run))
+      redis.call('ZADD', K.claims, 0, DRIVERS.entry(driver, run))
     end
     RUNS.repair_claims(run, plan, driver)
   end

@@ -55,6 +55,6 @@ function OPERATIONS.run_refuse(run, reason)
   end
   redis.call('HSET', K.progress, run .. '\0refused', reason)
   emit('run_refused', 'run_id', run, 'member_id', member_id)
-  RUNS.tell_driver(run, '["row_group"]')
+  RUNS.notify_driver(run, '["row_group"]')
   return '["refused"]'
 end

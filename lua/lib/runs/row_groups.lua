@@ -1,6 +1,6 @@
 -- Which row groups of a run are open, and which of those wait for a cooldown (spec 05). A row group waits where
 -- each of its tasks asks for a resource that cools; `row_groups` counts the tasks of each of its columns.
--- @include lib/runs/attending
+-- @include lib/runs/drivers
 -- @include lib/runs/horizon
 
 -- One more task of a column of an open row group is there, or one less.

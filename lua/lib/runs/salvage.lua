@@ -67,7 +67,7 @@ function RUNS.begin_rounds()
       RUNS.begin_round(run, plan, row_group)
     end
     if plan and RUNS.is_stopped(run, plan) then
-      RUNS.tell_driver(run, '["row_group"]') -- the driver waits for the running tasks
+      RUNS.notify_driver(run, '["row_group"]') -- the driver waits for the running tasks
     end
   end
 end

@@ -23,7 +23,7 @@ function RUNS.submit_cell(run, plan, index, number)
     weight = real(column.weight), limit = column.admitted_limit }, now_us)
 end
 
-function RUNS.tell_driver(run, text)
+function RUNS.notify_driver(run, text)
   local driver = redis.call('HGET', K.progress, run .. '\0driver')
   if driver then
     SHARD.notify(driver, text)
@@ -43,7 +43,7 @@ function RUNS.close_row_group(run, plan, row_group)
   RUNS.count(run, 'open', -1)
   RUNS.count(run, 'unwritten', 1)
   emit('row_group_checkpointed', 'run_id', run, 'row_group', int(row_group))
-  RUNS.tell_driver(run, '["row_group"]')
+  RUNS.notify_driver(run, '["row_group"]')
   RUNS.open_row_groups(run, plan)
 end
 

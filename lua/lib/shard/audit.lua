@@ -148,7 +148,7 @@ function AUDIT.compare_readable(most)
     return entries, is_complete
   end
   local message = DAMAGE.text(entries)
-  if not DAMAGE.is_told_by(message) then
+  if not DAMAGE.is_damage(message) then
     error(entries, 0)
   end
   local names = DAMAGE.names(message)

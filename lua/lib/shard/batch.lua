@@ -105,7 +105,7 @@ end
 -- while the shard is rebuilt, as it is then a fault of this code.
 function BATCH.note_damage(member, raised)
   local message = DAMAGE.text(raised)
-  if not DAMAGE.is_told_by(message) then
+  if not DAMAGE.is_damage(message) then
     return DAMAGE.pass_on(raised)
   end
   local names, is_hash = table.concat(DAMAGE.names(message), ', '), redis.call('TYPE', K.meta).ok == 'hash'

@@ -6,7 +6,7 @@ local DAMAGE = { most_in_a_row = 8, looked_at = 8, all = 2 ^ 31 }
 -- the text of an entry can be read; and `DAMAGE.miscounted`, in scripts that change it.
 
 -- Whether an error message tells of a damaged record; any other error is the server's, or a fault of this code.
-function DAMAGE.is_told_by(message)
+function DAMAGE.is_damage(message)
   local signs = { '^DAMAGED ', '^WRONGTYPE ', 'attempt to ', 'bad argument ', 'is not an integer',
     'is not a valid float', 'must be strings or integers' }
   for i = 1, #signs do

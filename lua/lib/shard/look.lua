@@ -14,9 +14,9 @@ function LOOK.check_head()
 end
 
 -- The answer to an operator's call that raised an error: for damage, the key and the remedy.
-function LOOK.tell(raised)
+function LOOK.error_reply(raised)
   local message = DAMAGE.text(raised)
-  if not DAMAGE.is_told_by(message) then
+  if not DAMAGE.is_damage(message) then
     return DAMAGE.pass_on(raised)
   end
   local name, pool = DAMAGE.names(message)[1], string.match(K.meta, '{pool:(.-)}')
@@ -35,5 +35,5 @@ function LOOK.reply(capture)
     LOOK.check_head()
     return capture()
   end)
-  return is_readable and reply or LOOK.tell(reply)
+  return is_readable and reply or LOOK.error_reply(reply)
 end

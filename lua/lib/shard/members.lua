@@ -50,7 +50,7 @@ end
 
 -- Let two members sweep at once, and so remember what was set, should the server lose it before their next sweep.
 -- A shard that recovers gives no memory, and what is set meanwhile counts more than any.
-function MEMBERS.tell_set()
+function MEMBERS.notify_set()
   local names = meta.recovering_us > 0 and {} or redis.call('ZRANGE', K.members, 0, MEMBERS.most_told - 1, 'REV')
   for i = 1, #names do
     if names[i] ~= caller then

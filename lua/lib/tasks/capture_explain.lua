@@ -216,7 +216,7 @@ function EXPLAIN.pool(rows, names)
   asked[pool.task and pool.task.signature or ''] = true
   asked[''] = nil
   pool.resources, pool.members, pool.config = EXPLAIN.resources(asked), EXPLAIN.members(rows), read_hash(K.config)
-  pool.recovering_us, pool.groups_in_line = int(meta.recovering_us), standing
+  pool.recovering_us, pool.groups_in_line = int(meta.recovering_us), groups_in_lines
   pool.first_task, pool.first_since_us = meta.first_task, int(meta.first_since_us)
   pool.unserved, pool.suspects = meta.unserved, meta.suspect_tasks
   return pool

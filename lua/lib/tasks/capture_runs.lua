@@ -23,7 +23,7 @@ function AUDIT.expect_run(kind, runs, names)
 end
 
 -- Who attends a run is its driver, and only then do its claims count.
-function AUDIT.expect_attendance(run, plan, driver)
+function AUDIT.expect_driver(run, plan, driver)
   AUDIT.expect('progress', 'driver of ' .. run, driver or '', redis.call('HGET', K.progress, run .. '\0driver') or '')
   local claims, kind = redis.call('ZRANGE', K.claims, '[@run:' .. run .. '\0', '(@run:' .. run .. '\1', 'BYLEX'),
     driver and '=' or '~'
@@ -127,7 +127,7 @@ end
 function AUDIT.audit_runs(attended, tasks)
   local runs = AUDIT.read_runs()
   for name, plan in pairs(runs) do
-    AUDIT.expect_attendance(name, plan, attended[name])
+    AUDIT.expect_driver(name, plan, attended[name])
   end
   for name in pairs(attended) do
     AUDIT.expect_run('claims', runs, { name })

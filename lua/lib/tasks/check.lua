@@ -61,7 +61,7 @@ function DAMAGE.miscounted()
     { 'unserved', meta.unserved, redis.call('ZCARD', K.unserved) },
     { 'suspect_tasks', meta.suspect_tasks, redis.call('ZCARD', K.suspect_tasks) },
     { 'held', running + CLASSES.count_served(), redis.call('ZCARD', K.held), 'functions' },
-    { 'ready', standing, redis.call('ZCARD', K.ready), 'signatures' }, { 'fifo', meta.queued > 0, standing > 0 },
+    { 'ready', groups_in_lines, redis.call('ZCARD', K.ready), 'signatures' }, { 'fifo', meta.queued > 0, groups_in_lines > 0 },
     { 'ledger', LEDGER.total() >= running, true }, { 'losses', meta.lost, redis.call('HLEN', K.losses) },
     { 'groups', redis.call('ZCARD', K.idle_groups), redis.call('HLEN', K.groups), 'idle_groups' },
     { 'checks', members, redis.call('ZCARD', K.checks), 'members' }, { 'intervals', members, redis.call('HLEN', K.intervals) },

@@ -110,12 +110,12 @@ function OPERATIONS.discard(id, result, result_ttl_ms)
 end
 
 -- End a waiting task with a result, if `is_right`.
-function TASKS.end_waiting(is_right, id, result, result_ttl_ms, tell, reason)
+function TASKS.end_waiting(is_right, id, result, result_ttl_ms, emit_dropped, reason)
   if not is_right or not TASKS.discard(id) then
     return '["unknown"]'
   end
   TASKS.write_result(id, result, result_ttl_ms)
-  tell('non_retryable_dropped', 'task_id', id, 'reason', reason)
+  emit_dropped('non_retryable_dropped', 'task_id', id, 'reason', reason)
   return '["discarded"]'
 end
 

@@ -33,7 +33,7 @@ function TASKS.forget(id, was_started)
   TASKS.take_abort(id)
 end
 
-function LEASES.told(lease_id, id, task, acquired_us, is_aborted, payload_index)
+function LEASES.packed_for_member(lease_id, id, task, acquired_us, is_aborted, payload_index)
   return '["' .. table.concat({ lease_id, id, task.group, task.signature, acquired_us, task.score,
     int(task.tries + 1), is_aborted and '1' or '0', int(payload_index), task.run, task.column,
     task.number }, '","') .. '"]'
@@ -113,7 +113,7 @@ end
 function LEASES.release(lease_id, lease, is_lost)
   LEASES.finish(lease_id, lease, is_lost)
   LOST.unwatch(lease.member, lease_id)
-  LEDGER.give_back(lease.signature)
+  LEDGER.release(lease.signature)
   meta.running = meta.running - 1
   local g = GROUPS.of(lease.group)
   g.running = g.running - 1

@@ -86,7 +86,7 @@ function LEDGER.take(signature)
   end
 end
 
-function LEDGER.give_back(signature)
+function LEDGER.release(signature)
   for resource, amount in pairs(LEDGER.amounts_of(signature).amounts) do
     ledger[resource] = ledger[resource] - amount
   end

@@ -5,7 +5,7 @@
 -- @include lib/shard/groups
 -- @include lib/tasks/state
 local LINES = { kinds = { 'open', 'capped' } }
-local standing = 0 -- groups in all lines
+local groups_in_lines = 0 -- groups in all lines
 local waiting_lines -- signature -> how many groups stand in each of its lines, and what they weigh
 local stored_lines
 local heads = {}
@@ -19,7 +19,7 @@ function LINES.load()
     local part = split(text, '|')
     waiting_lines[signature] = { open = tonumber(part[1]), capped = tonumber(part[2]),
       weight = tonumber(part[3]) }
-    standing = standing + waiting_lines[signature].open + waiting_lines[signature].capped
+    groups_in_lines = groups_in_lines + waiting_lines[signature].open + waiting_lines[signature].capped
   end
 end
 
@@ -59,7 +59,7 @@ function LINES.count(g, by)
     line = { open = 0, capped = 0, weight = 0 }
     waiting_lines[g.signature] = line
   end
-  line[g.line], standing = line[g.line] + by, standing + by
+  line[g.line], groups_in_lines = line[g.line] + by, groups_in_lines + by
   line.weight = line.weight + by * LINES.millionths(g.weight)
   heads[g.signature] = nil
 end
@@ -81,7 +81,7 @@ end
 -- Stand where the group belongs by its first task, tag and place; it stood nowhere.
 function LINES.line_up(g, signature)
   g.signature, g.line, g.dirty = signature, LINES.is_capped(g) and 'capped' or 'open', true
-  if standing == 0 then
+  if groups_in_lines == 0 then
     EXPIRY.with_shard('ready')
   end
   g.member = LINES.member(g)

@@ -2,7 +2,7 @@
 -- @include lib/shard/operations
 -- @include lib/tasks/settings
 -- @include lib/tasks/limits
--- @include lib/runs/attending
+-- @include lib/runs/drivers
 local MEMORY = { most_claims = 1000, parts = { 'settings', 'state', 'config', 'claims' },
   settings = { 'reserve_after_us', 'max_losses', 'policy', 'events' } }
 

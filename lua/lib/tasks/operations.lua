@@ -92,7 +92,7 @@ function OPERATIONS.admit(slots, in_progress_ms, resources_under_pressure, seen)
     end
     local lease = LEASES.grant(head, member_id, in_progress_ms)
     if lease then
-      leases[#leases + 1] = LEASES.told(lease.lease_id, lease.id, lease.task, int(now_us),
+      leases[#leases + 1] = LEASES.packed_for_member(lease.lease_id, lease.id, lease.task, int(now_us),
         TASKS.take_abort(lease.id), TASKS.place_of(lease.payload))
       free = free - 1
     end
@@ -124,7 +124,7 @@ function OPERATIONS.serve()
 end
 
 -- Report an event of a task in its worker, for a pool that records such events.
-function OPERATIONS.say(kind, task_id, lease_id)
+function OPERATIONS.report(kind, task_id, lease_id)
   STATE.emit_task(kind, 'task_id', task_id, 'lease_id', lease_id, 'member_id', member_id)
   return '["said"]'
 end
@@ -132,7 +132,7 @@ end
 function OPERATIONS.claim(resource, holder, limit)
   redis.call('HSET', K.meta, CLAIMS.noted(resource, holder), meta.generation)
   if CLAIMS.set(resource, holder, limit) then
-    MEMBERS.tell_set()
+    MEMBERS.notify_set()
   end
   return '["claimed",' .. int(LEDGER.limit_of(resource)) .. ']'
 end
@@ -144,7 +144,7 @@ function OPERATIONS.set_state(state)
     emit('pool_state_changed', 'from', meta.state == '' and 'open' or meta.state, 'to',
       state == '' and 'open' or state, 'member_id', member_id)
     meta.state = state
-    MEMBERS.tell_set()
+    MEMBERS.notify_set()
   end
   return '["set"]'
 end
@@ -167,8 +167,8 @@ function OPERATIONS.configure(policy, reserve_after_us, events_kept, max_losses)
     meta.policy = policy
     BORROW.recount()
   end
-  if SETTINGS.tell(before, SETTINGS.in_force()) then
-    MEMBERS.tell_set()
+  if SETTINGS.emit_change(before, SETTINGS.in_force()) then
+    MEMBERS.notify_set()
   end
   return '["set"]'
 end

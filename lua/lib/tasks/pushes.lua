@@ -39,7 +39,7 @@ function PUSHES.unseen(seen, in_progress_ms)
       local lease = LEASES.parse(text)
       local id = lease.task_id
       local payload = not lease.is_cell and TASKS.payload_of(id)
-      list[#list + 1] = '[' .. int(pushes.count - #pushes.unseen + i) .. ',' .. LEASES.told(lease_id, id,
+      list[#list + 1] = '[' .. int(pushes.count - #pushes.unseen + i) .. ',' .. LEASES.packed_for_member(lease_id, id,
         TASKS.read(id), lease.acquired_us, TASKS.take_abort(id), TASKS.place_of(payload)) .. ']'
     end
   end
@@ -66,7 +66,7 @@ function PUSHES.push(head, member, slots)
   pushes.unseen[#pushes.unseen + 1] = lease.lease_id
   PUSHES.write(member, pushes)
   redis.call('ZADD', K.idle, int(slots - 1), member)
-  SHARD.notify(member, '["task",' .. int(pushes.count) .. ',' .. LEASES.told(lease.lease_id, id, lease.task,
+  SHARD.notify(member, '["task",' .. int(pushes.count) .. ',' .. LEASES.packed_for_member(lease.lease_id, id, lease.task,
     int(now_us), false, 0) .. ',' .. PUSHES.payload_text(lease.payload) .. ']')
   return true
 end

@@ -261,7 +261,7 @@ function STATE.reindex()
   for i = 1, #derived do
     redis.call('UNLINK', K[derived[i]]) -- it is worked out of the other keys
   end
-  waiting_lines, standing = nil, 0
+  waiting_lines, groups_in_lines = nil, 0
   LINES.load()
   meta.first_task, meta.first_signature, meta.first_since_us = '', '', 0
   local all, holders = STATE.reset_groups(tasks), {}

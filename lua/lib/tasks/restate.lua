@@ -87,7 +87,7 @@ function OPERATIONS.sweep()
   DAMAGE.check()
   local next_us = meta.running > 0 and SUSPECTS.next_check_us()
   return '["swept",' .. (next_us and int(math.max(0, next_us - now_us)) or 'null') .. ',' .. MEMORY.text() .. ','
-    .. RESTORE.told_lost() .. ']'
+    .. RESTORE.lost_text() .. ']'
 end
 
 FOR_MEMBERS.hold, FOR_MEMBERS.payload = true, true

@@ -152,7 +152,7 @@ function RESTORE.find_lost()
 end
 
 -- The first lost jobs that were not reported yet, each with its function.
-function RESTORE.told_lost()
+function RESTORE.lost_text()
   local found = meta.unserved > 0 and redis.call('ZRANGE', K.unserved, '[' .. LOST.no_payload, '(' .. LOST.no_payload .. '\127',
     'BYLEX', 'LIMIT', 0, 64) or {}
   for i = 1, #found do

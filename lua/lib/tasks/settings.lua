@@ -21,7 +21,7 @@ end
 
 -- Tell what differs between two looks at the settings, in the order of their names. An empty text
 -- stands for "none", and a space for the NUL within a name. Returns whether any differs.
-function SETTINGS.tell(before, after)
+function SETTINGS.emit_change(before, after)
   local seen, names, differs = {}, {}, false
   for _, settings in ipairs({ before, after }) do
     for name in pairs(settings) do

@@ -14,7 +14,7 @@ function MEMBERS.drop(entry, _, name)
   end
 end
 
-MEMBERS.end_rest = ATTENDING.end_member
+MEMBERS.end_rest = DRIVERS.end_member
 
 function MEMBERS.forget(member)
   if meta.draining == member then
@@ -98,7 +98,7 @@ function SETTLING.wake_idle()
 end
 
 -- Who is idle has been told when the first delayed task is due; if that is another now, it is told anew.
-function PUSHES.tell_due()
+function PUSHES.notify_due()
   if not next(put_off) then
     return
   end
@@ -122,7 +122,7 @@ function SETTLING.finish()
   CLAIMS.sort_parked()
   RESERVE.note_first()
   SETTLING.wake_idle()
-  PUSHES.tell_due()
+  PUSHES.notify_due()
 end
 
 -- The instant at which time alone may change something for this pool, or 0.

@@ -51,7 +51,7 @@ class TaskEvents:
     def scheduler(self, kind: Kind, *, slots: int) -> None:
         """Tell that this process begins to take tasks, or has ended its last one."""
         if self._outlet.takes_tasks:
-            self._tell(kind, diagnostics=self._of_pool | {"slots": slots})
+            self._emit(kind, diagnostics=self._of_pool | {"slots": slots})
 
     def health(self, worker: WorkerCounts, running: int) -> None:
         """Emit `scheduler_health_snapshot`, as often as the worker records its health."""
@@ -64,7 +64,7 @@ class TaskEvents:
                 "retried": worker.jobs_retried,
                 "events_lost": sum(self._outlet.lost.values()),
             }
-            self._tell(Kind.SCHEDULER_HEALTH_SNAPSHOT, snapshot=snapshot, diagnostics=self._of_pool)
+            self._emit(Kind.SCHEDULER_HEALTH_SNAPSHOT, snapshot=snapshot, diagnostics=self._of_pool)
 
     def admitted(
         self, leases: Sequence[TaskAdmissionLease], blocked: TaskAdmissionBlockSummary | None
@@ -74,8 +74,8 @@ class TaskEvents:
             return
         for lease in leases:
             at_us = round(lease.acquired_at * 1e6)
-            self._outlet.tell_task(Kind.SELECTED, at_us, **_fields_of(lease))
-            self._outlet.tell_task(
+            self._outlet.emit_task(Kind.SELECTED, at_us, **_fields_of(lease))
+            self._outlet.emit_task(
                 Kind.TASK_LEASE_ACQUIRED,
                 at_us,
                 **_fields_of(lease),
@@ -83,14 +83,14 @@ class TaskEvents:
                 diagnostics=self._of_pool | {"member_id": lease.member_id},
             )
         if blocked is not None:
-            self._tell_blocked(blocked)
+            self._emit_blocked(blocked)
         elif not leases:
-            self._tell(Kind.QUEUE_EMPTY, diagnostics=self._of_pool)
+            self._emit(Kind.QUEUE_EMPTY, diagnostics=self._of_pool)
 
     def of_lease(self, kind: Kind, lease: TaskAdmissionLease) -> None:
         """Tell what happens to a task in its worker."""
         if self._outlet.takes_tasks:
-            self._tell(kind, **_fields_of(lease), diagnostics=self._of_pool)
+            self._emit(kind, **_fields_of(lease), diagnostics=self._of_pool)
 
     def ended(
         self, lease: TaskAdmissionLease, outcome: TaskOutcome, result: asyncio.Future[ReleaseResult]
@@ -100,7 +100,7 @@ class TaskEvents:
             return
         fields = _fields_of(lease)
         kind, word = _end_of(outcome)
-        self._tell(kind, **fields, reason_or_outcome=word, diagnostics=self._of_pool)
+        self._emit(kind, **fields, reason_or_outcome=word, diagnostics=self._of_pool)
 
         def acknowledged(done: asyncio.Future[ReleaseResult]) -> None:
             if done.cancelled() or done.exception() is not None:
@@ -108,19 +108,19 @@ class TaskEvents:
             released = done.result()
             end = Kind.TASK_LEASE_RELEASED if released.released else Kind.RELEASE_DIAGNOSTIC
             reason = word if released.released else released.reason.value
-            self._tell(end, **fields, reason_or_outcome=reason, diagnostics=self._of_pool)
+            self._emit(end, **fields, reason_or_outcome=reason, diagnostics=self._of_pool)
 
         result.add_done_callback(acknowledged)
 
-    def _tell_blocked(self, blocked: TaskAdmissionBlockSummary) -> None:
+    def _emit_blocked(self, blocked: TaskAdmissionBlockSummary) -> None:
         reasons = {reason.value: count for reason, count in blocked.reasons.items()}
         snapshot = {"queued_count": blocked.queued_count, "reasons": reasons}
         most = max(reasons, key=lambda reason: reasons[reason], default=None)
         for kind in _kinds_of(blocked):
-            self._tell(kind, reason_or_outcome=most, snapshot=snapshot, diagnostics=self._of_pool)
+            self._emit(kind, reason_or_outcome=most, snapshot=snapshot, diagnostics=self._of_pool)
 
-    def _tell(self, kind: Kind, **fields: Any) -> None:
-        self._outlet.tell_task(kind, self._server_now_us(), **fields)
+    def _emit(self, kind: Kind, **fields: Any) -> None:
+        self._outlet.emit_task(kind, self._server_now_us(), **fields)
 
 
 def correlation_of(lease: TaskAdmissionLease) -> RuntimeCorrelation:

@@ -3,58 +3,58 @@
 -- @include lib/shard/suspects
 -- @include lib/tasks/limits
 -- @include lib/runs/state
-local ATTENDING = {}
+local DRIVERS = {}
 
 -- The holder of a run's claims. The names of other holders are encoded and have no colon.
-function ATTENDING.holder(run)
+function DRIVERS.holder(run)
   return 'run:' .. run
 end
 
-function ATTENDING.entry(member, run)
+function DRIVERS.entry(member, run)
   return '!' .. member .. '\0' .. run
 end
 
 -- Whether a driver attends. One that was killed is noticed before its membership ends: nobody listens to it.
-function ATTENDING.is_attended(run)
+function DRIVERS.is_present(run)
   local driver = redis.call('HGET', K.progress, run .. '\0driver')
   return driver and SUSPECTS.is_present(driver)
 end
 
 -- The caller attends a run from now on, in the place of whoever did.
-function ATTENDING.begin(run)
+function DRIVERS.begin(run)
   local before = redis.call('HGET', K.progress, run .. '\0driver')
   if before == member_id then
     return
   end
   if before then
-    redis.call('ZREM', K.claims, ATTENDING.entry(before, run))
+    redis.call('ZREM', K.claims, DRIVERS.entry(before, run))
   else
-    CLAIMS.move(ATTENDING.holder(run), '~', '=')
+    CLAIMS.move(DRIVERS.holder(run), '~', '=')
   end
   EXPIRY.with_shard('claims')
   EXPIRY.with_shard('progress')
-  redis.call('ZADD', K.claims, 0, ATTENDING.entry(member_id, run))
+  redis.call('ZADD', K.claims, 0, DRIVERS.entry(member_id, run))
   redis.call('HSET', K.progress, run .. '\0driver', member_id)
   emit('run_attended', 'run_id', run, 'member_id', member_id)
 end
 
 -- A run is over: its claims go, and nobody attends it.
-function ATTENDING.finish(run)
+function DRIVERS.finish(run)
   local driver = redis.call('HGET', K.progress, run .. '\0driver')
   if driver then
-    redis.call('ZREM', K.claims, ATTENDING.entry(driver, run))
+    redis.call('ZREM', K.claims, DRIVERS.entry(driver, run))
   end
-  CLAIMS.drop(ATTENDING.holder(run))
+  CLAIMS.drop(DRIVERS.holder(run))
 end
 
 -- A membership ends: at most `most` runs that it attended are attended by nobody; returns how many.
-function ATTENDING.end_member(member, most)
+function DRIVERS.end_member(member, most)
   local entries = CLAIMS.under('!' .. member, most)
   for i = 1, #entries do
     local run = split(entries[i], '\0')[2]
     redis.call('ZREM', K.claims, entries[i])
     redis.call('HDEL', K.progress, run .. '\0driver')
-    CLAIMS.move(ATTENDING.holder(run), '=', '~')
+    CLAIMS.move(DRIVERS.holder(run), '=', '~')
     emit('run_unattended', 'run_id', run, 'member_id', member)
   end
   return #entries

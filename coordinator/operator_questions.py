@@ -5,14 +5,14 @@ from __future__ import annotations
 from redis.exceptions import RedisError, ResponseError
 
 from forebay.contracts.errors import CoordinatorError
-from forebay.coordinator.scripts.operators import LIBRARY
+from forebay.coordinator.scripts.operator_library import LIBRARY
 from forebay.coordinator.server.refusals import connection_error
 from forebay.coordinator.server_connection import ServerConnection
 
 NOT_THERE = "Function not found"
 
 
-async def ask(connection: ServerConnection, question: str, *given: str) -> list[str]:
+async def ask_question(connection: ServerConnection, question: str, *given: str) -> list[str]:
     """Call one of the operators' functions and return its lines; writes nothing.
 
     Args:

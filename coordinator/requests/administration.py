@@ -1,4 +1,4 @@
-"""What an operator may do to a request shard: ``lua/requests/operate.lua`` (spec 03; 07).
+"""What an operator may do to a request shard: ``lua/requests/administer.lua`` (spec 03; 07).
 
 Nobody has to be a member for it, and each may be done again without harm.
 """
@@ -14,11 +14,11 @@ from forebay.contracts.settings import LARGEST_CAP
 from forebay.coordinator.keys import SCHEMA_VERSION, request_shard
 from forebay.coordinator.requests.snapshots import REQUEST_TAG
 from forebay.coordinator.server_connection import ServerConnection
-from forebay.coordinator.shard.operating import (
+from forebay.coordinator.shard.administration import (
     NeverUsedError,
     Rebuilding,
     begin_rebuild,
-    operate,
+    run_operator_script,
 )
 
 
@@ -35,9 +35,7 @@ async def reset_window(connection: ServerConnection, resource: RequestResourceKe
         ConfigurationError: nobody ever used the provider/model on this server.
         CoordinatorError: the server could not be used, or another version wrote the shard.
     """
-    return await _operate(
-        connection, resource.provider_model, "reset_window", resource.domain.value
-    )
+    return await _change(connection, resource.provider_model, "reset_window", resource.domain.value)
 
 
 async def reset_cooldown(connection: ServerConnection, resource: RequestResourceKey) -> float:
@@ -50,7 +48,7 @@ async def reset_cooldown(connection: ServerConnection, resource: RequestResource
         ConfigurationError: nobody ever used the provider/model on this server.
         CoordinatorError: the server could not be used, or another version wrote the shard.
     """
-    left_us = await _operate(
+    left_us = await _change(
         connection, resource.provider_model, "reset_cooldown", resource.domain.value
     )
     return left_us / 1e6
@@ -74,7 +72,7 @@ async def set_override_cap(
     """
     if cap is not None:
         check_cap(f"the override cap of {provider_model}", cap, LARGEST_CAP)
-    return await _operate(connection, provider_model, "override_cap", "" if cap is None else cap)
+    return await _change(connection, provider_model, "override_cap", "" if cap is None else cap)
 
 
 async def evict_request_lease(
@@ -89,7 +87,7 @@ async def evict_request_lease(
         ConfigurationError: the shard is being rebuilt, or nobody ever used the provider/model.
         CoordinatorError: the server could not be used, or another version wrote the shard.
     """
-    ended = await _operate(connection, provider_model, "evict", lease_id)
+    ended = await _change(connection, provider_model, "evict", lease_id)
     if ended < 0:
         raise ConfigurationError(
             f"{provider_model} is being rebuilt from what its members state, so no lease can be"
@@ -117,7 +115,7 @@ async def rebuild(connection: ServerConnection, provider_model: ProviderModelKey
     return begun
 
 
-async def _operate(
+async def _change(
     connection: ServerConnection,
     provider_model: ProviderModelKey,
     operation: str,
@@ -138,7 +136,7 @@ async def _call(
     keys = request_shard(provider_model).all
     arguments = (SCHEMA_VERSION, operation, subject)
     try:
-        return await operate(connection, "requests/operate", keys, arguments)
+        return await run_operator_script(connection, "requests/administer", keys, arguments)
     except NeverUsedError as error:
         raise await _no_such_provider_model(connection, provider_model) from error
 

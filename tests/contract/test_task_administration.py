@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable
+from forebay.coordinator.requests.administration import reset_window, set_override_cap
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
-from forebay.coordinator.requests.operating import reset_window, set_override_cap
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.coordinator.server_connection import ServerConnection
+from forebay.coordinator.tasks.administration import set_pool_state
 from forebay.coordinator.tasks.controller import TaskAdmissionController
-from forebay.coordinator.tasks.operating import set_pool_state
-from tests.contract.test_request_operating_calls import MODEL, RESOURCE
+from tests.contract.test_request_administration_calls import MODEL, RESOURCE
 from tests.support_runs import forebay
 from tests.support_scene import soon
 from tests.support_tasks import joined

@@ -42,13 +42,13 @@ class RequestEvents:
     async def of_wait(
         self, item: RequestAdmissionItem, decided: Awaitable[RequestAdmissionDecision]
     ) -> RequestAdmissionDecision:
-        """Await a decision, and tell the wait, however short, and what it came to."""
+        """Await a decision, and emit its events, however short, and what it came to."""
         fields = _fields_of(item)
         began = time.monotonic()
         asked: dict[str, Any] = {"weight": item.group.weight}
         if item.cost is not None:
             asked["cost"] = item.cost
-        self._tell(Kind.REQUEST_WAIT_STARTED, item, fields, diagnostics=asked)
+        self._emit(Kind.REQUEST_WAIT_STARTED, item, fields, diagnostics=asked)
         try:
             decision = await decided
         except asyncio.CancelledError:
@@ -58,7 +58,7 @@ class RequestEvents:
         except Exception as error:
             self._end_wait(Kind.REQUEST_WAIT_COMPLETED, item, fields, began, ERROR)
             details = {"error_type": type(error).__qualname__}
-            self._tell(
+            self._emit(
                 Kind.REQUEST_ACQUIRE_DENIED,
                 item,
                 fields,
@@ -67,12 +67,12 @@ class RequestEvents:
             )
             raise
         if isinstance(decision, RequestAdmissionLease):
-            self._tell_granted(decision, fields, began)
+            self._emit_granted(decision, fields, began)
         else:
             is_late = decision.reason is RequestDenialReason.QUEUE_TIMEOUT
             end = Kind.REQUEST_WAIT_TIMEOUT if is_late else Kind.REQUEST_WAIT_COMPLETED
             self._end_wait(end, item, fields, began, decision.reason)
-            self._tell(
+            self._emit(
                 Kind.REQUEST_ACQUIRE_DENIED, item, fields, reason_or_outcome=decision.reason.value
             )
         return decision
@@ -82,7 +82,7 @@ class RequestEvents:
         if self._outlet.takes_requests:
             fields = _fields_of_lease(lease)
             self._called[lease.lease_id] = time.monotonic(), fields
-            self._tell(Kind.MODEL_REQUEST_STARTED, lease.item, fields)
+            self._emit(Kind.MODEL_REQUEST_STARTED, lease.item, fields)
 
     def released(
         self,
@@ -98,7 +98,7 @@ class RequestEvents:
             _fields_of_lease(lease),
         )
         if called_at is not None:
-            self._tell(
+            self._emit(
                 Kind.MODEL_REQUEST_COMPLETED,
                 lease.item,
                 fields,
@@ -108,7 +108,7 @@ class RequestEvents:
 
         def acknowledged(done: asyncio.Future[ReleaseResult]) -> None:
             if not done.cancelled() and done.exception() is None:
-                self._tell(
+                self._emit(
                     Kind.REQUEST_LEASE_RELEASED,
                     lease.item,
                     fields,
@@ -118,12 +118,12 @@ class RequestEvents:
 
         result.add_done_callback(acknowledged)
 
-    def _tell_granted(
+    def _emit_granted(
         self, lease: RequestAdmissionLease, fields: dict[str, Any], began: float
     ) -> None:
         at_us = round(lease.acquired_at * 1e6)
         self._end_wait(Kind.REQUEST_WAIT_COMPLETED, lease.item, fields, began, "granted", at_us)
-        self._outlet.tell_request(
+        self._outlet.emit_request(
             Kind.REQUEST_LEASE_ACQUIRED,
             at_us,
             **fields,
@@ -147,7 +147,7 @@ class RequestEvents:
     ) -> None:
         if at_us is None:
             at_us = self._server_now_us(item.resource.provider_model)
-        self._outlet.tell_request(
+        self._outlet.emit_request(
             kind,
             at_us,
             **fields,
@@ -155,11 +155,11 @@ class RequestEvents:
             diagnostics={"wait_seconds": time.monotonic() - began},
         )
 
-    def _tell(
+    def _emit(
         self, kind: Kind, item: RequestAdmissionItem, fields: dict[str, Any], **more: Any
     ) -> None:
         at_us = self._server_now_us(item.resource.provider_model)
-        self._outlet.tell_request(kind, at_us, **fields, **more)
+        self._outlet.emit_request(kind, at_us, **fields, **more)
 
 
 def _fields_of(item: RequestAdmissionItem) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import click
 
 from forebay.commands.server_option import url_option
 from forebay.commands.showing import looking_options, show
-from forebay.coordinator.asking import ask
+from forebay.coordinator.operator_questions import ask_question
 from forebay.coordinator.server_connection import ServerConnection
 from forebay.runtime import run_async
 
@@ -41,7 +41,7 @@ async def _ask(url: str, question: str, given: Sequence[str], **options: bool) -
     async with await ServerConnection.open(url, only_reads=True) as connection:
 
         async def look() -> tuple[Sequence[str], Any]:
-            lines = await ask(connection, question, *given)
+            lines = await ask_question(connection, question, *given)
             return lines, {"question": question, "lines": lines}
 
         await show(look, **options)

@@ -10,7 +10,7 @@ from typing import Final
 
 # A usage or error that is not null: OpenAI puts "usage":null into every chunk but the last. A quote
 # within the model's text is escaped, so no text can look like one of these keys.
-TELLING: Final = re.compile(
+WORTH_PARSING: Final = re.compile(
     rb'"(?:usage|usageMetadata|error|details|x_groq|[A-Za-z]+Exception)"\s*:\s*[^n\s]'
     rb'|"(?:object|type|event_type)"\s*:'
     rb'\s*"(?:error|message_stop|message-end|stream-end|response\.[a-z]+)"'
@@ -27,7 +27,7 @@ _WORDS: Final = (
 _USAGE: Final = re.compile(rb'"usage"\s*:\s*[^n\s]')
 
 
-def may_tell(lines: bytes) -> bool:
+def is_worth_parsing(lines: bytes) -> bool:
     """Whether lines of a stream hold a word without which none of them is worth parsing."""
     for word in _WORDS:
         if word in lines:

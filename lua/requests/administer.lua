@@ -66,7 +66,7 @@ local function override_cap(cap)
   local before, after = STATE.setting('override_cap', 0), tonumber(cap) or 0
   if before ~= after then
     emit('request_override_cap_changed', 'from', int(before), 'to', int(after))
-    MEMBERS.tell_set()
+    MEMBERS.notify_set()
   end
   STATE.change_setting('override_cap', after > 0 and cap or '')
   redis.call('HSET', K.meta, 'cap_set_in', meta.generation) -- no memory of before a loss undoes it
@@ -127,7 +127,7 @@ local function note_loss()
   end
 end
 
-local function operate(call)
+local function run_operation(call)
   LOOK.check_head()
   local found, generation = unpack(redis.call('HMGET', K.meta, 'schema', 'generation'))
   if not generation and not RECOVERY.is_remembered(nil) then
@@ -153,10 +153,10 @@ local chosen = OPERATIONS[operation]
 if not chosen or not chosen[2](subject) then
   return redis.error_reply('BADCALL ' .. operation .. ' ' .. subject)
 end
-local is_whole, reply = pcall(operate, chosen[1])
+local is_whole, reply = pcall(run_operation, chosen[1])
 if is_whole then
   return reply
 end
-local told = LOOK.tell(reply)
+local told = LOOK.error_reply(reply)
 DAMAGE.mark(DAMAGE.names(DAMAGE.text(reply))[1] or 'a record')
 return told

@@ -20,13 +20,13 @@ MEMBER_SCRIPTS: Final = (JOIN, script("member/heartbeat"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class JoinReply:
     """A shard's answer to a join.
 
     Attributes:
         asked_at: when it was asked, in ``boot_seconds``.
         generation: the shard's.
-        word: ``joined`` for a new member; else ``member``, ``forgotten`` by a shard that lost
+        status: ``joined`` for a new member; else ``member``, ``forgotten`` by a shard that lost
             state, or ``expired``.
         reason: why the shard was last rebuilt.
         run_id: of the server.
@@ -35,15 +35,15 @@ class Standing:
 
     asked_at: float
     generation: str
-    word: str
+    status: str
     reason: str
     run_id: str
     batch_number: int
 
 
-async def ask_standing(
+async def call_join(
     server: ServerConnection, keys: ShardKeys, member_id: str, membership: Membership | None
-) -> Standing:
+) -> JoinReply:
     """Ask a shard to make a member, or whether a membership still exists.
 
     Args:
@@ -68,11 +68,11 @@ async def ask_standing(
         process_identity(),
     )
     reply = await call_once(server.patient, server.libraries, JOIN, member_keys(keys), arguments)
-    _now_us, generation, _members, word, reason, run_id, batch_number = json.loads(reply)
-    return Standing(
+    _now_us, generation, _members, status, reason, run_id, batch_number = json.loads(reply)
+    return JoinReply(
         asked_at=asked_at,
         generation=generation,
-        word=word,
+        status=status,
         reason=reason,
         run_id=run_id,
         batch_number=batch_number,

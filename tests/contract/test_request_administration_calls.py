@@ -13,8 +13,12 @@ from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable,
 from forebay.contracts.identity import ProviderModelKey, RequestDomain, RequestResourceKey
 from forebay.contracts.outcomes import RequestOutcomeKind, RequestReleaseOutcome
 from forebay.contracts.requests import RequestAdmissionItem
+from forebay.coordinator.requests.administration import (
+    reset_cooldown,
+    reset_window,
+    set_override_cap,
+)
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
-from forebay.coordinator.requests.operating import reset_cooldown, reset_window, set_override_cap
 from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.coordinator.server_connection import ServerConnection

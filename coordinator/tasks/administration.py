@@ -13,7 +13,7 @@ from forebay.contracts.checks import listed
 from forebay.contracts.errors import ConfigurationError, ShardDamaged
 from forebay.coordinator.keys import pool_shard
 from forebay.coordinator.server_connection import ServerConnection
-from forebay.coordinator.shard.operating import NeverUsedError, Rebuilding, begin_rebuild
+from forebay.coordinator.shard.administration import NeverUsedError, Rebuilding, begin_rebuild
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.pool_settings import PoolState
 from forebay.coordinator.tasks.snapshots import POOL_TAG, PoolReader, PoolSnapshot

@@ -41,13 +41,13 @@ async def begin_rebuild(connection: ServerConnection, keys: ShardKeys) -> Rebuil
         CoordinatorError: the server could not be used, or another version wrote the shard.
     """
     arguments = (SCHEMA_VERSION, secrets.token_hex(6))
-    now_us, until_us, awaited = await operate(
+    now_us, until_us, awaited = await run_operator_script(
         connection, "member/rebuild", member_keys(keys), arguments
     )
     return Rebuilding(awaited=awaited, most_seconds=(until_us - now_us) / 1e6)
 
 
-async def operate(
+async def run_operator_script(
     connection: ServerConnection, name: str, keys: Sequence[str], arguments: Sequence[str | int]
 ) -> tuple[int, int, int]:
     """Run an operator's script and return the three numbers that it answers.

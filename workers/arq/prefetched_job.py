@@ -8,7 +8,7 @@ from typing import Any, Self
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Opening:
+class PrefetchedJob:
     """The values that arq's ``run_job`` reads first, as the admission brought them already.
 
     Attributes:
@@ -22,15 +22,17 @@ class Opening:
     is_aborted: bool
 
 
-opening_of_job: ContextVar[Opening | None] = ContextVar("forebay_opening_of_job", default=None)
+prefetched_job: ContextVar[PrefetchedJob | None] = ContextVar(
+    "forebay_prefetched_job", default=None
+)
 """Set around ``run_job``; its first pipeline takes it."""
 
 
-class OpeningPipeline:
+class PrefetchedJobPipeline:
     """Stands for the pipeline with which ``run_job`` begins; it asks nobody."""
 
-    def __init__(self, opening: Opening) -> None:
-        self._opening = opening
+    def __init__(self, job: PrefetchedJob) -> None:
+        self._job = job
         self._answers: list[Any] = []
 
     async def __aenter__(self) -> Self:
@@ -41,11 +43,11 @@ class OpeningPipeline:
 
     def get(self, _key: str) -> None:
         """Read the job."""
-        self._answers.append(self._opening.payload)
+        self._answers.append(self._job.payload)
 
     def incr(self, _key: str) -> None:
         """Count this try."""
-        self._answers.append(self._opening.job_try)
+        self._answers.append(self._job.job_try)
 
     def expire(self, _key: str, _seconds: int) -> None:
         """Let the count of tries expire, which the task's record holds."""
@@ -53,7 +55,7 @@ class OpeningPipeline:
 
     def zrem(self, _key: str, _job_id: str) -> None:
         """Take the request to abort it, if there is one."""
-        self._answers.append(int(self._opening.is_aborted))
+        self._answers.append(int(self._job.is_aborted))
 
     async def execute(self) -> list[Any]:
         """Return the answers, in the order of the calls."""
