@@ -147,7 +147,7 @@ class FleetReader:
             ForebayError: the server or the stream could not be used.
         """
         entries = await self._entries(shard, after="-")
-        return [_event(shard.tag, fields) for _id, fields in entries]
+        return [_event(shard.tag, *entry) for entry in entries]
 
     async def _read(self, shard: ListedShard, found: _Found, *, with_events: bool) -> None:
         """Read each part of a shard, whether or not the other parts can be read."""
@@ -201,7 +201,7 @@ class FleetReader:
         entries = await self._entries(shard.keys, after="-" if newest is None else b"(" + newest)
         if entries:
             self._newest[shard.keys.tag] = entries[0][0]
-        return [_event(shard.name, fields) for _id, fields in entries]
+        return [_event(shard.name, *entry) for entry in entries]
 
     async def _entries(self, shard: ShardKeys, *, after: str | bytes) -> list[Any]:
         try:
@@ -228,7 +228,7 @@ def _said(error: Exception) -> str:
     return f"a key holds what this version does not write ({type(error).__name__}: {what})"
 
 
-def _event(shard: str, fields: Mapping[bytes, bytes]) -> Row:
+def _event(shard: str, entry_id: bytes, fields: Mapping[bytes, bytes]) -> Row:
     """Return an event of a stream as a JSON object; ``at`` is server time in seconds."""
     text = {
         name.decode(errors="backslashreplace"): value.decode(errors="backslashreplace")
@@ -236,4 +236,5 @@ def _event(shard: str, fields: Mapping[bytes, bytes]) -> Row:
     }
     at_us = text.pop("at_us", "")
     at = int(at_us) / 1e6 if at_us.isdecimal() else 0.0
-    return {"shard": shard, "at": at, "kind": text.pop("kind", ""), "fields": text}
+    kind = text.pop("kind", "")
+    return {"shard": shard, "id": entry_id.decode(), "at": at, "kind": kind, "fields": text}

@@ -42,12 +42,12 @@ _HEADERS: Final = {
     "content-security-policy": "default-src 'self'; frame-ancestors 'none'",
     "x-content-type-options": "nosniff",
 }
+_SCRIPTS: Final = ("page", "overview", "detail", "chart", "samples", "dom")
 _PAGE_FILES: Final = {
     "/": ("index.html", "text/html"),
     "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
-    "/chart.js": ("chart.js", "text/javascript"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
+    **{f"/{name}.js": (f"{name}.js", "text/javascript") for name in _SCRIPTS},
 }
 _METRICS_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 

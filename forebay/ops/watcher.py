@@ -24,31 +24,32 @@ KEPT_EVENTS: Final = 200
 
 log = Logger("forebay.ops")
 Row = dict[str, Any]
-Sample = tuple[float, int, int, int, int]
+Sample = tuple[float, int, int, int, int, int]
 
 
 class History:
     """The last ten minutes of every window.
 
-    A sample is ``(at, window, in_flight, waiting, refusals)``, the refusals being the rate limits
-    since the sample before.
+    A sample is ``(at, window, in_flight, waiting, refusals, grants)``: rate limits and grants since
+    the sample before.
     """
 
     def __init__(self) -> None:
         self._samples: dict[str, deque[Sample]] = {}
-        self._refused: dict[str, int] = {}
+        self._counts: dict[str, tuple[int, int]] = {}
 
     def add(self, at: float, models: list[Row]) -> None:
         """Note one look; a window that no look of ten minutes has shown is forgotten."""
         for row in models:
-            name, count = name_of(row), row["rate_limited"]
-            refusals = max(0, count - self._refused.get(name, count))
-            self._refused[name] = count
-            kept = self._samples.setdefault(name, deque(maxlen=HISTORY_SAMPLES))
-            kept.append((round(at, 3), row["window"], row["in_flight"], row["waiting"], refusals))
+            name, counts = name_of(row), (row["rate_limited"], row["granted"])
+            refused, granted = self._counts.get(name, counts)
+            self._counts[name] = counts
+            since = (max(0, counts[0] - refused), max(0, counts[1] - granted))
+            sample = (round(at, 3), row["window"], row["in_flight"], row["waiting"], *since)
+            self._samples.setdefault(name, deque(maxlen=HISTORY_SAMPLES)).append(sample)
         oldest = at - HISTORY_SECONDS
         for name in [name for name, kept in self._samples.items() if kept[-1][0] < oldest]:
-            del self._samples[name], self._refused[name]
+            del self._samples[name], self._counts[name]
 
     def rows(self) -> dict[str, list[Sample]]:
         """Return the samples of each window, the oldest first."""

@@ -190,10 +190,10 @@ async def test_looks_that_hang_are_no_longer_up_in_the_metrics(redis_url: str) -
 def test_a_window_that_one_look_missed_keeps_its_history() -> None:
     history = History()
     row: dict[str, Any] = {"provider": "p", "model": "m", "domain": "chat", "window": 4}
-    row |= {"in_flight": 1, "waiting": 0, "rate_limited": 2}
+    row |= {"in_flight": 1, "waiting": 0, "rate_limited": 2, "granted": 7}
     history.add(100.0, [row])
     history.add(101.0, [])
-    history.add(102.0, [row | {"rate_limited": 5}])
-    assert history.rows() == {"p/m chat": [(100.0, 4, 1, 0, 0), (102.0, 4, 1, 0, 3)]}
+    history.add(102.0, [row | {"rate_limited": 5, "granted": 9}])
+    assert history.rows() == {"p/m chat": [(100.0, 4, 1, 0, 0, 0), (102.0, 4, 1, 0, 3, 2)]}
     history.add(102.0 + HISTORY_SECONDS + 1, [])
     assert history.rows() == {}

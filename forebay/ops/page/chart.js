@@ -1,13 +1,16 @@
-// Draws the samples of a window: [at, window, inFlight, waiting, refusals], the oldest first.
-"use strict";
+// Draws the samples of a window (samples.js) on a canvas.
+import { IN_FLIGHT, REFUSALS, WAITING, WINDOW } from "./samples.js";
 
 const LONGEST_SECONDS = 600;
-const SHORTEST_SECONDS = 120;
+const SHORTEST_SECONDS = { chart: 120, line: 30 };
 
-function colours() {
+let colour = {};
+
+// Reads the colours of the style sheet, which change with the light and dark mode.
+export function refreshColours() {
   const style = getComputedStyle(document.documentElement);
   const read = (name) => style.getPropertyValue(name).trim();
-  return {
+  colour = {
     window: read("--window"), flight: read("--flight"), waiting: read("--waiting"),
     refusal: read("--refusal"), line: read("--line"), quiet: read("--quiet"),
   };
@@ -36,47 +39,49 @@ function steps(pen, samples, x, y, field) {
   });
 }
 
-function drawChart(canvas, samples, { axes }) {
+export function drawChart(canvas, samples, { axes }) {
   const { pen, width, height } = fitted(canvas);
   if (!samples.length || !width) return;
-  const colour = colours();
   const left = axes ? 40 : 0, bottom = axes ? 22 : 1, top = axes ? 8 : 2;
   const now = samples[samples.length - 1][0];
   const shown = samples.filter((sample) => sample[0] >= now - LONGEST_SECONDS);
-  const span = Math.max(SHORTEST_SECONDS, now - shown[0][0]);
-  const drawn = axes ? [1, 2, 3] : [1, 2];
-  const most = Math.max(1, ...shown.map((sample) => Math.max(...drawn.map((field) => sample[field]))));
+  const span = Math.max(axes ? SHORTEST_SECONDS.chart : SHORTEST_SECONDS.line, now - shown[0][0]);
+  const drawn = axes ? [WINDOW, IN_FLIGHT, WAITING] : [WINDOW, IN_FLIGHT];
+  let most = 1, refused = 1;
+  for (const sample of shown) {
+    for (const field of drawn) most = Math.max(most, sample[field]);
+    refused = Math.max(refused, sample[REFUSALS]);
+  }
   const x = (at) => left + (width - left) * (1 - (now - at) / span);
   const y = (value) => top + (height - top - bottom) * (1 - value / (most * 1.08));
 
-  if (axes) drawAxes(pen, colour, { width, height, left, most, span, y });
-  steps(pen, shown, x, y, 2);
+  if (axes) drawAxes(pen, { width, height, left, most, span, y });
+  steps(pen, shown, x, y, IN_FLIGHT);
   pen.lineTo(x(now), y(0));
   pen.lineTo(x(shown[0][0]), y(0));
   pen.fillStyle = colour.flight;
   pen.fill();
   if (axes) {
-    steps(pen, shown, x, y, 3);
+    steps(pen, shown, x, y, WAITING);
     pen.strokeStyle = colour.waiting;
     pen.setLineDash([3, 3]);
     pen.stroke();
     pen.setLineDash([]);
   }
-  steps(pen, shown, x, y, 1);
+  steps(pen, shown, x, y, WINDOW);
   pen.strokeStyle = colour.window;
   pen.lineWidth = axes ? 2 : 1.5;
   pen.stroke();
   pen.lineWidth = 1;
-  const refused = Math.max(1, ...shown.map((sample) => sample[4]));
   pen.fillStyle = colour.refusal;
   for (const sample of shown) {
-    if (!sample[4]) continue;
-    const tall = Math.max(3, (height - top - bottom) * 0.25 * (sample[4] / refused));
+    if (!sample[REFUSALS]) continue;
+    const tall = Math.max(3, (height - top - bottom) * 0.25 * (sample[REFUSALS] / refused));
     pen.fillRect(x(sample[0]) - 1, height - bottom - tall, 2, tall);
   }
 }
 
-function drawAxes(pen, colour, { width, height, left, most, span, y }) {
+function drawAxes(pen, { width, height, left, most, span, y }) {
   pen.strokeStyle = colour.line;
   pen.fillStyle = colour.quiet;
   pen.font = "11px system-ui, sans-serif";
