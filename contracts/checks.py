@@ -1,4 +1,4 @@
-"""Checks of values from outside: names, numbers, choices, types; each says what it expected.
+"""Checks of values that users give: names, numbers, choices, types; errors say the expected.
 
 A check returns the value or None, and raises `ConfigurationError` with the remedy.
 """
@@ -18,7 +18,7 @@ MIN_WEIGHT, MAX_WEIGHT = 0.001, 1000.0
 """Bounds of every fair-queue weight (spec 03, *Order*)."""
 
 MAX_SPAN_SECONDS: Final = 3e9
-"""Some 95 years; added to a server's clock it keeps every microsecond in a double."""
+"""Longest span, some 95 years: added to a server's clock, it keeps microseconds in a double."""
 
 MAX_INSTANT_SECONDS: Final = 253_402_300_800
 """The end of the year 9999, which is the last one of a ``datetime``, in seconds since the epoch."""
@@ -180,7 +180,7 @@ def check_methods(what: str, value: object, names: tuple[str, ...], remedy: str)
 
 
 def check_seconds(what: str, value: object) -> None:
-    """Refuse what is no number of seconds; None is for the caller to pass over.
+    """Raise unless the value is a number of seconds; the caller handles None itself.
 
     Raises:
         ConfigurationError: no number.
@@ -192,7 +192,7 @@ def check_seconds(what: str, value: object) -> None:
 
 
 def check_wait(seconds: float) -> None:
-    """Refuse what is no wait in a queue; None, for ever, is for the caller to pass over.
+    """Raise unless the value is a queue wait in seconds; the caller handles None, for ever.
 
     Raises:
         ConfigurationError: no number of seconds from 0 on.
@@ -206,7 +206,7 @@ def check_wait(seconds: float) -> None:
 
 
 def check_tokens(what: str, count: object) -> None:
-    """Refuse what is no number of tokens.
+    """Raise unless the value is a number of tokens.
 
     Raises:
         ConfigurationError: no whole number from 0 on.

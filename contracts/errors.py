@@ -9,7 +9,7 @@
     │   └── SchedulingMetadataError a generator that declares itself wrongly
     ├── CoordinatorError            the shared state could not be used
     │   ├── CoordinatorUnavailable  Redis did not answer within the deadline
-    │   ├── CoordinatorFull         Redis is out of memory; what frees still works
+    │   ├── CoordinatorFull         Redis is out of memory; releases still work
     │   ├── ServerTooOld            the server's version is not supported
     │   ├── SchemaMismatch          the shard was written by another, incompatible version
     │   ├── ShardDamaged            a key of the shard has gone or cannot be read; carries it
@@ -56,7 +56,7 @@ class WorkflowError(ConfigurationError):
 
 
 class JobUnreadable(ConfigurationError):  # noqa: N818 - an outcome of a job, as TaskFailed
-    """What is stored of a job is not what its pool writes; nothing of it was executed.
+    """A job's stored payload is not in the form that its pool writes; nothing was executed.
 
     Attributes:
         job_id: the job.
@@ -68,7 +68,7 @@ class JobUnreadable(ConfigurationError):  # noqa: N818 - an outcome of a job, as
 
 
 class AttemptIdUsed(ConfigurationError):  # noqa: N818 - a state of the id
-    """An attempt id that another attempt has, or had: each attempt needs an id of its own.
+    """An acquire named an attempt id that another attempt uses or used; each needs its own.
 
     Attributes:
         attempt_id: the id.
@@ -80,7 +80,7 @@ class AttemptIdUsed(ConfigurationError):  # noqa: N818 - a state of the id
 
 
 class RunRefused(ConfigurationError):  # noqa: N818 - an answer of the workers
-    """No live worker may make a run: it asks for what they were not allowed; nothing was made.
+    """Every live worker refused the run, as their allowlists lack something that it uses.
 
     The message names the variable, file or host, the worker and the option that would allow it.
     """
@@ -117,7 +117,7 @@ class CoordinatorUnavailable(CoordinatorError):  # noqa: N818 - normative name o
 
 
 class CoordinatorFull(CoordinatorError):  # noqa: N818 - normative name of spec 06
-    """Redis is out of memory and refuses what takes; what frees still works."""
+    """Redis is out of memory and refuses new leases and tasks; releases still work."""
 
 
 class ServerTooOld(CoordinatorError):  # noqa: N818

@@ -1,4 +1,4 @@
-"""The kinds of events that are told (spec 02, *Events*); docs/events.md describes each."""
+"""The kinds of events that processes emit (spec 02, *Events*); docs/events.md describes each."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class SchedulerEventKind(StrEnum):
-    """Kinds of the stream ``scheduler`` that a process tells its sinks."""
+    """Kinds of ``scheduler`` events that a process gives to its sinks."""
 
     SCHEDULER_JOB_STARTED = "scheduler_job_started"
     SCHEDULER_JOB_COMPLETED = "scheduler_job_completed"
@@ -26,7 +26,7 @@ class SchedulerEventKind(StrEnum):
 
 
 class RequestEventKind(StrEnum):
-    """Kinds of the stream ``request`` that a process tells its sinks."""
+    """Kinds of ``request`` events that a process gives to its sinks."""
 
     REQUEST_WAIT_STARTED = "request_wait_started"
     REQUEST_WAIT_COMPLETED = "request_wait_completed"

@@ -1,4 +1,4 @@
-"""Events of the two streams, their correlation, and what takes them (spec 02, *Events*)."""
+"""Events of the two streams, their correlation, and the interfaces of sinks (spec 02, *Events*)."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class RuntimeCorrelation:
 current_correlation: ContextVar[RuntimeCorrelation | None] = ContextVar(
     "forebay_correlation", default=None
 )
-"""Set by the worker around a task; follows child asyncio tasks."""
+"""Correlation of the running task; set by the worker, inherited by child asyncio tasks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestEventContext:
-    """What an event of an attempt says of its origin, captured when the item is made."""
+    """Correlation and execution id of an attempt's events, captured when the item is made."""
 
     captured_correlation: RuntimeCorrelation | None = None
     task_execution_id: str | None = None
@@ -40,7 +40,7 @@ class RequestEventContext:
 
 
 def captured_context(attempt_id: str) -> RequestEventContext:
-    """Return the context of an attempt that is asked for here and now."""
+    """Return the event context of an attempt that the running task begins now."""
     correlation = current_correlation.get()
     return RequestEventContext(
         captured_correlation=correlation,
@@ -50,7 +50,7 @@ def captured_context(attempt_id: str) -> RequestEventContext:
 
 
 class EventStream(StrEnum):
-    """The two streams: each layer is watched without the other."""
+    """The two event streams: ``scheduler`` for tasks, ``request`` for attempts."""
 
     SCHEDULER = "scheduler"
     REQUEST = "request"

@@ -1,4 +1,4 @@
-"""Identities: what is shared, and who asks (spec 02, *Identity*)."""
+"""Identities of providers, models, resources and groups (spec 02, *Identity*)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RequestDomain(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderModelKey:
-    """One provider's one model, canonical: what a static cap and a Redis shard belong to."""
+    """A canonical provider and model: the unit that has a static cap and a Redis shard."""
 
     provider_name: str
     model_id: str
@@ -38,7 +38,7 @@ class ProviderModelKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestResourceKey:
-    """A provider/model and the domain of the call: what an adaptive window belongs to.
+    """A provider/model and a domain: the unit that has an adaptive window.
 
     Attributes:
         provider_model: the canonical provider/model.
@@ -60,7 +60,7 @@ class RequestResourceKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestGroupSpec:
-    """Who asks, for the weighted fair queue: a run, a tenant, or by default the resource.
+    """An attempt's group in the weighted fair queue: a run, a tenant, or the resource itself.
 
     Attributes:
         key: the group's name; None stands for the resource itself.

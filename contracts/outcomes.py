@@ -1,4 +1,4 @@
-"""How attempts and tasks ended, and what releasing their leases found (spec 02)."""
+"""Outcomes of attempts and tasks, and results of releasing their leases (spec 02)."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class TokenUsage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestReleaseOutcome:
-    """How an attempt ended; what cannot be released is refused here, as releasing never raises.
+    """The outcome of an attempt; an unusable one raises here, as a release never raises.
 
     Attributes:
         kind: its effect on the window, its text ("success") is taken as well; never
@@ -137,7 +137,7 @@ class ReleaseResult:
 
 
 ClassifyException = Callable[[Exception], RequestReleaseOutcome]
-"""Reads from what a provider call raised how its attempt ended; sees no cancellation."""
+"""Maps a provider call's exception to the attempt's outcome; never gets a cancellation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -204,4 +204,4 @@ class TaskDropped:
 
 
 TaskOutcome = TaskCompleted | TaskDeferred | TaskDropped
-"""How an admission ended."""
+"""The outcome of an admitted task."""

@@ -1,4 +1,4 @@
-"""Values of request admission: what is asked and what is decided (spec 02, *Requests*)."""
+"""Values of request admission: items, leases and denials (spec 02, *Requests*)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ MAX_COST: Final = 1_000_000_000
 
 
 _OF_THE_RESOURCE: Final = RequestGroupSpec()
-"""The group of an item that names none, made once: items are made for every call."""
+"""The default group of an item; made once, as every call makes an item."""
 
 
 def new_attempt_id() -> str:
@@ -182,7 +182,7 @@ class RequestAdmissionController(Protocol):
 
     @property
     def pressure(self) -> RequestPressure:
-        """Windows, leases and waiters, to be read."""
+        """The reader of windows, leases and waiters."""
         ...
 
     async def try_acquire(self, item: RequestAdmissionItem) -> RequestAdmissionDecision:
@@ -209,5 +209,5 @@ class RequestAdmissionController(Protocol):
     def release(
         self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome
     ) -> Awaitable[ReleaseResult]:
-        """Give a lease back; under way at once, never raises."""
+        """Release a lease; the release is sent at once, and never raises."""
         ...

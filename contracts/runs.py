@@ -1,4 +1,4 @@
-"""What a run is submitted with (spec 05)."""
+"""Values of a run: its specification, progress and stop (spec 05)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ RUN_NUMBER_DIGITS: Final = 8
 
 
 class RunSpec(Settings):
-    """A run: a workflow, and for whom it is made.
+    """A run: a workflow, with the tenant and weight of its tasks and requests.
 
     Attributes:
         run_id: names the run and the folder of its parts; made by who submits it.
@@ -84,7 +84,7 @@ class RunStop:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunProgress:
-    """Where a run stands.
+    """The progress of a run.
 
     Attributes:
         records_done: whole records, all columns there.

@@ -134,7 +134,7 @@ class CorrelatedRuntimeView:
         return dict(total)
 
     def held_up_by(self, run_id: str | None = None) -> str | None:
-        """Return what held a run, or everything, up longest; None where nothing did."""
+        """Return the cause that delayed a run, or all runs, longest; None without a delay."""
         return _largest(self.held_up_seconds(run_id))
 
     def _take(self, event: RuntimeEvent, found: dict[str, _Task]) -> None:

@@ -78,10 +78,10 @@ def _check_identity(kind: TaskGroupKind, identity: tuple[str, ...]) -> None:
 
 
 class DeclaresScheduling(Protocol):
-    """Whatever generates, as far as the task queue is concerned."""
+    """Protocol of a generator that declares its scheduling to the task queue."""
 
     def get_scheduling_metadata(self) -> SchedulingMetadata:
-        """Return what the generator uses; always the same.
+        """Return the generator's metadata; equal at each call.
 
         Raises:
             SchedulingMetadataError: it cannot say; with a ``fallback`` that is used instead.
@@ -113,7 +113,7 @@ class ModelEndpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResolvedTaskScheduling:
-    """What the resolver makes of a generator's metadata.
+    """Group and resources that the resolver derives from a generator's metadata.
 
     Attributes:
         group: fair-queue group with weight and admitted limit.

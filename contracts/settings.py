@@ -21,12 +21,12 @@ from forebay.contracts.identity import RequestDomain
 from forebay.contracts.quotas import MAX_BUDGET, QuotaBudget
 
 LONGEST_SECONDS: Final = 366 * 24 * 3600.0
-"""Above any sensible span; added to a server's clock it keeps every microsecond in a double."""
+"""Longest span of a setting: added to a server's clock, it keeps microseconds in a double."""
 SHORTEST_SECONDS: Final = 0.001
-"""Below it, a span that must not be 0 could round to no microsecond at all, which means "off"."""
+"""Shortest span of a setting: a shorter one could round to 0 microseconds, which means "off"."""
 
 Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
-"""Strict: neither "3" nor True is a number."""
+"""A strict number: neither "3" nor True is one."""
 Seconds = Annotated[Number, Field(ge=0, le=LONGEST_SECONDS)]
 PositiveSeconds = Annotated[Number, Field(ge=SHORTEST_SECONDS, le=LONGEST_SECONDS)]
 LARGEST_CAP: Final = 1_000_000_000
@@ -138,7 +138,7 @@ class RequestAdmissionTuningConfig(GivenSettings):
 
 
 class RequestQuotas(GivenSettings):
-    """What a provider allows an account over time, besides what may be in flight (spec 03).
+    """Budgets of requests and tokens that a provider allows an account (spec 03).
 
     Each is a token bucket that starts full and refills evenly; headers of answers may lower it,
     never raise it above what stands here. None is no bound, until headers state one.
@@ -166,7 +166,7 @@ class RequestQuotas(GivenSettings):
 
 
 class RequestAdmissionConfig(GivenSettings):
-    """What a registration may say of a provider/model besides its cap.
+    """Settings of a provider/model that a registration carries besides its cap.
 
     Attributes:
         tuning: how its windows move.

@@ -1,4 +1,4 @@
-"""What a look at a request shard shows (spec 02, *Requests*; 07, *redis-cli*).
+"""Snapshots and audits of request shards (spec 02, *Requests*; 07, *redis-cli*).
 
 One capture is one instant: every value of a snapshot was read by one script. Lists are bounded;
 each comes with the count of all its rows.
@@ -223,7 +223,7 @@ class GlobalSnapshot(Snapshot):
 
 
 class AuditReport(Snapshot):
-    """The books of a shard worked out again.
+    """The result of an audit: a shard's counts compared with its entries.
 
     Attributes:
         ok: nothing differs.

@@ -1,4 +1,4 @@
-"""What a task admission policy sees, says and is set to (spec 02 and 04, *Policies*)."""
+"""Inputs, decisions and settings of task admission policies (spec 02 and 04, *Policies*)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST_CONSIDERED: Final = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QueueView:
-    """What waits in a pool, as a policy sees it.
+    """The waiting groups of a pool, an input of a policy.
 
     Attributes:
         queued_total: ready tasks.
@@ -69,7 +69,7 @@ class TaskAdmissionView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskAdmissionPolicyDecision:
-    """What a policy says of one candidate.
+    """A policy's decision about one task.
 
     Attributes:
         allowed: whether it may start.
@@ -86,7 +86,7 @@ class TaskAdmissionPolicyDecision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyStateDelta:
-    """What a lease that begins or ends changes in a policy's state.
+    """The change of a policy's state at the begin or end of a lease.
 
     Attributes:
         debt_by_group: what is added to each group's debts; what would fall below 0 ends at 0.
@@ -119,7 +119,7 @@ class DebtCeiling(GivenSettings):
 
 
 class BoundedBorrowTaskAdmissionPolicyConfig(GivenSettings):
-    """How much a group may have out beyond its share while nobody presses.
+    """How much a group may borrow beyond its share while no peer waits for it.
 
     Attributes:
         share_rounding: how a share that is no whole number is rounded; never below 1.
@@ -136,7 +136,7 @@ class BoundedBorrowTaskAdmissionPolicyConfig(GivenSettings):
 
 
 class TaskAdmissionConfig(GivenSettings):
-    """What a pool admits by.
+    """A pool's settings for admission: policy, reservation and events.
 
     Attributes:
         submission_capacity: tasks that may run at once in the whole pool.

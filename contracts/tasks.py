@@ -1,4 +1,4 @@
-"""Values of task admission: what waits, and what may run (spec 02, *Tasks*)."""
+"""Values of task admission: tasks, leases and denials (spec 02, *Tasks*)."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ class SchedulableTask:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunCell:
-    """Which cell, or row group of cells, of which run a task makes.
+    """The cell of a run, or the row group of cells, that a task makes.
 
     Attributes:
         run_id: the run.
@@ -142,7 +142,7 @@ class RunCell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AdmittedTask:
-    """What the queue held of a task that is admitted.
+    """A task as the queue stored it, read at its admission.
 
     Attributes:
         task_id: the task.

@@ -1,4 +1,4 @@
-"""A workflow: what its file says, and what a run is submitted with (spec 05).
+"""A workflow: its file, and the checked form that a run is submitted with (spec 05).
 
 ``WorkflowSpec`` is the file. ``Workflow`` is the same after loading: paths absolute, the seed file
 counted and fingerprinted, and each column with its inputs. It crosses to the workers as JSON
@@ -53,7 +53,7 @@ Price = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class ProviderSpec(WorkflowPart):
-    """Where models are served.
+    """A provider of a workflow: the API that serves its models.
 
     Attributes:
         base_url: an OpenAI-compatible address, without its last slash.
@@ -104,13 +104,13 @@ class ModelSpec(WorkflowPart):
 
 
 class OutputSpec(WorkflowPart):
-    """Where the records go: relative to the current directory, absolute once loaded."""
+    """The output path of a run: relative to the current directory, absolute once loaded."""
 
     path: PathText
 
 
 class WorkflowSettings(WorkflowPart):
-    """What the file and the loaded workflow have in common.
+    """Fields common to a workflow file and a loaded workflow.
 
     Attributes:
         name: names the workflow, for people, and its runs; so it can be part of a file name.
@@ -216,7 +216,7 @@ class PlannedColumn(WorkflowPart):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the columns it makes; also the flow identity of its task group (spec 02)."""
+        """Names of the columns that this column makes; its task group has them as flow identity."""
         return self.spec.outputs
 
 

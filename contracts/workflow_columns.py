@@ -48,7 +48,7 @@ def _part_of_a_file_name(name: str, most_bytes: int) -> str:
 Name = Annotated[str, AfterValidator(_bounded_name)]
 WorkflowName = Annotated[str, AfterValidator(partial(_part_of_a_file_name, most_bytes=100))]
 RunName = Annotated[str, AfterValidator(partial(_part_of_a_file_name, most_bytes=128))]
-"""Longer than a workflow's, as a run is called by its workflow and a number of its own."""
+"""A run's name: its workflow's name and a number, so it may be longer than a workflow's."""
 PathText = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]+$")]
 TemplateText = Annotated[str, Field(max_length=262_144)]
 
@@ -96,7 +96,7 @@ class SeedColumn(WorkflowPart):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names of the columns it makes."""
+        """Names of the columns that this column makes."""
         return self.names
 
     @property
@@ -111,7 +111,7 @@ class SeedColumn(WorkflowPart):
 
 
 class CellColumn(WorkflowPart):
-    """What columns that are made record by record have in common.
+    """Base of columns that are made record by record.
 
     Attributes:
         name: the one column it makes.
@@ -128,7 +128,7 @@ class CellColumn(WorkflowPart):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Name of the column it makes."""
+        """Name of the column that this column makes."""
         return (self.name,)
 
 
@@ -178,7 +178,7 @@ class ConditionColumn(WorkflowPart):
 
 
 class ChatColumn(CellColumn):
-    """What columns that ask a chat model have in common.
+    """Base of columns that a chat model makes.
 
     Attributes:
         model: a key of ``models``.

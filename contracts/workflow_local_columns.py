@@ -81,7 +81,7 @@ class SamplerColumn(WorkflowPart):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Name of the column it makes."""
+        """Name of the column that this column makes."""
         return (self.name,)
 
     @property

@@ -110,4 +110,4 @@ class EventOutlet:
 
 
 SILENT: Final = EventOutlet()
-"""Of a process without sinks."""
+"""The outlet of a process without sinks."""

@@ -1,4 +1,4 @@
-"""A process's connection to one server: what its shards share (spec 06)."""
+"""A process's connection to one server, shared by its shards (spec 06)."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ log = Logger("forebay.coordinator")
 
 
 def pid_of(member_id: str) -> int:
-    """Return the id of the process that a member is, with which its name begins."""
+    """Return the pid of a member's process, with which the member id begins."""
     return int(member_id.partition("-")[0][:-_RANDOM_DIGITS], 16)
 
 
 class ServerConnection:
-    """One process, one server: opened by ``ServerConnection.open``, closed with ``close``.
+    """A process's connection to one server: ``ServerConnection.open``, then ``close``.
 
     Attributes:
         address: the server.
@@ -173,7 +173,7 @@ class ServerConnection:
         return f"{self._process_id}-{self._memberships}"
 
     async def warn_of_risks(self) -> None:
-        """Log what the server may lose, the first time; a member does on joining."""
+        """Log the server's risks of data loss once; called when a member joins."""
         warn_of_risks(await self.patient.info(*SECTIONS), self.address)
 
     def deadline(self) -> asyncio.Timeout:
@@ -193,7 +193,7 @@ class ServerConnection:
             raise connection_error(error, self.address, f"looking for {keys.tag}") from error
 
     async def is_listened_to(self, keys: ShardKeys) -> bool:
-        """Return whether any member listens to a shard: one exists, whatever the server lost.
+        """Return whether any member listens to a shard, and so exists even after lost state.
 
         Raises:
             CoordinatorError: the server could not be used.

@@ -1,4 +1,4 @@
-"""What runs in the background ends unseen in no case: tasks, timers, threads, callbacks (spec 01).
+"""Supervision of background tasks, timers, threads and callbacks: failures are logged (spec 01).
 
 An exception that nobody foresaw is logged once with its traceback. Then a task is begun again after
 a pause, and a callback's caller goes on.
@@ -21,13 +21,13 @@ T = TypeVar("T")
 
 _BACKOFF: Final = EqualJitterBackoff(cap=1.0, base=0.02)
 MOST_DOUBLINGS: Final = 16
-"""The pause has grown to its cap long before; 2**1024 would be no float any more."""
+"""Most doublings of a pause; 2**1024 would overflow a float."""
 
 CANCEL_AGAIN_SECONDS: Final = 0.5
-"""A cancellation can be lost in a library that a task is waiting in, so it is repeated."""
+"""Interval at which a cancellation is repeated, as a library may have swallowed it."""
 
 SAID_AGAIN_SECONDS: Final = 60.0
-"""An exception that comes again and again is logged this often at most."""
+"""Shortest interval at which a repeated exception is logged."""
 
 
 def pause_seconds(failures: int, most_doublings: int = MOST_DOUBLINGS) -> float:
@@ -69,7 +69,7 @@ class Guard:
         return True
 
     def note(self, during: str, error: BaseException) -> None:
-        """Log an exception, unless its like was logged a short while ago.
+        """Log an exception, unless a similar one was logged a short while ago.
 
         Args:
             during: what raised it, such as a function's name.
@@ -87,7 +87,7 @@ class Guard:
 
 
 async def in_thread(function: Callable[..., T], *arguments: object) -> T:
-    """Run what blocks in a thread; in this one while the program ends, when none can be had.
+    """Run a blocking function in a thread; in this one if the program is ending.
 
     The interpreter ends its executors before it calls what `atexit` was given.
     """
@@ -102,7 +102,7 @@ def name_of(function: Callable[..., object]) -> str:
 
 
 class Background:
-    """A task that is begun again, however it ends, until its work is done or it is stopped.
+    """A background task that restarts after failures until it is done or stopped.
 
     An unexpected exception, or a cancellation from outside, is logged and followed by a pause that
     grows with each failure in a row.
@@ -134,7 +134,7 @@ class Background:
 
     @property
     def is_running(self) -> bool:
-        """Whether its work is under way, or is to be tried again."""
+        """Whether the task runs, or waits to be tried again."""
         return self._task is not None or self._again is not None
 
     def start(self) -> None:
@@ -177,7 +177,7 @@ class Background:
 
 
 async def outcome_of(task: asyncio.Task[T], what: str) -> T:
-    """Return what a task gives that others wait for too; a waiter who is cancelled cancels it not.
+    """Await a shared task's result; cancelling the caller does not cancel the task.
 
     Args:
         task: the task.

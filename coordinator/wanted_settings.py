@@ -1,4 +1,4 @@
-"""Settings of operators by name: what each is on the server now, and setting one (spec 07)."""
+"""Operators' settings by name: reads the value on the server, and sets it (spec 07)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _STATES: Final[Mapping[str, PoolState]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One thing that an operator sets.
+    """One setting of operators.
 
     Attributes:
         kind: of a provider/model its override cap, of a pool its state or a claim of a limit.
@@ -58,7 +58,7 @@ class Setting:
 
 
 async def read_now(connection: ServerConnection, settings: Iterable[Setting]) -> dict[Setting, str]:
-    """Return what settings are now, as text; ``none`` for a bound that is not set.
+    """Return the settings' present values as text; ``none`` for an unset bound.
 
     Raises:
         ConfigurationError: a pool that nobody made.

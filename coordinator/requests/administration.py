@@ -1,4 +1,4 @@
-"""What an operator may do to a request shard: ``lua/requests/administer.lua`` (spec 03; 07).
+"""Changes that an operator makes to a request shard: ``lua/requests/administer.lua`` (spec 03; 07).
 
 Nobody has to be a member for it, and each may be done again without harm.
 """
@@ -23,7 +23,7 @@ from forebay.coordinator.shard.administration import (
 
 
 async def reset_window(connection: ServerConnection, resource: RequestResourceKey) -> int:
-    """Let a domain's window be born anew: initial limit, ramp, no ceiling, no streak.
+    """Reset a domain's window to its initial limit, with a ramp and no ceiling or streak.
 
     What was learned of the provider is forgotten. Leases stay out, and a rate limit of one that was
     admitted before cuts nothing any more; it still cools down. A cooldown stays as it is.
@@ -39,7 +39,7 @@ async def reset_window(connection: ServerConnection, resource: RequestResourceKe
 
 
 async def reset_cooldown(connection: ServerConnection, resource: RequestResourceKey) -> float:
-    """Open a domain now; its waiters are granted what is free, in the same script.
+    """End a domain's cooldown; free slots go to its waiters in the same script.
 
     Returns:
         Seconds that were left of the cooldown; 0.0 if the domain was open.
@@ -57,7 +57,7 @@ async def reset_cooldown(connection: ServerConnection, resource: RequestResource
 async def set_override_cap(
     connection: ServerConnection, provider_model: ProviderModelKey, cap: int | None
 ) -> int:
-    """Bound a provider/model's static cap from above, whatever members register; None takes it off.
+    """Bound a provider/model's static cap from above, whatever members register; None removes it.
 
     Lowering lowers the windows at once and takes no lease back; raising grants at once.
 
@@ -78,7 +78,7 @@ async def set_override_cap(
 async def evict_request_lease(
     connection: ServerConnection, provider_model: ProviderModelKey, lease_id: str
 ) -> bool:
-    """End a lease by its encoded id, as if it had been held too long; its holder is told.
+    """End a lease by its encoded id, as an expired hold; its holder gets a notice.
 
     Returns:
         Whether the lease was there.

@@ -90,7 +90,7 @@ class RequestAttempt:
 
     @property
     def outcome(self) -> RequestReleaseOutcome | None:
-        """How the attempt ended, where the block says so itself; it wins over any exception.
+        """The outcome that the block sets itself; it takes precedence over any exception.
 
         Raises:
             ConfigurationError: set outside the block, or to something else.
@@ -114,7 +114,7 @@ class RequestAttempt:
         provider_status: int | None = 429,
         scope: RateLimitScope | None = None,
     ) -> None:
-        """Say that the provider refused for its rate limit, which lowers the window.
+        """Report a rate limit of the provider as the outcome, which lowers the window.
 
         Args:
             retry_after_seconds: the provider's hint; None where it gave none.
@@ -244,5 +244,5 @@ def limited(
 
 
 def _is(kind: Callable[[Any], bool], function: Callable[..., Any]) -> bool:
-    """Whether a function, or the ``__call__`` of a callable object, is of this kind."""
+    """Whether a predicate holds for a function, or for a callable object's ``__call__``."""
     return kind(function) or kind(type(function).__call__)

@@ -26,7 +26,7 @@ _CONNECT_ON_LOOP: Final = "`async with forebay.connect(...)`"
 
 
 class BlockingRequestAdmissionController:
-    """What `AdaptiveRequestAdmissionController` does, for synchronous programs and their threads.
+    """Request admission for synchronous programs: blocking methods for any thread.
 
     Every method may be called from any thread in which no event loop runs, blocks that thread, and
     runs the controller's own method on its loop. Where an event loop runs, each raises a
@@ -41,7 +41,7 @@ class BlockingRequestAdmissionController:
 
     @property
     def caller(self) -> LoopCaller:
-        """Runs the controller's methods, or anything else, on its loop."""
+        """The caller that runs the controller's methods on its event loop."""
         return self._controller.caller
 
     def register(
@@ -51,7 +51,7 @@ class BlockingRequestAdmissionController:
         max_parallel_requests: int,
         config: RequestAdmissionConfig | None = None,
     ) -> int:
-        """Make a provider/model known: `AdaptiveRequestAdmissionController.register`."""
+        """Register a provider/model: `AdaptiveRequestAdmissionController.register`."""
         return self._controller.caller.call(
             lambda: self._controller.register(provider_model, alias, max_parallel_requests, config),
             instead=_CONNECT_ON_LOOP,
@@ -79,7 +79,7 @@ class BlockingRequestAdmissionController:
         *,
         timeout_seconds: float | None = None,
     ) -> ReleaseResult:
-        """Give a lease back: `AdaptiveRequestAdmissionController.release_sync`."""
+        """Release a lease: `AdaptiveRequestAdmissionController.release_sync`."""
         return self._controller.release_sync(lease, outcome, timeout_seconds=timeout_seconds)
 
     def assert_held(self, lease: RequestAdmissionLease) -> None:
@@ -87,7 +87,7 @@ class BlockingRequestAdmissionController:
         self._controller.assert_held(lease)
 
     def learn(self, lease: RequestAdmissionLease, readings: Sequence[QuotaReading]) -> None:
-        """Tell what an answer's headers said: `AdaptiveRequestAdmissionController.learn`."""
+        """Report an answer's quota readings: `AdaptiveRequestAdmissionController.learn`."""
         self._controller.learn(lease, readings)
 
     def attempt(self, item: RequestAdmissionItem) -> RequestAttempt:

@@ -1,4 +1,4 @@
-"""How an attempt ended, read from what it raised (spec 03)."""
+"""Outcomes of attempts, read from the exceptions that they raised (spec 03)."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from forebay.contracts.outcomes import (
 from forebay.coordinator.logs import Logger
 
 UNCLASSIFIED: Final = RequestReleaseOutcome(kind=RequestOutcomeKind.UNEXPECTED_EXCEPTION)
-"""The end of an attempt whose classifier was itself interrupted, so that nobody has said more."""
+"""The outcome of an attempt whose classifier was interrupted."""
 
 log = Logger("forebay.requests")
 
 
 def classify_by_kind(error: Exception) -> RequestReleaseOutcome:
-    """Classify what a call raised without knowing any HTTP library.
+    """Classify an exception of a provider call without knowledge of any HTTP library.
 
     `forebay.connect` passes a classifier that does know them
     (``forebay.workers.providers.classification.DefaultClassifier``).
@@ -34,7 +34,7 @@ def classify_by_kind(error: Exception) -> RequestReleaseOutcome:
 
 
 def outcome_of(error: BaseException, classify: ClassifyException) -> RequestReleaseOutcome:
-    """Read from what a block raised how its attempt ended; raises no `Exception`.
+    """Return the outcome for an exception that a block raised; raises no `Exception`.
 
     What is no `Exception` (cancellation, `GeneratorExit`, `KeyboardInterrupt`, `SystemExit`) ended
     the attempt from outside and is ``local_cancelled``. The rest is the classifier's to say.
@@ -52,7 +52,7 @@ def classified(
     error: BaseException | None = None,
     provider_status: int | None = None,
 ) -> RequestReleaseOutcome:
-    """Return what a classifier says of an attempt; raises no `Exception`.
+    """Return a classifier's outcome of an attempt; raises no `Exception`.
 
     A classifier is the user's: one that fails, or says something else, costs no lease and hides
     nothing. The attempt is then an ``unexpected_exception``.

@@ -93,7 +93,7 @@ class AdaptiveRequestAdmissionController:
         max_parallel_requests: int,
         config: RequestAdmissionConfig | None = None,
     ) -> int:
-        """Make a provider/model known with this process's cap for it, for as long as it lives.
+        """Register a provider/model with this process's cap, for as long as the process lives.
 
         Args:
             provider_model: the canonical resource.
@@ -206,7 +206,7 @@ class AdaptiveRequestAdmissionController:
             )
 
     def attempt(self, item: RequestAdmissionItem) -> RequestAttempt:
-        """Return a block that acquires ``item``, and releases with the outcome of what it runs.
+        """Return a block that acquires ``item``, and releases it with the outcome of its body.
 
         ``async with`` on this loop, ``with`` in other threads; see `RequestAttempt`.
         """
@@ -241,14 +241,14 @@ class AdaptiveRequestAdmissionController:
         )
 
     def return_unused(self, decision: RequestAdmissionDecision) -> None:
-        """Give back, as ``local_cancelled``, what was granted to a caller who is gone."""
+        """Release, as ``local_cancelled``, a lease whose caller has gone."""
         if isinstance(decision, RequestAdmissionLease):
             self.release(decision, _NOT_USED)
 
     def release(
         self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome
     ) -> Awaitable[ReleaseResult]:
-        """Give a lease back with its outcome, which moves the window.
+        """Release a lease with its outcome, which moves the window.
 
         Returns:
             At once, an awaitable that is already under way and is repeated until acknowledged;
@@ -263,7 +263,7 @@ class AdaptiveRequestAdmissionController:
         return self._shards.release(lease, outcome)
 
     def learn(self, lease: RequestAdmissionLease, readings: Sequence[QuotaReading]) -> None:
-        """Tell the shard what the headers of an answer under this lease said of its budgets.
+        """Send the quota readings of an answer under this lease to the shard.
 
         May be called from any thread, as soon as the headers are there; returns at once and is not
         waited for. Readings only ever lower what was registered (spec 03, *Quotas*).

@@ -1,4 +1,4 @@
-"""The sentence that tells a caller why an acquire was denied, and its error (spec 02, 03)."""
+"""Sentences and errors for denied acquires (spec 02, 03)."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from forebay.contracts.requests import (
 
 
 def denial(denied: RequestAdmissionDenied) -> RequestAdmissionError:
-    """Return the error that a denial is for who acquires."""
+    """Return the error that an acquire raises for a denial."""
     return RequestAdmissionError(denied, denial_message(denied))
 
 
 def shut_down(item: RequestAdmissionItem) -> RequestAdmissionDenied:
-    """Return what is decided once the controller or its loop has ended."""
+    """Return the denial for an item whose controller or loop has ended."""
     return RequestAdmissionDenied(item=item, reason=RequestDenialReason.SHUTDOWN)
 
 
 def timed_out(item: RequestAdmissionItem) -> RequestAdmissionDenied:
-    """Return what is decided once a wait is over."""
+    """Return the denial for an item whose wait has timed out."""
     return RequestAdmissionDenied(item=item, reason=RequestDenialReason.QUEUE_TIMEOUT)
 
 
 def denial_message(denied: RequestAdmissionDenied) -> str:
-    """Return one sentence: what was refused, why, and what helps."""
+    """Return one sentence for a denial: the resource, the reason and the remedy."""
     resource = denied.item.resource
     match denied.reason:
         case RequestDenialReason.HARD_POLICY_DENIAL if denied.diagnostics:

@@ -42,7 +42,7 @@ class RequestEvents:
     async def of_wait(
         self, item: RequestAdmissionItem, decided: Awaitable[RequestAdmissionDecision]
     ) -> RequestAdmissionDecision:
-        """Await a decision, and emit its events, however short, and what it came to."""
+        """Await a decision; emit the begin and end of the wait, and the decision."""
         fields = _fields_of(item)
         began = time.monotonic()
         asked: dict[str, Any] = {"weight": item.group.weight}
@@ -78,7 +78,7 @@ class RequestEvents:
         return decision
 
     def call_started(self, lease: RequestAdmissionLease) -> None:
-        """Tell, from any thread, that the bytes of an attempt go out now."""
+        """Emit, from any thread, that an attempt's bytes are sent now."""
         if self._outlet.takes_requests:
             fields = _fields_of_lease(lease)
             self._called[lease.lease_id] = time.monotonic(), fields
@@ -90,7 +90,7 @@ class RequestEvents:
         outcome: RequestReleaseOutcome,
         result: asyncio.Future[ReleaseResult],
     ) -> None:
-        """Tell the end of a call at once, and the lease's once it is acknowledged."""
+        """Emit the end of a call at once, and of its lease when the release is acknowledged."""
         if not self._outlet.takes_requests:
             return
         called_at, fields = self._called.pop(lease.lease_id, None) or (
@@ -163,7 +163,7 @@ class RequestEvents:
 
 
 def _fields_of(item: RequestAdmissionItem) -> dict[str, Any]:
-    """Return what each event of an attempt names, its correlation captured here and now."""
+    """Return the fields common to an attempt's events, with the current correlation."""
     context = item.event_context
     if context is None:
         correlation = current_correlation.get()

@@ -59,7 +59,7 @@ async def read_facts(
 
 
 def decode_facts(provider_model: ProviderModelKey, reply: bytes) -> ShardFacts:
-    """Return what a reply of ``lua/requests/explain.lua`` says; pure."""
+    """Decode a reply of ``lua/requests/explain.lua``; pure."""
     return ShardFacts(snapshot=decode_capture(provider_model, reply), capture=json.loads(reply))
 
 

@@ -1,4 +1,4 @@
-"""Leases that a member gave itself while the server was away, until the server counts them."""
+"""Leases that a member granted itself while the server was away, until the server counts them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from forebay.coordinator.shard.session import Session
 
 
 class Slots:
-    """Slots of the server whose calls ended while the server is away.
+    """Server slots that a member keeps because their calls ended while the server is away.
 
     The server counts such a slot until it gets the release, so another call may use it meanwhile.
 
@@ -54,7 +54,7 @@ class Slots:
 
 @dataclass(slots=True)
 class GivenLease:
-    """A lease that a member gave itself.
+    """A lease that a member granted itself.
 
     Attributes:
         lease: as its caller has it.
@@ -70,7 +70,7 @@ class GivenLease:
 
 
 class GivenLeases(dict[str, GivenLease]):
-    """The leases that a member gave itself, by encoded id.
+    """The leases that a member granted itself, by encoded id.
 
     Args:
         session: of the shard.
@@ -133,7 +133,7 @@ class GivenLeases(dict[str, GivenLease]):
         return True
 
     def end(self, encoded_id: str, *, keeps_slot: bool) -> bool:
-        """End a lease; return whether the member gave it itself.
+        """End a lease; return whether the member granted it itself.
 
         Args:
             encoded_id: its id.

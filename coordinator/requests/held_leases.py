@@ -1,4 +1,4 @@
-"""The leases that this process holds of one provider/model, and what is told when one is lost."""
+"""The leases that this process holds of one provider/model, and the notice of a lost one."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ class HeldLeases(dict[str, RequestAdmissionLease]):
         self.has_warned = False
 
     def warn_of_nesting(self, item: RequestAdmissionItem) -> None:
-        """Log, once, that a task that holds a lease asks for another."""
+        """Log, once, that a task acquires a second lease while it holds one."""
         if not self.has_warned:
             self.has_warned = True
             warn_of_nested_lease(item)
 
     def let_go(self, encoded_id: str) -> RequestAdmissionLease | None:
-        """Return a lease that is held no more; None where it was not."""
+        """Remove and return a lease; None where this process does not hold it."""
         if encoded_id in self.holders:
             self.holding.discard(self.holders.pop(encoded_id))
         return self.pop(encoded_id, None)
 
     def lose(self, encoded_id: str, why: str) -> RequestAdmissionLease | None:
-        """Let a lease go that ended without being released, and tell so; None if not held."""
+        """Remove a lease that was lost, and report the loss; None if not held."""
         lease = self.let_go(encoded_id)
         if lease is None:
             return None

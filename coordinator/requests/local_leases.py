@@ -96,7 +96,7 @@ class LocalLeases:
 
     @property
     def is_on(self) -> bool:
-        """Whether acquires are decided here."""
+        """Whether this process decides acquires, as the server is away."""
         return not isinstance(self.phase, Serving)
 
     def on_joined(self, membership: Membership) -> Sequence[Submitted]:
@@ -119,7 +119,7 @@ class LocalLeases:
     # -- asking
 
     def begin(self) -> None:
-        """Decide here from now on, as the server is away."""
+        """Begin to decide acquires in this process, as the server is away."""
         self._begin(self._session.away_since or self._loop.time())
 
     def _begin(self, since: float) -> None:
@@ -168,7 +168,7 @@ class LocalLeases:
             raise
 
     def on_asked(self, encoded_id: str) -> None:
-        """Note that the server has decided about an attempt that was not decided here."""
+        """Note that the server has decided about an attempt."""
         if self._running.deciding.pop(encoded_id, None) is not None and self.is_on:
             self._give_in_turn()
 
@@ -182,7 +182,7 @@ class LocalLeases:
         return allowance.lacks(domain, item.cost or 0, running, self._loop.time())
 
     def _give(self, item: RequestAdmissionItem) -> RequestAdmissionLease | None:
-        """Give a lease; None where the server is back and decides, within the share."""
+        """Grant a lease of the share; None where the server is back and decides."""
         domain = item.resource.domain
         if isinstance(self.phase, Returning):
             self._running.deciding[encode(item.attempt_id)] = domain
@@ -200,7 +200,7 @@ class LocalLeases:
     # -- phases
 
     def _look(self) -> None:
-        """Enter the phase that is due, and give the leases that it allows."""
+        """Enter the phase that is due, and grant the leases that it allows."""
         self._timer = None
         now, membership = self._loop.time(), self._session.membership
         is_member = membership is not None and membership.is_held
@@ -246,7 +246,7 @@ class LocalLeases:
         return self.leases.on_notice(kind, encoded_id, terms)
 
     def on_lost(self, encoded_id: str, lease: RequestAdmissionLease) -> None:
-        """Count the call of a lost lease as running until it is given back."""
+        """Count the call of a lost lease as running until its release."""
         self._running.lost[encoded_id] = lease.item.resource.domain
 
     # -- ends
@@ -273,7 +273,7 @@ class LocalLeases:
     def release(
         self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome
     ) -> ReleaseResult | None:
-        """End a lease that was given here; None where it is the server's by now, held or lost."""
+        """End a lease that this process granted; None where the server counts or lost it."""
         encoded_id, allowance = encode(lease.lease_id), allowance_of(self.phase)
         if not self._end(encoded_id):
             if self._running.lost.pop(encoded_id, None) is not None and self.is_on:

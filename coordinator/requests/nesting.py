@@ -9,7 +9,7 @@ log = Logger("forebay.requests")
 
 
 def warn_of_nested_lease(item: RequestAdmissionItem) -> None:
-    """Log that the task which asks for this holds a lease already."""
+    """Log that a task acquires a lease while it holds another one."""
     log.warning(
         "request_lease_nested",
         resource=str(item.resource),

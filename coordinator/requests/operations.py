@@ -36,7 +36,7 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """The shard does not know the attempt: its waiter has gone with the server's memory of it."""
+    """The shard does not know the attempt, as the server lost its state."""
 
 
 Answer = RequestAdmissionLease | RequestAdmissionDenied | Waiting | Unknown
@@ -46,7 +46,7 @@ Answer = RequestAdmissionLease | RequestAdmissionDenied | Waiting | Unknown
 def decode_answer(
     item: RequestAdmissionItem, terms: Sequence[Any], generation: str, member_id: str
 ) -> Answer:
-    """Return what ``[status, ...]`` says of an attempt, in a result or a notice.
+    """Decode ``[status, ...]``, the state of an attempt in a result or a notice.
 
     Raises:
         ValueError: another status.
@@ -116,7 +116,7 @@ def group_key(item: RequestAdmissionItem) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Acquire(Operation[Answer]):
-    """Asks for a lease.
+    """The operation that asks for a lease.
 
     Attributes:
         item: what is asked.
@@ -155,7 +155,7 @@ class Acquire(Operation[Answer]):
 
 @dataclass(frozen=True, slots=True)
 class State(Operation[Answer]):
-    """Asks what became of an attempt: the truth, should a wake-up have been lost.
+    """The operation that asks for an attempt's state, as its wake-up may have been lost.
 
     Where the server is away for longer than a call may take, or refuses, the attempt fails, as a
     new one would (spec 06, *When Redis is away*: ``fail``): else it might wait for ever.
@@ -179,14 +179,14 @@ class State(Operation[Answer]):
 
 
 def taken_back(item: RequestAdmissionItem, reply: Reply) -> Sequence[Cancel]:
-    """Return what gives a lease or a place in the queue back."""
+    """Return the operation that releases a lease or removes a waiter."""
     has_something = reply.terms[0] in {"granted", "waiting"}
     return (Cancel(encode(item.attempt_id)),) if has_something else ()
 
 
 @dataclass(frozen=True, slots=True)
 class Cancel(OperationWithoutValue):
-    """Takes an attempt back, whichever way it went: its waiter, or its lease."""
+    """The operation that cancels an attempt: removes its waiter or releases its lease."""
 
     attempt_id: str
 
@@ -198,7 +198,7 @@ class Cancel(OperationWithoutValue):
 
 
 class Attempt:
-    """An acquire under way, and what has arrived for it.
+    """An acquire under way, with the outcomes that have arrived.
 
     A notice comes over another connection than the reply and may overtake it, so both arrive here.
 
@@ -243,7 +243,7 @@ class Attempt:
         self._arrival: asyncio.Future[None] | None = None
 
     def deliver(self, outcome: Outcome[Answer]) -> bool:
-        """Let something arrive; return False where it comes too late and is to be undone."""
+        """Deliver an outcome; return False where it comes too late and must be undone."""
         if self.end is not None:
             return isinstance(self.end, RequestAdmissionLease)  # a notice brought it before
         if not isinstance(outcome, Waiting | Unknown | Ended):
@@ -254,7 +254,7 @@ class Attempt:
         return True
 
     async def next(self) -> Outcome[Answer]:
-        """Return what has arrived last, once something has."""
+        """Wait for an outcome, and return the last that has arrived."""
         if self._arrived is None:
             self._arrival = asyncio.get_running_loop().create_future()
             await self._arrival
@@ -263,7 +263,7 @@ class Attempt:
         return arrived
 
     def reopen(self, now: float) -> bool:
-        """Begin anew with what is left of the wait; return False where nothing is."""
+        """Wait again for the rest of the queue wait; return False where no time is left."""
         self.end = None
         self.is_waiting = False
         self.lost_because = None

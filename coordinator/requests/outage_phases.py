@@ -27,7 +27,7 @@ class Absence:
 
     @property
     def opens_at(self) -> float:
-        """When shares begin to be used: every lease of the server has expired by then."""
+        """The instant from which shares are used, as all leases of the server have expired."""
         return self.since + self.ttl_seconds
 
     def stay_seconds(self, back_at: float) -> float:

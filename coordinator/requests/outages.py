@@ -26,7 +26,7 @@ from forebay.coordinator.shard.session import WITHDRAWN, Session
 from forebay.coordinator.supervision import pause_seconds
 
 DENIED_WITHIN_SECONDS: Final = 0.15
-"""The server has this long, after the end of a wait, to say so itself; with the time that taking
+"""Time that the server has, after the end of a wait, to answer itself; with the time that taking
 the attempt back may last, a call ends within half a second (docs/reliability.md)."""
 
 DEFERRED: Final = ReleaseResult(
@@ -36,7 +36,7 @@ DEFERRED: Final = ReleaseResult(
 )
 
 Acquiring = Callable[[RequestAdmissionItem, str], Awaitable[RequestAdmissionDecision]]
-"""Decides about an item within a wait, as ``Acquire`` says it."""
+"""A function that decides about an item within a wait in ``Acquire``'s form."""
 
 
 class Outages:
@@ -118,7 +118,7 @@ class Outages:
                 self._local.begin()
 
     def _take_back(self, encoded_id: str) -> None:
-        """Cancel what the server may have granted to an attempt that holds no lease."""
+        """Cancel an attempt without a lease, as the server may have granted it one."""
         if self._local is not None:
             self._local.on_asked(encoded_id)
         if encoded_id in self._unanswered:
@@ -149,24 +149,24 @@ class Outages:
         return () if self._local is None else self._local.on_joined(membership)
 
     def on_notice(self, kind: str, encoded_id: str, terms: Sequence[Any]) -> bool:
-        """Take a notice about shares, or about a lease that was given here."""
+        """Apply a notice about shares, or about a lease that this process granted."""
         return self._local is not None and self._local.on_notice(kind, encoded_id, terms)
 
     def on_lost(self, encoded_id: str, lease: RequestAdmissionLease) -> None:
-        """Count the call of a lost lease as running until it is given back."""
+        """Count the call of a lost lease as running until its release."""
         if self._local is not None:
             self._local.on_lost(encoded_id, lease)
 
     def knows(self, encoded_id: str) -> bool:
-        """Whether an attempt waits here, or runs under a lease that was given here."""
+        """Whether an attempt waits in this process, or runs under a lease that it granted."""
         return encoded_id in self._asked or self.is_held(encoded_id)
 
     def is_held(self, encoded_id: str) -> bool:
-        """Whether a lease was given here and lasts."""
+        """Whether this process granted a lease that has not ended."""
         return self._local is not None and encoded_id in self._local.leases
 
     def hold_given(self) -> dict[str, RequestAdmissionLease]:
-        """Return the leases that were given here, for a shard that takes what is stated as held."""
+        """Return the leases that this process granted, to state them to a shard in a rebuild."""
         return {} if self._local is None else self._local.leases.hold()
 
     def release(
@@ -175,7 +175,7 @@ class Outages:
         outcome: RequestReleaseOutcome,
         held: RequestAdmissionLease | None,
     ) -> asyncio.Future[ReleaseResult] | None:
-        """End a lease here; None where the server is to be told now.
+        """End a lease in this process; None where the release must go to the server.
 
         Args:
             lease: as its caller has it.
@@ -195,6 +195,6 @@ class Outages:
         return done
 
     def close(self) -> None:
-        """Deny everybody who waits here."""
+        """Deny every attempt that waits in this process."""
         if self._local is not None:
             self._local.close()

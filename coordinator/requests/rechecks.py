@@ -30,7 +30,7 @@ PORTION: Final = 64
 
 Line = tuple[RequestDomain, str]
 Waiters = OrderedDict[str, Attempt]
-"""By encoded id. Its first entry is found at once however many were taken out, unlike a dict's."""
+"""Waiters by encoded id; finding the first entry is O(1) after removals, unlike in a dict."""
 
 
 class Rechecks:
@@ -74,7 +74,7 @@ class Rechecks:
         self._is_closed = False
 
     def close(self) -> None:
-        """Recheck nothing any more."""
+        """Stop all rechecks."""
         self._is_closed = True
         for timer in (self.wake, self._timer):
             if timer is not None:
@@ -106,7 +106,7 @@ class Rechecks:
             del self._lines[key]
 
     def reopen(self, attempt: Attempt) -> bool:
-        """Let an attempt be asked anew; return False where nothing is left of its wait."""
+        """Allow a new acquire of an attempt; return False where its wait is over."""
         self.forget(attempt)
         return attempt.reopen(self._loop.time())
 
@@ -130,7 +130,7 @@ class Rechecks:
     # -- when a wake-up may have been lost
 
     def recheck_all(self) -> None:
-        """Recheck all that waits or is about to hear that it waits, one portion after another."""
+        """Recheck all attempts that wait or may wait, one portion after another."""
         for attempt in self._attempts.values():
             attempt.is_in_doubt = True
         for attempt in self._waiting.values():
@@ -146,7 +146,7 @@ class Rechecks:
             self.recheck(self._due.popitem(last=False)[1])
 
     def recheck(self, attempt: Attempt) -> None:
-        """Ask what became of an attempt that waits, unless such a question is on its way."""
+        """Ask for the state of a waiting attempt, unless such a question is under way."""
         if attempt.is_waiting and attempt.end is None and not attempt.is_rechecked:
             attempt.is_rechecked = True
             attempt.is_in_doubt = False
@@ -181,7 +181,7 @@ class Rechecks:
         self._recheck_portion()
 
     def _end_overdue(self) -> None:
-        """End waits of which the shard should have said that they are over: its word was lost."""
+        """End waits that are over although no notice of the shard said so."""
         before = self._loop.time() - self._recheck_seconds
         for attempt in list(self._waiting.values()):
             if attempt.deadline is not None and attempt.deadline <= before and attempt.end is None:

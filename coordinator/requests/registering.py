@@ -1,4 +1,4 @@
-"""The operations of ``lua/requests/batch.lua`` that concern no attempt (spec 02, 03)."""
+"""The operations of ``lua/requests/batch.lua`` that name no attempt (spec 02, 03)."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Register(Operation[int]):
 
 @dataclass(frozen=True, slots=True)
 class Learn(OperationWithoutValue):
-    """Tells a shard what an answer's headers said of a budget, at an instant of its clock."""
+    """The operation that sends a quota reading of an answer's headers to a shard."""
 
     reading: QuotaReading
     at_us: int
@@ -121,7 +121,7 @@ class AskShare(Operation[Share]):
 
 
 class Leave(Leaves):
-    """Ends the membership and gives back what it holds."""
+    """The operation that ends the membership and releases its leases and waiters."""
 
     def encode(self) -> Args:
         return ("leave",)

@@ -1,4 +1,4 @@
-"""The operation that gives a request lease back (spec 02, 03)."""
+"""The operation that releases a request lease (spec 02, 03)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LONGEST_HINT_SECONDS: Final = 1e9
 
 @dataclass(frozen=True, slots=True)
 class Release(EndOfLease):
-    """Gives a lease back with its outcome, which moves the window."""
+    """The operation that releases a lease with its outcome, which moves the window."""
 
     lease: RequestAdmissionLease
     outcome: RequestReleaseOutcome

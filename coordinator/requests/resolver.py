@@ -10,7 +10,7 @@ from forebay.contracts.identity import ProviderModelKey, RequestDomain, RequestR
 
 
 class RequestResourceResolver:
-    """Turns what a user wrote about a model into the canonical key of its window.
+    """Resolves a user's provider, model and domain to the canonical key of a window.
 
     Whoever needs a `RequestResourceKey` gets it here, so that two spellings of one endpoint never
     become two windows. Providers are compared without case; model ids keep theirs, since providers

@@ -39,7 +39,7 @@ OnStale = Callable[[str, str], None]
 
 @dataclass(frozen=True, slots=True)
 class Recall(Statement[None]):
-    """States a shard's windows, budgets and settings as its last `Sweep` said."""
+    """The operation that states a shard's windows, budgets and settings of the last `Sweep`."""
 
     memory: str
 
@@ -52,7 +52,7 @@ class Recall(Statement[None]):
 
 @dataclass(frozen=True, slots=True)
 class Hold(Statement[bool]):
-    """States a lease that this member holds; answered with whether it still holds it."""
+    """The operation that states a lease of this member; the reply says whether it is held."""
 
     lease: RequestAdmissionLease
 
@@ -76,7 +76,7 @@ class Hold(Statement[bool]):
 
 @dataclass(frozen=True, slots=True)
 class KeepWaiting(Statement[Answer]):
-    """States an attempt that waits, and for how long by now."""
+    """The operation that states a waiting attempt, and how long it has waited."""
 
     attempt: Attempt
     now: float

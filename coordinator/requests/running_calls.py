@@ -1,4 +1,4 @@
-"""How many calls of this process run in each domain, whoever gave their leases."""
+"""The number of running calls of this process by domain, under leases of any origin."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from forebay.contracts.requests import RequestAdmissionLease
 
 
 class RunningCalls:
-    """Calls beside those under leases that are held.
+    """Running calls beside those under held leases.
 
     Attributes:
         lost: domains of calls that may still run under a lost lease, by encoded id.

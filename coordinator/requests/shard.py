@@ -49,7 +49,7 @@ log = Logger("forebay.requests")
 
 
 class RequestShard:
-    """Acquires and releases leases of one shard, and takes the notices of it.
+    """Acquires and releases leases of one shard, and applies its notices.
 
     Args:
         server: the process's connection.
@@ -95,7 +95,7 @@ class RequestShard:
     # -- asking
 
     async def acquire(self, item: RequestAdmissionItem, wait: str) -> RequestAdmissionDecision:
-        """Ask for a lease until it is decided.
+        """Acquire a lease; return once it is granted or denied.
 
         Args:
             item: what is asked.
@@ -148,7 +148,7 @@ class RequestShard:
         self.session.submit(Acquire(attempt.item, attempt.wait), attempt.deliver)
 
     def _is_own(self, member_id: str) -> bool:
-        """Whether something was given under the membership that there is now."""
+        """Whether a lease was granted under the present membership."""
         membership = self.session.membership
         return membership is not None and membership.member_id == member_id
 
@@ -163,7 +163,7 @@ class RequestShard:
         return lease
 
     async def _take_back(self, attempt: Attempt) -> None:
-        """Cancel an attempt, whichever way it went, before its caller's cancellation goes on.
+        """Cancel an attempt and wait for it, before its caller's cancellation goes on.
 
         A server that says nothing holds the cancellation up for a moment only: the operation is
         under way in any case, and repeated until it is acknowledged.
@@ -187,7 +187,7 @@ class RequestShard:
             attempt.deliver(CoordinatorUnavailable(REDIRECTED))
 
     def on_unclaimed(self, operation: Operation[Any], reply: Reply) -> None:
-        """Cancel what a reply gave to a caller that has gone, unless it asks anew under its id."""
+        """Cancel a grant whose caller has gone, unless the caller acquires again by its id."""
         for back in operation.undo(reply):
             if isinstance(back, Cancel) and not self._knows(back.attempt_id):
                 attempt = self._attempts.get(back.attempt_id)
@@ -203,13 +203,13 @@ class RequestShard:
     def release(
         self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome
     ) -> asyncio.Future[ReleaseResult]:
-        """Give a lease back; under way at once and repeated until acknowledged."""
+        """Release a lease; the release is sent at once and repeated until acknowledged."""
         held = self.held.let_go(encode(lease.lease_id))
         ended = None if self.outages is None else self.outages.release(lease, outcome, held)
         return ended or self.session.ask(Release(lease, outcome))
 
     def learn(self, readings: Sequence[QuotaReading]) -> None:
-        """Tell what headers said that arrived just now; lost if the server is away."""
+        """Send quota readings of headers that have just arrived; lost if the server is away."""
         at_us = self.session.server_now_us
         if at_us is not None:
             for reading in readings:
@@ -218,7 +218,7 @@ class RequestShard:
     # -- what the shard tells
 
     def on_notices(self, _generation: str, notices: Sequence[list[Any]]) -> None:
-        """Deliver grants, denials and losses to whom they concern, each whatever befalls others."""
+        """Deliver grants, denials and losses to their attempts; a failure of one stops no other."""
         for notice in notices:
             if not self._guard.call(self._take_notice, *notice):
                 self._fail_noticed(notice)
@@ -243,13 +243,13 @@ class RequestShard:
             self.session.submit(Cancel(encoded_id))  # nobody waits for it any more
 
     def _fail_noticed(self, notice: Sequence[Any]) -> None:
-        """End the attempt of a notice that could not be taken; what it was granted goes back."""
+        """End the attempt of a notice that could not be read; its lease is released."""
         for one in [one for one in self._attempts.values() if one.encoded_id in notice]:
             error = f"what {one.item.resource} decided could not be read; please report this."
             one.deliver(CoordinatorError(error))
 
     def on_next_wake(self, seconds: float | None) -> None:
-        """Look again at the instant at which time alone may have changed something."""
+        """Recheck at the instant at which a timer of the shard may have changed something."""
         if seconds is not None or self._rechecks.wake is not None:
             self._rechecks.wake_in(seconds)
 
@@ -273,7 +273,7 @@ class RequestShard:
         return [*self._restating.state_all(held, self._upkeep, self._lost), *more]
 
     def on_lost(self, _membership: Membership) -> None:
-        """Tell that everything held under the last membership has been given to others."""
+        """Report every lease of the last membership as lost."""
         for encoded_id in list(self.held):
             self._lost(encoded_id, "member_lost")
 
@@ -283,7 +283,7 @@ class RequestShard:
             self.outages.on_lost(encoded_id, lease)
 
     def on_resumed(self) -> None:
-        """Ask for the truth of everything that waits: wake-ups may have been lost."""
+        """Ask for the state of every waiting attempt, as wake-ups may have been lost."""
         self._rechecks.recheck_all()
 
     async def close(self) -> None:

@@ -38,7 +38,7 @@ log = Logger("forebay.requests")
 
 
 class RequestShards(dict[ProviderModelKey, RequestShard]):
-    """The shards that this process uses, by provider/model; one that is asked for is made.
+    """The request shards that this process uses, by provider/model; made on first use.
 
     Args:
         server: the process's connection to the server.
@@ -92,7 +92,7 @@ class RequestShards(dict[ProviderModelKey, RequestShard]):
         )
 
     async def decide(self, item: RequestAdmissionItem, wait: str) -> RequestAdmissionDecision:
-        """Decide about an item in its shard, and tell its wait.
+        """Decide about an item in its shard, and emit the events of its wait.
 
         Args:
             item: what is asked.
@@ -139,7 +139,7 @@ class RequestShards(dict[ProviderModelKey, RequestShard]):
         return membership is not None and membership.member_id == member_id and membership.is_held
 
     def learn(self, provider_model: ProviderModelKey, readings: Sequence[QuotaReading]) -> None:
-        """Tell a shard what headers said, if it is used."""
+        """Send quota readings to a shard, if this process uses it."""
         shard = self.get(provider_model)
         if shard is not None:
             shard.learn(readings)
@@ -147,7 +147,7 @@ class RequestShards(dict[ProviderModelKey, RequestShard]):
     def release(
         self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome
     ) -> asyncio.Future[ReleaseResult]:
-        """Give a lease back, whose shard may not be joined: another process may have acquired."""
+        """Release a lease; its shard may not be joined, as another process may have acquired it."""
         released = self._release(lease, outcome)
         self.events.released(lease, outcome, released)
         return released
@@ -170,7 +170,7 @@ class RequestShards(dict[ProviderModelKey, RequestShard]):
     async def _release_unjoined(
         self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome
     ) -> ReleaseResult:
-        """Join nothing where nobody can hold anything."""
+        """Release a lease of a shard that this process has not joined."""
         provider_model = lease.item.resource.provider_model
         try:
             if not await self._server.is_registered(request_shard(provider_model)):
@@ -184,7 +184,7 @@ class RequestShards(dict[ProviderModelKey, RequestShard]):
         return await self[provider_model].release(lease, outcome)
 
     async def close(self) -> None:
-        """Leave every shard; each is left, whatever befalls the others."""
+        """Leave every shard; a failure of one stops no other."""
         self.is_closed = True
         shards = list(self.values())
         self.clear()

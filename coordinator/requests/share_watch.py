@@ -15,7 +15,7 @@ from forebay.coordinator.shard.session import Session
 from forebay.coordinator.supervision import Guard
 
 SHORTEST_PAUSE_SECONDS: Final = 0.05
-"""Before the first question after one that found others who were not told of this member yet."""
+"""Pause before the next question while other members have not confirmed this one yet."""
 
 
 class ShareWatch:
@@ -53,7 +53,7 @@ class ShareWatch:
         return AskShare(self.latest[0].ticket if self.latest is not None else 0)
 
     def close(self) -> None:
-        """Ask no more."""
+        """Stop asking."""
         self.membership = None
         if self._timer is not None:
             self._timer.cancel()

@@ -27,13 +27,13 @@ _PERIOD_SECONDS: Final = {
     QuotaBudget.TOKENS_PER_DAY: 86400.0,
 }
 _COOLDOWN_SECONDS: Final = 2.0
-"""After a refusal without a usable hint; ``_MOST_SECONDS`` is the longest hint that is believed."""
+"""Cooldown after a refusal without a usable hint; ``_MOST_SECONDS`` bounds a hint."""
 _MOST_SECONDS: Final = 300.0
 _OF_TOKENS: Final = frozenset({QuotaBudget.TOKENS_PER_MINUTE, QuotaBudget.TOKENS_PER_DAY})
 
 
 def share_of(limit: int, members: int, rank: int) -> int:
-    """Return how much of a limit one of several members has: the remainder goes to low ranks.
+    """Return a member's part of a limit; the remainder goes to members of low rank.
 
     The shares of ranks 0 to ``members`` - 1 add up to the limit; more members, or a higher rank,
     never make a share larger.
@@ -84,7 +84,7 @@ class Share:
 
 
 def decode_share(terms: Sequence[Any]) -> Share:
-    """Return what ``["share", ...]`` says, a result of ``lua/lib/requests/shares.lua``."""
+    """Decode ``["share", ...]``, a result of ``lua/lib/requests/shares.lua``."""
     _word, ticket, members, rank, is_entitled, static_cap, domains, budgets = terms
     return Share(
         ticket=ticket,
@@ -120,7 +120,7 @@ class _Bucket:
         return self._burst > 0 and self._level >= min(draw, self._burst)
 
     def draw(self, draw: int) -> None:
-        """Take what had room."""
+        """Draw an amount for which there is room."""
         self._level -= draw
 
 
@@ -162,7 +162,7 @@ class Allowance:
     def lacks(
         self, domain: RequestDomain, cost: int, running: Mapping[RequestDomain, int], now: float
     ) -> RequestDenialReason | None:
-        """Return why an attempt may not go now; None where it may.
+        """Return why an attempt may not be sent now; None where it may.
 
         Args:
             domain: the attempt's.
@@ -183,7 +183,7 @@ class Allowance:
     def lease(
         self, item: RequestAdmissionItem, membership: Membership, now_at: float
     ) -> RequestAdmissionLease:
-        """Take an attempt that lacks nothing from the budgets, and return its lease.
+        """Draw an attempt's cost from the budgets, and return its lease.
 
         Args:
             item: the attempt.

@@ -117,7 +117,7 @@ def _budget(row: dict[str, Any]) -> BudgetSnapshot:
 
 
 def provider_model_of(tag: str) -> ProviderModelKey | None:
-    """Return whose shard a tag names, or None if it names no provider/model."""
+    """Return the provider/model of a shard's tag, None for a tag of another kind."""
     provider, _, model = tag.removeprefix(REQUEST_TAG).partition("/")
     if not tag.startswith(REQUEST_TAG):
         return None
@@ -226,7 +226,7 @@ def _decode_domain(
 
 
 def _process(words: Sequence[str]) -> dict[str, Any]:
-    """Return which process a member is, of host, pid, program, version and since."""
+    """Return a member's process: host, pid, program, version and join time."""
     host, pid, program, version, since_us = words
     if since_us == "0":
         return dict.fromkeys(("host", "pid", "program", "version", "since"))

@@ -22,7 +22,7 @@ T = TypeVar("T")
 log = Logger("forebay.requests")
 
 _LOOK_SECONDS: Final = 1.0
-"""How often a blocked thread looks whether the loop that owes it an answer still runs."""
+"""Interval at which a blocked thread checks that the loop it waits for still runs."""
 
 
 class LoopEndedError(CoordinatorUnavailable):
@@ -60,7 +60,7 @@ def refuse_to_block_a_loop(
 
 
 class LoopCaller:
-    """Runs what belongs to one event loop on behalf of other threads.
+    """Runs callbacks and awaitables on one event loop for other threads.
 
     Made on that loop, in the process that runs it; neither can be changed later.
 
@@ -176,7 +176,7 @@ class LoopCaller:
         make: Callable[[], Awaitable[T]],
         undo: Callable[[T], object] | None,
     ) -> None:
-        """Hand over what came of an awaitable, or undo it if nobody waits for it any more."""
+        """Deliver an awaitable's result, or undo it if its caller has gone."""
         try:
             result = await make()
         except Exception as error:  # noqa: BLE001 - the caller's thread raises it
@@ -189,7 +189,7 @@ class LoopCaller:
                 self._guard.call(undo, result)
 
     def _wait(self, reply: concurrent.futures.Future[T], timeout_seconds: float | None) -> None:
-        """Block until the reply is there; a loop that ends without a word is noticed as well."""
+        """Block until the reply has arrived, or raise when the loop has ended without it."""
         ends_at = math.inf if timeout_seconds is None else time.monotonic() + timeout_seconds
         while True:
             pause = min(_LOOK_SECONDS, max(0.0, ends_at - time.monotonic()))
@@ -212,7 +212,7 @@ class LoopCaller:
 
 
 def _end_unanswered(reply: concurrent.futures.Future[T]) -> None:
-    """Answer for a task that was cancelled, even before its first step: the loop ends.
+    """Set the reply of a task that was cancelled because its loop ends.
 
     A caller who gave up has cancelled the reply, and hears nothing.
     """

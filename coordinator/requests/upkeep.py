@@ -74,7 +74,7 @@ class Upkeep:
         ]
 
     def _registered(self, operation: Register, outcome: Outcome[int]) -> bool:
-        """Register again later where the shard refused: it would deny every acquire."""
+        """Register again later if the shard refused, as it denies acquires until then."""
         if isinstance(outcome, ForebayError) and not self._is_closed:
             self._loop.call_later(
                 self._recheck_seconds, self._guard.call, self._register_again, operation

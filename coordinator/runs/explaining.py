@@ -1,4 +1,4 @@
-"""Why a run does not move: what ``lua/tasks/explain.lua`` reads of it, in sentences."""
+"""Explains why a run does not move, from the reply of ``lua/tasks/explain.lua``."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from forebay.coordinator.tasks.snapshots import group_of
 
 
 def explain_run(facts: PoolFacts, name: str) -> list[Explanation]:
-    """Explain the run of a name in a pool; empty where there is none; pure."""
+    """Return the explanations of the runs of a name in a pool, if any; pure."""
     run = facts.capture.get("run")
     if not run:
         return []

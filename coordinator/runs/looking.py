@@ -86,7 +86,7 @@ class RunReader:
         return sorted(unquote(name.decode()) for name in names if b"\0" not in name)
 
     async def spec(self, run_id: str) -> RunSpec | None:
-        """Return what a run was submitted with; None where the pool has no such run.
+        """Return the specification of a run; None where the pool has no such run.
 
         Raises:
             CoordinatorError: the server could not be used.
@@ -138,7 +138,7 @@ class RunReader:
         )
 
     async def _listened_to(self, driver: bytes | None) -> str | None:
-        """Return a driver whose process still listens; one that was killed does not."""
+        """Return a run's driver if its process still listens, else None."""
         if driver is None:
             return None
         channel = self._keys.wake_channel(driver.decode())
@@ -151,7 +151,7 @@ def _text(value: bytes | None) -> str | None:
 
 
 def problem_of(values: Mapping[str, bytes | None]) -> str | None:
-    """Return why a run stopped or no worker makes its cells, from `stopped` and `refused`."""
+    """Return the reason for which a run stopped or workers refuse it, None without one."""
     if values["stopped"] is not None:
         column, failed, finished, reason = values["stopped"].decode().split("\0", 3)
         return (

@@ -1,4 +1,4 @@
-"""The plan of a run: what the completion tracker needs of a workflow, and no more (spec 05)."""
+"""The plan of a run: the part of a workflow that the completion tracker needs (spec 05)."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from forebay.coordinator.keys import encode
 from forebay.coordinator.tasks.names import encode_group, encode_resource, signature
 
 CELL_FUNCTION: Final = "forebay_cell"
-"""The function that a member serves which makes cells of runs."""
+"""Name of the function of members that make cells of runs."""
 
 
 def function_of_key(variable: str) -> str:
-    """Return the function that a member serves which has a provider's key in this variable.
+    """Return the function name of members that have a provider's key in this variable.
 
     Nothing is ever submitted for it: it lets others count such members, and says no key.
     """
@@ -79,7 +79,7 @@ def awaited(columns: Sequence[PlannedColumn]) -> list[frozenset[int]]:
 
 
 def _waiting_for(waits: Sequence[frozenset[int]], index: int) -> set[int]:
-    """Return a column and all that wait for it, at once or by others."""
+    """Return a column and all columns that depend on it, directly or not."""
     found = {index}
     while more := {other for other, its in enumerate(waits) if its & found} - found:
         found |= more

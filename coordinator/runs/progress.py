@@ -1,4 +1,4 @@
-"""Where a run stands, out of the reply of the pool's script."""
+"""Decodes the progress of a run from the reply of the pool's script."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from forebay.contracts.runs import CoolingResource, ModelTrouble, RunProgress, R
 
 
 def decode_progress(terms: Sequence[Any]) -> RunProgress:
-    """Return what ``run_collect`` of ``lua/lib/runs/operations.lua`` tells."""
+    """Decode the reply of ``run_collect`` of ``lua/lib/runs/operations.lua``."""
     _word, done, dropped, row_groups_open, written, ready, cooling, troubles, stop = terms
     return RunProgress(
         records_done=done,

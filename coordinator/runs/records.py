@@ -1,4 +1,4 @@
-"""Records of a row group that is through, as the store keeps them."""
+"""Records of a finished row group, as the store keeps them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from forebay.contracts.workflow_columns import SeedColumn
 from forebay.coordinator.keys import encode
 
 DROPPED: Final = "!"
-"""Name under which a record keeps why it was dropped; no column's, as theirs are encoded."""
+"""Field of a record with the reason of its drop; never the encoded name of a column."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +34,7 @@ class DroppedRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenRecord:
-    """A record of a row group that is through.
+    """A record of a finished row group.
 
     Attributes:
         number: its place in the run, from 0.
@@ -58,7 +58,7 @@ def fields_of(run_id: str, record: int, columns: Sequence[str]) -> list[str]:
 def read_record(
     number: int, workflow: Workflow, row: Sequence[bytes | None]
 ) -> WrittenRecord | None:
-    """Return a record of what `fields_of` all written columns have; None where a value is lost."""
+    """Return a record from its `fields_of` values; None where a value is lost."""
     *values, dropped = row
     if dropped is None and None in values:
         return None
@@ -81,7 +81,7 @@ def _key_names(workflow: Workflow) -> tuple[str, ...]:
 
 
 def _read_dropped(mark: bytes, workflow: Workflow) -> DroppedRecord:
-    """Return why a record was dropped, with the column's one model where no call failed."""
+    """Return the reason of a record's drop, with the column's only model if no call failed."""
     name, tries, model, status, reason = mark.decode().split("\0", 4)
     column = unquote(name)
     failure = TaskFailure(reason=reason, model=model or _model_of(workflow, column), status=status)

@@ -12,7 +12,7 @@ from forebay.coordinator.server_connection import ServerConnection
 
 
 async def refusals_of(connection: ServerConnection, pool: str, run_id: str) -> list[str]:
-    """Return why live members of a pool may not make a run, a reason a member; writes nothing.
+    """Return each live member's reason for refusing a run; writes nothing.
 
     Raises:
         CoordinatorError: the server could not be used.

@@ -67,7 +67,7 @@ def _endpoints(
 
 
 def _exclusively(resolved: ResolvedTaskScheduling, column: PlannedColumn) -> ResolvedTaskScheduling:
-    """Return the scheduling of a column, which takes the one unit of what is exclusive."""
+    """Return a column's scheduling, with 1 unit of each of its exclusive resources."""
     resource = exclusive_resource(column)
     if resource is None:
         return resolved
@@ -76,7 +76,7 @@ def _exclusively(resolved: ResolvedTaskScheduling, column: PlannedColumn) -> Res
 
 
 def exclusive_resource(column: PlannedColumn) -> str | None:
-    """Return the resource of which a column needs all, 1; None where it is not exclusive.
+    """Return a column's exclusive resource, of 1 unit; None where it has none.
 
     It is named by the code, so that runs that use the same code share it.
     """
@@ -86,7 +86,7 @@ def exclusive_resource(column: PlannedColumn) -> str | None:
 
 
 def resource_limits(run: RunSpec) -> dict[str, int]:
-    """Return the limits a run brings along: static caps of its models, 1 of what is exclusive."""
+    """Return a run's limits: the static caps of its models, 1 for exclusive resources."""
     requests = RequestResourceResolver()
     limits = {}
     for alias, model in run.workflow.models.items():

@@ -29,14 +29,14 @@ from forebay.coordinator.tasks.denials import check_accepted
 from forebay.coordinator.tasks.operations import Named
 
 MOST_WORKFLOW_BYTES: Final = 8 * 2**20
-"""Of a run's workflow as JSON; a workflow file has at most 1 MB."""
+"""Largest workflow of a run as JSON, in bytes; a workflow file has at most 1 MB."""
 
 WrittenAnswer = Literal["written", "ended", "unknown"]
 """``unknown``: the server knows no such run, or none of its row groups that waits to be written."""
 
 
 class CompletionTracker:
-    """One pool's runs.
+    """Submits, reads and finishes the runs of one pool.
 
     Args:
         controller: the pool.
@@ -49,7 +49,7 @@ class CompletionTracker:
         self._keys = controller.keys
 
     async def submit(self, run: RunSpec, scheduling: Sequence[ResolvedTaskScheduling]) -> bool:
-        """Begin a run, and attend it; its first row groups are queued at once.
+        """Begin a run, with this member as its driver; its first row groups are queued at once.
 
         While this process is a member of the pool, the run's claims of limits count and its row
         groups are admitted; `collect` attends it anew.
@@ -73,7 +73,7 @@ class CompletionTracker:
         return check_accepted(result, f"run {run.run_id!r}")
 
     async def spec(self, run_id: str) -> RunSpec | None:
-        """Return what a run that is going on was submitted with, or None."""
+        """Return the specification of a run that has not ended, or None."""
         field = f"{check_id('run', run_id)}\0workflow"
         length = await self._client.hstrlen(self._keys["runs"], field)
         if length > MOST_WORKFLOW_BYTES:
@@ -85,11 +85,11 @@ class CompletionTracker:
         return None if text is None else RunSpec.model_validate_json(text)
 
     async def drive(self, run_id: str, owner: str) -> None:
-        """Say who drives a run, as people name that process; the first says when it began."""
+        """Set the name of a run's driver process; the first call sets the run's begin."""
         await self._controller.ask("run_drive", encode(run_id), owner)
 
     def report_use(self, run_id: str, column: int, take: Callable[[], ColumnUse]) -> None:
-        """Tell what the cells of a column have used, with the next call of this process.
+        """Send the use of a column's cells to the pool with the next call of this process.
 
         Where the server is away for longer than a call may take, that use is not told.
 
@@ -108,7 +108,7 @@ class CompletionTracker:
         self._controller.session.submit(make)
 
     async def ready_frontier(self, run_id: str) -> frozenset[str]:
-        """Look which tasks of a run have all their inputs and are not finished; changes nothing.
+        """Return the unfinished tasks of a run whose inputs are there; changes nothing.
 
         Returns:
             Task ids, ``run:column:r<record>`` or ``run:column:g<row group>``; those that run, are
@@ -119,7 +119,7 @@ class CompletionTracker:
         return frozenset([task_id.decode() async for task_id, _task in found])
 
     async def collect(self, run_id: str) -> RunProgress | None:
-        """Attend a run, return where it stands, and be told of its next row groups.
+        """Become the driver of a run, return its progress, and get notices of its row groups.
 
         Returns:
             None where the server knows no such run: it has ended, was cancelled, or was lost.
@@ -133,11 +133,11 @@ class CompletionTracker:
         return None if result == ["unknown"] else decode_progress(result)
 
     async def accept(self, run_id: str) -> bool:
-        """Say that this process may make a run's cells; False where the run is refused already."""
+        """Accept a run for this process; False where the run is refused already."""
         return await self._controller.ask("run_accept", encode(run_id)) == ["accepted"]
 
     async def refuse(self, run_id: str, reason: str) -> None:
-        """Say that this process may not make a run's cells; its driver is told once none may."""
+        """Refuse a run for this process; its driver gets a notice once all members refuse it."""
         await self._controller.ask("run_refuse", encode(run_id), reason)
 
     async def inputs(
@@ -162,7 +162,7 @@ class CompletionTracker:
     async def read_row_group(
         self, run_id: str, workflow: Workflow, row_group: int
     ) -> list[WrittenRecord] | None:
-        """Return the records of a row group that is through, in order; None where some are lost."""
+        """Return the records of a finished row group, in order; None where some are lost."""
         names = workflow.output_names
         first = row_group * workflow.buffer_size
         last = min(first + workflow.buffer_size, workflow.record_count)
@@ -172,7 +172,7 @@ class CompletionTracker:
         return records if len(records) == len(rows) else None
 
     async def written(self, run_id: str, row_group: int) -> WrittenAnswer:
-        """Say that a row group is on disk: its cells go; the last one ends the run."""
+        """Report a row group as written: its cells are deleted; the last one ends the run."""
         (answer,) = await self._controller.ask("run_written", encode(run_id), row_group)
         return cast("WrittenAnswer", answer)
 
@@ -183,7 +183,7 @@ class CompletionTracker:
     async def _read(
         self, run_id: str, records: Sequence[int], names: Sequence[str]
     ) -> list[list[Any]]:
-        """Return of each record its values as bytes, and why it was dropped; None for neither."""
+        """Return each record's values as bytes, and the reason of its drop; None for neither."""
         async with self._client.pipeline(transaction=False) as pipe:
             for record in records:
                 pipe.hmget(self._keys["cells"], fields_of(run_id, record, names))

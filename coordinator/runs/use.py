@@ -12,7 +12,7 @@ _OF_COLUMN: Final = ""
 
 
 def encode_use(use: ColumnUse) -> str:
-    """Return what is added to the use of a column."""
+    """Return a column's use as JSON to be added on the server."""
     numbers: dict[str, list[float]] = {
         _OF_COLUMN: [use.retried, use.waited, round(use.busy_seconds, 3)]
     }

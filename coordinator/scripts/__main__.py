@@ -18,7 +18,7 @@ NAME is one of: {", ".join(ENTRY_POINTS)}"""
 
 
 def main(arguments: list[str]) -> int:
-    """Run one command; return the exit status, 2 for what cannot be run."""
+    """Run one command; return its exit status, 2 for an unknown one."""
     match arguments:
         case ["check"]:
             return luacheck()
@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> int:
 
 
 def shown(name: str) -> str:
-    """Return what a server is given: a function library, or the text that it evaluates."""
+    """Return a script as the server gets it: a function library, or a text to evaluate."""
     composed = compose(name)
     return composed.library if name in FUNCTIONS else composed.text
 

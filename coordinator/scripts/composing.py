@@ -15,7 +15,7 @@ from forebay.coordinator.scripts.library import as_library
 
 INCLUDE = re.compile(r"^-- @include (\S+)$")
 FUNCTION_NOT_FOUND: Final = "Function not found"
-"""A server's answer to a call of a function that it was not given yet."""
+"""The error text of a server that has not loaded a function."""
 ENTRY_POINTS: Final = (
     "member/join",
     "member/heartbeat",
@@ -62,11 +62,11 @@ class Script:
 
     @property
     def library(self) -> str:
-        """The text that makes it a function of a server."""
+        """The script as a function library."""
         return self.library_named(self.function)
 
     def library_named(self, name: str) -> str:
-        """Return the text that makes it a function of another name."""
+        """Return the script as a function library of another name."""
         return as_library(self.text, self.body_at, name)
 
     def locate(self, message: str) -> str:

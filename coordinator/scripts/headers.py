@@ -1,4 +1,4 @@
-"""The contract at the top of an entry point, and the names it gives (spec 09, *Scripts*).
+"""Parses the header of an entry point, which names KEYS, ARGV and reply (spec 09, *Scripts*).
 
 From the header's KEYS and ARGV sections come the lines that bind ``K.<name>`` and the argument
 names, so that an index can never drift from the documented order.
@@ -17,7 +17,7 @@ SECTIONS: Final = ("KEYS", "ARGV", "Reply", "Errors", "Cost", "Invariant")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Header:
-    """The contract at the top of an entry point.
+    """The parsed header of an entry point.
 
     Attributes:
         purpose: its first line.
@@ -53,7 +53,7 @@ class Header:
 
 
 def parse_header(text: str) -> Header:
-    """Read the contract at the top of an entry point.
+    """Parse the header of an entry point.
 
     Raises:
         ValueError: a section is missing or a line has no name and type.

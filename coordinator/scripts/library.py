@@ -17,7 +17,7 @@ _BOUND: Final = "K"
 """The table of KEYS: named like a constant, yet set in each call that has another first key than
 the call before, as the keys of one shard are always the same."""
 _INPUTS_LINE: Final = 1
-"""The line of an entry point's header that gives way to a declaration."""
+"""The line of an entry point's header that a declaration replaces."""
 
 
 def as_library(source: str, body_at: int, name: str) -> str:
@@ -58,7 +58,7 @@ def as_library(source: str, body_at: int, name: str) -> str:
 
 
 def _declare_once(lines: list[str], end: int) -> list[str]:
-    """Turn variables of the top level into bare declarations; return what sets them in a call."""
+    """Turn top-level variables into declarations; return the lines that set them in a call."""
     assignments = []
     for start in range(end):
         if not lines[start].startswith("local ") or lines[start].startswith("local function "):

@@ -26,7 +26,7 @@ LIBRARY: Final = "forebay_operators"
 """Name of the function library; members of different versions replace each other's."""
 
 QUESTIONS: Final = ("shards", "show", "who", "waiters", "shares", "events", "audit", "doctor")
-"""The functions, each under ``fb_`` and its name."""
+"""Names of the operators' functions, each registered as ``fb_`` and its name."""
 
 _SHARD: Final = "rq:local/mock-large"
 _ASK: Final = "redis-cli --raw FCALL_RO"
@@ -42,7 +42,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "whether the server is sound": f"{_ASK} fb_doctor 0",
     "wait for the next event": f"redis-cli XREAD BLOCK 0 STREAMS 'fb:{{{_SHARD}}}:events' '$'",
 }
-"""One line each, by what it answers; ``fb_help`` tells them."""
+"""The help line of each function; ``fb_help`` returns them."""
 
 _HELP: Final = (
     "Name a shard as fb_shards lists it; without one, a function tells of all.",
@@ -55,7 +55,7 @@ _LOOKS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "rq": ("requests/look", REQUEST_KEYS),
     "pool": ("tasks/look", POOL_KEYS),
 }
-"""By the first part of a tag: the script that looks at such a shard, and the shard's keys."""
+"""First part of a tag -> the script that reads such a shard, and the shard's keys."""
 
 _LOOKS_FRAGMENT: Final = "lib/operator/looks"
 
@@ -69,7 +69,7 @@ def packed(text: str) -> str:
 
 
 def ask_text(fragments: Mapping[str, str] | None = None) -> str:
-    """Return the script that answers every question: ``operator/ask`` with both kinds' ``look``.
+    """Return the script of all operators' functions: ``operator/ask`` with both ``look``.
 
     Each ``look`` is a function whose body is the whole script, so it declares its variables in each
     call, and nothing of one call or one shard is seen by the next.
@@ -118,7 +118,7 @@ def library_version() -> str:
 
 
 async def publish_functions(client: Any) -> None:
-    """Load the operators' library where the server has none or another; one short read else.
+    """Load the operators' library unless the server has it, which one short read tells.
 
     The version is read and not asked for by a call: whoever may load a library may have put any
     code in this one's place, which would then run with this member's rights. A function's name that

@@ -38,7 +38,7 @@ def parts(kind: Kind, field: str = RECORD) -> tuple[str, ...]:
 
 
 def parsed(text: bytes | str | None, kind: Kind, field: str = RECORD) -> Mapping[str, str]:
-    """Return a record's parts by name; none of one that is not written."""
+    """Return a record's parts by name; empty for a record that was not written."""
     if text is None:
         return {}
     written = (text.decode() if isinstance(text, bytes) else text).split("|")

@@ -26,7 +26,7 @@ class _Cancellable(AbstractConnection):
     async def send_packed_command(
         self, command: bytes | str | Iterable[bytes], check_health: bool = True
     ) -> None:
-        """Do as redis-py does.
+        """Override redis-py's method of this name; same effect.
 
         Raises:
             asyncio.CancelledError: the task was cancelled meanwhile, redis-py noticed it or not.
@@ -58,7 +58,7 @@ class _ByHostName(_Cancellable):
         return arguments
 
     async def _connect(self) -> None:
-        """Do as redis-py does.
+        """Override redis-py's method of this name; same effect.
 
         Raises:
             OSError: the name is not known, or none of its addresses takes a connection.
@@ -98,4 +98,4 @@ ASYNC_CONNECTIONS: Final[Mapping[Transport, type[AbstractConnection]]] = {
     "unix": _UnixConnection,
     "sentinel": _SentinelConnection,
 }
-"""Which connection each kind of address needs."""
+"""Kind of address -> its class of connection."""

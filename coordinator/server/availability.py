@@ -33,35 +33,35 @@ class ConnectionState:
 
     @property
     def lost_at(self) -> float | None:
-        """When it was lost, on the monotonic clock; None while it works."""
+        """When the connection was lost, on the monotonic clock; None while it works."""
         return self._lost_at if self._is_lost else None
 
     @property
     def is_lost(self) -> bool:
-        """Whether it was lost and has not been back since."""
+        """Whether the connection was lost and has not been back since."""
         return self._is_lost
 
     def lost(self, error: Exception) -> None:
-        """Note that it failed; called for each failure, logged once."""
+        """Note that the connection failed; called for each failure, logged once."""
         if not self._is_lost:
             self._lost_at = time.monotonic()
         self._is_lost = True
         self._availability.note_lost(self, error)
 
     def back(self) -> None:
-        """Note that it works; logged if its loss was."""
+        """Note that the connection works; logged if its loss was."""
         if self._is_lost:
             self._is_lost = False
             self._availability.note_back(self)
 
     def forget(self) -> None:
-        """Note that it was closed and so will not be back; others are logged again."""
+        """Note that the connection was closed for good; losses of others are logged again."""
         self._is_lost = False
         self._availability.forget(self)
 
     @property
     def fields(self) -> dict[str, Any]:
-        """What the log lines say of this connection."""
+        """The fields of this connection's log lines."""
         return self._fields
 
 

@@ -1,4 +1,4 @@
-"""Whether a server may lose what it was given: read from its INFO, which needs no CONFIG rights."""
+"""Risks that a server loses data, read from its INFO, which needs no CONFIG rights."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def eviction_risk(info: Mapping[str, Any]) -> Risk | None:
 
 
 def persistence_risk(info: Mapping[str, Any]) -> Risk | None:
-    """Return that nothing survives a restart, as far as INFO tells.
+    """Return the risk that no data survives a restart, where INFO shows it.
 
     INFO does not say when snapshots are due. So a server persists if it has an append-only file,
     has written or loaded a snapshot since it started, or has a replica.

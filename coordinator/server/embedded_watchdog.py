@@ -1,4 +1,4 @@
-"""Runs one embedded server and ends it with its owner. A program, not a module to import.
+"""The program that runs one embedded server and ends it with its owner process.
 
 Usage: ``python embedded_watchdog.py LOCK_FD [FOLDER ...] -- SERVER [ARGUMENT ...]``
 

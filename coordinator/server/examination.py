@@ -24,12 +24,12 @@ NEARLY_FULL: Final = 0.9
 """The part of maxmemory from which on a server counts as nearly full."""
 
 CLOCK_DIFFERENCE_SECONDS: Final = 2.0
-"""A larger difference of clocks is told."""
+"""A larger difference of clocks is reported as wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Check:
-    """One thing that was looked at.
+    """One result of the examination of a server.
 
     Attributes:
         name: of the thing, one word.
@@ -83,7 +83,7 @@ async def examine(
 
 
 def checks_of_info(info: Mapping[str, Any], address: ServerAddress) -> Iterator[Check]:
-    """Yield what the `SECTIONS` of a server's INFO tell."""
+    """Yield the checks of the `SECTIONS` of a server's INFO."""
     days, rest = divmod(int(info.get("uptime_in_seconds", 0)), 86_400)
     hours, minutes = rest // 3600, rest % 3600 // 60
     up = f"{days} d {hours} h" if days else f"{hours} h {minutes} min"
@@ -135,7 +135,7 @@ def libraries_check(codes: Mapping[str, str] | None) -> Check:
 
 
 async def _member_checks(client: Any) -> list[Check]:
-    """Return how members differ: in their versions, and in what they were started with."""
+    """Return the checks of members' versions and settings, which should be equal."""
     try:
         reply = await client.eval_ro(ask_text(), 0, "members")
     except NoPermissionError:
@@ -147,7 +147,7 @@ async def _member_checks(client: Any) -> list[Check]:
 
 
 def rights_check(lacks: Mapping[str, Sequence[Right]]) -> Check:
-    """Judge what this user may do; `wrong` where it may write, and lacks what a member needs.
+    """Check this user's rights; `wrong` where it may write and lacks a right of a member.
 
     Args:
         lacks: the rights that it lacks, for each part of Forebay (`RIGHTS`).

@@ -1,4 +1,4 @@
-"""A failover that nobody announces: the old primary is silent, and its connections stay open.
+"""Detects a failover where the old primary is silent and its connections stay open.
 
 Sentinels are asked who the primary is whenever a call stays unanswered, so that a stopped or
 unreachable primary is left as soon as there is another (spec 06, "Where it runs").
@@ -16,7 +16,7 @@ from forebay.coordinator.logs import Logger
 from forebay.coordinator.supervision import Background, Guard
 
 SILENT_SECONDS: Final = 0.25
-"""A call that is unanswered for longer has the Sentinels asked, as often as this."""
+"""Sentinels are asked at this interval while a call stays unanswered for as long."""
 LONGEST_QUESTION_SECONDS: Final = 1.0
 DOUBLINGS: Final = 4
 """How often the pause between two tries to connect is doubled: up to a third of a second."""
@@ -44,12 +44,12 @@ class Failover:
         self._silent: Peer | None = None
 
     def suspect(self, peer: Peer) -> None:
-        """Ask the Sentinels, unless they are being asked, whether a silent server is replaced."""
+        """Start asking the Sentinels whether a silent server is replaced, unless under way."""
         self._silent = peer
         self._query.start()
 
     async def stop(self) -> None:
-        """Ask no more."""
+        """Stop asking."""
         await self._query.stop()
 
     async def _ask(self) -> None:

@@ -113,7 +113,7 @@ class Heartbeat:
                 self.remove(membership)
 
     def _run(self) -> None:
-        """Renew until stopped: without this thread every membership expires."""
+        """Send heartbeats until stopped; without this thread every membership expires."""
         while not self._stopped:
             if self._loop.is_closed():
                 log.warning("event_loop_closed", remedy="close what was connected before it ends")
@@ -143,7 +143,7 @@ class Heartbeat:
                 self._beat_safely(membership)
 
     def _beat_safely(self, membership: Membership) -> None:
-        """Beat; what raises is tried again, and keeps no other membership from being renewed."""
+        """Send the heartbeats that are due; a failed one is repeated and stops no other."""
         member_id = membership.member_id
         if self._guard.call(self._beat, membership):
             if member_id in self._raised:
@@ -167,7 +167,7 @@ class Heartbeat:
             state.back()
 
     def _ask_loop_to_turn(self) -> None:
-        """Ask, unless an earlier ask is unanswered: only such a one tells how long it stalls."""
+        """Schedule a callback on the loop, unless an earlier one has not run yet."""
 
         def turned() -> None:
             self._unanswered_since = None
@@ -219,7 +219,7 @@ class Heartbeat:
         membership.next_beat_at = sent_at + interval
 
     def _ask(self, *arguments: Any) -> int:
-        """Send a heartbeat and return how many members there are; 0 where this is none any more."""
+        """Send a heartbeat; return the number of members, 0 if this one is none any more."""
         heartbeat = script("member/heartbeat")
         function = self._libraries.freeing_function(heartbeat)
         try:

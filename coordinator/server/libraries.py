@@ -23,7 +23,7 @@ log = Logger("forebay.libraries")
 
 
 class Libraries:
-    """Under which names a server has this version's libraries; every thread may use it.
+    """The names of this version's function libraries on a server; thread-safe.
 
     Attributes:
         names: names on the server by `Script.function`, of those that are known.
@@ -39,11 +39,11 @@ class Libraries:
         return self.names.get(name, name)
 
     def freeing_function(self, script: Script) -> str:
-        """Return the name under which to call what only gives back (spec 06)."""
+        """Return the function name for a call of releases alone (spec 06)."""
         return f"{self.function(script)}_freeing"
 
     def doubt(self) -> None:
-        """Have the code of every library read before the next call over a new connection."""
+        """Require that the code of every library is read again before the next call."""
         self._verified.clear()
 
     async def ensure(self, client: Any, scripts: Sequence[Script]) -> None:

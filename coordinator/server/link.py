@@ -84,12 +84,12 @@ class Link:
         self.repairing.start()
 
     def fail(self, error: Exception) -> None:
-        """Note that what was sent was not answered, and repair."""
+        """Note that a call was not answered, and repair the connection."""
         self._note(error)
         self.repair()
 
     def answered(self) -> None:
-        """Note that what was sent was answered."""
+        """Note that a call was answered."""
         self.failures = 0
         self.state.back()
 

@@ -51,7 +51,7 @@ class NotAMemberError(Exception):
 
 
 def is_passing(error: ResponseError) -> bool:
-    """Whether an error reply tells of a state that passes (spec 06).
+    """Whether an error reply reports a temporary state of the server (spec 06).
 
     A failover, a slot that moves, a replica or a disk that is away, a script that runs too long,
     functions that somebody flushed.
@@ -64,13 +64,13 @@ def is_passing(error: ResponseError) -> bool:
 
 
 def is_away(error: RedisError | OSError) -> bool:
-    """Whether an error tells that the server does not answer, or cannot serve now."""
+    """Whether an error means that the server does not answer, or cannot serve now."""
     is_connection = isinstance(error, RedisConnectionError | RedisTimeoutError | OSError)
     return is_connection or (isinstance(error, ResponseError) and is_passing(error))
 
 
 def may_be_of_other_code(error: ResponseError) -> bool:
-    """Whether an error reply is none that this version's scripts or their server are known for."""
+    """Whether an error reply is unknown to this version, so other code may have made it."""
     is_known = isinstance(error, NoPermissionError | OutOfMemoryError | ReadOnlyError)
     return not is_known and str(error).partition(" ")[0] not in {"NOMEMBER", "SCHEMA", *_PASSING}
 
@@ -113,7 +113,7 @@ def refusal(script: Script, keys: Sequence[str], error: ResponseError) -> Except
 def reading_error(
     script: Script, keys: Sequence[str], error: RedisError | OSError, address: ServerAddress
 ) -> Exception:
-    """Return the typed exception for a look at a shard that failed."""
+    """Return the typed exception for a failed read of a shard."""
     if isinstance(error, ResponseError) and str(error).startswith(("SCHEMA ", "DAMAGED ")):
         return refusal(script, keys, error)
     return connection_error(error, address, f"running {script.name}")

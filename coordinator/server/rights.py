@@ -1,4 +1,4 @@
-"""The ACL rules of each kind of user (spec 06, *Trust*), and which of them a user has."""
+"""The ACL rules of each kind of user (spec 06, *Trust*), and the check of a user's rights."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ REQUEST_RULES: Final = (
     *("~fb:{rq:*", "~fb:shards", "&fb:{rq:*"),
     *(*_CALLS, "-scan", "-randomkey"),
 )
-"""A member of request shards alone, which reaches no key and no channel of a pool."""
+"""ACL rules of a member of request shards that may reach no key or channel of a pool."""
 MEMBER_RULES: Final = ("~fb:*", "&fb:*", *_CALLS)
-"""A member of request shards that need not be kept apart from pools."""
+"""ACL rules of a member of request shards."""
 POOL_RULES: Final = ("~arq:*", "+@transaction")
 """ACL rules of a member of task pools, besides `MEMBER_RULES`: arq reads jobs in transactions."""
 READER_RULES: Final = ("~fb:*", *_LOOKS, "-keys", "+fcall_ro", "+pubsub|numsub")
-"""A user who asks with redis-cli (``fb_help``) and changes nothing."""
+"""ACL rules of a user who reads with redis-cli (``fb_help``) and changes nothing."""
 OPERATOR_RULES: Final = ("+evalsha", "+eval", "+script|load")
-"""What an operator needs besides the rules of a member, who resets windows and sets caps."""
+"""ACL rules of an operator besides a member's, to reset windows and set caps."""
 
 USERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
     "requests": ("takes part in request admission alone; reaches nothing of a pool", REQUEST_RULES),
@@ -41,7 +41,7 @@ USERS: Final[Mapping[str, tuple[str, tuple[str, ...]]]] = {
         (*MEMBER_RULES, *POOL_RULES, *OPERATOR_RULES),
     ),
 }
-"""By the name of a user: what it does, and its rules."""
+"""User name -> purpose and ACL rules."""
 
 
 def acl_lines(names: Sequence[str]) -> list[str]:
@@ -55,7 +55,7 @@ def acl_lines(names: Sequence[str]) -> list[str]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Right:
-    """One thing that a user may do or not, with a command that tells and changes nothing.
+    """One right of a user, with a command that tests it and changes nothing.
 
     Attributes:
         what: that the right is for.
@@ -93,7 +93,7 @@ RIGHTS: Final = {
         Right(what="reset and cap", rule="+eval", command=("EVAL", "return 1", "1", _PROBE)),
     ),
 }  # fmt: skip
-"""What each part of Forebay needs, with harmless commands: their keys do not exist."""
+"""The rights that each part of Forebay needs, each with a harmless command to test it."""
 
 
 async def lacking(client: Any) -> dict[str, list[Right]]:

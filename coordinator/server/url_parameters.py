@@ -1,4 +1,4 @@
-"""The parameters of a server URL: those of redis-py that Forebay takes, and why not the others."""
+"""The parameters of a server URL that Forebay accepts, and the reasons against others."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TAKEN: Final[Mapping[str, tuple[str, ...]]] = {
     "unix": ("db",),
     "redis+sentinel": ("db", "sentinel_username", "sentinel_password"),
 }
-"""What each scheme takes."""
+"""Scheme -> the URL parameters that it accepts."""
 
 _OF_THE_CLIENT: Final = frozenset(
     {
@@ -34,7 +34,7 @@ Verification = Literal["certificate_and_host", "certificate", "nothing"]
 
 
 class UnusableParameter(ValueError):  # noqa: N818 - a fault of the URL, told by `parse_url`
-    """What is wrong with the parameters of a URL, and what to write; it shows no value."""
+    """An error in a URL's parameters, with the remedy; the message shows no value."""
 
 
 def read_parameters(scheme: str, query: str) -> dict[str, str]:
@@ -62,7 +62,7 @@ def read_parameters(scheme: str, query: str) -> dict[str, str]:
 
 
 def verification(parameters: Mapping[str, str]) -> Verification:
-    """Return what is verified of a server; without parameters it is all.
+    """Return what TLS verifies of a server; by default certificate and host name.
 
     ``ssl_cert_reqs`` is ``required`` or ``none``, with Celery's spelling ``CERT_NONE``, too.
 

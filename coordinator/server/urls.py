@@ -38,7 +38,7 @@ _SENTINEL_PORT = 26379
 _HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[^,:/?#\[\]]+)"
 _HOSTS = re.compile(rf"{_HOST}?(?::\d*)?|{_HOST}:\d+(?:,{_HOST}:\d+)+")
 _SENTINELS = re.compile(rf"{_HOST}(?::\d+)?(?:,{_HOST}(?::\d+)?)*")
-"""Where a URL names one server, several, or Sentinels; what is none of these may be a password."""
+"""The host parts of a URL that messages may show; other text may be a password."""
 _SAME_SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
 _OTHER_SCHEMES = {
     **dict.fromkeys(("tcp", "redis+tcp"), "write redis:// for it"),

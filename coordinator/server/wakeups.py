@@ -1,4 +1,4 @@
-"""The subscriber: one connection per process and server, on which members are woken.
+"""The subscriber: one connection per process and server that receives wake-ups.
 
 A message is a hint; the state of the shard is the truth (spec 06, *Wake-ups*).
 """

@@ -76,7 +76,7 @@ class FunctionCalls:
 
 
 def _without_count(packed: bytes) -> bytes:
-    """Return a packed command without its first line, which says how many parts there are."""
+    """Return a packed command without its first line, the number of its parts."""
     return packed[packed.index(b"\n") + 1 :]
 
 
@@ -117,7 +117,7 @@ class Wire(asyncio.Protocol):
         return self._connection.host, self._connection.port
 
     def write(self, *command: str | int | bytes) -> None:
-        """Send a command; what cannot be sent ends the connection, which ``on_lost`` tells.
+        """Send a command; a failure ends the connection and calls ``on_lost``.
 
         Raises:
             TypeError, ValueError: the command holds something that has no form in bytes.
@@ -125,7 +125,7 @@ class Wire(asyncio.Protocol):
         self.send(hiredis.pack_command(command))  # type: ignore[arg-type] # its stub takes one
 
     def send(self, packed: bytes) -> None:
-        """Send the bytes of a command; if that fails, the connection ends, as ``on_lost`` tells."""
+        """Send the bytes of a command; a failure ends the connection and calls ``on_lost``."""
         try:
             self._transport.write(packed)
         except Exception as error:  # noqa: BLE001 - uvloop raises where the transport is closed
@@ -138,7 +138,7 @@ class Wire(asyncio.Protocol):
         self._connection._close()  # noqa: SLF001 - disconnect() would need to be awaited
 
     def data_received(self, data: bytes) -> None:
-        """Tell what has come whole (asyncio calls this)."""
+        """Deliver complete replies and messages (asyncio calls this)."""
         if not self._is_open:
             return
         self._reader.feed(data)
@@ -155,7 +155,7 @@ class Wire(asyncio.Protocol):
                 self._end(RedisConnectionError("a message could not be handled"))
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell that the other side is gone (asyncio calls this)."""
+        """Report that the server closed the connection (asyncio calls this)."""
         self._end(exc or RedisConnectionError("the server closed the connection"))
 
     def _end(self, error: Exception) -> None:

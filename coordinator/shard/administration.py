@@ -17,7 +17,7 @@ from forebay.coordinator.server_connection import ServerConnection
 
 
 class NeverUsedError(Exception):
-    """Nobody has ever used the shard."""
+    """Error: no member has ever used the shard."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Operations on their way, and which of them the next call takes where it cannot take all."""
+"""The queue of a member's operations, and the choice of those that the next call sends."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from forebay.coordinator.shard.operation import Args, OnOutcome, Operation
 
 OPERATIONS_PER_CALL: Final = 64
 RECHECKS_PER_CALL: Final = 8
-"""So many places of a call are left to rechecks, however many other operations wait."""
+"""Places of a call that are reserved for rechecks."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Pending:
-    """An operation on its way.
+    """A submitted operation that has no result yet.
 
     Attributes:
         operation: the operation; None before it is made.
@@ -72,7 +72,7 @@ class Backlog:
         return chain(self._first, *self._groups.values(), self._rechecks)
 
     def add(self, pending: Pending) -> None:
-        """Let an operation wait behind those of its kind."""
+        """Append an operation to those of its kind."""
         self.count += 1
         operation = pending.operation
         group = None if operation is None else operation.group_key
@@ -89,7 +89,7 @@ class Backlog:
         self._first.extendleft(reversed(operations))
 
     def take(self) -> list[Pending]:
-        """Take out what the next call sends, `OPERATIONS_PER_CALL` operations at most."""
+        """Remove and return the operations of the next call, `OPERATIONS_PER_CALL` at most."""
         left = OPERATIONS_PER_CALL - min(RECHECKS_PER_CALL, len(self._rechecks))
         taken = [self._first.popleft() for _ in range(min(left, len(self._first)))]
         while self._groups and len(taken) < left:

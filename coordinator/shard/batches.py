@@ -91,7 +91,7 @@ class Batches:
         return not any(pending.needs_memory for pending in self.under_way)
 
     def add(self, operation: Source[T], on_outcome: OnOutcome[T]) -> None:
-        """Let an operation wait for the next call."""
+        """Queue an operation for the next call."""
         self.waiting.submitted.append(self._pending(operation, on_outcome))
 
     def _pending(self, operation: Source[T], on_outcome: OnOutcome[T]) -> Pending:
@@ -145,7 +145,7 @@ class Batches:
         return [one.operation for one in self._all() if isinstance(one.operation, kind)]
 
     def refuse(self, operations: list[Pending]) -> None:
-        """Keep a call that the shard refused under way until the next join has told why."""
+        """Keep a call that the shard refused under way until the next join explains it."""
         self.under_way, self.is_refused = operations, True
 
     def end_refused(self) -> list[Pending]:
@@ -215,7 +215,7 @@ class Batches:
         *,
         between: Callable[[], None],
     ) -> None:
-        """Read a reply: its notices are for the listener, each result is for its caller.
+        """Decode a reply: give its notices to the listener, and each result to its caller.
 
         Args:
             reply: the reply's text, or that and the payloads that it speaks of.
@@ -240,7 +240,7 @@ class Batches:
     def _deliver(
         self, answered: Answered, payloads: Sequence[bytes], between: Callable[[], None]
     ) -> None:
-        """Deliver results, a part of them in a turn of the loop."""
+        """Deliver results to their callers in portions, one per turn of the loop."""
         for pending, terms in answered[:RESULTS_PER_TURN]:
             try:
                 self._settle(pending, terms, payloads)
@@ -279,13 +279,13 @@ class Batches:
         self.give_up(self._on_overdue(), [one for one in overdue if not one.may_wait])
 
     def clear(self) -> None:
-        """Forget what waits and what is under way."""
+        """Forget all operations, waiting and under way."""
         self._deadlines.stop()
         self.under_way.clear()
         self.waiting = SendQueue()
 
     def _fail(self, pending: Pending, error: Exception) -> None:
-        """Fail an operation within which something was raised."""
+        """Fail an operation whose code raised an exception."""
         self._guard.note(type(pending.operation).__qualname__, error)
         failed = CoordinatorError(
             f"an operation on {self._shard} failed within Forebay ({type(error).__qualname__},"
@@ -295,6 +295,6 @@ class Batches:
 
 
 def sent(pending: Pending, terms: Sequence[Any], payloads: Sequence[bytes]) -> Sent:
-    """Return the operation that was sent, and its reply, made of these terms."""
+    """Return the operation that was sent, with its decoded reply."""
     assert pending.operation is not None and pending.membership is not None  # noqa: S101, PT018
     return pending.operation, Reply(terms, pending.membership, payloads)

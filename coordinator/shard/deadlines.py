@@ -11,7 +11,7 @@ from forebay.coordinator.shard.backlog import Pending
 from forebay.coordinator.supervision import Guard
 
 PROMPT: Final = 0.2
-"""A server that was silent for less than this part of the timeout is not away, only busy."""
+"""Part of the timeout for which a silent server counts as busy, not as away."""
 
 
 class Deadlines:
@@ -46,11 +46,11 @@ class Deadlines:
         self._loop = asyncio.get_running_loop()
 
     def watch(self, since: float) -> None:
-        """Look when an operation that was submitted then is overdue."""
+        """Check at the instant at which an operation is overdue."""
         self.timer = self._loop.call_at(since + self._timeout_seconds, self._guard.call, self._look)
 
     def stop(self) -> None:
-        """Look no more."""
+        """Stop checking."""
         if self.timer is not None:
             self.timer.cancel()
         self.timer = None

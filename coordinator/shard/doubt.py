@@ -1,4 +1,4 @@
-"""Error replies that other code than this version's may have made (ADR 0006)."""
+"""Error replies that may come from another version's function code (ADR 0006)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Doubt:
         self._kept: tuple[ResponseError, str] | None = None  # an error, and of which function
 
     def is_refusal(self, reply: Any) -> bool:
-        """Whether a reply that is no result is the script's refusal; a doubtful one is kept."""
+        """Whether an error reply is the script's refusal; an uncertain one is kept."""
         is_error = isinstance(reply, ResponseError)
         if is_error and not may_be_of_other_code(reply):
             return not is_passing(reply)
@@ -37,7 +37,7 @@ class Doubt:
         return False
 
     def resolve(self) -> ResponseError | None:
-        """Return the kept reply if the code, which was read since, is this version's."""
+        """Return the kept reply if the function's code proved to be this version's."""
         kept, self._kept = self._kept, None
         if kept is None or kept[1] != self._libraries.function(self._batch):
             return None

@@ -1,4 +1,4 @@
-"""Asking a shard for a membership, or for the state of one (spec 06, *Members*)."""
+"""The call that asks a shard for a membership, or for the state of one (spec 06)."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ class Memberships:
             self._on_forgotten(self._listener.on_forgotten(membership), reply.batch_number)
 
     def doubt(self, membership: Membership | None) -> None:
-        """Send nothing under a membership before the shard confirms it, in the next repair."""
+        """Hold back calls until the shard has confirmed the membership in the next repair."""
         if isinstance(self.state, Member) and self.state.membership is membership:
             self.state = Doubted(self.state.membership)
 
@@ -189,7 +189,7 @@ class Memberships:
             self._on_expired()
 
     def disown(self) -> None:
-        """End the membership where the shard does not know it, or nobody knows what it gave."""
+        """End a membership that the shard does not know, or whose reply was lost."""
         match self.state:
             case Member(membership) | Doubted(membership):
                 self.state = Expired(membership)
@@ -200,7 +200,7 @@ class Memberships:
                 pass
 
     def lose(self) -> None:
-        """Leave an expired membership behind and tell its losses; no reply is to come any more."""
+        """Leave an expired membership, and report its lost leases."""
         if isinstance(self.state, Expired):
             membership = self.state.membership
             self.state = Down(was_member=True)
@@ -232,7 +232,7 @@ class Memberships:
         self._server.subscriber.unsubscribe(self._keys.wake_channel(membership.member_id))
 
     def _watch(self, membership: Membership) -> None:
-        """Notice on time that no heartbeat was acknowledged for a TTL, however silent the server.
+        """End the membership by timer once no heartbeat was acknowledged for a TTL.
 
         The shard may not have ended the membership yet, but will: nobody renews it any more.
         """

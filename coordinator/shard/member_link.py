@@ -103,7 +103,7 @@ class MemberLink:
             self.failover.on_moved.add(self._on_moved)
 
     async def close(self) -> None:
-        """End the membership on this side, tell all callers, and close the connection."""
+        """End the membership, fail all callers, and close the connection."""
         membership = self.memberships.close()
         if self.failover is not None:
             self.failover.on_moved.discard(self._on_moved)
@@ -120,7 +120,7 @@ class MemberLink:
             self.link.state.forget()
 
     def watch_silence(self) -> None:
-        """Called when a call is sent: should it stay unanswered, ask who the primary is."""
+        """Called when a call is sent; asks the Sentinels if it stays unanswered."""
         if self.failover is not None and self._silence is None:
             self._silence = asyncio.get_running_loop().call_later(
                 SILENT_SECONDS, self._guard.call, self._note_silence, self._batches.arguments
@@ -162,7 +162,7 @@ class MemberLink:
         return error
 
     def lose_reply(self, operations: list[Pending], error: Exception) -> None:
-        """End the membership, as nobody knows what a reply gave that cannot be read."""
+        """End the membership, as the grants of an unreadable reply are unknown."""
         self._guard.note("reading a reply", error)
         self._server.libraries.doubt()
         self.link.drop("a reply could not be read")
@@ -209,7 +209,7 @@ class MemberLink:
                 self.memberships.earlier = None
 
     def _on_unknown(self, membership: Membership) -> None:
-        """Let the shard confirm a membership, unless the answer of a call under way will tell."""
+        """Ask the shard to confirm a membership, unless a call under way will show it."""
         if not self._batches.under_way:
             self.memberships.doubt(membership)
             self.link.repair()

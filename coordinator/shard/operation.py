@@ -17,7 +17,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Reply(NamedTuple):
-    """What a shard answers to one operation.
+    """A shard's reply to one operation.
 
     Attributes:
         terms: its result, a status word first.
@@ -78,7 +78,7 @@ class Operation(Generic[T_co]):
         raise error
 
     def undo(self, reply: Reply) -> Sequence[Operation[Any]]:  # noqa: ARG002
-        """Return what gives back what a reply gave to a caller that has gone."""
+        """Return the operation that undoes a reply whose caller has gone."""
         return ()
 
 
@@ -105,7 +105,7 @@ def ignore_outcome(_outcome: Outcome[Any]) -> bool:
 
 
 def resolve(future: asyncio.Future[T], operation: Operation[T], outcome: Outcome[T]) -> bool:
-    """Let a future bear an outcome; return False where nobody waits for it any more."""
+    """Set an outcome on a future; return False where its caller has gone."""
     if future.done():
         return False
     try:
@@ -139,12 +139,12 @@ class EndOfLease(Operation[ReleaseResult]):
     needs_memory: ClassVar[bool] = False
 
     def decode(self, reply: Reply) -> ReleaseResult:
-        """Return what it did."""
+        """Return the result of the release."""
         reason = ReleaseReason(reply.terms[0])
         return ReleaseResult(released=reason is ReleaseReason.RELEASED, reason=reason)
 
     def excuse(self, error: ForebayError) -> ReleaseResult:
-        """Return that it was not acknowledged in time, and still will be."""
+        """Return the result for a release that was not acknowledged in time."""
         return ReleaseResult(
             released=False, reason=ReleaseReason.DEFERRED, diagnostics={"error": str(error)}
         )
@@ -176,18 +176,18 @@ class Leaves(Operation[bool]):
     needs_memory: ClassVar[bool] = False
 
     def decode(self, reply: Reply) -> bool:
-        """Return whether this process has left; otherwise more has to be given back first."""
+        """Return whether this process has left; if not, more leases must be released first."""
         return bool(reply.terms[0] == "left")
 
 
 class Listener(Protocol):
-    """What a session tells the shard that it serves; what a method raises is logged."""
+    """Callbacks of a session to its shard; exceptions of a method are logged."""
 
     def on_notices(self, generation: str, notices: Sequence[list[Any]], /) -> None:
-        """Take notices: something befell waiters or leases of this member."""
+        """Apply notices about waiters or leases of this member."""
 
     def on_next_wake(self, seconds: float | None) -> None:
-        """Take how far from now time alone may change something; None if nobody waits."""
+        """Take the time until a timer of the shard may change something; None without waiters."""
 
     def on_joined(self, membership: Membership, /) -> Sequence[Submitted]:
         """Return the operations that come first in a membership, each with the caller of it.
@@ -196,7 +196,7 @@ class Listener(Protocol):
         """
 
     def on_forgotten(self, membership: Membership, /) -> Sequence[Submitted]:
-        """Return the operations that state what this member holds, to a shard that lost state.
+        """Return the operations that state this member's leases to a shard that lost state.
 
         Each is sent again until it is answered, so it counts as a release (`Statement`).
         """
@@ -211,4 +211,4 @@ class Listener(Protocol):
         """Ask for the state of all attempts that wait: wake-ups may have been lost."""
 
     def on_unclaimed(self, operation: Operation[Any], reply: Reply) -> None:
-        """Give back what a reply gave to a caller that has gone; see `Operation.undo`."""
+        """Undo a reply whose caller has gone; see `Operation.undo`."""

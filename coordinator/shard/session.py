@@ -55,7 +55,7 @@ log = Logger("forebay.channel")
 
 
 class Session:
-    """The one way of this process to change a shard.
+    """Sends a process's operations to one shard as a member.
 
     Args:
         server: the process's connection to the server.
@@ -120,7 +120,7 @@ class Session:
 
     @property
     def is_closed(self) -> bool:
-        """Whether it was closed: nothing can be asked any more."""
+        """Whether the session was closed; every operation fails then."""
         return isinstance(self._memberships.state, Closed)
 
     @property
@@ -149,7 +149,7 @@ class Session:
             self._flush_soon()
 
     def ask(self, operation: Operation[T]) -> asyncio.Future[T]:
-        """Submit an operation and return what its reply says, as a future.
+        """Submit an operation and return a future of its reply's value.
 
         Raises:
             CoordinatorError: the shared state could not be used; of the future.
@@ -183,7 +183,7 @@ class Session:
     # -- calls
 
     def _flush_soon(self) -> None:
-        """Send at the end of this turn of the loop: what it brings up travels together."""
+        """Send at the end of this turn of the loop, so that its operations share a call."""
         if self._flush_due is None:
             self._flush_due = self._loop.call_soon(self._guard.call, self._flush)
 
@@ -243,7 +243,7 @@ class Session:
             self._link.drop(f"{reply!r:.200}")
 
     def _take_answer(self, reply: Any) -> None:
-        """Settle the call that is under way by what the batch script answered."""
+        """Finish the call that is under way with the batch script's reply."""
         if failures := self._link.failures:
             self._link.answered()
         operations = self._batches.end_call()

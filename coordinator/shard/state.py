@@ -1,4 +1,4 @@
-"""What a process is to a shard: one value from joining to leaving (spec 06, *Members*).
+"""The state of a process in a shard, from joining to leaving (spec 06, *Members*).
 
 ``membership`` is the one under which batches are sent, or were until it ended.
 """
@@ -61,7 +61,7 @@ class Leaving:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """Nothing can be asked any more."""
+    """The session is closed; every operation fails."""
 
     membership: ClassVar[None] = None
 

@@ -1,4 +1,4 @@
-"""What an operator may do to a task pool (spec 04; 07, *Command line*)."""
+"""Changes that an operator makes to a task pool (spec 04; 07, *Command line*)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from forebay.coordinator.tasks.pool_settings import PoolState
 from forebay.coordinator.tasks.snapshots import POOL_TAG, PoolReader, PoolSnapshot
 
 LONGEST_LEAVE_SECONDS: Final = 0.3
-"""After a change that failed: its caller has waited for a whole deadline already."""
+"""Longest wait for leaving the pool after a failed change."""
 
 
 async def set_pool_state(connection: ServerConnection, pool: str, state: PoolState) -> PoolSnapshot:
@@ -101,7 +101,7 @@ async def set_pool_limit(
 
 
 async def evict_task_lease(connection: ServerConnection, pool: str, lease_id: str) -> bool:
-    """End a lease by its encoded id; its task goes back to its group, and its holder is told.
+    """End a lease by its encoded id; its task goes back to its group, and its holder gets a notice.
 
     Returns:
         Whether the lease was there.
@@ -122,7 +122,7 @@ async def evict_task_lease(connection: ServerConnection, pool: str, lease_id: st
 
 
 async def require_pool(connection: ServerConnection, pool: str) -> None:
-    """Return if somebody has made a pool of this name, damaged or not; makes none.
+    """Return if a pool of this name exists, damaged or not; raises otherwise.
 
     Raises:
         ConfigurationError: a wrong name, or nobody made it; the message lists the pools that there

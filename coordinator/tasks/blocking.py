@@ -1,4 +1,4 @@
-"""What holds back the first task of a group: the rules of admission, as sentences (spec 04).
+"""Explains why the first task of a group is not admitted (spec 04).
 
 The order is that of ``lua/lib/tasks/select.lua``: the pool, who serves the function, the ledger,
 the reservation, the policy, and at last the slots of workers.
@@ -58,14 +58,14 @@ class PoolFacts:
         return list(self.capture["members"])
 
     def resource(self, name: str) -> Mapping[str, Any]:
-        """Return what was read of a resource that a waiting task asks for."""
+        """Return the facts of a resource that a waiting task needs."""
         found = {unquote(key): row for key, row in dict(self.capture["resources"]).items()}
         row: Mapping[str, Any] = found[name]
         return row
 
 
 def decode_facts(pool: str, capture: Mapping[str, Any]) -> PoolFacts:
-    """Return what a reply of ``lua/tasks/explain.lua`` says; pure."""
+    """Decode a reply of ``lua/tasks/explain.lua``; pure."""
     rows = {str(group_of(row["name"])): row for row in capture.get("groups", ())}
     return PoolFacts(pool=pool, snapshot=decode_snapshot(capture), rows=rows, capture=capture)
 

@@ -38,7 +38,7 @@ from forebay.coordinator.tasks.snapshots import PoolReader
 from forebay.coordinator.tasks.upkeep import Upkeep
 
 UNREAD_SECONDS: Final = 30.0
-"""After which a task that this member cannot read, or not start, may be admitted again."""
+"""Delay before a task that this member could not read or start is admitted again."""
 
 log = Logger("forebay.tasks")
 
@@ -92,7 +92,7 @@ class TaskAdmissionController(PoolSettings):
         self.queue = FairTaskQueue(self.session, self._reader, server, pool)
 
     def watch(self, on_change: Callable[[], None]) -> None:
-        """Call a function whenever there may be something new: work, room, a row group."""
+        """Register a function that is called when tasks, capacity or row groups may be new."""
         self._upkeep.watchers.append(on_change)
 
     # -- leases
@@ -130,15 +130,15 @@ class TaskAdmissionController(PoolSettings):
         return ended
 
     def return_unstarted(self, lease: TaskAdmissionLease) -> None:
-        """Give a task back of which no code ran: it counts as no try."""
+        """Return a task to the queue before its code ran; no try is counted."""
         self.finish(lease, TaskDeferred(counts="nothing"))
 
     def is_held(self, lease: TaskAdmissionLease) -> bool:
-        """Whether the lease is this process's, as far as it knows."""
+        """Whether this process holds the lease, as far as it knows."""
         return lease.lease_id in self._held
 
     def take_admission(self, admitted: Admitted) -> Admission:
-        """Return what an ask granted; from now on its leases are this process's."""
+        """Return the tasks that an ask granted; this process holds their leases from now on."""
         if not self.session.is_lasting(admitted.membership):
             # It has ended meanwhile: what was granted goes back to the queue.
             return Admission(leases=(), blocked=None)
@@ -168,7 +168,7 @@ class TaskAdmissionController(PoolSettings):
         self._upkeep.on_job_lost = on_job_lost
 
     def accept_pushes(self, start: Callable[[TaskAdmissionLease], None]) -> None:
-        """Let `start` be told of tasks that come unasked; each ask must then say `seen`."""
+        """Enable pushed tasks, which are given to `start`; each ask then sends `seen`."""
         self._start_pushed = start
 
     @property
@@ -195,7 +195,7 @@ class TaskAdmissionController(PoolSettings):
             self.return_unstarted(lease)
 
     def on_unclaimed(self, operation: Operation[Any], reply: Reply) -> None:
-        """Give back what an ask granted to a caller that has gone."""
+        """Return granted tasks whose caller has gone to the queue."""
         if isinstance(operation, Admit):
             self._return_leases(operation.decode(reply))
 
@@ -208,11 +208,11 @@ class TaskAdmissionController(PoolSettings):
     # -- looking
 
     async def view(self) -> TaskAdmissionView:
-        """Look at limits, ledger and debts; changes nothing."""
+        """Return limits, ledger and debts of the pool; changes nothing."""
         return (await self._reader.snapshot()).admission
 
     async def explain_blocked(self) -> TaskAdmissionBlockSummary:
-        """Say why ready tasks are not admitted now: how many, which reasons, when it may change.
+        """Explain why ready tasks are not admitted now: number, reasons, next change.
 
         Its diagnostics name the resources (``tasks_by_resource``) and say it in ``sentences``.
         """
@@ -238,7 +238,7 @@ class TaskAdmissionController(PoolSettings):
     # -- what the shard tells
 
     def on_notices(self, generation: str, notices: Sequence[list[Any]]) -> None:
-        """There is work, a task to start, an instant to look again, or a row group through."""
+        """Apply notices: new work, a pushed task, an instant to recheck, a finished row group."""
         membership = self.session.membership
         is_of_now = membership is not None and generation == membership.generation
         has_changed = False
@@ -260,16 +260,16 @@ class TaskAdmissionController(PoolSettings):
             self._upkeep.change()
 
     def on_next_wake(self, seconds: float | None) -> None:
-        """Look again when time alone may have changed something."""
+        """Recheck at the instant at which a timer of the pool may have changed something."""
         self._upkeep.wake_in(seconds)
 
     def on_joined(self, membership: Membership) -> Sequence[Submitted]:
-        """Say what this process runs; limits outlive their members."""
+        """Return the operations that state the functions of this process."""
         self._begin(membership)
         return [(Named("serve", self._functions), ignore_outcome)] if self._functions else []
 
     def on_forgotten(self, membership: Membership) -> Sequence[Submitted]:
-        """State what this process remembers of the pool, runs and holds."""
+        """Return the operations that state this process's settings, functions and leases."""
         self._begin(membership)
         return self._restating.state_all(self._upkeep.memory, self._functions)
 
@@ -279,9 +279,9 @@ class TaskAdmissionController(PoolSettings):
         self._upkeep.sweep_later(membership)
 
     def on_lost(self, _membership: Membership) -> None:
-        """Every task that runs here has gone back to the queue."""
+        """Report all leases as lost: their tasks have gone back to the queue."""
         self._restating.lose_all()
 
     def on_resumed(self) -> None:
-        """A wake-up may have been lost."""
+        """Recheck the pool, as a wake-up may have been lost."""
         self._upkeep.change()

@@ -1,4 +1,4 @@
-"""What a pool's refusals and denials say (spec 02, 04)."""
+"""Errors and reasons for a pool's refusals and denials (spec 02, 04)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from forebay.contracts.tasks import (
 
 
 def check_accepted(terms: Sequence[Any], what: str, item: SchedulableTask | None = None) -> bool:
-    """Return whether it was new; raise if it was refused.
+    """Return whether a submitted task was new; raise if it was refused.
 
     Args:
         terms: the result of a submit.
@@ -43,7 +43,7 @@ def check_accepted(terms: Sequence[Any], what: str, item: SchedulableTask | None
 
 
 def _refusal(code: str, detail: str) -> tuple[TaskDenialReason, str]:
-    """Return the rule of a refusal and the rest of a sentence about it."""
+    """Return a refusal's rule and the end of its sentence."""
     match code:
         case "unknown_resource":
             return TaskDenialReason.NEVER_FITS, (

@@ -49,7 +49,7 @@ class TaskEvents:
         self._of_pool: Final = {"pool": pool}
 
     def scheduler(self, kind: Kind, *, slots: int) -> None:
-        """Tell that this process begins to take tasks, or has ended its last one."""
+        """Emit that this process begins to take tasks, or has ended its last one."""
         if self._outlet.takes_tasks:
             self._emit(kind, diagnostics=self._of_pool | {"slots": slots})
 
@@ -69,7 +69,7 @@ class TaskEvents:
     def admitted(
         self, leases: Sequence[TaskAdmissionLease], blocked: TaskAdmissionBlockSummary | None
     ) -> None:
-        """Tell the answer to an ask: what was granted, and what held back the rest."""
+        """Emit the granted leases of an ask, and the reasons that held back other tasks."""
         if not self._outlet.takes_tasks:
             return
         for lease in leases:
@@ -88,14 +88,14 @@ class TaskEvents:
             self._emit(Kind.QUEUE_EMPTY, diagnostics=self._of_pool)
 
     def of_lease(self, kind: Kind, lease: TaskAdmissionLease) -> None:
-        """Tell what happens to a task in its worker."""
+        """Emit an event of a task in its worker."""
         if self._outlet.takes_tasks:
             self._emit(kind, **_fields_of(lease), diagnostics=self._of_pool)
 
     def ended(
         self, lease: TaskAdmissionLease, outcome: TaskOutcome, result: asyncio.Future[ReleaseResult]
     ) -> None:
-        """Tell the end of a task at once, and that of its lease once it is acknowledged."""
+        """Emit the end of a task at once, and of its lease when the release is acknowledged."""
         if not self._outlet.takes_tasks:
             return
         fields = _fields_of(lease)
@@ -124,7 +124,7 @@ class TaskEvents:
 
 
 def correlation_of(lease: TaskAdmissionLease) -> RuntimeCorrelation:
-    """Return to which try of which task whatever runs under a lease belongs."""
+    """Return the correlation of a lease: its task, try and run."""
     cell = lease.item.cell
     return RuntimeCorrelation(
         run_id=None if cell is None else cell.run_id,

@@ -104,7 +104,7 @@ _REASONS: Final = frozenset(TaskDenialReason)
 
 
 def of_pool(facts: PoolFacts) -> list[Reason]:
-    """Return what holds up a pool: for each group that waits, why its first task does not start."""
+    """Return, for each waiting group of a pool, why its first task does not start."""
     snapshot = facts.snapshot
     says = (
         f"{number(snapshot.queue.queued_total, 'task')} wait for their turn,"

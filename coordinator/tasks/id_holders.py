@@ -27,7 +27,7 @@ _UNKNOWN: Final = "another program"
 
 
 async def holder_of(server: ServerConnection, task_id: str) -> str:
-    """Return who holds an id that a pool was asked to take and does not hold itself.
+    """Return the holder of a job id that is in use outside the pool.
 
     Returns:
         Words for a sentence: ``pool 'billing'``, or arq's own queue, or another program.
@@ -43,7 +43,7 @@ async def holder_of(server: ServerConnection, task_id: str) -> str:
 
 
 async def _marked(server: ServerConnection, task_id: str) -> str | None:
-    """Return who runs a job or left a result, where that says it."""
+    """Return the pool that runs a job or left its result, from arq's keys."""
     for kind in ("in-progress", "result"):
         key = f"arq:{kind}:{task_id}"
         if await server.client.type(key) != b"string":
@@ -59,7 +59,7 @@ async def _marked(server: ServerConnection, task_id: str) -> str | None:
 
 
 async def _queued(server: ServerConnection, task_id: str) -> str | None:
-    """Return in whose queue a job waits."""
+    """Return the queue in which a job waits."""
     pools = await server.live_shards(_POOL)
     pipe = server.client.pipeline(transaction=False)
     pipe.zscore(ARQ_QUEUE, task_id)

@@ -73,7 +73,7 @@ class IdleGaps:
         self._now_us = at_us
 
     def _look(self, at_us: int) -> None:
-        """Begin and end gaps by what is true from an instant on."""
+        """Begin and end gaps by the state at an instant."""
         has_work = self._has_work()
         for member in [*self._since_us]:
             if not has_work or self._free.get(member, 0) <= 0:
@@ -189,7 +189,7 @@ class IdleGaps:
 
 
 def _amounts(asks: str) -> Amounts:
-    """Return units by resource of what stands in events as ``resource=units,...``."""
+    """Return units by resource from an event's text ``resource=units,...``."""
     parts = (part.rpartition("=") for part in asks.split(",") if part)
     return {resource: int(units) for resource, _, units in parts}
 

@@ -10,7 +10,7 @@ from forebay.contracts.tasks import SchedulerResourceRequest
 from forebay.coordinator.keys import encode
 
 RESOURCE_SAFE: Final = ":/"
-"""Kept readable in resource names besides letters, digits and ``._-~``."""
+"""Characters that resource names keep unencoded besides letters, digits and ``._-~``."""
 
 
 def encode_resource(resource: str) -> str:
@@ -32,7 +32,7 @@ def signature(request: SchedulerResourceRequest) -> str:
 
 
 def terms_text(group: TaskGroupSpec, request: SchedulerResourceRequest, function: str) -> str:
-    """Return what a payload says of its task's place, for ``lua/lib/tasks/restore.lua``."""
+    """Return a task's queue terms as its payload stores them, for ``lua/lib/tasks/restore.lua``."""
     limit = "" if group.admitted_limit is None else group.admitted_limit
     terms = (encode_group(group.key), signature(request), encode(function), repr(group.weight))
     return f"forebay|{'|'.join(terms)}|{limit}|"

@@ -1,4 +1,4 @@
-"""The operations of tasks in ``lua/tasks/batch.lua``: what is sent, what comes back (spec 04)."""
+"""The operations of tasks in ``lua/tasks/batch.lua``: arguments and replies (spec 04)."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Named(Operation[list[Any]]):
 
 @dataclass(frozen=True, slots=True)
 class Submit(Operation[list[Any]]):
-    """Puts a task into the queue; `check_accepted` reads what the pool says of it."""
+    """The operation that queues a task; `check_accepted` reads its reply."""
 
     task: SchedulableTask
 
@@ -92,7 +92,7 @@ class Unreadable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Admitted:
-    """What an ask for tasks was answered.
+    """The answer to an ask for tasks.
 
     Attributes:
         membership: under which it was asked.
@@ -114,7 +114,7 @@ class Admitted:
 
 @dataclass(frozen=True, slots=True)
 class Admit(Operation[Admitted]):
-    """Asks for tasks.
+    """The operation that asks for tasks.
 
     Attributes:
         slots: how many at most.
@@ -134,7 +134,7 @@ class Admit(Operation[Admitted]):
         return named("admit", self.slots, mark, hints, "" if self.seen is None else self.seen)
 
     def decode(self, reply: Reply) -> Admitted:
-        """Return what ``["admitted", leases, pushed, queued, reasons, expired, events, lost]`` is.
+        """Decode ``["admitted", leases, pushed, queued, reasons, expired, events, lost]``.
 
         A lease names its payload by its place from 1; a repeat's reply bears none.
         """
@@ -168,7 +168,7 @@ def _read_lease(terms: Sequence[str], reply: Reply) -> TaskAdmissionLease | Unre
 def decode_lease(
     terms: Sequence[str], payloads: Sequence[bytes], membership: Membership
 ) -> TaskAdmissionLease:
-    """Return a lease of its terms, with the payload that it names by its place from 1."""
+    """Return a lease from its terms, with the payload at the place (from 1) that they name."""
     lease_id, task_id, group, amounts, acquired_us, *rest = terms
     score, tries, aborted, index, run, column, number = rest
     cell = None
@@ -196,7 +196,7 @@ def decode_lease(
 def decode_pushed(
     terms: Sequence[str], payload: str | None, membership: Membership
 ) -> TaskAdmissionLease:
-    """Return a lease of its terms in a notice, which bears the payload beside them if it can."""
+    """Return a lease from its terms in a notice, with the payload if the notice has it."""
     lease = decode_lease(terms, (), membership)
     if payload is None:
         return lease
@@ -205,7 +205,7 @@ def decode_pushed(
 
 @dataclass(frozen=True, slots=True)
 class End(EndOfLease):
-    """Ends a lease: finished, to be tried again, or given up.
+    """The operation that ends a lease: task finished, retried or given up.
 
     Attributes:
         lease_id: of the lease.

@@ -53,7 +53,7 @@ def pressing_resources(amounts: Amounts) -> frozenset[SchedulerResourceKey]:
 
 
 def fits(amounts: Amounts, available: Amounts) -> bool:
-    """Whether all amounts are there at once."""
+    """Whether all amounts are free at once."""
     return all(amount <= available.get(resource, 0) for resource, amount in amounts.items())
 
 
@@ -165,7 +165,7 @@ class BoundedBorrowTaskAdmissionPolicy:
         return PolicyStateDelta(debt_by_group={str(item.group.key): dict(borrowed)})
 
     def on_release(self, item: SchedulableTask) -> PolicyStateDelta:
-        """Repay what the lease held."""
+        """Repay the group's debts by the amounts of the lease."""
         repaid = {name: -amount for name, amount in item.resource_request.amounts.items()}
         return PolicyStateDelta(debt_by_group={str(item.group.key): repaid})
 

@@ -17,7 +17,7 @@ PoolState = Literal["open", "paused", "draining"]
 
 
 class PoolSettings:
-    """The settings of a pool as one of its members changes them; each then remembers them.
+    """Changes a pool's settings; its members remember them for a rebuild.
 
     Attributes:
         session: of the pool.

@@ -75,7 +75,7 @@ class TaskPuller:
             controller.accept_pushes(self._take)
 
     def look(self) -> None:
-        """Ask, if a slot is free and there may be work; call it when a slot gets free."""
+        """Ask for tasks if a slot is free and tasks may wait; called when a slot gets free."""
         if self._is_stopped or self._next is not None or not self._may_be_work:
             return
         free = self._free_slots()
@@ -106,14 +106,14 @@ class TaskPuller:
         self._controller.session.submit(make, on_outcome)
 
     def stop(self) -> None:
-        """Ask for nothing any more, and be idle no more; what comes still goes back."""
+        """Stop asking; tasks that still arrive go back to the queue."""
         if self._is_stopped:
             return
         self._is_stopped = True
         self._ask()
 
     def _take(self, lease: TaskAdmissionLease) -> None:
-        """Start a task, or give it back where no slot is free or its start raised."""
+        """Start a task, or return it where no slot is free or its start raised."""
         if self._is_stopped:
             self._controller.return_unstarted(lease)
         elif self._free_slots() > 0:
@@ -129,7 +129,7 @@ class TaskPuller:
         self.look()
 
     def _settle(self, before: int) -> int:
-        """Settle how many to ask for, as the call leaves; ``before`` were asked for in vain."""
+        """Return the number of tasks to ask for, when the call is sent."""
         self._next = None
         self._may_be_work = False
         self._asked -= before
@@ -138,7 +138,7 @@ class TaskPuller:
         return slots
 
     def _answered(self, slots: int, admitted: Admitted) -> None:
-        """Start what came."""
+        """Start the tasks of an answer."""
         self._asked -= slots
         admission = self._controller.take_admission(admitted)
         self._is_idle = admitted.given < slots
@@ -153,7 +153,7 @@ class TaskPuller:
         self.look()
 
     def _failed(self, ask: Callable[[], Admit], slots: int) -> None:
-        """The server is away or full: ask again after a while, or when something changes."""
+        """Ask again after a pause, as the server is away or full."""
         self._asked -= slots
         if self._next is ask:
             self._next = None  # it was given up before it left

@@ -1,4 +1,4 @@
-"""``FairTaskQueue``: what goes into one pool's queue, and out of it unstarted (spec 02, 04)."""
+"""``FairTaskQueue``: submits tasks to a pool's queue and removes waiting ones (spec 02, 04)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = Logger("forebay.tasks")
 
 
 class FairTaskQueue:
-    """Membership and order of the ready tasks of one pool; which may go is not decided here.
+    """Adds tasks to one pool's queue and removes waiting ones; admission is not decided here.
 
     Args:
         session: the pool's.
@@ -66,7 +66,7 @@ class FairTaskQueue:
         return await self._is_new(result, task)
 
     async def _is_new(self, result: list[Any], task: SchedulableTask) -> bool:
-        """Return whether a submitted task is new; raise where it was refused, and say by whom."""
+        """Return whether a submitted task is new; raise where it was refused."""
         if result == ["known", "elsewhere"]:
             raise _held_elsewhere(task, await holder_of(self._server, task.task_id))
         is_new = check_accepted(result, f"task {task.task_id!r}", task)
@@ -175,7 +175,7 @@ class FairTaskQueue:
         return await self._session.ask(EndWaiting(why, task_id, result, result_seconds))
 
     async def view(self) -> QueueView:
-        """Look at what waits; changes nothing.
+        """Return the waiting groups; changes nothing.
 
         Raises:
             CoordinatorError: the server could not be used.

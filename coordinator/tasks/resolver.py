@@ -1,4 +1,4 @@
-"""``TaskSchedulingResolver``: what a generator declares, as group and resources (spec 02, 04)."""
+"""``TaskSchedulingResolver``: from a generator's metadata to group and resources (spec 02, 04)."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ LARGEST_FACTOR: Final = 1_000_000
 
 
 class TaskSchedulingResolver:
-    """Resolves what the generators of one run or tenant declare, each once.
+    """Resolves the metadata of one run's or tenant's generators, each once.
 
     Args:
         tenant: who submits; a part of every group, so that tenants never share one.
@@ -154,7 +154,7 @@ class TaskSchedulingResolver:
 
 
 def _derived(resources: Sequence[RequestResourceKey], cap: int) -> SchedulingMetadata:
-    """Return what a generator that calls these and says nothing is: the same for any order."""
+    """Return the metadata of a generator that declares none, from its endpoints in any order."""
     if len(resources) == 1:
         key = resources[0].provider_model
         identity = ("model", key.provider_name, key.model_id, str(resources[0].domain))

@@ -31,7 +31,7 @@ STALE: Final = "stale_lease"
 
 @dataclass(frozen=True, slots=True)
 class Recall(Statement[None]):
-    """States a pool's settings and claims as its last `Sweep` said."""
+    """The operation that states a pool's settings and claims of the last `Sweep`."""
 
     memory: str
 
@@ -44,7 +44,7 @@ class Recall(Statement[None]):
 
 @dataclass(frozen=True, slots=True)
 class Serve(Statement[None]):
-    """States what this process's workers run."""
+    """The operation that states the functions of this process's workers."""
 
     functions: tuple[str, ...]
 
@@ -70,7 +70,7 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Hold(Operation[Held]):
-    """States all leases that this member holds or is about to end; made when its call leaves."""
+    """The operation that states this member's leases; made when its call is sent."""
 
     leases: tuple[TaskAdmissionLease, ...]
     in_progress_seconds: float
@@ -101,7 +101,7 @@ def _terms(lease: TaskAdmissionLease) -> tuple[str | int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Payload(Statement[None]):
-    """Gives a task's payload back to a pool that has lost it."""
+    """The operation that sends a task's payload to a pool that has lost it."""
 
     lease_id: str
     payload: bytes
@@ -123,7 +123,7 @@ class Inventory(Statement[Listed]):
         return named("inventory", self.after)
 
     def decode(self, reply: Reply) -> Listed:
-        """Return the ids; of a membership that ended none."""
+        """Return the ids; empty for a membership that has ended."""
         if reply.terms[0] == STALE:
             return Listed(ids=(), rest="")
         _word, ids, rest = reply.terms
@@ -131,7 +131,7 @@ class Inventory(Statement[Listed]):
 
 
 class Restating:
-    """States what one process holds of a pool, and gives back what else it had there.
+    """States a process's leases to a pool in a rebuild, and returns tasks that never started.
 
     Args:
         session: of the pool.
@@ -163,7 +163,7 @@ class Restating:
         self._loop = asyncio.get_running_loop()
 
     def state_all(self, memory: str | None, functions: tuple[str, ...]) -> list[Submitted]:
-        """Return what states all: settings and claims, functions, leases.
+        """Return the operations that state settings, claims, functions and leases.
 
         Args:
             memory: the pool's settings and claims, as it said last.
@@ -179,7 +179,7 @@ class Restating:
         ]
 
     def _state_held(self) -> Hold:
-        """State also the leases whose end the pool has not taken: their jobs' results follow."""
+        """State all leases, also those whose end the pool has not acknowledged."""
         ends = self._session.unanswered(End)
         ending = [end.lease for end in ends if end.lease is not None]
         return Hold((*self._held.values(), *ending), self.in_progress_seconds)
@@ -195,7 +195,7 @@ class Restating:
         ]
 
     def _take_held(self, outcome: Outcome[Held]) -> bool:
-        """Report what is lost, and ask what else the pool knows."""
+        """Report lost leases, and ask for the other leases that the pool knows."""
         if isinstance(outcome, ForebayError):
             if not self._session.is_closed:
                 self._loop.call_later(self._pause_seconds, self._guard.call, self._state_again)
@@ -212,7 +212,7 @@ class Restating:
         self._session.submit(self._state_held, self._take_held)
 
     def _take_listed(self, outcome: Outcome[Listed]) -> bool:
-        """Give back what was granted and never came here: no code of it ran."""
+        """Return granted tasks that never reached this process, so that no code of them ran."""
         if not isinstance(outcome, Listed):
             return True
         for lease_id in outcome.ids:

@@ -83,7 +83,7 @@ class PoolReader:
 
 
 def decode_snapshot(capture: Mapping[str, Any]) -> PoolSnapshot:
-    """Return what a capture says; pure."""
+    """Decode a capture; pure."""
     if not capture["generation"]:
         capture = _NOBODYS
     rows = list(capture["groups"])

@@ -19,7 +19,7 @@ SHORTEST_WAKE_SECONDS: Final = 0.001
 
 
 class Upkeep:
-    """Calls a pool's watchers whenever there may be new work, and sweeps the pool.
+    """Calls a pool's watchers when tasks may be ready, and sweeps the pool.
 
     Args:
         session: of the pool.
@@ -45,19 +45,19 @@ class Upkeep:
         self._sweeps = Sweeps(session, Sweep(), self._remember, guard)
 
     def close(self) -> None:
-        """Look at nothing any more."""
+        """Stop the timers."""
         self._sweeps.close()
         if self._wake is not None:
             self._wake.cancel()
 
     def change(self) -> None:
-        """Tell each watcher; one that raises is told again at the recheck."""
+        """Call each watcher; one that raises is called again at the recheck."""
         told = [self._guard.call(on_change) for on_change in self.watchers]
         if not all(told):
             self.wake_in(None)
 
     def wake_in(self, seconds: float | None) -> None:
-        """Look again when time alone may have changed something, and each recheck interval.
+        """Recheck when a timer of the pool is due, and at each recheck interval.
 
         A reply may be older than a notice that named an earlier instant, which stays.
         """
@@ -71,7 +71,7 @@ class Upkeep:
         self._wake = self._loop.call_later(pause, self._guard.call, self._look)
 
     def look_at(self, due_us: int) -> None:
-        """Look again at an instant of the shard's clock, unless it is to be earlier anyway."""
+        """Recheck at an instant of the shard's clock, unless an earlier recheck is due."""
         now_us = self._session.server_now_us
         seconds = 0.0 if now_us is None else (due_us - now_us) / 1e6
         at = self._loop.time() + seconds
