@@ -1,1 +1,4 @@
-"""Evidence: what a call costs, and how well capacity is used and shared (spec 08)."""
+"""Evidence: what a call costs, and how well capacity is used and shared.
+
+Rules: design 08, *Scenarios*.
+"""

@@ -1,4 +1,4 @@
-"""Crash: what a SIGKILLed process costs the others while they all wait (spec 06, *suspect*).
+"""Crash: what a SIGKILLed process costs the others while they all wait (design 06, *Suspects*).
 
 Processes of several callers share a cap that is always taken. One is killed; what it held stays
 taken until it is expired, and nothing else may be missing.

@@ -1,4 +1,6 @@
-"""Hand-off: a cap, hundreds of waiters over several processes, short holds (spec 08, scenario 2).
+"""Hand-off: a cap, hundreds of waiters over several processes, short holds.
+
+Rules: design 08, *Scenarios* 2.
 
 Each round measures Forebay, its peers (bench/peers: an in-process semaphore, a bare FIFO list,
 self-limiters) and bare PUBLISH hand-offs, one after the other in a rotating order, so that a slow

@@ -1,4 +1,7 @@
-"""``ready_idle_gap``: how long a worker with a free slot stood beside ready jobs (spec 04, 08)."""
+"""``ready_idle_gap``: how long a worker with a free slot stood beside ready jobs.
+
+Rules: design 04, *From submit to finish*; design 08, *Scenarios*.
+"""
 
 from __future__ import annotations
 

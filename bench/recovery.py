@@ -1,4 +1,4 @@
-"""Recovery: when a killed holder's slots go to a waiting process (spec 08, scenario 5)."""
+"""Recovery: when a killed holder's slots go to a waiting process (design 08, *Scenarios* 5)."""
 
 from __future__ import annotations
 

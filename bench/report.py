@@ -64,7 +64,7 @@ def origin(*, is_smoke: bool) -> dict[str, Any]:
 
 
 def artifact(where: Mapping[str, Any], scenario: str, outcome: Outcome) -> dict[str, Any]:
-    """Return a scenario's artifact (spec 08, *Artifact*); what it has none of is null."""
+    """Return a scenario's artifact (design 08, *Artifact*); what it has none of is null."""
     return {
         "scenario_id": scenario,
         **where,

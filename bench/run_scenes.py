@@ -1,4 +1,7 @@
-"""The workflows of the run scenarios (spec 08, scenario 6), over two providers of one machine."""
+"""The workflows of the run scenarios, over two providers of one machine.
+
+Rules: design 08, *Scenarios* 6.
+"""
 
 from __future__ import annotations
 

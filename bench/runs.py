@@ -1,4 +1,6 @@
-"""Runs: six workflows under the strict policy and under the one that borrows (spec 08, scenario 6).
+"""Runs: six workflows under the strict policy and under the one that borrows.
+
+Rules: design 08, *Scenarios* 6.
 
 Two worker processes make each run, which asks two providers of this machine. The runs of a pair
 follow each other, in turns as to which is first. Each run is checked: no lease and no waiter is
@@ -61,7 +63,7 @@ def _pairs(bench: Bench, inputs: Inputs, number: int) -> dict[str, float]:
 
 
 def figures(found: Iterations) -> list[Figure]:
-    """Return the gates of spec 08 and issue 18."""
+    """Return the gates of design 08, *Scenarios* and issue 18."""
     rows = [
         Figure(
             name=f"{scene.name}: time of a run that may borrow, to a strict one",

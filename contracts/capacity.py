@@ -1,4 +1,4 @@
-"""The capacity plan of a workflow: each bound with its source (spec 02).
+"""The capacity plan of a workflow: each bound with its source (design 02, *Capacity plan*).
 
 The plan decides nothing. A value that is not known has a reason in its place.
 """
@@ -168,7 +168,10 @@ class ObservedMaxima(Snapshot):
 
 
 class AsyncCapacityPlan(Snapshot):
-    """A run's configured bounds, the server's present state, and the observed maxima (spec 02)."""
+    """A run's configured bounds, the server's present state, and the observed maxima.
+
+    Rules: design 02, *Capacity plan*.
+    """
 
     configured: ConfiguredCapacity
     runtime_snapshot: RuntimeCapacity

@@ -15,7 +15,7 @@ MAX_NAME_BYTES = 512
 """Longest name from outside, in UTF-8 bytes: provider, model, group, task id, run, column."""
 
 MIN_WEIGHT, MAX_WEIGHT = 0.001, 1000.0
-"""Bounds of every fair-queue weight (spec 03, *Order*)."""
+"""Bounds of every fair-queue weight (design 03, *Order*)."""
 
 MAX_SPAN_SECONDS: Final = 3e9
 """Longest span, some 95 years: added to a server's clock, it keeps microseconds in a double."""
@@ -131,7 +131,7 @@ def check_choice(what: str, value: Any, choices: type[E]) -> E:
     Args:
         what: what was chosen, for the message ("request domain").
         value: a member, or its text.
-        choices: the names that the spec allows.
+        choices: the names that the design allows.
 
     Raises:
         ConfigurationError: none of them.

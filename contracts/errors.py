@@ -112,11 +112,11 @@ class CoordinatorError(ForebayError):
     """The shared state could not be used."""
 
 
-class CoordinatorUnavailable(CoordinatorError):  # noqa: N818 - normative name of spec 06
+class CoordinatorUnavailable(CoordinatorError):  # noqa: N818 - normative name of design 06
     """Redis did not answer within the call's deadline."""
 
 
-class CoordinatorFull(CoordinatorError):  # noqa: N818 - normative name of spec 06
+class CoordinatorFull(CoordinatorError):  # noqa: N818 - normative name of design 06
     """Redis is out of memory and refuses new leases and tasks; releases still work."""
 
 
@@ -209,7 +209,7 @@ class JobLost(ForebayError):  # noqa: N818
         self.function = function
 
 
-class TaskFailed(ForebayError):  # noqa: N818 - normative name of spec 04
+class TaskFailed(ForebayError):  # noqa: N818 - normative name of design 04
     """A task ended with an exception in its worker.
 
     Attributes:

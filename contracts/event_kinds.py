@@ -1,4 +1,4 @@
-"""The kinds of events that processes emit (spec 02, *Events*); docs/events.md describes each."""
+"""The kinds of events that processes emit (design 02, *Events*); docs/events.md describes each."""
 
 from __future__ import annotations
 

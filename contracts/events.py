@@ -1,4 +1,7 @@
-"""Events of the two streams, their correlation, and the interfaces of sinks (spec 02, *Events*)."""
+"""Events of the two streams, their correlation, and the interfaces of sinks.
+
+Rules: design 02, *Events*.
+"""
 
 from __future__ import annotations
 

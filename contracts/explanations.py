@@ -1,4 +1,4 @@
-"""Why a task, group, run, waiter or provider/model does not move (spec 07, *Command line*)."""
+"""Why a task, group, run, waiter or provider/model does not move (design 07, *Command line*)."""
 
 from __future__ import annotations
 

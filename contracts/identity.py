@@ -1,4 +1,4 @@
-"""Identities of providers, models, resources and groups (spec 02, *Identity*)."""
+"""Identities of providers, models, resources and groups (design 02, *Identity*)."""
 
 from __future__ import annotations
 

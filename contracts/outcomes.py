@@ -1,4 +1,4 @@
-"""Outcomes of attempts and tasks, and results of releasing their leases (spec 02)."""
+"""Outcomes of attempts and tasks, and results of releasing their leases (design 02, *Requests*)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from forebay.contracts.identity import SchedulerResourceKey
 
 
 class RequestOutcomeKind(StrEnum):
-    """How an attempt ended, documented by its effect on the window (spec 03, *The window*).
+    """How an attempt ended, documented by its effect on the window (design 03, *The window*).
 
     ``success`` may grow it, ``rate_limited`` lowers it and may cool down (rule ``aimd``: once per
     congestion event), the failures count in diagnostics only, the local ones and ``member_lost``

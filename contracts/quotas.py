@@ -1,4 +1,4 @@
-"""Quotas: a provider's budgets of requests and tokens over time (spec 03, *Quotas*)."""
+"""Quotas: a provider's budgets of requests and tokens over time (design 03, *Quotas*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of request admission: items, leases and denials (spec 02, *Requests*)."""
+"""Values of request admission: items, leases and denials (design 02, *Requests*)."""
 
 from __future__ import annotations
 

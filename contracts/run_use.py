@@ -1,4 +1,4 @@
-"""Calls, tokens and tries of a run so far, by column and model (spec 05)."""
+"""Calls, tokens and tries of a run so far, by column and model (design 05)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of a run: its specification, progress and stop (spec 05)."""
+"""Values of a run: its specification, progress and stop (design 05)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``CorrelatedRuntimeView``: both streams joined by task, and what held each task up (spec 07)."""
+"""``CorrelatedRuntimeView``: both streams joined by task, and what held each task up.
+
+Rules: design 07, *Two streams*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a generator declares about itself for the task queue (spec 02, *Metadata*)."""
+"""What a generator declares about itself for the task queue (design 02, *Metadata*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Settings: validated where they come in, with safe defaults (spec 02, *Requests: Config*)."""
+"""Settings: validated where they come in, with safe defaults (design 02, *Config*)."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ _NUMBERS: Final = {"steady": _OF_STEADY, "aimd": _OF_AIMD}
 
 
 class RequestAdmissionTuningConfig(GivenSettings):
-    """How a window moves: the rule, and the numbers of that rule alone (spec 03, *The window*).
+    """How a window moves: the rule, and the numbers of that rule alone (design 03, *The window*).
 
     ``steady`` holds at what is being served and tries one more now and then; ``aimd`` adds a step
     after a streak and multiplies at a refusal. A number of ``aimd`` that is given without a rule
@@ -138,7 +138,7 @@ class RequestAdmissionTuningConfig(GivenSettings):
 
 
 class RequestQuotas(GivenSettings):
-    """Budgets of requests and tokens that a provider allows an account (spec 03).
+    """Budgets of requests and tokens that a provider allows an account (design 03).
 
     Each is a token bucket that starts full and refills evenly; headers of answers may lower it,
     never raise it above what stands here. None is no bound, until headers state one.
@@ -193,7 +193,7 @@ class RequestAdmissionConfig(GivenSettings):
 
 
 class MemberSettings(GivenSettings):
-    """How a process takes part in the fleet (spec 06).
+    """How a process takes part in the fleet (design 06).
 
     Attributes:
         ttl_seconds: a member whose heartbeat is older than this is expired; it beats every

@@ -1,4 +1,4 @@
-"""Snapshots and audits of request shards (spec 02, *Requests*; 07, *redis-cli*).
+"""Snapshots and audits of request shards (design 02, *Requests*; design 07, *redis-cli*).
 
 One capture is one instant: every value of a snapshot was read by one script. Lists are bounded;
 each comes with the count of all its rows.
@@ -153,7 +153,7 @@ class DomainSnapshot(Snapshot):
 
 
 class BudgetSnapshot(Snapshot):
-    """One quota of a provider/model at one instant (spec 03, *Quotas*).
+    """One quota of a provider/model at one instant (design 03, *Quotas*).
 
     Attributes:
         budget: which one.

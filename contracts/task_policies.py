@@ -1,4 +1,4 @@
-"""Inputs, decisions and settings of task admission policies (spec 02 and 04, *Policies*)."""
+"""Inputs, decisions and settings of task admission policies (design 02; design 04, *Policies*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Values of task admission: tasks, leases and denials (spec 02, *Tasks*)."""
+"""Values of task admission: tasks, leases and denials (design 02, *Tasks*)."""
 
 from __future__ import annotations
 

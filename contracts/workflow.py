@@ -1,4 +1,6 @@
-"""A workflow: its file, and the checked form that a run is submitted with (spec 05).
+"""A workflow: its file, and the checked form that a run is submitted with.
+
+Rules: design 05, *Workflow files*.
 
 ``WorkflowSpec`` is the file. ``Workflow`` is the same after loading: paths absolute, the seed file
 counted and fingerprinted, and each column with its inputs. It crosses to the workers as JSON
@@ -150,7 +152,7 @@ class WorkflowSettings(WorkflowPart):
     models: dict[Name, ModelSpec] = Field(default_factory=dict)
 
     def static_cap(self, alias: str) -> int:
-        """Return the smallest cap of all aliases of this alias's provider and model (spec 02)."""
+        """Return the smallest cap of all aliases of this alias's provider and model (design 02)."""
         endpoint = (self.models[alias].provider, self.models[alias].model)
         return min(
             model.max_parallel_requests
@@ -178,7 +180,7 @@ class WorkflowSpec(WorkflowSettings):
 
 
 class TaskType(StrEnum):
-    """The three kinds of task of a run (spec 05).
+    """The three kinds of task of a run (design 05, *Workflow files*).
 
     ``FROM_SCRATCH`` is a root, which makes its columns for a row group out of the records' places
     alone; ``CELL`` makes one column of one record; ``BATCH`` makes one column of a row group, once

@@ -1,4 +1,7 @@
-"""Every kind of column that a workflow file may have, by the name of its generator (spec 05)."""
+"""Every kind of column that a workflow file may have, by the name of its generator.
+
+Rules: design 05, *Generators*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kinds of columns of a workflow, as its file says them (spec 05, *Generators*)."""
+"""The kinds of columns of a workflow, as its file says them (design 05, *Generators*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Columns that need no model: samplers, the user's functions, validators (spec 05)."""
+"""Columns that need no model: samplers, the user's functions, validators.
+
+Rules: design 05, *Generators*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ending one lease by hand, whichever shard it is of (spec 07, *Command line*)."""
+"""Ending one lease by hand, whichever shard it is of (design 07, *Command line*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Explains every subject of a name, in all shards of a server (spec 07, *Command line*)."""
+"""Explains every subject of a name, in all shards of a server (design 07, *Command line*)."""
 
 from __future__ import annotations
 

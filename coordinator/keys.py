@@ -1,4 +1,4 @@
-"""Every key of Forebay, by shard (spec 09, *Keys*).
+"""Every key of Forebay, by shard (design 09, *Keys*).
 
 Names from outside are percent-encoded, so none can close a hash tag, make a key of another shape,
 or break a packed value.

@@ -53,8 +53,8 @@ class Logger:
     def unexpected(self, event: str, error: BaseException, **fields: Any) -> None:
         """Log an exception that nobody foresaw, with its type and its traceback.
 
-        The exception's message is left out, as it may quote a payload or a secret (spec 01,
-        invariant 9).
+        The exception's message is left out, as it may quote a payload or a secret
+        (design 01, *Invariants* 9).
         """
         text = _traceback_of(error)
         self._log("error", event, {**fields, "error_type": type(error).__qualname__, "stack": text})

@@ -1,4 +1,4 @@
-"""A process's connection to one server, shared by its shards (spec 06)."""
+"""A process's connection to one server, shared by its shards (design 06, *Where it runs*)."""
 
 from __future__ import annotations
 

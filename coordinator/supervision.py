@@ -1,4 +1,6 @@
-"""Supervision of background tasks, timers, threads and callbacks: failures are logged (spec 01).
+"""Supervision of background tasks, timers, threads and callbacks: failures are logged.
+
+Rules: design 01, *Invariants*.
 
 An exception that nobody foresaw is logged once with its traceback. Then a task is begun again after
 a pause, and a callback's caller goes on.

@@ -1,4 +1,4 @@
-"""Operators' settings by name: reads the value on the server, and sets it (spec 07)."""
+"""Operators' settings by name: reads the value on the server, and sets it (design 07)."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ def _window(stored: Hash) -> dict[str, Any]:
 
 
 def observable(found: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the spec speaks of: windows, leases, waiters, members, caps, groups, V."""
+    """Return what the design speaks of: windows, leases, waiters, members, caps, groups, V."""
     meta = found["meta"]
     return {
         "static_cap": number(meta.get("static_cap", "0")),
@@ -161,7 +161,7 @@ def stored_limits(found: Mapping[str, Any]) -> dict[str, int]:
 
 
 def audit(found: Mapping[str, Any]) -> None:
-    """Check that every index says what leases and waiters say (spec 01, invariants 3 and 4)."""
+    """Check that every index says what leases and waiters say (design 01, *Invariants* 3 and 4)."""
     state = observable(found)
     leases, waiters = state["leases"], state["waiters"]
     assert state["in_flight"] == len(leases), f"in_flight {state['in_flight']}, leases {leases}"
@@ -215,7 +215,7 @@ def transitions(
 ) -> tuple[list[tuple[str, ...]], str]:
     """Return the promised events after an entry, and where to go on.
 
-    Each event is its time, its kind and the fields that the spec names.
+    Each event is its time, its kind and the fields that the design names.
     """
     promised = []
     for name, fields in events(client, keys, after):

@@ -1,4 +1,4 @@
-"""How an attempt of the executor ended, and what its answer says of quotas (spec 03)."""
+"""How an attempt of the executor ended, and what its answer says of quotas (design 03)."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""One lease per outbound attempt, and the retries around attempts (spec 03, *Executor*).
+"""One lease per outbound attempt, and the retries around attempts (design 03, *Executor*).
 
 An attempt is acquire, call, classify, release. Every retry is an attempt of its own, with an id
 and a lease of its own, and whatever is waited for between attempts is waited for without a lease
-(spec 01, invariants 1 and 8).
+(design 01, *Invariants* 1 and 8).
 """
 
 from __future__ import annotations

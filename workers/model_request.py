@@ -1,4 +1,4 @@
-"""One provider call to be made: what the executor is asked (spec 03, *Executor*)."""
+"""One provider call to be made: what the executor is asked (design 03, *Executor*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When an attempt is made again, and how many retries a job may spend (spec 03, *Executor*)."""
+"""When an attempt is made again, and how many retries a job may spend (design 03, *Executor*)."""
 
 from __future__ import annotations
 

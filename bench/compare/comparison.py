@@ -157,7 +157,7 @@ def artifact(
     pairs: Pairs,
     where: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return the comparison's artifact (spec 08, *Artifact*); what it has none of is null."""
+    """Return the comparison's artifact (design 08, *Artifact*); what it has none of is null."""
     baseline, candidate = sides
     return {
         "scenario_id": f"compare.{scenario}",

@@ -1,4 +1,6 @@
-"""Changes that an operator makes to a request shard: ``lua/requests/administer.lua`` (spec 03; 07).
+"""Changes that an operator makes to a request shard: ``lua/requests/administer.lua``.
+
+Rules: design 03; design 07.
 
 Nobody has to be a member for it, and each may be done again without harm.
 """

@@ -1,4 +1,7 @@
-"""One attempt as a block or a decorated call: acquire, run, read the outcome, release (spec 03)."""
+"""One attempt as a block or a decorated call: acquire, run, read the outcome, release.
+
+Rules: design 03.
+"""
 
 from __future__ import annotations
 

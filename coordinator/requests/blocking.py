@@ -1,4 +1,7 @@
-"""``BlockingRequestAdmissionController``: the face of request admission for threads (spec 02)."""
+"""``BlockingRequestAdmissionController``: the face of request admission for threads.
+
+Rules: design 02, *Requests*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Outcomes of attempts, read from the exceptions that they raised (spec 03)."""
+"""Outcomes of attempts, read from the exceptions that they raised (design 03, *Classification*)."""
 
 from __future__ import annotations
 

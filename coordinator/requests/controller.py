@@ -1,4 +1,4 @@
-"""``AdaptiveRequestAdmissionController``: leases for provider calls, fleet-wide (spec 03)."""
+"""``AdaptiveRequestAdmissionController``: leases for provider calls, fleet-wide (design 03)."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ class AdaptiveRequestAdmissionController:
         """Send the quota readings of an answer under this lease to the shard.
 
         May be called from any thread, as soon as the headers are there; returns at once and is not
-        waited for. Readings only ever lower what was registered (spec 03, *Quotas*).
+        waited for. Readings only ever lower what was registered (design 03, *Quotas*).
         """
         self.caller.send(self._shards.learn, lease.item.resource.provider_model, readings)
 

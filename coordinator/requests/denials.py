@@ -1,4 +1,4 @@
-"""Sentences and errors for denied acquires (spec 02, 03)."""
+"""Sentences and errors for denied acquires (design 02, *Requests*; design 03)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events of one attempt: its wait, its lease and its call (spec 07, *Two streams*)."""
+"""Events of one attempt: its wait, its lease and its call (design 07, *Two streams*)."""
 
 from __future__ import annotations
 

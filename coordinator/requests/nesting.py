@@ -1,4 +1,4 @@
-"""The warning of a task that asks for a request lease while it holds one (spec 03)."""
+"""The warning of a task that asks for a request lease while it holds one (design 03)."""
 
 from __future__ import annotations
 

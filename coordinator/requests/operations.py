@@ -1,4 +1,7 @@
-"""The operations of an attempt in ``lua/requests/batch.lua``, and the attempt (spec 02, 03)."""
+"""The operations of an attempt in ``lua/requests/batch.lua``, and the attempt.
+
+Rules: design 02; design 03.
+"""
 
 from __future__ import annotations
 
@@ -158,7 +161,7 @@ class State(Operation[Answer]):
     """The operation that asks for an attempt's state, as its wake-up may have been lost.
 
     Where the server is away for longer than a call may take, or refuses, the attempt fails, as a
-    new one would (spec 06, *When Redis is away*: ``fail``): else it might wait for ever.
+    new one would (design 06, *When Redis is away*: ``fail``): else it might wait for ever.
     """
 
     item: RequestAdmissionItem

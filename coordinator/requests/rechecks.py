@@ -1,4 +1,4 @@
-"""Rechecks of attempts that wait: a wake-up may have been lost (spec 06, *Wake-ups*)."""
+"""Rechecks of attempts that wait: a wake-up may have been lost (design 06, *Wake-ups*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operation that releases a request lease (spec 02, 03)."""
+"""The operation that releases a request lease (design 02, *Requests*; design 03)."""
 
 from __future__ import annotations
 

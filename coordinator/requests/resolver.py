@@ -1,4 +1,4 @@
-"""The one factory of request identity (spec 02, *Identity*)."""
+"""The one factory of request identity (design 02, *Identity*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The request shards of one process (spec 03)."""
+"""The request shards of one process (design 03)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A member's share of a provider/model, used while the server is away (spec 06).
+"""A member's share of a provider/model, used while the server is away.
+
+Rules: design 06, *When Redis is away*.
 
 Arithmetic and counting alone: which attempts are granted, and when, is for the shard's outage to
 say. docs/adr/0024 proves that the shares of all members add up to one window at most.

@@ -1,4 +1,4 @@
-"""Looking at request shards without changing them (spec 02, *Requests*; 03: a snapshot reads)."""
+"""Looking at request shards without changing them (design 02, *Requests*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A request shard's timers: registrations made again, sweeps for dead members (spec 06)."""
+"""A request shard's timers: registrations made again, sweeps for dead members.
+
+Rules: design 06, *Members*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looking at the runs of a pool without attending or changing them (spec 05)."""
+"""Looking at the runs of a pool without attending or changing them (design 05, *Drivers*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The plan of a run: the part of a workflow that the completion tracker needs (spec 05)."""
+"""The plan of a run: the part of a workflow that the completion tracker needs.
+
+Rules: design 05, *Workflow files*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a workflow's columns to groups and resources of their tasks (spec 02, 04)."""
+"""From a workflow's columns to groups and resources of their tasks (design 02; design 04)."""
 
 from __future__ import annotations
 

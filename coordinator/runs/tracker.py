@@ -1,4 +1,6 @@
-"""``CompletionTracker``: submitting a run, reading its cells, and writing it out (spec 05).
+"""``CompletionTracker``: submitting a run, reading its cells, and writing it out.
+
+Rules: design 05, *Readiness*.
 
 Which inputs a task still misses is decided in Redis, in the script that finishes a task; this is
 the view of it, and the driver's three orders: submit, written, cancel.

@@ -1,4 +1,7 @@
-"""Composing and naming the Lua scripts: an entry point with its fragments (spec 09, *Scripts*)."""
+"""Composing and naming the Lua scripts: an entry point with its fragments.
+
+Rules: design 09, *Scripts*.
+"""
 
 from __future__ import annotations
 

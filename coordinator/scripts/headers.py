@@ -1,4 +1,4 @@
-"""Parses the header of an entry point, which names KEYS, ARGV and reply (spec 09, *Scripts*).
+"""Parses the header of an entry point, which names KEYS, ARGV and reply (design 09, *Scripts*).
 
 From the header's KEYS and ARGV sections come the lines that bind ``K.<name>`` and the argument
 names, so that an index can never drift from the documented order.

@@ -24,7 +24,7 @@ def as_library(source: str, body_at: int, name: str) -> str:
     """Return a composed script as a library of two functions.
 
     ``<name>`` is the script; ``<name>_freeing`` is the same, and runs where the server is out of
-    memory, so it is called with what frees alone (spec 06, *When Redis is away*).
+    memory, so it is called with what frees alone (design 06, *When Redis is away*).
 
     Args:
         source: a composed script; two lines of its header come first.

@@ -1,4 +1,6 @@
-"""Functions on the server for operators with ``redis-cli`` alone (spec 07; docs/adr/0033).
+"""Functions on the server for operators with ``redis-cli`` alone.
+
+Rules: design 07, *redis-cli*; docs/adr/0033.
 
 One function library on the server, `LIBRARY`, has a read-only function for each question:
 ``FCALL_RO fb_show 0 rq:provider/model``. So no file is needed on the operator's machine. Members

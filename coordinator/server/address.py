@@ -1,4 +1,4 @@
-"""Server addresses as values (spec 06, "Where it runs" and "Trust").
+"""Server addresses as values (design 06, *Where it runs*; design 06, *Trust*).
 
 No ``repr`` or ``str`` of an address shows a password.
 """

@@ -1,4 +1,6 @@
-"""redis-py's asyncio connections, which lose no cancellation and wait for no resolver (spec 06).
+"""redis-py's asyncio connections, which lose no cancellation and wait for no resolver.
+
+Rules: design 06, *Where it runs*.
 
 Up to Python 3.11 `asyncio.wait_for`, in which redis-py sends a command, returns what it waited for
 where that is done, and a cancellation of that very moment is forgotten. Whoever cancels a task

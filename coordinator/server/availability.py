@@ -1,4 +1,6 @@
-"""Which connections of a process to its server are lost, logged once per change (spec 06).
+"""Which connections of a process to its server are lost, logged once per change.
+
+Rules: design 06, *When Redis is away*.
 
 A server that is away is noticed by many: the calls of each shard, the wake-ups, the heartbeat, the
 single commands of a driver or a worker. The first of them is logged, and so is its return; another

@@ -1,6 +1,8 @@
 """Clients for a server address.
 
-Spec 06, "Where it runs" and "When Redis is away". A client never sends a command twice by itself:
+Design 06, *Where it runs*; design 06, *When Redis is away*.
+
+A client never sends a command twice by itself:
 what may be sent again is decided by whoever numbered the batch.
 """
 

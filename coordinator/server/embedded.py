@@ -1,4 +1,4 @@
-"""The embedded server's life: start, stop, crash and restart (spec 06, "Where it runs").
+"""The embedded server's life: start, stop, crash and restart (design 06, *Where it runs*).
 
 Its owner starts a watchdog (``embedded_watchdog.py``) that runs the server and ends it with the
 owner; its binary and folders are the matter of ``embedded_files.py``.

@@ -1,7 +1,7 @@
 """Detects a failover where the old primary is silent and its connections stay open.
 
 Sentinels are asked who the primary is whenever a call stays unanswered, so that a stopped or
-unreachable primary is left as soon as there is another (spec 06, "Where it runs").
+unreachable primary is left as soon as there is another (design 06, *Where it runs*).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The thread that keeps a process's memberships alive (spec 06, *Members*).
+"""The thread that keeps a process's memberships alive (design 06, *Members*).
 
 It has a connection of its own, so that user code which blocks the event loop does not lose the
 process its leases; it stops renewing when the loop has not turned for ``loop_stall_seconds``. It

@@ -1,4 +1,6 @@
-"""Host names of servers, looked up in threads whose end nobody waits for (spec 06).
+"""Host names of servers, looked up in threads whose end nobody waits for.
+
+Rules: design 06, *Where it runs*.
 
 asyncio looks names up in the executor of its loop, and the end of a loop waits for the threads of
 its executor. So a resolver that says nothing would hold up each program that ends, and each call of

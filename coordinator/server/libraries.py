@@ -39,7 +39,7 @@ class Libraries:
         return self.names.get(name, name)
 
     def freeing_function(self, script: Script) -> str:
-        """Return the function name for a call of releases alone (spec 06)."""
+        """Return the function name for a call of releases alone (design 06)."""
         return f"{self.function(script)}_freeing"
 
     def doubt(self) -> None:

@@ -1,4 +1,7 @@
-"""A connection for calls of scripts, which is opened anew until it works (spec 06)."""
+"""A connection for calls of scripts, which is opened anew until it works.
+
+Rules: design 06, *Where it runs*.
+"""
 
 from __future__ import annotations
 

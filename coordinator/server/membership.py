@@ -1,4 +1,4 @@
-"""A process's membership in a shard (spec 06, *Members*)."""
+"""A process's membership in a shard (design 06, *Members*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Typed errors for errors of a server: the one place that reads their codes (spec 06)."""
+"""Typed errors for errors of a server: the one place that reads their codes.
+
+Rules: design 06, *When Redis is away*.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,9 @@ class NotAMemberError(Exception):
 
 
 def is_passing(error: ResponseError) -> bool:
-    """Whether an error reply reports a temporary state of the server (spec 06).
+    """Whether an error reply reports a temporary state of the server.
+
+    Rules: design 06, *When Redis is away*.
 
     A failover, a slot that moves, a replica or a disk that is away, a script that runs too long,
     functions that somebody flushed.

@@ -1,4 +1,7 @@
-"""``on_unavailable="wait"``: a call is made again until the server answers (spec 06)."""
+"""``on_unavailable="wait"``: a call is made again until the server answers.
+
+Rules: design 06, *When Redis is away*.
+"""
 
 from __future__ import annotations
 

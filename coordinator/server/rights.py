@@ -1,4 +1,4 @@
-"""The ACL rules of each kind of user (spec 06, *Trust*), and the check of a user's rights."""
+"""The ACL rules of each kind of user (design 06, *Trust*), and the check of a user's rights."""
 
 from __future__ import annotations
 

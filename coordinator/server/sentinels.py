@@ -1,4 +1,4 @@
-"""Pools of connections, also to the primary that Sentinels name (spec 06, "Where it runs").
+"""Pools of connections, also to the primary that Sentinels name (design 06, *Where it runs*).
 
 Each new connection asks the Sentinels which server is the primary now: so whatever reconnects
 follows a failover.

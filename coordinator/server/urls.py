@@ -1,4 +1,4 @@
-"""Reading server URLs (spec 06, "Where it runs" and "Trust").
+"""Reading server URLs (design 06, *Where it runs*; design 06, *Trust*).
 
 Nothing is opened, created or looked up, so a wrong URL is refused before anything starts. No error
 message shows a password.

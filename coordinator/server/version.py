@@ -1,4 +1,4 @@
-"""The check that a server is one that Forebay can use (spec 06, "Where it runs")."""
+"""The check that a server is one that Forebay can use (design 06, *Where it runs*)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class ServerVersion:
 
     @property
     def is_supported(self) -> bool:
-        """Whether it is at least Redis 7.0 or Valkey 8 (spec 06, "Where it runs")."""
+        """Whether it is at least Redis 7.0 or Valkey 8 (design 06, *Where it runs*)."""
         return self.number >= OLDEST[self.product]
 
     def __str__(self) -> str:

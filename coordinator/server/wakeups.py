@@ -1,6 +1,6 @@
 """The subscriber: one connection per process and server that receives wake-ups.
 
-A message is a hint; the state of the shard is the truth (spec 06, *Wake-ups*).
+A message is a hint; the state of the shard is the truth (design 06, *Wake-ups*).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A member's numbered batches: the queue, the call under way, the deadlines (spec 06).
+"""A member's numbered batches: the queue, the call under way, the deadlines.
 
-One call travels at a time. If its reply is lost it is sent again under its number, and counts once.
+One call travels at a time. If its reply is lost it is sent again, and counts once (design 06).
 """
 
 from __future__ import annotations

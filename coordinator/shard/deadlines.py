@@ -1,4 +1,7 @@
-"""How long callers wait for the results of their operations (spec 06, docs/adr/0026)."""
+"""How long callers wait for the results of their operations.
+
+Rules: design 06, *Exactly once*, docs/adr/0026.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The operations of a call whose membership ended before the shard carried it out (spec 06)."""
+"""The operations of a call whose membership ended before the shard carried it out.
+
+Rules: design 06, *Exactly once*.
+"""
 
 from __future__ import annotations
 

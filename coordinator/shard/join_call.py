@@ -1,4 +1,4 @@
-"""The call that asks a shard for a membership, or for the state of one (spec 06)."""
+"""The call that asks a shard for a membership, or for the state of one (design 06)."""
 
 from __future__ import annotations
 

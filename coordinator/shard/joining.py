@@ -1,4 +1,4 @@
-"""Becoming a member of a shard (spec 06, *Members*)."""
+"""Becoming a member of a shard (design 06, *Members*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A member's connection to a shard, repaired until it is open and joined (spec 06)."""
+"""A member's connection to a shard, repaired until it is open and joined (design 06, *Members*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operations as values, and the interface of a shard to its session (spec 06)."""
+"""Operations as values, and the interface of a shard to its session (design 06, *Exactly once*)."""
 
 from __future__ import annotations
 
@@ -131,7 +131,10 @@ class OperationWithoutValue(Operation[None]):
 
 
 class EndOfLease(Operation[ReleaseResult]):
-    """An operation that ends a lease of either layer; its caller gets no error (spec 02, 06)."""
+    """An operation that ends a lease of either layer; its caller gets no error.
+
+    Rules: design 02; design 06.
+    """
 
     __slots__ = ()
 
@@ -151,7 +154,10 @@ class EndOfLease(Operation[ReleaseResult]):
 
 
 class Statement(Operation[T_co]):
-    """An operation of a member's statement in a rebuild; it is never given up (spec 06)."""
+    """An operation of a member's statement in a rebuild; it is never given up.
+
+    Rules: design 06, *Exactly once*.
+    """
 
     __slots__ = ()
 

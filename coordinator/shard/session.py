@@ -1,7 +1,7 @@
-"""A process's session with one shard: its membership, its connection, its batches (spec 06).
+"""A process's session with one shard: its membership, its connection, its batches.
 
 Operations of one turn of the event loop travel in one call; while a call is under way the next ones
-gather. Cancelling a caller never cancels a command.
+gather. Cancelling a caller never cancels a command (design 06).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The state of a process in a shard, from joining to leaving (spec 06, *Members*).
+"""The state of a process in a shard, from joining to leaving (design 06, *Members*).
 
 ``membership`` is the one under which batches are sent, or were until it ended.
 """

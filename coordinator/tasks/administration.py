@@ -1,4 +1,4 @@
-"""Changes that an operator makes to a task pool (spec 04; 07, *Command line*)."""
+"""Changes that an operator makes to a task pool (design 04; design 07, *Command line*)."""
 
 from __future__ import annotations
 

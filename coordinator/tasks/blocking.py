@@ -1,4 +1,4 @@
-"""Explains why the first task of a group is not admitted (spec 04).
+"""Explains why the first task of a group is not admitted (design 04, *Explaining*).
 
 The order is that of ``lua/lib/tasks/select.lua``: the pool, who serves the function, the ledger,
 the reservation, the policy, and at last the slots of workers.

@@ -1,4 +1,4 @@
-"""``TaskAdmissionController``: ledger and leases of one task pool of the fleet (spec 04)."""
+"""``TaskAdmissionController``: ledger and leases of one task pool of the fleet (design 04)."""
 
 from __future__ import annotations
 

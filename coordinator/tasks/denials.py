@@ -1,4 +1,4 @@
-"""Errors and reasons for a pool's refusals and denials (spec 02, 04)."""
+"""Errors and reasons for a pool's refusals and denials (design 02, *Tasks*; design 04)."""
 
 from __future__ import annotations
 

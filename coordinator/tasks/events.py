@@ -1,4 +1,4 @@
-"""Events of tasks in one process: asks, leases, starts and ends (spec 07, *Two streams*)."""
+"""Events of tasks in one process: asks, leases, starts and ends (design 07, *Two streams*)."""
 
 from __future__ import annotations
 

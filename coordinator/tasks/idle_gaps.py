@@ -1,4 +1,6 @@
-"""``ready_idle_gap``: how long a member had a free slot beside ready work that fits (spec 04, 08).
+"""``ready_idle_gap``: how long a member had a free slot beside ready work that fits.
+
+Rules: design 04; design 08.
 
 Worked out of the events of a pool that writes all of them (``events="full"``) under the strict
 policy, by which a task that fits is denied only for another that fits. Pure.

@@ -1,4 +1,7 @@
-"""Names and amounts of task admission as they stand in keys, signatures and ARGV (spec 02, 09)."""
+"""Names and amounts of task admission as they stand in keys, signatures and ARGV.
+
+Rules: design 02; design 09.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operations of tasks in ``lua/tasks/batch.lua``: arguments and replies (spec 04)."""
+"""The operations of tasks in ``lua/tasks/batch.lua``: arguments and replies (design 04)."""
 
 from __future__ import annotations
 

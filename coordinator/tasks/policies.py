@@ -1,4 +1,4 @@
-"""Task admission policies as a document that runs (spec 04, *Policies*; docs/adr/0009).
+"""Task admission policies as a document that runs (design 04, *Policies*; docs/adr/0009).
 
 What decides is the script that admits (``lua/lib/tasks/strict.lua``, ``borrow.lua``). These are the
 same rules over views, free of side effects; a property test holds both together.

@@ -1,4 +1,4 @@
-"""A task pool's settings for admission: limits, policy, state (spec 04)."""
+"""A task pool's settings for admission: limits, policy, state (design 04)."""
 
 from __future__ import annotations
 

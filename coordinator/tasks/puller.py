@@ -1,4 +1,6 @@
-"""``TaskPuller``: keeps a process's slots filled with admitted tasks (spec 04); knows no arq.
+"""``TaskPuller``: keeps a process's slots filled with admitted tasks; knows no arq.
+
+Rules: design 04, *From submit to finish*.
 
 It asks for as many tasks as there are free slots when the call leaves, so that the tasks which end
 in a turn of the event loop and the ask for their successors travel in one call. Where fewer come

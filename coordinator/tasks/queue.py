@@ -1,4 +1,7 @@
-"""``FairTaskQueue``: submits tasks to a pool's queue and removes waiting ones (spec 02, 04)."""
+"""``FairTaskQueue``: submits tasks to a pool's queue and removes waiting ones.
+
+Rules: design 02, *Tasks*; design 04, *The queue*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operations of ``lua/tasks/batch.lua`` that concern no single task (spec 02, 04)."""
+"""The operations of ``lua/tasks/batch.lua`` that concern no single task (design 02; design 04)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""``TaskSchedulingResolver``: from a generator's metadata to group and resources (spec 02, 04)."""
+"""``TaskSchedulingResolver``: from a generator's metadata to group and resources.
+
+Rules: design 02; design 04.
+"""
 
 from __future__ import annotations
 

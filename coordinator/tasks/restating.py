@@ -1,4 +1,4 @@
-"""State a member's leases and tasks to a pool that lost state (spec 06, *Generations*)."""
+"""State a member's leases and tasks to a pool that lost state (design 06, *Generations*)."""
 
 from __future__ import annotations
 

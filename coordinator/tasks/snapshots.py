@@ -1,4 +1,4 @@
-"""Looking at task pools without changing them (spec 04, 07: *redis-cli*)."""
+"""Looking at task pools without changing them (design 04; design 07, *redis-cli*)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The hidden truth of the mock provider: what it can take, and how that changes over time.
 
 A client never reads these numbers; it has to find them out from the answers it gets, as with a
-real provider. The bench scenario "shared capacity" (spec 08) compares it with who knows them.
+real provider. The bench scenario "shared capacity" (design 08) compares it with who knows them.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""`forebay ops`: metrics, health, and a page that shows the fleet (spec 07, *Page*)."""
+"""`forebay ops`: metrics, health, and a page that shows the fleet (design 07, *Page*)."""

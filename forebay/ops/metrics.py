@@ -1,4 +1,4 @@
-"""The metrics of `forebay ops`: what every shard looks like, for Prometheus (spec 07).
+"""The metrics of `forebay ops`: what every shard looks like, for Prometheus (design 07, *Page*).
 
 Labels are bounded: a model is named where the operator put it on the list; the values of all others
 are summed under ``other``. Groups, runs, members and ids are no labels.

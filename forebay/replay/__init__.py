@@ -1,1 +1,1 @@
-"""`forebay replay`: recorded attempts again, under other settings (spec 07)."""
+"""`forebay replay`: recorded attempts again, under other settings (design 07)."""

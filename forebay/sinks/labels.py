@@ -1,4 +1,4 @@
-"""Labels of metrics, each with a bounded number of values (spec 07)."""
+"""Labels of metrics, each with a bounded number of values (design 07, *Two streams*)."""
 
 from __future__ import annotations
 

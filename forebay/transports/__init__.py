@@ -1,4 +1,4 @@
-"""Leases below an SDK: transports and clients of ``httpx`` and ``httpx2`` (spec 03).
+"""Leases below an SDK: transports and clients of ``httpx`` and ``httpx2`` (design 03, *Transport*).
 
 One changed line makes a program share a provider's capacity with its whole fleet::
 

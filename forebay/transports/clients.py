@@ -131,7 +131,7 @@ class Factory:
     def _own_lanes(self, **options: Any) -> Lanes:
         library = self._library
         make = library.HTTPTransport if self._is_blocking else library.AsyncHTTPTransport
-        # No transport pool size is a capacity control (spec 01, *What it is not*).
+        # No transport pool size is a capacity control (design 01, *What it is not*).
         options["limits"] = library.Limits(max_connections=None, max_keepalive_connections=None)
         if options.get("http2"):  # one connection carries many requests at the same time
             remake = partial(make, **options)

@@ -1,4 +1,4 @@
-"""The transports themselves, apart from the library they are for (spec 03, *Transport*).
+"""The transports themselves, apart from the library they are for (design 03, *Transport*).
 
 httpx and httpx2 have the same interface; `clients` adds the library's base classes to these.
 """

@@ -1,4 +1,7 @@
-"""One HTTP attempt under its lease: what is seen of it, and when it is over (spec 03)."""
+"""One HTTP attempt under its lease: what is seen of it, and when it is over.
+
+Rules: design 03, *Transport*.
+"""
 
 from __future__ import annotations
 

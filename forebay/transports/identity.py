@@ -1,4 +1,7 @@
-"""Which window an HTTP request belongs to, read from its host, path and JSON body (spec 03)."""
+"""Which window an HTTP request belongs to, read from its host, path and JSON body.
+
+Rules: design 03, *Transport*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Bodies of answers that hold a lease until they are read, closed or dropped (spec 03).
+"""Bodies of answers that hold a lease until they are read, closed or dropped.
+
+Rules: design 03, *Transport*.
 
 Their bytes pass through untouched. A body that nobody reads or closes gives its lease back when it
 is garbage collected.

@@ -1,4 +1,4 @@
--- The server's clock: the only source of time (spec 06, Clock). Tests and the simulator compose
+-- The server's clock: the only source of time (design 06, *Clock*). Tests and the simulator compose
 -- scripts with another fragment in its place.
 local function server_time_us()
   local t = redis.call('TIME')

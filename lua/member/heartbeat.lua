@@ -1,4 +1,4 @@
--- Renew a membership and the life of its shard's keys; nothing else (spec 06, Members).
+-- Renew a membership and the life of its shard's keys; nothing else (design 06, *Members*).
 --
 -- KEYS
 --   meta      hash    schema, generation, run_id; record, whose head is lib/shard/head

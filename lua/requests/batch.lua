@@ -35,7 +35,7 @@
 --   PEXPIRE per key that the call may have made
 -- Invariant
 --   in_flight is the number of live leases; no grant above window or cap; nobody passes a waiter
---   that may go (spec 01, 4 and 5; spec 03, Order)
+--   that may go (design 01, *Invariants* 4 and 5; design 03, *Order*)
 -- @bind
 -- @include lib/requests/restate
 -- @include lib/requests/save

@@ -50,7 +50,7 @@
 --   arq's keys are named by the task and not declared.
 -- Invariant
 --   the ledger is the sum over live leases; a task is queued, running or finished, never two of
---   these (spec 01, 2 to 4)
+--   these (design 01, *Invariants* 2 to 4)
 -- @bind
 -- @include lib/tasks/operations
 -- @include lib/tasks/save

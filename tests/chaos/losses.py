@@ -1,7 +1,7 @@
 """Judges jobs, caps and calls around losses of the server's state. Pure.
 
 After a loss the shards count what is told by the keys that are left and by the members' statements
-(spec 06), so each observer asks for what either of them knew, and for nothing else.
+(design 06), so each observer asks for what either of them knew, and for nothing else.
 """
 
 from __future__ import annotations

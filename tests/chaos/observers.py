@@ -93,8 +93,8 @@ def overruns(
 ) -> list[Difference]:
     """Return the instants at which more calls were in flight than the cap allows.
 
-    Left out are the calls of processes that may have been expired while they called (spec 01,
-    invariant 5). Of several instants within a second the first is returned.
+    Left out are the calls of processes that may have been expired while they called
+    (design 01, *Invariants* 5). Of several instants within a second the first is returned.
 
     Args:
         calls: all that the provider served.

@@ -1,4 +1,4 @@
-"""``async with`` attempts, outcomes and the decorator on a real server (spec 02, 03)."""
+"""``async with`` attempts, outcomes and the decorator on a real server (design 02; design 03)."""
 
 from __future__ import annotations
 

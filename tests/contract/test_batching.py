@@ -1,4 +1,4 @@
-"""What travels together, what each caller hears, what cancelling costs (spec 06, *Batching*)."""
+"""What travels together, what each caller hears, what cancelling costs (design 06, *Batching*)."""
 
 from __future__ import annotations
 

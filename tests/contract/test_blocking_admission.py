@@ -1,4 +1,4 @@
-"""Threads and synchronous programs on a real server (spec 02, *Requests*; 03, *Order*)."""
+"""Threads and synchronous programs on a real server (design 02, *Requests*; design 03, *Order*)."""
 
 from __future__ import annotations
 

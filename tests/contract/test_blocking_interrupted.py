@@ -1,4 +1,7 @@
-"""Threads that are interrupted, a loop that stands still, a process that forks (spec 03, 06)."""
+"""Threads that are interrupted, a loop that stands still, a process that forks.
+
+Rules: design 03; design 06.
+"""
 
 from __future__ import annotations
 

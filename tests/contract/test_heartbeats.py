@@ -1,4 +1,7 @@
-"""The thread that keeps memberships alive outlives whatever befalls it, and says so (spec 06)."""
+"""The thread that keeps memberships alive outlives whatever befalls it, and says so.
+
+Rules: design 06, *Members*.
+"""
 
 from __future__ import annotations
 

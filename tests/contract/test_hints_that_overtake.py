@@ -1,4 +1,6 @@
-"""Hints travel over another connection than replies: either may arrive first (spec 04, 06).
+"""Hints travel over another connection than replies: either may arrive first.
+
+Rules: design 04; design 06.
 
 Rechecks and heartbeats are a minute away or more, so that a lost hint is never made good.
 """

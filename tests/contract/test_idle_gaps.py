@@ -1,4 +1,7 @@
-"""What the events of a pool say of members that were idle beside ready work (spec 04, 08)."""
+"""What the events of a pool say of members that were idle beside ready work.
+
+Rules: design 04; design 08.
+"""
 
 from __future__ import annotations
 

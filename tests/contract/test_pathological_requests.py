@@ -1,4 +1,7 @@
-"""Spec 06, *Trust*, and 03, *Errors people see*: no name, number or part from outside does harm."""
+"""No name, number or part from outside does harm.
+
+Rules: design 06, *Trust*; design 03, *Errors people see*.
+"""
 
 from __future__ import annotations
 

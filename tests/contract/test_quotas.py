@@ -1,4 +1,4 @@
-"""Quotas as a program meets them, on a real server (spec 03, *Quotas*)."""
+"""Quotas as a program meets them, on a real server (design 03, *Quotas*)."""
 
 from __future__ import annotations
 

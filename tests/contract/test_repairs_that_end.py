@@ -1,4 +1,4 @@
-"""A repair of a session's connection sends what is under way, once (spec 06, *Exactly once*)."""
+"""A repair of a session's connection sends what is under way, once (design 06, *Exactly once*)."""
 
 from __future__ import annotations
 

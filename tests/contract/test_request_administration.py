@@ -1,4 +1,8 @@
-"""Spec 03, *One shard* and *The window*, and 07, *Command line*: what an operator may do."""
+"""What an operator may do.
+
+Rules: design 03, *One shard per provider/model*;
+design 03, *The window*; design 07, *Command line*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What an operator does from Python and from the command line (spec 03; 07, *Command line*)."""
+"""What an operator does from Python and from the command line.
+
+Rules: design 03; design 07, *Command line*.
+"""
 
 from __future__ import annotations
 

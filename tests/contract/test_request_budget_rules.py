@@ -1,4 +1,4 @@
-"""Spec 03, *Quotas*, and docs/adr/0007: a pinned case per rule of what changes a budget."""
+"""Design 03, *Quotas*, and docs/adr/0007: a pinned case per rule of what changes a budget."""
 
 from __future__ import annotations
 

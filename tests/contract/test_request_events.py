@@ -1,4 +1,4 @@
-"""Each attempt tells its wait, its lease and its call, to the sinks of its process (spec 07)."""
+"""Each attempt tells its wait, its lease and its call, to the sinks of its process (design 07)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spec 06, *Members*, *Exactly once* and *Clock*: a pinned case per rule."""
+"""Design 06, *Members*; design 06, *Exactly once*; design 06, *Clock*: a pinned case per rule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a request shard says of its members, keeps, and leaves behind (spec 06): pinned cases."""
+"""What a request shard says of its members, keeps, and leaves behind (design 06): pinned cases."""
 
 from __future__ import annotations
 

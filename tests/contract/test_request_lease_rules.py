@@ -1,4 +1,4 @@
-"""Spec 01, invariant 3, and spec 02, *Requests*: every lease ends once, every id is used once."""
+"""Leases end once, ids are used once (design 01, *Invariants* 3; design 02, *Requests*)."""
 
 from __future__ import annotations
 

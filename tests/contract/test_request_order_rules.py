@@ -1,4 +1,4 @@
-"""Spec 03, *Order*: who goes first, a pinned case per rule, and the bound on starvation."""
+"""Design 03, *Order*: who goes first, a pinned case per rule, and the bound on starvation."""
 
 from __future__ import annotations
 

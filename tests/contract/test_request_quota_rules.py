@@ -1,4 +1,4 @@
-"""Spec 03, *Quotas*, and docs/adr/0007: a pinned case per rule of drawing and settling."""
+"""Design 03, *Quotas*, and docs/adr/0007: a pinned case per rule of drawing and settling."""
 
 from __future__ import annotations
 

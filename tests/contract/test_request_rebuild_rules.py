@@ -1,4 +1,6 @@
-"""A request shard that lost state is rebuilt: of what is left, and of what members state (spec 06).
+"""A request shard that lost state is rebuilt: of what is left, and of what members state.
+
+Rules: design 06, *Generations*.
 
 Members are played by the test: each joins again where it is refused, and states what it holds.
 """

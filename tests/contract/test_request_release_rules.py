@@ -1,4 +1,4 @@
-"""Spec 02, *Requests*: releasing never raises, and says what it found; on a real server."""
+"""Design 02, *Requests*: releasing never raises, and says what it found; on a real server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Spec 03, *One shard per provider/model*, *Eligible* and waiting: a pinned case per rule."""
+"""A pinned case per rule.
+
+Rules: design 03, *One shard per provider/model*; design 03, *Eligible*.
+"""
 
 from __future__ import annotations
 

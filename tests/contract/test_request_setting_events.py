@@ -1,4 +1,4 @@
-"""Spec 07: what members and operators set is an event, also where it moves no cap or window."""
+"""Design 07: what members and operators set is an event, also where it moves no cap or window."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spec 11, *Why it is safe*: what the scripts promise of a window under the rule ``steady``."""
+"""Design 11, *Why it is safe*: what the scripts promise of a window under the rule ``steady``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Spec 03, *The window (AIMD)*, of `rule="aimd"`: a pinned case per sentence."""
+"""Design 03, *The window*, of `rule="aimd"`: a pinned case per sentence."""
 
 from __future__ import annotations
 

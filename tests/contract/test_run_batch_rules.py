@@ -1,4 +1,7 @@
-"""Batches behind cells, and cells that are skipped, on fakeredis and on a real server (spec 05)."""
+"""Batches behind cells, and cells that are skipped, on fakeredis and on a real server.
+
+Rules: design 05.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cells that wait for a provider's cooldown, on fakeredis and on a real server (spec 05)."""
+"""Cells that wait for a provider's cooldown, on fakeredis and on a real server (design 05)."""
 
 from __future__ import annotations
 

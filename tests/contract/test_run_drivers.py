@@ -1,4 +1,7 @@
-"""Who attends a run: its claims and its row groups, on fakeredis and on a real server (spec 05)."""
+"""Who attends a run: its claims and its row groups, on fakeredis and on a real server.
+
+Rules: design 05, *Drivers*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""How many row groups of a run may be open, on fakeredis and on a real server (spec 05)."""
+"""How many row groups of a run may be open, on fakeredis and on a real server.
+
+Rules: design 05, *Row groups*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules of runs in the completion tracker, each on fakeredis and on a real server (spec 05)."""
+"""Rules of runs in the completion tracker, each on fakeredis and on a real server (design 05)."""
 
 from __future__ import annotations
 

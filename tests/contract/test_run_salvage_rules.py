@@ -1,4 +1,7 @@
-"""Cells that failed and may go better, on fakeredis and on a real server (spec 05, Failures)."""
+"""Cells that failed and may go better, on fakeredis and on a real server.
+
+Rules: design 05, *Failures*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A shard that another version wrote is refused in words, by whoever meets it (spec 06)."""
+"""A shard that another version wrote is refused in words, by whoever meets it.
+
+Rules: design 06, *Where it runs*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Members to whom nobody listens (spec 06, *Members*): a pinned case per rule, TTL 15 s."""
+"""Members to whom nobody listens (design 06, *Members*): a pinned case per rule, TTL 15 s."""
 
 from __future__ import annotations
 
@@ -375,7 +375,7 @@ def test_suspect_that_leaves_leaves_nothing(shard: ScriptedShard) -> None:
     assert shard.stored_keys() & {"aside", "suspects", "waiters"} == set()
 
 
-# -- deadlines (spec 03, Order)
+# -- deadlines (design 03, *Order*)
 
 
 def test_deadline_that_has_passed_is_served_before_anything_is_granted(

@@ -1,4 +1,7 @@
-"""What an operator does to task pools, and to those that do not exist (spec 07, *Command line*)."""
+"""What an operator does to task pools, and to those that do not exist.
+
+Rules: design 07, *Command line*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``TaskAdmissionController`` on a real server: views, explanations, limits, pools (spec 04)."""
+"""``TaskAdmissionController`` on a real server: views, explanations, limits, pools (design 04)."""
 
 from __future__ import annotations
 

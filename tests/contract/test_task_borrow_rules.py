@@ -1,4 +1,7 @@
-"""The policy that borrows, a pinned case per rule, on fakeredis and on a real server (spec 04)."""
+"""The policy that borrows, a pinned case per rule, on fakeredis and on a real server.
+
+Rules: design 04, *Policies*.
+"""
 
 from __future__ import annotations
 
@@ -319,7 +322,7 @@ def test_groups_that_each_ask_for_more_than_a_share_do_not_block_each_other(
     assert tasks_of(pool.admit(4)) == ["a0", "b0"]
 
 
-# -- what no policy may leave idle (spec 04, *Policies*)
+# -- what no policy may leave idle (design 04, *Policies*)
 
 
 def test_group_without_limit_is_denied_by_no_policy(pool: Pool) -> None:

@@ -1,4 +1,7 @@
-"""``FairTaskQueue`` on a real server: what it takes and what it refuses, as values (spec 04)."""
+"""``FairTaskQueue`` on a real server: what it takes and what it refuses, as values.
+
+Rules: design 04, *From submit to finish*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a member serves is held up by nothing that it does not serve (spec 04, *Functions*)."""
+"""What a member serves is held up by nothing that it does not serve (design 04, *Functions*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How leases of tasks end, who is woken, and arq's keys, on both servers (spec 04, 10)."""
+"""How leases of tasks end, who is woken, and arq's keys, on both servers (design 04; design 10)."""
 
 from __future__ import annotations
 

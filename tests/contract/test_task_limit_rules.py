@@ -1,4 +1,7 @@
-"""Limits of resources that change, and tasks that ask for more, on both servers (spec 04)."""
+"""Limits of resources that change, and tasks that ask for more, on both servers.
+
+Rules: design 04, *The ledger*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What becomes of tasks whose members die, leave and come anew, on both servers (spec 04, 06)."""
+"""What becomes of tasks whose members die, leave and come anew, on both servers.
+
+Rules: design 04; design 06.
+"""
 
 from __future__ import annotations
 

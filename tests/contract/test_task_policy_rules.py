@@ -1,4 +1,7 @@
-"""Order, the strict policy and the hints of requests, each rule on both servers (spec 04)."""
+"""Order, the strict policy and the hints of requests, each rule on both servers.
+
+Rules: design 04, *Policies*.
+"""
 
 from __future__ import annotations
 
@@ -178,7 +181,7 @@ def test_group_at_its_limit_comes_back_however_a_lease_of_it_ends(
     assert pool.reasons() == {}
 
 
-# -- hints that a provider has no room (spec 04: request-pressure advisory)
+# -- hints that a provider has no room (design 04, *Request-pressure advisory*)
 
 
 @policies

@@ -1,4 +1,4 @@
-"""Lone tasks that are pushed to idle members, each rule on both servers (spec 04, ADR 0010)."""
+"""Lone tasks that are pushed to idle members, each rule on both servers (design 04, ADR 0010)."""
 
 from __future__ import annotations
 

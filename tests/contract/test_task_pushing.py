@@ -1,4 +1,4 @@
-"""Tasks that are pushed to a process of the fleet, on a real server (spec 04, ADR 0010)."""
+"""Tasks that are pushed to a process of the fleet, on a real server (design 04, ADR 0010)."""
 
 from __future__ import annotations
 

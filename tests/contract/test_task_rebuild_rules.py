@@ -1,4 +1,7 @@
-"""A pool that lost state is rebuilt: of what is left, and of what members state (spec 04, 06)."""
+"""A pool that lost state is rebuilt: of what is left, and of what members state.
+
+Rules: design 04; design 06.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is kept for a large task, a pinned case per rule on both servers (spec 04, ADR 0009)."""
+"""What is kept for a large task, a pinned case per rule on both servers (design 04, ADR 0009)."""
 
 from __future__ import annotations
 

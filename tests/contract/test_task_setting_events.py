@@ -1,4 +1,4 @@
-"""Spec 07: what members and operators set of a pool is an event that names who, from and to."""
+"""Design 07: what members and operators set of a pool is an event that names who, from and to."""
 
 from __future__ import annotations
 

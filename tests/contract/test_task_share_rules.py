@@ -1,4 +1,4 @@
-"""Who gets how much of a pool, and how soon a newcomer does, on both servers (spec 04)."""
+"""Who gets how much of a pool, and how soon a newcomer does, on both servers (design 04)."""
 
 from __future__ import annotations
 

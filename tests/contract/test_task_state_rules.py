@@ -1,4 +1,4 @@
-"""Pausing, draining and what a pool writes down, each rule on both servers (spec 04)."""
+"""Pausing, draining and what a pool writes down, each rule on both servers (design 04)."""
 
 from __future__ import annotations
 

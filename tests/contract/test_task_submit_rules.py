@@ -1,4 +1,7 @@
-"""What is taken into a pool's queue and what is not, on both servers (spec 04, *From submit*)."""
+"""What is taken into a pool's queue and what is not, on both servers.
+
+Rules: design 04, *From submit to finish*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A response's bytes pass through untouched, whatever they are (spec 03, *Transport*)."""
+"""A response's bytes pass through untouched, whatever they are (design 03, *Transport*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""No client class goes past its lease: a cap of 2 is counted at the provider (spec 03)."""
+"""No client class goes past its lease: a cap of 2 is counted at the provider.
+
+Rules: design 03, *Transport*.
+"""
 
 from __future__ import annotations
 

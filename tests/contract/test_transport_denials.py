@@ -1,4 +1,7 @@
-"""What a transport raises before anything is sent, and what it warns of (spec 03)."""
+"""What a transport raises before anything is sent, and what it warns of.
+
+Rules: design 03, *Transport*.
+"""
 
 from __future__ import annotations
 

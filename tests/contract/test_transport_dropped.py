@@ -1,4 +1,7 @@
-"""Streams that are dropped give their leases back, whoever waits for them (spec 03, ADR 0008)."""
+"""Streams that are dropped give their leases back, whoever waits for them.
+
+Rules: design 03, *Transport*, ADR 0008.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Below SDKs and bare clients, attempts that fail end their leases as they failed (spec 03).
+"""Below SDKs and bare clients, attempts that fail end their leases as they failed.
+
+Rules: design 03, *Transport*.
 
 Every test ends without a lease and without a waiter.
 """

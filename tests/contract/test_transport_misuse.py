@@ -1,4 +1,7 @@
-"""What a program gets that makes a client or a transport wrongly (spec 03, *Errors people see*)."""
+"""What a program gets that makes a client or a transport wrongly.
+
+Rules: design 03, *Errors people see*.
+"""
 
 from __future__ import annotations
 

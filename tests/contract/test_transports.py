@@ -1,6 +1,6 @@
 """Leases below real SDKs and bare clients: each attempt is one, and it ends as the attempt did.
 
-Spec 03, *Executor and transport*. Every test ends without a lease and without a waiter.
+Design 03, *Executor and transport*. Every test ends without a lease and without a waiter.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Burst workers, ``run_check``, and the sign of life that arq's health check reads (spec 04)."""
+"""Burst workers, ``run_check``, and the sign of life that arq's health check reads.
+
+Rules: design 04, *From submit to finish*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Cron jobs on a pool: enqueued by every worker, run once at each time (spec 04)."""
+"""Cron jobs on a pool: enqueued by every worker, run once at each time.
+
+Rules: design 04, *From submit to finish*.
+"""
 
 from __future__ import annotations
 

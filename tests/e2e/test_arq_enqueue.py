@@ -1,4 +1,7 @@
-"""``enqueue_job`` through Forebay's pool takes arq's arguments, a group and resources (spec 04)."""
+"""``enqueue_job`` through Forebay's pool takes arq's arguments, a group and resources.
+
+Rules: design 04, *From submit to finish*.
+"""
 
 from __future__ import annotations
 

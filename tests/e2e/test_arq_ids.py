@@ -1,4 +1,7 @@
-"""A job is found by arq's own means under any id that a program gives it (spec 04)."""
+"""A job is found by arq's own means under any id that a program gives it.
+
+Rules: design 04, *From submit to finish*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What arq's ``Job`` tells of a job at each stage of its life on a Forebay pool (spec 04)."""
+"""What arq's ``Job`` tells of a job at each stage of its life on a Forebay pool.
+
+Rules: design 04, *From submit to finish*.
+"""
 
 from __future__ import annotations
 

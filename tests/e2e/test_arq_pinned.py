@@ -1,4 +1,4 @@
-"""What Forebay relies on inside arq is there, in the version that is installed (spec 10)."""
+"""What Forebay relies on inside arq is there, in the version that is installed (design 10)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What cannot be run ``enqueue_job`` refuses with a typed error; nothing is queued (spec 04)."""
+"""What cannot be run ``enqueue_job`` refuses with a typed error; nothing is queued.
+
+Rules: design 04, *From submit to finish*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Results: how long they are kept, how they are written, and what is never read (spec 04)."""
+"""Results: how long they are kept, how they are written, and what is never read.
+
+Rules: design 04, *From submit to finish*.
+"""
 
 from __future__ import annotations
 

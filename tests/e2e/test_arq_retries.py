@@ -1,4 +1,7 @@
-"""Tries of a job: ``Retry``, its delay, the bound of tries and the time that each has (spec 04)."""
+"""Tries of a job: ``Retry``, its delay, the bound of tries and the time that each has.
+
+Rules: design 04, *From submit to finish*.
+"""
 
 from __future__ import annotations
 

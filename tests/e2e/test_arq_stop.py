@@ -1,4 +1,7 @@
-"""How a worker stops: its jobs end or go back, and it says which (spec 04)."""
+"""How a worker stops: its jobs end or go back, and it says which.
+
+Rules: design 04, *From submit to finish*.
+"""
 
 from __future__ import annotations
 

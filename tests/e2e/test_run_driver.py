@@ -1,4 +1,7 @@
-"""A run's driver where its files, its pool or its columns' names are unusual (spec 05)."""
+"""A run's driver where its files, its pool or its columns' names are unusual.
+
+Rules: design 05, *Drivers*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A driver that dies at the end of a run: a whole output, and no cell made again (spec 05)."""
+"""A driver that dies at the end of a run: a whole output, and no cell made again (design 05)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Generators of every kind in whole runs: records from scratch, plugins, validators (spec 05)."""
+"""Generators of every kind in whole runs: records from scratch, plugins, validators.
+
+Rules: design 05, *Generators*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""No secret, prompt or completion in a log, event, key, message or repr (spec 01, invariant 9).
+"""No secret, prompt or completion in a log, event, key, message or repr.
+
+Rules: design 01, *Invariants* 9.
 
 Everything that the server is told is watched while SDKs and the executor call a provider in every
 way that ends differently; what they log and what their objects show is searched as well.

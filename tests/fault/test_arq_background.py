@@ -1,4 +1,4 @@
-"""Nothing that a worker does in the background ends it unseen (spec 04, 06)."""
+"""Nothing that a worker does in the background ends it unseen (design 04; design 06)."""
 
 from __future__ import annotations
 

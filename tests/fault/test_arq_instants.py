@@ -1,4 +1,7 @@
-"""Time in which the server is away is no delay of a job that was put off (spec 04, arq)."""
+"""Time in which the server is away is no delay of a job that was put off.
+
+Rules: design 04, *From submit to finish*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A job runs once, whatever of its admission, its push or its end is lost on the way (spec 04)."""
+"""A job runs once, whatever of its admission, its push or its end is lost on the way.
+
+Rules: design 04, *From submit to finish*.
+"""
 
 from __future__ import annotations
 

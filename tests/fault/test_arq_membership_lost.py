@@ -1,4 +1,7 @@
-"""A worker that lost its membership stops its jobs, and takes part anew (spec 04, 06)."""
+"""A worker that lost its membership stops its jobs, and takes part anew.
+
+Rules: design 04, *From submit to finish*; design 06, *Members*.
+"""
 
 from __future__ import annotations
 

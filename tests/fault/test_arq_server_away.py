@@ -1,4 +1,4 @@
-"""A server that is away for a while ends no worker (spec 04)."""
+"""A server that is away for a while ends no worker (design 04, *From submit to finish*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Closing, cancelling and losing the server cross each other, and leave nobody behind (spec 06)."""
+"""Closing, cancelling and losing the server cross each other, and leave nobody behind.
+
+Rules: design 06.
+"""
 
 from __future__ import annotations
 

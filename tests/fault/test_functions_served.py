@@ -1,4 +1,4 @@
-"""A member is given only what it serves: old and new versions share a pool (spec 04)."""
+"""A member is given only what it serves: old and new versions share a pool (design 04)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job raises, or does to its process, ends that job alone (spec 04, *Losses*).
+"""What a job raises, or does to its process, ends that job alone (design 04, *Losses*).
 
 Real workers with ten slots, and a supervisor that begins each again that ends.
 """

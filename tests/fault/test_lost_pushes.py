@@ -1,4 +1,7 @@
-"""A task whose notice is lost on the way runs all the same, exactly once (spec 04, ADR 0010)."""
+"""A task whose notice is lost on the way runs all the same, exactly once.
+
+Rules: design 04, *Losses*, ADR 0010.
+"""
 
 from __future__ import annotations
 

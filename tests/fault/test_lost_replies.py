@@ -1,4 +1,7 @@
-"""Each operation happens once, whatever befalls its batch on the way (spec 06, *Exactly once*)."""
+"""Each operation happens once, whatever befalls its batch on the way.
+
+Rules: design 06, *Exactly once*.
+"""
 
 from __future__ import annotations
 

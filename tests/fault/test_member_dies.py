@@ -1,4 +1,4 @@
-"""A crash costs what the dead process held, and nothing else (spec 06, *suspect*; issue 12.4).
+"""A crash costs what the dead process held, and nothing else (design 06, *Suspects*; issue 12.4).
 
 Processes are killed and stopped for real. Instants are those that the server noted, by the shard's
 clock; rechecks are a minute away, so that nothing but expiry and wake-ups moves what is free.

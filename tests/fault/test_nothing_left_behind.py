@@ -1,4 +1,4 @@
-"""No lease, waiter or registration is left to nobody, whatever crosses what (spec 06)."""
+"""No lease, waiter or registration is left to nobody, whatever crosses what (design 06)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server that is out of memory: what frees goes on, what takes is refused (spec 06)."""
+"""A server that is out of memory: what frees goes on, what takes is refused (design 06)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A member that dies holding leases, on a shard where nobody else asks for anything (spec 06)."""
+"""A member that dies holding leases, on a shard where nobody else asks for anything (design 06)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Losing the server, or only its wake-ups, for a while (spec 06, *When Redis is away*)."""
+"""Losing the server, or only its wake-ups, for a while (design 06, *When Redis is away*)."""
 
 from __future__ import annotations
 

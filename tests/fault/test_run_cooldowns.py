@@ -1,4 +1,4 @@
-"""Runs whose provider refuses for a while, with real processes (spec 05)."""
+"""Runs whose provider refuses for a while, with real processes (design 05)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A driver whose server is away says so once, waits, and says its return (spec 05, 06)."""
+"""A driver whose server is away says so once, waits, and says its return.
+
+Rules: design 05, *Drivers*; design 06, *When Redis is away*.
+"""
 
 from __future__ import annotations
 

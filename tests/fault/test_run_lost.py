@@ -1,4 +1,7 @@
-"""A server that loses a run's state: the run fails in a sentence, nothing is deleted (spec 05)."""
+"""A server that loses a run's state: the run fails in a sentence, nothing is deleted.
+
+Rules: design 05, *Drivers*.
+"""
 
 from __future__ import annotations
 

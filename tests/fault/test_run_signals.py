@@ -1,4 +1,4 @@
-"""A run that a signal ends, wherever it was started, and what goes on with it (spec 05)."""
+"""A run that a signal ends, wherever it was started, and what goes on with it (design 05)."""
 
 from __future__ import annotations
 

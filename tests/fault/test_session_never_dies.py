@@ -1,4 +1,6 @@
-"""Whatever ends a repair of a shard's connection or of the wake-ups, it is begun again (spec 06).
+"""Whatever ends a repair of a shard's connection or of the wake-ups, it is begun again.
+
+Rules: design 06, *Members*.
 
 Each await of joining and repairing raises in turn. They are found by running them, so a new one is
 tried as well; the last test fails where one was not reached.

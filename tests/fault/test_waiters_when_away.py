@@ -1,4 +1,7 @@
-"""Waiters and wake-ups while the server is away, and users whom it refuses (spec 06)."""
+"""Waiters and wake-ups while the server is away, and users whom it refuses.
+
+Rules: design 06, *When Redis is away*.
+"""
 
 from __future__ import annotations
 

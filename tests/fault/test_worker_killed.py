@@ -1,4 +1,4 @@
-"""Workers that die, stop or stand still in the middle of a run (spec 04, 06)."""
+"""Workers that die, stop or stand still in the middle of a run (design 04; design 06)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A reference model of who is listened to on a shard, from spec 06, *Members*, alone."""
+"""A reference model of who is listened to on a shard, from design 06, *Members*, alone."""
 
 from __future__ import annotations
 

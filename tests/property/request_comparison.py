@@ -16,7 +16,7 @@ from tests.support_state import MINUTE_FIELDS, WINDOW_FIELDS_OF_STEADY, events
 
 
 def in_order(notices: dict[str, list[list[Any]]]) -> dict[str, list[list[Any]]]:
-    """Grants in their order, then the rest, whose order the spec leaves open.
+    """Grants in their order, then the rest, whose order the design leaves open.
 
     Left out is that an operator set something: test_request_damage_rules says who is told.
     """

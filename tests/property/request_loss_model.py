@@ -1,4 +1,4 @@
-"""What a request shard promises through a loss of state (spec 01, *Invariants*; spec 06).
+"""What a request shard promises through a loss of state (design 01, *Invariants*; design 06).
 
 The model is told what each member was answered and remembers it, as the members do. It knows no key
 and no script: it says whether an answer may be given.

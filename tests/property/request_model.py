@@ -1,4 +1,6 @@
-"""A reference model of one request shard, from spec 03, 06 and ADR 0007: plain, slow and obvious.
+"""A reference model of one request shard, plain, slow and obvious.
+
+From design 03, design 06 and ADR 0007 alone.
 
 It does not bound the work of a call, so whoever compares stays below 64 grants and 200 ended
 leases per call.
@@ -39,9 +41,9 @@ LOCAL = {Outcome.LOCAL_CANCELLED, Outcome.LOCAL_TIMEOUT}
 
 @dataclass(slots=True)
 class RequestModel(ModelState):
-    """One provider/model as the spec describes it."""
+    """One provider/model as the design describes it."""
 
-    # -- members (spec 06)
+    # -- members (design 06)
 
     def _flow(self) -> int:
         """Let time pass; returns how long the shard had heard of nobody."""
@@ -92,7 +94,7 @@ class RequestModel(ModelState):
         self.say("request_lease_expired", lease.lease_id, lease.member, reason)
         self._end(lease, None, "expired")
 
-    # -- settling (spec 03, Order)
+    # -- settling (design 03, *Order*)
 
     def settle(self, caller: str | None = None) -> None:
         """What time alone did, then what became possible."""
@@ -207,7 +209,7 @@ class RequestModel(ModelState):
         self.leases[attempt_id] = lease
         return lease
 
-    # -- batches (spec 06, Exactly once)
+    # -- batches (design 06, *Exactly once*)
 
     def batch(self, member: str, number: int, ops: tuple[Op, ...]) -> ModelReply:
         """Run a batch once; a repeat is answered from memory.
@@ -427,7 +429,7 @@ class RequestModel(ModelState):
                 said = window.on_caps(self.config, domain, self.static_cap, self.now_us)
                 self._say_of_window(domain, said)
 
-    # -- what an operator does (spec 03 and 07)
+    # -- what an operator does (design 03; design 07)
 
     def administer(self, operation: str, subject: str) -> tuple[int, Notices]:
         """Return the value that the operation answers with, and what members are told."""

@@ -1,4 +1,4 @@
-"""A reference model of the fair queue, from spec 03, *Order*, alone: choosing walks everybody.
+"""A reference model of the fair queue, from design 03, *Order*, alone: choosing walks everybody.
 
 What a quota has to do with it (reservations, turns by tokens) is from ADR 0007.
 """

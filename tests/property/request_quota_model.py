@@ -1,4 +1,4 @@
-"""A reference model of quotas, from spec 03, *Quotas*, and ADR 0007 alone: a bucket per budget.
+"""A reference model of quotas, from design 03, *Quotas*, and ADR 0007 alone: a bucket per budget.
 
 All arithmetic is that of doubles in the order of the ADR, so levels and instants can be compared
 exactly with those of the scripts.

@@ -1,7 +1,7 @@
 """The state of the reference model of a request shard, and who may go in it: plain and obvious.
 
 It keeps no counter: in-flight, waiters and caps are counted anew from leases, waiters and
-registrations each time (spec 01, invariant 4), and choosing walks everybody who waits.
+registrations each time (design 01, *Invariants* 4), and choosing walks everybody who waits.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class ModelState:
         queued: since when each domain has had waiters, and whether that was told.
         quotas: the budgets in force.
         finished: how an id that is no lease any more ended: "released" or "expired".
-        transitions: the events that the spec promises, with time and fields as text.
+        transitions: the events that the design promises, with time and fields as text.
         corrections: each event of a corrected quota: time, budget and limit in force.
     """
 
@@ -108,7 +108,7 @@ class ModelState:
         return sum(domain in {None, lease.domain} for lease in self.leases.values())
 
     def may_go(self, domain: RequestDomain) -> bool:
-        """Spec 03, *Eligible*, but for quotas: the domain is open."""
+        """Design 03, *Eligible*, but for quotas: the domain is open."""
         window, in_flight = self.windows[domain], self.in_flight(domain)
         limit = min(window.limit_at(self.now_us), window.effective_max)
         return (
@@ -142,7 +142,7 @@ class ModelState:
             return lease.granted
         return ["waiting"] if waiter is not None and waiter.member == member else None
 
-    # -- who may go (spec 03, Order)
+    # -- who may go (design 03, *Order*)
 
     def first_absent(self) -> Waiter | None:
         """Return the first head that cannot be told of a grant, so that nothing is kept for it.

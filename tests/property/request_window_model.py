@@ -1,4 +1,7 @@
-"""A reference model of one domain's window under either rule (spec 03, *The window*; 11)."""
+"""A reference model of one domain's window under either rule.
+
+Rules: design 03, *The window*; design 11.
+"""
 
 from __future__ import annotations
 

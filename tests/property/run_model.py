@@ -1,4 +1,4 @@
-"""A reference model of one run, from the words of spec 05; shares nothing with the scripts.
+"""A reference model of one run, from the words of design 05; shares nothing with the scripts.
 
 Time stands still but for `pass_time`. Capacity never binds: what is held back is held back by a
 cooldown or a delay alone.

@@ -1,4 +1,6 @@
-"""A reference model of one task pool, from spec 04 and 06 and ADR 0009: plain, slow and obvious.
+"""A reference model of one task pool, plain, slow and obvious.
+
+From design 04, design 06 and ADR 0009 alone.
 
 It does not bound the work of a call, so whoever compares stays below the bounds of one.
 """
@@ -17,7 +19,7 @@ MINUTE_US = 60_000_000
 
 @dataclass(slots=True)
 class PoolModel(PoolQueue):
-    """One pool as the spec describes it."""
+    """One pool as the design describes it."""
 
     def submit(
         self,

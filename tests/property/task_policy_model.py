@@ -1,4 +1,4 @@
-"""Who may go, by spec 04, *Policies*, alone: walks everybody, keeps nothing, shares no code.
+"""Who may go, by design 04, *Policies*, alone: walks everybody, keeps nothing, shares no code.
 
 It has nothing of the scripts nor of ``forebay.coordinator.tasks.policies``. Heads come in order.
 """

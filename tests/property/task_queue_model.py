@@ -1,4 +1,7 @@
-"""The queue of the reference model: what time does, who goes, who is told (spec 04, ADR 0009)."""
+"""The queue of the reference model: what time does, who goes, who is told.
+
+Rules: design 04, *The queue*, ADR 0009.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ class Granted:
 class PoolQueue(PoolState):
     """A pool without the operations that callers ask for."""
 
-    # -- time and members (spec 06)
+    # -- time and members (design 06)
 
     def read_clock(self) -> int:
         if self.last_us is None:

@@ -1,6 +1,7 @@
 """The state of the reference model of a task pool, and who may go in it: plain, slow and obvious.
 
-From spec 04 and ADR 0009 alone. It keeps no ledger and no lines: what is out, who waits and who is
+From design 04 and ADR 0009 alone.
+It keeps no ledger and no lines: what is out, who waits and who is
 first are worked out anew from tasks and leases each time.
 """
 

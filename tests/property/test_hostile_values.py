@@ -1,4 +1,6 @@
-"""What a model, a row, a template or a schema supplies costs its own record, and little (spec 05).
+"""What a model, a row, a template or a schema supplies costs its own record, and little.
+
+Rules: design 05.
 
 CPU time is the kernel's count: of this process while it works, and of the evaluating process once
 it has ended. How long it takes by the clock is nobody's concern here.

@@ -1,4 +1,4 @@
-"""Spec 03, *Order*: nobody starves, on both servers, whatever came before.
+"""Design 03, *Order*: nobody starves, on both servers, whatever came before.
 
 While the k-th waiter of a group of weight w may go, each other group of weight u is granted at most
 1 + floor(k*u/w) times before it. This is checked from grants and releases alone, without the

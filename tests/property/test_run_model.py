@@ -1,4 +1,4 @@
-"""Random histories of a run against the reference model, on fakeredis (spec 05)."""
+"""Random histories of a run against the reference model, on fakeredis (design 05)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What the page of the rule ``steady`` promises, of the model alone (spec 11, *Why it is safe*)."""
+"""What the page of the rule ``steady`` promises, of the model alone.
+
+Rules: design 11, *Why it is safe*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pool's script against the reference model, step by step, on both servers (spec 04)."""
+"""The pool's script against the reference model, step by step, on both servers (design 04)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The policies as a document that runs against those of the model, on random queues (spec 04)."""
+"""The policies as a document that runs against those of the model, on random queues.
+
+Rules: design 04, *Policies*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A reference model of the window rule ``aimd``, from spec 03, *The window (AIMD)*, alone."""
+"""A reference model of the window rule ``aimd``, from design 03, *The window*, alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A reference model of budgets by the minute, from spec 11, *Addition B*.
+"""A reference model of budgets by the minute, from design 11, *A budget by the minute*.
 
 It differs from the page where docs/adr/0020 says so. Time is in microseconds of the shard's clock;
 counts round down.

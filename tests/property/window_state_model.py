@@ -1,4 +1,4 @@
-"""What both rules of a window share in the reference model (spec 03, *The window*; 11)."""
+"""What both rules of a window share in the reference model (design 03, *The window*; design 11)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker lets the workflows of others use (spec 06, *Trust*)."""
+"""What a worker lets the workflows of others use (design 06, *Trust*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An attempt's outcome, its single use, and what the decorator takes (spec 02, 03)."""
+"""An attempt's outcome, its single use, and what the decorator takes (design 02; design 03)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The capacity plan: sources, their precedence, and why a value is not known (spec 02)."""
+"""The capacity plan: sources, their precedence, and why a value is not known.
+
+Rules: design 02, *Capacity plan*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""What is said of a call that failed, by real clients against real sockets (spec 05, Failures)."""
+"""What is said of a call that failed, by real clients against real sockets.
+
+Rules: design 05, *Failures*.
+"""
 
 from __future__ import annotations
 

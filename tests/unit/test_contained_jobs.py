@@ -1,4 +1,7 @@
-"""What a job raises reaches arq as something that arq takes (spec 04)."""
+"""What a job raises reaches arq as something that arq takes.
+
+Rules: design 04, *From submit to finish*.
+"""
 
 from __future__ import annotations
 

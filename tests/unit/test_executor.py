@@ -1,4 +1,4 @@
-"""One attempt under one lease, whatever ends it (spec 03, *Executor*)."""
+"""One attempt under one lease, whatever ends it (design 03, *Executor*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an answer tells, and who reads it, in the outcome of its lease (spec 03, *Executor*)."""
+"""What an answer tells, and who reads it, in the outcome of its lease (design 03, *Executor*)."""
 
 from __future__ import annotations
 

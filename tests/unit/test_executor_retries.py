@@ -1,4 +1,4 @@
-"""Retries: attempts of their own, and what is waited between them (spec 03, *Executor*)."""
+"""Retries: attempts of their own, and what is waited between them (design 03, *Executor*)."""
 
 from __future__ import annotations
 

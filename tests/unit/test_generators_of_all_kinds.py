@@ -1,4 +1,7 @@
-"""Samplers, embeddings, code of the user's, validators, and seeds of other forms (spec 05)."""
+"""Samplers, embeddings, code of the user's, validators, and seeds of other forms.
+
+Rules: design 05, *Generators*.
+"""
 
 from __future__ import annotations
 

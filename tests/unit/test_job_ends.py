@@ -1,4 +1,4 @@
-"""What a job counts that goes back into the queue (spec 04, losses)."""
+"""What a job counts that goes back into the queue (design 04, *Losses*)."""
 
 from __future__ import annotations
 

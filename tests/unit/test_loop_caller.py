@@ -1,4 +1,4 @@
-"""Threads never wait for a loop that has ended (spec 03, *Errors people see*)."""
+"""Threads never wait for a loop that has ended (design 03, *Errors people see*)."""
 
 from __future__ import annotations
 

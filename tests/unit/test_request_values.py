@@ -1,4 +1,4 @@
-"""Spec 02, *Requests*: a value that cannot be used is refused where it is made, with a remedy."""
+"""Design 02, *Requests*: a value that cannot be used is refused where it is made, with a remedy."""
 
 from __future__ import annotations
 

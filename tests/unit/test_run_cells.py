@@ -1,4 +1,4 @@
-"""What a worker registers before it makes the cells of a run (spec 05)."""
+"""What a worker registers before it makes the cells of a run (design 05, *Readiness*)."""
 
 from __future__ import annotations
 

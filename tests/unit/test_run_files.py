@@ -1,4 +1,7 @@
-"""The files of a run: whole row groups, one output, and what cannot be written (spec 05)."""
+"""The files of a run: whole row groups, one output, and what cannot be written.
+
+Rules: design 05, *Row groups*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each column of a run waits for (spec 05)."""
+"""What each column of a run waits for (design 05, *Workflow files*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""A run's output as Parquet: types that all values share, whole or not at all (spec 05)."""
+"""A run's output as Parquet: types that all values share, whole or not at all.
+
+Rules: design 05, *Row groups*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The live view and the report of a run: what they tell, and that they fit (spec 05)."""
+"""The live view and the report of a run: what they tell, and that they fit (design 05)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Both streams joined by task: thirteen instants, and what held the task up (spec 07)."""
+"""Both streams joined by task: thirteen instants, and what held the task up.
+
+Rules: design 07, *Two streams*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""From what generators declare to groups and resources (spec 02, *Metadata*; 04, *The ledger*)."""
+"""From what generators declare to groups and resources.
+
+Rules: design 02, *Metadata*; design 04, *The ledger*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tokens that an answer says it used (spec 03, *Quotas*)."""
+"""The tokens that an answer says it used (design 03, *Quotas*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which window a request belongs to, from its host, path and body (spec 03, *Transport*)."""
+"""Which window a request belongs to, from its host, path and body (design 03, *Transport*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bodies and exchanges that several threads use at the same time (spec 03, *Transport*)."""
+"""Bodies and exchanges that several threads use at the same time (design 03, *Transport*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""arq's commands on a pool's server, each of which ends within the deadline of a call (spec 06)."""
+"""arq's commands on a pool's server, each of which ends within the deadline of a call.
+
+Rules: design 06.
+"""
 
 from __future__ import annotations
 

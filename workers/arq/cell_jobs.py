@@ -1,4 +1,4 @@
-"""Tasks of runs as arq jobs: the function behind them all, and what came of each (spec 05)."""
+"""Tasks of runs as arq jobs: the function behind them all, and what came of each (design 05)."""
 
 from __future__ import annotations
 

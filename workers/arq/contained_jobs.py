@@ -1,4 +1,6 @@
-"""Contain a job: what it raises, or does to the event loop, ends that job alone (spec 04).
+"""Contain a job: what it raises, or does to the event loop, ends that job alone.
+
+Rules: design 04, *From submit to finish*.
 
 arq takes an ``Exception`` and a cancellation of a job's; anything else would pass through it and
 end the worker. asyncio ends the whole loop where any task raises SystemExit or KeyboardInterrupt.

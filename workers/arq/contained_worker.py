@@ -1,4 +1,7 @@
-"""arq's worker, whose loop goes on whatever a job does to it; knows no pool (spec 04)."""
+"""arq's worker, whose loop goes on whatever a job does to it; knows no pool.
+
+Rules: design 04, *From submit to finish*.
+"""
 
 from __future__ import annotations
 

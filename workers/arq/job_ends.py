@@ -77,7 +77,7 @@ class JobEnds:
     def _counts_of(
         self, lease: TaskAdmissionLease, *, is_no_try: bool
     ) -> Literal["try", "nothing", "loss"]:
-        if lease.lease_id not in self._begun:  # cancelled before its first step (spec 04, losses)
+        if lease.lease_id not in self._begun:  # cancelled before it began (design 04, *Losses*)
             return "nothing"
         if lease.lease_id in self._cancelled:
             return self._cut_off_counts

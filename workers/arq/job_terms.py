@@ -1,4 +1,7 @@
-"""The group and the resources of a job, as its caller names them (spec 04)."""
+"""The group and the resources of a job, as its caller names them.
+
+Rules: design 04, *From submit to finish*.
+"""
 
 from __future__ import annotations
 

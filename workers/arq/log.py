@@ -1,7 +1,7 @@
 """arq's own log of a worker as events with fields, without what jobs carry (docs/arq.md).
 
 arq writes arguments, results and messages of exceptions into its log; a log holds none of these
-(spec 01, invariant 9). So each record that a `ForebayWorker` makes arq write is turned into an
+(design 01, *Invariants* 9). So each record that a `ForebayWorker` makes arq write is turned into an
 event with names, ids, numbers and types. It goes to the program's own structlog configuration, if
 it made one, else through the same logger of the standard library, whose levels and handlers stay in
 force. Records of other arq workers in the process are left as they are.

@@ -1,4 +1,4 @@
-"""``enqueue_job`` through the fair queue: programs, ``ctx["redis"]``, arq's cron jobs (spec 04)."""
+"""``enqueue_job`` through the fair queue for programs, jobs and cron jobs (design 04)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which providers have no room now, as a hint for task admission (spec 04, *Policies*)."""
+"""Which providers have no room now, as a hint for task admission (design 04, *Policies*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""``AsyncTaskScheduler``: the owner of the loop of one worker process (spec 01, 04, 05).
+"""``AsyncTaskScheduler``: the owner of the loop of one worker process.
+
+Rules: design 01; design 04; design 05.
 
 What of the loop is a decision over all processes is made by the pool's script, and this is who asks
 for it: docs/architecture.md, *The loop of a worker*, has the figure.

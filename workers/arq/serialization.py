@@ -1,4 +1,6 @@
-"""Payloads and results of arq jobs as JSON or msgpack, never pickle (spec 04).
+"""Payloads and results of arq jobs as JSON or msgpack, never pickle.
+
+Rules: design 04, *From submit to finish*.
 
 An exception is kept as type, message and traceback; reading it back gives ``TaskFailed``, except
 for a cancellation, which arq must see as itself.

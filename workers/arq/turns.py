@@ -1,4 +1,7 @@
-"""Periodic duties of arq's main loop; the failure of one ends no worker (spec 04)."""
+"""Periodic duties of arq's main loop; the failure of one ends no worker.
+
+Rules: design 04, *From submit to finish*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Jobs that are over without having run: aborted while they waited, expired, or lost (spec 04)."""
+"""Jobs that are over without having run: aborted while they waited, expired, or lost.
+
+Rules: design 04, *From submit to finish*.
+"""
 
 from __future__ import annotations
 

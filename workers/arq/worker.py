@@ -1,4 +1,4 @@
-"""An arq worker that starts tasks only under leases (spec 04, *From submit to finish, with arq*).
+"""An arq worker that starts tasks only under leases (design 04, *From submit to finish*).
 
 arq runs the job; replaced are its polling and start, and a job's end, which is one script.
 """

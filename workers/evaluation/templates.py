@@ -1,4 +1,4 @@
-"""Templates: parsed without being run, and run within what their size allows (spec 05, ADR 0013).
+"""Templates: parsed without being run, and run within what their size allows (design 05, ADR 0013).
 
 Imports Jinja2 and nothing of the project but limits: the process that evaluates imports this.
 Jinja works out constant expressions while it compiles, so that ``{{ 9 ** 9 ** 9 }}`` never ends;

@@ -1,4 +1,4 @@
-"""What a generator is, what it is handed, and how it refuses a record (spec 05)."""
+"""What a generator is, what it is handed, and how it refuses a record (design 05, *Generators*)."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class ChatGenerator(RecordGenerator):
         )
 
     def get_scheduling_metadata(self) -> SchedulingMetadata:
-        """Return the endpoint and its static cap: the same for all its aliases (spec 02)."""
+        """Return the endpoint and its static cap: the same for all its aliases (design 02)."""
         return self._metadata
 
     def cut(self, answer: ChatAnswer, other_remedy: str = "") -> RecordRejected:

@@ -1,4 +1,7 @@
-"""Finding and importing the user's code that a workflow names (spec 05, ADR 0014)."""
+"""Finding and importing the user's code that a workflow names.
+
+Rules: design 05, *Generators*, ADR 0014.
+"""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class EmbeddingGenerator(RecordGenerator):
         )
 
     def get_scheduling_metadata(self) -> SchedulingMetadata:
-        """Return the endpoint and its static cap (spec 02)."""
+        """Return the endpoint and its static cap (design 02)."""
         return self._metadata
 
     async def generate(

@@ -1,4 +1,4 @@
-"""Seed files: counted and checked whole once, then read by row group (spec 05, *Generators*)."""
+"""Seed files: counted and checked whole once, then read by row group (design 05, *Generators*)."""
 
 from __future__ import annotations
 

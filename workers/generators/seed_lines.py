@@ -1,4 +1,7 @@
-"""Seed files of lines: CSV and JSON Lines, as records with their places (spec 05)."""
+"""Seed files of lines: CSV and JSON Lines, as records with their places.
+
+Rules: design 05, *Generators*.
+"""
 
 from __future__ import annotations
 

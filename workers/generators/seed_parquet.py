@@ -1,4 +1,4 @@
-"""Seed files in Parquet, with pyarrow, which is an extra (spec 05)."""
+"""Seed files in Parquet, with pyarrow, which is an extra (design 05, *Generators*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Templates of a workflow: sandboxed, strict, the same for the same row (spec 05).
+"""Templates of a workflow: sandboxed, strict, the same for the same row (design 05, *Generators*).
 
 Row values are data: they are put into the text and never read as templates themselves.
 """

@@ -68,7 +68,7 @@ def quota_readings(
 
     Where neither a name nor the profile says whether a minute or a day is meant, the reset does, as
     `_is_daily` infers. Where in doubt it is a minute: a day's limit taken for a minute's bounds
-    nothing, but a minute's limit taken for a day's would starve the fleet (spec 03, *Quotas*).
+    nothing, but a minute's limit taken for a day's would starve the fleet (design 03, *Quotas*).
 
     Args:
         headers: names in any case.

@@ -1,4 +1,4 @@
-"""How an attempt ended, read from a response or an exception (spec 03, *Executor and transport*).
+"""How an attempt ended, read from a response or an exception (design 03, *Executor and transport*).
 
 Pure rules: no clock, no I/O and no HTTP library. Exceptions of ``httpx``, ``httpx2`` and of the
 SDKs built on them are known by name, so that a program needs none of them to classify the others.
@@ -92,7 +92,7 @@ def check_classifier(value: object) -> None:
 
 
 class DefaultClassifier:
-    """The rules of spec 03, as a `Classifier`; a subclass changes what it overrides.
+    """The built-in `Classifier` (design 03, *Classification*); subclasses may change it.
 
     What `classify_response` says of an answer holds for exceptions that carry one, too.
     """

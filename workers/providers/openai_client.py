@@ -1,8 +1,8 @@
-"""An OpenAI-compatible client with a method per domain; of these, runs use ``chat`` (spec 05).
+"""An OpenAI-compatible client with a method per domain; of these, runs use ``chat`` (design 05).
 
 It makes one call and no retry: retries are attempts of their own, each under its own lease, and
-belong to the executor (spec 01, invariant 8). Its connection pool is unbounded, since no transport
-pool size is a capacity control (spec 01, *What it is not*).
+belong to the executor (design 01, *Invariants* 8). Its connection pool is unbounded, since no
+transport pool size is a capacity control (design 01, *What it is not*).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a request will cost in tokens, before anybody has counted them (spec 03, *Quotas*).
+"""What a request will cost in tokens, before anybody has counted them (design 03, *Quotas*).
 
 An estimate only has to be near: the real usage settles it when the lease comes back.
 """

@@ -1,4 +1,4 @@
-"""What a worker lets the workflows of others use: variables, files and hosts (spec 06, ADR 0014).
+"""What a worker lets the workflows of others use: variables, files and hosts (design 06, ADR 0014).
 
 Whoever can submit a run writes its workflow. So a worker reads no variable or file and calls no
 host that it was not started with.

@@ -1,4 +1,7 @@
-"""From a workflow, and what a server says of it, to its capacity plan (spec 02)."""
+"""From a workflow, and what a server says of it, to its capacity plan.
+
+Rules: design 02, *Capacity plan*.
+"""
 
 from __future__ import annotations
 

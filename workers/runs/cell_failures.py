@@ -1,4 +1,4 @@
-"""Sentences about a failed cell: which provider or value failed, and how (spec 05, Failures).
+"""Sentences about a failed cell: which provider or value failed, and how (design 05, *Failures*).
 
 A reason is written to ``dropped.jsonl`` and logged, so it names statuses, hosts and places in code,
 and never holds a prompt, an answer, a row value, a key or the message of a foreign exception.

@@ -1,4 +1,4 @@
-"""What may come of one task of a run, and who makes it (spec 05); knows no generator."""
+"""What may come of one task of a run, and who makes it (design 05); knows no generator."""
 
 from __future__ import annotations
 

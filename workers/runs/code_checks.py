@@ -1,4 +1,4 @@
-"""What must hold of columns that run code of the user's, or check other columns (spec 05)."""
+"""What must hold of columns that run code of the user's, or check other columns (design 05)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Leases for the cells of runs, which keep no slot during a cooldown (spec 05, Failures).
+"""Leases for the cells of runs, which keep no slot during a cooldown (design 05, *Failures*).
 
 A call that waits in the queue of its provider's window holds a slot of its worker, and a cooldown
 may last minutes. So a cell stops waiting once the domain cools down, and is deferred until then.

@@ -1,7 +1,7 @@
 """The driver of a run: submits it, writes finished row groups, puts the final file together.
 
 The run itself needs no driver: members carry it on. A driver that dies is followed by another,
-which goes on from the row groups that are on disk (spec 05).
+which goes on from the row groups that are on disk (design 05, *Drivers*).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Expected calls, tokens, time and cost of a run, judged by a sample (spec 05, 02)."""
+"""Expected calls, tokens, time and cost of a run, judged by a sample (design 05; design 02)."""
 
 from __future__ import annotations
 

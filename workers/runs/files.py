@@ -1,4 +1,7 @@
-"""The files of a run: finished row groups, the output, and the dropped records (spec 05)."""
+"""The files of a run: finished row groups, the output, and the dropped records.
+
+Rules: design 05, *Row groups*.
+"""
 
 from __future__ import annotations
 

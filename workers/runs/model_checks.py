@@ -1,4 +1,4 @@
-"""The models of a workflow outside of a run: for health-check calls and previews (spec 05)."""
+"""The models of a workflow outside of a run: for health-check calls and previews (design 05)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The models of a workflow, as generators see them: each call under admission (spec 05)."""
+"""The models of a workflow, as generators see them: each call under admission (design 05)."""
 
 from __future__ import annotations
 

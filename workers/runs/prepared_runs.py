@@ -1,4 +1,7 @@
-"""Runs as a worker makes their cells: allowed here, registered, with generators (spec 05)."""
+"""Runs as a worker makes their cells: allowed here, registered, with generators.
+
+Rules: design 05, *Drivers*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The first records of a workflow, made here and now, with each prompt and answer (spec 05)."""
+"""The first records of a workflow, made here and now, with each prompt and answer.
+
+Rules: design 05, *Workflow files*.
+"""
 
 from __future__ import annotations
 

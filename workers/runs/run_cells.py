@@ -1,4 +1,4 @@
-"""Making the cells of runs: what a worker does for one task of a run (spec 05)."""
+"""Making the cells of runs: what a worker does for one task of a run (design 05, *Readiness*)."""
 
 from __future__ import annotations
 

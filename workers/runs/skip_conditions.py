@@ -1,4 +1,6 @@
-"""Conditions that skip cells: each ``skip_when`` becomes a column of its own (spec 05).
+"""Conditions that skip cells: each ``skip_when`` becomes a column of its own.
+
+Rules: design 05, *Readiness*.
 
 So a condition is evaluated once a record, by a local task beside all others, and whether a cell is
 skipped is a look at one value in the script that finds what became ready.

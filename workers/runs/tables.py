@@ -1,4 +1,4 @@
-"""A run's output as a Parquet file, out of parts that are JSON Lines (spec 05)."""
+"""A run's output as a Parquet file, out of parts that are JSON Lines (design 05, *Row groups*)."""
 
 from __future__ import annotations
 

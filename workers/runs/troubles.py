@@ -1,4 +1,4 @@
-"""One warning when calls of a model begin to fail (spec 05, Failures)."""
+"""One warning when calls of a model begin to fail (design 05, *Failures*)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Checks between the parts of a workflow, and the plan that follows from them (spec 05).
+"""Checks between the parts of a workflow, and the plan that follows from them.
+
+Rules: design 05, *Workflow files*.
 
 Each check notes what is wrong and goes on, so that a person is told all of it at once.
 """

@@ -1,4 +1,7 @@
-"""The workflow file: read, checked whole before anything is submitted, resolved (spec 05)."""
+"""The workflow file: read, checked whole before anything is submitted, resolved.
+
+Rules: design 05, *Workflow files*.
+"""
 
 from __future__ import annotations
 

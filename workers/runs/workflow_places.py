@@ -1,4 +1,7 @@
-"""Where in a workflow file something is wrong, a sentence a mistake (spec 05)."""
+"""Where in a workflow file something is wrong, a sentence a mistake.
+
+Rules: design 05, *Workflow files*.
+"""
 
 from __future__ import annotations
 

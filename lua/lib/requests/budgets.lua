@@ -1,4 +1,4 @@
--- What a provider allows over time: token buckets (spec 03, Quotas; docs/adr/0007). A bucket is
+-- What a provider allows over time: token buckets (design 03, *Quotas*; docs/adr/0007). A bucket is
 -- settled only where it changes, so the instant at which it is ready for a draw never moves.
 -- @include lib/requests/state
 local BUDGETS = {

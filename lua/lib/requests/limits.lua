@@ -1,4 +1,4 @@
--- How a window's limit moves, and the startup ramp of a new one (spec 03, The window).
+-- How a window's limit moves, and the startup ramp of a new one (design 03, *The window*).
 -- @include lib/requests/state
 
 function LIMITS.emit_move(d, from, to, reason)

@@ -1,4 +1,4 @@
--- The weighted fair queue over request groups (spec 03, Order). Each domain has a line of the
+-- The weighted fair queue over request groups (design 03, *Order*). Each domain has a line of the
 -- groups that wait in it, scored by tag, equal tags by place; `fifo` holds each group's waiters in
 -- order of arrival. Tag and place belong to the group and move in all its lines together.
 -- @include lib/shard/suspects

@@ -1,4 +1,4 @@
--- The operations by which a member states its leases and waiters to a shard that lost state (spec 06, Generations).
+-- The operations by which a member states its leases and waiters to a shard that lost state (design 06, *Generations*).
 -- @include lib/requests/operations
 -- @include lib/requests/rebuild
 -- Why a member cannot hold or wait for what it states under an id, nil where it can.

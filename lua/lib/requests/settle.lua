@@ -1,5 +1,5 @@
--- What happened by time alone: members and holds overdue, deadlines past (spec 03, Order; 06,
--- Members). Bounded work per call; what is left over is done by the next.
+-- What happened by time alone: members and holds overdue, deadlines past (design 03, *Order*;
+-- design 06, *Members*). Bounded work per call; what is left over is done by the next.
 -- @include lib/shard/members
 -- @include lib/requests/queue
 -- @include lib/requests/shares

@@ -1,4 +1,4 @@
--- The adaptive window of a domain (spec 03, The window): what its rules share; arithmetic only, no
+-- The adaptive window of a domain (design 03, *The window*): what its rules share; arithmetic only, no
 -- leases, no queue. A rule is a table: `initial_limit` (0: the effective max), `first_step`, `on_success`,
 -- `on_refusal`, which returns the limit and why, `on_lowered_cap`, `needed` and `outlook`.
 -- @include lib/requests/limits

@@ -1,4 +1,4 @@
--- The window rule `aimd` (spec 03, The window): +1 after a streak of successes, times a factor and a
+-- The window rule `aimd` (design 03, *The window*): +1 after a streak of successes, times a factor and a
 -- cooldown at a refusal.
 -- @include lib/requests/limits
 local AIMD = { initial_limit = 0, first_step = 0 }

@@ -1,4 +1,4 @@
--- Who attends a run (spec 05): its driver, for as long as that is a member. While nobody does, the run's
+-- Who attends a run (design 05, *Drivers*): its driver, for as long as that is a member. While nobody does, the run's
 -- claims of limits rest and no row group is admitted; those that are open are worked to their end.
 -- @include lib/shard/suspects
 -- @include lib/tasks/limits

@@ -1,4 +1,4 @@
--- Failures of a run's tasks (spec 05): its error rate, the retries that it may take, and what each model failed with.
+-- Failures of a run's tasks (design 05): its error rate, the retries that it may take, and what each model failed with.
 -- A failure is { reason, model, status, tries }; model and status are empty where no call failed.
 -- @include lib/runs/row_groups
 RUNS.usual_window, RUNS.usual_rate, RUNS.most_troubles = 20, 0.5, 64

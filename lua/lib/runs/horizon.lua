@@ -1,4 +1,4 @@
--- How many row groups of a run may be open (spec 05): its horizon. `fixed` is max_open; `additive` begins with
+-- How many row groups of a run may be open (design 05): its horizon. `fixed` is max_open; `additive` begins with
 -- one, and grows by one each time a member with a free slot finds nothing ready in the pool.
 -- @include lib/runs/drivers
 -- @include lib/tasks/cooling

@@ -1,4 +1,4 @@
--- Which row groups of a run are open, and which of those wait for a cooldown (spec 05). A row group waits where
+-- Which row groups of a run are open, and which of those wait for a cooldown (design 05). A row group waits where
 -- each of its tasks asks for a resource that cools; `row_groups` counts the tasks of each of its columns.
 -- @include lib/runs/drivers
 -- @include lib/runs/horizon

@@ -1,4 +1,4 @@
--- Salvage rounds (spec 05, Failures): a failed task that may succeed later waits until the rest of its row group
+-- Salvage rounds (design 05, *Failures*): a failed task that may succeed later waits until the rest of its row group
 -- is through, then all such tasks are tried again, each after its backoff. So a failing task delays its own
 -- row group alone. After `salvage_us` a task is tried again in any case, as the rest may wait for long.
 -- @include lib/runs/failures

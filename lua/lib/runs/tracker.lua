@@ -1,4 +1,4 @@
--- The completion tracker (spec 05): which cells a run has, which tasks that makes ready, and when a
+-- The completion tracker (design 05, *Readiness*): which cells a run has, which tasks that makes ready, and when a
 -- row group is through. Its state of a run: `runs` the plan, `progress` counts, `cells` values of
 -- open row groups, `row_groups` records that are still missing in each.
 -- @include lib/shard/operations

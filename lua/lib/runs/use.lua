@@ -1,4 +1,4 @@
--- A run's driver, its begin, and the use of its cells, kept for people (spec 05).
+-- A run's driver, its begin, and the use of its cells, kept for people (design 05).
 -- @include lib/shard/operations
 -- @include lib/runs/state
 local USE = {}

@@ -1,4 +1,4 @@
--- A member's batch: its operations in order, once (spec 06, Exactly once).
+-- A member's batch: its operations in order, once (design 06, *Exactly once*).
 -- @include lib/shard/operations
 -- @include lib/shard/members
 -- @include lib/shard/save

@@ -1,4 +1,4 @@
--- Damage: a record that is missing or cannot be read, whichever key went (spec 06, Members). The call that meets one
+-- Damage: a record that is missing or cannot be read, whichever key went (design 06, *Damage*). The call that meets one
 -- deletes the shard's generation; an operator's call answers with the key.
 -- @include lib/shard/shard
 local DAMAGE = { most_in_a_row = 8, looked_at = 8, all = 2 ^ 31 }

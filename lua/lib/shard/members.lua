@@ -1,4 +1,4 @@
--- The end of members (spec 06, Members): what a member holds ends with it, 200 a call; the next call does the rest.
+-- The end of members (design 06, *Members*): what a member holds ends with it, 200 a call; the next call does the rest.
 -- @include lib/split
 -- @include lib/shard/identity
 -- @include lib/shard/leases

@@ -1,4 +1,4 @@
--- The rebuild of a shard that began anew (spec 06, Generations; docs/adr/0023): first of all from what is left of it,
+-- The rebuild of a shard that began anew (design 06, *Generations*; ADR 0023): first of all from what is left of it,
 -- where that is damaged, then from what its members state. Nothing is granted before it is over.
 -- @include lib/drop_unreadable
 -- @include lib/shard/leases

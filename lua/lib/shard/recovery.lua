@@ -1,5 +1,5 @@
 -- How a shard that lost state begins anew: it takes a new generation and grants nothing until every member that
--- it knows has stated what it holds, or an interval is over (spec 06, Generations; docs/adr/0023).
+-- it knows has stated what it holds, or an interval is over (design 06, *Generations*; docs/adr/0023).
 -- @include lib/drop_unreadable
 -- @include lib/listening
 -- @include lib/server_run_id

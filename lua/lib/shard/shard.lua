@@ -1,5 +1,5 @@
 -- What both kinds of shard share: its record and clock, its events, what it tells other members, and the
--- numbered batches that make a call happen once (spec 06, Exactly once).
+-- numbered batches that make a call happen once (design 06, *Exactly once*).
 -- @include lib/time
 -- @include lib/shard/events
 -- @include lib/shard/records

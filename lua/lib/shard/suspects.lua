@@ -1,4 +1,4 @@
--- Members to whom nobody listens (spec 06, Members). A suspect is given nothing, as it would have to
+-- Members to whom nobody listens (design 06, *Members*). A suspect is given nothing, as it would have to
 -- be taken back, and is expired without waiting for its TTL once it was one for a whole interval. Any
 -- call or heartbeat of its own clears it: `suspects` then holds 0 until what stood aside is back.
 -- @include lib/listening

@@ -1,4 +1,4 @@
--- What groups got against their weights, as an operator asks (spec 07).
+-- What groups got against their weights, as an operator asks (design 07).
 -- @include lib/shard/questions
 -- @include lib/shard/groups
 local TAKEN = { most_groups = 1000, recent_us = 120 * 1000000, read_at_once = 500 }

@@ -1,4 +1,4 @@
--- What tells a member that ended from one that cannot be heard for a while (spec 06, Members).
+-- What tells a member that ended from one that cannot be heard for a while (design 06, *Members*).
 -- @include lib/int
 local WATCH = { silent_intervals = 1.1 } -- above 1, as the only live member of a quiet shard beats once an interval
 

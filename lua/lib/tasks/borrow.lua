@@ -1,4 +1,4 @@
--- BoundedBorrowTaskAdmissionPolicy (spec 04, Policies; docs/adr/0009): under pressure a group stays
+-- BoundedBorrowTaskAdmissionPolicy (design 04, *Policies*; docs/adr/0009): under pressure a group stays
 -- within its share and out of debt; without, it may borrow up to a ceiling. What a group has out and
 -- what it owes stand in its record, by resource, and change no availability.
 -- @include lib/shard/leases

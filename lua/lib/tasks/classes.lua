@@ -1,4 +1,4 @@
--- Which member may take a task (spec 04, functions). A group stands in the line of its first task's class,
+-- Which member may take a task (design 04, *Functions*). A group stands in the line of its first task's class,
 -- "signature;function", so that a member's choice is among whole lines. Tasks of a function that nobody
 -- serves wait in `unserved` and hold up nobody of their groups.
 -- @include lib/tasks/lines

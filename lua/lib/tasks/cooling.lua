@@ -1,4 +1,4 @@
--- Resources whose provider takes nothing for now (spec 05, Failures). Tasks of runs that ask for one wait in
+-- Resources whose provider takes nothing for now (design 05, *Failures*). Tasks of runs that ask for one wait in
 -- their places until its cooldown is over; the first that is refused then tells how long the next one lasts.
 -- `meta.cooling` holds them as resource=until_us=times, "," between, `times` being how many cooldowns
 -- followed each other without a finished task of that resource between them.

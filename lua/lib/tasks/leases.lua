@@ -1,4 +1,4 @@
--- Task leases, and arq's keys over a task's life (spec 10, Keys over a job's life): the lease exists
+-- Task leases, and arq's keys over a task's life (design 10, *Keys over a job's life*): the lease exists
 -- exactly while the task runs, the task exists exactly while it is not finished.
 -- @include lib/tasks/select
 -- @include lib/runs/state

@@ -1,4 +1,4 @@
--- The ledger of a pool (spec 04): what its tasks ask for by resource, the limits, and what is out.
+-- The ledger of a pool (design 04, *The ledger*): what its tasks ask for by resource, the limits, and what is out.
 -- @include lib/read_hash
 -- @include lib/write_many
 -- @include lib/shard/shard

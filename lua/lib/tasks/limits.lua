@@ -1,4 +1,4 @@
--- Limits of resources, and tasks that ask for more than one (spec 04, The ledger).
+-- Limits of resources, and tasks that ask for more than one (design 04, *The ledger*).
 -- @include lib/tasks/queue
 local moves_left = 64 -- parked or brought back in this call
 

@@ -1,4 +1,4 @@
--- Lines of groups (spec 04, The queue; docs/adr/0009). A group that waits stands in the line of its
+-- Lines of groups (design 04, *The queue*; docs/adr/0009). A group that waits stands in the line of its
 -- first task's resource signature: the `open` one while it runs fewer tasks than its admitted limit or
 -- has none, else the `capped` one. So what fits is asked once per signature, and pressure is a look
 -- at heads of lines, never a scan of groups.

@@ -1,4 +1,4 @@
--- Tasks that were lost with a member that died (spec 04, losses). Each is a suspect until it ends once: it
+-- Tasks that were lost with a member that died (design 04, *Losses*). Each is a suspect until it ends once: it
 -- waits in `suspect_tasks`, by arrival, where it holds up nobody of its group, and a member runs one at a
 -- time. One whose next loss is its last runs with nothing beside it, so that what is blamed is to blame.
 -- @include lib/shard/leases

@@ -1,4 +1,4 @@
--- The fair queue of ready tasks (spec 04, The queue). A task is ready where `fifo` has it, delayed or
+-- The fair queue of ready tasks (design 04, *The queue*). A task is ready where `fifo` has it, delayed or
 -- parked where those do, else it runs: no state is written down that this says already.
 -- @include lib/tasks/tasks
 -- @include lib/tasks/classes

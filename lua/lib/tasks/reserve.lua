@@ -1,4 +1,4 @@
--- What is kept for the first in order that does not fit (spec 04, The ledger; docs/adr/0009).
+-- What is kept for the first in order that does not fit (design 04, *The ledger*; docs/adr/0009).
 -- @include lib/tasks/strict
 -- @include lib/tasks/borrow
 -- @include lib/tasks/cooling

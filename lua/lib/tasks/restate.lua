@@ -1,4 +1,4 @@
--- What a member states where its pool lost state (spec 06, Generations), and its regular look at the pool.
+-- What a member states where its pool lost state (design 06, *Generations*), and its regular look at the pool.
 -- @include lib/tasks/operations
 -- @include lib/tasks/rebuild
 LEASES.stated_fields = 9 -- of a lease that a member states, as they stand in ARGV

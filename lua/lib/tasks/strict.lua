@@ -1,4 +1,4 @@
--- StrictFairTaskAdmissionPolicy (spec 04, Policies): a group at its admitted limit is denied
+-- StrictFairTaskAdmissionPolicy (design 04, *Policies*): a group at its admitted limit is denied
 -- `group_cap` while another group's first task fits, wants one of its resources and is below its
 -- own limit; without such a peer it may go beyond, so that nothing idles.
 -- @include lib/tasks/lines

@@ -1,4 +1,4 @@
-"""Names of the plan that later work uses stay, though little reads them yet (spec 02)."""
+"""Names of the plan that later work uses stay, though little reads them yet (design 02)."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_the_protocol_of_request_admission_is_whole_and_the_controller_has_it() 
     assert names - has_pressure <= set(dir(AdaptiveRequestAdmissionController))
 
 
-def test_pressure_is_read_by_the_four_names_of_the_spec() -> None:
+def test_pressure_is_read_by_the_four_names_of_the_design() -> None:
     names = {"global_snapshot", "global_snapshots", "snapshot", "snapshots"}
     assert names_of(RequestPressure) == names
     assert names <= set(dir(RequestPressureSnapshotProvider))
@@ -59,11 +59,11 @@ def test_pressure_is_read_by_the_four_names_of_the_spec() -> None:
         ),
     ],
 )
-def test_a_value_has_the_fields_of_the_spec(kind: Any, names: set[str]) -> None:
+def test_a_value_has_the_fields_of_the_design(kind: Any, names: set[str]) -> None:
     assert names <= {field.name for field in fields(kind)}
 
 
-def test_tasks_are_admitted_finished_and_explained_by_the_names_of_the_spec() -> None:
+def test_tasks_are_admitted_finished_and_explained_by_the_names_of_the_design() -> None:
     assert {"admit", "finish", "view", "explain_blocked"} <= set(dir(TaskAdmissionController))
     assert {"enqueue", "discard", "view"} <= set(dir(FairTaskQueue))
 
