@@ -290,5 +290,5 @@ if not TYPE_CHECKING:  # which would take any name at all for an attribute of ty
 
 
 def __dir__() -> list[str]:
-    """Return the public names, imported or not, and what the module holds besides."""
+    """Return the names of the module, public ones imported or not."""
     return sorted({*globals(), *__all__})

@@ -60,7 +60,7 @@ COMMANDS: Final = {
     "who": "forebay.commands.questions:who_command",
     "worker": "forebay.commands.worker:worker_command",
 }
-"""Where each command lies; one that needs an extra checks for it when it runs."""
+"""Command -> module and function; a command checks for its extra when it runs."""
 
 
 WIDTH: Final = 80
@@ -70,7 +70,7 @@ MOST_MISTAKES: Final = 50
 
 
 class _LazyCommands(click.Group):
-    """Imports a command when it is asked for."""
+    """Imports a command when it is used."""
 
     def invoke(self, ctx: click.Context) -> object:
         """Run a command; one that Ctrl-C ends has the exit code of that signal.
@@ -179,7 +179,7 @@ def mistakes_of(error: Exception) -> Sequence[str]:
 
 
 def sentence_of(error: Exception) -> str:
-    """Return an error as one line with a remedy; an unexpected one with its place in the code."""
+    """Return an error as one sentence; an unexpected one with its place in the code."""
     from pydantic import ValidationError  # noqa: PLC0415 - a command ran; see the top
 
     from forebay.contracts.errors import ForebayError, WorkflowError  # noqa: PLC0415

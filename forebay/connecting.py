@@ -34,7 +34,7 @@ LeaseLost = Callable[[RequestAdmissionLease, str], None]
 
 
 def classify_raised(error: Exception) -> RequestReleaseOutcome:
-    """Classify what a provider call raised, HTTP libraries' and SDKs' exceptions too."""
+    """Classify an exception of a provider call, also of HTTP libraries and SDKs."""
     return DefaultClassifier().classify_exception(error, now=time.time())
 
 
@@ -97,7 +97,7 @@ async def _admission(
 
 
 class Connection:
-    """What `connect` returns: a block to be entered once, with ``async with`` or with ``with``.
+    """The block that `connect` returns, entered once with ``async with`` or with ``with``.
 
     Args:
         admission: the block on an event loop.
@@ -150,7 +150,7 @@ class Connection:
         self._closed.result()
 
     def leave_soon(self) -> None:
-        """Begin to leave a ``with`` block, whose end then has the less to wait for."""
+        """Begin to leave a ``with`` block, so that its end waits for less."""
         if os.getpid() == self._process_id:
             with contextlib.suppress(InvalidStateError):  # begun before
                 self._left.set_result(None)

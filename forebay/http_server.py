@@ -1,4 +1,4 @@
-"""What the servers of `forebay proxy` and `forebay ops` share: an orderly end, and /healthz."""
+"""Base of the servers of `forebay proxy` and `forebay ops`: an orderly end, and /healthz."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _RELEASE_SECONDS: Final = 5.0
 
 
 class StoppableServer(uvicorn.Server):
-    """Says when it accepts connections; on SIGTERM and SIGINT it lets calls end and returns."""
+    """A server that lets calls end on SIGTERM and SIGINT, and reports when it accepts any."""
 
     def __init__(self, config: uvicorn.Config, on_started: Callable[[], None]) -> None:
         super().__init__(config)
         self._on_started = on_started
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Accept connections, then say so."""
+        """Accept connections, then call the callback."""
         await super().startup(sockets)
         self._on_started()
 

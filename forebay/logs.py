@@ -1,4 +1,4 @@
-"""Where the commands log: events on standard error, or as a program's own dictionary says."""
+"""Logging of the commands: to standard error, or by a program's own dictionary."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LEVELS: Final = {
 
 
 def log_to_stderr(level: str) -> None:
-    """Log what is of a level or above as lines with time, level, event and fields.
+    """Log events of a level or above as lines with time, level, event and fields.
 
     Args:
         level: one of `LEVELS`.
@@ -45,7 +45,7 @@ def log_to_stderr(level: str) -> None:
 
 
 def log_to_standard_library() -> None:
-    """Log through ``logging``, where a program, or `log_by_dictionary`, says what becomes of it."""
+    """Log through ``logging``, as configured by a program or `log_by_dictionary`."""
     structlog.reset_defaults()
 
 

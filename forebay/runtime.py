@@ -1,4 +1,4 @@
-"""What commands share: an event loop, a server for the length of a command, worker processes."""
+"""Helpers of commands: event loop, server for a command, worker processes."""
 
 from __future__ import annotations
 

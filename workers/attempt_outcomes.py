@@ -1,4 +1,4 @@
-"""How an attempt of the executor ended, and what its answer says of quotas (design 03)."""
+"""Outcomes of the executor's attempts, and quota readings of their answers (design 03)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ log = Logger("forebay.executor")
 
 
 class AttemptOutcomes:
-    """Reads how attempts ended from what their calls raised or returned.
+    """Returns outcomes of attempts from exceptions and answers of their calls.
 
     A classifier is the user's: what it raises is logged, and hides nothing of the call.
 
@@ -41,7 +41,7 @@ class AttemptOutcomes:
         self._clock = clock
 
     def of_error(self, lease: RequestAdmissionLease, error: BaseException) -> RequestReleaseOutcome:
-        """Classify what the call raised."""
+        """Classify an exception of the call."""
 
         def classify() -> RequestReleaseOutcome:
             now = self._clock()
@@ -53,7 +53,7 @@ class AttemptOutcomes:
         return outcome
 
     def of_answer(self, lease: RequestAdmissionLease, answer: object) -> RequestReleaseOutcome:
-        """Classify what the call returned; an answer without a status is a success."""
+        """Classify the answer of the call; an answer without a status is a success."""
 
         def classify() -> RequestReleaseOutcome:
             now = self._clock()
@@ -75,7 +75,7 @@ class AttemptOutcomes:
             self._report(lease, readings)
 
     def is_retryable(self, outcome: RequestReleaseOutcome) -> bool:
-        """Say whether another attempt may succeed after this one."""
+        """Return whether another attempt may succeed after this one."""
         try:
             return self._classifier.is_retryable(outcome)
         except Exception as fault:  # noqa: BLE001 - nor hide what the provider's call raised

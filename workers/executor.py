@@ -43,7 +43,7 @@ in_executor: ContextVar[bool] = ContextVar("in_executor", default=False)
 
 
 class LeaseHolder(Protocol):
-    """What the executor needs of request admission."""
+    """The part of request admission that the executor needs."""
 
     async def acquire(self, item: RequestAdmissionItem) -> RequestAdmissionLease:
         """Wait for a lease; as `forebay.contracts.requests.RequestAdmissionController.acquire`."""
@@ -64,13 +64,13 @@ class LeaseHolder(Protocol):
         ...
 
     def learn(self, lease: RequestAdmissionLease, readings: Sequence[QuotaReading]) -> None:
-        """Take what an answer's headers say of the account's quotas; returns at once."""
+        """Take the quota readings of an answer's headers; returns at once."""
         ...
 
 
 @dataclass(slots=True)
 class _Trace:
-    """What became of an attempt.
+    """The trace of an attempt: its outcome and its lease.
 
     Attributes:
         is_sent: whether its call was made.
@@ -172,7 +172,7 @@ class ModelRequestExecutor:
             await asyncio.wait(self._releases)
 
     async def _last_end(self, request: ModelRequest[T]) -> _Returned[T] | _Raised:
-        """Make the attempts; return what the last call that was made came to."""
+        """Make the attempts; return the result of the last call."""
         most = self._retry.max_attempts if request.max_attempts is None else request.max_attempts
         called: _Returned[T] | _Raised | None = None
         attempts = 0
@@ -235,7 +235,7 @@ class ModelRequestExecutor:
             log.unexpected("request_release_raised", fault)
 
     def _may_retry(self, end: _Returned[T] | _Raised, trace: _Trace) -> bool:
-        """Say whether another attempt may end better; notes successes."""
+        """Return whether another attempt may succeed; notes successes."""
         if isinstance(end, _Raised):
             if not trace.is_sent:
                 # A member that was expired joins anew with the next acquire.
@@ -270,7 +270,7 @@ def _check_controller(controller: object) -> None:
 
 
 async def _has_released(release: asyncio.Future[ReleaseResult]) -> bool:
-    """Wait for a release, and say whether its lease was still there."""
+    """Wait for a release; return whether its lease was still held."""
     # asyncio.wait cancels and raises nothing of the release, whatever befalls this caller.
     await asyncio.wait({release})
     is_told = not release.cancelled() and release.exception() is None
@@ -278,7 +278,7 @@ async def _has_released(release: asyncio.Future[ReleaseResult]) -> bool:
 
 
 def _note_no_lease(called: _Returned[Any] | _Raised, end: _Returned[Any] | _Raised) -> None:
-    """Say why the retry of a call was not made, where its caller looks."""
+    """Add to a call's exception why no retry was made."""
     if isinstance(called, _Raised) and isinstance(end, _Raised):
         with contextlib.suppress(Exception):  # foreign classes may refuse any change
             called.error.add_note(f"Forebay: no lease came for the retry: {end.error}")

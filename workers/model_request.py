@@ -1,4 +1,4 @@
-"""One provider call to be made: what the executor is asked (design 03, *Executor*)."""
+"""A provider call as a request to the executor (design 03, *Executor*)."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class ModelRequest(Generic[T]):
 
 
 def item_of(request: ModelRequest[Any]) -> RequestAdmissionItem:
-    """Return what one attempt of a request asks of admission, under a fresh attempt id."""
+    """Return the admission item of one attempt of a request, with a fresh attempt id."""
     attempt_id = new_attempt_id()
     given = request.event_context
     return RequestAdmissionItem(

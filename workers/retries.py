@@ -1,4 +1,4 @@
-"""When an attempt is made again, and how many retries a job may spend (design 03, *Executor*)."""
+"""Retries: their number, pauses and budget (design 03, *Executor*)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from forebay.contracts.outcomes import RequestReleaseOutcome
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How often and after which pause an attempt is made again.
+    """The number of attempts of a call, and the pauses between them.
 
     Attributes:
         max_attempts: attempts in all, at least 1.
@@ -57,7 +57,7 @@ class RetryPolicy:
 
 
 def check_max_attempts(value: object) -> None:
-    """Refuse a number of attempts that cannot be made.
+    """Raise unless a number of attempts is at least 1.
 
     Raises:
         ConfigurationError: not a whole number from 1 on.
@@ -70,7 +70,7 @@ def check_max_attempts(value: object) -> None:
 
 
 class RetryBudget:
-    """Bounds the retries of a whole job, so that a dead provider is not asked by every call.
+    """Bounds the retries of a whole job, so that few calls retry a dead provider.
 
     Each retry takes one token, each success gives a tenth of one back, up to the first amount.
 
@@ -103,5 +103,5 @@ class RetryBudget:
         return True
 
     def give_back(self) -> None:
-        """Note a success."""
+        """Note a success, which returns a part of a token."""
         self._tenths = min(self._full, self._tenths + 1)

@@ -10,7 +10,7 @@ from forebay.coordinator.server.rights import USERS, acl_lines
 @click.command("acl")
 @click.argument("kind", nargs=-1, type=click.Choice(list(USERS)))
 def acl_command(kind: tuple[str, ...]) -> None:
-    """Print what each KIND of user needs on the server, as lines to paste into redis-cli.
+    """Print the ACL rules of each KIND of user, as lines to paste into redis-cli.
 
     Without a KIND, print all: requests, a member of request shards that reaches nothing of a pool;
     pool, a member of task pools; reader, who asks with redis-cli and changes nothing; operator. It

@@ -1,4 +1,4 @@
-"""`forebay audit`: whether the counts of provider/models and task pools agree, and their repair."""
+"""`forebay audit`: compares the counts of provider/models and task pools, and repairs them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Audited:
         self._rebuild = rebuild
 
     async def agrees(self, *, repair: bool) -> bool:
-        """Print the audit, and that after a rebuild where it differs and one is asked for."""
+        """Print the audit; where counts differ, rebuild on request and print the second audit."""
         report = await self._audit()
         click.echo("\n".join(audit_lines(self._name, report)))
         if repair and not report.ok:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @url_option("Server of those calls, and of workers.", default=DEFAULT_URL, show_default=True)
 @click.option("--pool", default="default", show_default=True, help="Task pool of the workers.")
 def check_command(workflow: Path, check_models: bool, url: str, pool: str) -> None:
-    """Tell all mistakes of a workflow file, and change nothing.
+    """Report all mistakes of a workflow file, and change nothing.
 
     Every mistake is told at once, with file, line and key, and with what was expected. The seed
     file is read to its end, and keys of providers must be in this environment; with the URL of a
@@ -84,7 +84,7 @@ def _parts_of(column: PlannedColumn, workflow: Workflow) -> list[str]:
 
 
 async def _workers_with_keys(url: str, pool: str, workflow: Workflow) -> list[str]:
-    """Return a line for each key, with how many workers of a pool say that they have it.
+    """Return a line for each key, with the number of a pool's workers that have it.
 
     Raises:
         ConfigurationError: there are workers, and none of them has a key.

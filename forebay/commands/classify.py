@@ -1,4 +1,4 @@
-"""`forebay classify`: how recorded answers of providers are read, for reports of odd ones."""
+"""`forebay classify`: classifies recorded answers of providers, for bug reports."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _QUIET = frozenset({"retryable"})
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--strip", is_flag=True, help="Print the lines without headers that may be secret.")
 def classify_command(file: Path, strip: bool) -> None:
-    """Say how each answer in FILE is read.
+    """Print how each recorded answer in FILE is classified.
 
     FILE has one JSON object a line: host, status, headers, body (the JSON document, a text, or a
     list of texts for a stream), and at, the Unix time of the answer. See CONTRIBUTING.md.

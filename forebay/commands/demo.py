@@ -150,7 +150,7 @@ def _print(summary: DemoSummary, seen: Observations, out: Path, plot: Path) -> N
 
 
 def _alone(seen: Observations) -> str:
-    """Say what back-off alone came to, beside a provider of its own with the same capacities."""
+    """Print the result of back-off alone, with a second provider of equal capacities."""
     from forebay.demo.backoff import SDK_RETRIES
     from forebay.demo.summary import goodput, refusals
 
@@ -175,7 +175,7 @@ def _row(name: str, text: str) -> str:
 
 
 def _drop(seen: Observations) -> str:
-    """Say when the capacity fell and came back, and what the window did, as it was seen."""
+    """Print when the capacity fell and came back, and the window at those times."""
     (fell_at, fell), (back_at, back) = seen.notes[:2]
     before = [look.window for look in seen.looks if look.at < fell_at]
     during = [look.window for look in seen.looks if fell_at <= look.at < back_at]

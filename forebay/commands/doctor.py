@@ -1,4 +1,4 @@
-"""`forebay doctor`: whether a server is fit to be shared, read with a member's rights."""
+"""`forebay doctor`: checks that a server is fit to be shared, with a member's rights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SOMETHING_WRONG = 5
 @click.command("doctor")
 @url_option("Server: redis://, rediss:// or unix://.", required=True)
 def doctor_command(url: str) -> None:
-    """Look at a server, change nothing, and say what to set.
+    """Check a server's settings, and print what to change; changes nothing.
 
     It needs the rights of a member alone, and none to CONFIG: it reads INFO (version, role,
     policy, persistence, memory), TIME and FUNCTION LIST, and tries on keys that do not exist what

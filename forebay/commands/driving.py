@@ -1,4 +1,4 @@
-"""Driving a run from the command line: its workers, its progress, and what is kept at its end."""
+"""Drives a run from the command line: workers, progress, and kept files at its end."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from forebay.workers.runs.files import RunFiles
 
 LOOK_SECONDS: Final = 2.0
-"""Between two looks whether the pool has a worker for the run."""
+"""Interval at which the command checks that the pool has a worker for the run."""
 MOST_REASONS: Final = 3
 
 EXIT_NOT_ALL: Final = 3
@@ -96,7 +96,7 @@ def drive(
     is_begun: bool = False,
     report: Path | None = None,
 ) -> RunSummary:
-    """Drive a run to its end; say what is kept where it does not come to one.
+    """Drive a run to its end; if it stops before, print the kept files.
 
     Args:
         run: begun anew, or gone on with where the server has it.
@@ -141,7 +141,7 @@ def drive(
 
 
 def conclude(summary: RunSummary) -> None:
-    """Say how a run ended, and end this process where it is not as it was asked."""
+    """Print how a run ended; exit with a failure code if it was not complete."""
     say(
         f"{summary.written} of {summary.records} records written to {summary.output},"
         f" {summary.dropped} dropped"
@@ -166,7 +166,7 @@ def conclude(summary: RunSummary) -> None:
 def _kept_unless_over(
     run: RunSpec, url: str, pool: str, files: RunFiles, made: list[Path], begun: Begun
 ) -> Iterator[None]:
-    """Say how to go on where the run is not over; else remove the server that was its own.
+    """Print how to resume an unfinished run; after a finished one remove its own server.
 
     Of a run that had not begun nothing is left, the folders ``made`` for its output neither.
     """
@@ -281,7 +281,7 @@ async def _drive(
 async def _look_for_workers(
     connection: ServerConnection, url: str, pool: str, run: RunSpec
 ) -> None:
-    """Say when the pool has no worker for which the run could wait, and when one is there again."""
+    """Print when the pool has no worker for the run, and when one has joined again."""
     are_missing, told = False, ""
     while True:
         with contextlib.suppress(CoordinatorError):  # the driver says what is wrong with the server

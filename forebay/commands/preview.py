@@ -94,7 +94,7 @@ def _call_lines(cell: PreviewedCell, call: PreviewedCall) -> list[str]:
 
 
 def _text(head: str, value: Any) -> list[str]:
-    """Return a value behind its head, wrapped and cut; the characters left out are counted."""
+    """Return a head and its value, wrapped and cut, with the number of omitted characters."""
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     more = len(text) - MOST_CHARACTERS
     if more > 0:

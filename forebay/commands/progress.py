@@ -10,7 +10,7 @@ from forebay.commands.run_scene import Pace, RunScene, limits_now
 from forebay.contracts.runs import RunProgress, RunSpec
 
 TOLD_EVERY: Final = 10
-"""Of the cooldowns in a row of a resource, which are told beside the progress."""
+"""Number of successive cooldowns of a resource after which a notice is printed."""
 
 
 class RunView(Protocol):
@@ -65,7 +65,7 @@ class PlainView:
 
 
 class CooldownNotices:
-    """Says when a provider took no call in many cooldowns in a row."""
+    """Prints a notice when a provider took no call in many successive cooldowns."""
 
     def __init__(self) -> None:
         self._told: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""`forebay replay`: what another cap, weight or rule would have done to recorded calls."""
+"""`forebay replay`: replays recorded calls with another cap, weight or rule."""
 
 from __future__ import annotations
 

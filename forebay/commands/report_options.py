@@ -32,7 +32,7 @@ def report_options(command: Command) -> Command:
 
 
 def report_path(output: Path, report: Path | None, *, no_report: bool) -> Path | None:
-    """Return where the report of a run goes; None for none.
+    """Return the path of a run's report; None for no report.
 
     Args:
         output: of the run; the report lies beside it where nothing else is said.
@@ -52,7 +52,7 @@ def report_path(output: Path, report: Path | None, *, no_report: bool) -> Path |
 
 
 def _check_report(output: Path, report: Path) -> None:
-    """Refuse a report that another file would be lost to, or that could not be written.
+    """Raise if a report would replace another file, or could not be written.
 
     Raises:
         ConfigurationError: see there.
@@ -71,7 +71,7 @@ def _check_report(output: Path, report: Path) -> None:
 
 
 def write_report(history: RunHistory, report: Path, summary: RunSummary) -> None:
-    """Write the report of a run that is over; a failure is said, and leaves the exit code alone."""
+    """Write the report of a run that is over; a failure is printed and keeps the exit code."""
     try:
         files_written = history.write(report, summary)
     except ConfigurationError as error:

@@ -1,4 +1,4 @@
-"""`forebay reset`: forget what was learned of a provider/model, end a cooldown, or rebuild."""
+"""`forebay reset`: resets a provider/model's window, ends a cooldown, or rebuilds a shard."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def reset_command(
     domain: str,
     what: str | None,
 ) -> None:
-    """Let a window be born anew and end its cooldown, or one of the two, or rebuild a shard.
+    """Reset a window and end its cooldown, or one of the two, or rebuild a shard.
 
     PROVIDER and MODEL are as `forebay snapshot` shows them. Leases stay out; a rate limit of one
     that is out now cuts nothing, but it cools down again.
@@ -64,7 +64,7 @@ def reset_command(
 
 
 def rebuild_line(begun: Rebuilding) -> str:
-    """Return a sentence that says for whom a begun rebuild waits."""
+    """Return a sentence with the number of members that a rebuild waits for."""
     if not begun.awaited:
         return "rebuilt; no member was there to state what it holds"
     members = "1 member states" if begun.awaited == 1 else f"{begun.awaited} members state"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from forebay.workers.runs.driver import RunSummary
 
 OF_CALLS: Final = ("calls", "429s", "failed", "tokens in", "tokens out", "cost", "time of calls")
-"""Columns of what calls have used."""
+"""Columns of the calls' use."""
 MOST_LOOKS: Final = 4_096
 """Most snapshots kept for the plots; each time they are too many, every second one goes."""
 

@@ -13,7 +13,7 @@ from forebay.coordinator.server.urls import parse_url
 
 VARIABLE: Final = "FOREBAY_URL"
 FROM_VARIABLE: Final = "forebay.url_from_variable"
-"""Set in a context's ``meta`` where the variable names the server, so that errors can say so."""
+"""Key in a context's ``meta``, set if ``FOREBAY_URL`` names the server, for errors."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

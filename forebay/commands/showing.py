@@ -1,4 +1,4 @@
-"""Options and names that commands which look at a server share: ``--json``, ``--watch``."""
+"""Common options of commands that read a server: ``--json``, ``--watch``."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def looking_options(command: Command) -> Command:
 async def show(
     look: Callable[[], Awaitable[tuple[Sequence[str], Any]]], *, as_json: bool, watch: bool
 ) -> None:
-    """Print what a look finds, once or every second.
+    """Print the result of a read, once or every second.
 
     Args:
         look: returns lines for people, and the same as a value that is JSON.

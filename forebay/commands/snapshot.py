@@ -1,4 +1,4 @@
-"""`forebay snapshot`: what every shard looks like at this instant."""
+"""`forebay snapshot`: prints the present state of every shard."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def snapshot_command(url: str, as_json: bool, watch: bool) -> None:
 
 
 async def _show(url: str, *, as_json: bool, watch: bool) -> bool:
-    """Print all there are; return whether each could be read."""
+    """Print every shard; return whether each could be read."""
     async with await ServerConnection.open(url, only_reads=True) as connection:
         pressure = RequestPressureSnapshotProvider(connection)
         while True:
@@ -45,7 +45,7 @@ async def _show(url: str, *, as_json: bool, watch: bool) -> bool:
 async def _show_one(
     pressure: RequestPressureSnapshotProvider, key: ProviderModelKey, *, as_json: bool
 ) -> bool:
-    """Print a provider/model, or why this version cannot read it, which hides no other."""
+    """Print a provider/model, or the reason why this version cannot read it."""
     try:
         shard = await pressure.global_snapshot(key)
     except (SchemaMismatch, ShardDamaged) as error:
@@ -56,7 +56,7 @@ async def _show_one(
 
 
 def snapshot_lines(key: ProviderModelKey, shard: GlobalSnapshot) -> list[str]:
-    """Return a shard as text; what is overdue or leaks is named where there is any."""
+    """Return a shard as text, with its overdue and leaked leases if any."""
     wrong = {"overdue_members": shard.overdue_member_count, **shard.leak_diagnostics}
     whole = [
         str(key),

@@ -18,7 +18,7 @@ from forebay.contracts.extras import require_extra
 from forebay.runtime import run_async, stoppable
 
 EVERY_SECONDS = 1.0
-"""Between two looks; a rate needs two."""
+"""Interval between two reads; a rate needs two."""
 
 
 @click.command("top")

@@ -36,7 +36,7 @@ _ACTIONS: Final = {
 
 
 class Cursor:
-    """What the keys do: choose, open, go back, sort, quit.
+    """Handles the keys: choose, open, go back, sort, quit.
 
     Args:
         looks: whose ``opened`` and ``sort`` the keys set.
@@ -52,12 +52,12 @@ class Cursor:
         self._looks = looks
 
     def press(self, typed: bytes) -> None:
-        """Do what the keys among ``typed`` say; others are passed over."""
+        """Handle the keys among ``typed``; unknown ones are ignored."""
         for key in _KEYS.findall(typed):
             self._do(_ACTIONS.get(key, ""))
 
     def settle(self) -> None:
-        """Choose the first row where the chosen one is no longer there."""
+        """Choose the first row if the chosen one has gone."""
         choices = self._looks.choices
         if self._looks.opened is None and self.selected not in choices:
             self.selected = choices[0] if choices else None
@@ -83,7 +83,7 @@ class Cursor:
 
 
 async def watch(url: str, *, sort: str, only: str | None, every_seconds: float) -> None:
-    """Draw the fleet until q is pressed; while the server is away, say so above the last look.
+    """Draw the fleet until q is pressed; while the server is away, add a note to the last look.
 
     Raises:
         CoordinatorError: the first look found no server that can be used.

@@ -20,7 +20,7 @@ Row = dict[str, Any]
 
 
 class Looks:
-    """Looks at the fleet; keeps the last look, and what the rates need of those before.
+    """Reads the fleet; keeps the last look, and the counters for the rates.
 
     Args:
         reader: what looks.
@@ -72,7 +72,7 @@ class Looks:
 
     @property
     def names(self) -> list[str]:
-        """What may be opened: each provider/model, and each pool with ``pool:`` before it."""
+        """Names that can be opened: each provider/model, and each pool with ``pool:`` before it."""
         fleet = self._fleet
         if fleet is None:
             return []

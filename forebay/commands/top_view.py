@@ -23,7 +23,7 @@ _KEYS: Final = "up, down: choose   Enter: open   Esc: back   s: sort   q: quit"
 
 @dataclass(kw_only=True)
 class Scene:
-    """What is drawn.
+    """The contents of one picture.
 
     Attributes:
         rows: of ``top_rows``.
@@ -267,7 +267,7 @@ def _mark(scene: Scene) -> str:
 
 
 def _text(words: str, scene: Scene, style: str = "") -> Text:
-    """Return words as they are: no markup of rich, and no character that moves the cursor.
+    """Return a text without rich markup and without characters that move the cursor.
 
     In a terminal they are cut to one line, elsewhere folded.
     """

@@ -1,4 +1,4 @@
-"""Load what the arguments of `forebay worker` name: settings class, log dictionary, allowlist."""
+"""Loads the settings class, log dictionary and allowlist of `forebay worker`'s arguments."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ log = Logger("forebay.worker")
 
 
 def imported(argument: str, name: str, expected: str) -> Any:
-    """Import what an argument names; modules of the current folder are found, as in arq.
+    """Import the object that an argument names; modules of the current folder are found, as in arq.
 
     They hide no installed package: the folder is searched last.
 
@@ -65,7 +65,7 @@ def settings_named(name: str) -> dict[str, Any]:
 def allowlist_of(
     env: Sequence[str], paths: Sequence[str], hosts: Sequence[str], code: Sequence[str]
 ) -> Allowlist | None:
-    """Return what workflows may use here; None where no cells can be made, for want of the extra.
+    """Return the worker's allowlist; None without the extra that cells need.
 
     Raises:
         ConfigurationError: an option is of another form, or there is one and no extra.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SHORTEST_SECONDS: Final = 0.5
 LONGEST_SECONDS: Final = 8.0
 SDK_RETRIES: Final = 2
-"""After so many the OpenAI and Anthropic SDKs give up, by default."""
+"""Default number of retries of the OpenAI and Anthropic SDKs."""
 REFUSED: Final = 429
 TIMEOUT_SECONDS: Final = 60.0
 ANSWERS_WITHIN_SECONDS: Final = 60.0
@@ -56,7 +56,7 @@ class BackoffBeside:
         return self._process.pid or 0
 
     def begin(self, calls: int) -> None:
-        """Let them make so many calls, once their provider listens.
+        """Let the fleet make so many calls, once its provider listens.
 
         Raises:
             ConfigurationError: here and below, if the process has ended.
@@ -65,11 +65,11 @@ class BackoffBeside:
         self._send(calls)
 
     def change(self, capacity: int) -> None:
-        """Change the hidden capacity of their provider."""
+        """Change the hidden capacity of the fleet's provider."""
         self._send(capacity)
 
     def finish(self) -> Observations:
-        """Let them begin no more calls; return what their provider saw."""
+        """Let the fleet begin no more calls; return the requests that its provider saw."""
         self._send(None)
         seen: Observations = self._receive()
         self.close()

@@ -1,4 +1,4 @@
-"""What the demo saw of its fleet and its provider."""
+"""Observations of the demo's fleet and provider."""
 
 from __future__ import annotations
 

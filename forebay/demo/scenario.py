@@ -59,7 +59,7 @@ class FleetBeside(Protocol):
     """A fleet of another kind beside the demo's, with a provider of its own."""
 
     def begin(self, calls: int) -> None:
-        """Make so many calls from now on."""
+        """Begin so many calls."""
 
     def change(self, capacity: int) -> None:
         """Change the hidden capacity of its provider."""
@@ -89,7 +89,7 @@ class Demo:
         self._last_event = "-"
 
     def run(self, run_async: Callable[..., None]) -> Observations:
-        """Run it to the end and return what was seen."""
+        """Run the scenario to its end and return the observations."""
         with MockProviderServer(PROVIDER, seed=7) as provider, EmbeddedServer() as server:
             address = {"FOREBAY_PROVIDER_LOCAL_BASE_URL": provider.base_url}
             self._workers = [
@@ -238,7 +238,7 @@ class Demo:
 
 
 async def beside(work: Coroutine[Any, Any, None], *aside: Coroutine[Any, Any, None]) -> None:
-    """Do some work while other things go on, which end with it, and raise what any of them raised.
+    """Run a coroutine beside background ones, which end with it; raises their exceptions.
 
     A cancellation that comes while these end is this task's own, and raised.
     """

@@ -1,4 +1,4 @@
-"""What the demo's observations come to; pure functions over what was seen."""
+"""Figures of the demo; pure functions over its observations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REFUSED = 429
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantShare:
-    """What a tenant got while every tenant had work, against its weight."""
+    """The records of a tenant while every tenant had work, against its weight."""
 
     tenant: str
     weight: float
@@ -115,7 +115,7 @@ class StepGoodput:
 
 
 def goodput_by_step(seen: Observations) -> tuple[StepGoodput, ...]:
-    """Return what was served at each capacity, from the first request to the last answer.
+    """Return the goodput at each capacity, from the first request to the last answer.
 
     When fewer calls are left than the capacity, no more than those can be served: the last
     ``capacity`` calls fill a slot each until they end.
@@ -155,7 +155,7 @@ def refusals(seen: Observations) -> int:
 
 
 def tenant_shares(seen: Observations) -> tuple[TenantShare, ...]:
-    """Return what each tenant had got just before the first of them was through."""
+    """Return each tenant's records just before the first tenant finished."""
     first_end = min(seen.finished_at.values())
     before = [look for look in seen.looks if look.at < first_end]
     done = max((look.records_done for look in before), key=lambda counts: sum(counts.values()))
@@ -173,7 +173,7 @@ def tenant_shares(seen: Observations) -> tuple[TenantShare, ...]:
 
 
 def summarize(seen: Observations) -> DemoSummary:
-    """Work the figures out of what was seen; records are counted in the files themselves."""
+    """Return the figures of the observations; records are counted in the files."""
     assert seen.final is not None  # noqa: S101 - for mypy; the scenario concluded
     with WORKFLOW.with_name("messages.csv").open(newline="") as file:
         expected = {row["ticket_id"] for row in csv.DictReader(file)}

@@ -31,7 +31,7 @@ _SENTENCES = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChatAnswer:
-    """What the model says, and what it costs.
+    """The text of a chat answer, and its tokens.
 
     Attributes:
         digest: stands for seed, model and messages; the answer's id.
@@ -96,7 +96,7 @@ def embed(request: EmbeddingRequest, *, seed: int, dimensions: int) -> list[list
 
 
 def digest_embeddings(request: EmbeddingRequest, *, seed: int) -> str:
-    """Return what stands for the content of an embeddings request."""
+    """Return a digest of an embeddings request's content."""
     return digest_of(seed, request.model, *map(str, request.inputs()))
 
 

@@ -17,7 +17,7 @@ _EPSILON = 1e-9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetLeft:
-    """What an answer's headers tell of a budget; each API words it in its own way.
+    """The state of a budget for an answer's headers; each API has its own form.
 
     Attributes:
         unit: ``requests`` or ``tokens``.
@@ -50,11 +50,11 @@ class TokenBucket:
 
     @classmethod
     def full(cls, per_minute: int, now: float) -> TokenBucket:
-        """Make a bucket that nothing was taken from yet."""
+        """Make a full bucket."""
         return cls(per_minute=per_minute, level=float(per_minute), settled_at=now)
 
     def settle(self, now: float) -> None:
-        """Add what time has refilled until ``now``."""
+        """Refill the bucket for the time until ``now``."""
         if now <= self.settled_at:
             return
         refilled = self.level + (now - self.settled_at) * self.per_minute / _MINUTE_SECONDS
@@ -68,7 +68,7 @@ class TokenBucket:
         self.level = min(self.level, float(per_minute))
 
     def seconds_until(self, amount: float) -> float:
-        """Return how long until ``amount`` is there; 0 when it is, infinite when it never fits."""
+        """Return the seconds until ``amount`` is free: 0 if it is, infinite if it never fits."""
         if amount > self.per_minute:
             return math.inf
         missing = amount - self.level
@@ -79,7 +79,7 @@ class TokenBucket:
         self.level = max(0.0, self.level - amount)
 
     def left(self, unit: str) -> BudgetLeft:
-        """Return what an answer tells of it."""
+        """Return the bucket's state for an answer's headers."""
         return BudgetLeft(
             unit=unit,
             limit=self.per_minute,
@@ -106,7 +106,7 @@ class Budgets:
                 self._buckets[name] = TokenBucket.full(per_minute, now)
 
     def settle(self, now: float) -> None:
-        """Add to each bucket what time has refilled until ``now``."""
+        """Refill each bucket for the time until ``now``."""
         for bucket in self._buckets.values():
             bucket.settle(now)
 
@@ -127,7 +127,7 @@ class Budgets:
         return None
 
     def left(self) -> list[BudgetLeft]:
-        """Return what an answer tells of the buckets there are, as last settled."""
+        """Return the buckets' states for an answer's headers, as last settled."""
         return [
             bucket.left(name.removesuffix("_per_minute")) for name, bucket in self._buckets.items()
         ]

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 _JSON = b"application/json"
 _KEPT_CHARACTERS = 256
-"""How much of a name that the client chose goes into the log."""
+"""Most characters of a client's name that are logged."""
 
 
 class ClientLeftError(Exception):
@@ -58,7 +58,7 @@ class ErrorBody(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dialect:
-    """How an API words what does not depend on the call."""
+    """The wording of an API for errors and headers."""
 
     error_body: ErrorBody
     budget_headers: Callable[[Sequence[BudgetLeft]], Headers]
@@ -202,7 +202,7 @@ async def _read_body(receive: Receive) -> bytes:
 
 
 async def _wait(receive: Receive, seconds: float) -> None:
-    """Let the time pass, unless the client leaves: then the slot must be free at once."""
+    """Wait for the service time; end early when the client leaves, to free its slot."""
     if seconds <= 0:
         return
     with contextlib.suppress(TimeoutError):

@@ -1,4 +1,4 @@
-"""The mock provider's decisions: who is served, who is refused, and what the truth is by now.
+"""The mock provider's state: serves and refuses requests by the present truth.
 
 No HTTP and no sleeping here, and time comes from a clock that can be replaced. One event loop owns
 a state; nothing in it awaits, so each method is one step to everybody else on the loop.
@@ -26,7 +26,7 @@ FAILED = 500
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who asks: what the log keeps of a request before anything is decided."""
+    """The caller of a request, as the log keeps it."""
 
     path: str
     arrived_at: float
@@ -55,7 +55,7 @@ class Refusal:
 
 @dataclass(slots=True, kw_only=True)
 class Counters:
-    """What happened since the start; each model request that is over counts in one outcome.
+    """Counters since the start; each finished model request counts in one outcome.
 
     Attributes:
         in_flight: requests in service now.
@@ -129,7 +129,7 @@ class Service:
 
 
 class ProviderState:
-    """The hidden truth in force, who is in service, the budgets, the counters and the log.
+    """The hidden truth, the requests in service, the budgets, the counters and the log.
 
     Attributes:
         truth: the truth in force at the last request or snapshot, without its schedule.
@@ -260,7 +260,7 @@ class ProviderState:
         )
 
     def budgets_left(self) -> list[BudgetLeft]:
-        """Return what an answer tells of the budgets there are, as of now."""
+        """Return the present states of the budgets for an answer's headers."""
         self.settle()
         return self._budgets.left()
 

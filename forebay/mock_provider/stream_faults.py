@@ -1,4 +1,4 @@
-"""How providers tell an overload within a stream that began well."""
+"""Overload events of providers within a stream that began well."""
 
 from __future__ import annotations
 

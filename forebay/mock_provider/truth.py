@@ -1,4 +1,4 @@
-"""The hidden truth of the mock provider: what it can take, and how that changes over time.
+"""The hidden truth of the mock provider: its capacity, and the changes over time.
 
 A client never reads these numbers; it has to find them out from the answers it gets, as with a
 real provider. The bench scenario "shared capacity" (design 08) compares it with who knows them.
@@ -24,7 +24,7 @@ from pydantic import (
 from forebay.contracts.errors import ConfigurationError
 
 NONE_WORD = "none"
-"""How a TOML file, which knows no null, takes a limit away: ``concurrency = "none"``."""
+"""Word by which a TOML file, which has no null, removes a limit: ``concurrency = "none"``."""
 
 _DAY_SECONDS = 86_400.0
 
@@ -93,7 +93,7 @@ class TruthStep(BaseModel):
 
 
 class ProviderTruth(BaseModel):
-    """What the mock provider can take and how it behaves. None means no such limit.
+    """Capacity and behaviour of the mock provider. None means no such limit.
 
     Attributes:
         concurrency: requests in service at once; the next one is refused. 0 refuses everything,

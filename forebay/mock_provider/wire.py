@@ -1,4 +1,4 @@
-"""What the mock provider reads of OpenAI's chat and embeddings requests.
+"""OpenAI's chat and embeddings requests, as far as the mock provider reads them.
 
 Other fields of the API (``temperature``, ``tools``, ...) are accepted and have no effect, since
 clients send many of them; hence these models ignore what they do not name.

@@ -1,4 +1,4 @@
-"""The metrics of `forebay ops`: what every shard looks like, for Prometheus (design 07, *Page*).
+"""The metrics of `forebay ops`: the state of every shard, for Prometheus (design 07, *Page*).
 
 Labels are bounded: a model is named where the operator put it on the list; the values of all others
 are summed under ``other``. Groups, runs, members and ids are no labels.
@@ -92,7 +92,7 @@ class FleetCollector(Collector):
         self._labels = labels
 
     def describe(self) -> Iterable[Metric]:
-        """Return nothing, so that registering looks at nothing."""
+        """Return nothing, so that registering reads nothing."""
         return ()
 
     def collect(self) -> Iterator[Metric]:

@@ -184,14 +184,14 @@ class _Api:
 
 
 class _TokenGuard:
-    """Lets in requests with the token: as a bearer, in the cookie, or once as ``?token=``."""
+    """Allows requests with the token: as a bearer, in the cookie, or once as ``?token=``."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self._app = app
         self._token = token.encode()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer 401 to whoever lacks the token; /healthz alone asks for none."""
+        """Answer 401 to a request without the token; /healthz needs none."""
         if scope["type"] != "http" or scope["path"] == "/healthz":
             await self._app(scope, receive, send)
             return

@@ -145,5 +145,5 @@ class Watcher:
 
 
 def _message(error: str | None, fleet: Row | None) -> str:
-    """Return a look as JSON, made once for all that watch."""
+    """Return a look as JSON, encoded once for all streams."""
     return json.dumps({"error": error, "fleet": fleet})

@@ -12,7 +12,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 LINGER_SECONDS: Final = 10.0
-"""How long a body that is too large is read on and dropped, so that its client hears the answer."""
+"""Time for reading and dropping a too large body, so that its client gets the answer."""
 
 
 class ClientGoneError(Exception):

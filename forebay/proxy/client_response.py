@@ -92,7 +92,7 @@ class ClientResponse:
         return last
 
     async def _send_part(self, part: bytes, *, is_last: bool = False) -> None:
-        """Send a part of the body, at the speed at which the client reads.
+        """Send a part of the body, as fast as the client reads.
 
         Raises:
             TimeoutError: the client has read nothing for long.

@@ -108,7 +108,7 @@ class Forwarder:
     def _refusal_of(
         self, scope: Mapping[str, Any], headers: Mapping[str, str]
     ) -> ErrorResponse | None:
-        """Return the error for a call that is refused by its head alone; None for any other."""
+        """Return the error for a call that its head alone rules out; None for any other."""
         if _head_bytes(scope) > MOST_HEAD_BYTES:
             return HEAD_TOO_LARGE
         if not self._is_allowed(headers):

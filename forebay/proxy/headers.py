@@ -1,4 +1,4 @@
-"""Which headers a proxy passes on: all but those of one connection (RFC 9110, 7.6.1)."""
+"""The headers that a proxy passes on: all but those of one connection (RFC 9110, 7.6.1)."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def is_anthropic(path: str, headers: Mapping[str, str]) -> bool:
 
 
 def request_headers(headers: Iterable[Header], authority: str, body: bytes) -> list[Header]:
-    """Return what is sent to a provider: the client's headers, its key among them.
+    """Return the headers of a request to a provider: the client's headers, its key among them.
 
     Args:
         headers: the client's, names in lower case.
@@ -65,7 +65,7 @@ def request_headers(headers: Iterable[Header], authority: str, body: bytes) -> l
 def response_headers(
     headers: Iterable[Header], own: Mapping[str, str], location_of: Callable[[bytes], bytes]
 ) -> list[Header]:
-    """Return what is sent to a client: the provider's headers, and the proxy's own.
+    """Return the headers of a response to a client: the provider's headers, and the proxy's own.
 
     Args:
         headers: the provider's.

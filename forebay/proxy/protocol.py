@@ -21,7 +21,7 @@ _Base: Any = AutoHTTPProtocol  # of httptools where it is installed, else of h11
 
 
 class BoundedProtocol(_Base):  # type: ignore[misc]
-    """One connection: refuses heads without an end, and what is no request to this server.
+    """One connection; answers endless heads and foreign requests with an error.
 
     A head that has arrived whole is measured by `Forwarder`, which knows its API.
     """
@@ -51,7 +51,7 @@ class BoundedProtocol(_Base):  # type: ignore[misc]
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 - uvicorn's words
-        """Refuse what uvicorn cannot read, and close the connection."""
+        """Answer an unreadable request with an error, and close the connection."""
         target = getattr(self, "url", b"")
         if len(target) > MOST_HEAD_BYTES:
             self._refuse(HEAD_TOO_LARGE)

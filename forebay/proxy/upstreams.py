@@ -1,4 +1,4 @@
-"""Which provider a call of the proxy goes to, and for which tenant: read from path and headers."""
+"""Provider and tenant of a call of the proxy, read from path and headers."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class UnknownUpstreamError(ConfigurationError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
-    """Where one call goes, and for which tenant.
+    """The destination of one call: provider, path and tenant.
 
     Attributes:
         upstream: the provider.
@@ -126,7 +126,7 @@ def parse_upstream(text: str) -> Upstream:
 
 
 def _without_key(text: str) -> str:
-    """Return an upstream without what may be a key: the user, the query and the fragment."""
+    """Return an upstream without parts that may hold a key: user, query and fragment."""
     return _USER.sub("***@", _QUERY.sub(r"\1***", text))
 
 
@@ -177,7 +177,7 @@ class Upstreams:
         }
 
     def destination_of(self, scope: Mapping[str, Any], headers: Mapping[str, str]) -> Destination:
-        """Return where a call goes.
+        """Return the destination of a call.
 
         Args:
             scope: of ASGI; its raw path and query are read.

@@ -1,4 +1,4 @@
-"""How long a call of the proxy waited for its lease, and what held it up meanwhile.
+"""The wait of a proxy's call for its lease, and the reason that delayed it.
 
 A grant does not say what it waited for. So a call that has waited a while looks at a snapshot of
 its provider/model, one for all calls that wait there, and keeps the last answer.
@@ -25,7 +25,7 @@ LOOK_AGAIN_SECONDS: Final = 1.0
 
 
 def reason_of(shard: GlobalSnapshot, resource: RequestResourceKey) -> str:
-    """Return what keeps the next call of a resource waiting at this instant.
+    """Return the reason why the next call of a resource waits now.
 
     Returns:
         ``cooldown``, ``quota``, ``cap`` (the static cap, or what clamps allow), ``window`` (the
@@ -47,13 +47,13 @@ def reason_of(shard: GlobalSnapshot, resource: RequestResourceKey) -> str:
 
 
 def _log_fault(look: asyncio.Task[None]) -> None:
-    """Log what a look raised: its call goes on, and its answer names no reason."""
+    """Log an exception of a look; its call goes on, and its answer names no reason."""
     if not look.cancelled() and (fault := look.exception()) is not None:
         log.unexpected("unexpected_exception", fault, during="look at what holds a call up")
 
 
 class HoldReasons:
-    """Looks at what holds calls up, once for all that wait for the same provider/model.
+    """Reads the reasons for waits, once for all calls of a provider/model.
 
     Args:
         pressure: shows shards.
@@ -64,7 +64,7 @@ class HoldReasons:
         self._looks: dict[ProviderModelKey, asyncio.Task[GlobalSnapshot | None]] = {}
 
     async def reason_of(self, resource: RequestResourceKey) -> str | None:
-        """Return what holds a resource's calls up now; None where the server does not say."""
+        """Return the reason why a resource's calls wait now; None if unknown."""
         key = resource.provider_model
         look = self._looks.get(key)
         if look is None:
@@ -81,7 +81,7 @@ class HoldReasons:
 
 
 class QueueWait:
-    """The wait of one call for its lease: how long it took, and what held it up.
+    """The wait of one call for its lease: its duration and its reason.
 
     Args:
         reasons: says what holds calls up.

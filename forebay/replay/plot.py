@@ -1,4 +1,4 @@
-"""The window over time, as a picture: what happened beside what would have."""
+"""Plots the window over time: recorded beside replayed."""
 
 from __future__ import annotations
 

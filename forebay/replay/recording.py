@@ -56,7 +56,7 @@ class RecordedAttempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """What happened at one provider/model.
+    """The recorded attempts of one provider/model.
 
     Attributes:
         provider_model: which.

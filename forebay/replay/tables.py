@@ -1,4 +1,4 @@
-"""What a replay shows: a table of waits, shares and refusals."""
+"""The result of a replay: a table of waits, shares and refusals."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A process of a fleet: what the real client sends, when it sends it.
+"""A simulated member, which sends the same calls as the real client.
 
 One batch is under way at a time, what is asked meanwhile goes with the next, at most 64 operations;
 a grant comes with a reply or as a message; a heartbeat and a sweep come each third of the TTL, and
@@ -28,7 +28,7 @@ from forebay.simulation.timeline import SECOND_US, Timeline, to_us
 
 TTL_US: Final = 15 * SECOND_US
 WAY_US: Final = 200
-"""From a process to the server that it shares with the others, and the same back."""
+"""Simulated time from a process to the server, and back."""
 
 OnGranted = Callable[[RequestAdmissionLease], None]
 OnResult = Callable[[Sequence[Any]], None]
@@ -89,11 +89,11 @@ class SimulatedMember:
         self._submit(Acquire(item, "").encode(), answered)
 
     def release(self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome) -> None:
-        """Give a lease back."""
+        """Release a lease."""
         self._submit(Release(lease, outcome).encode(), _ignore)
 
     def kill(self) -> None:
-        """End without a word, as by SIGKILL: nothing is sent, heard or renewed any more."""
+        """End as by SIGKILL: nothing is sent, received or renewed any more."""
         self.is_alive = False
         self._server.unlisten(self._channel)
 
@@ -157,7 +157,7 @@ class SimulatedMember:
             self._submit(("sweep",), _ignore)
 
     def _look_at(self, pause_us: int | None) -> None:
-        """Look at the instant that the shard named last, when time may have changed something."""
+        """Call the shard at the instant that its last reply named."""
         self._looks += 1
         if pause_us is not None and self._asked:
             shortest = to_us(SHORTEST_WAKE_SECONDS)
@@ -175,4 +175,4 @@ class SimulatedMember:
 
 
 def _ignore(_result: Sequence[Any]) -> None:
-    """Take a result that nobody waits for."""
+    """Ignore a result without a caller."""

@@ -79,7 +79,7 @@ class SimulatedServer:
         return reply
 
     def window(self, keys: ShardKeys, domain: RequestDomain) -> Mapping[str, str]:
-        """Return a window's parts by name; none of one that is not born."""
+        """Return a window's parts by name; empty before the window exists."""
         field = f"window_{domain}"
         return parsed(self._talk([("HGET", keys["meta"], field)])[0], "requests", field)
 

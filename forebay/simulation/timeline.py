@@ -1,4 +1,4 @@
-"""Simulated time: what is to happen, in order, in microseconds since the beginning."""
+"""Simulated time: calls in the order of their instants, in microseconds."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Timeline:
         self.after(us, again)
 
     def run(self, until_us: int) -> None:
-        """Let time pass until an instant; what is due at it is left undone."""
+        """Advance time to an instant, running the calls that are due before it."""
         calls = self._calls
         while calls and calls[0][0] < until_us:
             self.now_us, _number, call, args = heapq.heappop(calls)

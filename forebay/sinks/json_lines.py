@@ -11,7 +11,7 @@ from forebay.contracts.events import RuntimeEvent
 from forebay.sinks.base import BothStreams
 
 _encode: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
-"""Made once: `json.dumps` with options makes an encoder in each call."""
+"""The JSON encoder, made once, as `json.dumps` with options makes one in each call."""
 
 
 class JsonLinesSink(BothStreams):

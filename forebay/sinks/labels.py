@@ -14,7 +14,7 @@ from forebay.contracts.tasks import TaskDenialReason
 OTHER: Final = "other"
 """Value of a label whose true value is not among the bounded ones."""
 NONE: Final = "none"
-"""Value of a label that the event has nothing for."""
+"""Value of a label without a value in the event."""
 BOUNDED: Final = ("event_kind", "resource_kind", "provider", "model", "domain", "reason")
 """The labels that there are: ids, groups, runs and columns are fields of traces."""
 

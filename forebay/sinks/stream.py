@@ -42,14 +42,14 @@ class RedisStreamSink(BothStreams):
         self._writing: asyncio.Task[None] | None = None
 
     def take(self, event: RuntimeEvent) -> None:
-        """Let an event wait for the next call, from any thread."""
+        """Queue an event for the next call, from any thread."""
         if len(self._waiting) == self._waiting.maxlen:
             self.dropped += 1
         self._waiting.append(event)
         self._loop.call_soon_threadsafe(self._begin)
 
     async def aclose(self) -> None:
-        """Write what still waits; the client stays open."""
+        """Write the queued events; the client stays open."""
         self._begin()
         if self._writing is not None:
             await self._writing

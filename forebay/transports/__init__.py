@@ -53,7 +53,7 @@ __all__ = [
 
 
 class TransportOptions(TypedDict, total=False):
-    """How requests are treated; for each one's meaning and default see `Rules`."""
+    """Options of a transport; for their meanings and defaults see `Rules`."""
 
     resolve: Resolve
     classifier: Classifier

@@ -1,4 +1,4 @@
-"""The controllers that transports ask on event loops: given ones, or connections of their own."""
+"""The controllers of transports on event loops: given ones, or from own connections."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class AsyncAdmission(Admission[AdaptiveRequestAdmissionController]):
         return controller
 
     async def enter(self, attempt: RequestAttempt, caller: LoopCaller) -> None:
-        """Wait for the lease of an attempt; raises what entering it raises.
+        """Acquire the lease of an attempt; raises what `RequestAttempt` raises.
 
         Args:
             attempt: what is entered.
@@ -120,7 +120,7 @@ class AsyncAdmission(Admission[AdaptiveRequestAdmissionController]):
     async def _leave_ended(
         self, joined: Joined[asyncio.Lock, AdaptiveRequestAdmissionController]
     ) -> None:
-        """Leave what was joined on an event loop that has ended, as far as that is possible."""
+        """Leave the shards joined on an event loop that has ended, as far as possible."""
         # What still waits on that loop raises at once; what it held is free after its TTL.
         try:
             await self._leave(joined)
@@ -132,12 +132,12 @@ _made_by_parents: list[object] = []
 
 
 def keep_untouched(made: object) -> None:
-    """Keep alive in a forked child what its parent made: freed, it would use its sockets."""
+    """Keep a parent's objects alive in a forked child, as freeing them would use sockets."""
     _made_by_parents.append(made)
 
 
 class LoopOwner:
-    """The process in which something was made for an event loop."""
+    """The process and event loop that own an object."""
 
     def __init__(self) -> None:
         self._process_id = os.getpid()

@@ -1,4 +1,4 @@
-"""What may be given to `forebay.http_client` and `forebay.transport`, and what to say otherwise."""
+"""Checks of the arguments of `forebay.http_client` and `forebay.transport`."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ _PLACES: Final[Mapping[str, Iterable[str]]] = {
     ),
     "use forebay.http_client, which takes it": ("client_options", "settings", "sync"),
 }
-"""What to do with a keyword that stands in a wrong place."""
+"""Remedies for keywords in a wrong place."""
 
 
 def check_keywords(
@@ -87,7 +87,7 @@ def check_keywords(
 
 
 def check_requests(requests: object, settings: object = None) -> None:
-    """Refuse what no transport can ask.
+    """Raise unless an object is a request controller or a URL.
 
     Raises:
         ConfigurationError: neither a controller nor a good URL, or settings for a controller.

@@ -1,4 +1,4 @@
-"""Making transports and clients of ``httpx`` or ``httpx2``, whichever is asked for."""
+"""Makes transports and clients of ``httpx`` or ``httpx2``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The transports themselves, apart from the library they are for (design 03, *Transport*).
+"""The transports, independent of the HTTP library (design 03, *Transport*).
 
 httpx and httpx2 have the same interface; `clients` adds the library's base classes to these.
 """
@@ -33,7 +33,7 @@ _RETRY_HEADER = "x-stainless-retry-count"
 
 
 class ItemBuilder:
-    """What a transport asks for a request.
+    """Builds the admission items of a transport's requests.
 
     Args:
         rules: how requests are treated.

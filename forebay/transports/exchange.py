@@ -34,7 +34,7 @@ log = Logger("forebay.transports")
 _FIRST_ERROR_STATUS: Final = 400
 _NO_CONTENT: Final = 204
 _SENT_AGAIN: Final = frozenset({408, 409, 429, *range(500, 600)})
-"""Statuses after which SDKs send a request again, of which some do not read the body."""
+"""Statuses after which SDKs retry a request, some without reading the body."""
 _UNKNOWN: Final = RequestReleaseOutcome(kind=RequestOutcomeKind.UNEXPECTED_EXCEPTION)
 
 
@@ -92,7 +92,7 @@ class LeasedExchange(Exchange):
         self._lock = threading.RLock()  # an interrupt of the thread that reads may close as well
 
     def before_sending(self, lanes: Lanes) -> Any:
-        """Check that the lease is still held, and return the transport to send with.
+        """Check that the lease is held, and return the transport for the request.
 
         From now on bytes may have gone out.
 
@@ -133,7 +133,7 @@ class LeasedExchange(Exchange):
 
     @property
     def needs_body(self) -> bool:
-        """Whether only the body tells if the SDK may retry (ADR 0029)."""
+        """Whether the body must be read to know if the SDK may retry (ADR 0029)."""
         return not self.is_over and self._status in _SENT_AGAIN
 
     def advise(self, response: Any) -> None:
@@ -143,33 +143,33 @@ class LeasedExchange(Exchange):
             response.headers["x-should-retry"] = "false"
 
     def opened(self) -> None:
-        """The body, if it holds the lease, is handed to its reader, who may drop it."""
+        """Note that the body, which holds the lease, is given to its reader."""
         if not self.is_over:
             self.paused_since = time.monotonic()
             OPEN_BODIES.opened(self)
 
     def asked(self) -> None:
-        """The reader waits for the next bytes of the body."""
+        """Note that the reader waits for the next bytes of the body."""
         self.paused_since = math.inf
 
     def saw(self, chunk: bytes) -> None:
-        """Look at the next bytes of the body, which the reader then has."""
+        """Read the next bytes of the body before its reader gets them."""
         self.paused_since = time.monotonic()
         with self._lock:
             if not self.is_over and self._reader is not None:
                 self._reader.feed(chunk)
 
     def ended(self) -> None:
-        """The body was read to its end."""
+        """Note that the body was read to its end."""
         self._finish(self._outcome_of_answer)
 
     def closed(self) -> None:
-        """The body was closed or dropped, before its end if that was not told before."""
+        """Note that the body was closed or dropped, possibly before its end."""
         super().closed()
         self._finish(self._outcome_of_closing)
 
     def failed(self, error: BaseException) -> None:
-        """What came before sending, sending or reading raised."""
+        """Note the exception of the request, before or while it was sent or read."""
         self._finish(partial(self._outcome_of_failure, error))
 
     def soon(self, callback: Callable[[], None]) -> None:
@@ -177,7 +177,7 @@ class LeasedExchange(Exchange):
         self._controller.caller.soon(callback)
 
     def _finish(self, outcome_of: Callable[[], RequestReleaseOutcome]) -> None:
-        """Give the lease back, if no other thread does or did."""
+        """Release the lease, unless another thread does or did."""
         with self._lock:
             was_over, self.is_over = self.is_over, True
         if was_over:
@@ -192,7 +192,7 @@ class LeasedExchange(Exchange):
 
     @property
     def _is_told(self) -> bool:
-        """Whether the answer says how the attempt ended, although its end was not read."""
+        """Whether the outcome is known, although the body's end was not read."""
         if self._status is None or self._reader is None:
             return False
         return (

@@ -1,4 +1,4 @@
-"""Who asks, as the code around a request says it."""
+"""The request group of requests, set by the code around them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from forebay.contracts.identity import RequestGroupSpec
 current_group: ContextVar[RequestGroupSpec | None] = ContextVar(
     "forebay_request_group", default=None
 )
-"""Who asks, for requests made in this task and its children; goes before a transport's group."""
+"""The group of requests of this task and its children; overrides a transport's group."""
 
 
 @contextlib.contextmanager
 def asking_as(group: RequestGroupSpec) -> Iterator[None]:
-    """Name who asks, for the requests made within the block: a tenant, a run."""
+    """Set the group, such as a tenant or run, of the requests made within the block."""
     check_type("group", group, RequestGroupSpec)
     token = current_group.set(group)
     try:

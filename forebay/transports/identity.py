@@ -40,7 +40,7 @@ _HARMLESS: Final = frozenset({"HEAD", "OPTIONS"})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestView:
-    """What is looked at of a request before it is sent.
+    """The parts of a request that are read before it is sent.
 
     Attributes:
         method: ``GET``, ``POST``, ...
@@ -57,11 +57,11 @@ class RequestView:
 
 
 Resolve = Callable[[RequestView], RequestResourceKey | None]
-"""Names the window that a request needs a lease of; None sends it without one."""
+"""A function that returns a request's window; None sends the request without a lease."""
 
 
 def view_of(request: Any) -> RequestView:
-    """Look at a request of httpx or httpx2; what streams is not read."""
+    """Return the view of a request of httpx or httpx2; a streamed body is not read."""
     url = request.url
     return RequestView(
         method=request.method,
@@ -151,7 +151,7 @@ class HttpResolver:
 
 
 def profile_for(view: RequestView, resource: RequestResourceKey) -> PreparedProfile:
-    """Return what is known of the provider that a request goes to: by its host, else its name."""
+    """Return the profile of a request's provider: by its host, else by its name."""
     profile = profile_of_host(view.host) or profile_named(resource.provider_model.provider_name)
     return GENERIC if profile is None else profile
 
@@ -192,7 +192,7 @@ def _json_body(request: Any) -> Mapping[str, Any] | None:
 
 
 def _sent_bytes(request: Any) -> bytes:
-    """Return what a request sends, b"" if that streams and could not be read twice."""
+    """Return the body of a request, b"" if it streams and cannot be read twice."""
     try:
         content: bytes = request.content
     except RuntimeError:  # not read: it streams, or a redirect hands on the first request's stream

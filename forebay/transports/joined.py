@@ -1,4 +1,4 @@
-"""What a transport has joined: a controller, its connection, and what was registered there."""
+"""The controller of a transport, its connection, and its registrations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CLOSED: Final = "this client was closed, expected an open one; make another."
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisterAs:
-    """What a transport registers each provider/model with before it first asks for it.
+    """The settings with which a transport registers a provider/model before its first acquire.
 
     Attributes:
         max_parallel_requests: the cap of each.
@@ -41,7 +41,7 @@ class RegisterAs:
 
 @dataclass(slots=True)
 class Joined(Generic[LockT, ControllerT]):
-    """What an admission has on one event loop, or in one process.
+    """The controller and registrations of one event loop or process.
 
     Attributes:
         lock: held while it connects, registers or leaves.
@@ -65,7 +65,7 @@ class Joined(Generic[LockT, ControllerT]):
         return self.controller if is_registered else None
 
     def forget(self) -> Connection | None:
-        """Begin anew; return the connection that is to be left."""
+        """Forget the controller and registrations; return the connection to be closed."""
         connection, self.connection = self.connection, None
         self.controller, self.registered = None, set()
         return connection
@@ -73,7 +73,7 @@ class Joined(Generic[LockT, ControllerT]):
 
 @dataclass(eq=False)
 class Admission(Generic[ControllerT]):
-    """What a transport asks for leases, and how it joins that.
+    """The controller of a transport, or the URL that it connects to.
 
     Attributes:
         requests: a controller, or the URL of a server to connect to when first needed.
@@ -91,5 +91,5 @@ class Admission(Generic[ControllerT]):
     is_closed: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
-        """Begin with nothing joined."""
+        """Begin without a controller."""
         raise NotImplementedError

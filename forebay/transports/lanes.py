@@ -1,4 +1,4 @@
-"""Which of the library's own transports sends a request (ADR 0008).
+"""Lanes: the library's own transports that send requests (ADR 0008).
 
 A connection pool looks at each of its connections whenever a request comes or ends, and asks the
 kernel about those that are idle. A request that waits for its lease leaves a connection idle, so
@@ -37,11 +37,11 @@ class Lanes(Protocol):
         ...
 
     def anew(self) -> Lanes:
-        """Return others with no connection yet: these ones' are of an ended loop or a parent's."""
+        """Return new lanes without connections, for another event loop or a forked child."""
         ...
 
     def close(self) -> list[Any]:
-        """Give out no more; return every transport that is open, for the caller to close."""
+        """End the lanes; return every open transport, for the caller to close."""
         ...
 
 
@@ -62,14 +62,14 @@ class OneLane:
         return self._transport
 
     def release(self, lane: Any) -> None:
-        """Nothing is to be done."""
+        """Do nothing: the transport is shared."""
 
     def unused(self) -> Any | None:
-        """None: it is always used."""
+        """Return None: the transport is always in use."""
         return None
 
     def anew(self) -> OneLane:
-        """Return another, unless it is the program's own."""
+        """Return new lanes, unless the transport is the program's own."""
         return self if self._make is None else OneLane(self._make(), self._make)
 
     def close(self) -> list[Any]:
@@ -113,7 +113,7 @@ class ManyLanes:
             return lane
 
     def release(self, lane: Any) -> None:
-        """Let the next request have it."""
+        """Free a transport for the next request."""
         with self._lock:
             if lane in self._open:
                 self._free.append((lane, self._clock()))
@@ -128,7 +128,7 @@ class ManyLanes:
             return lane
 
     def anew(self) -> ManyLanes:
-        """Return others, as closed as these; takes no lock, which a fork may have left taken."""
+        """Return new lanes; takes no lock, as a fork may have left one taken."""
         others = ManyLanes(self._make, self._clock)
         others._is_closed = self._is_closed
         return others
@@ -154,7 +154,7 @@ class Exchange:
         self._lane_held: list[tuple[Lanes, Any]] = []
 
     def before_sending(self, lanes: Lanes) -> Any:
-        """Return the transport to send with."""
+        """Return the transport for the request."""
         lane = lanes.take()
         self._lane_held.append((lanes, lane))
         return lane
@@ -168,25 +168,25 @@ class Exchange:
         return False
 
     def advise(self, response: Any) -> None:
-        """Tell an SDK what it may do after this answer."""
+        """Add a header for the SDK about retrying."""
 
     def opened(self) -> None:
-        """The body is handed to its reader."""
+        """Note that the body is given to its reader."""
 
     def asked(self) -> None:
-        """The reader waits for the next bytes of the body."""
+        """Note that the reader waits for the next bytes of the body."""
 
     def saw(self, chunk: bytes) -> None:
-        """Look at the next bytes of the body, which the reader then has."""
+        """Read the next bytes of the body before its reader gets them."""
 
     def ended(self) -> None:
-        """The body was read to its end."""
+        """Note that the body was read to its end."""
 
     def failed(self, error: BaseException) -> None:
-        """What came before sending, sending or reading raised."""
+        """Note the exception of the request, before or while it was sent or read."""
 
     def closed(self) -> None:
-        """The body was closed, or none came: the next request may have the lane."""
+        """Note that the body was closed or never came, so that the lane is free."""
         with contextlib.suppress(IndexError):  # one step, so that two threads give it back once
             lanes, lane = self._lane_held.pop()
             lanes.release(lane)

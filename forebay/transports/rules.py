@@ -1,4 +1,4 @@
-"""How a transport treats requests."""
+"""The rules of a transport for its requests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _RELEASES: Final = ("end", "headers")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rules:
-    """How a transport treats requests.
+    """The rules of a transport for its requests.
 
     Attributes:
         resolve: names the window of a request, None for those that need no lease.

@@ -20,7 +20,7 @@ from forebay.transports.lanes import Exchange
 _guard: Final = Guard(Logger("forebay.transports"))
 
 _closing: set[asyncio.Task[None]] = set()
-"""Bodies that are being closed for callers who dropped them; the loop holds tasks only weakly."""
+"""Tasks that close dropped bodies; kept here, as the loop holds tasks only weakly."""
 
 
 class AsyncBody:
@@ -106,7 +106,7 @@ class Dropped:
         exchange.soon(self.close)
 
     def close(self) -> None:
-        """Close what was noted: the connection first, then the lease."""
+        """Close the noted bodies: the connection first, then the lease."""
         while True:
             try:
                 inner, exchange = self._bodies.popleft()

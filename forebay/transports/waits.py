@@ -1,4 +1,4 @@
-"""Calls that wait long while this process itself holds leases of streams it dropped (ADR 0008).
+"""Frees the leases of dropped streams when a call waits long (ADR 0008).
 
 A stream of OpenAI's SDK is in a reference cycle: dropped and never closed, it is garbage only once
 the cyclic collector has found it. A program whose calls all wait for such leases makes no garbage
@@ -19,11 +19,11 @@ from forebay.coordinator.requests.threads import LoopCaller
 from forebay.coordinator.supervision import Guard
 
 LONG_WAIT_SECONDS: Final = 1.0
-"""A call that waited for its lease as long makes this process look at its own open bodies."""
+"""Wait of a call for its lease after which this process checks its own open bodies."""
 PAUSED_SECONDS: Final = 1.0
-"""A body from which nobody has asked for more for as long may have been dropped."""
+"""Time after which a body without a reader's request may have been dropped."""
 LEAST_PAUSE_SECONDS: Final = 5.0
-"""Between two pairs of collections, or 100 times as long as the last one took, if that is more."""
+"""Shortest pause between two collections; at least 100 times as long as the last one took."""
 
 _PAUSE_PER_COLLECTION: Final = 100.0
 
@@ -65,7 +65,7 @@ class OpenBodies:
         self._open.add(body)
 
     def closed(self, body: Pausable) -> None:
-        """Note that it holds none any more."""
+        """Note that a body no longer holds its lease."""
         self._open.discard(body)
 
     def free_dropped(self) -> None:
@@ -87,11 +87,11 @@ class OpenBodies:
 
 
 OPEN_BODIES: Final = OpenBodies()
-"""Those of all clients in this process: each may wait for a lease that another holds."""
+"""The open bodies of all clients in this process."""
 
 
 class LongWaits:
-    """Tells, on the controller's loop, that a call waits for its lease since long.
+    """Reports, on the controller's loop, a call that waits long for its lease.
 
     Any thread may call.
 
@@ -108,7 +108,7 @@ class LongWaits:
         self._guard = Guard(Logger("forebay.transports"))
 
     def begin(self, caller: LoopCaller) -> object:
-        """Note that a call begins to wait; return what it ends its wait with."""
+        """Note that a call begins to wait; return the key for `end`."""
         wait = object()
         self._since[wait] = self._clock()
         if not self._is_looking:
@@ -117,7 +117,7 @@ class LongWaits:
         return wait
 
     def end(self, wait: object) -> None:
-        """Note that it waits no more."""
+        """Note that a call's wait has ended."""
         del self._since[wait]
 
     def _look_later(self) -> None:
@@ -126,7 +126,7 @@ class LongWaits:
         )
 
     def look(self) -> None:
-        """Tell if a call waits since long, and look again while any waits."""
+        """Report a call that waits long, and check again while any call waits."""
         self._is_looking = False  # before it looks: who begins meanwhile looks for itself
         waits = list(self._since.values())
         if not waits:

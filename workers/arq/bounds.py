@@ -28,7 +28,7 @@ class PoolUnavailable(CoordinatorUnavailable, RedisConnectionError):  # noqa: N8
 
 
 class Bounds:
-    """Bounds commands by the deadline of a call, and names the server where they fail for it.
+    """Bounds commands by the deadline of a call; the errors name the server.
 
     Args:
         address: the server.

@@ -1,4 +1,4 @@
-"""Tasks of runs as arq jobs: the function behind them all, and what came of each (design 05)."""
+"""Tasks of runs as arq jobs: their common function, and the outcome of each (design 05)."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from forebay.workers.runs.cells import (
 )
 
 CELL_TRIES: Final = 1_000_000
-"""arq's own bound of tries does not count for cells: a run decides with its ``max_tries``."""
+"""arq's bound of tries for cells, which never applies: a run has its own ``max_tries``."""
 
 CELL_SECONDS: Final = 365 * 24 * 3600.0
-"""Nor does arq's own timeout of jobs: a cell may wait for its provider as long as it takes. What is
+"""arq's timeout for cells, which never applies: a cell may wait for its provider for long. What is
 bounded is each call (``timeout_seconds`` of a model) and each evaluation."""
 
 lease_of_job: ContextVar[TaskAdmissionLease] = ContextVar("forebay_lease_of_job")
-"""The admission under which a job runs: its id may be admitted again while it still unwinds."""
+"""The lease of the running job; its id may be admitted again before the job has ended."""
 
 
 class CellJobs:
-    """The jobs of one worker that make cells of runs.
+    """Runs the jobs of one worker that make cells of runs.
 
     Args:
         maker: makes the cells.
@@ -48,7 +48,7 @@ class CellJobs:
 
     @property
     def function(self) -> Function:
-        """What arq calls for each of them."""
+        """The arq function of all cell jobs."""
         return func(
             self.make, name=CELL_FUNCTION, keep_result=0, timeout=CELL_SECONDS, max_tries=CELL_TRIES
         )
@@ -65,7 +65,7 @@ class CellJobs:
         )
 
     async def make(self, ctx: dict[str, Any], *_place: Any) -> None:
-        """Make one task's cells: the arq function; what came of it is kept until arq ends the job.
+        """Make one task's cells, as the arq function; keep the outcome until arq ends the job.
 
         Raises:
             Retry: the cells are to be made later, or elsewhere.
@@ -79,7 +79,7 @@ class CellJobs:
             raise Retry(defer=outcome.delay_seconds)
 
     def take(self, lease: TaskAdmissionLease) -> CellsOutcome | None:
-        """Return what came of a task's cells, and forget it; None where nothing did."""
+        """Remove and return the outcome of a task's cells; None where there is none."""
         return self._outcomes.pop(lease.lease_id, None)
 
     async def aclose(self) -> None:
@@ -90,7 +90,7 @@ class CellJobs:
 def outcome_of_cells(
     cells: CellsOutcome | None, completed: TaskCompleted
 ) -> TaskCompleted | TaskDropped:
-    """Return how a task of a run ended whose job is over: without its cells it is dropped."""
+    """Return the outcome of a run's task whose job has ended; dropped without cells."""
     match cells:
         case CellsMade():
             return replace(completed, cells=cells.values)

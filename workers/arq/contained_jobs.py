@@ -32,7 +32,7 @@ log: Final = Logger("forebay.worker")
 def contained(
     function: AnyFunction, on_begun: Callable[[], None], on_cancelled: Callable[[], None]
 ) -> AnyFunction:
-    """Return a function of a worker whose jobs raise nothing that arq does not take.
+    """Return a worker function whose jobs raise only exceptions that arq handles.
 
     Args:
         function: arq's function or cron job; it stays as it is.

@@ -22,7 +22,7 @@ class ContainedWorker(Worker):
     _caller: asyncio.Task[Any] | None = None
 
     def run(self) -> None:
-        """Do as arq does; no job's own task ends the loop."""
+        """Run the worker as arq does; no job's task ends the loop."""
         self.main_task = self.loop.create_task(self.main())
         try:
             with contextlib.suppress(asyncio.CancelledError):
@@ -38,7 +38,7 @@ class ContainedWorker(Worker):
 
     @property
     def was_main_cancelled(self) -> bool:
-        """Whether the worker's own task was cancelled, and not with its caller."""
+        """Whether a job cancelled the worker's own task, rather than its caller."""
         is_caller_cancelled = self._caller is not None and self._caller.cancelling() > 0
         main = self.main_task
         return main is not None and main.cancelled() and not is_caller_cancelled

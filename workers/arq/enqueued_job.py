@@ -1,4 +1,4 @@
-"""Handle of a job that was enqueued here, so that the pool is known to have taken the job."""
+"""The handle of a job that this process enqueued."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A worker's health record: where it lies, and who reads it (docs/arq.md).
+"""A worker's health record: its keys and its readers (docs/arq.md).
 
 arq records a worker's health under one key per queue, which ``arq --check`` reads. A pool's key is
 named after the pool, so that two pools of a server have two; ``arq --check`` knows no pools and
@@ -29,7 +29,7 @@ log = Logger("forebay.worker")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthKeys:
-    """Where the workers of a pool record their health.
+    """The keys of the health records of a pool's workers.
 
     Attributes:
         own: read by ``forebay worker --check``; the setting ``health_check_key``, else the pool's.
@@ -67,7 +67,7 @@ class HealthRecord:
         self._written: bytes | None = None
 
     async def note(self, client: ArqRedis) -> None:
-        """Take note of what arq has just written, and copy it to where ``arq --check`` looks.
+        """Remember the record that arq has just written, and copy it to ``arq --check``'s key.
 
         Raises:
             RedisError: the server could not be used.

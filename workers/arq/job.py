@@ -40,6 +40,6 @@ def _init_on_pool(
 
 
 def find_jobs_on_pools() -> None:
-    """Let ``arq.jobs.Job`` ask a pool for its queue and deserializer, from now on."""
+    """Patch ``arq.jobs.Job`` to take queue and deserializer from a pool."""
     if not hasattr(Job.__init__, "__wrapped__"):
         Job.__init__ = _init_on_pool  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""What a job counts that is put back into the queue: a try, a loss or nothing."""
+"""Decides whether a job that returns to the queue counts a try, a loss or neither."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from forebay.workers.runs.cells import CellsDeferred, CellsOutcome
 
 
 class JobEnds:
-    """How the jobs of one worker end.
+    """Notes how the jobs of one worker end.
 
     Attributes:
         is_stopping: whether the worker was told to stop: what it cancels counts nothing.
@@ -30,17 +30,17 @@ class JobEnds:
         self._cancelled: set[str] = set()
 
     def note_begun(self) -> None:
-        """Note that the job that runs here takes its first step."""
+        """Note that the running job takes its first step."""
         self._begun.add(lease_of_job.get().lease_id)
 
     def note_cancelled(self) -> None:
-        """Note that somebody cancelled the job that runs here; it did not raise that by itself."""
+        """Note that the running job was cancelled from outside."""
         self._cancelled.add(lease_of_job.get().lease_id)
 
     def put_off(
         self, lease: TaskAdmissionLease, incr_score: int | None, cells: CellsOutcome | None
     ) -> TaskDeferred:
-        """Return how a job goes back whose try has ended.
+        """Return the outcome of a job that is retried after its try has ended.
 
         Args:
             lease: of the job.
@@ -60,7 +60,7 @@ class JobEnds:
         )
 
     def cut_off(self) -> TaskDeferred:
-        """Return how a job goes back that was cancelled before it ended, or in a hook."""
+        """Return the outcome of a job that was cancelled before its end, or in a hook."""
         return TaskDeferred(counts=self._cut_off_counts)
 
     def note(self, lease: TaskAdmissionLease, outcome: TaskOutcome) -> None:
@@ -85,7 +85,7 @@ class JobEnds:
 
     @property
     def _cut_off_counts(self) -> Literal["nothing", "loss"]:
-        """Nothing where the worker was told to stop.
+        """Return what a cut off job counts; nothing if the worker is stopping.
 
         Else a job of this process cancelled it, and nobody knows which.
         """

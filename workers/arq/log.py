@@ -1,4 +1,4 @@
-"""arq's own log of a worker as events with fields, without what jobs carry (docs/arq.md).
+"""arq's log of a worker as events with fields, without jobs' payloads (docs/arq.md).
 
 arq writes arguments, results and messages of exceptions into its log; a log holds none of these
 (design 01, *Invariants* 9). So each record that a `ForebayWorker` makes arq write is turned into an
@@ -30,7 +30,7 @@ Fields = dict[str, Any]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerFacts:
-    """The facts of a worker that its log tells at the start.
+    """The facts of a worker that its log shows at the start.
 
     Attributes:
         pool: name of its task pool.
@@ -46,10 +46,10 @@ class WorkerFacts:
 
 
 logging_worker: ContextVar[WorkerFacts | None] = ContextVar("forebay_logging_worker", default=None)
-"""Set wherever a `ForebayWorker` runs arq's code."""
+"""The worker whose arq code runs in this context."""
 
 log = Logger("arq.forebay")
-"""Of what Forebay does in arq's place; below ``arq``, so that its levels and handlers are arq's."""
+"""The logger of code that replaces arq's; below ``arq``, to take its level and handlers."""
 
 _LOGGERS: Final = ("arq.worker", "arq.jobs")
 _render: Final = structlog.processors.KeyValueRenderer(key_order=["event"], drop_missing=True)
@@ -105,7 +105,7 @@ def _job(**fields: Any) -> Fields:
 
 
 def _function(ref: str) -> str:
-    """Return the function of arq's reference to a job: ``id:function``, of cron jobs it alone."""
+    """Return the function in arq's reference to a job, ``id:function`` or ``function``."""
     lease = lease_of_job.get(None)
     return ref if lease is None else ref.removeprefix(f"{lease.item.task_id}:")
 
@@ -193,7 +193,7 @@ class _WithoutPayloads(logging.Filter):
 
 
 def event_of(record: logging.LogRecord) -> Fields | None:
-    """Return what is logged in place of a record of arq's; None for nothing."""
+    """Return the event that replaces a log record of arq; None for none."""
     template = str(record.msg)
     if template.startswith("redis_version="):
         return {"event": "server_described", **_numbers(template)}

@@ -54,7 +54,7 @@ async def create_pool(
     expires_extra_ms: int | None = None,
     **arqs: Any,
 ) -> JobPool:
-    """Connect a program to a task pool; what it gives is used as arq's ``create_pool``'s is.
+    """Connect a program to a task pool; the result has the methods of arq's pool.
 
     Args:
         url: ``embedded://``, ``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://``.

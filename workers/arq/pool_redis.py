@@ -43,7 +43,7 @@ find_jobs_on_pools()
 
 
 cron_instants: ContextVar[Mapping[str, datetime] | None] = ContextVar("forebay_cron", default=None)
-"""Set while arq enqueues cron jobs: the instants for which it does, by their names."""
+"""The instants of the cron jobs that arq enqueues now, by name."""
 
 
 class ForebayArqRedis(ArqRedis):
@@ -119,11 +119,11 @@ class ForebayArqRedis(ArqRedis):
         return self.stored.answer(args, reply)
 
     async def close(self, close_connection_pool: bool | None = None) -> None:  # noqa: ARG002
-        """Close, by the name that arq uses; the connections are the coordinator's to close."""
+        """Close, by the name that arq uses; leaves the connections to `ServerConnection`."""
         await self.aclose(close_connection_pool=False)
 
     def pipeline(self, *args: Any, **kwargs: Any) -> Any:
-        """Return a pipeline; to ``run_job``'s first one the answers are known."""
+        """Return a pipeline; the first one of ``run_job`` has prefetched answers."""
         opening = prefetched_job.get()
         if opening is None:
             made = super().pipeline(*args, **kwargs)
@@ -240,14 +240,14 @@ class ForebayArqRedis(ArqRedis):
         return EnqueuedJob(job_id, self, function, generation, self._read_generation)
 
     async def _read_generation(self) -> tuple[str | None, bytes | None]:
-        """Return the pool's generation, and why it was last rebuilt; None for what is not there."""
+        """Return the pool's generation and the reason of its last rebuild, each None if unset."""
         generation, reason = await self.execute_command(
             "HMGET", self._controller.keys["meta"], "generation", "reason"
         )
         return generation and generation.decode(), reason
 
     def _expiry_of(self, not_before: float | None) -> float | None:
-        """Return after which time a job expires that does not say it itself."""
+        """Return the default expiry of a job."""
         if self.expires_extra_ms is None:
             return None
         waits = 0.0 if not_before is None else max(0.0, not_before - time.time())

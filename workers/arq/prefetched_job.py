@@ -1,4 +1,4 @@
-"""The first reads of arq's ``run_job``, answered from what the admission brought already."""
+"""The first reads of arq's ``run_job``, answered from the reply of the admission."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Self
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrefetchedJob:
-    """The values that arq's ``run_job`` reads first, as the admission brought them already.
+    """The values that arq's ``run_job`` reads first, from the reply of the admission.
 
     Attributes:
         payload: the job.
@@ -25,11 +25,11 @@ class PrefetchedJob:
 prefetched_job: ContextVar[PrefetchedJob | None] = ContextVar(
     "forebay_prefetched_job", default=None
 )
-"""Set around ``run_job``; its first pipeline takes it."""
+"""The prefetched values of the running job, for the first pipeline of ``run_job``."""
 
 
 class PrefetchedJobPipeline:
-    """Stands for the pipeline with which ``run_job`` begins; it asks nobody."""
+    """Replaces the first pipeline of ``run_job``; sends no command."""
 
     def __init__(self, job: PrefetchedJob) -> None:
         self._job = job

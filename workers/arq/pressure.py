@@ -1,4 +1,4 @@
-"""Which providers have no room now, as a hint for task admission (design 04, *Policies*)."""
+"""Hints to task admission about providers without free capacity (design 04, *Policies*)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ REFRESH_SECONDS: Final = 1.0
 
 
 def is_under_pressure(domain: DomainSnapshot) -> bool:
-    """Whether a domain cools down, or has waiters and no room."""
+    """Whether a domain cools down, or has waiters and no free slot."""
     has_room = domain.in_flight_count < min(domain.current_limit, domain.effective_max)
     return domain.cooldown_remaining_seconds > 0 or (domain.waiters > 0 and not has_room)
 
@@ -47,7 +47,7 @@ class RequestPressureHints:
         return self._resources if is_fresh else frozenset()
 
     async def refresh(self) -> None:
-        """Look again, at most once a second; where that fails there are no hints.
+        """Read the hints again, at most once a second; a failure leaves no hints.
 
         With one provider/model there is nobody to prefer, so nobody is asked.
 

@@ -41,7 +41,7 @@ CANCEL_AGAIN_SECONDS: Final = 0.5
 """How long a cancelled job may clean up before it is cancelled again."""
 
 UNREAD_SECONDS: Final = 30.0
-"""After which a job that this worker could not begin may be admitted again."""
+"""Delay before a job that this worker could not begin is admitted again."""
 
 log = Logger("forebay.worker")
 
@@ -96,7 +96,7 @@ class AsyncTaskScheduler:
         self._unwinding: dict[str, asyncio.Task[None]] = {}
 
     def begin(self) -> None:
-        """Take jobs from now on; does nothing the second time."""
+        """Start taking jobs; a second call does nothing."""
         if self._puller is None:
             self._admission.watch_lost_jobs(self._unstarted.note_payload_lost)
             self._puller = TaskPuller(
@@ -118,7 +118,7 @@ class AsyncTaskScheduler:
             self._puller.stop()
 
     def free_slots(self) -> int:
-        """Return how many more may start: a job whose end is on its way has left its slot."""
+        """Return the number of free slots; a job whose end is being sent has left its slot."""
         if self._ends.is_stopping:
             return 0
         worker, running = self._worker, len(self.running)
@@ -129,7 +129,7 @@ class AsyncTaskScheduler:
         return free
 
     def has(self, job_id: str) -> bool:
-        """Whether a job runs here."""
+        """Whether a job runs in this worker."""
         return job_id in self._worker.job_tasks or job_id in self._worker.tasks
 
     def start(self, lease: TaskAdmissionLease) -> None:
@@ -139,7 +139,7 @@ class AsyncTaskScheduler:
             self._admission.finish(lease, TaskDeferred(delay_seconds=UNREAD_SECONDS))
 
     def end(self, lease: TaskAdmissionLease, outcome: TaskOutcome) -> asyncio.Future[ReleaseResult]:
-        """End a lease; unless a hook still follows, the ask for a successor travels with it."""
+        """End a lease; unless a hook still follows, the same call asks for the next job."""
         self._ends.note(lease, outcome)
         ending = self._admission.finish(lease, outcome)
         if self._worker.after_job_end is None:
@@ -161,7 +161,7 @@ class AsyncTaskScheduler:
             self._worker.job_tasks.get(job_id, run).cancel()
 
     async def end_all(self) -> None:
-        """Wait until every job has ended and its lease is on its way back, and the worker's loop.
+        """Wait until every job and the worker's loop have ended and all releases are sent.
 
         arq's own close raises at the first job that was cancelled before it began. A cancellation
         can be lost in a library that a task is waiting in, so it is repeated.
@@ -194,7 +194,7 @@ class AsyncTaskScheduler:
         task.add_done_callback(lambda task: self._leave_slot(task, lease))
 
     async def _run(self, lease: TaskAdmissionLease) -> None:
-        """Let arq run the job; a server that is away is no fault of the job, nor of the worker."""
+        """Let arq run the job; return the job to the queue if the server is away."""
         item = lease.item
         has_begun = False
         try:
@@ -220,7 +220,7 @@ class AsyncTaskScheduler:
                 raise
 
     async def _is_reachable(self) -> bool:
-        """Whether the pool's own server answers: what a hook met is then none of its outage."""
+        """Whether the pool's server answers, so that an error in a hook has another cause."""
         try:
             await self._worker.pool.time()
         except (RedisError, OSError):
@@ -236,14 +236,14 @@ class AsyncTaskScheduler:
             log.warning("hook_failed", task_id=lease.item.task_id, error=type(error).__name__)
 
     async def _unwound(self, job_id: str) -> None:
-        """Wait until the try of a job is over whose lease was lost: an id runs once at a time."""
+        """Wait until an earlier try with a lost lease has ended: an id runs once at a time."""
         while (run := self._unwinding.get(job_id)) is not None:
             await asyncio.wait({run}, timeout=CANCEL_AGAIN_SECONDS)
             if job_id in self._worker.job_tasks:
                 self._worker.job_tasks[job_id].cancel()
 
     async def _prefetch(self, lease: TaskAdmissionLease) -> PrefetchedJob | None:
-        """Return what arq asks for first; None where the lease is lost or the job unreadable."""
+        """Return the values that arq reads first; None for a lost lease or unreadable job."""
         try:
             payload = await self._payload_of(lease.item)
         except JobUnreadable as error:
@@ -266,7 +266,7 @@ class AsyncTaskScheduler:
         return payload
 
     async def _fail_unreadable(self, lease: TaskAdmissionLease, error: JobUnreadable) -> None:
-        """End a job that is none of this pool's as arq ends one that it cannot deserialize."""
+        """End a job with an unreadable payload, as arq ends one that it cannot deserialize."""
         log.warning("job_unreadable", task_id=error.job_id, error=str(error))
         if not self._admission.is_held(lease):
             return

@@ -25,7 +25,7 @@ SerializerName = Literal["json", "msgpack"]
 _ERROR: Final = "__forebay_error__"
 _ERROR_FIELDS: Final = {_ERROR, "message", "traceback"}
 _PICKLE: Final = b"\x80"
-"""How every pickle since 2003 begins; no arq job is the empty map that this is in msgpack."""
+"""The first byte of pickles since 2003; in msgpack it is an empty map, never an arq job."""
 
 
 class Decoded(bytes):
@@ -47,7 +47,7 @@ class Decoded(bytes):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSerializer:
-    """How jobs and results are written and read.
+    """Writes and reads jobs and results.
 
     Attributes:
         name: ``json`` or ``msgpack``; all of a pool must use the same.
@@ -92,7 +92,7 @@ _from_json = json.JSONDecoder(object_hook=_decode).decode
 
 
 def _dump(write: Callable[[Any], bytes], value: Any) -> bytes:
-    """Return a value as it is written; code of the value's own class may raise anything."""
+    """Return a value as it is stored; code of the value's own class may raise anything."""
     try:
         return write(value)
     except Exception:
@@ -111,7 +111,7 @@ def dump_job(value: Any) -> bytes:
 
 
 def load_job(payload: bytes) -> Any:
-    """Return what ``dump_job`` was given.
+    """Return the job or result that `dump_job` wrote.
 
     Raises:
         ConfigurationError: the payload is not JSON, such as a pickle of plain arq.

@@ -1,4 +1,4 @@
-"""Which of arq's settings work on a pool, and why each of the others is refused (docs/arq.md)."""
+"""The settings of arq that work on a pool, and the reasons against others (docs/arq.md)."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ REFUSED: Final[Mapping[str, str]] = {
 """Settings of ``arq.Worker`` that a pool does not take, with the reason and the remedy."""
 
 ELSEWHERE: Final = frozenset({"queue_name", "redis_settings"})
-"""Settings of ``arq.Worker`` in whose place a worker's ``pool`` and ``url`` may be said."""
+"""Settings of ``arq.Worker`` that a worker's ``pool`` and ``url`` replace."""
 
 REFUSED_OF_CREATE_POOL: Final[Mapping[str, str]] = {
     "default_queue_name": "a pool stands for arq's queue; name it: pool=...",
@@ -72,7 +72,7 @@ _UNSET: Final[Mapping[str, tuple[object, ...]]] = {
     "log_results": (False,),
     "queue_name": (None, default_queue_name),
 }
-"""Values that ask for nothing; of every other setting that is None."""
+"""Values that leave a setting unset; None for every other setting."""
 
 _OF_A_URL: Final = frozenset(
     {
@@ -172,7 +172,7 @@ def is_unset(name: str, value: object) -> bool:
 
 
 def pool_of(pool: str | None, settings: Mapping[str, Any]) -> str:
-    """Return the name of a worker's pool: the one that was said, or ``default``.
+    """Return the name of a worker's pool: the given one, or ``default``.
 
     Raises:
         ConfigurationError: none was said, and the settings name a queue of arq's.
@@ -187,7 +187,7 @@ def pool_of(pool: str | None, settings: Mapping[str, Any]) -> str:
 
 
 def address_of(url: str | None, settings: Mapping[str, Any]) -> str:
-    """Return the URL of a worker's server: the one that was said, or that of ``redis_settings``.
+    """Return the URL of a worker's server: the given one, or that of ``redis_settings``.
 
     Raises:
         ConfigurationError: neither was said, or the settings say what no URL can.
@@ -248,7 +248,7 @@ def _url_of(settings: RedisSettings) -> str:
 
 
 def check_create_pool(arguments: Mapping[str, Any], takes: Callable[..., object]) -> None:
-    """Refuse arguments of ``create_pool`` that only arq's own takes, or nobody.
+    """Raise for arguments of ``create_pool`` that only arq's own takes, or none does.
 
     Args:
         arguments: what was passed besides its own.

@@ -80,7 +80,7 @@ class StoredJobs:
         return self._answered(args[1], reply)
 
     def refuse(self, args: Sequence[Any], error: ResponseError) -> None:
-        """Tell of a command's error if a job or result under its key is of another type.
+        """Raise a typed error for a command whose key of a job or result has another type.
 
         Raises:
             JobUnreadable: it is.
@@ -116,7 +116,7 @@ class StoredJobs:
 
 
 def _problem(value: Any, fields: Fields) -> str | None:
-    """Return what is wrong with a job or result; every job comes this way, so it is quick."""
+    """Return the fault of a job or result, None for none; called for every job, so fast."""
     if type(value) is not dict:
         return f"it is of type {type(value).__name__}, expected a table of arq's fields"
     for name, types in fields.items():

@@ -24,7 +24,7 @@ log = Logger("forebay.worker")
 
 
 class Turns:
-    """Does the parts of a turn, and logs what they raise once per change.
+    """Runs the parts of a turn, and logs their failures once per change.
 
     Args:
         connection: tells whether the server is away.
@@ -46,7 +46,7 @@ class Turns:
         return any(state.is_lost for state in self._states.values())
 
     async def do_unless_pausing(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Do one part, after a pause where the server was away from it when it was done last.
+        """Run one part, after a pause if the server was away in the part's last run.
 
         The pauses grow and are drawn at random, so that the workers of a fleet do not come back at
         one instant.
@@ -59,7 +59,7 @@ class Turns:
         self._again_at[name] = loop.time() + pause_seconds(self._failures[name])
 
     async def do(self, name: str, work: Callable[[], Awaitable[None]]) -> None:
-        """Do one part; what it raises is logged, and the next turn does it again."""
+        """Run one part; an exception is logged, and the next turn runs the part again."""
         state = self._states[name]
         try:
             await work()
@@ -82,6 +82,6 @@ class Turns:
             state.back()
 
     def forget(self) -> None:
-        """Take it that the worker is closed: its outages end unsaid."""
+        """Forget outages when the worker has closed, without log lines of their end."""
         for state in self._states.values():
             state.forget()

@@ -34,7 +34,7 @@ log = Logger("forebay.worker")
 
 
 class UnstartedJobs:
-    """Counts such jobs as failed, as arq does, and leaves the results that arq leaves of them.
+    """Counts jobs that never ran as failed and writes their results, as arq does.
 
     Args:
         worker: arq's, which counts them and says how long results are kept.
@@ -120,7 +120,7 @@ class UnstartedJobs:
             )
 
     async def _leave_lost(self, job_id: str, function: str) -> None:
-        """Tell a lost job's callers; of all workers one does, which logs and counts it."""
+        """Write a lost job's result; the one worker that succeeds logs and counts the job."""
         result = self._result_of(job_id, JobLost(job_id, function), None)
         with contextlib.suppress(CoordinatorError):
             if await self._controller.queue.expire(
@@ -138,7 +138,7 @@ class UnstartedJobs:
         return payload
 
     def failure(self, job_id: str, error: Exception, job_try: int) -> bytes:
-        """Return the result of a job of which nothing could be read; empty where none is kept."""
+        """Return the result of an unreadable job; empty where results are not kept."""
         return self._result_of(job_id, error, None, job_try)
 
     async def _fail_lost(self, job_id: str, members: Sequence[str]) -> None:

@@ -147,11 +147,11 @@ class ForebayWorker(ContainedWorker):
 
     @property
     def is_stopping(self) -> bool:
-        """Whether it was told to stop: it takes no new tasks."""
+        """Whether the worker is stopping and takes no new tasks."""
         return self._ends.is_stopping
 
     async def main(self) -> None:
-        """Do as arq does, and log it without what jobs carry."""
+        """Run arq's main loop, and log it without jobs' payloads."""
         with logged_as(self._facts):
             await super().main()
 
@@ -170,7 +170,7 @@ class ForebayWorker(ContainedWorker):
         await self._turns.do_unless_pausing("hints", self._hints.refresh)
 
     async def record_health(self) -> None:
-        """Record as arq does, and for ``arq --check``; where that fails, again at the next beat."""
+        """Record health as arq does, also for ``arq --check``; retried at the next beat."""
         recorded_at = self._last_health_check
         try:
             await super().record_health()
@@ -182,7 +182,7 @@ class ForebayWorker(ContainedWorker):
             raise
 
     async def run_cron(self, n: datetime, delay: float, num_windows: int = 2) -> None:
-        """Do as arq does, and let each job be known by its pool and its instant."""
+        """Enqueue cron jobs as arq does, with ids of pool and instant."""
         instants = {job.name: job.next_run or n for job in self.cron_jobs}
         token = cron_instants.set(instants)
         try:
@@ -191,12 +191,12 @@ class ForebayWorker(ContainedWorker):
             cron_instants.reset(token)
 
     async def _cancel_aborted_jobs(self) -> None:
-        """Do as arq does, which looks before each beat."""
+        """Cancel aborted jobs, which arq reads before each beat."""
         await self._turns.do_unless_pausing("aborts", super()._cancel_aborted_jobs)
         self.forget_cancelled()
 
     def note_cut_off(self) -> None:
-        """Take it that a job of this process cancelled the worker, for which its jobs are lost."""
+        """Note that a job cancelled the worker, so its jobs count as lost."""
         self._ends.was_cut_off = True
 
     async def finish_job(
@@ -242,13 +242,13 @@ class ForebayWorker(ContainedWorker):
         )
 
     def handle_sig(self, signum: Signals) -> None:
-        """Give back what runs: an orderly stop costs a task no try."""
+        """Return running tasks to the queue; an orderly stop costs a task no try."""
         self._stop_pulling()
         with logged_as(self._facts):
             super().handle_sig(signum)
 
     def handle_sig_wait_for_completion(self, signum: Signals) -> None:
-        """Let what runs end within the grace time; take nothing new."""
+        """Let running tasks end within the grace time; take no new ones."""
         self._stop_pulling()
         with logged_as(self._facts):
             super().handle_sig_wait_for_completion(signum)
@@ -258,7 +258,7 @@ class ForebayWorker(ContainedWorker):
         self.scheduler.begin_no_more()
 
     async def close(self) -> None:
-        """Give every lease back, leave the fleet, say what ended how, close the connections.
+        """Release every lease, leave the fleet, log how tasks ended, close the connections.
 
         Jobs that still run beside an error of a hook have the grace time to end, as on a signal.
 
@@ -288,7 +288,7 @@ class ForebayWorker(ContainedWorker):
                 stack.push_async_callback(self._cells.aclose)
 
     async def _shut_down(self) -> None:
-        """Do what arq's own close does once no job runs, where the server is away as well."""
+        """Close as arq does once no job runs, also while the server is away."""
         if self._pool is None:
             return
         with contextlib.suppress(RedisError, OSError):

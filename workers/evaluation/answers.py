@@ -87,7 +87,7 @@ def compile_schema(schema_text: str) -> Validator:
 
 
 def without_fence(text: str) -> str:
-    """Return what stands between code fences, which models put around JSON, or all of it."""
+    """Return a text without the code fences that models put around JSON."""
     stripped = text.strip()
     if not (stripped.startswith(_FENCE) and stripped.endswith(_FENCE)):
         return text
@@ -126,7 +126,7 @@ def _path(parts: list[str | int]) -> str:
 
 
 def _expectation(error: ValidationError) -> str:
-    """Say what the schema wanted, without the value."""
+    """Return what the schema expected, without the value."""
     kind: Any = error.kind
     match kind.name:
         case "enum":

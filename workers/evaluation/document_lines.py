@@ -1,4 +1,4 @@
-"""On which line of a workflow file a key stands, for messages; in the process that evaluates.
+"""Line numbers of a workflow file's keys, for messages; in the evaluating process.
 
 TOML was accepted by ``tomllib`` before, so that its syntax is known to be right here.
 """
@@ -13,7 +13,7 @@ Entry = tuple[tuple[str | int, ...], int, int]
 """Place, line of the key, and the line on which the text of a multi-line value begins, else 0."""
 
 MOST_LINES: Final = 5_000
-"""Keys whose lines are told; those behind have the line of what holds them."""
+"""Most keys with a line of their own; later keys have the line of their parent."""
 
 _PART: Final = r"""(?:"(?:[^"\\\n]|\\.)*"|'[^'\n]*'|[A-Za-z0-9_-]+)"""
 _KEY: Final = re.compile(rf"\s*({_PART}(?:\s*\.\s*{_PART})*)\s*=[ \t]*")

@@ -19,7 +19,7 @@ _LARGEST_INTEGER: Final = 2**63 - 1
 
 @dataclass(slots=True)
 class Document:
-    """What a file says.
+    """The parsed content of a file.
 
     Attributes:
         value: plain JSON values; of no use where there is a problem.
@@ -33,7 +33,7 @@ class Document:
 
 
 def read_document(kind: str, text: str) -> Document:
-    """Return what a TOML or YAML text says, or the first thing that is wrong with it.
+    """Return the values of a TOML or YAML text, or its first error.
 
     Args:
         kind: ``toml`` or ``yaml``.
@@ -65,7 +65,7 @@ def _parse(kind: str, text: str) -> Any:
 
 
 class _PlainCopy:
-    """Copies a document, as JSON can carry it to the workers; notes the first thing it cannot."""
+    """Copies a document to plain JSON values; notes the first value that JSON cannot hold."""
 
     def __init__(self) -> None:
         self._document = Document()

@@ -62,7 +62,7 @@ class EvaluatorUnavailable(ForebayError):  # noqa: N818 - no fault of what was e
 
 
 class Evaluator:
-    """Hands evaluations to processes that it starts when they are needed, and replaces.
+    """Sends evaluations to processes that it starts on demand and replaces.
 
     Any thread may call. Use `evaluator`, which is the one of this process.
     """
@@ -77,7 +77,7 @@ class Evaluator:
     async def evaluate(
         self, what: str, *, cpu_seconds: float = CPU_SECONDS, **arguments: Any
     ) -> Any:
-        """Evaluate something and return its value; the event loop goes on meanwhile.
+        """Send an evaluation and return its value, without blocking the event loop.
 
         Args:
             what: ``template``, ``answer``, ``schema``, ``document`` or ``lines``.
@@ -102,7 +102,7 @@ class Evaluator:
         return _value_of(self._ask(_encoded(what, arguments), cpu_seconds))
 
     def close(self) -> None:
-        """End the processes that evaluate nothing now; a later evaluation starts new ones."""
+        """End the idle processes; a later evaluation starts new ones."""
         if os.getpid() != self._process_id:
             return  # a forked child: they are its parent's
         with self._lock:
@@ -237,7 +237,7 @@ def _value_of(reply: bytes) -> Any:
 
 
 def _bound_of(exit_code: int, cpu_seconds: float) -> str | None:
-    """Return which bound ended a process, None where it was none."""
+    """Return the name of the bound that ended a process, None for none."""
     if exit_code in _CPU_SIGNALS:
         return f"it takes more than {cpu_seconds:g} s of CPU time"
     if exit_code == OUT_OF_MEMORY:

@@ -1,4 +1,4 @@
-"""What one evaluation may take, in the process that evaluates (ADR 0013); imports nothing."""
+"""Bounds of one evaluation in the evaluating process (ADR 0013); imports nothing."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ MEMORY_BYTES: Final = 512 * 2**20
 """Address space of an evaluating process."""
 
 WALL_SECONDS: Final = 60.0
-"""After which a process that says nothing is ended; on a busy machine CPU time takes its while."""
+"""Time after which a silent process is ended; longer than the CPU time, for busy machines."""
 
 MOST_REQUEST_BYTES: Final = 32 * 2**20
-"""Of what is handed to an evaluating process at once."""
+"""Largest request to an evaluating process, in bytes."""
 
 MOST_REPLY_BYTES: Final = 64 * 2**20
 
 MOST_RENDERED_CHARACTERS: Final = 4 * 2**20
-"""Of the text that a template makes for one record."""
+"""Longest text that a template may make for one record."""
 
 MOST_DOCUMENT_VALUES: Final = 100_000
 """Values of a workflow file, those behind an alias counted as often as it is used."""

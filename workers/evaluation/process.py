@@ -1,4 +1,4 @@
-"""The process that evaluates what models, rows, templates and schemas supply (ADR 0013).
+"""The evaluating process for templates, schemas, answers and files (ADR 0013).
 
 ``python -m forebay.workers.evaluation.process`` answers one request after another until its
 standard input closes. The kernel ends it where one takes more CPU time than it may, or more memory.
@@ -25,10 +25,10 @@ from typing import Any, Final
 from forebay.workers.evaluation.limits import MEMORY_BYTES
 
 REQUEST: Final = struct.Struct(">Id")
-"""Length of the JSON in bytes, and CPU time in seconds."""
+"""Head of a request: length of the JSON in bytes, and CPU time in seconds."""
 REPLY: Final = struct.Struct(">I")
 OUT_OF_MEMORY: Final = 75
-"""Exit code where memory did not suffice; a new process has it again."""
+"""Exit code of a process that ran out of memory."""
 
 
 def main() -> int:

@@ -7,9 +7,9 @@ import math
 from typing import Any, Final
 
 MOST_DEPTH: Final = 100
-"""Levels of lists and objects, one within the other."""
+"""Most levels of nested lists and objects."""
 MOST_DIGITS: Final = 1_000
-"""Of a whole number: the cost of reading one grows with their square."""
+"""Most digits of a whole number: the cost of reading grows with their square."""
 
 
 def parse_json(text: str) -> Any:

@@ -1,4 +1,4 @@
-"""Templates: parsed without being run, and run within what their size allows (design 05, ADR 0013).
+"""Templates: parsed without being run, and run within bounds (design 05, ADR 0013).
 
 Imports Jinja2 and nothing of the project but limits: the process that evaluates imports this.
 Jinja works out constant expressions while it compiles, so that ``{{ 9 ** 9 ** 9 }}`` never ends;
@@ -19,9 +19,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from forebay.workers.evaluation.limits import MOST_RENDERED_CHARACTERS
 
 MOST_DEPTH: Final = 100
-"""Levels of a template's expressions and blocks, one within the other."""
+"""Most levels of a template's nested expressions and blocks."""
 MOST_BLOCKS: Final = 5_000
-"""``{{`` and ``{%`` in one template."""
+"""Most ``{{`` and ``{%`` in one template."""
 MOST_PLAIN_NODES: Final = 1_000
 """A plain template has fewer parts than this."""
 
@@ -62,7 +62,7 @@ _PLAIN_FILTERS: Final = frozenset(
 
 
 class TemplateFailed(Exception):  # noqa: N818 - an outcome of a record, always caught
-    """A template does not fit the values it was given; says where and how, never a value."""
+    """A template does not fit its values; the message has place and reason, never a value."""
 
 
 class _Unfolded(CodeGenerator):
@@ -105,7 +105,7 @@ _ENVIRONMENT: Final = _RowEnvironment()
 
 
 class ParsedTemplate:
-    """A template that was parsed and checked, and that nothing of was run.
+    """A parsed and checked template that was not run.
 
     Args:
         source: the template's text.
@@ -140,7 +140,7 @@ class ParsedTemplate:
         self.is_plain = self.nodes <= MOST_PLAIN_NODES and all(map(_is_plain, parts))
 
     def compile(self) -> Template:
-        """Return it in a form that can be rendered; nothing of it is run.
+        """Return the template in a form that can be rendered; does not run it.
 
         Raises:
             TemplateSyntaxError: it cannot be compiled.

@@ -1,4 +1,4 @@
-"""What a generator is, what it is handed, and how it refuses a record (design 05, *Generators*)."""
+"""The interface of generators: inputs, context, and refusals (design 05, *Generators*)."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class ModelCaller(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationContext:
-    """What a task is handed besides its inputs."""
+    """The context of a task besides its inputs."""
 
     models: ModelCaller
 
@@ -77,7 +77,7 @@ class Generator:
     """Makes the values of a column. Built once per run in a worker, used by many tasks at once."""
 
     def get_scheduling_metadata(self) -> SchedulingMetadata:
-        """Return what the generator uses; always the same. By default a local resource."""
+        """Return the generator's metadata, equal at each call; by default a local resource."""
         return SchedulingMetadata()
 
 

@@ -1,4 +1,4 @@
-"""What generators that ask a chat model have in common."""
+"""Base of generators that call a chat model."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class ChatGenerator(RecordGenerator):
         return self._metadata
 
     def cut(self, answer: ChatAnswer, other_remedy: str = "") -> RecordRejected:
-        """Return the refusal of an answer that its bound of tokens ended."""
+        """Return the error for an answer that its bound of tokens cut off."""
         remedy = ", ".join(filter(None, ("raise max_tokens of the model", other_remedy)))
         return RecordRejected(
             f"answer_cut: the answer of model {self.alias!r} was ended by its bound of tokens after"

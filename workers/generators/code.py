@@ -18,7 +18,7 @@ ENTRY_POINTS: Final = "forebay.generators"
 
 
 def load_target(target: str, folder: Path | None = None) -> Any:
-    """Import the object that ``module:name``, or an entry point's name, stands for.
+    """Import the object that ``module:name`` or an entry point names.
 
     Args:
         target: as the workflow says it.

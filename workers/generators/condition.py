@@ -1,4 +1,4 @@
-"""The ``condition`` generator: whether a ``skip_when`` holds for a record."""
+"""The ``condition`` generator: evaluates a ``skip_when`` for a record."""
 
 from __future__ import annotations
 

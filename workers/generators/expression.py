@@ -22,7 +22,7 @@ class ExpressionGenerator(RecordGenerator):
         inputs: Mapping[str, Any],
         context: GenerationContext,  # noqa: ARG002 - an expression asks no model
     ) -> Mapping[str, Any]:
-        """Return the text without white space at its end, which files written by hand end with.
+        """Return the rendered text without trailing white space.
 
         Raises:
             RecordRejected: the template does not fit this record.

@@ -13,11 +13,11 @@ from forebay.workers.generators.base import GenerationContext, RecordRejected
 from forebay.workers.generators.chat import ChatGenerator
 
 MOST_QUOTED_CHARACTERS: Final = 20_000
-"""Of a refused answer, as far as it is shown to the model again."""
+"""Most characters of a refused answer that are shown to the model again."""
 
 
 class LlmStructuredGenerator(ChatGenerator):
-    """Asks, checks, and asks again with what was wrong; each call is admitted by itself."""
+    """Calls the model again with the error until its schema accepts; each call is admitted."""
 
     def __init__(self, column: LlmStructuredColumn, workflow: Workflow) -> None:
         super().__init__(column, workflow)
@@ -71,7 +71,7 @@ class LlmStructuredGenerator(ChatGenerator):
 
 
 def check_schema(schema: Mapping[str, Any]) -> None:
-    """Refuse a JSON Schema that answers cannot be checked by; blocks.
+    """Raise for a JSON Schema that cannot check answers; blocks.
 
     Raises:
         EvaluationFailed: what is wrong with it, and where.

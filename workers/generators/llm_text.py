@@ -12,7 +12,7 @@ from forebay.workers.generators.chat import ChatGenerator
 
 
 class LlmTextGenerator(ChatGenerator):
-    """Asks once a record."""
+    """Calls its model once for each record."""
 
     def __init__(self, column: LlmTextColumn, workflow: Workflow) -> None:
         super().__init__(column, workflow)
@@ -21,7 +21,7 @@ class LlmTextGenerator(ChatGenerator):
     async def generate(
         self, inputs: Mapping[str, Any], context: GenerationContext
     ) -> Mapping[str, Any]:
-        """Return the answer as it came.
+        """Return the text of the answer, unchanged.
 
         Raises:
             RecordRejected: a template does not fit, the bound of tokens ended the answer, or it is

@@ -32,7 +32,7 @@ _NO_FAILURES: Final = (
     asyncio.CancelledError,
     concurrent.futures.CancelledError,
 )
-"""Raised in a thread, they never reach the caller, or end or cancel its task instead."""
+"""Exceptions that, raised in a thread, would not reach the caller."""
 
 
 class DeclaredModels:

@@ -1,4 +1,4 @@
-"""From a column of a workflow to its generator."""
+"""Builds the generator of a workflow's column."""
 
 from __future__ import annotations
 

@@ -23,11 +23,11 @@ from forebay.workers.generators.seed_lines import (
 from forebay.workers.generators.seed_parquet import count_rows, file_digest, read_rows
 
 INDEX_STRIDE: Final = 128
-"""The index keeps the byte offset of every so many records: 8 bytes for 128 records in memory, and
+"""Records between two byte offsets of the index: 8 bytes for 128 records in memory, and
 at most 127 records read in vain for a row group; the file itself is never held in memory."""
 
 MOST_ROW_GROUP_BYTES: Final = 256 * 2**20
-"""Of the records that are read at once, which a worker holds in memory."""
+"""Largest row group that is read at once, held in a worker's memory."""
 
 
 def describe_seed(path: Path, names: Sequence[str], delimiter: str | None = None) -> SeedFile:

@@ -17,7 +17,7 @@ from forebay.contracts.errors import WorkflowError
 from forebay.workers.evaluation.strict_json import parse_json
 
 MOST_RECORD_BYTES: Final = 4 * 2**20
-"""Of one record: a line of JSON Lines, a row of CSV with the lines that its quotes join."""
+"""Largest record: a line of JSON Lines, or a row of CSV with its quoted lines."""
 DELIMITERS: Final = (",", ";", "\t", "|")
 """Delimiters that a CSV may have without the workflow naming them."""
 PARQUET: Final = ".parquet"
@@ -29,7 +29,7 @@ _Records = Iterator[dict[str, Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CsvForm:
-    """How the rows of a CSV are read.
+    """The form of a CSV: delimiter and header.
 
     Attributes:
         header: its names.
@@ -192,7 +192,7 @@ _FORMATS: Final[dict[str, ReadRecords]] = {
 
 
 def format_of(path: Path) -> ReadRecords:
-    """Return what reads the records of a file, by its suffix.
+    """Return the reader of a file's records, by its suffix.
 
     Raises:
         WorkflowError: an unknown suffix.

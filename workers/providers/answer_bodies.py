@@ -1,4 +1,4 @@
-"""What the body of an answer says besides its content: tokens used, and what went wrong.
+"""Reads token usage, errors and the end of an answer's body.
 
 Only counts and short identifiers come out of here, never text: it could quote a prompt.
 """
@@ -28,7 +28,7 @@ from forebay.workers.providers.token_usage import (
 )
 
 ANSWER_TOO_LONG: Final = "answer_too_long"
-"""Error code of an answer that is longer than its caller takes: the next one would be, too."""
+"""Error code of an answer that is longer than its caller's bound; not retried."""
 
 MOST_PARSED_BYTES: Final = 1_048_576
 """A longer JSON body, or line of a stream, is not parsed."""
@@ -117,13 +117,13 @@ class AnswerReader:
 
     @property
     def usage(self) -> TokenUsage | None:
-        """What the answer said it used; None until it has said so."""
+        """The usage that the answer has reported; None before that."""
         self._read_kept()
         return usage_of(self._counts) if self._is_counted else None
 
     @property
     def fault(self) -> Fault:
-        """What the error in the body says, `NO_FAULT` for none."""
+        """The error in the body; `NO_FAULT` for none."""
         self._read_kept()
         if self._fault is None and self._is_refusal and self._kept:
             # No JSON: some gateways refuse in plain text.
@@ -140,7 +140,7 @@ class AnswerReader:
         return self.fault.code
 
     def feed(self, chunk: bytes) -> None:
-        """Look at the next bytes of the body, as they came over the wire; never raises."""
+        """Read the next raw bytes of the body; never raises."""
         if not self._is_watching:
             return
         try:
@@ -186,7 +186,7 @@ class AnswerReader:
             self._kept.clear()
 
     def _read_long(self) -> None:
-        """Take the usage from what is kept of a long document, whose next part may hold another."""
+        """Read the usage from the kept part of a long document."""
         self._is_long = True
         self._count(counts_within(bytes(self._kept), self._profile))
         del self._kept[:-LONGEST_USAGE]
@@ -246,7 +246,7 @@ class AnswerReader:
             self._fault = told if told.code else told._replace(code=UNNAMED_ERROR)
 
     def _note(self, text: bytes | bytearray, *, is_failed: bool = False) -> bool:
-        """Take what a JSON document tells; return whether it was one."""
+        """Read usage and error of a JSON document; return whether it was one."""
         try:
             document = json.loads(text)
         except (ValueError, RecursionError):
@@ -280,7 +280,7 @@ class AnswerReader:
         self._count(counts_in(document, profile))
 
     def _count(self, counts: Counts) -> None:
-        """Take what a ``usage`` says; what it does not say of the input was said before."""
+        """Read the counts of a ``usage``; missing input counts were in an earlier one."""
         if counts == NO_COUNTS:
             return
         if counts.input_tokens is None:

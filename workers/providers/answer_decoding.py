@@ -29,7 +29,7 @@ class Decoder(Protocol):
     """Decodes a body from its beginning to its end."""
 
     def decode(self, data: bytes) -> Iterator[bytes]:
-        """Yield what the next bytes stand for, in parts of bounded size; raises if broken."""
+        """Yield the decoded next bytes in parts of bounded size; raises if broken."""
         ...
 
 
@@ -107,7 +107,7 @@ class _Brotli:
 
 
 class _Frames:
-    """A body may be of several frames, up to a bound."""
+    """Base of decoders for bodies of several frames, up to a bound."""
 
     def __init__(self, make: Callable[[], Any]) -> None:
         self._make = make
@@ -122,7 +122,7 @@ class _Frames:
 
 
 class _Zstd(_Frames):
-    """The standard library's, or its backport."""
+    """Decoder of zstd by the standard library or its backport."""
 
     def decode(self, data: bytes) -> Iterator[bytes]:
         rest = data
@@ -139,7 +139,7 @@ class _Zstd(_Frames):
 
 
 class _Zstandard(_Frames):
-    """The package of this name."""
+    """Decoder of zstd by the package ``zstandard``."""
 
     def decode(self, data: bytes) -> Iterator[bytes]:
         for start in range(0, len(data), _ZSTANDARD_STEP):

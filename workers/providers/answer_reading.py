@@ -22,7 +22,7 @@ class BodyTooLong(Exception):  # noqa: N818 - an outcome of an answer, always ca
 
 
 class BodyUnreadable(Exception):  # noqa: N818 - as above
-    """A body is not in the encoding that its header tells, or in none that was asked for."""
+    """A body is not in the encoding of its header, or in one that was not asked for."""
 
 
 async def read_body(response: httpx2.Response, most_bytes: int) -> bytes:

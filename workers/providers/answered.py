@@ -1,4 +1,4 @@
-"""What is known of an answer, read from a response or from an exception that carries one."""
+"""Status, headers and error of an answer, read from a response or an exception."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from forebay.workers.providers.headers import error_code_of, lowered_headers, wi
 from forebay.workers.providers.registry import GENERIC, PreparedProfile, profile_of_url
 
 _TOLD_IN_A_STREAM: Final = 200
-"""The status under which an SDK raises an error that has no response: one told within a stream."""
+"""Status of an error that an SDK raises without a response, from within a stream."""
 _FIRST_ERROR_STATUS: Final = 400
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """What is known of an answer.
+    """Status, headers and error code of an answer.
 
     Attributes:
         status: HTTP status.
@@ -34,7 +34,7 @@ class Answered:
 
 
 def answer_of(source: object, now: float | None = None) -> Answered | None:
-    """Return what an answer, or an exception that carries one, says of itself; None if nothing.
+    """Return the facts of an answer, or of an exception's answer; None without any.
 
     Knows the responses and exceptions of httpx, requests, aiohttp, urllib and of the SDKs, what
     botocore raises, and whatever else has a numeric ``status_code`` or ``status``. Reads nothing

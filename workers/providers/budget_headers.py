@@ -1,4 +1,4 @@
-"""Headers that tell of an account's budgets: limits, what is left, and when it is whole again.
+"""Headers with an account's budgets: limit, remaining amount and reset time.
 
 Their names differ little (``x-ratelimit-limit-tokens``, ``anthropic-ratelimit-tokens-limit``,
 ``x-tokenlimit-limit``, ``x-ratelimit-limit-tokens-minute``), so that each is read by its parts.
@@ -37,7 +37,7 @@ _WHOLE: Final = re.compile(r"[0-9]{1,13}")
 
 
 class _Place(NamedTuple):
-    """What a header's name says of its value."""
+    """The budget and the role of a header, by its name."""
 
     family: str
     unit: Unit | None
@@ -46,7 +46,7 @@ class _Place(NamedTuple):
 
 
 class StatedBudget(NamedTuple):
-    """What the headers of one answer say of one budget.
+    """The values of one budget in the headers of one answer.
 
     Attributes:
         budget: which one; its unit is None where no name says so.
@@ -64,7 +64,7 @@ class StatedBudget(NamedTuple):
 def quota_readings(
     headers: Mapping[str, str], now: float, profile: PreparedProfile = GENERIC
 ) -> list[QuotaReading]:
-    """Return what the headers say of the account's budgets; what makes no sense is ignored.
+    """Return the quota readings of headers; invalid values are ignored.
 
     Where neither a name nor the profile says whether a minute or a day is meant, the reset does, as
     `_is_daily` infers. Where in doubt it is a minute: a day's limit taken for a minute's bounds
@@ -85,7 +85,7 @@ def quota_readings(
 def stated_budgets(
     headers: Mapping[str, str], now: float, profile: PreparedProfile
 ) -> Iterator[StatedBudget]:
-    """Yield what the headers say of each budget."""
+    """Yield each budget in the headers."""
     stated: dict[tuple[str, Unit | None, Period | None], dict[str, str]] = {}
     for name, value in headers.items():
         place = _place_of(name)
@@ -107,7 +107,7 @@ def stated_budgets(
 def exhausted_budget(
     headers: Mapping[str, str], now: float, profile: PreparedProfile = GENERIC
 ) -> StatedBudget | None:
-    """Return the budget of which the headers say that nothing is left, None where none says so.
+    """Return the budget that has nothing left by the headers, None for none.
 
     Of several it is the last one to be whole again.
 
@@ -123,7 +123,7 @@ def exhausted_budget(
 def reset_seconds(
     headers: Mapping[str, str], now: float, profile: PreparedProfile, unit: Unit | None
 ) -> float | None:
-    """Return when a refusal's budget is whole again by its headers, None where they do not say.
+    """Return the seconds until a refusal's budget is full, by its headers; None if unknown.
 
     Of a budget of which something is left only if the refusal names its unit.
     """
@@ -137,7 +137,7 @@ def reset_seconds(
 
 @lru_cache(1024)
 def _place_of(name: str) -> _Place | None:
-    """Return what a header's name says, None for one of no budget."""
+    """Return the budget and role of a header's name, None for other headers."""
     lowered = name.lower()
     family = _FAMILY.search(lowered)
     if family is None:
@@ -167,7 +167,7 @@ def _unit_of(parts: list[str], *, is_of_tokens: bool) -> Unit | None:
 def _is_daily(
     limit: int | None, remaining: int | None, reset: float | None, least_seconds: float
 ) -> bool:
-    """Say whether a budget is a day's, by its reset: the seconds until it is full.
+    """Return whether a budget is of a day, by the seconds until it is full.
 
     A period lasts about ``reset / used share``. That is noise while next to nothing is used, so
     the reset itself must be longer than a minute's budget can have, and the period at most about
@@ -183,7 +183,7 @@ def _is_daily(
 
 
 def longest_of(text: str, form: Form, now: float) -> float | None:
-    """Return the wait that a header tells; of several, as gateways join them, the longest."""
+    """Return the wait in a header; the longest of several that a gateway joined."""
     seconds = seconds_of(text, form, now)
     if seconds is not None or "," not in text:
         return seconds
@@ -192,7 +192,7 @@ def longest_of(text: str, form: Form, now: float) -> float | None:
 
 
 def _count(text: object, least: int) -> int | None:
-    """Return the number that a header tells; of several, as gateways join them, the smallest."""
+    """Return the number in a header; the smallest of several that a gateway joined."""
     parts = text.split(",") if isinstance(text, str) else []
     numbers = [int(part) for part in parts if _WHOLE.fullmatch(part.strip())]
     usable = [number for number in numbers if least <= number <= MAX_BUDGET]

@@ -1,4 +1,4 @@
-"""How an attempt ended, read from a response or an exception (design 03, *Executor and transport*).
+"""Outcomes of attempts from responses and exceptions (design 03, *Executor and transport*).
 
 Pure rules: no clock, no I/O and no HTTP library. Exceptions of ``httpx``, ``httpx2`` and of the
 SDKs built on them are known by name, so that a program needs none of them to classify the others.
@@ -59,7 +59,7 @@ NOT_SENT = RequestReleaseOutcome(
 
 
 class Classifier(Protocol):
-    """What the executor asks how an attempt ended; replace it for a provider with other habits."""
+    """Maps responses and exceptions to outcomes; replaceable for a provider with other rules."""
 
     def classify_response(
         self,
@@ -73,16 +73,16 @@ class Classifier(Protocol):
         ...
 
     def classify_exception(self, error: BaseException, *, now: float) -> RequestReleaseOutcome:
-        """Classify what the call raised; bytes of the request may have gone out."""
+        """Classify an exception of the call; bytes of the request may have gone out."""
         ...
 
     def is_retryable(self, outcome: RequestReleaseOutcome) -> bool:
-        """Say whether another attempt may end better."""
+        """Return whether another attempt may succeed."""
         ...
 
 
 def check_classifier(value: object) -> None:
-    """Refuse what is no `Classifier`.
+    """Raise unless a value is a `Classifier`.
 
     Raises:
         ConfigurationError: such as a class.
@@ -164,7 +164,7 @@ class DefaultClassifier:
         )
 
     def classify_exception(self, error: BaseException, *, now: float) -> RequestReleaseOutcome:
-        """Classify what a call raised.
+        """Classify an exception of a call.
 
         Args:
             error: any exception; one that carries an answer (``status``, or ``response`` as in
@@ -210,7 +210,7 @@ class DefaultClassifier:
         )
 
     def is_retryable(self, outcome: RequestReleaseOutcome) -> bool:
-        """Say whether another attempt may end better.
+        """Return whether another attempt may succeed.
 
         Overload, timeouts, connection errors and 5xx may; other statuses, cancellations and
         exceptions nobody foresaw may not. ``diagnostics["retryable"]`` overrides the rule by kind.
@@ -228,7 +228,7 @@ class DefaultClassifier:
 
 
 def _concern_of(status: int, code: str | None, *, tells_wait: bool) -> str | None:
-    """Return what a refusal that no waiting can cure is about, None for any other answer."""
+    """Return the subject of a refusal that no wait can cure, None for other answers."""
     lowered = (code or "").lower()
     refusals = GENERIC.refusals
     # Who asks for money and says to wait means what is still being settled.
@@ -253,7 +253,7 @@ def _is_overload(status: int, code: str | None) -> bool:
 
 
 def _budget_of(headers: Mapping[str, str], now: float) -> str | None:
-    """Return the name of the budget that a refusal speaks of, None where it speaks of none."""
+    """Return the name of the budget in a refusal, None for none."""
     named = headers.get(BUDGET_HEADER)
     exhausted = None if named is not None else exhausted_budget(headers, now)
     return named if exhausted is None else str(exhausted.budget)

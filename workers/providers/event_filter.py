@@ -1,4 +1,4 @@
-"""Which parts of a stream are worth parsing: those that may tell of usage, an error or the end.
+"""Filters a stream for the parts that may hold usage, an error or the end.
 
 Almost every part of a stream is content alone, so a search is all that it may cost.
 """
@@ -17,7 +17,7 @@ WORTH_PARSING: Final = re.compile(
     rb'|"prompt_eval_count"\s*:\s*[0-9]'
     rb'|"finish_reason"\s*:\s*"(?:error|ERROR|TIMEOUT|insufficient_system_resource)'
 )
-"""Matches what a document must hold to be parsed."""
+"""Matches documents that are parsed."""
 
 _WORDS: Final = (
     *b"error [DONE] message_stop response.completed response.incomplete usageMetadata".split(),
@@ -28,7 +28,7 @@ _USAGE: Final = re.compile(rb'"usage"\s*:\s*[^n\s]')
 
 
 def is_worth_parsing(lines: bytes) -> bool:
-    """Whether lines of a stream hold a word without which none of them is worth parsing."""
+    """Whether lines of a stream may hold usage, an error or the end."""
     for word in _WORDS:
         if word in lines:
             return True

@@ -1,4 +1,4 @@
-"""How an attempt ended whose exception carries no answer, by the name of the exception's class."""
+"""Outcomes of exceptions without an answer, by the name of the exception's class."""
 
 from __future__ import annotations
 

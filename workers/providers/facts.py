@@ -15,7 +15,7 @@ from forebay.contracts.identity import RequestDomain
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a fact was read.
+    """The page from which a fact was read.
 
     Attributes:
         page: a page's address, or a repository or package and the file in it.
@@ -27,11 +27,11 @@ class Source:
 
 
 UNVERIFIED: Final = Source("unverified", "")
-"""Of a fact that nobody has read anywhere: it is shown as such, and nothing relies on it alone."""
+"""Source of an unverified fact: shown as such, never relied on alone."""
 
 
 class Unit(StrEnum):
-    """What a budget counts."""
+    """The unit of a budget: requests or tokens of a kind."""
 
     REQUESTS = "requests"
     TOKENS = "tokens"
@@ -52,7 +52,7 @@ class Period(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """A limit that a refusal speaks of; None where it does not say.
+    """The budget of a refusal; a part is None where the refusal does not state it.
 
     Attributes:
         unit: what it counts.
@@ -70,7 +70,7 @@ class Budget:
 
 
 class Form(StrEnum):
-    """How a wait is written.
+    """The form in which a provider writes a wait.
 
     Attributes:
         SECONDS: a number of seconds, or an HTTP date.
@@ -89,7 +89,7 @@ class Form(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """Calls of one kind.
+    """An endpoint: the calls of one kind.
 
     Attributes:
         path: a regular expression for the end of the path, from a ``/`` or ``:`` on; its group
@@ -125,7 +125,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Body:
-    """What a request's JSON body says of its cost.
+    """The fields of a request's JSON body that determine its cost.
 
     Attributes:
         models: fields that name the model.
@@ -146,7 +146,7 @@ class Body:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Usage:
-    """Where an answer, or an event of a stream, says what it used.
+    """The fields of an answer, or of a stream's event, that hold its usage.
 
     All names are paths with dots. ``places`` are within the document, the others within a place.
 
@@ -205,7 +205,7 @@ class Refusals:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Waits:
-    """Where a refusal says how long to wait, and of which budget it speaks.
+    """The fields of a refusal that hold its wait and its budget.
 
     Attributes:
         headers: names and forms, the most exact first.
@@ -232,7 +232,7 @@ class Waits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Streams:
-    """How a streamed answer is cut into events, and which one is its last.
+    """The form of a streamed answer: its events and its last event.
 
     Attributes:
         kinds: content types of streams.

@@ -1,4 +1,4 @@
-"""What an error in a provider's answer says: its code, its wait, its budget.
+"""Reads code, wait and budget of an error in a provider's answer.
 
 Only numbers and short identifiers come out of here, never text: it could quote a prompt.
 """
@@ -33,7 +33,7 @@ INVALID: Final = frozenset(
 """Codes that, within a good status, say that the request can never be served."""
 
 OVERLOADED: Final = "overloaded"
-"""Code of an error whose code says nothing of load, and whose message does."""
+"""Code of an error whose message reports an overload, and whose own code does not."""
 
 _SAY_LITTLE: Final = frozenset(
     {"api_error", "error", "internal_error", "internal_server_error", "internalservererror"}
@@ -41,7 +41,7 @@ _SAY_LITTLE: Final = frozenset(
 )
 
 UNNAMED_ERROR: Final = "unnamed_error"
-"""Error code of an error inside an answer with a good status that gave itself no code."""
+"""Error code of an error without a code inside an answer with a good status."""
 
 LONGEST_ERROR_BODY: Final = 65_536
 _CODE: Final = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
@@ -57,7 +57,7 @@ _MOST_VALUES: Final = 64
 
 
 class Fault(NamedTuple):
-    """What an error says.
+    """Code, wait and budget of an error.
 
     Attributes:
         code: its short code; None where it has none.
@@ -74,7 +74,7 @@ NO_FAULT: Final = Fault()
 
 
 def fault_in_body(body: bytes, profile: PreparedProfile = GENERIC, *, now: float = 0.0) -> Fault:
-    """Return what a whole error body says, `NO_FAULT` for one above 64 kB or that is no JSON."""
+    """Return the error in a body, `NO_FAULT` for one above 64 kB or without JSON."""
     if len(body) > LONGEST_ERROR_BODY:
         return NO_FAULT
     try:
@@ -84,7 +84,7 @@ def fault_in_body(body: bytes, profile: PreparedProfile = GENERIC, *, now: float
 
 
 def fault_in(document: Any, profile: PreparedProfile = GENERIC, *, now: float = 0.0) -> Fault:
-    """Return what an error's document says.
+    """Return the error in a JSON document.
 
     Args:
         document: a parsed body, or the event of a stream.
@@ -114,13 +114,13 @@ def fault_in(document: Any, profile: PreparedProfile = GENERIC, *, now: float = 
 
 
 def _says_no_more(code: str | None, profile: PreparedProfile) -> bool:
-    """Whether a code leaves open what went wrong: any server's error, one nobody knows, or none."""
+    """Whether a code is unspecific: any server's error, an unknown code, or none."""
     lowered = (code or "").lower()
     return lowered in _SAY_LITTLE or lowered not in profile.known_codes | INVALID
 
 
 def _has_no_limit(document: Mapping[str, Any], profile: PreparedProfile) -> bool:
-    """Whether a field that tells the limit of what was asked for says 0."""
+    """Whether the field with the limit of a refused budget is 0."""
     return any(
         value in {0, "0"}
         for path in profile.refusals.limits
@@ -130,7 +130,7 @@ def _has_no_limit(document: Mapping[str, Any], profile: PreparedProfile) -> bool
 
 
 def has_error(document: Mapping[str, Any], profile: PreparedProfile) -> bool:
-    """Whether a document of an answer with a good status tells an error."""
+    """Whether a document of an answer with a good status holds an error."""
     kind = document.get("type")
     if (isinstance(kind, str) and kind in profile.streams.failed) or document.get(
         "object"
@@ -142,7 +142,7 @@ def has_error(document: Mapping[str, Any], profile: PreparedProfile) -> bool:
 
 
 def values_at(document: Any, path: str) -> Iterator[Any]:
-    """Yield what stands at a path with dots; a list stands for each of its items."""
+    """Yield the values at a dotted path; each item of a list is followed."""
     found = [document]
     for name in path.split(".") if path else ():
         items = [item for one in found for item in (one if isinstance(one, list) else [one])]

@@ -1,4 +1,4 @@
-"""What an answer's headers say besides its content, in the form that every classifier reads.
+"""Hints in an answer's headers, in the form that every classifier reads.
 
 A provider's own way of telling a wait or a budget, in headers or in its error's body, becomes
 ``retry-after-ms`` and `BUDGET_HEADER` here. Budgets are read in
@@ -18,10 +18,10 @@ from forebay.workers.providers.faults import OVERLOADED, Fault
 from forebay.workers.providers.registry import GENERIC, PreparedProfile
 
 LONGEST_HINT_SECONDS: Final = 31 * 86_400.0
-"""A longer ``retry-after`` is taken as this one: whoever asks for it wants to be left alone."""
+"""Longest ``retry-after``; a longer one is clamped."""
 
 UNSTATED_REFILL_SECONDS: Final = 3_600.0
-"""Between two probes of a budget of a day or month of which nobody says when it is whole again."""
+"""Pause between two probes of a day's or month's budget without a stated reset."""
 
 BUDGET_HEADER: Final = "forebay-budget"
 """Header that `with_stated_wait` adds: the exhausted budget, such as ``tokens_per_day``."""
@@ -29,7 +29,7 @@ BUDGET_HEADER: Final = "forebay-budget"
 _FIRST_ERROR_STATUS: Final = 400
 _FIRST_SERVER_STATUS: Final = 500
 _SHORT_SECONDS: Final = 60.0
-"""A shorter wait is none until a day's budget is whole: some providers tell the next minute's."""
+"""A shorter wait is not taken for a day's reset: some providers state the next minute's."""
 _LONG_PERIODS: Final = frozenset({Period.DAY, Period.MONTH})
 _PACIFIC_WITHOUT_DATA: Final = timezone(timedelta(hours=-8))
 _KEPT_HEADERS: Final = (
@@ -70,7 +70,7 @@ def retry_after_seconds(
 def stated_wait(
     headers: Mapping[str, str], now: float, profile: PreparedProfile = GENERIC
 ) -> float | None:
-    """Return what `retry_after_seconds` returns, however absurd."""
+    """Return the provider's hint in seconds, unclamped."""
     for name, form in profile.waits.headers:
         value = headers.get(name)
         seconds = None if value is None else longest_of(value, form, now)
@@ -106,7 +106,7 @@ def with_stated_wait(
 
 
 def seconds_until_refill(budget: Budget, profile: PreparedProfile, now: float) -> float:
-    """Return when a budget of a day or month that tells no refill is to be tried again."""
+    """Return the seconds until a day's or month's budget without a stated reset is tried again."""
     zone = profile.waits.day_ends
     if not zone or budget.period is not Period.DAY:
         return UNSTATED_REFILL_SECONDS
@@ -125,7 +125,7 @@ def _zone(name: str) -> tzinfo:
 def error_code_of(
     status: int, headers: Mapping[str, str], fault: Fault, profile: PreparedProfile
 ) -> str | None:
-    """Return the code of an answer's error, None where neither body nor headers nor status tell it.
+    """Return the code of an answer's error, by body, headers or status; None for none.
 
     Args:
         status: HTTP status.

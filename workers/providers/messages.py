@@ -1,4 +1,4 @@
-"""What the text of a refusal says: how long to wait, of which budget, and whether it can ever fit.
+"""Reads the text of a refusal: its wait, its budget, and whether the request can fit.
 
 Providers word these alike, so the patterns are the same for all; a profile adds what its provider
 words otherwise. Of a text nothing but these comes out: it could quote a prompt.
@@ -13,7 +13,7 @@ from forebay.workers.providers.durations import DURATION_PATTERN, INSTANT_PATTER
 from forebay.workers.providers.facts import Budget, Form, Period, Unit
 
 MOST_CHARACTERS: Final = 4_096
-"""Of a longer message the beginning is read."""
+"""Most characters of a message that are read."""
 
 _WAIT: Final = re.compile(
     r"\b(?:try(?: it| your request)?(?: again)?|retry(?:ing)?|retry your request|wait|come back|"
@@ -105,7 +105,7 @@ def never_fits(text: str) -> bool:
 
 
 def allows_nothing(text: str) -> bool:
-    """Whether a text names a limit of 0: this account has none of what it asked for."""
+    """Whether a text names a limit of 0, so that the account has no such quota."""
     return bool(_NOTHING.search(text[:MOST_CHARACTERS]))
 
 
@@ -120,7 +120,7 @@ def names_refill(text: str) -> bool:
 
 
 def says_overload(text: str) -> bool:
-    """Whether a text says that the provider has more to do than it can."""
+    """Whether a text says that the provider is overloaded."""
     return bool(_OVERLOAD.search(text[:MOST_CHARACTERS]))
 
 
@@ -148,7 +148,7 @@ def _unit_of_letters(short: re.Match[str]) -> Unit:
 
 
 def _unit_in(before: str, text: str) -> Unit | None:
-    """Return what is counted: what stands last before the period, else first in the text."""
+    """Return the unit of a budget: the last one before the period, else the first."""
     last = list(_UNIT.finditer(before))[-1:]
     found = last[0] if last else _UNIT.search(text)
     if found is None:

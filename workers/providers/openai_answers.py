@@ -1,4 +1,4 @@
-"""What an OpenAI-compatible provider answers, read, and what is raised where it cannot be."""
+"""Answers of OpenAI-compatible providers as values, and the error for other answers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from forebay.contracts.outcomes import TokenUsage
 from forebay.workers.providers.headers import kept_headers
 
 UNREADABLE = "unreadable_answer"
-"""Error code of an answer with a good status and a body that is not what was asked for."""
+"""Error code of an answer with a good status and an unreadable body."""
 
 _REMEDIES = {
     400: "check the request: the model may not support a parameter or the response format",
@@ -55,7 +55,7 @@ class ProviderHTTPError(ForebayError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderAnswer:
-    """What every answer tells besides its result; all that a health check tells.
+    """Usage, status and headers of an answer; the whole result of a health check.
 
     Attributes:
         usage: real tokens, None where the provider did not say.
@@ -104,7 +104,7 @@ class ProviderImages(ProviderAnswer):
 
 
 class Wire(BaseModel):
-    """Base of what is read of a body."""
+    """Base of parsed answer bodies."""
 
     # Providers add fields of their own; the input stays out of errors, for it is the answer.
     model_config = ConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True)

@@ -52,7 +52,7 @@ DEFAULT_TIMEOUT_SECONDS = 120.0
 CONNECT_TIMEOUT_SECONDS = 10.0
 """Connecting is given up before the whole call is, so that a dead host shows as such."""
 MOST_ANSWER_BYTES = 2**20
-"""Of a chat completion, where the call names no bound: some 200,000 tokens."""
+"""Default bound of a chat completion's body, for some 200,000 tokens."""
 _MOST_VECTOR_AND_IMAGE_BYTES = 64 * 2**20
 
 
@@ -177,7 +177,7 @@ class OpenAICompatibleClient:
         return ProviderImages(images=images, **_answer_fields(response, found.usage))
 
     async def check_health(self, *, timeout_seconds: float | None = None) -> ProviderAnswer:
-        """Ask for the list of models, which costs no tokens: is it there, does it know the key.
+        """Ask for the list of models, which checks address and key and costs no tokens.
 
         Raises as `chat` does.
         """
@@ -232,7 +232,7 @@ class OpenAICompatibleClient:
 
 
 async def _content_of(response: httpx2.Response, most_bytes: int) -> tuple[bytes, str | None]:
-    """Return the body, or b"" and the error code of an answer whose body cannot be had."""
+    """Return the body, or b"" and the error code of an unreadable body."""
     try:
         return await read_body(response, most_bytes), None
     except BodyTooLong:

@@ -1,4 +1,4 @@
-"""Recorded answers: what a provider answered, one JSON object a line, and how it is read here.
+"""Recorded answers of providers, one JSON object a line, and how each is classified.
 
 A line that a user sends us becomes a test. It holds a host, a status, headers and a body; no
 request, no key. `stripped` says what is left out of one that was taken as it came.
@@ -26,7 +26,7 @@ _KEPT: Final = ("content-type", "x-amzn-errortype")
 
 
 class RecordedAnswer(BaseModel):
-    """One line.
+    """One recorded answer, a line of the file.
 
     Attributes:
         host: that answered, with its port where the URL names one.
@@ -49,7 +49,7 @@ class RecordedAnswer(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replayed:
-    """How a recorded answer is read.
+    """The classification of a recorded answer.
 
     Attributes:
         outcome: as it is released.

@@ -1,4 +1,4 @@
-"""Says once why a request was refused in a way that no waiting cures, and which hint was absurd."""
+"""Logs once each refusal that no wait can cure, and each hint that was clamped."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from forebay.contracts.outcomes import RequestReleaseOutcome
 from forebay.coordinator.logs import Logger
 
 MOST_TOLD: Final = 1_000
-"""Different refusals that are told; a program that has as many has been told."""
+"""Most different refusals that are logged."""
 
 log = Logger("forebay.providers")
 
@@ -21,7 +21,7 @@ _REMEDIES: Final = {
 
 
 class RefusalLog:
-    """Tells each refusal of a provider/model once.
+    """Logs each refusal of a provider/model once.
 
     Args:
         warn: takes an event and its fields.
@@ -32,7 +32,7 @@ class RefusalLog:
         self._told: set[tuple[object, ...]] = set()
 
     def saw(self, resource: RequestResourceKey, outcome: RequestReleaseOutcome) -> None:
-        """Tell an outcome that is about the request or the account, or whose hint was clamped."""
+        """Log an outcome that concerns the request or the account, or whose hint was clamped."""
         diagnostics = outcome.diagnostics
         about = diagnostics.get("about")
         if about in _REMEDIES:
@@ -61,4 +61,4 @@ class RefusalLog:
 
 
 REFUSALS: Final = RefusalLog()
-"""Those of all transports and executors of this process."""
+"""The log of refusals of all transports and executors of this process."""

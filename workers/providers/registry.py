@@ -74,7 +74,7 @@ _CACHED: Final = 1024
 
 
 class Call(NamedTuple):
-    """What a method and a path say of a call.
+    """The facts of a call by its method and path.
 
     Attributes:
         domain: its window's domain; None for a call that needs no lease.

@@ -1,4 +1,4 @@
-"""What a request will cost in tokens, before anybody has counted them (design 03, *Quotas*).
+"""Estimates the tokens of a request (design 03, *Quotas*).
 
 An estimate only has to be near: the real usage settles it when the lease comes back.
 """
@@ -23,9 +23,9 @@ from forebay.workers.providers.registry import GENERIC
 
 CHARACTERS_PER_TOKEN: Final = 4
 TOKENS_PER_MESSAGE: Final = 4
-"""What a message costs besides its text: its role and its borders."""
+"""Tokens of a message besides its text."""
 MOST_ENCODED_CHARACTERS: Final = 100_000
-"""Of a longer text this much is encoded, some 10 ms, and the rest is taken to be like it."""
+"""Most characters of a text that are encoded, some 10 ms; the rest is extrapolated."""
 
 DEFAULT_ENCODING: Final = "o200k_base"
 
@@ -39,7 +39,7 @@ _FIELDS: Final = {
     first: tuple(path for path in _paths(GENERIC.body.prompts) if path[0] == first)
     for first, *_ in _paths(GENERIC.body.prompts)
 }
-"""The paths of what a model reads, by the field that they begin with."""
+"""The paths of a body's fields that a model reads, by their first field."""
 _BOUNDS: Final = _paths(GENERIC.body.bounds)
 _ANSWERS: Final = _paths(GENERIC.body.answers)
 _NOT_READ: Final = frozenset({"type", "role", "id", "tool_call_id", "tool_use_id", "cache_control"})
@@ -50,7 +50,7 @@ _HELD: Final = frozenset(name for name in _PARTS if name.lower().endswith("data"
 
 
 class TokenEstimator(Protocol):
-    """Says about how many tokens a request will draw from the quotas."""
+    """Estimates how many tokens a request draws from the quotas."""
 
     def estimate(self, body: Mapping[str, Any]) -> int:
         """Return input tokens and the output's bound of a request's JSON body; never raises."""
@@ -58,7 +58,7 @@ class TokenEstimator(Protocol):
 
 
 def check_estimator(value: object) -> None:
-    """Refuse what is no `TokenEstimator`.
+    """Raise unless a value is a `TokenEstimator`.
 
     Raises:
         ConfigurationError: such as a class.
@@ -124,7 +124,7 @@ class _Prompt(NamedTuple):
 
 
 def output_bound(body: Mapping[str, Any]) -> int:
-    """Return the most tokens that a request's answers may have, 0 where it does not say."""
+    """Return the bound of a request's output tokens, 0 where it states none."""
     return min(_first_of(body, _BOUNDS, 0) * _first_of(body, _ANSWERS, 1), MAX_COST)
 
 
@@ -171,7 +171,7 @@ def _part_of(value: Mapping[Any, Any]) -> Part | None:
 
 
 def _tokens_of(part: Part, value: Mapping[Any, Any]) -> float:
-    """Return what a part costs: by the piece, and by the length of its data."""
+    """Return the tokens of a part: per piece, and by the length of its data."""
     if part.tokens and "low" in _details(value):
         return _LOW_DETAIL_TOKENS
     if not part.per_kilobyte:

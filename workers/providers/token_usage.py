@@ -1,4 +1,4 @@
-"""The tokens that an answer says it used (design 03, *Quotas*)."""
+"""Reads the token usage of an answer (design 03, *Quotas*)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from forebay.contracts.outcomes import TokenUsage
 from forebay.workers.providers.registry import GENERIC, PreparedProfile
 
 MOST_TOKENS: Final = 100_000_000
-"""A count above is no count: no call takes as many, and a debt of them would stop a fleet for days.
+"""Largest count of tokens; a larger one is ignored, as its debt would stop a fleet.
 Its whole usage is then passed over, so that the estimate stands."""
 
 LONGEST_USAGE: Final = 65_536
@@ -22,14 +22,14 @@ _MOST_LOOKED_AT = 64
 
 
 class Counts(NamedTuple):
-    """What a ``usage`` says: each count, None where it does not say."""
+    """The counts of a ``usage``, each None where it is missing."""
 
     input_tokens: int | None = None
     output_tokens: int | None = None
 
     @property
     def are_absurd(self) -> bool:
-        """Whether nobody can have used as many."""
+        """Whether the counts are too large to be real."""
         return any(count is not None and count > MOST_TOKENS for count in self)
 
 
@@ -57,7 +57,7 @@ def usage_of(counts: Counts) -> TokenUsage | None:
 
 
 def counts_in(document: Mapping[str, Any], profile: PreparedProfile = GENERIC) -> Counts:
-    """Return what a document, or an event of a stream, says in the first place that says any."""
+    """Return the counts of a document or a stream's event, from the first place with any."""
     for place in profile.usage.places:
         found = _at(document, place)
         if isinstance(found, Mapping):
@@ -68,7 +68,7 @@ def counts_in(document: Mapping[str, Any], profile: PreparedProfile = GENERIC) -
 
 
 def counts_of(reported: Any, profile: PreparedProfile = GENERIC) -> Counts:
-    """Return what a ``usage`` says, a JSON object or an SDK's model of one."""
+    """Return the counts of a ``usage``, a JSON object or an SDK's model of one."""
     facts = profile.usage
     return Counts(
         _sum(reported, facts.inputs, facts.more_inputs, facts.free_inputs),
@@ -77,7 +77,7 @@ def counts_of(reported: Any, profile: PreparedProfile = GENERIC) -> Counts:
 
 
 def counts_within(text: bytes, profile: PreparedProfile = GENERIC) -> Counts:
-    """Return what the last ``usage`` in a part of a JSON document says.
+    """Return the counts of the last ``usage`` in a part of a JSON document.
 
     A quote within a string is escaped, so no text in the document can look like the key.
     """
@@ -124,7 +124,7 @@ def _count(reported: Any, path: str) -> int | None:
 
 
 def _at(reported: Any, path: str) -> Any:
-    """Return what stands at a path with dots of an object or an SDK's model, None if nothing."""
+    """Return the value at a dotted path of an object or an SDK's model, None if none."""
     for name in path.split(".") if path else ():
         if isinstance(reported, Mapping):
             reported = reported.get(name)

@@ -1,4 +1,4 @@
-"""What a worker lets the workflows of others use: variables, files and hosts (design 06, ADR 0014).
+"""The allowlist of a worker: variables, files, hosts and code for workflows (design 06, ADR 0014).
 
 Whoever can submit a run writes its workflow. So a worker reads no variable or file and calls no
 host that it was not started with.
@@ -58,7 +58,7 @@ class Host:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Return what ``HOST``, ``HOST:PORT`` or ``[ADDRESS]:PORT`` names.
+        """Parse ``HOST``, ``HOST:PORT`` or ``[ADDRESS]:PORT``.
 
         Raises:
             ConfigurationError: it is of another form.
@@ -86,7 +86,7 @@ class Host:
         return cls(_compared(host), int(port) if port else None)
 
     def covers(self, other: Host) -> bool:
-        """Say whether a call of ``other`` is a call of this."""
+        """Return whether this host allows calls of ``other``."""
         return self.name == other.name and self.port in {None, other.port}
 
     def __str__(self) -> str:
@@ -96,7 +96,7 @@ class Host:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Allowlist:
-    """What workflows may use in one worker; nothing, unless it says so. Make it with `of`.
+    """The things that workflows may use in one worker, by default none. Make it with `of`.
 
     Attributes:
         variables: environment variable to the hosts that its value may be sent to; None stands for
@@ -192,7 +192,7 @@ class Allowlist:
         return workflow.model_copy(update={"seed": seed})
 
     def _wrong_with(self, name: str, provider: ProviderSpec) -> Iterator[tuple[str, str]]:
-        """Yield what a provider asks for that is not allowed, with the option that allows it."""
+        """Yield each thing of a provider that is not allowed, with the option that allows it."""
         host, variable = Host.of_url(provider.base_url), provider.api_key_env
         if variable is not None:
             bound = self.variables.get(variable, frozenset())
@@ -208,7 +208,7 @@ class Allowlist:
 
 
 def options_for(workflow: Workflow) -> list[str]:
-    """Return the options of a worker that may do what a workflow asks, and no more."""
+    """Return the worker options that allow exactly what a workflow uses."""
     options = [] if workflow.seed is None else ["--allow-path", workflow.seed.path]
     for provider in workflow.providers.values():
         host = Host.of_url(provider.base_url)

@@ -33,12 +33,12 @@ _WAITS = frozenset(
         RequestDenialReason.QUEUED_WAITERS_AHEAD,
     }
 )
-"""Denials that time alone cures: they are no tries."""
+"""Denials that pass with time; they count no try."""
 _BROKEN = frozenset({"ReadError", "WriteError", "CloseError", "RemoteProtocolError"})
 
 
 class ModelCallFailed(ForebayError):  # noqa: N818 - an outcome of a cell, not a fault of the run
-    """A call of a model brought no answer.
+    """A call of a model failed without an answer.
 
     Attributes:
         resource: what was called.
@@ -67,7 +67,7 @@ class ModelCallFailed(ForebayError):  # noqa: N818 - an outcome of a cell, not a
 
 
 def reason_of_call(error: Exception, name: str, *, base_url: str, timeout: float) -> str:
-    """Return what failed of a call of the model ``name``.
+    """Return the sentence for a failed call of the model ``name``.
 
     Args:
         error: as the client or the executor raised it.
@@ -101,7 +101,7 @@ def status_of_call(error: Exception) -> str:
 
 
 def reason_of(error: Exception) -> str:
-    """Return what failed where it was no call of a model."""
+    """Return the sentence for a failure that was not a model call."""
     return str(error) if isinstance(error, ForebayError) else f"raised {place_of(error)}"
 
 

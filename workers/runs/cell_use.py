@@ -1,4 +1,4 @@
-"""What the cells of runs use in one worker process, told to the server with its other calls."""
+"""Counts the use of runs' cells in one worker, sent to the server with its other calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may come of one task of a run, and who makes it (design 05); knows no generator."""
+"""The outcomes of a run's task, and the interface of its maker (design 05); knows no generator."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionCont
 from forebay.coordinator.runs.tracker import CompletionTracker
 
 PUT_BACK_SECONDS: Final = 30.0
-"""After which a cell that this worker cannot make may be admitted again."""
+"""Delay before a cell that this worker cannot make is admitted again."""
 
 log = Logger("forebay.worker")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellsMade:
-    """Values by record and column, as JSON text."""
+    """The cells were made: values by record and column, as JSON text."""
 
     values: Mapping[int, Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellsDropped:
-    """The records cannot be finished; trying again would not help."""
+    """The records are dropped, as another try would not help."""
 
     failure: TaskFailure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellsDeferred:
-    """Something went wrong that another try may mend.
+    """The cells failed, and another try may succeed.
 
     Attributes:
         delay_seconds: after which it may be tried again.
@@ -59,7 +59,7 @@ class CellMaker(Protocol):
     """Makes the cells of runs in one worker process."""
 
     async def make(self, cell: RunCell, job_try: int) -> CellsOutcome:
-        """Make one task's cells and say how it went; only a cancellation is raised."""
+        """Make one task's cells and return the outcome; raises only a cancellation."""
         ...
 
     async def aclose(self) -> None:
@@ -68,12 +68,12 @@ class CellMaker(Protocol):
 
 
 def this_worker() -> str:
-    """Return what names this process to people: host and process id."""
+    """Return the name of this process for people: host and process id."""
     return f"{socket.gethostname()}:{os.getpid()}"
 
 
 class NoCells:
-    """Stands in a worker that makes no cells, and so serves none: leaves each to other workers."""
+    """The cell maker of a worker without cells; returns every cell to the queue."""
 
     async def make(self, cell: RunCell, job_try: int) -> CellsOutcome:  # noqa: ARG002
         """Put the cell back, at no cost of a try."""
@@ -85,4 +85,4 @@ class NoCells:
 
 
 MakeCellMaker = Callable[[CompletionTracker, AdaptiveRequestAdmissionController], CellMaker]
-"""Makes one for a worker's pool and request admission."""
+"""Makes the `CellMaker` of a worker's pool and request admission."""

@@ -1,4 +1,4 @@
-"""What must hold of columns that run code of the user's, or check other columns (design 05)."""
+"""Checks of columns with the user's code and of validators (design 05)."""
 
 from __future__ import annotations
 

@@ -29,16 +29,16 @@ from forebay.coordinator.supervision import Background, Guard
 from forebay.workers.executor import LeaseHolder
 
 LOOK_SECONDS: Final = 0.5
-"""Between two looks at a domain, while calls of this process wait for it."""
+"""Interval at which a domain with waiting calls is read."""
 SHORTEST_SECONDS: Final = 1.0
-"""A cooldown that is over before is waited for in the queue."""
+"""A shorter cooldown is waited for in the queue."""
 
 
 log = Logger("forebay.runs")
 
 
 class ImpatientLeases:
-    """Request admission whose waits end with ``cooldown`` where the domain cools down.
+    """Request admission that ends a wait with ``cooldown`` when the domain cools down.
 
     Args:
         leases: grants and takes back; not closed here.
@@ -91,11 +91,11 @@ class ImpatientLeases:
         self._leases.assert_held(lease)
 
     def learn(self, lease: RequestAdmissionLease, readings: Sequence[QuotaReading]) -> None:
-        """Take what an answer's headers say of the account's quotas."""
+        """Take the quota readings of an answer's headers."""
         self._leases.learn(lease, readings)
 
     async def cooldown_seconds(self, resource: RequestResourceKey) -> float:
-        """Look how long a domain cools down from now on; 0 where it does not, or cannot be seen."""
+        """Return the remaining cooldown of a domain in seconds; 0 for none or if unknown."""
         watch = self._watch(resource)
         await watch.look()
         return watch.cooldown_seconds()
@@ -112,7 +112,7 @@ class ImpatientLeases:
 
 
 class _Watch:
-    """Looks at one domain while calls wait for it."""
+    """Reads the cooldown of one domain while calls wait for it."""
 
     def __init__(self, resource: RequestResourceKey, pressure: RequestPressure) -> None:
         self._resource = resource

@@ -40,7 +40,7 @@ log = Logger("forebay.runs")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSummary:
-    """How a run ended; ``written + dropped == records``.
+    """The end of a run; ``written + dropped == records``.
 
     Attributes:
         records: asked for.
@@ -155,7 +155,7 @@ class RunDriver:
         self._generation = self._generation_now()
 
     async def _cancel_run(self) -> None:
-        """End the run; where the server is away nobody can, and a person must know."""
+        """Cancel the run; log an error if the server is away."""
         try:
             await self._tracker.cancel(self._run.run_id)
         except ForebayError as error:
@@ -181,7 +181,7 @@ class RunDriver:
             await self._changed.wait()
 
     async def _write_what_is_ready(self) -> bool:
-        """Write every row group that is through; return whether the run has ended."""
+        """Write every finished row group; return whether the run has ended."""
         run_id, workflow = self._run.run_id, self._run.workflow
         while True:
             progress = await self._tracker.collect(run_id)

@@ -28,7 +28,7 @@ _ASSEMBLED: Final = "assembled"
 
 
 class RunFiles:
-    """Where a run writes: parts beside its output until it has ended.
+    """The files of a run: parts beside its output until the run has ended.
 
     Args:
         output: absolute path of the final file.
@@ -49,7 +49,7 @@ class RunFiles:
         self._run_id = run_id
 
     def problem(self, others: Sequence[tuple[Path, str]]) -> str | None:
-        """Return why the run could not write here, as the rest of a sentence; None if it could.
+        """Return the reason why the run's files cannot be written, None if they can.
 
         Nothing is written, so what only writing shows, such as a full disk, is found by `begin`.
 
@@ -129,7 +129,7 @@ class RunFiles:
         return kept, dropped
 
     def assemble(self, *, overwrites: bool = False) -> tuple[Path, Path]:
-        """Put the row groups together in order, in the place of what an earlier run wrote.
+        """Write the output from the row groups in order, replacing an earlier run's.
 
         The parts are left, so that a driver that dies now can do so again; `discard` removes them.
 
@@ -247,7 +247,7 @@ def _holds_more(output: Path, records: int) -> bool:
 
 
 def _put_together(parts: list[Path], output: Path) -> None:
-    """Make the output of the parts, in order and at once."""
+    """Write the output from the parts, in order and atomically."""
     if not is_table(output):
         _concatenate(parts, output)
         return

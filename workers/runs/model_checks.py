@@ -43,7 +43,7 @@ class ModelCheck:
 async def open_models(
     url: str, workflow: Workflow, *, tenant: str = "default", domain: RequestDomain | None = None
 ) -> AsyncIterator[WorkflowModels]:
-    """Give this process the models of a workflow, each call under admission of a server.
+    """Open the models of a workflow in this process; each call is admitted on a server.
 
     Args:
         url: the server.

@@ -220,7 +220,7 @@ class WorkflowModels:
         ask: Callable[[], Awaitable[Answer]],
         body: Mapping[str, Any],
     ) -> Answer:
-        """Make a call under leases; says of one that brings no answer which model failed, and how.
+        """Make a call under leases; an error names the model and the failure.
 
         Args:
             alias: for messages.

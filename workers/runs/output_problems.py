@@ -1,4 +1,4 @@
-"""Why a run's output cannot be written, found before anything is written."""
+"""Checks that a run's output can be written, before anything is written."""
 
 from __future__ import annotations
 

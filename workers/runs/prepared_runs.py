@@ -30,7 +30,7 @@ from forebay.workers.runs.workflow_file import apply_addresses
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedRun:
-    """A run as this worker makes its cells.
+    """A run prepared for making its cells in this worker.
 
     Attributes:
         spec: its plan, with the addresses that hold here.
@@ -73,7 +73,7 @@ class PreparedRuns:
         self._prepared: dict[str, asyncio.Task[PreparedRun | None]] = {}
 
     def known(self, run_id: str) -> PreparedRun | None:
-        """Return a run that was prepared; None where that is not done, or failed."""
+        """Return a prepared run; None if not yet prepared, or if that failed."""
         prepared = self._prepared.get(run_id)
         return prepared.result() if prepared and prepared.done() and not _failed(prepared) else None
 
@@ -139,7 +139,7 @@ class PreparedRuns:
             raise RunRefused(f"worker {self._name} cannot make it: {error}") from error
 
     def _workflow_here(self, workflow: Workflow) -> Workflow:
-        """Return a workflow as this worker may use it.
+        """Return a workflow checked by this worker's allowlist.
 
         Raises:
             RunRefused: it asks for something that is not allowed here, or not here.
@@ -157,7 +157,7 @@ class PreparedRuns:
 
 
 def _retrieve(task: asyncio.Task[PreparedRun | None]) -> None:
-    """Have its exception seen: the next cell reads it, though all who waited were cancelled."""
+    """Retrieve a task's exception, as its callers may all have been cancelled."""
     if not task.cancelled():
         task.exception()
 
@@ -167,7 +167,7 @@ def _generators_of(workflow: Workflow) -> tuple[RecordGenerator | RowGroupGenera
 
 
 def _may_go_better(preparing: asyncio.Task[Any]) -> bool:
-    """Whether to prepare a run again: what is wrong with its workflow stays wrong."""
+    """Whether to prepare a run again; errors of its workflow are permanent."""
     if not _failed(preparing) or preparing.cancelled():
         return _failed(preparing)
     error = preparing.exception()

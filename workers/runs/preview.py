@@ -89,7 +89,7 @@ class RecordingModels:
         *,
         response_schema: Mapping[str, Any] | None = None,
     ) -> ChatAnswer:
-        """Ask as `ModelCaller.chat` does, and keep what was asked and answered."""
+        """Call `ModelCaller.chat`, and keep the prompt and the answer."""
         answer, began = None, time.monotonic()
         try:
             answer = await self._models.chat(alias, messages, response_schema=response_schema)

@@ -1,4 +1,4 @@
-"""Making the cells of runs: what a worker does for one task of a run (design 05, *Readiness*)."""
+"""Makes the cells of one task of a run in a worker (design 05, *Readiness*)."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ from forebay.workers.runs.prepared_runs import PreparedRun, PreparedRuns
 RETRY_BASE_SECONDS: Final = 0.5
 RETRY_CAP_SECONDS: Final = 30.0
 SERVER_AWAY_SECONDS: Final = 1.0
-"""After which a cell is made again that met a server which could not be used: that is no try."""
+"""Delay of a cell whose server was away; counts no try."""
 NO_ROOM_SECONDS: Final = 1.0
-"""After which a cell is made again that found no room though its provider's window is open."""
+"""Delay of a cell that got no slot although its provider's window is open."""
 REFUSED_SECONDS: Final = 1.0
-"""After which a cell that this worker may not make can be admitted again, by another one."""
+"""Delay of a cell that this worker may not make, before another worker gets it."""
 
 log = Logger("forebay.runs")
 
@@ -74,7 +74,7 @@ class RunCells:
         self._logged: set[tuple[str, int, str]] = set()
 
     async def make(self, cell: RunCell, job_try: int) -> CellsOutcome:
-        """Make one task's cells and say how it went; only a cancellation is raised."""
+        """Make one task's cells and return the outcome; raises only a cancellation."""
         use, began = CellUse(), time.monotonic()
         token = current_use.set(use)
         try:
@@ -112,7 +112,7 @@ class RunCells:
             return await self._failed(cell, job_try, error)
 
     async def _refuse(self, run_id: str, reason: str | None = None) -> CellsOutcome:
-        """Leave a cell to other workers; where none may make it, the run's driver is told why."""
+        """Refuse a cell; if all workers refuse it, the run's driver gets the reason."""
         if reason is not None and run_id not in self._refused:
             log.error("run_refused", run_id=run_id, reason=reason)
             self._refused[run_id] = reason

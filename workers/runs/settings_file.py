@@ -14,7 +14,7 @@ _STATES: Final = ("open", "paused", "draining")
 
 
 def read_settings_file(path: Path) -> dict[Setting, str]:
-    """Return the settings that a file holds, each with its value as text; ``none`` takes it off.
+    """Return the settings of a file, each with its value as text; ``none`` removes a bound.
 
     Raises:
         WorkflowError: all mistakes, a sentence each, with file, line, place and remedy.

@@ -17,7 +17,7 @@ from forebay.contracts.workflow_columns import CellColumn, ConditionColumn
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacedColumn:
-    """A column of a run, and where in the file it is said.
+    """A column of a run, and its place in the file.
 
     Attributes:
         column: as the file says it, or the condition of one; None where it has a wrong form.

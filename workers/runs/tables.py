@@ -20,7 +20,7 @@ def is_table(path: Path) -> bool:
 
 
 def table_problem() -> str | None:
-    """Return why no Parquet can be written here, as the rest of a sentence; None if it can."""
+    """Return the reason why no Parquet file can be written, None if it can."""
     if not missing_modules("parquet"):
         return None
     remedy = how_to_install("parquet")

@@ -15,7 +15,7 @@ log = Logger("forebay.runs")
 
 
 class TroubleWatch:
-    """Logs once a model of a run whose calls fail often, with counts by status and kind.
+    """Logs each model of a run whose calls fail often once, with counts by status and kind.
 
     Args:
         run_id: for the log.

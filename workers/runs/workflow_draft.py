@@ -1,4 +1,4 @@
-"""A workflow file as far as it has the right form, so that the rest of it is checked as well."""
+"""The valid parts of a workflow file, so that checks between parts can go on."""
 
 from __future__ import annotations
 

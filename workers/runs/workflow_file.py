@@ -87,7 +87,7 @@ def _resolved(
 
 
 def _check_environment(mistakes: Mistakes, draft: Draft, environ: Mapping[str, str]) -> None:
-    """Note keys of providers that are not here, and addresses in the environment that are none."""
+    """Note missing keys of providers, and invalid addresses in the environment."""
     for name, provider in draft.providers.items():
         if provider is None:
             continue

@@ -169,7 +169,7 @@ class Mistakes:
 
 
 def suggestion(name: str, options: Iterable[str]) -> str:
-    """Return what may have been meant instead of ``name``, or what there is to choose from."""
+    """Return a suggestion for an unknown ``name``, or the known names."""
     known = list(options)[:_MOST_COMPARED]
     close = get_close_matches(name, known, n=1)
     if close:
@@ -181,7 +181,7 @@ def suggestion(name: str, options: Iterable[str]) -> str:
 
 
 def _form_fault(fault: ErrorDetails) -> tuple[Place, str]:
-    """Return the place in the file and what is wrong, without what was written there."""
+    """Return the place and the message of a form error, without the written value."""
     place, context = _without_tag(fault["loc"]), fault.get("ctx", {})
     match fault["type"]:
         case "extra_forbidden":
@@ -204,7 +204,7 @@ def _form_fault(fault: ErrorDetails) -> tuple[Place, str]:
 
 
 def _found(value: Any) -> str:
-    """Name what was found: numbers as they are, anything else by its kind, it may be a secret."""
+    """Name a found value: a number itself, else its kind, as it may be a secret."""
     match value:
         case bool():
             return str(value).lower()
