@@ -372,3 +372,17 @@ def test_audit_of_a_pool_above_its_bound_compares_totals_alone(client: redis.Red
     assert report.is_complete is False
     assert count.all < 100
     pool.close()
+
+
+def test_snapshot_reads_a_line_and_the_tasks_of_a_group_together(
+    client: redis.Redis, pool: Pool
+) -> None:
+    gather(pool, 150)
+    for number in range(5):
+        submits = [submission(f"more{number}.{group}", f"g{group}") for group in range(100)]
+        pool.ask_all("m", *submits[:50])
+        pool.ask_all("m", *submits[50:])
+    with counted(client) as count:
+        pool.capture()
+    assert count.by_name["hget"] < 100  # records of tasks and groups come many at a time
+    assert count.by_name["zrange"] <= 112  # a few for the line, and one for each of 100 groups

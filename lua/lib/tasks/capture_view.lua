@@ -2,12 +2,23 @@
 -- @include lib/tasks/select
 local VIEW = { tasks_counted = 1000 } -- of all groups together; a demand beyond them is told as incomplete
 
--- How many of a group's ready tasks ask for what, of its first ones.
+-- The third part of a text whose first one is a group's name.
+function VIEW.third(text, separator, g)
+  local from = string.find(text, separator, #g.name + 2, true)
+  return from and string.sub(text, from + 1, (string.find(text, separator, from + 1, true) or 0) - 1)
+end
+
+-- How many of a group's ready tasks ask for what, of its first ones: read together, and of each no more than that.
 function VIEW.demand_of(g, most)
   local counts, found = {}, redis.call('ZRANGE', K.fifo, '[' .. g.name .. '\0', '(' .. g.name .. '\1',
     'BYLEX', 'LIMIT', 0, most)
+  local ids = {}
   for i = 1, #found do
-    local signature = TASKS.named(split(found[i], '\0')[3]).signature
+    ids[i] = VIEW.third(found[i], '\0', g) or DAMAGE.raise('fifo')
+  end
+  local texts = #ids > 0 and redis.call('HMGET', K.tasks, unpack(ids)) or {}
+  for i = 1, #texts do
+    local signature = texts[i] and VIEW.third(texts[i], '|', g) or DAMAGE.raise('tasks')
     counts[signature] = (counts[signature] or 0) + 1
   end
   return counts, #found
@@ -49,7 +60,11 @@ end
 
 function VIEW.groups(rows)
   local list, heads_found, left = {}, LINES.first_heads(LINES.waiting(), rows), VIEW.tasks_counted
-  local kept = RESERVE.kept()
+  local kept, names = RESERVE.kept(), {}
+  for i = 1, #heads_found do
+    names[i] = heads_found[i].group
+  end
+  GROUPS.read_ahead(names)
   for i = 1, #heads_found do
     local g = GROUPS.of(heads_found[i].group)
     local row, demand, counted = VIEW.of(g), VIEW.demand_of(g, left)
@@ -62,7 +77,7 @@ function VIEW.groups(rows)
   for i = 1, #list do
     listed[list[i].name] = true
   end
-  for i = 1, #recent do
+  for i = 1, #list < rows and #recent or 0 do
     local g = GROUPS.of(recent[i])
     if #list < rows and g.waiting == 0 and (tonumber(g.running) or 0) > 0 and not listed[g.name] then
       list[#list + 1] = VIEW.of(g)

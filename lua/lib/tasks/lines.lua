@@ -163,6 +163,15 @@ function LINES.fronts_of(asked)
   return list
 end
 
+-- The group behind another in its line; where those read are used up, four times as many are read.
+function LINES.behind(head, most)
+  local list = heads[head.signature][head.line]
+  if head.rank == #list then
+    list = LINES.heads_of(head.signature, head.line, math.min(most, 4 * head.rank))
+  end
+  return list[head.rank + 1]
+end
+
 -- The first `most` groups of the lines of some signatures, in order; of a line few are read, and more
 -- as they are come to.
 function LINES.first_heads(asked, most)
@@ -170,7 +179,7 @@ function LINES.first_heads(asked, most)
   while fronts[1] and #list < most do
     local head = table.remove(fronts, 1)
     list[#list + 1] = head
-    local behind = LINES.heads_of(head.signature, head.line, math.min(most, 4 * head.rank))[head.rank + 1]
+    local behind = LINES.behind(head, most)
     if behind then
       local at = 1
       while fronts[at] and fronts[at].order < behind.order do
