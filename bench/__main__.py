@@ -2,6 +2,7 @@
 
 With ``--baseline REF`` it compares the checked out commit with another one instead.
 ``python -m bench simulate`` simulates a fleet's window,
+``python -m bench day`` simulates a day of a large fleet,
 ``python -m bench shared-capacity`` runs fleets against providers that refuse,
 ``python -m bench proxy`` measures the proxy beside LiteLLM's,
 ``python -m bench reliability`` writes the tables of docs/reliability.md.
@@ -36,6 +37,7 @@ from bench.proxies.command import proxy
 from bench.reliability.command import reliability
 from bench.shared_capacity.command import shared_capacity
 from bench.simulate.command import simulate
+from bench.simulate.day_command import day
 
 SCENARIOS = {
     "micro": micro,
@@ -53,6 +55,7 @@ SCENARIOS = {
 
 COMMANDS = {
     "simulate": simulate,
+    "day": day,
     "shared-capacity": shared_capacity,
     "reliability": reliability,
     "proxy": proxy,
@@ -96,6 +99,7 @@ def main(
     """Measure Forebay beside what it is compared with, on servers of its own.
 
     ``python -m bench simulate --help``: a fleet's window against simulated providers;
+    ``python -m bench day --help``: a large fleet's day on a simulated clock;
     ``python -m bench shared-capacity --help``: against real ones that refuse;
     ``python -m bench proxy --help``: the proxy beside LiteLLM's;
     ``python -m bench reliability --help``: the tables of docs/reliability.md.

@@ -17,7 +17,7 @@ from forebay.contracts.identity import ProviderModelKey
 from forebay.contracts.settings import RequestAdmissionConfig, RequestAdmissionTuningConfig
 from forebay.coordinator.keys import ShardKeys, request_shard
 from forebay.coordinator.requests.snapshots import decode_audit
-from forebay.simulation.member import SimulatedMember
+from forebay.simulation.member import TTL_US, SimulatedMember
 from forebay.simulation.server import SimulatedServer
 from forebay.simulation.timeline import SECOND_US, Timeline, to_us
 
@@ -105,11 +105,18 @@ def _world(scenario: Scenario, seed: int) -> World:
     )
 
 
-class _FleetMember(SimulatedMember):
+class FleetMember(SimulatedMember):
     """A member whose callers call a simulated provider."""
 
-    def __init__(self, world: World, server: SimulatedServer, keys: ShardKeys, name: str) -> None:
-        super().__init__(server, world.timeline, keys, name)
+    def __init__(
+        self,
+        world: World,
+        server: SimulatedServer,
+        keys: ShardKeys,
+        name: str,
+        ttl_us: int = TTL_US,
+    ) -> None:
+        super().__init__(server, world.timeline, keys, name, ttl_us)
         self._world = world
 
     def admits(self) -> bool:
@@ -139,9 +146,9 @@ class _LuaFleet:
         self._server = server
         self._number = number
         self._config = RequestAdmissionConfig(tuning=tuning, **plan.config)
-        self._keys = _shard_of(number)
+        self._keys = shard_of(number)
         self._names = count(1)
-        self._members: list[_FleetMember] = []
+        self._members: list[FleetMember] = []
 
     def begin(self) -> None:
         self._members = [self._join() for _ in range(self.plan.members)]
@@ -168,10 +175,10 @@ class _LuaFleet:
                 " agree; this is a defect, please report it."
             )
 
-    def _join(self) -> _FleetMember:
+    def _join(self) -> FleetMember:
         world = self._world
         name = f"f{self._number}m{next(self._names)}"
-        member = _FleetMember(world, self._server, self._keys, name)
+        member = FleetMember(world, self._server, self._keys, name)
         member.register(self.plan.cap, self._config)
         return member
 
@@ -198,7 +205,7 @@ class _LuaFleet:
         self.samples.append(Sample(at_us=now_us, limit=limits, in_flight=out))
 
 
-def _shard_of(fleet: int) -> ShardKeys:
+def shard_of(fleet: int) -> ShardKeys:
     """Return the shard of a fleet: as if each had a server of its own."""
     name = PROVIDER_MODEL.provider_name
     key = ProviderModelKey(provider_name=f"{name}{fleet}", model_id=PROVIDER_MODEL.model_id)

@@ -130,6 +130,9 @@ class Heartbeat:
             return
         self._ask_loop_to_turn()
         now = boot_seconds()
+        self._note_delay(
+            now - min((m.next_beat_at for m in [*self._memberships.values()]), default=now)
+        )
         if self._has_loop_stalled(now):
             for membership in list(self._memberships.values()):
                 membership.next_beat_at = now + membership.ttl_seconds / 3
@@ -141,6 +144,17 @@ class Heartbeat:
                 again = longest * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
                 membership.next_beat_at = boot_seconds() + again
                 self._beat_safely(membership)
+
+    def _note_delay(self, seconds: float) -> None:
+        """Warn where this thread did not run for most of a membership's TTL."""
+        if seconds > self._settings.ttl_seconds / 2:
+            log.warning(
+                "heartbeats_stood_still",
+                seconds=round(seconds, 1),
+                ttl_seconds=self._settings.ttl_seconds,
+                remedy="this process was stopped, or code held the interpreter's lock; raise"
+                " ttl_seconds above three times as long, or run that code in another process",
+            )
 
     def _beat_safely(self, membership: Membership) -> None:
         """Send the heartbeats that are due; a failed one is repeated and stops no other."""

@@ -42,6 +42,7 @@ class SimulatedMember:
         timeline: when things happen.
         keys: of the shard.
         member_id: never used before.
+        ttl_us: of its membership, which it renews each third of it.
 
     Attributes:
         is_alive: until it is killed.
@@ -53,8 +54,10 @@ class SimulatedMember:
         timeline: Timeline,
         keys: ShardKeys,
         member_id: str,
+        ttl_us: int = TTL_US,
     ) -> None:
         self.is_alive = True
+        self._ttl_us = ttl_us
         self._server = server
         self._timeline = timeline
         self._keys = keys
@@ -68,9 +71,9 @@ class SimulatedMember:
         self._asked: dict[str, tuple[RequestAdmissionItem, OnGranted]] = {}
         self._channel = keys.wake_channel(member_id)
         server.listen(self._channel, self._hear)
-        join = (member_id, TTL_US, SCHEMA_VERSION, "simulated", "", "", KEEP_UNUSED_SHARD_MS)
+        join = (member_id, ttl_us, SCHEMA_VERSION, "simulated", "", "", KEEP_UNUSED_SHARD_MS)
         server.call("member/join", member_keys(keys), (*join, "- 0 simulated 0"))
-        timeline.every(TTL_US // 3, self._beat)
+        timeline.every(ttl_us // 3, self._beat)
 
     def register(self, cap: int, config: RequestAdmissionConfig) -> None:
         """Register the provider/model; takes effect with the next batch."""
@@ -152,7 +155,7 @@ class SimulatedMember:
 
     def _beat(self) -> None:
         if self.is_alive:
-            args = (self._member_id, TTL_US, KEEP_UNUSED_SHARD_MS)
+            args = (self._member_id, self._ttl_us, KEEP_UNUSED_SHARD_MS)
             self._server.call("member/heartbeat", member_keys(self._keys), args)
             self._submit(("sweep",), _ignore)
 
