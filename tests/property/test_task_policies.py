@@ -66,7 +66,7 @@ def views(heads: list[Head], limits: dict[str, int]) -> tuple[QueueView, TaskAdm
 
 @settings(deadline=None, max_examples=300)
 @given(HEADS, LIMITS, st.one_of(st.none(), BORROWS))
-def test_document_says_what_the_spec_says(drawn, limits, borrow) -> None:  # type: ignore[no-untyped-def]
+def test_document_says_what_the_design_says(drawn, limits, borrow) -> None:  # type: ignore[no-untyped-def]
     heads = [
         Head(
             group=full_name(name),
