@@ -57,6 +57,32 @@ class Explanation(Snapshot):
         return min((one.until for one in self.reasons if one.until is not None), default=None)
 
 
+class Unexplained(Snapshot):
+    """A shard that could not be read, so that what it may know of a name is not explained.
+
+    Attributes:
+        shard: its tag.
+        says: why it could not be read, and what to do.
+    """
+
+    shard: str
+    says: str
+
+
+class Explanations(Snapshot):
+    """What a server knows of a name.
+
+    Attributes:
+        explanations: of each subject that has the name.
+        problems: shards that could not be read.
+        names: names near which a mistyped one may lie: of shards, and of groups that wait.
+    """
+
+    explanations: tuple[Explanation, ...]
+    problems: tuple[Unexplained, ...] = ()
+    names: tuple[str, ...] = ()
+
+
 def span(seconds: float) -> str:
     """Return a length of time in words: ``1.2 s``, ``45 s``, ``12 min``, ``3 h 20 min``."""
     seconds = max(0.0, seconds)

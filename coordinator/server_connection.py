@@ -11,15 +11,16 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self
 
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import NoPermissionError, NoScriptError, RedisError
 
 from forebay.contracts.checks import check_type
+from forebay.contracts.errors import CoordinatorError
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.host_process import refuse_green_threads
 from forebay.coordinator.keys import SHARDS_KEY, ShardKeys
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.scripts.composing import script
-from forebay.coordinator.scripts.operator_library import publish_functions
+from forebay.coordinator.scripts.operator_library import LIBRARY, library_version, publish_functions
 from forebay.coordinator.server.address import EmbeddedAddress, SentinelAddress, ServerAddress
 from forebay.coordinator.server.availability import Availability
 from forebay.coordinator.server.condition import SECTIONS, warn_of_risks
@@ -245,7 +246,9 @@ class ServerConnection:
         return [tag.removeprefix(prefix) for tag, n in zip(tags, exist, strict=True) if n]
 
     async def read(self, name: str, keys: Sequence[str], args: Sequence[str | int] = ()) -> bytes:
-        """Run a read-only script and return its reply.
+        """Run a read-only script of a shard and return its reply.
+
+        A user who may evaluate no script, such as a reader, has the operators' functions run it.
 
         Raises:
             CoordinatorError: the server could not be used.
@@ -257,9 +260,24 @@ class ServerConnection:
                     reply = await self.client.evalsha_ro(which.sha, len(keys), *keys, *args)
                 except NoScriptError:
                     reply = await self.client.eval_ro(which.text, len(keys), *keys, *args)
+                except NoPermissionError:
+                    reply = await self._read_by_function(name, keys, args)
         except (RedisError, OSError) as error:
             raise reading_error(which, keys, error, self.address) from error
         return bytes(reply)
+
+    async def _read_by_function(
+        self, name: str, keys: Sequence[str], args: Sequence[str | int]
+    ) -> bytes:
+        """Have the operators' function run a script, if it is this version's."""
+        if await self.client.fcall_ro("fb_version", 0) != library_version().encode():
+            raise CoordinatorError(
+                f"the functions {LIBRARY} of the server at {self.address} are another version's,"
+                " and this user may run no others; ask with that version, let a member of this one"
+                " join, or grant +evalsha_ro +eval_ro."
+            )
+        tag, what = keys[0].partition("{")[2].partition("}")[0], name.partition("/")[2]
+        return bytes(await self.client.fcall_ro("fb_read", 0, tag, "", "", "", what, *args))
 
 
 def _heartbeat_timeout(settings: MemberSettings) -> float:

@@ -27,8 +27,13 @@ from forebay.coordinator.scripts.composing import compose
 LIBRARY: Final = "forebay_operators"
 """Name of the function library; members of different versions replace each other's."""
 
-QUESTIONS: Final = ("shards", "show", "who", "waiters", "shares", "events", "audit", "doctor")
+QUESTIONS: Final = (
+    *("shards", "show", "who", "members", "waiters", "shares", "events", "audit", "doctor"),
+)
 """Names of the operators' functions, each registered as ``fb_`` and its name."""
+
+READ: Final = "read"
+"""Name of a further function, for programs whose user may evaluate no script."""
 
 _SHARD: Final = "rq:local/mock-large"
 _ASK: Final = "redis-cli --raw FCALL_RO"
@@ -37,6 +42,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "which shards and pools there are": f"{_ASK} fb_shards 0",
     "where a window is, what moved it last, what comes next": f"{_ASK} fb_show 0 {_SHARD}",
     "who holds leases, and how long": f"{_ASK} fb_who 0 {_SHARD}",
+    "who is a member, since when, and its last heartbeat": f"{_ASK} fb_members 0 {_SHARD}",
     "who waits, in what order, since when": f"{_ASK} fb_waiters 0 {_SHARD}",
     "which group floods, what each got against its weight": f"{_ASK} fb_shares 0 {_SHARD}",
     "whether anything is leaked: of every shard": f"{_ASK} fb_audit 0",
@@ -49,6 +55,8 @@ COMMANDS: Final[Mapping[str, str]] = {
 _HELP: Final = (
     "Name a shard as fb_shards lists it; without one, a function tells of all.",
     "A number behind the shard says how many rows a list has: fb_waiters 0 pool:default 50.",
+    "Without a shard, the number alone does: fb_waiters 0 50. Each list has at most so many rows.",
+    "For programs, rows behind the number gives JSON: fb_waiters 0 pool:default 50 rows.",
     "On a cluster name a key of the shard, with redis-cli -c:",
     "fb_show 1 'fb:{rq:local/mock-large}:meta'",
 )
@@ -99,7 +107,7 @@ def operator_library() -> str:
     functions = [
         f"register('{name}', function(keys, given)\n"
         f"return ask(keys, {{ '{name}', unpack(given) }}) end)\n"
-        for name in QUESTIONS
+        for name in (*QUESTIONS, READ)
     ]
     body = (
         f"local function ask(KEYS, ARGV)\n{text}end\n"

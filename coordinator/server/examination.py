@@ -137,7 +137,7 @@ def libraries_check(codes: Mapping[str, str] | None) -> Check:
 async def _member_checks(client: Any) -> list[Check]:
     """Return the checks of members' versions and settings, which should be equal."""
     try:
-        reply = await client.eval_ro(ask_text(), 0, "members")
+        reply = await client.eval_ro(ask_text(), 0, "doctor_members")
     except NoPermissionError:
         return [Check(name="members", state="hidden", said="this user may not call EVAL_RO")]
     return [

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import click
 
 from forebay.commands.lines import fitted
 from forebay.commands.server_option import url_option
-from forebay.commands.showing import looking_options, show
+from forebay.commands.showing import Look, looking_options, show
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.explanations import Explanation
 from forebay.coordinator.explaining import explain
+from forebay.coordinator.operator_questions import nearest
 from forebay.coordinator.server_connection import ServerConnection
 from forebay.runtime import run_async
 
@@ -40,13 +40,15 @@ def explain_command(name: str, url: str, as_json: bool, watch: bool) -> None:
       forebay explain openai/gpt-5       # a provider/model: windows, cooldowns, who waits
       forebay explain default            # a pool: what holds up each group that waits
       forebay explain run-7 --watch
-      forebay explain atlas --json | jq '.[].reasons[].says'
+      forebay explain atlas --json | jq '.rows[].reasons[]?.says'
 
     \b
     Exit codes:
       0    explained
-      1    nothing of this name is known, or the server cannot be used
+      1    nothing of this name is known; or a shard that may know it cannot be
+           read, which is told after the rest; or the server cannot be used
       2    wrong usage
+      130  ended by Ctrl-C
     """  # noqa: D301 - click reads that character
     run_async(_explain(url, name, as_json=as_json, watch=watch))
 
@@ -54,18 +56,30 @@ def explain_command(name: str, url: str, as_json: bool, watch: bool) -> None:
 async def _explain(url: str, name: str, *, as_json: bool, watch: bool) -> None:
     async with await ServerConnection.open(url, only_reads=True) as connection:
 
-        async def look() -> tuple[Sequence[str], Any]:
+        async def look() -> Look:
             found = await explain(connection, name)
-            if not found:
-                raise ConfigurationError(
-                    f"nothing on the server at {connection.address} is called {name!r}, expected a"
-                    " task, waiter, lease, group, run, pool or provider/model; correct the name, or"
-                    " the URL (a task that finished is known while its result is kept)."
-                )
-            lines = [line for one in found for line in explanation_lines(one)]
-            return lines, [one.model_dump(mode="json") for one in found]
+            if not found.explanations and not found.problems:
+                raise ConfigurationError(_unknown(str(connection.address), name, found.names))
+            lines = [line for one in found.explanations for line in explanation_lines(one)]
+            for problem in found.problems:
+                lines += fitted([f"{problem.shard}: not explained: {problem.says}"])
+            rows = [
+                {"row": row, **one.model_dump(mode="json")}
+                for row, ones in (("explanation", found.explanations), ("problem", found.problems))
+                for one in ones
+            ]
+            return Look(lines=lines, rows=rows, is_whole=not found.problems)
 
-        await show(look, as_json=as_json, watch=watch)
+        await show("explain", look, as_json=as_json, watch=watch)
+
+
+def _unknown(address: str, name: str, names: Sequence[str]) -> str:
+    near = nearest(name, names)
+    return (
+        f"nothing on the server at {address} is called {name!r}, expected a task, waiter, lease,"
+        f" group, run, pool or provider/model{near or '; correct the name, or the URL'} (a task"
+        " that finished is known while its result is kept)."
+    )
 
 
 def explanation_lines(one: Explanation) -> list[str]:

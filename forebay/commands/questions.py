@@ -1,54 +1,69 @@
-"""`forebay shards`, `who`, `waiters`, `shares` and `events`: an operator's questions."""
+"""`forebay shards`, `who`, `members`, `waiters` and `shares`: an operator's questions."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import click
 
 from forebay.commands.server_option import url_option
-from forebay.commands.showing import looking_options, show
-from forebay.coordinator.operator_questions import ask_question
+from forebay.commands.showing import EXIT_CODES, Look, looking_options, show, terminal_columns
+from forebay.coordinator.operator_questions import ask_question, find_shard
 from forebay.coordinator.server_connection import ServerConnection
 from forebay.runtime import run_async
 
 
-def _question(name: str, says: str) -> Callable[..., Any]:
+def _question(name: str, says: str, *rows: str) -> Callable[..., Any]:
+    """Return the command of a question; `rows` are the rows of its JSON."""
+    of_one = name != "shards"
+    of = "Of SHARD, as `forebay shards` lists it, or of all. " if of_one else ""
+    given = " rq:openai/gpt-5" if of_one else ""
     help_text = (
-        f"{says}\n\nOf SHARD, as `forebay shards` lists it, or of all. The lines are those of the"
-        f" server's function fb_{name}, which redis-cli calls too (docs/redis-cli.md). Changes"
-        " nothing.\n\n\b\nExamples:\n"
-        f"  forebay {name}\n  forebay {name} rq:openai/gpt-5 --watch\n"
-        f"  forebay {name} pool:default --rows 50 --json\n\n"
-        "\b\nExit codes:\n  0    answered\n  1    the server cannot be used, or no member has"
-        " joined there yet\n  2    wrong usage"
+        f"{says}\n\n{of}The lines are those of the server's function fb_{name}, which redis-cli"
+        f" calls too (docs/redis-cli.md). Rows of --json: {', '.join(rows)}. Changes nothing."
+        f"\n\n\b\nExamples:\n  forebay {name}\n  forebay {name}{given} --watch\n"
+        f"  forebay {name} --rows 50 --json | jq '.rows[] | select(.row == \"{rows[-1]}\")'"
+        f"\n\n{EXIT_CODES}"
     )
 
     @click.command(name, help=help_text)
-    @click.argument("shard", required=False)
     @url_option("Server: redis://, rediss:// or unix://.", required=True)
-    @click.option("--rows", type=click.IntRange(1, 1000), help="Most rows of a list.")
+    @click.option("--rows", type=click.IntRange(1, 100), help="Most rows of each list.")
     @looking_options
-    def command(shard: str | None, url: str, rows: int | None, **options: bool) -> None:
-        given = [*([shard] if shard else []), *([str(rows)] if rows else [])]
-        run_async(_ask(url, name, given, **options))
+    def command(url: str, rows: int | None, shard: str | None = None, **options: bool) -> None:
+        run_async(_ask(url, name, shard, rows, **options))
 
-    return command
+    return click.argument("shard", required=False)(command) if of_one else command
 
 
-async def _ask(url: str, question: str, given: Sequence[str], **options: bool) -> None:
+async def _ask(url: str, question: str, shard: str | None, rows: int | None, **how: bool) -> None:
     async with await ServerConnection.open(url, only_reads=True) as connection:
+        tag = await find_shard(connection, shard) if shard else ""
 
-        async def look() -> tuple[Sequence[str], Any]:
-            lines = await ask_question(connection, question, *given)
-            return lines, {"question": question, "lines": lines}
+        async def look() -> Look:
+            found = await ask_question(
+                connection, question, tag, rows=rows, columns=terminal_columns()
+            )
+            return Look(lines=found.lines, rows=found.rows, is_whole=found.is_whole)
 
-        await show(look, **options)
+        await show(question, look, **how)
 
 
-shards_command = _question("shards", "List the shards and pools that are in use.")
-who_command = _question("who", "Print which members hold leases, and for how long.")
-waiters_command = _question("waiters", "Print what waits, in which order, and since when.")
-shares_command = _question("shares", "Print what each group got, against its weight.")
-events_command = _question("events", "Print the last events of a shard, the newest first.")
+shards_command = _question("shards", "List the shards and pools that are in use.", "shard")
+who_command = _question(
+    "who", "Print which members hold leases, and for how long.", "totals", "member", "lease"
+)
+members_command = _question(
+    "members",
+    "Print who is a member: which process, since when, its last heartbeat, what it holds.",
+    *("totals", "member"),
+)
+waiters_command = _question(
+    "waiters",
+    "Print what waits, in which order, and since when.",
+    *("totals", "domain", "aside", "task_beside_line", "task", "waiter"),
+)
+shares_command = _question(
+    "shares", "Print what each group got, against its weight.", "tenant", "group"
+)

@@ -1,6 +1,8 @@
--- Lines for people, of at most 100 columns; nothing is cut: what is longer goes on below, indented.
+-- Lines for people, of at most `line_width` columns; nothing is cut: what is longer goes on below, indented.
+-- `lines.rows` has the same as typed rows for programs.
 -- @include lib/split
-local TEXT = { width = 100, indent = '    ' }
+local TEXT = { indent = '    ' }
+local line_width = 100 -- most columns of a line in this call
 
 -- A value as a terminal may be given it: what is no printable ASCII, as in a damaged key, stands as \xNN.
 function TEXT.clean(value)
@@ -13,13 +15,13 @@ function TEXT.add_parts(lines, parts, between)
   for i = 1, #parts do
     local part = TEXT.clean(parts[i])
     local longer = i == 1 and part or line .. between .. part
-    if #longer > TEXT.width and i > 1 then
+    if #longer > line_width and i > 1 then
       lines[#lines + 1] = line
       longer = TEXT.indent .. part
     end
-    while #longer > TEXT.width do
-      lines[#lines + 1] = string.sub(longer, 1, TEXT.width)
-      longer = TEXT.indent .. string.sub(longer, TEXT.width + 1)
+    while #longer > line_width do
+      lines[#lines + 1] = string.sub(longer, 1, line_width)
+      longer = TEXT.indent .. string.sub(longer, line_width + 1)
     end
     line = longer
   end
@@ -65,11 +67,11 @@ function TEXT.add_table(lines, header, rows, total)
     width = width + 2 + widths[column]
   end
   lines[#lines + 1] = ''
-  if width <= TEXT.width then
+  if width <= line_width then
     TEXT.add_aligned(lines, header, widths)
   end
   for i = 1, #rows do
-    if width <= TEXT.width then
+    if width <= line_width then
       TEXT.add_aligned(lines, rows[i], widths)
     else
       TEXT.add_record(lines, header, rows[i])
@@ -78,6 +80,49 @@ function TEXT.add_table(lines, header, rows, total)
   if total > #rows then
     lines[#lines + 1] = '... and ' .. (total - #rows) .. ' more'
   end
+end
+
+-- Add a row for programs: what it is of, and its fields, with units in their names.
+function TEXT.add_row(lines, kind, row)
+  row.row, lines.rows = kind, lines.rows or {}
+  lines.rows[#lines.rows + 1] = row
+end
+
+-- Add rows for programs, and the table that shows them to people. `columns` has, of each column, its title, the field
+-- that it shows, and the function of the field's value and the row that makes a text of it; "-" stands for no value.
+function TEXT.add_rows(lines, kind, columns, rows, total)
+  local header, cells = {}, {}
+  for c = 1, #columns do
+    header[c] = columns[c][1]
+  end
+  for i = 1, #rows do
+    cells[i] = {}
+    for c = 1, #columns do
+      local field, shape = columns[c][2], columns[c][3]
+      local value = rows[i][field]
+      if value == nil then
+        rows[i][field], cells[i][c] = cjson.null, '-'
+      else
+        cells[i][c] = shape and shape(value, rows[i]) or value
+      end
+    end
+    TEXT.add_row(lines, kind, rows[i])
+  end
+  TEXT.add_table(lines, header, cells, total)
+end
+
+-- A length of time for programs: seconds, to the millisecond.
+function TEXT.in_seconds(us)
+  return math.floor(us / 1000 + 0.5) / 1000
+end
+
+-- The same for people.
+function TEXT.span(seconds)
+  return TEXT.age(seconds * 1000000)
+end
+
+function TEXT.ago(seconds)
+  return TEXT.span(seconds) .. ' ago'
 end
 
 -- A length of time in words: two digits are enough to judge it by.

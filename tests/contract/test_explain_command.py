@@ -46,7 +46,8 @@ async def test_each_name_is_explained_where_it_is(
             assert max(map(len, shown.output.splitlines())) <= 80
 
         shown = await forebay("explain", "t 1", "--json", "--url", redis_url)
-        (found,) = json.loads(shown.output)
+        (found,) = json.loads(shown.output)["rows"]
+        assert found["row"] == "explanation"
         assert (found["kind"], found["shard"]) == ("task", "pool:mail")
         assert found["reasons"][0]["code"] == "in_line"
         await tasks.queue.discard("t 1")
@@ -55,3 +56,25 @@ async def test_each_name_is_explained_where_it_is(
     shown = await forebay("explain", "nothing", "--url", redis_url)
     assert isinstance(shown.exception, ConfigurationError)
     assert "is called 'nothing', expected a task, waiter" in str(shown.exception)
+
+
+async def test_a_shard_that_cannot_be_read_hides_no_other_and_is_named(
+    connection: ServerConnection, redis_url: str
+) -> None:
+    async with joined(connection, "mail") as tasks:
+        await tasks.queue.submit(task("t1"))
+        await connection.client.sadd("fb:shards", "rq:bad/m", "pool:odd", "x:y")
+        await connection.client.set("fb:{rq:bad/m}:meta", "garbage")
+        await connection.client.hset("fb:{pool:odd}:meta", "schema", "99")
+        shown = await forebay("explain", "mail", "--url", redis_url)
+        assert shown.exit_code == 1
+        assert shown.output.startswith("pool mail  in pool:mail\n  - The pool is open.")
+        for said in ("rq:bad/m: not explained: fb:{rq:bad/m}:meta", "x:y: not explained"):
+            assert said in " ".join(shown.output.split())
+        shown = await forebay("explain", "mial", "--url", redis_url)
+        assert shown.exit_code == 1, "one of the others may have it"
+        await connection.client.delete("fb:{rq:bad/m}:meta", "fb:{pool:odd}:meta")
+        await connection.client.srem("fb:shards", "rq:bad/m", "pool:odd", "x:y")
+        shown = await forebay("explain", "mial", "--url", redis_url)
+        assert "did you mean mail" in str(shown.exception)
+        await tasks.queue.discard("t1")

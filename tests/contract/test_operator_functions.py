@@ -241,7 +241,7 @@ def test_doctor_tells_versions_side_by_side_and_what_members_were_started_with_o
     busy: Shard,
 ) -> None:
     def checks() -> dict[str, list[str]]:
-        return {check[1]: check for check in json.loads(busy.client.eval(ASK, 0, "members"))}
+        return {check[1]: check for check in json.loads(busy.client.eval(ASK, 0, "doctor_members"))}
 
     assert checks()["settings"][0] == "ok"
     assert checks()["members"][:3] == ["ok", "members", "version 0.1.0 (2 members)"]

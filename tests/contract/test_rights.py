@@ -12,10 +12,18 @@ from click.testing import CliRunner
 
 import forebay
 from forebay.cli import cli
+from forebay.contracts.errors import CoordinatorError
+from forebay.coordinator.explaining import explain
 from forebay.coordinator.keys import SHARDS_KEY, pool_shard
 from forebay.coordinator.requests.administration import reset_window, set_override_cap
+from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
+from forebay.coordinator.requests.snapshots import RequestPressureSnapshotProvider
 from forebay.coordinator.scripts.composing import script
-from forebay.coordinator.scripts.operator_library import QUESTIONS, operator_library
+from forebay.coordinator.scripts.operator_library import (
+    QUESTIONS,
+    library_version,
+    operator_library,
+)
 from forebay.coordinator.server.address import UnixAddress
 from forebay.coordinator.server.connections import open_async, open_sync
 from forebay.coordinator.server.embedded import EmbeddedServer
@@ -27,6 +35,7 @@ from forebay.coordinator.tasks.administration import set_pool_state
 from forebay.coordinator.tasks.snapshots import audit_pool, pool_lines
 from tests.contract.chat_domain import CHAT, MODEL, item
 from tests.support_arq import result_of, working
+from tests.support_tasks import joined, task
 
 OF_SHARDS = tuple(name for name in QUESTIONS if name not in {"shards", "doctor"})
 OF_THE_LIBRARY = {"client|setinfo"}
@@ -168,6 +177,32 @@ async def test_a_reader_asks_everything_and_changes_nothing(admin: Any) -> None:
         (acl,) = [c for c in await examine(looking.client, looking.address) if c.name == "acl"]
     assert acl.state == "ok"
     assert acl.said.startswith("this user may look; not write requests")
+
+
+async def test_a_reader_has_everything_explained(admin: Any) -> None:
+    url = as_printed(admin, "reader")
+    path = admin.connection_pool.connection_kwargs["path"]
+    async with (
+        await ServerConnection.open(f"unix://{path}") as member,
+        joined(member, "mail") as tasks,
+    ):
+        await tasks.queue.submit(task("t1"))
+        requests = AdaptiveRequestAdmissionController(member)
+        await requests.register(MODEL, "main", 1)
+        async with await ServerConnection.open(url, only_reads=True) as reader:
+            for name, kind in {"t1": "task", str(MODEL): "provider_model"}.items():
+                found = await explain(reader, name)
+                assert [one.kind for one in found.explanations] == [kind]
+                assert not found.problems
+            pressure = RequestPressureSnapshotProvider(reader)
+            assert (await pressure.global_snapshot(MODEL)).static_cap == 1
+            assert (await pressure.audit(MODEL)).ok
+            assert (await audit_pool(reader, "mail")).ok
+            admin.function_load(operator_library().replace(library_version(), "x"), replace=True)
+            with pytest.raises(CoordinatorError, match="another version"):
+                await pressure.audit(MODEL)
+        await tasks.queue.discard("t1")
+        await requests.close()
 
 
 async def test_doctor_names_the_right_that_a_member_lacks(admin: Any) -> None:

@@ -17,6 +17,8 @@ end
 function DOCTOR.add(lines, state, name, said, remedy)
   local indent = string.rep(' ', 20)
   local first = state .. string.rep(' ', 7 - #state) .. name .. string.rep(' ', 13 - #name)
+  TEXT.add_row(lines, 'check', { name = name, state = state, says = said,
+    remedy = state == 'wrong' and remedy or cjson.null })
   TEXT.add_text(lines, first .. said)
   if state == 'wrong' then
     TEXT.add_text(lines, indent .. remedy)
@@ -83,14 +85,15 @@ function DOCTOR.add_memory(lines, info)
     .. (info.maxclients or '?') .. ', refused ' .. int(refused), 'raise maxclients: refused members do not start')
 end
 
--- How long calls of functions took, half of them and 99 of 100, since the server started.
+-- How long calls of functions took, half of them and 99 of 100: of all calls since the server started.
 function DOCTOR.add_latency(lines, info)
   local half, most = string.match(info.latency_percentiles_usec_fcall or '', 'p50=([%d.]+),p99=([%d.]+)')
   if not half then
     return DOCTOR.add(lines, 'hidden', 'latency', 'INFO has no latency of fcall')
   end
   DOCTOR.add(lines, tonumber(most) > DOCTOR.slow_us and 'wrong' or 'ok', 'latency', string.format(
-    'a call takes %.2f ms, 99 of 100 at most %.2f ms', half / 1000, most / 1000),
+    'a call takes %.2f ms, 99 of 100 at most %.2f ms, of all since the server started %s ago', half / 1000, most / 1000,
+    TEXT.age((tonumber(info.uptime_in_seconds) or 0) * 1e6)),
     'see SLOWLOG GET and LATENCY DOCTOR: something holds the server up')
 end
 
@@ -99,11 +102,11 @@ function DOCTOR.add_shards(lines)
   local tags = FLEET.tags() or {}
   local read_us, latest_us, damaged, count = server_time_us(), 0, {}, math.min(#tags, FLEET.most_shards)
   for i = 1, count do
-    local row = FLEET.row(tags[i], read_us)
+    local state = FLEET.row(tags[i], read_us).state
     local found = FLEET.read('HGET', 'fb:{' .. tags[i] .. '}:meta', 'record')
     latest_us = math.max(latest_us, tonumber(string.match(found or '', '^%d+|(%d+)')) or 0)
-    if row[6] == 'damaged' or row[6] == 'rebuilding' then
-      damaged[#damaged + 1] = tags[i] .. ' is ' .. row[6]
+    if state == 'damaged' or state == 'rebuilding' then
+      damaged[#damaged + 1] = tags[i] .. ' is ' .. state
     end
   end
   local ahead_us = latest_us - read_us

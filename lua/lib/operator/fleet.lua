@@ -48,24 +48,43 @@ function FLEET.tag_of(given)
   return nil
 end
 
+-- Of a shard that cannot be read: why, in lines and as a row.
+function FLEET.problem(says)
+  local lines = {}
+  TEXT.add_text(lines, says)
+  TEXT.add_row(lines, 'problem', { says = says })
+  return lines
+end
+
 -- The answer of one shard in lines, and how many entries an audit compared; what cannot be read is told in its place.
 function FLEET.look(tag, question, rows, most_entries)
   local keys = FLEET.keys_of(tag)
-  if not keys then
-    return { 'not the tag of a shard that this version knows' }, 0
-  end
-  local is_read, lines = pcall(LOOKS[string.match(tag, '^%a+')].ask, keys,
-    { question, tostring(rows), tostring(most_entries) })
+  local is_read, lines = pcall(function()
+    return keys and LOOKS[string.match(tag, '^%a+')].ask(keys, { question, tostring(rows), tostring(most_entries),
+      tostring(line_width) }) or FLEET.problem('not the tag of a shard that this version knows')
+  end)
   if not is_read or lines.err then
     local message = not is_read and (type(lines) == 'table' and lines.err or tostring(lines)) or lines.err
-    lines = {}
-    TEXT.add_text(lines, (string.gsub(message, '^SCHEMA (%S+)$', 'written with schema version %1, which this version does '
-      .. 'not speak')))
+    lines = FLEET.problem((string.gsub(message, '^SCHEMA (%S+)$', 'written with schema version %1, which this version '
+      .. 'does not speak')))
   end
   if lines[1] == '' then
     table.remove(lines, 1)
   end
+  for i = 1, #(lines.rows or {}) do
+    lines.rows[i].shard = tag
+  end
   return lines, lines.entries or 0
+end
+
+-- What a script of the shard replies, by its name and arguments; of an error its own.
+function FLEET.read_shard(tag, arguments)
+  local keys = FLEET.keys_of(tag)
+  if not keys then
+    return redis.error_reply('UNKNOWN no shard is called ' .. TEXT.clean(tag))
+  end
+  local is_read, reply = pcall(LOOKS[string.match(tag, '^%a+')].ask, keys, { 'read', '', '', '', unpack(arguments) })
+  return is_read and reply or redis.error_reply(type(reply) == 'table' and reply.err or tostring(reply))
 end
 
 -- What is told of one shard in the list of all.
@@ -73,11 +92,11 @@ function FLEET.row(tag, read_us)
   local key = 'fb:{' .. tag .. '}:'
   local found, why = FLEET.read('HMGET', key .. 'meta', 'generation', 'record')
   if not FLEET.keys_of(tag) then
-    return { tag, '-', '-', '-', '-', 'not known' }
+    return { shard = tag, state = 'not known' }
   elseif not found then
     local is_forbidden = string.find(why, 'ACL', 1, true) or string.find(why, 'NOPERM', 1, true)
       or string.find(why, 'permission', 1, true)
-    return { tag, '-', '-', '-', '-', is_forbidden and 'no right to it' or 'damaged' }
+    return { shard = tag, state = is_forbidden and 'no right to it' or 'damaged' }
   end
   local members, leases = FLEET.read('ZCARD', key .. 'members'), FLEET.read('HLEN', key .. 'leases')
   local waiting = FLEET.read('HLEN', key .. 'waiters')
@@ -92,15 +111,18 @@ function FLEET.row(tag, read_us)
   elseif not found[1] or not last_us then
     state = members > 0 and 'damaged' or 'unused'
   end
-  return { tag, members or '?', leases or '?', waiting or '?', last_us and TEXT.age(read_us - last_us) .. ' ago' or '-',
-    state }
+  return { shard = tag, members = members or nil, leases = leases or nil, waiting = waiting or nil,
+    last_call_seconds_ago = last_us and TEXT.in_seconds(read_us - last_us), state = state }
 end
+
+FLEET.columns = { { 'shard', 'shard' }, { 'members', 'members' }, { 'leases', 'leases' }, { 'waiting', 'waiting' },
+  { 'last call', 'last_call_seconds_ago', TEXT.ago }, { 'state', 'state' } }
 
 -- The list of all shards.
 function FLEET.list(rows)
   local tags, why = FLEET.tags()
   if not tags then
-    return { TEXT.clean('the index fb:shards cannot be read: ' .. why) }
+    return FLEET.problem('the index fb:shards cannot be read: ' .. why)
   elseif #tags == 0 then
     return { 'no shard: nobody has used Forebay on this server' }
   end
@@ -108,7 +130,7 @@ function FLEET.list(rows)
   for i = 1, math.min(rows, #tags) do
     list[i] = FLEET.row(tags[i], read_us)
   end
-  TEXT.add_table(lines, { 'shard', 'members', 'leases', 'waiting', 'last call', 'state' }, list, #tags)
+  TEXT.add_rows(lines, 'shard', FLEET.columns, list, #tags)
   table.remove(lines, 1)
   return lines
 end
@@ -119,9 +141,12 @@ function FLEET.ask_all(question, rows)
   if not tags or #tags == 0 then
     return FLEET.list(1)
   end
-  local lines, left, differ = {}, FLEET.most_entries, 0
+  local lines, left, differ = { rows = {} }, FLEET.most_entries, 0
   for i = 1, math.min(FLEET.most_shards, #tags) do
     local found, entries = FLEET.look(tags[i], question, rows, left)
+    for j = 1, #(found.rows or {}) do
+      lines.rows[#lines.rows + 1] = found.rows[j]
+    end
     left = math.max(0, left - entries)
     if question == 'audit' then
       differ = differ + (string.sub(found[1], 1, 2) == 'ok' and 0 or 1)
@@ -150,8 +175,32 @@ function FLEET.ask(question, named, rows)
   end
   local tag = FLEET.tag_of(named)
   if not tag then
-    return { TEXT.clean('no shard is called ' .. string.sub(named, 1, 60)), 'expected one as fb_shards lists it, such as rq:provider/model '
-      .. 'or pool:default' }
+    local lines = FLEET.problem(TEXT.clean('no shard is called ' .. string.sub(named, 1, 60)))
+    TEXT.add_text(lines, 'expected one as fb_shards lists it, such as rq:provider/model or pool:default')
+    return lines
   end
   return (FLEET.look(tag, question, rows or FLEET.rows_of_one, FLEET.most_entries))
+end
+
+-- A value of a row as programs read it: a text without what is no printable ASCII.
+function FLEET.clean(value)
+  if type(value) ~= 'table' then
+    return type(value) == 'string' and TEXT.clean(value) or value
+  end
+  local cleaned = {}
+  for name, part in pairs(value) do
+    cleaned[FLEET.clean(name)] = FLEET.clean(part)
+  end
+  return cleaned
+end
+
+-- An answer's rows for programs, each a JSON object with the instant of the answer.
+function FLEET.rows(lines)
+  local texts, at_seconds = {}, TEXT.in_seconds(server_time_us())
+  for i = 1, #(lines.rows or {}) do
+    local row = FLEET.clean(lines.rows[i])
+    row.captured_at = at_seconds
+    texts[i] = cjson.encode(row)
+  end
+  return texts
 end

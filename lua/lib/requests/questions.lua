@@ -2,12 +2,23 @@
 -- @include lib/requests/capture_text
 -- @include lib/requests/capture_audit
 -- @include lib/requests/queue
+-- @include lib/requests/capture_explain
 -- @include lib/shard/turns_taken
-QUESTIONS.lease_columns = { 'lease held the longest', 'domain', 'group', 'member', 'held for' }
+QUESTIONS.reads = { explain = EXPLAIN.shard, snapshot = CAPTURE.shard }
+QUESTIONS.lease_columns = { { 'lease held the longest', 'lease_id' }, { 'domain', 'domain' }, { 'group', 'group' },
+  { 'member', 'member_id' }, { 'held for', 'held_for_seconds', TEXT.span } }
+QUESTIONS.held_columns = { { 'waiters', 'waiters' } }
+QUESTIONS.waiter_columns = { { 'turn', 'turn' }, { 'group', 'group' }, { 'member', 'member_id' },
+  { 'waiter', 'waiter_id' }, { 'waits for', 'waits_for_seconds', TEXT.span },
+  { 'leaves in', 'leaves_in_seconds', TEXT.span } }
 QUESTIONS.read_at_once = 10 -- waiters of a group
 
 function QUESTIONS.lease_row(id, lease)
-  return { id, lease.domain, lease.group, lease.member }
+  return { lease_id = id, domain = lease.domain, group = lease.group, member_id = lease.member }
+end
+
+function QUESTIONS.add_held(row)
+  row.waiters = QUESTIONS.count_under(K.held, row.member_id .. '\0waiter')
 end
 
 -- What moved each window last, of the last events.
@@ -79,14 +90,14 @@ function QUESTIONS.add_waiters(lines, d, rows)
       break
     end
     local waiter = ENTRIES.parse_waiter(redis.call('HGET', K.waiters, line.id) or '||||')
-    told[#told + 1] = { #told + 1, line.group, waiter.member, line.id,
-      waiter.since_us and TEXT.age(now_us - waiter.since_us) or '-',
-      waiter.deadline_us and TEXT.age(waiter.deadline_us - now_us) or '-' }
+    told[#told + 1] = { turn = #told + 1, domain = d.name, group = line.group, member_id = waiter.member,
+      waiter_id = line.id, waits_for_seconds = waiter.since_us and TEXT.in_seconds(now_us - waiter.since_us) or nil,
+      leaves_in_seconds = waiter.deadline_us and TEXT.in_seconds(waiter.deadline_us - now_us) or nil }
     virtual_time, places = math.max(virtual_time, line.tag), places + 1
     line.tag, line.place = virtual_time + TURNS.cost(waiter.cost) / GROUPS.of(line.group).weight, places
     line.id, line.at = nil, line.at + 1
   end
-  TEXT.add_table(lines, { 'turn', 'group', 'member', 'waiter', 'waits for', 'leaves in' }, told, d.waiters)
+  TEXT.add_rows(lines, 'waiter', QUESTIONS.waiter_columns, told, d.waiters)
 end
 
 -- Who waits, in what order, since when, and what the window does meanwhile.
@@ -99,6 +110,8 @@ function QUESTIONS.waiters(rows)
   for i = 1, #DOMAINS do
     local d = STATE.domain(DOMAINS[i])
     if d.waiters > 0 then
+      TEXT.add_row(lines, 'domain', { domain = d.name, waiting = d.waiters, in_flight = d.in_flight,
+        window = d.current_limit, outlook = WINDOW.outlook(d) })
       TEXT.add_text(lines, d.name .. ': ' .. int(d.waiters) .. ' wait, in flight ' .. int(d.in_flight) .. ' of '
         .. int(d.current_limit) .. ', ' .. WINDOW.outlook(d))
       QUESTIONS.add_waiters(lines, d, rows)
@@ -106,6 +119,7 @@ function QUESTIONS.waiters(rows)
   end
   local aside = redis.call('ZCARD', K.aside)
   if aside > 0 then
+    TEXT.add_row(lines, 'aside', { waiting = aside })
     TEXT.add_text(lines, 'not in line, as nobody listens for their members: ' .. aside)
   end
   return #lines > 0 and lines or { 'nobody waits' }

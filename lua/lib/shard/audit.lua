@@ -170,7 +170,8 @@ function AUDIT.reply(as, most)
     difference_count = difference_count })
 end
 
--- The first line says `ok` or how many differences follow; `entries` is no part of the reply.
+-- The first line says `ok` or how many differences follow; `entries` is no part of the reply,
+-- nor are `rows`, the same for programs.
 function AUDIT.lines(entries, is_complete, most)
   local lines = { entries = entries, difference_count > 0 and difference_count .. ' differences' or 'ok' }
   if not is_complete then
@@ -179,6 +180,11 @@ function AUDIT.lines(entries, is_complete, most)
   end
   for i = 1, #differences do
     lines[#lines + 1] = differences[i]
+  end
+  lines.rows = { { row = 'audit', is_ok = difference_count == 0, difference_count = difference_count, entries = entries,
+    is_complete = is_complete or false } }
+  for i = 1, #differences do
+    lines.rows[i + 1] = { row = 'difference', says = differences[i] }
   end
   if difference_count > #differences then
     lines[#lines + 1] = '... and ' .. (difference_count - #differences) .. ' more'

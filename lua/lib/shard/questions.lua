@@ -4,7 +4,7 @@
 -- @include lib/shard/look
 -- @include lib/shard/identity
 -- @include lib/shard/leases
-local QUESTIONS = { most_leases = 1000, most_members = 1000, longest = 10, most_events = 500 }
+local QUESTIONS = { most_leases = 1000, most_members = 1000, most_events = 500 }
 
 -- How many names of a sorted set begin with `prefix` and a NUL.
 function QUESTIONS.count_under(key, prefix)
@@ -24,19 +24,20 @@ function QUESTIONS.events(rows)
   STATE.load()
   local found, lines = redis.call('XREVRANGE', K.events, '+', '-', 'COUNT', rows), {}
   for i = 1, #found do
-    local flat, at_us, kind, parts = found[i][2], nil, '?', {}
+    local flat, at_us, kind, parts, fields = found[i][2], nil, '?', {}, {}
     for j = 1, #flat, 2 do
       if flat[j] == 'at_us' then
         at_us = tonumber(flat[j + 1])
       elseif flat[j] == 'kind' then
         kind = flat[j + 1]
       elseif flat[j] ~= 'sequence' and flat[j + 1] ~= '' then
-        parts[#parts + 1] = flat[j] .. ' ' .. flat[j + 1]
+        parts[#parts + 1], fields[flat[j]] = flat[j] .. ' ' .. flat[j + 1], flat[j + 1]
       end
     end
     local first = (at_us and TEXT.age(now_us - at_us) or '?') .. ' ago'
     table.insert(parts, 1, first .. string.rep(' ', 12 - #first) .. kind)
     TEXT.add_parts(lines, parts, '  ')
+    TEXT.add_row(lines, 'event', { at = at_us and TEXT.in_seconds(at_us) or cjson.null, kind = kind, fields = fields })
   end
   return #lines > 0 and lines or { 'no event' }
 end
@@ -93,42 +94,99 @@ function QUESTIONS.who(rows)
   local lines, members, eldest, left, held = {}, {}, {}, QUESTIONS.most_leases, redis.call('HLEN', K.leases)
   local shown = math.min(rows, #list)
   for i = 1, shown do
-    local m = list[i]
-    local looked_at, since_us = QUESTIONS.look_at_leases(m.name, math.floor(left / (shown - i + 1)), eldest)
+    local looked_at, since_us = QUESTIONS.look_at_leases(list[i].name, math.floor(left / (shown - i + 1)), eldest)
     left = left - looked_at
-    members[i] = QUESTIONS.member_row(m, since_us and TEXT.age(now_us - since_us) or '-', looked_at)
+    members[i] = QUESTIONS.process_row(list[i].name)
+    members[i].leases, members[i].leases_looked_at = list[i].leases, looked_at
+    members[i].held_for_up_to_seconds = since_us and TEXT.in_seconds(now_us - since_us)
+    members[i].expires_in_seconds = TEXT.in_seconds(list[i].left_us)
   end
+  TEXT.add_row(lines, 'totals', { leases = held, members = total, leases_looked_at = #eldest })
   TEXT.add_text(lines, 'leases ' .. held .. ', members ' .. total .. (held > #eldest and ', leases looked at '
     .. #eldest or ''))
-  TEXT.add_table(lines, QUESTIONS.member_columns, members, total)
+  TEXT.add_rows(lines, 'member', QUESTIONS.holder_columns, members, total)
   table.sort(eldest, function(a, b) return a.since_us < b.since_us end)
   local leases = {}
-  for i = 1, math.min(QUESTIONS.longest, #eldest) do
-    local one = eldest[i]
-    leases[i] = QUESTIONS.lease_row(one.id, one.lease)
-    table.insert(leases[i], TEXT.age(now_us - one.since_us))
+  for i = 1, math.min(rows, #eldest) do
+    leases[i] = QUESTIONS.lease_row(eldest[i].id, eldest[i].lease)
+    leases[i].held_for_seconds = TEXT.in_seconds(now_us - eldest[i].since_us)
   end
-  TEXT.add_table(lines, QUESTIONS.lease_columns, leases, held)
+  TEXT.add_rows(lines, 'lease', QUESTIONS.lease_columns, leases, held)
   return lines
 end
 
-QUESTIONS.member_columns = { 'member', 'host', 'pid', 'program', 'leases', 'held for up to', 'expires in' }
-function QUESTIONS.member_row(m, longest, looked_at)
-  if looked_at < m.leases then
-    longest = looked_at == 0 and 'not looked at' or longest .. ' of ' .. looked_at
-  end
-  local process = IDENTITY.of(m.name)
-  return { m.name, process[1], process[2], process[3], m.leases, longest, TEXT.expires_in(m.left_us) }
+-- Which process a member is, as fields of a row.
+function QUESTIONS.process_row(member)
+  local part = IDENTITY.of(member)
+  return { member_id = member, host = part[1] ~= '-' and part[1] or nil, pid = tonumber(part[2]),
+    program = part[3] ~= '-' and part[3] or nil, version = part[4] ~= '-' and part[4] or nil }
 end
 
--- The answer to a question, in lines. An audit tells damage by itself.
-function QUESTIONS.answer(question, rows, most_entries)
+QUESTIONS.holder_columns = { { 'member', 'member_id' }, { 'host', 'host' }, { 'pid', 'pid' }, { 'program', 'program' },
+  { 'leases', 'leases' },
+  { 'held for up to', 'held_for_up_to_seconds', function(seconds, m)
+    return TEXT.span(seconds) .. (m.leases_looked_at < m.leases and ' of ' .. m.leases_looked_at or '')
+  end },
+  { 'expires in', 'expires_in_seconds', function(seconds) return TEXT.expires_in(seconds * 1000000) end } }
+
+-- Who is a member: which process, since when, its last heartbeat, and what it holds; the eldest heartbeat first. Each
+-- kind of shard defines `QUESTIONS.held_columns`, and `QUESTIONS.add_held` for what a member has besides leases.
+function QUESTIONS.members(rows)
+  STATE.load()
+  if not meta.generation then
+    return nil
+  end
+  local stored, list, lines = redis.call('ZRANGE', K.members, '-inf', '+inf', 'BYSCORE', 'LIMIT', 0, rows, 'WITHSCORES'),
+    {}, {}
+  for i = 1, #stored, 2 do
+    local row, left_us = QUESTIONS.process_row(stored[i]), tonumber(stored[i + 1]) - now_us
+    local interval_us = tonumber(redis.call('HGET', K.intervals, stored[i]) or nil)
+    local since_us = tonumber(IDENTITY.of(stored[i])[5]) or 0
+    row.member_for_seconds = since_us > 0 and TEXT.in_seconds(now_us - since_us) or nil
+    row.last_heartbeat_seconds_ago = interval_us and TEXT.in_seconds(3 * interval_us - left_us) or nil
+    row.expires_in_seconds = TEXT.in_seconds(left_us)
+    row.leases = QUESTIONS.count_under(K.held, stored[i] .. '\0lease')
+    QUESTIONS.add_held(row)
+    list[#list + 1] = row
+  end
+  local total, columns = redis.call('ZCARD', K.members), { unpack(QUESTIONS.member_columns) }
+  for i = 1, #QUESTIONS.held_columns do
+    columns[#columns + 1] = QUESTIONS.held_columns[i]
+  end
+  TEXT.add_row(lines, 'totals', { members = total })
+  TEXT.add_text(lines, 'members ' .. total)
+  TEXT.add_rows(lines, 'member', columns, list, total)
+  return lines
+end
+
+QUESTIONS.member_columns = { { 'member', 'member_id' }, { 'host', 'host' }, { 'pid', 'pid' }, { 'program', 'program' },
+  { 'version', 'version' }, { 'for', 'member_for_seconds', TEXT.span },
+  { 'heartbeat', 'last_heartbeat_seconds_ago', TEXT.ago },
+  { 'expires in', 'expires_in_seconds', function(seconds) return TEXT.expires_in(seconds * 1000000) end },
+  { 'leases', 'leases' } }
+
+-- What a script that evaluates reads of this shard as JSON, for users who may not evaluate: `what` is its name. Each
+-- kind of shard defines `QUESTIONS.reads`.
+function QUESTIONS.read(what, arguments)
+  if what == 'audit' then
+    return AUDIT.reply('json')
+  end
+  return LOOK.reply(function()
+    return cjson.encode(QUESTIONS.reads[what](tonumber(arguments[1]), { unpack(arguments, 2) }))
+  end)
+end
+
+-- The answer to a question, in lines of at most `width` columns and `lines.rows`. An audit tells damage by itself.
+function QUESTIONS.answer(question, rows, most_entries, width, arguments)
   local refusal = SCHEMA.refusal()
   if refusal then
     return refusal
+  elseif question == 'read' then
+    return QUESTIONS.read(arguments[1], { unpack(arguments, 2) })
   elseif question == 'audit' then
     return AUDIT.reply('lines', most_entries)
   end
+  line_width = width or line_width
   local name, kind = string.match(K.meta, '{(.-)}'), string.find(K.meta, '{pool:', 1, true) and 'pool' or 'shard'
   return LOOK.reply(function() return QUESTIONS[question](rows) or TEXT.unused(name, kind) end)
 end

@@ -33,30 +33,81 @@ function TAKEN.in_a_minute(g)
   return minutes == 1 and g.got * (1 - passed) or 0
 end
 
-function TAKEN.percent(part, whole)
-  return whole > 0 and string.format('%.0f %%', 100 * part / whole) or '-'
+-- A part of a whole, to a thousandth; nil of none.
+function TAKEN.part(part, whole)
+  return whole > 0 and math.floor(1000 * part / whole + 0.5) / 1000 or nil
 end
 
--- A row for each group, those with the most waiters first: what it got in the last minute beside its part by weight.
-function TAKEN.add_table(lines, names, rows, unit)
-  local list, weights, taken = TAKEN.groups(names), 0, 0
-  for i = 1, #list do
-    weights, taken = weights + list[i].weight, taken + TAKEN.in_a_minute(list[i])
-  end
+function TAKEN.percent(part)
+  return string.format('%.0f %%', 100 * part)
+end
+
+function TAKEN.columns(first, unit)
+  return { { first, first }, { 'waiting', 'waiting' },
+    { unit .. ' in 60 s', 'got_in_60_seconds', function(got) return string.format('%.0f', got) end },
+    { 'share', 'share', TAKEN.percent }, { 'by weight', 'share_by_weight', TAKEN.percent },
+    { 'weight', 'weight', function(weight) return string.format('%.6g', weight) end },
+    #GROUPS.extra > 0 and { 'running', 'running', TEXT.or_dash } or nil }
+end
+
+-- Rows with the most waiters first, then those that got most; what each got is a part of `taken`, each weight of `weights`.
+function TAKEN.finish(list, taken, weights)
   table.sort(list, function(a, b)
     if a.waiting ~= b.waiting then
       return a.waiting > b.waiting
     end
-    return TAKEN.in_a_minute(a) > TAKEN.in_a_minute(b)
+    return a.got_in_60_seconds > b.got_in_60_seconds
   end)
-  local told = {}
-  for i = 1, math.min(rows, #list) do
-    local g = list[i]
-    told[i] = { g.name, int(g.waiting), string.format('%.0f', TAKEN.in_a_minute(g)), TAKEN.percent(TAKEN.in_a_minute(g), taken),
-      TAKEN.percent(g.weight, weights), string.format('%.6g', g.weight), g.running and TEXT.or_dash(tonumber(g.running)) }
+  for i = 1, #list do
+    local row = list[i]
+    row.share, row.share_by_weight = TAKEN.part(row.got_in_60_seconds, taken), TAKEN.part(row.weight, weights)
+    row.got_in_60_seconds = math.floor(10 * row.got_in_60_seconds + 0.5) / 10
   end
-  TEXT.add_table(lines, { 'group', 'waiting', unit .. ' in 60 s', 'share', 'by weight', 'weight',
-    #GROUPS.extra > 0 and 'running' or nil }, told, #list)
+  return list
+end
+
+-- The first `most` of a list.
+function TAKEN.first(list, most)
+  local first = {}
+  for i = 1, math.min(most, #list) do
+    first[i] = list[i]
+  end
+  return first
+end
+
+-- A row for each value of `field`, the sum of the rows that have it.
+function TAKEN.sums(list, field)
+  local by_value, sums = {}, {}
+  for i = 1, #list do
+    local row = list[i]
+    local sum = by_value[row[field]]
+    if not sum then
+      sum = { [field] = row[field], groups = 0, waiting = 0, got_in_60_seconds = 0, got_of = row.got_of, weight = 0,
+        running = 0 }
+      by_value[row[field]], sums[#sums + 1] = sum, sum
+    end
+    sum.groups, sum.waiting, sum.running = sum.groups + 1, sum.waiting + row.waiting, sum.running + row.running
+    sum.got_in_60_seconds, sum.weight = sum.got_in_60_seconds + row.got_in_60_seconds, sum.weight + row.weight
+  end
+  return sums
+end
+
+-- A row for each group: what it got in the last minute beside its part by weight. `tenant_of`, of pools alone, returns
+-- whose a group is: the sums of tenants' groups come first.
+function TAKEN.add_table(lines, names, rows, unit, tenant_of)
+  local found, list, weights, taken = TAKEN.groups(names), {}, 0, 0
+  for i = 1, #found do
+    local g, got = found[i], TAKEN.in_a_minute(found[i])
+    weights, taken = weights + g.weight, taken + got
+    list[i] = { group = g.name, tenant = tenant_of and tenant_of(g.name) or nil, waiting = g.waiting, weight = g.weight,
+      got_in_60_seconds = got, got_of = unit, running = g.running and tonumber(g.running) or tenant_of and 0 or nil }
+  end
+  if tenant_of and #list > 0 then
+    local tenants = TAKEN.finish(TAKEN.sums(list, 'tenant'), taken, weights)
+    TEXT.add_rows(lines, 'tenant', TAKEN.columns('tenant', unit), TAKEN.first(tenants, rows), #tenants)
+  end
+  TAKEN.finish(list, taken, weights)
+  TEXT.add_rows(lines, 'group', TAKEN.columns('group', unit), TAKEN.first(list, rows), #list)
   if #list == 0 then
     lines[#lines + 1] = 'no group waits or had a turn in the last minute'
   end

@@ -2,11 +2,27 @@
 -- @include lib/tasks/capture_text
 -- @include lib/tasks/capture_audit
 -- @include lib/tasks/select
+-- @include lib/tasks/capture_explain
 -- @include lib/shard/turns_taken
-QUESTIONS.lease_columns = { 'task held the longest', 'group', 'asks for', 'member', 'held for' }
+QUESTIONS.reads = { explain = EXPLAIN.pool, snapshot = VIEW.pool }
+QUESTIONS.lease_columns = { { 'task held the longest', 'task_id' }, { 'group', 'group' }, { 'asks for', 'asks_for' },
+  { 'member', 'member_id' }, { 'held for', 'held_for_seconds', TEXT.span } }
+QUESTIONS.held_columns = { { 'free slots', 'free_slots' }, { 'functions', 'functions' } }
+QUESTIONS.ready_columns = { { 'turn', 'turn' }, { 'group', 'group' }, { 'task', 'task_id' }, { 'function', 'function' },
+  { 'waits for', 'waits_for_seconds', TEXT.span }, { 'held back by', 'held_back_by' } }
+QUESTIONS.beside_columns = { { 'waits beside the line', 'place' }, { 'task', 'task_id' }, { 'group', 'group' },
+  { 'function', 'function' }, { 'since', 'waits_for_seconds', function(seconds, task)
+    return task.place == 'delayed' and 'due in ' .. TEXT.span(task.due_in_seconds) or TEXT.span(seconds)
+  end } }
 
 function QUESTIONS.lease_row(id, lease)
-  return { lease.task_id or id, lease.group, lease.signature, lease.member }
+  return { lease_id = id, task_id = lease.task_id or id, group = lease.group, asks_for = lease.signature,
+    member_id = lease.member }
+end
+
+function QUESTIONS.add_held(row)
+  row.free_slots = tonumber(redis.call('ZSCORE', K.idle, row.member_id) or 0)
+  row.functions = QUESTIONS.count_under(K.held, row.member_id .. '\0function')
 end
 
 function QUESTIONS.show(rows)
@@ -16,7 +32,7 @@ end
 -- How long a task has been available: its score is an instant of the server's clock in milliseconds.
 function QUESTIONS.waits_for(task)
   local since_us = tonumber(task.score) and tonumber(task.score) * 1000
-  return since_us and TEXT.age(math.max(0, meta.last_us - since_us)) or '-'
+  return since_us and TEXT.in_seconds(math.max(0, meta.last_us - since_us)) or nil
 end
 
 -- The first ready tasks, in the order of their groups' turns; of a group in the order of arrival. Each group's first
@@ -40,14 +56,14 @@ function QUESTIONS.ready_tasks(rows)
   return list
 end
 
--- Why a task does not go now, in a word; "-" where it may.
+-- Why a task does not go now, in a word; nil where it may.
 function QUESTIONS.held_by(task, line, kept)
   if meta.state == 'paused' then
     return 'paused'
   elseif line == 'capped' then
     return 'admitted_limit'
   end
-  return SELECT.holds_back(CLASSES.of(task), kept) or '-'
+  return SELECT.holds_back(CLASSES.of(task), kept) or nil
 end
 
 -- Tasks that wait elsewhere than in line, the first of each kind.
@@ -60,12 +76,13 @@ function QUESTIONS.add_beside(lines, rows)
     for i = 1, math.min(#found, rows - #list) do
       local id = split(found[i], '\0')[part]
       local task = TASKS.read(id)
-      list[#list + 1] = { kind, id, task and task.group or '?', task and task.fn or '?',
-        kind == 'delayed' and 'for ' .. TEXT.age(tonumber(redis.call('ZSCORE', K.delayed, id)) - now_us)
-        or task and QUESTIONS.waits_for(task) or '?' }
+      list[#list + 1] = { place = kind, task_id = id, group = task and task.group, ['function'] = task and task.fn,
+        waits_for_seconds = task and QUESTIONS.waits_for(task),
+        due_in_seconds = kind == 'delayed' and TEXT.in_seconds(tonumber(redis.call('ZSCORE', K.delayed, id)) - now_us)
+          or cjson.null }
     end
   end
-  TEXT.add_table(lines, { 'waits beside the line', 'task', 'group', 'function', 'since' }, list, total)
+  TEXT.add_rows(lines, 'task_beside_line', QUESTIONS.beside_columns, list, total)
 end
 
 -- Who waits, in what order, since when, and what holds each back.
@@ -76,22 +93,33 @@ function QUESTIONS.waiters(rows)
   end
   LINES.load()
   local lines, list, kept, ready = {}, {}, RESERVE.kept(), QUESTIONS.ready_tasks(rows)
+  TEXT.add_row(lines, 'totals', { ready = meta.queued, delayed = meta.delayed, parked = meta.parked,
+    unserved = meta.unserved, suspects = meta.suspect_tasks, running = meta.running,
+    members = redis.call('ZCARD', K.members) })
   TEXT.add_text(lines, 'ready ' .. int(meta.queued) .. ', delayed ' .. int(meta.delayed) .. ', parked '
     .. int(meta.parked) .. ', unserved ' .. int(meta.unserved) .. ', suspects ' .. int(meta.suspect_tasks)
     .. ', running ' .. int(meta.running) .. ', members ' .. redis.call('ZCARD', K.members))
   for i = 1, math.min(rows, #ready) do
     local task = TASKS.read(ready[i].id)
     if task then
-      list[#list + 1] = { i, task.group, ready[i].id, task.fn, QUESTIONS.waits_for(task),
-        QUESTIONS.held_by(task, ready[i].line, kept) }
+      list[#list + 1] = { turn = i, group = task.group, task_id = ready[i].id, ['function'] = task.fn,
+        waits_for_seconds = QUESTIONS.waits_for(task), held_back_by = QUESTIONS.held_by(task, ready[i].line, kept) }
     end
   end
-  TEXT.add_table(lines, { 'turn', 'group', 'task', 'function', 'waits for', 'held back by' }, list, meta.queued)
+  TEXT.add_rows(lines, 'task', QUESTIONS.ready_columns, list, meta.queued)
   QUESTIONS.add_beside(lines, rows)
   return lines
 end
 
--- Which group floods, and what each got in the last minute against its weight.
+QUESTIONS.parts_before_tenant = { ['local'] = 2, model = 4, custom_model = 4 } -- of a group's name: kind and resource
+
+-- Whose a group is, by its name: the group's own, where it names no tenant.
+function QUESTIONS.tenant_of(group)
+  local part = split(group, '/')
+  return part[(QUESTIONS.parts_before_tenant[part[1]] or #part) + 1] or group
+end
+
+-- Which tenant and group floods, and what each got in the last minute against its weight.
 function QUESTIONS.shares(rows)
   STATE.load()
   if not meta.generation then
@@ -102,6 +130,6 @@ function QUESTIONS.shares(rows)
   for i = 1, #fronts do
     names[i] = fronts[i].group
   end
-  TAKEN.add_table(lines, names, rows, 'got')
+  TAKEN.add_table(lines, names, rows, 'got', QUESTIONS.tenant_of)
   return lines
 end
