@@ -1,4 +1,4 @@
-"""Evidence: what a call costs, and how well capacity is used and shared.
+"""Evidence: costs of calls, and use and shares of capacity.
 
 Rules: design 08, *Scenarios*.
 """

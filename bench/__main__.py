@@ -64,7 +64,7 @@ COMMANDS = {
 
 
 def progress(line: str) -> None:
-    """Say how far a long run is; not part of the result, so on standard error."""
+    """Print the progress of a long run on standard error."""
     click.echo(line, err=True)
 
 
@@ -96,7 +96,7 @@ def main(
     pairs: int | None,
     out: Path,
 ) -> None:
-    """Measure Forebay beside what it is compared with, on servers of its own.
+    """Measure Forebay and its peers, on servers of its own.
 
     ``python -m bench simulate --help``: a fleet's window against simulated providers;
     ``python -m bench day --help``: a large fleet's day on a simulated clock;

@@ -1,4 +1,4 @@
-"""Crash: what a SIGKILLed process costs the others while they all wait (design 06, *Suspects*).
+"""Crash: the cost of a SIGKILLed process for the waiting others (design 06, *Suspects*).
 
 Processes of several callers share a cap that is always taken. One is killed; what it held stays
 taken until it is expired, and nothing else may be missing.
@@ -121,7 +121,7 @@ async def _call(orders: Orders, url: str, inputs: Inputs) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _End:
-    """How a killed member ended.
+    """The end of a killed member.
 
     Attributes:
         held: leases that ended with it.
@@ -220,7 +220,7 @@ def by_second(found: Iterations) -> str:
 
 
 def figures(inputs: Inputs, found: Iterations) -> list[Figure]:
-    """Return what issue 12 asks of a crash."""
+    """Return the figures of a crash with the aims of issue 12."""
     before = middle(found, "before.calls_per_second", "/s")
     return [
         Figure(

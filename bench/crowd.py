@@ -1,4 +1,4 @@
-"""Crowd: one tenant's 100,000 waiters in one process, and what is left to the others.
+"""Crowd: 100,000 waiters of one tenant in one process, and the rates of other tenants.
 
 Three tenants of equal weight share a cap. Each has a few callers that hold a slot for a moment,
 again and again; ``crowd`` and ``beside`` are of one process, ``apart`` is of another. Then
@@ -40,10 +40,10 @@ PROVIDER_MODEL: Final = ProviderModelKey(provider_name="bench", model_id="crowd"
 RESOURCE: Final = RequestResourceKey(provider_model=PROVIDER_MODEL)
 CROWD, BESIDE, APART = "crowd", "beside", "apart"
 TENANTS: Final = ((CROWD, BESIDE), (APART,))
-"""By process."""
+"""The tenants of each process."""
 CALLERS_PER_TURN: Final = 100
 ENTER_SECONDS: Final = 600.0
-"""Above what all of a crowd take to ask on a busy machine."""
+"""Longest time for all of a crowd to ask, on a busy machine."""
 PHASES: Final = {"entering": "while they ask", "waiting": "while they wait"}
 
 
@@ -92,7 +92,7 @@ class Tenants:
             await asyncio.sleep(0)
 
     async def end(self) -> None:
-        """Let all end, and give back what they hold."""
+        """End all callers, and release their leases."""
         for call in self._calls:
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
@@ -176,7 +176,7 @@ def _round(url: str, inputs: Inputs) -> dict[str, float]:
 
 
 def figures(inputs: Inputs, found: Iterations) -> list[Figure]:
-    """Return what is left of the capacity, and of each other tenant's third of it."""
+    """Return the used share of the capacity, and of each other tenant's third of it."""
     rows = []
     for phase, when in PHASES.items():
         rows.append(

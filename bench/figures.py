@@ -1,4 +1,4 @@
-"""Figures: what the rounds say, and whether it is what the issues aim at. Pure.
+"""Figures: medians of the rounds, compared with the aims of the issues. Pure.
 
 A turn on a busy machine may end before anything of it counted. Such a round has no value of the
 measure, never a 0 or an error; a figure without any value says so.
@@ -14,7 +14,7 @@ from typing import Any, Final
 from bench.compare.intervals import median_interval
 
 NOT_MEASURED: Final = "not measured"
-"""What stands for the value of a measure that no round has."""
+"""The text for a measure that no round has."""
 Iterations = Sequence[dict[str, float]]
 """Each round's measures by name; a measure may be of some rounds only."""
 

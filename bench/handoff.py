@@ -90,7 +90,7 @@ SMOKE: Final = Inputs(waiters=24, rounds=1, settle_seconds=0.02, seconds=0.1, pr
 
 
 def setting_of(url: str, inputs: Inputs) -> Setting:
-    """Return what each process opens its limiters with; one process may get all the waiters."""
+    """Return the settings of each process's limiters; one process may get all the waiters."""
     return Setting(url=url, cap=inputs.cap, callers=inputs.waiters, provider_model=PROVIDER_MODEL)
 
 
@@ -219,7 +219,7 @@ def _figures_of(case: Case, found: Iterations) -> list[Figure]:
 
 
 def figures(found: Iterations) -> list[Figure]:
-    """Return what issues 3 and 15 ask of a hand-off."""
+    """Return the figures of a hand-off with the aims of issues 3 and 15."""
     one, two = (f"{case}.forebay.grants_per_second" for case in (ONE_PROCESS, TWO_PROCESSES))
     return [
         *(figure for case in CASES for figure in _figures_of(case, found)),

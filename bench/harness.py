@@ -1,4 +1,4 @@
-"""What every scenario shares: the loop, processes that take orders, rounds, books at the end."""
+"""Base of scenarios: event loop, processes that take orders, rounds, final audit."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ def told(cap: int) -> RequestAdmissionConfig:
 
 
 class InvariantBrokenError(Exception):
-    """What must hold on any machine, at any speed, did not."""
+    """An invariant that holds on any machine was broken."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a scenario found.
+    """The result of a scenario.
 
     Attributes:
         inputs: what it was given, JSON-compatible.
@@ -253,7 +253,7 @@ async def wait_for_state(
 
 
 def final_snapshots(url: str, *provider_models: ProviderModelKey) -> dict[str, Any]:
-    """Return what is left of each shard after a run.
+    """Return the snapshot of each shard after a run.
 
     Raises:
         InvariantBrokenError: a lease or a waiter is, or the books do not agree.

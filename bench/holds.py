@@ -1,4 +1,4 @@
-"""What the holds of a hand-off say: gaps, fairness, most holders. Pure."""
+"""Statistics of a hand-off's holds: gaps, fairness, most holders. Pure."""
 
 from __future__ import annotations
 

@@ -195,7 +195,7 @@ def _latencies(found: Iterations) -> list[Figure]:
 
 
 def figures(inputs: Inputs, found: Iterations) -> list[Figure]:
-    """Return what issues 5 and 15 ask of jobs."""
+    """Return the figures of jobs with the aims of issues 5 and 15."""
     few, many = (f"{groups}_groups.admit_p95_ms" for groups in inputs.groups)
     return [
         *(figure for workers in WORKERS for figure in _rates(found, workers)),

@@ -51,7 +51,7 @@ Order = Start | Count | Stop | Submit
 
 
 async def serve(orders: Orders, url: str) -> None:
-    """Do what is ordered."""
+    """Carry out orders until they end."""
     for library in ("saq", "taskiq"):  # they warn of the idle tasks that their stop cancels
         logging.getLogger(library).setLevel(logging.ERROR)
     worker: Running | None = None

@@ -1,4 +1,4 @@
-"""Many waiters: what an acquire costs where thousands stand still, beside one where ten do.
+"""Many waiters: the cost of an acquire beside thousands of waiters, and beside ten.
 
 Two provider/models on one server. In each a crowd waits, all of one process: of each group nine in
 a domain that cools down and one in a domain that is full. The measured attempts are another
@@ -51,7 +51,7 @@ LONG_COOLDOWN: Final = RequestReleaseOutcome(
     kind=RequestOutcomeKind.RATE_LIMITED, retry_after_seconds=300.0
 )
 CROWD_SETTINGS: Final = MemberSettings(recheck_seconds=60.0, call_timeout_seconds=60.0)
-"""The crowd stands still: what it would ask by itself is no part of what is measured."""
+"""Settings of a crowd that makes no calls of its own during the measurement."""
 FEW, MANY = "few", "many"
 GROUP_SIZE: Final = 10
 CASES: Final = {
@@ -129,7 +129,7 @@ async def _serve_crowds(orders: Orders, url: str, inputs: Inputs) -> None:
 
 
 class Newcomer:
-    """The process that is measured."""
+    """The measured process, which acquires beside the crowd."""
 
     def __init__(self, connection: ServerConnection) -> None:
         self._connection = connection
@@ -149,7 +149,7 @@ class Newcomer:
         await self._connection.close()
 
     async def round(self, attempts: int, number: int) -> dict[str, float]:
-        """Return what attempts cost the caller, and the server in its scripts, in each case."""
+        """Return the cost of attempts for caller and server, in each case."""
         measures: dict[str, Callable[[str, int], Awaitable[dict[str, float]]]] = {
             "granted": self._granted,
             "granted_of_crowd": partial(self._granted, group=0),
@@ -225,7 +225,7 @@ class Newcomer:
 
 
 def figures(inputs: Inputs, found: Iterations) -> list[Figure]:
-    """Return what issue 3 asks of an acquire beside many waiters."""
+    """Return the figures of an acquire beside many waiters with the aims of issue 3."""
     rows = []
     for case, what in CASES.items():
         for measure, unit in (("client_p50_ms", "ms"), ("server_us", "µs")):

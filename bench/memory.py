@@ -38,7 +38,7 @@ ID_CHARACTERS: Final = 32
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
-    """What is counted.
+    """A kind of entry whose bytes are counted.
 
     Attributes:
         name: of the measures.
@@ -167,7 +167,7 @@ def _round(inputs: Inputs, keep: Callable[[dict[str, Any]], None]) -> dict[str, 
 
 
 def figures(found: Iterations) -> list[Figure]:
-    """Return what issue 3 asks of memory, counted both ways."""
+    """Return the figures of memory with the aims of issue 3, counted both ways."""
     rows = []
     for kind in KINDS:
         keys, whole = f"{kind.name}.keys_bytes", f"{kind.name}.used_memory_bytes"

@@ -1,4 +1,4 @@
-"""Micro: what acquire and release cost, beside a raw pair of scripts and self-limiters."""
+"""Micro: the cost of acquire and release, beside a raw pair of scripts and self-limiters."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def _rate_figure(found: Iterations, load: Load) -> Figure:
 
 
 def figures(found: Iterations) -> list[Figure]:
-    """Return what issues 3 and 15 ask of a call."""
+    """Return the figures of a call with the aims of issues 3 and 15."""
 
     def alone(measure: str, aim: float | None, peer: str = "raw") -> Figure:
         ours, theirs = f"forebay.{ALONE}.{measure}", f"{peer}.{ALONE}.{measure}"

@@ -112,7 +112,7 @@ def _measure(url: str, inputs: Inputs, ttl_seconds: float) -> dict[str, float]:
 
 
 def figures(inputs: Inputs, found: Iterations) -> list[Figure]:
-    """Return what issue 3 asks of a killed holder's slots: all of them, in every round."""
+    """Return the figures of a killed holder's slots with the aims of issue 3."""
     return [
         Figure(
             name=f"{which} slot of a killed holder, membership TTL {ttl:g} s, worst round",

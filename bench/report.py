@@ -1,4 +1,4 @@
-"""What a run leaves: an artifact per scenario, and the figures as CSV, Markdown and a table."""
+"""Writes an artifact per scenario, and the figures as CSV, Markdown and a table."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _output_of(*command: str) -> str:
 
 
 def origin(*, is_smoke: bool) -> dict[str, Any]:
-    """Return what a reader needs to repeat the run: machine, versions, commit, command."""
+    """Return the facts for repeating the run: machine, versions, commit, command."""
     return {
         "artifact_schema_version": ARTIFACT_SCHEMA_VERSION,
         "scenario_version": SCENARIO_VERSION,

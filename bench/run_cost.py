@@ -1,4 +1,4 @@
-"""Runs: what the bookkeeping of a cell costs a worker, and a whole run the server's memory.
+"""Runs: the cost of a cell's bookkeeping for a worker, and of a run in server memory.
 
 A run of cells that do nothing is made at several sizes, each by one worker process on a server of
 its own. Its CPU seconds, less those of a run of one record, are divided by the cells.
@@ -141,7 +141,7 @@ def _round(inputs: Inputs, keep: Callable[[dict[str, Any]], object]) -> dict[str
 
 
 def figures(found: Iterations) -> list[Figure]:
-    """Return what issue 18 asks of the bookkeeping of runs."""
+    """Return the figures of the bookkeeping of runs with the aims of issue 18."""
     return [
         Figure(
             name="worker CPU of a cell that does nothing, in a large run",

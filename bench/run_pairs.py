@@ -92,7 +92,7 @@ class Bench:
             provider.change_truth(**{**USUAL_TRUTH, **(scene.truths or {}).get(name, {})})
 
     def requests(self, name: str) -> list[RequestRecord]:
-        """Return what a provider has seen of the run."""
+        """Return the requests of the run in a provider's log."""
         return _all_requests(self.providers[name])[self.seen[name] :]
 
 

@@ -145,7 +145,7 @@ class TaskAdmissionConfig(GivenSettings):
         reserve_after_seconds: how long a task stands first without fitting before what comes free
             of its resources is kept for it.
         max_losses: after as many losses with a member that died a task fails as ``worker_lost``.
-        events: ``full`` writes down what befalls each task as well, not transitions alone.
+        events: ``full`` also writes the events of each task, not transitions alone.
     """
 
     submission_capacity: Cap = 10_000

@@ -251,7 +251,7 @@ class Admission:
             each comes again after a minute until it was ended so.
         lost: tasks that were lost with a member too often, each with those members, for
             ``queue.fail_lost``; as with ``expired``.
-        writes_all_events: whether the pool writes down what befalls each task.
+        writes_all_events: whether the pool writes the events of each task.
     """
 
     leases: tuple[TaskAdmissionLease, ...]

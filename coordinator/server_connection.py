@@ -141,7 +141,7 @@ class ServerConnection:
 
     async def close(self) -> None:
         """Close every connection, and the embedded server if this process started it."""
-        async with contextlib.AsyncExitStack() as stack:  # each, whatever befalls the others
+        async with contextlib.AsyncExitStack() as stack:  # a failure of one stops no other
             if self._embedded is not None:
                 stack.push_async_callback(in_thread, self._embedded.stop)
             for client in (self.client, self.patient):

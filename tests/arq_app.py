@@ -66,7 +66,7 @@ async def after_job_end(ctx: dict[str, Any]) -> None:
 
 
 class WorkerSettings:
-    """What ``forebay worker tests.arq_app.WorkerSettings`` runs."""
+    """The settings of ``forebay worker tests.arq_app.WorkerSettings``."""
 
     functions: ClassVar = (gated, fail, again, block, linger)
     after_job_end = after_job_end

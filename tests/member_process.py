@@ -1,7 +1,7 @@
 """A member of a request shard or of a pool: takes and gives back leases as its input says.
 
 Each line of the input is ``take N`` or ``release N``, the oldest first; each line of the output
-says what befell the member: ``ready``, ``granted``, ``lost`` or ``released``, with the lease.
+reports events of the member: ``ready``, ``granted``, ``lost`` or ``released``, with the lease.
 """
 
 from __future__ import annotations

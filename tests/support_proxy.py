@@ -27,7 +27,7 @@ _CHUNK: Final = 65536
 
 
 class Fault(StrEnum):
-    """What befalls a batch, once."""
+    """A fault that hits one batch."""
 
     CUT_BEFORE = "cut before the server acted"
     CUT_AFTER = "cut after it acted, before its reply"
@@ -38,8 +38,8 @@ class Trap:
     """A fault that waits for the next batch with an operation.
 
     Attributes:
-        batch: what it befell.
-        sprung: set once it has befallen one.
+        batch: the batch that it hit.
+        sprung: set once it has hit one.
         let_go: set by the test to let a held reply go.
     """
 
@@ -122,7 +122,7 @@ class FaultyProxy:
     # -- faults
 
     def trap(self, word: str, fault: Fault) -> Trap:
-        """Let a fault befall the next batch with an operation of this name."""
+        """Inject a fault into the next batch with an operation of this name."""
         trap = Trap(word, fault)
         self._traps.append(trap)
         return trap

@@ -271,7 +271,7 @@ def _check_controller(controller: object) -> None:
 
 async def _has_released(release: asyncio.Future[ReleaseResult]) -> bool:
     """Wait for a release; return whether its lease was still held."""
-    # asyncio.wait cancels and raises nothing of the release, whatever befalls this caller.
+    # asyncio.wait cancels and raises nothing of the release, whatever happens to this caller.
     await asyncio.wait({release})
     is_told = not release.cancelled() and release.exception() is None
     return is_told and release.result().released

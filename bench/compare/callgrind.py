@@ -18,7 +18,7 @@ import redis
 from forebay.coordinator.server.embedded_files import find_server_binary
 
 COUNTED_FUNCTION: Final = "fcallCommand"
-"""Of the server: counting goes on and off with it, so what is around a call is left out."""
+"""The server's function that toggles counting, so that only calls are counted."""
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.05
@@ -30,7 +30,7 @@ class CallgrindError(Exception):
 
 @dataclass(slots=True)
 class CountedServer:
-    """A server that runs until its block ends.
+    """A server under callgrind that runs until its block ends.
 
     Attributes:
         url: its ``unix://`` URL.
@@ -42,7 +42,7 @@ class CountedServer:
 
 
 def why_not() -> str | None:
-    """Return why instructions cannot be counted here; None where they can."""
+    """Return the reason why instructions cannot be counted, None if they can."""
     if shutil.which("valgrind") is None:
         return "valgrind is not installed, expected it on PATH (apt-get install valgrind)"
     return None

@@ -26,7 +26,7 @@ USUAL_PAIRS: Final = 30
 
 
 def scenarios_of(name: str) -> list[str]:
-    """Return the scenarios that a name on the command line means.
+    """Return the scenarios that a name on the command line selects.
 
     Raises:
         ComparisonError: it has no turns that two commits could take.

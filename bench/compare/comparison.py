@@ -1,4 +1,4 @@
-"""What a comparison says, row by row: as a table for a terminal, and as an artifact."""
+"""The rows of a comparison: as a table for a terminal, and as an artifact."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from bench.report import ARTIFACT_SCHEMA_VERSION, HARNESS_VERSION
 SCENARIO_VERSION: Final = 1
 LINE: Final = 79
 WIDTHS: Final = (29, 8, 9, 5, 11, 12)
-"""Of the columns; with what is between, as long as a line."""
+"""Widths of the table's columns."""
 HEADERS: Final = ("median of the pairs", "baseline", "candidate", "ratio", "95 %", "verdict")
 NONE: Final = "-"
 THOUSAND: Final = 1_000
@@ -55,7 +55,7 @@ class Row:
 
     @property
     def verdict(self) -> str:
-        """What the interval says of the candidate; ``not measured`` where no pair has a ratio."""
+        """The verdict about the candidate; ``not measured`` where no pair has a ratio."""
         if not self.ratios:
             return "not measured"
         return verdict(self.interval, is_rate=self.measure.is_rate)
@@ -98,7 +98,7 @@ def number(value: float) -> str:
 
 
 def rows_of(scenario: str, pairs: Pairs) -> list[Row]:
-    """Return what was measured, and what should have been."""
+    """Return the rows of all measures, measured or not."""
     return [
         Row(
             measure=measure,

@@ -1,4 +1,4 @@
-"""What a server has counted: its commands, and the time that it spent in functions."""
+"""Counters of a server: its commands, and the time of its functions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ OURS: Final = frozenset({"info", "scan", "flushall"})
 
 
 class Counted(NamedTuple):
-    """Of a server since it started, or between two looks.
+    """Counts of a server since its start, or between two reads.
 
     Attributes:
         commands: how many it ran, those within scripts too.
@@ -36,7 +36,7 @@ class Counted(NamedTuple):
 
 
 def counted(client: redis.Redis) -> Counted:
-    """Look at a server's counters; a command within a script counts as one that a client sent."""
+    """Read a server's counters; a command within a script counts as one that a client sent."""
     stats: Any = client.info("commandstats")  # redis-py types its calls as maybe awaited
     names = {name: name.removeprefix("cmdstat_").partition("|")[0] for name in stats}
     return Counted(

@@ -1,4 +1,4 @@
-"""Two sides in turn: which goes first alternates, and what each turn gave stands side by side."""
+"""Measures two sides in alternating turns, and pairs their results."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COUNTED_PAIRS: Final = 6
 
 @dataclass(slots=True)
 class Pairs:
-    """What the turns of a scenario gave.
+    """The paired results of a scenario's turns.
 
     Attributes:
         iterations: of each pair the measures, ``<role>.<measure>``, and ``wall_time_seconds``.

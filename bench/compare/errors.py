@@ -1,4 +1,4 @@
-"""Why two commits could not be compared, in one sentence."""
+"""The error of a comparison that failed."""
 
 from __future__ import annotations
 

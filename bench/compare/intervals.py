@@ -1,4 +1,4 @@
-"""What paired ratios say: their median, an interval for it, and a verdict. Pure."""
+"""Statistics of paired ratios: median, interval and verdict. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Final
 
 CONFIDENCE: Final = 0.95
 MARGIN: Final = 0.03
-"""A change that lies within it, upwards or downwards, is none."""
+"""Largest change that counts as none, upwards or downwards."""
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
@@ -35,7 +35,7 @@ def median_interval(values: Sequence[float]) -> tuple[float, float] | None:
 
 
 def verdict(interval: tuple[float, float] | None, *, is_rate: bool) -> str:
-    """Return what an interval of ratios, candidate to baseline, says of the candidate.
+    """Return the verdict of an interval of ratios, candidate to baseline.
 
     ``worse`` or ``better`` where the whole interval lies beyond the margin, ``same`` where it lies
     within, else ``inconclusive``.

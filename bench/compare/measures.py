@@ -1,4 +1,4 @@
-"""The measures of compared scenarios: what the table calls them, and which way is better."""
+"""The measures of compared scenarios: name, unit and better direction."""
 
 from __future__ import annotations
 
@@ -62,4 +62,4 @@ MEASURES: Final[dict[str, tuple[Measure, ...]]] = {
         _instructions("jobs", "job"),
     ),
 }
-"""By scenario: what a turn may measure, in the table's order."""
+"""Scenario -> measures of a turn, in the table's order."""

@@ -23,7 +23,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 OLD_NAMES: Final = Path(__file__).with_name("old_names.py")
 """Imported by the processes of the sides alone: it changes what the imports of older trees find."""
 EXTRAS: Final = "embedded,uvloop"
-"""What a measured process needs of a tree's extras."""
+"""The extras of a tree that a measured process needs."""
 KEPT: Final = 6
 """Environments that stay for later comparisons, the last used ones."""
 COMPLETE: Final = "complete"
@@ -156,7 +156,7 @@ def _work_tree(sha: str, root: Path) -> Iterator[Path]:
 
 
 def _constraints() -> str:
-    """Return the versions that are installed here: both sides get the same ones."""
+    """Return the installed versions, which both sides get."""
     installed = {
         found.metadata["Name"]: found.version
         for found in metadata.distributions()

@@ -66,7 +66,7 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Took:
-    """What they took: each pair's seconds, the last one's end, this process's CPU."""
+    """Times of pairs: each pair's seconds, the last one's end, this process's CPU."""
 
     durations: list[float]
     end: float

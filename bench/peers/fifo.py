@@ -88,7 +88,7 @@ class FifoLimiter:
 
 
 class BareFifo:
-    """The list over redis-py, of this bench."""
+    """The FIFO list over redis-py, as a peer."""
 
     name = "fifo"
     said = "a bare FIFO list"

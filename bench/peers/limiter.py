@@ -32,11 +32,11 @@ class Limiter(Protocol):
     """An open limiter."""
 
     async def acquire(self) -> Any:
-        """Wait for a slot; returns what ``release`` needs."""
+        """Wait for a slot; returns the argument of ``release``."""
         ...
 
     async def release(self, token: Any) -> None:
-        """Give the slot back; returns once that is acknowledged."""
+        """Release the slot; returns once that is acknowledged."""
         ...
 
 

@@ -72,12 +72,12 @@ class RawPair:
         return ticket
 
     async def release(self, ticket: str) -> None:
-        """Give it back."""
+        """Release the slot."""
         await self._client.evalsha(self._release, 2, *self._keys, ticket)
 
 
 class RawScripts:
-    """The pair over redis-py, of this bench."""
+    """The raw pair over redis-py, as a peer."""
 
     name = "raw"
     said = "a raw pair of scripts"

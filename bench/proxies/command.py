@@ -36,9 +36,9 @@ from forebay.coordinator.server.embedded import EmbeddedServer
 PROGRAM: Final = Path(".venv/apart/litellm-proxy/bin/litellm")
 IN_FLIGHT: Final = 64
 LIMIT: Final = 8
-"""Calls that the provider of the second part takes at once, and tells nobody of."""
+"""Hidden limit of the second part's provider, in calls at once."""
 LATENCY_SECONDS: Final = 1.0
-"""So long that a proxy's own time is a small part: what is measured is the use of the limit."""
+"""Latency of the limited provider; a proxy's own time is a small part of it."""
 CALLERS: Final = 24
 SIDES_AT_LIMIT: Final = ("told", "forebay", "litellm", "litellm-told")
 

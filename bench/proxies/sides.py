@@ -42,7 +42,7 @@ general_settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """Where the providers listen.
+    """The ports of the providers.
 
     Attributes:
         at_once: the one that answers at once.

@@ -25,7 +25,7 @@ DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "reliability.md"
     help="The document to write; docs/reliability.md by default.",
 )
 def reliability(sections: Sequence[str], is_list: bool, smoke: bool, document: Path) -> None:
-    """Measure sections of docs/reliability.md, all by default, and write what was found there."""
+    """Measure sections of docs/reliability.md, all by default, and write the results there."""
     if unknown := [name for name in sections if name not in SECTIONS]:
         raise click.UsageError(f"no section {unknown[0]!r}; there are {', '.join(SECTIONS)}.")
     if is_list:

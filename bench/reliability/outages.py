@@ -192,7 +192,7 @@ def calls_table(found: dict[str, dict[str, Ended]]) -> str:
 
 
 def outages(is_smoke: bool) -> str:
-    """Calls while the server is away, failovers, and who comes back when."""
+    """Calls while the server is away, failovers, and reconnects after an outage."""
     found = asyncio.run(longest_calls([*FAULTS][:2] if is_smoke else [*FAULTS]))
     followed = {} if is_smoke else failovers()
     members, away_seconds = (20, 1.0) if is_smoke else (500, 30.0)

@@ -1,1 +1,1 @@
-"""A fleet that is told nothing beside one that is told the limit, against providers that refuse."""
+"""A fleet without knowledge of the limit beside one that registers it, at providers that refuse."""

@@ -1,4 +1,4 @@
-"""The mock provider as seen from outside: its own counters, and what changes its truth."""
+"""The mock provider's counters, and changes of its truth, over HTTP."""
 
 from __future__ import annotations
 

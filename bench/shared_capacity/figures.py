@@ -58,7 +58,7 @@ Answers = Sequence[tuple[float, int, str]]
 
 
 def see(row: Row, fleet: Mapping[str, Any], told: Mapping[str, Any] | None) -> Seen:
-    """Return what a fleet's part of an artifact says.
+    """Return the figures of a fleet's part of an artifact.
 
     Args:
         row: which was run.

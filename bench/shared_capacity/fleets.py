@@ -1,4 +1,4 @@
-"""The fleets of a row: how each reaches the provider, what is watched of its window."""
+"""The fleets of a row: their ways to the provider, and the watch of their windows."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Fleet:
                 self.windows.append((time.monotonic() - begin_at, limit, in_flight))
 
     def follow(self, limit: int) -> None:
-        """Tell a fleet that is told a new limit: the smallest of all registered caps holds."""
+        """Register a new limit for the informed fleet: the smallest registered cap holds."""
         if self.operator is not None:
             key = self.load.provider_model
             self.operator.register(key, "limit", limit, self.way.config)

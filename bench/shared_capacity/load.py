@@ -126,7 +126,7 @@ class Tally:
     finished_at: float = 0.0
 
     def add(self, other: Tally) -> None:
-        """Add what another process saw."""
+        """Add the tally of another process."""
         self.answers += other.answers
         self.calls += other.calls
         self.ok += other.ok
@@ -155,7 +155,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
-    """A fleet and what it does.
+    """A fleet with its load.
 
     Attributes:
         load: its calls.
@@ -169,7 +169,7 @@ class Part:
 
 
 def run_load(load: Load, way: Way, redis_url: str) -> Tally:
-    """Put the load on the provider from `PROCESSES` processes; return what all of them saw.
+    """Put the load on the provider from `PROCESSES` processes; return their joint tally.
 
     Raises:
         InvariantBrokenError: a process ended too early.

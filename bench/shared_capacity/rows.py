@@ -1,4 +1,4 @@
-"""The rows: which provider, what changes, what is told, and what issue 14 aims at."""
+"""The rows: provider, changes, registered limit, and the aims of issue 14."""
 
 from __future__ import annotations
 
@@ -112,14 +112,14 @@ class Row:
 
     @property
     def told_cap(self) -> int:
-        """The highest limit, which the fleet that is told registers."""
+        """The highest limit, which the informed fleet registers."""
         return max(
             self.limit_at(change.at) or CAP for change in (Change(at=0, truth={}), *self.changes)
         )
 
     @property
     def told_config(self) -> RequestAdmissionConfig:
-        """The configuration of the fleet that is told."""
+        """The configuration of the informed fleet."""
         if self.told is not None:
             return self.told
         return RequestAdmissionConfig(initial_limits={RequestDomain.CHAT: self.limit or CAP})

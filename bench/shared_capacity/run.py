@@ -126,7 +126,7 @@ def _of_tally(tally: Tally) -> dict[str, Any]:
 
 
 def write(artifact: dict[str, Any], path: Path) -> None:
-    """Write an artifact whole or not at all: what an interrupted run leaves can be read."""
+    """Write an artifact atomically, so that an interrupted run leaves readable ones."""
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_suffix(".part")
     beside.write_text(json.dumps(artifact) + "\n")

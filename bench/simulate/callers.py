@@ -90,7 +90,7 @@ class Admission(Protocol):
         ...
 
     def release(self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome) -> None:
-        """Give it back."""
+        """Release the slot."""
         ...
 
     def admits(self) -> bool:

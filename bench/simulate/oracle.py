@@ -49,7 +49,7 @@ class Oracle:
         self._grant()
 
     def release(self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome) -> None:  # noqa: ARG002
-        """Give it back."""
+        """Release the slot."""
         self._out -= 1
         self._provider.leave()
         self._grant()

@@ -1,4 +1,4 @@
-"""This member's part of one provider/model: its attempts, its leases, its registrations."""
+"""This member's part of one request shard: its attempts, leases and registrations."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ async def summarise(ctx: dict[str, Any], text: str) -> str:
 
 
 class WorkerSettings:
-    """What ``arq app.WorkerSettings`` runs."""
+    """The settings of ``arq app.WorkerSettings``."""
 
     functions = (summarise,)
     on_startup = on_startup

@@ -4,7 +4,7 @@
 local TEXT = { indent = '    ' }
 local line_width = 100 -- most columns of a line in this call
 
--- A value as a terminal may be given it: what is no printable ASCII, as in a damaged key, stands as \xNN.
+-- A value for a terminal: characters other than printable ASCII are written as \xNN.
 function TEXT.clean(value)
   return (string.gsub(tostring(value), '[^\32-\126]', function(c) return string.format('\\x%02x', string.byte(c)) end))
 end
@@ -125,7 +125,7 @@ function TEXT.ago(seconds)
   return TEXT.span(seconds) .. ' ago'
 end
 
--- A length of time in words: two digits are enough to judge it by.
+-- A length of time in words, of two digits.
 function TEXT.age(us)
   local seconds = tonumber(us) / 1000000
   if seconds < 10 then
@@ -155,7 +155,7 @@ function TEXT.process(member, part, at_us)
   return { member, part[1], part[2], part[3], part[4], since_us > 0 and TEXT.age(at_us - since_us) or '-' }
 end
 
--- What says that there is nothing to show of a shard, where nobody has used it.
+-- The line for a shard that no member has used.
 function TEXT.unused(name, kind)
   local lines = {}
   TEXT.add_parts(lines, { name, 'nobody has used this ' .. kind .. '; list those in use' }, '  ')

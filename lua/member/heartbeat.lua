@@ -27,7 +27,7 @@
 local stored = redis.pcall('HMGET', K.meta, 'schema', 'record') -- an error where the key is of another type
 local head = HEAD.now(stored[2], ttl_us)
 
--- Renew the membership; false where the member is to join again first. Raises where a key is of another type.
+-- Renew the membership; false if the member must join again first. Raises where a key is of another type.
 local function renew()
   local expiry = stored[1] and head.before_us and redis.call('ZSCORE', K.members, member_id)
   if not expiry or tonumber(expiry) <= head.now_us then

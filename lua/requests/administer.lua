@@ -31,7 +31,7 @@
 -- @include lib/requests/rebuild
 -- @include lib/requests/save
 
--- A window is born anew under the present settings, as if its domain had never been used: initial
+-- Reset a window under the present settings, as if its domain had never been used: initial
 -- limit, ramp, no ceiling, no streak. Its number of cuts goes on by one, so a 429 of a lease that
 -- was admitted before cools down and cuts nothing. The cooldown stays: it is reset on its own.
 -- Where nobody is registered now, the last known caps stand in for the present ones.
@@ -74,7 +74,7 @@ local function override_cap(cap)
   return meta.static_cap
 end
 
--- End a lease as if it had been held too long: its holder is told, and its later release is stale.
+-- End a lease as an expired hold: its holder gets a notice, and its later release is stale.
 local function evict(lease_id)
   if meta.recovering_us > 0 then
     return -1 -- its holder may still be about to state it

@@ -21,7 +21,7 @@
 --   JSON [now_us, next_wake_us, generation, results, notices]: a result per operation
 --   (granted, waiting, denied, error, released, duplicate, stale_lease, wrong_generation,
 --   unknown_lease, cancelled, registered, learned, left, leaving, unknown, swept, share,
---   recalled, held, inventory), and what befell waiters
+--   recalled, held, inventory), and events of waiters
 --   and leases of the caller (granted, denied, lost), that sharers are to ask anew (share),
 --   or that an operator set something (set). Other members get their notices by channel.
 -- Errors

@@ -1,4 +1,4 @@
--- What holds up a waiter, a group or a whole provider/model, as facts of one instant.
+-- Facts that explain why a waiter, a group or a whole provider/model waits, of one instant.
 --
 -- KEYS
 -- @include lib/requests/keys

@@ -1,4 +1,4 @@
--- What holds up a task, a group, a run or a whole pool, as facts of one instant.
+-- Facts that explain why a task, a group, a run or a whole pool waits, of one instant.
 --
 -- KEYS
 -- @include lib/tasks/keys

@@ -1,4 +1,4 @@
-"""Injects each kind of fault, and notes what may be lost by it without being a difference."""
+"""Injects each kind of fault, and notes its permitted losses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compares what a chaos run left, outside of the code under test, with the promises. Pure.
+"""Compares the results of a chaos run with the promises, without the code under test. Pure.
 
 Instants are of CLOCK_MONOTONIC, which all processes of a machine share.
 """

@@ -1,4 +1,4 @@
-"""What the faults of a chaos run are injected into, and a record of what they may do."""
+"""The scene of a chaos run: the targets of its faults, and their permitted losses."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Scene:
     server_lock: asyncio.Lock = field(default_factory=asyncio.Lock)
 
     def note(self, name: str, *values: Any) -> None:
-        """Write a line for whoever looks for the cause of a difference."""
+        """Write a line to the log of the run, for the analysis of differences."""
         with (self.fleet.folder / "faults").open("a") as file:
             file.write(json.dumps([name, *values], default=str) + "\n")
 

@@ -1,4 +1,4 @@
-"""The thread that keeps memberships alive outlives whatever befalls it, and says so.
+"""The thread that keeps memberships alive survives every failure, and logs it.
 
 Rules: design 06, *Members*.
 """

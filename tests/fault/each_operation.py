@@ -15,7 +15,7 @@ from tests.support_proxy import Fault
 from tests.support_scene import CAP, MODEL, Scene, item, outcome
 
 Arm = Callable[[], None]
-"""Lets a fault befall the next batch with the operation."""
+"""Injects a fault into the next batch with the operation."""
 
 NOTHING_HAPPENED = {
     "static_cap": CAP,

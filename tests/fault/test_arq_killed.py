@@ -1,4 +1,4 @@
-"""One lease a running job, whatever befalls its worker's process (design 04; design 06)."""
+"""One lease a running job, whatever happens to its worker's process (design 04; design 06)."""
 
 from __future__ import annotations
 

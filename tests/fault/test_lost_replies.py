@@ -1,4 +1,4 @@
-"""Each operation happens once, whatever befalls its batch on the way.
+"""Each operation is carried out once, whatever happens to its batch on the way.
 
 Rules: design 06, *Exactly once*.
 """
@@ -31,7 +31,7 @@ each_operation = pytest.mark.parametrize("case", CASES, ids=lambda case: case.ac
 
 
 async def play(scene: Scene, case: Case, fault: Fault) -> Batch:
-    """Let a fault befall an operation; return its batch once the books say it happened once."""
+    """Inject a fault into an operation's batch; return its batch once it was counted once."""
     traps: list[Trap] = []
     await soon(case.act(scene, lambda: traps.append(scene.trap(case.word, fault))))
     assert [trap.sprung.is_set() for trap in traps] == [True]

@@ -1,4 +1,4 @@
-"""``make lost-state``: a server loses state in every way under load; what did the provider see?"""
+"""``make lost-state``: a server loses state in every way under load, checked from outside."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.lost_state.matrix import SENTINEL, Given, Seen, fail_over, run
 
 
 def main() -> int:
-    """Lose state in every way, print and keep what was seen; return 1 if a promise was broken."""
+    """Lose state in every way, print and keep the results; return 1 if a promise was broken."""
     whole = Given()
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--call-seconds", type=float, default=whole.call_seconds)

@@ -1,4 +1,4 @@
-"""Server, provider and callers of `tests.lost_state`, and what stands outside of them."""
+"""Server, provider and callers of `tests.lost_state`, and the books from outside."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ TOLD_LATE_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Books:
-    """What must be back after a loss."""
+    """The state that must be back after a loss."""
 
     static_cap: int
     override_cap: int | None
@@ -130,7 +130,7 @@ class Fleet:
         await _until(is_set)
 
     async def books(self) -> Books | None:
-        """Return what the shard says, None where its audit differs or it cannot be read."""
+        """Return the shard's books, None where its audit differs or it cannot be read."""
         pressure = RequestPressureSnapshotProvider(self.connection)
         try:
             audit = await pressure.audit(PROVIDER_MODEL)
@@ -140,7 +140,7 @@ class Fleet:
         return _books(shard) if audit.ok and not shard.leak_diagnostics else None
 
     async def until_books(self) -> Books:
-        """Wait until the audit agrees, and return what the shard says."""
+        """Wait until the audit agrees, and return the shard's books."""
         found: list[Books] = []
 
         async def has_books() -> bool:

@@ -1,4 +1,4 @@
-"""Loses state of a server under load, one loss after the other, and says what the provider saw."""
+"""Loses state of a server under load, one loss after the other, and returns the results."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Given:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Seen:
-    """What a loss did.
+    """The result of one loss.
 
     Attributes:
         loss: its name.
@@ -63,7 +63,7 @@ class Seen:
 
 
 async def run(given: Given) -> list[Seen]:
-    """Lose state as given, under load; return what was seen of each loss.
+    """Lose state as given, under load; return the result of each loss.
 
     Raises:
         AssertionError: the shard was not as before within a minute, or no call went on.
@@ -95,7 +95,7 @@ async def _lose_all(given: Given, server: LosingServer, fleet: Fleet) -> list[Se
 
 
 async def fail_over(given: Given) -> Seen:
-    """Let a Sentinel promote a replica that misses writes, under load; return what was seen.
+    """Let a Sentinel promote a replica that misses writes, under load; return the result.
 
     Longer than a failover lasts, members keep what they hold: their TTL is 3 s here.
     """
@@ -145,7 +145,7 @@ async def _lose(server: LosingServer, fleet: Fleet, name: str, loss: Loss) -> Se
 
 
 def _judge(seen: list[Seen], calls: list[ProviderCall], losses: list[LossPeriod]) -> Iterable[Seen]:
-    """Add to each loss what was seen outside until the next one."""
+    """Add to each loss the provider's calls until the next one."""
     over = overruns(calls, [CapMove(0.0, 0.0, CAP)], losses)
     for number, one in enumerate(seen):
         until = seen[number + 1].at if number + 1 < len(seen) else float("inf")

@@ -1,4 +1,4 @@
-"""A server in a process of its own that is killed and started again, with what data a test says."""
+"""A server in a process of its own that a test kills and restarts, with or without data."""
 
 from __future__ import annotations
 

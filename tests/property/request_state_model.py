@@ -197,7 +197,7 @@ class ModelState:
     # -- telling
 
     def tell(self, member: str, notice: Result) -> None:
-        """Note what befell an attempt of a member."""
+        """Note an event of an attempt of a member."""
         self.told.setdefault(member, []).append(notice)
 
     def say(self, kind: str, *fields: object) -> None:

@@ -1,4 +1,4 @@
-"""Waits of cells end when the provider cools down, whatever befalls the look at it."""
+"""Waits of cells end when the provider cools down, even if reading its window fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What befalls tasks in a process is told to its sinks (design 07, *Two streams*)."""
+"""Events of tasks in a process go to its sinks (design 07, *Two streams*)."""
 
 from __future__ import annotations
 

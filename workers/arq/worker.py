@@ -281,7 +281,7 @@ class ForebayWorker(ContainedWorker):
             await self._shut_down()
         finally:
             self._turns.forget()
-            async with contextlib.AsyncExitStack() as stack:  # each, whatever befalls the others
+            async with contextlib.AsyncExitStack() as stack:  # a failure of one stops no other
                 stack.push_async_callback(self.connection.close)
                 stack.push_async_callback(self.tasks_admission.close)
                 stack.push_async_callback(self.request_admission.close)

@@ -1,4 +1,4 @@
--- Whether a server is sound, as far as its INFO and the shards on it tell.
+-- The checks of a server's health, from its INFO and its shards.
 -- @include lib/operator/members
 local DOCTOR = { nearly_full = 0.9, slow_us = 20000, clock_us = 1000000 }
 
@@ -97,7 +97,7 @@ function DOCTOR.add_latency(lines, info)
     'see SLOWLOG GET and LATENCY DOCTOR: something holds the server up')
 end
 
--- What the shards tell: whether the clock went back since a call, which are damaged, and how members differ.
+-- The checks of the shards: a clock that went back, damage, and differences between members.
 function DOCTOR.add_shards(lines)
   local tags = FLEET.tags() or {}
   local read_us, latest_us, damaged, count = server_time_us(), 0, {}, math.min(#tags, FLEET.most_shards)

@@ -6,7 +6,7 @@
 local FLEET = { index = 'fb:shards', most_shards = 100, rows_of_one = 20, rows_of_each = 5, most_rows = 100,
   most_entries = 100000 }
 
--- What a command answers; nil and why where the server refuses it.
+-- The reply of a command; nil and the error where the server refuses it.
 function FLEET.read(...)
   local found = redis.pcall(...)
   if type(found) == 'table' and found.err then
@@ -15,7 +15,7 @@ function FLEET.read(...)
   return found
 end
 
--- The tags of all shards, sorted; nil and why where there are none to be read.
+-- The tags of all shards, sorted; nil and the reason where they cannot be read.
 function FLEET.tags()
   local tags, why = FLEET.read('SMEMBERS', FLEET.index)
   if tags then
@@ -24,7 +24,7 @@ function FLEET.tags()
   return tags, why
 end
 
--- The keys of a shard in the order of its script, nil for a tag that is none.
+-- The keys of a shard in the order of its script, nil for an invalid tag.
 function FLEET.keys_of(tag)
   local look = LOOKS[string.match(tag, '^(%a+):[^{}]+$') or '']
   local keys = {}
@@ -56,7 +56,7 @@ function FLEET.problem(says)
   return lines
 end
 
--- The answer of one shard in lines, and how many entries an audit compared; what cannot be read is told in its place.
+-- The answer of one shard in lines, and the number of audited entries; an unreadable shard has its error as lines.
 function FLEET.look(tag, question, rows, most_entries)
   local keys = FLEET.keys_of(tag)
   local is_read, lines = pcall(function()
@@ -87,7 +87,7 @@ function FLEET.read_shard(tag, arguments)
   return is_read and reply or redis.error_reply(type(reply) == 'table' and reply.err or tostring(reply))
 end
 
--- What is told of one shard in the list of all.
+-- The row of one shard in the list of all.
 function FLEET.row(tag, read_us)
   local key = 'fb:{' .. tag .. '}:'
   local found, why = FLEET.read('HMGET', key .. 'meta', 'generation', 'record')

@@ -1,4 +1,4 @@
--- How the members of a server's shards differ: versions side by side, and what they were started with otherwise.
+-- Differences between the members of a server's shards: versions and settings.
 -- @include lib/operator/fleet
 local MEMBERS_ASKED = { most_members = 100, most_aliases = 200, most_events = 200 }
 
@@ -20,7 +20,7 @@ function MEMBERS_ASKED.summary(counts, unit)
   return table.concat(parts, ', '), #values
 end
 
--- Count versions and TTLs of a shard's members; returns who they are.
+-- Count versions and TTLs of a shard's members; returns the members.
 function MEMBERS_ASKED.look(key, versions, ttls)
   local names, is_member = FLEET.read('ZRANGE', key .. 'members', 0, MEMBERS_ASKED.most_members - 1) or {}, {}
   for i = 1, #names do
@@ -51,7 +51,7 @@ function MEMBERS_ASKED.look_at_caps(tag, key, differ)
   end
 end
 
--- Note settings that members of now have set by turns, as events tell: the one who came last is in force.
+-- Note settings that present members overwrite in turn, by the shard's events; the last one is in force.
 function MEMBERS_ASKED.look_at_settings(tag, key, is_member, differ)
   local found, by_setting = FLEET.read('XREVRANGE', key .. 'events', '+', '-', 'COUNT', MEMBERS_ASKED.most_events) or {}, {}
   for i = 1, #found do
@@ -76,7 +76,7 @@ function MEMBERS_ASKED.look_at_settings(tag, key, is_member, differ)
   end
 end
 
--- What is found, as {state, name, said, remedy} each.
+-- The checks, each as {state, name, said, remedy}.
 function MEMBERS_ASKED.checks()
   local tags, versions, ttls, differ = FLEET.tags() or {}, {}, {}, {}
   for i = 1, math.min(#tags, FLEET.most_shards) do

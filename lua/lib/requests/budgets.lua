@@ -1,4 +1,4 @@
--- What a provider allows over time: token buckets (design 03, *Quotas*; docs/adr/0007). A bucket is
+-- Budgets that a provider allows over time: token buckets (design 03, *Quotas*; docs/adr/0007). A bucket is
 -- settled only where it changes, so the instant at which it is ready for a draw never moves.
 -- @include lib/requests/state
 local BUDGETS = {
@@ -66,7 +66,7 @@ function BUDGETS.draw_of(bucket, cost)
   return BUDGETS.is_of_tokens(bucket) and cost or 1
 end
 
--- When a budget has room for a draw. What is larger than the burst goes when the bucket is full.
+-- When a budget has room for a draw. A draw above the burst goes when the bucket is full.
 function BUDGETS.ready_us(bucket, draw)
   local need = math.min(draw, BUDGETS.burst_of(bucket))
   if draw == 0 or need <= bucket.level then

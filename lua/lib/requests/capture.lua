@@ -105,7 +105,7 @@ function CAPTURE.members(rows)
   return list
 end
 
--- Who registered which alias, the smallest caps first.
+-- The registrations: member and alias, the smallest caps first.
 function CAPTURE.registrations(rows)
   local stored, list = CAPTURE.first_rows(K.aliases, rows), {}
   for i = 1, #stored, 2 do

@@ -92,7 +92,7 @@ function AUDIT.audit_domain(name)
   end
 end
 
--- What takes the same time whatever the shard holds.
+-- The comparisons whose cost does not depend on the shard's size.
 function AUDIT.totals()
   local leases, waiters = redis.call('HLEN', K.leases), redis.call('HLEN', K.waiters)
   AUDIT.expect_count('in_flight', leases)

@@ -1,4 +1,4 @@
--- What holds up a waiter, a group or a whole provider/model, as facts of one instant. Sentences are made of them by
+-- Facts of one instant that explain why a waiter, a group or a provider/model waits. Sentences are made of them by
 -- coordinator/requests/explaining.py.
 -- @include lib/requests/capture
 local EXPLAIN = { leases_read = 5000, oldest = 3, per_round = 1000, rounds = 20, events_read = 500 }
@@ -50,7 +50,7 @@ function EXPLAIN.holders()
   return by_domain
 end
 
--- The last move of each domain's window, as far as the last events tell.
+-- The last move of each domain's window among the last events.
 function EXPLAIN.moves()
   local found, moves = redis.call('XREVRANGE', K.events, '+', '-', 'COUNT', EXPLAIN.events_read), {}
   for i = 1, #found do
@@ -83,7 +83,7 @@ function EXPLAIN.group(name)
   return facts
 end
 
--- `names`: what was asked for, as it was typed and as it stands in keys.
+-- `names`: the requested name, as typed and as encoded in keys.
 function EXPLAIN.shard(rows, names)
   local shard = CAPTURE.shard(rows)
   if not shard.generation then

@@ -34,13 +34,13 @@ function REPORT.add_windows(lines, c)
     'ceiling', 'cuts', 'streak', 'rate limits in a row', 'last outcome' }, rows, #rows)
 end
 
--- What each window does next.
+-- The next move of each window.
 function REPORT.add_outlooks(lines, c)
   local rows = REPORT.rows(c, function(name, d) return { name, d.algorithm, d.outlook } end)
   TEXT.add_table(lines, { 'domain', 'rule', 'what comes next' }, rows, #rows)
 end
 
--- Budgets that providers count by the minute and tell nobody.
+-- Learned budgets by the minute, which providers do not publish.
 function REPORT.add_minutes(lines, c)
   local rows = REPORT.rows(c, function(name, d)
     local m = d.minute
@@ -51,7 +51,7 @@ function REPORT.add_minutes(lines, c)
     rows, #rows)
 end
 
--- What estimates of tokens are worth, where real usage has shown that.
+-- The learned factors of token estimates.
 function REPORT.add_factors(lines, c)
   local rows = REPORT.rows(c, function(name, d)
     return d.token_factor ~= 1 and { name, string.format('%.2f', d.token_factor) }

@@ -33,7 +33,7 @@ function DRAWS.take(cost)
   end
 end
 
--- What goes back lifts a level to no more than the burst, nor above what the provider said was left,
+-- Refund an amount, up to the burst, and to the amount that the provider stated as remaining,
 -- plus what was refilled since.
 function DRAWS.refund(bucket, amount)
   local most = BUDGETS.burst_of(bucket)
@@ -44,7 +44,7 @@ function DRAWS.refund(bucket, amount)
   bucket.level = math.max(bucket.level, math.min(bucket.level + amount, most))
 end
 
--- At a release: the difference between estimate and usage; all of it if no byte went out.
+-- At a release: refund or charge the difference of estimate and usage; refund all if no byte went out.
 function DRAWS.settle(cost, used, is_unsent)
   for _, bucket in pairs(BUDGETS.all()) do
     local amount = is_unsent and 1 or 0

@@ -1,4 +1,4 @@
--- How leases, waiters and places in line are written down.
+-- The text forms of leases, waiters and places in line.
 -- @include lib/shard/leases
 local NUMBERS = { ['1.0'] = 1 } -- of texts that are met often
 for i = 0, 127 do

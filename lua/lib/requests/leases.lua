@@ -31,7 +31,7 @@ function LEASES.grant(id, member, d, group_name, cost)
   return now_text .. d.terms_told
 end
 
--- What an attempt really used settles its budgets and, fair by tokens, its group's turn.
+-- The usage of an attempt settles its budgets and, if the shard is fair by tokens, its group's turn.
 function LEASES.settle_cost(lease, used, is_unsent)
   if meta.budgets > 0 then
     DRAWS.settle(lease.cost, used, is_unsent)

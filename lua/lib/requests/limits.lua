@@ -7,7 +7,7 @@ function LIMITS.emit_move(d, from, to, reason)
     STATE.rule_name())
 end
 
--- A return is many moves by one. They are told together: where it ends, or before the next move.
+-- A return is many moves by one, emitted as one event: at its end, or before the next move.
 function LIMITS.emit_return(d)
   if d.untold_from > 0 then
     LIMITS.emit_move(d, d.untold_from, d.current_limit, 'return')
@@ -15,7 +15,7 @@ function LIMITS.emit_return(d)
   end
 end
 
--- Each move is told, with its reason: cap, reset, ramp; of steady: return, try, refused, row, hint,
+-- Each move is an event with its reason: cap, reset, ramp; of steady: return, try, refused, row, hint,
 -- outage; of aimd: success, rate_limited.
 function LIMITS.set(d, limit, reason)
   if limit ~= d.current_limit then
@@ -32,7 +32,7 @@ function LIMITS.raise_without_event(d)
   d.current_limit = d.current_limit + 1
 end
 
--- What a ramp climbs to: the initial limit, 0 for none, under the present caps.
+-- The target of a ramp: the initial limit, 0 for none, under the present caps.
 function LIMITS.ramp_target(d)
   return d.ramp_target > 0 and math.min(d.ramp_target, d.effective_max) or d.effective_max
 end

@@ -4,7 +4,7 @@
 -- @include lib/requests/window
 local MEMORY = {}
 
--- What members remember of a shard: its records as texts, and the number of its last event, by which the latest
+-- The memory of a shard for its members: its records as texts, and the number of its last event, by which the latest
 -- memory is known; null while the shard recovers, as the latest may not be stated yet.
 function MEMORY.text()
   if meta.recovering_us > 0 then

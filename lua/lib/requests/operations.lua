@@ -103,7 +103,7 @@ function OPERATIONS.acquire(id, domain_name, group_name, weight, cost_given, wai
   return '["waiting"]'
 end
 
--- A release that ends nothing is told; taking back an acquire that was denied is no fault.
+-- A release of an unknown lease is an event; cancelling a denied acquire is no fault.
 function ATTEMPTS.release(id, outcome, retry_after_us, generation, used, scope, is_cancel)
   local lease, result = LEASES.own(id, member_id)
   if not lease then
@@ -128,7 +128,7 @@ end
 
 OPERATIONS.release = ATTEMPTS.release
 
--- Take back an acquire, whichever way it went: the waiter leaves, or the lease is given back.
+-- Cancel an acquire: remove its waiter, or release its lease.
 function OPERATIONS.cancel(id)
   local text = meta.waiters > 0 and redis.call('HGET', K.waiters, id)
   if text and ENTRIES.parse_waiter(text).member == member_id then
@@ -139,7 +139,7 @@ function OPERATIONS.cancel(id)
   return ATTEMPTS.release(id, 'local_cancelled', '0', meta.generation, 'unsent', '', true)
 end
 
--- What became of an attempt that its member still waits for.
+-- The state of an attempt that its member still waits for.
 function OPERATIONS.state(id)
   return ATTEMPTS.known(id) or '["unknown"]'
 end
@@ -157,7 +157,7 @@ function OPERATIONS.share(known)
   return SHARES.answer(member_id, tonumber(known) or 0)
 end
 
--- Write down an alias's cap; one that is new or another than before is told.
+-- Store an alias's cap; a new or changed one is an event.
 function SETTINGS.register_alias(alias, cap)
   local entry = member_id .. '\0' .. alias
   local before = tonumber(redis.call('ZSCORE', K.aliases, entry) or 0)
@@ -189,7 +189,7 @@ function OPERATIONS.register(alias, cap, tuning)
   return '["registered",' .. int(meta.static_cap) .. ']'
 end
 
--- What an answer's headers said of a budget.
+-- Store a quota reading of an answer's headers.
 function OPERATIONS.learn(budget, limit, remaining, at_us)
   DRAWS.learn(BUDGETS.number_of[budget], tonumber(limit), tonumber(remaining), tonumber(at_us))
   QUEUE.grant()

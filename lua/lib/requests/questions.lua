@@ -1,4 +1,4 @@
--- What an operator asks of a request shard.
+-- The answers of a request shard to an operator's questions.
 -- @include lib/requests/capture_text
 -- @include lib/requests/capture_audit
 -- @include lib/requests/queue
@@ -21,7 +21,7 @@ function QUESTIONS.add_held(row)
   row.waiters = QUESTIONS.count_under(K.held, row.member_id .. '\0waiter')
 end
 
--- What moved each window last, of the last events.
+-- The last move of each window among the last events.
 function QUESTIONS.add_moves(lines)
   local found, seen, rows = redis.call('XREVRANGE', K.events, '+', '-', 'COUNT', QUESTIONS.most_events), {}, {}
   for i = 1, #found do
@@ -68,7 +68,7 @@ function QUESTIONS.lines_of(domain_name, rows)
   return list
 end
 
--- The line that has the next turn, nil where nobody is left.
+-- The line that has the next turn, nil if all are empty.
 function QUESTIONS.first_line(domain_name, list)
   local first
   for i = 1, #list do
@@ -81,7 +81,7 @@ function QUESTIONS.first_line(domain_name, list)
   return first
 end
 
--- A domain's waiters in the order in which they are granted if nobody else comes.
+-- A domain's waiters in the order of their grants, if no other waiter enters.
 function QUESTIONS.add_waiters(lines, d, rows)
   local list, told, virtual_time, places = QUESTIONS.lines_of(d.name, rows), {}, meta.virtual_time, meta.places
   while #told < rows do
@@ -100,7 +100,7 @@ function QUESTIONS.add_waiters(lines, d, rows)
   TEXT.add_rows(lines, 'waiter', QUESTIONS.waiter_columns, told, d.waiters)
 end
 
--- Who waits, in what order, since when, and what the window does meanwhile.
+-- The waiters in order, with their ages, and the state of the window.
 function QUESTIONS.waiters(rows)
   STATE.load()
   if not meta.generation then
@@ -125,7 +125,7 @@ function QUESTIONS.waiters(rows)
   return #lines > 0 and lines or { 'nobody waits' }
 end
 
--- Which group floods, and what each got in the last minute against its weight.
+-- The groups with their turns of the last minute against their weights.
 function QUESTIONS.shares(rows)
   STATE.load()
   if not meta.generation then

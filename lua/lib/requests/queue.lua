@@ -53,7 +53,7 @@ function QUEUE.join_line(id, waiter, d, g)
   GROUPS.touch(g)
 end
 
--- Tell that a domain has had waiters for longer than a moment, once.
+-- Emit once that a domain has had waiters for longer than a moment.
 function QUEUE.emit_formed(d)
   local since_us = tonumber(d.queued_since) or 0
   if since_us > 0 and now_us - since_us >= QUEUE.lasting_us then
@@ -62,7 +62,7 @@ function QUEUE.emit_formed(d)
   end
 end
 
--- Let a waiter wait; its group's tag and place are known.
+-- Store a waiter and put it into its line; its group's tag and place are known.
 function QUEUE.enter(id, waiter, d, g)
   redis.call('ZADD', K.held, 0, waiter.member .. '\0waiter\0' .. id)
   QUEUE.join_line(id, waiter, d, g)
@@ -117,7 +117,7 @@ function QUEUE.put_back(id, waiter)
   QUEUE.enter(id, waiter, d, g)
 end
 
--- Take a waiter out of its line, if it stands there; `others` says whether more of its group wait in
+-- Remove a waiter from its line, if it is there; `others` says whether more of its group wait in
 -- its domain, where the caller has looked.
 function QUEUE.leave_line(id, waiter, d, others)
   if redis.call('ZREM', K.fifo, ENTRIES.fifo_member(waiter, id)) == 0 then
@@ -196,7 +196,7 @@ function QUEUE.heads_in_order(newcomer)
   return heads
 end
 
--- The first that lacks no quota. What others before it lack is kept for them: nobody behind draws
+-- The first waiter that lacks no quota. A budget that an earlier one lacks is kept: no later one draws
 -- from it, and nobody of their domain passes them.
 function QUEUE.first_with_quota(heads)
   if meta.budgets == 0 then
@@ -222,7 +222,7 @@ function QUEUE.first_with_quota(heads)
   return nil
 end
 
--- Whether a newcomer may go, all waiters that may having gone.
+-- Whether a new attempt may be granted, once all possible waiters were.
 function QUEUE.may_go_at_once(d, g, cost)
   if not QUEUE.is_open(d) then
     return false
@@ -236,7 +236,7 @@ function QUEUE.may_go_at_once(d, g, cost)
   return QUEUE.first_with_quota(QUEUE.heads_in_order(newcomer)) == newcomer
 end
 
--- Grant to waiters while any may go, at most 64 a call; the rest go in the next call.
+-- Grant leases to waiters while possible, at most 64 a call; the next call grants the rest.
 function QUEUE.grant()
   while meta.waiters > 0 and grants_left > 0 do
     local head = ASIDE.first_present()
@@ -257,7 +257,7 @@ function QUEUE.has_more_to_grant()
   return grants_left == 0 and meta.waiters > 0 and QUEUE.first_with_quota(QUEUE.heads_in_order()) ~= nil
 end
 
--- The first waiter that may go. Those of suspects step aside before, from the lines' heads alone.
+-- The first waiter that may be granted. Waiters of suspects at the lines' heads are set aside before.
 function ASIDE.first_present()
   while true do
     local heads = QUEUE.heads_in_order()

@@ -1,4 +1,4 @@
--- When a budget that a refusal named is whole again, in words.
+-- The refill of a budget that a refusal named, in words.
 local REFILL = { units = { 'calls', 'requests', 'tokens', 'input_tokens', 'output_tokens' },
   periods = { 'second', 'minute', 'hour', 'day', 'month', 'time' } }
 
@@ -30,7 +30,7 @@ function REFILL.name(number)
   return unit and period and unit .. '_per_' .. period or ''
 end
 
--- What a window waits for whose refusal named a budget; nil where it waits for none.
+-- The budget that a window waits for after a refusal, in words; nil for none.
 function REFILL.outlook(d)
   if d.quota_until_us > now_us and d.quota_until_us >= d.blocked_until_us then
     local name = d.quota_name > 0 and REFILL.name(d.quota_name) or 'a budget'

@@ -1,4 +1,4 @@
--- What a request shard has to write besides what both kinds write.
+-- The writes of a request shard besides those of every shard.
 -- @include lib/requests/draws
 -- @include lib/shard/save
 

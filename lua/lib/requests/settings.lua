@@ -1,4 +1,4 @@
--- What a registration says of its provider/model besides its cap. Each setting that it changes is an
+-- The settings that a registration carries besides its cap. Each setting that it changes is an
 -- event with the values before and after; before the first registration the defaults are in force. An
 -- empty text stands for "none".
 -- @include lib/requests/draws
@@ -26,7 +26,7 @@ function SETTINGS.store(alias, name, value, default)
   STATE.change_setting(name, value)
 end
 
--- What most calls need stands in the hash that all of them read.
+-- Settings that most calls need are in the hash that every call reads.
 function SETTINGS.store_in_meta(alias, max_hold_us, fair_by)
   SETTINGS.emit_change(alias, 'max_hold_us', SETTINGS.or_none(meta.max_hold_us), max_hold_us)
   SETTINGS.emit_change(alias, 'fair_by', meta.token_fair > 0 and 'tokens' or 'requests', fair_by)

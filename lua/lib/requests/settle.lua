@@ -1,4 +1,4 @@
--- What happened by time alone: members and holds overdue, deadlines past (design 03, *Order*;
+-- Effects of time: overdue members and holds, passed deadlines (design 03, *Order*;
 -- design 06, *Members*). Bounded work per call; what is left over is done by the next.
 -- @include lib/shard/members
 -- @include lib/requests/queue
@@ -62,13 +62,13 @@ function SETTLING.expire_holds()
   end
 end
 
--- When asking again may help, as an instant and from now; zeros if that is not known.
+-- When another acquire may succeed, as an instant and from now; zeros if that is not known.
 function SETTLING.may_help(d)
   local at_us = d and (now_us < d.blocked_until_us and d.blocked_until_us or MINUTE.next_opening_us(d))
   return at_us and int(at_us) .. ',' .. int(at_us - now_us) or '0,0'
 end
 
--- What a `queue_timeout` says: when asking again may help, and the budget that was lacking.
+-- The fields of a `queue_timeout`: when another acquire may succeed, and the lacking budget.
 function SETTLING.timed_out(d, cost)
   local until_us, budget
   if meta.budgets > 0 then
@@ -104,7 +104,7 @@ function SETTLING.expire_deadlines(last_us)
   end
 end
 
--- When the last registration is gone, nobody may wait here any more.
+-- Deny all waiters when the last registration is gone.
 function SETTLING.deny_unregistered()
   if meta.waiters == 0 or meta.static_cap > 0 or denials_left == 0 or meta.recovering_us > 0 then
     return
@@ -146,10 +146,10 @@ function SETTLING.begin()
   end
 end
 
--- The last look of a call: waiters were granted as room was made.
+-- The last step of a call; waiters were granted before, as slots became free.
 function SETTLING.finish() end
 
--- The instant at which time alone may change something for a waiter, or 0 if nobody waits.
+-- The instant at which a timer of this shard is due for a waiter, or 0 without waiters.
 function SETTLING.next_wake_us()
   if meta.waiters == 0 then
     return 0

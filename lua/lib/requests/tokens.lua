@@ -1,4 +1,4 @@
--- What an estimate of input tokens is worth: a factor for each domain, learned from real usage.
+-- The factor of estimates of input tokens for each domain, learned from real usage.
 -- @include lib/requests/budgets
 -- @include lib/requests/entries
 local TOKENS = { least = 0.25, most = 4, weight = 1 / 8, least_estimate = 16 }

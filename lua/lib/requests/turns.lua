@@ -30,7 +30,7 @@ function TURNS.take(g, cost)
   end
 end
 
--- A turn cost more, or less, than was thought; a group that was forgotten meanwhile owes nothing.
+-- Correct the cost of a turn by the usage; a forgotten group owes nothing.
 function TURNS.settle(g, difference)
   if g.tag and difference ~= 0 then
     g.tag, g.got, g.dirty = g.tag + difference / g.weight, math.max(0, g.got + difference), true

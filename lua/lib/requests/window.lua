@@ -14,13 +14,13 @@ function WINDOW.effective_max(name)
   return math.max(1, math.min(meta.static_cap, STATE.setting('max_limit_clamp:' .. name, meta.static_cap)))
 end
 
--- What the window returns to after a fall: the limit that was noted, else all that caps allow.
+-- The target of a return after a fall: the limit that was noted, else all that caps allow.
 function WINDOW.ceiling(d)
   local noted = d.rate_limit_ceiling
   return noted > 0 and math.min(noted, d.effective_max) or d.effective_max
 end
 
--- Where a window is born.
+-- The first limit of a new window.
 function WINDOW.first_limit(name, effective_max)
   if STATE.setting('startup_ramp_us', 0) > 0 then
     return 1
@@ -74,7 +74,7 @@ function WINDOW.recap(d)
   end
 end
 
--- As much of a pause as is believed; more is recorded.
+-- A pause within its bounds; a longer one is recorded as clamped.
 function WINDOW.believed(d, pause_us, longest_us)
   if pause_us > longest_us then
     emit('request_release_diagnostic', 'domain', d.name, 'code', 'cooldown_clamped', 'asked_us',
@@ -84,7 +84,7 @@ function WINDOW.believed(d, pause_us, longest_us)
   return pause_us
 end
 
--- How long a refusal asks to be left alone; what is configured where it does not say.
+-- The pause that a refusal states, else the configured one.
 function WINDOW.pause_us(d, hint_us)
   local pause_us = hint_us > 0 and hint_us or STATE.setting('cooldown_us', 2000000)
   return WINDOW.believed(d, pause_us, STATE.setting('max_cooldown_us', 300000000))
@@ -124,7 +124,7 @@ end
 -- @include lib/requests/window_steady
 WINDOW.rules = { aimd = AIMD, steady = STEADY }
 
--- What the window does next, in words: at most 60 characters.
+-- The next move of the window in words, at most 60 characters.
 function WINDOW.outlook(d)
   local cooldown_us, hint_us = d.blocked_until_us - now_us, d.quiet_until_us - now_us
   local minutely = MINUTE.outlook(d)

@@ -53,7 +53,7 @@ function AIMD.on_success(d)
   end
 end
 
--- What the window does next, at most 60 characters.
+-- The next move of the window in words, at most 60 characters.
 function AIMD.outlook(d)
   local limit = d.current_limit
   if limit >= d.effective_max then

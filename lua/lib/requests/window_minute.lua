@@ -1,4 +1,4 @@
--- A budget that the provider counts by the minute and tells nobody: a part of the rule `steady`
+-- A learned budget by the minute, which the provider does not publish: a part of the rule `steady`
 -- (docs/window.md). An opening is the first success after nobody was served. Openings a minute apart
 -- with about the same number served between them, three minutes in a row, are a budget. From then on the
 -- calls in flight end where it is used up, and one goes beyond it alone: refused, everyone waits for the
@@ -18,7 +18,7 @@ function MINUTE.is_learned(d)
   return d.periods >= MINUTE.enough and STATE.rule_name() == 'steady'
 end
 
--- Note the evidence; that a budget is learned or dropped is told, with the reason.
+-- Note the evidence; learning or dropping a budget is an event with its reason.
 function MINUTE.note(d, periods, reason, budget)
   local was_learned = d.periods >= MINUTE.enough
   d.periods = periods
@@ -47,7 +47,7 @@ function MINUTE.pass(d)
   end
 end
 
--- What was served in the present minute, nil where it is over.
+-- The calls served in the present minute, nil if that is over.
 function MINUTE.used(d)
   return now_us < d.opened_us + MINUTE.length_us and d.success - d.served_at_opening or nil
 end
@@ -62,7 +62,7 @@ function MINUTE.is_used_up(d)
   return used ~= nil and used + d.in_flight >= most
 end
 
--- When time alone ends that, or nil.
+-- The instant at which time ends that, or nil.
 function MINUTE.next_opening_us(d)
   return MINUTE.is_used_up(d) and d.opened_us + MINUTE.length_us or nil
 end
@@ -126,7 +126,7 @@ function MINUTE.on_refusal(d)
   end
 end
 
--- What the window does next where the budget decides it, at most 60 characters; else nil.
+-- The next move of the window in words if the budget decides it, at most 60 characters; else nil.
 function MINUTE.outlook(d)
   local used = MINUTE.is_learned(d) and MINUTE.used(d)
   if not used then
@@ -149,7 +149,7 @@ function MINUTE.capture(d)
     ends_us = int(used and d.opened_us + MINUTE.length_us or 0) }
 end
 
--- As a window that was never used.
+-- Forget the learned budget.
 function MINUTE.forget(d)
   MINUTE.note(d, 0, 'reset', 0)
   d.opened_us, d.served_at_opening, d.used_up_at = 0, 0, 0

@@ -103,7 +103,7 @@ function STEADY.on_success(d, lease, row)
   end
 end
 
--- What has just moved may move again: after a fall some tries come sooner.
+-- Allow further moves: after a fall some tries come sooner.
 function STEADY.note_fall(d, left)
   if left < math.floor(WINDOW.ceiling(d) * 4 / 5) then
     d.soon_tries = STEADY.tries_after_fall
@@ -202,7 +202,7 @@ function STEADY.on_refusal(d, lease, hint_us)
   return limit, reason
 end
 
--- What the window does next, at most 60 characters.
+-- The next move of the window in words, at most 60 characters.
 function STEADY.outlook(d)
   local limit, ceiling = d.current_limit, WINDOW.ceiling(d)
   local more = math.max(1, STEADY.needed(d) - d.success_streak)

@@ -1,4 +1,4 @@
--- Whether the keys of runs agree (docs/adr/0023): it compares counts alone, as a run may have many cells.
+-- Checks that the keys of runs agree (docs/adr/0023): it compares counts alone, as a run may have many cells.
 -- @include lib/shard/damage
 -- @include lib/tasks/tasks
 -- @include lib/runs/state

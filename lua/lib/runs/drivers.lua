@@ -1,4 +1,4 @@
--- Who attends a run (design 05, *Drivers*): its driver, for as long as that is a member. While nobody does, the run's
+-- The driver of a run (design 05, *Drivers*), for as long as it is a member. While there is none, the run's
 -- claims of limits rest and no row group is admitted; those that are open are worked to their end.
 -- @include lib/shard/suspects
 -- @include lib/tasks/limits
@@ -14,13 +14,13 @@ function DRIVERS.entry(member, run)
   return '!' .. member .. '\0' .. run
 end
 
--- Whether a driver attends. One that was killed is noticed before its membership ends: nobody listens to it.
+-- Whether a run has a live driver. A killed one is noticed before its membership ends: its channel has no listener.
 function DRIVERS.is_present(run)
   local driver = redis.call('HGET', K.progress, run .. '\0driver')
   return driver and SUSPECTS.is_present(driver)
 end
 
--- The caller attends a run from now on, in the place of whoever did.
+-- Make the caller the driver of a run, replacing an earlier one.
 function DRIVERS.begin(run)
   local before = redis.call('HGET', K.progress, run .. '\0driver')
   if before == member_id then
@@ -38,7 +38,7 @@ function DRIVERS.begin(run)
   emit('run_attended', 'run_id', run, 'member_id', member_id)
 end
 
--- A run is over: its claims go, and nobody attends it.
+-- End a run: delete its claims and its driver.
 function DRIVERS.finish(run)
   local driver = redis.call('HGET', K.progress, run .. '\0driver')
   if driver then
@@ -47,7 +47,7 @@ function DRIVERS.finish(run)
   CLAIMS.drop(DRIVERS.holder(run))
 end
 
--- A membership ends: at most `most` runs that it attended are attended by nobody; returns how many.
+-- End the driving of at most `most` runs by a member whose membership ends; returns how many.
 function DRIVERS.end_member(member, most)
   local entries = CLAIMS.under('!' .. member, most)
   for i = 1, #entries do

@@ -1,8 +1,8 @@
--- The operations of a run's driver: submit, collect what is through, say what was written, cancel.
+-- The operations of a run's driver: submit, collect finished row groups, report written ones, cancel.
 -- @include lib/runs/tracker
 -- @include lib/runs/frontier
 
--- Begin a run, once, with the limits that it claims; the caller attends it. The plan was checked by who made
+-- Begin a run, once, with the limits that it claims; the caller is its driver. The plan was checked by who made
 -- it; its resources are checked here, before anything is queued.
 function OPERATIONS.run_submit(run, text, workflow)
   local known = RUNS.plan_of(run)
@@ -153,7 +153,7 @@ function RUNS.cancel_row_group(run, plan, row_group)
   end
 end
 
--- Cancel at once: what waits never starts, what runs ends unheard, finished row groups stay until
+-- Cancel a run: waiting tasks never start, results of running ones are ignored, finished row groups stay until
 -- they are deleted with the rest.
 function OPERATIONS.run_cancel(run)
   local plan = RUNS.plan_of(run)

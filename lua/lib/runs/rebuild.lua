@@ -123,7 +123,7 @@ function RUNS.note_needed(run, plan, index, record, has, needed)
   return is_ready
 end
 
--- What the open records of a row group need: how many of them are open, complete and dropped.
+-- The needs of a row group's open records: how many of them are open, complete and dropped.
 function RUNS.needed_tasks(run, plan, row_group, needed)
   local first, last = RUNS.records_of(plan, row_group)
   local missing, complete, dropped, waits, is_wanted = 0, 0, 0, {}, {}
@@ -210,7 +210,7 @@ function RUNS.repair_drivers(found)
   end
 end
 
--- Work out again what can be of runs; of `tasks` those that they need and no others are left.
+-- Rebuild the keys of runs; of `tasks` only those that the runs need are left.
 function RUNS.repair(tasks, leases)
   local found = RUNS.read_plans()
   RUNS.forget_lost(tasks, leases)

@@ -1,4 +1,4 @@
--- A run that workers may not make: it asks for a variable, file or host that they were not allowed.
+-- Refusals of a run by workers, as it uses a variable, file or host outside their allowlists.
 -- The first worker that may decides that it goes on; with none, its driver is told why it does not.
 -- @include lib/runs/tracker
 
@@ -14,7 +14,7 @@ function RUNS.is_refused_by_all(refusals)
   return true
 end
 
--- The caller may make the cells of a run.
+-- Accept a run: the caller may make its cells.
 function OPERATIONS.run_accept(run)
   if not RUNS.plan_of(run) then
     return '["unknown"]'
@@ -26,7 +26,7 @@ function OPERATIONS.run_accept(run)
   return '["accepted"]'
 end
 
--- Without the refusals of members that are gone, as a run may outlive many.
+-- The refusals of a run by live members; those of ended members are deleted.
 function RUNS.refusals_of(run)
   local text, living = redis.call('HGET', K.progress, run .. '\0refusals'), {}
   for member, reason in pairs(text and cjson.decode(text) or {}) do
@@ -37,7 +37,7 @@ function RUNS.refusals_of(run)
   return living
 end
 
--- The caller may not make them, for a reason. Once a run was accepted it is never refused: it waits for
+-- Refuse a run for a reason: the caller may not make its cells. An accepted run is never refused: it waits for
 -- others, and the reason is kept for the driver to show.
 function OPERATIONS.run_refuse(run, reason)
   if not RUNS.plan_of(run) then

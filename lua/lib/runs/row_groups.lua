@@ -3,7 +3,7 @@
 -- @include lib/runs/drivers
 -- @include lib/runs/horizon
 
--- One more task of a column of an open row group is there, or one less.
+-- Count one task more, or less, of a column of an open row group.
 function RUNS.count_task(task, by)
   local plan = task.run ~= '' and RUNS.plan_of(task.run)
   if not plan then
@@ -111,7 +111,7 @@ function RUNS.has_other_work(plan)
   return has_work
 end
 
--- Something of a run has changed that may make room for a row group, which the end of the call looks for.
+-- Note that a run has changed, so that the end of the call checks for room for a row group.
 function RUNS.touch(run)
   if meta.cooling ~= '' then
     meta.touched = meta.touched or {}
@@ -128,7 +128,7 @@ function RUNS.look_for_room()
   end
 end
 
--- An open row group is over; false where it is none.
+-- Forget an open row group; false if it is not open.
 function RUNS.forget_row_group(run, plan, row_group)
   local was_open = redis.call('HDEL', K.row_groups, run .. '\0' .. int(row_group)) == 1
   redis.call('HDEL', K.row_groups, RUNS.salvage_field(run, row_group))

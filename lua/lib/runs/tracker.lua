@@ -76,7 +76,7 @@ function RUNS.is_skipped(run, column, record)
   return false
 end
 
--- One record fewer misses the inputs of a batch; the last one makes it ready.
+-- Count down the records that lack the inputs of a batch; at 0 the batch is ready.
 function RUNS.reach_batch(run, plan, index, record)
   local row_group = math.floor(tonumber(record) / plan.buffer_size)
   local name = RUNS.tasks_field(run, plan, row_group, index) .. '\0waits'
@@ -85,7 +85,7 @@ function RUNS.reach_batch(run, plan, index, record)
   end
 end
 
--- All inputs of a cell are there: enqueue its task, unless it is skipped or waits for its row group.
+-- Enqueue the task of a cell that has all inputs, unless it is skipped or waits for its row group.
 function RUNS.reach(run, plan, index, record)
   local column = plan.columns[index]
   if column.scope == 'g' then
@@ -100,7 +100,7 @@ function RUNS.reach(run, plan, index, record)
   end
 end
 
--- One more column of a record is there: go on with what that makes ready, close a whole record. What is ready is
+-- Note that a column of a record is made: enqueue tasks that become ready, close a complete record. Ready tasks are
 -- looked up first: a column that is skipped on the way makes others ready, and reaches these itself.
 function RUNS.advance_record(run, plan, index, record)
   local feeds, is_ready = plan.columns[index].feeds, {}
@@ -118,7 +118,7 @@ function RUNS.advance_record(run, plan, index, record)
   end
 end
 
--- A record that cannot be finished: its waiting tasks never start, a running one ends unheard.
+-- Drop a record: its waiting tasks never start, and the result of a running one is ignored.
 function RUNS.drop_record(run, plan, record, column_name, failure)
   EXPIRY.with_shard('cells')
   redis.call('HSET', K.cells, RUNS.cell(run, record, '!'), table.concat({ column_name, int(failure.tries),

@@ -18,7 +18,7 @@ function USE.count_made(run, index, cells)
   RUNS.count(run, 'made\0' .. int(index), cells)
 end
 
--- The caller drives a run, as `owner` names its process to people; the first one begins its time.
+-- Set `owner`, the name of a run's driver process; the first call sets the run's begin.
 function OPERATIONS.run_drive(run, owner)
   if not RUNS.plan_of(run) then
     return '["unknown"]'

@@ -1,4 +1,4 @@
--- What the audits of both kinds of shard share: the books of members, leases and finished ids, worked out again
+-- The audit of every shard: the books of members, leases and finished ids, worked out again
 -- and compared with what is stored. Differences are named by key, expected and found.
 -- @include lib/read_hash
 -- @include lib/real
@@ -75,7 +75,7 @@ function AUDIT.expect_members(kind, names)
   end
 end
 
--- Take what a member holds into the books, with its entry in `held`.
+-- Add a member's lease or waiter to the books, with its entry in `held`.
 function AUDIT.book_held(member, kind, id, entry)
   books.held[entry or member .. '\0' .. kind .. '\0' .. id] = true
   if not books.members[member] then
@@ -94,7 +94,7 @@ function AUDIT.book_leases(book)
   end
 end
 
--- Each member is looked at when its check is due; what is kept beside is kept of members alone.
+-- Compare the members with their checks; other entries by member must be of members.
 function AUDIT.audit_members()
   local checks = {}
   for member in pairs(books.members) do

@@ -39,7 +39,7 @@ function BATCH.read(at)
   return words, firsts, lasts, ids, new_ids
 end
 
--- Carry out what was read; returns the results.
+-- Carry out the operations that were read; returns the results.
 function BATCH.carry_out(words, firsts, lasts)
   local given, results = ARGV, {}
   for i = 1, #words do
@@ -101,7 +101,7 @@ function BATCH.run_whole(member, number, at)
   return reply
 end
 
--- Take what a call raised: the reply, which is the error itself where it tells of no damage or comes again and again
+-- Handle an error of a call: the reply, which is the error itself where it tells of no damage or comes again and again
 -- while the shard is rebuilt, as it is then a fault of this code.
 function BATCH.note_damage(member, raised)
   local message = DAMAGE.text(raised)

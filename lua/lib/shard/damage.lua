@@ -5,7 +5,7 @@ local DAMAGE = { most_in_a_row = 8, looked_at = 8, all = 2 ^ 31 }
 -- Each kind of shard defines `DAMAGE.types`, its keys with their types; `DAMAGE.can_read`, by the name of a hash whether
 -- the text of an entry can be read; and `DAMAGE.miscounted`, in scripts that change it.
 
--- Whether an error message tells of a damaged record; any other error is the server's, or a fault of this code.
+-- Whether an error message reports a damaged record; other errors are the server's, or faults of this code.
 function DAMAGE.is_damage(message)
   local signs = { '^DAMAGED ', '^WRONGTYPE ', 'attempt to ', 'bad argument ', 'is not an integer',
     'is not a valid float', 'must be strings or integers' }
@@ -53,7 +53,7 @@ function DAMAGE.unreadable(most)
   return nil
 end
 
--- The names of the damaged keys, by what a call raised that met them; none where that tells nothing.
+-- The names of the damaged keys in the error of a call; none if it names none.
 function DAMAGE.names(raised)
   local names = DAMAGE.mistyped()
   if #names > 0 then
@@ -64,7 +64,7 @@ function DAMAGE.names(raised)
   return { named or DAMAGE.unreadable(DAMAGE.all) or is_readable and counted or nil }
 end
 
--- What a call raised as text.
+-- The error of a call as text.
 function DAMAGE.text(raised)
   return type(raised) == 'table' and raised.err or tostring(raised)
 end

@@ -121,13 +121,13 @@ function GROUPS.next_place()
   return meta.places
 end
 
--- A group that gets its first waiter takes a new place in line, with its kept tag if it has one.
+-- Give a group with its first waiter a new place in line, with its kept tag if it has one.
 function GROUPS.enter_line(g)
   g.tag = g.tag or meta.virtual_time
   g.place = GROUPS.next_place()
 end
 
--- Note that a group is in use: with a new minute a new count of what it got begins.
+-- Note that a group is in use; each minute begins a new count of its turns.
 function GROUPS.touch(g)
   local minute, touched = math.floor(now_us / GROUPS.minute_us), math.floor(g.touched_us / GROUPS.minute_us)
   if minute ~= touched then
@@ -136,7 +136,7 @@ function GROUPS.touch(g)
   g.touched_us, g.dirty = now_us, true
 end
 
--- A turn was taken: time moves to the tag, the group's tag and place move behind it.
+-- Take a turn: time moves to the group's tag, and the group's tag and place move behind it.
 function GROUPS.take_turn(g, cost)
   if g.tag and g.tag > meta.virtual_time then
     meta.virtual_time = g.tag

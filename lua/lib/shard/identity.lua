@@ -1,4 +1,4 @@
--- Which process a member is: `meta` holds it under "member:" and the member's name, as host, pid, program, version
+-- The process of a member: `meta` holds it under "member:" and the member's name, as host, pid, program, version
 -- and since when it is a member in microseconds, with blanks between. The first four are the member's own words,
 -- percent-encoded, as it joined.
 -- @include lib/int
@@ -6,7 +6,7 @@
 -- @include lib/shard/events
 local IDENTITY = { prefix = 'member:', unknown = '- - - - 0' } -- unknown where a rebuild alone made it a member
 
--- Keep what a member says of itself, unless it has said so before.
+-- Store a member's process, unless it is stored already.
 function IDENTITY.keep(member, words, at_us)
   redis.call('HSETNX', K.meta, IDENTITY.prefix .. member, words .. ' ' .. int(at_us))
 end

@@ -1,9 +1,9 @@
--- What a call keeps for the next one of the same shard: tables of what it wrote as text, so that a text
+-- Tables that a call keeps for the next one of the same shard: tables of what it wrote as text, so that a text
 -- that reads as it was written is not parsed again (docs/adr/0006). A call takes them when it begins and puts
 -- them back with its last write, so one that fails midway leaves none. Only here is anything kept.
 local KEPT = { most_shards = 256, shards = 0, of = {} }
 
--- What the last call left of this shard, by name; the caller's own from now on.
+-- Take the tables that the last call of this shard kept, by name.
 function KEPT.take()
   local records = KEPT.of[K.meta]
   if not records then

@@ -11,7 +11,7 @@ local lease_texts = {} -- lease id -> its text as this call leaves it, false for
 local ended_scores = {} -- lease id -> its score in `finished`, false for none
 local lease_writes -- of a batch the arguments of the commands that are to come, by what they do
 
--- Read what a batch will ask for: leases by id, and how ids ended that are to be leases.
+-- Read the leases of a batch by id, and the ends of ids that are to be leases.
 function LEASES.read_ahead(ids, new_ids)
   local texts = #ids > 0 and redis.call('HMGET', K.leases, unpack(ids)) or {}
   for i = 1, #texts do
@@ -121,7 +121,7 @@ function LEASES.finish(id, lease, is_expired)
   finished[2 * n + 1], finished[2 * n + 2] = score, id
 end
 
--- So many more ids are remembered.
+-- Remember so many more ended ids.
 function LEASES.bound_finished(count)
   if count == meta.finished then
     EXPIRY.with_shard('finished')
@@ -130,7 +130,7 @@ function LEASES.bound_finished(count)
   end
 end
 
--- What a member holds: at most `most` of leases and what else its kind of shard notes of it.
+-- The entries of a member in `held`: at most `most` leases and other entries of its kind of shard.
 function LEASES.held_by(member, most)
   LEASES.flush()
   return redis.call('ZRANGE', K.held, '[' .. member .. '\0', '(' .. member .. '\1', 'BYLEX', 'LIMIT', 0, most)

@@ -1,4 +1,4 @@
--- The end of members (design 06, *Members*): what a member holds ends with it, 200 a call; the next call does the rest.
+-- The end of members (design 06, *Members*) with their leases and waiters, 200 a call; the next call does the rest.
 -- @include lib/split
 -- @include lib/shard/identity
 -- @include lib/shard/leases
@@ -7,7 +7,7 @@ local MEMBERS = { most_ended = 200, most_told = 2 }
 local ended_left = MEMBERS.most_ended -- of what members that are gone held, of those members, and of overdue holds
 local has_left = false -- whether the caller's membership ended in this batch
 
--- End what a member holds; true once nothing is left and the member itself is gone. Of each kind of shard are
+-- End a member's leases and waiters; true once nothing is left and the member itself is gone. Of each kind of shard are
 -- `LEASES.lose`; `MEMBERS.drop`, which ends what else `held` lists; `MEMBERS.end_rest`, which ends at most so many
 -- of what it does not list, and returns how many; and `MEMBERS.forget`, for what is kept of a member besides.
 function MEMBERS.finish(member, why)
@@ -42,13 +42,13 @@ function MEMBERS.finish(member, why)
   return true
 end
 
--- A clean shutdown of the caller: whether everything of it has ended.
+-- End the caller's membership; returns whether all its leases and waiters have ended.
 function MEMBERS.leave()
   has_left = has_left or MEMBERS.finish(caller, 'left')
   return has_left
 end
 
--- Let two members sweep at once, and so remember what was set, should the server lose it before their next sweep.
+-- Notify two members to sweep at once, so that they remember the settings if the server loses them.
 -- A shard that recovers gives no memory, and what is set meanwhile counts more than any.
 function MEMBERS.notify_set()
   local names = meta.recovering_us > 0 and {} or redis.call('ZRANGE', K.members, 0, MEMBERS.most_told - 1, 'REV')

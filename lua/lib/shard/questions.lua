@@ -1,4 +1,4 @@
--- What an operator asks of a shard, answered in lines for people: `QUESTIONS.<name>(rows)`. Both kinds of shard answer
+-- The answers of a shard to an operator's questions, in lines: `QUESTIONS.<name>(rows)`. Both kinds of shard answer
 -- `events` and `who`; each kind adds its own.
 -- @include lib/table_lines
 -- @include lib/shard/look
@@ -83,7 +83,7 @@ function QUESTIONS.holders()
   return list, redis.call('ZCARD', K.members)
 end
 
--- Who holds leases, and how long: the members with the most leases first, then the leases that are held the longest.
+-- The holders of leases: the members with the most leases first, then the oldest leases.
 -- Each kind of shard defines `QUESTIONS.lease_columns`, and `QUESTIONS.lease_row` for what a lease is of.
 function QUESTIONS.who(rows)
   STATE.load()

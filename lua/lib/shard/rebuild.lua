@@ -33,7 +33,7 @@ function REBUILD.continue()
   end
 end
 
--- Members that are left in what they hold alone are members again; the others are watched as before.
+-- Restore members that only `held` still names; the others are watched as before.
 function REBUILD.keep_members(holders)
   for name in pairs(holders) do
     if not redis.call('ZSCORE', K.members, name) then
@@ -46,7 +46,7 @@ function REBUILD.keep_members(holders)
   meta.suspects = 0
 end
 
--- Note that the caller has stated everything.
+-- Note that the caller's statement is complete.
 function REBUILD.note_stated(member)
   if meta.recovering_us > 0 then
     redis.call('ZREM', K.awaited, member)

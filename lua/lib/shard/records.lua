@@ -51,7 +51,7 @@ function RECORDS.pack(record, fields)
   return table.concat(parts, '|')
 end
 
--- What has names of its own is kept as it was given: name=value, "|" between.
+-- Records with names of their own: name=value, "|" between.
 function RECORDS.parse_named(text)
   local values = {}
   for name, value in string.gmatch(text or '', '([^|=]+)=([^|]*)') do

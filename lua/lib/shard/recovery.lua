@@ -10,7 +10,7 @@ local RECOVERY = { longest_pause_us = 1000000, -- of a member that connects agai
   usual_interval_us = 5000000, -- of a shard whose members are not known
   mark = '', nobody_known = '?' } -- entries of `awaited` that are no members
 
--- Why a shard is to be rebuilt, nil where it is whole. Of `meta` is read: schema, generation, run id, record and
+-- The reason for rebuilding a shard, nil for a whole one. Of `meta` is read: schema, generation, run id, record and
 -- the reason that a call gave which found a damage; `run_id` is the server's now.
 function RECOVERY.reason(stored, run_id, dropped)
   local members = redis.call('ZCARD', K.members)
@@ -32,13 +32,13 @@ function RECOVERY.reason(stored, run_id, dropped)
   return nil
 end
 
--- Whether anybody but a newcomer listens to a shard of which nothing is left.
+-- Whether a member other than a newcomer listens to a shard of which no key is left.
 function RECOVERY.is_remembered(newcomer)
   local listening = listening_members()
   return #listening > 1 or (listening[1] ~= nil and listening[1] ~= newcomer)
 end
 
--- Nobody is expired before the recovery is over; a member that is left in one key alone is a member again.
+-- Keep all members until the recovery is over; a member that only one key still names is restored.
 function RECOVERY.keep_members(until_us, interval_us)
   local names, scores, intervals = redis.call('ZRANGE', K.awaited, 0, -1), {}, {}
   for i = 1, #names do

@@ -1,4 +1,4 @@
--- The last step of a call before it tells anybody.
+-- The last step of a call before its notices are published.
 -- @include lib/shard/leases
 -- @include lib/shard/groups
 

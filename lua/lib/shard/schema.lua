@@ -1,4 +1,4 @@
--- What a look says of a shard that another schema version wrote (design 06, *Where it runs*).
+-- The refusal of a shard that another schema version wrote (design 06, *Where it runs*).
 local SCHEMA = { spoken = '4' }
 
 -- The error to reply with, or nil.

@@ -53,13 +53,13 @@ function SHARD.has_reply()
   return read_fields[3]
 end
 
--- What a member's batch is answered.
+-- The reply to a member's batch.
 function SHARD.reply(member, wake_us, results)
   return '[' .. now_text .. ',' .. int(wake_us) .. ',"' .. read_fields[1] .. '",['
     .. table.concat(results, ',') .. '],[' .. table.concat(notices[member] or {}, ',') .. ']]'
 end
 
--- The members of whom `meta` keeps a reply, or which process they are.
+-- The members of whom `meta` keeps a reply or a process.
 function SHARD.callers()
   local names, callers = redis.call('HKEYS', K.meta), {}
   for i = 1, #names do
@@ -73,7 +73,7 @@ function SHARD.keeping(member, number, reply)
   return { '@' .. member, int(number) .. ' ' .. reply }
 end
 
--- Write what changed of `meta`, fields and values in turn: the last write of a call.
+-- Write the changes of `meta`, fields and values in turn: the last write of a call.
 function SHARD.write(changes)
   if #changes > 0 then
     redis.call('HSET', K.meta, unpack(changes))
@@ -81,7 +81,7 @@ function SHARD.write(changes)
   KEPT.put(shard_records)
 end
 
--- Note something for a member: it is told in the reply if it is the caller, else by its channel.
+-- Add a notice for a member: in the reply if it is the caller, else by its channel.
 function SHARD.notify(member, notice)
   local list = notices[member]
   if not list then

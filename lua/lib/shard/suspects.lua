@@ -1,4 +1,4 @@
--- Members to whom nobody listens (design 06, *Members*). A suspect is given nothing, as it would have to
+-- Suspects: members without a listener (design 06, *Members*). A suspect is granted nothing, as it would have to
 -- be taken back, and is expired without waiting for its TTL once it was one for a whole interval. Any
 -- call or heartbeat of its own clears it: `suspects` then holds 0 until what stood aside is back.
 -- @include lib/listening
@@ -37,7 +37,7 @@ function SUSPECTS.since(member)
   return meta.suspects > 0 and tonumber(redis.call('ZSCORE', K.suspects, member)) or 0
 end
 
--- Whether a member can be given something: asked before its first grant of this call.
+-- Whether a member can be granted a lease; checked before its first grant of this call.
 function SUSPECTS.is_present(member)
   if presence[member] == nil then
     local is_suspect = SUSPECTS.since(member) > 0
@@ -49,7 +49,7 @@ function SUSPECTS.is_present(member)
   return presence[member]
 end
 
--- A member that is a suspect no more stands where it stood; `restore` puts back what stood aside and
+-- Clear a suspect: its waiters return to their places; `restore` puts back what stood aside and
 -- answers false where the rest is left to the next call.
 function SUSPECTS.clear(member, restore)
   local is_whole = restore(member)
@@ -78,7 +78,7 @@ function SUSPECTS.clear_heard(restore)
   end
 end
 
--- Note that the shard is heard of again after it heard of nobody. An operator's call does not tell whether
+-- Note the first call after a silence of all members. An operator's call does not tell whether
 -- members are back, so any silence before it counts.
 function SUSPECTS.note_silence()
   if meta.silent_us > SUSPECTS.short_silence_us then
@@ -89,7 +89,7 @@ function SUSPECTS.note_silence()
   end
 end
 
--- Look at a suspect: why it ends, or when to look again. Nobody is expired early at the call of one that
+-- Check a suspect: the reason of its end, or the next check. Nobody is expired early at the call of one that
 -- nobody listens to: it was cut off itself, and others may be about to come back as it did.
 function SUSPECTS.look_at_suspect(member, since, interval_us, restore)
   local due_us = math.max(since, meta.back_us) + interval_us
@@ -105,7 +105,7 @@ function SUSPECTS.look_at_suspect(member, since, interval_us, restore)
   return nil, now_us + interval_us
 end
 
--- Look at one member whose heartbeat is older than an interval: why it ends, or when to look again.
+-- Check a member whose heartbeat is older than an interval: the reason of its end, or the next check.
 function SUSPECTS.look_at(member, restore)
   local expiry = tonumber(redis.call('ZSCORE', K.members, member) or nil)
   if not expiry then
@@ -126,7 +126,7 @@ function SUSPECTS.look_at(member, restore)
   return why, not why and math.min(next_us, expiry)
 end
 
--- End members whose time is over, and look at those that were silent for an interval.
+-- End expired members, and check those that were silent for an interval.
 function SUSPECTS.check(finish, restore)
   SUSPECTS.note_silence()
   if meta.next_check_us > now_us or meta.recovering_us > 0 then
@@ -150,7 +150,7 @@ function SUSPECTS.check(finish, restore)
   end
 end
 
--- When a member is to be looked at next, or nil. Where there are many, somebody's call looks in time in any
+-- The instant of the next check of a member, or nil. Where there are many, somebody's call looks in time in any
 -- case, so nobody has to wake for each of them.
 function SUSPECTS.next_check_us()
   first_check_us = first_check_us or tonumber(redis.call('ZRANGE', K.checks, 0, 0, 'WITHSCORES')[2])

@@ -1,4 +1,4 @@
--- What groups got against their weights, as an operator asks (design 07).
+-- The turns of groups against their weights, for operators (design 07).
 -- @include lib/shard/questions
 -- @include lib/shard/groups
 local TAKEN = { most_groups = 1000, recent_us = 120 * 1000000, read_at_once = 500 }
@@ -23,7 +23,7 @@ function TAKEN.groups(names)
   return list
 end
 
--- What a group's turns cost in the last 60 s: of the minute before as much as lies within them, at an even rate.
+-- The cost of a group's turns in the last 60 s: of the minute before as much as lies within them, at an even rate.
 function TAKEN.in_a_minute(g)
   local passed, minutes = now_us % GROUPS.minute_us / GROUPS.minute_us, math.floor(now_us / GROUPS.minute_us)
     - math.floor(g.touched_us / GROUPS.minute_us)

@@ -66,7 +66,7 @@ function AUDIT.book_task(id, task, found)
   end
 end
 
--- Who was lost has its members noted, and is watched where it runs.
+-- Compare lost tasks with the members that lost them and those that run them.
 function AUDIT.audit_losses()
   local losses, watched = read_hash(K.losses), {}
   for id in pairs(losses) do
@@ -177,7 +177,7 @@ function AUDIT.book_functions(held)
   AUDIT.expect_names('held', books.held, held)
 end
 
--- What takes the same time whatever the pool holds.
+-- The comparisons whose cost does not depend on the pool's size.
 function AUDIT.totals()
   local leases, queued = redis.call('HLEN', K.leases), redis.call('ZCARD', K.fifo)
   local delayed, parked = redis.call('ZCARD', K.delayed), redis.call('ZCARD', K.parked)

@@ -1,4 +1,4 @@
--- What holds up a task, a group, a run or a whole pool, as facts of one instant. Sentences are made of them by
+-- Facts that explain why a task, a group, a run or a whole pool waits, of one instant. Sentences are made of them by
 -- coordinator/tasks/explaining.py, and the policy's part is decided by coordinator/tasks/policies.py.
 -- @include lib/listening
 -- @include lib/tasks/capture_view
@@ -193,7 +193,7 @@ function EXPLAIN.run(name)
   return facts
 end
 
--- `names`: what was asked for, as it was typed and as it stands in keys.
+-- `names`: the requested name, as typed and as encoded in keys.
 function EXPLAIN.pool(rows, names)
   local pool = VIEW.pool(rows)
   if pool.generation == '' then

@@ -1,4 +1,4 @@
--- What is kept of runs, compared with the runs that there are: nothing may outlive its run.
+-- The audit of runs: no entry may outlive its run.
 -- @include lib/tasks/tasks
 -- @include lib/runs/state
 -- @include lib/shard/audit
@@ -22,7 +22,7 @@ function AUDIT.expect_run(kind, runs, names)
   end
 end
 
--- Who attends a run is its driver, and only then do its claims count.
+-- Compare a run's driver with its claims, which count only with a driver.
 function AUDIT.expect_driver(run, plan, driver)
   AUDIT.expect('progress', 'driver of ' .. run, driver or '', redis.call('HGET', K.progress, run .. '\0driver') or '')
   local claims, kind = redis.call('ZRANGE', K.claims, '[@run:' .. run .. '\0', '(@run:' .. run .. '\1', 'BYLEX'),

@@ -97,7 +97,7 @@ function LINES.change(g)
   end
 end
 
--- A group has the weight and the limit that its latest task brought.
+-- Set a group's weight and limit to those of its latest task.
 function LINES.set_terms(g, weight, admitted_limit)
   if weight ~= g.weight then
     if (g.line or '') ~= '' then

@@ -37,7 +37,7 @@ function LOST.watched(member)
   return meta.lost > 0 and redis.call('HGET', K.watched, member) or nil
 end
 
--- Whether a member is given nothing: it runs a task alone, or gets empty for one.
+-- Whether a member takes no task: it runs a suspect alone, or drains for one.
 function LOST.takes_nothing(member)
   if meta.lost == 0 then
     return false
@@ -56,7 +56,7 @@ function LOST.may_take(member, task)
   return not LOST.watched(member) and not (LOST.runs_alone(task.losses) and LOST.holds_any(member))
 end
 
--- Let the caller get empty where a task waits to run alone and no other member does that already.
+-- Let the caller drain if a suspect waits to run alone and no other member drains.
 function LOST.note_draining(member)
   if meta.lost == 0 and meta.draining == '' then
     return

@@ -32,7 +32,7 @@ function MEMORY.text()
     config = read_hash(K.config), claims = MEMORY.claims() })
 end
 
--- Note what the pool itself has lost of this, which any memory is better than.
+-- Note the parts that the pool has lost, for which any memory is taken.
 function MEMORY.note_lost(are_settings_lost, are_claims_lost)
   local is_lost = { settings = are_settings_lost, state = are_settings_lost, claims = are_claims_lost,
     config = redis.call('EXISTS', K.config) == 0 }
@@ -60,7 +60,7 @@ function MEMORY.is_latest(name, sequence)
   return false
 end
 
--- Note that a part was set anew: no memory of before a loss undoes it.
+-- Note that a part was set after the loss, so that no earlier memory replaces it.
 function MEMORY.note_decided(name)
   redis.call('HSET', K.meta, 'decided_' .. name, meta.generation)
 end

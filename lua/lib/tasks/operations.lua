@@ -33,7 +33,7 @@ function TASKS.known_as(id, not_before_us)
   return is_ours and '["known"]' or '["known","elsewhere"]'
 end
 
--- Why a new task is not taken, as a result; or nil.
+-- The result that refuses a new task; nil if it is accepted.
 function CLAIMS.refusal_of(signature)
   if meta.state == 'draining' then
     return CLAIMS.refused('shutdown', '')
@@ -109,7 +109,7 @@ function OPERATIONS.admit(slots, in_progress_ms, resources_under_pressure, seen)
     .. table.concat(expired, ',') .. '],"' .. meta.events .. '",[' .. table.concat(lost, ',') .. ']]'
 end
 
--- The caller's workers run these functions.
+-- Set the functions that the caller's workers run.
 function OPERATIONS.serve()
   EXPIRY.with_shard('held')
   EXPIRY.with_shard('functions')
@@ -173,7 +173,7 @@ function OPERATIONS.configure(policy, reserve_after_us, events_kept, max_losses)
   return '["set"]'
 end
 
--- A clean shutdown: the tasks of this member go back at once, 200 a call.
+-- End the caller's membership: its tasks return to the queue, 200 a call.
 function OPERATIONS.leave()
   return MEMBERS.leave() and '["left"]' or '["leaving"]'
 end

@@ -1,4 +1,4 @@
--- A lone task goes to an idle member with the word that wakes it, which saves the member's ask
+-- Pushes: a lone task goes to an idle member with its wake-up, which saves the member's ask
 -- (docs/adr/0010). Pushes are numbered by member: of those that it has not seen when it asks next it is
 -- told again, so that a lost message costs a recheck and no task.
 -- A member's pushes: how many there were, how long its marks live, and which it may not have seen.
@@ -46,7 +46,7 @@ function PUSHES.unseen(seen, in_progress_ms)
   return list
 end
 
--- A payload as it can stand in a message, or what says that it has to be fetched.
+-- A payload for a message, or the mark that it must be fetched.
 function PUSHES.payload_text(payload)
   if not payload or #payload > PUSHES.most_bytes or string.find(payload, '[\128-\255]') then
     return 'null'

@@ -1,4 +1,4 @@
--- What an operator asks of a task pool.
+-- The answers of a task pool to an operator's questions.
 -- @include lib/tasks/capture_text
 -- @include lib/tasks/capture_audit
 -- @include lib/tasks/select
@@ -85,7 +85,7 @@ function QUESTIONS.add_beside(lines, rows)
   TEXT.add_rows(lines, 'task_beside_line', QUESTIONS.beside_columns, list, total)
 end
 
--- Who waits, in what order, since when, and what holds each back.
+-- The waiting tasks in order, with their ages and the reasons for their waits.
 function QUESTIONS.waiters(rows)
   STATE.load()
   if not meta.generation then

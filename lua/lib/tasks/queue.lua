@@ -27,7 +27,7 @@ function QUEUE.count_away(g, by)
   GROUPS.touch(g)
 end
 
--- Stand in line with the task that is first now.
+-- Put a group into the line of its first task.
 function QUEUE.refresh_head(g)
   g.head = g.waiting > 0 and QUEUE.first_task(g) or ''
   if g.head ~= '' then
@@ -55,7 +55,7 @@ function QUEUE.put_beside(name, entry, score)
   meta[name] = meta[name] + 1
 end
 
--- A task that nobody serves, or a suspect, waits beside the line of its group.
+-- Put a task aside that no member serves, or that is a suspect.
 function CLASSES.wait_beside(id, task)
   if task.losses > 0 then
     QUEUE.put_beside('suspect_tasks', LOST.member(id, task))
@@ -65,7 +65,7 @@ function CLASSES.wait_beside(id, task)
   QUEUE.count_away(GROUPS.of(task.group), 1)
 end
 
--- A task that comes back takes its old place among those of its group.
+-- Return a task to its old place among those of its group.
 function QUEUE.enqueue(id, task)
   if task.losses > 0 or not CLASSES.serves(nil, task.fn) then
     STATE.emit_task('ready_enqueued', 'task_id', id, 'group', task.group, 'asks', task.signature)
@@ -90,7 +90,7 @@ function QUEUE.enqueue(id, task)
   LINES.line_up(g, CLASSES.of(task))
 end
 
--- Take a group's first task out; the group stands nowhere until it is told to.
+-- Remove a group's first task; the group is in no line until `refresh_head`.
 function QUEUE.take_head(g)
   local id = g.head
   local task = TASKS.named(id)
@@ -140,14 +140,14 @@ function QUEUE.parked_member(id, task)
   return task.signature .. '\0' .. task.arrival .. '\0' .. id
 end
 
--- A task of a function that nobody serves any more waits beside: its group goes on behind it.
+-- Put a task aside whose function no member serves any more; its group goes on with the next one.
 function CLASSES.put_beside(g)
   local id, task = QUEUE.take_head(g)
   CLASSES.wait_beside(id, task)
   QUEUE.refresh_head(g)
 end
 
--- A task that asks for more than a limit can never go: its group goes on behind it.
+-- Park a task that needs more than a limit; its group goes on with the next one.
 function QUEUE.park(g)
   local id, task = QUEUE.take_head(g)
   QUEUE.put_beside('parked', QUEUE.parked_member(id, task))
@@ -162,7 +162,7 @@ function QUEUE.beside(id, task)
     suspect_tasks = LOST.member(id, task) }
 end
 
--- Take a task out that waits, wherever it does; false where it runs.
+-- Remove a waiting task from its place; false if it runs.
 function QUEUE.remove(id, task)
   local g = GROUPS.of(task.group)
   if g.head == id then

@@ -1,4 +1,4 @@
--- What is kept for the first in order that does not fit (design 04, *The ledger*; docs/adr/0009).
+-- The reservation for the first task that does not fit (design 04, *The ledger*; docs/adr/0009).
 -- @include lib/tasks/strict
 -- @include lib/tasks/borrow
 -- @include lib/tasks/cooling
@@ -8,7 +8,7 @@ function RESERVE.policy()
   return meta.policy == 'borrow' and BORROW or STRICT
 end
 
--- What is kept for it once it has stood first for long, by resource, or nil.
+-- The reserved amounts by resource, once the task was first for long enough; or nil.
 function RESERVE.kept()
   local after_us = meta.reserve_after_us > 0 and meta.reserve_after_us or RESERVE.usual_after_us
   if meta.first_task == '' or now_us - meta.first_since_us < after_us or LEDGER.fits(meta.first_signature) then
@@ -25,7 +25,7 @@ function RESERVE.fitting_beside(signature)
   end)
 end
 
--- What nobody serves, or waits for a cooldown, cannot go, so nothing is kept for it.
+-- Whether a class can be admitted: served by a member and not in a cooldown; otherwise it gets no reservation.
 function RESERVE.can_go(class)
   return CLASSES.is_served(class) and not COOLING.holds(class)
 end
@@ -53,7 +53,7 @@ function RESERVE.first_without_room()
   return nil
 end
 
--- Note who it is, and since when.
+-- Note the first task without room, and the time since when it is first.
 function RESERVE.note_first()
   local first = meta.state ~= 'paused' and RESERVE.first_without_room() or nil
   local id = first and GROUPS.of(first.group).head or ''

@@ -1,4 +1,4 @@
--- What a member states where its pool lost state (design 06, *Generations*), and its regular look at the pool.
+-- Statements of members after their pool lost state (design 06, *Generations*), and its regular look at the pool.
 -- @include lib/tasks/operations
 -- @include lib/tasks/rebuild
 LEASES.stated_fields = 9 -- of a lease that a member states, as they stand in ARGV
@@ -17,7 +17,7 @@ function TASKS.take_stated(lease)
   return task
 end
 
--- Adopt a lease that the pool does not know: whether it is held now.
+-- Adopt a lease that the pool does not know; returns whether it is held now.
 function LEASES.adopt(lease, in_progress_ms)
   local id, task = lease.task_id, not LEASES.ended(lease.id) and TASKS.take_stated(lease)
   if not task then
@@ -81,7 +81,7 @@ function OPERATIONS.payload(lease_id, payload)
   return '["set"]'
 end
 
--- A look at a pool whose damage no other call would meet; with how long until the next look, what the caller is to
+-- Sweep a pool, so that damage is found without other calls; with how long until the next look, what the caller is to
 -- remember, and jobs that are lost.
 function OPERATIONS.sweep()
   DAMAGE.check()

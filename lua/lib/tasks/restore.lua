@@ -18,7 +18,7 @@ function RESTORE.id_of(name)
   return cell and RESTORE.cell(cell) and cell or RESTORE.encoded(name)
 end
 
--- Note of tasks without a record what the entries of one sorted set say; `fields` names the parts of an entry.
+-- Note the facts of tasks without a record from the entries of one sorted set; `fields` names the parts of an entry.
 function RESTORE.note_entries(left, tasks, name, fields)
   local entries = redis.call('ZRANGE', K[name], 0, -1, 'WITHSCORES')
   for i = 1, #entries, 2 do
@@ -36,7 +36,7 @@ function RESTORE.note_entries(left, tasks, name, fields)
   end
 end
 
--- What is left of tasks without a record, by id; `leases` are those that are left, by id of their task.
+-- The remaining facts of tasks without a record, by id; `leases` are those that are left, by id of their task.
 function RESTORE.read_left(tasks, leases)
   local left = {}
   if redis.call('ZCARD', K.queue) > redis.call('HLEN', K.tasks) or redis.call('HLEN', K.tasks) == 0 then
@@ -126,7 +126,7 @@ function RESTORE.without_payload(ids)
   return gone
 end
 
--- The rebuild is over: jobs that wait and whose payload is gone are lost.
+-- At the end of a rebuild, mark waiting jobs without a payload as lost.
 function RESTORE.find_lost()
   local stored, ids, runs_now = redis.call('HGETALL', K.tasks), {}, {}
   LEASES.flush()

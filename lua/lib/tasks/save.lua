@@ -1,4 +1,4 @@
--- What a task pool has to write besides what both kinds of shard write.
+-- The writes of a task pool besides those of every shard.
 -- @include lib/tasks/lines
 -- @include lib/shard/save
 

@@ -1,10 +1,10 @@
--- Which task goes next (docs/adr/0009): of what fits beside what is kept, the first in order that the
+-- The choice of the next task (docs/adr/0009): of what fits beside what is kept, the first in order that the
 -- policy lets go.
 -- @include lib/tasks/lost
 -- @include lib/tasks/reserve
 local SELECT = {}
 
--- Why tasks of a class cannot go now, or nil. Beside a reservation fits what leaves it what it needs.
+-- The reason why tasks of a class cannot be admitted now, or nil. Beside a reservation fits what leaves it what it needs.
 function SELECT.holds_back(signature, kept)
   local reason
   if COOLING.holds(signature) then
@@ -53,7 +53,7 @@ function CLASSES.first_behind(member, head, kept)
   return nil
 end
 
--- What a member serves behind first tasks that it does not serve: they hold it up no more than the policy
+-- Tasks that a member serves behind first tasks that it does not serve: they hold it up no more than the policy
 -- does. Asked where no first task may go by this member and one may by another, of few groups and few tasks.
 function CLASSES.next_behind(member, kept, beside)
   local list = {}

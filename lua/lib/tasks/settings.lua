@@ -1,4 +1,4 @@
--- What a pool admits by, and an event for each setting that a member changes.
+-- The settings of a pool's admission, and the events of their changes.
 -- @include lib/tasks/select
 local SETTINGS = {} -- a table, as a script may have 200 locals
 
@@ -19,7 +19,7 @@ function SETTINGS.text(settings, name)
   return value == '' and SETTINGS.defaults[name] or value
 end
 
--- Tell what differs between two looks at the settings, in the order of their names. An empty text
+-- Emit the differences between two copies of the settings, in the order of their names. An empty text
 -- stands for "none", and a space for the NUL within a name. Returns whether any differs.
 function SETTINGS.emit_change(before, after)
   local seen, names, differs = {}, {}, false

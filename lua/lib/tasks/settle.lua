@@ -1,4 +1,4 @@
--- What happened by time alone, and who is woken by what changed.
+-- Effects of time, and the wake-ups of members after changes.
 -- @include lib/shard/members
 -- @include lib/tasks/pushes
 -- @include lib/runs/row_groups
@@ -97,7 +97,7 @@ function SETTLING.wake_idle()
   end
 end
 
--- Who is idle has been told when the first delayed task is due; if that is another now, it is told anew.
+-- Notify idle members of the instant at which the first delayed task is due, if that has changed.
 function PUSHES.notify_due()
   if not next(put_off) then
     return
@@ -114,7 +114,7 @@ function PUSHES.notify_due()
   end
 end
 
--- The last look of a call: who stands first without fitting, and who has something to do.
+-- The last step of a call: note the first task without room, and wake idle members.
 function SETTLING.finish()
   RUNS.begin_rounds()
   RUNS.look_for_room()
@@ -125,7 +125,7 @@ function SETTLING.finish()
   PUSHES.notify_due()
 end
 
--- The instant at which time alone may change something for this pool, or 0.
+-- The instant at which a timer of this pool is due, or 0.
 function SETTLING.next_wake_us()
   if meta.recovering_us > 0 then
     return meta.recovering_us

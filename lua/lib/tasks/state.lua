@@ -21,7 +21,7 @@ end
 -- Called before anything is read of a pool that is being rebuilt; see lib/tasks/rebuild.
 function STATE.make_readable() end
 
--- Tell what befell one task, where the pool is told to write down that much.
+-- Emit an event of one task, if the pool's `events` are `full`.
 function STATE.emit_task(...)
   if meta.events == 'full' then
     emit(...)

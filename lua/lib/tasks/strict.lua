@@ -4,7 +4,7 @@
 -- @include lib/tasks/lines
 local STRICT = {}
 
--- What a head is judged beside: the signatures that fit, and what the groups below their limit want.
+-- The context of a policy's decision: the signatures that fit, and the resources that groups below their limit want.
 function STRICT.beside(fitting)
   local wanted = {}
   for i = 1, #fitting do
@@ -32,7 +32,7 @@ function STRICT.is_pressed(signature, beside)
   return false
 end
 
--- Whether what a head is judged beside makes a difference to it.
+-- Whether the context changes the decision about a head.
 function STRICT.is_judged(head)
   return head.line == 'capped'
 end
@@ -80,7 +80,7 @@ function STRICT.pick(heads_found, beside)
   return nil
 end
 
--- It keeps no state.
+-- Change nothing: this policy has no state.
 function STRICT.on_acquire()
 end
 
