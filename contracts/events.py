@@ -35,7 +35,13 @@ current_correlation: ContextVar[RuntimeCorrelation | None] = ContextVar(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestEventContext:
-    """Correlation and execution id of an attempt's events, captured when the item is made."""
+    """Correlation and execution id of an attempt's events, captured when the item is made.
+
+    Attributes:
+        captured_correlation: the run, record and column that the attempt belongs to, where known.
+        task_execution_id: the try of the task that makes the attempt.
+        request_attempt_id: the attempt.
+    """
 
     captured_correlation: RuntimeCorrelation | None = None
     task_execution_id: str | None = None

@@ -13,7 +13,14 @@ LARGEST_ADMITTED: Final = 1_000_000_000
 
 
 class RequestDomain(StrEnum):
-    """The kinds of provider calls that have windows of their own under one aggregate cap."""
+    """The kinds of provider calls that have windows of their own under one aggregate cap.
+
+    Attributes:
+        CHAT: chat, completions, responses.
+        EMBEDDING: embeddings.
+        IMAGE: images and videos.
+        HEALTHCHECK: calls that only look whether the provider is there.
+    """
 
     CHAT = "chat"
     EMBEDDING = "embedding"
@@ -23,7 +30,19 @@ class RequestDomain(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProviderModelKey:
-    """A canonical provider and model: the unit that has a static cap and a Redis shard."""
+    """A canonical provider and model: the unit that has a static cap and a Redis shard.
+
+    Attributes:
+        provider_name: the provider, such as ``openai``; text of 1..512 bytes in UTF-8.
+        model_id: the model, as the provider names it; bounded alike.
+
+    Raises:
+        ConfigurationError: a name that no key can hold.
+
+    Example:
+        >>> str(forebay.ProviderModelKey(provider_name="openai", model_id="gpt-5"))
+        'openai/gpt-5'
+    """
 
     provider_name: str
     model_id: str
@@ -43,6 +62,14 @@ class RequestResourceKey:
     Attributes:
         provider_model: the canonical provider/model.
         domain: the kind of call; its text ("chat") is taken as well.
+
+    Raises:
+        ConfigurationError: a value of another type, or no domain.
+
+    Example:
+        >>> gpt = forebay.ProviderModelKey(provider_name="openai", model_id="gpt-5")
+        >>> str(forebay.RequestResourceKey(provider_model=gpt, domain="embedding"))
+        'openai/gpt-5/embedding'
     """
 
     provider_model: ProviderModelKey
@@ -66,6 +93,13 @@ class RequestGroupSpec:
         key: the group's name; None stands for the resource itself.
         weight: its share relative to the other groups of the shard, 0.001..1000; a group's
             weight is the one set last.
+
+    Raises:
+        ConfigurationError: a name that no key can hold, or a weight beyond its bounds.
+
+    Example:
+        >>> forebay.RequestGroupSpec(key="atlas", weight=3)
+        RequestGroupSpec(key='atlas', weight=3.0)
     """
 
     key: str | None = None
@@ -80,7 +114,13 @@ class RequestGroupSpec:
 
 
 class TaskGroupKind(StrEnum):
-    """What kind of resource a group of tasks stands for."""
+    """What kind of resource a group of tasks stands for.
+
+    Attributes:
+        LOCAL: the worker's own processor, as of code and templates.
+        MODEL: one provider/model.
+        CUSTOM_MODEL: a model behind a generator of the user's own.
+    """
 
     LOCAL = "local"
     MODEL = "model"
@@ -94,6 +134,11 @@ class TaskGroupKey:
     Attributes:
         kind: what the group's tasks use.
         identity: names from broad to specific, then the flow identity (the output columns).
+
+    Example:
+        >>> model = forebay.TaskGroupKind.MODEL
+        >>> str(forebay.TaskGroupKey(kind=model, identity=("openai", "gpt-5", "answer")))
+        'model/openai/gpt-5/answer'
     """
 
     kind: TaskGroupKind
@@ -105,7 +150,17 @@ class TaskGroupKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskGroupSpec:
-    """A group with its weight and the number of running tasks above which it yields to peers."""
+    """A group with its weight and the number of running tasks above which it yields to peers.
+
+    Attributes:
+        key: the group.
+        weight: its share relative to the other groups of the pool, 0.001..1000.
+        admitted_limit: tasks, 1..10^9, that the group may run at once beside waiting peers; None
+            is no such limit.
+
+    Raises:
+        ConfigurationError: a weight or limit beyond its bounds.
+    """
 
     key: TaskGroupKey
     weight: float = 1.0

@@ -18,6 +18,16 @@ class RequestOutcomeKind(StrEnum):
     ``success`` may grow it, ``rate_limited`` lowers it and may cool down (rule ``aimd``: once per
     congestion event), the failures count in diagnostics only, the local ones and ``member_lost``
     only free the lease.
+
+    Attributes:
+        SUCCESS: the provider answered.
+        RATE_LIMITED: the provider refused for its rate limit or load.
+        PROVIDER_FAILURE: the provider answered with a fault, or the connection broke.
+        PROVIDER_TIMEOUT: the provider did not answer in time.
+        LOCAL_CANCELLED: the caller gave the attempt up.
+        LOCAL_TIMEOUT: the caller's own deadline ended the attempt.
+        UNEXPECTED_EXCEPTION: code around the call raised what is no outcome of a provider.
+        MEMBER_LOST: the holder's heartbeat was overdue; written by the scripts alone.
     """
 
     SUCCESS = "success"
@@ -65,6 +75,10 @@ class ReleaseReason(StrEnum):
 class TokenUsage:
     """Real tokens of an attempt, as the provider reported them; any whole number from 0 on.
 
+    Attributes:
+        input_tokens: tokens that the model read.
+        output_tokens: tokens that the model wrote, those of reasoning too.
+
     Raises:
         ConfigurationError: a count that is none.
     """
@@ -94,6 +108,11 @@ class RequestReleaseOutcome:
 
     Raises:
         ConfigurationError: a value of the wrong type, or ``member_lost``.
+
+    Example:
+        >>> refused = forebay.RequestReleaseOutcome(kind="rate_limited", retry_after_seconds=2.0)
+        >>> refused.kind
+        <RequestOutcomeKind.RATE_LIMITED: 'rate_limited'>
     """
 
     kind: RequestOutcomeKind
@@ -129,7 +148,13 @@ SUCCESS = RequestReleaseOutcome(kind=RequestOutcomeKind.SUCCESS)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReleaseResult:
-    """The result of a release call: ``released`` is True exactly once per lease."""
+    """The result of a release call: ``released`` is True exactly once per lease.
+
+    Attributes:
+        released: whether this call freed the lease.
+        reason: whether the lease was freed, and if not, why.
+        diagnostics: JSON-compatible details.
+    """
 
     released: bool
     reason: ReleaseReason

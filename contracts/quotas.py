@@ -14,7 +14,14 @@ MAX_BUDGET: Final = 1_000_000_000_000
 
 
 class QuotaBudget(StrEnum):
-    """The budgets of a provider/model; a day has 86,400 s."""
+    """The budgets of a provider/model; a day has 86,400 s.
+
+    Attributes:
+        REQUESTS_PER_MINUTE: attempts in 60 s.
+        TOKENS_PER_MINUTE: tokens in 60 s.
+        REQUESTS_PER_DAY: attempts in 86,400 s.
+        TOKENS_PER_DAY: tokens in 86,400 s.
+    """
 
     REQUESTS_PER_MINUTE = "requests_per_minute"
     TOKENS_PER_MINUTE = "tokens_per_minute"
@@ -33,6 +40,11 @@ class QuotaReading:
 
     Raises:
         ConfigurationError: no budget, a limit below 1, or a remaining below 0.
+
+    Example:
+        >>> reading = forebay.QuotaReading(budget="tokens_per_minute", remaining=1200)
+        >>> reading.budget
+        <QuotaBudget.TOKENS_PER_MINUTE: 'tokens_per_minute'>
     """
 
     budget: QuotaBudget

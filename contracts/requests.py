@@ -70,6 +70,11 @@ class RequestAdmissionItem:
 
     Raises:
         ConfigurationError: a value that cannot be asked with; nothing was sent.
+
+    Example:
+        >>> item = forebay.RequestAdmissionItem(resource=chat, queue_wait_timeout_seconds=10.0)
+        >>> len(item.attempt_id)
+        32
     """
 
     resource: RequestResourceKey
@@ -163,10 +168,18 @@ class RequestAdmissionDenied:
 
 
 class RequestAdmissionError(ForebayError):
-    """An acquire was denied.
+    """An acquire was denied; nothing was sent and no lease is held.
 
     Attributes:
         denied: the reason, with when it may change.
+
+    Example:
+        >>> with forebay.connect(url) as requests:
+        ...     try:
+        ...         lease = requests.acquire(forebay.RequestAdmissionItem(resource=chat))
+        ...     except forebay.RequestAdmissionError as error:
+        ...         print(error.denied.reason)
+        hard_policy_denial
     """
 
     def __init__(self, denied: RequestAdmissionDenied, message: str) -> None:

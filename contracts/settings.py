@@ -100,7 +100,11 @@ class RequestAdmissionTuningConfig(GivenSettings):
         startup_ramp_seconds: a new window climbs from 1 for this long; 0 starts at its target.
 
     Raises:
-        ConfigurationError: also where a number of one rule is given with the other.
+        ConfigurationError: a number beyond its bounds, or of one rule with the other.
+
+    Example:
+        >>> forebay.RequestAdmissionTuningConfig(successes_until_increase=50).rule
+        'aimd'
     """
 
     rule: Literal["steady", "aimd"] = "steady"
@@ -149,6 +153,14 @@ class RequestQuotas(GivenSettings):
         requests_per_day: attempts, in 86,400 s.
         tokens_per_day: tokens, in 86,400 s.
         bursts: what may go at once of a budget; default, and at most, the budget itself.
+
+    Raises:
+        ConfigurationError: a budget below 1 or above 10^12, or a burst of a budget without limit.
+
+    Example:
+        >>> quotas = forebay.RequestQuotas(requests_per_minute=60, tokens_per_minute=90_000)
+        >>> quotas.requests_per_day is None
+        True
     """
 
     requests_per_minute: Budget | None = None
@@ -180,6 +192,14 @@ class RequestAdmissionConfig(GivenSettings):
             fleet has registered, ``RequestQuotas()`` ends it.
         fair_by: what a turn in the fair queue costs its group: ``requests``, 1 each, or
             ``tokens``, the attempt's cost, settled by its real usage.
+
+    Raises:
+        ConfigurationError: a field that there is not, or a value beyond its bounds.
+
+    Example:
+        >>> config = forebay.RequestAdmissionConfig(initial_limits={"chat": 16}, fair_by="tokens")
+        >>> config.initial_limits
+        {<RequestDomain.CHAT: 'chat'>: 16}
     """
 
     tuning: RequestAdmissionTuningConfig = RequestAdmissionTuningConfig()
@@ -206,6 +226,13 @@ class MemberSettings(GivenSettings):
             ``wait``: a longer wait, up to the call's own timeout; ``local_share``: an acquire gets
             a lease of this member's share of the last known window, in a slot of a call that ended
             until every lease that the server granted has ended; other calls fail.
+
+    Raises:
+        ConfigurationError: a field that there is not, or a value beyond its bounds.
+
+    Example:
+        >>> forebay.MemberSettings(ttl_seconds=6.0).call_timeout_seconds
+        5.0
     """
 
     ttl_seconds: Annotated[Number, Field(ge=0.1, le=3600)] = 15.0

@@ -104,7 +104,10 @@ class DebtCeiling(GivenSettings):
         kind: of the group's key.
         identity: of the group's key.
         resource: which.
-        units: how many.
+        units: how many, from 0 on.
+
+    Raises:
+        ConfigurationError: a field that there is not, or a value beyond its bounds.
     """
 
     kind: TaskGroupKind
@@ -114,7 +117,7 @@ class DebtCeiling(GivenSettings):
 
     @property
     def group(self) -> TaskGroupKey:
-        """The group's key."""
+        """The key of the group whose debt is bounded."""
         return TaskGroupKey(kind=self.kind, identity=self.identity)
 
 
@@ -127,6 +130,9 @@ class BoundedBorrowTaskAdmissionPolicyConfig(GivenSettings):
         default_ceiling: of everybody else; None makes it dynamic: the limit, less the reserve, less
             the group's share.
         ceiling_reserve: units of each limit that a dynamic ceiling leaves alone.
+
+    Raises:
+        ConfigurationError: a field that there is not, or a value beyond its bounds.
     """
 
     share_rounding: Literal["up", "down"] = "up"
@@ -146,6 +152,14 @@ class TaskAdmissionConfig(GivenSettings):
             of its resources is kept for it.
         max_losses: after as many losses with a member that died a task fails as ``worker_lost``.
         events: ``full`` also writes the events of each task, not transitions alone.
+
+    Raises:
+        ConfigurationError: a field that there is not, or a value beyond its bounds.
+
+    Example:
+        >>> config = forebay.TaskAdmissionConfig(resource_limits={"gpu": 4})
+        >>> config.submission_capacity
+        10000
     """
 
     submission_capacity: Cap = 10_000

@@ -59,6 +59,10 @@ class SchedulerResourceRequest:
 
     Raises:
         ConfigurationError: nothing is asked for, a wrong name, or an amount below 1.
+
+    Example:
+        >>> forebay.SchedulerResourceRequest(amounts={"submission": 1, "gpu": 2}).amounts["gpu"]
+        2
     """
 
     amounts: Amounts = field(default_factory=lambda: {SUBMISSION: 1})
