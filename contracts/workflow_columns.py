@@ -214,7 +214,7 @@ class LlmStructuredColumn(ChatColumn):
 
     Attributes:
         json_schema: the schema; written ``schema`` in files and in JSON.
-        repair_attempts: how often the model is told what was wrong and asked again.
+        repair_attempts: how often the model is called again with the error.
     """
 
     # The field cannot be called schema: pydantic's BaseModel has a method of that name.

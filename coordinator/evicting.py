@@ -64,7 +64,7 @@ async def find_lease(connection: ServerConnection, lease_id: str) -> LeaseFound:
 async def evict(connection: ServerConnection, lease: LeaseFound) -> bool:
     """End a lease; return False where it had ended by itself meanwhile.
 
-    What the lease held is free at once, a task waits again for its turn, and the holder is told: an
+    The slot is free at once, a task waits again, and the holder gets a notice: an
     arq worker cancels the job, a client's ``on_lease_lost`` is called. The holder's later release
     is answered with ``stale_lease``.
 

@@ -12,7 +12,7 @@ from typing import Final
 from forebay.coordinator.keys import encode
 
 _LONGEST: Final = 64
-"""Characters of a host's or a program's name that are told."""
+"""Most characters of a host's or a program's name that are stored."""
 
 
 def process_identity() -> str:

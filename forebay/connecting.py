@@ -51,7 +51,7 @@ def connect(
     ``async with`` gives an `AdaptiveRequestAdmissionController` on the running event loop; ``with``
     gives a `BlockingRequestAdmissionController`, for synchronous programs and their threads, on an
     event loop in a thread of its own. Leaving the block denies whoever still waits with
-    ``shutdown``, gives every lease back and leaves the fleet.
+    ``shutdown``, releases every lease and leaves the fleet.
 
     Args:
         url: ``embedded://``, ``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://``.

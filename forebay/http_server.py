@@ -37,7 +37,7 @@ class StoppableServer(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Close all connections, and wait for the requests that were cancelled by it."""
         await super().shutdown(sockets)
-        if self.server_state.tasks:  # cancelled just now: each gives its lease back
+        if self.server_state.tasks:  # cancelled just now: each releases its lease
             await asyncio.wait(list(self.server_state.tasks), timeout=_RELEASE_SECONDS)
 
     @contextlib.contextmanager

@@ -26,7 +26,7 @@ class AttemptOutcomes:
 
     Args:
         classifier: reads statuses, headers and exceptions.
-        learn: is told what an answer's headers say of quotas.
+        learn: called with the quota readings of an answer's headers.
         clock: Unix time in seconds, for dates in headers.
     """
 

@@ -52,7 +52,7 @@ class LeaseHolder(Protocol):
     def release(
         self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome
     ) -> Awaitable[ReleaseResult]:
-        """Give a lease back; under way at once, never raises."""
+        """Release a lease; the release is sent at once, and never raises."""
         ...
 
     def assert_held(self, lease: RequestAdmissionLease) -> None:
@@ -75,7 +75,7 @@ class _Trace:
     Attributes:
         is_sent: whether its call was made.
         outcome: how it ended, once it has.
-        release: gives its lease back; None when it got none.
+        release: the release of its lease; None when it got none.
     """
 
     is_sent: bool = False
@@ -142,7 +142,7 @@ class ModelRequestExecutor:
     async def execute_attempt(self, request: ModelRequest[T]) -> T:
         """Make one attempt under one lease and return its answer.
 
-        The lease is given back however the attempt ends; its acknowledgement is not waited for.
+        The lease is released however the attempt ends; its acknowledgement is not waited for.
 
         Raises:
             RequestAdmissionError, CoordinatorError: no lease was to be had; nothing was sent.

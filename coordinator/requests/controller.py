@@ -134,7 +134,7 @@ class AdaptiveRequestAdmissionController:
         """Wait in the weighted fair queue for a lease.
 
         Cancelling it removes the waiter and re-raises; a grant that crosses the cancellation is
-        given back as ``local_cancelled`` first.
+        released as ``local_cancelled`` first.
 
         Raises:
             RequestAdmissionError: denied, by its deadline or a hard rule; carries the reason.
@@ -154,7 +154,7 @@ class AdaptiveRequestAdmissionController:
         """Do as ``acquire``, blocking a thread in which no event loop runs.
 
         An interruption (`KeyboardInterrupt`) cancels it and re-raises; a grant that crosses the
-        interruption is given back as ``local_cancelled``.
+        interruption is released as ``local_cancelled``.
 
         Raises:
             ConfigurationError: an event loop runs in this thread, or this is a forked child.
@@ -180,7 +180,7 @@ class AdaptiveRequestAdmissionController:
         """Do as ``release``, blocking a thread until it is acknowledged.
 
         Args:
-            lease: what is given back.
+            lease: the lease to release.
             outcome: how the attempt ended.
             timeout_seconds: longest time this thread is blocked; None waits for the
                 acknowledgement or the end of the membership.

@@ -124,7 +124,7 @@ class Inventory(Statement[Listed]):
 class Restating:
     """States the leases and waiters of one process to a shard that lost state.
 
-    Grants that the shard knows and the process does not are taken or given back.
+    Grants that only the shard knows are taken or released.
 
     Args:
         session: of the shard.
@@ -193,7 +193,7 @@ class Restating:
         return True
 
     def _take_listed(self, stated: Collection[str], outcome: Outcome[Listed]) -> bool:
-        """Recheck attempts whose grant was not noticed; give back leases without a caller."""
+        """Recheck attempts whose grant was not noticed; release leases without a caller."""
         if not isinstance(outcome, Listed):
             return True
         for encoded_id in outcome.ids:

@@ -58,7 +58,7 @@ class RequestShard:
 
     Attributes:
         held: the leases of this process, by encoded id.
-        outages: answers while the server is away; None where callers are told an error.
+        outages: answers while the server is away; None where callers get an error.
         admit: decides about an item: ``acquire``, or what answers while the server is away.
         session: the one way of this process to change the shard.
     """

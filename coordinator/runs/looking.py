@@ -1,4 +1,4 @@
-"""Looking at the runs of a pool without attending or changing them (design 05, *Drivers*)."""
+"""Reads the runs of a pool without driving or changing them (design 05, *Drivers*)."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class RunLook:
         open: row groups that have records missing.
         unwritten: row groups that wait for a driver to write them.
         written: row groups whose records are on disk.
-        driver: the member that attends it and is listened to; None where nobody does.
+        driver: the member that drives it and has a listener; None where there is none.
         owner: host and process id of who drove it last; None where that was not said.
         begun_at: server time in seconds of its first driver; None where that was not said.
         problem: why no worker makes it, or why it stopped; None where it goes on.

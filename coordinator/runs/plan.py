@@ -38,7 +38,7 @@ def build_plan(
     Args:
         workflow: the checked workflow.
         scheduling: group and resources of each column, in the order of the workflow.
-        limits: what the run claims of resources while a driver attends it.
+        limits: the run's claims of resources while it has a driver.
 
     Returns:
         What ``lua/lib/runs/tracker.lua`` reads: sizes, limits, and per column its name, scope,

@@ -54,7 +54,7 @@ class CompletionTracker:
         """Begin a run, with this member as its driver; its first row groups are queued at once.
 
         While this process is a member of the pool, the run's claims of limits count and its row
-        groups are admitted; `collect` attends it anew.
+        groups are admitted; `collect` makes the caller its driver again.
 
         Returns:
             Whether it is new; False where it is going on already.

@@ -71,7 +71,7 @@ def _look_up(host: str) -> None:
     try:
         found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
         outcome = list(dict.fromkeys(str(address[0]) for *_, address in found))
-    except Exception as error:  # noqa: BLE001 - whatever it is, each caller is told of it
+    except Exception as error:  # noqa: BLE001 - every caller gets it
         outcome = error
     with _lock:
         waiting = _under_way.pop(host, [])

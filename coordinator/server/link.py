@@ -176,7 +176,7 @@ async def call_once(
         script: what is called.
         keys: its KEYS.
         arguments: its ARGV.
-        is_release: whether it only gives back, and so runs in a server without memory.
+        is_release: whether it only releases, and so runs in a server without memory.
 
     Raises:
         RedisError, OSError: no answer; the call may or may not have been carried out.

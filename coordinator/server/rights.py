@@ -116,8 +116,6 @@ async def _may(client: Any, right: Right) -> bool:
         await client.execute_command(*right.command)
     except NoPermissionError:
         return False
-    except (
-        ResponseError
-    ) as error:  # what was tried makes no sense, which a user with the right is told
+    except ResponseError as error:  # an invalid command, which a user with the right may send
         return "permission" not in str(error).lower()
     return True

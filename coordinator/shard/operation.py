@@ -34,7 +34,7 @@ class Operation(Generic[T_co]):
     """One operation of a batch, as a value.
 
     Attributes:
-        is_release: whether it gives back; if so, it is repeated until it is acknowledged, also
+        is_release: whether it releases a lease; it is then repeated until acknowledged, also
             after its caller got an error, and runs in a server without memory.
         needs_memory: whether a server without memory refuses it.
         outlives_membership: whether it is sent again where the membership ends before it was

@@ -161,7 +161,7 @@ class Session:
     def withdraw(self, kind: type[T]) -> list[T]:
         """Remove and return the operations of a kind that were never sent.
 
-        Their callers are told `CoordinatorUnavailable`.
+        Their callers get `CoordinatorUnavailable`.
         """
         return self._batches.withdraw(kind, CoordinatorUnavailable(WITHDRAWN))
 

@@ -49,7 +49,7 @@ class TaskAdmissionController(PoolSettings):
     Args:
         server: the process's connection to the pool's server, which is outside cluster mode.
         pool: the pool's name.
-        functions: what this process's workers run, which is told to the pool.
+        functions: the functions that this process's workers run, stated to the pool.
         on_lease_lost: told of each lease that ended without being finished, so that its task's
             code can be stopped: another member is free to run it.
         events: takes the events of tasks (docs/events.md).
@@ -102,7 +102,7 @@ class TaskAdmissionController(PoolSettings):
     ) -> Admission:
         """Select, acquire and commit up to ``slots`` tasks in one script.
 
-        Where fewer come, this member is told by ``watch`` once there may be more.
+        Where fewer come, ``watch`` calls its function once there may be more.
 
         Args:
             slots: how many at most.
@@ -183,7 +183,7 @@ class TaskAdmissionController(PoolSettings):
         if not self.session.is_lasting(membership):
             return  # a notice that was held up on its way: another member may run the task
         if number > self._pushes_seen + 1:
-            self._upkeep.change()  # one before it was lost: the next ask is told both
+            self._upkeep.change()  # an earlier one was lost: the next ask gets both
             return
         lease = decode_pushed(terms, payload, membership)
         self._pushes_seen = number
@@ -246,7 +246,7 @@ class TaskAdmissionController(PoolSettings):
             if kind == "task" and not is_of_now:
                 has_changed = True  # the pool has begun anew since, and tells of this lease itself
             elif kind == "task":
-                # Of what could not be taken the next ask is told again.
+                # The next ask gets again what could not be taken.
                 has_changed |= not self._guard.call(self._take_pushed, *terms)
             elif kind == "due":
                 has_changed |= not self._guard.call(self._upkeep.look_at, *terms)

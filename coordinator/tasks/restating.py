@@ -142,7 +142,7 @@ class Restating:
 
     Attributes:
         in_progress_seconds: how long arq's in-progress mark of an adopted task lives.
-        given_back: ids of leases that were given back unstarted, as this process did not know them.
+        given_back: ids of leases that were returned unstarted, as this process did not know them.
     """
 
     def __init__(

@@ -101,7 +101,7 @@ def audit_command(
     the second. Exits with 1 where something differs at the end.
 
     --evict ends one lease that its holder does not give back: what it holds is free at once, a
-    task goes back to its group, and the holder is told. The holder's own work may go on for a
+    task goes back to its group, and the holder gets a notice. The holder's own work may go on for a
     while, and its later release is answered with `stale_lease`.
 
     \b

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def check_command(workflow: Path, check_models: bool, url: str, pool: str) -> None:
     """Report all mistakes of a workflow file, and change nothing.
 
-    Every mistake is told at once, with file, line and key, and with what was expected. The seed
+    Every mistake is shown at once, with file, line and key, and the expected value. The seed
     file is read to its end, and keys of providers must be in this environment; with the URL of a
     server also in that of a worker of the pool, if there are any.
 

@@ -149,8 +149,8 @@ async def refuse_if_attended(url: str, pool: str, run_id: str) -> None:
 def _require_nobody(look: RunLook) -> None:
     if look.driver:
         raise ConfigurationError(
-            f"run {look.spec.run_id!r} is attended by {look.owner or look.driver}, expected one"
-            " that nobody attends; watch it with `forebay attach`, or stop that process first."
+            f"run {look.spec.run_id!r} is driven by {look.owner or look.driver}, expected one"
+            " without a driver; watch it with `forebay attach`, or stop that process first."
         )
 
 

@@ -47,7 +47,7 @@ MOST_NAMED: Final = 20
 @click.option(
     "--grace",
     type=click.IntRange(0),
-    help="Seconds in which tasks may end on SIGTERM; the others are given back."
+    help="Seconds in which tasks may end on SIGTERM; the others return to the queue."
     "  [default: job_completion_wait of SETTINGS, else 10]",
 )
 @click.option(

@@ -108,7 +108,7 @@ def _work(pipe: Connection, callers: int) -> None:
 
 
 class BackoffRun:
-    """Calls from many callers, until all are answered or it is told to end."""
+    """Calls from many callers, until all are answered or a message ends it."""
 
     def __init__(self, callers: int) -> None:
         self._answered = 0

@@ -53,7 +53,7 @@ def _call(
     *,
     streams: bool = False,
 ) -> ModelCall:
-    """Make a model call; ``document`` returns the JSON of a text, and is told if it is the last."""
+    """Make a model call; ``document`` returns the JSON of a text; its flag marks the last one."""
 
     def events(count: int) -> Iterator[bytes]:
         for piece in split_text(answer.text, count):

@@ -130,7 +130,7 @@ class SimulatedMember:
         if not self.is_alive:
             return
         now_us, wake_us, _generation, results, notices = reply
-        self._send()  # before this reply is told, as the client does
+        self._send()  # before this reply is delivered, as the client does
         self._take_notices(notices)
         self._look_at(wake_us - now_us if wake_us else None)
         for (_args, on_result), result in zip(batch, results, strict=True):

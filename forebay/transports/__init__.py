@@ -7,7 +7,7 @@ One changed line makes a program share a provider's capacity with its whole flee
     )
 
 Each HTTP attempt to a model, an SDK's own retries too, is one lease: it waits in the fair queue, is
-sent, and gives the lease back with its outcome when the answer's body was read, closed or dropped.
+sent, and releases the lease with its outcome when the answer's body was read, closed or dropped.
 
 A denial (`RequestAdmissionError`: a queue's timeout, a provider/model that nobody registered) and a
 server that is away (`CoordinatorError`) are raised as they are, before anything was sent. The

@@ -41,7 +41,7 @@ _UNKNOWN: Final = RequestReleaseOutcome(kind=RequestOutcomeKind.UNEXPECTED_EXCEP
 class LeasedExchange(Exchange):
     """One exchange under a lease, whose answer's bytes are watched as they pass.
 
-    Whatever happens to it, its lease is given back exactly once. None of its methods blocks, none
+    Whatever happens to it, its lease is released exactly once. None of its methods blocks, none
     but `before_sending` raises, and all may be called from any thread.
 
     Args:
@@ -52,7 +52,7 @@ class LeasedExchange(Exchange):
 
     Attributes:
         attempt: acquires and releases.
-        is_over: whether the lease is given back, or about to be.
+        is_over: whether the lease is released, or about to be.
         paused_since: when the reader last took something without asking for more; infinity while it
             waits for more.
     """

@@ -90,7 +90,7 @@ class ManyLanes:
     ) -> None:
         self._make = make
         self._clock = clock
-        self._lock = threading.RLock()  # a body that is garbage gives back from within any call
+        self._lock = threading.RLock()  # a body that is garbage releases its lane within any call
         self._free: deque[tuple[Any, float]] = deque()
         self._open: set[Any] = set()
         self._is_closed = False
@@ -187,7 +187,7 @@ class Exchange:
 
     def closed(self) -> None:
         """Note that the body was closed or never came, so that the lane is free."""
-        with contextlib.suppress(IndexError):  # one step, so that two threads give it back once
+        with contextlib.suppress(IndexError):  # one step, so that two threads release it once
             lanes, lane = self._lane_held.pop()
             lanes.release(lane)
 

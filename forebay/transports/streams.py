@@ -2,7 +2,7 @@
 
 Rules: design 03, *Transport*.
 
-Their bytes pass through untouched. A body that nobody reads or closes gives its lease back when it
+Their bytes pass through untouched. A body that is never read or closed releases its lease when it
 is garbage collected.
 """
 

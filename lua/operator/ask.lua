@@ -17,7 +17,7 @@
 --   in seconds, and other fields have their units in their names (show has no rows); of both {lines, rows}; of read
 --   what that script replies; of doctor_members JSON [[state, name, said, remedy], ...]
 -- Errors
---   of read those of the script; else none: what cannot be read is told in its place
+--   of read those of the script; else none: an unreadable shard has its error in its place
 -- Cost
 --   of one shard as its script look; of all as much for each of 100 shards, of an audit 100,000 entries in all
 -- Invariant

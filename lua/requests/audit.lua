@@ -7,7 +7,7 @@
 -- Reply
 --   JSON {entries, is_complete, difference_count, differences}, the list possibly as {}; or an
 --   array of lines, "ok" first if nothing differs. A difference names key, expected and found; at
---   most 100 are told
+--   most 100 are listed
 -- Errors
 --   SCHEMA the shard was written with another schema version
 -- Cost

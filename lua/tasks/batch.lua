@@ -16,7 +16,7 @@
 --                        try, 1 nothing, 2 a loss; with a reason, of a failed try, a task of a run waits for
 --                        the next salvage round of its row group)
 --                        discard id result result_ttl_ms; expire id result result_ttl_ms; fail_lost id result result_ttl_ms
---                        evict lease_id (an operator's: the task goes back, and the holder is told)
+--                        evict lease_id (an operator's: the task goes back, and the holder gets a notice)
 --                        claim resource holder limit; serve function...; set_state state; leave; inventory after
 --                        report kind task_id lease_id
 --                        configure policy reserve_after_us events max_losses [field value]...
@@ -42,8 +42,8 @@
 --   behind those that the member does not serve, with the policy that borrows of at most 32 heads besides,
 --   and as much again for each of 32 asks to see who stands first; O(log n) per claim; O(leases) to change
 --   the policy; O(tasks it frees) per finished one; O(root tasks of the row groups that it opens) to begin
---   a run or attend it; O(cells of a row group) to write one or, of each open one, to cancel a run;
---   besides, in one call, at most 200 ended (leases, functions and attended runs of members that are gone,
+--   a run or drive it; O(cells of a row group) to write one or, of each open one, to cancel a run;
+--   besides, in one call, at most 200 ended (leases, functions and driven runs of members that are gone,
 --   each run with its claims, and those members), 64 members looked at, 64 due tasks, 64 parked or brought
 --   back and 64 wake-ups, for which it looks at 512 idle members and takes 4,096 looks at what these serve;
 --   one PTTL, and a PEXPIRE per key that the call may have made. A pool does not run in cluster mode:

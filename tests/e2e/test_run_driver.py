@@ -291,9 +291,9 @@ async def test_a_run_is_listed_watched_and_given_up_by_the_commands_that_name_it
         assert run["cost"] == 0
         for command in (("resume", run["run_id"], "--url", redis_url), ("run", *words, "--fresh")):
             refused = await called(*command)
-            assert "expected one that nobody attends; watch it" in str(refused.exception)
+            assert "expected one without a driver; watch it" in str(refused.exception)
         beside = await called("run", *words)
-        assert f"is attended by {run['owner']}, expected" in str(beside.exception)
+        assert f"is driven by {run['owner']}, expected" in str(beside.exception)
         assert "not over" not in beside.output
     finally:
         with running:

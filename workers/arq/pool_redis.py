@@ -92,7 +92,7 @@ class ForebayArqRedis(ArqRedis):
         """Return arq's ``Job`` of this pool: status, result, info and abort.
 
         Args:
-            job_id: as it was enqueued; whether there is such a job is told by its ``status()``.
+            job_id: as it was enqueued; its ``status()`` shows whether there is such a job.
 
         Returns:
             The job. Its ``result(timeout=..., poll_delay=...)`` raises `TaskFailed` where the job

@@ -63,7 +63,7 @@ def _answer(data: bytes) -> Mapping[str, Any]:
         return _EVALUATIONS[request.pop("evaluate")](**request)
     except MemoryError:
         raise
-    except Exception as error:  # noqa: BLE001 - its message may hold a value; only its type is told
+    except Exception as error:  # noqa: BLE001 - its message may hold a value; only its type is returned
         return {"failed": f"it cannot be evaluated ({type(error).__name__})"}
 
 

@@ -176,7 +176,7 @@ def render(template: Template, field: str, values: Mapping[str, Any]) -> str:
             if frame.filename == "<template>"
         ]
         where = f"{field} line {lines[-1]}" if lines else field
-        # The message of the error may hold row values: only its type is told, and no cause.
+        # The message of the error may hold row values: only its type is kept, and no cause.
         raise TemplateFailed(f"template_error in {where}: {type(error).__name__}") from None
     if length > MOST_RENDERED_CHARACTERS:
         raise TemplateFailed(

@@ -83,7 +83,7 @@ class ImpatientLeases:
     def release(
         self, lease: RequestAdmissionLease, outcome: RequestReleaseOutcome
     ) -> Awaitable[ReleaseResult]:
-        """Give a lease back; under way at once, never raises."""
+        """Release a lease; the release is sent at once, and never raises."""
         return self._leases.release(lease, outcome)
 
     def assert_held(self, lease: RequestAdmissionLease) -> None:

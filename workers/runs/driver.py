@@ -104,7 +104,7 @@ class RunDriver:
     async def drive(self) -> RunSummary:
         """Submit the run unless it is going on, and stay until its records are on disk.
 
-        A cancelled driver leaves the run as one that nobody attends: members work its open row
+        A cancelled driver leaves the run without a driver: members work its open row
         groups to their end, and another driver of the same run goes on from there.
 
         Raises:

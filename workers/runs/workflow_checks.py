@@ -2,7 +2,7 @@
 
 Rules: design 05, *Workflow files*.
 
-Each check notes what is wrong and goes on, so that a person is told all of it at once.
+Each check notes its mistakes and goes on, so that all mistakes are shown at once.
 """
 
 from __future__ import annotations

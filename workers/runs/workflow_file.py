@@ -172,7 +172,7 @@ def _resolve_output(mistakes: Mistakes, draft: Draft, seed: SeedFile | None) -> 
 
 
 def _check_utf8(mistakes: Mistakes, place: Place, path: Path) -> bool:
-    """Note a path that cannot be told to the workers, which is told as JSON."""
+    """Note a path that cannot be sent to the workers as JSON."""
     try:
         str(path).encode()
     except UnicodeEncodeError:

@@ -101,7 +101,7 @@ class WorkflowFile:
 
 
 class Mistakes:
-    """The mistakes of a workflow file, collected so that all are told at once.
+    """The mistakes of a workflow file, collected to be shown at once.
 
     Args:
         file: the workflow file.

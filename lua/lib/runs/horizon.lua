@@ -51,7 +51,7 @@ function RUNS.is_held_back(run, plan)
 end
 
 -- Let the horizon of one run grow by one row group, as the calling member has a free slot and finds nothing ready.
--- Returns whether a task is queued now. At most 16 attended runs are tried.
+-- Returns whether a task is queued now. At most 16 runs with drivers are tried.
 function RUNS.extend_horizon()
   local may_make = meta.queued == 0 and CLASSES.serves(member_id, COOLING.cell_function)
   local attended = may_make and redis.call('ZRANGE', K.claims, '[!', '("', 'BYLEX', 'LIMIT', 0, 16) or {}

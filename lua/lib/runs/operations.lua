@@ -74,7 +74,7 @@ function RUNS.go_on(run, plan)
 end
 
 -- Progress of a run, or why no worker makes it, the row groups whose cells wait to be written out, and what
--- the run waits for. The caller attends the run, and is told of the next ones by its channel.
+-- the run waits for. The caller becomes the run's driver, and gets notices of the next ones.
 function OPERATIONS.run_collect(run)
   local plan = RUNS.plan_of(run)
   if not plan then

@@ -1,5 +1,5 @@
 -- The runs' part of a rebuild (docs/adr/0023): which row groups are open or wait to be written, by the cells, and
--- which tasks they need. A run whose plan is gone is lost: its driver is told so, and nothing of it stays.
+-- which tasks they need. A run whose plan is gone is lost: its driver gets a notice, and no key of it stays.
 -- @include lib/runs/check
 -- @include lib/tasks/restore
 

@@ -1,5 +1,5 @@
 -- Refusals of a run by workers, as it uses a variable, file or host outside their allowlists.
--- The first worker that may decides that it goes on; with none, its driver is told why it does not.
+-- One worker that accepts lets the run go on; with none, its driver gets the reasons.
 -- @include lib/runs/tracker
 
 -- Whether each live member that makes cells has refused the run.

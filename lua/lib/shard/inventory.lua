@@ -2,7 +2,7 @@
 -- @include lib/shard/operations
 -- @include lib/shard/rebuild
 -- What the shard knows that the caller holds or waits for, from behind an entry "kind/id" on. The last part ends the
--- caller's statement: the caller takes or gives back the entries that it did not state.
+-- caller's statement: the caller takes or releases the entries that it did not state.
 function OPERATIONS.inventory(after)
   local listed = 200 -- ids that one call lists
   LEASES.flush()

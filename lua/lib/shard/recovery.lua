@@ -62,7 +62,7 @@ end
 
 -- Begin. Where nothing is left of a shard on a server that has started anew, members may come that nobody knows, so
 -- it waits as long as it can. Where it is the same server, all that there are listen.
--- They are told by a message without notices; `awaited` scores 0 until a member has joined again, then 1.
+-- They get a message without notices; `awaited` scores 0 until a member has joined again, then 1.
 function RECOVERY.begin(head, reason, stored, run)
   if not head.before_us then
     head.sequence = RECOVERY.last_sequence()

@@ -198,7 +198,7 @@ function AUDIT.totals()
   AUDIT.expect('queue', 'count', tasks, redis.call('ZCARD', K.queue))
 end
 
--- A claim stands by its holder and, once, by its resource; a run that is attended by a member has its driver.
+-- A claim stands by its holder and, once, by its resource; a driven run names its driver.
 function AUDIT.book_claims(found, smallest)
   for name in pairs(found) do
     local kind, part = string.sub(name, 1, 1), split(string.sub(name, 2), '\0')

@@ -123,7 +123,7 @@ function AUDIT.expect_row_group_tasks(runs, tasks, found)
   AUDIT.expect_counts('row_groups', expected, found)
 end
 
--- `attended`: run -> the member that attends it. `tasks`: as they are stored.
+-- `attended`: run -> the member that drives it. `tasks`: as they are stored.
 function AUDIT.audit_runs(attended, tasks)
   local runs = AUDIT.read_runs()
   for name, plan in pairs(runs) do

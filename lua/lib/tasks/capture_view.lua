@@ -1,6 +1,6 @@
 -- What waits in a pool and why it does, for programs: the queue and the ledger of one instant.
 -- @include lib/tasks/select
-local VIEW = { tasks_counted = 1000 } -- of all groups together; a demand beyond them is told as incomplete
+local VIEW = { tasks_counted = 1000 } -- of all groups together; a larger demand is shown as incomplete
 
 -- The third part of a text whose first one is a group's name.
 function VIEW.third(text, separator, g)

@@ -1,4 +1,4 @@
--- How a task of a pool ends: its lease is finished, dropped or given back for another try, or it is discarded
+-- How a task of a pool ends: its lease is finished, dropped or released for another try, or it is discarded
 -- while it waits.
 -- @include lib/tasks/settle
 -- @include lib/tasks/check
@@ -119,7 +119,7 @@ function TASKS.end_waiting(is_right, id, result, result_ttl_ms, emit_dropped, re
   return '["discarded"]'
 end
 
--- End a lease because an operator asks for it: the task goes back to its group, and the holder is told.
+-- End a lease because an operator asks for it: the task goes back to its group, and the holder gets a notice.
 function OPERATIONS.evict(lease_id)
   if meta.recovering_us > 0 then
     return '["recovering"]' -- its holder may still be about to state it

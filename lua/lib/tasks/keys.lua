@@ -1,7 +1,7 @@
 --   meta        hash    schema, generation, run_id; record (lib/tasks/state): clock, counts, policy, who stands first;
 --                       @member -> number of its last batch, space, its reply
 --   claims      zset    by name: after "@" holder NUL resource NUL limit; after "=" if it counts, "~" if it rests,
---                       resource NUL limit NUL holder; after "!" member NUL run that it attends
+--                       resource NUL limit NUL holder; after "!" member NUL run that it drives
 --   limits      hash    resource -> limit, the smallest claim that counts
 --   ledger      hash    resource -> amount out on leases
 --   config      hash    settings of the policy that borrows

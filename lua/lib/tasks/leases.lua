@@ -66,7 +66,7 @@ function TASKS.put_back(id, task, available_us, tries)
 end
 
 -- Grant the first task of a group to a member; nil where its payload has expired, or where it was lost too
--- often: the caller is told, and ends it with `expire` or `fail_lost`. Should it not live to do so, the
+-- often: the caller gets its id, and ends it with `expire` or `fail_lost`. Should it not live to do so, the
 -- task comes again after a minute.
 function LEASES.grant(head, member, in_progress_ms)
   local g = GROUPS.of(head.group)

@@ -3,7 +3,7 @@
 local moves_left = 64 -- parked or brought back in this call
 
 -- Claims of limits, each written down by its holder and by its resource, where the smallest is first: after
--- "=" if it counts, after "~" if it rests, as a run's while no driver attends it.
+-- "=" if it counts, after "~" if it rests, as a run's without a driver.
 local CLAIMS = {}
 
 function CLAIMS.of_resource(kind, resource, limit, holder)
@@ -37,7 +37,7 @@ function CLAIMS.apply(resource)
 end
 
 -- Replace a holder's claim of a resource; an empty limit takes it back. Both a claim and the limit in force
--- are told where they change. Returns whether the claim has changed.
+-- are events where they change. Returns whether the claim has changed.
 function CLAIMS.set(resource, holder, limit)
   local old = CLAIMS.under('@' .. holder .. '\0' .. resource, 1)[1]
   local before = old and split(old, '\0')[3] or ''
