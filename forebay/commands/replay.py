@@ -6,7 +6,7 @@ import json
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import click
 
@@ -16,9 +16,11 @@ from forebay.contracts.extras import how_to_install
 from forebay.contracts.identity import ProviderModelKey
 from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.replay import tables
-from forebay.replay.recording import Recording, read_recording
+from forebay.replay.recording import TASKS_ARE_NOT_REPLAYED, Recording, read_recording
 from forebay.replay.replaying import Outcome, ReplaySettings, replay, what_happened
 
+MANY_ATTEMPTS: Final = 20_000
+"""Attempts from which on the command says that it takes long."""
 _FILES = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -52,6 +54,9 @@ def replay_command(
     The provider's limit is not known. It is taken to serve as many calls at once as the recording
     shows, and to refuse each further one: so the 429s are a bound, not a forecast.
 
+    weight.GROUP is of a request group. Events of task pools in the same files are counted and not
+    replayed: a run submits tasks as earlier ones end, and no event tells which ones.
+
     \b
     Examples:
       forebay replay events.jsonl --set cap=40
@@ -64,6 +69,12 @@ def replay_command(
         )
     recording = read_recording(events, None if model is None else _key(model))
     settings = _settings(changes, {attempt.group for attempt in recording.attempts})
+    if len(recording.attempts) > MANY_ATTEMPTS:
+        times = 2 if changes else 1
+        say(
+            f"replaying {len(recording.attempts)} attempts, {times} times; this takes minutes",
+            err=True,
+        )
     with EmbeddedServer() as server:
         outcomes = {
             "happened": what_happened(recording),
@@ -76,7 +87,7 @@ def replay_command(
         from forebay.replay.plot import plot_windows
 
         plot_windows(outcomes, plot)
-        say(f"window over time: {plot}")
+        say(f"windows and waits over time: {plot}")
 
 
 def _print_json(recording: Recording, outcomes: dict[str, Outcome]) -> None:
@@ -84,6 +95,7 @@ def _print_json(recording: Recording, outcomes: dict[str, Outcome]) -> None:
         "model": str(recording.provider_model),
         "served_at_once": recording.served_at_once,
         "unfinished": recording.unfinished,
+        "task_events": recording.task_events,
         "outcomes": tables.facts(outcomes),
     }
     click.echo(json.dumps(document, ensure_ascii=False))
@@ -100,6 +112,9 @@ def _print_table(recording: Recording, outcomes: dict[str, Outcome]) -> None:
         say(line)
     for key, count in recording.others.items():
         say(f"not replayed: {count} attempts at {key}; name it with --model")
+    if recording.task_events:
+        for line in fitted([f"not replayed: {recording.task_events} events of task pools"]):
+            say(line)
     click.echo("\n".join(tables.table(outcomes)))
 
 
@@ -127,6 +142,7 @@ def _settings(changes: Sequence[str], groups: set[str]) -> ReplaySettings:
             raise ConfigurationError(
                 f"--set {change}: expected cap=N of 1 or more, rule=steady or rule=aimd, or"
                 f" weight.GROUP=W with W above 0 and GROUP one of: {', '.join(sorted(groups))}."
+                f" {TASKS_ARE_NOT_REPLAYED}."
             )
     return ReplaySettings(cap=cap, weights=weights, rule=rule)
 

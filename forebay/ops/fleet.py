@@ -27,7 +27,7 @@ MOST_EVENTS: Final = 20
 """Events of a shard that one look reads: its newest."""
 READS_AT_ONCE: Final = 8
 """Shards and runs that are read at the same time, each over a connection of its own."""
-LOOK_SECONDS: Final = 3.0
+LOOK_SECONDS: Final = 4.0
 """Time for reading all shards; one that has not answered by then is told as a problem."""
 _UNREADABLE: Final = (ForebayError, ValueError, LookupError, TypeError)
 """What reading a shard raises: typed errors, or what decoding meets in keys of other programs."""

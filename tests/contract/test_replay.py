@@ -13,7 +13,9 @@ from click.testing import CliRunner, Result
 import forebay
 from forebay.cli import cli
 from forebay.contracts.errors import ConfigurationError
+from forebay.replay.plot import mean_waits
 from forebay.replay.recording import read_recording
+from forebay.replay.replaying import what_happened
 from forebay.sinks import JsonLinesSink
 from tests.contract.chat_domain import MODEL, item
 from tests.support_scripts import AIMD
@@ -132,6 +134,13 @@ def test_a_higher_cap_is_answered_with_a_bound_of_429s(events: Path) -> None:
     assert max(map(len, said.splitlines())) <= 80
 
 
+def test_waits_of_the_plot_are_means_of_spans_of_time(events: Path) -> None:
+    happened = what_happened(read_recording([events], None))
+    ((at, mean),) = mean_waits(happened)  # all were asked for at once
+    assert at == pytest.approx(0.5)
+    assert mean == pytest.approx((CALLS // CAP - 1) / 2 * SECONDS)
+
+
 def test_the_plot_is_a_picture(events: Path, tmp_path: Path) -> None:
     picture = tmp_path / "window.png"
     assert replayed(events, "--plot", str(picture)).exit_code == 0
@@ -144,6 +153,7 @@ def test_the_plot_is_a_picture(events: Path, tmp_path: Path) -> None:
         (["--set", "cap=0"], "--set cap=0: expected cap=N"),
         (["--set", "weight.nobody=2"], "GROUP one of: atlas, borealis"),
         (["--set", "weight.atlas=nan"], "W above 0"),
+        (["--set", "limit.submission=3"], "a pool's weights and limits cannot be tried"),
         (["--model", "p"], "expected PROVIDER/MODEL"),
         (["--model", "p/none"], "the provider/models found are: p/m, p/other"),
     ],
@@ -154,6 +164,62 @@ def test_a_wrong_option_is_refused_in_a_sentence(
     refused = replayed(events, *options).exception
     assert isinstance(refused, ConfigurationError)
     assert said in str(refused)
+
+
+def written(tmp_path: Path, *lines: str) -> Path:
+    path = tmp_path / "odd.jsonl"
+    path.write_bytes("".join(f"{line}\n" for line in lines).encode())
+    return path
+
+
+def test_events_in_another_order_are_the_same_recording(events: Path, tmp_path: Path) -> None:
+    lines = [json.dumps(told) for told in recorded()]
+    turned = read_recording([written(tmp_path, *reversed(lines))], None)
+    straight = read_recording([events], None)
+    assert {one.attempt_id: one for one in turned.attempts} == {
+        one.attempt_id: one for one in straight.attempts
+    }
+
+
+def test_events_of_pools_and_of_unknown_kinds_are_no_attempts(tmp_path: Path) -> None:
+    lines = [json.dumps(told) for told in recorded()]
+    task = {"event_kind": "task_selected", "stream": "scheduler", "captured_at": BEGIN}
+    path = written(tmp_path, json.dumps(task), *lines, '{"event_kind": "of_tomorrow"}')
+    assert len(read_recording([path], None).attempts) == CALLS + 1
+    assert "not replayed: 1 events of task pools" in replayed(path).output
+    alone = replayed(written(tmp_path, json.dumps(task))).exception
+    assert "Events of task pools are not replayed" in str(alone)
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ({"captured_at": None}, "line 1: expected an event request_wait_started"),
+        ({"request_resource_key": None}, "line 1: expected an event"),
+        ({"request_resource_key": {"provider_name": 3, "model_id": "m"}}, "line 1: expected"),
+        ({"diagnostics": {"weight": "heavy"}}, "line 1: expected an event"),
+    ],
+)
+def test_an_event_of_another_shape_is_refused_by_line(
+    tmp_path: Path, line: dict[str, Any], said: str
+) -> None:
+    whole = event("request_wait_started", "a", "atlas", BEGIN)
+    refused = replayed(written(tmp_path, json.dumps(whole | line))).exception
+    assert isinstance(refused, ConfigurationError)
+    assert said in str(refused)
+
+
+def test_a_recording_of_refusals_alone_and_an_empty_file_are_told(tmp_path: Path) -> None:
+    refusals = attempt("refused", "atlas", BEGIN, BEGIN, BEGIN + 0.05, "rate_limited")
+    told = outcomes(written(tmp_path, *map(json.dumps, refusals)), "--set", "cap=2")
+    assert (told["happened"]["refusals"], told["cap=2"]["calls"]) == (1, 0)
+    assert "found are: none" in str(replayed(written(tmp_path)).exception)
+
+
+def test_a_separator_of_lines_inside_of_a_name_ends_no_line(tmp_path: Path) -> None:
+    lines = [json.dumps(told, ensure_ascii=False) for told in recorded()]
+    path = written(tmp_path, *(line.replace("borealis", "bore\u2028alis") for line in lines))
+    assert len(read_recording([path], None).attempts) == CALLS + 1
 
 
 def test_a_file_of_something_else_is_refused_by_line(tmp_path: Path) -> None:
