@@ -66,7 +66,8 @@ METRICS: Final = {
         _gauge("forebay_static_cap", _MODEL_LABELS, "Bound of all domains of a model together."),
         _gauge("forebay_members", _MODEL_LABELS, "Processes that take part in the shard."),
         _gauge("forebay_members_overdue", _MODEL_LABELS, "Members whose heartbeat is overdue."),
-        _gauge("forebay_out_of_order", _MODEL_LABELS, "Counts that are not as they must be."),
+        _gauge("forebay_leases_overdue", _MODEL_LABELS, "Leases whose member is overdue."),
+        _gauge("forebay_out_of_order", _MODEL_LABELS, "Leases counted twice, or not counted."),
         _gauge("forebay_quota_left", (*_MODEL_LABELS, "budget"), "What is left of a quota."),
         _gauge("forebay_pool_running", ("pool",), "Tasks that run."),
         _gauge("forebay_pool_queued", ("pool",), "Tasks that are ready and wait."),
@@ -142,8 +143,9 @@ def _add_model(samples: _Samples, labels: tuple[str, str], shard: GlobalSnapshot
     samples.add("forebay_members", labels, shard.member_count)
     samples.add("forebay_members_overdue", labels, shard.overdue_member_count)
     windows = [window for window in shard.domains.values() if window.is_used]
-    wrong = [shard.leak_diagnostics, *(window.leak_diagnostics for window in windows)]
-    samples.add("forebay_out_of_order", labels, sum(sum(counts.values()) for counts in wrong))
+    found = shard.leak_diagnostics
+    samples.add("forebay_leases_overdue", labels, found.get("overdue_leases", 0))
+    samples.add("forebay_out_of_order", labels, abs(found.get("uncounted_leases", 0)))
     for quota in shard.budgets:
         samples.add("forebay_quota_left", (*labels, str(quota.budget)), quota.level)
     for window in windows:

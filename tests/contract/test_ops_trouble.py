@@ -14,7 +14,7 @@ from forebay.coordinator.server.urls import parse_url
 from forebay.coordinator.server_connection import ServerConnection
 from forebay.ops import fleet as fleet_module
 from forebay.ops import listing as listing_module
-from forebay.ops.fleet import FleetReader
+from forebay.ops.fleet import Fleet, FleetReader
 from forebay.ops.metrics import metrics_text
 from forebay.ops.watcher import HISTORY_SECONDS, STALE_SECONDS, History, Watcher
 from tests.contract.chat_domain import MODEL
@@ -197,3 +197,20 @@ def test_a_window_that_one_look_missed_keeps_its_history() -> None:
     assert history.rows() == {"p/m chat": [(100.0, 4, 1, 0, 0, 0), (102.0, 4, 1, 0, 3, 2)]}
     history.add(102.0 + HISTORY_SECONDS + 1, [])
     assert history.rows() == {}
+
+
+async def test_members_that_died_on_an_idle_fleet_are_overdue_and_put_no_count_out_of_order(
+    redis_url: str,
+) -> None:
+    async with await ServerConnection.open(redis_url, only_reads=True) as connection:
+        shard = await FleetReader(connection).model(MODEL)
+        died = {"overdue_leases": 3, "overdue_holds": 1}
+        shard = shard.model_copy(update={"overdue_member_count": 1, "leak_diagnostics": died})
+        fleet = Fleet(at=0.0, models={MODEL: shard}, pools={}, runs=(), events=())
+        watcher = Watcher(FleetReader(connection), 1.0)
+        watcher.fleet = fleet
+        text = metrics_text(watcher, {MODEL: "m"}).decode()
+    labels = '{model="m",provider="p"}'
+    assert f"forebay_members_overdue{labels} 1.0" in text
+    assert f"forebay_leases_overdue{labels} 3.0" in text
+    assert f"forebay_out_of_order{labels} 0.0" in text

@@ -78,3 +78,11 @@ def test_the_documented_table_is_that_of_the_code() -> None:
     ]
     page = (FOLDER.parents[1] / "docs/ops.md").read_text()
     assert [line for line in page.splitlines() if line.startswith("| `forebay_")] == rows
+
+
+def test_every_rule_waits_before_it_fires_and_is_documented() -> None:
+    assert all(re.fullmatch(r"\d+[smh]", rule["for"]) for rule in RULES)
+    page = (FOLDER.parents[1] / "docs/ops.md").read_text()
+    assert re.findall(r"^\| `(Forebay\w+)` \|", page, re.MULTILINE) == [
+        rule["alert"] for rule in RULES
+    ]
