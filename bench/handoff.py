@@ -40,7 +40,7 @@ PROBES: Final = ("publish_idle", "publish_loaded")
 
 
 class Case(NamedTuple):
-    """How many processes share the waiters, and how these come.
+    """A case of the hand-off: number of processes, and arrival of the waiters.
 
     Attributes:
         processes: how many.

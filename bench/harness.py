@@ -31,7 +31,7 @@ Item = TypeVar("Item")
 
 
 def told(cap: int) -> RequestAdmissionConfig:
-    """Return settings of windows that are born at their cap: their climb is not measured."""
+    """Return settings of windows that begin at their cap, as their climb is not measured."""
     return RequestAdmissionConfig(initial_limits=dict.fromkeys(RequestDomain, cap))
 
 

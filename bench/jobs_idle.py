@@ -34,7 +34,7 @@ async def _write_all_events(url: str) -> None:
 def idle_gaps(
     fleet: Fleet, client: Any, url: str, *, submitter: int, bursts: int, jobs: int
 ) -> dict[str, float]:
-    """Let two idle workers meet bursts of jobs; return their gaps, as the pool's events tell them.
+    """Let two idle workers meet bursts of jobs; return their gaps, read from the pool's events.
 
     Args:
         fleet: whose first two processes work.

@@ -28,7 +28,7 @@ from forebay.coordinator.server.embedded import EmbeddedServer
 
 PROVIDER_MODEL: Final = ProviderModelKey(provider_name="bench", model_id="micro")
 CAP: Final = 1000
-"""Above what is in flight: nobody waits for a slot, so what is measured is the call."""
+"""Cap above all calls in flight, so that no call waits for a slot."""
 
 SAID: Final = {"raw": "raw pairs", "self_limiters": "pairs of self-limiters"}
 
@@ -36,7 +36,7 @@ Pair = Callable[[], Awaitable[None]]
 
 
 class Load(NamedTuple):
-    """How many processes, and attempts in flight in each."""
+    """A load: number of processes, and of attempts in flight in each."""
 
     processes: int
     in_flight: int

@@ -54,7 +54,7 @@ class Subscription:
 
 
 class PublishProbe:
-    """How long a bare PUBLISH takes to run a task of another process.
+    """Measures the time from a bare PUBLISH to the task that it wakes in another process.
 
     Args:
         client: for PUBLISH and the subscription; closed by its owner.

@@ -76,7 +76,7 @@ class Bench:
     left: dict[str, Any] = field(default_factory=dict)
 
     def read_events(self) -> list[Event]:
-        """Return the events that were not read, and note the gaps that they tell of."""
+        """Return the events that were not read, and note their gaps."""
         events: list[Event] = []
         for entry_id, fields in self.client.xrange(EVENTS, min=self.last):
             events.append({name.decode(): text.decode() for name, text in fields.items()})

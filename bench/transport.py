@@ -34,7 +34,7 @@ from forebay.transports import HttpResolver
 PROVIDER_MODEL: Final = forebay.ProviderModelKey(provider_name="bench", model_id="transport")
 IN_FLIGHT: Final = 64
 CAP: Final = 1000
-"""Above what is in flight: nobody waits for a slot, so what is measured is the call."""
+"""Cap above all calls in flight, so that no call waits for a slot."""
 WAYS: Final = ("forebay", "bare")
 
 _ANSWER: Final = json.dumps(

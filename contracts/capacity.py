@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class CapacitySource(StrEnum):
-    """Where a value of a capacity plan comes from."""
+    """The source of a value of a capacity plan."""
 
     DEFAULT = "default"
     RUN_CONFIG = "run_config"

@@ -30,7 +30,7 @@ E = TypeVar("E", bound=StrEnum)
 
 
 def shown(value: object) -> str:
-    """Return a value as an error message shows it: never long, and never an error of its own."""
+    """Return the text of a value for an error message: bounded, and never raises."""
     try:
         text = repr(value)
     except Exception:  # noqa: BLE001 - integers of 4,300 digits and foreign classes refuse

@@ -16,7 +16,7 @@ from forebay.contracts.identity import RequestResourceKey
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RuntimeCorrelation:
-    """Which task of which run an attempt belongs to; ids, never values."""
+    """The task and run of an attempt, as ids."""
 
     run_id: str | None = None
     row_group: int | None = None

@@ -70,7 +70,7 @@ class Unexplained(Snapshot):
 
 
 class Explanations(Snapshot):
-    """What a server knows of a name.
+    """The explanations that a server has for a name.
 
     Attributes:
         explanations: of each subject that has the name.

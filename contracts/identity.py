@@ -114,7 +114,7 @@ class RequestGroupSpec:
 
 
 class TaskGroupKind(StrEnum):
-    """What kind of resource a group of tasks stands for.
+    """The kind of resource by which tasks are grouped.
 
     Attributes:
         LOCAL: the worker's own processor, as of code and templates.

@@ -13,7 +13,7 @@ from forebay.contracts.identity import SchedulerResourceKey
 
 
 class RequestOutcomeKind(StrEnum):
-    """How an attempt ended, documented by its effect on the window (design 03, *The window*).
+    """Outcomes of an attempt, documented by their effect on the window (design 03, *The window*).
 
     ``success`` may grow it, ``rate_limited`` lowers it and may cool down (rule ``aimd``: once per
     congestion event), the failures count in diagnostics only, the local ones and ``member_lost``
@@ -41,7 +41,7 @@ class RequestOutcomeKind(StrEnum):
 
 
 class RateLimitScope(StrEnum):
-    """Which limit of the provider a rate limit's hint is about, where the provider says so.
+    """The limit of the provider that a rate limit's hint concerns, if stated.
 
     Attributes:
         QUOTA: a budget of requests or tokens, not load: the domain is blocked at once until the

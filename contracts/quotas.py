@@ -31,7 +31,7 @@ class QuotaBudget(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuotaReading:
-    """What one answer's headers say of a budget.
+    """The values of a budget in one answer's headers.
 
     Attributes:
         budget: which one, its text is taken as well.

@@ -49,7 +49,7 @@ class CoolingResource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelTrouble:
-    """How often calls of a model failed in a run; refusals for want of capacity do not count.
+    """The failures of a model's calls in a run; refusals for want of capacity do not count.
 
     Attributes:
         model: provider and model, such as ``openai/gpt-4.1``.

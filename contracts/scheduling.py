@@ -1,4 +1,4 @@
-"""What a generator declares about itself for the task queue (design 02, *Metadata*)."""
+"""The metadata that a generator declares for the task queue (design 02, *Metadata*)."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _IDENTITY_PARTS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SchedulingMetadata:
-    """Which resource a generator uses, and how much of the queue it should get.
+    """A generator's resource and its weight in the task queue.
 
     It says nothing of queue depth, limits or pressure. The same generator must declare the same
     each time it is asked, in every process. The default suits a generator that says nothing.

@@ -81,7 +81,7 @@ _NUMBERS: Final = {"steady": _OF_STEADY, "aimd": _OF_AIMD}
 
 
 class RequestAdmissionTuningConfig(GivenSettings):
-    """How a window moves: the rule, and the numbers of that rule alone (design 03, *The window*).
+    """The rule by which a window moves, and the numbers of that rule (design 03, *The window*).
 
     ``steady`` holds at what is being served and tries one more now and then; ``aimd`` adds a step
     after a streak and multiplies at a refusal. A number of ``aimd`` that is given without a rule
@@ -213,7 +213,7 @@ class RequestAdmissionConfig(GivenSettings):
 
 
 class MemberSettings(GivenSettings):
-    """How a process takes part in the fleet (design 06).
+    """Settings of a process as a member of the fleet (design 06).
 
     Attributes:
         ttl_seconds: a member whose heartbeat is older than this is expired; it beats every

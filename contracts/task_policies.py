@@ -122,7 +122,7 @@ class DebtCeiling(GivenSettings):
 
 
 class BoundedBorrowTaskAdmissionPolicyConfig(GivenSettings):
-    """How much a group may borrow beyond its share while no peer waits for it.
+    """Bounds of a group's borrowing beyond its share while no peer waits for it.
 
     Attributes:
         share_rounding: how a share that is no whole number is rounded; never below 1.

@@ -35,23 +35,23 @@ class Logger:
         )
 
     def debug(self, event: str, **fields: Any) -> None:
-        """Log what helps to understand Forebay itself."""
+        """Log a detail for debugging Forebay itself."""
         self._log("debug", event, fields)
 
     def info(self, event: str, **fields: Any) -> None:
-        """Log what an operator may want to know."""
+        """Log a fact for operators."""
         self._log("info", event, fields)
 
     def warning(self, event: str, **fields: Any) -> None:
-        """Log what somebody should look at."""
+        """Log a condition that an operator should check."""
         self._log("warning", event, fields)
 
     def error(self, event: str, **fields: Any) -> None:
-        """Log what went wrong."""
+        """Log a failure."""
         self._log("error", event, fields)
 
     def unexpected(self, event: str, error: BaseException, **fields: Any) -> None:
-        """Log an exception that nobody foresaw, with its type and its traceback.
+        """Log an unexpected exception, with its type and its traceback.
 
         The exception's message is left out, as it may quote a payload or a secret
         (design 01, *Invariants* 9).

@@ -35,7 +35,7 @@ Row = dict[str, Any]
 
 @dataclass(slots=True, kw_only=True)
 class EventFilter:
-    """Which events are wanted; what is left out asks for nothing.
+    """A filter of events; omitted fields match everything.
 
     Attributes:
         kinds: patterns of kinds, such as ``request_limit_*``; one must match.

@@ -40,7 +40,7 @@ def new_runner() -> asyncio.Runner:
 
 
 class Stopped(SystemExit):
-    """A signal told this process to end; its exit code is 128 and the signal's number.
+    """A signal ends this process; its exit code is 128 and the signal's number.
 
     Attributes:
         signal: the first that came.

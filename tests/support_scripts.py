@@ -73,7 +73,7 @@ class Acquire:
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Give a lease back."""
+    """Release a lease."""
 
     lease_id: str
     outcome: RequestOutcomeKind = RequestOutcomeKind.SUCCESS

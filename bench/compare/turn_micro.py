@@ -32,7 +32,7 @@ RESOURCE: Final = RequestResourceKey(provider_model=PROVIDER_MODEL)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inputs:
-    """How many pairs a process runs.
+    """Parameters of a turn: the number of pairs of each process.
 
     Attributes:
         alone: one after the other.

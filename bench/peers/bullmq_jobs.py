@@ -13,7 +13,7 @@ from typing import Any, Final, Self
 from bench.peers.job_library import CONCURRENCY, Running, Submitter
 
 FOLDER: Final = Path(__file__).parents[2] / ".venv" / "apart" / "bullmq"
-"""Where ``make bench-peers`` installs it."""
+"""The folder in which ``make bench-peers`` installs bullmq."""
 PROGRAM: Final = Path(__file__).with_suffix(".mjs")
 LONGEST_ANSWER: Final = 2**24
 """The instants of 100,000 jobs are a line of about 2 MB."""

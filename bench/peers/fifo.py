@@ -38,7 +38,7 @@ else
 end
 return 1
 """
-"""Hands the slot to the first in line and tells the process it waits in."""
+"""Script that hands the slot to the first in line and publishes to its process."""
 
 
 class FifoLimiter:

@@ -187,7 +187,7 @@ def _limits(sides: Sequence[Side], inputs: Inputs) -> dict[str, float]:
 def _turns(
     sides: Sequence[Side], callers: int, seconds: float, warm_up_seconds: float
 ) -> list[Turn]:
-    """Let sides take their turns at the same time; one that is told has as many as the limit."""
+    """Let sides take their turns at the same time; an informed side has a caller per slot."""
 
     async def take_all() -> list[Turn]:
         turns = (

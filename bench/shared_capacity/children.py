@@ -27,7 +27,7 @@ _LISTENING = "listening on "
 
 
 def free_port() -> int:
-    """Return a port of the loopback that nobody listens on now."""
+    """Return a free port of the loopback."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -90,7 +90,7 @@ class Counting(Protocol):
 
 
 class LogCounts:
-    """The answers that a provider's own log tells of.
+    """Counts of the answers in a provider's own log.
 
     Args:
         log: the file.

@@ -1,4 +1,4 @@
-"""Figures computed from an artifact: goodput to told, 429s, steps, shares."""
+"""Figures computed from an artifact: goodput beside the informed fleet's, 429s, steps, shares."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ def _back_after_outage(row: Row, answers: Answers) -> float | None:
 
 
 def misses(row: Row, seen: Seen) -> list[str]:
-    """Return the aims that a run of the fleet that is told nothing did not meet."""
+    """Return the aims that a run of the uninformed fleet did not meet."""
     aims = row.aims
     found = []
     if seen.to_told is not None and seen.to_told < aims.goodput:

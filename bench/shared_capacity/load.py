@@ -74,7 +74,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Way:
-    """How the processes reach the provider.
+    """The way in which processes reach the provider.
 
     Attributes:
         name: for the table.
@@ -136,7 +136,7 @@ class Tally:
 
     @property
     def statuses(self) -> Counter[int]:
-        """How many attempts were answered with each status."""
+        """The number of answers of each status."""
         return Counter(answer.status for answer in self.answers)
 
     def count(self, status: int, since: float = 0.0, until: float = float("inf")) -> int:

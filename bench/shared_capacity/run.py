@@ -95,7 +95,7 @@ def _run(processes: Processes, row: Row, fleets: Sequence[Fleet]) -> list[Tally]
 
 
 def _change(row: Row, fleets: Sequence[Fleet], begin_at: float, ends: threading.Event) -> None:
-    """Change the providers' truth when the row says so, and tell it to the fleet that is told."""
+    """Change the providers' truth when the row says so, and register it for the informed fleet."""
     for change in row.changes:
         if ends.wait(max(0.0, begin_at + change.at - time.monotonic())):
             return

@@ -1,4 +1,4 @@
-"""Admission by somebody who knows the provider's limits at every instant: what can be had."""
+"""The oracle: admission with knowledge of the provider's limits, an upper bound of goodput."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from forebay.simulation.timeline import SECOND_US, to_us
 
 MINUTE_US: Final = 60 * SECOND_US
 DRIFT_STEP_US: Final = SECOND_US // 10
-"""How finely a limit that moves all the time is followed."""
+"""Step in which a drifting limit is followed."""
 
 Latency = Callable[[Random], float]
 """Draws the seconds that an admitted call takes."""
@@ -263,7 +263,7 @@ class Provider:
         return next((limit for limit in self.limits if isinstance(limit, AtOnce)), None)
 
     def would_refuse(self, now_us: int) -> bool:
-        """Whether a limit, which somebody may know, refuses a call that arrives now."""
+        """Whether a limit refuses a call that arrives now."""
         return any(limit.refuses(now_us) for limit in self.limits)
 
     def admits(self, now_us: int) -> bool:

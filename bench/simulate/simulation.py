@@ -1,4 +1,4 @@
-"""Runs a row under a rule, or under the oracle, and tells what happened."""
+"""Runs a row under a rule or under the oracle, and returns its measures."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Run:
 
 
 def run_oracle(scenario: Scenario, seed: int) -> Run:
-    """Run a row with admission by somebody who knows the provider."""
+    """Run a row under the oracle."""
     world = _world(scenario, seed)
     cap = sum(fleet.cap for fleet in scenario.fleets)
     oracle = Oracle(world.timeline, world.provider, cap)
@@ -245,7 +245,7 @@ def _start(
 
 
 class _Arrivals:
-    """Calls that begin at random instants, whatever became of the ones before."""
+    """Calls that begin at random instants, independent of earlier ones."""
 
     def __init__(
         self, world: World, member: Admission, callers: Callers, fleet: int, name: str

@@ -152,7 +152,7 @@ class LocalLeases:
     async def acquire(
         self, item: RequestAdmissionItem, wait: str
     ) -> RequestAdmissionDecision | None:
-        """Wait for a lease of this member's share; None where the server is to be asked."""
+        """Wait for a lease of this member's share; None where the server must decide."""
         reason = self._lacks(item)
         if reason is None and not self._waiting.has(item.resource.domain):
             return self._give(item)

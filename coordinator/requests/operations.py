@@ -113,7 +113,7 @@ def cost_argument(item: RequestAdmissionItem) -> str | int:
 
 
 def group_key(item: RequestAdmissionItem) -> str:
-    """Return the name of an attempt's group; its resource's where it has none of its own."""
+    """Return the name of an attempt's group; that of its resource by default."""
     return item.group.key if item.group.key is not None else str(item.resource)
 
 

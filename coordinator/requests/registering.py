@@ -85,7 +85,7 @@ class Swept:
 
 @dataclass(frozen=True, slots=True)
 class Sweep(Operation[Swept]):
-    """Ends expired memberships and finds damage on a shard where nobody else calls."""
+    """Ends expired memberships and finds damage on a shard without other calls."""
 
     needs_memory: ClassVar[bool] = False
     outlives_membership: ClassVar[bool] = False

@@ -22,6 +22,6 @@ class RunningCalls:
         self.deciding: dict[str, RequestDomain] = {}
 
     def count(self, held: Iterable[RequestAdmissionLease]) -> Mapping[RequestDomain, int]:
-        """Return the number of calls in each domain; those that may begin count as begun."""
+        """Return the number of calls in each domain; calls that may begin count as begun."""
         domains = [lease.item.resource.domain for lease in held]
         return Counter([*domains, *self.lost.values(), *self.deciding.values()])

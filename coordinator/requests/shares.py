@@ -45,7 +45,7 @@ def share_of(limit: int, members: int, rank: int) -> int:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DomainShare:
-    """One domain's window, as a shard tells it to a member.
+    """One domain's window in a shard's reply about shares.
 
     Attributes:
         limit: its window.

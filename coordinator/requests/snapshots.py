@@ -76,7 +76,7 @@ class RequestPressureSnapshotProvider:
     async def global_snapshot(
         self, provider_model: ProviderModelKey, *, max_rows: int = MAX_ROWS
     ) -> GlobalSnapshot:
-        """Return a provider/model; of one that nobody registered, zeros.
+        """Return a provider/model; zeros for one that no member registered.
 
         Args:
             provider_model: which one.

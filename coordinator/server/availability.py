@@ -1,4 +1,4 @@
-"""Which connections of a process to its server are lost, logged once per change.
+"""States of a process's connections to its server, logged once per change.
 
 Rules: design 06, *When Redis is away*.
 

@@ -1,4 +1,4 @@
-"""What an embedded server needs on disk: a binary, a socket folder and a locked data folder."""
+"""Files of an embedded server: a binary, a socket folder and a locked data folder."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ SILENT_SECONDS: Final = 0.25
 """Sentinels are asked at this interval while a call stays unanswered for as long."""
 LONGEST_QUESTION_SECONDS: Final = 1.0
 DOUBLINGS: Final = 4
-"""How often the pause between two tries to connect is doubled: up to a third of a second."""
+"""Doublings of the pause between two tries to connect: up to a third of a second."""
 
 Peer = tuple[str, int]
 

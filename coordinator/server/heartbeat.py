@@ -98,7 +98,7 @@ class Heartbeat:
             state.forget()
 
     async def stop(self) -> None:
-        """End the thread; memberships that nobody renews expire within their TTL."""
+        """End the thread; memberships expire within their TTL then."""
         self._stopped = True
         self._changed.set()
         try:

@@ -1,4 +1,4 @@
-"""Host names of servers, looked up in threads whose end nobody waits for.
+"""Lookup of servers' host names in threads that are never joined.
 
 Rules: design 06, *Where it runs*.
 

@@ -47,7 +47,7 @@ class Membership:
 
     @property
     def remaining_seconds(self) -> float:
-        """How long the last acknowledged heartbeat lasts from now."""
+        """Seconds until the TTL since the last acknowledged heartbeat is over."""
         return self.acknowledged_at + self.ttl_seconds - boot_seconds()
 
     @property

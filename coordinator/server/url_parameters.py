@@ -30,7 +30,7 @@ _TRUE: Final = frozenset({"1", "true", "t", "yes", "y", "on"})
 _FALSE: Final = frozenset({"0", "false", "f", "no", "n", "off"})
 
 Verification = Literal["certificate_and_host", "certificate", "nothing"]
-"""What a client verifies of a server over TLS."""
+"""Checks of a server's TLS certificate by a client."""
 
 
 class UnusableParameter(ValueError):  # noqa: N818 - a fault of the URL, told by `parse_url`

@@ -189,7 +189,7 @@ async def open_wire(
     on_message: Callable[[Any], None],
     on_lost: Callable[[Exception], None],
 ) -> Wire:
-    """Open a connection of a client's pool that nobody else uses.
+    """Open a connection from a client's pool for exclusive use.
 
     Raises:
         RedisError, OSError: the server could not be reached, or refused the login.

@@ -1,4 +1,4 @@
-"""How long callers wait for the results of their operations.
+"""Deadlines of callers for the results of their operations.
 
 Rules: design 06, *Exactly once*, docs/adr/0026.
 """

@@ -100,7 +100,7 @@ Submitted: TypeAlias = "tuple[Source[Any], OnOutcome[Any]]"
 
 
 def ignore_outcome(_outcome: Outcome[Any]) -> bool:
-    """Take the outcome of an operation that nobody waits for."""
+    """Ignore the outcome of an operation without a caller."""
     return True
 
 
@@ -127,7 +127,7 @@ class OperationWithoutValue(Operation[None]):
     __slots__ = ()
 
     def decode(self, reply: Reply) -> None:
-        """Return None, whatever the status word."""
+        """Return None for every status word."""
 
 
 class EndOfLease(Operation[ReleaseResult]):

@@ -80,7 +80,7 @@ class Sweeps(Generic[SweptT]):
         self._session.submit(self._sweep, partial(self._take, membership))
 
     def _take(self, membership: Membership, outcome: Outcome[SweptT]) -> bool:
-        """Set the timer for the next sweep: at the instant told, or after an interval."""
+        """Set the timer for the next sweep: at the instant of the reply, or after an interval."""
         if isinstance(outcome, ForebayError):
             self.later(membership)
         elif not isinstance(outcome, Ended):

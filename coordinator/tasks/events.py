@@ -24,7 +24,7 @@ from forebay.coordinator.event_outlet import EventOutlet
 
 
 class WorkerCounts(Protocol):
-    """What an arq worker counts of itself: its slots, and the jobs that ended since it began."""
+    """Counters of an arq worker: its slots, and the jobs that ended since its start."""
 
     max_jobs: int
     jobs_complete: int

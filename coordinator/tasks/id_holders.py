@@ -1,4 +1,4 @@
-"""Which pool or program holds a job's id (design 10, *Keys over a job's life*).
+"""Finds the pool or program that holds a job's id (design 10, *Keys over a job's life*).
 
 arq's keys are named by the id alone, so an id counts for the whole server: one that is held
 elsewhere is refused, with the holder's name.

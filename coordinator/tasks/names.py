@@ -42,7 +42,7 @@ def terms_text(group: TaskGroupSpec, request: SchedulerResourceRequest, function
 
 
 def parse_signature(text: str) -> dict[str, int]:
-    """Return the amounts that a signature stands for."""
+    """Parse a signature to its amounts by resource."""
     pairs = (item.rsplit("=", 1) for item in text.split(",") if item)
     return {unquote(name): int(amount) for name, amount in pairs}
 

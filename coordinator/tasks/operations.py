@@ -108,7 +108,7 @@ class Admitted:
 
     @property
     def given(self) -> int:
-        """How many slots of the ask are filled, also by tasks that are known already."""
+        """The number of filled slots of the ask, known tasks included."""
         return len(self.leases) + len(self.pushed)
 
 

@@ -94,7 +94,7 @@ class Swept:
 
 @dataclass(frozen=True, slots=True)
 class Sweep(Operation[Swept]):
-    """Ends members that died, and finds damage, in a pool where nobody else calls."""
+    """Ends members that died, and finds damage, in a pool without other calls."""
 
     needs_memory: ClassVar[bool] = False
     outlives_membership: ClassVar[bool] = False

@@ -88,7 +88,7 @@ class Upkeep:
         self._sweeps.later(membership)
 
     def sweep(self) -> None:
-        """Sweep now, as somebody has changed the pool's settings or claims."""
+        """Sweep now, as the pool's settings or claims have changed."""
         if self._session.membership is not None:
             self._sweeps.now(self._session.membership)
 

@@ -197,7 +197,7 @@ def _kept_unless_over(
 
 
 def _remove_unused(files: RunFiles, made: list[Path]) -> None:
-    """Remove a run's own server, and of the folders made for its output those that are empty."""
+    """Remove a run's own server, and the empty folders made for its output."""
     files.discard_if_empty()
     shutil.rmtree(files.server, ignore_errors=True)
     for folder in made:

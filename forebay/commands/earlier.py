@@ -140,7 +140,7 @@ def begun_run(output: Path, unfinished: list[str], url: str, pool: str) -> tuple
 
 
 def give_up(output: Path, unfinished: list[str], url: str, pool: str) -> None:
-    """Cancel the runs of an output that nobody drives, and delete their folders and records.
+    """Cancel the runs of an output without a driver, and delete their folders and records.
 
     Raises:
         ConfigurationError: a process drives one; nothing of that one is deleted.

@@ -111,7 +111,7 @@ async def _show(
 async def _follow(
     url: str, shard: str | None, wanted: EventFilter, rows: int, *, as_json: bool
 ) -> None:
-    """Print the last events and then each new one, until nobody reads any more."""
+    """Print the last events and then each new one, until the reader closes the pipe."""
     async with await ServerConnection.open(url, only_reads=True) as connection:
         one = await find_shard(connection, shard) if shard else None
         reader, told = EventReader(connection, wanted), set[str]()

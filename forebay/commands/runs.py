@@ -121,7 +121,7 @@ async def _looks(url: str, pool: str) -> list[RunLook]:
 
 
 async def unattended(url: str, pool: str, run_id: str) -> RunLook:
-    """Return a run that nobody drives.
+    """Return a run without a driver; raise for any other.
 
     Raises:
         ConfigurationError: a process drives it, or the pool has no such run.
@@ -177,7 +177,7 @@ async def _cancel(url: str, pool: str, run_id: str) -> None:
 
 
 async def cancel_if_unattended(url: str, pool: str, run_id: str) -> None:
-    """End a run that nobody drives; one that the server does not have is over.
+    """Cancel a run without a driver; do nothing if the server has no such run.
 
     Raises:
         ConfigurationError: a process drives it.

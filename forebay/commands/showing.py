@@ -26,7 +26,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What one look at a server found.
+    """The result of one read of a server.
 
     Attributes:
         lines: for people.

@@ -86,7 +86,7 @@ class Looks:
 
     @property
     def shard(self) -> GlobalSnapshot | None:
-        """The opened provider/model; None where none is opened, or nobody has used it."""
+        """The opened provider/model; None where none is opened, or it was never used."""
         models = self._fleet.models if self._fleet is not None else {}
         return next((shard for key, shard in models.items() if str(key) == self.opened), None)
 

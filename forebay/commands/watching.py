@@ -12,7 +12,7 @@ from forebay.runtime import start_again, stop_workers
 
 
 async def work_and_watch(folder: Path) -> None:
-    """Run this command line's worker in a process of its own until told to stop.
+    """Run this command line's worker in a process of its own until a signal ends it.
 
     At each change the worker gives its jobs back and another one is started, which imports the
     program anew; arq's own goes on with the modules that it has.

@@ -180,7 +180,7 @@ def worker_command(
 
 
 def _run(url: str | None, pool: str | None, ttl: float, settings: dict[str, Any]) -> None:
-    """Run a worker, whatever its jobs do to its event loop."""
+    """Run a worker to its end, even if a job stops its event loop."""
     begun: list[ForebayWorker] = []
     with stoppable(), new_runner() as runner:
         loop = runner.get_loop()
@@ -208,7 +208,7 @@ def _check_health(url: str | None, pool: str | None, settings: Mapping[str, Any]
 
 
 def _stop_with_parent() -> None:
-    """Stop when the pipe closes, or cannot be read: nobody would stop this worker then."""
+    """Stop when the pipe from the parent closes, as the worker would outlive the parent."""
     try:
         os.read(sys.stdin.fileno(), 1)
     except Exception as error:  # noqa: BLE001 - a standard input that is closed, or none

@@ -110,7 +110,7 @@ class StepGoodput:
 
     @property
     def ratio(self) -> float:
-        """Slot-seconds served over those that there were."""
+        """Share of the available slot-seconds that were used."""
         return self.used / self.available if self.available else 0.0
 
 

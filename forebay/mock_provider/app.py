@@ -1,4 +1,4 @@
-"""The mock provider as an ASGI app: vendors' endpoints, and those that show its hidden side."""
+"""The mock provider as an ASGI app: vendors' endpoints, and those for its hidden truth and log."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _CLAUDE_PATHS = (
     ("vertex", _PUBLISHED + "/{model}:rawPredict"),
     ("vertex", _PUBLISHED + "/{model}:streamRawPredict"),
 )
-"""Where other providers serve Claude, and whose dialect words their refusals."""
+"""Paths of other providers' Claude models -> the dialect of their refusals."""
 
 
 def create_app(

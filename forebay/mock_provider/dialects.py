@@ -1,4 +1,4 @@
-"""How providers word a refusal: statuses, headers and bodies as `workers/providers` reads them."""
+"""Refusals in providers' dialects: statuses, headers and bodies as in `workers/providers`."""
 
 from __future__ import annotations
 
@@ -174,4 +174,4 @@ WORDINGS: Final[dict[str, Wording]] = {
     "tgi": tgi,
     "ollama": ollama,
 }
-"""By the name of a provider's profile; Anthropic's path has wordings of its own."""
+"""Profile name -> wording of its refusals; Anthropic's path has its own."""

@@ -61,7 +61,7 @@ class ServiceDraws:
         self._overloads = stream_of(seed, "overloads within streams")
 
     def refuses(self, truth: ProviderTruth) -> bool:
-        """Return whether the next request is refused whatever the limits say."""
+        """Return whether the next request is refused independent of the limits."""
         return truth.refusal_rate > 0 and self._refusals.random() < truth.refusal_rate
 
     def breaks_off(self, truth: ProviderTruth) -> bool:

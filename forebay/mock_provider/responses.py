@@ -20,7 +20,7 @@ CREATED = 1_700_000_000
 """The ``created`` of every answer: fixed, so that two runs can be compared byte by byte."""
 
 MODELS = ("mock-chat", "mock-embedding")
-"""What ``GET /v1/models`` lists; any other name is answered as well."""
+"""Names that ``GET /v1/models`` lists; any other name is answered as well."""
 
 STREAM_END = b"data: [DONE]\n\n"
 

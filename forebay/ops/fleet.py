@@ -28,9 +28,9 @@ MOST_EVENTS: Final = 20
 READS_AT_ONCE: Final = 8
 """Shards and runs that are read at the same time, each over a connection of its own."""
 LOOK_SECONDS: Final = 4.0
-"""Time for reading all shards; one that has not answered by then is told as a problem."""
+"""Time for reading all shards; one without an answer by then becomes a problem."""
 _UNREADABLE: Final = (ForebayError, ValueError, LookupError, TypeError)
-"""What reading a shard raises: typed errors, or what decoding meets in keys of other programs."""
+"""Errors of reading a shard: typed errors, or what decoding meets in keys of other programs."""
 
 Row = dict[str, Any]
 
@@ -133,7 +133,7 @@ class FleetReader:
         )
 
     async def model(self, key: ProviderModelKey) -> GlobalSnapshot:
-        """Return one provider/model as it is now; of one that nobody registered, zeros.
+        """Return one provider/model as it is now; zeros for one that no member registered.
 
         Raises:
             CoordinatorError: the server or the shard could not be used.

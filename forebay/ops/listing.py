@@ -15,7 +15,7 @@ from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks.snapshots import POOL_TAG
 
 MOST_SHARDS: Final = 200
-"""Request shards, and pools, that one look reads; of further ones the count alone is told."""
+"""Request shards, and pools, that one look reads; further ones are counted alone."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ _OF_A_REQUEST: Final = _OF_ONE_CONNECTION | {b"host", b"content-length", b"expec
 
 
 def by_name(headers: Iterable[Header]) -> dict[str, str]:
-    """Return headers by their names in lower case; of those that come twice, the last."""
+    """Return headers by lower-case name; the last one of a name counts."""
     return {name.decode("latin-1"): value.decode("latin-1") for name, value in headers}
 
 

@@ -132,7 +132,7 @@ async def serve(
 
 
 def _notice_vanished(listener: socket.socket) -> None:
-    """Let the kernel probe silent connections; those that are accepted inherit it."""
+    """Let the kernel probe silent connections; accepted ones inherit it."""
     if listener.family not in {socket.AF_INET, socket.AF_INET6}:
         return
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

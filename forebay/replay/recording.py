@@ -207,5 +207,5 @@ def _note(
 
 
 def groups_of(attempts: Iterable[RecordedAttempt]) -> dict[str, float]:
-    """Return each group with the last weight that its attempts told."""
+    """Return each group with the weight of its last attempt."""
     return {attempt.group: attempt.weight for attempt in attempts}

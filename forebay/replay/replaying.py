@@ -20,7 +20,7 @@ from forebay.simulation.timeline import SECOND_US, Timeline, to_us
 SAMPLE_US: Final = SECOND_US // 2
 _LONGEST_US: Final = 24 * 3600 * SECOND_US
 _REFUSAL_SECONDS: Final = 0.1
-"""How long a refusal takes where the recording has none."""
+"""Duration of a refusal for recordings without one."""
 _REFUSED: Final = RequestReleaseOutcome(kind=RequestOutcomeKind.RATE_LIMITED)
 _SUCCESS: Final = RequestReleaseOutcome(kind=RequestOutcomeKind.SUCCESS)
 

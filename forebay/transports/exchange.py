@@ -1,4 +1,4 @@
-"""One HTTP attempt under its lease: what is seen of it, and when it is over.
+"""One HTTP attempt under its lease, from sending to the end of its body.
 
 Rules: design 03, *Transport*.
 """

@@ -1,4 +1,4 @@
-"""Which window an HTTP request belongs to, read from its host, path and JSON body.
+"""Finds the window of an HTTP request by host, path and JSON body.
 
 Rules: design 03, *Transport*.
 """

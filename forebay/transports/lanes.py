@@ -33,7 +33,7 @@ class Lanes(Protocol):
         ...
 
     def unused(self) -> Any | None:
-        """Return a transport that nobody has used for long, for the caller to close."""
+        """Remove and return a transport that is long unused, for the caller to close."""
         ...
 
     def anew(self) -> Lanes:
@@ -119,7 +119,7 @@ class ManyLanes:
                 self._free.append((lane, self._clock()))
 
     def unused(self) -> Any | None:
-        """Return the transport that nobody has used for the longest, if that is long."""
+        """Return the longest unused transport, if it is unused for long."""
         with self._lock:
             if not self._free or self._clock() - self._free[0][1] < UNUSED_SECONDS:
                 return None

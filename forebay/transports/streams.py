@@ -91,7 +91,7 @@ async def _close_dropped(inner: Any, exchange: Exchange) -> None:
 
 
 class Dropped:
-    """Bodies in threads that nobody closed, to be closed where that can do no harm.
+    """Unclosed bodies of threads, to be closed where that is safe.
 
     Any thread may call, as often as it likes.
     """

@@ -42,7 +42,7 @@ class Pausable(Protocol):
 
 
 class OpenBodies:
-    """The bodies of this process that hold leases; those that were dropped can be freed.
+    """The bodies of this process that hold leases; dropped ones can be freed.
 
     Any thread may call. That a body is kept here does not keep alive what was dropped.
 

@@ -26,7 +26,7 @@ def group_key(name: str) -> TaskGroupKey:
 
 
 def fits(amounts: Amounts, available: Amounts) -> bool:
-    """Whether all amounts are there at once."""
+    """Whether all amounts are free at once."""
     return all(amount <= available.get(name, 0) for name, amount in amounts.items())
 
 

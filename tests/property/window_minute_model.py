@@ -113,6 +113,6 @@ def refuse(window: WindowState, end: LeaseEnd, longest_us: int) -> None:
 
 
 def forget(window: WindowState) -> Iterator[Said]:
-    """As a window that was never used."""
+    """Forget the learned budget."""
     yield from _weigh(window, 0, "reset", 0)
     window.opened_us = window.served_at_opening = window.used_up_at = 0

@@ -167,7 +167,7 @@ def _note_refusal(
 
 
 def birth_limit(effective_max: int, initial: int | None) -> int:
-    """Where a window is born: at 4, or at its initial limit, below all that is allowed."""
+    """The first limit of a new window: at 4, or at its initial limit, below all that is allowed."""
     return max(1, min(4 if initial is None else initial, effective_max))
 
 

@@ -33,7 +33,7 @@ CHAT = RequestResourceKey(provider_model=ProviderModelKey(provider_name="p", mod
 
 
 def destination_of(upstreams: list[str], path: str, **headers: str) -> Destination:
-    """Return where a call goes."""
+    """Return the destination of a call."""
     raw_path, _, query = path.partition("?")
     scope = {"raw_path": raw_path.encode(), "query_string": query.encode()}
     named = {name.replace("_", "-"): value for name, value in headers.items()}

@@ -1,4 +1,4 @@
-"""The tokens that an answer says it used (design 03, *Quotas*)."""
+"""Reads the token usage of an answer (design 03, *Quotas*)."""
 
 from __future__ import annotations
 

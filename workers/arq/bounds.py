@@ -1,4 +1,4 @@
-"""arq's commands on a pool's server, each of which ends within the deadline of a call.
+"""Deadlines for arq's own commands on a pool's server.
 
 Rules: design 06.
 """

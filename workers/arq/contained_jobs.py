@@ -1,4 +1,4 @@
-"""Contain a job: what it raises, or does to the event loop, ends that job alone.
+"""Contains jobs: an exception, or a stopped event loop, ends one job alone.
 
 Rules: design 04, *From submit to finish*.
 
@@ -86,7 +86,7 @@ def _current_task() -> asyncio.Task[Any] | None:
 def run_to_end(
     loop: asyncio.AbstractEventLoop, task: asyncio.Task[T], *, goes_on: Callable[[], bool]
 ) -> T:
-    """Run a loop until a task is done, whatever its other tasks and callbacks do to the loop.
+    """Run a loop until a task is done, even if others stop the loop.
 
     A child task of a job that raises SystemExit or KeyboardInterrupt, and ``loop.stop()``, end the
     loop's run, which is then begun again where it was: the task that awaits the child is told.

@@ -1,4 +1,4 @@
-"""arq's worker, whose loop goes on whatever a job does to it; knows no pool.
+"""arq's worker with a loop that no job can end; knows no pool.
 
 Rules: design 04, *From submit to finish*.
 """

@@ -17,7 +17,7 @@ LOSSES: Final = frozenset({b"lost", b"restarted"})
 
 
 class EnqueuedJob(Job):
-    """arq's ``Job``, which tells a job that its server lost from one that never was.
+    """arq's ``Job``; distinguishes a lost job from one that never existed.
 
     Args:
         job_id: as it was enqueued.

@@ -139,7 +139,7 @@ class ForebayArqRedis(ArqRedis):
         return PrefetchedJobPipeline(opening)
 
     async def queued_jobs(self, *, queue_name: str | None = None) -> list[JobDef]:
-        """Return the pool's jobs that are not finished: those that wait, are put off, or run.
+        """Return the pool's jobs that are not finished: waiting, deferred or running.
 
         In the order of their scores: the instant, in milliseconds, from which each may run. Cells
         of runs are left out, and jobs that expired while they waited; a warning names each whose

@@ -38,7 +38,7 @@ from forebay.workers.arq.prefetched_job import PrefetchedJob, prefetched_job
 from forebay.workers.arq.unstarted_jobs import UnstartedJobs
 
 CANCEL_AGAIN_SECONDS: Final = 0.5
-"""How long a cancelled job may clean up before it is cancelled again."""
+"""Time for a cancelled job to clean up before it is cancelled again."""
 
 UNREAD_SECONDS: Final = 30.0
 """Delay before a job that this worker could not begin is admitted again."""
@@ -113,7 +113,7 @@ class AsyncTaskScheduler:
             self._puller.look()
 
     def begin_no_more(self) -> None:
-        """Take no more jobs; those that run go on."""
+        """Take no more jobs; running ones go on."""
         if self._puller is not None:
             self._puller.stop()
 

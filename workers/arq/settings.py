@@ -89,7 +89,7 @@ _OF_A_URL: Final = frozenset(
         "username",
     }
 )
-"""Fields of ``RedisSettings`` that work; over TLS a host name is verified whatever they say."""
+"""Fields of ``RedisSettings`` that work; over TLS a host name is always verified."""
 
 
 def settings_of(settings_class: Any) -> dict[str, Any]:

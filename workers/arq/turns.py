@@ -1,4 +1,4 @@
-"""Periodic duties of arq's main loop; the failure of one ends no worker.
+"""Periodic work of arq's main loop; the failure of one part ends no worker.
 
 Rules: design 04, *From submit to finish*.
 """

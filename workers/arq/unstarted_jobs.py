@@ -1,4 +1,4 @@
-"""Jobs that are over without having run: aborted while they waited, expired, or lost.
+"""Jobs that ended before they ran: aborted, expired or lost.
 
 Rules: design 04, *From submit to finish*.
 """
@@ -60,11 +60,11 @@ class UnstartedJobs:
 
     @property
     def _keep_seconds(self) -> float | None:
-        """How long results are kept; None for ever, 0 not at all."""
+        """Seconds for which results are kept; None for ever, 0 not at all."""
         return None if self._worker.keep_result_forever else self._worker.keep_result_s
 
     async def discard_aborted(self, runs_here: Callable[[str], bool]) -> None:
-        """Drop jobs that are to be aborted and have not started; arq cancels those that have.
+        """Drop waiting jobs with an abort request; arq cancels running ones.
 
         Args:
             runs_here: whether a job runs in this worker.

@@ -15,7 +15,7 @@ _UUID_BITS: Final = 128
 
 
 class SamplerGenerator(RowGroupGenerator):
-    """Draws a value for each record: the same one in each run, whatever the row groups are."""
+    """Draws a value for each record: the same in each run and for any row groups."""
 
     def __init__(self, column: SamplerColumn) -> None:
         self._column = column

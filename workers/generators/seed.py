@@ -1,4 +1,4 @@
-"""The ``seed`` generator: columns out of a file."""
+"""The ``seed`` generator: reads columns from a seed file."""
 
 from __future__ import annotations
 

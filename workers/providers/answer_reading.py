@@ -1,4 +1,4 @@
-"""Reading the body of an answer up to a bound, whatever the provider sends."""
+"""Reads the body of an answer up to a bound."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ _BUDGETS: Final = {
 _FULL_MINUTE_SECONDS = 75.0
 """A minute's budget is full within a minute, and some debt."""
 _FAR_DATE_SECONDS = 600.0
-"""As the one above for a reset that is a date: this machine's clock may be minutes off."""
+"""As `_FULL_MINUTE_SECONDS`, for a reset given as a date: clocks may be minutes off."""
 _DAILY_FROM_SECONDS = 600.0
 _LONGEST_PERIOD_SECONDS = 2 * 86_400.0
 _LONGEST_RESET = 40

@@ -62,7 +62,7 @@ _EPOCH_MILLISECONDS_FROM = 1e11
 
 
 def seconds_of(text: Any, form: Form, now: float) -> float | None:
-    """Return the seconds from ``now`` (Unix time) that a text stands for, None if for none.
+    """Return the seconds from ``now`` (Unix time) to the instant of a text, None for other texts.
 
     The form says what a bare number is; a duration with units and a date are known in any form.
     """

@@ -57,7 +57,7 @@ class Frame(NamedTuple):
 
 
 class FrameReader:
-    """Cuts a stream into frames, whatever the parts that it comes in."""
+    """Cuts a stream, given in any parts, into frames."""
 
     def __init__(self) -> None:
         self._kept = bytearray()

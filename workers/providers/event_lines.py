@@ -25,7 +25,7 @@ class Event(NamedTuple):
 
 
 class EventLines:
-    """Joins the lines of a stream to events, whatever the parts that the lines come in.
+    """Joins the lines of a stream, given in any parts, to events.
 
     Some gateways send no empty line between events: an ``event:`` line ends the event before it,
     and so does a ``data:`` line that follows a whole JSON document.

@@ -25,7 +25,7 @@ NO_FUNDS: Final = "no_funds"
 """Code of a refusal that says that nothing is left to pay with."""
 
 QUOTA_USED_UP: Final = "quota_used_up"
-"""Code of a refusal that says when a quota is whole again, whatever its status."""
+"""Code of a refusal, of any status, that states when a quota is full again."""
 
 INVALID: Final = frozenset(
     {"authentication_error", "invalid_request_error", "not_found_error", "permission_error"}

@@ -149,7 +149,7 @@ def host_name(host: str) -> str:
 
 @lru_cache(_CACHED)
 def profile_of_host(host: str) -> PreparedProfile | None:
-    """Return the profile of a host as it stands in a URL, None for one that nobody knows."""
+    """Return the profile of a host as written in a URL, None for an unknown one."""
     return _known_as(host_name(host))
 
 
@@ -171,7 +171,7 @@ def profile_of_url(url: object) -> PreparedProfile:
 
 @lru_cache(_CACHED)
 def profile_named(provider_name: str) -> PreparedProfile | None:
-    """Return the profile of a provider's name in a key, None for one that nobody knows."""
+    """Return the profile of a provider's name in a key, None for an unknown one."""
     return next((profile for profile, _ in _prepared() if profile.name == provider_name), None)
 
 
@@ -275,4 +275,4 @@ def _joined(own: Any, common: Any) -> Any:
 
 _COMMON: Final = _common(BUILT_IN)
 GENERIC: Final = PreparedProfile(_COMMON, _COMMON)
-"""The profile of every host that nobody knows, and of answers whose host is not known."""
+"""The profile of unknown hosts, and of answers without a known host."""

@@ -1,4 +1,4 @@
-"""From a workflow, and what a server says of it, to its capacity plan.
+"""Makes the capacity plan of a workflow, also from a server's state.
 
 Rules: design 02, *Capacity plan*.
 """
@@ -129,7 +129,7 @@ def _configured(
 
 
 def _first_aliases(workflow: Workflow) -> dict[str, ModelSpec]:
-    """Return one alias of each ``provider/model``, with what any of them says of its window."""
+    """Return one alias of each ``provider/model``, with the window settings of any."""
     resolver = RequestResourceResolver()
     found: dict[str, ModelSpec] = {}
     for model in workflow.models.values():

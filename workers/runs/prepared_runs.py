@@ -1,4 +1,4 @@
-"""Runs as a worker makes their cells: allowed here, registered, with generators.
+"""Runs prepared in a worker: checked, registered and with generators.
 
 Rules: design 05, *Drivers*.
 """

@@ -1,4 +1,4 @@
-"""The first records of a workflow, made here and now, with each prompt and answer.
+"""The preview of a workflow: its first records, with each prompt and answer.
 
 Rules: design 05, *Workflow files*.
 """

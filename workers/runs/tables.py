@@ -15,7 +15,7 @@ SUFFIX: Final = ".parquet"
 
 
 def is_table(path: Path) -> bool:
-    """Whether an output is to be a Parquet file, by its name."""
+    """Whether an output's name selects Parquet."""
     return path.suffix.lower() == SUFFIX
 
 

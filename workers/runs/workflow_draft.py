@@ -23,7 +23,7 @@ _OUTPUT: Final[TypeAdapter[OutputSpec]] = TypeAdapter(OutputSpec)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """The parts of a workflow file; None stands for one of a wrong form, which is known by name.
+    """The parts of a workflow file; None for a part of a wrong form.
 
     Attributes:
         spec: the whole file; None where any part has a wrong form.

@@ -72,7 +72,7 @@ def _resolved(
     """Return the workflow of a draft in which no mistake was found."""
     columns = [column for column in planned if column is not None]
     if draft.spec is None or (seed is None and draft.spec.records is None):
-        raise WorkflowError(f"{file}: its mistakes were not told; please report this.")
+        raise WorkflowError(f"{file}: its mistakes could not be listed; please report this.")
     if found is not None and seed is not None:
         index, column = found
         resolved = column.model_copy(update={"path": seed.path})

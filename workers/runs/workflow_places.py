@@ -1,4 +1,4 @@
-"""Where in a workflow file something is wrong, a sentence a mistake.
+"""Mistakes of a workflow file: each a sentence with its place.
 
 Rules: design 05, *Workflow files*.
 """

@@ -46,7 +46,7 @@ def _with_others(random: Random) -> Provider:
 
 
 def _demo(name: str, about: str, hint_seconds: float | None) -> Scenario:
-    """Return the course of ``forebay demo``, but for the kill: 4 workers of 12 slots, cap 32."""
+    """Return ``forebay demo`` without the killed worker: 4 workers of 12 slots, cap 32."""
     return Scenario(
         name,
         about,

@@ -1,4 +1,4 @@
-"""Limits by the minute, of which no header tells."""
+"""Limits by the minute that no header states."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from bench.simulate.scenario import FLOOD, Fleet, Scenario
 FROM_240: Final = ((240.0, TO_THE_END),)
 SHORT: Final = about(0.2)
 OPEN_ENDED: Final = 1e9
-"""A quota that nobody reaches."""
+"""A quota that is never reached."""
 
 
 def by_the_minute(*values: tuple[float, float]) -> MakeLimit:
