@@ -9,8 +9,7 @@ from redis.exceptions import RedisError
 
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import ProviderModelKey
-from forebay.coordinator.explaining import POOL_TAG
-from forebay.coordinator.keys import ShardKeys, encode
+from forebay.coordinator.keys import POOL_TAG, ShardKeys, encode
 from forebay.coordinator.requests.administration import evict_request_lease
 from forebay.coordinator.requests.snapshots import provider_model_of
 from forebay.coordinator.server.refusals import connection_error

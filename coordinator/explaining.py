@@ -6,14 +6,13 @@ from urllib.parse import unquote
 
 from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable, ForebayError
 from forebay.contracts.explanations import Explanation, Explanations, Unexplained
+from forebay.coordinator.keys import POOL_TAG
 from forebay.coordinator.requests import explaining as requests
 from forebay.coordinator.requests.snapshots import provider_model_of
 from forebay.coordinator.runs.explaining import explain_run
 from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.tasks import explaining as tasks
 from forebay.coordinator.tasks.blocking import PoolFacts
-
-POOL_TAG = "pool:"
 
 
 async def explain(connection: ServerConnection, name: str) -> Explanations:

@@ -17,6 +17,8 @@ from forebay.contracts.identity import ProviderModelKey
 PREFIX: Final = "fb:"
 SHARDS_KEY: Final = "fb:shards"
 """Set of the tags of all shards; members add to it on joining."""
+POOL_TAG: Final = "pool:"
+"""With what the tags of task pools begin."""
 SCHEMA_VERSION: Final = "4"
 KEEP_UNUSED_SHARD_MS: Final = 7 * 24 * 3600 * 1000
 

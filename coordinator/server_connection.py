@@ -1,4 +1,4 @@
-"""A process's connection to one server, shared by its shards (design 06, *Where it runs*)."""
+"""A process's connection to a server or a cluster (design 06, *Where it runs*)."""
 
 from __future__ import annotations
 
@@ -6,43 +6,41 @@ import asyncio
 import contextlib
 import os
 import secrets
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
-from redis.exceptions import NoPermissionError, NoScriptError, RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from forebay.contracts.checks import check_type
-from forebay.contracts.errors import CoordinatorError
+from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.settings import MemberSettings
 from forebay.coordinator.host_process import refuse_green_threads
-from forebay.coordinator.keys import SHARDS_KEY, ShardKeys
-from forebay.coordinator.logs import Logger
+from forebay.coordinator.keys import POOL_TAG, SHARDS_KEY, ShardKeys
 from forebay.coordinator.scripts.composing import script
-from forebay.coordinator.scripts.operator_library import LIBRARY, library_version, publish_functions
-from forebay.coordinator.server.address import EmbeddedAddress, SentinelAddress, ServerAddress
-from forebay.coordinator.server.availability import Availability
-from forebay.coordinator.server.condition import SECTIONS, warn_of_risks
-from forebay.coordinator.server.connections import (
-    CONNECT_TIMEOUT_SECONDS,
-    SOCKET_TIMEOUT_SECONDS,
-    open_async,
-    open_sync,
+from forebay.coordinator.scripts.operator_library import publish_functions
+from forebay.coordinator.server.address import (
+    ClusterAddress,
+    EmbeddedAddress,
+    SentinelAddress,
+    ServerAddress,
 )
+from forebay.coordinator.server.availability import Availability
+from forebay.coordinator.server.cluster import Cluster
 from forebay.coordinator.server.embedded import EmbeddedServer
-from forebay.coordinator.server.failover import DOUBLINGS, Failover, Peer
-from forebay.coordinator.server.heartbeat import Heartbeat
-from forebay.coordinator.server.libraries import Libraries
-from forebay.coordinator.server.refusals import connection_error, reading_error
+from forebay.coordinator.server.failover import DOUBLINGS
+from forebay.coordinator.server.node import Node
+from forebay.coordinator.server.place import OneServer, Place
+from forebay.coordinator.server.reading import run_read_only
+from forebay.coordinator.server.refusals import connection_error, no_pool_on, reading_error
+from forebay.coordinator.server.shard_index import ShardIndex
+from forebay.coordinator.server.slots import is_redirection
 from forebay.coordinator.server.urls import parse_url
-from forebay.coordinator.server.version import check_server
-from forebay.coordinator.server.wakeups import Subscriber
-from forebay.coordinator.supervision import MOST_DOUBLINGS, Background, Guard, in_thread
+from forebay.coordinator.supervision import MOST_DOUBLINGS, in_thread, pause_seconds
+
+T = TypeVar("T")
 
 _RANDOM_DIGITS: Final = 8
-
-log = Logger("forebay.coordinator")
 
 
 def pid_of(member_id: str) -> int:
@@ -51,52 +49,27 @@ def pid_of(member_id: str) -> int:
 
 
 class ServerConnection:
-    """A process's connection to one server: ``ServerConnection.open``, then ``close``.
+    """One process, one server or cluster: made by ``ServerConnection.open``, ended by ``close``.
 
     Attributes:
-        address: the server.
+        address: the server, or the cluster.
         settings: how this process takes part in the fleet.
         availability: which of this process's connections are lost.
-        client: for whatever is not a shard's batch: single commands, looking, operating.
-        patient: a client without a socket timeout, for calls that their caller bounds.
-        libraries: the functions that members call there.
-        failover: notices another primary, where Sentinels name it; None elsewhere.
         most_doublings: how often the pause between two tries to connect is doubled.
-        heartbeat: keeps the memberships of this process alive.
-        subscriber: the channel on which it is woken.
     """
 
     def __init__(self, address: ServerAddress, settings: MemberSettings) -> None:
         self.address = address
         self.settings = settings
         self.availability = Availability(address)
-        # Any: redis-py 5 declares one return type for its blocking and its async client, which
-        # cannot be awaited for mypy. Whoever takes a client's attribute does the same.
-        self.client: Any = open_async(address)
-        self.patient: Any = open_async(address, socket_timeout_seconds=None)
-        self.libraries = Libraries()
-        self.failover = (
-            Failover(self.patient.connection_pool) if isinstance(address, SentinelAddress) else None
-        )
-        self.most_doublings = DOUBLINGS if self.failover is not None else MOST_DOUBLINGS
-        self.heartbeat = Heartbeat(
-            open_sync(address, socket_timeout_seconds=_heartbeat_timeout(settings)),
-            settings,
-            self.availability,
-            self.libraries,
-            partial(open_async, address),
-        )
-        self.subscriber = Subscriber(
-            self.patient,
-            self.availability.state_of("wake-ups"),
-            min(CONNECT_TIMEOUT_SECONDS, settings.call_timeout_seconds),
-            self.most_doublings,
-        )
-        if self.failover is not None:
-            self.failover.on_moved.add(self._on_moved)
-        self._leaving_primary = Background(
-            "forebay-leave-primary", self.client.connection_pool.disconnect, Guard(log)
-        )
+        is_watched = isinstance(address, SentinelAddress | ClusterAddress)
+        self.most_doublings = DOUBLINGS if is_watched else MOST_DOUBLINGS
+        self._servers: OneServer | Cluster
+        if isinstance(address, ClusterAddress):
+            self._servers = Cluster(address, settings, self.most_doublings)
+        else:
+            self._servers = OneServer(address, settings, self.availability, self.most_doublings)
+        self._index = ShardIndex(self.ask, self.most_doublings)
         self._process_id = f"{os.getpid():x}{secrets.token_hex(_RANDOM_DIGITS // 2)}"
         self._memberships = 0
         self._embedded: EmbeddedServer | None = None
@@ -105,16 +78,17 @@ class ServerConnection:
     async def open(
         cls, url: str, settings: MemberSettings | None = None, *, only_reads: bool = False
     ) -> Self:
-        """Connect to a server and check that it can be used.
+        """Connect to a server, or to a cluster, and check that it can be used.
 
         Args:
-            url: ``embedded://``, ``redis://``, ``rediss://``, ``unix://`` or ``redis+sentinel://``.
+            url: ``embedded://``, ``redis://``, ``rediss://``, ``unix://``, ``redis+sentinel://``,
+                or, for requests alone, ``redis+cluster://`` or ``rediss+cluster://``.
             settings: TTL and deadlines; the defaults are safe.
             only_reads: whether nothing is to be written, so that a replica will do.
 
         Raises:
             ConfigurationError: the URL or the credentials are wrong, or the server is a replica, a
-                node of a cluster or a Sentinel.
+                Sentinel, or a node of a cluster under the URL of one server.
             CoordinatorUnavailable: nothing answers there.
             ServerTooOld: the server is older than Redis 7.0 or Valkey 8.
         """
@@ -128,12 +102,7 @@ class ServerConnection:
         self = cls(address, settings or MemberSettings())
         self._embedded = embedded
         try:
-            await check_server(
-                self.client,
-                address,
-                timeout_seconds=self.settings.call_timeout_seconds,
-                only_reads=only_reads,
-            )
+            await self._servers.check(only_reads=only_reads)
         except BaseException:
             await self.close()
             raise
@@ -144,13 +113,8 @@ class ServerConnection:
         async with contextlib.AsyncExitStack() as stack:  # a failure of one stops no other
             if self._embedded is not None:
                 stack.push_async_callback(in_thread, self._embedded.stop)
-            for client in (self.client, self.patient):
-                stack.push_async_callback(client.aclose)
-            stack.push_async_callback(self.subscriber.close)
-            if self.failover is not None:
-                stack.push_async_callback(self.failover.stop)
-            stack.push_async_callback(self._leaving_primary.stop)
-            stack.push_async_callback(self.heartbeat.stop)
+            stack.push_async_callback(self._servers.close)
+            stack.push_async_callback(self._index.stop)
 
     async def __aenter__(self) -> Self:
         return self
@@ -163,19 +127,66 @@ class ServerConnection:
     ) -> None:
         await self.close()
 
-    def _on_moved(self, _primary: Peer) -> None:
-        """Drop the connections of this process, each of which may lead to the old primary."""
-        self.subscriber.drop("another server is the primary now")
-        self._leaving_primary.start()
+    # -- servers
+
+    def place(self, keys: ShardKeys) -> Place:
+        """Return where a shard is, now and later.
+
+        Raises:
+            ConfigurationError: a task pool on a cluster.
+        """
+        if keys.tag.startswith(POOL_TAG) and isinstance(self._servers, Cluster):
+            raise ConfigurationError(no_pool_on(self.address))
+        return self._servers.place(keys["meta"])
+
+    def nodes(self) -> list[Node]:
+        """Return the server, or the masters of the cluster, in the order of their slots."""
+        return self._servers.nodes()
+
+    @property
+    def node(self) -> Node:
+        """The one server.
+
+        Raises:
+            ConfigurationError: it is a cluster, which task pools cannot use.
+        """
+        if isinstance(self._servers, Cluster):
+            raise ConfigurationError(no_pool_on(self.address))
+        return self._servers.node
+
+    @property
+    def client(self) -> Any:
+        """The client of the one server, as `node`: single commands, looking, operating."""
+        return self.node.client
+
+    async def ask(self, key: str, call: Callable[[Node], Awaitable[T]]) -> T:
+        """Call the server that has a key; again while the key's slot moves to another node.
+
+        Args:
+            key: any key of what is asked for.
+            call: what is done on the server, with the time that the caller has.
+
+        Raises:
+            RedisError, OSError: no answer, or an error.
+        """
+        place = self._servers.place(key)
+        failures = 0
+        while True:
+            try:
+                return await call(await place.find())
+            except (RedisError, OSError) as error:
+                place.note(error)
+                if not (isinstance(error, ResponseError) and is_redirection(error)):
+                    raise
+            failures += 1
+            await asyncio.sleep(pause_seconds(failures, self.most_doublings))
+
+    # -- members
 
     def new_member_id(self) -> str:
         """Return a name that was never used and will never be used again."""
         self._memberships += 1
         return f"{self._process_id}-{self._memberships}"
-
-    async def warn_of_risks(self) -> None:
-        """Log the server's risks of data loss once; called when a member joins."""
-        warn_of_risks(await self.patient.info(*SECTIONS), self.address)
 
     def deadline(self) -> asyncio.Timeout:
         """Return a block that ends with TimeoutError after the deadline of a call."""
@@ -189,7 +200,8 @@ class ServerConnection:
         """
         try:
             async with self.deadline():
-                return bool(await self.client.exists(keys["aliases"]))
+                aliases = keys["aliases"]
+                return bool(await self.ask(aliases, lambda node: node.client.exists(aliases)))
         except (RedisError, OSError) as error:
             raise connection_error(error, self.address, f"looking for {keys.tag}") from error
 
@@ -209,8 +221,8 @@ class ServerConnection:
 
     async def list_shard(self, keys: ShardKeys) -> None:
         """Put a shard into the index, and the operators' functions where redis-cli finds them."""
-        await self.patient.sadd(SHARDS_KEY, keys.tag)
-        await publish_functions(self.patient)
+        await self._index.add(keys.tag, wait=isinstance(self._servers, OneServer))
+        await publish_functions(self._servers.place(keys["meta"]).node.patient)
 
     async def shards(self) -> list[str]:
         """Return the tags of all shards that any member ever joined, sorted.
@@ -220,7 +232,7 @@ class ServerConnection:
         """
         try:
             async with self.deadline():
-                tags = await self.client.smembers(SHARDS_KEY)
+                tags = await self.ask(SHARDS_KEY, lambda node: node.client.smembers(SHARDS_KEY))
         except (RedisError, OSError) as error:
             raise connection_error(error, self.address, "listing the shards") from error
         return sorted(tag.decode(errors="backslashreplace") for tag in tags)
@@ -237,13 +249,22 @@ class ServerConnection:
         try:
             async with self.deadline():
                 tags = [tag for tag in await self.shards() if tag.startswith(prefix)]
-                pipe = self.client.pipeline(transaction=False)
-                for tag in tags:
-                    pipe.exists(ShardKeys(tag, ())["meta"])
-                exist = await pipe.execute()
+                live: list[str] = []
+                for node, own in self.by_node(tags):
+                    pipe = node.client.pipeline(transaction=False)
+                    for tag in own:
+                        pipe.exists(ShardKeys(tag, ())["meta"])
+                    live += [tag for tag, n in zip(own, await pipe.execute(), strict=True) if n]
         except (RedisError, OSError) as error:
             raise connection_error(error, self.address, "listing the shards") from error
-        return [tag.removeprefix(prefix) for tag, n in zip(tags, exist, strict=True) if n]
+        return sorted(tag.removeprefix(prefix) for tag in live)
+
+    def by_node(self, tags: Iterable[str]) -> list[tuple[Node, list[str]]]:
+        """Return the servers that have shards, each with the tags of its own."""
+        own: dict[Node, list[str]] = {}
+        for tag in tags:
+            own.setdefault(self.place(ShardKeys(tag, ())).node, []).append(tag)
+        return list(own.items())
 
     async def read(self, name: str, keys: Sequence[str], args: Sequence[str | int] = ()) -> bytes:
         """Run a read-only script of a shard and return its reply.
@@ -253,36 +274,11 @@ class ServerConnection:
         Raises:
             CoordinatorError: the server could not be used.
         """
-        which = script(name)
         try:
             async with self.deadline():
-                try:
-                    reply = await self.client.evalsha_ro(which.sha, len(keys), *keys, *args)
-                except NoScriptError:
-                    reply = await self.client.eval_ro(which.text, len(keys), *keys, *args)
-                except NoPermissionError:
-                    reply = await self._read_by_function(name, keys, args)
+                return await self.ask(keys[0], lambda node: run_read_only(node, name, keys, args))
         except (RedisError, OSError) as error:
-            raise reading_error(which, keys, error, self.address) from error
-        return bytes(reply)
-
-    async def _read_by_function(
-        self, name: str, keys: Sequence[str], args: Sequence[str | int]
-    ) -> bytes:
-        """Have the operators' function run a script, if it is this version's."""
-        if await self.client.fcall_ro("fb_version", 0) != library_version().encode():
-            raise CoordinatorError(
-                f"the functions {LIBRARY} of the server at {self.address} are another version's,"
-                " and this user may run no others; ask with that version, let a member of this one"
-                " join, or grant +evalsha_ro +eval_ro."
-            )
-        tag, what = keys[0].partition("{")[2].partition("}")[0], name.partition("/")[2]
-        return bytes(await self.client.fcall_ro("fb_read", 0, tag, "", "", "", what, *args))
-
-
-def _heartbeat_timeout(settings: MemberSettings) -> float:
-    """Return how long a heartbeat waits for its answer: two more fit into the TTL after it."""
-    return min(SOCKET_TIMEOUT_SECONDS, settings.ttl_seconds / 3)
+            raise reading_error(script(name), keys, error, self.address) from error
 
 
 async def _started(server: EmbeddedServer) -> str:

@@ -19,12 +19,11 @@ from bench.reliability.workers_back import workers_come_back
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.server.address import UnixAddress
 from forebay.coordinator.server.availability import Availability
-from forebay.coordinator.server.connections import open_async
 from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.coordinator.server.embedded_files import make_runtime_dir
-from forebay.coordinator.server.libraries import Libraries
 from forebay.coordinator.server.link import Link
-from forebay.coordinator.supervision import Guard
+from forebay.coordinator.server.place import OneServer
+from forebay.coordinator.supervision import MOST_DOUBLINGS, Guard
 from tests.contract.chat_domain import MODEL, item
 from tests.support import wait_until
 from tests.support_outages import CALLS, FAULTS, Caller, Ended, caller_behind, measured
@@ -145,19 +144,22 @@ async def come_back(members: int, away_seconds: float, seen_seconds: float = 3.0
     folder = make_runtime_dir()
     address = UnixAddress(path=str(folder / "server.sock"))
     guard, availability = Guard(Logger("forebay.bench")), Availability(address)
-    clients = [open_async(address, socket_timeout_seconds=None) for _ in range(members)]
+    servers = [
+        OneServer(address, forebay.MemberSettings(), availability, MOST_DOUBLINGS)
+        for _ in range(members)
+    ]
 
     async def opened() -> None:
         """Never called: no connection lasts."""
 
     links = [
         Link(
-            client, Libraries(), (), name=f"member-{number}", guard=guard,
+            server, (), name=f"member-{number}", guard=guard,
             state=availability.state_of("calls"), timeout_seconds=5.0,
             on_reply=lambda _reply: None, on_open=opened, on_refused=lambda _error: None,
             on_repaired=lambda: None, on_lost=lambda _error: None,
         )
-        for number, client in enumerate(clients)
+        for number, server in enumerate(servers)
     ]  # fmt: skip
     for link in links:
         link.repair()
@@ -172,8 +174,8 @@ async def come_back(members: int, away_seconds: float, seen_seconds: float = 3.0
     async with await asyncio.start_unix_server(accepted, address.path):
         await asyncio.sleep(seen_seconds)
     await asyncio.gather(*(link.stop() for link in links))
-    for client in clients:
-        await client.aclose()
+    for server in servers:
+        await server.close()
     shutil.rmtree(folder)
     return [counts[bucket] for bucket in range(round(seen_seconds / BUCKET_SECONDS))]
 

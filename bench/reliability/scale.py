@@ -106,7 +106,7 @@ async def _load_libraries(url: str) -> Libraries:
         controller = AdaptiveRequestAdmissionController(connection)
         await controller.register(PROVIDER_MODEL, "beats", CAP, told(CAP))
         await controller.close()
-        return connection.libraries
+        return connection.node.libraries
 
 
 def _cpu_seconds(client: redis.Redis) -> float:

@@ -38,6 +38,8 @@ ENTRY_POINTS: Final = (
 )
 FUNCTIONS: Final = ("member/join", "member/heartbeat", "requests/batch", "tasks/batch")
 """The entry points that members call as functions (ADR 0006); the others are evaluated."""
+ON_CLUSTERS: Final = {"lib/channels": "lib/sharded_channels"}
+"""Fragments that stand in for others where the server is a node of a cluster (ADR 0037)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +153,12 @@ def compose(name: str, fragments: Mapping[str, str] | None = None) -> Script:
 
 
 @lru_cache(maxsize=64)
-def script(name: str) -> Script:
-    """Return a production script, composed once per process."""
-    return compose(name)
+def script(name: str, *, on_cluster: bool = False) -> Script:
+    """Return a production script, composed once per process.
+
+    Args:
+        name: path below ``lua/`` without its ending.
+        on_cluster: whether it runs on a node of a cluster.
+    """
+    stand_ins = ON_CLUSTERS.items() if on_cluster else ()
+    return compose(name, {path: _source(other, {}) for path, other in stand_ins})

@@ -123,18 +123,49 @@ class SentinelAddress:
     sentinel_password: str | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
-        hosts = ",".join(
-            f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.sentinels
-        )
-        place = f"{hosts}/{quote(self.service)}/{self.database}"
+        place = f"{_listed(self.sentinels)}/{quote(self.service)}/{self.database}"
         return f"redis+sentinel://{_masked_user(self)}{place}"
 
 
-ServerAddress = EmbeddedAddress | TcpAddress | UnixAddress | SentinelAddress
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterAddress:
+    """A Redis Cluster, each node of which tells which node serves which hash slot.
+
+    Attributes:
+        nodes: host and port of some of its nodes.
+        username: ACL user on every node, or None for ``default``.
+        password: its password; never shown.
+        tls: None for ``redis+cluster://``, the files to use for ``rediss+cluster://``.
+    """
+
+    nodes: tuple[tuple[str, int], ...]
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    tls: TlsFiles | None = None
+
+    def __str__(self) -> str:
+        scheme = "redis" if self.tls is None else "rediss"
+        query = f"?{self.tls}" if self.tls is not None and str(self.tls) else ""
+        return f"{scheme}+cluster://{_masked_user(self)}{_listed(self.nodes)}{query}"
+
+    def node(self, peer: tuple[str, int]) -> TcpAddress:
+        """Return the address of one node by its host and port."""
+        return TcpAddress(
+            host=peer[0],
+            port=peer[1],
+            username=self.username,
+            password=self.password,
+            tls=self.tls,
+        )
+
+
+NodeAddress = TcpAddress | UnixAddress | SentinelAddress
+"""Where one server is that a client can connect to."""
+ServerAddress = EmbeddedAddress | NodeAddress | ClusterAddress
 Transport = Literal["tcp", "tls", "unix", "sentinel"]
 
 
-def transport(address: TcpAddress | UnixAddress | SentinelAddress) -> Transport:
+def transport(address: NodeAddress) -> Transport:
     """Return how a server is reached; `sentinel` is TCP to the primary that Sentinels name."""
     match address:
         case TcpAddress():
@@ -145,7 +176,11 @@ def transport(address: TcpAddress | UnixAddress | SentinelAddress) -> Transport:
             return "sentinel"
 
 
-def _masked_user(address: TcpAddress | UnixAddress | SentinelAddress) -> str:
+def _listed(peers: tuple[tuple[str, int], ...]) -> str:
+    return ",".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in peers)
+
+
+def _masked_user(address: NodeAddress | ClusterAddress) -> str:
     if address.username is None and address.password is None:
         return ""
     secret = "" if address.password is None else ":***"

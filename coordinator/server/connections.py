@@ -20,6 +20,7 @@ from redis.sentinel import SentinelManagedConnection
 
 from forebay.contracts.errors import ConfigurationError
 from forebay.coordinator.server.address import (
+    ClusterAddress,
     EmbeddedAddress,
     SentinelAddress,
     ServerAddress,
@@ -29,6 +30,7 @@ from forebay.coordinator.server.address import (
     transport,
 )
 from forebay.coordinator.server.async_connections import ASYNC_CONNECTIONS
+from forebay.coordinator.server.refusals import no_pool_on
 from forebay.coordinator.server.sentinels import ASYNC_POOLS, BLOCKING_POOLS, new_pool
 
 CONNECT_TIMEOUT_SECONDS: Final = 2.0
@@ -94,6 +96,8 @@ def _settings(
             f"{address} is no server yet; expected the URL of a running one; start it with "
             "EmbeddedServer(address.data_dir).start() and use the URL that returns"
         )
+    if isinstance(address, ClusterAddress):
+        raise ConfigurationError(no_pool_on(address))
     settings: dict[str, Any] = {
         "connection_class": classes[transport(address)],
         "socket_connect_timeout": bounds.get("connect_timeout_seconds", CONNECT_TIMEOUT_SECONDS),

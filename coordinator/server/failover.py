@@ -13,6 +13,7 @@ from typing import Any, Final
 from redis.exceptions import RedisError
 
 from forebay.coordinator.logs import Logger
+from forebay.coordinator.server.slots import Peer
 from forebay.coordinator.supervision import Background, Guard
 
 SILENT_SECONDS: Final = 0.25
@@ -20,8 +21,6 @@ SILENT_SECONDS: Final = 0.25
 LONGEST_QUESTION_SECONDS: Final = 1.0
 DOUBLINGS: Final = 4
 """Doublings of the pause between two tries to connect: up to a third of a second."""
-
-Peer = tuple[str, int]
 
 log = Logger("forebay.channel")
 
@@ -33,11 +32,13 @@ class Failover:
         pool: asyncio's, of the primary that Sentinels name.
 
     Attributes:
-        on_moved: each called with the new primary's host and port.
+        on_moved: each called when there is another primary.
+        primary: its host and port; None before there was another one.
     """
 
     def __init__(self, pool: Any) -> None:
-        self.on_moved: set[Callable[[Peer], None]] = set()
+        self.on_moved: set[Callable[[], None]] = set()
+        self.primary: Peer | None = None
         self._pool = pool
         self._guard = Guard(log)
         self._query = Background("forebay-failover", self._ask, self._guard)
@@ -60,6 +61,7 @@ class Failover:
             return  # no primary, or no Sentinel: asked again while the call is unanswered
         if primary == self._silent:
             return
+        self.primary = primary
         log.warning("primary_moved", primary=f"{primary[0]}:{primary[1]}")
         for callback in list(self.on_moved):
-            self._guard.call(callback, primary)
+            self._guard.call(callback)

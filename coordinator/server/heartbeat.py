@@ -51,6 +51,7 @@ class Heartbeat:
         availability: told when heartbeats fail and when they are acknowledged again.
         libraries: of the server.
         open_client: opens an asyncio client of the server, to read a library's code again.
+        on_failed: called on the event loop when a heartbeat failed; None where nobody is to know.
     """
 
     def __init__(
@@ -60,12 +61,14 @@ class Heartbeat:
         availability: Availability,
         libraries: Libraries,
         open_client: Callable[[], aioredis.Redis],
+        on_failed: Callable[[], None] | None = None,
     ) -> None:
         self._client = client
         self._settings = settings
         self._availability = availability
         self._libraries = libraries
         self._open_client = open_client
+        self._on_failed = on_failed
         self._guard = Guard(log)
         self._memberships: dict[str, Membership] = {}
         self._states: dict[str, ConnectionState] = {}
@@ -76,6 +79,11 @@ class Heartbeat:
         self._loop = asyncio.get_running_loop()
         self._unanswered_since: float | None = None  # when the loop was asked to turn
         self._is_stalled = False
+
+    @property
+    def is_beating(self) -> bool:
+        """Whether it keeps any membership alive."""
+        return bool(self._memberships)
 
     def add(self, membership: Membership) -> None:
         """Keep a membership alive from now on."""
@@ -221,6 +229,9 @@ class Heartbeat:
             if not isinstance(error, RedisError | OSError):
                 raise
             self._note_failure(membership, error)
+            if self._on_failed is not None:
+                with contextlib.suppress(RuntimeError):
+                    self._loop.call_soon_threadsafe(self._on_failed)
             return
         self._note_success(membership)
         if members == 0:

@@ -15,6 +15,7 @@ from redis.exceptions import ResponseError
 from forebay.contracts.errors import ConfigurationError
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.scripts.composing import Script
+from forebay.coordinator.scripts.composing import script as script_named
 
 MOST_NAMES: Final = 8
 """Names that are tried for one library: so often it may be replaced."""
@@ -25,18 +26,26 @@ log = Logger("forebay.libraries")
 class Libraries:
     """The names of this version's function libraries on a server; thread-safe.
 
+    Args:
+        on_cluster: whether the server is a node of a cluster, where scripts wake members by
+            sharded pub/sub.
+
     Attributes:
         names: names on the server by `Script.function`, of those that are known.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, on_cluster: bool = False) -> None:
+        self._on_cluster = on_cluster
         self._verified: dict[str, str] = {}  # the same, of which the code was read
         self.names: dict[str, str] = {}  # kept while they are in doubt
 
+    def variant(self, script: Script) -> Script:
+        """Return a script as this server runs it."""
+        return script_named(script.name, on_cluster=True) if self._on_cluster else script
+
     def function(self, script: Script) -> str:
         """Return the name under which to call a script."""
-        name = script.function
-        return self.names.get(name, name)
+        return self.names.get(script.function, self.variant(script).function)
 
     def freeing_function(self, script: Script) -> str:
         """Return the function name for a call of releases alone (design 06)."""
@@ -64,9 +73,10 @@ class Libraries:
 
     async def _place(self, client: Any, script: Script) -> None:
         """Read the code under one name after the other, until it is this version's."""
+        variant = self.variant(script)
         for number in range(1, MOST_NAMES + 1):
-            name = script.function if number == 1 else f"{script.function}_{number}"
-            if await _is_at(client, name, script.library_named(name)):
+            name = variant.function if number == 1 else f"{variant.function}_{number}"
+            if await _is_at(client, name, variant.library_named(name)):
                 self._note(script, name, was_taken=number > 1)
                 return
         raise ConfigurationError(

@@ -6,7 +6,7 @@ Rules: design 06, *Where it runs*.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -16,7 +16,8 @@ from forebay.contracts.errors import ForebayError
 from forebay.coordinator.scripts.composing import Script
 from forebay.coordinator.server.availability import ConnectionState
 from forebay.coordinator.server.connections import CONNECT_TIMEOUT_SECONDS
-from forebay.coordinator.server.libraries import Libraries
+from forebay.coordinator.server.node import Node
+from forebay.coordinator.server.place import Place
 from forebay.coordinator.server.refusals import forbidden, is_passing, may_be_of_other_code, refusal
 from forebay.coordinator.server.wire import Wire, open_wire
 from forebay.coordinator.supervision import MOST_DOUBLINGS, Background, Guard, pause_seconds
@@ -28,8 +29,7 @@ class Link:
     It keeps no calls: the session that writes to ``wire`` does.
 
     Args:
-        client: whose pool makes the connection; without a socket timeout.
-        libraries: of the server.
+        place: tells which server it is.
         scripts: what will be called.
         name: of the task that repairs the connection.
         guard: logs what a repair raises.
@@ -43,7 +43,9 @@ class Link:
         on_lost: told that an open connection has ended by itself or was dropped.
 
     Attributes:
+        place: tells which server it is.
         wire: the open connection; None where there is none.
+        names: the names that functions have there, by their names in the scripts.
         failures: how many there were in a row; the next repair pauses longer with each.
         last_error: why the last one failed, for a message.
         state: whether it is lost.
@@ -52,8 +54,7 @@ class Link:
 
     def __init__(
         self,
-        client: Any,
-        libraries: Libraries,
+        place: Place,
         scripts: Sequence[Script],
         *,
         name: str,
@@ -71,8 +72,10 @@ class Link:
         self.failures = 0
         self.last_error = ""
         self.state = state
-        self._client = client
-        self._libraries = libraries
+        self.place = place
+        self.names: Mapping[str, str] = {}
+        self._node: Node | None = None
+        self._trying: asyncio.Timeout | None = None
         self._scripts = scripts
         self._timeout_seconds = timeout_seconds
         self._most_doublings = most_doublings
@@ -81,6 +84,11 @@ class Link:
         self._on_refused = on_refused
         self._on_lost = on_lost
         self.repairing = Background(name, self._make_whole, guard, done=on_repaired)
+
+    @property
+    def node(self) -> Node:
+        """The server of the open connection, or of the last one; before it, as the place tells."""
+        return self.place.node if self._node is None else self._node
 
     def repair(self) -> None:
         """Open the connection where there is none, and make it ready for use."""
@@ -103,6 +111,30 @@ class Link:
             wire.close()
             self._on_lost(RedisConnectionError(why))
 
+    def drop_after(self, reply: Any) -> None:
+        """Close the connection, as the server sent a reply that answers no call."""
+        if isinstance(reply, ResponseError):
+            self.place.note(reply)
+        self.drop(f"{reply!r:.200}")
+
+    def leave(self) -> bool:
+        """Close the connection, and end a try to open it, where another server has the shard now.
+
+        Returns:
+            Whether that was so.
+        """
+        wire, node = self.wire, self._node
+        if wire is not None:
+            has_left = not self.place.serves(wire.peer)
+        else:
+            has_left = node is not None and not self.place.has(node)
+        if not has_left:
+            return False
+        if self._trying is not None:  # that server may be silent, and hold the try up
+            self._trying.reschedule(asyncio.get_running_loop().time())
+        self.drop("another server has the shard now")
+        return True
+
     async def stop(self) -> None:
         """End a repair for good."""
         await self.repairing.stop()
@@ -112,42 +144,53 @@ class Link:
             try:
                 if self.failures:
                     await asyncio.sleep(pause_seconds(self.failures, self._most_doublings))
-                # A server that accepts and says nothing must not hold up the next try for ever.
-                async with asyncio.timeout(self._timeout_seconds):
-                    if self.wire is None:
-                        if self.failures:
-                            await self._forget_idle()
-                        self.wire = await self._open()
-                    await self._on_open()
+                await self._try()
             except ForebayError as error:
                 self._on_refused(error)
                 return
             except (RedisError, OSError) as error:
+                self.place.note(error)
                 self._note(error)
                 self.drop(str(error))
             except (Exception, asyncio.CancelledError) as error:
                 # It is logged and tried again.
-                self._libraries.doubt()
+                if self._node is not None:
+                    self._node.libraries.doubt()
                 self.last_error = f" ({type(error).__qualname__})"
                 self.drop(str(error))
                 raise
             else:
-                return
+                if self.wire is not None:
+                    return
+                self.failures += 1  # it was dropped meanwhile
+
+    async def _try(self) -> None:
+        # A server that accepts and says nothing must not hold up the next try for ever.
+        async with asyncio.timeout(self._timeout_seconds) as trying:
+            self._trying = trying
+            try:
+                if self.wire is None:
+                    self.wire = await self._open()
+                await self._on_open()
+            finally:
+                self._trying = None
 
     async def _open(self) -> Wire:
         try:
-            await self._libraries.ensure(self._client, self._scripts)
+            self._node = None
+            self._node = node = await self.place.find()
+            if self.failures:  # idle connections may lead to the server that was lost
+                await node.patient.connection_pool.disconnect(inuse_connections=False)
+            await node.libraries.ensure(node.patient, self._scripts)
+            self.names = node.libraries.names
             async with asyncio.timeout(CONNECT_TIMEOUT_SECONDS):
-                return await open_wire(self._client, self._on_reply, self._lost)
+                return await open_wire(node.patient, self._on_reply, self._lost)
         except NoPermissionError as error:
             raise forbidden(error) from error
 
-    async def _forget_idle(self) -> None:
-        """Close the pool's idle connections, which may lead to the server that was lost."""
-        await self._client.connection_pool.disconnect(inuse_connections=False)
-
     def _lost(self, error: Exception) -> None:
         self.wire = None
+        self.place.note(error)
         self._on_lost(error)
 
     def _note(self, error: Exception) -> None:
@@ -157,8 +200,7 @@ class Link:
 
 
 async def call_once(
-    client: Any,
-    libraries: Libraries,
+    node: Node,
     script: Script,
     keys: Sequence[str],
     arguments: Sequence[str | int | bytes],
@@ -171,8 +213,7 @@ async def call_once(
     may be made anew.
 
     Args:
-        client: asyncio's, of the server.
-        libraries: of the server.
+        node: the server.
         script: what is called.
         keys: its KEYS.
         arguments: its ARGV.
@@ -183,6 +224,7 @@ async def call_once(
         NotAMemberError: the shard does not know the member.
         CoordinatorError: the script refused.
     """
+    client, libraries = node.patient, node.libraries
     function = libraries.function(script)
     name = libraries.freeing_function(script) if is_release else function
     try:

@@ -148,6 +148,23 @@ def refused_operation(code: str, detail: str) -> ForebayError:
     return CoordinatorError(f"the shard refused an operation: {code} {detail}; please report this.")
 
 
+def no_pool_on(address: ServerAddress) -> str:
+    """Return why a cluster serves no task pools, and what to do."""
+    return (
+        f"{address} is a cluster, where a task pool cannot be, as arq's keys have no hash tag;"
+        " expected a server outside cluster mode for pools: name it with pool_url (--pool-url, or"
+        " FOREBAY_POOL_URL), and leave requests on the cluster."
+    )
+
+
+def no_cluster_at(address: ServerAddress) -> str:
+    """Return why a server outside cluster mode is not reached by the URL of a cluster."""
+    return (
+        f"{address} names a server with cluster-enabled no, expected nodes of a cluster; write"
+        " redis://host:port, or rediss://, for one server."
+    )
+
+
 def connection_error(
     error: RedisError | OSError, address: ServerAddress, attempt: str
 ) -> ForebayError:

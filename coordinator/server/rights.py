@@ -8,9 +8,10 @@ from typing import Any, Final
 
 from redis.exceptions import NoPermissionError, ResponseError
 
-_LOOKS: Final = ("+@read", "+info", "+time")
+_LOOKS: Final = ("+@read", "+info", "+time", "+cluster|slots")
 _CALLS: Final = (
     *("+@read", "+@write", "+@pubsub", "-@dangerous", "+info", "+time", "+fcall"),
+    "+cluster|slots",
     *("+function|load", "+function|list", "+evalsha_ro", "+eval_ro"),
     *("-function|flush", "-function|delete", "-function|restore"),
 )
@@ -24,7 +25,14 @@ MEMBER_RULES: Final = ("~fb:*", "&fb:*", *_CALLS)
 """ACL rules of a member of request shards."""
 POOL_RULES: Final = ("~arq:*", "+@transaction")
 """ACL rules of a member of task pools, besides `MEMBER_RULES`: arq reads jobs in transactions."""
-READER_RULES: Final = ("~fb:*", *_LOOKS, "-keys", "+fcall_ro", "+pubsub|numsub")
+READER_RULES: Final = (
+    "~fb:*",
+    *_LOOKS,
+    "-keys",
+    "+fcall_ro",
+    "+pubsub|numsub",
+    "+pubsub|shardnumsub",
+)
 """ACL rules of a user who reads with redis-cli (``fb_help``) and changes nothing."""
 OPERATOR_RULES: Final = ("+evalsha", "+eval", "+script|load")
 """ACL rules of an operator besides a member's, to reset windows and set caps."""

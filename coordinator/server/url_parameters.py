@@ -13,6 +13,8 @@ TAKEN: Final[Mapping[str, tuple[str, ...]]] = {
     "rediss": ("db", *TLS_FILES, *_TLS_CHECKS),
     "unix": ("db",),
     "redis+sentinel": ("db", "sentinel_username", "sentinel_password"),
+    "redis+cluster": (),
+    "rediss+cluster": (*TLS_FILES, *_TLS_CHECKS),
 }
 """Scheme -> the URL parameters that it accepts."""
 
@@ -41,7 +43,7 @@ def read_parameters(scheme: str, query: str) -> dict[str, str]:
     """Return the parameters of a URL by name.
 
     Args:
-        scheme: ``redis``, ``rediss``, ``unix`` or ``redis+sentinel``.
+        scheme: one of `TAKEN`.
         query: the part of the URL behind its ``?``.
 
     Raises:
@@ -90,12 +92,15 @@ def _reason(scheme: str, name: str) -> str:
             return f"{name} stands in the URL itself; write redis://host:port"
         case "ssl" | "tls":
             return f"{name} is said by the scheme; write rediss:// for TLS, else leave it out"
-        case "virtual_host" | "database":
-            return "the number of the database is another parameter; write db"
+        case "virtual_host" | "database" | "db":
+            alone = f"a cluster has database 0 alone; leave {name} out"
+            other = "the number of the database is another parameter; write db"
+            return alone if scheme.endswith("+cluster") else other
         case _ if name in TAKEN["rediss"]:
-            return f"{name} needs TLS; write rediss://, or leave it out"
+            secure = "rediss+cluster" if scheme.endswith("+cluster") else "rediss"
+            return f"{name} needs TLS; write {secure}://, or leave it out"
         case _:
-            known = ", ".join(TAKEN[scheme])
+            known = ", ".join(TAKEN[scheme]) or "none"
             return f"it has an unknown parameter (known here: {known})"
 
 

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from forebay.contracts.errors import ConfigurationError
 from forebay.coordinator.server.address import (
     DEFAULT_PORT,
+    ClusterAddress,
     EmbeddedAddress,
     SentinelAddress,
     ServerAddress,
@@ -32,14 +34,21 @@ EXPECTED_FORMS = (
     "embedded://[name or /absolute/folder], redis://[user:password@]host[:port][/database], "
     "rediss://... (the same over TLS), valkey:// and valkeys:// (the same two), or "
     "unix:///absolute/path[?db=number], "
-    "redis+sentinel://[user:password@]host[:port],.../service[/database]"
+    "redis+sentinel://[user:password@]host[:port],.../service[/database], or for requests alone "
+    "redis+cluster://[user:password@]host[:port],... and rediss+cluster://... (the same over TLS)"
 )
 _SENTINEL_PORT = 26379
 _HOST = r"(?:\[[0-9A-Fa-f:.%]+\]|[^,:/?#\[\]]+)"
 _HOSTS = re.compile(rf"{_HOST}?(?::\d*)?|{_HOST}:\d+(?:,{_HOST}:\d+)+")
-_SENTINELS = re.compile(rf"{_HOST}(?::\d+)?(?:,{_HOST}(?::\d+)?)*")
-"""The host parts of a URL that messages may show; other text may be a password."""
-_SAME_SCHEMES = {"valkey": "redis", "valkeys": "rediss"}
+_SEVERAL = re.compile(rf"{_HOST}(?::\d+)?(?:,{_HOST}(?::\d+)?)*")
+"""Where a URL names one server, several, or those of a cluster or Sentinels; what is none of these
+may be a password."""
+_SAME_SCHEMES = {
+    "valkey": "redis",
+    "valkeys": "rediss",
+    "valkey+cluster": "redis+cluster",
+    "valkeys+cluster": "rediss+cluster",
+}
 _OTHER_SCHEMES = {
     **dict.fromkeys(("tcp", "redis+tcp"), "write redis:// for it"),
     **dict.fromkeys(
@@ -49,6 +58,8 @@ _OTHER_SCHEMES = {
         ("redis+unix", "redis+socket", "redis-socket", "socket", "unix+redis", "valkey+unix"),
         "write unix:///absolute/path for it",
     ),
+    **dict.fromkeys(("sentinel", "redis-sentinel"), "write redis+sentinel:// for it"),
+    **dict.fromkeys(("cluster", "redis-cluster"), "write redis+cluster:// for it"),
     **dict.fromkeys(
         ("http", "https"), "this is a web address; write the server's redis:// or rediss:// URL"
     ),
@@ -85,12 +96,11 @@ def parse_url(url: str) -> ServerAddress:
             return _unix(url, parts)
         case "redis+sentinel" | "valkey+sentinel":
             return _sentinel(url, parts)
-        case "sentinel" | "redis-sentinel":
-            raise _refusal(url, "its scheme is not known, write redis+sentinel:// for it")
-        case scheme if "sentinel" in scheme or "cluster" in scheme:
-            what = "TLS with Sentinel" if "sentinel" in scheme else "Redis Cluster"
+        case "redis+cluster" | "rediss+cluster" as scheme:
+            return _cluster(url, parts, scheme)
+        case "rediss+sentinel" | "valkeys+sentinel":
             raise ConfigurationError(
-                f"server URL {mask_url(url)!r}: {what} is not supported by this "
+                f"server URL {mask_url(url)!r}: TLS with Sentinel is not supported by this "
                 f"version yet; expected {EXPECTED_FORMS}; give the URL of a single server"
             )
         case scheme if scheme in _OTHER_SCHEMES:
@@ -119,7 +129,7 @@ def mask_url(url: str) -> str:
 
 def _masked_hosts(found: re.Match[str]) -> str:
     scheme, hosts = found.groups()
-    most = _SENTINELS if "sentinel" in scheme else _HOSTS
+    most = _SEVERAL if "sentinel" in scheme or "cluster" in scheme else _HOSTS
     if most.fullmatch(hosts):
         return f"{scheme}{hosts}"
     host, colon, rest = hosts.partition(":")
@@ -153,27 +163,49 @@ def _data_home(url: str) -> Path:
 def _tcp(url: str, parts: SplitResult, scheme: str) -> TcpAddress:
     if "," in parts.netloc.rpartition("@")[2]:
         raise _refusal(
-            url, "it names several hosts, as for a cluster, which this version does not support;"
-            " write one server outside cluster mode, or redis+sentinel:// for Sentinels"
+            url, "it names several hosts; write one server, redis+cluster:// for the nodes of a"
+            " cluster, or redis+sentinel:// for Sentinels"
         )  # fmt: skip
     if not parts.hostname:
         raise _refusal(url, "its host is missing, as in redis://localhost:6379/0")
     query = _query(url, parts, scheme)
-    try:
-        verifies = verification(query)
-    except UnusableParameter as fault:
-        raise _refusal(url, str(fault)) from None
-    files = [query.get(name) or None for name in TLS_FILES]
     return TcpAddress(
         host=parts.hostname,
         port=_port(url, parts),
         database=_database(url, unquote(parts.path).strip("/"), query.get("db", "")),
         username=_decoded(parts.username),
         password=_decoded(parts.password),
-        tls=TlsFiles(ca_file=files[0], cert_file=files[1], key_file=files[2], verifies=verifies)
-        if scheme == "rediss"
-        else None,
+        tls=_tls(url, query) if scheme == "rediss" else None,
     )
+
+
+def _tls(url: str, query: Mapping[str, str]) -> TlsFiles:
+    try:
+        verifies = verification(query)
+    except UnusableParameter as fault:
+        raise _refusal(url, str(fault)) from None
+    files = [query.get(name) or None for name in TLS_FILES]
+    return TlsFiles(ca_file=files[0], cert_file=files[1], key_file=files[2], verifies=verifies)
+
+
+def _cluster(url: str, parts: SplitResult, scheme: str) -> ClusterAddress:
+    query = _query(url, parts, scheme)
+    if unquote(parts.path).strip("/") not in {"", "0"}:
+        raise _refusal(url, "a cluster has database 0 alone; leave the path out")
+    return ClusterAddress(
+        nodes=_peers(url, parts, DEFAULT_PORT),
+        username=_decoded(parts.username),
+        password=_decoded(parts.password),
+        tls=_tls(url, query) if scheme == "rediss+cluster" else None,
+    )
+
+
+def _peers(url: str, parts: SplitResult, default_port: int) -> tuple[tuple[str, int], ...]:
+    """Return host and port of each server that a URL lists."""
+    hosts = [urlsplit(f"//{host}") for host in parts.netloc.rpartition("@")[2].split(",")]
+    if not all(host.hostname for host in hosts):
+        raise _refusal(url, "a host is missing, as in redis+cluster://a:6379,b:6379")
+    return tuple((host.hostname or "", _port(url, host, default_port)) for host in hosts)
 
 
 def _sentinel(url: str, parts: SplitResult) -> SentinelAddress:

@@ -46,6 +46,7 @@ async def check_server(
     *,
     timeout_seconds: float = 5.0,
     only_reads: bool = False,
+    is_node: bool = False,
 ) -> ServerVersion:
     """Ask the server for INFO and refuse one that is too old, a replica, or part of a cluster.
 
@@ -54,6 +55,7 @@ async def check_server(
         address: named, with its password masked, in messages.
         timeout_seconds: bound of the whole, name lookup and login included.
         only_reads: whether nothing is to be written, so that a replica will do.
+        is_node: whether it is used as a node of a cluster.
 
     Returns:
         The version.
@@ -75,7 +77,8 @@ async def check_server(
         raise connection_error(error, address, attempt) from error
     version = parse_server_version(info)
     require_supported(version, address)
-    require_single(info, address)
+    if not is_node:
+        require_single(info, address)
     if not only_reads:
         require_primary(info, address)
     return version
@@ -170,11 +173,9 @@ def require_single(server_info: Mapping[str, Any], address: ServerAddress) -> No
     match server_info.get("redis_mode") or server_info.get("server_mode"):
         case "cluster":
             raise ConfigurationError(
-                f"the server at {address} is a node of a cluster, which this version does not"
-                " support, neither for request admission nor for task pools; expected a server with"
-                " cluster-enabled no; give the URL of one, with replicas if you like (one server"
-                " admits tens of thousands of requests a second), or use a private one on this"
-                " machine: embedded://"
+                f"the server at {address} is a node of a cluster, expected one with cluster-enabled"
+                f" no; for requests write {_cluster_url(address)}, and name a server outside"
+                " cluster mode for task pools with pool_url."
             )
         case "sentinel":
             raise ConfigurationError(
@@ -183,3 +184,10 @@ def require_single(server_info: Mapping[str, Any], address: ServerAddress) -> No
             )
         case _:
             pass
+
+
+def _cluster_url(address: ServerAddress) -> str:
+    """Return the URL of the cluster that a node is of."""
+    scheme, _, rest = str(address).partition("://")
+    host, _, _database = rest.partition("/")
+    return f"{scheme}+cluster://{host}"

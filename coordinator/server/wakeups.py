@@ -8,17 +8,22 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import redis.asyncio as aioredis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from forebay.contracts.errors import ConfigurationError, CoordinatorUnavailable
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.server.availability import ConnectionState
+from forebay.coordinator.server.refusals import is_passing
+from forebay.coordinator.server.slots import read_moved, slot_of
 from forebay.coordinator.server.wire import Wire, open_wire
 from forebay.coordinator.supervision import MOST_DOUBLINGS, Background, Guard, pause_seconds
+
+_SUBSCRIBED: Final = frozenset({b"subscribe", b"ssubscribe"})
+_MESSAGES: Final = frozenset({b"message", b"smessage"})
 
 log = Logger("forebay.wakeups")
 
@@ -27,6 +32,7 @@ log = Logger("forebay.wakeups")
 class _Listener:
     on_message: Callable[[bytes], None]
     on_resumed: Callable[[], None]
+    on_moved: Callable[[], None]
     confirmed: asyncio.Future[None] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
@@ -40,6 +46,8 @@ class Subscriber:
         state: told when the connection is lost and when it is back.
         connect_timeout_seconds: bound of one attempt to connect, login included.
         most_doublings: how often the pause between two attempts is doubled.
+        is_sharded: whether the server is a node of a cluster, which has the channels of its own
+            slots alone.
     """
 
     def __init__(
@@ -48,7 +56,10 @@ class Subscriber:
         state: ConnectionState,
         connect_timeout_seconds: float,
         most_doublings: int = MOST_DOUBLINGS,
+        *,
+        is_sharded: bool = False,
     ) -> None:
+        self._sharded = "S" if is_sharded else ""
         self._client = client
         self._state = state
         self._connect_timeout_seconds = connect_timeout_seconds
@@ -64,8 +75,17 @@ class Subscriber:
         self._unanswered_since: float | None = None  # loop time of a SUBSCRIBE
         self._is_closed = False
 
+    @property
+    def channels(self) -> frozenset[str]:
+        """The channels that somebody listens on."""
+        return frozenset(channel.decode() for channel in self._listeners)
+
     async def subscribe(
-        self, channel: str, on_message: Callable[[bytes], None], on_resumed: Callable[[], None]
+        self,
+        channel: str,
+        on_message: Callable[[bytes], None],
+        on_resumed: Callable[[], None],
+        on_moved: Callable[[], None] = lambda: None,
     ) -> None:
         """Listen on a channel; returns once the server has confirmed it.
 
@@ -73,9 +93,10 @@ class Subscriber:
             channel: its name.
             on_message: told each message.
             on_resumed: told when listening goes on after a gap, in which messages may be lost.
+            on_moved: told when another node of the cluster has the channel.
 
         Raises:
-            RedisError, OSError: the server could not be reached.
+            RedisError, OSError: the server could not be reached, or another node has the channel.
             ConfigurationError: its user may not listen on the channel.
             CoordinatorUnavailable: the subscriber was closed.
         """
@@ -84,7 +105,7 @@ class Subscriber:
         if since is not None and now - since >= self._connect_timeout_seconds:
             # An earlier SUBSCRIBE is still unanswered, so this connection answers none.
             self.drop("the subscriber's connection was silent")
-        listener = _Listener(on_message=on_message, on_resumed=on_resumed)
+        listener = _Listener(on_message=on_message, on_resumed=on_resumed, on_moved=on_moved)
         self._listeners[channel.encode()] = listener
         if self._wire is not None:
             self._ask_for(self._wire, channel)
@@ -95,7 +116,7 @@ class Subscriber:
     def unsubscribe(self, channel: str) -> None:
         """Stop listening on a channel."""
         if self._listeners.pop(channel.encode(), None) and self._wire is not None:
-            self._wire.write("UNSUBSCRIBE", channel)
+            self._wire.write(f"{self._sharded}UNSUBSCRIBE", channel)
 
     async def close(self) -> None:
         """Stop listening."""
@@ -118,7 +139,11 @@ class Subscriber:
     def _ask_for(self, wire: Wire, *channels: str | bytes) -> None:
         if self._unanswered_since is None:
             self._unanswered_since = asyncio.get_running_loop().time()
-        wire.write("SUBSCRIBE", *channels)
+        if not self._sharded:
+            wire.write("SUBSCRIBE", *channels)
+            return
+        for channel in channels:  # one command names channels of one slot alone
+            wire.write("SSUBSCRIBE", channel)
 
     async def _connect(self) -> None:
         async with asyncio.timeout(self._connect_timeout_seconds), self._connecting:
@@ -142,21 +167,27 @@ class Subscriber:
             return
         kind, channel, payload = message
         listener = self._listeners.get(channel)
-        if kind == b"subscribe":
+        if kind in _SUBSCRIBED:
             self._failures = 0
             self._state.back()
         if listener is None:
             return
-        if kind == b"message":
+        if kind in _MESSAGES:
             if not self._guard.call(listener.on_message, payload):
                 self._guard.call(listener.on_resumed)  # what it said is asked for instead
-        elif kind == b"subscribe":
+        elif kind == b"sunsubscribe":  # not asked for: the listener would be gone
+            del self._listeners[channel]
+            self._guard.call(listener.on_moved)
+        elif kind in _SUBSCRIBED:
             if listener.confirmed.done():
                 self._guard.call(listener.on_resumed)
             else:
                 listener.confirmed.set_result(None)
 
     def _refuse(self, error: Any) -> None:
+        if isinstance(error, ResponseError) and is_passing(error):
+            self._take_passing(error)
+            return
         log.warning("subscriber_refused", error=str(error)[:200])
         for refused in self._listeners.values():
             if not refused.confirmed.done():
@@ -166,6 +197,21 @@ class Subscriber:
                         " &fb:* +@pubsub, or name another user in the URL."
                     )
                 )
+
+    def _take_passing(self, error: ResponseError) -> None:
+        """Tell the listeners of a slot that another node has; else ask again for all channels."""
+        moved = read_moved(error)
+        if moved is None:
+            self.drop(str(error))
+            return
+        for channel, listener in list(self._listeners.items()):
+            if slot_of(channel.decode()) != moved.slot:
+                continue
+            if listener.confirmed.done():
+                del self._listeners[channel]
+                self._guard.call(listener.on_moved)
+            else:
+                listener.confirmed.set_exception(error)
 
     def _on_lost(self, error: Exception) -> None:
         self._wire = None

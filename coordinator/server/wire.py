@@ -53,20 +53,30 @@ class FunctionCalls:
     """The calls of one function of a library, and of its twin that a server without memory runs.
 
     Args:
-        names: the names that functions have on the server, by their names in the scripts.
         function: the function's name in its script.
         keys: what each call names.
     """
 
-    def __init__(self, names: Mapping[str, str], function: str, keys: Sequence[str]) -> None:
-        self._names = names
+    def __init__(self, function: str, keys: Sequence[str]) -> None:
         self._function = function
         self._keys = keys
         self._heads: dict[str, CommandHead] = {}  # by the function's name on the server
 
-    def pack(self, arguments: Sequence[str | int | bytes], *, is_release: bool) -> bytes:
-        """Return the bytes of a call; raises as `CommandHead.pack`."""
-        function = self._names.get(self._function, self._function)
+    def pack(
+        self,
+        names: Mapping[str, str],
+        arguments: Sequence[str | int | bytes],
+        *,
+        is_release: bool,
+    ) -> bytes:
+        """Return the bytes of a call; raises as `CommandHead.pack`.
+
+        Args:
+            names: the names that functions have on the server, by their names in the scripts.
+            arguments: of this call.
+            is_release: whether it runs on a server without memory.
+        """
+        function = names.get(self._function, self._function)
         function += "_freeing" if is_release else ""
         head = self._heads.get(function)
         if head is None:

@@ -6,12 +6,14 @@ import json
 import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from redis.exceptions import NoPermissionError, NoScriptError, RedisError, ResponseError
 
 from forebay.coordinator.keys import SCHEMA_VERSION, ShardKeys
 from forebay.coordinator.scripts.composing import script
 from forebay.coordinator.server.membership import member_keys
+from forebay.coordinator.server.node import Node
 from forebay.coordinator.server.refusals import connection_error, is_passing, refusal
 from forebay.coordinator.server_connection import ServerConnection
 
@@ -58,12 +60,17 @@ async def run_operator_script(
             wrote it.
     """
     which, doing = script(name), f"running {name}"
+
+    async def run(node: Node) -> Any:
+        ours = node.libraries.variant(which)
+        try:
+            return await node.client.evalsha(ours.sha, len(keys), *keys, *arguments)
+        except NoScriptError:
+            return await node.client.eval(ours.text, len(keys), *keys, *arguments)
+
     try:
         async with connection.deadline():
-            try:
-                reply = await connection.client.evalsha(which.sha, len(keys), *keys, *arguments)
-            except NoScriptError:
-                reply = await connection.client.eval(which.text, len(keys), *keys, *arguments)
+            reply = await connection.ask(keys[0], run)
     except ResponseError as error:
         if isinstance(error, NoPermissionError) or is_passing(error):
             raise connection_error(error, connection.address, doing) from error

@@ -7,7 +7,7 @@ from typing import Any
 from redis.exceptions import ResponseError
 
 from forebay.coordinator.scripts.composing import Script
-from forebay.coordinator.server.libraries import Libraries
+from forebay.coordinator.server.link import Link
 from forebay.coordinator.server.refusals import is_passing, may_be_of_other_code
 
 
@@ -17,12 +17,12 @@ class Doubt:
     Such a reply is kept until the code was read: it counts if the code is this version's.
 
     Args:
-        libraries: of the server.
+        link: the connection to the server.
         batch: the shard's batch script.
     """
 
-    def __init__(self, libraries: Libraries, batch: Script) -> None:
-        self._libraries = libraries
+    def __init__(self, link: Link, batch: Script) -> None:
+        self._link = link
         self._batch = batch
         self._kept: tuple[ResponseError, str] | None = None  # an error, and of which function
 
@@ -31,14 +31,18 @@ class Doubt:
         is_error = isinstance(reply, ResponseError)
         if is_error and not may_be_of_other_code(reply):
             return not is_passing(reply)
-        self._libraries.doubt()
+        self._link.node.libraries.doubt()
         if is_error and not is_passing(reply):
-            self._kept = reply, self._libraries.function(self._batch)
+            self._kept = reply, self._function
         return False
 
     def resolve(self) -> ResponseError | None:
         """Return the kept reply if the function's code proved to be this version's."""
         kept, self._kept = self._kept, None
-        if kept is None or kept[1] != self._libraries.function(self._batch):
+        if kept is None or kept[1] != self._function:
             return None
         return kept[0]
+
+    @property
+    def _function(self) -> str:
+        return self._link.node.libraries.function(self._batch)

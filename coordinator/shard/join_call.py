@@ -12,7 +12,7 @@ from forebay.coordinator.process_identity import process_identity
 from forebay.coordinator.scripts.composing import script
 from forebay.coordinator.server.link import call_once
 from forebay.coordinator.server.membership import Membership, boot_seconds, member_keys
-from forebay.coordinator.server_connection import ServerConnection
+from forebay.coordinator.server.node import Node
 
 JOIN: Final = script("member/join")
 MEMBER_SCRIPTS: Final = (JOIN, script("member/heartbeat"))
@@ -42,15 +42,16 @@ class JoinReply:
 
 
 async def call_join(
-    server: ServerConnection, keys: ShardKeys, member_id: str, membership: Membership | None
+    node: Node, keys: ShardKeys, member_id: str, membership: Membership | None, ttl_seconds: float
 ) -> JoinReply:
     """Ask a shard to make a member, or whether a membership still exists.
 
     Args:
-        server: the process's connection.
+        node: the server that has the shard.
         keys: the shard.
         member_id: of the member.
         membership: the membership to be confirmed; None makes a new member.
+        ttl_seconds: how long a heartbeat lasts.
 
     Raises:
         RedisError, OSError: the server could not be reached.
@@ -59,7 +60,7 @@ async def call_join(
     asked_at = boot_seconds()
     arguments = (
         member_id,
-        round(server.settings.ttl_seconds * 1e6),
+        round(ttl_seconds * 1e6),
         SCHEMA_VERSION,
         secrets.token_hex(6),
         "" if membership is None else membership.generation,
@@ -67,7 +68,7 @@ async def call_join(
         KEEP_UNUSED_SHARD_MS,
         process_identity(),
     )
-    reply = await call_once(server.patient, server.libraries, JOIN, member_keys(keys), arguments)
+    reply = await call_once(node, JOIN, member_keys(keys), arguments)
     _now_us, generation, _members, status, reason, run_id, batch_number = json.loads(reply)
     return JoinReply(
         asked_at=asked_at,

@@ -11,6 +11,7 @@ from forebay.contracts.errors import CoordinatorUnavailable
 from forebay.coordinator.keys import ShardKeys
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.server.membership import Membership
+from forebay.coordinator.server.node import Node
 from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.shard.join_call import JoinReply, call_join
 from forebay.coordinator.shard.operation import Listener, Submitted
@@ -44,12 +45,14 @@ class Memberships:
         keys: the shard.
         guard: logs what a timer or the listener raises.
         listener: called at each membership's beginning and end.
+        node: returns the server to which the connection is open.
         on_begun: called with the operations that come first in a membership.
         on_forgotten: called with the operations that state what this member holds to a shard that
             lost state, and with the number of its last batch that the shard remembers.
         end_earlier: called after a join, to have the shard end the earlier membership.
         on_unknown: called when a heartbeat finds no such member, or the shard has begun anew.
         on_expired: called when a membership has ended, on this loop.
+        on_moved: called when another node of the cluster has this member's channel.
 
     Attributes:
         state: what this process is to the shard.
@@ -63,11 +66,13 @@ class Memberships:
         guard: Guard,
         listener: Listener,
         *,
+        node: Callable[[], Node],
         on_begun: Callable[[Sequence[Submitted]], None],
         on_forgotten: Callable[[Sequence[Submitted], int], None],
         end_earlier: Callable[[], Awaitable[None]],
         on_unknown: Callable[[Membership], None],
         on_expired: Callable[[], None],
+        on_moved: Callable[[], None],
     ) -> None:
         self.state: MembershipState = Down()
         self.earlier: Membership | None = None
@@ -80,6 +85,9 @@ class Memberships:
         self._end_earlier = end_earlier
         self._on_unknown = on_unknown
         self._on_expired = on_expired
+        self._on_moved = on_moved
+        self._node = node
+        self._home: Node | None = None  # where the present member listens, and its heart beats
         self._loop = asyncio.get_running_loop()
         self._watching: asyncio.TimerHandle | None = None
 
@@ -107,7 +115,8 @@ class Memberships:
                 if not isinstance(self.state, Leaving):
                     self.state = Doubted(membership)
                 asked_in = self.state
-                reply = await call_join(self._server, self._keys, membership.member_id, membership)
+                await self._follow(membership)
+                reply = await self._call_join(membership.member_id, membership)
                 if self.state is asked_in:
                     self._apply_reply(membership, reply)
             case Leaving(None) | Closed():
@@ -117,18 +126,18 @@ class Memberships:
 
     async def join(self) -> Membership:
         """Join under a name that was never used."""
-        server, keys = self._server, self._keys
+        server, keys, node = self._server, self._keys, self._node()
         member_id = server.new_member_id()
-        channel = keys.wake_channel(member_id)
+        await self._listen(node, member_id)
         try:
-            await server.subscriber.subscribe(channel, self._on_message, self._listener.on_resumed)
-            await server.warn_of_risks()
-            reply = await call_join(server, keys, member_id, None)
+            await node.warn_of_risks()
+            reply = await self._call_join(member_id, None)
             await self._end_earlier()  # after the join: a shard that lost state grants nothing
             await server.list_shard(keys)
         except BaseException:
-            server.subscriber.unsubscribe(channel)
+            node.subscriber.unsubscribe(keys.wake_channel(member_id))
             raise
+        self._home = node
         return Membership(
             member_id=member_id,
             generation=reply.generation,
@@ -138,6 +147,37 @@ class Memberships:
             acknowledged_at=reply.asked_at,
             on_unknown=self._on_unknown,
         )
+
+    async def _call_join(self, member_id: str, membership: Membership | None) -> JoinReply:
+        ttl_seconds = self._server.settings.ttl_seconds
+        return await call_join(self._node(), self._keys, member_id, membership, ttl_seconds)
+
+    async def _listen(self, node: Node, member_id: str) -> None:
+        channel, listener = self._keys.wake_channel(member_id), self._listener
+        try:
+            await node.subscriber.subscribe(
+                channel, self._on_message, listener.on_resumed, self._on_moved
+            )
+        except BaseException:
+            node.subscriber.unsubscribe(channel)
+            raise
+
+    async def _follow(self, membership: Membership) -> None:
+        """Listen and beat on the server to which the connection is open, where it is another."""
+        node, home = self._node(), self._home
+        channel = self._keys.wake_channel(membership.member_id)
+        if home is None or (home is node and channel in node.subscriber.channels):
+            return
+        await self._listen(node, membership.member_id)
+        if self.state.membership is not membership:  # it ended meanwhile
+            node.subscriber.unsubscribe(channel)
+            return
+        if home is not node:
+            self._home = node
+            home.heartbeat.remove(membership)
+            home.subscriber.unsubscribe(channel)
+            node.heartbeat.add(membership)
+            await self._server.list_shard(self._keys)
 
     def _apply_reply(self, membership: Membership, reply: JoinReply) -> None:
         """Keep or end the membership, as the shard's answer says."""
@@ -164,7 +204,7 @@ class Memberships:
     def _begin(self, membership: Membership) -> None:
         before = self.state
         try:
-            self._server.heartbeat.add(membership)
+            self._at().heartbeat.add(membership)
             self._on_begun(self._listener.on_joined(membership))
         except BaseException:
             self.part(membership)
@@ -228,8 +268,9 @@ class Memberships:
         """Stop renewing a membership and listening for its wake-ups."""
         if self._watching is not None:
             self._watching.cancel()
-        self._server.heartbeat.remove(membership)
-        self._server.subscriber.unsubscribe(self._keys.wake_channel(membership.member_id))
+        home = self._at()
+        home.heartbeat.remove(membership)
+        home.subscriber.unsubscribe(self._keys.wake_channel(membership.member_id))
 
     def _watch(self, membership: Membership) -> None:
         """End the membership by timer once no heartbeat was acknowledged for a TTL.
@@ -240,7 +281,7 @@ class Memberships:
             pause = membership.remaining_seconds + CLOCK_SLACK_SECONDS
             self._watching = self._loop.call_later(pause, self._guard.call, self._watch, membership)
         else:
-            self._server.heartbeat.remove(membership)
+            self._at().heartbeat.remove(membership)
             self.expire(membership)
 
     def _on_message(self, payload: bytes) -> None:
@@ -249,6 +290,9 @@ class Memberships:
             self._listener.on_notices(generation, notices)
         elif self.state.membership is not None:  # the shard has taken this generation
             self._on_unknown(self.state.membership)
+
+    def _at(self) -> Node:
+        return self._node() if self._home is None else self._home
 
     def _log_membership(self, event: str, membership: Membership) -> None:
         log.warning(event, shard=self._keys.tag, member_id=membership.member_id)

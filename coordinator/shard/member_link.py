@@ -8,10 +8,12 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
+from redis.exceptions import ConnectionError as RedisConnectionError
+
 from forebay.contracts.errors import CoordinatorError, CoordinatorUnavailable, ForebayError
 from forebay.coordinator.keys import ShardKeys
 from forebay.coordinator.scripts.composing import Script
-from forebay.coordinator.server.failover import SILENT_SECONDS, Peer
+from forebay.coordinator.server.failover import SILENT_SECONDS
 from forebay.coordinator.server.link import Link, call_once
 from forebay.coordinator.server.membership import Membership
 from forebay.coordinator.server.refusals import NotAMemberError
@@ -48,7 +50,7 @@ class MemberLink:
     Attributes:
         link: the connection.
         memberships: the memberships.
-        failover: asks Sentinels who the primary is; None where there are none.
+        may_move: whether another server may come to have the shard: a new primary, a new master.
     """
 
     def __init__(
@@ -72,8 +74,7 @@ class MemberLink:
         self._batches = batches
         self._guard = guard
         self.link = Link(
-            server.patient,
-            server.libraries,
+            server.place(keys),
             (*MEMBER_SCRIPTS, batch),
             name=f"forebay-{keys.tag}",
             guard=guard,
@@ -91,22 +92,25 @@ class MemberLink:
             keys,
             guard,
             listener,
+            node=lambda: self.link.node,
             on_begun=batches.begin,
             on_forgotten=batches.put_ahead,
             end_earlier=self._end_earlier,
             on_unknown=self._on_unknown,
             on_expired=on_expired,
+            on_moved=self._on_channel_moved,
         )
-        self.failover = server.failover
         self._silence: asyncio.TimerHandle | None = None
-        if self.failover is not None:
-            self.failover.on_moved.add(self._on_moved)
+        self._on_moved = self.link.place.on_moved
+        self.may_move = self._on_moved is not None
+        if self._on_moved is not None:
+            self._on_moved.add(self._follow)
 
     async def close(self) -> None:
         """End the membership, fail all callers, and close the connection."""
         membership = self.memberships.close()
-        if self.failover is not None:
-            self.failover.on_moved.discard(self._on_moved)
+        if self._on_moved is not None:
+            self._on_moved.discard(self._follow)
         if self._silence is not None:
             self._silence.cancel()
         try:
@@ -120,8 +124,8 @@ class MemberLink:
             self.link.state.forget()
 
     def watch_silence(self) -> None:
-        """Called when a call is sent; asks the Sentinels if it stays unanswered."""
-        if self.failover is not None and self._silence is None:
+        """Called when a call is sent: should it stay unanswered, ask where the shard is."""
+        if self.may_move and self._silence is None:
             self._silence = asyncio.get_running_loop().call_later(
                 SILENT_SECONDS, self._guard.call, self._note_silence, self._batches.arguments
             )
@@ -129,15 +133,23 @@ class MemberLink:
     def _note_silence(self, arguments: list[Any]) -> None:
         self._silence = None
         wire = self.link.wire
-        if self.failover is None or not self._batches.under_way or wire is None:
+        if not self._batches.under_way or wire is None:
             return
         if self._batches.arguments is arguments:  # the same call as then
-            self.failover.suspect(wire.peer)
+            self.link.place.suspect(wire.peer)
         self.watch_silence()
 
-    def _on_moved(self, primary: Peer) -> None:
-        if self.link.wire is not None and self.link.wire.peer != primary:
-            self.link.drop("another server is the primary now")
+    def _follow(self) -> None:
+        """Connect anew where another server has the shard now, and have it confirm the member."""
+        if self.link.leave() and isinstance(self.memberships.state, Member):
+            self.link.repair()
+
+    def _on_channel_moved(self) -> None:
+        """Connect anew, as the server has this member's channel no more; its answer tells why."""
+        self.link.place.note(RedisConnectionError("another node has the channel"))
+        self.link.drop("another server has the shard now")
+        if isinstance(self.memberships.state, Member):
+            self.link.repair()
 
     def note_generation(self) -> None:
         """Join again and state the leases where the shard has another generation."""
@@ -158,13 +170,13 @@ class MemberLink:
         )
         if self.link.wire is not None:
             self.link.drop("no reply came in time")
-            self._server.subscriber.drop("the server is silent")
+            self.link.node.subscriber.drop("the server is silent")
         return error
 
     def lose_reply(self, operations: list[Pending], error: Exception) -> None:
         """End the membership, as the grants of an unreadable reply are unknown."""
         self._guard.note("reading a reply", error)
-        self._server.libraries.doubt()
+        self.link.node.libraries.doubt()
         self.link.drop("a reply could not be read")
         self.memberships.disown()
         unread = CoordinatorError(
@@ -195,8 +207,7 @@ class MemberLink:
             has_left = True
             with contextlib.suppress(NotAMemberError, ForebayError):  # a join meets the same error
                 reply = await call_once(
-                    self._server.patient,
-                    self._server.libraries,
+                    self.link.node,
                     self._batch,
                     self._keys.all,
                     arguments,

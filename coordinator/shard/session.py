@@ -80,7 +80,7 @@ class Session:
         self._server = server
         self._batch = batch
         self._leave = leave
-        self._calls = FunctionCalls(server.libraries.names, batch.function, keys.all)
+        self._calls = FunctionCalls(batch.function, keys.all)
         self._listener = listener
         self._loop = asyncio.get_running_loop()
         self._guard = Guard(log, shard=keys.tag)
@@ -106,7 +106,7 @@ class Session:
         )
         self._link = self._member_link.link
         self._memberships = self._member_link.memberships
-        self._doubt = Doubt(server.libraries, batch)
+        self._doubt = Doubt(self._link, batch)
         self._flush_due: asyncio.Handle | None = None
 
     @property
@@ -223,12 +223,12 @@ class Session:
             self._link.repair()
             return
         try:
-            batches = self._batches
-            wire.send(self._calls.pack(batches.arguments, is_release=batches.is_release))
+            names, batches = self._link.names, self._batches
+            wire.send(self._calls.pack(names, batches.arguments, is_release=batches.is_release))
         except (TypeError, ValueError) as error:
             self._send_new(is_any=self._batches.retake_sendable(error, membership))
             return
-        if self._member_link.failover is not None:
+        if self._member_link.may_move:
             self._member_link.watch_silence()
 
     def _on_reply(self, reply: Any) -> None:
@@ -240,7 +240,7 @@ class Session:
             self._take_answer(reply)
         else:
             # Another connection may do better, as it may find another primary, or load the scripts.
-            self._link.drop(f"{reply!r:.200}")
+            self._link.drop_after(reply)
 
     def _take_answer(self, reply: Any) -> None:
         """Finish the call that is under way with the batch script's reply."""

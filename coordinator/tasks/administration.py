@@ -11,12 +11,12 @@ from urllib.parse import unquote
 
 from forebay.contracts.checks import listed
 from forebay.contracts.errors import ConfigurationError, ShardDamaged
-from forebay.coordinator.keys import pool_shard
+from forebay.coordinator.keys import POOL_TAG, pool_shard
 from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.shard.administration import NeverUsedError, Rebuilding, begin_rebuild
 from forebay.coordinator.tasks.controller import TaskAdmissionController
 from forebay.coordinator.tasks.pool_settings import PoolState
-from forebay.coordinator.tasks.snapshots import POOL_TAG, PoolReader, PoolSnapshot
+from forebay.coordinator.tasks.snapshots import PoolReader, PoolSnapshot
 
 LONGEST_LEAVE_SECONDS: Final = 0.3
 """Longest wait for leaving the pool after a failed change."""

@@ -16,7 +16,7 @@ from forebay.contracts.identity import TaskGroupKey, TaskGroupKind, TaskGroupSpe
 from forebay.contracts.snapshots import AuditReport
 from forebay.contracts.task_policies import MOST_CONSIDERED, QueueView, TaskAdmissionView
 from forebay.contracts.tasks import Amounts, TaskAdmissionBlockSummary
-from forebay.coordinator.keys import ShardKeys, check_id, pool_shard
+from forebay.coordinator.keys import POOL_TAG, ShardKeys, check_id, pool_shard
 from forebay.coordinator.requests.snapshots import decode_audit
 from forebay.coordinator.scripts.composing import script
 from forebay.coordinator.server.refusals import connection_error, reading_error
@@ -26,7 +26,6 @@ from forebay.coordinator.tasks.names import parse_signature
 
 MAX_ROWS: Final = 100
 """Rows of each list that is shown (``lua/tasks/look.lua``, ``snapshot.lua``)."""
-POOL_TAG: Final = "pool:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

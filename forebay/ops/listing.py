@@ -9,10 +9,9 @@ from urllib.parse import unquote
 
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import ProviderModelKey
-from forebay.coordinator.keys import ShardKeys, pool_shard, request_shard
+from forebay.coordinator.keys import POOL_TAG, ShardKeys, pool_shard, request_shard
 from forebay.coordinator.requests.snapshots import provider_model_of
 from forebay.coordinator.server_connection import ServerConnection
-from forebay.coordinator.tasks.snapshots import POOL_TAG
 
 MOST_SHARDS: Final = 200
 """Request shards, and pools, that one look reads; further ones are counted alone."""

@@ -46,7 +46,7 @@ if stored[1] and stored[1] ~= schema then
 end
 local run_id = server_run_id()
 local reason = RECOVERY.reason(stored, run_id, drop_unreadable(RECOVERY.written()))
-local head = HEAD.now(stored[4], ttl_us)
+local head = HEAD.now(stored[4], ttl_us, RECOVERY.has_other_clock(stored, run_id))
 now_us = head.now_us
 local status = known == '' and 'joined' or 'member'
 if status == 'member' and not reason and stored[2] == known then

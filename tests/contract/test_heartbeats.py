@@ -244,7 +244,8 @@ async def test_a_loop_that_nobody_asked_to_turn_for_long_is_no_stalled_one(
                 heartbeat.remove(first)  # nobody's heartbeat is due from now on
             later = SETTINGS.loop_stall_seconds + 100
             monkeypatch.setattr(
-                "forebay.coordinator.server.heartbeat.boot_seconds", lambda: boot_seconds() + later
+                "forebay.coordinator.server.heartbeat.boot_seconds",
+                lambda: boot_seconds() + later,
             )
             if then == "joins again":
                 heartbeat.add(membership("second"))
@@ -277,7 +278,7 @@ async def test_a_server_that_is_away_for_the_heartbeat_alone_is_seen(redis_url: 
     async with FaultyProxy(redis_url) as proxy:
         settings = MemberSettings(ttl_seconds=60.0)
         async with forebay.connect(redis_url, settings) as requests:
-            heartbeat: Any = requests._server.heartbeat
+            heartbeat: Any = requests._server.node.heartbeat
             heartbeat._client.close()
             heartbeat._client = open_sync(parse_url(proxy.url))
             with capture_logs() as logs:

@@ -164,7 +164,7 @@ class Waiting:
     @contextlib.asynccontextmanager
     async def not_listening(self) -> AsyncIterator[None]:
         """Let nobody listen to the member for a while; then it is told that it listens again."""
-        session, subscriber = self.shard.session, self.shard.session._server.subscriber
+        session, subscriber = self.shard.session, self.shard.session._server.node.subscriber
         assert session.membership is not None
         name = session.keys.wake_channel(session.membership.member_id)
         subscriber.unsubscribe(name)

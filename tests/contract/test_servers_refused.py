@@ -76,9 +76,9 @@ async def test_a_cluster_is_refused_with_what_to_use_for_pools_and_shards(
     with pytest.raises(ConfigurationError) as refusal:
         await use(what, url)
     said = str(refusal.value)
-    assert said.startswith(f"the server at {url}/0 is a node of a cluster, which")
-    assert "give the URL of one" in said
-    assert "embedded://" in said
+    assert said.startswith(f"the server at {url}/0 is a node of a cluster, expected one with")
+    assert f"for requests write {url.replace('://', '+cluster://')}," in said
+    assert "for task pools with pool_url" in said
 
 
 @pytest.mark.parametrize("field", ["redis_mode", "server_mode"])

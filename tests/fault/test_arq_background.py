@@ -257,4 +257,4 @@ async def test_one_part_of_a_worker_that_cannot_be_closed_keeps_no_other_open(
         async with working(redis_url, add, member=SETTINGS) as worker:
             monkeypatch.setattr(worker._cells, "aclose", refuse)
     assert worker.tasks_admission.session.is_closed
-    assert worker.connection.subscriber._is_closed
+    assert worker.connection.node.subscriber._is_closed

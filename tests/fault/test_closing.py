@@ -74,8 +74,8 @@ async def test_a_close_that_meets_a_join_leaves_no_member_and_no_heartbeat(
         held.go.set()
         await soon(closing)
         await soon(asyncio.gather(registering, return_exceptions=True))
-        assert connection.heartbeat._memberships == {}
-        assert connection.subscriber._listeners == {}
+        assert connection.node.heartbeat._memberships == {}
+        assert connection.node.subscriber._listeners == {}
         assert members(redis_url) == 0
 
 
@@ -96,7 +96,7 @@ async def test_a_close_that_is_cancelled_closes_all_the_same(redis_url: str) -> 
         assert logs == []  # its connection was dropped on purpose: no outage
         assert session.is_closed
         assert session._link.wire is None
-        assert connection.heartbeat._memberships == {}
+        assert connection.node.heartbeat._memberships == {}
         with pytest.raises(CoordinatorUnavailable):
             await soon(session.ask(Sweep()))
         proxy.flow()
@@ -167,7 +167,7 @@ async def test_a_close_under_a_membership_that_has_ended_waits_for_no_deadline(
         with pytest.raises(CoordinatorUnavailable):
             await soon(asked)
         await soon(closing)
-        assert connection.heartbeat._memberships == {}
+        assert connection.node.heartbeat._memberships == {}
 
 
 async def test_one_shard_that_cannot_be_closed_keeps_no_other_open(
@@ -196,18 +196,18 @@ async def test_one_connection_that_cannot_be_closed_keeps_no_other_open(
     connection = await ServerConnection.open(redis_url, settings())
     requests = Controller(connection)
     await requests.register(MODEL, "mine", 1)
-    stop = connection.heartbeat.stop
+    stop = connection.node.heartbeat.stop
 
     async def stop_and_raise() -> None:
         await stop()
         raise ValueError
 
-    monkeypatch.setattr(connection.heartbeat, "stop", stop_and_raise)
+    monkeypatch.setattr(connection.node.heartbeat, "stop", stop_and_raise)
     await requests.close()
     with pytest.raises(ValueError):  # noqa: PT011 - raised above
         await connection.close()
-    assert connection.subscriber._wire is None
-    assert connection.subscriber._is_closed
+    assert connection.node.subscriber._wire is None
+    assert connection.node.subscriber._is_closed
 
 
 # -- what the server refuses for good
@@ -251,7 +251,7 @@ async def test_an_outage_of_any_length_ends(redis_url: str) -> None:
         async with forebay.connect(proxy.url, settings(call_timeout_seconds=0.3)) as requests:
             await requests.register(MODEL, "mine", 1)
             session = session_of(requests)
-            subscriber: Any = requests._server.subscriber
+            subscriber: Any = requests._server.node.subscriber
             session._link.failures = subscriber._failures = 100_000
             with capture_logs() as logs:
                 proxy.refuse()

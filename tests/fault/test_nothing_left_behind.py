@@ -261,7 +261,7 @@ async def test_without_memory_waits_end_and_the_leases_of_the_dead_pass_on(
 
         await wait_until(both_wait)
         admin.config_set("maxmemory", 1)
-        dead._server.heartbeat._memberships.clear()
+        dead._server.node.heartbeat._memberships.clear()
         shard_of(dead)._upkeep._sweeps.close()
         with pytest.raises(forebay.RequestAdmissionError):
             await soon(hasty)

@@ -191,7 +191,7 @@ async def wake_ups(url: str, thrown: ThrownAt, patch: Any) -> AsyncIterator[None
         await wait_until(
             lambda: any(a.is_waiting for a in requests._shards[MODEL]._attempts.values())
         )
-        subscriber: Any = requests._server.subscriber
+        subscriber: Any = requests._server.node.subscriber
         throw_into(patch, Subscriber, "_reconnect", thrown)
         subscriber._reconnecting._work = subscriber._reconnect
         subscriber._failures = 1

@@ -35,7 +35,7 @@ async def proxy(redis_url: str) -> AsyncIterator[FaultyProxy]:
 @pytest.fixture
 async def subscriber(proxy: FaultyProxy) -> AsyncIterator[Subscriber]:
     async with await ServerConnection.open(proxy.url, settings()) as connection:
-        yield connection.subscriber
+        yield connection.node.subscriber
 
 
 async def begin_to_subscribe(subscriber: Subscriber, session: str) -> asyncio.Task[None]:
@@ -90,7 +90,7 @@ async def test_a_connection_that_never_opens_holds_no_other_up_for_ever(
     brief = settings(call_timeout_seconds=0.3)
     async with forebay.connect(redis_url, brief) as requests:
         await requests.register(MODEL, "mine", 1)
-        subscriber: Any = requests._server.subscriber
+        subscriber: Any = requests._server.node.subscriber
         monkeypatch.setattr(wakeups, "open_wire", hang_once)
         subscriber.drop("the test says so")
         await wait_until(lambda: bool(hung))
@@ -112,7 +112,7 @@ async def test_a_message_that_cannot_be_read_is_made_up_for(redis_url: str) -> N
         waiting = asyncio.create_task(scene.take(scene.member))
         await scene.until(waiters=1)
         session: Any = scene.member._shards[item().resource.provider_model].session
-        subscriber = session._server.subscriber
+        subscriber = session._server.node.subscriber
         listener = subscriber._listeners[
             session.keys.wake_channel(session.membership.member_id).encode()
         ]
@@ -149,7 +149,7 @@ async def test_lost_wake_ups_and_their_return_are_said_once_each(redis_url: str)
     async with open_scene(redis_url, settings(recheck_seconds=NEVER_SECONDS)) as scene:
         waiting = asyncio.create_task(scene.take(scene.member))
         await soon(waiting)
-        subscriber: Any = scene.member._server.subscriber
+        subscriber: Any = scene.member._server.node.subscriber
         with capture_logs() as logs:
             scene.proxy.refuse_subscribers()
             await wait_until(lambda: subscriber._failures > 3)

@@ -101,7 +101,7 @@ async def test_a_dead_wake_up_connection_is_replaced(
 ) -> None:
     async with open_scene(redis_url, settings(call_timeout_seconds=0.3)) as scene:
         server: Any = scene.member._server
-        monkeypatch.setattr(server.subscriber._wire, "write", lambda *_command: None)
+        monkeypatch.setattr(server.node.subscriber._wire, "write", lambda *_command: None)
         scene.client.flushall()
 
         async def is_served() -> bool:

@@ -6,6 +6,7 @@ import pytest
 
 from forebay.contracts.errors import ConfigurationError
 from forebay.coordinator.server.address import (
+    ClusterAddress,
     EmbeddedAddress,
     SentinelAddress,
     TcpAddress,
@@ -56,6 +57,16 @@ SECRET = "hunter2"
         (
             "rediss://example.org?ssl_cert_reqs=required&ssl_check_hostname=true",
             TcpAddress(host="example.org", tls=TlsFiles()),
+        ),
+        ("redis+cluster://a,b:7000/", ClusterAddress(nodes=(("a", 6379), ("b", 7000)))),
+        (
+            "valkeys+cluster://ann:hunter2@[::1]?ssl_ca_certs=/ca.pem",
+            ClusterAddress(
+                nodes=(("::1", 6379),),
+                username="ann",
+                password=SECRET,
+                tls=TlsFiles(ca_file="/ca.pem"),
+            ),
         ),
         (
             "redis+sentinel://a/main",
@@ -179,7 +190,12 @@ def test_any_other_url_is_refused_with_its_name_and_a_remedy(url):
         ("redis+tls://h:6379", "write rediss://"),
         ("https://name.upstash.example", "write the server's redis:// or rediss:// URL"),
         ("localhost:6379", "write redis://host:port"),
-        ("redis://a:6379,b:6379/0", "write one server outside cluster mode"),
+        ("redis://a:6379,b:6379/0", "write one server, redis+cluster://"),
+        ("cluster://a:6379", "write redis+cluster://"),
+        ("redis+cluster://a:6379/1", "leave the path out"),
+        ("redis+cluster://a:6379?db=1", "leave db out"),
+        ("valkey+cluster://a:6379?ssl_ca_certs=/ca.pem", "write rediss+cluster://"),
+        ("redis+cluster://a:6379,", "a host is missing"),
     ],
 )
 def test_a_form_of_another_library_is_answered_with_the_form_to_write(url, form):
@@ -189,10 +205,7 @@ def test_a_form_of_another_library_is_answered_with_the_form_to_write(url, form)
     assert SECRET not in str(refusal.value)
 
 
-@pytest.mark.parametrize(
-    "scheme",
-    ["redis+cluster", "rediss+sentinel", "valkeys+sentinel", "valkey+cluster", "cluster"],
-)
+@pytest.mark.parametrize("scheme", ["rediss+sentinel", "valkeys+sentinel"])
 def test_topologies_of_later_versions_are_refused_by_name(scheme):
     with pytest.raises(ConfigurationError, match="not supported by this version yet"):
         parse_url(f"{scheme}://a:1,b:2/main")
@@ -205,11 +218,12 @@ def test_topologies_of_later_versions_are_refused_by_name(scheme):
         "rediss://:hunter2@[::1]/0",
         "unix://:hunter2@/run/s?db=1",
         "redis+sentinel://:hunter2@a:1/main?sentinel_password=hunter2",
+        "rediss+cluster://ann:hunter2@a:1,[::1]:2",
     ],
 )
 def test_no_text_of_an_address_shows_its_password(url):
     address = parse_url(url)
-    assert isinstance(address, TcpAddress | UnixAddress | SentinelAddress)
+    assert not isinstance(address, EmbeddedAddress)
     assert address.password == SECRET
     for text in (str(address), repr(address), f"{address}", repr([address])):
         assert SECRET not in text
@@ -231,6 +245,7 @@ def test_no_text_of_an_address_shows_its_password(url):
         "redis://ann:1,hunter2",
         "redis://[::1]:hunter2",
         "redis+sentinel://:hunter2,b:2/main",
+        "redis+cluster://:hunter2,b:2",
         "redis://ann:hunter2/0",
         "redis:hunter2@example.org",
         "ann:hunter2@example.org",

@@ -19,6 +19,9 @@ TIMERS = {"call_later": 1, "call_at": 1, "call_soon": 0, "call_soon_threadsafe":
 HEARD_OF = {
     "coordinator/supervision.py _begin": "Background itself: its callback logs and begins again",
     "coordinator/server/sentinels.py discover_master": "gathered before it returns",
+    "coordinator/server/slots.py ask_nodes": "gathered before it returns",
+    "coordinator/server/cluster.py ask": "every caller awaits it",
+    "coordinator/server/cluster.py close_left": "its callback logs what it raised",
     "coordinator/server/host_names.py _start": "catches all that a lookup raises, and delivers it",
     "coordinator/server/heartbeat.py add": "a loop under a guard; one that ended is started again",
     "coordinator/server/embedded_watchdog.py main": "ends the server with its owner; a process",

@@ -6,13 +6,14 @@
 local HEAD = { pattern = '^(%d*)|?(%d*)|?(%d*)|?(%d*)|?(%d*)|?(%d*)(.*)$' }
 
 -- The head of a record at the present time, that a member with a TTL is heard of; `before_us` is nil where the
--- record is missing or cannot be read.
-function HEAD.now(text, life_us)
+-- record is missing or cannot be read. Where the record was written by another clock, no time has passed since: how
+-- much it was cannot be known.
+function HEAD.now(text, life_us, by_other_clock)
   local now, last, sequence, back, check, recovering, rest = string.match(text or '', HEAD.pattern)
   local before_us = tonumber(now)
   local head = { before_us = before_us, sequence = tonumber(sequence) or 0, back_us = tonumber(back) or 0,
     next_check_us = tonumber(check) or 0, recovering_us = tonumber(recovering) or 0, rest = before_us and rest }
-  head.now_us, head.last_us = shard_time(before_us, tonumber(last))
+  head.now_us, head.last_us = shard_time(before_us, not by_other_clock and last)
   if WATCH.was_away(head.now_us - (before_us or head.now_us), life_us / 3) then
     head.back_us = head.now_us
   end

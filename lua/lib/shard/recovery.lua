@@ -32,9 +32,15 @@ function RECOVERY.reason(stored, run_id, dropped)
   return nil
 end
 
+-- Whether the shard's time was last read from the clock of another node of a cluster. One server that has started
+-- anew has its own clock.
+function RECOVERY.has_other_clock(stored, run_id)
+  return CHANNELS.on_cluster and stored[3] and stored[3] ~= run_id
+end
+
 -- Whether a member other than a newcomer listens to a shard of which no key is left.
 function RECOVERY.is_remembered(newcomer)
-  local listening = listening_members()
+  local listening = CHANNELS.members()
   return #listening > 1 or (listening[1] ~= nil and listening[1] ~= newcomer)
 end
 
@@ -82,10 +88,10 @@ function RECOVERY.begin(head, reason, stored, run)
   for i = 1, #still_awaited do
     redis.call('ZADD', K.awaited, 0, still_awaited[i])
   end
-  local listening = listening_members()
+  local listening = CHANNELS.members()
   for i = 1, #listening do
     redis.call('ZADD', K.awaited, 0, listening[i])
-    redis.pcall('PUBLISH', string.sub(K.meta, 1, -5) .. 'wake:' .. listening[i], '["' .. run.generation .. '",[]]')
+    redis.pcall(CHANNELS.publish, string.sub(K.meta, 1, -5) .. 'wake:' .. listening[i], '["' .. run.generation .. '",[]]')
   end
   local reindex = reason == 'restarted' and 0 or 1
   local restored = reason == 'lost' and 0 or head.sequence -- as of when the settings are; events may have outlived them
@@ -121,7 +127,7 @@ function RECOVERY.begin_for_operator(reason, stored, run)
     interval_us = math.max(interval_us, tonumber(intervals[i]) or 0)
   end
   run.ttl_us = 3 * (interval_us > 0 and interval_us or RECOVERY.usual_interval_us)
-  local head = HEAD.now(stored[4], run.ttl_us)
+  local head = HEAD.now(stored[4], run.ttl_us, RECOVERY.has_other_clock(stored, server_run_id()))
   now_us = head.now_us
   RECOVERY.begin(head, reason, stored, run)
   return head

@@ -1,5 +1,6 @@
 -- What both kinds of shard share: its record and clock, its events, what it tells other members, and the
 -- numbered batches that make a call happen once (design 06, *Exactly once*).
+-- @include lib/channels
 -- @include lib/time
 -- @include lib/shard/events
 -- @include lib/shard/records
@@ -96,7 +97,7 @@ function SHARD.publish(caller)
   local channel = string.sub(K.meta, 1, -5) .. 'wake:'
   for member, list in pairs(notices) do
     if member ~= caller then
-      redis.pcall('PUBLISH', channel .. member,
+      redis.pcall(CHANNELS.publish, channel .. member,
         '["' .. read_fields[1] .. '",[' .. table.concat(list, ',') .. ']]')
     end
   end

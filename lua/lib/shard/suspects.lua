@@ -41,7 +41,7 @@ end
 function SUSPECTS.is_present(member)
   if presence[member] == nil then
     local is_suspect = SUSPECTS.since(member) > 0
-    presence[member] = member == caller or (not is_suspect and is_listened_to(member))
+    presence[member] = member == caller or (not is_suspect and CHANNELS.is_listened_to(member))
     if not presence[member] and not is_suspect then
       SUSPECTS.mark(member)
     end
@@ -95,9 +95,9 @@ function SUSPECTS.look_at_suspect(member, since, interval_us, restore)
   local due_us = math.max(since, meta.back_us) + interval_us
   if due_us > now_us then
     return nil, due_us
-  elseif is_listened_to(member) then
+  elseif CHANNELS.is_listened_to(member) then
     SUSPECTS.clear(member, restore)
-  elseif caller and not is_listened_to(caller) then
+  elseif caller and not CHANNELS.is_listened_to(caller) then
     meta.back_us = now_us
   else
     return 'not_listening'
@@ -119,7 +119,7 @@ function SUSPECTS.look_at(member, restore)
     local since = SUSPECTS.since(member)
     if since > 0 then
       why, next_us = SUSPECTS.look_at_suspect(member, since, interval_us, restore)
-    elseif not is_listened_to(member) then
+    elseif not CHANNELS.is_listened_to(member) then
       SUSPECTS.mark(member)
     end
   end

@@ -188,7 +188,7 @@ function EXPLAIN.run(name)
   for _, text in ipairs({ 'driver', 'owner', 'refused', 'stopped', 'held_back', 'target' }) do
     facts[text] = redis.call('HGET', K.progress, name .. '\0' .. text) or ''
   end
-  local may_ask, listened = pcall(is_listened_to, facts.driver) -- a reader may lack the right to ask
+  local may_ask, listened = pcall(CHANNELS.is_listened_to, facts.driver) -- a reader may lack the right to ask
   facts.is_attended = facts.driver ~= '' and (not may_ask or listened)
   return facts
 end
