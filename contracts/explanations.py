@@ -10,6 +10,8 @@ from forebay.contracts.snapshots import Snapshot
 SubjectKind = Literal[
     "task", "task_group", "run", "pool", "waiter", "lease", "request_group", "provider_model"
 ]
+_ORDINALS: Final = {1: "st", 2: "nd", 3: "rd"}
+_TEENS: Final = range(11, 14)
 _FEW_SECONDS: Final = 10
 _MINUTE: Final = 60
 _HOUR: Final = 3600
@@ -101,6 +103,16 @@ def span(seconds: float) -> str:
 def number(count: int, noun: str) -> str:
     """Return a count and its noun: ``1 task``, ``2 tasks``."""
     return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def counted(count: int, noun: str, verb: str) -> str:
+    """Return a count, its noun and a verb that agrees: ``1 task waits``, ``2 tasks wait``."""
+    return f"{number(count, noun)} {verb}{'s' if count == 1 else ''}"
+
+
+def ordinal(place: int) -> str:
+    """Return a place in words: ``1st``, ``2nd``, ``11th``."""
+    return f"{place}{'th' if place % 100 in _TEENS else _ORDINALS.get(place % 10, 'th')}"
 
 
 def some(names: Sequence[str], *, most: int = 3) -> str:

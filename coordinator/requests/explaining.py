@@ -12,7 +12,16 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import unquote
 
-from forebay.contracts.explanations import Explanation, Reason, SubjectKind, number, some, span
+from forebay.contracts.explanations import (
+    Explanation,
+    Reason,
+    SubjectKind,
+    counted,
+    number,
+    ordinal,
+    some,
+    span,
+)
 from forebay.contracts.identity import ProviderModelKey, RequestDomain
 from forebay.contracts.snapshots import DomainSnapshot, GlobalSnapshot
 from forebay.coordinator.keys import encode, request_shard
@@ -140,7 +149,8 @@ def _full(facts: ShardFacts, window: DomainSnapshot, domain: str) -> Reason:
     limit = min(window.current_limit, window.effective_max)
     says = (
         f"The window of {domain} lets {number(limit, 'call')} go at once (at most"
-        f" {window.effective_max}), and {window.in_flight_count} are in flight."
+        f" {window.effective_max}), and {window.in_flight_count}"
+        f" {'is' if window.in_flight_count == 1 else 'are'} in flight."
     )
     says += _oldest(facts, held["oldest"])
     says += f" A place comes free when one ends; the window itself {window.outlook}."
@@ -233,8 +243,8 @@ def _of_group(facts: ShardFacts, group: Mapping[str, Any]) -> list[Reason]:
         reasons.append(Reason(code="not_in_line", says="Nothing of it waits."))
     for domain, place in waits.items():
         says = (
-            f"{number(place['waiting'], 'call')} of it wait in {domain}; {place['rank']} of"
-            f" {number(place['groups'], 'group')} stand before it."
+            f"{counted(place['waiting'], 'call', 'wait')} in {domain}; it is the"
+            f" {ordinal(int(place['rank']) + 1)} of {number(place['groups'], 'group')} there."
         )
         reasons.append(Reason(code="in_line", says=says))
         reasons += closed(facts, domain)

@@ -60,7 +60,8 @@ def _reasons(facts: PoolFacts, run: Mapping[str, Any]) -> list[Reason]:
     if int(run["unwritten"]):
         says = f"{number(int(run['unwritten']), 'row group')} wait for the driver to write them."
         reasons.append(Reason(code="unwritten", says=says))
-    return reasons + _tasks_of_run(facts, run)
+    told = dict.fromkeys(reasons + _tasks_of_run(facts, run))
+    return list(told)  # what holds the whole pool is said once
 
 
 def _tasks_of_run(facts: PoolFacts, run: Mapping[str, Any]) -> list[Reason]:

@@ -120,11 +120,12 @@ def _not_served(facts: PoolFacts, function: str, who_waits: str) -> Reason | Non
     count = sum(bool(member["functions"]) for member in facts.members)
     start = f"start one that does (forebay worker --pool {facts.pool} ...)."
     if not count:
-        says = f"{who_waits} for a worker: none of this pool is alive; {start}"
+        none = f"none of this pool serves {function!r}, or any other"
+        says = f"{who_waits} for a worker: {none}; {start}"
         return Reason(code="no_worker", says=says, resource=function)
     says = (
         f"{who_waits} for a worker that serves {function!r}: {number(count, 'worker')} of this pool"
-        f" serve {some(served)} alone; {start}"
+        f" {'serves' if count == 1 else 'serve'} {some(served)} alone; {start}"
     )
     return Reason(code="not_served", says=says, resource=function)
 

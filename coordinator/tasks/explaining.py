@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import unquote
 
-from forebay.contracts.explanations import Explanation, Reason, number, some, span
+from forebay.contracts.explanations import Explanation, Reason, counted, number, ordinal, some, span
 from forebay.contracts.tasks import TaskAdmissionBlockSummary, TaskDenialReason
 from forebay.coordinator.keys import encode, pool_shard
 from forebay.coordinator.server_connection import ServerConnection
@@ -21,9 +21,6 @@ from forebay.coordinator.tasks.blocking import (
 )
 from forebay.coordinator.tasks.names import parse_signature
 from forebay.coordinator.tasks.snapshots import MAX_ROWS, group_of
-
-_ORDINALS: Final = {1: "st", 2: "nd", 3: "rd"}
-_TEENS: Final = range(11, 14)
 
 
 async def read_facts(reader: ServerConnection, pool: str, name: str | None = None) -> PoolFacts:
@@ -107,16 +104,18 @@ def of_pool(facts: PoolFacts) -> list[Reason]:
     """Return, for each waiting group of a pool, why its first task does not start."""
     snapshot = facts.snapshot
     says = (
-        f"{number(snapshot.queue.queued_total, 'task')} wait for their turn,"
-        f" {snapshot.delayed} for their time, {snapshot.parked} for a higher limit;"
+        f"{counted(snapshot.queue.queued_total, 'task', 'wait')} for a turn,"
+        f" {snapshot.delayed} for a later time, {snapshot.parked} for a higher limit;"
         f" {snapshot.running} run."
     )
     reasons = [Reason(code=snapshot.state, says=f"The pool is {snapshot.state}. {says}")]
     if count := int(facts.capture["unserved"]):
-        says = f"{number(count, 'task')} of these wait for a worker that serves their function."
+        waits = "waits" if count == 1 else "wait"
+        says = f"Of those for a turn, {count} {waits} for a worker that serves the task's function."
         reasons.append(Reason(code="not_served", says=says))
     if count := int(facts.capture["suspects"]):
-        says = f"{number(count, 'task')} of these were lost with a worker that died."
+        were = "was" if count == 1 else "were"
+        says = f"Of those for a turn, {count} {were} lost with a worker that died (forebay events)."
         reasons.append(Reason(code="suspect", says=says))
     for group, row in facts.rows.items():
         if row["is_in_line"]:
@@ -204,7 +203,7 @@ def _in_line(facts: PoolFacts, task: Mapping[str, Any]) -> list[Reason]:
     group = str(group_of(task["group"]))
     row, ahead = facts.rows[group], int(task["ahead"])
     says = (
-        f"It is the {_ordinal(ahead + 1)} of {number(row['in_line'], 'task')} in line of group"
+        f"It is the {ordinal(ahead + 1)} of {number(row['in_line'], 'task')} in line of group"
         f" {group}{_place_of(facts, group)}."
     )
     place = Reason(code="in_line", says=says)
@@ -223,10 +222,25 @@ def _of_group(facts: PoolFacts, group: str) -> list[Reason]:
     if row["is_in_line"]:
         who = f"Task {head_of(row)}, its first,"
         reasons += blocks(facts, group, who) or [_may_start(who)]
-    elif row["waiting"]:
-        says = "Its tasks wait beside the line, for a worker that serves them; explain one of them."
-        reasons.append(Reason(code="not_served", says=says))
-    return reasons
+    places = dict(dict(facts.capture["places"]).get(row["name"], {}))
+    for place, (code, why) in _BESIDE.items():
+        if found := places.get(place):
+            waits = counted(int(found["count"]), "task", "wait")
+            waits = f"At least {waits}" if found["is_least"] else waits
+            first = unquote(found["task_id"])
+            says = f"{waits} {why}; see forebay explain {first}."
+            reasons.append(Reason(code=code, says=says))
+    held = held_pool(facts) if len(reasons) > 1 and not row["is_in_line"] else None
+    return [*reasons, held] if held else reasons
+
+
+_BESIDE: Final = {
+    "delayed": ("delayed", "for a later time"),
+    "parked": ("never_fits", "for a higher limit of a resource"),
+    "unserved": ("not_served", "for a worker that serves the task's function"),
+    "suspect_tasks": ("suspect", "to run again one at a time, lost with a worker that died"),
+}
+"""By the place beside the line: the code of the reason, and what tasks wait for there."""
 
 
 def _place_of(facts: PoolFacts, group: str) -> str:
@@ -234,7 +248,7 @@ def _place_of(facts: PoolFacts, group: str) -> str:
     groups, count = in_line[:MAX_ROWS], int(facts.capture["groups_in_line"])
     if group not in groups:
         return ""
-    return f", which stands {_ordinal(groups.index(group) + 1)} of {number(count, 'group')}"
+    return f", which stands {ordinal(groups.index(group) + 1)} of {number(count, 'group')}"
 
 
 def _may_start(who: str) -> Reason:
@@ -245,7 +259,3 @@ def _may_start(who: str) -> Reason:
 def head_of(row: Mapping[str, Any]) -> str:
     """Return the id of a group's first task."""
     return unquote(row["head"])
-
-
-def _ordinal(place: int) -> str:
-    return f"{place}{'th' if place % 100 in _TEENS else _ORDINALS.get(place % 10, 'th')}"

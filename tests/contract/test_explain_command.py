@@ -36,7 +36,7 @@ async def test_each_name_is_explained_where_it_is(
         lease = await requests.acquire(ITEM)
         for name, begins in {
             "t 1": "task t 1  in pool:mail\n  - It is the 1st of 1 task in line of group local/g",
-            "mail": "pool mail  in pool:mail\n  - The pool is open. 1 task wait",
+            "mail": "pool mail  in pool:mail\n  - The pool is open. 1 task waits",
             "p/m": "provider/model p/m  in rq:p/m\n  - Cap 1, 1 in flight, 0 wait, 1 member",
             "tenant": "group tenant  in rq:p/m\n  - It has weight 1; calls in flight: 1 in chat",
             lease.lease_id: f"lease {lease.lease_id}  in rq:p/m\n  - Member ",

@@ -125,7 +125,7 @@ def test_a_group_tells_its_weight_its_calls_and_its_place(shard: Shard) -> None:
     found = reasons(shard, "tenant")
     assert list(found) == ["weight", "in_line", "window_full"]
     assert "weight 3; calls in flight: 2 in chat" in found["weight"].says
-    assert "1 call of it wait in chat; 0 of 1 group stand before it" in found["in_line"].says
+    assert "1 call waits in chat; it is the 1st of 1 group there" in found["in_line"].says
 
 
 @pytest.mark.parametrize("name", [NAME, LARGE.model_id, LARGE.provider_name])

@@ -119,7 +119,7 @@ def test_a_task_above_a_lowered_limit_says_who_set_it(pool: Pool) -> None:
 def test_a_task_that_no_worker_serves_names_its_function(pool: Pool) -> None:
     pool.submit("t", A, function="g")
     found = reasons(pool, "t")["not_served"]
-    assert "serves 'g': 1 worker of this pool serve f alone" in found.says
+    assert "serves 'g': 1 worker of this pool serves f alone" in found.says
     pool.submit("u", A, function="g")
     assert blocked(pool).reasons == {"not_served": 2}
     pool.ask("w", "serve", "f", "g")
@@ -131,7 +131,7 @@ def test_a_task_without_any_worker_says_so(pool: Pool) -> None:
     pool.submit("t", A, function="f")
     found = reasons(pool, "t")
     assert list(found) == ["no_worker"]
-    assert "none of this pool is alive" in found["no_worker"].says
+    assert "none of this pool serves 'f', or any other" in found["no_worker"].says
 
 
 # -- what holds back who stands in line
@@ -269,6 +269,27 @@ def test_a_group_is_explained_by_its_first_task(pool: Pool) -> None:
     assert "Group local/a has weight 2, runs 4 tasks and has 1 in line" in found["in_line"].says
     pool.discard("t")
     assert codes(pool, A) == ["not_in_line"]
+
+
+def test_a_group_whose_tasks_all_wait_beside_the_line_says_what_for(pool: Pool) -> None:
+    for name in ("large", "larger"):
+        pool.submit(name, A, THREE_GPUS)
+    pool.submit("later", A, delay_us=90 * SECOND_US)
+    pool.submit("unserved", A, function="g")
+    pool.ask("m", "claim", "gpu", GPU_SETTER, 2)
+    found = reasons(pool, A)
+    assert list(found) == ["not_in_line", "delayed", "never_fits", "not_served"]
+    assert found["never_fits"].says.startswith("2 tasks wait for a higher limit of a resource;")
+    assert found["delayed"].says.startswith("1 task waits for a later time; see forebay explain")
+    pool.ask("m", "set_state", "paused")
+    assert codes(pool, A)[-1] == "paused"
+
+
+def test_a_run_of_a_paused_pool_says_so_once(made: Pool) -> None:
+    make_seed(made)
+    made.ask("m", "set_state", "paused")
+    (one,) = explained(made, "run")
+    assert [reason.code for reason in one.reasons].count("paused") == 1
 
 
 def test_looking_changes_nothing(pool: Pool) -> None:

@@ -3,7 +3,7 @@
 -- @include lib/listening
 -- @include lib/tasks/capture_view
 -- @include lib/runs/state
-local EXPLAIN = { leases_read = 5000, oldest = 3, tasks_of_run = 200, rounds = 20, per_round = 1000 }
+local EXPLAIN = { leases_read = 5000, oldest = 3, tasks_of_run = 200, rounds = 20, per_round = 1000, at_once = 200 }
 
 -- Call `take` with each field and value of a hash that match, until it returns true; at most `rounds` commands.
 function EXPLAIN.scan(key, pattern, take)
@@ -176,6 +176,33 @@ function EXPLAIN.groups_of_run(name)
   return by_group
 end
 
+-- The last parts of some names, as many as a command takes at once, with the tasks' records.
+function EXPLAIN.tasks_of(names, from, part)
+  local ids = {}
+  for i = from, math.min(#names, from + EXPLAIN.at_once - 1) do
+    ids[#ids + 1] = split(names[i], '\0')[part]
+  end
+  return ids, redis.call('HMGET', K.tasks, unpack(ids))
+end
+
+-- How many tasks of a group are among the first 1,000 of each place beside the line, and the first of them.
+function EXPLAIN.places_of(group)
+  local places = {}
+  for kind, part in pairs({ delayed = 1, parked = 3, unserved = 3, suspect_tasks = 2 }) do
+    local names = redis.call('ZRANGE', K[kind], 0, EXPLAIN.per_round - 1)
+    for from = 1, #names, EXPLAIN.at_once do
+      local ids, texts = EXPLAIN.tasks_of(names, from, part)
+      for i = 1, #ids do
+        if texts[i] and TASKS.parse(texts[i]).group == group then
+          places[kind] = places[kind] or { count = 0, task_id = ids[i], is_least = #names == EXPLAIN.per_round }
+          places[kind].count = places[kind].count + 1
+        end
+      end
+    end
+  end
+  return places
+end
+
 function EXPLAIN.run(name)
   local plan = RUNS.plan_of(name)
   if not plan then
@@ -204,6 +231,12 @@ function EXPLAIN.pool(rows, names)
     pool.task = pool.task or EXPLAIN.task(names[i])
     pool.run = pool.run or EXPLAIN.run(names[i])
     wanted[#wanted + 1] = names[i]
+  end
+  pool.places = {}
+  for i = 1, #names do
+    if redis.call('HEXISTS', K.groups, names[i]) == 1 then
+      pool.places[names[i]] = EXPLAIN.places_of(names[i])
+    end
   end
   wanted[#wanted + 1] = pool.task and pool.task.group
   for group_name in pairs(pool.run and pool.run.groups or {}) do
