@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any, Final
 
@@ -12,8 +12,10 @@ from forebay.contracts.checks import shown
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.event_kinds import RequestEventKind, SchedulerEventKind
 from forebay.contracts.events import (
+    NO_DETAILS,
     EventSink,
     EventStream,
+    EventSubject,
     RequestEventSink,
     RuntimeEvent,
     SchedulerEventSink,
@@ -21,6 +23,19 @@ from forebay.contracts.events import (
 from forebay.coordinator.logs import Logger
 
 Take = Callable[[RuntimeEvent], None]
+ShardInstant = tuple[float | None, int | None]
+"""A shard's time in seconds, as a process knows it, and the number of the shard's last event."""
+
+ShardClock = Callable[[], ShardInstant]
+
+
+def not_known_yet() -> ShardInstant:
+    """Return the instant of a shard that has not replied yet."""
+    return None, None
+
+
+BLOCKED_SECONDS: Final = 1.0
+"""A sink that takes longer for one event is counted as blocking, and logged once."""
 
 log = Logger("forebay.events")
 
@@ -41,6 +56,8 @@ class EventOutlet:
         takes_tasks: whether a sink takes events of the stream ``scheduler``.
         takes_requests: whether a sink takes events of the stream ``request``.
         lost: events that a sink raised at, by the name of its class.
+        blocked: events with which a sink blocked its caller for more than `BLOCKED_SECONDS`, by the
+            name of its class.
     """
 
     def __init__(self, sinks: Sequence[EventSink] = ()) -> None:
@@ -61,52 +78,76 @@ class EventOutlet:
         self.takes_tasks = bool(self._of_tasks)
         self.takes_requests = bool(self._of_requests)
         self.lost: Counter[str] = Counter()
+        self.blocked: Counter[str] = Counter()
         self._ordinals = count(1)
 
-    def emit_task(self, kind: SchedulerEventKind, at_us: int | None, **fields: Any) -> None:
-        """Emit an event of the stream ``scheduler``; the fields are those of `RuntimeEvent`."""
-        self._emit(self._of_tasks, kind, EventStream.SCHEDULER, at_us, fields)
-
-    def emit_request(self, kind: RequestEventKind, at_us: int | None, **fields: Any) -> None:
-        """Emit an event of the stream ``request``; the fields are those of `RuntimeEvent`.
+    def emit(
+        self,
+        kind: RequestEventKind | SchedulerEventKind,
+        subject: EventSubject,
+        instant: ShardInstant,
+        *,
+        lease_id: str | None = None,
+        reason: str | None = None,
+        snapshot: Mapping[str, Any] = NO_DETAILS,
+        diagnostics: Mapping[str, Any] = NO_DETAILS,
+    ) -> None:
+        """Build an event and hand it to each sink of its stream.
 
         Args:
             kind: what happened.
-            at_us: server time in microseconds; None where it is not known yet.
-            fields: further ones.
+            subject: the attempt or task that it happened to.
+            instant: server time in seconds, None where no reply has come yet; and the number of
+                the shard's last event.
+            lease_id: of an attempt's lease.
+            reason: ``reason_or_outcome`` of the event.
+            snapshot: numbers of the instant.
+            diagnostics: further details.
         """
-        self._emit(self._of_requests, kind, EventStream.REQUEST, at_us, fields)
-
-    def _emit(
-        self,
-        takers: Sequence[Take],
-        kind: str,
-        stream: EventStream,
-        at_us: int | None,
-        fields: dict[str, Any],
-    ) -> None:
+        takers = self._of_requests if subject.stream is EventStream.REQUEST else self._of_tasks
         if not takers:
             return
-        if at_us is None:
-            fields["diagnostics"] = {**fields.get("diagnostics", {}), "clock": "process"}
+        at, sequence = instant
+        if at is None:
+            at, diagnostics = time.time(), {**diagnostics, "clock": "process"}
         event = RuntimeEvent(
-            event_kind=kind,
-            stream=stream,
-            captured_at=time.time() if at_us is None else at_us / 1e6,
-            ordinal=next(self._ordinals),
-            **fields,
-        )
+            kind, subject, at, next(self._ordinals), sequence, lease_id, reason, snapshot,
+            diagnostics,
+        )  # fmt: skip
+        began = time.monotonic()
         for take in takers:
             try:
                 take(event)
-            except Exception as error:  # noqa: BLE001 - a sink disturbs no work
+            except (KeyboardInterrupt, SystemExit):
+                raise  # the program is asked to end
+            except BaseException as error:  # noqa: BLE001 - CancelledError too: nobody cancelled
                 self._note_lost(take, error)
+            ended = time.monotonic()
+            if ended - began > BLOCKED_SECONDS:
+                self._note_blocked(take, ended - began)
+            began = ended
 
-    def _note_lost(self, take: Take, error: Exception) -> None:
-        name = type(getattr(take, "__self__", take)).__qualname__
+    def _note_lost(self, take: Take, error: BaseException) -> None:
+        name = _name_of(take)
         self.lost[name] += 1
         if self.lost[name] == 1:
             log.warning("event_sink_raised", sink=name, error_type=type(error).__qualname__)
+
+    def _note_blocked(self, take: Take, seconds: float) -> None:
+        name = _name_of(take)
+        self.blocked[name] += 1
+        if self.blocked[name] == 1:
+            log.warning(
+                "event_sink_blocked",
+                sink=name,
+                seconds=round(seconds, 3),
+                remedy="a sink is called by the program's event loop or threads; let it queue"
+                " the event and write from a thread of its own",
+            )
+
+
+def _name_of(take: Take) -> str:
+    return type(getattr(take, "__self__", take)).__qualname__
 
 
 SILENT: Final = EventOutlet()

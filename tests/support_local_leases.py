@@ -15,6 +15,7 @@ from forebay.coordinator.requests.local_leases import LocalLeases
 from forebay.coordinator.requests.releasing import Release
 from forebay.coordinator.requests.shares import decode_share
 from forebay.coordinator.shard.operation import Operation
+from forebay.coordinator.shard.shard_time import ShardTime
 from tests.contract.chat_domain import MODEL
 
 TTL_SECONDS: Final = 15.0
@@ -63,7 +64,7 @@ class Session:
 
     away_since: float | None = None
     membership: Membership | None = None
-    server_now_us: int | None = None
+    time: ShardTime = field(default_factory=ShardTime)
     sent: list[tuple[Operation[Any], Callable[[Any], object] | None]] = field(default_factory=list)
     unsent: list[Release] = field(default_factory=list)
 

@@ -335,7 +335,7 @@ class ScriptedShard:
         for op in ops:
             args += encode(op)
         raw = self.run("requests/batch", self.keys.all, args)
-        now_us, wake_us, generation, results, notices = json.loads(raw)
+        now_us, wake_us, generation, results, notices, _ = json.loads(raw)
         return Reply(
             now_us=now_us,
             next_wake_us=wake_us,

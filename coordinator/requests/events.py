@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 from forebay.contracts.event_kinds import RequestEventKind as Kind
-from forebay.contracts.events import current_correlation
+from forebay.contracts.events import EventStream, EventSubject, current_correlation
 from forebay.contracts.identity import ProviderModelKey
 from forebay.contracts.outcomes import ReleaseResult, RequestReleaseOutcome
 from forebay.contracts.requests import (
@@ -17,7 +17,7 @@ from forebay.contracts.requests import (
     RequestAdmissionLease,
     RequestDenialReason,
 )
-from forebay.coordinator.event_outlet import EventOutlet
+from forebay.coordinator.event_outlet import EventOutlet, ShardClock, ShardInstant
 
 ERROR: Final = "error"
 """Reason of a wait that ended because the server could not be used."""
@@ -28,61 +28,65 @@ class RequestEvents:
 
     Args:
         outlet: of this process.
-        server_now_us: returns about the time of a provider/model's shard; None where no reply has
-            come yet.
+        clock_of: returns what tells the instant of a provider/model's shard.
     """
 
     def __init__(
-        self, outlet: EventOutlet, server_now_us: Callable[[ProviderModelKey], int | None]
+        self, outlet: EventOutlet, clock_of: Callable[[ProviderModelKey], ShardClock]
     ) -> None:
         self._outlet = outlet
-        self._server_now_us = server_now_us
-        self._called: dict[str, tuple[float, dict[str, Any]]] = {}  # since when, and its fields
+        self._clock_of = clock_of
+        self._leased: dict[str, tuple[EventSubject, ShardClock]] = {}  # by lease id
+        self._called_at: dict[str, float] = {}
 
     async def of_wait(
         self, item: RequestAdmissionItem, decided: Awaitable[RequestAdmissionDecision]
     ) -> RequestAdmissionDecision:
         """Await a decision; emit the begin and end of the wait, and the decision."""
-        fields = _fields_of(item)
+        subject, clock = _subject_of(item), self._clock_of(item.resource.provider_model)
+        emit = self._outlet.emit
         began = time.monotonic()
         asked: dict[str, Any] = {"weight": item.group.weight}
         if item.cost is not None:
             asked["cost"] = item.cost
-        self._emit(Kind.REQUEST_WAIT_STARTED, item, fields, diagnostics=asked)
+        emit(Kind.REQUEST_WAIT_STARTED, subject, clock(), diagnostics=asked)
         try:
             decision = await decided
         except asyncio.CancelledError:
-            reason = RequestDenialReason.CANCELLATION
-            self._end_wait(Kind.REQUEST_WAIT_CANCELLED, item, fields, began, reason)
+            self._end_wait(
+                Kind.REQUEST_WAIT_CANCELLED, item, subject, began, RequestDenialReason.CANCELLATION
+            )
             raise
         except Exception as error:
-            self._end_wait(Kind.REQUEST_WAIT_COMPLETED, item, fields, began, ERROR)
             details = {"error_type": type(error).__qualname__}
-            self._emit(
-                Kind.REQUEST_ACQUIRE_DENIED,
-                item,
-                fields,
-                reason_or_outcome=ERROR,
-                diagnostics=details,
-            )
+            instant = self._end_wait(Kind.REQUEST_WAIT_COMPLETED, item, subject, began, ERROR)
+            emit(Kind.REQUEST_ACQUIRE_DENIED, subject, instant, reason=ERROR, diagnostics=details)
             raise
         if isinstance(decision, RequestAdmissionLease):
-            self._emit_granted(decision, fields, began)
+            self._emit_granted(decision, subject, began)
         else:
-            is_late = decision.reason is RequestDenialReason.QUEUE_TIMEOUT
+            reason = decision.reason
+            is_late = reason is RequestDenialReason.QUEUE_TIMEOUT
             end = Kind.REQUEST_WAIT_TIMEOUT if is_late else Kind.REQUEST_WAIT_COMPLETED
-            self._end_wait(end, item, fields, began, decision.reason)
-            self._emit(
-                Kind.REQUEST_ACQUIRE_DENIED, item, fields, reason_or_outcome=decision.reason.value
-            )
+            instant = self._end_wait(end, item, subject, began, reason)
+            emit(Kind.REQUEST_ACQUIRE_DENIED, subject, instant, reason=str(reason))
         return decision
 
     def call_started(self, lease: RequestAdmissionLease) -> None:
         """Emit, from any thread, that an attempt's bytes are sent now."""
         if self._outlet.takes_requests:
-            fields = _fields_of_lease(lease)
-            self._called[lease.lease_id] = time.monotonic(), fields
-            self._emit(Kind.MODEL_REQUEST_STARTED, lease.item, fields)
+            lease_id = lease.lease_id
+            leased = self._leased.get(lease_id)
+            if leased is None:  # granted by another controller
+                leased = self._leased[lease_id] = self._of_lease(lease)
+            subject, clock = leased
+            self._called_at[lease_id] = time.monotonic()
+            self._outlet.emit(Kind.MODEL_REQUEST_STARTED, subject, clock(), lease_id=lease_id)
+
+    def lost(self, lease: RequestAdmissionLease) -> None:
+        """Forget a lease that ended without being released, unless a call runs under it."""
+        if lease.lease_id not in self._called_at:
+            self._leased.pop(lease.lease_id, None)
 
     def released(
         self,
@@ -93,41 +97,55 @@ class RequestEvents:
         """Emit the end of a call at once, and of its lease when the release is acknowledged."""
         if not self._outlet.takes_requests:
             return
-        called_at, fields = self._called.pop(lease.lease_id, None) or (
-            None,
-            _fields_of_lease(lease),
-        )
+        lease_id, reason = lease.lease_id, str(outcome.kind)
+        leased = self._leased.pop(lease_id, None)
+        subject, clock = self._of_lease(lease) if leased is None else leased
+        called_at = self._called_at.pop(lease_id, None)
+        emit = self._outlet.emit
         if called_at is not None:
-            self._emit(
+            details = _details_of(outcome)
+            details["call_seconds"] = time.monotonic() - called_at
+            emit(
                 Kind.MODEL_REQUEST_COMPLETED,
-                lease.item,
-                fields,
-                reason_or_outcome=outcome.kind.value,
-                diagnostics={**_details_of(outcome), "call_seconds": time.monotonic() - called_at},
+                subject,
+                clock(),
+                lease_id=lease_id,
+                reason=reason,
+                diagnostics=details,
             )
 
         def acknowledged(done: asyncio.Future[ReleaseResult]) -> None:
             if not done.cancelled() and done.exception() is None:
-                self._emit(
+                emit(
                     Kind.REQUEST_LEASE_RELEASED,
-                    lease.item,
-                    fields,
-                    reason_or_outcome=outcome.kind.value,
-                    diagnostics={"release": done.result().reason.value},
+                    subject,
+                    clock(),
+                    lease_id=lease_id,
+                    reason=reason,
+                    diagnostics={"release": str(done.result().reason)},
                 )
 
         result.add_done_callback(acknowledged)
 
+    def _of_lease(self, lease: RequestAdmissionLease) -> tuple[EventSubject, ShardClock]:
+        item = lease.item
+        return _subject_of(item), self._clock_of(item.resource.provider_model)
+
     def _emit_granted(
-        self, lease: RequestAdmissionLease, fields: dict[str, Any], began: float
+        self, lease: RequestAdmissionLease, subject: EventSubject, began: float
     ) -> None:
-        at_us = round(lease.acquired_at * 1e6)
-        self._end_wait(Kind.REQUEST_WAIT_COMPLETED, lease.item, fields, began, "granted", at_us)
-        self._outlet.emit_request(
+        clock, lease_id = self._clock_of(lease.item.resource.provider_model), lease.lease_id
+        self._leased[lease_id] = subject, clock
+        _, sequence = clock()
+        instant = lease.acquired_at, sequence
+        waited = {"wait_seconds": time.monotonic() - began}
+        emit = self._outlet.emit
+        emit(Kind.REQUEST_WAIT_COMPLETED, subject, instant, reason="granted", diagnostics=waited)
+        emit(
             Kind.REQUEST_LEASE_ACQUIRED,
-            at_us,
-            **fields,
-            request_lease_id=lease.lease_id,
+            subject,
+            instant,
+            lease_id=lease_id,
             snapshot={
                 "limit_at_admission": lease.limit_at_admission,
                 "effective_max": lease.effective_max,
@@ -140,49 +158,32 @@ class RequestEvents:
         self,
         kind: Kind,
         item: RequestAdmissionItem,
-        fields: dict[str, Any],
+        subject: EventSubject,
         began: float,
         reason: str,
-        at_us: int | None = None,
-    ) -> None:
-        if at_us is None:
-            at_us = self._server_now_us(item.resource.provider_model)
-        self._outlet.emit_request(
-            kind,
-            at_us,
-            **fields,
-            reason_or_outcome=str(reason),
-            diagnostics={"wait_seconds": time.monotonic() - began},
-        )
-
-    def _emit(
-        self, kind: Kind, item: RequestAdmissionItem, fields: dict[str, Any], **more: Any
-    ) -> None:
-        at_us = self._server_now_us(item.resource.provider_model)
-        self._outlet.emit_request(kind, at_us, **fields, **more)
+    ) -> ShardInstant:
+        waited = {"wait_seconds": time.monotonic() - began}
+        instant = self._clock_of(item.resource.provider_model)()
+        self._outlet.emit(kind, subject, instant, reason=str(reason), diagnostics=waited)
+        return instant
 
 
-def _fields_of(item: RequestAdmissionItem) -> dict[str, Any]:
-    """Return the fields common to an attempt's events, with the current correlation."""
+def _subject_of(item: RequestAdmissionItem) -> EventSubject:
+    """Return the subject of an attempt's events, with the current correlation."""
     context = item.event_context
     if context is None:
         correlation = current_correlation.get()
         execution_id = correlation.task_execution_id if correlation else None
     else:
         correlation, execution_id = context.captured_correlation, context.task_execution_id
-    return {
-        "correlation": correlation,
-        "task_execution_id": execution_id,
-        "request_attempt_id": item.attempt_id,
-        "request_resource_key": item.resource,
-        "request_group_key": item.group.key,
-    }
-
-
-def _fields_of_lease(lease: RequestAdmissionLease) -> dict[str, Any]:
-    fields = _fields_of(lease.item)
-    fields["request_lease_id"] = lease.lease_id
-    return fields
+    return EventSubject(
+        stream=EventStream.REQUEST,
+        correlation=correlation,
+        task_execution_id=execution_id,
+        request_attempt_id=item.attempt_id,
+        request_resource_key=item.resource,
+        request_group_key=item.group.key,
+    )
 
 
 def _details_of(outcome: RequestReleaseOutcome) -> dict[str, Any]:

@@ -191,7 +191,7 @@ class LocalLeases:
         assert allowance is not None  # noqa: S101 - for mypy: `_lacks` was None
         assert membership is not None  # noqa: S101 - for mypy: a share is a member's
         slot = self.leases.slots.take(domain) if isinstance(self.phase, Holding) else None
-        now_at = (self._session.server_now_us or 0) / 1e6
+        now_at = (self._session.time.now_us or 0) / 1e6
         lease = allowance.lease(item, membership, now_at)
         self.leases[encode(item.attempt_id)] = GivenLease(lease, slot)
         self._given += 1

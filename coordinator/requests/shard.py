@@ -210,7 +210,7 @@ class RequestShard:
 
     def learn(self, readings: Sequence[QuotaReading]) -> None:
         """Send quota readings of headers that have just arrived; lost if the server is away."""
-        at_us = self.session.server_now_us
+        at_us = self.session.time.now_us
         if at_us is not None:
             for reading in readings:
                 self.session.submit(Learn(reading, at_us))

@@ -17,7 +17,7 @@ from forebay.contracts.requests import (
     RequestAdmissionLease,
     RequestDenialReason,
 )
-from forebay.coordinator.event_outlet import SILENT, EventOutlet
+from forebay.coordinator.event_outlet import SILENT, EventOutlet, ShardClock, not_known_yet
 from forebay.coordinator.keys import encode, request_shard
 from forebay.coordinator.logs import Logger
 from forebay.coordinator.requests.denials import shut_down
@@ -55,11 +55,12 @@ class RequestShards(dict[ProviderModelKey, RequestShard]):
         self, server: ServerConnection, on_lease_lost: LeaseLost, outlet: EventOutlet = SILENT
     ) -> None:
         super().__init__()
-        self.events = RequestEvents(outlet, self._server_now_us)
+        self.events = RequestEvents(outlet, self._clock_of)
         self.tells = outlet.takes_requests
         self.is_closed = False
         self._server = server
-        self._on_lease_lost = on_lease_lost
+        self._on_lease_lost = self._tell_lost if self.tells else on_lease_lost
+        self._tell_owner_lost = on_lease_lost
         self._guard = Guard(log)
         self._unjoined: set[asyncio.Future[ReleaseResult]] = set()
 
@@ -120,9 +121,9 @@ class RequestShards(dict[ProviderModelKey, RequestShard]):
             shard = self[provider_model]
         return await shard.admit(item, wait)
 
-    def _server_now_us(self, provider_model: ProviderModelKey) -> int | None:
+    def _clock_of(self, provider_model: ProviderModelKey) -> ShardClock:
         shard = self.get(provider_model)
-        return None if shard is None else shard.session.server_now_us
+        return not_known_yet if shard is None else shard.session.time.instant
 
     def is_held(self, lease: RequestAdmissionLease) -> bool:
         """Whether the membership of a lease is this process's and lasts, as far as it knows."""
@@ -137,6 +138,10 @@ class RequestShards(dict[ProviderModelKey, RequestShard]):
             member_id = shard.held.get(encoded_id, lease).member_id  # the server's by now
         membership = shard.session.membership
         return membership is not None and membership.member_id == member_id and membership.is_held
+
+    def _tell_lost(self, lease: RequestAdmissionLease, why: str) -> None:
+        self.events.lost(lease)
+        self._tell_owner_lost(lease, why)
 
     def learn(self, provider_model: ProviderModelKey, readings: Sequence[QuotaReading]) -> None:
         """Send quota readings to a shard, if this process uses it."""

@@ -23,6 +23,7 @@ from forebay.coordinator.shard.operation import (
     Source,
     Submitted,
 )
+from forebay.coordinator.shard.shard_time import ShardTime
 from forebay.coordinator.supervision import Guard
 
 T = TypeVar("T")
@@ -50,7 +51,7 @@ class Batches:
         arguments: the ARGV of that call, the same each time it is sent.
         is_refused: whether the shard refused that call, as it does not know the member.
         generation: the shard's as of the last reply; None before a reply.
-        clock_ahead_us: how far the shard's clock is ahead of the loop's; None before a reply.
+        time: the shard's time, and the number of its last event.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Batches:
         self.arguments: list[str | int | bytes] = []
         self.is_refused = False
         self.generation: str | None = None
-        self.clock_ahead_us: float | None = None
+        self.time = ShardTime()
         self._shard = shard
         self._listener = listener
         self._guard = guard
@@ -226,15 +227,14 @@ class Batches:
             Exception: it cannot be read, and nothing was delivered.
         """
         text, *payloads = reply if isinstance(reply, list) else [reply]
-        now_us, wake_us, generation, results, notices = read_json(text)
+        now_us, wake_us, generation, results, notices, sequence = read_json(text)
         answered = list(zip(operations, results, strict=True))
         self.generation = generation
         self._deadlines.silent_since = self._loop.time()
-        self.clock_ahead_us = now_us - self._loop.time() * 1e6
-        seconds = (wake_us - now_us) / 1e6 if wake_us else None
+        self.time.note(now_us, sequence)
         if notices:
             self._guard.call(self._listener.on_notices, generation, notices)
-        self._guard.call(self._listener.on_next_wake, seconds)
+        self._guard.call(self._listener.on_next_wake, (wake_us - now_us) / 1e6 if wake_us else None)
         self._deliver(answered, payloads, between)
 
     def _deliver(

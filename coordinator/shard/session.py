@@ -66,6 +66,7 @@ class Session:
 
     Attributes:
         keys: the shard's.
+        time: the shard's time, and the number of its last event.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Session:
             on_overdue=lambda: self._member_link.overdue(),  # noqa: PLW0108 - it is made below
             may_wait=server.settings.on_unavailable == "wait",
         )
+        self.time = self._batches.time
         self._member_link = MemberLink(
             server,
             keys,
@@ -127,12 +129,6 @@ class Session:
     def away_since(self) -> float | None:
         """Since when the server does not answer, on the monotonic clock; None while it does."""
         return self._link.state.lost_at
-
-    @property
-    def server_now_us(self) -> int | None:
-        """About the shard's time, as of its last reply; None before the first."""
-        ahead_us = self._batches.clock_ahead_us
-        return None if ahead_us is None else round(self._loop.time() * 1e6 + ahead_us)
 
     def submit(self, operation: Source[T], on_outcome: OnOutcome[T] = ignore_outcome) -> None:
         """Send an operation with the next call.

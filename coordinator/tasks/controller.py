@@ -83,7 +83,7 @@ class TaskAdmissionController(PoolSettings):
         self._loop = asyncio.get_running_loop()
         self._guard = Guard(log, pool=pool)
         self.session = Session(server, self.keys, script("tasks/batch"), Leave(), self)
-        self.events = TaskEvents(events, pool, lambda: self.session.server_now_us)
+        self.events = TaskEvents(events, pool, self.session.time.instant)
         self._upkeep = Upkeep(self.session, self.recheck_seconds, self._guard)
         self._restating = Restating(
             self.session, self._held, on_lease_lost, self._guard, self.recheck_seconds

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final, Protocol, assert_never
 
 from forebay.contracts.event_kinds import SchedulerEventKind as Kind
-from forebay.contracts.events import RuntimeCorrelation
+from forebay.contracts.events import EventStream, EventSubject, RuntimeCorrelation
+from forebay.contracts.identity import SUBMISSION
 from forebay.contracts.outcomes import (
     ReleaseResult,
     TaskCompleted,
@@ -20,7 +21,11 @@ from forebay.contracts.tasks import (
     TaskAdmissionLease,
     TaskDenialReason,
 )
-from forebay.coordinator.event_outlet import EventOutlet
+from forebay.coordinator.event_outlet import EventOutlet, ShardClock
+
+OF_NO_TASK: Final = EventSubject(stream=EventStream.SCHEDULER)
+"""Subject of events of a whole worker."""
+_SUBMISSION: Final = str(SUBMISSION)
 
 
 class WorkerCounts(Protocol):
@@ -38,20 +43,18 @@ class TaskEvents:
     Args:
         outlet: of this process.
         pool: its name.
-        server_now_us: returns about the pool's time; None where no reply has come yet.
+        clock: returns the instant of the pool.
     """
 
-    def __init__(
-        self, outlet: EventOutlet, pool: str, server_now_us: Callable[[], int | None]
-    ) -> None:
+    def __init__(self, outlet: EventOutlet, pool: str, clock: ShardClock) -> None:
         self._outlet = outlet
-        self._server_now_us = server_now_us
+        self._clock = clock
         self._of_pool: Final = {"pool": pool}
 
     def scheduler(self, kind: Kind, *, slots: int) -> None:
         """Emit that this process begins to take tasks, or has ended its last one."""
         if self._outlet.takes_tasks:
-            self._emit(kind, diagnostics=self._of_pool | {"slots": slots})
+            self._emit(kind, OF_NO_TASK, diagnostics=self._of_pool | {"slots": slots})
 
     def health(self, worker: WorkerCounts, running: int) -> None:
         """Emit `scheduler_health_snapshot`, as often as the worker records its health."""
@@ -64,7 +67,12 @@ class TaskEvents:
                 "retried": worker.jobs_retried,
                 "events_lost": sum(self._outlet.lost.values()),
             }
-            self._emit(Kind.SCHEDULER_HEALTH_SNAPSHOT, snapshot=snapshot, diagnostics=self._of_pool)
+            self._emit(
+                Kind.SCHEDULER_HEALTH_SNAPSHOT,
+                OF_NO_TASK,
+                snapshot=snapshot,
+                diagnostics=self._of_pool,
+            )
 
     def admitted(
         self, leases: Sequence[TaskAdmissionLease], blocked: TaskAdmissionBlockSummary | None
@@ -72,25 +80,26 @@ class TaskEvents:
         """Emit the granted leases of an ask, and the reasons that held back other tasks."""
         if not self._outlet.takes_tasks:
             return
+        _, sequence = self._clock()
         for lease in leases:
-            at_us = round(lease.acquired_at * 1e6)
-            self._outlet.emit_task(Kind.SELECTED, at_us, **_fields_of(lease))
-            self._outlet.emit_task(
+            subject, instant = _subject_of(lease), (lease.acquired_at, sequence)
+            self._outlet.emit(Kind.SELECTED, subject, instant, diagnostics=self._of_pool)
+            self._outlet.emit(
                 Kind.TASK_LEASE_ACQUIRED,
-                at_us,
-                **_fields_of(lease),
+                subject,
+                instant,
                 snapshot={"resources": {str(key): n for key, n in lease.resources.items()}},
                 diagnostics=self._of_pool | {"member_id": lease.member_id},
             )
         if blocked is not None:
             self._emit_blocked(blocked)
         elif not leases:
-            self._emit(Kind.QUEUE_EMPTY, diagnostics=self._of_pool)
+            self._emit(Kind.QUEUE_EMPTY, OF_NO_TASK, diagnostics=self._of_pool)
 
     def of_lease(self, kind: Kind, lease: TaskAdmissionLease) -> None:
         """Emit an event of a task in its worker."""
         if self._outlet.takes_tasks:
-            self._emit(kind, **_fields_of(lease), diagnostics=self._of_pool)
+            self._emit(kind, _subject_of(lease), diagnostics=self._of_pool)
 
     def ended(
         self, lease: TaskAdmissionLease, outcome: TaskOutcome, result: asyncio.Future[ReleaseResult]
@@ -98,9 +107,9 @@ class TaskEvents:
         """Emit the end of a task at once, and of its lease when the release is acknowledged."""
         if not self._outlet.takes_tasks:
             return
-        fields = _fields_of(lease)
+        subject = _subject_of(lease)
         kind, word = _end_of(outcome)
-        self._emit(kind, **fields, reason_or_outcome=word, diagnostics=self._of_pool)
+        self._emit(kind, subject, reason=word, diagnostics=self._of_pool)
 
         def acknowledged(done: asyncio.Future[ReleaseResult]) -> None:
             if done.cancelled() or done.exception() is not None:
@@ -108,7 +117,7 @@ class TaskEvents:
             released = done.result()
             end = Kind.TASK_LEASE_RELEASED if released.released else Kind.RELEASE_DIAGNOSTIC
             reason = word if released.released else released.reason.value
-            self._emit(end, **fields, reason_or_outcome=reason, diagnostics=self._of_pool)
+            self._emit(end, subject, reason=reason, diagnostics=self._of_pool)
 
         result.add_done_callback(acknowledged)
 
@@ -117,10 +126,10 @@ class TaskEvents:
         snapshot = {"queued_count": blocked.queued_count, "reasons": reasons}
         most = max(reasons, key=lambda reason: reasons[reason], default=None)
         for kind in _kinds_of(blocked):
-            self._emit(kind, reason_or_outcome=most, snapshot=snapshot, diagnostics=self._of_pool)
+            self._emit(kind, OF_NO_TASK, reason=most, snapshot=snapshot, diagnostics=self._of_pool)
 
-    def _emit(self, kind: Kind, **fields: Any) -> None:
-        self._outlet.emit_task(kind, self._server_now_us(), **fields)
+    def _emit(self, kind: Kind, subject: EventSubject, **more: Any) -> None:
+        self._outlet.emit(kind, subject, self._clock(), **more)
 
 
 def correlation_of(lease: TaskAdmissionLease) -> RuntimeCorrelation:
@@ -152,10 +161,14 @@ def _end_of(outcome: TaskOutcome) -> tuple[Kind, str]:
             assert_never(outcome)
 
 
-def _fields_of(lease: TaskAdmissionLease) -> dict[str, Any]:
-    return {
-        "correlation": correlation_of(lease),
-        "task_id": lease.item.task_id,
-        "task_execution_id": lease.lease_id,
-        "task_lease_id": lease.lease_id,
-    }
+def _subject_of(lease: TaskAdmissionLease) -> EventSubject:
+    """Return the subject of the events of a task's try."""
+    keys = [str(key) for key in lease.resources]
+    return EventSubject(
+        stream=EventStream.SCHEDULER,
+        correlation=correlation_of(lease),
+        task_id=lease.item.task_id,
+        task_execution_id=lease.lease_id,
+        task_lease_id=lease.lease_id,
+        scheduler_resource_key=next((key for key in keys if key != _SUBMISSION), _SUBMISSION),
+    )

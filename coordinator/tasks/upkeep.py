@@ -72,7 +72,7 @@ class Upkeep:
 
     def look_at(self, due_us: int) -> None:
         """Recheck at an instant of the shard's clock, unless an earlier recheck is due."""
-        now_us = self._session.server_now_us
+        now_us = self._session.time.now_us
         seconds = 0.0 if now_us is None else (due_us - now_us) / 1e6
         at = self._loop.time() + seconds
         self._due_at = at if self._due_at is None else min(at, self._due_at)

@@ -129,7 +129,7 @@ class SimulatedMember:
         self._is_calling = False
         if not self.is_alive:
             return
-        now_us, wake_us, _generation, results, notices = reply
+        now_us, wake_us, _generation, results, notices, _ = reply
         self._send()  # before this reply is delivered, as the client does
         self._take_notices(notices)
         self._look_at(wake_us - now_us if wake_us else None)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import deque
 from typing import Any
 
@@ -63,7 +62,7 @@ class RedisStreamSink(BothStreams):
             part = [self._waiting.popleft() for _ in range(min(256, len(self._waiting)))]
             pipe = self._client.pipeline(transaction=False)
             for event in part:
-                fields = {"kind": event.event_kind, "event": json.dumps(event.as_json())}
+                fields = {"kind": event.event_kind, "event": event.as_json_text()}
                 pipe.xadd(self._key, fields, maxlen=self._most_kept, approximate=True)
             try:
                 await pipe.execute()

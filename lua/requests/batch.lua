@@ -18,12 +18,13 @@
 --                              ("" or "kind/id"): what a member states to a shard that lost state
 --                              learn budget limit remaining at_us ("" for what was not said)
 -- Reply
---   JSON [now_us, next_wake_us, generation, results, notices]: a result per operation
+--   JSON [now_us, next_wake_us, generation, results, notices, sequence]: a result per operation
 --   (granted, waiting, denied, error, released, duplicate, stale_lease, wrong_generation,
 --   unknown_lease, cancelled, registered, learned, left, leaving, unknown, swept, share,
 --   recalled, held, inventory), and events of waiters
 --   and leases of the caller (granted, denied, lost), that sharers are to ask anew (share),
 --   or that an operator set something (set). Other members get their notices by channel.
+--   sequence is the number of the shard's last event.
 -- Errors
 --   NOMEMBER the caller is not a member (any more); OLDBATCH a late duplicate; BADBATCH an
 --   operation that is not one, lacks arguments, or names no domain, outcome or budget: nothing

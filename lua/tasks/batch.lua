@@ -26,14 +26,15 @@
 --                        hold in_progress_ms [lease_id task_id group signature acquired_us score try kind has_payload]...
 --                        (kind: cell or empty)
 -- Reply
---   JSON [now_us, next_wake_us, generation, results, notices]: a result per operation (accepted,
+--   JSON [now_us, next_wake_us, generation, results, notices, sequence]: a result per operation (accepted,
 --   known, refused, error, admitted, released, duplicate, stale_lease, unknown_lease, discarded, unknown,
 --   claimed, served, said, set, inventory, held, recalled, swept, left, leaving, progress, stopped, written, ended,
 --   cancelled, noted, evicted, ended, recovering), and what the caller
 --   should look at (work, task, due, row_group), a lease that an operator ended (lost),
 --   or that somebody set something (set). Other members get their
---   notices by channel. If tasks were admitted, an array: that JSON, then payloads, of which each lease names its own from 1, a cell
---   none (0); a repeated batch is answered with the JSON alone.
+--   notices by channel. sequence is the number of the shard's last event. If tasks were admitted, an array:
+--   that JSON, then payloads, of which each lease names its own from 1, a cell none (0); a repeated batch is
+--   answered with the JSON alone.
 -- Errors
 --   NOMEMBER the caller is not a member (any more), or of one operation: it has left in this batch;
 --   OLDBATCH a late duplicate; BADBATCH operations that cannot be read

@@ -154,7 +154,7 @@ class Pool:
         argv = [part for name, *args in operations for part in (name, len(args), *args)]
         reply = self.run("tasks/batch", member_id, number, *argv)
         text, *self.payloads = reply if isinstance(reply, list) else [reply]
-        _now, self.next_wake_us, _generation, results, self.notices = json.loads(text)
+        _now, self.next_wake_us, _generation, results, self.notices, _ = json.loads(text)
         return list(results)
 
     def open(self, *member_ids: str, **limits: int) -> None:

@@ -199,9 +199,9 @@ async def test_a_listener_that_raises_costs_no_result(
     take_reply = session._batches.take_reply
 
     def take_with_a_notice(reply: bytes, *rest: Any, **more: Any) -> None:
-        *before, _notices = json.loads(reply)
+        *before, _notices, sequence = json.loads(reply)
         notices = [["lost", "nobody's", "expired"]]
-        take_reply(json.dumps([*before, notices]).encode(), *rest, **more)
+        take_reply(json.dumps([*before, notices, sequence]).encode(), *rest, **more)
 
     monkeypatch.setattr(requests._shards[MODEL], method, broken)
     monkeypatch.setattr(session._batches, "take_reply", take_with_a_notice)
@@ -320,7 +320,7 @@ async def test_an_attempt_that_the_server_still_has_under_an_earlier_membership_
     [
         lambda _reply: b"no JSON",
         lambda _reply: b"\xff\xfe",
-        lambda reply: json.dumps([*json.loads(reply)[:3], [], []]).encode(),
+        lambda reply: json.dumps([*json.loads(reply)[:3], [], [], 0]).encode(),
         lambda reply: json.dumps(["soon", *json.loads(reply)[1:]]).encode(),
     ],
     ids=["no JSON", "no text", "results missing", "no time"],

@@ -204,7 +204,7 @@ class LossSessions:
         reply = self._run(player, operations)
         if reply is None:
             return None
-        _, _, generation, results, notices = reply
+        _, _, generation, results, notices, _ = reply
         self._take_notices(player.name, notices)
         if generation != player.generation:
             player.is_confirmed = False

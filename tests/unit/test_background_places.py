@@ -48,6 +48,7 @@ HEARD_OF = {
     "forebay/transports/streams.py _close_soon": "catches and logs all",
     "forebay/ops/fleet.py look": "of a TaskGroup",
     "forebay/ops/fleet.py _read_runs": "of a TaskGroup",
+    "forebay/sinks/json_lines.py _begin": "counts what it cannot write; `close` waits for it",
     "forebay/sinks/stream.py _begin": "catches what the server answers, and counts what it drops",
 }
 SIMPLE_CALLBACKS = {

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+import asyncio
 from typing import Any
 
 import pytest
@@ -14,24 +13,29 @@ from structlog.testing import CapturingLogger, capture_logs
 
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.event_kinds import RequestEventKind, SchedulerEventKind
-from forebay.contracts.events import RuntimeCorrelation, RuntimeEvent
+from forebay.contracts.events import EventStream, EventSubject, RuntimeCorrelation, RuntimeEvent
 from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
 from forebay.coordinator import event_outlet
 from forebay.coordinator.event_outlet import EventOutlet
-from forebay.sinks import JsonLinesSink, LogSink, MemorySink
+from forebay.sinks import LogSink, MemorySink
 from forebay.sinks.labels import BOUNDED
 from forebay.sinks.prometheus import PrometheusSink
 from forebay.sinks.telemetry import OpenTelemetrySink
 
 CHAT = RequestResourceKey(provider_model=ProviderModelKey(provider_name="p", model_id="secret-m"))
 CALL: dict[str, Any] = {
-    "request_attempt_id": "attempt-1",
-    "request_group_key": "tenant-7",
-    "request_resource_key": CHAT,
-    "reason_or_outcome": "success",
-    "correlation": RuntimeCorrelation(run_id="run-1"),
+    "reason": "success",
     "diagnostics": {"call_seconds": 2.0, "input_tokens": 7, "output_tokens": 3},
 }
+ATTEMPT = EventSubject(
+    stream=EventStream.REQUEST,
+    correlation=RuntimeCorrelation(run_id="run-1"),
+    request_attempt_id="attempt-1",
+    request_group_key="tenant-7",
+    request_resource_key=CHAT,
+)
+UNCORRELATED = EventSubject(stream=EventStream.REQUEST, request_attempt_id="a")
+TASK = EventSubject(stream=EventStream.SCHEDULER, task_id="t")
 IDS = ("attempt-1", "tenant-7", "run-1", "secret-m")
 
 
@@ -43,6 +47,10 @@ class OfRequests:
         self.taken.append(event.event_kind)
 
 
+class Unforeseen(BaseException):
+    """No `Exception`, as pytest and trio have some."""
+
+
 class Raising:
     def emit_request_event(self, event: RuntimeEvent) -> None:
         raise ValueError(event.event_kind)
@@ -50,8 +58,16 @@ class Raising:
 
 def tell(*sinks: Any, **fields: Any) -> EventOutlet:
     outlet = EventOutlet(sinks)
-    outlet.emit_request(RequestEventKind.MODEL_REQUEST_COMPLETED, 5_000_000, **(fields or CALL))
+    subject = fields.pop("subject", ATTEMPT)
+    outlet.emit(RequestEventKind.MODEL_REQUEST_COMPLETED, subject, (5.0, 17), **(fields or CALL))
     return outlet
+
+
+def told(count: int) -> list[RuntimeEvent]:
+    kept = MemorySink()
+    for _ in range(count):
+        tell(kept)
+    return list(kept.events)
 
 
 @pytest.fixture
@@ -59,9 +75,9 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The kinds of the events that are constructed."""
     kinds: list[str] = []
 
-    def construct(**fields: Any) -> RuntimeEvent:
-        kinds.append(fields["event_kind"])
-        return RuntimeEvent(**fields)
+    def construct(kind: str, *fields: Any) -> RuntimeEvent:
+        kinds.append(kind)
+        return RuntimeEvent(kind, *fields)
 
     monkeypatch.setattr(event_outlet, "RuntimeEvent", construct)
     return kinds
@@ -70,7 +86,7 @@ def built(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def test_no_event_is_built_that_no_sink_takes(built: list[str]) -> None:
     sink = OfRequests()
     for outlet in (EventOutlet(), EventOutlet([sink])):
-        outlet.emit_task(SchedulerEventKind.SELECTED, 1, task_id="t")
+        outlet.emit(SchedulerEventKind.SELECTED, TASK, (1.0, 1))
     tell()
     assert (built, sink.taken) == ([], [])
 
@@ -81,8 +97,8 @@ def test_no_event_is_built_that_no_sink_takes(built: list[str]) -> None:
 def test_each_layers_sink_gets_that_layers_events_alone() -> None:
     of_requests, of_both = OfRequests(), MemorySink()
     outlet = EventOutlet([of_requests, of_both])
-    outlet.emit_task(SchedulerEventKind.SELECTED, 1, task_id="t")
-    outlet.emit_request(RequestEventKind.REQUEST_WAIT_STARTED, None)
+    outlet.emit(SchedulerEventKind.SELECTED, TASK, (1.0, 1))
+    outlet.emit(RequestEventKind.REQUEST_WAIT_STARTED, ATTEMPT, (None, None))
 
     assert of_requests.taken == ["request_wait_started"]
     assert of_both.kinds() == ["selected", "request_wait_started"]
@@ -95,7 +111,7 @@ def test_sink_that_raises_loses_its_event_alone_and_is_counted_and_logged_once()
     with capture_logs() as logged:
         outlet = EventOutlet([Raising(), after])
         for _ in range(3):
-            outlet.emit_request(RequestEventKind.REQUEST_WAIT_STARTED, 1)
+            outlet.emit(RequestEventKind.REQUEST_WAIT_STARTED, ATTEMPT, (1.0, 1))
 
     assert (outlet.lost, len(after.events)) == ({"Raising": 3}, 3)
     assert [line["event"] for line in logged] == ["event_sink_raised"]
@@ -107,24 +123,9 @@ def test_an_object_that_takes_no_events_is_refused_as_a_sink(sink: Any) -> None:
         EventOutlet([sink])
 
 
-def test_json_lines_hold_each_event_with_its_correlation(tmp_path: Path) -> None:
-    path = tmp_path / "events.jsonl"
-    for _ in range(2):
-        with JsonLinesSink(path) as sink:
-            tell(sink)
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-
-    assert len(lines) == 2
-    assert lines[0]["event_kind"] == "model_request_completed"
-    assert lines[0]["correlation"] == {"run_id": "run-1"}
-    assert lines[0]["request_resource_key"] == {
-        "provider_name": "p", "model_id": "secret-m", "domain": "chat"
-    }  # fmt: skip
-
-
 def test_an_event_without_a_task_says_that_it_is_uncorrelated() -> None:
     sink = MemorySink()
-    tell(sink, request_attempt_id="a")
+    tell(sink, subject=UNCORRELATED)
     assert sink.events[0].as_json()["correlation"] is None
 
 
@@ -154,7 +155,7 @@ def test_a_listed_model_is_a_label() -> None:
 
 def test_a_reason_that_is_none_of_the_known_words_is_other() -> None:
     registry = CollectorRegistry()
-    tell(PrometheusSink(registry), **CALL | {"reason_or_outcome": "user text 17"})
+    tell(PrometheusSink(registry), **CALL | {"reason": "user text 17"})
     text = generate_latest(registry).decode()
     assert 'reason="other"' in text
     assert "user text" not in text
@@ -226,3 +227,47 @@ def test_telemetry_has_ids_in_spans_alone(monkeypatch: pytest.MonkeyPatch) -> No
     assert terms["attributes"]["forebay.request_attempt_id"] == "attempt-1"
     assert (terms["start_time"], span.ended_ns) == (3_000_000_000, 5_000_000_000)
     assert span.status == []
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, GeneratorExit, Unforeseen])
+def test_sink_that_raises_no_exception_class_loses_its_event_alone(
+    error: type[BaseException],
+) -> None:
+    class RaisingAny:
+        def emit_request_event(self, event: RuntimeEvent) -> None:
+            raise error
+
+    after = MemorySink()
+    outlet = tell(RaisingAny(), after)
+    assert (outlet.lost, after.kinds()) == (
+        {RaisingAny.__qualname__: 1},
+        ["model_request_completed"],
+    )
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_interruption_of_the_program_within_a_sink_goes_on(error: type[BaseException]) -> None:
+    class Interrupted:
+        def emit_request_event(self, event: RuntimeEvent) -> None:
+            raise error
+
+    with pytest.raises(error):
+        tell(Interrupted())
+
+
+def test_sink_that_blocks_its_caller_is_counted_and_logged_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = [0.0]
+
+    class Slow:
+        def emit_request_event(self, event: RuntimeEvent) -> None:
+            clock[0] += 10.0
+
+    monkeypatch.setattr(event_outlet.time, "monotonic", lambda: clock[0])
+    with capture_logs() as logged:
+        outlet = EventOutlet([Slow(), MemorySink()])
+        for _ in range(2):
+            outlet.emit(RequestEventKind.REQUEST_WAIT_STARTED, ATTEMPT, (1.0, 1))
+    assert outlet.blocked == {Slow.__qualname__: 2}
+    assert [(line["event"], line["seconds"]) for line in logged] == [("event_sink_blocked", 10.0)]

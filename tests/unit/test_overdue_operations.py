@@ -92,7 +92,7 @@ class Server:
     def answer(self) -> None:
         operations = self._batches.end_call()
         results = [["cancelled"]] * len(operations)
-        reply = json.dumps([0, 0, "g", results, []]).encode()
+        reply = json.dumps([0, 0, "g", results, [], 0]).encode()
         self._batches.take_reply(reply, operations, between=lambda: None)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from forebay.contracts.events import EventStream, RuntimeCorrelation, RuntimeEvent
+from forebay.contracts.events import EventStream, EventSubject, RuntimeCorrelation, RuntimeEvent
 from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
 from forebay.contracts.runtime_view import INSTANTS, CorrelatedRuntimeView
 
@@ -23,18 +23,15 @@ OF_CALLS = ("request_", "model_")
 
 def event(kind: str, at: float, execution: str | None = "t~1", **fields: Any) -> RuntimeEvent:
     correlation = RuntimeCorrelation(run_id="r", task_execution_id=execution) if execution else None
-    if kind.startswith(OF_CALLS):
-        fields = {"request_attempt_id": "a", "request_resource_key": CHAT} | fields
+    is_of_call = kind.startswith(OF_CALLS)
+    terms: dict[str, Any] = {}
+    if is_of_call:
+        terms = {"request_attempt_id": "a", "request_resource_key": CHAT}
     elif kind != "admission_blocked":
-        fields = {"task_id": "t", "task_execution_id": execution} | fields
-    return RuntimeEvent(
-        event_kind=kind,
-        stream=EventStream.REQUEST if kind.startswith(OF_CALLS) else EventStream.SCHEDULER,
-        captured_at=at,
-        ordinal=next(ORDINALS),
-        correlation=correlation,
-        **fields,
-    )
+        terms = {"task_id": "t", "task_execution_id": execution}
+    stream = EventStream.REQUEST if is_of_call else EventStream.SCHEDULER
+    subject = EventSubject(stream=stream, correlation=correlation, **terms)
+    return RuntimeEvent(kind, subject, at, next(ORDINALS), **fields)
 
 
 def whole_task(*, wait: float = 1.0, call: float = 1.0, **fields: Any) -> list[RuntimeEvent]:
@@ -99,7 +96,9 @@ def test_what_held_a_task_and_its_run_up_longest_is_named(
 def test_a_cell_that_waited_for_other_columns_was_held_up_by_dependencies() -> None:
     correlation = RuntimeCorrelation(run_id="r", row_group=3, task_execution_id="t~1")
     admitted = {"kind": "row_group_admitted", "run_id": "r", "row_group": "3", "at_us": "1000000"}
-    told = [replace(one, correlation=correlation) for one in whole_task()]
+    told = [
+        one._replace(subject=replace(one.subject, correlation=correlation)) for one in whole_task()
+    ]
     timeline = CorrelatedRuntimeView(told, of_pool=[admitted, ready(9)]).tasks["t~1"]
 
     assert (timeline.held_up_by, timeline.held_up_seconds["dependencies"]) == ("dependencies", 8)

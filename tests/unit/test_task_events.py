@@ -23,7 +23,7 @@ from forebay.contracts.tasks import (
     TaskAdmissionLease,
     TaskDenialReason,
 )
-from forebay.coordinator.event_outlet import SILENT, EventOutlet
+from forebay.coordinator.event_outlet import SILENT, EventOutlet, ShardInstant
 from forebay.coordinator.tasks.events import TaskEvents
 from forebay.sinks import MemorySink
 
@@ -50,7 +50,7 @@ def sink() -> MemorySink:
 
 @pytest.fixture
 def events(sink: MemorySink) -> TaskEvents:
-    return TaskEvents(EventOutlet([sink]), "pool", lambda: 9_000_000)
+    return TaskEvents(EventOutlet([sink]), "pool", lambda: (9.0, 4))
 
 
 def test_a_granted_task_is_selected_and_leased_at_the_pools_time(
@@ -112,7 +112,7 @@ async def test_a_task_ends_once_and_its_lease_when_that_is_acknowledged(
 
 
 async def test_nothing_is_asked_of_a_process_without_sinks() -> None:
-    def unexpected() -> int:
+    def unexpected() -> ShardInstant:
         raise AssertionError("the pool's time was asked for")
 
     events = TaskEvents(SILENT, "pool", unexpected)

@@ -54,10 +54,11 @@ function SHARD.has_reply()
   return read_fields[3]
 end
 
--- The reply to a member's batch.
+-- The reply to a member's batch; last the number of the shard's last event, this call's among them.
 function SHARD.reply(member, wake_us, results)
   return '[' .. now_text .. ',' .. int(wake_us) .. ',"' .. read_fields[1] .. '",['
-    .. table.concat(results, ',') .. '],[' .. table.concat(notices[member] or {}, ',') .. ']]'
+    .. table.concat(results, ',') .. '],[' .. table.concat(notices[member] or {}, ',') .. '],'
+    .. int(meta.sequence + #events) .. ']'
 end
 
 -- The members of whom `meta` keeps a reply or a process.
