@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -52,6 +53,18 @@ def doctor(server: EmbeddedServer) -> Result:
     """Examine a server as a user with the rights of a member."""
     url = server.url.replace("unix://", "unix://member:pw@")
     return CliRunner().invoke(cli, ["doctor", "--url", url])
+
+
+def test_json_has_a_row_for_each_check(own_server: EmbeddedServer, admin: redis.Redis) -> None:
+    url = own_server.url.replace("unix://", "unix://member:pw@")
+    shown = CliRunner().invoke(cli, ["doctor", "--json", "--url", url])
+    rows = json.loads(shown.output)["rows"]
+    lines = doctor(own_server)
+    assert shown.exit_code == lines.exit_code
+    assert {row["row"] for row in rows} == {"check"}
+    for row in rows:
+        assert state_of(lines, row["name"])[0] == row["state"]
+        assert (row["remedy"] is None) == (row["state"] != "wrong")
 
 
 def state_of(result: Result, name: str) -> tuple[str, str]:
