@@ -184,3 +184,18 @@ def test_a_group_stands_with_its_share_of_the_running_tasks_and_of_the_weights()
     shown = captured.get()
     assert "atlas 25% (75%), [red]b 75% (25%), gone 0% (-), +2" in shown
     assert "2 further shards are not read" in shown
+
+
+def test_a_run_stands_with_its_tenant_its_progress_and_its_age() -> None:
+    run = {"run": "run-7", "tenant": "[red]atlas", "state": "running", "done": 7, "dropped": 2}
+    run |= {"records": 60, "calls": 31, "age_seconds": 90.0}
+    begun: Row = {**run, "run": "run-8", "age_seconds": None}
+    rows: Row = {"at": 0.0, "windows": [], "members": [], "pools": [], "problems": [], "unread": 0}
+    rows["runs"] = [run, begun]
+    console = Console(width=80, color_system=None)
+    with console.capture() as captured:
+        console.print(picture_of(Scene(rows=rows, sort="name", width=80)))
+    lines = [line.split() for line in captured.get().splitlines()]
+    assert ["run", "tenant", "state", "done", "calls", "age"] in lines
+    assert ["run-7", "[red]atlas", "running", "9/60", "31", "2", "m"] in lines
+    assert ["run-8", "[red]atlas", "running", "9/60", "31", "-"] in lines
