@@ -169,6 +169,7 @@ class CorrelatedRuntimeView:
     def _timeline(self, execution: str, task: _Task) -> TaskTimeline:
         instants = task.instants
         selected = instants.get("selected")
+        ready: list[float] = []
         if task.task_id is not None and selected is not None:
             ready = [at for at in self._ready.get(task.task_id, ()) if at <= selected]
             if ready:
@@ -177,8 +178,8 @@ class CorrelatedRuntimeView:
         if selected is not None and (enqueued := instants.get("ready_enqueued")) is not None:
             seconds[self._cause_between(enqueued, selected)] += selected - enqueued
         admitted = self._admitted.get((task.run_id, task.row_group))
-        if admitted is not None and (ready_at := instants.get("dependency_ready")) is not None:
-            seconds["dependencies"] += ready_at - admitted
+        if admitted is not None and len(ready) == 1:  # later tries waited for no other cell
+            seconds["dependencies"] += ready[0] - admitted
         for call in task.calls.values():
             self._add_call(call, seconds)
         return TaskTimeline(

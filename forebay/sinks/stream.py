@@ -39,21 +39,27 @@ class RedisStreamSink(BothStreams):
         self._waiting: deque[RuntimeEvent] = deque(maxlen=most_waiting)
         self._loop = asyncio.get_running_loop()
         self._writing: asyncio.Task[None] | None = None
+        self._is_due = False
 
     def take(self, event: RuntimeEvent) -> None:
         """Queue an event for the next call, from any thread."""
         if len(self._waiting) == self._waiting.maxlen:
             self.dropped += 1
         self._waiting.append(event)
-        self._loop.call_soon_threadsafe(self._begin)
+        if not self._is_due:  # a wake-up of the loop costs more than the event
+            self._is_due = True
+            self._loop.call_soon_threadsafe(self._begin)
 
     async def aclose(self) -> None:
         """Write the queued events; the client stays open."""
         self._begin()
         if self._writing is not None:
             await self._writing
+        self.dropped += len(self._waiting)
+        self._waiting.clear()
 
     def _begin(self) -> None:
+        self._is_due = False
         if self._waiting and (self._writing is None or self._writing.done()):
             self._writing = self._loop.create_task(self._write())
 

@@ -18,10 +18,11 @@ the queue as often, and then raise their ``APIConnectionError`` with it as ``__c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, TypedDict, Unpack, overload
 
 from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.events import EventSink
 from forebay.contracts.identity import RequestGroupSpec, RequestResourceKey
 from forebay.contracts.settings import MemberSettings, RequestAdmissionConfig
 from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
@@ -151,6 +152,7 @@ def http_client(
     max_parallel_requests: int | None = None,
     config: RequestAdmissionConfig | None = None,
     settings: MemberSettings | None = None,
+    event_sinks: Sequence[EventSink] = (),
     library: Literal["httpx2"] = "httpx2",
     sync: Literal[False] | None = None,
     inner: httpx2.AsyncBaseTransport | None = None,
@@ -164,6 +166,7 @@ def http_client(
     max_parallel_requests: int | None = None,
     config: RequestAdmissionConfig | None = None,
     settings: MemberSettings | None = None,
+    event_sinks: Sequence[EventSink] = (),
     library: Literal["httpx2"] = "httpx2",
     sync: Literal[True],
     inner: httpx2.BaseTransport | None = None,
@@ -177,6 +180,7 @@ def http_client(
     max_parallel_requests: int | None = None,
     config: RequestAdmissionConfig | None = None,
     settings: MemberSettings | None = None,
+    event_sinks: Sequence[EventSink] = (),
     library: Literal["httpx"],
     sync: Literal[False] | None = None,
     inner: httpx.AsyncBaseTransport | None = None,
@@ -190,6 +194,7 @@ def http_client(
     max_parallel_requests: int | None = None,
     config: RequestAdmissionConfig | None = None,
     settings: MemberSettings | None = None,
+    event_sinks: Sequence[EventSink] = (),
     library: Literal["httpx"],
     sync: Literal[True],
     inner: httpx.BaseTransport | None = None,
@@ -202,6 +207,7 @@ def http_client(
     max_parallel_requests: int | None = None,
     config: RequestAdmissionConfig | None = None,
     settings: MemberSettings | None = None,
+    event_sinks: Sequence[EventSink] = (),
     library: str = "httpx2",
     sync: bool | None = None,
     inner: Any = None,
@@ -220,6 +226,7 @@ def http_client(
             for; must be given with a URL.
         config: tuning, clamps and quotas, for registering.
         settings: how this process takes part in the fleet; for a URL.
+        event_sinks: take the events of attempts, as with ``forebay.connect``; for a URL.
         library: ``httpx2``, or ``httpx`` for older SDKs.
         sync: True for a client for threads, False for one on an event loop; default as the
             controller is, else False.
@@ -232,7 +239,7 @@ def http_client(
         ConfigurationError: a wrong argument, or the library is not installed.
     """
     check_keywords(http_client, options, TransportOptions.__annotations__)
-    check_requests(requests, settings)
+    check_requests(requests, settings, event_sinks)
     if isinstance(requests, str) and max_parallel_requests is None:
         raise ConfigurationError(
             "http_client was given a URL and no max_parallel_requests, with which it registers each"
@@ -247,6 +254,7 @@ def http_client(
         register_as=_register_as(max_parallel_requests, config),
         rules=Rules(**options),
         settings=settings,
+        event_sinks=event_sinks,
     )
     return factory.client(inner, {} if client_options is None else client_options)
 

@@ -107,7 +107,7 @@ class AsyncAdmission(Admission[AdaptiveRequestAdmissionController]):
     async def _connected(self) -> tuple[AdaptiveRequestAdmissionController, Connection | None]:
         if not isinstance(self.requests, str):
             return self.requests, None
-        connection = connect(self.requests, self.settings)
+        connection = connect(self.requests, self.settings, event_sinks=self.event_sinks)
         return await connection.__aenter__(), connection
 
     async def _leave(

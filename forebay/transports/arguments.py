@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from forebay.connecting import Connection
 from forebay.contracts.checks import check_type, shown
 from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.events import EventSink
 from forebay.contracts.settings import MemberSettings, RequestAdmissionConfig, RequestQuotas
+from forebay.coordinator.event_outlet import EventOutlet
 from forebay.coordinator.host_process import refuse_green_threads
 from forebay.coordinator.requests.blocking import BlockingRequestAdmissionController
 from forebay.coordinator.requests.controller import AdaptiveRequestAdmissionController
@@ -49,7 +51,12 @@ _PLACES: Final[Mapping[str, Iterable[str]]] = {
     "give it as settings=forebay.MemberSettings({name}=...) to http_client": (
         MemberSettings.model_fields
     ),
-    "use forebay.http_client, which takes it": ("client_options", "settings", "sync"),
+    "use forebay.http_client, which takes it": (
+        "client_options",
+        "event_sinks",
+        "settings",
+        "sync",
+    ),
 }
 """Remedies for keywords in a wrong place."""
 
@@ -86,11 +93,14 @@ def check_keywords(
         )
 
 
-def check_requests(requests: object, settings: object = None) -> None:
+def check_requests(
+    requests: object, settings: object = None, event_sinks: Sequence[EventSink] = ()
+) -> None:
     """Raise unless an object is a request controller or a URL.
 
     Raises:
-        ConfigurationError: neither a controller nor a good URL, or settings for a controller.
+        ConfigurationError: neither a controller nor a good URL, an object that takes no events, or
+            settings or sinks for a controller.
     """
     if isinstance(requests, Connection):
         raise ConfigurationError(
@@ -106,15 +116,17 @@ def check_requests(requests: object, settings: object = None) -> None:
     if isinstance(requests, str):
         refuse_green_threads()  # here, as an SDK may hide what its first call raises
         parse_url(requests)
-    if settings is None:
-        return
-    check_type("settings", settings, MemberSettings)
-    if not isinstance(requests, str):
-        raise ConfigurationError(
-            f"http_client was given settings and a {type(requests).__name__}, expected settings"
-            " with a URL alone, as a controller is connected already; pass them to"
-            " forebay.connect(url, settings)."
-        )
+    EventOutlet(event_sinks)  # here, for the same reason
+    if settings is not None:
+        check_type("settings", settings, MemberSettings)
+    given = {"settings": settings is not None, "event_sinks": bool(event_sinks)}
+    for name in [name for name, is_given in given.items() if is_given]:
+        if not isinstance(requests, str):
+            raise ConfigurationError(
+                f"http_client was given {name} and a {type(requests).__name__}, expected {name}"
+                " with a URL alone, as a controller is connected already; pass them to"
+                f" forebay.connect(url, {name}=...)."
+            )
 
 
 def check_sync(requests: Controller | str, *, sync: object) -> None:

@@ -79,7 +79,7 @@ class BlockingAdmission(Admission[BlockingRequestAdmissionController]):
     def _connected(self) -> tuple[BlockingRequestAdmissionController, Connection | None]:
         if not isinstance(self.requests, str):
             return self.requests, None
-        connection = connect(self.requests, self.settings)
+        connection = connect(self.requests, self.settings, event_sinks=self.event_sinks)
         controller = connection.__enter__()
         _to_leave.add(connection)
         _leave_with_pools()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from types import ModuleType
 from typing import Any, Final
 
 from forebay.contracts.checks import check_type, shown
 from forebay.contracts.errors import ConfigurationError
+from forebay.contracts.events import EventSink
 from forebay.contracts.extras import how_to_install
 from forebay.contracts.settings import MemberSettings
 from forebay.transports.admission import AsyncAdmission
@@ -90,6 +91,7 @@ class Factory:
         register_as: how each provider/model is registered; None leaves that to the program.
         rules: how requests are treated.
         settings: how the process takes part in the fleet; for a URL.
+        event_sinks: take the events of attempts; for a URL.
 
     Raises:
         ConfigurationError: the library is not installed, or the controller is of the other kind.
@@ -104,16 +106,15 @@ class Factory:
         register_as: RegisterAs | None,
         rules: Rules,
         settings: MemberSettings | None = None,
+        event_sinks: Sequence[EventSink] = (),
     ) -> None:
         check_sync(requests, sync=is_blocking)
         self._is_blocking = is_blocking
         self._library = loaded(library)
         self._items = ItemBuilder(rules)
         self._admission: AsyncAdmission | BlockingAdmission
-        if is_blocking:
-            self._admission = BlockingAdmission(requests, register_as, settings)  # type: ignore[arg-type]
-        else:
-            self._admission = AsyncAdmission(requests, register_as, settings)  # type: ignore[arg-type]
+        make: Any = BlockingAdmission if is_blocking else AsyncAdmission
+        self._admission = make(requests, register_as, settings, event_sinks)
 
     def transport(self, inner: Any = None, **options: Any) -> Any:
         """Return a transport around ``inner``, default the library's own with these options.

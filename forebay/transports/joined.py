@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from forebay.connecting import Connection
 from forebay.contracts.checks import check_cap, check_type
+from forebay.contracts.events import EventSink
 from forebay.contracts.identity import ProviderModelKey
 from forebay.contracts.settings import LARGEST_CAP, MemberSettings, RequestAdmissionConfig
 from forebay.transports.waits import OPEN_BODIES, LongWaits
@@ -80,6 +81,7 @@ class Admission(Generic[ControllerT]):
         register_as: how each provider/model is registered when first asked for; None leaves
             registering to the program.
         settings: how the process takes part in the fleet; for a URL.
+        event_sinks: take the events of attempts; for a URL.
         on_long_wait: told, about once a second, that a call waits for its lease since long.
         is_closed: whether it joins no more.
     """
@@ -87,6 +89,7 @@ class Admission(Generic[ControllerT]):
     requests: ControllerT | str
     register_as: RegisterAs | None
     settings: MemberSettings | None = None
+    event_sinks: Sequence[EventSink] = ()
     on_long_wait: Callable[[], None] = field(default=OPEN_BODIES.free_dropped, kw_only=True)
     is_closed: bool = field(default=False, init=False)
 

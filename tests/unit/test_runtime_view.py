@@ -104,6 +104,24 @@ def test_a_cell_that_waited_for_other_columns_was_held_up_by_dependencies() -> N
     assert (timeline.held_up_by, timeline.held_up_seconds["dependencies"]) == ("dependencies", 8)
 
 
+def test_a_cell_that_is_tried_twice_waited_for_other_columns_once() -> None:
+    admitted = {"kind": "row_group_admitted", "run_id": "r", "row_group": "3", "at_us": "1000000"}
+    told = []
+    for execution, later in (("t~1", 0.0), ("t~2", 50.0)):
+        correlation = RuntimeCorrelation(run_id="r", row_group=3, task_execution_id=execution)
+        told += [
+            one._replace(
+                captured_at=one.captured_at + later,
+                subject=replace(one.subject, correlation=correlation, task_execution_id=execution),
+            )
+            for one in whole_task()
+        ]
+    view = CorrelatedRuntimeView(told, of_pool=[admitted, ready(9), ready(59)])
+
+    assert [task.held_up_seconds.get("dependencies") for task in view.tasks.values()] == [8, None]
+    assert view.held_up_seconds("r")["dependencies"] == 8
+
+
 def test_attempts_outside_tasks_are_counted_and_belong_to_none() -> None:
     view = CorrelatedRuntimeView([event("request_wait_started", 1, None)])
 

@@ -57,7 +57,7 @@ class Joins:
 def joins(monkeypatch: pytest.MonkeyPatch) -> Joins:
     joins = Joins()
     for module in (admission, blocking_admission):
-        monkeypatch.setattr(module, "connect", lambda *_: joins)
+        monkeypatch.setattr(module, "connect", lambda *_, **__: joins)
     return joins
 
 
@@ -212,7 +212,7 @@ def test_clients_that_nobody_closed_leave_at_the_same_time(
         left.append(1)
 
     left: list[int] = []
-    monkeypatch.setattr(blocking_admission, "connect", lambda *_: Connection(admitted()))
+    monkeypatch.setattr(blocking_admission, "connect", lambda *_, **__: Connection(admitted()))
     for _ in range(2):
         BlockingAdmission("redis://nowhere", None).ready(MODEL)
     blocking_admission._leave_all()
