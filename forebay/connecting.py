@@ -63,10 +63,25 @@ def connect(
         event_sinks: take the events of attempts, such as those of ``forebay.sinks``
             (docs/events.md); without one that takes them no event is built.
 
+    Returns:
+        A block that nothing was connected for yet; it is entered once.
+
     Raises:
         ConfigurationError: on entering, an argument or the credentials are wrong, ``with`` where an
             event loop runs, or a second time; also in a forked child, which must connect anew.
         CoordinatorError: on entering, the server cannot be used.
+
+    Example:
+        >>> async def main() -> None:
+        ...     async with forebay.connect(url) as requests:
+        ...         print(await requests.register(chat.provider_model, "mine", 8))
+        ...         async with requests.attempt(forebay.RequestAdmissionItem(resource=chat)):
+        ...             pass  # one provider call
+        >>> asyncio.run(main())
+        8
+        >>> with forebay.connect(url) as requests:
+        ...     requests.register(chat.provider_model, "mine", 4)
+        4
     """
     return Connection(_admission(url, settings, classify, on_lease_lost, event_sinks))
 

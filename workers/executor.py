@@ -107,6 +107,18 @@ class ModelRequestExecutor:
         sleep: pauses between attempts.
         draw: random numbers from 0 to 1, for the jitter.
 
+    Example:
+        >>> async def call() -> str:
+        ...     return "an answer"  # one provider call
+        >>> async def main() -> None:
+        ...     async with forebay.connect(url) as requests:
+        ...         await requests.register(chat.provider_model, "mine", 8)
+        ...         executor = forebay.ModelRequestExecutor(requests)
+        ...         print(await executor.execute(forebay.ModelRequest(resource=chat, call=call)))
+        ...         await executor.aclose()
+        >>> asyncio.run(main())
+        an answer
+
     Raises:
         ConfigurationError: an argument is of another kind.
     """

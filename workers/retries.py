@@ -20,6 +20,15 @@ class RetryPolicy:
         cap_seconds: the longest bound of a pause.
         max_retry_after_seconds: a provider's longer hint is taken as this, the same bound as that
             of a window's cooldown.
+
+    Raises:
+        ConfigurationError: attempts below 1, or seconds that are negative or not finite.
+
+    Example:
+        >>> policy = forebay.RetryPolicy(base_seconds=0.5, cap_seconds=3.0)
+        >>> failed = forebay.RequestReleaseOutcome(kind="provider_failure")
+        >>> [policy.pause_seconds(attempts, failed, lambda: 1.0) for attempts in (1, 2, 3, 4)]
+        [0.5, 1.0, 2.0, 3.0]
     """
 
     max_attempts: int = 4
@@ -50,6 +59,9 @@ class RetryPolicy:
             attempts: made so far, from 1.
             outcome: of the last one.
             draw: returns a random number from 0 to 1.
+
+        Returns:
+            Seconds, from 0 on. Raises nothing of its own.
         """
         bound = min(self.cap_seconds, self.base_seconds * 2.0 ** min(attempts - 1, 64))
         hint = min(outcome.retry_after_seconds or 0.0, self.max_retry_after_seconds)
@@ -79,6 +91,14 @@ class RetryBudget:
 
     Raises:
         ConfigurationError: not a whole number from 0 on.
+
+    Example:
+        >>> budget = forebay.RetryBudget(1)
+        >>> budget.take(), budget.take()
+        (True, False)
+        >>> budget.give_back()
+        >>> budget.tokens
+        0.1
     """
 
     def __init__(self, tokens: int) -> None:

@@ -37,6 +37,18 @@ class BlockingRequestAdmissionController:
 
     Args:
         controller: the controller, whose loop runs in another thread.
+
+    Example:
+        >>> with forebay.connect(url) as requests:
+        ...     cap = requests.register(chat.provider_model, "mine", 1)
+        ...     lease = requests.acquire(forebay.RequestAdmissionItem(resource=chat))
+        ...     requests.assert_held(lease)
+        ...     refused = requests.try_acquire(forebay.RequestAdmissionItem(resource=chat))
+        ...     released = requests.release(lease, forebay.SUCCESS)
+        ...     with requests.attempt(forebay.RequestAdmissionItem(resource=chat)):
+        ...         pass  # one provider call
+        ...     print(cap, refused.reason, released.reason, requests.limited(chat)(len)("four"))
+        1 no_capacity released 4
     """
 
     def __init__(self, controller: AdaptiveRequestAdmissionController) -> None:

@@ -125,6 +125,9 @@ def transport(
         config: tuning, clamps and quotas, for registering.
         **options: see `TransportOptions`.
 
+    Returns:
+        A transport of ``library``, for the ``transport`` argument of its client.
+
     Raises:
         ConfigurationError: a wrong argument, or the library is not installed.
     """
@@ -235,8 +238,25 @@ def http_client(
             unless told otherwise, and leaves timeouts to the SDK.
         **options: see `TransportOptions`.
 
+    Returns:
+        A client of ``library``, async unless ``sync``.
+
     Raises:
         ConfigurationError: a wrong argument, or the library is not installed.
+
+    Example:
+        >>> import httpx2
+        >>> provider = httpx2.MockTransport(lambda request: httpx2.Response(200, json={}))
+        >>> async def main() -> None:
+        ...     async with forebay.http_client(
+        ...         url, max_parallel_requests=8, inner=provider
+        ...     ) as client:
+        ...         reply = await client.post(
+        ...             "https://api.openai.com/v1/chat/completions", json={"model": "gpt-5"}
+        ...         )
+        ...         print(reply.status_code)
+        >>> asyncio.run(main())
+        200
     """
     check_keywords(http_client, options, TransportOptions.__annotations__)
     check_requests(requests, settings, event_sinks)

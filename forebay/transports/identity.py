@@ -86,6 +86,16 @@ class HttpResolver:
 
     Raises:
         ConfigurationError: ``providers`` is no mapping of texts.
+
+    Example:
+        >>> view = forebay.RequestView(
+        ...     method="POST",
+        ...     host="api.openai.com",
+        ...     path="/v1/chat/completions",
+        ...     body={"model": "gpt-5"},
+        ... )
+        >>> str(forebay.HttpResolver()(view))
+        'openai/gpt-5/chat'
     """
 
     def __init__(self, providers: Mapping[str, str] | None = None) -> None:

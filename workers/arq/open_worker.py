@@ -41,6 +41,9 @@ async def open_worker(
         settings: what ``ForebayWorker`` and ``arq.Worker`` take; of arq's settings class what
             `settings_of` returns.
 
+    Returns:
+        The worker, connected, whose functions do not run before ``async_run``.
+
     Raises:
         ConfigurationError, CoordinatorError: a setting is wrong, or the server cannot be used.
     """

@@ -65,8 +65,19 @@ async def create_pool(
             default a job waits until it is run.
         arqs: arguments of arq's own ``create_pool``, which are refused by name.
 
+    Returns:
+        The pool, connected; close it with ``aclose`` or leave its ``async with`` block.
+
     Raises:
         ConfigurationError, CoordinatorError: an argument is wrong, or the server cannot be used.
+
+    Example:
+        >>> async def main() -> None:
+        ...     async with await forebay.create_pool(url, pool="app") as pool:
+        ...         job = await pool.enqueue_job("enrich", 7, _group="atlas")
+        ...         print((await job.status()).value, len(await pool.queued_jobs()))
+        >>> asyncio.run(main())
+        queued 1
     """
     check_create_pool(arqs, create_pool)
     chosen = serializer_of(serializer)

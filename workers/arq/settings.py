@@ -98,8 +98,23 @@ def settings_of(settings_class: Any) -> dict[str, Any]:
     Attributes that ``arq.Worker`` does not know are the program's own, as in arq; those that the
     class inherits count as well.
 
+    Args:
+        settings_class: a class, such as arq's ``WorkerSettings``, or a mapping of settings.
+
+    Returns:
+        Settings by name, for `open_worker`.
+
     Raises:
         ConfigurationError: it sets what a pool does not take, or names no function.
+
+    Example:
+        >>> async def enrich(ctx, number):
+        ...     return number * 2
+        >>> class WorkerSettings:
+        ...     functions = [enrich]
+        ...     max_jobs = 4
+        >>> sorted(forebay.settings_of(WorkerSettings))
+        ['functions', 'max_jobs']
     """
     name = getattr(settings_class, "__name__", "the settings")
     if isinstance(settings_class, Mapping):

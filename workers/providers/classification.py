@@ -95,6 +95,14 @@ class DefaultClassifier:
     """The built-in `Classifier` (design 03, *Classification*); subclasses may change it.
 
     What `classify_response` says of an answer holds for exceptions that carry one, too.
+
+    Example:
+        >>> classifier = forebay.DefaultClassifier()
+        >>> refused = classifier.classify_response(429, {"retry-after": "3"}, now=0.0)
+        >>> print(refused.kind, refused.retry_after_seconds, classifier.is_retryable(refused))
+        rate_limited 3.0 True
+        >>> print(classifier.classify_exception(TimeoutError(), now=0.0).kind)
+        provider_timeout
     """
 
     def classify_response(

@@ -73,6 +73,11 @@ class CharacterEstimator:
     Reads what the profiles say that models read: messages and earlier turns, the system's text,
     tools and the schema of an answer. Images, sounds and files count as the profiles say; token
     numbers, as embeddings take, count one each.
+
+    Example:
+        >>> body = {"messages": [{"role": "user", "content": "a" * 400}], "max_tokens": 50}
+        >>> 150 <= forebay.CharacterEstimator().estimate(body) <= 160
+        True
     """
 
     def estimate(self, body: Mapping[str, Any]) -> int:
@@ -110,7 +115,15 @@ class TiktokenEstimator:
 
 
 def best_estimator() -> TokenEstimator:
-    """Return a `TiktokenEstimator` where tiktoken and its data are there, else characters."""
+    """Return a `TiktokenEstimator` where tiktoken and its data are there, else characters.
+
+    Returns:
+        The estimator, with ``o200k_base`` where it is tiktoken's. Never raises.
+
+    Example:
+        >>> forebay.best_estimator().estimate({"prompt": "a word", "max_tokens": 50}) > 50
+        True
+    """
     try:
         return TiktokenEstimator()
     except ConfigurationError:

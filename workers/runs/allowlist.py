@@ -132,6 +132,11 @@ class Allowlist:
 
         Raises:
             ConfigurationError: one of another form.
+
+        Example:
+            >>> allowed = forebay.Allowlist.of(env=["OPENAI_API_KEY=api.openai.com"])
+            >>> [str(host) for host in allowed.hosts]
+            ['api.openai.com']
         """
         allowed = {Host.parse(host) for host in hosts}
         allowed |= {
