@@ -82,7 +82,7 @@ class Node:
         warn_of_risks(await self.patient.info(*SECTIONS), self.address)
 
     async def close(self) -> None:
-        """Close every connection; each, whatever befalls the others."""
+        """Close every connection, also where closing another one fails."""
         async with contextlib.AsyncExitStack() as stack:
             for client in (self.client, self.patient):
                 stack.push_async_callback(client.aclose)
