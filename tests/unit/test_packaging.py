@@ -140,7 +140,7 @@ def test_hooks_need_no_network() -> None:
     config = yaml.safe_load((REPO / ".pre-commit-config.yaml").read_text())
     assert [repo["repo"] for repo in config["repos"]] == ["local"]
     hooks = {hook["id"]: hook for hook in config["repos"][0]["hooks"]}
-    assert set(hooks) == {"ruff-check", "ruff-format", "mypy", "import-linter"}
+    assert set(hooks) == {"ruff-check", "ruff-format", "mypy", "import-linter", "commit-subject"}
     for hook in hooks.values():
         assert hook["language"] == "system"
         assert hook["entry"].startswith((".venv/bin/", "make "))
