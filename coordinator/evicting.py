@@ -83,10 +83,10 @@ async def _in_shard(
     try:
         async with connection.deadline():
             for encoded in dict.fromkeys((lease_id, encode(lease_id))):
-                text = await connection.client.hget(keys["leases"], encoded)
+                text = await _field(connection, keys["leases"], encoded)
                 if text is not None:
                     member = bytes(text).decode().partition("|")[0]
-                    known = await connection.client.hget(keys["meta"], f"member:{member}")
+                    known = await _field(connection, keys["meta"], f"member:{member}")
                     return LeaseFound(
                         encoded_id=encoded,
                         shard=shard,
@@ -101,3 +101,8 @@ async def _in_shard(
 def _process_of(words: str) -> str:
     host, pid, program, *_ = [unquote(word) for word in words.split(" ")]
     return "" if host == "-" else f"{program}, pid {pid} on {host}"
+
+
+async def _field(connection: ServerConnection, key: str, name: str) -> bytes | None:
+    found: bytes | None = await connection.ask(key, lambda node: node.client.hget(key, name))
+    return found

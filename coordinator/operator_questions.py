@@ -12,7 +12,7 @@ from urllib.parse import unquote
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from forebay.contracts.errors import ConfigurationError, CoordinatorError
-from forebay.coordinator.keys import encode
+from forebay.coordinator.keys import SHARDS_KEY, ShardKeys, encode
 from forebay.coordinator.scripts.operator_library import LIBRARY
 from forebay.coordinator.server.refusals import connection_error
 from forebay.coordinator.server.rights import READER_RULES
@@ -68,11 +68,42 @@ async def ask_question(
         ConfigurationError: the user may not call functions.
         CoordinatorError: the server could not be used, or no member has loaded the functions.
     """
+    if shard or not connection.is_cluster:
+        return await _ask(connection, question, shard, (rows or "", "both", columns))
+    tags = await connection.shards()
+    if question == "shards":
+        return Answer(
+            lines=[
+                f"{tag}  on {node.address}" for node, own in connection.by_node(tags) for tag in own
+            ]
+            or ["no shard: nobody has used Forebay on this cluster"],
+            rows=[
+                {"shard": tag, "row": "shard", "node": str(node.address)}
+                for node, own in connection.by_node(tags)
+                for tag in own
+            ],
+        )
+    answers = [await _ask(connection, question, tag, (rows or "", "both", columns)) for tag in tags]
+    return Answer(
+        lines=[
+            line
+            for tag, answer in zip(tags, answers, strict=True)
+            for line in (f"== {tag}", *answer.lines)
+        ],
+        rows=[row for answer in answers for row in answer.rows],
+    )
+
+
+async def _ask(
+    connection: ServerConnection, question: str, shard: str, form: tuple[str | int, ...]
+) -> Answer:
+    """Call a function on the server of a shard, or of the index of shards."""
     doing = f"asking fb_{question}"
+    key = ShardKeys(shard, ())["meta"] if shard else SHARDS_KEY
     try:
         async with connection.deadline():
-            reply = await connection.client.fcall_ro(
-                *(f"fb_{question}", 0, shard, rows or "", "both", columns)
+            reply = await connection.ask(
+                key, lambda node: node.client.fcall_ro(f"fb_{question}", 0, shard, *form)
             )
     except NoPermissionError as error:
         raise ConfigurationError(

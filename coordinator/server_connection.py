@@ -28,6 +28,7 @@ from forebay.coordinator.server.address import (
 from forebay.coordinator.server.availability import Availability
 from forebay.coordinator.server.cluster import Cluster
 from forebay.coordinator.server.embedded import EmbeddedServer
+from forebay.coordinator.server.embedded_start import started
 from forebay.coordinator.server.failover import DOUBLINGS
 from forebay.coordinator.server.node import Node
 from forebay.coordinator.server.place import OneServer, Place
@@ -98,7 +99,7 @@ class ServerConnection:
         embedded = None
         if isinstance(address, EmbeddedAddress):
             embedded = EmbeddedServer(address.data_dir)
-            address = parse_url(await _started(embedded))
+            address = parse_url(await started(embedded))
         self = cls(address, settings or MemberSettings())
         self._embedded = embedded
         try:
@@ -138,6 +139,11 @@ class ServerConnection:
         if keys.tag.startswith(POOL_TAG) and isinstance(self._servers, Cluster):
             raise ConfigurationError(no_pool_on(self.address))
         return self._servers.place(keys["meta"])
+
+    @property
+    def is_cluster(self) -> bool:
+        """Whether shards lie on the masters of a cluster."""
+        return isinstance(self._servers, Cluster)
 
     def nodes(self) -> list[Node]:
         """Return the server, or the masters of the cluster, in the order of their slots."""
@@ -180,6 +186,15 @@ class ServerConnection:
                     raise
             failures += 1
             await asyncio.sleep(pause_seconds(failures, self.most_doublings))
+
+    async def time(self) -> float:
+        """Return the time of the server in seconds; on a cluster, of one node.
+
+        Raises:
+            RedisError, OSError: no answer.
+        """
+        seconds, micros = await self.ask(SHARDS_KEY, lambda node: node.client.time())
+        return float(seconds) + float(micros) / 1e6
 
     # -- members
 
@@ -279,14 +294,3 @@ class ServerConnection:
                 return await self.ask(keys[0], lambda node: run_read_only(node, name, keys, args))
         except (RedisError, OSError) as error:
             raise reading_error(script(name), keys, error, self.address) from error
-
-
-async def _started(server: EmbeddedServer) -> str:
-    """Start an embedded server and return its URL; a cancelled start leaves none behind."""
-    starting = asyncio.ensure_future(asyncio.to_thread(server.start))
-    try:
-        return await asyncio.shield(starting)
-    except asyncio.CancelledError:
-        await asyncio.wait({starting})  # a thread cannot be cancelled
-        await asyncio.to_thread(server.stop)
-        raise

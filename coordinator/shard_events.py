@@ -130,11 +130,15 @@ class EventReader:
         return found[:most][::-1]
 
     async def _page(self, tag: str, below: str, after: str) -> list[Any]:
-        client = self._connection.client
         try:
             async with self._connection.deadline():
                 key = ShardKeys(tag, ())["events"]
-                return list(await client.xrevrange(key, below, after, count=_PAGE))
+                return list(
+                    await self._connection.ask(
+                        key,
+                        lambda node: node.client.xrevrange(key, below, after, count=_PAGE),
+                    )
+                )
         except TimeoutError as error:
             raise CoordinatorError(
                 f"no answer about {tag} from {self._connection.address} in time; try again."

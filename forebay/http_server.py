@@ -61,7 +61,7 @@ def health_of(connection: ServerConnection) -> Callable[[Request], Any]:
     async def health(_request: Request) -> JSONResponse:
         try:
             async with asyncio.timeout(HEALTH_SECONDS):
-                await connection.client.time()
+                await connection.time()
         except (RedisError, OSError) as error:  # TimeoutError is an OSError
             unavailable = connection_error(error, connection.address, "answering /healthz")
             return JSONResponse({"status": "unavailable", "error": str(unavailable)}, 503)

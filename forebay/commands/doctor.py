@@ -49,7 +49,7 @@ async def _examine(url: str, *, as_json: bool, watch: bool) -> bool:
     async with await ServerConnection.open(url, only_reads=True) as connection:
 
         async def look() -> Look:
-            found[:] = await examine(connection.client, connection.address)
+            found[:] = await _examine_all(connection)
             rows = [
                 {
                     "row": "check",
@@ -64,6 +64,16 @@ async def _examine(url: str, *, as_json: bool, watch: bool) -> bool:
 
         await show("doctor", look, as_json=as_json, watch=watch)
     return any(check.state == "wrong" for check in found)
+
+
+async def _examine_all(connection: ServerConnection) -> list[Check]:
+    """Return the checks of the server, or of each master of a cluster behind its address."""
+    nodes, found = connection.nodes(), []
+    for node in nodes:
+        if len(nodes) > 1:
+            found.append(Check(name="node", state="ok", said=str(node.address)))
+        found += await examine(node.client, node.address)
+    return found
 
 
 def _lines(check: Check) -> list[str]:

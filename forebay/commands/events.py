@@ -99,8 +99,7 @@ async def _show(
             tags = [one] if one else await connection.shards()
             found = await EventReader(connection, wanted).read(tags, rows)
             found.reverse()
-            seconds, micros = await connection.client.time()
-            when = partial(_ago, now=seconds + micros / 1e6)
+            when = partial(_ago, now=await connection.time())
             lines = [line for row in found for line in event_lines(row, when, names_shard=not one)]
             is_whole = all(row["row"] == "event" for row in found)
             return Look(lines=lines or ["no event"], rows=found, is_whole=is_whole)

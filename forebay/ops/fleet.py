@@ -83,7 +83,6 @@ class FleetReader:
 
     def __init__(self, connection: ServerConnection) -> None:
         self._connection = connection
-        self._client: Any = connection.client  # see ServerConnection.client
         self._pressure = RequestPressureSnapshotProvider(connection)
         self._gate = asyncio.Semaphore(READS_AT_ONCE)
         self._specs: dict[tuple[str, str], RunSpec] = {}
@@ -205,16 +204,22 @@ class FleetReader:
 
     async def _entries(self, shard: ShardKeys, *, after: str | bytes) -> list[Any]:
         try:
-            return list(await self._client.xrevrange(shard["events"], min=after, count=MOST_EVENTS))
+            return list(
+                await self._connection.ask(
+                    shard["events"],
+                    lambda node: node.client.xrevrange(
+                        shard["events"], min=after, count=MOST_EVENTS
+                    ),
+                )
+            )
         except (RedisError, OSError) as error:
             raise self._unavailable(error, "reading events") from error
 
     async def _server_time(self) -> float:
         try:
-            seconds, microseconds = await self._client.time()
+            return await self._connection.time()
         except (RedisError, OSError) as error:
             raise self._unavailable(error, "reading the time") from error
-        return float(seconds) + float(microseconds) / 1e6
 
     def _unavailable(self, error: RedisError | OSError, doing: str) -> Exception:
         return connection_error(error, self._connection.address, doing)

@@ -8,8 +8,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 import pytest
+from click.testing import CliRunner
 
 import forebay
+from forebay.cli import cli
 from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import ProviderModelKey
 from forebay.coordinator.keys import SHARDS_KEY, request_shard
@@ -23,6 +25,7 @@ from tests.support_scene import Controller
 CAP = 4
 SECONDS = 60.0
 SETTINGS = forebay.MemberSettings(ttl_seconds=15.0, call_timeout_seconds=30.0)
+OTHER = forebay.ProviderModelKey(provider_name="p", model_id="other")
 HOUR_US = 3600 * 10**6
 META = request_shard(MODEL)["meta"]
 
@@ -185,6 +188,27 @@ async def test_a_shards_time_does_not_leap_where_its_new_master_has_another_cloc
         await call_join(node, keys, "other", None, 15.0)
         after = client.hget(META, "record").partition(b"|")[0]
     assert int(after) - int(now) < HOUR_US
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["shards", "snapshot", "who", "waiters", "audit", "doctor", "events", "top --json"],
+)
+async def test_operators_ask_all_nodes(cluster: RunningCluster, command: str) -> None:
+    async with forebay.connect(cluster.url, SETTINGS) as requests:
+        for model in (MODEL, OTHER):
+            await requests.register(model, "main", 1)
+        held = await requests.acquire(item())
+        waiting = asyncio.ensure_future(requests.acquire(item()))
+        index = cluster.master_of(SHARDS_KEY).client
+        await wait_until(lambda: index.scard(SHARDS_KEY) == 2, SECONDS)
+        words = [*command.split(), "--url", cluster.url]
+        done = await asyncio.to_thread(CliRunner().invoke, cli, words)
+        await requests.release(held, forebay.SUCCESS)
+        await requests.release(await waiting, forebay.SUCCESS)
+    assert done.exit_code in {0, 5}, done.output  # a server of tests persists nothing
+    told = [node.port for node in cluster.masters] if command == "doctor" else ["p/m", "p/other"]
+    assert [name for name in told if str(name) not in done.output] == []
 
 
 async def test_no_cap_is_exceeded_after_a_master_died_under_load(cluster: RunningCluster) -> None:

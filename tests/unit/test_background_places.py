@@ -25,7 +25,7 @@ HEARD_OF = {
     "coordinator/server/host_names.py _start": "catches all that a lookup raises, and delivers it",
     "coordinator/server/heartbeat.py add": "a loop under a guard; one that ended is started again",
     "coordinator/server/embedded_watchdog.py main": "ends the server with its owner; a process",
-    "coordinator/server_connection.py _started": "awaited at once",
+    "coordinator/server/embedded_start.py started": "awaited at once",
     "coordinator/requests/shards.py _release": "given to the caller; catches all",
     "coordinator/requests/threads.py begin": "answers the thread that asked, however it ends",
     "workers/executor.py _release": "its callback logs what it raised",
