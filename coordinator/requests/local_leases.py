@@ -116,7 +116,7 @@ class LocalLeases:
             self._running.lost.clear()
         return self.watch.on_joined(membership)
 
-    # -- asking
+    # -- acquiring
 
     def begin(self) -> None:
         """Begin to decide acquires in this process, as the server is away."""
@@ -236,7 +236,7 @@ class LocalLeases:
         )
         self._waiting.decide(lambda _item: None)
 
-    # -- what the shard tells
+    # -- notices and callbacks of the shard
 
     def on_notice(self, kind: str, encoded_id: str, terms: Sequence[Any]) -> bool:
         """Apply a notice: the share has changed, or the server counts a lease now."""

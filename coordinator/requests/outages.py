@@ -137,7 +137,7 @@ class Outages:
         """Whether this member's share alone is used now."""
         return self._local is not None and self._local.is_on
 
-    # -- what the shard tells
+    # -- notices and callbacks of the shard
 
     def on_registering(self) -> None:
         """Ask for this member's share of what it registered."""

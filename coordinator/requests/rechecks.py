@@ -80,7 +80,7 @@ class Rechecks:
             if timer is not None:
                 timer.cancel()
 
-    # -- what waits
+    # -- waiting attempts
 
     def note_waiting(self, attempt: Attempt) -> None:
         """Recheck an attempt at intervals from now on; soon where a wake-up may be lost."""

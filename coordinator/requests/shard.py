@@ -92,7 +92,7 @@ class RequestShard:
         on_sent = None if self.outages is None else self.outages.on_registering
         return await self._upkeep.register(Register(alias, cap, config), on_sent)
 
-    # -- asking
+    # -- acquiring
 
     async def acquire(self, item: RequestAdmissionItem, wait: str) -> RequestAdmissionDecision:
         """Acquire a lease; return once it is granted or denied.
@@ -215,7 +215,7 @@ class RequestShard:
             for reading in readings:
                 self.session.submit(Learn(reading, at_us))
 
-    # -- what the shard tells
+    # -- notices and callbacks of the shard
 
     def on_notices(self, _generation: str, notices: Sequence[list[Any]]) -> None:
         """Deliver grants, denials and losses to their attempts; a failure of one stops no other."""

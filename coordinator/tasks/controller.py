@@ -235,7 +235,7 @@ class TaskAdmissionController(PoolSettings):
         finally:  # after it, as its replies set the timer
             self._upkeep.close()
 
-    # -- what the shard tells
+    # -- notices and callbacks of the shard
 
     def on_notices(self, generation: str, notices: Sequence[list[Any]]) -> None:
         """Apply notices: new work, a pushed task, an instant to recheck, a finished row group."""

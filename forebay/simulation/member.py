@@ -151,7 +151,7 @@ class SimulatedMember:
         item, on_granted = self._asked.pop(attempt_id)
         on_granted(decode_lease(item, terms, "simulated", self._member_id))
 
-    # -- what time alone brings
+    # -- timers
 
     def _beat(self) -> None:
         if self.is_alive:

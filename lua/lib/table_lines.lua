@@ -138,12 +138,12 @@ function TEXT.age(us)
   return seconds < 172800 and string.format('%d h', seconds / 3600) or string.format('%d d', seconds / 86400)
 end
 
--- Nothing, and 0 where it stands for "none", as a dash.
+-- A value as text; an empty one, or a 0 that means "none", as a dash.
 function TEXT.or_dash(value)
   return (value == nil or value == 0 or value == '') and '-' or value
 end
 
--- How long a member has until it expires.
+-- The time until a member expires, in words.
 function TEXT.expires_in(left_us)
   return left_us > 0 and TEXT.age(left_us) or 'overdue ' .. TEXT.age(-left_us)
 end

@@ -106,7 +106,7 @@ local function is_empty(text)
   return text == ''
 end
 
--- What to do, and what its subject must be.
+-- The operations, and the checks of their subjects.
 local OPERATIONS = {
   reset_window = { reset_window, is_domain },
   reset_cooldown = { reset_cooldown, is_domain },

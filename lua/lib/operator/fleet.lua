@@ -77,7 +77,7 @@ function FLEET.look(tag, question, rows, most_entries)
   return lines, lines.entries or 0
 end
 
--- What a script of the shard replies, by its name and arguments; of an error its own.
+-- The reply of a shard's script, by its name and arguments; raises the script's own error.
 function FLEET.read_shard(tag, arguments)
   local keys = FLEET.keys_of(tag)
   if not keys then

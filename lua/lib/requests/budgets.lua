@@ -61,7 +61,7 @@ function BUDGETS.is_of_tokens(bucket)
   return bucket.number % 2 == 0
 end
 
--- What an attempt takes from a budget: one request, or its tokens.
+-- The draw of an attempt on a budget: one request, or its tokens.
 function BUDGETS.draw_of(bucket, cost)
   return BUDGETS.is_of_tokens(bucket) and cost or 1
 end

@@ -9,7 +9,7 @@
 -- @include lib/requests/window
 local CAPTURE = { overdue_members = 100, overdue_leases = 1000 } -- that are looked at
 
--- How many names of a sorted set begin with `prefix` and a NUL.
+-- The number of names of a sorted set that begin with `prefix` and a NUL.
 function CAPTURE.count_under(key, prefix)
   return redis.call('ZLEXCOUNT', key, '[' .. prefix .. '\0', '(' .. prefix .. '\1')
 end

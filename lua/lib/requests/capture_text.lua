@@ -3,7 +3,7 @@
 -- @include lib/requests/capture
 local REPORT = {}
 
--- What `row_of` makes of each domain that is used, but nil.
+-- The rows that `row_of` returns for the domains in use, without nil.
 function REPORT.rows(c, row_of)
   local rows = {}
   for i = 1, #DOMAINS do

@@ -1,4 +1,4 @@
--- How budgets change: draws, settlement, registration, what headers say (docs/adr/0007).
+-- Changes of budgets: draws, settlement, registration, readings of headers (docs/adr/0007).
 -- @include lib/shard/expiry
 -- @include lib/shard/damage
 -- @include lib/requests/budgets

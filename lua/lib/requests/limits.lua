@@ -1,4 +1,4 @@
--- How a window's limit moves, and the startup ramp of a new one (design 03, *The window*).
+-- Moves of a window's limit, and the startup ramp of a new one (design 03, *The window*).
 -- @include lib/requests/state
 
 function LIMITS.emit_move(d, from, to, reason)

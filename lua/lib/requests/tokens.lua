@@ -3,12 +3,12 @@
 -- @include lib/requests/entries
 local TOKENS = { least = 0.25, most = 4, weight = 1 / 8, least_estimate = 16 }
 
--- How many input tokens an estimated one has been of late: 1 before anything was learned.
+-- The recent ratio of real to estimated input tokens: 1 before anything was learned.
 function TOKENS.factor(d)
   return d.token_factor > 0 and d.token_factor / 100 or 1
 end
 
--- What an attempt draws: its cost, of which the part after "/" is an estimate that the factor corrects. What the
+-- The draw of an attempt: its cost, of which the part after "/" is an estimate that the factor corrects. What the
 -- factor alone would make too large for ever goes as it was estimated.
 function TOKENS.cost(d, cost, estimate)
   local factor = TOKENS.factor(d)

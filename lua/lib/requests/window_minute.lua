@@ -88,7 +88,7 @@ function MINUTE.open(d, lease)
   d.opened_us, d.served_at_opening, d.used_up_at = acquired_us, before, 0
 end
 
--- How much a budget rises where one beyond it was served: a hundredth, then twice that.
+-- The step of a budget after a call beyond it was served: a hundredth, then twice that.
 function MINUTE.more(d)
   return math.max(2, math.floor(d.budget / 100)) * 2 ^ (MINUTE.most - d.periods)
 end

@@ -36,7 +36,7 @@ end
 
 STEADY.on_lowered_cap = STEADY.end_try
 
--- How many credits the next step up costs.
+-- The number of credits for the next step up.
 function STEADY.needed(d)
   if d.step > 0 then
     return math.max(STEADY.round(), d.current_limit)
@@ -110,7 +110,7 @@ function STEADY.note_fall(d, left)
   end
 end
 
--- What a fresh refusal says of the window: it ends a try; or it is a lone one, at what was served
+-- Note the evidence of a fresh refusal: it ends a try; or it is a lone one, at what was served
 -- before, and taken for the provider's noise; or it follows another, so the limit has moved. `since` were
 -- served since the last one. Returns whether the ceiling settles at what is in flight.
 function STEADY.note_refusal(d, left, since)

@@ -67,7 +67,7 @@ function RUNS.stop(run, plan, index, failed, finished, reason)
   RUNS.look_again(run)
 end
 
--- What `run_collect` tells of a stop, or null: column, failed, finished, last reason, tasks that still run.
+-- The stop of a run for `run_collect`, or null: column, failed, finished, last reason, tasks that still run.
 function RUNS.stop_of(run, plan)
   local text = RUNS.is_stopped(run, plan) and redis.call('HGET', K.progress, run .. '\0stopped')
   if not text then

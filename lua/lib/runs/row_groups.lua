@@ -72,7 +72,7 @@ function RUNS.is_waiting(run, plan, row_group)
   return holds
 end
 
--- How many of the open row groups wait for a cooldown, of those that were admitted last.
+-- The number of open row groups that wait for a cooldown, of the last admitted ones.
 function RUNS.count_waiting(run, plan, open)
   local waiting, next_group = 0, RUNS.counted(run, 'next')
   local names = {}

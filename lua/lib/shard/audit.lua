@@ -106,7 +106,7 @@ function AUDIT.audit_members()
   AUDIT.expect_members('meta', SHARD.callers())
 end
 
--- How many entries some keys have, hashes and sorted sets.
+-- The number of entries of some keys, hashes and sorted sets.
 function AUDIT.count(hashes, sets)
   local count = 0
   for i = 1, #hashes do

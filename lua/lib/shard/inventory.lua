@@ -1,7 +1,7 @@
 -- The end of a member's statement in a rebuild: it lists the leases and waiters that the shard knows.
 -- @include lib/shard/operations
 -- @include lib/shard/rebuild
--- What the shard knows that the caller holds or waits for, from behind an entry "kind/id" on. The last part ends the
+-- The caller's leases and waiters in the shard, from behind an entry "kind/id" on. The last part ends the
 -- caller's statement: the caller takes or releases the entries that it did not state.
 function OPERATIONS.inventory(after)
   local listed = 200 -- ids that one call lists

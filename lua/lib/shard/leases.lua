@@ -37,7 +37,7 @@ function LEASES.text(id)
   return text
 end
 
--- How an id ended: "released" or "expired", false where no lease of it is known to have ended.
+-- The end of an id: "released" or "expired", false where no lease of it is known to have ended.
 function LEASES.ended(id)
   local score = ended_scores[id]
   if score == nil then

@@ -6,7 +6,7 @@
 -- @include lib/shard/leases
 local QUESTIONS = { most_leases = 1000, most_members = 1000, most_events = 500 }
 
--- How many names of a sorted set begin with `prefix` and a NUL.
+-- The number of names of a sorted set that begin with `prefix` and a NUL.
 function QUESTIONS.count_under(key, prefix)
   return redis.call('ZLEXCOUNT', key, '[' .. prefix .. '\0', '(' .. prefix .. '\1')
 end
@@ -129,7 +129,7 @@ QUESTIONS.holder_columns = { { 'member', 'member_id' }, { 'host', 'host' }, { 'p
   end },
   { 'expires in', 'expires_in_seconds', function(seconds) return TEXT.expires_in(seconds * 1000000) end } }
 
--- Who is a member: which process, since when, its last heartbeat, and what it holds; the eldest heartbeat first. Each
+-- The members: process, join time, last heartbeat, leases and waiters; the eldest heartbeat first. Each
 -- kind of shard defines `QUESTIONS.held_columns`, and `QUESTIONS.add_held` for what a member has besides leases.
 function QUESTIONS.members(rows)
   STATE.load()

@@ -1,4 +1,4 @@
--- What both kinds of shard share: its record and clock, its events, what it tells other members, and the
+-- The base of both kinds of shard: record and clock, events, notices to other members, and the
 -- numbered batches that make a call happen once (design 06, *Exactly once*).
 -- @include lib/channels
 -- @include lib/time
@@ -31,7 +31,7 @@ function SHARD.replay(number)
 end
 
 -- The shard's record of some fields, with this call's time in it; its `generation` is nil where there is no shard.
--- What a kind names besides is read with it, where that was not done.
+-- Read the further fields of a kind of shard, unless they were read.
 function SHARD.record(fields, others)
   if not read_fields then
     SHARD.read('', others)

@@ -29,7 +29,7 @@ do -- a script may have 200 locals at a time; these are nobody else's, and none 
     return LINES.first_heads(waiting, HEADS_PER_CHOICE)
   end
 
-  -- What all groups weigh whose first task fits and wants a resource.
+  -- The sum of weights of the groups whose first task fits and wants a resource.
   local function weight_on(resource, beside)
     local weight = beside.weights[resource]
     if not weight then

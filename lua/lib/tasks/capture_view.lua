@@ -1,4 +1,4 @@
--- What waits in a pool and why it does, for programs: the queue and the ledger of one instant.
+-- The waiting groups of a pool with their reasons, for programs: queue and ledger of one instant.
 -- @include lib/tasks/select
 local VIEW = { tasks_counted = 1000 } -- of all groups together; a larger demand is shown as incomplete
 
@@ -8,7 +8,7 @@ function VIEW.third(text, separator, g)
   return from and string.sub(text, from + 1, (string.find(text, separator, from + 1, true) or 0) - 1)
 end
 
--- How many of a group's ready tasks ask for what, of its first ones: read together, and of each no more than that.
+-- The demand of a group's first ready tasks by signature: read together, and of each no more than that.
 function VIEW.demand_of(g, most)
   local counts, found = {}, redis.call('ZRANGE', K.fifo, '[' .. g.name .. '\0', '(' .. g.name .. '\1',
     'BYLEX', 'LIMIT', 0, most)

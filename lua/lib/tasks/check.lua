@@ -3,7 +3,7 @@
 -- @include lib/tasks/lost
 -- @include lib/runs/check
 
--- How many units are out in all, as the ledger says.
+-- The number of all units in use, by the ledger.
 function LEDGER.total()
   local total = 0
   for _, amount in pairs(ledger) do
@@ -12,7 +12,7 @@ function LEDGER.total()
   return total
 end
 
--- How many functions members serve, each counted for each of them.
+-- The number of functions that members serve, summed over the members.
 function CLASSES.count_served()
   local total, counts = 0, redis.call('HVALS', K.functions)
   for i = 1, #counts do

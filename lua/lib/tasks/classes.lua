@@ -62,7 +62,7 @@ function CLASSES.waiting_functions()
   return functions, count
 end
 
--- What a member serves of some functions, as text: members of one kind may take the same.
+-- The functions, of some, that a member serves, as text: members of one kind may take the same.
 function CLASSES.kind_of(member, functions)
   local known, kind = served_by[member] or {}, {}
   for from = 1, #functions, CLASSES.asked_at_once do

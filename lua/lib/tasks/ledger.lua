@@ -56,7 +56,7 @@ function LEDGER.limit_of(resource)
   return tonumber(limits[resource]) or 0
 end
 
--- What is left of a resource; below 0 where its limit was lowered under what is out.
+-- The free units of a resource; below 0 where its limit was lowered below the units in use.
 function LEDGER.left_of(resource)
   return LEDGER.limit_of(resource) - (ledger[resource] or 0)
 end

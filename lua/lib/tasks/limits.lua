@@ -86,7 +86,7 @@ function CLAIMS.refused(reason, detail)
   return '["refused","' .. reason .. '","' .. detail .. '"]'
 end
 
--- What a task asks for and could never get, as a refusal; or nil. A resource whose limit was set to 0 is stopped
+-- The refusal of a task that could never get its resources; or nil. A resource whose limit was set to 0 is stopped
 -- for a while: its tasks are taken, and parked until the limit rises.
 function CLAIMS.never_fits(signature)
   local asked = LEDGER.amounts_of(signature)

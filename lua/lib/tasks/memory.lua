@@ -1,4 +1,4 @@
--- What members remember of a pool and state where it lost state: its settings, its claims of limits.
+-- The memory of a pool that members keep and state after a loss: its settings, its claims of limits.
 -- @include lib/shard/operations
 -- @include lib/tasks/settings
 -- @include lib/tasks/limits
@@ -18,7 +18,7 @@ function MEMORY.claims()
   return claims
 end
 
--- What members remember, with the number of the last event, by which the latest memory is known; null while the pool
+-- The memory of a pool for its members, with the number of the last event, which orders memories; null while the pool
 -- recovers, as the latest may not be stated yet.
 function MEMORY.text()
   if meta.recovering_us > 0 then
@@ -45,7 +45,7 @@ function MEMORY.note_lost(are_settings_lost, are_claims_lost)
 end
 
 -- Whether a memory is later than what the pool has of a part, and than every memory before; notes that it was taken.
--- What is noted counts in one generation: the next rebuild begins anew.
+-- Notes count in one generation: the next rebuild begins anew.
 function MEMORY.is_latest(name, sequence)
   local known = redis.call('HMGET', K.meta, 'lost_' .. name, 'restored', 'recalled_' .. name, 'decided_' .. name)
   if known[4] == meta.generation then

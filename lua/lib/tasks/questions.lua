@@ -29,7 +29,7 @@ function QUESTIONS.show(rows)
   return REPORT.lines(string.match(K.meta, '{pool:(.-)}'), rows)
 end
 
--- How long a task has been available: its score is an instant of the server's clock in milliseconds.
+-- The time since a task became available: its score is an instant of the server's clock in milliseconds.
 function QUESTIONS.waits_for(task)
   local since_us = tonumber(task.score) and tonumber(task.score) * 1000
   return since_us and TEXT.in_seconds(math.max(0, meta.last_us - since_us)) or nil
@@ -113,7 +113,7 @@ end
 
 QUESTIONS.parts_before_tenant = { ['local'] = 2, model = 4, custom_model = 4 } -- of a group's name: kind and resource
 
--- Whose a group is, by its name: the group's own, where it names no tenant.
+-- The tenant in a group's name; the name itself where it has no tenant.
 function QUESTIONS.tenant_of(group)
   local part = split(group, '/')
   return part[(QUESTIONS.parts_before_tenant[part[1]] or #part) + 1] or group

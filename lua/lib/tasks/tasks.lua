@@ -60,7 +60,7 @@ function TASKS.read_ahead(ids)
   end
 end
 
--- How many there are: each is in one place.
+-- The number of tasks: each is in one place.
 function TASKS.count()
   return meta.queued + meta.delayed + meta.parked + meta.running + meta.unserved + meta.suspect_tasks
 end
