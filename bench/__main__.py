@@ -20,6 +20,7 @@ import click
 from bench import (
     crash,
     crowd,
+    event_cost,
     handoff,
     jobs,
     many_waiters,
@@ -48,6 +49,7 @@ SCENARIOS = {
     "crowd": crowd,
     "memory": memory,
     "transport": transport,
+    "events": event_cost,
     "jobs": jobs,
     "runs": runs,
     "run_cost": run_cost,
