@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import socket
 import sys
@@ -23,6 +24,15 @@ def process_identity() -> str:
     """
     words = (socket.gethostname(), str(os.getpid()), _program(), _version())
     return " ".join(encode(word[:_LONGEST]) or "-" for word in words)
+
+
+def operator_identity() -> str:
+    """Return ``user@host`` of this process, encoded, as events name who set something."""
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        user = str(os.getuid())
+    return encode(f"{user[:_LONGEST]}@{socket.gethostname()[:_LONGEST]}")
 
 
 def _version() -> str:

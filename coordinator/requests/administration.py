@@ -14,6 +14,7 @@ from forebay.contracts.errors import ConfigurationError
 from forebay.contracts.identity import ProviderModelKey, RequestResourceKey
 from forebay.contracts.settings import LARGEST_CAP
 from forebay.coordinator.keys import SCHEMA_VERSION, request_shard
+from forebay.coordinator.process_identity import operator_identity
 from forebay.coordinator.requests.snapshots import REQUEST_TAG
 from forebay.coordinator.server_connection import ServerConnection
 from forebay.coordinator.shard.administration import (
@@ -136,7 +137,7 @@ async def _call(
     subject: str | int,
 ) -> tuple[int, int, int]:
     keys = request_shard(provider_model).all
-    arguments = (SCHEMA_VERSION, operation, subject)
+    arguments = (SCHEMA_VERSION, operation, subject, operator_identity())
     try:
         return await run_operator_script(connection, "requests/administer", keys, arguments)
     except NeverUsedError as error:

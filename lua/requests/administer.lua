@@ -7,6 +7,7 @@
 --   operation string reset_window, reset_cooldown, override_cap, evict, or settle, which does nothing
 --                    but what every operation does first
 --   subject   string the domain; for override_cap the cap, "" or 0 for none; for evict the lease id; else ""
+--   set_by    string user@host of whom the operation is, percent-encoded; "" or left out where it is not known
 -- Reply
 --   JSON [now_us, next_wake_us, value]: the window's limit (0 if it is not born), what was left of
 --   the cooldown in microseconds, the static cap, 1 for a lease that was ended (0: there is none,
@@ -65,7 +66,7 @@ end
 local function override_cap(cap)
   local before, after = STATE.setting('override_cap', 0), tonumber(cap) or 0
   if before ~= after then
-    emit('request_override_cap_changed', 'from', int(before), 'to', int(after))
+    emit('request_override_cap_changed', 'from', int(before), 'to', int(after), 'by', set_by or '')
     MEMBERS.notify_set()
   end
   STATE.change_setting('override_cap', after > 0 and cap or '')

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -152,6 +153,12 @@ async def test_events_are_filtered_and_those_that_follow_come_once(
         assert {row["kind"] for row in rows} == {"request_resource_registered"}
         assert rows[0]["fields"]["cap"] == 1
         assert await asked(redis_url, "events", "--tenant", "nobody") == []
+
+        shown = await forebay("set-cap", "p", "m", "5", "--url", redis_url)
+        assert shown.exit_code == 0, shown.exception
+        (row,) = await asked(redis_url, "events", "--kind", "request_override_cap_changed")
+        assert row["fields"]["to"] == 5
+        assert row["fields"]["by"].endswith(f"@{socket.gethostname()}")
 
         reader = EventReader(connection, EventFilter(kinds=("member_*",)))
         tags = await connection.shards()
