@@ -152,8 +152,8 @@ def no_pool_on(address: ServerAddress) -> str:
     """Return why a cluster serves no task pools, and what to do."""
     return (
         f"{address} is a cluster, where a task pool cannot be, as arq's keys have no hash tag;"
-        " expected a server outside cluster mode for pools: name it with pool_url (--pool-url, or"
-        " FOREBAY_POOL_URL), and leave requests on the cluster."
+        " expected a server outside cluster mode for pools: give its URL to workers and to what"
+        " works with pools, and the cluster's to programs that take part in requests alone."
     )
 
 

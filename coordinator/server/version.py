@@ -174,8 +174,8 @@ def require_single(server_info: Mapping[str, Any], address: ServerAddress) -> No
         case "cluster":
             raise ConfigurationError(
                 f"the server at {address} is a node of a cluster, expected one with cluster-enabled"
-                f" no; for requests write {_cluster_url(address)}, and name a server outside"
-                " cluster mode for task pools with pool_url."
+                f" no; for requests alone write {_cluster_url(address)}, and give task pools the"
+                " URL of a server outside cluster mode."
             )
         case "sentinel":
             raise ConfigurationError(

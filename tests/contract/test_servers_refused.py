@@ -77,8 +77,8 @@ async def test_a_cluster_is_refused_with_what_to_use_for_pools_and_shards(
         await use(what, url)
     said = str(refusal.value)
     assert said.startswith(f"the server at {url}/0 is a node of a cluster, expected one with")
-    assert f"for requests write {url.replace('://', '+cluster://')}," in said
-    assert "for task pools with pool_url" in said
+    assert f"for requests alone write {url.replace('://', '+cluster://')}," in said
+    assert "give task pools the URL of a server outside cluster mode" in said
 
 
 @pytest.mark.parametrize("field", ["redis_mode", "server_mode"])

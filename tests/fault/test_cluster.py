@@ -220,9 +220,11 @@ async def test_no_cap_is_exceeded_after_a_master_died_under_load(cluster: Runnin
         await loaded.more()
 
 
-async def test_a_pool_on_a_cluster_is_refused_with_pool_url(started: RunningCluster) -> None:
+async def test_a_pool_on_a_cluster_is_refused_with_what_to_use(started: RunningCluster) -> None:
     for use in (forebay.open_worker, forebay.create_pool):
-        with pytest.raises(ConfigurationError, match=r"is a cluster.* name it with pool_url"):
+        with pytest.raises(
+            ConfigurationError, match=r"is a cluster.* outside cluster mode for pools: give its URL"
+        ):
             await use(started.url)
 
 
