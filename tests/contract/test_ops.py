@@ -24,6 +24,7 @@ from forebay.coordinator.server.embedded import EmbeddedServer
 from forebay.coordinator.server.urls import parse_url
 from forebay.coordinator.server_connection import ServerConnection
 from forebay.http_server import StoppableServer
+from forebay.ops import fleet as fleet_module
 from forebay.ops import server as ops_server
 from forebay.ops.metrics import METRICS, OTHER
 from forebay.ops.server import OpsSettings, serve
@@ -50,6 +51,7 @@ async def looking(
 
     monkeypatch.setattr(ops_server, "StoppableServer", Noted)
     monkeypatch.setattr(ops_server, "INTERVAL_SECONDS", 0.02)
+    monkeypatch.setattr(fleet_module, "LOOK_SECONDS", 60.0)  # on a busy machine, too
     listener, started = listen("127.0.0.1", 0), asyncio.Event()
     root = root_url_of(listener)
     serving = asyncio.create_task(
