@@ -101,10 +101,10 @@ class DebtCeiling(GivenSettings):
     """The most that one group may owe of one resource.
 
     Attributes:
-        kind: of the group's key.
-        identity: of the group's key.
-        resource: which.
-        units: how many, from 0 on.
+        kind: the kind in the group's key.
+        identity: the identity in the group's key.
+        resource: the resource that the group borrows.
+        units: the most units that the group may owe of it.
 
     Raises:
         ConfigurationError: a field that there is not, or a value beyond its bounds.

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 from pydantic import BaseModel
 
 from forebay.contracts.settings import RequestAdmissionTuningConfig, RequestQuotas
 from forebay.contracts.workflow import ModelSpec, OutputSpec, ProviderSpec, WorkflowSpec
 from forebay.contracts.workflow_column_kinds import COLUMN_TYPES
+from forebay.workers.runs.model_tables import cell, default_of, meanings_of, type_of
 
 _HEAD: Final = """# Workflow files
 
@@ -135,14 +135,6 @@ _OF_A_PART: Final[Mapping[tuple[type[BaseModel], str], str]] = {
     ): '{ judge = { provider = "openai", model = "gpt-5", max_parallel_requests = 8 } }',
     (OutputSpec, "path"): '"out/tickets.jsonl"',
 }
-_TYPES: Final[Mapping[str, str]] = {
-    "boolean": "`true` or `false`",
-    "date": "date",
-    "integer": "whole number",
-    "number": "number",
-    "object": "table",
-    "string": "text",
-}
 _OF_A_KIND: Final[Mapping[str, str]] = {"sampler": '"uniform"'}
 
 
@@ -174,7 +166,7 @@ def _first_line(model: type[BaseModel]) -> str:
 
 def _section(title: str, text: str, model: type[BaseModel]) -> Iterator[str]:
     schema = model.model_json_schema()
-    meanings = _meanings_of(model)
+    meanings = meanings_of(model)
     yield f"## {title}\n"
     if text:
         yield f"{text}.\n"
@@ -183,58 +175,10 @@ def _section(title: str, text: str, model: type[BaseModel]) -> Iterator[str]:
     required = schema.get("required", ())
     for key, value in schema["properties"].items():
         meaning = meanings.get(key) or meanings.get(f"json_{key}") or _MEANINGS[key]
-        default = "required" if key in required else _default_of(value)
-        shown = (f"`{key}`", _type_of(value, schema), default, f"`{example_of(model, key)}`")
-        yield f"| {' | '.join(shown)} | {_cell(meaning)} |"
+        default = "required" if key in required else default_of(value)
+        shown = (f"`{key}`", type_of(value, schema), default, f"`{example_of(model, key)}`")
+        yield f"| {' | '.join(shown)} | {cell(meaning)} |"
     yield ""
-
-
-def _meanings_of(model: type[BaseModel]) -> dict[str, str]:
-    """Return what the docstrings of a model and its bases say of each attribute."""
-    found: dict[str, str] = {}
-    for base in reversed(model.__mro__):
-        section = (inspect.getdoc(base) or "").partition("Attributes:\n")[2]
-        for name, text in re.findall(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", section, re.MULTILINE):
-            found[name] = re.sub(r"\s+", " ", text)
-    return found
-
-
-def _cell(text: str) -> str:
-    return text.replace("``", "`").replace("|", "\\|")
-
-
-def _default_of(value: Mapping[str, Any]) -> str:
-    default = value.get("default")
-    if default is None or default in ([], {}):
-        return "none"
-    return f"`{str(default).lower() if isinstance(default, bool) else default}`"
-
-
-def _type_of(value: Mapping[str, Any], schema: Mapping[str, Any]) -> str:
-    """Return a type in words, with its bounds."""
-    if "$ref" in value:
-        value = schema["$defs"][value["$ref"].rpartition("/")[2]]
-    if kinds := [one for one in value.get("anyOf", ()) if one.get("type") != "null"]:
-        return " or ".join(dict.fromkeys(_type_of(one, schema) for one in kinds))
-    if choices := value.get("enum") or [value[name] for name in ("const",) if name in value]:
-        return ", ".join(f"`{choice}`" for choice in choices)
-    if "oneOf" in value.get("items", ()):
-        return "list of tables"
-    if value["type"] == "array":
-        return f"list of {_type_of(value['items'], schema)}"
-    return _TYPES[value.get("format", value["type"])] + _bounds_of(value)
-
-
-def _bounds_of(value: Mapping[str, Any]) -> str:
-    low, above = value.get("minimum"), value.get("exclusiveMinimum")
-    high, below = value.get("maximum"), value.get("exclusiveMaximum")
-    words = [
-        *([f"from {low:,.15g}"] if low is not None else ()),
-        *([f"above {above:g}"] if above is not None else ()),
-        *([f"to {high:,.15g}"] if high is not None else ()),
-        *([f"below {below:g}"] if below is not None else ()),
-    ]
-    return " " + " ".join(words) if words else ""
 
 
 if __name__ == "__main__":
