@@ -100,7 +100,7 @@ def awaits_of(modules: Iterable[ModuleType], *, but: set[str]) -> dict[Place, se
 
     Args:
         modules: where they are looked for.
-        but: names of functions that are left out.
+        but: names of functions that are left out, and the awaits of their calls.
     """
     found: dict[Place, set[Place]] = {}
     for module in modules:
@@ -108,10 +108,16 @@ def awaits_of(modules: Iterable[ModuleType], *, but: set[str]) -> dict[Place, se
         for function in ast.walk(ast.parse(Path(name).read_text())):
             if isinstance(function, ast.AsyncFunctionDef) and function.name not in but:
                 for node in ast.walk(function):
-                    if isinstance(node, ast.Await):
+                    if isinstance(node, ast.Await) and _callee(node) not in but:
                         lines = range(node.lineno, (node.end_lineno or node.lineno) + 1)
                         found[name, node.lineno] = {(name, line) for line in lines}
     return found
+
+
+def _callee(node: ast.Await) -> str | None:
+    """Return the name of the function or method whose call is awaited."""
+    called = node.value.func if isinstance(node.value, ast.Call) else None
+    return getattr(called, "attr", getattr(called, "id", None))
 
 
 def _lines_of(coroutine: Any) -> Generator[Place, None, None]:

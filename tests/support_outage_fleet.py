@@ -82,7 +82,7 @@ class Fleet:
             await asyncio.sleep(0)
 
     def shares(self) -> list[int]:
-        told = [local.watch.told for local in self.locals()]
+        told = [local.watch.latest for local in self.locals()]
         return [one[0].of(CAP) if one else 0 for one in told]
 
     def locals(self) -> list[Any]:

@@ -98,7 +98,7 @@ def test_a_wrong_argument_is_refused_where_it_is_given(make: Any, says: str) -> 
 
 async def test_what_is_connected_already_takes_no_settings(redis_url: str) -> None:
     async with forebay.connect(redis_url) as requests:
-        with pytest.raises(forebay.ConfigurationError, match=r"forebay\.connect\(url, settings\)"):
+        with pytest.raises(forebay.ConfigurationError, match=r"forebay\.connect\(url, settings="):
             forebay.http_client(requests, settings=forebay.MemberSettings())
 
 

@@ -49,7 +49,7 @@ async def test_what_it_had_to_say_of_a_lease_is_not_said_under_its_next_membersh
     (lease,) = (await controller.admit(1)).leases
     with open_sync(parse_url(redis_url)) as client:
         make_overdue(client, KEYS, lease.member_id)
-    controller.say(SchedulerEventKind.WORKER_SPAWNED, lease)
+    controller.emit(SchedulerEventKind.WORKER_SPAWNED, lease)
     await controller.set_state("open")
     assert controller.session.membership.member_id != lease.member_id
     kinds = [fields[b"kind"] for _id, fields in await jobs.xrange(KEYS["events"])]
