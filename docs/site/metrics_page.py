@@ -124,7 +124,11 @@ def _of_prometheus() -> Iterator[str]:
 def _buckets_of(families: list[Metric]) -> list[str]:
     """Return the bounds of the buckets, which all histograms have in common."""
     found = [
-        [f"{float(sample.labels['le']):g}" for sample in family.samples if "le" in sample.labels]
+        [
+            sample.labels["le"].removesuffix(".0")
+            for sample in family.samples
+            if "le" in sample.labels
+        ]
         for family in families
         if family.type == "histogram"
     ]
