@@ -6,6 +6,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import threading
 import time
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
@@ -94,8 +95,16 @@ def _simulate(fleet: Fleet, processes: int) -> tuple[list[Day], float]:
 
 
 def _start_server() -> None:
-    """Start the server of this process, which ends with it."""
+    """Start the server of this process; both end with the process that started this one."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     _servers.append(EmbeddedServer().__enter__())
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)  # it was killed: a pool's processes would wait for work for ever
 
 
 def _day(fleet: Fleet, model: int) -> tuple[Day, float]:
