@@ -3,6 +3,7 @@
 With ``--baseline REF`` it compares the checked out commit with another one instead.
 ``python -m bench simulate`` simulates a fleet's window,
 ``python -m bench day`` simulates a day of a large fleet,
+``python -m bench cluster`` measures a pair on three masters beside one server,
 ``python -m bench shared-capacity`` runs fleets against providers that refuse,
 ``python -m bench proxy`` measures the proxy beside LiteLLM's,
 ``python -m bench reliability`` writes the tables of docs/reliability.md.
@@ -32,6 +33,7 @@ from bench import (
     runs,
     transport,
 )
+from bench.cluster import cluster
 from bench.compare.command import FEWEST_PAIRS, USUAL_PAIRS, compare
 from bench.harness import new_event_loop
 from bench.proxies.command import proxy
@@ -57,6 +59,7 @@ SCENARIOS = {
 
 COMMANDS = {
     "simulate": simulate,
+    "cluster": cluster,
     "day": day,
     "shared-capacity": shared_capacity,
     "reliability": reliability,
@@ -102,6 +105,7 @@ def main(
 
     ``python -m bench simulate --help``: a fleet's window against simulated providers;
     ``python -m bench day --help``: a large fleet's day on a simulated clock;
+    ``python -m bench cluster --help``: three masters beside one server;
     ``python -m bench shared-capacity --help``: against real ones that refuse;
     ``python -m bench proxy --help``: the proxy beside LiteLLM's;
     ``python -m bench reliability --help``: the tables of docs/reliability.md.

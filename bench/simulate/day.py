@@ -47,7 +47,7 @@ class Fleet:
     members: int = 1_000
     models: int = 100
     hours: float = 24.0
-    ttl_seconds: float = 300.0
+    ttl_seconds: float = 600.0
     bursts: float = 48.0
     deaths: float = 1.0
 
