@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 from redis.exceptions import NoPermissionError, RedisError
 
 from forebay.coordinator.scripts.composing import FUNCTIONS, script
-from forebay.coordinator.scripts.operator_library import ask_text
+from forebay.coordinator.scripts.operator_library import LIBRARY, ask_text
 from forebay.coordinator.server.address import ServerAddress, TcpAddress
 from forebay.coordinator.server.condition import SECTIONS, Risk, eviction_risk, persistence_risk
 from forebay.coordinator.server.libraries import codes_of
@@ -129,9 +129,11 @@ def libraries_check(codes: Mapping[str, str] | None) -> Check:
             + " ".join(one.function for one in own if one.name in replaced),
         )
     loaded = sum(one.function in codes for one in own)
-    others = len(codes.keys() - {one.function for one in own})
+    others = len(codes.keys() - {one.function for one in own} - {LIBRARY})
     said = f"{loaded} of this version's {len(own)} loaded (members load what they need)"
-    return Check(name=name, state="ok", said=said + (f", {others} others" if others else ""))
+    return Check(
+        name=name, state="ok", said=said + (f", {others} of other versions" if others else "")
+    )
 
 
 async def _member_checks(client: Any) -> list[Check]:

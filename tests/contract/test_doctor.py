@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from forebay.cli import cli
 from forebay.commands.lines import WIDTH
 from forebay.coordinator.scripts.composing import script
+from forebay.coordinator.scripts.operator_library import LIBRARY
 from forebay.coordinator.server.address import TcpAddress, TlsFiles, UnixAddress
 from forebay.coordinator.server.connections import open_sync
 from forebay.coordinator.server.embedded import EmbeddedServer
@@ -211,7 +212,9 @@ def test_tls_without_verification_is_wrong() -> None:
 
 def test_libraries_of_other_versions_are_counted() -> None:
     batch = script("requests/batch")
-    found = libraries_check({batch.function: batch.library, "forebay_older": "", "forebay_old": ""})
+    own = {batch.function: batch.library, LIBRARY: ""}
+    assert "other" not in libraries_check(own).said
+    found = libraries_check({**own, "forebay_older": "", "forebay_old": ""})
     assert found.state == "ok"
     assert "1 of this version's 4" in found.said
-    assert "2 others" in found.said
+    assert "2 of other versions" in found.said
