@@ -125,7 +125,7 @@ async def _cycles(url: str, groups: int, count: int) -> dict[str, float]:
 
 
 def cycles(sizes: list[int], count: int) -> dict[str, float]:
-    """Return the p95 of an admit cycle for each number of groups, most of them blocked."""
+    """Return the p95 of an admit cycle in ms, by number of waiting groups, most of them blocked."""
     found: dict[str, float] = {}
     for groups in sizes:
         with EmbeddedServer() as server, new_runner() as runner:

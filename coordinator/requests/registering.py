@@ -1,4 +1,4 @@
-"""The operations of ``lua/requests/batch.lua`` that name no attempt (design 02; design 03)."""
+"""Operations of ``lua/requests/batch.lua`` for a whole membership (design 02; design 03)."""
 
 from __future__ import annotations
 

@@ -47,9 +47,10 @@ class RequestPressureHints:
         return self._resources if is_fresh else frozenset()
 
     async def refresh(self) -> None:
-        """Read the hints again, at most once a second; a failure leaves no hints.
+        """Ask the server which providers have no room, at most once a second.
 
-        With one provider/model there is nobody to prefer, so nobody is asked.
+        With fewer than two provider/models the server is not asked: there is no task of another
+        provider to prefer. A failure leaves no hints.
 
         Raises:
             CoordinatorError, ConfigurationError: the server could not be used.

@@ -184,7 +184,7 @@ def _errors_in_places(document: Mapping[str, Any], profile: PreparedProfile) -> 
         for found in values_at(document, place) if place else ():
             if any(found.values()) if isinstance(found, Mapping) else found:
                 yield found
-    for key, value in document.items():  # AWS names the error by the key
+    for key, value in document.items():  # AWS: {"ThrottlingException": {...}}
         if isinstance(key, str) and key.endswith("Exception") and value is not None:
             yield {"code": key, **(value if isinstance(value, Mapping) else {})}
 

@@ -26,7 +26,7 @@ class TroubleWatch:
         self._told: set[str] = set()
 
     def look(self, troubles: Iterable[ModelTrouble]) -> None:
-        """Log a warning for each model that crossed the bound since the last call."""
+        """Log ``provider_degraded`` for each model that has reached ``DEGRADED_FAILURES``, once."""
         for model, counts in counts_by_model(troubles).items():
             if model not in self._told and sum(counts.values()) >= DEGRADED_FAILURES:
                 self._told.add(model)

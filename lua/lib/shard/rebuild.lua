@@ -13,8 +13,8 @@ function REBUILD.open()
   STATE.open()
 end
 
--- Whether every member that is awaited has stated. The mark that is left then tells this from an `awaited` that went
--- itself: nobody knows in that case who has not, and the shard waits for as long as it can.
+-- Whether every awaited member has stated its leases. `awaited` then holds its mark, the empty name, alone. Where the
+-- key itself was lost the mark is missing, too, nobody knows which members have not stated, and the rebuild waits on.
 function REBUILD.is_stated()
   return redis.call('ZCARD', K.awaited) == 1 and redis.call('ZSCORE', K.awaited, '') ~= false
 end
