@@ -1,4 +1,4 @@
-"""What a process has open to one server: a server of its own, or one node of a cluster."""
+"""A process's clients, libraries, heartbeat and subscriber of one server or cluster node."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ _REDIRECTIONS: Final = frozenset({"MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"})
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one node tells of its cluster.
+    """The slots and nodes of a cluster, as one of its nodes reports them.
 
     Attributes:
         ranges: first and last slot and the master that serves them, in order.

@@ -1,4 +1,7 @@
-"""What travels together, what each caller hears, what cancelling costs (design 06, *Batching*)."""
+"""Operations share a call; each caller gets its own result; cancelling costs nothing more.
+
+Rules: design 06, *Batching*.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the events of a pool say of members that were idle beside ready work.
+"""Events of a pool report each time that a member had a free slot beside ready work.
 
 Rules: design 04; design 08.
 """

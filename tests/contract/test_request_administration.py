@@ -1,4 +1,4 @@
-"""What an operator may do.
+"""An operator changes caps, windows and cooldowns of a provider/model by its scripts.
 
 Rules: design 03, *One shard per provider/model*;
 design 03, *The window*; design 07, *Command line*.

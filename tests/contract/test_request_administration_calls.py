@@ -1,4 +1,4 @@
-"""What an operator does from Python and from the command line.
+"""An operator changes caps and windows from Python and from the command line.
 
 Rules: design 03; design 07, *Command line*.
 """

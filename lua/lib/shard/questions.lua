@@ -165,8 +165,8 @@ QUESTIONS.member_columns = { { 'member', 'member_id' }, { 'host', 'host' }, { 'p
   { 'expires in', 'expires_in_seconds', function(seconds) return TEXT.expires_in(seconds * 1000000) end },
   { 'leases', 'leases' } }
 
--- What a script that evaluates reads of this shard as JSON, for users who may not evaluate: `what` is its name. Each
--- kind of shard defines `QUESTIONS.reads`.
+-- Return the JSON reply of a script that reads this shard, for users without the right to EVAL. `what` names the
+-- script. Each kind of shard defines `QUESTIONS.reads`.
 function QUESTIONS.read(what, arguments)
   if what == 'audit' then
     return AUDIT.reply('json')

@@ -66,9 +66,9 @@ function RECOVERY.written()
     { 'awaited', 'zset' }, { 'events', 'stream' } }
 end
 
--- Begin. Where nothing is left of a shard on a server that has started anew, members may come that nobody knows, so
--- it waits as long as it can. Where it is the same server, all that there are listen.
--- They get a message without notices; `awaited` scores 0 until a member has joined again, then 1.
+-- Begin a recovery. On a restarted server that kept nothing of the shard, unknown members may join, so the recovery
+-- waits for its longest time. On the same server, every member listens and gets a message without notices.
+-- A member's score in `awaited` is 0 until it has joined again, then 1.
 function RECOVERY.begin(head, reason, stored, run)
   if not head.before_us then
     head.sequence = RECOVERY.last_sequence()
